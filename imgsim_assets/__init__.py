@@ -1,0 +1,1 @@
+"""Image similarity as Dagster assets: catalogues, downloads, embeddings, indexes, matches."""

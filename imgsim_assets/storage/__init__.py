@@ -1,0 +1,1 @@
+"""Storage: versioned tables and content-addressed images under one root."""

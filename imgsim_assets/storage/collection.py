@@ -1,0 +1,190 @@
+"""Garbage collection: what may be deleted from a store, by declared rules.
+
+A commit is kept while it is among the newest few of its table or younger than the grace
+period. A file is deleted when no kept commit names it and it is older than the grace
+period, which must be longer than any run: that alone makes collection safe beside writers.
+An image or a vector is kept while a kept commit of any table refers to its sha256.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import polars as pl
+from pydantic import Field
+
+from imgsim_assets.errors import StoreError
+from imgsim_assets.settings import Settings
+from imgsim_assets.storage.blobs import FOLDER as BLOBS
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import COMMITS, DATA, Commit, DataFile, Draft, Table
+
+SHA256 = "sha256"
+# A table with this property holds one row per distinct image, worth keeping only while
+# some catalogue still has the image.
+PER_IMAGE = "per_image"
+# A table with this property lists a catalogue's images: its rows keep blobs alive.
+REFERS_TO_BLOBS = "refers_to_blobs"
+
+
+class KeepRules(Settings):
+    """What a collection must leave alone."""
+
+    commits: int = Field(5, ge=1, description="newest commits kept of every table")
+    grace_hours: float = Field(
+        168.0, ge=1.0, description="age below which nothing is deleted; longer than any run"
+    )
+
+
+@dataclass
+class Collected:
+    """What a collection deleted (or, as a dry run, would delete)."""
+
+    commits: int = 0
+    files: int = 0
+    blobs: int = 0
+    vectors: int = 0
+    bytes: int = 0
+    tables: list[str] = field(default_factory=list)
+
+
+def collect(
+    store: Store, rules: KeepRules, *, now: float | None = None, dry_run: bool = False
+) -> Collected:
+    """Delete what the rules do not keep, and say how much that was.
+
+    Raises StoreError, and deletes nothing, when a catalogue that has images reads empty: an
+    unreadable or emptied ledger must never be taken as permission to delete its images.
+    """
+    before = (time.time() if now is None else now) - rules.grace_hours * 3600
+    names = store.table_names()
+    collected = Collected(tables=names)
+    kept = {name: _kept_commits(store.table(name), rules, before) for name in names}
+    living = _living_images(store, kept)
+    for name in names:
+        _collect_commits(store, name, kept[name], before, collected, dry_run)
+    for name in names:
+        if kept[name][-1].properties.get(PER_IMAGE):
+            _collect_vectors(store, name, living, before, collected, dry_run)
+    _collect_blobs(store, living, before, collected, dry_run)
+    return collected
+
+
+def _kept_commits(table: Table, rules: KeepRules, before: float) -> list[Commit]:
+    versions = table.versions()
+    commits = [table.at(version) for version in versions]
+    newest = set(versions[-rules.commits :])
+    return [
+        commit for commit in commits if commit.version in newest or _committed_at(commit) >= before
+    ]
+
+
+def _committed_at(commit: Commit) -> float:
+    return datetime.fromisoformat(commit.committed_at).timestamp()
+
+
+def _living_images(store: Store, kept: dict[str, list[Commit]]) -> set[str]:
+    living: set[str] = set()
+    for name, commits in kept.items():
+        if not commits[-1].properties.get(REFERS_TO_BLOBS):
+            continue
+        table = store.table(name, key=commits[-1].key)
+        if commits[-1].rows == 0:
+            raise StoreError(
+                f"table {name} reads empty, so its images would all be deleted; nothing was "
+                f"collected. If the catalogue really ended, delete {store.url}/{name}"
+            )
+        for commit in commits:
+            living.update(table.read(commit, columns=[SHA256])[SHA256].drop_nulls().to_list())
+    return living
+
+
+def _collect_commits(
+    store: Store,
+    name: str,
+    kept: list[Commit],
+    before: float,
+    collected: Collected,
+    dry_run: bool,
+) -> None:
+    versions = {commit.version for commit in kept}
+    for version in store.table(name).versions():
+        if version not in versions:
+            collected.commits += 1
+            if not dry_run:
+                store.files.delete(f"{name}/{COMMITS}/{version:012d}.json")
+    named = {file.path.rsplit("/", 1)[-1] for commit in kept for file in commit.files}
+    unnamed = [
+        *(
+            (f"{name}/{DATA}", entry)
+            for entry in store.files.entries(f"{name}/{DATA}")
+            if entry.name not in named
+        ),
+        *(
+            (folder, entry)
+            for folder in (name, f"{name}/{COMMITS}", f"{name}/{DATA}")
+            for entry in store.files.unfinished(folder)
+        ),
+    ]
+    for folder, entry in unnamed:
+        if entry.modified < before:
+            collected.files += 1
+            collected.bytes += entry.size
+            if not dry_run:
+                store.files.delete(f"{folder}/{entry.name}")
+
+
+def _collect_vectors(
+    store: Store, name: str, living: set[str], before: float, collected: Collected, dry_run: bool
+) -> None:
+    """Rewrite the files of a per-image table without the rows of images that are gone."""
+    table = store.table(name, key=SHA256)
+    alive = pl.Series(SHA256, sorted(living), dtype=pl.String)
+
+    def without_dead(base: Commit | None) -> Draft | None:
+        # A run that is at work may be about to refer to what it stored a moment ago.
+        if base is None or _committed_at(base) >= before:
+            return None
+        files = [_without_dead_rows(table, file, alive) for file in base.files]
+        if files == list(base.files):
+            return None
+        return Draft(files, inputs=base.inputs, properties=base.properties)
+
+    newest = table.latest()
+    if newest is None:
+        return
+    if dry_run:
+        if _committed_at(newest) < before:
+            stored = table.read(newest, columns=[SHA256])[SHA256]
+            collected.vectors += int((~stored.is_in(alive.implode())).sum())
+        return
+    pruned = table.commit(without_dead)
+    collected.vectors += newest.rows - (pruned.rows if pruned else 0)
+
+
+def _without_dead_rows(table: Table, file: DataFile, alive: pl.Series) -> DataFile:
+    rows = table.read_file(file)
+    living = rows.filter(pl.col(SHA256).is_in(alive.implode()))
+    if living.height == rows.height:
+        return file
+    return file.with_content(table.write_rows(living, role=file.role, compression="uncompressed"))
+
+
+def _collect_blobs(
+    store: Store, living: set[str], before: float, collected: Collected, dry_run: bool
+) -> None:
+    for folder in _folders(store, BLOBS):
+        path = f"{BLOBS}/{folder}"
+        for entry in (*store.files.entries(path), *store.files.unfinished(path)):
+            if entry.name not in living and entry.modified < before:
+                collected.blobs += 1
+                collected.bytes += entry.size
+                if not dry_run:
+                    store.files.delete(f"{path}/{entry.name}")
+
+
+def _folders(store: Store, folder: str) -> Iterable[str]:
+    return (entry.name for entry in store.files.entries(folder) if entry.is_folder)

@@ -1,0 +1,289 @@
+"""Whole files under one root, on a local disk or any fsspec filesystem.
+
+Everything above this module sees the same promises on both: a file appears whole or
+not at all, `create` succeeds for exactly one of several racing writers, and nothing
+that a reader may have open is changed in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from imgsim_assets.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name in a folder. `modified` is in seconds since the epoch, 0.0 for folders."""
+
+    name: str
+    size: int
+    modified: float
+    is_folder: bool
+
+
+class Files(Protocol):
+    """Paths are relative to the root and use forward slashes."""
+
+    url: str
+
+    def read(self, path: str) -> bytes:
+        """The file's bytes; FileNotFoundError when there is none."""
+
+    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        """Write a whole file; `durable=False` leaves its durability to `flush`."""
+
+    def upload(self, path: str, local: Path) -> None:
+        """Write a whole file from a local one."""
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write a whole file that must not exist yet; FileExistsError when it does."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file; one that is already gone is no error."""
+
+    def entries(self, folder: str) -> list[Entry]:
+        """What the folder holds, without what writers have not finished; [] when absent."""
+
+    def stat(self, path: str) -> Entry | None:
+        """The file's entry, or None."""
+
+    def touch(self, path: str) -> None:
+        """Make the file look freshly written, so that collection leaves it alone."""
+
+    def flush(self) -> None:
+        """Make every earlier write with `durable=False` survive a power loss."""
+
+    def unfinished(self, folder: str) -> list[Entry]:
+        """What interrupted writers left in the folder."""
+
+    def local_path(self, path: str) -> Path | None:
+        """Where the file lies on this machine's disk, or None for a remote root."""
+
+
+# Writers' unfinished files: never listed, and collected once they are old.
+UNFINISHED = ".unfinished-"
+
+
+class LocalFiles:
+    """Files on a local (or locally mounted) disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        with self._unfinished(path, durable=durable) as (unfinished, final):
+            with open(unfinished, "xb") as file:
+                file.write(data)
+                if durable:
+                    os.fsync(file.fileno())
+            os.replace(unfinished, final)
+
+    def upload(self, path: str, local: Path) -> None:
+        with self._unfinished(path, durable=True) as (unfinished, final):
+            shutil.copyfile(local, unfinished)
+            with open(unfinished, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, final)
+
+    def create(self, path: str, data: bytes) -> None:
+        with self._unfinished(path, durable=True) as (unfinished, final):
+            with open(unfinished, "xb") as file:
+                file.write(data)
+                os.fsync(file.fileno())
+            try:
+                # A hard link is the one local operation that is atomic, carries the whole
+                # content and fails when the name is taken.
+                os.link(unfinished, final)
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise StoreError(
+                        f"the filesystem under {self.root} has no hard links, so two runs could "
+                        "overwrite each other's results; put the store on another disk or on "
+                        "object storage (IMGSIM_STORE)"
+                    ) from error
+                raise
+
+    def delete(self, path: str) -> None:
+        (self.root / path).unlink(missing_ok=True)
+
+    def entries(self, folder: str) -> list[Entry]:
+        try:
+            with os.scandir(self.root / folder) as found:
+                return sorted(
+                    (entry for entry in map(_local_entry, found) if entry is not None),
+                    key=lambda entry: entry.name,
+                )
+        except FileNotFoundError:
+            return []
+
+    def stat(self, path: str) -> Entry | None:
+        try:
+            status = os.stat(self.root / path)
+        except FileNotFoundError:
+            return None
+        return Entry(path.rsplit("/", 1)[-1], status.st_size, status.st_mtime, is_folder=False)
+
+    def touch(self, path: str) -> None:
+        os.utime(self.root / path)
+
+    def flush(self) -> None:
+        # One pass over dirty pages costs far less than an fsync for every small file.
+        os.sync()
+
+    def local_path(self, path: str) -> Path | None:
+        return self.root / path
+
+    def unfinished(self, folder: str) -> list[Entry]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / folder) as found:
+            return [
+                Entry(item.name, item.stat().st_size, item.stat().st_mtime, is_folder=False)
+                for item in found
+                if item.name.startswith(UNFINISHED)
+            ]
+        return []
+
+    @contextlib.contextmanager
+    def _unfinished(self, path: str, *, durable: bool) -> Iterator[tuple[Path, Path]]:
+        final = self.root / path
+        final.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = final.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
+        try:
+            yield unfinished, final
+        finally:
+            unfinished.unlink(missing_ok=True)
+        if durable:
+            _sync_folder(final.parent)
+
+
+def _local_entry(item: os.DirEntry[str]) -> Entry | None:
+    if item.name.startswith(UNFINISHED):
+        return None
+    if item.is_dir():
+        return Entry(item.name, 0, 0.0, is_folder=True)
+    try:
+        status = item.stat()
+    except FileNotFoundError:  # deleted by another process since the listing
+        return None
+    return Entry(item.name, status.st_size, status.st_mtime, is_folder=False)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Filesystems whose fsspec implementation creates a file atomically and only if it is
+# absent. The fsspec default checks and then writes, which two racing runs both survive.
+_ATOMIC_CREATE = {"s3", "s3a", "gs", "gcs", "memory"}
+
+
+class RemoteFiles:
+    """Files on a filesystem that fsspec knows (object stores, the in-memory one of tests)."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        protocol = url.split("://", 1)[0]
+        if protocol not in _ATOMIC_CREATE:
+            raise StoreError(
+                f"a store on {protocol}:// cannot be shared safely, because its filesystem has no "
+                f"atomic create-if-absent; use a local path or one of "
+                f"{', '.join(sorted(_ATOMIC_CREATE))}"
+            )
+        self.url = url.rstrip("/")
+        # Another process may have written a moment ago: never answer from a cached listing.
+        options = {} if protocol == "memory" else {"use_listings_cache": False}
+        try:
+            self._fs, self._base = fsspec.core.url_to_fs(self.url, **options)
+        except ImportError as error:
+            raise StoreError(
+                f"the store {url} needs an extra package: {error}. For s3:// install "
+                "'imgsim_assets[s3]'"
+            ) from error
+
+    def _path(self, path: str) -> str:
+        return f"{self._base}/{path}" if path else self._base
+
+    def read(self, path: str) -> bytes:
+        data: bytes = self._fs.cat_file(self._path(path))
+        return data
+
+    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        self._fs.pipe_file(self._path(path), data)
+
+    def upload(self, path: str, local: Path) -> None:
+        self._fs.put_file(str(local), self._path(path))
+
+    def create(self, path: str, data: bytes) -> None:
+        self._fs.pipe_file(self._path(path), data, mode="create")
+
+    def delete(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(path))
+
+    def entries(self, folder: str) -> list[Entry]:
+        try:
+            found = self._fs.ls(self._path(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        own = self._path(folder).rstrip("/")
+        listed = (_remote_entry(item) for item in found if str(item["name"]).rstrip("/") != own)
+        return sorted(listed, key=lambda entry: entry.name)
+
+    def stat(self, path: str) -> Entry | None:
+        try:
+            return _remote_entry(self._fs.info(self._path(path)))
+        except FileNotFoundError:
+            return None
+
+    def touch(self, path: str) -> None:
+        self.write(path, self.read(path))
+
+    def flush(self) -> None:
+        # Remote writes are durable when they return.
+        return
+
+    def local_path(self, path: str) -> Path | None:
+        return None
+
+    def unfinished(self, folder: str) -> list[Entry]:
+        # A remote write is one request: it leaves nothing half done under a name.
+        return []
+
+
+def _remote_entry(item: dict[str, Any]) -> Entry:
+    name = str(item["name"]).rstrip("/").rsplit("/", 1)[-1]
+    if item.get("type") == "directory":
+        return Entry(name, 0, 0.0, is_folder=True)
+    stamp = item.get("LastModified") or item.get("mtime") or item.get("created") or 0.0
+    if isinstance(stamp, str):
+        stamp = datetime.fromisoformat(stamp)
+    if isinstance(stamp, datetime):
+        stamp = (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
+    return Entry(name, int(item.get("size") or 0), float(stamp), is_folder=False)
+
+
+def open_files(url: str) -> Files:
+    """The files under a local path, a `file://` URL or any other fsspec URL."""
+    if url.startswith("file://"):
+        return LocalFiles(Path(url.removeprefix("file://")).absolute())
+    if "://" in url:
+        return RemoteFiles(url)
+    return LocalFiles(Path(url).expanduser().absolute())

@@ -1,0 +1,87 @@
+"""Reading a stored table as a Polars LazyFrame, for people and for downstream assets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import ROWS, Commit, DataFile, Table
+
+
+def read_table(
+    name: str, *, version: int | None = None, store: Store | str | Path | None = None
+) -> pl.LazyFrame:
+    """The newest (or one numbered) version of a table, such as "matches/products__suppliers".
+
+    The version is pinned when this function is called: a run that commits later does not
+    change what the frame reads. `store` defaults to the project's store (IMGSIM_STORE, else
+    data/store). Raises StoreError, naming the tables there are, when the name has no commit.
+    """
+    opened = store if isinstance(store, Store) else Store.open(store)
+    table, commit = pinned(opened, name, version)
+    return scan(table, commit)
+
+
+def pinned(store: Store, name: str, version: int | None = None) -> tuple[Table, Commit]:
+    """A table and one of its commits, the newest by default; StoreError when there is none."""
+    table = store.table(name)
+    commit = table.at(version) if version is not None else table.latest()
+    if commit is None:
+        known = store.table_names()
+        raise StoreError(
+            f"the store {store.url} has no table {name!r}; "
+            + (f"it has {', '.join(known)}" if known else "it is empty: materialize an asset first")
+        )
+    return store.table(name, key=commit.key), commit
+
+
+def scan(table: Table, commit: Commit) -> pl.LazyFrame:
+    """A commit's rows, read when they are collected and only as far as the query needs."""
+    paths = table.local_files(commit)
+    if paths is not None and _is_plain(commit):
+        return pl.scan_parquet(paths, glob=False)
+    if not commit.with_role(ROWS):
+        raise StoreError(f"table {table.name} version {commit.version} holds no rows")
+    schema = table.read_file(commit.with_role(ROWS)[0]).schema
+
+    def read_in_batches(
+        columns: list[str] | None,
+        predicate: pl.Expr | None,
+        row_count: int | None,
+        batch_size: int | None,
+    ) -> Iterator[pl.DataFrame]:
+        for rows in _batches(table, commit):
+            kept = rows.filter(predicate) if predicate is not None else rows
+            yield kept.select(columns) if columns is not None else kept
+
+    return register_io_source(read_in_batches, schema=schema, is_pure=True)
+
+
+def _batches(table: Table, commit: Commit) -> Iterator[pl.DataFrame]:
+    if _is_plain(commit):
+        for file in commit.with_role(ROWS):
+            yield table.read_file(file)
+    else:
+        yield table.read(commit)
+
+
+def _is_plain(commit: Commit) -> bool:
+    """Whether every row of every file counts, so that the files can be read one by one."""
+    files = commit.with_role(ROWS)
+    if not files or any(commit.superseded(file) for file in files):
+        return False
+    return commit.key is None or all(_alone(commit, file) for file in files)
+
+
+def _alone(commit: Commit, file: DataFile) -> bool:
+    siblings = [
+        other
+        for other in commit.with_role(ROWS)
+        if (other.shard, other.layout) == (file.shard, file.layout)
+    ]
+    return len(siblings) == 1 and file.layout == commit.layout

@@ -1,0 +1,40 @@
+"""Shards: the stable split of a catalogue's items into units of work."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The items whose id falls to `index` of `count` (0 <= index < count)."""
+
+    index: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """The partition key, zero-padded to three digits: "000", "001", ..."""
+        return f"{self.index:03d}"
+
+    def keep(self, rows: pl.DataFrame, key: str = "id") -> pl.DataFrame:
+        """The rows of this shard, in their order."""
+        return rows.filter(shard_indices(rows[key], self.count) == self.index)
+
+
+def shard_names(count: int) -> list[str]:
+    """The partition keys of a catalogue of `count` shards."""
+    return [Shard(index, count).name for index in range(count)]
+
+
+def shard_of(item_id: str, count: int) -> int:
+    """The shard index of one id: `crc32(utf-8 id) % count`, the same on every machine."""
+    return zlib.crc32(item_id.encode()) % count
+
+
+def shard_indices(ids: pl.Series, count: int) -> pl.Series:
+    """`shard_of` for a column of ids, as UInt32."""
+    return pl.Series(ids.name, [shard_of(item, count) for item in ids.to_list()], dtype=pl.UInt32)
