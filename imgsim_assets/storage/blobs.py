@@ -9,6 +9,7 @@ from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.files import Files
 
 FOLDER = "_blobs"
+_LOST = f"{FOLDER}/_lost"
 
 # A blob found already there is marked as fresh when it is older than this, so that a
 # collection running beside the writer cannot take it before the writer's commit names it.
@@ -32,6 +33,7 @@ class Blobs:
         # An existing file of another size is what a power loss left: write it anew.
         if found is None or found.size != len(data):
             self._files.write(path, data, durable=False)
+            self._files.delete(f"{_LOST}/{sha256}")
         elif time.time() - found.modified > REFRESH_AFTER_SECONDS:
             self._files.touch(path)
         return sha256
@@ -53,10 +55,14 @@ class Blobs:
             )
         return data
 
-    def has(self, sha256: str, size: int) -> bool:
-        """Whether a blob of this size is there (its content is checked on `get`)."""
-        found = self._files.stat(blob_path(sha256))
-        return found is not None and found.size == size
+    def report_lost(self, sha256: str) -> None:
+        """Remove a blob that `get` refused, and note that it has to be fetched again."""
+        self._files.delete(blob_path(sha256))
+        self._files.write(f"{_LOST}/{sha256}", b"")
+
+    def lost(self) -> set[str]:
+        """The sha256 of blobs that were reported lost and not put since."""
+        return {entry.name for entry in self._files.entries(_LOST)}
 
     def flush(self) -> None:
         """Make every blob that was put survive a power loss."""

@@ -187,4 +187,5 @@ def _collect_blobs(
 
 
 def _folders(store: Store, folder: str) -> Iterable[str]:
-    return (entry.name for entry in store.files.entries(folder) if entry.is_folder)
+    listed = store.files.entries(folder)
+    return [entry.name for entry in listed if entry.is_folder and not entry.name.startswith("_")]

@@ -258,6 +258,11 @@ class Table:
             )
         return data
 
+    def is_present(self, file: DataFile) -> bool:
+        """Whether the file is there with its committed size (its content is not read)."""
+        entry = self._files.stat(f"{self.name}/{file.path}")
+        return entry is not None and entry.size == file.bytes
+
     def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A Parquet file's rows, checked against its checksum."""
         return pl.read_parquet(

@@ -1,0 +1,1 @@
+"""Catalogues: from a declared source to validated rows in stable shards."""

@@ -1,0 +1,164 @@
+"""Delimited text, read record by record, so that one bad line costs that line only.
+
+The standard csv parser reads the records. What is added: line numbers, a declared or found
+delimiter, byte order marks, and recovery from a quote that is opened and never closed,
+which would otherwise swallow every line up to the next quote.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+# A record of more lines than this is taken for a quote that was never closed.
+MAX_RECORD_LINES = 200
+INVALID_TEXT = "bytes that are not valid text in the declared encoding"
+_DELIMITERS = ",\t;|"
+_SAMPLE_LINES = 50
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How fields are told apart. An empty `quote` means that nothing is quoted."""
+
+    delimiter: str
+    quote: str = '"'
+
+
+@dataclass(frozen=True)
+class Record:
+    """The fields that start on a line (counted from 1), or the reason they cannot be read."""
+
+    line: int
+    fields: list[str]
+    problem: str | None = None
+    text: str = ""
+
+
+def open_text(raw: IO[bytes], encoding: str) -> io.TextIOWrapper:
+    """Bytes as text; a byte order mark overrules the encoding.
+
+    Bytes that are not valid text become lone surrogates, which `records` reports by line.
+    """
+    buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
+    head = buffered.peek(4)[:4]
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
+    chosen = marked or encoding
+    errors = "surrogateescape" if chosen.lower().startswith(("utf-8", "utf8")) else "replace"
+    return io.TextIOWrapper(buffered, encoding=chosen, errors=errors, newline="")
+
+
+def find_delimiter(sample: Sequence[str], quote: str) -> str:
+    """The delimiter that splits the sample's lines most evenly; a comma when none does."""
+
+    def agreement(delimiter: str) -> tuple[int, int]:
+        parsed = records(iter(sample), Dialect(delimiter, quote))
+        counts = [len(record.fields) for record in parsed if not record.problem]
+        if not counts or counts[0] == 1:
+            return (0, 0)
+        return (sum(count == counts[0] for count in counts), counts[0])
+
+    return max(_DELIMITERS, key=agreement)
+
+
+def take_sample(lines: Iterator[str]) -> list[str]:
+    """The first lines, enough to find a delimiter."""
+    return [line for _, line in zip(range(_SAMPLE_LINES), lines, strict=False)]
+
+
+def records(lines: Iterator[str], dialect: Dialect, width: int | None = None) -> Iterator[Record]:
+    """Parse lines into records, skipping blank lines.
+
+    A record that spans lines and does not come out whole (an unclosed quote, text behind a
+    closing quote, not `width` fields) is reported by its first line alone; reading goes on
+    with the line after it.
+    """
+    pending = _Lines(lines)
+    reader = csv.reader(
+        pending,
+        delimiter=dialect.delimiter,
+        quotechar=dialect.quote or None,
+        quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
+        strict=True,
+    )
+    while True:
+        pending.start_record()
+        problem = None
+        fields: list[str] = []
+        try:
+            fields = next(reader)
+        except StopIteration:
+            if not pending.taken:
+                return
+            problem = "a quote is opened and never closed"
+        except csv.Error as error:
+            problem = _explain(error, dialect)
+        if problem is None and width is not None and fields and len(fields) != width:
+            problem = f"{len(fields)} fields where {width} are expected"
+        if problem is not None:
+            pending.give_back_all_but_first()
+        text = pending.taken[0].rstrip("\r\n")
+        if problem is None and not is_valid("".join(pending.taken)):
+            problem = INVALID_TEXT
+        if problem is not None or fields:
+            yield Record(pending.first_line, fields, problem, text if problem else "")
+
+
+def _explain(error: csv.Error, dialect: Dialect) -> str:
+    text = str(error)
+    if "unexpected end of data" in text:
+        return "a quote is opened and never closed"
+    if "expected after" in text:
+        return f"text behind a closing quote {dialect.quote} (a quote inside must be doubled)"
+    return text
+
+
+def is_valid(text: str) -> bool:
+    """Whether a line read by `open_text` was valid in its encoding."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Lines:
+    """Lines that can be given back, with the number of the first one of the record."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._returned: deque[str] = deque()
+        self.taken: list[str] = []
+        self.first_line = 1
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.taken) >= MAX_RECORD_LINES:
+            raise StopIteration
+        line = self._returned.popleft() if self._returned else next(self._lines)
+        self.taken.append(line)
+        return line
+
+    def start_record(self) -> None:
+        self.first_line += len(self.taken)
+        self.taken = []
+
+    def give_back_all_but_first(self) -> None:
+        self._returned.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]

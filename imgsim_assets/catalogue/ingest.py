@@ -1,0 +1,177 @@
+"""The catalogue stage: a source becomes the tables `<name>/catalogue` and `<name>/rejects`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from imgsim_assets.catalogue import reader, rows
+from imgsim_assets.catalogue.source import Source, SourceSettings, open_source
+from imgsim_assets.errors import SourceError
+from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, DataFile, Draft, Table, replace_shard
+
+
+@dataclass(frozen=True)
+class CatalogueReport:
+    """What an ingestion found. `changed` is False when nothing had to be committed."""
+
+    version: int
+    rows: int
+    rejects: Mapping[str, int]
+    columns: Sequence[str]
+    changed: bool
+    data_version: str
+    changed_shards: Sequence[str]
+
+
+def catalogue_table(store: Store, name: str) -> Table:
+    """`<name>/catalogue`: id, url and the carried columns, one file a shard, sorted by id."""
+    return store.table(f"{name}/catalogue", key="id")
+
+
+def rejects_table(store: Store, name: str) -> Table:
+    """`<name>/rejects`: file, line, reason, detail, text of every row that was left out."""
+    return store.table(f"{name}/rejects")
+
+
+def ingest(
+    store: Store, name: str, settings: SourceSettings, shards: int, project_root: Path
+) -> CatalogueReport:
+    """Read and validate a catalogue's source, and commit the shards whose rows changed.
+
+    A source that was read before and has not changed is not read again. Raises SourceError
+    when the source cannot be read, lacks a column, or holds no usable row.
+    """
+    source = open_source(settings, project_root)
+    table = catalogue_table(store, name)
+    base = table.latest()
+    fingerprint = source.fingerprint(base.properties.get("hashes") if base else None)
+    recipe = _recipe(settings, source.root, shards)
+    if (
+        base
+        and base.inputs.get("source") == fingerprint.digest
+        and (base.properties.get("recipe") == recipe)
+    ):
+        return _report(store, name, base, changed_shards=[])
+    found = rows.validate(reader.read(source), source)
+    _refuse_empty(found, source, base)
+    _commit_rejects(store, name, found.rejects)
+    changed: list[str] = []
+
+    def change(newest: Commit | None) -> Draft | None:
+        changed.clear()
+        files = _files_of(table, newest, found.rows, shards, changed)
+        unchanged = newest is not None and not changed and len(files) == len(newest.files)
+        if unchanged and newest is not None and newest.properties.get("root") == source.root:
+            return None
+        return Draft(
+            files,
+            inputs={"source": fingerprint.digest},
+            properties={
+                "recipe": recipe,
+                "hashes": dict(fingerprint.hashes),
+                "id_column": found.id_column,
+                "url_column": found.url_column,
+                "root": source.root,
+            },
+        )
+
+    commit = table.commit(change)
+    if commit is None:
+        raise SourceError(f"{source.location}: nothing was committed")
+    return _report(store, name, commit, changed_shards=changed)
+
+
+def _recipe(settings: SourceSettings, root: str, shards: int) -> str:
+    """A digest of everything but the source's content that decides the rows."""
+    chosen = {"settings": settings.model_dump(mode="json"), "root": root, "shards": shards}
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_empty(found: rows.CatalogueRows, source: Source, base: Commit | None) -> None:
+    if found.rows.height or source.settings.allow_empty:
+        return
+    message = f"{source.location} holds no usable row"
+    if found.rejects.height:
+        first = found.rejects.row(0, named=True)
+        message += (
+            f": all {found.rejects.height} are rejected, the first in {first['file']} line "
+            f"{first['line']}: {first['detail']}"
+        )
+    if base is not None and base.rows:
+        message += f"; the {base.rows} items of the last version are kept"
+    raise SourceError(message + ". If it is meant to be empty, set 'allow_empty: true'")
+
+
+def _files_of(
+    table: Table, base: Commit | None, found: pl.DataFrame, shards: int, changed: list[str]
+) -> Sequence[DataFile]:
+    """One file a shard: the committed one where its rows are the same, else a new one."""
+    files: list[DataFile] = []
+    for index in range(shards):
+        shard = Shard(index, shards)
+        own = shard.keep(found)
+        committed = base.of_shard(shard) if base else []
+        if len(committed) == 1 and _holds(table, committed[0], own):
+            files.append(committed[0])
+        else:
+            changed.append(shard.name)
+            files.extend(replace_shard(None, shard, [table.write_rows(own)]))
+    return files
+
+
+def _holds(table: Table, file: DataFile, wanted: pl.DataFrame) -> bool:
+    if file.rows != wanted.height:
+        return False
+    stored = table.read_file(file)
+    return stored.schema == wanted.schema and stored.equals(wanted)
+
+
+def _commit_rejects(store: Store, name: str, rejects: pl.DataFrame) -> None:
+    table = rejects_table(store, name)
+
+    def change(base: Commit | None) -> Draft | None:
+        if base is not None and table.read(base).equals(rejects):
+            return None
+        return Draft([table.write_rows(rejects)])
+
+    table.commit(change)
+
+
+def _report(
+    store: Store, name: str, commit: Commit, changed_shards: Sequence[str]
+) -> CatalogueReport:
+    table = catalogue_table(store, name)
+    columns = list(table.read_file(commit.files[0]).columns)
+    return CatalogueReport(
+        version=commit.version,
+        rows=commit.rows,
+        rejects=_counts(store, name),
+        columns=columns,
+        changed=bool(changed_shards),
+        data_version=data_version(commit),
+        changed_shards=list(changed_shards),
+    )
+
+
+def _counts(store: Store, name: str) -> dict[str, int]:
+    table = rejects_table(store, name)
+    commit = table.latest()
+    if commit is None:
+        return {}
+    counted: Any = table.read(commit)["reason"].value_counts().sort("reason").iter_rows()
+    return dict(counted)
+
+
+def data_version(commit: Commit) -> str:
+    """A digest of a commit's row files: equal when the rows of every shard are the same."""
+    return rows_digest(pl.DataFrame({"file": [file.sha256 for file in commit.with_role()]}))

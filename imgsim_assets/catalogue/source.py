@@ -1,0 +1,267 @@
+"""Where a catalogue comes from: the declared source, its files and their fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+from pydantic import Field, field_validator, model_validator
+
+from imgsim_assets.errors import SourceError
+from imgsim_assets.settings import Settings
+
+Format = Literal["csv", "tsv", "lines", "jsonl", "parquet", "images"]
+
+_FORMATS: Mapping[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".txt": "lines",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+_SETTLED_SECONDS = 2.0
+_IMAGE_FORMATS = "avif bmp gif heic heif jfif jp2 jpe jpeg jpg png tif tiff webp"
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_FORMATS.split())
+
+
+class SourceSettings(Settings):
+    """What to read, and which of its columns are the id and the image."""
+
+    path: str = Field(
+        min_length=1,
+        description="csv, tsv, txt (one image per line), jsonl or parquet file, a folder of "
+        "images, or a glob of either; a local path (from the project's root) or an fsspec URL",
+    )
+    id: str | None = Field(
+        None, description="column of unique ids; default 'id' if there is one, else the image"
+    )
+    url: str | None = Field(
+        None,
+        description="column of image URLs or paths; default 'url', or the only column there is",
+    )
+    format: Format | None = Field(None, description="default: by the file's suffix")
+    delimiter: str | None = Field(None, description="one character; default: found by looking")
+    quote: str = Field('"', description="one character, or empty for a file without quoting")
+    header: bool = Field(True, description="whether the first line names the columns")
+    columns: tuple[str, ...] | None = Field(
+        None, description="the columns' names, in place of a header's; default column_1, ..."
+    )
+    encoding: str = Field("utf-8", description="of text files; a byte order mark overrules it")
+    root: str | None = Field(
+        None,
+        description="folder that relative paths start from and that local images must lie in; "
+        "default: the folder of the source",
+    )
+    allow_empty: bool = Field(
+        False, description="whether a source without any usable row may empty the catalogue"
+    )
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_delimiter(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        character = "\t" if value == "\\t" else value
+        if len(character) != 1 or character in '"\r\n':
+            raise ValueError(f"{value!r} is no delimiter: give one character, such as ',' or '\\t'")
+        return character
+
+    @field_validator("quote")
+    @classmethod
+    def _one_quote(cls, value: str) -> str:
+        if len(value) > 1:
+            raise ValueError(f"{value!r} is no quote: give one character, or '' for none")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except LookupError:
+            raise ValueError(f"unknown encoding {value!r}; try utf-8, utf-16 or cp1252") from None
+        return value
+
+    @model_validator(mode="after")
+    def _columns_have_names(self) -> SourceSettings:
+        if self.columns is not None and len(set(self.columns)) != len(self.columns):
+            raise ValueError("columns: every name may stand once")
+        return self
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source. `path` is what its filesystem calls it, `stamp` changes with it."""
+
+    path: str
+    name: str
+    size: int
+    stamp: str
+    modified: float
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A source's content as a hex sha256, with the file hashes it was made from by stamp."""
+
+    digest: str
+    hashes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A declared source with its files found: sorted by path, at least one."""
+
+    settings: SourceSettings
+    format: Format
+    files: tuple[SourceFile, ...]
+    root: str
+    fs: Any
+
+    @property
+    def location(self) -> str:
+        """The source as messages name it."""
+        return self.settings.path
+
+    def fingerprint(self, known: Mapping[str, str] | None = None) -> Fingerprint:
+        """What the source holds now.
+
+        Local files count by content, remote ones by etag (or time) and size, a folder of
+        images by its listing. `known` are the hashes of an earlier fingerprint: a file whose
+        size and time have not changed since is not read again.
+        """
+        hashes: dict[str, str] = {}
+        parts = []
+        for file in self.files:
+            if self.format == "images" or not self._is_local:
+                parts.append(f"{file.name}\n{file.size}\n{file.stamp}")
+                continue
+            content = (known or {}).get(file.stamp)
+            if content is None:
+                content = self._content_hash(file)
+            # A file written a moment ago may be written again without its time changing.
+            if time.time() - file.modified > _SETTLED_SECONDS:
+                hashes[file.stamp] = content
+            parts.append(f"{file.name}\n{content}")
+        return Fingerprint(hashlib.sha256("\n".join(parts).encode()).hexdigest(), hashes)
+
+    def open(self, file: SourceFile) -> AbstractContextManager[IO[bytes]]:
+        """One of the files for reading, decompressed by its suffix."""
+        opened: AbstractContextManager[IO[bytes]] = self.fs.open(
+            file.path, "rb", compression="infer"
+        )
+        return opened
+
+    @property
+    def _is_local(self) -> bool:
+        return _is_local(self.fs)
+
+    def _content_hash(self, file: SourceFile) -> str:
+        with open(file.path, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def open_source(settings: SourceSettings, project_root: Path) -> Source:
+    """Find a declared source's files.
+
+    Raises SourceError, with the path as it was looked for, when there is nothing.
+    """
+    import fsspec
+
+    location = _absolute(settings.path, project_root)
+    try:
+        fs, path = fsspec.core.url_to_fs(location)
+    except (ImportError, ValueError) as error:
+        raise SourceError(f"{settings.path}: {error}") from error
+    base, files = _find(fs, path, settings)
+    if not files:
+        raise SourceError(
+            f"there is no {location} (path {settings.path!r}); give the path of a file, a folder "
+            f"or a glob, relative to {project_root}"
+        )
+    found = settings.format or _format_of(files, settings.path)
+    root = _absolute(settings.root, project_root) if settings.root else fs.unstrip_protocol(base)
+    return Source(settings, found, tuple(files), root.removeprefix("file://"), fs)
+
+
+def _absolute(path: str, project_root: Path) -> str:
+    if "://" in path:
+        return path
+    return str(project_root / Path(path).expanduser())
+
+
+def _find(fs: Any, path: str, settings: SourceSettings) -> tuple[str, list[SourceFile]]:
+    """The folder that names are relative to, and the files."""
+    if fs.isfile(path):
+        return posixpath.dirname(path), [_source_file(fs.info(path), posixpath.dirname(path))]
+    if fs.isdir(path):
+        listed = fs.find(path, detail=True).values()
+        images = [info for info in listed if _suffix(str(info["name"])) in IMAGE_SUFFIXES]
+        return path, _sorted_files(images, path)
+    listed = fs.glob(path, detail=True) if any(mark in path for mark in "*?[") else {}
+    matches = [info for info in listed.values() if info["type"] == "file"]
+    base = _folder_before_pattern(path)
+    if settings.format is None and any(
+        _format_by_suffix(str(info["name"])) is None for info in matches
+    ):
+        matches = [info for info in matches if _suffix(str(info["name"])) in IMAGE_SUFFIXES]
+    return base, _sorted_files(matches, base)
+
+
+def _folder_before_pattern(path: str) -> str:
+    parts = path.split("/")
+    plain = next(
+        (count for count, part in enumerate(parts) if any(mark in part for mark in "*?[")),
+        len(parts),
+    )
+    return "/".join(parts[:plain])
+
+
+def _sorted_files(listed: Sequence[Mapping[str, Any]], base: str) -> list[SourceFile]:
+    return sorted((_source_file(info, base) for info in listed), key=lambda file: file.name)
+
+
+def _source_file(info: Mapping[str, Any], base: str) -> SourceFile:
+    path = str(info["name"])
+    size = int(info.get("size") or 0)
+    modified = info.get("mtime") or 0.0
+    stamp = info.get("ETag") or info.get("etag") or info.get("LastModified") or modified
+    name = path.removeprefix(base).lstrip("/")
+    seconds = float(modified) if isinstance(modified, int | float) else 0.0
+    return SourceFile(path, name, size, f"{path}:{size}:{stamp}", seconds)
+
+
+def _is_local(fs: Any) -> bool:
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return "file" in protocols
+
+
+def _suffix(path: str) -> str:
+    return posixpath.splitext(path.lower())[1]
+
+
+def _format_by_suffix(path: str) -> Format | None:
+    stem, suffix = posixpath.splitext(path.lower())
+    return _FORMATS.get(_suffix(stem) if suffix in _COMPRESSIONS else suffix)
+
+
+def _format_of(files: Sequence[SourceFile], path: str) -> Format:
+    formats = {_format_by_suffix(file.path) for file in files}
+    if formats == {None} and all(_suffix(file.path) in IMAGE_SUFFIXES for file in files):
+        return "images"
+    if len(formats) != 1 or None in formats:
+        raise SourceError(
+            f"{path}: the suffix does not tell what it is; add 'format:' with one of csv, tsv, "
+            "lines, jsonl, parquet, images"
+        )
+    return cast("Format", formats.pop())

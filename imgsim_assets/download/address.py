@@ -1,0 +1,92 @@
+"""Which addresses may be dialled: public ones, unless the catalogue names the host.
+
+The check sits where a socket is made, on the address that is really dialled. A check of
+the name or of a separate look-up would miss address literals, odd spellings, redirects and
+a name that resolves differently the second time.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Any
+
+WEB_PORTS = frozenset({80, 443})
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# Special-purpose ranges that `is_global` of some supported Python versions lets through
+# (IANA special-purpose address registries).
+_DENIED_V4 = [
+    ipaddress.ip_network(block) for block in ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24")
+]
+_DENIED_V6 = [ipaddress.ip_network(block) for block in ("2001::/23", "2001:db8::/32", "3fff::/20")]
+_GLOBAL_V6 = ipaddress.ip_network("2000::/3")
+# Prefixes that carry an IPv4 address in their last 32 bits: NAT64, and the deprecated
+# IPv4-compatible form.
+_EMBEDDING_V6 = [ipaddress.ip_network(block) for block in ("64:ff9b::/96", "::/96")]
+
+
+class BlockedAddressError(OSError):
+    """An address that must not be dialled."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet.
+
+    Tunnelled and translated IPv6 forms are judged by the IPv4 address inside.
+    """
+    if "%" in address:  # a zone makes it link-local
+        return False
+    parsed = ipaddress.ip_address(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inner = _embedded_v4(parsed)
+        if inner is not None:
+            return is_public(str(inner))
+        if parsed not in _GLOBAL_V6 or parsed.teredo or _in_any(parsed, _DENIED_V6):
+            return False
+    elif _in_any(parsed, _DENIED_V4):
+        return False
+    return parsed.is_global and not (
+        parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified
+    )
+
+
+def _embedded_v4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if address.ipv4_mapped:
+        return address.ipv4_mapped
+    if address.sixtofour:
+        return address.sixtofour
+    if _in_any(address, _EMBEDDING_V6):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
+
+
+def _in_any(address: _Address, networks: list[Any]) -> bool:
+    return any(address in network for network in networks)
+
+
+def public_web(address: str, port: int) -> bool:
+    """The default rule: a public address on a web port."""
+    return port in WEB_PORTS and is_public(address)
+
+
+def guarded_socket(
+    allowed: Callable[[str, int], bool] = public_web,
+) -> Callable[[Any], socket.socket]:
+    """A socket factory for aiohttp's connector that refuses addresses that are not allowed.
+
+    aiohttp calls it for every attempt to connect, with the address it is about to dial.
+    """
+
+    def make(info: Any) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if family not in (socket.AF_INET, socket.AF_INET6) or not allowed(address[0], address[1]):
+            # Both arguments are needed: aiohttp rebuilds the error from errno and message.
+            raise BlockedAddressError(errno.EACCES, f"blocked address {address[0]}:{address[1]}")
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+    return make

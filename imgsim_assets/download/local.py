@@ -1,0 +1,93 @@
+"""Images that lie in a folder (local or remote) instead of behind a URL."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from imgsim_assets.download.fetcher import Fetched
+from imgsim_assets.download.status import FetchError
+
+
+def is_local(url: str) -> bool:
+    """Whether a catalogue's url is a path (or file URL) rather than http(s)."""
+    return not url.lower().startswith(("http://", "https://"))
+
+
+class ImageFolder:
+    """The one folder a catalogue's local images may lie in.
+
+    `root` is a local path or an fsspec URL. Relative paths start there; absolute ones must
+    lead into it, also after symbolic links are followed.
+    """
+
+    def __init__(self, root: str, max_bytes: int) -> None:
+        import fsspec
+
+        self._max_bytes = max_bytes
+        self._fs: Any = None
+        self._root = root
+        if "://" in root:
+            self._fs, self._root = fsspec.core.url_to_fs(root)
+
+    def stamp(self, url: str) -> str | None:
+        """Something that changes when the file does; None when there is no such file."""
+        try:
+            if self._fs is not None:
+                info: dict[str, Any] = self._fs.info(self._remote_path(url))
+                version = info.get("ETag") or info.get("etag") or info.get("LastModified")
+                return f"{info.get('size')}-{version or info.get('mtime')}"
+            status = os.stat(self._local_path(url))
+        except (OSError, FetchError):
+            return None
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
+    def read(self, url: str) -> Fetched:
+        """The image's bytes, with `stamp` as etag; raises FetchError."""
+        try:
+            stamp = self.stamp(url)
+            data = self._read_remote(url) if self._fs is not None else self._read_local(url)
+        except FileNotFoundError:
+            raise FetchError("missing_file", f"there is no {url}") from None
+        except IsADirectoryError:
+            raise FetchError("missing_file", f"{url} is a folder") from None
+        except OSError as error:
+            raise FetchError("unreadable_file", str(error)) from error
+        if len(data) > self._max_bytes:
+            raise FetchError("too_large", f"more than {self._max_bytes} bytes")
+        if not data:
+            raise FetchError("short_body", "the file is empty")
+        return Fetched(data, etag=stamp)
+
+    def _read_local(self, url: str) -> bytes:
+        with open(self._local_path(url), "rb") as file:
+            return file.read(self._max_bytes + 1)
+
+    def _read_remote(self, url: str) -> bytes:
+        path = self._remote_path(url)
+        with self._fs.open(path, "rb") as file:
+            data: bytes = file.read(self._max_bytes + 1)
+            return data
+
+    def _local_path(self, url: str) -> Path:
+        root = Path(self._root).resolve()
+        path = (root / _plain_path(url)).resolve()
+        if not path.is_relative_to(root):
+            raise FetchError(
+                "blocked_path", f"{path} lies outside {root}; set 'root:' of the source"
+            )
+        return path
+
+    def _remote_path(self, url: str) -> str:
+        path = _plain_path(url)
+        if path.startswith("/") or ".." in path.split("/"):
+            raise FetchError("blocked_path", f"{url} leads out of {self._root}")
+        return f"{self._root}/{path}"
+
+
+def _plain_path(url: str) -> str:
+    if url.lower().startswith("file://"):
+        return unquote(urlsplit(url).path)
+    return url

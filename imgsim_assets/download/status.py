@@ -1,0 +1,27 @@
+"""What can become of an item, and which failures are worth another try."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = "ok"
+
+# Failures that pass by themselves. Everything else stays until the URL changes.
+TRANSIENT: Final = frozenset(
+    {"connect", "dns", "rate_limited", "short_body", "timeout", "http_408", "http_425"}
+)
+
+
+def is_transient(status: str) -> bool:
+    """Whether a later attempt may succeed without anything changing on our side."""
+    return status in TRANSIENT or status.startswith("http_5")
+
+
+class FetchError(Exception):
+    """A fetch that did not yield bytes. `retry_after` is what the server asked for, seconds."""
+
+    def __init__(self, status: str, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after

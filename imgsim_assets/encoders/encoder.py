@@ -1,0 +1,134 @@
+"""What every encoder offers, and finding the one that settings name."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgsim_assets.encoders import hog_color
+from imgsim_assets.encoders.backbones import BACKBONES
+from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.errors import EncoderError
+from imgsim_assets.images.decode import DECODER_VERSION
+
+# Raise it when a torchvision encoder's preprocessing or choice of feature changes.
+BACKBONE_VERSION = 1
+# Best-match threshold of ImageNet features on pictures of products; see docs/encoders.md.
+BACKBONE_THRESHOLD = 0.845
+CPU_BATCH = 8
+GPU_BATCH = 128
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns pictures into feature rows; what a factory's encoder has to offer.
+
+    `prepare` may be called from several threads at once, `encode` is called from one.
+    """
+
+    dim: int
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """A decoded RGB picture as an array; the same shape and dtype for every picture."""
+
+    def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Stacked prepared pictures (n, ...) to features (n, dim) float32, not normalised."""
+
+
+def fingerprint(settings: EncoderSettings) -> str:
+    """16 hex digits that stand for everything that decides a picture's vector.
+
+    Found without importing torch, except for a factory without a declared version, whose
+    encoder has to be made to look at its weights. Weights files count by content.
+    """
+    parts = [f"decoder {DECODER_VERSION}"]
+    if settings.factory is not None:
+        version = settings.version or _state_digest(load_encoder(settings))
+        parts += ["factory", settings.factory, settings.name, version]
+    elif settings.name == HOG_COLOR:
+        parts += [HOG_COLOR, str(hog_color.VERSION)]
+    else:
+        backbone = BACKBONES[settings.name]
+        if settings.weights_file is not None:
+            weights = _file_digest(settings.weights_file)
+        else:
+            weights = settings.weights or backbone.default_weights
+        size = backbone.input_size(settings.weights)
+        parts += ["torchvision", settings.name, weights, f"squash {size}", str(BACKBONE_VERSION)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def recommended_threshold(settings: EncoderSettings) -> float:
+    """The cosine at which two pictures are taken for copies when nothing is declared."""
+    if settings.name == HOG_COLOR and settings.factory is None:
+        return hog_color.RECOMMENDED_THRESHOLD
+    return BACKBONE_THRESHOLD
+
+
+def load_encoder(settings: EncoderSettings) -> Encoder:
+    """Make the encoder ready to work, loading its weights.
+
+    Raises EncoderError, with the mend, when a module, a file or weights cannot be had.
+    """
+    if settings.factory is not None:
+        return _from_factory(settings)
+    if settings.name == HOG_COLOR:
+        return hog_color.HogColor()
+    from imgsim_assets.encoders.torch_encoder import load_backbone
+
+    return load_backbone(settings)
+
+
+def default_batch_size(settings: EncoderSettings) -> int:
+    """Pictures per forward pass: few on a CPU, where the working set must fit the cache."""
+    if settings.batch_size is not None:
+        return settings.batch_size
+    if settings.name == HOG_COLOR and settings.factory is None:
+        return CPU_BATCH
+    from imgsim_assets.encoders.torch_encoder import choose_device
+
+    return CPU_BATCH if choose_device(settings.device).type == "cpu" else GPU_BATCH
+
+
+def _from_factory(settings: EncoderSettings) -> Encoder:
+    module_name, _, function_name = str(settings.factory).partition(":")
+    try:
+        made = getattr(importlib.import_module(module_name), function_name)()
+    except (ImportError, AttributeError) as error:
+        raise EncoderError(
+            f"factory {settings.factory}: {error}; install the package, or correct the name"
+        ) from error
+    if isinstance(made, Encoder):
+        return made
+    from imgsim_assets.encoders.torch_encoder import TorchEncoder, from_module
+
+    encoder: TorchEncoder = from_module(made, settings)
+    return encoder
+
+
+def _state_digest(encoder: Encoder) -> str:
+    from imgsim_assets.encoders.torch_encoder import TorchEncoder
+
+    if not isinstance(encoder, TorchEncoder):
+        raise EncoderError(
+            f"the encoder {type(encoder).__name__} has no weights to tell its versions apart by; "
+            "set 'version:' of the encoder, and change it when its vectors change"
+        )
+    return encoder.state_digest()
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(
+            f"weights: {path} cannot be read ({error.strerror}); give the path of a state dict "
+            "saved with torch.save"
+        ) from error

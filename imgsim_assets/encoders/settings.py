@@ -1,0 +1,107 @@
+"""Which encoder a catalogue uses, checked without importing torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from imgsim_assets.encoders.backbones import BACKBONES
+from imgsim_assets.settings import Settings
+
+HOG_COLOR = "hog_color"
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+class EncoderSettings(Settings):
+    """An encoder by name, with its weights, or by a factory of one's own."""
+
+    name: str = Field(
+        "mobilenet_v3_large",
+        description=f"{HOG_COLOR} (needs no weights), a torchvision classification model such as "
+        "resnet50, or, with 'factory', any name for it",
+    )
+    weights: str | None = Field(
+        None,
+        description="name of torchvision's weights (IMAGENET1K_V2) or path of a state dict (.pth)",
+    )
+    factory: str | None = Field(
+        None, description="your encoder, as 'package.module:function' returning it"
+    )
+    version: str | None = Field(
+        None, description="of a factory's encoder: vectors are computed anew when it changes"
+    )
+    device: str = Field("auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    batch_size: int | None = Field(None, ge=1, le=4096, description="default: by the device")
+
+    @model_validator(mode="after")
+    def _can_be_loaded(self) -> EncoderSettings:
+        if not _DEVICE.fullmatch(self.device):
+            raise ValueError(f"device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
+        if self.factory is not None:
+            if not _FACTORY.fullmatch(self.factory):
+                raise ValueError(
+                    f"factory: {self.factory!r} does not read like 'package.module:function'"
+                )
+            return self
+        if self.version is not None:
+            raise ValueError("version: only an encoder with a 'factory' has one; remove it")
+        if self.name == HOG_COLOR:
+            if self.weights is not None:
+                raise ValueError(f"weights: {HOG_COLOR} has none; remove the key")
+            return self
+        if self.name not in BACKBONES:
+            raise ValueError(f"name: {_unknown_name(self.name)}")
+        if self.weights is not None and not self.weights_file:
+            known = BACKBONES[self.name].weights
+            if self.weights not in known:
+                raise ValueError(
+                    f"weights: {self.name} has no {self.weights!r}; use {', '.join(known)}, or the "
+                    "path of a state dict ending in .pth"
+                )
+        return self
+
+    @property
+    def weights_file(self) -> str | None:
+        """The path of a weights file, None for published weights."""
+        named = self.weights or ""
+        return named if named.endswith((".pth", ".pt")) or "/" in named else None
+
+    def located(self, project_root: Path) -> EncoderSettings:
+        """The same settings with the weights file's path made absolute."""
+        if self.weights_file is None:
+            return self
+        path = project_root / Path(self.weights_file).expanduser()
+        return self.model_copy(update={"weights": str(path)})
+
+    @property
+    def identity(self) -> tuple[str, str | None, str | None, str | None]:
+        """What makes two catalogues' vectors comparable (not the device or batch)."""
+        return (self.name, self.weights, self.factory, self.version)
+
+    def describe(self) -> str:
+        """For messages: the name, and the weights if any were chosen."""
+        return f"{self.name} ({self.weights})" if self.weights else self.name
+
+
+def _unknown_name(name: str) -> str:
+    close = difflib.get_close_matches(name, [HOG_COLOR, *BACKBONES], n=3)
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    return (
+        f"unknown encoder {name!r}: {hint}use {HOG_COLOR}, a torchvision classification model "
+        "such as mobilenet_v3_large or resnet50, or give a 'factory' of your own"
+    )
+
+
+def _from_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+# In YAML an encoder may be just its name.
+EncoderChoice = Annotated[
+    EncoderSettings, BeforeValidator(_from_name, json_schema_input_type=str | EncoderSettings)
+]

@@ -1,0 +1,151 @@
+"""The vectors of a catalogue's distinct images: `<name>/vectors/<fingerprint>`.
+
+Rows are keyed by the sha256 of the image bytes; another encoder is another table. Beside
+each file of vectors lies a small file of its keys, so that finding out what is there does
+not read what is there.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.storage.collection import PER_IMAGE, SHA256
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
+
+KEYS = "keys"
+# More files than this are merged into one by the next run that adds to them.
+_MAX_FILES = 24
+
+
+@dataclass(frozen=True)
+class VectorRows:
+    """Unit vectors (n, d) float32 of images, with the norm each had before: (n,) float32."""
+
+    sha256: Sequence[str]
+    vectors: NDArray[np.float32]
+    norms: NDArray[np.float32]
+
+
+class VectorTable:
+    """The vectors of one catalogue under one encoder fingerprint."""
+
+    def __init__(self, store: Store, name: str, fingerprint: str) -> None:
+        self._store = store
+        self._fingerprint = fingerprint
+        self.table: Table = store.table(f"{name}/vectors/{fingerprint}", key=SHA256)
+
+    def keys(self) -> set[str]:
+        """The sha256 of every image that has a vector."""
+        commit = self.table.latest()
+        return _keys(self.table, commit) if commit is not None else set()
+
+    def append(self, rows: VectorRows) -> None:
+        """Commit more vectors; a sha256 that is there already is replaced."""
+        if not rows.sha256:
+            return
+        added = self._write(_frame(rows))
+
+        def change(base: Commit | None) -> Draft:
+            files = list(base.files) if base is not None else []
+            if len(files) >= 2 * _MAX_FILES and base is not None:
+                files = self._write(self.table.read(base))
+            return Draft(
+                [*files, *added],
+                properties={PER_IMAGE: True, "fingerprint": self._fingerprint},
+            )
+
+        self.table.commit(change)
+
+    def _write(self, frame: pl.DataFrame) -> list[DataFile]:
+        # Float vectors hardly compress: reading them should not pay for trying.
+        rows = self.table.write_rows(frame, compression="uncompressed")
+        keys = self.table.write_rows(frame.select(SHA256), role=KEYS)
+        part = uuid.uuid4().hex
+        return [rows.noted(part=part), keys.noted(part=part)]
+
+    def read(self, wanted: Iterable[str]) -> VectorRows:
+        """The vectors of the wanted images, in sorted order of sha256; KeyError without one."""
+        commit = self.table.latest()
+        ordered = sorted(set(wanted))
+        if not ordered:
+            return VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32))
+        if commit is None:
+            raise KeyError(ordered[0])
+        try:
+            return _rows(self.table.read(commit), ordered)
+        except CorruptFileError:
+            self._drop_damaged(commit)
+            raise
+
+    def _drop_damaged(self, commit: Commit) -> None:
+        """Take files that fail their checksum out of the table, and their keys with them.
+
+        The next run of the embeddings then computes those vectors anew.
+        """
+        damaged = {file.note["part"] for file in commit.with_role() if not self._is_whole(file)}
+
+        def change(base: Commit | None) -> Draft | None:
+            if base is None:
+                return None
+            kept = [file for file in base.files if file.note["part"] not in damaged]
+            return Draft(kept, properties=base.properties)
+
+        self.table.commit(change)
+
+    def _is_whole(self, file: DataFile) -> bool:
+        try:
+            self.table.read_bytes(file)
+        except CorruptFileError:
+            return False
+        return True
+
+    def borrow(self, missing: set[str]) -> int:
+        """Copy vectors of missing images from other catalogues with the same fingerprint.
+
+        Returns how many were found; they are committed here and taken out of `missing`.
+        """
+        borrowed = 0
+        suffix = f"/vectors/{self._fingerprint}"
+        for name in self._store.table_names():
+            if not missing or not name.endswith(suffix) or name == self.table.name:
+                continue
+            other = self._store.table(name, key=SHA256)
+            commit = other.latest()
+            found = missing & _keys(other, commit) if commit is not None else set()
+            if found and commit is not None:
+                self.append(_rows(other.read(commit), sorted(found)))
+                missing -= found
+                borrowed += len(found)
+        return borrowed
+
+
+def _keys(table: Table, commit: Commit) -> set[str]:
+    keys: set[str] = set()
+    for file in commit.with_role(KEYS):
+        keys.update(table.read_file(file)[SHA256].to_list())
+    return keys
+
+
+def _rows(frame: pl.DataFrame, ordered: Sequence[str]) -> VectorRows:
+    wanted = pl.DataFrame({SHA256: ordered}, schema={SHA256: pl.String})
+    found = wanted.join(frame, on=SHA256, how="inner", maintain_order="left")
+    if found.height != wanted.height:
+        raise KeyError(wanted.join(frame, on=SHA256, how="anti")[SHA256][0])
+    vectors = np.ascontiguousarray(found["vector"].to_numpy(), dtype=np.float32)
+    return VectorRows(ordered, vectors, found["norm"].to_numpy())
+
+
+def _frame(rows: VectorRows) -> pl.DataFrame:
+    width = rows.vectors.shape[1]
+    return pl.DataFrame(
+        {SHA256: rows.sha256, "vector": rows.vectors, "norm": rows.norms},
+        schema={SHA256: pl.String, "vector": pl.Array(pl.Float32, width), "norm": pl.Float32},
+    )

@@ -1,0 +1,1 @@
+"""Pictures: reading headers, decoding, and composing sheets of thumbnails."""

@@ -1,0 +1,108 @@
+"""Edited copies of a picture, as shops and re-uploaders make them, to measure recall with."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Mapping
+
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+Edit = Callable[[Image.Image, random.Random], Image.Image]
+
+
+def recompress(image: Image.Image, chance: random.Random) -> Image.Image:
+    """JPEG at a quality of 30 to 60."""
+    body = io.BytesIO()
+    image.save(body, "JPEG", quality=chance.randint(30, 60))
+    return Image.open(body).convert("RGB")
+
+
+def resize(image: Image.Image, chance: random.Random) -> Image.Image:
+    """To 40 to 70 % of the width and height."""
+    factor = chance.uniform(0.4, 0.7)
+    size = (max(16, round(image.width * factor)), max(16, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def crop(image: Image.Image, chance: random.Random) -> Image.Image:
+    """A random window of 80 % of the area."""
+    side = 0.8**0.5
+    width, height = round(image.width * side), round(image.height * side)
+    left = chance.randint(0, image.width - width)
+    top = chance.randint(0, image.height - height)
+    return image.crop((left, top, left + width, top + height))
+
+
+def brighten(image: Image.Image, chance: random.Random) -> Image.Image:
+    """By 20 to 40 %."""
+    return ImageEnhance.Brightness(image).enhance(chance.uniform(1.2, 1.4))
+
+
+def grey(image: Image.Image, chance: random.Random) -> Image.Image:
+    """Without its colours."""
+    return ImageOps.grayscale(image).convert("RGB")
+
+
+def rotate(image: Image.Image, chance: random.Random) -> Image.Image:
+    """By 2 to 4 degrees either way, the corners filled with white."""
+    angle = chance.uniform(2, 4) * chance.choice((-1, 1))
+    return image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=(255, 255, 255))
+
+
+def banner(image: Image.Image, chance: random.Random) -> Image.Image:
+    """With a strip of text across the lowest eighth."""
+    edited = image.copy()
+    draw = ImageDraw.Draw(edited)
+    height = max(8, image.height // 8)
+    top = image.height - height
+    colour = tuple(chance.randint(0, 255) for _ in range(3))
+    draw.rectangle((0, top, image.width, image.height), fill=colour)
+    text = f"SALE -{chance.randint(10, 70)} %"
+    draw.text((image.width // 20, top), text, fill=(255, 255, 255), font_size=height * 3 // 4)
+    return edited
+
+
+def watermark(image: Image.Image, chance: random.Random) -> Image.Image:
+    """With a half-transparent word across the middle."""
+    layer = Image.new("RGBA", image.size, (255, 255, 255, 0))
+    size = max(10, image.width // 8)
+    place = (image.width // 2, image.height // 2)
+    draw = ImageDraw.Draw(layer)
+    draw.text(place, "SAMPLE", fill=(255, 255, 255, 110), font_size=size, anchor="mm")
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+def flip(image: Image.Image, chance: random.Random) -> Image.Image:
+    """Mirrored left to right."""
+    return ImageOps.mirror(image)
+
+
+def pad(image: Image.Image, chance: random.Random) -> Image.Image:
+    """On a white ground a quarter larger each way."""
+    width, height = round(image.width * 1.25), round(image.height * 1.25)
+    padded = Image.new("RGB", (width, height), (255, 255, 255))
+    padded.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return padded
+
+
+EDITS: Mapping[str, Edit] = {
+    edit.__name__: edit
+    for edit in (
+        recompress,
+        resize,
+        crop,
+        brighten,
+        grey,
+        rotate,
+        banner,
+        watermark,
+        flip,
+        pad,
+    )
+}
+
+
+def edited(image: Image.Image, name: str, seed: int) -> Image.Image:
+    """The picture with one of EDITS applied; the same seed gives the same copy."""
+    return EDITS[name](image.convert("RGB"), random.Random(seed))

@@ -1,0 +1,75 @@
+"""What an image's first bytes say: format and size, without decoding it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+# Only formats that catalogues of pictures hold: every further decoder of Pillow is further
+# code that a hostile file may reach. Multi-picture JPEGs open as JPEG.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+# Damaged metadata of somebody's picture is no news for the operator of a nightly run.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+class ImageError(Exception):
+    """Why bytes are not a usable picture; `status` is what the tables record."""
+
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Header:
+    """Pillow's name of the format, and the size in pixels before any rotation."""
+
+    format: str
+    width: int
+    height: int
+
+
+def read_header(data: bytes, max_pixels: int) -> Header:
+    """Identify an image.
+
+    Raises ImageError with the status not_image, unsupported_format or too_many_pixels.
+    """
+    with open_image(data, max_pixels) as image:
+        return Header(str(image.format), image.width, image.height)
+
+
+def open_image(data: bytes, max_pixels: int) -> Image.Image:
+    """Open without decoding; raises ImageError as `read_header` does."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", str(error)) from error
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except Exception as error:
+        # Pillow's parsers raise a dozen types on broken headers; all of them mean this.
+        raise ImageError("not_image", f"{type(error).__name__}: {error}") from error
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            "too_many_pixels",
+            f"{image.width} x {image.height} pixels are more than {max_pixels}",
+        )
+    return image
+
+
+def _unidentified(data: bytes) -> ImageError:
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return ImageError("unsupported_format", "HEIC/HEIF cannot be decoded here")
+    start = data[:64].lstrip().lower()
+    if start.startswith((b"<svg", b"<?xml")):
+        return ImageError("unsupported_format", "SVG or XML")
+    if start.startswith((b"<!doctype", b"<html")):
+        return ImageError("not_image", "an HTML page")
+    return ImageError("not_image", f"not one of {', '.join(FORMATS)}")

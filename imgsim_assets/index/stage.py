@@ -1,0 +1,226 @@
+"""The index stage: bring the persisted FAISS index of a catalogue up to its embeddings."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.progress import Log, silent
+from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, Draft, Table
+
+if TYPE_CHECKING:
+    # FAISS is loaded only when an index has to be opened.
+    from imgsim_assets.index.flat import FlatIndex
+
+INDEX = "index"
+KIND = "flat"
+METRIC = "cosine"
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What a run did. `rebuilt` means that no earlier index could be used."""
+
+    version: int
+    items: int
+    dim: int
+    added: int
+    removed: int
+    rebuilt: bool
+    seconds: float
+    bytes: int
+    changed: bool
+    data_version: str
+    fingerprint: str
+
+
+def index_table(store: Store, name: str) -> Table:
+    """`<name>/index`: an index file, and rows number, id, sha256 of what is in it."""
+    return store.table(f"{name}/index")
+
+
+def embedded_items(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
+    """The newest embeddings commit and its items (id, sha256) with a vector, sorted by id.
+
+    Raises StoreError when there is none, or when shards were embedded by different encoders.
+    """
+    table = embeddings_table(store, name)
+    commit = table.latest()
+    if commit is None:
+        raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
+    fingerprints = {file.note.get(FINGERPRINT) for file in commit.with_role()}
+    if len(fingerprints) > 1:
+        raise StoreError(
+            f"the shards of {name}/embeddings were made by {len(fingerprints)} different "
+            "encoders; materialize every shard of the embeddings with the present one"
+        )
+    rows = table.read(commit).filter(pl.col("status") == OK)
+    return commit, rows.select("id", "sha256").sort("id")
+
+
+def update_index(store: Store, name: str, *, log: Log = silent) -> IndexReport:
+    """Add and remove what changed since the last version, and commit the new index.
+
+    An index that is missing, damaged, or of another encoder is rebuilt from the vectors.
+    """
+    started = time.monotonic()
+    embeddings, items = embedded_items(store, name)
+    fingerprint = embeddings.properties[FINGERPRINT]
+    table = index_table(store, name)
+    base = table.latest()
+    if base is not None and _is_current(table, base, items, fingerprint):
+        return _report(base, base, items, started=started)
+    index = _open_or_none(table, base, fingerprint, log)
+    rebuilt = index is None
+    if index is None:
+        index = _empty(store, name, fingerprint, items)
+    known = index.entries.select("id", "sha256")
+    removed = known.join(items, on=["id", "sha256"], how="anti")
+    added = items.join(known, on=["id", "sha256"], how="anti", maintain_order="left")
+    index.remove(removed["id"])
+    _add(store, name, fingerprint, index, added)
+    commit = _commit(table, index, embeddings, base)
+    return _report(
+        commit,
+        base,
+        items,
+        added=added.height,
+        removed=removed.height,
+        rebuilt=rebuilt,
+        started=started,
+    )
+
+
+def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
+    """The newest index of a catalogue, its file verified.
+
+    Raises StoreError when there is none, and CorruptFileError when it is damaged.
+    """
+    table = index_table(store, name)
+    commit = table.latest()
+    if commit is None:
+        raise StoreError(f"{name}/index has no version yet; materialize it first")
+    return commit, _open(table, commit)
+
+
+def _open(table: Table, commit: Commit) -> FlatIndex:
+    from imgsim_assets.index.flat import FlatIndex
+
+    file = commit.only(INDEX)
+    if file is None:
+        raise StoreError(f"table {table.name} version {commit.version} lists no index file")
+    entries = table.read(commit)
+    with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
+        path = Path(folder) / "index.faiss"
+        # A flipped byte would load without complaint: only verified bytes reach FAISS.
+        path.write_bytes(table.read_bytes(file))
+        return FlatIndex.load(path, entries, commit.properties["next_number"])
+
+
+def _is_current(table: Table, base: Commit, items: pl.DataFrame, fingerprint: str) -> bool:
+    if base.properties[FINGERPRINT] != fingerprint or base.rows != items.height:
+        return False
+    if not all(table.is_present(file) for file in base.files):
+        return False
+    try:
+        return table.read(base, columns=["id", "sha256"]).equals(items)
+    except CorruptFileError:
+        return False
+
+
+def _open_or_none(
+    table: Table, base: Commit | None, fingerprint: str, log: Log
+) -> FlatIndex | None:
+    if base is None or base.properties[FINGERPRINT] != fingerprint:
+        return None
+    try:
+        index = _open(table, base)
+    except StoreError as error:
+        log(f"the index is rebuilt from the vectors: {error}")
+        return None
+    # An index that was made without items does not know how wide their vectors are.
+    return index if len(index) else None
+
+
+def _empty(store: Store, name: str, fingerprint: str, items: pl.DataFrame) -> FlatIndex:
+    from imgsim_assets.index.flat import FlatIndex
+
+    if not items.height:
+        return FlatIndex.empty(1)
+    one = VectorTable(store, name, fingerprint).read(items["sha256"].head(1).to_list())
+    return FlatIndex.empty(one.vectors.shape[1])
+
+
+def _add(store: Store, name: str, fingerprint: str, index: FlatIndex, added: pl.DataFrame) -> None:
+    if not added.height:
+        return
+    found = VectorTable(store, name, fingerprint).read(added["sha256"].to_list())
+    row = {sha256: position for position, sha256 in enumerate(found.sha256)}
+    order = [row[sha256] for sha256 in added["sha256"].to_list()]
+    index.add(added["id"], added["sha256"], found.vectors[order])
+
+
+def _commit(table: Table, index: FlatIndex, embeddings: Commit, base: Commit | None) -> Commit:
+    with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
+        path = Path(folder) / "index.faiss"
+        index.save(path)
+        stored = table.upload(path, role=INDEX)
+    entries = table.write_rows(index.entries)
+
+    def change(newest: Commit | None) -> Draft | None:
+        if newest is not None and newest.inputs["embeddings"] > embeddings.version:
+            return None  # another run has indexed something newer meanwhile
+        return Draft(
+            [stored, entries],
+            inputs={"embeddings": embeddings.version},
+            properties={
+                "kind": KIND,
+                "metric": METRIC,
+                "dim": index.dim,
+                "next_number": index.next_number,
+                FINGERPRINT: embeddings.properties[FINGERPRINT],
+                "encoder": embeddings.properties["encoder"],
+            },
+        )
+
+    commit = table.commit(change)
+    if commit is None:
+        raise AssertionError("an index is always committed the first time")
+    return commit
+
+
+def _report(
+    commit: Commit,
+    base: Commit | None,
+    items: pl.DataFrame,
+    *,
+    added: int = 0,
+    removed: int = 0,
+    rebuilt: bool = False,
+    started: float,
+) -> IndexReport:
+    file = commit.only(INDEX)
+    return IndexReport(
+        version=commit.version,
+        items=commit.rows,
+        dim=commit.properties["dim"],
+        added=added,
+        removed=removed,
+        rebuilt=rebuilt,
+        seconds=time.monotonic() - started,
+        bytes=file.bytes if file else 0,
+        changed=base is None or commit.version != base.version,
+        data_version=rows_digest(items, commit.properties[FINGERPRINT]),
+        fingerprint=commit.properties[FINGERPRINT],
+    )

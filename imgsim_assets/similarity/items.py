@@ -1,0 +1,25 @@
+"""Reading a catalogue's items with their vectors from the store."""
+
+from __future__ import annotations
+
+from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.index.stage import embedded_items, open_index
+from imgsim_assets.similarity.pairs import Items
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit
+
+
+def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
+    """A catalogue's items as its embeddings have them, and the embeddings' commit."""
+    commit, keys = embedded_items(store, name)
+    found = VectorTable(store, name, commit.properties[FINGERPRINT]).read(keys["sha256"].to_list())
+    row = {sha256: position for position, sha256 in enumerate(found.sha256)}
+    order = [row[sha256] for sha256 in keys["sha256"].to_list()]
+    return commit, Items(keys, found.vectors[order])
+
+
+def from_index(store: Store, name: str) -> tuple[Commit, Items]:
+    """A catalogue's items as its index has them, and the index's commit."""
+    commit, index = open_index(store, name)
+    return commit, Items(index.entries.select("id", "sha256"), index.vectors())

@@ -1,0 +1,166 @@
+"""The match stage: the table `matches/<name>` of similar items of two catalogues."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import polars as pl
+
+from imgsim_assets.encoders.encoder import recommended_threshold
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity import items
+from imgsim_assets.similarity.pairs import Answer, Items, Question, with_rank
+from imgsim_assets.similarity.settings import MatchSettings
+from imgsim_assets.similarity.state import State, updated
+from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import ROWS, Commit, DataFile, Table
+
+SCHEMA = {
+    "left_id": pl.String,
+    "right_id": pl.String,
+    "similarity": pl.Float64,
+    "rank": pl.Int32,
+    "left_sha256": pl.String,
+    "right_sha256": pl.String,
+}
+_BEST_OF_LEFT = "best_of_left"
+_BEST_OF_RIGHT = "best_of_right"
+
+
+@dataclass(frozen=True)
+class MatchReport:
+    """What a run did. `incremental` means that an earlier result was updated."""
+
+    version: int
+    matches: int
+    left_items: int
+    right_items: int
+    left_matched: int
+    threshold: float
+    incremental: bool
+    seconds: float
+    changed: bool
+    data_version: str
+    fingerprint: str
+
+
+def match_table(store: Store, name: str) -> Table:
+    """`matches/<name>`; see SCHEMA."""
+    return store.table(f"matches/{name}")
+
+
+def update_matches(
+    store: Store, name: str, left: str, right: str, settings: MatchSettings
+) -> MatchReport:
+    """Match a left catalogue's embeddings against a right one's index, and commit the table.
+
+    Raises StoreError when an input is missing, or when the two were made by different
+    encoders.
+    """
+    started = time.monotonic()
+    left_commit, left_items = items.from_embeddings(store, left)
+    right_commit, right_items = items.from_index(store, right)
+    _refuse_different_encoders(left, left_commit, right, right_commit)
+    threshold = _threshold(settings, left_commit)
+    recipe = {
+        "left": left,
+        "right": right,
+        "mode": settings.mode,
+        "k": settings.k,
+        "threshold": threshold,
+        FINGERPRINT: left_commit.properties[FINGERPRINT],
+    }
+    state = State.of(match_table(store, name), recipe)
+    if state.base is not None and state.is_current(left_items, right_items):
+        commit = state.base
+        rows = state.table.read(commit)
+    else:
+        rows, kept = _matches(state, left_items, right_items, settings, threshold)
+        commit = state.commit(
+            [state.table.write_rows(rows), *kept],
+            left_items,
+            right_items,
+            {f"{left}/embeddings": left_commit.version, f"{right}/index": right_commit.version},
+        )
+    return MatchReport(
+        version=commit.version,
+        matches=rows.height,
+        left_items=len(left_items),
+        right_items=len(right_items),
+        left_matched=rows["left_id"].n_unique(),
+        threshold=threshold,
+        incremental=state.base is not None,
+        seconds=time.monotonic() - started,
+        changed=state.newest is None or commit.version != state.newest.version,
+        data_version=rows_digest(
+            rows.select("left_id", "right_id", "left_sha256", "right_sha256"), str(recipe)
+        ),
+        fingerprint=left_commit.properties[FINGERPRINT],
+    )
+
+
+def _refuse_different_encoders(
+    left: str, left_commit: Commit, right: str, right_commit: Commit
+) -> None:
+    if left_commit.properties[FINGERPRINT] == right_commit.properties[FINGERPRINT]:
+        return
+    made_by = [
+        f"{name} by {_encoder(commit).describe()}"
+        for name, commit in ((left, left_commit), (right, right_commit))
+    ]
+    raise StoreError(
+        f"the vectors cannot be compared: {' and '.join(made_by)}; give both catalogues the same "
+        "encoder and weights, and materialize their embeddings and indexes"
+    )
+
+
+def _encoder(commit: Commit) -> EncoderSettings:
+    return EncoderSettings.model_validate(commit.properties["encoder"])
+
+
+def _threshold(settings: MatchSettings, left_commit: Commit) -> float:
+    if settings.threshold is not None:
+        return settings.threshold
+    return recommended_threshold(_encoder(left_commit))
+
+
+def _matches(
+    state: State, left: Items, right: Items, settings: MatchSettings, threshold: float
+) -> tuple[pl.DataFrame, list[DataFile]]:
+    """The match rows, and files that the next run needs beside them."""
+    kept: list[DataFile] = []
+    if settings.mode == "mutual":
+        pairs, kept = _mutual(state, left, right, threshold)
+    else:
+        k = {"all": None, "best": 1, "top_k": settings.k}[settings.mode]
+        pairs = updated(state.answer(ROWS), left, right, Question(threshold, k))
+    rows = with_rank(pairs)
+    for side, sides_items in (("left", left), ("right", right)):
+        images = sides_items.keys.select(
+            pl.col("id").alias(f"{side}_id"), pl.col("sha256").alias(f"{side}_sha256")
+        )
+        rows = rows.join(images, on=f"{side}_id", how="left", maintain_order="left")
+    return rows.select(list(SCHEMA)), kept
+
+
+def _mutual(
+    state: State, left: Items, right: Items, threshold: float
+) -> tuple[pl.DataFrame, list[DataFile]]:
+    """Pairs whose members are each other's best, from the best of each side."""
+    question = Question(threshold, k=1)
+    of_left = updated(state.answer(_BEST_OF_LEFT), left, right, question)
+    # The best of the right items are pairs that run the other way.
+    known = state.answer(_BEST_OF_RIGHT)
+    turned = Answer(known.pairs, known.right, known.left) if known is not None else None
+    of_right = updated(turned, right, left, question)
+    pairs = of_left.join(
+        of_right, left_on=["left_id", "right_id"], right_on=["right_id", "left_id"], how="semi"
+    )
+    return pairs, [
+        state.table.write_rows(of_left, role=_BEST_OF_LEFT),
+        state.table.write_rows(of_right, role=_BEST_OF_RIGHT),
+    ]

@@ -1,0 +1,42 @@
+"""What a match table and a similarity graph are to hold."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from imgsim_assets.settings import Settings
+
+Mode = Literal["all", "best", "top_k", "mutual"]
+
+
+class MatchSettings(Settings):
+    """Which pairs of a left and a right catalogue count as matches."""
+
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="least cosine, inclusive; default: the encoder's"
+    )
+    mode: Mode = Field(
+        "best",
+        description="all pairs; the best right item of each left one; its k best; or pairs that "
+        "are the best for each other",
+    )
+    k: int | None = Field(None, ge=1, le=1000, description="for mode top_k")
+
+    @model_validator(mode="after")
+    def _k_goes_with_top_k(self) -> MatchSettings:
+        if self.mode == "top_k" and self.k is None:
+            raise ValueError("k: mode top_k needs it, such as 'k: 5'")
+        if self.mode != "top_k" and self.k is not None:
+            raise ValueError(f"k: mode {self.mode} has none; remove it, or set 'mode: top_k'")
+        return self
+
+
+class GraphSettings(Settings):
+    """The similarity graph of one catalogue."""
+
+    k: int = Field(10, ge=1, le=1000, description="neighbours of each item")
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="least cosine of an edge, inclusive; default: none"
+    )
