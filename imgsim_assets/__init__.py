@@ -1,1 +1,54 @@
-"""Image similarity as Dagster assets: catalogues, downloads, embeddings, indexes, matches."""
+"""Image similarity as Dagster assets: catalogues, downloads, embeddings, indexes, matches.
+
+Names are loaded when they are first used, so that importing the package, or the parts of it
+that do not need Dagster, stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imgsim_assets.components.garbage_collection import GarbageCollection
+    from imgsim_assets.components.image_catalogue import ImageCatalogue
+    from imgsim_assets.components.match_matrix import MatchMatrix
+    from imgsim_assets.components.tables import (
+        TableIOManager,
+        match_input,
+        match_spec,
+        table_input,
+    )
+    from imgsim_assets.storage.reader import read_table
+
+__all__ = [
+    "GarbageCollection",
+    "ImageCatalogue",
+    "MatchMatrix",
+    "TableIOManager",
+    "match_input",
+    "match_spec",
+    "read_table",
+    "table_input",
+]
+
+_HOMES = {
+    "GarbageCollection": "components.garbage_collection",
+    "ImageCatalogue": "components.image_catalogue",
+    "MatchMatrix": "components.match_matrix",
+    "TableIOManager": "components.tables",
+    "match_input": "components.tables",
+    "match_spec": "components.tables",
+    "read_table": "storage.reader",
+    "table_input": "components.tables",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

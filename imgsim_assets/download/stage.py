@@ -7,10 +7,10 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import polars as pl
 
@@ -66,7 +66,7 @@ class _Work:
 class ImagesStage:
     """Fetches the shards of one catalogue over one HTTP client.
 
-    Use it as `async with ImagesStage(...) as stage: await stage.run(shard)`.
+    Use it as a context manager, outside of a running event loop.
     """
 
     def __init__(
@@ -79,14 +79,22 @@ class ImagesStage:
         self._table = ledger.ledger_table(store, name)
         self._catalogue = store.table(f"{name}/catalogue", key="id")
         self._fetcher = Fetcher(settings)
+        self._runner = asyncio.Runner()
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[ImagesStage]:
-        """The stage with its HTTP client open."""
-        async with self._fetcher:
-            yield self
+    def __enter__(self) -> Self:
+        self._runner.run(self._fetcher.__aenter__())
+        return self
 
-    async def run(self, shard: Shard) -> DownloadReport:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._runner.run(self._fetcher.__aexit__(kind, error, trace))
+        self._runner.close()
+
+    def run(self, shard: Shard) -> DownloadReport:
         """Fetch what is due in a shard and commit its ledger; nothing due, nothing committed.
 
         Every failure of an item is a status in the ledger. Raises StoreError when the
@@ -108,7 +116,7 @@ class ImagesStage:
         )
         work = _Work()
         if plan.fetch:
-            await self._fetch_all(shard, plan.fetch, folder, work, source)
+            self._runner.run(self._fetch_all(shard, plan.fetch, folder, work, source))
         commit = self._complete(shard, source, wanted, work, removed=bool(plan.removed))
         rows = self._read(commit, shard)
         return DownloadReport(
@@ -288,9 +296,5 @@ def download(
     log: Log = silent,
 ) -> list[DownloadReport]:
     """Run the images stage for several shards in turn, over one HTTP client."""
-
-    async def run() -> list[DownloadReport]:
-        async with ImagesStage(store, name, settings, log=log).opened() as stage:
-            return [await stage.run(shard) for shard in shards]
-
-    return asyncio.run(run())
+    with ImagesStage(store, name, settings, log=log) as stage:
+        return [stage.run(shard) for shard in shards]

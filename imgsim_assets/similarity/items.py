@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import polars as pl
+
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import embedded_items, open_index
@@ -10,13 +12,18 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit
 
 
+def with_vectors(store: Store, name: str, fingerprint: str, keys: pl.DataFrame) -> Items:
+    """Items (id, sha256; sorted by id) with their vectors of an encoder fingerprint."""
+    found = VectorTable(store, name, fingerprint).read(keys["sha256"].to_list())
+    row = {sha256: position for position, sha256 in enumerate(found.sha256)}
+    order = [row[sha256] for sha256 in keys["sha256"].to_list()]
+    return Items(keys, found.vectors[order])
+
+
 def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
     """A catalogue's items as its embeddings have them, and the embeddings' commit."""
     commit, keys = embedded_items(store, name)
-    found = VectorTable(store, name, commit.properties[FINGERPRINT]).read(keys["sha256"].to_list())
-    row = {sha256: position for position, sha256 in enumerate(found.sha256)}
-    order = [row[sha256] for sha256 in keys["sha256"].to_list()]
-    return commit, Items(keys, found.vectors[order])
+    return commit, with_vectors(store, name, commit.properties[FINGERPRINT], keys)
 
 
 def from_index(store: Store, name: str) -> tuple[Commit, Items]:

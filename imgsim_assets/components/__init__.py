@@ -1,0 +1,1 @@
+"""The Dagster layer: components that turn settings into assets, checks and schedules."""

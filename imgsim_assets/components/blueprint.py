@@ -1,0 +1,85 @@
+"""What all assets of one catalogue have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import dagster as dg
+
+from imgsim_assets.components.catalogue_settings import CatalogueSettings
+from imgsim_assets.components.project import Project
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.storage.shards import shard_names
+
+# Pools whose limits keep runs from crowding the network and the GPU; see docs/operate.md.
+NETWORK_POOL = "network"
+GPU_POOL = "gpu"
+
+
+class AssetBasics(TypedDict):
+    """Arguments that the decorators of all assets of a catalogue share."""
+
+    key: dg.AssetKey
+    group_name: str
+    owners: list[str]
+    tags: dict[str, str]
+    kinds: set[str]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """One catalogue's settings within its project."""
+
+    settings: CatalogueSettings
+    project: Project
+
+    @property
+    def name(self) -> str:
+        """The catalogue's name."""
+        return self.settings.name
+
+    @property
+    def encoder(self) -> EncoderSettings:
+        """The encoder, its weights file found from the project's root."""
+        return self.settings.encoder.located(self.project.root)
+
+    @property
+    def partitions(self) -> dg.StaticPartitionsDefinition:
+        """The shards as Dagster partitions."""
+        return dg.StaticPartitionsDefinition(shard_names(self.settings.shards))
+
+    @property
+    def backfill_policy(self) -> dg.BackfillPolicy:
+        """How many shards one run of a backfill takes."""
+        most = self.settings.max_shards_per_run
+        return dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()
+
+    def key(self, stage: str) -> dg.AssetKey:
+        """The key of one of the catalogue's assets."""
+        return dg.AssetKey([self.name, stage])
+
+    def basics(self, stage: str, kinds: Iterable[str]) -> AssetBasics:
+        """The shared arguments for one of the catalogue's assets."""
+        return {
+            "key": self.key(stage),
+            "group_name": self.name,
+            "owners": list(self.settings.owners),
+            "tags": dict(self.settings.tags),
+            "kinds": set(kinds),
+        }
+
+    def check(self, stage: str, name: str, description: str) -> dg.AssetCheckSpec:
+        """A check that the asset's own step evaluates."""
+        return dg.AssetCheckSpec(name, asset=self.key(stage), description=description)
+
+
+def code_version(stage_version: str, *decisive: Any) -> str:
+    """A code version that changes with the stage's code and with the settings it depends on."""
+    if not decisive:
+        return stage_version
+    listed = json.dumps(decisive, sort_keys=True, default=str)
+    return f"{stage_version}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"

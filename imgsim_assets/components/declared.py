@@ -1,0 +1,90 @@
+"""A component declared by one Settings class, with errors that point into its YAML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import dagster as dg
+from dagster._utils.schedules import is_valid_cron_string
+from dagster_shared.yaml_utils.source_position import SourcePositionTree
+from pydantic import BaseModel
+
+from imgsim_assets.errors import SettingsError
+from imgsim_assets.settings import Settings
+
+_OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
+_TAG_KEY = re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}")
+_TAG_VALUE = re.compile(r"[\w.-]{0,63}")
+
+
+class DeclaredComponent(dg.Component):
+    """A component whose attributes are exactly the fields of `settings_type`.
+
+    In Python it is made from settings: `ImageCatalogue(CatalogueSettings(...))`.
+    """
+
+    settings_type: ClassVar[type[Settings]]
+
+    def __init__(self, settings: Any, positions: SourcePositionTree | None = None) -> None:
+        self._positions = positions
+        self.declared = settings
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel] | None:
+        """What Dagster checks the YAML's attributes against, and documents."""
+        return cls.settings_type
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """Made from YAML: templates such as `{{ env.STORE }}` are filled in first."""
+        given = attributes.model_dump(exclude_unset=True) if attributes is not None else {}
+        resolution = context.resolution_context.at_path("attributes")
+        filled = resolution.resolve_value(given)
+        return cls(cls.settings_type.model_validate(filled), resolution.source_position_tree)
+
+    def check_people_and_tags(
+        self, context: dg.ComponentLoadContext, owners: Sequence[str], tags: Mapping[str, str]
+    ) -> None:
+        """Raise the error of the first owner or tag that Dagster would not take."""
+        for owner in owners:
+            if not _OWNER.fullmatch(owner):
+                raise self.error(
+                    context,
+                    ["owners"],
+                    f"{owner!r} is no owner; write an e-mail address or team:NAME",
+                )
+        for key, value in tags.items():
+            if not (_TAG_KEY.fullmatch(key) and _TAG_VALUE.fullmatch(value)):
+                raise self.error(
+                    context,
+                    ["tags", key],
+                    f"{key}: {value!r} is no tag; use letters, digits, '_', '-' and '.', at most "
+                    "63 of them",
+                )
+
+    def check_schedule(self, context: dg.ComponentLoadContext, schedule: str | None) -> None:
+        """Raise an error for a schedule that is no cron expression."""
+        if schedule is not None and not is_valid_cron_string(schedule):
+            raise self.error(
+                context,
+                ["schedule"],
+                f"{schedule!r} is no cron expression; '0 3 * * *' is every night at three",
+            )
+
+    def error(
+        self, context: dg.ComponentLoadContext, key: Sequence[str], problem: str
+    ) -> SettingsError:
+        """An error that names the file, the line, the key, and (in `problem`) the mend."""
+        dotted = ".".join(["attributes", *key])
+        if self._positions is None:
+            return SettingsError(f"{context.component_path.file_path}: {dotted}: {problem}")
+        position, _ = self._positions.lookup_closest_and_path(["attributes", *key], trace=None)
+        place = f"{_relative(Path(position.filename), context.project_root)}:{position.start.line}"
+        return SettingsError(f"{place}: {dotted}: {problem}")
+
+
+def _relative(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path

@@ -1,0 +1,67 @@
+"""The component `imgsim_assets.GarbageCollection`: what a store may forget, and when."""
+
+from dataclasses import asdict
+from typing import ClassVar
+
+import dagster as dg
+from pydantic import Field
+
+from imgsim_assets.components.declared import DeclaredComponent
+from imgsim_assets.components.project import Project
+from imgsim_assets.settings import Settings
+from imgsim_assets.storage.collection import KeepRules, collect
+
+JOB = "collect_garbage"
+
+
+class GarbageCollectionSettings(KeepRules):
+    """The rules, and when they are applied."""
+
+    schedule: str | None = Field("30 4 * * 0", description="cron expression; null for never")
+    timezone: str = Field("UTC", description="of the schedule")
+
+
+class GarbageCollection(DeclaredComponent):
+    """Deletes old versions, and images and vectors that no catalogue has any more."""
+
+    settings_type: ClassVar[type[Settings]] = GarbageCollectionSettings
+
+    @property
+    def settings(self) -> GarbageCollectionSettings:
+        """The rules as declared."""
+        settings: GarbageCollectionSettings = self.declared
+        return settings
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The job that collects, and its schedule."""
+        self.check_schedule(context, self.settings.schedule)
+        project = Project(context.project_root)
+        rules = KeepRules(commits=self.settings.commits, grace_hours=self.settings.grace_hours)
+
+        @dg.op(description="Delete what the rules do not keep.")
+        def delete_what_is_not_kept(context: dg.OpExecutionContext) -> None:
+            collected = collect(project.store(context.run_id), rules)
+            context.log.info(f"collected: {asdict(collected)}")
+            context.add_output_metadata(asdict(collected))
+
+        @dg.job(
+            name=JOB,
+            description=f"Keeps the newest {rules.commits} versions of every table, and "
+            f"everything younger than {rules.grace_hours:g} hours.",
+        )
+        def job() -> None:
+            delete_what_is_not_kept()
+
+        return dg.Definitions(jobs=[job], schedules=self._schedules(job))
+
+    def _schedules(self, job: dg.JobDefinition) -> list[dg.ScheduleDefinition]:
+        if self.settings.schedule is None:
+            return []
+        return [
+            dg.ScheduleDefinition(
+                name=f"{JOB}_schedule",
+                job=job,
+                cron_schedule=self.settings.schedule,
+                execution_timezone=self.settings.timezone,
+            )
+        ]

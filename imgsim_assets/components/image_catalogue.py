@@ -1,0 +1,83 @@
+"""The component `imgsim_assets.ImageCatalogue`: one catalogue from source to graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import dagster as dg
+
+from imgsim_assets.catalogue.source import open_source
+from imgsim_assets.components.blueprint import Blueprint
+from imgsim_assets.components.catalogue_settings import CatalogueSettings
+from imgsim_assets.components.declared import DeclaredComponent
+from imgsim_assets.components.image_assets import embeddings_asset, images_asset
+from imgsim_assets.components.index_assets import graph_asset, index_asset
+from imgsim_assets.components.project import Project, tables_of
+from imgsim_assets.components.refresh import refresh_job, refresh_schedule
+from imgsim_assets.components.source_assets import catalogue_asset, source_asset
+from imgsim_assets.components.tables import IO_MANAGER
+from imgsim_assets.errors import SourceError
+from imgsim_assets.settings import Settings
+
+
+class ImageCatalogue(DeclaredComponent):
+    """A catalogue of image URLs, downloaded, embedded, indexed and linked into a graph."""
+
+    settings_type: ClassVar[type[Settings]] = CatalogueSettings
+
+    @property
+    def settings(self) -> CatalogueSettings:
+        """The catalogue as declared."""
+        settings: CatalogueSettings = self.declared
+        return settings
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The catalogue's assets in the order of the pipeline, its refresh job and schedule."""
+        self._check(context)
+        project = Project(context.project_root)
+        blueprint = Blueprint(self.settings, project)
+        assets = [
+            source_asset(blueprint),
+            catalogue_asset(blueprint),
+            images_asset(blueprint),
+            embeddings_asset(blueprint),
+            index_asset(blueprint),
+            graph_asset(blueprint),
+        ]
+        job = refresh_job(blueprint)
+        return dg.Definitions(
+            assets=assets,
+            jobs=[job],
+            schedules=refresh_schedule(blueprint, job),
+            resources={IO_MANAGER: tables_of(project.root)},
+        )
+
+    def _check(self, context: dg.ComponentLoadContext) -> None:
+        """What can only be checked where the project is known."""
+        settings = self.settings
+        try:
+            open_source(settings.source, context.project_root)
+        except SourceError as error:
+            raise self.error(context, ["source", "path"], str(error)) from None
+        weights = settings.encoder.located(context.project_root).weights_file
+        if weights is not None and not Path(weights).is_file():
+            raise self.error(
+                context,
+                ["encoder", "weights"],
+                f"there is no file {weights}; give the path of a state dict (.pth), relative to "
+                f"{context.project_root}",
+            )
+        self.check_schedule(context, settings.schedule)
+        same = [
+            other
+            for other in context.component_tree.get_all_components(ImageCatalogue)
+            if other.settings.name == settings.name
+        ]
+        if len(same) > 1:
+            raise self.error(
+                context,
+                ["name"],
+                f"{len(same)} catalogues are named {settings.name!r}; give each its own name",
+            )
+        self.check_people_and_tags(context, settings.owners, settings.tags)

@@ -1,0 +1,161 @@
+"""The assets `index` and `similarity_graph` of a catalogue."""
+
+from typing import Any
+
+import dagster as dg
+import numpy as np
+
+from imgsim_assets.components.blueprint import Blueprint, code_version
+from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata, table_schema
+from imgsim_assets.components.pictures import graph_sheet, similarity_histogram
+from imgsim_assets.index.stage import embedded_items, open_index, update_index
+from imgsim_assets.similarity.audit import Audit, audit_graph
+from imgsim_assets.similarity.graph import SCHEMA as GRAPH_SCHEMA
+from imgsim_assets.similarity.graph import GraphReport, graph_table, update_graph
+from imgsim_assets.storage.store import Store
+
+INDEX_VERSION = "1"
+GRAPH_VERSION = "1"
+# A vector finds itself unless float32 rounding puts an equal one before it.
+_SELF_TOLERANCE = 1e-5
+
+
+def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
+    """The persisted FAISS index."""
+    name = blueprint.name
+
+    @dg.asset(
+        **blueprint.basics("index", ["faiss"]),
+        deps=[dg.AssetDep(blueprint.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
+        description="A FAISS index (IndexIDMap2 over IndexFlatIP, exact) of every item with a "
+        "vector, with its table of ids. Items are added and removed as the embeddings change.",
+        code_version=code_version(INDEX_VERSION),
+        check_specs=[
+            blueprint.check("index", "ids_equal_embeddings", "Index and embeddings agree."),
+            blueprint.check("index", "finds_itself", "Sampled vectors find their own item."),
+        ],
+    )
+    def index(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        store = blueprint.project.store(context.run_id)
+        report = update_index(store, name, log=context.log.warning)
+        return dg.MaterializeResult(
+            metadata={
+                **table_metadata(
+                    store, f"{name}/index", report.version, report.items, changed=report.changed
+                ),
+                "kind": "flat (exact)",
+                "dim": report.dim,
+                "added": report.added,
+                "removed": report.removed,
+                "rebuilt": report.rebuilt,
+                "file_bytes": report.bytes,
+                "seconds": round(report.seconds, 3),
+                "encoder_fingerprint": report.fingerprint,
+            },
+            data_version=dg.DataVersion(report.data_version),
+            check_results=_check_index(store, name, blueprint.settings.checks.sample),
+        )
+
+    return index
+
+
+def _check_index(store: Store, name: str, sample: int) -> list[dg.AssetCheckResult]:
+    _, index = open_index(store, name)
+    _, items = embedded_items(store, name)
+    entries = index.entries.select("id", "sha256")
+    differing = entries.join(items, on=["id", "sha256"], how="anti").height
+    differing += items.join(entries, on=["id", "sha256"], how="anti").height
+    chosen = np.sort(np.random.default_rng(0).permutation(len(index))[:sample])
+    lost = 0
+    if len(chosen):
+        queries = index.vectors()[chosen]
+        positions, scores = index.search(queries, 1)
+        shas = entries["sha256"].to_list()
+        lost = sum(
+            shas[found] != shas[asked] and score < 1 - _SELF_TOLERANCE
+            for asked, found, score in zip(chosen, positions[:, 0], scores[:, 0], strict=True)
+        )
+    return [
+        dg.AssetCheckResult(
+            check_name="ids_equal_embeddings",
+            passed=differing == 0,
+            metadata={"items": entries.height, "differing": differing},
+        ),
+        dg.AssetCheckResult(
+            check_name="finds_itself",
+            passed=lost == 0,
+            metadata={"sampled": len(chosen), "lost": lost},
+        ),
+    ]
+
+
+def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
+    """The edges from every item to its nearest neighbours."""
+    settings = blueprint.settings
+
+    @dg.asset(
+        **blueprint.basics("similarity_graph", ["faiss", "parquet"]),
+        deps=[blueprint.key("index")],
+        description=f"Edges from every item to its {settings.graph.k} most similar others.",
+        metadata={"dagster/column_schema": table_schema(GRAPH_SCHEMA)},
+        code_version=code_version(GRAPH_VERSION, settings.graph.model_dump()),
+        check_specs=[
+            blueprint.check(
+                "similarity_graph",
+                "agrees_with_brute_force",
+                "For sampled items the edges are those of a plain product of all vectors.",
+            )
+        ],
+    )
+    def similarity_graph(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        store = blueprint.project.store(context.run_id)
+        report = update_graph(store, settings.name, settings.graph)
+        audit = audit_graph(store, settings.name, sample=settings.checks.sample)
+        return dg.MaterializeResult(
+            metadata=_describe_graph(store, settings.name, report, settings.graph.threshold),
+            data_version=dg.DataVersion(report.data_version),
+            check_results=[brute_force_check(audit)],
+        )
+
+    return similarity_graph
+
+
+def _describe_graph(
+    store: Store, name: str, report: GraphReport, threshold: float | None
+) -> dict[str, Any]:
+    table = graph_table(store, name)
+    edges = table.read(table.at(report.version))
+    described: dict[str, Any] = {
+        **table_metadata(
+            store, f"{name}/similarity_graph", report.version, report.edges, changed=report.changed
+        ),
+        "items": report.items,
+        "k": report.k,
+        "incremental": report.incremental,
+        "seconds": round(report.seconds, 3),
+        "encoder_fingerprint": report.fingerprint,
+        "preview": preview(edges),
+    }
+    if edges.height:
+        _, index = open_index(store, name)
+        described["contact_sheet"] = jpeg(
+            graph_sheet(store, edges, index.entries), "items and their neighbours"
+        )
+        described["similarity_histogram"] = svg(
+            similarity_histogram(edges["similarity"], threshold), "similarity of the edges"
+        )
+    return described
+
+
+def brute_force_check(audit: Audit) -> dg.AssetCheckResult:
+    """The result of an audit as the check agrees_with_brute_force."""
+    return dg.AssetCheckResult(
+        check_name="agrees_with_brute_force",
+        passed=audit.passed,
+        metadata={
+            "sampled": audit.sampled,
+            "missing": audit.missing,
+            "false": audit.false,
+            "examples": dg.MetadataValue.json(list(audit.examples)),
+        },
+    )

@@ -1,0 +1,111 @@
+"""The asset `matches/<name>` of a pair of catalogues."""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from imgsim_assets.components.blueprint import code_version
+from imgsim_assets.components.catalogue_settings import MatchMatrixSettings
+from imgsim_assets.components.index_assets import brute_force_check
+from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata, table_schema
+from imgsim_assets.components.pictures import match_sheet, similarity_histogram
+from imgsim_assets.components.project import Project
+from imgsim_assets.similarity.audit import audit_matches
+from imgsim_assets.similarity.matches import SCHEMA, MatchReport, match_table, update_matches
+from imgsim_assets.similarity.settings import MatchSettings
+from imgsim_assets.storage.store import Store
+
+VERSION = "1"
+GROUP = "matches"
+
+
+def match_asset(settings: MatchMatrixSettings, project: Project) -> dg.AssetsDefinition:
+    """The match table of a left and a right catalogue."""
+    key = dg.AssetKey(["matches", settings.name])
+    wanted = MatchSettings(threshold=settings.threshold, mode=settings.mode, k=settings.k)
+
+    @dg.asset(
+        key=key,
+        group_name=GROUP,
+        owners=list(settings.owners),
+        tags=dict(settings.tags),
+        kinds={"faiss", "parquet"},
+        deps=[
+            dg.AssetDep(
+                dg.AssetKey([settings.left, "embeddings"]),
+                partition_mapping=dg.AllPartitionMapping(),
+            ),
+            dg.AssetKey([settings.right, "index"]),
+        ],
+        description=settings.description or _description(settings),
+        metadata={"dagster/column_schema": table_schema(SCHEMA)},
+        code_version=code_version(VERSION, settings.left, settings.right, wanted.model_dump()),
+        check_specs=[
+            dg.AssetCheckSpec(
+                "at_or_above_threshold", asset=key, description="No match is below the threshold."
+            ),
+            dg.AssetCheckSpec(
+                "agrees_with_brute_force",
+                asset=key,
+                description="For sampled left items the matches are those of a plain product of "
+                "all vectors: none missing, none false.",
+            ),
+        ],
+    )
+    def matches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        store = project.store(context.run_id)
+        report = update_matches(store, settings.name, settings.left, settings.right, wanted)
+        table = match_table(store, settings.name)
+        rows = table.read(table.at(report.version))
+        audit = audit_matches(store, settings.name, sample=settings.checks.sample)
+        return dg.MaterializeResult(
+            metadata=_describe(store, settings.name, report, rows),
+            data_version=dg.DataVersion(report.data_version),
+            check_results=[_above_threshold(rows, report.threshold), brute_force_check(audit)],
+        )
+
+    return matches
+
+
+def _description(settings: MatchMatrixSettings) -> str:
+    asked = {
+        "all": f"Every pair of a {settings.left} and a {settings.right} item",
+        "best": f"The best {settings.right} item of each {settings.left} item",
+        "top_k": f"The {settings.k} best {settings.right} items of each {settings.left} item",
+        "mutual": f"Pairs of {settings.left} and {settings.right} items that are each other's best",
+    }[settings.mode]
+    return f"{asked}, if their images are similar enough."
+
+
+def _describe(store: Store, name: str, report: MatchReport, rows: pl.DataFrame) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        **table_metadata(
+            store, f"matches/{name}", report.version, report.matches, changed=report.changed
+        ),
+        "threshold": report.threshold,
+        "left_items": report.left_items,
+        "right_items": report.right_items,
+        "left_matched": report.left_matched,
+        "incremental": report.incremental,
+        "seconds": round(report.seconds, 3),
+        "encoder_fingerprint": report.fingerprint,
+        "preview": preview(rows.select("left_id", "right_id", "similarity", "rank")),
+    }
+    if rows.height:
+        described["contact_sheet"] = jpeg(
+            match_sheet(store, rows), "the most similar pairs, then those nearest the threshold"
+        )
+        described["similarity_histogram"] = svg(
+            similarity_histogram(rows["similarity"], report.threshold), "similarity of the matches"
+        )
+    return described
+
+
+def _above_threshold(rows: pl.DataFrame, threshold: float) -> dg.AssetCheckResult:
+    below = rows.filter(~(pl.col("similarity") >= threshold)).height
+    return dg.AssetCheckResult(
+        check_name="at_or_above_threshold",
+        passed=below == 0,
+        metadata={"matches": rows.height, "below": below, "threshold": threshold},
+    )

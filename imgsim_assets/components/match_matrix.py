@@ -1,0 +1,64 @@
+"""The component `imgsim_assets.MatchMatrix`: the match table of two catalogues."""
+
+from __future__ import annotations
+
+import difflib
+from typing import ClassVar
+
+import dagster as dg
+
+from imgsim_assets.components.catalogue_settings import MatchMatrixSettings
+from imgsim_assets.components.declared import DeclaredComponent
+from imgsim_assets.components.image_catalogue import ImageCatalogue
+from imgsim_assets.components.match_assets import match_asset
+from imgsim_assets.components.project import Project, tables_of
+from imgsim_assets.components.tables import IO_MANAGER
+from imgsim_assets.settings import Settings
+
+
+class MatchMatrix(DeclaredComponent):
+    """Which items of a left catalogue show the same as items of a right one."""
+
+    settings_type: ClassVar[type[Settings]] = MatchMatrixSettings
+
+    @property
+    def settings(self) -> MatchMatrixSettings:
+        """The pair as declared."""
+        settings: MatchMatrixSettings = self.declared
+        return settings
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The match table, below exactly its two catalogues."""
+        self._check(context)
+        project = Project(context.project_root)
+        return dg.Definitions(
+            assets=[match_asset(self.settings, project)],
+            resources={IO_MANAGER: tables_of(project.root)},
+        )
+
+    def _check(self, context: dg.ComponentLoadContext) -> None:
+        catalogues = {
+            component.settings.name: component
+            for component in context.component_tree.get_all_components(ImageCatalogue)
+        }
+        sides = {"left": self.settings.left, "right": self.settings.right}
+        for key, name in sides.items():
+            if name not in catalogues:
+                raise self.error(context, [key], _unknown(name, list(catalogues)))
+        left, right = (catalogues[name].settings.encoder for name in sides.values())
+        if left.identity != right.identity:
+            raise self.error(
+                context,
+                ["right"],
+                f"{self.settings.left} is embedded by {left.describe()} and {self.settings.right} "
+                f"by {right.describe()}, and their vectors cannot be compared; give both "
+                "catalogues the same 'encoder'",
+            )
+        self.check_people_and_tags(context, self.settings.owners, self.settings.tags)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    listed = ", ".join(sorted(known)) or "none"
+    return f"there is no catalogue {name!r}; {hint}declared catalogues: {listed}"

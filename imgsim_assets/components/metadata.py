@@ -1,0 +1,105 @@
+"""What the Dagster UI shows of a table: schema, counts, links, pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from imgsim_assets.storage.store import Store
+
+_CARRIED = "carried from the source"
+_MEANING = {
+    "attempts": "failed attempts in a row, over runs",
+    "bytes": "size of the image file",
+    "detail": "what happened, in words",
+    "distance": "Euclidean distance of the unit vectors, sqrt(2 - 2 similarity)",
+    "dst_id": "the neighbour",
+    "etag": "version the server gave, or size and time of a local file",
+    "fetched_at": "when this outcome was reached",
+    "file": "file of the source",
+    "format": "image format, by its content",
+    "height": "pixels, before rotation by EXIF",
+    "id": "the item",
+    "last_modified": "as the server said",
+    "left_id": "item of the left catalogue",
+    "left_sha256": "image of the left item",
+    "line": "line (or row) of the file, from 1",
+    "next_retry_at": "when a transient failure is tried again",
+    "number": "the item's number inside the FAISS file",
+    "rank": "1 for the most similar",
+    "reason": "why the row is left out",
+    "right_id": "item of the right catalogue",
+    "right_sha256": "image of the right item",
+    "sha256": "hash of the image's bytes",
+    "similarity": "cosine of the two vectors",
+    "src_id": "the item whose neighbours these are",
+    "status": "ok, or what failed",
+    "text": "the row as it stands in the file",
+    "transient": "whether a later run tries again by itself",
+    "url": "where the image is fetched from",
+    "width": "pixels, before rotation by EXIF",
+}
+
+
+def table_schema(columns: Mapping[str, Any]) -> dg.TableSchema:
+    """A Polars schema as Dagster shows it, with what each column means."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name, str(kind), description=_MEANING.get(name, "carried from the source")
+            )
+            for name, kind in columns.items()
+        ]
+    )
+
+
+def table_metadata(
+    store: Store, name: str, version: int, rows: int, *, changed: bool
+) -> dict[str, Any]:
+    """The facts that every table's materialization carries."""
+    return {
+        "dagster/row_count": rows,
+        "dagster/uri": f"{store.url}/{name}",
+        "version": version,
+        "changed": changed,
+    }
+
+
+def counted(counts: Mapping[str, int], what: str) -> dg.MetadataValue:
+    """Counts by kind as a table, the largest first."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return dg.MetadataValue.table(
+        [dg.TableRecord({what: kind, "count": count}) for kind, count in ordered],
+        schema=dg.TableSchema([dg.TableColumn(what, "string"), dg.TableColumn("count", "int")]),
+    )
+
+
+def preview(rows: pl.DataFrame, limit: int = 10) -> dg.MetadataValue:
+    """The first rows as a Markdown table."""
+    head = rows.head(limit)
+    lines = ["| " + " | ".join(head.columns) + " |", "|" + " --- |" * head.width]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in head.iter_rows()]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.5f}" if isinstance(value, float) else "" if value is None else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def jpeg(data: bytes, alt: str) -> dg.MetadataValue:
+    """A picture that travels inside the metadata."""
+    return _image("image/jpeg", data, alt)
+
+
+def svg(drawing: str, alt: str) -> dg.MetadataValue:
+    """A chart that travels inside the metadata."""
+    return _image("image/svg+xml", drawing.encode(), alt)
+
+
+def _image(kind: str, data: bytes, alt: str) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"![{alt}](data:{kind};base64,{base64.b64encode(data).decode()})")

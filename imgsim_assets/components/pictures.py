@@ -1,0 +1,76 @@
+"""The pictures of results: contact sheets of pairs and neighbours, and histograms."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.images.decode import decode
+from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.plot import histogram
+from imgsim_assets.images.sheet import Cell, contact_sheet
+from imgsim_assets.storage.store import Store
+
+_PAIRS_PER_ROW = 4
+_BINS = 40
+
+
+def match_sheet(store: Store, matches: pl.DataFrame, pairs: int = 12) -> bytes:
+    """The most similar pairs, and behind them those nearest to the threshold."""
+    ordered = matches.sort(["similarity", "left_id", "right_id"], descending=[True, False, False])
+    half = pairs // 2
+    shown = (
+        ordered if ordered.height <= pairs else pl.concat([ordered.head(half), ordered.tail(half)])
+    )
+    cells = []
+    for row in shown.iter_rows(named=True):
+        cells.append(Cell(_thumbnail(store, row["left_sha256"]), row["left_id"]))
+        caption = f"{row['similarity']:.3f} {row['right_id']}"
+        cells.append(Cell(_thumbnail(store, row["right_sha256"]), caption))
+    width = 2 * _PAIRS_PER_ROW
+    return contact_sheet([cells[at : at + width] for at in range(0, len(cells), width)], group=2)
+
+
+def graph_sheet(
+    store: Store, edges: pl.DataFrame, sha256: pl.DataFrame, items: int = 5, neighbours: int = 6
+) -> bytes:
+    """Some items, spread over the catalogue, each before its nearest neighbours."""
+    image_of = dict(sha256.select("id", "sha256").iter_rows())
+    sources = edges["src_id"].unique(maintain_order=True)
+    step = max(1, len(sources) // items)
+    rows = []
+    for source in sources.gather_every(step).head(items).to_list():
+        row = [Cell(_thumbnail(store, image_of[source]), source)]
+        nearest = edges.filter(pl.col("src_id") == source).head(neighbours)
+        for edge in nearest.iter_rows(named=True):
+            caption = f"{edge['similarity']:.3f} {edge['dst_id']}"
+            row.append(Cell(_thumbnail(store, image_of[edge["dst_id"]]), caption))
+        rows.append(row)
+    return contact_sheet(rows)
+
+
+def similarity_histogram(similarity: pl.Series, threshold: float | None) -> str:
+    """How the similarities of the committed pairs are spread, as SVG."""
+    values = similarity.to_numpy()
+    low = min(float(values.min(initial=1.0)), threshold if threshold is not None else 1.0)
+    low = float(np.floor(low * 20) / 20) if low < 1 else 0.95
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, 1.0))
+    return histogram(
+        counts.tolist(),
+        edges.tolist(),
+        title=f"similarity of {len(values):,} pairs",
+        mark=threshold,
+        mark_label="threshold",
+    )
+
+
+def _thumbnail(store: Store, sha256: str) -> Image.Image | None:
+    """The picture, small; None when it cannot be shown (that is for checks to report)."""
+    try:
+        image = decode(store.blobs.get(sha256))
+    except (CorruptFileError, ImageError):
+        return None
+    image.thumbnail((192, 192))
+    return image

@@ -1,0 +1,49 @@
+"""`python -m imgsim_assets.demo run` works through the demo, `... ui` opens it in Dagster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from imgsim_assets.demo import catalogues, pictures
+from imgsim_assets.demo.server import serving
+from imgsim_assets.storage.store import find_project_root
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of the commands; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m imgsim_assets.demo", description=__doc__)
+    parser.add_argument("command", choices=["prepare", "run", "ui"])
+    chosen = parser.parse_args(arguments)
+    root = find_project_root(Path(__file__).parent)
+    os.environ.setdefault("DAGSTER_HOME", str(root / "data" / "dagster_home"))
+    prepare(root)
+    if chosen.command == "prepare":
+        return 0
+    with serving(_pictures(root)):
+        if chosen.command == "ui":
+            return subprocess.run(["dg", "dev"], cwd=root, check=False).returncode
+        from imgsim_assets.demo.run import run
+
+        return run(root)
+
+
+def prepare(root: Path) -> None:
+    """Make sure that the demo's catalogue files and pictures are there."""
+    data = root / "data" / "demo"
+    for path in catalogues.write_missing(data):
+        print(f"wrote {path.relative_to(root)}")
+    if not (_pictures(root) / "suppliers" / "same-bytes.jpg").exists():
+        count = pictures.build(_pictures(root))
+        print(f"wrote {count} pictures to {_pictures(root).relative_to(root)}")
+
+
+def _pictures(root: Path) -> Path:
+    return root / "data" / "demo" / "pictures"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

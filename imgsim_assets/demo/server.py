@@ -1,0 +1,59 @@
+"""Serving the demo's pictures on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+HOST = "127.0.0.1"
+PORT = 8931
+ADDRESS = f"{HOST}:{PORT}"
+_NAME = "imgsim-demo"
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = _NAME
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: the pipeline counts what it fetches."""
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[None]:
+    """Serve a folder while the context lasts, unless another demo is serving already.
+
+    Raises OSError when another program has the port.
+    """
+    if _is_served():
+        yield
+        return
+    try:
+        server = http.server.ThreadingHTTPServer((HOST, PORT), partial(_Handler, directory=folder))
+    except OSError as error:
+        raise OSError(
+            f"port {PORT} of {HOST}, from which the demo's pictures are served, is taken by "
+            "another program; stop it and try again"
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _is_served() -> bool:
+    request = urllib.request.Request(f"http://{ADDRESS}/", method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=2) as response:
+            return str(response.headers.get("Server", "")).startswith(_NAME)
+    except OSError:
+        return False

@@ -1,0 +1,197 @@
+"""Checking results against the definition, by a plain product over a seeded sample.
+
+Nothing here is shared with the code that makes the results: vectors are read from the
+embeddings, multiplied in float64 as they are, and compared with what is committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity import items
+from imgsim_assets.similarity.graph import graph_table
+from imgsim_assets.similarity.matches import match_table
+from imgsim_assets.similarity.pairs import LEAST, Items
+from imgsim_assets.similarity.state import LEFT_ITEMS, RIGHT_ITEMS
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, Table
+
+# Two ways to sum a float64 product differ by less; pairs this near the bar may fall on
+# either side of it.
+_TOLERANCE = 1e-6
+_PIECE = 8192
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a sample showed: how many items were asked, and pairs that should not be so."""
+
+    sampled: int
+    missing: int
+    false: int
+    examples: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was missing and nothing false."""
+        return not self.missing and not self.false
+
+
+def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Audit:
+    """Audit the newest match table of a pair over a sample of its left items."""
+    table = match_table(store, name)
+    commit = _newest(table)
+    settings = commit.properties
+    left = _items(store, settings["left"], table, commit, LEFT_ITEMS)
+    right = _items(store, settings["right"], table, commit, RIGHT_ITEMS)
+    asked = left.where(_sample(len(left), sample, seed))
+    found = _by_left(table.read(commit), asked)
+    scores = _scores(asked, right)
+    if settings["mode"] == "mutual":
+        return _audit_mutual(asked, left, right, scores, found, settings["threshold"])
+    k = 1 if settings["mode"] == "best" else settings["k"]
+    return _audit_best(asked, right, scores, found, settings["threshold"], k)
+
+
+def audit_graph(store: Store, name: str, *, sample: int, seed: int = 0) -> Audit:
+    """Audit the newest similarity graph of a catalogue over a sample of its items."""
+    table = graph_table(store, name)
+    commit = _newest(table)
+    nodes = _items(store, name, table, commit, LEFT_ITEMS)
+    asked = nodes.where(_sample(len(nodes), sample, seed))
+    edges = table.read(commit).rename({"src_id": "left_id", "dst_id": "right_id"})
+    scores = _scores(asked, nodes)
+    scores[_positions(asked, nodes)] = -np.inf  # no item is its own neighbour
+    bar = commit.properties["threshold"]
+    threshold = LEAST if bar is None else bar
+    return _audit_best(
+        asked, nodes, scores, _by_left(edges, asked), threshold, commit.properties["k"]
+    )
+
+
+def _newest(table: Table) -> Commit:
+    commit = table.latest()
+    if commit is None:
+        raise StoreError(f"{table.name} has no version yet; materialize it first")
+    return commit
+
+
+def _items(store: Store, catalogue: str, table: Table, commit: Commit, role: str) -> Items:
+    file = commit.only(role)
+    if file is None:
+        raise StoreError(f"table {table.name} version {commit.version} lists no {role}")
+    fingerprint = commit.properties[FINGERPRINT]
+    return items.with_vectors(store, catalogue, fingerprint, table.read_file(file))
+
+
+def _sample(length: int, sample: int, seed: int) -> NDArray[np.bool_]:
+    mask = np.zeros(length, dtype=bool)
+    mask[np.random.default_rng(seed).permutation(length)[:sample]] = True
+    return mask
+
+
+def _positions(asked: Items, nodes: Items) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    columns = np.searchsorted(nodes.keys["id"].to_list(), asked.keys["id"].to_list())
+    return np.arange(len(asked)), columns
+
+
+def _scores(left: Items, right: Items) -> NDArray[np.float64]:
+    scores = np.empty((len(left), len(right)))
+    if not scores.size:
+        return scores
+    wide = left.vectors.astype(np.float64)
+    # In pieces: the other side may be large, and float64 doubles it.
+    for start in range(0, len(right), _PIECE):
+        piece = right.vectors[start : start + _PIECE].astype(np.float64)
+        scores[:, start : start + _PIECE] = wide @ piece.T
+    return scores
+
+
+def _by_left(pairs: pl.DataFrame, asked: Items) -> dict[str, set[str]]:
+    own = pairs.join(asked.keys, left_on="left_id", right_on="id", how="semi")
+    grouped: dict[str, set[str]] = {}
+    for left_id, right_id in own.select("left_id", "right_id").iter_rows():
+        grouped.setdefault(left_id, set()).add(right_id)
+    return grouped
+
+
+def _audit_best(
+    asked: Items,
+    right: Items,
+    scores: NDArray[np.float64],
+    found: dict[str, set[str]],
+    threshold: float,
+    k: int | None,
+) -> Audit:
+    """Pairs at the bar may be there or not; above it they must be, below they must not."""
+    surely, possibly = [], []
+    for row in scores:
+        bar = threshold
+        if k is not None and len(row) > k:
+            bar = max(bar, float(np.partition(row, -k)[-k]))
+        surely.append(row >= bar + _TOLERANCE)
+        possibly.append(row >= bar - _TOLERANCE)
+    return _compared(asked, right, surely, possibly, found)
+
+
+def _audit_mutual(
+    asked: Items,
+    left: Items,
+    right: Items,
+    scores: NDArray[np.float64],
+    found: dict[str, set[str]],
+    threshold: float,
+) -> Audit:
+    """A pair counts when neither member has a better partner on the other side."""
+    committed = {item for partners in found.values() for item in partners}
+    looked_at = right.keys["id"].is_in(list(committed)).to_numpy()
+    if scores.size:
+        looked_at[scores.argmax(axis=1)] = True
+    partners = right.where(looked_at)
+    back = _scores(partners, left)
+    surely, possibly = [], []
+    for row, place in zip(*_positions(asked, left), strict=True):
+        rivals = np.delete(back, place, axis=1).max(axis=1, initial=-np.inf)
+        others = _best_of_others(scores[row])[looked_at]
+        bar = np.maximum(np.maximum(rivals, others), threshold)
+        own = scores[row][looked_at]
+        surely.append(own >= bar + _TOLERANCE)
+        possibly.append(own >= bar - _TOLERANCE)
+    return _compared(asked, partners, surely, possibly, found)
+
+
+def _best_of_others(row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each place, the greatest value at any other place."""
+    if len(row) < 2:
+        return np.full(len(row), -np.inf)
+    first = int(row.argmax())
+    others = np.full(len(row), row[first])
+    others[first] = np.delete(row, first).max()
+    return others
+
+
+def _compared(
+    asked: Items,
+    right: Items,
+    surely: list[NDArray[np.bool_]],
+    possibly: list[NDArray[np.bool_]],
+    found: dict[str, set[str]],
+) -> Audit:
+    names = np.array(right.keys["id"].to_list(), dtype=object)
+    missing, false = 0, 0
+    examples: list[str] = []
+    for row, item in enumerate(asked.keys["id"].to_list()):
+        have = found.get(item, set())
+        lacking = set(names[surely[row]]) - have
+        wrong = have - set(names[possibly[row]])
+        missing += len(lacking)
+        false += len(wrong)
+        examples += [f"missing: {item} {other}" for other in sorted(lacking)[:2]]
+        examples += [f"false: {item} {other}" for other in sorted(wrong)[:2]]
+    return Audit(len(asked), missing, false, tuple(examples[:5]))
