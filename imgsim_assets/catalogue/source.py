@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import posixpath
 import time
@@ -185,13 +186,34 @@ def open_source(settings: SourceSettings, project_root: Path) -> Source:
         raise SourceError(f"{settings.path}: {error}") from error
     base, files = _find(fs, path, settings)
     if not files:
-        raise SourceError(
-            f"there is no {location} (path {settings.path!r}); give the path of a file, a folder "
-            f"or a glob, relative to {project_root}"
-        )
+        raise SourceError(_not_found(settings, location, project_root))
     found = settings.format or _format_of(files, settings.path)
     root = _absolute(settings.root, project_root) if settings.root else fs.unstrip_protocol(base)
     return Source(settings, found, tuple(files), root.removeprefix("file://"), fs)
+
+
+def check_exists(settings: SourceSettings, project_root: Path) -> None:
+    """Raise the SourceError of `open_source` for a local source that is not there.
+
+    Looks no further than it must: nothing is listed, and remote sources are taken on trust.
+    """
+    location = _absolute(settings.path, project_root)
+    if "://" in location:
+        return
+    matches = glob.iglob(location, recursive=True) if _has_pattern(location) else iter(())
+    if not Path(location).exists() and next(matches, None) is None:
+        raise SourceError(_not_found(settings, location, project_root))
+
+
+def _not_found(settings: SourceSettings, location: str, project_root: Path) -> str:
+    return (
+        f"there is no {location} (path {settings.path!r}); give the path of a file, a folder "
+        f"or a glob, relative to {project_root}"
+    )
+
+
+def _has_pattern(path: str) -> bool:
+    return any(mark in path for mark in "*?[")
 
 
 def _absolute(path: str, project_root: Path) -> str:
@@ -208,7 +230,7 @@ def _find(fs: Any, path: str, settings: SourceSettings) -> tuple[str, list[Sourc
         listed = fs.find(path, detail=True).values()
         images = [info for info in listed if _suffix(str(info["name"])) in IMAGE_SUFFIXES]
         return path, _sorted_files(images, path)
-    listed = fs.glob(path, detail=True) if any(mark in path for mark in "*?[") else {}
+    listed = fs.glob(path, detail=True) if _has_pattern(path) else {}
     matches = [info for info in listed.values() if info["type"] == "file"]
     base = _folder_before_pattern(path)
     if settings.format is None and any(
@@ -221,7 +243,7 @@ def _find(fs: Any, path: str, settings: SourceSettings) -> tuple[str, list[Sourc
 def _folder_before_pattern(path: str) -> str:
     parts = path.split("/")
     plain = next(
-        (count for count, part in enumerate(parts) if any(mark in part for mark in "*?[")),
+        (count for count, part in enumerate(parts) if _has_pattern(part)),
         len(parts),
     )
     return "/".join(parts[:plain])

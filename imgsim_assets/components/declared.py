@@ -42,7 +42,7 @@ class DeclaredComponent(dg.Component):
         """Made from YAML: templates such as `{{ env.STORE }}` are filled in first."""
         given = attributes.model_dump(exclude_unset=True) if attributes is not None else {}
         resolution = context.resolution_context.at_path("attributes")
-        filled = resolution.resolve_value(given)
+        filled = _filled(given, resolution)
         return cls(cls.settings_type.model_validate(filled), resolution.source_position_tree)
 
     def check_people_and_tags(
@@ -84,6 +84,20 @@ class DeclaredComponent(dg.Component):
         position, _ = self._positions.lookup_closest_and_path(["attributes", *key], trace=None)
         place = f"{_relative(Path(position.filename), context.project_root)}:{position.start.line}"
         return SettingsError(f"{place}: {dotted}: {problem}")
+
+
+def _filled(value: Any, resolution: dg.ResolutionContext) -> Any:
+    """The value with its templates filled in; text without one stays as it is.
+
+    Dagster's own resolution reads all text as Python literals: a version '1' would become 1.
+    """
+    if isinstance(value, Mapping):
+        return {key: _filled(inner, resolution) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filled(inner, resolution) for inner in value]
+    if isinstance(value, str) and "{{" in value:
+        return resolution.resolve_value(value)
+    return value
 
 
 def _relative(path: Path, root: Path) -> Path:

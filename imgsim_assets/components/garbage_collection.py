@@ -40,7 +40,7 @@ class GarbageCollection(DeclaredComponent):
 
         @dg.op(description="Delete what the rules do not keep.")
         def delete_what_is_not_kept(context: dg.OpExecutionContext) -> None:
-            collected = collect(project.store(context.run_id), rules)
+            collected = collect(project.store(context.run.run_id), rules)
             context.log.info(f"collected: {asdict(collected)}")
             context.add_output_metadata(asdict(collected))
 

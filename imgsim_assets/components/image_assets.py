@@ -53,7 +53,7 @@ def images_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         ],
     )
     def images(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store = blueprint.project.store(context.run_id)
+        store = blueprint.project.store(context.run.run_id)
         stage = ImagesStage(store, settings.name, settings.download, log=context.log.info)
         with stage:
             outcome = run_shards(context, settings.shards, stage.run)
@@ -128,7 +128,7 @@ def embeddings_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         ],
     )
     def embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store = blueprint.project.store(context.run_id)
+        store = blueprint.project.store(context.run.run_id)
         stage = EmbeddingStage(store, settings.name, blueprint.encoder, log=context.log.info)
         outcome = run_shards(context, settings.shards, stage.run)
         device = str(getattr(stage.encoder, "device", "cpu"))

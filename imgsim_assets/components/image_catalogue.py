@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import dagster as dg
 
-from imgsim_assets.catalogue.source import open_source
+from imgsim_assets.catalogue.source import check_exists
 from imgsim_assets.components.blueprint import Blueprint
 from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.declared import DeclaredComponent
@@ -57,7 +57,7 @@ class ImageCatalogue(DeclaredComponent):
         """What can only be checked where the project is known."""
         settings = self.settings
         try:
-            open_source(settings.source, context.project_root)
+            check_exists(settings.source, context.project_root)
         except SourceError as error:
             raise self.error(context, ["source", "path"], str(error)) from None
         weights = settings.encoder.located(context.project_root).weights_file

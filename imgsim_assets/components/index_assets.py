@@ -36,7 +36,7 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         ],
     )
     def index(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store = blueprint.project.store(context.run_id)
+        store = blueprint.project.store(context.run.run_id)
         report = update_index(store, name, log=context.log.warning)
         return dg.MaterializeResult(
             metadata={
@@ -108,7 +108,7 @@ def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         ],
     )
     def similarity_graph(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store = blueprint.project.store(context.run_id)
+        store = blueprint.project.store(context.run.run_id)
         report = update_graph(store, settings.name, settings.graph)
         audit = audit_graph(store, settings.name, sample=settings.checks.sample)
         return dg.MaterializeResult(

@@ -54,7 +54,7 @@ def match_asset(settings: MatchMatrixSettings, project: Project) -> dg.AssetsDef
         ],
     )
     def matches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store = project.store(context.run_id)
+        store = project.store(context.run.run_id)
         report = update_matches(store, settings.name, settings.left, settings.right, wanted)
         table = match_table(store, settings.name)
         rows = table.read(table.at(report.version))

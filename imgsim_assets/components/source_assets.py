@@ -75,7 +75,7 @@ def catalogue_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         ],
     )
     def catalogue(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store = blueprint.project.store(context.run_id)
+        store = blueprint.project.store(context.run.run_id)
         report = ingest(
             store, settings.name, settings.source, settings.shards, blueprint.project.root
         )

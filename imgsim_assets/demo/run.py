@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
+from imgsim_assets.components.local_run import LocalRun
 from imgsim_assets.components.pictures import match_sheet
-from imgsim_assets.components.refresh import REFRESH, whole_catalogue_tags
 from imgsim_assets.definitions import defs as load_definitions
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
-
-_QUIET = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 
 
 def run(root: Path) -> int:
@@ -23,61 +20,10 @@ def run(root: Path) -> int:
     started = time.monotonic()
     definitions = load_definitions()
     with dg.DagsterInstance.get() as instance:
-        succeeded = materialize_everything(definitions, instance)
+        succeeded = LocalRun(definitions, instance, say=_say).materialize_everything()
     print(f"\ndone in {time.monotonic() - started:.0f} s")
     show(root)
     return 0 if succeeded else 1
-
-
-def materialize_everything(definitions: dg.Definitions, instance: dg.DagsterInstance) -> bool:
-    """Observe the sources, refresh every catalogue, then materialize what lies behind them."""
-    repository = definitions.get_repository_def()
-    graph = repository.asset_graph
-    everything = definitions.resolve_implicit_global_asset_job_def()
-    succeeded = _execute("sources", everything, instance, selection=graph.observable_asset_keys)
-    remaining = set(graph.materializable_asset_keys)
-    for job in repository.get_all_jobs():
-        if job.name.endswith(REFRESH):
-            tags = whole_catalogue_tags(job.partitions_def)
-            succeeded &= _execute(job.name, job, instance, tags=tags)
-            remaining -= set(job.asset_layer.executable_asset_keys)
-    if remaining:
-        names = ", ".join(sorted(key.to_user_string() for key in remaining))
-        succeeded &= _execute(names, everything, instance, selection=remaining)
-    return succeeded
-
-
-def _execute(
-    title: str,
-    job: dg.JobDefinition,
-    instance: dg.DagsterInstance,
-    *,
-    selection: Iterable[dg.AssetKey] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> bool:
-    print(f"\n== {title}", flush=True)
-    started = time.monotonic()
-    result = job.execute_in_process(
-        instance=instance,
-        run_config=_QUIET,
-        asset_selection=sorted(selection) if selection is not None else None,
-        tags=dict(tags or {}),
-        raise_on_error=False,
-    )
-    for event in result.get_asset_materialization_events():
-        print(f"   {_told(event)}")
-    print(f"   {'done' if result.success else 'FAILED'} in {time.monotonic() - started:.1f} s")
-    return result.success
-
-
-def _told(event: dg.DagsterEvent) -> str:
-    """One line about a materialization: asset, shard, rows, and whether anything changed."""
-    materialization = event.step_materialization_data.materialization
-    shard = f"[{materialization.partition}]" if materialization.partition else ""
-    facts = {name: value.value for name, value in materialization.metadata.items()}
-    changed = "changed" if facts.get("changed") else "unchanged"
-    name = materialization.asset_key.to_user_string()
-    return f"{name}{shard}: {facts.get('dagster/row_count')} rows, {changed}"
 
 
 def show(root: Path) -> None:
@@ -124,3 +70,7 @@ def _show_matches(store: Store, name: str, root: Path) -> None:
         sheet = root / "data" / "demo" / f"{name.split('/')[-1]}.jpg"
         sheet.write_bytes(match_sheet(store, matches))
         print(f"contact sheet: {sheet}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,1 @@
+"""Measurements on real pictures; every script takes its inputs as arguments."""

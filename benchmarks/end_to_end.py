@@ -1,0 +1,290 @@
+"""The whole pipeline on real pictures: two catalogues over HTTP, matched and linked.
+
+Catalogue A holds every picture of one archive; catalogue B edited copies of 500 of them and
+1,000 pictures of another archive as distractors. Both are fetched over loopback, embedded by
+MobileNetV2, indexed and matched through Dagster; then 1 % of the rows of both are changed.
+
+    python -m benchmarks.end_to_end --pictures clothing_1500.tar --distractors caltech101.tar \
+        --weights mobilenet_v2_imagenet.pth --book-covers book_covers --work /tmp/end_to_end
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from benchmarks.serving import Server, serving
+from imgsim_assets.components.local_run import LocalRun
+from imgsim_assets.encoders.encoder import load_encoder
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.images.decode import decode
+from imgsim_assets.images.edits import edited
+from imgsim_assets.storage.reader import read_table
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.projects import Project
+
+EDITS = ("recompress", "resize", "crop", "brighten", "banner")
+COPIES = 500
+DISTRACTORS = 1000
+THRESHOLD = 0.845
+CHANGED_SHARE = 0.01
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=Path, required=True, help="tar of catalogue A")
+    parser.add_argument("--distractors", type=Path, required=True, help="tar of other pictures")
+    parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
+    parser.add_argument("--book-covers", type=Path, help="folder with 1.jpg to 6.jpg")
+    parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
+    parser.add_argument("--materialize", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.materialize:
+        _materialize(chosen.work)
+        return
+    shutil.rmtree(chosen.work, ignore_errors=True)
+    served = chosen.work / "served"
+    truth = _make_pictures(chosen.pictures, chosen.distractors, served)
+    with serving(served) as server:
+        report = _run(chosen, server, truth)
+    if chosen.book_covers:
+        report["book_covers"] = _book_covers(chosen.book_covers, chosen.weights)
+    print(json.dumps(report, indent=2))
+
+
+def _run(chosen: argparse.Namespace, server: Server, truth: Mapping[str, str]) -> dict[str, Any]:
+    project = _make_project(chosen, server)
+    rows = _write_catalogues(project, server, chosen.work / "served")
+    first = _measured(chosen, server)
+    found = _compare(project.store, truth)
+    again = _measured(chosen, server)
+    changed = _change_rows(project, rows, server, chosen.work / "served")
+    after = _measured(chosen, server)
+    return {
+        "first run": first,
+        "matches": found,
+        "second run, nothing changed": again,
+        "third run, 1 % of rows changed": {"rows changed": changed, **after},
+    }
+
+
+# ---- pictures ---------------------------------------------------------------------------
+
+
+def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(archive) as opened:
+        for member in sorted(opened.getmembers(), key=lambda member: member.name):
+            file = opened.extractfile(member) if member.isfile() else None
+            if file is not None and member.name.endswith(".jpg"):
+                yield member.name.replace("/", "_"), file.read()
+
+
+def _make_pictures(pictures: Path, distractors: Path, served: Path) -> dict[str, str]:
+    """Write a/, b/ and spare/; returns which item of B is a copy of which item of A."""
+    for folder in ("a", "b", "spare"):
+        (served / folder).mkdir(parents=True)
+    names = []
+    for name, data in _members(pictures):
+        (served / "a" / name).write_bytes(data)
+        names.append(name)
+    chance = random.Random(0)
+    copied = chance.sample(names, COPIES)
+    truth = {}
+    for number, name in enumerate(copied):
+        edit = EDITS[number % len(EDITS)]
+        copy = edited(decode((served / "a" / name).read_bytes()), edit, number)
+        copy.save(served / "b" / f"{edit}-{name}", "JPEG", quality=92)
+        truth[name] = f"{edit}-{name}"
+    others = list(_members(distractors))
+    chance.shuffle(others)
+    for number, (name, data) in enumerate(others[: DISTRACTORS + 100]):
+        folder = "b" if number < DISTRACTORS else "spare"
+        (served / folder / f"other-{name}").write_bytes(data)
+    return truth
+
+
+# ---- the project ------------------------------------------------------------------------
+
+
+def _make_project(chosen: argparse.Namespace, server: Server) -> Project:
+    project = Project.make(chosen.work / "project")
+    for name in ("a", "b"):
+        attributes = {
+            "name": name,
+            "source": {"path": f"{name}.csv"},
+            "shards": 4,
+            "encoder": {"name": "mobilenet_v2", "weights": str(chosen.weights.absolute())},
+            "download": {"allow_hosts": [server.address], "max_per_host": 32},
+            "graph": {"k": 10},
+        }
+        project.declare(name, "ImageCatalogue", attributes)
+    pair = {"name": "a__b", "left": "a", "right": "b", "threshold": THRESHOLD, "mode": "best"}
+    project.declare("a__b", "MatchMatrix", pair)
+    return project
+
+
+def _write_catalogues(project: Project, server: Server, served: Path) -> dict[str, dict[str, str]]:
+    rows = {
+        name: {
+            path.name: server.url(f"{name}/{path.name}")
+            for path in sorted((served / name).iterdir())
+        }
+        for name in ("a", "b")
+    }
+    for name, urls in rows.items():
+        _write(project, name, urls)
+    return rows
+
+
+def _write(project: Project, name: str, urls: Mapping[str, str]) -> None:
+    with (project.root / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "url"])
+        writer.writerows(urls.items())
+
+
+def _change_rows(
+    project: Project, rows: dict[str, dict[str, str]], server: Server, served: Path
+) -> int:
+    """Give 1 % of the items of both catalogues another picture."""
+    spare = iter(sorted(path.name for path in (served / "spare").iterdir()))
+    changed = 0
+    for name, urls in rows.items():
+        for item in random.Random(1).sample(sorted(urls), round(len(urls) * CHANGED_SHARE)):
+            urls[item] = server.url(f"spare/{next(spare)}")
+            changed += 1
+        _write(project, name, urls)
+    return changed
+
+
+# ---- measuring --------------------------------------------------------------------------
+
+
+def _measured(chosen: argparse.Namespace, server: Server) -> dict[str, Any]:
+    """Materialize everything in a process of its own; what it took, and the GETs it made."""
+    gets = server.gets()
+    arguments = [sys.executable, "-m", "benchmarks.end_to_end", *sys.argv[1:], "--materialize"]
+    started = time.monotonic()
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "wall seconds": round(time.monotonic() - started, 1),
+        "GETs": server.gets() - gets,
+        **measured,
+    }
+
+
+def _materialize(work: Path) -> None:
+    project = Project(work / "project")
+    with project.instance() as instance:
+        runs_before = {run.run_id for run in instance.get_runs()}
+        if not LocalRun(project.definitions(), instance).materialize_everything():
+            sys.exit("a run failed")
+        stages, embedded = _stages(instance, runs_before)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"peak MiB": round(peak), "forward passes": embedded, "stages": stages}))
+
+
+def _stages(
+    instance: dg.DagsterInstance, earlier: set[str]
+) -> tuple[dict[str, dict[str, float]], int]:
+    """Seconds of every step of the new runs, with the images it worked on."""
+    stages: dict[str, dict[str, float]] = {}
+    images: dict[str, int] = defaultdict(int)
+    for run in instance.get_runs():
+        if run.run_id in earlier:
+            continue
+        for entry in instance.all_logs(
+            run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        ):
+            materialization = entry.asset_materialization
+            if materialization is not None:
+                facts = {name: value.value for name, value in materialization.metadata.items()}
+                worked_on = facts.get("fetched", facts.get("embedded"))
+                if isinstance(worked_on, int):
+                    images[materialization.asset_key.to_user_string()] += worked_on
+        for step in instance.get_run_step_stats(run.run_id):
+            if step.start_time is not None and step.end_time is not None:
+                name = step.step_key.replace("__", "/", 1)
+                stages[name] = {"seconds": round(step.end_time - step.start_time, 2)}
+    for name, count in images.items():
+        if count and name in stages:
+            stages[name]["images"] = count
+            stages[name]["images/s"] = round(count / stages[name]["seconds"], 1)
+    embedded = sum(count for name, count in images.items() if name.endswith("/embeddings"))
+    return dict(sorted(stages.items())), embedded
+
+
+def _compare(store: Store, truth: Mapping[str, str]) -> dict[str, Any]:
+    matches = read_table("matches/a__b", store=store).collect()
+    best = dict(matches.select("left_id", "right_id").iter_rows())
+    found = {left for left, right in truth.items() if best.get(left) == right}
+    recall = {
+        edit: round(
+            float(
+                np.mean([left in found for left, right in truth.items() if right.startswith(edit)])
+            ),
+            3,
+        )
+        for edit in EDITS
+    }
+    false = matches.filter(
+        pl.struct("left_id", "right_id").map_elements(
+            lambda pair: truth.get(pair["left_id"]) != pair["right_id"], return_dtype=pl.Boolean
+        )
+    )
+    return {
+        "matches": matches.height,
+        "found": len(found),
+        "missed": len(truth) - len(found),
+        "false": false.height,
+        "false, most similar": [
+            f"{row['similarity']:.3f} {row['left_id']} {row['right_id']}"
+            for row in false.sort("similarity", descending=True).head(5).iter_rows(named=True)
+        ],
+        "recall": recall,
+    }
+
+
+# ---- book covers ------------------------------------------------------------------------
+
+
+def _book_covers(folder: Path, weights: Path) -> dict[str, Any]:
+    """Cosines of covers 1 to 6 with covers 3, 4 and 5, by both encoders."""
+    encoders = {
+        "mobilenet_v2": EncoderSettings(name="mobilenet_v2", weights=str(weights)),
+        "hog_color": EncoderSettings(name="hog_color"),
+    }
+    tables = {}
+    for name, settings in encoders.items():
+        rows = _unit_vectors([Image.open(folder / f"{n}.jpg") for n in range(1, 7)], settings)
+        tables[name] = (rows @ rows[[2, 3, 4]].T).round(3).tolist()
+    return tables
+
+
+def _unit_vectors(images: Sequence[Image.Image], settings: EncoderSettings) -> Any:
+    encoder = load_encoder(settings)
+    prepared = np.stack([encoder.prepare(image.convert("RGB")) for image in images])
+    raw = encoder.encode(prepared).astype(np.float64)
+    return raw / np.linalg.norm(raw, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main()

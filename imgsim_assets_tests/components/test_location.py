@@ -1,0 +1,144 @@
+"""The code location of this repository, and of a project that installs the package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets_tests.support.projects import Project
+
+_ROOT = Path(__file__).parents[2]
+_BIN = Path(sys.executable).parent
+
+
+def _run(command: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, "DAGSTER_DISABLE_TELEMETRY": "yes", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def test_loading_the_location_imports_no_heavy_library(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from imgsim_assets.definitions import defs\n"
+        "defs().get_repository_def().get_all_jobs()\n"
+        "heavy = {'torch', 'torchvision', 'faiss', 'skimage'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))\n"
+    )
+    done = _run([sys.executable, "-c", script], tmp_path)
+    assert done.stdout.splitlines()[-1] == "heavy: []", done.stdout
+
+
+def test_importing_the_package_does_not_import_dagster(tmp_path: Path) -> None:
+    script = (
+        "import sys, imgsim_assets\nimgsim_assets.read_table\nprint('dagster' in sys.modules)\n"
+    )
+    assert _run([sys.executable, "-c", script], tmp_path).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["dagster", "definitions", "validate", "-w", str(_ROOT / "workspace.yaml")],
+        ["dg", "check", "yaml", "--target-path", str(_ROOT)],
+        ["dg", "check", "defs", "--target-path", str(_ROOT)],
+    ],
+    ids=["dagster definitions validate", "dg check yaml", "dg check defs"],
+)
+def test_the_location_is_valid_from_any_folder(command: list[str], tmp_path: Path) -> None:
+    path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
+    done = _run([str(_BIN / command[0]), *command[1:]], tmp_path, PATH=path)
+
+    assert done.returncode == 0, done.stdout
+    ours = [line for line in done.stdout.splitlines() if "WARNING" in line or "imgsim" in line]
+    assert not [line for line in ours if "Warning" in line or "WARNING" in line], done.stdout
+
+
+def test_a_second_project_installs_the_wheel_and_loads_both_components(tmp_path: Path) -> None:
+    wheel = _built_wheel(tmp_path / "dist")
+    python = _environment_with(wheel, tmp_path / "environment")
+    project = Project.make(tmp_path / "second", package="second")
+    project.write("list.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    for name in ("ours", "theirs"):
+        attributes = {"name": name, "source": {"path": "list.csv"}, "encoder": "hog_color"}
+        project.declare(name, "ImageCatalogue", attributes)
+    project.declare("pair", "MatchMatrix", {"name": "pair", "left": "ours", "right": "theirs"})
+    script = (
+        "import imgsim_assets\n"
+        "from second.definitions import defs\n"
+        "keys = sorted(spec.key.to_user_string() for spec in defs().resolve_all_asset_specs())\n"
+        "print(imgsim_assets.__file__)\n"
+        "print(*keys)\n"
+    )
+
+    done = _run([str(python), "-c", script], project.root, PYTHONPATH=str(project.root))
+
+    location, keys = done.stdout.splitlines()[-2:]
+    assert Path(location).is_relative_to(tmp_path / "environment"), done.stdout
+    assert keys.split() == [
+        "matches/pair",
+        *(
+            f"{name}/{stage}"
+            for name in ("ours", "theirs")
+            for stage in (
+                "catalogue",
+                "embeddings",
+                "images",
+                "index",
+                "similarity_graph",
+                "source",
+            )
+        ),
+    ]
+
+
+def _built_wheel(target: Path) -> Path:
+    source = target.with_name("source")
+    # Built from a copy: setuptools leaves its working files beside the sources.
+    shutil.copytree(
+        _ROOT / "imgsim_assets",
+        source / "imgsim_assets",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(_ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    done = _run([*pip, "--wheel-dir", str(target), str(source)], source)
+    assert done.returncode == 0, done.stdout
+    (wheel,) = target.glob("*.whl")
+    return wheel
+
+
+def _environment_with(wheel: Path, folder: Path) -> Path:
+    """A virtual environment with the wheel; its dependencies are those of this one."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    ours = _run(
+        [
+            sys.executable,
+            "-c",
+            "import dagster, pathlib; print(pathlib.Path(dagster.__file__).parents[1])",
+        ],
+        folder,
+    ).stdout.strip()
+    site = next((folder / "lib").glob("python*")) / "site-packages"
+    # A path file makes the packages importable, but not this repository's editable install.
+    (site / "dependencies.pth").write_text(ours + "\n")
+    done = _run(
+        [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site), str(wheel)],
+        folder,
+    )
+    assert done.returncode == 0, done.stdout
+    return python

@@ -1,0 +1,139 @@
+"""Whatever is wrong in a YAML file is said once, with file, key and mend, when it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgsim_assets_tests.support.projects import Project
+
+_CATALOGUE: dict[str, Any] = {
+    "name": "products",
+    "source": {"path": "products.csv"},
+    "encoder": "hog_color",
+}
+_PAIR: dict[str, Any] = {"name": "pair", "left": "products", "right": "products"}
+
+CASES = {
+    "unknown key": (
+        _CATALOGUE | {"shard": 3},
+        _PAIR,
+        ["defs/products/defs.yaml:", "unknown key 'shard'", "did you mean 'shards'?"],
+    ),
+    "unknown nested key": (
+        _CATALOGUE | {"source": {"path": "products.csv", "delimeter": ";"}},
+        _PAIR,
+        ["defs/products/defs.yaml:", "attributes.source", "did you mean 'delimiter'?"],
+    ),
+    "no shards": (
+        _CATALOGUE | {"shards": 0},
+        _PAIR,
+        ["defs/products/defs.yaml:", "attributes.shards", "greater than or equal to 1"],
+    ),
+    "threshold that is no cosine": (
+        _CATALOGUE,
+        _PAIR | {"threshold": 2},
+        ["defs/pair/defs.yaml:", "attributes.threshold", "less than or equal to 1"],
+    ),
+    "missing source": (
+        _CATALOGUE | {"source": {"path": "nowhere.csv"}},
+        _PAIR,
+        ["defs/products/defs.yaml:", "attributes.source.path", "give the path of a file"],
+    ),
+    "unknown encoder": (
+        _CATALOGUE | {"encoder": {"name": "hog_colour"}},
+        _PAIR,
+        ["defs/products/defs.yaml:", "attributes.encoder", "did you mean hog_color?"],
+    ),
+    "missing weights": (
+        _CATALOGUE | {"encoder": {"name": "resnet18", "weights": "mine.pth"}},
+        _PAIR,
+        ["defs/products/defs.yaml:", "attributes.encoder.weights", "give the path of"],
+    ),
+    "unknown catalogue": (
+        _CATALOGUE,
+        _PAIR | {"right": "product"},
+        ["defs/pair/defs.yaml:", "attributes.right", "did you mean 'products'?"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_message_names_file_key_and_mend(case: str, tmp_path: Path) -> None:
+    catalogue, pair, expected = CASES[case]
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    project.declare("products", "ImageCatalogue", catalogue)
+    project.declare("pair", "MatchMatrix", pair)
+
+    said = project.check_definitions()
+
+    assert "Validation failed" in said
+    cause = said.split("caused by the following exception:")[-1].split("Stack Trace")[0]
+    for part in expected:
+        assert part in cause
+
+
+def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    project.declare("products", "ImageCatalogue", _CATALOGUE)
+    other = _CATALOGUE | {"name": "suppliers", "encoder": "resnet50"}
+    project.declare("suppliers", "ImageCatalogue", other)
+    project.declare("pair", "MatchMatrix", _PAIR | {"right": "suppliers"})
+
+    with pytest.raises(Exception, match="Error while building definitions") as raised:
+        project.definitions()
+
+    message = str(raised.value.__cause__)
+    assert "products is embedded by hog_color and suppliers by resnet50" in message
+    assert "give both catalogues the same 'encoder'" in message
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"schedule": "nightly"}, "attributes.schedule: 'nightly' is no cron expression"),
+        ({"owners": ["me"]}, "attributes.owners: 'me' is no owner; write an e-mail address"),
+        ({"tags": {"a b": "c"}}, "is no tag; use letters"),
+    ],
+)
+def test_what_dagster_would_refuse_is_refused_with_a_mend(
+    attributes: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    project.declare("products", "ImageCatalogue", _CATALOGUE | attributes)
+
+    with pytest.raises(Exception, match="Error while building definitions") as raised:
+        project.definitions()
+
+    assert expected in str(raised.value.__cause__)
+
+
+def test_two_catalogues_of_one_name_are_refused(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    project.declare("one", "ImageCatalogue", _CATALOGUE)
+    project.declare("two", "ImageCatalogue", _CATALOGUE)
+
+    with pytest.raises(Exception, match="Error while building definitions") as raised:
+        project.definitions()
+
+    assert "2 catalogues are named 'products'" in str(raised.value.__cause__)
+
+
+def test_templates_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRODUCTS", "from_environment.csv")
+    project = Project.make(tmp_path / "project")
+    project.write("from_environment.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    source = {"path": "{{ env.PRODUCTS }}"}
+    project.declare("products", "ImageCatalogue", _CATALOGUE | {"source": source})
+
+    specs = {
+        spec.key.to_user_string(): spec for spec in project.definitions().resolve_all_asset_specs()
+    }
+
+    assert specs["products/source"].metadata["path"] == "from_environment.csv"

@@ -1,0 +1,304 @@
+"""The whole pipeline through a real Dagster instance, counted at the server and the encoder."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.storage.reader import read_table
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.encoders import COUNTER
+from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.shop import Shop, results, versions
+from imgsim_assets_tests.support.web import Web
+
+
+@pytest.fixture
+def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    opened = Shop.open(tmp_path, web)
+    monkeypatch.setenv(COUNTER, str(opened.counter))
+    return opened
+
+
+def _rebuilt(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> dict[str, pl.DataFrame]:
+    """The results of the shop's present catalogues in a store of their own."""
+    fresh = shop.project.root / "rebuilt"
+    monkeypatch.setenv("IMGSIM_STORE", str(fresh))
+    assert shop.project.materialize()
+    monkeypatch.delenv("IMGSIM_STORE")
+    return results(Store.open(fresh))
+
+
+def _assert_same(found: dict[str, pl.DataFrame], expected: dict[str, pl.DataFrame]) -> None:
+    for name, rows in expected.items():
+        assert found[name].equals(rows), name
+
+
+def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) -> None:
+    assert shop.project.materialize()
+
+    store = shop.project.store
+    assert set(versions(store)) >= {"products/catalogue", "products/rejects", "matches/pair"}
+    matches = read_table("matches/pair", store=store).collect()
+    pairs = set(matches.select("left_id", "right_id").rows())
+    assert {("p1", "s1"), ("p2", "s2"), ("p3", "s3")} <= pairs
+    assert not any(right == "s0" for _, right in pairs)
+    with shop.project.instance() as instance:
+        for stage in ("images", "embeddings"):
+            found = instance.get_materialized_partitions(dg.AssetKey(["products", stage]))
+            assert found == {"000", "001", "002"}
+            for name in found:
+                metadata = _metadata(instance, ["products", stage], name)
+                assert metadata["dagster/row_count"] == _rows_in_shard(store, stage, name)
+        graph = _metadata(instance, ["products", "similarity_graph"])
+        assert graph["contact_sheet"].startswith("![items and their neighbours](data:image/jpeg")
+        match = _metadata(instance, ["matches", "pair"])
+        assert match["similarity_histogram"].startswith("![similarity of the matches](data:image")
+        assert match["dagster/row_count"] == matches.height
+        checks = _check_results(instance)
+    assert len(checks) == 2 * 7 + 2
+    assert all(checks.values()), checks
+
+
+def _metadata(
+    instance: dg.DagsterInstance, key: list[str], partition: str | None = None
+) -> dict[str, Any]:
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(
+            dg.AssetKey(key), asset_partitions=[partition] if partition else None
+        ),
+        limit=1,
+    ).records
+    materialization = records[0].asset_materialization
+    assert materialization is not None
+    return {name: value.value for name, value in materialization.metadata.items()}
+
+
+def _rows_in_shard(store: Store, stage: str, shard: str) -> int:
+    commit = store.table(f"products/{stage}", key="id").latest()
+    assert commit is not None
+    return sum(file.rows or 0 for file in commit.files if file.shard == int(shard))
+
+
+def _check_results(instance: dg.DagsterInstance) -> dict[str, bool]:
+    found: dict[str, bool] = {}
+    for run in instance.get_run_records(limit=20):
+        for entry in instance.all_logs(
+            run.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        ):
+            event = entry.dagster_event
+            assert event is not None
+            evaluation = event.asset_check_evaluation_data
+            name = f"{evaluation.asset_key.to_user_string()}:{evaluation.check_name}"
+            found.setdefault(name, evaluation.passed)
+    return found
+
+
+def test_a_second_process_with_the_same_home_and_store_does_nothing(shop: Shop) -> None:
+    assert shop.project.materialize()
+    before = (shop.web.total_gets, shop.encodings, versions(shop.project.store))
+    assert before[0] == 20
+    assert before[1] > 0
+
+    second = shop.project.start(**shop.environment())
+
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, output
+    assert (shop.web.total_gets, shop.encodings, versions(shop.project.store)) == before
+
+
+def test_the_store_with_an_empty_dagster_home_refetches_nothing(shop: Shop) -> None:
+    assert shop.project.materialize()
+    before = (shop.web.total_gets, shop.encodings, versions(shop.project.store))
+    shutil.rmtree(shop.project.home)
+    shop.project.home.mkdir()
+
+    assert shop.project.materialize()
+
+    assert (shop.web.total_gets, shop.encodings, versions(shop.project.store)) == before
+
+
+def test_an_edited_catalogue_costs_the_difference_and_equals_a_rebuild(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shop.project.materialize()
+    shop.web.gets.clear()
+    encodings = shop.encodings
+    shop.sell("new", 100)
+    shop.sell("p3", 101)  # the same item with another picture
+    shop.sell("twin", 5)  # the same picture under another id
+    shop.drop("p7")
+
+    assert shop.project.materialize()
+
+    assert dict(shop.web.gets) == {"/p100.jpg": 1, "/p101.jpg": 1, "/p5.jpg": 1}
+    assert shop.encodings - encodings == 2
+    found = results(shop.project.store)
+    assert "p7" not in found["products/index"]["id"].to_list()
+    _assert_same(found, _rebuilt(shop, monkeypatch))
+
+
+def test_touching_the_source_or_reordering_its_rows_commits_nothing(shop: Shop) -> None:
+    assert shop.project.materialize()
+    before = (shop.web.total_gets, shop.encodings, versions(shop.project.store))
+    (shop.project.root / "products.csv").touch()
+    shop.rows = dict(reversed(shop.rows.items()))
+    shop.sell("p0", 0)
+
+    assert shop.project.materialize()
+
+    assert (shop.web.total_gets, shop.encodings, versions(shop.project.store)) == before
+
+
+def test_more_shards_refetch_and_reembed_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shop.project.materialize()
+    before = (shop.web.total_gets, shop.encodings)
+    shop.declare(shards=5)
+    shop.drop("p4")
+
+    assert shop.project.materialize()
+
+    assert (shop.web.total_gets, shop.encodings) == before
+    _assert_same(results(shop.project.store), _rebuilt(shop, monkeypatch))
+
+
+def test_another_encoder_embeds_anew_and_keeps_the_old_vectors(shop: Shop) -> None:
+    assert shop.project.materialize()
+    encodings = shop.encodings
+    old = {name for name in versions(shop.project.store) if "/vectors/" in name}
+    gets = shop.web.total_gets
+    second = {"name": "thumbnail", "factory": "imgsim_assets_tests.support.encoders:thumbnail"}
+    shop.declare(encoder=second | {"version": "2"})
+    suppliers = shop.project.root / "shop/defs/suppliers/defs.yaml"
+    suppliers.write_text(suppliers.read_text().replace("version: '1'", "version: '2'"))
+
+    assert shop.project.materialize()
+
+    assert shop.encodings == 2 * encodings
+    assert shop.web.total_gets == gets
+    assert old < {name for name in versions(shop.project.store) if "/vectors/" in name}
+
+
+def test_a_dead_picture_is_a_status_and_keeps_nothing_from_working(shop: Shop) -> None:
+    shop.sell("dead", 500)
+    del shop.web.pages["/p500.jpg"]
+    shop.web.pages["/p2.jpg"] = jpeg(2)[:900]
+    shop.web.pages["/p3.jpg"] = b"<html>log in</html>"
+
+    assert shop.project.materialize()
+
+    store = shop.project.store
+    images = dict(
+        read_table("products/images", store=store).select("id", "status").collect().rows()
+    )
+    assert images["dead"] == "http_404"
+    assert images["p3"] == "not_image"
+    embeddings = read_table("products/embeddings", store=store).collect()
+    states = dict(embeddings.select("id", "status").rows())
+    assert states["p2"] == "truncated"
+    index = read_table("products/index", store=store).collect()
+    assert set(index["id"]) == {f"p{n}" for n in range(12)} - {"p2", "p3"}
+
+
+def test_killed_in_the_middle_and_run_again_it_ends_as_if_nothing_had_happened(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.4)
+        body = pages[request.path]
+        assert isinstance(body, bytes)
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    pages = dict(shop.web.pages)
+    shop.declare(download={"allow_hosts": [shop.web.address], "max_per_host": 1})
+    for path in pages:
+        shop.web.pages[path] = slow
+    victim = shop.project.start(**shop.environment())
+    _wait_until(lambda: shop.web.total_gets >= 4)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    shop.web.pages.update(pages)
+
+    assert shop.project.materialize()
+
+    _assert_same(results(shop.project.store), _rebuilt(shop, monkeypatch))
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_shard_that_fails_leaves_the_others_materialized(shop: Shop) -> None:
+    assert shop.project.materialize()
+    store = shop.project.store
+    table = ledger_table(store, "products")
+    commit = table.latest()
+    assert commit is not None
+    damaged = next(file for file in commit.files if file.shard == 1)
+    path = Path(store.url) / "products/images" / damaged.path
+    path.write_bytes(path.read_bytes()[:-1])
+    key = dg.AssetKey(["products", "embeddings"])
+
+    with shop.project.instance() as instance:
+        instance.wipe_assets([key])
+        assert not _run_embeddings(shop, instance)
+        kept = instance.get_materialized_partitions(key)
+        failed = instance.get_status_by_partition(
+            key, ["000", "001", "002"], dg.StaticPartitionsDefinition(["000", "001", "002"])
+        )
+
+    assert kept == {"000", "002"}
+    assert failed is not None
+    assert failed["001"] is not None
+
+
+def _run_embeddings(shop: Shop, instance: dg.DagsterInstance) -> bool:
+    job = shop.project.definitions().resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(["products", "embeddings"])],
+        tags={
+            "dagster/asset_partition_range_start": "000",
+            "dagster/asset_partition_range_end": "002",
+        },
+        raise_on_error=False,
+    )
+    return result.success
+
+
+def test_two_runs_at_once_end_with_one_correct_result(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = shop.project.start(**shop.environment())
+    second = shop.project.start(**shop.environment())
+
+    outputs = [process.communicate(timeout=180)[0] for process in (first, second)]
+
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    _assert_same(results(shop.project.store), _rebuilt(shop, monkeypatch))
+
+
+def test_threads_are_all_ended(shop: Shop) -> None:
+    assert shop.project.materialize()
+
+    lingering = [thread.name for thread in threading.enumerate() if "decode" in thread.name]
+    assert not lingering

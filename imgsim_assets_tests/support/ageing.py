@@ -1,0 +1,31 @@
+"""Letting time pass over a store on disk, without waiting."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+
+
+def age(root: Path, hours: float) -> None:
+    """Make every file and every commit below a folder that many hours older."""
+    for path in root.rglob("*"):
+        if not path.is_file():
+            continue
+        status = path.stat()
+        if path.parent.name == "_commits" and path.suffix == ".json":
+            commit = json.loads(path.read_text())
+            committed = datetime.fromisoformat(commit["committed_at"]) - timedelta(hours=hours)
+            commit["committed_at"] = committed.isoformat(timespec="milliseconds")
+            path.write_text(json.dumps(commit))
+        os.utime(path, (status.st_atime, status.st_mtime - hours * 3600))
+
+
+def snapshot(root: Path) -> dict[str, int]:
+    """The size of every file below a folder."""
+    return {
+        str(path.relative_to(root)): path.stat().st_size
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }

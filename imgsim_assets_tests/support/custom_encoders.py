@@ -1,0 +1,173 @@
+"""Encoders as people write them for `factory`, well and badly. Torch is imported when asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imgsim_assets_tests.support.encoders import ThumbnailEncoder, encoded_count
+
+# How many pictures the failing encoders take before they fail.
+PATIENCE = "IMGSIM_TEST_PATIENCE"
+# What the weights of the torch encoders are drawn from.
+SEED = "IMGSIM_TEST_SEED"
+# Where every call of a counted factory leaves a line.
+CALLS = "IMGSIM_TEST_FACTORY_CALLS"
+
+NOT_A_FUNCTION = 7
+
+
+class _Failing(ThumbnailEncoder):
+    def __init__(self) -> None:
+        self._left = int(os.environ[PATIENCE])
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        if len(batch) > self._left:
+            self._fail()
+        self._left -= len(batch)
+        return super().encode(batch)
+
+    def _fail(self) -> None:
+        raise RuntimeError("out of memory on the accelerator")
+
+
+class _Dying(_Failing):
+    def _fail(self) -> None:
+        os._exit(137)
+
+
+class _Wide(ThumbnailEncoder):
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        return np.zeros((len(batch), self.dim + 1), np.float32)
+
+
+class _OneShort(ThumbnailEncoder):
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        return super().encode(batch)[:-1]
+
+
+class _Ragged(ThumbnailEncoder):
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image, dtype=np.float32)
+
+
+class _Moody(ThumbnailEncoder):
+    """Zeros for dark pictures, NaN for light ones."""
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        rows = super().encode(batch)
+        lightness = batch.reshape(len(batch), -1).mean(axis=1)
+        rows[lightness < 60] = 0
+        rows[lightness > 200, 5] = np.nan
+        return rows
+
+
+def failing() -> ThumbnailEncoder:
+    return _Failing()
+
+
+def dying() -> ThumbnailEncoder:
+    return _Dying()
+
+
+def wide() -> ThumbnailEncoder:
+    return _Wide()
+
+
+def one_short() -> ThumbnailEncoder:
+    return _OneShort()
+
+
+def ragged() -> ThumbnailEncoder:
+    return _Ragged()
+
+
+def moody() -> ThumbnailEncoder:
+    return _Moody()
+
+
+def needs_a_package() -> ThumbnailEncoder:
+    import a_package_that_nobody_has  # type: ignore[import-not-found]
+
+    made: ThumbnailEncoder = a_package_that_nobody_has.encoder()
+    return made
+
+
+def nothing() -> None:
+    return None
+
+
+def letters() -> str:
+    return "abc"
+
+
+def to_tensor(image: Image.Image) -> Any:
+    """8 x 8 pixels as a float tensor (3, 8, 8)."""
+    import torch
+
+    pixels = np.asarray(image.resize((8, 8), Image.Resampling.BOX), dtype=np.float32)
+    return torch.from_numpy(pixels / 255 - 0.5).permute(2, 0, 1)
+
+
+def _seeded_linear() -> Any:
+    import torch
+
+    torch.manual_seed(int(os.environ.get(SEED, "0")))
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5))
+
+
+def module() -> Any:
+    from imgsim_assets.encoders.torch_encoder import CustomEncoder
+
+    return CustomEncoder("five", _seeded_linear(), to_tensor)
+
+
+def plain_tuple() -> Any:
+    return ("five", _seeded_linear(), to_tensor)
+
+
+def with_arrays() -> Any:
+    return ("five", _seeded_linear(), lambda image: to_tensor(image).numpy())
+
+
+def counted_module() -> Any:
+    with Path(os.environ[CALLS]).open("a") as file:
+        file.write("made\n")
+    return module()
+
+
+def batch_norm() -> Any:
+    import torch
+
+    layers = (torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.AdaptiveAvgPool2d(1))
+    return ("normalised", torch.nn.Sequential(*layers), to_tensor)
+
+
+def with_dropout() -> Any:
+    import torch
+
+    return ("dropout", torch.nn.Sequential(_seeded_linear(), torch.nn.Dropout(0.5)), to_tensor)
+
+
+def two_outputs() -> Any:
+    import torch
+
+    class Twice(torch.nn.Module):
+        def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            flat = pictures.flatten(1)
+            return flat, flat
+
+    return ("twice", Twice(), to_tensor)
+
+
+def bare_function() -> Any:
+    return ("function", lambda pictures: pictures.flatten(1), to_tensor)
+
+
+def calls(path: Path) -> int:
+    """How often a counted factory was called."""
+    return encoded_count(path)

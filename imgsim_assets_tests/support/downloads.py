@@ -1,0 +1,144 @@
+"""A catalogue of images to be fetched, with its ledger at hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from imgsim_assets.catalogue.ingest import ingest
+from imgsim_assets.catalogue.source import SourceSettings
+from imgsim_assets.download import ledger
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.download.stage import DownloadReport, download
+from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, Draft, replace_shard
+
+NAME = "things"
+TIMES = ("fetched_at", "next_retry_at")
+_PROJECT = Path(__file__).parents[2]
+
+
+def quick(**changes: Any) -> DownloadSettings:
+    """Settings that reach loopback, give up soon and do not retry."""
+    chosen: dict[str, Any] = {
+        "allow_hosts": ("127.0.0.1",),
+        "timeout": 2.0,
+        "connect_timeout": 1.0,
+        "read_timeout": 1.0,
+        "retries": 0,
+    }
+    return DownloadSettings(**{**chosen, **changes})
+
+
+class Catalogue:
+    """One catalogue of a store. `folder` holds its source and its local images."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store = store
+        self.folder = folder
+        self.shards = 1
+        self.table = ledger.ledger_table(store, NAME)
+
+    def beside(self, name: str) -> Catalogue:
+        """The same, not declared yet, in another store."""
+        folder = self.folder.parent / name
+        folder.mkdir()
+        return Catalogue(Store.open(folder / "store"), folder)
+
+    def declare(self, urls: Mapping[str, str], *, shards: int = 1, root: str | None = None) -> None:
+        """Ingest a new version of the catalogue: ids and their URLs."""
+        lines = (json.dumps({"id": item, "url": url}) for item, url in urls.items())
+        (self.folder / "things.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        settings = SourceSettings(path="things.jsonl", root=root, allow_empty=True)
+        ingest(self.store, NAME, settings, shards, self.folder)
+        self.shards = shards
+
+    def run(
+        self, settings: DownloadSettings | None = None, *, only: Sequence[int] | None = None
+    ) -> list[DownloadReport]:
+        """Run the images stage for all shards, or only for some."""
+        indices = range(self.shards) if only is None else only
+        shards = [Shard(index, self.shards) for index in indices]
+        return download(self.store, NAME, settings or quick(), shards)
+
+    def commit(self) -> Commit:
+        newest = self.table.latest()
+        assert newest is not None
+        return newest
+
+    def frame(self) -> pl.DataFrame:
+        """The ledger, sorted by id."""
+        return self.table.read(self.commit()).sort("id")
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The ledger's rows by id."""
+        return {row["id"]: row for row in self.frame().iter_rows(named=True)}
+
+    def statuses(self) -> dict[str, str]:
+        """The ledger's statuses by id."""
+        return {item: row["status"] for item, row in self.rows().items()}
+
+    def committed(self) -> int:
+        """How many rows the ledger holds; 0 before its first commit."""
+        newest = self.table.latest()
+        return self.table.read(newest).height if newest is not None else 0
+
+    def move_retries(self, by: timedelta) -> None:
+        """Shift every item's next attempt in time, through a commit of the ledger."""
+
+        def change(base: Commit | None) -> Draft:
+            assert base is not None
+            files = base.files
+            for index in range(self.shards):
+                shard = Shard(index, self.shards)
+                rows = self.table.read(base, shard=shard)
+                moved = self.table.write_rows(rows.with_columns(pl.col("next_retry_at") + by))
+                files = replace_shard(replace(base, files=files), shard, [moved])
+            return Draft(files, inputs=base.inputs, properties=base.properties)
+
+        self.table.commit(change)
+
+    def start(
+        self,
+        settings: DownloadSettings | None = None,
+        *,
+        commit_every: float = 3600.0,
+        file_size: int | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a run of all shards in another process.
+
+        `file_size` is the largest file it may write, which is how its disk becomes full.
+        """
+        options = {
+            "store": self.store.url,
+            "shards": self.shards,
+            "settings": (settings or quick()).model_dump(mode="json"),
+            "commit_every": commit_every,
+            "file_size": file_size,
+        }
+        driver = "imgsim_assets_tests.support.download_driver"
+        return subprocess.Popen(
+            [sys.executable, "-m", driver, json.dumps(options)],
+            cwd=_PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.01)

@@ -1,0 +1,30 @@
+"""Another Python process, for what can only be seen in one that has imported nothing yet."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[2]
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter that finds this project, and wait for it."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=_ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def printed(code: str, *arguments: str, **environment: str) -> list[str]:
+    """The lines that the code prints in a new interpreter, which must succeed."""
+    finished = run_python(code, *arguments, **environment)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.splitlines()

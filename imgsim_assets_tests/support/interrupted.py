@@ -1,0 +1,45 @@
+"""Another process's step, put at an exact moment between two steps of this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from imgsim_assets.storage.files import Entry, LocalFiles
+
+
+class InterruptedFiles(LocalFiles):
+    """Local files that call `act`, once, at a `moment` such as "after create" of a path.
+
+    The moment is met by the first path that contains `part`.
+    """
+
+    def __init__(self, root: Path, moment: str, part: str, act: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._moment = moment
+        self._part = part
+        self._act = act
+        self.acted = False
+
+    def _reach(self, moment: str, path: str) -> None:
+        if moment == self._moment and self._part in path and not self.acted:
+            self.acted = True
+            self._act()
+
+    def read(self, path: str) -> bytes:
+        data = super().read(path)
+        self._reach("after read", path)
+        return data
+
+    def stat(self, path: str) -> Entry | None:
+        entry = super().stat(path)
+        self._reach("after stat", path)
+        return entry
+
+    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        super().write(path, data, durable=durable)
+        self._reach("after write", path)
+
+    def create(self, path: str, data: bytes) -> None:
+        super().create(path, data)
+        self._reach("after create", path)

@@ -1,0 +1,122 @@
+"""A small shop: two catalogues of self-made pictures behind a counting web server."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from imgsim_assets.storage.reader import read_table
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.projects import Project
+from imgsim_assets_tests.support.web import Web
+
+ENCODER = {
+    "name": "thumbnail",
+    "factory": "imgsim_assets_tests.support.encoders:thumbnail",
+    "version": "1",
+}
+RESULTS = (
+    "products/catalogue",
+    "products/images",
+    "products/embeddings",
+    "products/index",
+    "products/similarity_graph",
+    "suppliers/index",
+    "matches/pair",
+)
+# Columns that say when and how, not what: they may differ between an update and a rebuild.
+_PROVENANCE = {"fetched_at", "attempts", "next_retry_at", "number"}
+
+
+@dataclass
+class Shop:
+    """Products p0.. with pictures 0.., suppliers s0.. with recompressed copies of some."""
+
+    project: Project
+    web: Web
+    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, root: Path, web: Web, *, products: int = 12, suppliers: int = 8) -> Shop:
+        shop = cls(Project.make(root / "project"), web)
+        for number in range(products):
+            shop.sell(f"p{number}", number)
+        supplied = {}
+        for number in range(suppliers):
+            path = f"/s{number}.jpg"
+            seed = number if number % 4 else 1000 + number
+            web.pages[path] = encoded(picture(seed), "JPEG", quality=55)
+            supplied[f"s{number}"] = {"id": f"s{number}", "url": web.url(path)}
+        shop._write("suppliers.csv", supplied)
+        shop.declare()
+        return shop
+
+    def declare(self, **products: Any) -> None:
+        """Write the YAML; keyword arguments change what is declared about the products."""
+        for name, shards in (("products", 3), ("suppliers", 2)):
+            attributes = {
+                "name": name,
+                "source": {"path": f"{name}.csv"},
+                "shards": shards,
+                "encoder": ENCODER,
+                "download": {"allow_hosts": [self.web.address], "retries": 0},
+                "graph": {"k": 3},
+                "checks": {"sample": 5},
+            }
+            more = products if name == "products" else {}
+            self.project.declare(name, "ImageCatalogue", attributes | more)
+        pair = {"name": "pair", "left": "products", "right": "suppliers", "threshold": 0.9}
+        self.project.declare("pair", "MatchMatrix", pair | {"mode": "all"})
+
+    def sell(self, item: str, seed: int, *, path: str | None = None) -> None:
+        """Add or change a product; its picture follows from the seed."""
+        page = path or f"/p{seed}.jpg"
+        self.web.pages.setdefault(page, jpeg(seed))
+        self.rows[item] = {"id": item, "url": self.web.url(page), "title": f"item {item}"}
+        self._write("products.csv", self.rows)
+
+    def drop(self, item: str) -> None:
+        """Take a product out of the catalogue."""
+        del self.rows[item]
+        self._write("products.csv", self.rows)
+
+    def _write(self, name: str, rows: Mapping[str, Mapping[str, str]]) -> None:
+        with (self.project.root / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(next(iter(rows.values()))))
+            writer.writeheader()
+            writer.writerows(rows.values())
+
+    @property
+    def counter(self) -> Path:
+        """The file in which the encoder leaves a line for every picture it encodes."""
+        return self.project.root / "encoded"
+
+    @property
+    def encodings(self) -> int:
+        return encoded_count(self.counter)
+
+    def environment(self) -> dict[str, str]:
+        return {COUNTER: str(self.counter)}
+
+
+def versions(store: Store) -> dict[str, int]:
+    """The newest commit of every table."""
+    newest = {name: store.table(name).latest() for name in store.table_names()}
+    return {name: commit.version for name, commit in newest.items() if commit is not None}
+
+
+def results(store: Store) -> dict[str, pl.DataFrame]:
+    """What the tables of a shop say, without what tells when and how."""
+    found = {}
+    for name in RESULTS:
+        rows = read_table(name, store=store).collect()
+        kept = rows.select(sorted(set(rows.columns) - _PROVENANCE))
+        found[name] = kept.sort(kept.columns)
+    return found

@@ -1,0 +1,71 @@
+"""Catalogue sources on disk, and what is read from them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from imgsim_assets.catalogue import reader, rows
+from imgsim_assets.catalogue.source import Source, SourceSettings, open_source
+from imgsim_assets.errors import SourceError
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    """A file of exactly these bytes (text as UTF-8, line ends untouched)."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def age(path: Path, seconds: float = 3600.0) -> None:
+    """Make a file look as if it was last written so long ago."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def rewrite_unnoticed(path: Path, content: str) -> None:
+    """Other content of the same size, under the old modification time."""
+    before = path.stat()
+    body = content.encode()
+    assert len(body) == before.st_size
+    path.write_bytes(body)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def declared(path: str, **settings: Any) -> SourceSettings:
+    """Settings as they come out of a YAML file."""
+    return SourceSettings.model_validate({"path": path, **settings})
+
+
+def source(folder: Path, path: str, **settings: Any) -> Source:
+    """The opened source, its path relative to the folder."""
+    return open_source(declared(path, **settings), folder)
+
+
+def read(folder: Path, path: str, **settings: Any) -> reader.RawRows:
+    """What the reader makes of a source."""
+    return reader.read(source(folder, path, **settings))
+
+
+def values(folder: Path, path: str, **settings: Any) -> pl.DataFrame:
+    """The source's own columns as they were read."""
+    return read(folder, path, **settings).frame().drop(reader.FILE, reader.LINE)
+
+
+def validated(folder: Path, path: str, **settings: Any) -> rows.CatalogueRows:
+    """A source's rows and rejects."""
+    opened = source(folder, path, **settings)
+    return rows.validate(reader.read(opened), opened)
+
+
+def ids_or_refusal(folder: Path, path: str, **settings: Any) -> list[str] | str:
+    """The ids of a source's rows, or the message it is refused with (without the folder)."""
+    try:
+        return validated(folder, path, **settings).rows["id"].to_list()
+    except SourceError as refused:
+        return str(refused).replace(str(folder), "")

@@ -1,0 +1,68 @@
+"""Small keyed tables of ids and numbers, and the steps that change them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from imgsim_assets.storage.shards import Shard, shard_of
+from imgsim_assets.storage.table import Commit, Draft, Table, append_to_shard, replace_shard
+
+
+def frame(values: Mapping[str, int]) -> pl.DataFrame:
+    """Rows id, value."""
+    return pl.DataFrame(
+        {"id": list(values), "value": list(values.values())},
+        schema={"id": pl.String, "value": pl.Int64},
+    )
+
+
+def values(rows: pl.DataFrame) -> dict[str, int]:
+    """The rows as id to value; an id that stands twice is an error."""
+    if not rows.width:
+        return {}
+    found = dict(zip(rows["id"].to_list(), rows["value"].to_list(), strict=True))
+    assert len(found) == rows.height, f"an id stands twice: {sorted(rows['id'])}"
+    return found
+
+
+def of_shard(content: Mapping[str, int], shard: Shard) -> dict[str, int]:
+    """The part of the content that falls to a shard."""
+    return {
+        item: value for item, value in content.items() if shard_of(item, shard.count) == shard.index
+    }
+
+
+def put(table: Table, content: Mapping[str, int]) -> Commit:
+    """Commit the content as the whole table, in one file."""
+    file = table.write_rows(frame(content))
+    return _committed(table.commit(lambda _: Draft([file])))
+
+
+def add(table: Table, content: Mapping[str, int]) -> Commit:
+    """Commit the content as one more file of a table without shards."""
+    file = table.write_rows(frame(content))
+    return _committed(table.commit(lambda base: Draft([*(base.files if base else ()), file])))
+
+
+def append(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
+    """Commit rows that arrived for a shard."""
+    file = table.write_rows(frame(content))
+    return _committed(table.commit(lambda base: Draft(append_to_shard(base, shard, [file]))))
+
+
+def complete(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
+    """Commit all rows of a shard."""
+    file = table.write_rows(frame(content))
+    return _committed(table.commit(lambda base: Draft(replace_shard(base, shard, [file]))))
+
+
+def newest(table: Table) -> Commit:
+    """The newest commit of a table that has one."""
+    return _committed(table.latest())
+
+
+def _committed(commit: Commit | None) -> Commit:
+    assert commit is not None
+    return commit

@@ -1,0 +1,58 @@
+"""Unit rows to join, and what their cosines are by a computation of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+
+def unit(rows: NDArray[np.floating]) -> Floats:
+    """The rows at length 1, as float32."""
+    wide = rows.astype(np.float64)
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+
+
+def noise(count: int, dim: int, seed: int) -> Floats:
+    """Rows without any relation to each other."""
+    return unit(np.random.default_rng(seed).standard_normal((count, dim)))
+
+
+def families(count: int, dim: int, seed: int) -> Floats:
+    """Rows like a catalogue's: some are copies of another, some resemble one, some do not."""
+    chance = np.random.default_rng(seed)
+    parents = chance.standard_normal((max(1, count // 4), dim))
+    rows = parents[chance.integers(0, len(parents), count)]
+    blur = chance.choice([0.0, 0.1, 1.0], size=(count, 1))
+    return unit(rows + blur * chance.standard_normal((count, dim)))
+
+
+def lattice(count: int, dim: int, seed: int) -> Floats:
+    """Rows of +-1/sqrt(dim) or a single +-1: for dim 4, 16, 64 every cosine is exact."""
+    chance = np.random.default_rng(seed)
+    signs = chance.choice(np.array([-1.0, 1.0]), size=(count, dim)) / np.sqrt(dim)
+    single = np.zeros((count, dim))
+    places = chance.integers(0, dim, count)
+    single[np.arange(count), places] = chance.choice(np.array([-1.0, 1.0]), size=count)
+    rows = np.where(chance.random((count, 1)) < 0.5, signs, single)
+    return rows.astype(np.float32)
+
+
+def hardly_different(count: int, dim: int, seed: int) -> Floats:
+    """Rows around one direction, nearer to each other than float32 products can tell."""
+    chance = np.random.default_rng(seed)
+    rows = np.repeat(noise(1, dim, seed), count, axis=0)
+    for row in rows:
+        places = chance.integers(0, dim, 3)
+        row[places] = np.nextafter(row[places], np.float32(2))
+    return rows
+
+
+def cosines(left: NDArray[np.floating], right: NDArray[np.floating]) -> Doubles:
+    """All cosines (n, m), in extended precision, rounded to float64 once."""
+    a, b = left.astype(np.longdouble), right.astype(np.longdouble)
+    dots = np.stack([(row * b).sum(axis=1) for row in a]) if len(a) else np.empty((0, len(b)))
+    lengths = np.sqrt((a * a).sum(axis=1)[:, None] * (b * b).sum(axis=1)[None, :])
+    return (dots / lengths).astype(np.float64)

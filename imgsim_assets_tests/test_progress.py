@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from imgsim_assets.progress import Progress, silent
+
+
+def test_a_step_shorter_than_the_interval_says_nothing() -> None:
+    said: list[str] = []
+
+    with Progress("fetch", 3, said.append, every=60) as progress:
+        for _ in range(3):
+            progress.advance(kind="ok")
+
+    assert said == []
+    assert progress.done == 3
+
+
+def test_a_line_tells_label_done_total_unit_and_kinds() -> None:
+    said: list[str] = []
+
+    with Progress("fetch", 10, said.append, unit="rows", every=0) as progress:
+        progress.advance(3, kind="timeout")
+        progress.advance(2, kind="ok")
+
+    assert re.match(r"fetch: 5/10 rows, [\d.]+/s, \d+ s left \(ok 2, timeout 3\)$", said[1])
+
+
+def test_time_left_follows_from_the_rate_so_far() -> None:
+    said: list[str] = []
+
+    with Progress("embed", 4, said.append, every=0) as progress:
+        time.sleep(0.3)
+        progress.advance(1)
+        elapsed = progress.seconds
+
+    rate, left = re.findall(r"([\d.]+)/s, (\d+) s left", said[0])[0]
+    assert float(rate) == pytest.approx(1 / elapsed, rel=0.2)
+    assert int(left) == pytest.approx(3 * elapsed, abs=1)
+
+
+def test_a_finished_step_says_no_time_left() -> None:
+    said: list[str] = []
+
+    with Progress("embed", 2, said.append, every=0) as progress:
+        progress.advance(2)
+
+    assert said
+    assert "2/2 images" in said[-1]
+    assert "left" not in said[-1]
+
+
+def test_a_long_step_ends_with_its_final_counts() -> None:
+    said: list[str] = []
+
+    with Progress("fetch", 3, said.append, every=0.05) as progress:
+        time.sleep(0.06)
+        progress.advance()
+        progress.advance(2)
+
+    assert "3/3" in said[-1]
+
+
+def test_lines_keep_the_interval_between_them() -> None:
+    said: list[str] = []
+
+    with Progress("fetch", 1000, said.append, every=0.1) as progress:
+        while progress.seconds < 0.35:
+            progress.advance()
+            time.sleep(0.001)
+
+    assert 2 <= len(said) <= 5
+
+
+def test_a_step_that_fails_does_not_claim_to_have_ended() -> None:
+    said: list[str] = []
+
+    def fail_after_one() -> None:
+        with Progress("fetch", 3, said.append, every=0) as progress:
+            progress.advance()
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        fail_after_one()
+    assert len(said) == 1
+
+
+def test_a_step_without_anything_to_do_divides_by_nothing() -> None:
+    said: list[str] = []
+
+    with Progress("fetch", 0, said.append, every=0) as progress:
+        progress.advance(0)
+
+    assert said[0].startswith("fetch: 0/0 images, 0.0/s")
+
+
+def test_a_log_that_is_not_listened_to_takes_every_line() -> None:
+    with Progress("fetch", 1, silent, every=0) as progress:
+        progress.advance()
+
+    assert progress.done == 1
