@@ -13,7 +13,7 @@ import polars as pl
 
 from imgsim_assets.catalogue import reader, rows
 from imgsim_assets.catalogue.source import Source, SourceSettings, open_source
-from imgsim_assets.errors import SourceError
+from imgsim_assets.errors import CorruptFileError, SourceError
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -59,7 +59,8 @@ def ingest(
     if (
         base
         and base.inputs.get("source") == fingerprint.digest
-        and (base.properties.get("recipe") == recipe)
+        and base.properties.get("recipe") == recipe
+        and table.is_whole(base)
     ):
         return _report(store, name, base, changed_shards=[])
     found = rows.validate(reader.read(source), source)
@@ -132,7 +133,10 @@ def _files_of(
 def _holds(table: Table, file: DataFile, wanted: pl.DataFrame) -> bool:
     if file.rows != wanted.height:
         return False
-    stored = table.read_file(file)
+    try:
+        stored = table.read_file(file)
+    except CorruptFileError:
+        return False
     return stored.schema == wanted.schema and stored.equals(wanted)
 
 
@@ -140,7 +144,7 @@ def _commit_rejects(store: Store, name: str, rejects: pl.DataFrame) -> None:
     table = rejects_table(store, name)
 
     def change(base: Commit | None) -> Draft | None:
-        if base is not None and table.read(base).equals(rejects):
+        if base is not None and table.is_whole(base) and table.read(base).equals(rejects):
             return None
         return Draft([table.write_rows(rejects)])
 

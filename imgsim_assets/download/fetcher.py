@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 from yarl import URL
 
 from imgsim_assets.download.address import BlockedAddressError, guarded_socket
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.download.status import FetchError
+from imgsim_assets.download.status import FetchError, plain_text
 
 _PIECE_BYTES = 1 << 16
+# Characters of a path or query that are sent as they stand.
+_KEPT = "%/:=&?~#+!$,;'@()*[]|"
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A header block of this size is enough for any image host and bounds what one can make us hold.
 _MAX_HEADER_BYTES = 16_384
@@ -44,6 +49,7 @@ class Fetcher:
         self._settings = settings
         self._guarded: aiohttp.ClientSession | None = None
         self._trusted: aiohttp.ClientSession | None = None
+        self._places: dict[str, asyncio.Semaphore] = {}
 
     async def __aenter__(self) -> Self:
         self._guarded = self._session(
@@ -87,30 +93,51 @@ class Fetcher:
     async def fetch(self, url: str) -> Fetched:
         """GET an image, following redirects; raises FetchError for whatever goes wrong."""
         try:
-            async with asyncio.timeout(self._settings.timeout):
-                return await self._follow(url)
+            async with asyncio.timeout(self._settings.timeout) as deadline:
+                return await self._follow(_parsed(url), deadline)
         except aiohttp.ClientError as error:
             raise _explain(error) from error
+        except UnicodeError as error:  # a host name that cannot be looked up
+            raise FetchError("bad_url", str(error)) from error
         except TimeoutError:
             raise FetchError("timeout", f"not done in {self._settings.timeout:g} s") from None
-        except ValueError as error:
-            raise FetchError("bad_url", str(error)) from error
 
-    async def _follow(self, url: str) -> Fetched:
-        target = URL(url)
+    async def _follow(self, url: URL, deadline: asyncio.Timeout) -> Fetched:
+        target = url
         for _ in range(self._settings.max_redirects + 1):
             session = self._session_for(target)
-            async with session.get(target, allow_redirects=False) as response:
+            async with (
+                self._place_at(target, deadline),
+                session.get(target, allow_redirects=False) as response,
+            ):
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     target = _redirected(target, response.headers["Location"])
                     continue
                 _check_status(response)
                 return Fetched(
                     await self._body(response),
-                    response.headers.get("ETag"),
-                    response.headers.get("Last-Modified"),
+                    _header(response, "ETag"),
+                    _header(response, "Last-Modified"),
                 )
         raise FetchError("redirect_loop", f"more than {self._settings.max_redirects} redirects")
+
+    @contextlib.asynccontextmanager
+    async def _place_at(self, url: URL, deadline: asyncio.Timeout) -> AsyncIterator[None]:
+        """One of the few places at a host; waiting for it does not count as fetching."""
+        host = host_of(str(url))
+        place = self._places.setdefault(host, asyncio.Semaphore(self._settings.max_per_host))
+        if place.locked():
+            now = asyncio.get_running_loop().time
+            left = (deadline.when() or now()) - now()
+            deadline.reschedule(None)
+            await place.acquire()
+            deadline.reschedule(now() + left)
+        else:
+            await place.acquire()
+        try:
+            yield
+        finally:
+            place.release()
 
     def _session_for(self, url: URL) -> aiohttp.ClientSession:
         """The unguarded session for hosts the catalogue names, the guarded one otherwise."""
@@ -141,8 +168,34 @@ class Fetcher:
         return bytes(body)
 
 
+def _parsed(url: str, relative_to: str = "") -> URL:
+    """A URL with its path and query as they were written.
+
+    yarl would decode escapes that need not be there, which breaks signed URLs; only what no
+    URL may hold is escaped.
+    """
+    try:
+        absolute = urljoin(relative_to, url)
+        parsed = URL(absolute)
+        parts = urlsplit(absolute)
+        return URL.build(
+            scheme=parsed.scheme,
+            authority=parsed.raw_authority,
+            path=_escaped(parts.path) or "/",
+            query_string=_escaped(parts.query),
+            encoded=True,
+        )
+    except ValueError as error:
+        raise FetchError("bad_url", str(error)) from error
+
+
+def _escaped(text: str) -> str:
+    """What no URL may hold escaped, and escapes left as they are."""
+    return quote(_STRAY_PERCENT.sub("%25", text), safe=_KEPT)
+
+
 def _redirected(source: URL, location: str) -> URL:
-    target = source.join(URL(location))
+    target = _parsed(location, relative_to=str(source))
     if source.scheme == "https" and target.scheme == "http":
         raise FetchError("bad_redirect", "from https to http")
     return target
@@ -160,14 +213,20 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """The Retry-After header in seconds from now, at most an hour; None without a usable one."""
     value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return min(float(value), _LONGEST_WAIT_SECONDS)
     try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        if value.isascii() and value.isdecimal():
+            wait = float(value)
+        else:
+            moment = email.utils.parsedate_to_datetime(value).timestamp()
+            wait = moment - (time.time() if now is None else now)
+    except (ValueError, OverflowError):
         return None
-    wait = moment.timestamp() - (time.time() if now is None else now)
     return min(max(wait, 0.0), _LONGEST_WAIT_SECONDS)
+
+
+def _header(response: aiohttp.ClientResponse, name: str) -> str | None:
+    value = response.headers.get(name)
+    return plain_text(value) if value is not None else None
 
 
 def _explain(error: aiohttp.ClientError) -> FetchError:
@@ -194,5 +253,10 @@ def _explain(error: aiohttp.ClientError) -> FetchError:
 
 
 def host_of(url: str) -> str:
-    """What politeness is counted by: host and port, lower case, '' for a local path."""
-    return urlsplit(url).netloc.lower() if "://" in url else ""
+    """What politeness is counted by: host and port, '' for a local path or no URL at all."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        return f"{(parts.hostname or '').rstrip('.')}:{port}" if "://" in url else ""
+    except ValueError:
+        return ""

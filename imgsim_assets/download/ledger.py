@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from imgsim_assets.download.local import is_local
-from imgsim_assets.download.status import OK, is_transient
+from imgsim_assets.download.status import BY_SETTINGS, OK, FetchError, is_transient
 from imgsim_assets.storage.collection import REFERS_TO_BLOBS
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -73,14 +73,16 @@ def plan(
     ledger: pl.DataFrame,
     *,
     now: datetime,
-    stamp: Callable[[str], str | None],
+    stamp: Callable[[str], str | None] | None,
     lost: Set[str],
+    same_settings: bool = True,
 ) -> Plan:
     """Compare a shard's catalogue rows (id, url) with its ledger.
 
     Due are items that are new, whose URL changed, whose transient failure has waited long
-    enough, whose local file changed (`stamp(url)` differs from the recorded etag) or whose
-    image bytes are `lost` (sha256 values that the store no longer holds).
+    enough, whose local file changed (`stamp(url)`, if given, differs from the etag), whose
+    image bytes are `lost` (sha256 values that the store no longer holds), or that failed by
+    settings which are no longer the same.
     """
     joined = catalogue.select("id", "url").join(
         ledger.select(
@@ -100,35 +102,40 @@ def plan(
     fetch = []
     for row in joined.iter_rows(named=True):
         same = row["known_url"] == row["url"]
-        if not same or _is_due(row, now, stamp, lost):
+        stale = not same_settings and row["status"] in BY_SETTINGS
+        if not same or stale or _is_due(row, now, stamp, lost):
             fetch.append(Item(row["id"], row["url"], row["attempts"] if same else 0))
     removed = ledger.join(catalogue, on="id", how="anti")["id"].sort().to_list()
     return Plan(fetch, removed)
 
 
 def _is_due(
-    row: Mapping[str, Any], now: datetime, stamp: Callable[[str], str | None], lost: Set[str]
+    row: Mapping[str, Any],
+    now: datetime,
+    stamp: Callable[[str], str | None] | None,
+    lost: Set[str],
 ) -> bool:
-    if is_local(row["url"]):
-        # A missing or blocked file has neither an etag nor a stamp.
-        return row["etag"] != stamp(row["url"]) or row["sha256"] in lost
-    if row["status"] == OK:
-        return row["sha256"] in lost
+    if row["sha256"] in lost:
+        return True
+    # A missing or blocked file has neither an etag nor a stamp.
+    if stamp is not None and is_local(row["url"]) and row["etag"] != stamp(row["url"]):
+        return True
     return bool(row["transient"]) and row["next_retry_at"] <= now
 
 
-def failed(item: Item, status: str, detail: str, now: datetime) -> dict[str, Any]:
-    """The ledger row of a failure."""
-    transient = is_transient(status)
+def failed(item: Item, error: FetchError, now: datetime) -> dict[str, Any]:
+    """The ledger row of a failure; a later run waits at least as long as the server asked."""
+    transient = is_transient(error.status)
     attempts = item.attempts + 1
+    wait = max(retry_wait(attempts), timedelta(seconds=error.retry_after or 0))
     return {
         "id": item.id,
         "url": item.url,
-        "status": status,
+        "status": error.status,
         "transient": transient,
-        "detail": detail[:500],
+        "detail": error.detail[:500],
         "attempts": attempts,
-        "next_retry_at": now + retry_wait(attempts) if transient else None,
+        "next_retry_at": now + wait if transient else None,
         "fetched_at": now,
     }
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from imgsim_assets.download.fetcher import Fetched
 from imgsim_assets.download.status import FetchError
+
+# Its mend (a permission, a mount) need not change the file: it is tried again by every run.
+UNREADABLE = "unreadable_file"
 
 
 def is_local(url: str) -> bool:
@@ -36,9 +40,7 @@ class ImageFolder:
         """Something that changes when the file does; None when there is no such file."""
         try:
             if self._fs is not None:
-                info: dict[str, Any] = self._fs.info(self._remote_path(url))
-                version = info.get("ETag") or info.get("etag") or info.get("LastModified")
-                return f"{info.get('size')}-{version or info.get('mtime')}"
+                return self._remote_stamp(url)
             status = os.stat(self._local_path(url))
         except (OSError, FetchError):
             return None
@@ -51,10 +53,8 @@ class ImageFolder:
             data = self._read_remote(url) if self._fs is not None else self._read_local(url)
         except FileNotFoundError:
             raise FetchError("missing_file", f"there is no {url}") from None
-        except IsADirectoryError:
-            raise FetchError("missing_file", f"{url} is a folder") from None
         except OSError as error:
-            raise FetchError("unreadable_file", str(error)) from error
+            raise FetchError(UNREADABLE, str(error)) from error
         if len(data) > self._max_bytes:
             raise FetchError("too_large", f"more than {self._max_bytes} bytes")
         if not data:
@@ -62,23 +62,46 @@ class ImageFolder:
         return Fetched(data, etag=stamp)
 
     def _read_local(self, url: str) -> bytes:
-        with open(self._local_path(url), "rb") as file:
+        path = self._local_path(url)
+        # Opening a pipe would wait for somebody to write into it.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FetchError("missing_file", f"{url} is no file")
+        with open(path, "rb") as file:
             return file.read(self._max_bytes + 1)
 
-    def _read_remote(self, url: str) -> bytes:
-        path = self._remote_path(url)
-        with self._fs.open(path, "rb") as file:
-            data: bytes = file.read(self._max_bytes + 1)
-            return data
-
     def _local_path(self, url: str) -> Path:
-        root = Path(self._root).resolve()
-        path = (root / _plain_path(url)).resolve()
+        try:
+            root = Path(self._root).resolve()
+            path = (root / _plain_path(url)).resolve()
+        except (ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links
+            raise FetchError("bad_url", str(error)) from error
         if not path.is_relative_to(root):
             raise FetchError(
                 "blocked_path", f"{path} lies outside {root}; set 'root:' of the source"
             )
         return path
+
+    # Filesystems behind fsspec raise errors of their own libraries: any of them means that
+    # this one file could not be had.
+
+    def _remote_stamp(self, url: str) -> str | None:
+        try:
+            info: dict[str, Any] = self._fs.info(self._remote_path(url))
+        except Exception:
+            return None
+        version = info.get("ETag") or info.get("etag") or info.get("LastModified")
+        return f"{info.get('size')}-{version or info.get('mtime')}"
+
+    def _read_remote(self, url: str) -> bytes:
+        path = self._remote_path(url)
+        try:
+            with self._fs.open(path, "rb") as file:
+                data: bytes = file.read(self._max_bytes + 1)
+                return data
+        except OSError:
+            raise
+        except Exception as error:
+            raise FetchError(UNREADABLE, f"{type(error).__name__}: {error}") from error
 
     def _remote_path(self, url: str) -> str:
         path = _plain_path(url)
@@ -88,6 +111,9 @@ class ImageFolder:
 
 
 def _plain_path(url: str) -> str:
-    if url.lower().startswith("file://"):
+    if not url.lower().startswith("file://"):
+        return url
+    try:
         return unquote(urlsplit(url).path)
-    return url
+    except ValueError as error:
+        raise FetchError("bad_url", str(error)) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
+import ipaddress
+import json
 
 from pydantic import Field, field_validator
 
 from imgsim_assets.settings import Settings
-
-_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 
 
 class DownloadSettings(Settings):
@@ -20,7 +20,7 @@ class DownloadSettings(Settings):
     connect_timeout: float = Field(5.0, gt=0, description="seconds to reach a host")
     read_timeout: float = Field(10.0, gt=0, description="seconds between two pieces of a body")
     retries: int = Field(2, ge=0, le=10, description="further attempts within one run")
-    max_megabytes: float = Field(20.0, gt=0, description="largest image file")
+    max_megabytes: float = Field(20.0, gt=0, le=2000, description="largest image file")
     max_pixels: int = Field(50_000_000, ge=1, description="largest image, width x height")
     max_redirects: int = Field(5, ge=0, le=20)
     allow_hosts: tuple[str, ...] = Field(
@@ -37,15 +37,45 @@ class DownloadSettings(Settings):
     @field_validator("allow_hosts")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for host in value:
-            if not _HOST.fullmatch(host):
-                raise ValueError(
-                    f"allow_hosts: {host!r} is no host; write it without scheme and path, such "
-                    "as 127.0.0.1:8080 or images.example.com"
-                )
-        return tuple(host.lower() for host in value)
+        return tuple(_canonical_host(entry) for entry in value)
+
+    @field_validator("user_agent")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError(f"user_agent: {value!r} must be one line of printable text")
+        return value
+
+    def limits(self, root: str) -> str:
+        """A digest of the settings that decide whether an image is refused."""
+        decisive = self.model_dump(
+            mode="json",
+            include={"allow_hosts", "max_megabytes", "max_pixels", "max_redirects"},
+        )
+        listed = json.dumps({**decisive, "root": root}, sort_keys=True)
+        return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
     @property
     def max_bytes(self) -> int:
         """`max_megabytes` in bytes."""
         return int(self.max_megabytes * 1_000_000)
+
+
+def _canonical_host(entry: str) -> str:
+    """`host`, `host:port`, `[v6]` or `[v6]:port` as URLs are compared with it."""
+    host, bracket, rest = entry.lower().rpartition("]")
+    if bracket:
+        name, port = host.removeprefix("["), rest.removeprefix(":")
+        try:
+            host = f"[{ipaddress.IPv6Address(name)}]"
+        except ValueError:
+            host = ""
+    else:
+        host, _, port = rest.partition(":")
+    usable = host and all(letter.isalnum() or letter in ".-_[]:" for letter in host)
+    if not usable or (port and not (port.isdecimal() and 0 < int(port) < 65536)):
+        raise ValueError(
+            f"allow_hosts: {entry!r} is no host; write it without scheme and path, such as "
+            "127.0.0.1:8080 or images.example.com"
+        )
+    return f"{host}:{port}" if port else host

@@ -9,8 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote, urljoin
 
 import polars as pl
 
@@ -18,7 +20,7 @@ from imgsim_assets.download import ledger
 from imgsim_assets.download.fetcher import Fetched, Fetcher, host_of
 from imgsim_assets.download.hosts import HostQueues
 from imgsim_assets.download.ledger import Item
-from imgsim_assets.download.local import ImageFolder, is_local
+from imgsim_assets.download.local import UNREADABLE, ImageFolder, is_local
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK, FetchError, is_transient
 from imgsim_assets.errors import StoreError
@@ -28,14 +30,18 @@ from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import (
     Commit,
+    DataFile,
     Draft,
     append_to_shard,
+    is_complete,
     replace_shard,
 )
 
 # A killed run loses at most what it fetched since the last commit.
 COMMIT_EVERY_SECONDS = 5.0
 _LONGEST_BACKOFF_SECONDS = 30.0
+# More files of a shard than this are merged by the next append, so that commits stay small.
+_MOST_APPENDED = 32
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,50 @@ class DownloadReport:
     data_version: str
 
 
-@dataclass
-class _Work:
-    """A shard's run as it goes: rows not committed yet, and totals."""
+class _Places:
+    """Where the items of a catalogue lie: behind URLs, or in its one folder."""
 
+    def __init__(self, root: str, settings: DownloadSettings) -> None:
+        # A folder on a web server is fetched like any other URL, guarded and with deadlines.
+        self._base = f"{root}/" if not is_local(root) else None
+        self._folder = None if self._base else ImageFolder(root, settings.max_bytes)
+
+    def url(self, item_url: str) -> str | None:
+        """What to GET, None for an image in the folder."""
+        if not is_local(item_url):
+            return item_url
+        return urljoin(self._base, quote(item_url)) if self._base else None
+
+    def read(self, path: str) -> Fetched:
+        """An image of the folder."""
+        if self._folder is None:
+            raise RuntimeError(f"{path} lies behind a URL")
+        return self._folder.read(path)
+
+    def stamp(self, item_url: str) -> str | None:
+        """What changes with a file of the folder; items behind URLs are not looked at."""
+        return self._folder.stamp(item_url) if self._folder is not None else None
+
+    @property
+    def are_looked_at(self) -> bool:
+        """Whether local paths are files whose stamps can be compared."""
+        return self._folder is not None
+
+
+@dataclass
+class _Run:
+    """A shard's run as it goes: what it works on, rows not committed yet, and totals."""
+
+    shard: Shard
+    source: Commit
+    wanted: pl.DataFrame
+    places: _Places
+    limits: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     fetched: int = 0
     bytes: int = 0
+    started: datetime = field(default_factory=ledger.utc_now)
+    clock: float = field(default_factory=time.monotonic)
 
 
 class ImagesStage:
@@ -103,99 +146,116 @@ class ImagesStage:
         source = self._catalogue.latest()
         if source is None:
             raise StoreError(f"{self._name}/catalogue has no version yet; materialize it first")
-        started = time.monotonic()
-        folder = ImageFolder(source.properties["root"], self._settings.max_bytes)
-        wanted = self._catalogue.read(source, shard=shard, columns=["id", "url"])
+        root = source.properties["root"]
+        run = _Run(
+            shard=shard,
+            source=source,
+            wanted=self._catalogue.read(source, shard=shard, columns=["id", "url"]),
+            places=_Places(root, self._settings),
+            limits=self._settings.limits(root),
+        )
         base = self._table.latest()
         plan = ledger.plan(
-            wanted,
+            run.wanted,
             self._read(base, shard),
-            now=ledger.utc_now(),
-            stamp=folder.stamp,
+            now=run.started,
+            stamp=run.places.stamp if run.places.are_looked_at else None,
             lost=self._store.blobs.lost(),
+            same_settings=_limits_of(base, shard) in (None, run.limits),
         )
-        work = _Work()
         if plan.fetch:
-            self._runner.run(self._fetch_all(shard, plan.fetch, folder, work, source))
-        commit = self._complete(shard, source, wanted, work, removed=bool(plan.removed))
+            self._runner.run(self._fetch_all(run, plan.fetch))
+        commit = self._complete(run, removed=bool(plan.removed))
         rows = self._read(commit, shard)
         return DownloadReport(
             shard=shard.name,
             version=commit.version,
             items=rows.height,
-            fetched=work.fetched,
+            fetched=run.fetched,
             removed=len(plan.removed),
-            bytes=work.bytes,
-            seconds=time.monotonic() - started,
+            bytes=run.bytes,
+            seconds=time.monotonic() - run.clock,
             statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
             changed=base is None or commit.version != base.version,
             data_version=ledger.data_version(rows),
         )
 
     def _read(self, commit: Commit | None, shard: Shard) -> pl.DataFrame:
-        rows = self._table.read(commit, shard=shard) if commit is not None else pl.DataFrame()
+        """A shard's ledger; what a damaged file held is fetched anew."""
+        if commit is None:
+            return ledger.empty_ledger()
+        rows = self._table.read(commit, shard=shard, skip_damaged=self._log)
         return rows if rows.width else ledger.empty_ledger()
 
     # ---- fetching -------------------------------------------------------------------
 
-    async def _fetch_all(
-        self, shard: Shard, items: Sequence[Item], folder: ImageFolder, work: _Work, source: Commit
-    ) -> None:
-        queues = HostQueues(items, lambda item: host_of(item.url), self._settings.max_per_host)
+    async def _fetch_all(self, run: _Run, items: Sequence[Item]) -> None:
+        def host(item: Item) -> str:
+            return host_of(run.places.url(item.url) or "")
+
+        queues = HostQueues(items, host, self._settings.max_per_host)
         finished = asyncio.Event()
 
         async def work_on_queue(progress: Progress) -> None:
             while (item := await queues.take()) is not None:
                 try:
-                    row = await self._row(item, folder)
+                    row = await self._row(run, item)
                 finally:
                     queues.done(item)
-                work.rows.append(row)
-                work.fetched += 1
-                work.bytes += row.get("bytes") or 0
+                run.rows.append(row)
+                run.fetched += 1
+                run.bytes += row.get("bytes") or 0
                 progress.advance(kind=row["status"])
 
-        label = f"{self._name} shard {shard.name}"
+        label = f"{self._name} shard {run.shard.name}"
         try:
             with Progress(label, len(items), self._log) as progress:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._commit_regularly(shard, source, work, finished))
+                    group.create_task(self._commit_regularly(run, finished))
                     async with asyncio.TaskGroup() as workers:
                         for _ in range(min(self._settings.concurrency, len(items))):
                             workers.create_task(work_on_queue(progress))
                     finished.set()
         except BaseException as error:
             # What was fetched before the failure or the cancellation is kept.
-            self._append(shard, source, work)
+            self._append(run)
             raise _innermost(error) from error
 
-    async def _commit_regularly(
-        self, shard: Shard, source: Commit, work: _Work, finished: asyncio.Event
-    ) -> None:
+    async def _commit_regularly(self, run: _Run, finished: asyncio.Event) -> None:
         while not finished.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(finished.wait(), COMMIT_EVERY_SECONDS)
             if not finished.is_set():
-                await asyncio.to_thread(self._append, shard, source, work)
+                await asyncio.to_thread(self._append, run)
 
-    async def _row(self, item: Item, folder: ImageFolder) -> dict[str, Any]:
+    async def _row(self, run: _Run, item: Item) -> dict[str, Any]:
         """The ledger row that comes of an item, after retries within this run."""
         for attempt in range(self._settings.retries + 1):
             try:
-                return await self._attempt(item, folder)
+                return await self._attempt(run, item)
             except FetchError as error:
-                if not is_transient(error.status) or attempt == self._settings.retries:
-                    return self._failure(item, folder, error.status, error.detail)
-                await asyncio.sleep(_backoff(attempt, error.retry_after))
+                wait = _backoff(attempt, error.retry_after)
+                is_last = attempt == self._settings.retries or wait > _LONGEST_BACKOFF_SECONDS
+                if is_last or not is_transient(error.status):
+                    return self._failure(run, item, error)
+                await asyncio.sleep(wait)
             except ImageError as error:
-                return self._failure(item, folder, error.status, error.detail)
+                return self._failure(run, item, FetchError(error.status, error.detail))
         raise AssertionError("the last attempt returns")
 
-    async def _attempt(self, item: Item, folder: ImageFolder) -> dict[str, Any]:
-        if is_local(item.url):
-            fetched = await asyncio.to_thread(folder.read, item.url)
-        else:
-            fetched = await self._fetcher.fetch(item.url)
+    async def _attempt(self, run: _Run, item: Item) -> dict[str, Any]:
+        url = run.places.url(item.url)
+        try:
+            if url is None:
+                fetched = await asyncio.to_thread(run.places.read, item.url)
+            else:
+                fetched = await self._fetcher.fetch(url)
+        except FetchError:
+            raise
+        except Exception as error:
+            # One item that meets a mistake of a library or of ours must not end the others.
+            self._log(f"{item.id}: {type(error).__name__}: {error}")
+            raise FetchError("error", f"{type(error).__name__}: {error}") from error
         return await asyncio.to_thread(self._keep, item, fetched)
 
     def _keep(self, item: Item, fetched: Fetched) -> dict[str, Any]:
@@ -216,55 +276,95 @@ class ImagesStage:
             "fetched_at": ledger.utc_now(),
         }
 
-    def _failure(self, item: Item, folder: ImageFolder, status: str, detail: str) -> dict[str, Any]:
-        row = ledger.failed(item, status, detail, ledger.utc_now())
-        if is_local(item.url):
-            row["etag"] = folder.stamp(item.url)
+    def _failure(self, run: _Run, item: Item, error: FetchError) -> dict[str, Any]:
+        row = ledger.failed(item, error, ledger.utc_now())
+        if is_local(item.url) and error.status != UNREADABLE:
+            row["etag"] = run.places.stamp(item.url)
         return row
 
     # ---- committing -----------------------------------------------------------------
 
-    def _append(self, shard: Shard, source: Commit, work: _Work) -> None:
+    def _append(self, run: _Run) -> None:
         """Commit the rows at hand; they stay at hand when that fails."""
-        rows = list(work.rows)
-        if not rows:
+        taken = list(run.rows)
+        if not taken:
             return
         self._store.blobs.flush()
-        file = self._table.write_rows(ledger.as_rows(rows))
+        rows = ledger.as_rows(taken)
 
         def change(base: Commit | None) -> Draft:
-            return self._draft(append_to_shard(base, shard, [file]), base, source)
+            worth_keeping = self._worth_keeping(run, base, rows)
+            if base is None or len(base.of_shard(run.shard)) <= _MOST_APPENDED:
+                file = self._table.write_rows(worth_keeping)
+                return self._draft(run, base, append_to_shard(base, run.shard, [file]))
+            merged = _latest([self._read(base, run.shard), worth_keeping])
+            file = self._table.write_rows(merged).noted(limits=_limits_of(base, run.shard))
+            return self._draft(run, base, replace_shard(base, run.shard, [file]))
 
         self._table.commit(change)
-        del work.rows[: len(rows)]
+        del run.rows[: len(taken)]
 
-    def _complete(
-        self, shard: Shard, source: Commit, wanted: pl.DataFrame, work: _Work, *, removed: bool
-    ) -> Commit:
+    def _complete(self, run: _Run, *, removed: bool) -> Commit:
         """Commit the rest, merged with what the shard had, as the shard's one complete file."""
-        new = ledger.as_rows(work.rows)
+        new = ledger.as_rows(run.rows)
         if new.height:
             self._store.blobs.flush()
 
         def change(base: Commit | None) -> Draft | None:
-            if base is not None and not new.height and not removed and _is_complete(base, shard):
+            if base is not None and not new.height and not removed and is_complete(base, run.shard):
                 return None
-            rows = pl.concat([self._read(base, shard), new])
-            rows = rows.unique(subset="id", keep="last", maintain_order=True)
-            # A run on an older catalogue must not remove what a newer one has added.
-            if base is None or base.inputs.get("catalogue", 0) <= source.version:
-                rows = rows.join(wanted, on="id", how="semi")
-            file = self._table.write_rows(rows.sort("id"))
-            return self._draft(replace_shard(base, shard, [file]), base, source)
+            rows = _latest([self._read(base, run.shard), self._worth_keeping(run, base, new)])
+            rows = rows.join(self._newest_wanted(run), on="id", how="semi").sort("id")
+            file = self._table.write_rows(rows).noted(limits=run.limits)
+            return self._draft(run, base, replace_shard(base, run.shard, [file]))
 
         commit = self._table.commit(change)
         if commit is None:
             raise AssertionError("the first run of a shard always commits")
         return commit
 
-    def _draft(self, files: Sequence[Any], base: Commit | None, source: Commit) -> Draft:
-        newest = max(source.version, base.inputs.get("catalogue", 0) if base else 0)
-        return Draft(files, inputs={"catalogue": newest}, properties=ledger.PROPERTIES)
+    def _newest_wanted(self, run: _Run) -> pl.DataFrame:
+        """The shard's items (id, url) by the newest catalogue, which may be newer than ours."""
+        newest = self._catalogue.latest()
+        if newest is None or newest.version <= run.source.version:
+            return run.wanted
+        return self._catalogue.read(newest, shard=run.shard, columns=["id", "url"])
+
+    def _worth_keeping(self, run: _Run, base: Commit | None, new: pl.DataFrame) -> pl.DataFrame:
+        """New rows that another run, on this shard at the same time, has not outdated.
+
+        Left out are rows of URLs that the catalogue no longer has, and failures of URLs that
+        the other run has fetched since this one began.
+        """
+        current = new.join(self._newest_wanted(run), on=["id", "url"], how="semi")
+        if base is None or not current.height:
+            return current
+        fetched_since = self._read(base, run.shard).filter(
+            (pl.col("status") == OK) & (pl.col("fetched_at") >= run.started)
+        )
+        succeeded = current.filter(pl.col("status") == OK)
+        failed = current.filter(pl.col("status") != OK)
+        return pl.concat([succeeded, failed.join(fetched_since, on=["id", "url"], how="anti")])
+
+    def _draft(self, run: _Run, base: Commit | None, files: Sequence[DataFile]) -> Draft:
+        seen = base.inputs.get("catalogue", 0) if base is not None else 0
+        return Draft(
+            files,
+            inputs={"catalogue": max(run.source.version, seen)},
+            properties=ledger.PROPERTIES,
+        )
+
+
+def _latest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """All rows, a later one of an id replacing an earlier one."""
+    return pl.concat(frames).unique(subset="id", keep="last", maintain_order=True)
+
+
+def _limits_of(base: Commit | None, shard: Shard) -> str | None:
+    """The digest of the limits under which a shard's refusals were made, None if unknown."""
+    own = base.of_shard(shard) if base is not None else []
+    limits: str | None = own[0].note.get("limits") if own else None
+    return limits
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -274,15 +374,10 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _is_complete(base: Commit, shard: Shard) -> bool:
-    own = base.of_shard(shard)
-    return len(own) == 1 and own[0].complete
-
-
 def _backoff(attempt: int, asked: float | None) -> float:
     """Seconds to wait before the next attempt: what the server asked for, else doubling."""
     if asked is not None:
-        return min(asked, _LONGEST_BACKOFF_SECONDS)
+        return asked
     longest = min(0.5 * 2.0**attempt, _LONGEST_BACKOFF_SECONDS)
     return random.uniform(0.5, 1.0) * longest
 

@@ -8,7 +8,29 @@ OK: Final = "ok"
 
 # Failures that pass by themselves. Everything else stays until the URL changes.
 TRANSIENT: Final = frozenset(
-    {"connect", "dns", "rate_limited", "short_body", "timeout", "http_408", "http_425"}
+    {
+        "bad_response",
+        "connect",
+        "dns",
+        "error",
+        "http_408",
+        "http_425",
+        "rate_limited",
+        "short_body",
+        "timeout",
+        "tls",
+    }
+)
+# Failures by our own limits: other settings may decide otherwise.
+BY_SETTINGS: Final = frozenset(
+    {
+        "bad_redirect",
+        "blocked_address",
+        "blocked_path",
+        "redirect_loop",
+        "too_large",
+        "too_many_pixels",
+    }
 )
 
 
@@ -23,5 +45,10 @@ class FetchError(Exception):
     def __init__(self, status: str, detail: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
-        self.detail = detail
+        self.detail = plain_text(detail)
         self.retry_after = retry_after
+
+
+def plain_text(text: str) -> str:
+    """Text that a table can hold: what a server sent need not be valid Unicode."""
+    return text.encode(errors="replace").decode()

@@ -23,7 +23,7 @@ from imgsim_assets.encoders.encoder import (
     load_encoder,
 )
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vectors import NO_VECTORS, VectorRows, VectorTable
 from imgsim_assets.errors import CorruptFileError, EncoderError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
@@ -31,7 +31,7 @@ from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Draft, Table, replace_shard
+from imgsim_assets.storage.table import Commit, Draft, Table, is_complete, replace_shard
 
 SCHEMA = {"id": pl.String, "sha256": pl.String, "status": pl.String, "detail": pl.String}
 FINGERPRINT = "fingerprint"
@@ -136,7 +136,11 @@ class EmbeddingStage:
         own = [file for file in base.files if file.note.get(FINGERPRINT) == self.fingerprint]
         known: dict[str, tuple[str, str]] = {}
         for file in own:
-            failed = self._table.read_file(file).filter(~pl.col("status").is_in([OK, LOST]))
+            try:
+                rows = self._table.read_file(file)
+            except CorruptFileError:
+                continue  # what it knew is found out again
+            failed = rows.filter(~pl.col("status").is_in([OK, LOST]))
             for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
                 known[sha256] = (status, detail)
         return known
@@ -256,13 +260,15 @@ class EmbeddingStage:
         return commit
 
     def _holds(self, commit: Commit, shard: Shard, rows: pl.DataFrame) -> bool:
-        own = commit.of_shard(shard)
-        return (
-            len(own) == 1
-            and own[0].note.get(FINGERPRINT) == self.fingerprint
-            and own[0].rows == rows.height
-            and self._table.read_file(own[0]).equals(rows)
-        )
+        if not is_complete(commit, shard):
+            return False
+        own = commit.of_shard(shard)[0]
+        if own.note.get(FINGERPRINT) != self.fingerprint or own.rows != rows.height:
+            return False
+        try:
+            return self._table.read_file(own).equals(rows)
+        except CorruptFileError:
+            return False
 
     def _data_version(self, rows: pl.DataFrame) -> str:
         """A digest of which item has which vector of which encoder."""
@@ -287,7 +293,7 @@ def _rows(images: pl.DataFrame, outcomes: _Outcomes) -> pl.DataFrame:
 
 def _joined(rows: Sequence[VectorRows]) -> VectorRows:
     if not rows:
-        return VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32))
+        return NO_VECTORS
     return VectorRows(
         [sha256 for part in rows for sha256 in part.sha256],
         np.concatenate([part.vectors for part in rows]),

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.collection import PER_IMAGE, SHA256
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
@@ -34,18 +34,28 @@ class VectorRows:
     norms: NDArray[np.float32]
 
 
+NO_VECTORS = VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32))
+
+
 class VectorTable:
     """The vectors of one catalogue under one encoder fingerprint."""
 
     def __init__(self, store: Store, name: str, fingerprint: str) -> None:
         self._store = store
+        self._name = name
         self._fingerprint = fingerprint
         self.table: Table = store.table(f"{name}/vectors/{fingerprint}", key=SHA256)
 
     def keys(self) -> set[str]:
         """The sha256 of every image that has a vector."""
         commit = self.table.latest()
-        return _keys(self.table, commit) if commit is not None else set()
+        if commit is None:
+            return set()
+        try:
+            return _keys(self.table, commit)
+        except CorruptFileError:
+            self._drop_damaged(commit)
+            return self.keys()
 
     def append(self, rows: VectorRows) -> None:
         """Commit more vectors; a sha256 that is there already is replaced."""
@@ -72,25 +82,32 @@ class VectorTable:
         return [rows.noted(part=part), keys.noted(part=part)]
 
     def read(self, wanted: Iterable[str]) -> VectorRows:
-        """The vectors of the wanted images, in sorted order of sha256; KeyError without one."""
-        commit = self.table.latest()
+        """The vectors of the wanted images, in sorted order of sha256.
+
+        Raises StoreError when some are missing or damaged; what is damaged is taken out of the
+        table, so that the next run of the embeddings computes it anew.
+        """
         ordered = sorted(set(wanted))
         if not ordered:
-            return VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32))
-        if commit is None:
-            raise KeyError(ordered[0])
+            return NO_VECTORS
+        missing = set(ordered) - self.keys()
+        commit = self.table.latest()
+        if missing or commit is None:
+            raise StoreError(
+                f"{self.table.name} lacks the vectors of {len(missing)} images; materialize "
+                f"{self._name}/embeddings again"
+            )
         try:
             return _rows(self.table.read(commit), ordered)
-        except CorruptFileError:
+        except CorruptFileError as error:
             self._drop_damaged(commit)
-            raise
+            raise StoreError(
+                f"{error}; its vectors are dropped: materialize {self._name}/embeddings again"
+            ) from error
 
     def _drop_damaged(self, commit: Commit) -> None:
-        """Take files that fail their checksum out of the table, and their keys with them.
-
-        The next run of the embeddings then computes those vectors anew.
-        """
-        damaged = {file.note["part"] for file in commit.with_role() if not self._is_whole(file)}
+        """Take files that fail their checksum out of the table, and their keys with them."""
+        damaged = {file.note["part"] for file in commit.files if not self._is_whole(file)}
 
         def change(base: Commit | None) -> Draft | None:
             if base is None:
@@ -119,11 +136,15 @@ class VectorTable:
                 continue
             other = self._store.table(name, key=SHA256)
             commit = other.latest()
-            found = missing & _keys(other, commit) if commit is not None else set()
-            if found and commit is not None:
-                self.append(_rows(other.read(commit), sorted(found)))
-                missing -= found
-                borrowed += len(found)
+            if commit is None:
+                continue
+            try:
+                found = missing & _keys(other, commit)
+                self.append(_rows(other.read(commit), sorted(found)) if found else NO_VECTORS)
+            except CorruptFileError:
+                continue  # for the other catalogue's own runs to mend
+            missing -= found
+            borrowed += len(found)
         return borrowed
 
 
@@ -137,8 +158,6 @@ def _keys(table: Table, commit: Commit) -> set[str]:
 def _rows(frame: pl.DataFrame, ordered: Sequence[str]) -> VectorRows:
     wanted = pl.DataFrame({SHA256: ordered}, schema={SHA256: pl.String})
     found = wanted.join(frame, on=SHA256, how="inner", maintain_order="left")
-    if found.height != wanted.height:
-        raise KeyError(wanted.join(frame, on=SHA256, how="anti")[SHA256][0])
     vectors = np.ascontiguousarray(found["vector"].to_numpy(), dtype=np.float32)
     return VectorRows(ordered, vectors, found["norm"].to_numpy())
 

@@ -89,6 +89,9 @@ class FlatIndex:
 
     def search(self, queries: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
         """Positions in `entries` (n, k), -1 where fewer exist, and inner products (n, k)."""
+        if not len(self):
+            nothing = np.full((len(queries), k), -1, dtype=np.int64)
+            return nothing, np.full((len(queries), k), -np.inf, dtype=np.float32)
         similarity, numbers = self._index.search(np.ascontiguousarray(queries, np.float32), k)
         position = np.full(self.next_number + 1, -1, dtype=np.int64)
         position[self.entries[NUMBER].to_numpy()] = np.arange(self.entries.height)

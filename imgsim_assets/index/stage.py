@@ -13,7 +13,7 @@ import polars as pl
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
-from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.errors import StoreError
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -131,12 +131,8 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
 def _is_current(table: Table, base: Commit, items: pl.DataFrame, fingerprint: str) -> bool:
     if base.properties[FINGERPRINT] != fingerprint or base.rows != items.height:
         return False
-    if not all(table.is_present(file) for file in base.files):
-        return False
-    try:
-        return table.read(base, columns=["id", "sha256"]).equals(items)
-    except CorruptFileError:
-        return False
+    # Only a run of this stage can mend a damaged index, so it looks at every byte.
+    return table.is_whole(base) and table.read(base, columns=["id", "sha256"]).equals(items)
 
 
 def _open_or_none(
@@ -179,7 +175,8 @@ def _commit(table: Table, index: FlatIndex, embeddings: Commit, base: Commit | N
     entries = table.write_rows(index.entries)
 
     def change(newest: Commit | None) -> Draft | None:
-        if newest is not None and newest.inputs["embeddings"] > embeddings.version:
+        overtaken = newest is not None and (base is None or newest.version != base.version)
+        if overtaken and newest is not None and newest.inputs["embeddings"] > embeddings.version:
             return None  # another run has indexed something newer meanwhile
         return Draft(
             [stored, entries],

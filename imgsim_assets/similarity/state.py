@@ -59,15 +59,12 @@ class State:
 
     def is_current(self, left: Items, right: Items) -> bool:
         """Whether the base was computed from exactly these items."""
-        try:
-            return (
-                self.base is not None
-                and self._read(LEFT_ITEMS).equals(left.keys)
-                and self._read(RIGHT_ITEMS).equals(right.keys)
-                and all(self.table.is_present(file) for file in self.base.files)
-            )
-        except CorruptFileError:
-            return False
+        return (
+            self.base is not None
+            and self.table.is_whole(self.base)
+            and self._read(LEFT_ITEMS).equals(left.keys)
+            and self._read(RIGHT_ITEMS).equals(right.keys)
+        )
 
     def commit(
         self, files: Sequence[DataFile], left: Items, right: Items, inputs: Mapping[str, int]
@@ -80,7 +77,8 @@ class State:
         ]
 
         def change(newest: Commit | None) -> Draft | None:
-            known = newest.inputs if newest is not None else {}
+            overtaken = newest is not None and newest != self.newest
+            known = newest.inputs if newest is not None and overtaken else {}
             if any(known.get(name, 0) > version for name, version in inputs.items()):
                 return None
             return Draft(complete, inputs=inputs, properties=self.recipe)

@@ -13,7 +13,7 @@ _LOST = f"{FOLDER}/_lost"
 
 # A blob found already there is marked as fresh when it is older than this, so that a
 # collection running beside the writer cannot take it before the writer's commit names it.
-REFRESH_AFTER_SECONDS = 3600.0
+REFRESH_AFTER_SECONDS = 600.0
 
 
 class Blobs:
@@ -21,6 +21,7 @@ class Blobs:
 
     def __init__(self, files: Files) -> None:
         self._files = files
+        self._known_lost: set[str] = set()
 
     def put(self, data: bytes) -> str:
         """Store bytes and return their sha256; the same bytes are stored once.
@@ -33,9 +34,14 @@ class Blobs:
         # An existing file of another size is what a power loss left: write it anew.
         if found is None or found.size != len(data):
             self._files.write(path, data, durable=False)
-            self._files.delete(f"{_LOST}/{sha256}")
         elif time.time() - found.modified > REFRESH_AFTER_SECONDS:
-            self._files.touch(path)
+            try:
+                self._files.touch(path)
+            except FileNotFoundError:  # collected a moment ago
+                self._files.write(path, data, durable=False)
+        if sha256 in self._known_lost:
+            self._files.delete(f"{_LOST}/{sha256}")
+            self._known_lost.discard(sha256)
         return sha256
 
     def get(self, sha256: str) -> bytes:
@@ -57,12 +63,14 @@ class Blobs:
 
     def report_lost(self, sha256: str) -> None:
         """Remove a blob that `get` refused, and note that it has to be fetched again."""
-        self._files.delete(blob_path(sha256))
         self._files.write(f"{_LOST}/{sha256}", b"")
+        self._files.delete(blob_path(sha256))
+        self._known_lost.add(sha256)
 
     def lost(self) -> set[str]:
         """The sha256 of blobs that were reported lost and not put since."""
-        return {entry.name for entry in self._files.entries(_LOST)}
+        self._known_lost = {entry.name for entry in self._files.entries(_LOST)}
+        return set(self._known_lost)
 
     def flush(self) -> None:
         """Make every blob that was put survive a power loss."""

@@ -9,7 +9,7 @@ An image or a vector is kept while a kept commit of any table refers to its sha2
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -60,81 +60,102 @@ def collect(
     unreadable or emptied ledger must never be taken as permission to delete its images.
     """
     before = (time.time() if now is None else now) - rules.grace_hours * 3600
-    names = store.table_names()
-    collected = Collected(tables=names)
-    kept = {name: _kept_commits(store.table(name), rules, before) for name in names}
-    living = _living_images(store, kept)
-    for name in names:
-        _collect_commits(store, name, kept[name], before, collected, dry_run)
-    for name in names:
-        if kept[name][-1].properties.get(PER_IMAGE):
+    histories = {name: _history(store.table(name), rules, before) for name in store.table_names()}
+    collected = Collected(tables=list(histories))
+    living = _living_images(store, histories)
+    for name, history in histories.items():
+        for version in history.dropped:
+            collected.commits += 1
+            if not dry_run:
+                store.files.delete(f"{name}/{COMMITS}/{version:012d}.json")
+    for folder in store.table_folders():
+        _collect_files(store, folder, histories.get(folder), before, collected, dry_run)
+    for name, history in histories.items():
+        if history.kept[-1].properties.get(PER_IMAGE):
             _collect_vectors(store, name, living, before, collected, dry_run)
     _collect_blobs(store, living, before, collected, dry_run)
     return collected
 
 
-def _kept_commits(table: Table, rules: KeepRules, before: float) -> list[Commit]:
+@dataclass(frozen=True)
+class _History:
+    """A table's commits when the collection began: those it keeps, and versions to drop.
+
+    What is committed meanwhile is in neither, and is not touched.
+    """
+
+    kept: list[Commit]
+    dropped: list[int]
+
+
+def _history(table: Table, rules: KeepRules, before: float) -> _History:
     versions = table.versions()
-    commits = [table.at(version) for version in versions]
     newest = set(versions[-rules.commits :])
-    return [
-        commit for commit in commits if commit.version in newest or _committed_at(commit) >= before
-    ]
+    kept, dropped = [], []
+    for version in versions:
+        try:
+            commit = table.at(version)
+        except StoreError:
+            if version in newest:
+                raise
+            continue  # another collection has dropped it
+        if version in newest or _committed_at(commit) >= before:
+            kept.append(commit)
+        else:
+            dropped.append(version)
+    return _History(kept, dropped)
 
 
 def _committed_at(commit: Commit) -> float:
     return datetime.fromisoformat(commit.committed_at).timestamp()
 
 
-def _living_images(store: Store, kept: dict[str, list[Commit]]) -> set[str]:
+def _living_images(store: Store, histories: Mapping[str, _History]) -> set[str]:
     living: set[str] = set()
-    for name, commits in kept.items():
-        if not commits[-1].properties.get(REFERS_TO_BLOBS):
+    for name, history in histories.items():
+        newest = history.kept[-1]
+        if not newest.properties.get(REFERS_TO_BLOBS):
             continue
-        table = store.table(name, key=commits[-1].key)
-        if commits[-1].rows == 0:
+        if newest.rows == 0:
             raise StoreError(
                 f"table {name} reads empty, so its images would all be deleted; nothing was "
                 f"collected. If the catalogue really ended, delete {store.url}/{name}"
             )
-        for commit in commits:
+        table = store.table(name, key=newest.key)
+        for commit in history.kept:
             living.update(table.read(commit, columns=[SHA256])[SHA256].drop_nulls().to_list())
     return living
 
 
-def _collect_commits(
+def _collect_files(
     store: Store,
-    name: str,
-    kept: list[Commit],
+    folder: str,
+    history: _History | None,
     before: float,
     collected: Collected,
     dry_run: bool,
 ) -> None:
-    versions = {commit.version for commit in kept}
-    for version in store.table(name).versions():
-        if version not in versions:
-            collected.commits += 1
-            if not dry_run:
-                store.files.delete(f"{name}/{COMMITS}/{version:012d}.json")
+    """Old files of a table that no kept commit names, and what interrupted writers left."""
+    kept = history.kept if history is not None else []
     named = {file.path.rsplit("/", 1)[-1] for commit in kept for file in commit.files}
     unnamed = [
         *(
-            (f"{name}/{DATA}", entry)
-            for entry in store.files.entries(f"{name}/{DATA}")
+            (f"{folder}/{DATA}", entry)
+            for entry in store.files.entries(f"{folder}/{DATA}")
             if entry.name not in named
         ),
         *(
-            (folder, entry)
-            for folder in (name, f"{name}/{COMMITS}", f"{name}/{DATA}")
-            for entry in store.files.unfinished(folder)
+            (place, entry)
+            for place in (folder, f"{folder}/{COMMITS}", f"{folder}/{DATA}")
+            for entry in store.files.unfinished(place)
         ),
     ]
-    for folder, entry in unnamed:
+    for place, entry in unnamed:
         if entry.modified < before:
             collected.files += 1
             collected.bytes += entry.size
             if not dry_run:
-                store.files.delete(f"{folder}/{entry.name}")
+                store.files.delete(f"{place}/{entry.name}")
 
 
 def _collect_vectors(

@@ -12,7 +12,7 @@ def rows_digest(rows: pl.DataFrame, *context: str) -> str:
 
     Every value is preceded by its length, so that no two lists of rows read the same.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{len(context)} {rows.width} ".encode())
     for part in context:
         digest.update(f"{len(part)}:{part}".encode())
     for row in rows.iter_rows():

@@ -200,7 +200,9 @@ class RemoteFiles:
     def __init__(self, url: str) -> None:
         import fsspec
 
-        protocol = url.split("://", 1)[0]
+        protocol, _, place = url.partition("://")
+        if not place.strip("/"):
+            raise StoreError(f"the store {url!r} names no bucket; write {protocol}://bucket/folder")
         if protocol not in _ATOMIC_CREATE:
             raise StoreError(
                 f"a store on {protocol}:// cannot be shared safely, because its filesystem has no "
@@ -226,13 +228,32 @@ class RemoteFiles:
         return data
 
     def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
-        self._fs.pipe_file(self._path(path), data)
+        with self._explained():
+            self._fs.pipe_file(self._path(path), data)
 
     def upload(self, path: str, local: Path) -> None:
-        self._fs.put_file(str(local), self._path(path))
+        with self._explained():
+            self._fs.put_file(str(local), self._path(path))
 
     def create(self, path: str, data: bytes) -> None:
-        self._fs.pipe_file(self._path(path), data, mode="create")
+        with self._explained():
+            try:
+                self._fs.pipe_file(self._path(path), data, mode="create")
+            except OSError as error:
+                # How a store that speaks S3 words a failed condition differs between them.
+                if isinstance(error, FileExistsError) or "precondition" in str(error).lower():
+                    raise FileExistsError(path) from error
+                raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A write into a bucket that does not exist, told in the store's words."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"the store {self.url} cannot be written to: {error}; create the bucket first"
+            ) from error
 
     def delete(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -10,7 +10,7 @@ from polars.io.plugins import register_io_source
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, Commit, DataFile, Table
+from imgsim_assets.storage.table import ROWS, Commit, Table
 
 
 def read_table(
@@ -41,12 +41,17 @@ def pinned(store: Store, name: str, version: int | None = None) -> tuple[Table, 
 
 
 def scan(table: Table, commit: Commit) -> pl.LazyFrame:
-    """A commit's rows, read when they are collected and only as far as the query needs."""
-    paths = table.local_files(commit)
-    if paths is not None and _is_plain(commit):
-        return pl.scan_parquet(paths, glob=False)
+    """A commit's rows, read when they are collected and only as far as the query needs.
+
+    Local files are mapped by Polars: they are checked to be there in their committed size,
+    not against their checksums. Remote ones are checked as they are read.
+    """
     if not commit.with_role(ROWS):
         raise StoreError(f"table {table.name} version {commit.version} holds no rows")
+    paths = table.local_files(commit)
+    if paths is not None and _is_plain(commit):
+        table.check_present(commit)
+        return pl.scan_parquet(paths, glob=False)
     schema = table.read_file(commit.with_role(ROWS)[0]).schema
 
     def read_in_batches(
@@ -55,9 +60,15 @@ def scan(table: Table, commit: Commit) -> pl.LazyFrame:
         row_count: int | None,
         batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
+        left = row_count
         for rows in _batches(table, commit):
             kept = rows.filter(predicate) if predicate is not None else rows
+            if left is not None:
+                kept = kept.head(left)
+                left -= kept.height
             yield kept.select(columns) if columns is not None else kept
+            if left == 0:
+                return
 
     return register_io_source(read_in_batches, schema=schema, is_pure=True)
 
@@ -73,15 +84,9 @@ def _batches(table: Table, commit: Commit) -> Iterator[pl.DataFrame]:
 def _is_plain(commit: Commit) -> bool:
     """Whether every row of every file counts, so that the files can be read one by one."""
     files = commit.with_role(ROWS)
-    if not files or any(commit.superseded(file) for file in files):
+    if not files:
         return False
-    return commit.key is None or all(_alone(commit, file) for file in files)
-
-
-def _alone(commit: Commit, file: DataFile) -> bool:
-    siblings = [
-        other
-        for other in commit.with_role(ROWS)
-        if (other.shard, other.layout) == (file.shard, file.layout)
-    ]
-    return len(siblings) == 1 and file.layout == commit.layout
+    if commit.key is None:
+        return not any(commit.replaced_in(file) for file in files)
+    shards = {(file.shard, file.layout) for file in files}
+    return len(shards) == len(files) and len({file.layout for file in files}) == 1

@@ -62,15 +62,20 @@ class Store:
 
     def table_names(self) -> list[str]:
         """Every table that has a commit, sorted."""
-        return sorted(self._tables_below(""))
+        return [folder for folder in self.table_folders() if self.table(folder).versions()]
 
-    def _tables_below(self, folder: str) -> Iterator[str]:
-        names = [entry.name for entry in self.files.entries(folder) if entry.is_folder]
-        if COMMITS in names:
+    def table_folders(self) -> list[str]:
+        """Every folder that looks like a table's, also those that were never committed to."""
+        return sorted(self._folders_below(""))
+
+    def _folders_below(self, folder: str) -> Iterator[str]:
+        names = {entry.name for entry in self.files.entries(folder) if entry.is_folder}
+        if names & {COMMITS, DATA} and _TABLE_NAME.fullmatch(folder):
             yield folder
-        for name in names:
-            if not name.startswith("_") and not (COMMITS in names and name == DATA):
-                yield from self._tables_below(f"{folder}/{name}" if folder else name)
+            names -= {COMMITS, DATA}
+        for name in sorted(names):
+            if not name.startswith("_"):
+                yield from self._folders_below(f"{folder}/{name}" if folder else name)
 
 
 def find_project_root(start: Path | None = None) -> Path:

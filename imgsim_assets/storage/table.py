@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +28,14 @@ from typing import Any, Literal
 import polars as pl
 
 from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.progress import Log
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.shards import Shard, shard_indices
 
 FORMAT = 1
 COMMITS = "_commits"
 LATEST = "_latest.json"
+_COMMIT_NAME = re.compile(r"\d{12}\.json")
 DATA = "data"
 
 Json = Any
@@ -88,6 +91,7 @@ class Commit:
     inputs: Mapping[str, Json] = field(default_factory=dict)
     properties: Mapping[str, Json] = field(default_factory=dict)
     run_id: str | None = None
+    commit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def with_role(self, role: str = ROWS) -> list[DataFile]:
         """The commit's files of one role, in commit order."""
@@ -98,23 +102,18 @@ class Commit:
         found = self.with_role(role)
         return found[0] if found else None
 
-    @property
-    def layout(self) -> int | None:
-        """The number of shards of the newest file, None when no file is sharded."""
-        return next((file.layout for file in reversed(self.files) if file.layout), None)
+    def replaced_in(self, file: DataFile) -> dict[int, list[int]]:
+        """Number of shards to shards, whose rows no longer count in `file`.
 
-    def superseded(self, file: DataFile) -> set[int]:
-        """The shards of the current layout whose rows no longer count in `file`.
-
-        Only a file of an older layout has any: the shards that were completed since.
+        They are those that were completed behind it under another number of shards: the
+        complete file replaces all rows of its shard, also those that are gone.
         """
-        if file.layout is None or file.layout == self.layout:
-            return set()
-        return {
-            other.shard
-            for other in self.files
-            if other.complete and other.layout == self.layout and other.shard is not None
-        }
+        replaced: dict[int, list[int]] = {}
+        for other in self.files[self.files.index(file) + 1 :]:
+            is_elsewhere = other.layout != file.layout and other.role == ROWS
+            if other.complete and is_elsewhere and other.layout and other.shard is not None:
+                replaced.setdefault(other.layout, []).append(other.shard)
+        return replaced
 
     @property
     def rows(self) -> int:
@@ -156,8 +155,8 @@ class Table:
 
     def versions(self) -> list[int]:
         """The numbers of the commits that are kept, ascending."""
-        listed = self._files.entries(f"{self.name}/{COMMITS}")
-        return [int(entry.name.removesuffix(".json")) for entry in listed]
+        listed = (entry.name for entry in self._files.entries(f"{self.name}/{COMMITS}"))
+        return sorted(int(name[:12]) for name in listed if _COMMIT_NAME.fullmatch(name))
 
     def latest(self) -> Commit | None:
         """The newest commit, or None while nothing was ever committed."""
@@ -178,7 +177,20 @@ class Table:
             ) from None
 
     def _read_commit(self, version: int) -> Commit:
-        return _decode(self._files.read(self._commit_path(version)), self.name)
+        path = self._commit_path(version)
+        data = self._files.read(path)
+        try:
+            commit = _decode(data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptFileError(
+                f"{self._files.url}/{path} is no commit ({error}); delete it to go back to the "
+                "version before it"
+            ) from error
+        if commit.version != version:
+            raise CorruptFileError(
+                f"{self._files.url}/{path} is a copy of commit {commit.version}; delete it"
+            )
+        return commit
 
     def _commit_path(self, version: int) -> str:
         return f"{self.name}/{COMMITS}/{version:012d}.json"
@@ -210,11 +222,29 @@ class Table:
             try:
                 self._files.create(self._commit_path(commit.version), body)
             except FileExistsError:
-                time.sleep(random.uniform(0, min(1.0, 0.01 * 2 ** min(attempt, 7))))
-                continue
-            self._files.write(f"{self.name}/{LATEST}", body)
+                # The number is taken: by another writer, or by ourselves when the answer to
+                # an earlier attempt was lost on the way.
+                if not self._holds(commit):
+                    time.sleep(random.uniform(0, min(1.0, 0.01 * 2 ** min(attempt, 7))))
+                    continue
+            self._publish(commit.version, body)
             return commit
         raise StoreError(f"table {self.name}: lost the race to commit 1000 times in a row")
+
+    def _holds(self, commit: Commit) -> bool:
+        """Whether the commit of that number is this very one."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._read_commit(commit.version).commit_id == commit.commit_id
+        return False
+
+    def _publish(self, version: int, body: bytes) -> None:
+        """Copy a commit to _latest.json; the commit holds whether or not that succeeds."""
+        with contextlib.suppress(OSError):
+            self._files.write(f"{self.name}/{LATEST}", body)
+            newest = self.versions()[-1]
+            if newest != version:  # a faster writer's copy may just have been put back
+                newer = self._files.read(self._commit_path(newest))
+                self._files.write(f"{self.name}/{LATEST}", newer)
 
     def write_rows(
         self, rows: pl.DataFrame, *, role: str = ROWS, compression: Compression = "zstd"
@@ -258,10 +288,16 @@ class Table:
             )
         return data
 
-    def is_present(self, file: DataFile) -> bool:
-        """Whether the file is there with its committed size (its content is not read)."""
-        entry = self._files.stat(f"{self.name}/{file.path}")
-        return entry is not None and entry.size == file.bytes
+    def check_present(self, commit: Commit) -> None:
+        """Raise CorruptFileError unless every row file is there with its committed size."""
+        for file in commit.with_role():
+            path = f"{self.name}/{file.path}"
+            entry = self._files.stat(path)
+            if entry is None or entry.size != file.bytes:
+                raise CorruptFileError(
+                    f"{self._files.url}/{path} is gone or cut short although a commit lists it; "
+                    "materialize the asset again to rebuild it"
+                )
 
     def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A Parquet file's rows, checked against its checksum."""
@@ -269,24 +305,46 @@ class Table:
             io.BytesIO(self.read_bytes(file)), columns=list(columns) if columns else None
         )
 
+    def is_whole(self, commit: Commit) -> bool:
+        """Whether every file of a commit is there and matches its checksum."""
+        try:
+            for file in commit.files:
+                self.read_bytes(file)
+        except CorruptFileError:
+            return False
+        return True
+
     def read(
-        self, commit: Commit, *, shard: Shard | None = None, columns: Sequence[str] | None = None
+        self,
+        commit: Commit,
+        *,
+        shard: Shard | None = None,
+        columns: Sequence[str] | None = None,
+        skip_damaged: Log | None = None,
     ) -> pl.DataFrame:
         """The rows of a commit (of one shard), a later row replacing an earlier of its key.
 
-        An empty frame without columns means that the commit has no row file at all.
+        An empty frame without columns means that the commit has no row file at all. A file
+        that is damaged raises CorruptFileError, or, with `skip_damaged`, is left out after
+        that has been told why.
         """
         if shard is not None or self.key is not None:
             columns = _with_column(columns, self.key or "id")
         frames = []
         for file in commit.with_role():
-            rows = self._rows_of(commit, file, shard, columns)
+            try:
+                rows = self._rows_of(commit, file, shard, columns)
+            except CorruptFileError as error:
+                if skip_damaged is None:
+                    raise
+                skip_damaged(str(error))
+                continue
             if rows is not None:
                 frames.append(rows)
         if not frames:
             return pl.DataFrame()
         rows = pl.concat(frames)
-        if self.key is not None and len(frames) > 1:
+        if self.key is not None and rows[self.key].n_unique() < rows.height:
             rows = rows.unique(subset=self.key, keep="last", maintain_order=True)
         return rows
 
@@ -294,15 +352,14 @@ class Table:
         self, commit: Commit, file: DataFile, shard: Shard | None, columns: Sequence[str] | None
     ) -> pl.DataFrame | None:
         """One file's rows as far as they still count, or None when it is beside the point."""
-        if shard is not None and file.layout == shard.count:
-            return self.read_file(file, columns) if file.shard == shard.index else None
+        is_own_layout = shard is not None and file.layout == shard.count
+        if shard is not None and is_own_layout and file.shard != shard.index:
+            return None
         rows = self.read_file(file, columns)
         key = self.key or "id"
-        superseded = commit.superseded(file)
-        if superseded and commit.layout:
-            shards = shard_indices(rows[key], commit.layout)
-            rows = rows.filter(~shards.is_in(sorted(superseded)))
-        return shard.keep(rows, key) if shard is not None else rows
+        for layout, shards in commit.replaced_in(file).items():
+            rows = rows.filter(~shard_indices(rows[key], layout).is_in(shards))
+        return rows if shard is None or is_own_layout else shard.keep(rows, key)
 
     def local_files(self, commit: Commit) -> list[Path] | None:
         """The paths of the commit's row files on this machine, None for a remote store."""
@@ -313,29 +370,40 @@ class Table:
 def append_to_shard(
     base: Commit | None, shard: Shard, files: Sequence[DataFile]
 ) -> tuple[DataFile, ...]:
-    """The base's files and, after them, files with rows that arrived for one shard."""
+    """The base's files and, behind them, files with rows that arrived for one shard."""
     return (*(base.files if base else ()), *(file.in_shard(shard) for file in files))
 
 
 def replace_shard(
     base: Commit | None, shard: Shard, files: Sequence[DataFile]
 ) -> tuple[DataFile, ...]:
-    """The base's files with those of one shard replaced by its complete ones.
+    """The base's files with those of one shard replaced by its complete ones, at the end.
 
-    Files of an older number of shards are dropped once every shard of the new number is
-    complete.
+    A file of another number of shards is dropped once every shard of this number has been
+    completed behind it.
     """
     own = base.of_shard(shard) if base else []
     kept = [file for file in base.files if file not in own] if base else []
-    filed = [replace(file.in_shard(shard), complete=True) for file in files]
-    completed = {file.shard for file in (*kept, *filed) if _is_complete(file, shard.count)}
-    if len(completed) == shard.count:
-        kept = [file for file in kept if file.layout == shard.count]
-    return (*kept, *filed)
+    result = [*kept, *(replace(file.in_shard(shard), complete=True) for file in files)]
+    return tuple(
+        file
+        for position, file in enumerate(result)
+        if file.layout == shard.count or not _is_covered(result[position + 1 :], shard.count)
+    )
 
 
-def _is_complete(file: DataFile, layout: int) -> bool:
-    return file.complete and file.layout == layout
+def is_complete(base: Commit, shard: Shard) -> bool:
+    """Whether a shard's rows are in one complete file, with nothing newer anywhere else."""
+    own = [file for file in base.of_shard(shard) if file.role == ROWS]
+    if len(own) != 1 or not own[0].complete:
+        return False
+    behind = base.files[base.files.index(own[0]) + 1 :]
+    return all(file.layout == shard.count for file in behind)
+
+
+def _is_covered(files: Sequence[DataFile], layout: int) -> bool:
+    completed = {file.shard for file in files if file.complete and file.layout == layout}
+    return len(completed) == layout
 
 
 def _with_column(columns: Sequence[str] | None, column: str) -> list[str] | None:
@@ -349,6 +417,7 @@ def _encode(commit: Commit) -> bytes:
         "format": FORMAT,
         "table": commit.table,
         "version": commit.version,
+        "commit_id": commit.commit_id,
         "committed_at": commit.committed_at,
         "run_id": commit.run_id,
         "key": commit.key,
@@ -374,12 +443,12 @@ def _encode_file(file: DataFile) -> dict[str, Json]:
     return {name: value for name, value in fields.items() if value not in (None, {})}
 
 
-def _decode(data: bytes, table: str) -> Commit:
+def _decode(data: bytes) -> Commit:
     document = json.loads(data)
     if document["format"] > FORMAT:
         raise StoreError(
-            f"table {table} was written in format {document['format']}, this version reads up to "
-            f"{FORMAT}; upgrade imgsim_assets"
+            f"table {document['table']} was written in format {document['format']}, this version "
+            f"reads up to {FORMAT}; upgrade imgsim_assets"
         )
     return Commit(
         table=document["table"],
@@ -390,4 +459,5 @@ def _decode(data: bytes, table: str) -> Commit:
         inputs=document["inputs"],
         properties=document["properties"],
         run_id=document["run_id"],
+        commit_id=document["commit_id"],
     )

@@ -49,7 +49,10 @@ def fill_shard(store: Store, name: str, images: Mapping[str, bytes | None], shar
 
 
 def indexed(
-    store: Store, name: str, images: Mapping[str, bytes | None], encoder: EncoderSettings = THUMBNAIL
+    store: Store,
+    name: str,
+    images: Mapping[str, bytes | None],
+    encoder: EncoderSettings = THUMBNAIL,
 ) -> None:
     """Bring a catalogue of exactly these images as far as its index, through the stages."""
     embed(store, name, encoder, fill(store, name, images))

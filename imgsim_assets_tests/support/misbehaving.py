@@ -49,7 +49,7 @@ class Connection:
             if every:
                 self._stopping.wait(every)
 
-    def wait(self, enough: Callable[[], bool] = lambda: False) -> bool:
+    def wait(self, enough: Callable[[], bool]) -> bool:
         """Send nothing until something holds; False when the time is up or the client left."""
         self._stream.settimeout(_TICK_SECONDS)
         while self.is_open and not enough():
@@ -79,6 +79,7 @@ class Misbehaving:
         self._listening = socket.create_server((host, 0), family=family, backlog=128)
         self._listening.settimeout(_TICK_SECONDS)
         self._host = host
+        self.port: int = self._listening.getsockname()[1]
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -88,11 +89,6 @@ class Misbehaving:
         self.headers: list[bytes] = []
         self.most_at_once = 0
         self.most_sent = 0
-
-    @property
-    def port(self) -> int:
-        port: int = self._listening.getsockname()[1]
-        return port
 
     @property
     def address(self) -> str:

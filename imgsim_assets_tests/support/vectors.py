@@ -12,7 +12,8 @@ Doubles = NDArray[np.float64]
 def unit(rows: NDArray[np.floating]) -> Floats:
     """The rows at length 1, as float32."""
     wide = rows.astype(np.float64)
-    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+    units: Floats = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+    return units
 
 
 def noise(count: int, dim: int, seed: int) -> Floats:
@@ -55,4 +56,5 @@ def cosines(left: NDArray[np.floating], right: NDArray[np.floating]) -> Doubles:
     a, b = left.astype(np.longdouble), right.astype(np.longdouble)
     dots = np.stack([(row * b).sum(axis=1) for row in a]) if len(a) else np.empty((0, len(b)))
     lengths = np.sqrt((a * a).sum(axis=1)[:, None] * (b * b).sum(axis=1)[None, :])
-    return (dots / lengths).astype(np.float64)
+    rounded: Doubles = (dots / lengths).astype(np.float64)
+    return rounded

@@ -1,0 +1,79 @@
+"""How well an encoder finds edited copies among other pictures, and at which threshold.
+
+python -m benchmarks.edited_copies --pictures caltech101.tar --encoder hog_color
+python -m benchmarks.edited_copies --pictures caltech101.tar --encoder mobilenet_v2 \
+        --weights mobilenet_v2_imagenet.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imgsim_assets.encoders.encoder import Encoder, load_encoder
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.images.decode import decode
+from imgsim_assets.images.edits import EDITS, edited
+
+COPIES = 500
+THRESHOLDS = (0.8, 0.845, 0.9, 0.95)
+_BATCH = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=Path, required=True, help="tar of JPEGs")
+    parser.add_argument("--encoder", default="hog_color")
+    parser.add_argument("--weights", default=None)
+    chosen = parser.parse_args()
+    encoder = load_encoder(EncoderSettings(name=chosen.encoder, weights=chosen.weights))
+    pictures = list(_pictures(chosen.pictures))
+    references = _vectors(encoder, pictures)
+    copied = random.Random(0).sample(range(len(pictures)), COPIES)
+    print(f"{chosen.encoder}: {COPIES} copies among {len(pictures)} pictures")
+    print("| edit | R@1 | " + " | ".join(f"≥ {value}" for value in THRESHOLDS) + " |")
+    print("| --- |" + " --- |" * (len(THRESHOLDS) + 1))
+    for name in EDITS:
+        copies = _vectors(encoder, [edited(pictures[at], name, at) for at in copied])
+        scores = copies @ references.T
+        first = float(np.mean(scores.argmax(axis=1) == copied))
+        own = scores[np.arange(COPIES), copied]
+        shares = " | ".join(f"{float(np.mean(own >= value)):.2f}" for value in THRESHOLDS)
+        print(f"| {name} | {first:.2f} | {shares} |")
+    _print_false(references)
+
+
+def _pictures(archive: Path) -> Iterator[Image.Image]:
+    with tarfile.open(archive) as opened:
+        for member in sorted(opened.getmembers(), key=lambda member: member.name):
+            file = opened.extractfile(member) if member.isfile() else None
+            if file is not None and member.name.endswith(".jpg"):
+                yield decode(file.read())
+
+
+def _vectors(encoder: Encoder, pictures: Sequence[Image.Image]) -> Any:
+    rows = []
+    for start in range(0, len(pictures), _BATCH):
+        prepared = [encoder.prepare(picture) for picture in pictures[start : start + _BATCH]]
+        raw = encoder.encode(np.stack(prepared)).astype(np.float64)
+        rows.append(raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12))
+    return np.concatenate(rows).astype(np.float32)
+
+
+def _print_false(references: Any) -> None:
+    """How many pairs of different pictures reach the thresholds, in a million."""
+    scores = references @ references.T
+    pairs = scores[np.triu_indices(len(references), k=1)]
+    shares = " | ".join(f"{float(np.mean(pairs >= value)) * 1e6:.0f}" for value in THRESHOLDS)
+    print(f"| different pictures, per million pairs | | {shares} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,655 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgsim_assets.download import address
+from imgsim_assets.download.fetcher import Fetched, Fetcher, host_of, retry_after
+from imgsim_assets.download.status import FetchError
+from imgsim_assets_tests.support.downloads import quick
+from imgsim_assets_tests.support.misbehaving import (
+    Behave,
+    Connection,
+    Misbehaving,
+    redirect,
+    response,
+    serving,
+)
+from imgsim_assets_tests.support.tls import self_signed, server_context
+
+PICTURE = b"\x89PNG and so on"
+REFUSED = {"blocked_address", "bad_url", "dns"}
+REWRITTEN = pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="yarl unescapes what need not be: signed URLs break"
+)
+NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC).timestamp()
+
+# ---- what is fetched ----------------------------------------------------------------
+
+
+def test_bytes_come_with_what_the_server_says_about_their_version() -> None:
+    versioned = response(PICTURE, b'ETag: "v1"', b"Last-Modified: Wed, 01 May 2024 12:00:00 GMT")
+    with Misbehaving(versioned) as server:
+        assert fetch(server.url()) == Fetched(PICTURE, '"v1"', "Wed, 01 May 2024 12:00:00 GMT")
+
+
+def test_a_chunked_body_is_put_together() -> None:
+    chunked = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    )
+    with Misbehaving(chunked) as server:
+        assert fetch(server.url()).data == b"abcde"
+
+
+def test_a_body_without_a_length_ends_with_the_connection() -> None:
+    with Misbehaving(b"HTTP/1.0 200 OK\r\n\r\n" + PICTURE) as server:
+        assert fetch(server.url()).data == PICTURE
+
+
+def test_a_request_says_who_asks_and_for_plain_bytes() -> None:
+    with Misbehaving(response(PICTURE)) as server:
+        fetch(server.url("/a.jpg"), user_agent="shop images, ask ops@shop.example")
+    sent = server.headers[0].lower()
+    assert sent.startswith(b"get /a.jpg http/1.1\r\n")
+    assert b"user-agent: shop images, ask ops@shop.example\r\n" in sent
+    assert b"accept-encoding: identity\r\n" in sent
+
+
+def test_cookies_of_one_answer_are_not_sent_with_the_next_request() -> None:
+    pages = {
+        "/first": redirect("/second", b"Set-Cookie: session=1; Path=/"),
+        "/second": response(PICTURE),
+    }
+    with Misbehaving(serving(pages)) as server:
+        assert fetch(server.url("/first")).data == PICTURE
+    assert server.requests == ["/first", "/second"]
+    assert not any(b"cookie" in sent.lower() for sent in server.headers)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a%20b.jpg",
+        "/a+b.jpg",
+        "/deep%2Fa.jpg",
+        "/caf%C3%A9.jpg",
+        "/caf%E9.jpg",
+        "/a//b.jpg",
+        "/a;b=c,d.jpg",
+        "/a.jpg?signature=a%2Bb%3D%3D&width=%26",
+        pytest.param("/a.jpg?token=acl%2F*~hmac", marks=REWRITTEN),
+        pytest.param("/a.jpg?source=https%3A%2F%2Fshop.example%2Fb.jpg", marks=REWRITTEN),
+        pytest.param("/%7Eshop/a.jpg", marks=REWRITTEN),
+    ],
+)
+def test_an_escaped_url_is_asked_for_as_it_is_written(path: str) -> None:
+    with Misbehaving(response(PICTURE)) as server:
+        fetch(server.url(path))
+    assert server.requests == [path]
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/a b.jpg", "/a%20b.jpg"),
+        ("/caf\u00e9.jpg", "/caf%C3%A9.jpg"),
+        ("/100%.jpg", "/100%25.jpg"),
+        ("/a.jpg#top", "/a.jpg"),
+        ("", "/"),
+    ],
+)
+def test_what_a_url_may_not_hold_is_escaped(path: str, sent: str) -> None:
+    with Misbehaving(response(PICTURE)) as server:
+        fetch(server.url(path))
+    assert server.requests == [sent]
+
+
+def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Misbehaving(response(b"from the proxy")) as proxy, Misbehaving(response(PICTURE)) as shop:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://{proxy.address}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert fetch(shop.url()).data == PICTURE
+    assert proxy.connections == 0
+
+
+def test_a_compressed_body_is_not_unfolded() -> None:
+    body = gzip.compress(bytes(50_000_000), compresslevel=1)
+    with Misbehaving(response(body, b"Content-Encoding: gzip")) as server:
+        assert fetch(server.url()).data == body
+
+
+# ---- what goes wrong ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (response(b"gone", status=b"404 Not Found"), "http_404"),
+        (response(status=b"410 Gone"), "http_410"),
+        (response(status=b"403 Forbidden"), "http_403"),
+        (response(status=b"500 Internal Server Error"), "http_500"),
+        (response(status=b"429 Too Many Requests"), "rate_limited"),
+        (response(status=b"999 Request denied"), "http_999"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "http_204"),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", "http_304"),
+        (response(PICTURE, b"Content-Range: bytes 0-9/99", status=b"206 Part"), "http_206"),
+        (response(status=b"302 Found"), "http_302"),
+        (response(status=b"300 Multiple Choices"), "http_300"),
+        (response(PICTURE, length=1000), "short_body"),
+        (response(b""), "short_body"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "short_body"),
+        (b"", "connect"),
+        (b"HTTP/1.1 200 OK\r\nConte", "connect"),
+        (b"what is this?\r\n\r\n", "bad_response"),
+        (bytes(range(256)) * 8, "bad_response"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "bad_response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 9\r\n\r\nabc", "bad_response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc", "bad_response"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n", "bad_response"),
+        (response(PICTURE, b"Transfer-Encoding: chunked"), "bad_response"),
+        (response(PICTURE, b"X-Large: " + b"a" * 100_000), "bad_response"),
+        (b"HTTP/1.1 200 " + b"a" * 100_000 + b"\r\n\r\n", "bad_response"),
+    ],
+)
+def test_every_answer_that_is_no_image_has_a_status(sent: bytes, status: str) -> None:
+    with Misbehaving(sent) as server:
+        assert status_of(server.url()) == status
+
+
+def test_any_damage_to_an_answer_ends_as_bytes_or_a_status() -> None:
+    chance = random.Random(7)
+    answers = [damaged(chance) for _ in range(150)]
+    with Misbehaving(
+        lambda connection: connection.send(answers[len(server.requests) % len(answers)])
+    ) as server:
+        outcomes = asyncio.run(fetch_in_turn([server.url()] * len(answers)))
+    assert len(outcomes) == len(answers)
+    assert {"ok", "bad_response", "short_body"} <= set(outcomes)
+
+
+@pytest.mark.xfail(strict=True, raises=OverflowError, reason="the OverflowError ends the run")
+@pytest.mark.parametrize(
+    "moment",
+    [b"Wed, 01 Jan 99999999999999999999 00:00:00 GMT", b"Wed, 01 Jan 2020 00:00:00 +9999999999999"],
+)
+def test_a_moment_beyond_all_time_in_retry_after_is_no_reason_to_fail(moment: bytes) -> None:
+    busy = response(b"", b"Retry-After: " + moment, status=b"503 Busy")
+    with Misbehaving(busy) as server:
+        assert status_of(server.url()) == "http_503"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="str.isdigit is true of digits that float refuses: bad_url",
+)
+def test_a_digit_that_is_no_number_in_retry_after_leaves_the_status_alone() -> None:
+    busy = response(b"", b"Retry-After: \xc2\xb2", status=b"503 Busy")
+    with Misbehaving(busy) as server:
+        assert status_of(server.url()) == "http_503"
+
+
+def test_a_closed_port_is_a_failed_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    assert status_of(f"http://127.0.0.1:{port}/") == "connect"
+
+
+def test_an_unknown_name_is_a_failed_look_up() -> None:
+    assert status_of("http://no-such-shop.invalid/a.jpg") == "dns"
+
+
+def test_an_allowed_name_that_is_unknown_is_a_failed_look_up() -> None:
+    name = "no-such-shop.invalid"
+    assert status_of(f"http://{name}:8080/a.jpg", allow_hosts=(name,)) == "dns"
+
+
+def test_a_host_that_does_not_take_connections_is_given_up() -> None:
+    with full_backlog() as port:
+        started = time.monotonic()
+        assert status_of(f"http://127.0.0.1:{port}/", connect_timeout=0.3) == "timeout"
+        assert time.monotonic() - started < 1.5
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        pytest.param(b"", b"", id="silence"),
+        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", id="interim answers without end"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a", id="a header without end"),
+        pytest.param(response(length=1_000_000), b"a", id="a body without end"),
+        pytest.param(response(PICTURE, length=1_000_000), b"", id="silence within the body"),
+    ],
+)
+def test_a_server_that_takes_its_time_is_given_up(head: bytes, piece: bytes) -> None:
+    with Misbehaving(endless(head, piece, every=0.05)) as server:
+        started = time.monotonic()
+        assert status_of(server.url(), timeout=0.8, read_timeout=0.5) == "timeout"
+        assert time.monotonic() - started < 2.5
+
+
+def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
+    with Misbehaving(endless(response(length=1_000_001), b"", every=0.05)) as server:
+        assert status_of(server.url(), max_megabytes=1) == "too_large"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", id="until the connection ends"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", id="chunked"
+        ),
+    ],
+)
+def test_a_body_that_does_not_say_it_is_too_large_is_cut(head: bytes) -> None:
+    with Misbehaving(endless(head)) as server:
+        assert status_of(server.url(), max_megabytes=1) == "too_large"
+    assert server.most_sent < 20_000_000
+
+
+def test_a_body_may_be_as_large_as_the_limit() -> None:
+    with Misbehaving(response(b"a" * 1000)) as server:
+        assert status_of(server.url(), max_megabytes=0.001) == "ok"
+        assert status_of(server.url(), max_megabytes=0.000_999) == "too_large"
+
+
+def test_headers_without_end_are_refused() -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 1000) for number in range(100))
+    with Misbehaving(endless(b"HTTP/1.1 200 OK\r\n", lines)) as server:
+        assert status_of(server.url()) == "bad_response"
+    assert server.most_sent < 20_000_000
+
+
+# ---- redirects ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_followed(status: int) -> None:
+    pages = {
+        "/folder/old": redirect("../new?size=1", status=b"%d Elsewhere" % status),
+        "/new?size=1": response(PICTURE),
+    }
+    with Misbehaving(serving(pages)) as server:
+        assert fetch(server.url("/folder/old")).data == PICTURE
+
+
+@pytest.mark.parametrize(("hops", "outcome"), [(0, "ok"), (3, "ok"), (4, "redirect_loop")])
+def test_as_many_redirects_are_followed_as_the_settings_say(hops: int, outcome: str) -> None:
+    pages = {f"/{hop}": redirect(f"/{hop + 1}") for hop in range(hops)}
+    with Misbehaving(serving({**pages, f"/{hops}": response(PICTURE)})) as server:
+        assert status_of(server.url("/0"), max_redirects=3) == outcome
+    assert len(server.requests) == min(hops, 3) + 1
+
+
+def test_a_redirect_to_itself_comes_to_an_end() -> None:
+    with Misbehaving(redirect("/loop")) as server:
+        assert status_of(server.url("/loop"), max_redirects=4) == "redirect_loop"
+    assert server.requests == ["/loop"] * 5
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/a.jpg",
+        "data:image/png;base64,AAAA",
+        "gopher://127.0.0.1:6379/_INFO",
+        "http://user:password@127.0.0.1/",
+        "http://user@127.0.0.1/",
+        "http://[::1/",
+        "http://127.0.0.1:99999/",
+        "http://a..b/",
+    ],
+)
+def test_a_redirect_to_what_is_not_fetched_is_a_bad_url(target: str) -> None:
+    with Misbehaving(redirect(target)) as server:
+        assert status_of(server.url()) == "bad_url"
+    assert server.connections == 1
+
+
+def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path)
+    tls = server_context(certificate)
+    pages = {"/a.jpg": response(PICTURE), "/moved": redirect("/a.jpg")}
+    with Misbehaving(response(PICTURE)) as plain, Misbehaving(serving(pages), tls=tls) as secure:
+        pages["/downgraded"] = redirect(plain.url())
+        outcomes = fetch_trusting(certificate, [secure.url(path) for path in pages])
+    assert outcomes == ["ok", "ok", "bad_redirect"]
+    assert plain.connections == 0
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+    with Misbehaving(response(PICTURE), tls=server_context(self_signed(tmp_path))) as server:
+        assert status_of(server.url()) == "tls"
+    assert server.requests == []
+
+
+# ---- internal addresses -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.0.0.2",
+        "0.0.0.0",
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "0177.0.0.1",
+        "017700000001",
+        "127.1",
+        "0",
+        "\uff11\uff12\uff17.0.0.1",
+        "127\u30020\u30020\u30021",
+        "%31%32%37.0.0.1",
+        "[::1]",
+        "[::]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "[::1%25lo]",
+        "[::1%lo]",
+        "@127.0.0.1",
+        "user@127.0.0.1",
+        "user:password@127.0.0.1",
+        "shop.example@127.0.0.1",
+    ],
+)
+def test_no_spelling_of_an_internal_address_is_dialled(internal: Misbehaving, host: str) -> None:
+    assert status_of(f"http://{host}:{internal.port}/", allow_hosts=()) in REFUSED
+    assert internal.connections == 0
+
+
+@pytest.mark.parametrize("host", ["[::1]", "localhost", "[::]", "[::1%25lo]"])
+def test_an_internal_ipv6_server_is_not_dialled(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    with loopback_v6() as server:
+        treat_as_web_port(monkeypatch, server.port)
+        assert status_of(f"http://{host}:{server.port}/", allow_hosts=()) in REFUSED
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "[::ffff:127.0.0.1]"])
+def test_a_redirect_from_an_allowed_host_to_an_internal_address_is_not_followed(
+    internal: Misbehaving, host: str
+) -> None:
+    with Misbehaving(redirect(f"http://{host}:{internal.port}/")) as shop:
+        assert status_of(shop.url(), allow_hosts=(shop.address,)) == "blocked_address"
+    assert (shop.connections, internal.connections) == (1, 0)
+
+
+def test_the_addresses_of_cloud_metadata_are_not_dialled() -> None:
+    for host in ("169.254.169.254", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"):
+        assert status_of(f"http://{host}/latest/meta-data/", allow_hosts=()) == "blocked_address"
+
+
+def test_another_port_is_blocked_for_itself() -> None:
+    with Misbehaving(response(PICTURE)) as server:
+        assert status_of(server.url(), allow_hosts=()) == "blocked_address"
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http:///a.jpg",
+        "http://:80/a.jpg",
+        "http://user@/a.jpg",
+        "http://[::1/a.jpg",
+        "http://a:port/a.jpg",
+        "http://127.0.0.1\\@shop.invalid/a.jpg",
+        "ftp://127.0.0.1/a.jpg",
+        "",
+    ],
+)
+def test_what_is_no_url_is_a_bad_url(url: str) -> None:
+    assert status_of(url) == "bad_url"
+
+
+# ---- allowed hosts ------------------------------------------------------------------
+
+
+def test_a_host_with_a_port_is_allowed_on_that_port_alone() -> None:
+    with Misbehaving(response(PICTURE)) as shop, Misbehaving(response(PICTURE)) as other:
+        assert status_of(shop.url(), allow_hosts=(shop.address,)) == "ok"
+        assert status_of(other.url(), allow_hosts=(shop.address,)) == "blocked_address"
+    assert other.connections == 0
+
+
+def test_a_host_without_a_port_is_allowed_on_every_port() -> None:
+    with Misbehaving(response(PICTURE)) as shop, Misbehaving(response(PICTURE)) as other:
+        assert status_of(shop.url(), allow_hosts=("127.0.0.1",)) == "ok"
+        assert status_of(other.url(), allow_hosts=("127.0.0.1",)) == "ok"
+
+
+def test_a_host_is_allowed_by_the_name_it_is_asked_for() -> None:
+    with Misbehaving(response(PICTURE)) as server:
+        by_name = server.url().replace("127.0.0.1", "LocalHost")
+        assert status_of(by_name, allow_hosts=("LOCALHOST",)) == "ok"
+        assert status_of(by_name, allow_hosts=("127.0.0.1",)) == "blocked_address"
+        assert status_of(server.url(), allow_hosts=("localhost",)) == "blocked_address"
+
+
+def test_an_ipv6_address_is_allowed_in_brackets() -> None:
+    with loopback_v6() as server:
+        assert status_of(server.url(), allow_hosts=("[::1]",)) == "ok"
+        assert status_of(server.url(), allow_hosts=(server.address,)) == "ok"
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="the URL's host is shortened, the setting's is not"
+)
+def test_an_ipv6_address_is_allowed_however_it_is_spelled() -> None:
+    spelled = "[0:0:0:0:0:0:0:1]"
+    with loopback_v6() as server:
+        url = f"http://{spelled}:{server.port}/"
+        assert status_of(url, allow_hosts=(spelled,)) == "ok"
+
+
+def test_an_allowed_host_does_not_vouch_for_names_that_begin_or_end_like_it(
+    internal: Misbehaving,
+) -> None:
+    for host in ("127.0.0.1", "127.0.0.1.example", "shop.localhost", "ocalhost"):
+        url = f"http://localhost:{internal.port}/"
+        assert status_of(url, allow_hosts=(host,)) == "blocked_address"
+    assert internal.connections == 0
+
+
+# ---- small rules --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("3600", 3600.0),
+        ("86400", 3600.0),
+        ("9" * 500, 3600.0),
+        ("Wed, 01 May 2024 12:00:30 GMT", 30.0),
+        ("Wed, 01 May 2024 11:59:00 GMT", 0.0),
+        ("Thu, 02 May 2024 12:00:00 GMT", 3600.0),
+        ("", None),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("Wed, 99 May 2024 12:00:30 GMT", None),
+    ],
+)
+def test_retry_after_is_read_in_seconds_or_as_a_moment(value: str, seconds: float | None) -> None:
+    assert retry_after({"Retry-After": value}, now=NOW) == seconds
+
+
+def test_without_retry_after_nothing_is_asked_for() -> None:
+    assert retry_after({}) is None
+
+
+@pytest.mark.parametrize("status", [b"429 Slow down", b"503 Busy"])
+def test_what_the_server_asks_for_comes_with_the_failure(status: bytes) -> None:
+    busy = response(b"", b"Retry-After: 7", status=status)
+    with Misbehaving(busy) as server, pytest.raises(FetchError) as failed:
+        fetch(server.url())
+    assert failed.value.retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://shop.example/a.jpg", "shop.example"),
+        ("http://Shop.Example:8080/A.jpg", "shop.example:8080"),
+        ("https://[::1]:9/a.jpg", "[::1]:9"),
+        ("pictures/a.jpg", ""),
+        ("/pictures/a.jpg", ""),
+    ],
+)
+def test_politeness_counts_by_host_and_port(url: str, host: str) -> None:
+    assert host_of(url) == host
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the same server counts as two")
+@pytest.mark.parametrize(
+    "url", ["http://shop.example:80/", "http://shop.example./", "http://@shop.example/"]
+)
+def test_politeness_counts_spellings_of_one_host_together(url: str) -> None:
+    assert host_of(url) == host_of("http://shop.example/")
+
+
+# ---- helpers ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def internal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Misbehaving]:
+    """A server that only its address, not its port, keeps from being dialled."""
+    with Misbehaving(response(b"secret")) as server:
+        treat_as_web_port(monkeypatch, server.port)
+        yield server
+
+
+def treat_as_web_port(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(address, "WEB_PORTS", frozenset({80, 443, port}))
+
+
+def loopback_v6() -> Misbehaving:
+    try:
+        return Misbehaving(response(PICTURE), host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+
+
+def fetch(url: str, **changes: Any) -> Fetched:
+    async def once() -> Fetched:
+        async with Fetcher(quick(**changes)) as fetcher:
+            return await fetcher.fetch(url)
+
+    return asyncio.run(once())
+
+
+def status_of(url: str, **changes: Any) -> str:
+    try:
+        fetch(url, **changes)
+    except FetchError as error:
+        return error.status
+    return "ok"
+
+
+async def fetch_in_turn(urls: list[str]) -> list[str]:
+    outcomes = []
+    async with Fetcher(quick()) as fetcher:
+        for url in urls:
+            try:
+                await fetcher.fetch(url)
+            except FetchError as error:
+                outcomes.append(error.status)
+            else:
+                outcomes.append("ok")
+    return outcomes
+
+
+def fetch_trusting(certificate: Path, urls: list[str]) -> list[str]:
+    """What becomes of URLs in a process that trusts a certificate."""
+    program = (
+        "import asyncio, sys\n"
+        "from imgsim_assets_tests.download.test_fetcher import fetch_in_turn\n"
+        "print(*asyncio.run(fetch_in_turn(sys.argv[1:])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *urls],
+        env={**os.environ, "SSL_CERT_FILE": str(certificate)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def endless(head: bytes, piece: bytes = bytes(65536), every: float = 0.0) -> Behave:
+    def behave(connection: Connection) -> None:
+        connection.send(head)
+        connection.send_forever(piece, every)
+
+    return behave
+
+
+def damaged(chance: random.Random) -> bytes:
+    """A good answer with a few bytes changed, repeated or cut."""
+    answer = bytearray(
+        chance.choice(
+            [
+                response(PICTURE, b'ETag: "v1"', b"Content-Type: image/png"),
+                response(b"", b"Set-Cookie: a=b; Max-Age=9; Expires=never", status=b"404 No"),
+                redirect("http://shop.invalid/a.jpg"),
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            ]
+        )
+    )
+    for _ in range(chance.randint(0, 4)):
+        place = chance.randrange(len(answer))
+        match chance.randrange(3):
+            case 0:
+                answer[place] = chance.randrange(256)
+            case 1:
+                answer[place:place] = answer[place : place + 5]
+            case _:
+                del answer[place:]
+                break
+    return bytes(answer)
+
+
+@contextlib.contextmanager
+def full_backlog() -> Iterator[int]:
+    """A port whose queue of connections is full, so that another gets no answer."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        port = listening.getsockname()[1]
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        yield port

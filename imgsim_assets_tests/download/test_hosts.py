@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgsim_assets.download.hosts import HostQueues
+
+Piece = tuple[str, int]
+
+HOSTS = st.lists(st.sampled_from("abcde"), max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(HOSTS, st.integers(1, 4), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_every_item_is_handed_out_once_and_no_host_gets_more_than_its_share(
+    hosts: list[str], per_host: int, workers: int, chance: random.Random
+) -> None:
+    items = list(enumerate_by_host(hosts))
+    handed, most = asyncio.run(work_off(items, per_host, workers, chance))
+    assert sorted(handed) == sorted(items)
+    assert all(count <= per_host for count in most.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(HOSTS)
+def test_hosts_take_turns(hosts: list[str]) -> None:
+    async def order() -> list[Piece]:
+        queues = HostQueues(enumerate_by_host(hosts), host_of, per_host=100)
+        taken = []
+        while (item := await queues.take()) is not None:
+            taken.append(item)
+        return taken
+
+    taken = asyncio.run(order())
+    sizes = Counter(hosts)
+    seen: Counter[str] = Counter()
+    for host, number in taken:
+        seen[host] += 1
+        assert number == seen[host] - 1
+        behind = [other for other in sizes if seen[other] < min(seen[host] - 1, sizes[other])]
+        assert not behind
+
+
+@settings(max_examples=100, deadline=None)
+@given(HOSTS, st.integers(1, 3))
+def test_items_wait_only_for_their_own_host(hosts: list[str], per_host: int) -> None:
+    async def taken_without_finishing() -> Counter[str]:
+        queues = HostQueues(enumerate_by_host(hosts), host_of, per_host)
+        taken: Counter[str] = Counter()
+        room = sum(min(count, per_host) for count in Counter(hosts).values())
+        for _ in range(room):
+            item = await asyncio.wait_for(queues.take(), 5)
+            assert item is not None
+            taken[item[0]] += 1
+        return taken
+
+    expected = {host: min(count, per_host) for host, count in Counter(hosts).items()}
+    assert asyncio.run(taken_without_finishing()) == expected
+
+
+def test_a_full_host_hands_out_the_next_item_as_soon_as_one_is_done() -> None:
+    async def scenario() -> None:
+        queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
+        first = await queues.take()
+        assert first is not None
+        waiting = asyncio.create_task(queues.take())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        queues.done(first)
+        assert await asyncio.wait_for(waiting, 5) == ("a", 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("waiting", [1, 7])
+def test_workers_that_wait_are_released_when_nothing_is_left(waiting: int) -> None:
+    async def scenario() -> list[Piece | None]:
+        queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
+        first = await queues.take()
+        assert first is not None
+        workers = [asyncio.create_task(queues.take()) for _ in range(waiting + 1)]
+        await asyncio.sleep(0.01)
+        queues.done(first)
+        return await asyncio.wait_for(asyncio.gather(*workers), 5)
+
+    assert Counter(asyncio.run(scenario())) == {("a", 1): 1, None: waiting}
+
+
+def test_without_items_there_is_nothing_to_wait_for() -> None:
+    async def scenario() -> Piece | None:
+        queues: HostQueues[Piece] = HostQueues([], host_of, per_host=1)
+        return await asyncio.wait_for(queues.take(), 5)
+
+    assert asyncio.run(scenario()) is None
+
+
+def host_of(item: Piece) -> str:
+    return item[0]
+
+
+def enumerate_by_host(hosts: Sequence[str]) -> list[Piece]:
+    seen: Counter[str] = Counter()
+    items = []
+    for host in hosts:
+        items.append((host, seen[host]))
+        seen[host] += 1
+    return items
+
+
+async def work_off(
+    items: Sequence[Piece], per_host: int, workers: int, chance: random.Random
+) -> tuple[list[Piece], dict[str, int]]:
+    """Let workers hold every item for a few turns of the loop; the most at once by host."""
+    queues = HostQueues(items, host_of, per_host)
+    handed: list[Piece] = []
+    active: Counter[str] = Counter()
+    most: dict[str, int] = {}
+
+    async def work() -> None:
+        while (item := await queues.take()) is not None:
+            host = host_of(item)
+            handed.append(item)
+            active[host] += 1
+            most[host] = max(most.get(host, 0), active[host])
+            for _ in range(chance.randint(0, 4)):
+                await asyncio.sleep(0)
+            active[host] -= 1
+            queues.done(item)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(work() for _ in range(workers)))
+    return handed, most

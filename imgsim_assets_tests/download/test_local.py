@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from imgsim_assets.download.local import ImageFolder, is_local
+from imgsim_assets.download.status import FetchError
+
+CONTENT = b"the bytes of a picture"
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://shop.example/a.jpg", False),
+        ("HTTPS://shop.example/a.jpg", False),
+        ("a.jpg", True),
+        ("pictures/http/a.jpg", True),
+        ("/pictures/a.jpg", True),
+        ("file:///pictures/a.jpg", True),
+        ("FILE:///pictures/a.jpg", True),
+    ],
+)
+def test_only_http_is_fetched_over_the_network(url: str, local: bool) -> None:
+    assert is_local(url) == local
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "a.jpg",
+        "./a.jpg",
+        "deep/../a.jpg",
+        "deep/b c.jpg",
+        "{root}/a.jpg",
+        "{root}/deep/../a.jpg",
+        "file://{root}/a.jpg",
+        "FILE://{root}/a.jpg",
+        "file://{root}/deep/b%20c.jpg",
+        "file://localhost{root}/a.jpg",
+        "link.jpg",
+    ],
+)
+def test_files_of_the_folder_are_read(root: Path, url: str) -> None:
+    folder = ImageFolder(str(root), 1000)
+    fetched = folder.read(url.format(root=root))
+    assert fetched.data == CONTENT
+    assert fetched.etag == folder.stamp(url.format(root=root)) is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "../secret.jpg",
+        "deep/../../secret.jpg",
+        "{root}/../secret.jpg",
+        "{parent}/secret.jpg",
+        "{root}-beside/secret.jpg",
+        "../pictures-beside/secret.jpg",
+        "file://{parent}/secret.jpg",
+        "file://{root}/..%2Fsecret.jpg",
+        "file://{root}/%2e%2e/secret.jpg",
+        "escape.jpg",
+        "escape/secret.jpg",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "/dev/zero",
+        "/",
+        "..",
+    ],
+)
+def test_nothing_outside_of_the_folder_is_read(root: Path, url: str) -> None:
+    folder = ImageFolder(str(root), 1000)
+    path = url.format(root=root, parent=root.parent)
+    with pytest.raises(FetchError) as refused:
+        folder.read(path)
+    assert refused.value.status == "blocked_path"
+    assert folder.stamp(path) is None
+
+
+def test_the_folder_may_itself_be_reached_through_a_link(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").symlink_to(root)
+    assert ImageFolder(str(tmp_path / "elsewhere"), 1000).read("a.jpg").data == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("missing.jpg", "missing_file"),
+        ("missing/a.jpg", "missing_file"),
+        ("deep", "missing_file"),
+        (".", "missing_file"),
+        ("~/a.jpg", "missing_file"),
+        ("a.jpg/b.jpg", "unreadable_file"),
+        ("x" * 5000, "unreadable_file"),
+        ("empty.jpg", "short_body"),
+    ],
+)
+def test_what_is_no_file_has_a_status(root: Path, url: str, status: str) -> None:
+    with pytest.raises(FetchError) as refused:
+        ImageFolder(str(root), 1000).read(url)
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(len(CONTENT), True), (len(CONTENT) - 1, False)])
+def test_a_file_may_be_as_large_as_the_limit(root: Path, limit: int, fits: bool) -> None:
+    folder = ImageFolder(str(root), limit)
+    if fits:
+        assert folder.read("a.jpg").data == CONTENT
+    else:
+        with pytest.raises(FetchError, match=f"too_large: more than {limit} bytes"):
+            folder.read("a.jpg")
+
+
+def test_a_file_far_above_the_limit_is_not_read_whole(root: Path) -> None:
+    with open(root / "sparse.jpg", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FetchError, match="too_large"):
+        ImageFolder(str(root), 1000).read("sparse.jpg")
+
+
+def test_a_stamp_changes_with_the_file(root: Path) -> None:
+    folder = ImageFolder(str(root), 1000)
+    before = folder.stamp("a.jpg")
+    assert folder.stamp("a.jpg") == before
+    (root / "a.jpg").write_bytes(CONTENT.upper())
+    os.utime(root / "a.jpg", ns=(1, 1))
+    assert folder.stamp("a.jpg") not in (before, None)
+
+
+def test_a_stamp_changes_with_what_a_link_leads_to(root: Path) -> None:
+    folder = ImageFolder(str(root), 1000)
+    before = folder.stamp("link.jpg")
+    (root / "a.jpg").write_bytes(b"other")
+    assert folder.stamp("link.jpg") not in (before, None)
+
+
+def test_what_is_missing_has_no_stamp(root: Path) -> None:
+    assert ImageFolder(str(root), 1000).stamp("missing.jpg") is None
+
+
+def test_a_remote_folder_is_read(remote: str) -> None:
+    folder = ImageFolder(remote, 1000)
+    assert folder.read("deep/a.jpg").data == CONTENT
+    assert folder.stamp("deep/a.jpg") is not None
+
+
+@pytest.mark.parametrize("url", ["/a.jpg", "../other/a.jpg", "deep/../../other/a.jpg", "file:///a"])
+def test_a_remote_folder_is_not_left(remote: str, url: str) -> None:
+    folder = ImageFolder(remote, 1000)
+    with pytest.raises(FetchError, match="blocked_path"):
+        folder.read(url)
+    assert folder.stamp(url) is None
+
+
+def test_what_is_missing_in_a_remote_folder_has_a_status(remote: str) -> None:
+    folder = ImageFolder(remote, 1000)
+    with pytest.raises(FetchError, match="missing_file"):
+        folder.read("missing.jpg")
+    assert folder.stamp("missing.jpg") is None
+
+
+def test_a_remote_file_above_the_limit_is_refused(remote: str) -> None:
+    with pytest.raises(FetchError, match="too_large"):
+        ImageFolder(remote, len(CONTENT) - 1).read("deep/a.jpg")
+
+
+@pytest.mark.xfail(
+    sys.version_info < (3, 13),
+    strict=True,
+    raises=RuntimeError,
+    reason="Path.resolve raises a RuntimeError, which ends the run",
+)
+def test_a_link_that_leads_to_itself_has_a_status(root: Path) -> None:
+    (root / "loop.jpg").symlink_to("pool.jpg")
+    (root / "pool.jpg").symlink_to("loop.jpg")
+    with pytest.raises(FetchError):
+        ImageFolder(str(root), 1000).read("loop.jpg")
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="the ValueError ends the run")
+@pytest.mark.parametrize("url", ["file:///a%00b.jpg", "file://[x/a.jpg", "file://a\u2100b/a.jpg"])
+def test_a_malformed_file_url_has_a_status(root: Path, url: str) -> None:
+    with pytest.raises(FetchError):
+        ImageFolder(str(root), 1000).read(url)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="opening a pipe waits, without a timeout, for its writer",
+)
+def test_a_pipe_is_not_waited_for(root: Path) -> None:
+    os.mkfifo(root / "pipe.jpg")
+    reader = threading.Thread(target=read_quietly, args=(root, "pipe.jpg"), daemon=True)
+    reader.start()
+    reader.join(1.0)
+    waited = reader.is_alive()
+    release_reader(root / "pipe.jpg")
+    reader.join(5.0)
+    assert not waited
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with pictures, links within and out of it, and secrets beside it."""
+    root = tmp_path / "pictures"
+    (root / "deep").mkdir(parents=True)
+    (root / "a.jpg").write_bytes(CONTENT)
+    (root / "deep" / "b c.jpg").write_bytes(CONTENT)
+    (root / "empty.jpg").write_bytes(b"")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "pictures-beside").mkdir()
+    (tmp_path / "pictures-beside" / "secret.jpg").write_bytes(b"secret")
+    (root / "link.jpg").symlink_to("a.jpg")
+    (root / "escape.jpg").symlink_to("../secret.jpg")
+    (root / "escape").symlink_to("..")
+    return root
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[str]:
+    """A folder with pictures in fsspec's memory, and another beside it."""
+    memory: Any = fsspec.filesystem("memory")
+    base = f"/{tmp_path.name}"
+    memory.pipe_file(f"{base}/pictures/deep/a.jpg", CONTENT)
+    memory.pipe_file(f"{base}/other/a.jpg", b"secret")
+    yield f"memory:/{base}/pictures"
+    memory.rm(base, recursive=True)
+
+
+def read_quietly(root: Path, url: str) -> None:
+    with contextlib.suppress(FetchError):
+        ImageFolder(str(root), 1000).read(url)
+
+
+def release_reader(pipe: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))

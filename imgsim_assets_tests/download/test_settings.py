@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from imgsim_assets.download.settings import DownloadSettings
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "images.example.com",
+        "images.example.com:8080",
+        "127.0.0.1",
+        "127.0.0.1:8931",
+        "minio_1:9000",
+        "[::1]",
+        "[fd00::1]:9000",
+    ],
+)
+def test_a_host_may_be_allowed_with_or_without_a_port(host: str) -> None:
+    assert DownloadSettings(allow_hosts=(host,)).allow_hosts == (host,)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "http://images.example.com",
+        "images.example.com/",
+        "images.example.com/pictures",
+        "user@images.example.com",
+        "*.example.com",
+        "10.0.0.0/8",
+        "::1",
+        "localhost:80:80",
+        "localhost:",
+        "localhost:http",
+        "local host",
+        "localhost\n",
+    ],
+)
+def test_what_is_no_host_is_refused_and_named(host: str) -> None:
+    with pytest.raises(ValidationError, match="allow_hosts") as refused:
+        DownloadSettings(allow_hosts=("127.0.0.1", host))
+    assert repr(host) in str(refused.value)
+
+
+def test_allowed_hosts_are_compared_in_lower_case() -> None:
+    assert DownloadSettings(allow_hosts=("Images.Example.COM:80",)).allow_hosts == (
+        "images.example.com:80",
+    )
+
+
+def test_nothing_internal_is_allowed_by_default() -> None:
+    assert DownloadSettings().allow_hosts == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("concurrency", 0),
+        ("concurrency", 1025),
+        ("max_per_host", 0),
+        ("timeout", 0),
+        ("timeout", -1),
+        ("timeout", float("nan")),
+        ("connect_timeout", 0),
+        ("read_timeout", 0),
+        ("retries", -1),
+        ("retries", 11),
+        ("max_megabytes", 0),
+        ("max_pixels", 0),
+        ("max_redirects", -1),
+        ("max_redirects", 21),
+        ("user_agent", ""),
+    ],
+)
+def test_values_that_cannot_work_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        DownloadSettings.model_validate({name: value})
+
+
+def test_a_mistyped_key_is_answered_with_the_one_that_was_meant() -> None:
+    with pytest.raises(ValidationError, match="did you mean 'max_per_host'"):
+        DownloadSettings.model_validate({"max_per_hosts": 2})
+
+
+@pytest.mark.parametrize(("megabytes", "expected"), [(20.0, 20_000_000), (0.5, 500_000)])
+def test_megabytes_are_a_million_bytes(megabytes: float, expected: int) -> None:
+    assert DownloadSettings(max_megabytes=megabytes).max_bytes == expected
+
+
+@pytest.mark.xfail(
+    strict=True, raises=pytest.fail.Exception, reason="every image then ends as bad_url, for good"
+)
+@pytest.mark.parametrize("user_agent", ["shop images\n", "shop\r\nX-Other: 1", "shop\x00"])
+def test_a_user_agent_that_cannot_be_sent_is_refused(user_agent: str) -> None:
+    with pytest.raises(ValidationError, match="user_agent"):
+        DownloadSettings(user_agent=user_agent)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=pytest.fail.Exception,
+    reason="accepted, and fails a run with an OverflowError",
+)
+def test_an_infinite_size_is_refused() -> None:
+    with pytest.raises(ValidationError, match="max_megabytes"):
+        DownloadSettings(max_megabytes=float("inf"))
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=pytest.fail.Exception,
+    reason="accepted, although no URL can name such a port",
+)
+def test_a_port_beyond_65535_is_refused() -> None:
+    with pytest.raises(ValidationError, match="allow_hosts"):
+        DownloadSettings(allow_hosts=("127.0.0.1:99999",))

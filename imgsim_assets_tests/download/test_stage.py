@@ -1,0 +1,768 @@
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import fsspec
+import pytest
+
+from imgsim_assets.download import stage
+from imgsim_assets.download.ledger import retry_wait
+from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.blobs import blob_path
+from imgsim_assets.storage.shards import shard_of
+from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalogue, quick
+from imgsim_assets_tests.support.misbehaving import (
+    Behave,
+    Connection,
+    Misbehaving,
+    Shop,
+    redirect,
+    response,
+)
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.web import Web
+
+PICTURE = jpeg(1)
+BUSY = response(status=b"503 Busy")
+
+# ---- what is fetched, and when ------------------------------------------------------
+
+
+def test_a_first_run_fetches_everything_and_a_second_run_nothing(
+    things: Catalogue, web: Web
+) -> None:
+    web.pages.update({f"/{number}.jpg": jpeg(number) for number in range(9)})
+    things.declare({f"item {number}": web.url(f"/{number}.jpg") for number in range(9)}, shards=3)
+    first = things.run()
+    assert web.gets == {f"/{number}.jpg": 1 for number in range(9)}
+    assert [report.changed for report in first] == [True] * 3
+    for number in range(9):
+        row = things.rows()[f"item {number}"]
+        assert things.store.blobs.get(row["sha256"]) == jpeg(number)
+        assert (row["status"], row["bytes"]) == ("ok", len(jpeg(number)))
+        assert (row["width"], row["height"], row["format"]) == (160, 120, "JPEG")
+    before = everything_in(things)
+    second = things.run()
+    assert web.total_gets == 9
+    assert everything_in(things) == before
+    assert [(report.changed, report.fetched) for report in second] == [(False, 0)] * 3
+    assert [r.data_version for r in second] == [r.data_version for r in first]
+
+
+def test_a_report_counts_what_the_run_did(things: Catalogue, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(PICTURE)
+    things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg"), "c": "missing.jpg"})
+    [report] = things.run()
+    assert (report.items, report.fetched, report.removed) == (3, 3, 0)
+    assert (report.bytes, report.version) == (len(PICTURE), 1)
+    assert report.statuses == {"http_404": 1, "missing_file": 1, "ok": 1}
+
+
+def test_only_an_item_whose_url_changed_is_fetched_again(things: Catalogue, shop: Shop) -> None:
+    shop.pages.update({f"/{name}.jpg": response(jpeg(ord(name))) for name in "abc"})
+    things.declare({"1": shop.url("/a.jpg"), "2": shop.url("/b.jpg")}, shards=2)
+    before = things.run()
+    things.declare({"1": shop.url("/a.jpg"), "2": shop.url("/c.jpg")}, shards=2)
+    after = things.run()
+    assert shop.gets == {"/a.jpg": 1, "/b.jpg": 1, "/c.jpg": 1}
+    assert things.store.blobs.get(things.rows()["2"]["sha256"]) == jpeg(ord("c"))
+    assert Counter(report.changed for report in after) == {True: 1, False: 1}
+    assert [r.data_version for r in before] != [r.data_version for r in after]
+
+
+def test_only_a_new_item_is_fetched(things: Catalogue, shop: Shop) -> None:
+    shop.pages.update({f"/{name}.jpg": response(PICTURE) for name in "ab"})
+    things.declare({"a": shop.url("/a.jpg")})
+    things.run()
+    things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
+    things.run()
+    assert shop.gets == {"/a.jpg": 1, "/b.jpg": 1}
+    assert things.statuses() == {"a": "ok", "b": "ok"}
+
+
+def test_an_item_that_left_the_catalogue_leaves_the_ledger(things: Catalogue, shop: Shop) -> None:
+    shop.pages.update({f"/{name}.jpg": response(PICTURE) for name in "ab"})
+    things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
+    things.run()
+    things.declare({"a": shop.url("/a.jpg")})
+    [report] = things.run()
+    assert (report.removed, report.fetched, report.items) == (1, 0, 1)
+    assert things.statuses() == {"a": "ok"}
+    assert len(shop.requests) == 2
+
+
+def test_an_item_that_comes_back_is_fetched_again(things: Catalogue, shop: Shop) -> None:
+    shop.pages.update({f"/{name}.jpg": response(PICTURE) for name in "ab"})
+    both = {"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")}
+    for urls in (both, {"a": shop.url("/a.jpg")}, both):
+        things.declare(urls)
+        things.run()
+    assert shop.gets == {"/a.jpg": 1, "/b.jpg": 2}
+    assert things.statuses() == {"a": "ok", "b": "ok"}
+
+
+def test_a_transient_failure_is_tried_again_only_when_it_is_due(
+    things: Catalogue, shop: Shop
+) -> None:
+    shop.pages["/a.jpg"] = BUSY
+    things.declare({"a": shop.url("/a.jpg")})
+    things.run()
+    shop.pages["/a.jpg"] = response(PICTURE)
+    things.run()
+    assert things.statuses() == {"a": "http_503"}
+    things.move_retries(-retry_wait(1) + timedelta(seconds=60))
+    things.run()
+    assert shop.gets == {"/a.jpg": 1}
+    things.move_retries(-timedelta(seconds=61))
+    things.run()
+    assert shop.gets == {"/a.jpg": 2}
+    row = things.rows()["a"]
+    assert (row["status"], row["attempts"], row["next_retry_at"]) == ("ok", 0, None)
+
+
+def test_a_failure_that_lasts_is_tried_less_and_less_often(things: Catalogue, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = BUSY
+    things.declare({"a": shop.url("/a.jpg")})
+    for failures in (1, 2, 3):
+        things.run()
+        row = things.rows()["a"]
+        assert row["attempts"] == failures
+        assert row["next_retry_at"] - row["fetched_at"] == retry_wait(failures)
+        things.move_retries(-timedelta(days=1))
+    assert shop.gets == {"/a.jpg": 3}
+
+
+def test_a_permanent_failure_is_not_tried_again(things: Catalogue, shop: Shop) -> None:
+    things.declare({"a": shop.url("/missing.jpg")})
+    for _ in range(3):
+        things.run(quick(retries=2))
+        things.move_retries(-timedelta(days=365))
+    assert shop.gets == {"/missing.jpg": 1}
+    assert things.statuses() == {"a": "http_404"}
+
+
+def test_a_lost_image_is_fetched_again(things: Catalogue, shop: Shop) -> None:
+    shop.pages.update({"/a.jpg": response(PICTURE), "/b.jpg": response(jpeg(2))})
+    things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
+    things.run()
+    sha256 = lose(things, "a")
+    [report] = things.run()
+    assert (report.fetched, report.statuses) == (1, {"ok": 2})
+    assert shop.gets == {"/a.jpg": 2, "/b.jpg": 1}
+    assert things.store.blobs.get(sha256) == PICTURE
+    things.run()
+    assert len(shop.requests) == 3
+
+
+def test_a_lost_local_image_is_read_again(things: Catalogue) -> None:
+    (things.folder / "a.jpg").write_bytes(PICTURE)
+    things.declare({"a": "a.jpg"})
+    things.run()
+    sha256 = lose(things, "a")
+    [report] = things.run()
+    assert report.fetched == 1
+    assert things.store.blobs.get(sha256) == PICTURE
+
+
+def test_a_lost_image_that_is_gone_from_the_web_is_no_longer_ok(
+    things: Catalogue, shop: Shop
+) -> None:
+    shop.pages["/a.jpg"] = response(PICTURE)
+    things.declare({"a": shop.url("/a.jpg")})
+    [before] = things.run()
+    lose(things, "a")
+    del shop.pages["/a.jpg"]
+    [after] = things.run()
+    row = things.rows()["a"]
+    assert (row["status"], row["sha256"]) == ("http_404", None)
+    assert after.data_version != before.data_version
+
+
+def test_the_same_image_behind_two_urls_is_kept_once(things: Catalogue, shop: Shop) -> None:
+    shop.pages.update({f"/{name}.jpg": response(PICTURE) for name in "ab"})
+    things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
+    things.run()
+    rows = things.rows()
+    assert rows["a"]["sha256"] == rows["b"]["sha256"]
+    assert len([path for path in everything_in(things) if "/_blobs/" in path]) == 1
+
+
+def test_another_number_of_shards_fetches_nothing_anew(things: Catalogue, shop: Shop) -> None:
+    urls = {f"item {number}": shop.url(f"/{number}.jpg") for number in range(12)}
+    shop.pages.update({f"/{number}.jpg": response(jpeg(number)) for number in range(10)})
+    things.declare(urls, shards=1)
+    things.run()
+    before = things.frame()
+    for shards in (4, 3, 1):
+        things.declare(urls, shards=shards)
+        reports = things.run()
+        assert sum(report.items for report in reports) == 12
+        assert things.frame().equals(before)
+        assert len(things.commit().files) == shards
+        assert not any(report.changed for report in things.run())
+    assert len(shop.requests) == 12
+
+
+def test_changes_count_while_only_some_shards_have_moved(things: Catalogue, shop: Shop) -> None:
+    urls = {f"item {number}": shop.url(f"/{number}.jpg") for number in range(12)}
+    shop.pages.update({f"/{number}.jpg": response(jpeg(number)) for number in range(13)})
+    things.declare(urls, shards=2)
+    things.run()
+    things.declare(urls, shards=3)
+    things.run(only=[1])
+    del urls["item 0"]
+    urls["item 1"] = shop.url("/12.jpg")
+    things.declare(urls, shards=3)
+    things.run(only=[0])
+    things.run(only=[2])
+    things.run(only=[1])
+    assert things.statuses() == dict.fromkeys(urls, "ok")
+    assert things.rows()["item 1"]["url"] == shop.url("/12.jpg")
+    assert len(shop.requests) == 13
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="rows of the other number of shards are dropped with its files",
+)
+def test_going_back_to_the_former_number_of_shards_loses_nothing(
+    things: Catalogue, shop: Shop
+) -> None:
+    shop.pages["/a.jpg"] = response(PICTURE)
+    names = [f"item {number}" for number in range(60)]
+    first = [name for name in names if shard_of(name, 2) == 0]
+    moved = next(name for name in first if shard_of(name, 3) == 0)
+    last = next(name for name in names if shard_of(name, 2) == 1)
+    urls = {name: shop.url("/a.jpg") for name in names if name not in (moved, last)}
+    things.declare(urls, shards=2)
+    things.run()
+    urls[moved] = shop.url("/a.jpg")
+    things.declare(urls, shards=3)
+    things.run(only=[0])
+    urls[last] = shop.url("/a.jpg")
+    things.declare(urls, shards=2)
+    things.run()
+    assert things.statuses() == dict.fromkeys(urls, "ok")
+
+
+def test_a_catalogue_that_was_never_ingested_is_an_error(things: Catalogue) -> None:
+    with pytest.raises(StoreError, match=f"{NAME}/catalogue has no version yet"):
+        things.run()
+
+
+def test_an_empty_catalogue_has_an_empty_ledger(things: Catalogue) -> None:
+    things.declare({})
+    [first] = things.run()
+    [second] = things.run()
+    assert (first.items, first.changed, second.changed) == (0, True, False)
+    assert things.statuses() == {}
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="only another URL makes a permanent failure due"
+)
+@pytest.mark.parametrize(
+    ("before", "after", "status"),
+    [
+        pytest.param({"allow_hosts": ()}, {}, "blocked_address", id="allow_hosts"),
+        pytest.param({"max_megabytes": 0.001}, {}, "too_large", id="max_megabytes"),
+        pytest.param({"max_pixels": 100}, {}, "too_many_pixels", id="max_pixels"),
+        pytest.param({"max_redirects": 0}, {}, "redirect_loop", id="max_redirects"),
+    ],
+)
+def test_a_changed_setting_gives_what_it_had_refused_another_try(
+    things: Catalogue, shop: Shop, before: dict[str, Any], after: dict[str, Any], status: str
+) -> None:
+    shop.pages.update({"/a.jpg": redirect("/b.jpg"), "/b.jpg": response(PICTURE)})
+    things.declare({"a": shop.url("/a.jpg")})
+    things.run(quick(**before))
+    assert things.statuses() == {"a": status}
+    things.run(quick(**after))
+    assert things.statuses() == {"a": "ok"}
+
+
+# ---- what becomes of an item --------------------------------------------------------
+
+
+def test_every_outcome_is_a_status_in_the_ledger(things: Catalogue, shop: Shop) -> None:
+    bomb = gzip.compress(bytes(5_000_000))
+    shop.pages.update(
+        {
+            "/ok": response(PICTURE),
+            "/png": response(encoded(picture(2), "PNG")),
+            "/moved": redirect("/ok"),
+            "/http_500": response(status=b"500 Oops"),
+            "/rate_limited": response(status=b"429 Slow down"),
+            "/short": response(PICTURE, length=len(PICTURE) + 1),
+            "/empty": response(),
+            "/declared": response(length=10**12),
+            "/undeclared": lambda connection: connection.send_forever(OPEN_END),
+            "/bomb": response(bomb, b"Content-Encoding: gzip"),
+            "/html": response(b"<!DOCTYPE html><title>Sorry</title>", b"Content-Type: image/jpeg"),
+            "/svg": response(b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+            "/pixels": response(encoded(picture(3, (2000, 1000)), "PNG")),
+            "/loop": redirect("/loop"),
+            "/inside": redirect("http://10.0.0.1/"),
+            "/file": redirect("file:///etc/passwd"),
+            "/headers": response(PICTURE, b"X: " + b"a" * 100_000),
+            "/garbage": b"\x00\xff" * 100 + b"\r\n\r\n",
+            "/silent": lambda connection: connection.send_forever(b"", 0.05),
+            "/hang-up": b"",
+        }
+    )
+    expected = {
+        "/ok": "ok",
+        "/png": "ok",
+        "/moved": "ok",
+        "/nowhere": "http_404",
+        "/http_500": "http_500",
+        "/rate_limited": "rate_limited",
+        "/short": "short_body",
+        "/empty": "short_body",
+        "/declared": "too_large",
+        "/undeclared": "too_large",
+        "/bomb": "not_image",
+        "/html": "not_image",
+        "/svg": "unsupported_format",
+        "/pixels": "too_many_pixels",
+        "/loop": "redirect_loop",
+        "/inside": "blocked_address",
+        "/file": "bad_url",
+        "/headers": "bad_response",
+        "/garbage": "bad_response",
+        "/silent": "timeout",
+        "/hang-up": "connect",
+    }
+    elsewhere = {
+        "http://no-such-shop.invalid/a.jpg": "dns",
+        "http://192.168.0.1/a.jpg": "blocked_address",
+        "http://user:password@shop.invalid/a.jpg": "bad_url",
+        "http://a..b/a.jpg": "bad_url",
+        "missing.jpg": "missing_file",
+        "../outside.jpg": "blocked_path",
+        "/etc/passwd": "blocked_path",
+    }
+    things.declare({path: shop.url(path) for path in expected} | {url: url for url in elsewhere})
+    things.run(quick(max_megabytes=0.5, max_pixels=1_000_000, concurrency=4))
+    assert things.statuses() == expected | elsewhere
+    for row in things.rows().values():
+        good = row["status"] == "ok"
+        assert (row["sha256"] is not None, row["detail"] is None) == (good, good)
+        assert (row["next_retry_at"] is not None) == row["transient"]
+        assert row["attempts"] == (0 if good else 1)
+
+
+def test_a_transient_failure_is_tried_again_within_the_run(things: Catalogue, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = in_turn(BUSY, response(PICTURE))
+    things.declare({"a": shop.url("/a.jpg")})
+    [report] = things.run(quick(retries=2))
+    assert shop.gets == {"/a.jpg": 2}
+    assert (report.fetched, report.statuses) == (1, {"ok": 1})
+    assert things.rows()["a"]["attempts"] == 0
+
+
+def test_a_failure_that_lasts_uses_up_the_tries_of_a_run(things: Catalogue, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = BUSY
+    things.declare({"a": shop.url("/a.jpg")})
+    things.run(quick(retries=2))
+    assert shop.gets == {"/a.jpg": 3}
+    assert things.rows()["a"]["attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(response(b"<html>"), id="not_image"),
+        pytest.param(response(status=b"403 No"), id="http_403"),
+        pytest.param(b"?\r\n\r\n", id="bad_response"),
+    ],
+)
+def test_a_permanent_failure_takes_one_try(things: Catalogue, shop: Shop, page: bytes) -> None:
+    shop.pages["/a.jpg"] = page
+    things.declare({"a": shop.url("/a.jpg")})
+    things.run(quick(retries=2))
+    assert shop.gets == {"/a.jpg": 1}
+
+
+def test_a_server_that_asks_for_a_pause_gets_it(things: Catalogue, shop: Shop) -> None:
+    asked: list[float] = []
+
+    def page(connection: Connection) -> None:
+        asked.append(time.monotonic())
+        slow_down = response(b"", b"Retry-After: 1", status=b"429 Slow down")
+        connection.send(slow_down if len(asked) == 1 else response(PICTURE))
+
+    shop.pages["/a.jpg"] = page
+    things.declare({"a": shop.url("/a.jpg")})
+    things.run(quick(retries=1))
+    assert things.statuses() == {"a": "ok"}
+    assert asked[1] - asked[0] >= 1.0
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="the next run comes after 5 minutes, whatever was asked",
+)
+def test_a_server_that_asks_for_an_hour_is_left_alone_for_an_hour(
+    things: Catalogue, shop: Shop
+) -> None:
+    shop.pages["/a.jpg"] = response(b"", b"Retry-After: 3600", status=b"429 Slow down")
+    things.declare({"a": shop.url("/a.jpg")})
+    things.run()
+    row = things.rows()["a"]
+    assert row["next_retry_at"] - row["fetched_at"] >= timedelta(hours=1)
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="one malformed URL ends every run")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1/a.jpg",
+        "http://[shop]/a.jpg",
+        "http://a\u2100b/a.jpg",
+        "file:///a%00b.jpg",
+        "file://[a/b.jpg",
+    ],
+)
+def test_a_url_that_cannot_be_read_costs_only_its_own_item(
+    things: Catalogue, shop: Shop, url: str
+) -> None:
+    shop.pages["/good.jpg"] = response(PICTURE)
+    things.declare({"bad": url, "good": shop.url("/good.jpg")})
+    things.run()
+    statuses = things.statuses()
+    assert statuses["good"] == "ok"
+    assert statuses["bad"] != "ok"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=(UnicodeEncodeError, OverflowError),
+    reason="one server's header ends the run of the whole shard, each time anew",
+)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(response(PICTURE, b'ETag: "caf\xe9"'), id="etag"),
+        pytest.param(response(PICTURE, b"Last-Modified: 1 ao\xfbt 2024"), id="last-modified"),
+        pytest.param(response(status=b"404 N\xe3o encontrado"), id="reason"),
+        pytest.param(
+            response(b"", b"Retry-After: Wed, 01 Jan 99999999999 00:00:00 GMT", status=b"503 Busy"),
+            id="retry-after",
+        ),
+    ],
+)
+def test_a_strange_header_costs_only_its_own_item(
+    things: Catalogue, shop: Shop, page: bytes
+) -> None:
+    shop.pages.update({"/strange.jpg": page, "/good.jpg": response(PICTURE)})
+    things.declare({"strange": shop.url("/strange.jpg"), "good": shop.url("/good.jpg")})
+    things.run()
+    assert things.statuses()["good"] == "ok"
+
+
+# ---- local images -------------------------------------------------------------------
+
+
+def test_local_images_are_read_however_they_are_written(things: Catalogue) -> None:
+    (things.folder / "deep").mkdir()
+    path = things.folder / "deep" / "a b.jpg"
+    path.write_bytes(PICTURE)
+    things.declare(
+        {
+            "relative": "deep/a b.jpg",
+            "absolute": str(path),
+            "file": f"file://{str(path).replace(' ', '%20')}",
+        }
+    )
+    [report] = things.run()
+    assert report.statuses == {"ok": 3}
+
+
+def test_a_local_image_is_read_again_only_when_it_changes(things: Catalogue) -> None:
+    for name in "ab":
+        (things.folder / f"{name}.jpg").write_bytes(jpeg(ord(name)))
+    things.declare({"a": "a.jpg", "b": "b.jpg"})
+    things.run()
+    assert [report.fetched for report in things.run()] == [0]
+    (things.folder / "b.jpg").write_bytes(PICTURE)
+    [report] = things.run()
+    assert report.fetched == 1
+    assert things.store.blobs.get(things.rows()["b"]["sha256"]) == PICTURE
+
+
+def test_a_local_image_that_appears_or_goes_is_noticed(things: Catalogue) -> None:
+    things.declare({"a": "a.jpg"})
+    things.run()
+    assert things.statuses() == {"a": "missing_file"}
+    assert [report.changed for report in things.run()] == [False]
+    (things.folder / "a.jpg").write_bytes(PICTURE)
+    things.run()
+    assert things.statuses() == {"a": "ok"}
+    (things.folder / "a.jpg").unlink()
+    things.run()
+    assert things.statuses() == {"a": "missing_file"}
+
+
+def test_a_local_file_that_is_no_image_is_looked_at_once(things: Catalogue) -> None:
+    (things.folder / "a.jpg").write_text("not yet")
+    things.declare({"a": "a.jpg"})
+    assert [report.fetched for report in [*things.run(), *things.run()]] == [1, 0]
+    (things.folder / "a.jpg").write_bytes(PICTURE)
+    things.run()
+    assert things.statuses() == {"a": "ok"}
+
+
+def test_another_root_gives_blocked_paths_another_try(things: Catalogue) -> None:
+    beside = things.folder.parent / "beside"
+    beside.mkdir()
+    (beside / "a.jpg").write_bytes(PICTURE)
+    things.declare({"a": str(beside / "a.jpg")})
+    things.run()
+    assert things.statuses() == {"a": "blocked_path"}
+    things.declare({"a": str(beside / "a.jpg")}, root=str(things.folder.parent))
+    things.run()
+    assert things.statuses() == {"a": "ok"}
+
+
+def test_images_of_a_remote_folder_are_read(things: Catalogue, tmp_path: Path) -> None:
+    memory: Any = fsspec.filesystem("memory")
+    memory.pipe_file(f"/{tmp_path.name}/a.jpg", PICTURE)
+    things.declare({"a": "a.jpg", "b": "b.jpg"}, root=f"memory://{tmp_path.name}")
+    things.run()
+    assert things.statuses() == {"a": "ok", "b": "missing_file"}
+    assert [report.changed for report in things.run()] == [False]
+
+
+@pytest.mark.xfail(
+    strict=True, raises=aiohttp.ClientError, reason="the error of fsspec's HTTP client ends the run"
+)
+def test_a_remote_folder_that_fails_half_way_costs_only_its_own_item(
+    things: Catalogue, shop: Shop
+) -> None:
+    def page(connection: Connection) -> None:
+        asks = connection.request.startswith(b"HEAD")
+        connection.send(response(length=100) if asks else response(status=b"500 Oops"))
+
+    shop.pages["/bad.jpg"] = page
+    shop.pages["/good.jpg"] = response(PICTURE)
+    things.declare({"bad": "bad.jpg", "good": "good.jpg"}, root=shop.url(""))
+    things.run()
+    assert things.statuses()["good"] == "ok"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="fsspec's HTTP client follows where the guard would not",
+)
+def test_a_remote_folder_does_not_lead_to_internal_addresses(things: Catalogue, shop: Shop) -> None:
+    with Misbehaving(response(PICTURE)) as internal:
+        shop.pages["/a.jpg"] = redirect(internal.url())
+        things.declare({"a": "a.jpg"}, root=shop.url(""))
+        things.run(quick(allow_hosts=(shop.address,)))
+    assert internal.connections == 0
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="the timeouts of the settings do not reach fsspec"
+)
+def test_a_remote_folder_that_takes_its_time_is_given_up(things: Catalogue, shop: Shop) -> None:
+    def page(connection: Connection) -> None:
+        time.sleep(0.8)
+        connection.send(response(PICTURE))
+
+    shop.pages["/a.jpg"] = page
+    things.declare({"a": "a.jpg"}, root=shop.url(""))
+    things.run(quick(timeout=0.2, read_timeout=0.2, connect_timeout=0.2))
+    assert things.statuses() == {"a": "timeout"}
+
+
+# ---- manners ------------------------------------------------------------------------
+
+
+def test_a_slow_host_keeps_only_its_own_items_waiting(things: Catalogue, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(PICTURE)
+    done_in_time: list[bool] = []
+
+    def slow(connection: Connection) -> None:
+        done_in_time.append(connection.wait(lambda: shop.gets["/a.jpg"] == 30))
+        connection.send(response(PICTURE))
+
+    with Misbehaving(slow) as slow_shop:
+        urls = {f"slow {number}": slow_shop.url() for number in range(4)}
+        urls |= {f"quick {number}": shop.url("/a.jpg") for number in range(30)}
+        things.declare(urls)
+        things.run(quick(concurrency=4, max_per_host=2, timeout=30, read_timeout=30))
+    assert done_in_time == [True] * 4
+    assert things.statuses() == dict.fromkeys(urls, "ok")
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_host_gets_no_more_requests_at_once_than_allowed(things: Catalogue, limit: int) -> None:
+    with Misbehaving(slowly(response(PICTURE))) as server:
+        things.declare({str(number): server.url(f"/{number}") for number in range(12)})
+        things.run(quick(concurrency=16, max_per_host=limit))
+    assert server.most_at_once == limit
+    assert len(server.requests) == 12
+
+
+def test_tries_within_a_run_count_as_requests_at_once(things: Catalogue) -> None:
+    with Misbehaving(slowly(BUSY)) as server:
+        things.declare({str(number): server.url(f"/{number}") for number in range(4)})
+        things.run(quick(concurrency=16, max_per_host=2, retries=1))
+    assert server.most_at_once <= 2
+    assert len(server.requests) == 8
+
+
+def test_all_hosts_together_get_no_more_requests_at_once_than_allowed(things: Catalogue) -> None:
+    gauge = Gauge()
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Misbehaving(gauge.answer)) for _ in range(4)]
+        urls = [server.url(f"/{number}") for server in servers for number in range(4)]
+        things.declare({url: url for url in urls})
+        things.run(quick(concurrency=5, max_per_host=4))
+    assert gauge.most == 5
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="only the host of the catalogue's URL is counted"
+)
+def test_a_host_that_others_redirect_to_gets_no_more_than_allowed(things: Catalogue) -> None:
+    with ExitStack() as stack:
+        images = stack.enter_context(Misbehaving(slowly(response(PICTURE))))
+        shops = [stack.enter_context(Misbehaving(redirect(images.url()))) for _ in range(4)]
+        things.declare({server.address: server.url() for server in shops})
+        things.run(quick(concurrency=16, max_per_host=1))
+    assert images.most_at_once == 1
+
+
+def test_how_many_are_fetched_at_once_does_not_change_the_ledger(
+    things: Catalogue, shop: Shop
+) -> None:
+    for number in range(24):
+        kind = number % 6
+        shop.pages[f"/{number}"] = (
+            response(jpeg(number), b'ETag: "%d"' % number)
+            if kind < 3
+            else [BUSY, response(b"<html>"), redirect("/0")][kind - 3]
+        )
+    urls = {f"item {number}": shop.url(f"/{number}") for number in range(26)}
+    other = things.beside("other")
+    for catalogue, settings, shards in (
+        (things, quick(concurrency=1, max_per_host=1), 2),
+        (other, quick(concurrency=32, max_per_host=16), 5),
+    ):
+        catalogue.declare(urls, shards=shards)
+        catalogue.run(settings)
+    assert things.frame().drop(TIMES).equals(other.frame().drop(TIMES))
+    assert len(things.frame()["status"].unique()) == 4
+
+
+# ---- commits ------------------------------------------------------------------------
+
+
+def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
+    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.05)
+    seen: list[int] = []
+
+    def page(connection: Connection) -> None:
+        if len(server.requests) == 20:
+            connection.wait(lambda: things.committed() >= 10)
+            seen.append(things.committed())
+        connection.send(response(jpeg(len(server.requests))))
+
+    with Misbehaving(page) as server:
+        things.declare({str(number): server.url(f"/{number}") for number in range(20)})
+        things.run(quick(max_per_host=1, timeout=30, read_timeout=30))
+    assert seen
+    assert 10 <= seen[0] < 20
+    assert len(things.table.versions()) > 1
+    assert [(file.rows, file.complete) for file in things.commit().files] == [(20, True)]
+
+
+def test_a_ledger_names_the_catalogue_it_was_made_from(things: Catalogue, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(PICTURE)
+    things.declare({"a": shop.url("/a.jpg")})
+    things.run()
+    assert things.commit().inputs == {"catalogue": 1}
+    things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/a.jpg")})
+    things.run()
+    assert things.commit().inputs == {"catalogue": 2}
+
+
+def test_an_older_version_of_the_ledger_stays_readable(things: Catalogue, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(PICTURE)
+    things.declare({"a": shop.url("/a.jpg")})
+    things.run()
+    pinned = things.commit()
+    things.declare({"b": shop.url("/a.jpg")})
+    things.run()
+    assert things.table.read(pinned)["id"].to_list() == ["a"]
+    assert things.statuses() == {"b": "ok"}
+
+
+# ---- helpers ------------------------------------------------------------------------
+
+OPEN_END = b"HTTP/1.1 200 OK\r\n\r\n" + bytes(65536)
+
+
+class Gauge:
+    """Answers slowly, and knows how many requests it was answering at most."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._active = 0
+        self._lock = threading.Lock()
+
+    def answer(self, connection: Connection) -> None:
+        with self._lock:
+            self._active += 1
+            self.most = max(self.most, self._active)
+        time.sleep(0.05)
+        with self._lock:
+            self._active -= 1
+        connection.send(response(PICTURE))
+
+
+def slowly(page: bytes) -> Behave:
+    def behave(connection: Connection) -> None:
+        time.sleep(0.05)
+        connection.send(page)
+
+    return behave
+
+
+def in_turn(*pages: bytes) -> Behave:
+    left = list(pages)
+    return lambda connection: connection.send(left.pop(0))
+
+
+def everything_in(things: Catalogue) -> dict[str, int]:
+    """Every file of the store with the time it was written."""
+    root = Path(things.store.url)
+    return {
+        str(path.relative_to(root.parent)): path.stat().st_mtime_ns
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def lose(things: Catalogue, item: str) -> str:
+    """Delete an item's image from the store, as a reader that misses it reports."""
+    sha256: str = things.rows()[item]["sha256"]
+    (Path(things.store.url) / blob_path(sha256)).unlink()
+    things.store.blobs.report_lost(sha256)
+    return sha256

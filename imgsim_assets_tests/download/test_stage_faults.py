@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import io
+import itertools
+import random
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from imgsim_assets.download import stage
+from imgsim_assets.storage.files import UNFINISHED
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.downloads import TIMES, Catalogue, quick, until
+from imgsim_assets_tests.support.misbehaving import Connection, Misbehaving, Shop, response
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+
+PICTURE = jpeg(1)
+BUSY = response(status=b"503 Busy")
+
+# ---- several runs at once -----------------------------------------------------------
+
+
+def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
+    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.02)
+
+    def page(connection: Connection) -> None:
+        connection.wait(lambda: server.requests.count("/0") == 2)
+        connection.send(response(jpeg(int(connection.path[1:]))))
+
+    with Misbehaving(page) as server:
+        urls = {f"item {number}": server.url(f"/{number}") for number in range(20)}
+        things.declare(urls)
+        settings = quick(max_per_host=2, timeout=30, read_timeout=30)
+        both = [in_background(again(things).run, settings) for _ in range(2)]
+        reports = [join(run)[0] for run in both]
+        assert len(server.requests) == 40
+        assert [report.statuses for report in reports] == [{"ok": 20}] * 2
+        assert things.statuses() == dict.fromkeys(urls, "ok")
+        assert [(file.rows, file.complete) for file in things.commit().files] == [(20, True)]
+        assert [report.changed for report in things.run()] == [False]
+    assert len(server.requests) == 40
+
+
+def test_two_processes_at_once_end_with_one_correct_ledger(things: Catalogue, shop: Shop) -> None:
+    for number in range(30):
+        shop.pages[f"/{number}"] = response(jpeg(number)) if number % 5 else BUSY
+    urls = {f"item {number}": shop.url(f"/{number}") for number in range(30)}
+    things.declare(urls, shards=3)
+    both = [things.start(commit_every=0.05) for _ in range(2)]
+    for process in both:
+        assert finished(process) == 0
+    assert things.statuses() == {
+        f"item {number}": "ok" if number % 5 else "http_503" for number in range(30)
+    }
+    assert sorted(file.shard or 0 for file in things.commit().files) == [0, 1, 2]
+    seen = len(shop.requests)
+    assert seen <= 60
+    assert not any(report.changed for report in things.run())
+    assert len(shop.requests) == seen
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="the slower run's rows replace those of the newer catalogue",
+)
+def test_a_run_on_an_older_catalogue_does_not_undo_a_newer_one(things: Catalogue) -> None:
+    newer_is_done = threading.Event()
+
+    def page(connection: Connection) -> None:
+        if connection.path == "/old":
+            connection.wait(newer_is_done.is_set)
+        connection.send(response(jpeg(1) if connection.path == "/old" else jpeg(2)))
+
+    with Misbehaving(page) as server:
+        things.declare({"kept": server.url("/old"), "removed": server.url("/old")})
+        older = in_background(again(things).run, quick(timeout=30, read_timeout=30))
+        until(lambda: len(server.requests) == 2)
+        things.declare({"kept": server.url("/new")})
+        things.run()
+        newer_is_done.set()
+        join(older)
+    assert {item: row["url"] for item, row in things.rows().items()} == {"kept": server.url("/new")}
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="the slower run's failure replaces the image"
+)
+def test_a_run_that_fails_does_not_take_away_what_another_fetched_meanwhile(
+    things: Catalogue,
+) -> None:
+    other_is_done = threading.Event()
+
+    def page(connection: Connection) -> None:
+        is_first = len(server.requests) == 1
+        if is_first:
+            connection.wait(other_is_done.is_set)
+        connection.send(BUSY if is_first else response(PICTURE))
+
+    with Misbehaving(page) as server:
+        things.declare({"a": server.url("/a.jpg")})
+        failing = in_background(again(things).run, quick(timeout=30, read_timeout=30))
+        until(lambda: len(server.requests) == 1)
+        things.run()
+        assert things.statuses() == {"a": "ok"}
+        other_is_done.set()
+        join(failing)
+    assert things.statuses() == {"a": "ok"}
+
+
+# ---- runs that end early ------------------------------------------------------------
+
+
+def test_a_killed_run_keeps_what_it_had_committed(things: Catalogue) -> None:
+    numbers = itertools.count()
+    answered: dict[str, datetime] = {}
+    killed = threading.Event()
+
+    def page(connection: Connection) -> None:
+        number = next(numbers)
+        if number < 45:
+            connection.wait(lambda: len(things.table.versions()) >= number // 15)
+        else:
+            connection.wait(killed.is_set)
+        connection.send(response(jpeg(int(connection.path[1:]))))
+        answered[connection.path] = datetime.now(UTC)
+
+    with Misbehaving(page) as server:
+        urls = {f"item {number:02}": server.url(f"/{number}") for number in range(60)}
+        things.declare(urls)
+        patient = quick(max_per_host=4, timeout=60, read_timeout=60)
+        run = things.start(patient, commit_every=0.3)
+        until(lambda: len(things.table.versions()) >= 3)
+        run.send_signal(signal.SIGKILL)
+        assert finished(run) == -signal.SIGKILL
+        killed.set()
+
+        kept = things.rows()
+        asked = len(server.requests)
+        *_, before_last, _ = things.table.versions()
+        safe = datetime.fromisoformat(things.table.at(before_last).committed_at)
+        fetched_before = {path for path, moment in answered.items() if moment < safe}
+        assert fetched_before <= {f"/{int(item[-2:])}" for item in kept}
+        assert 15 <= len(kept) < 60
+        for row in kept.values():
+            assert row["status"] == "ok"
+            assert things.store.blobs.get(row["sha256"])
+
+        things.run()
+        assert things.statuses() == dict.fromkeys(urls, "ok")
+        assert len(server.requests) == asked + 60 - len(kept)
+        assert not {urls[item] for item in kept} & {
+            server.url(path) for path in server.requests[asked:]
+        }
+    assert len(things.commit().files) == 1
+
+
+def test_an_interrupted_run_keeps_everything_it_had_fetched(things: Catalogue) -> None:
+    interrupted = threading.Event()
+
+    def page(connection: Connection) -> None:
+        if len(server.requests) > 10:
+            connection.wait(interrupted.is_set)
+        connection.send(response(PICTURE))
+
+    with Misbehaving(page) as server:
+        urls = {f"item {number:02}": server.url(f"/{number}") for number in range(20)}
+        things.declare(urls)
+        run = things.start(quick(max_per_host=1, timeout=60, read_timeout=60))
+        until(lambda: len(server.requests) == 11)
+        run.send_signal(signal.SIGINT)
+        assert finished(run) != 0
+        interrupted.set()
+        assert things.statuses() == dict.fromkeys(sorted(urls)[:10], "ok")
+        things.run()
+        assert things.statuses() == dict.fromkeys(urls, "ok")
+        assert len(server.requests) == 21
+
+
+def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_fetched(
+    things: Catalogue, shop: Shop
+) -> None:
+    large = noise()
+    assert len(large) > 60_000
+    shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(5)})
+    shop.pages["/large"] = response(large)
+    urls = {f"item {number}": shop.url(f"/{number}") for number in range(5)}
+    things.declare(urls | {"large": shop.url("/large")})
+    run = things.start(quick(max_per_host=1), file_size=60_000)
+    assert finished(run, expect="File too large") == 1
+    assert things.statuses() == dict.fromkeys(urls, "ok")
+    assert unfinished_files(things) == []
+    things.run()
+    assert things.statuses() == dict.fromkeys([*urls, "large"], "ok")
+    assert shop.gets == {f"/{number}": 1 for number in range(5)} | {"/large": 2}
+
+
+def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalogue, shop: Shop) -> None:
+    tiny = encoded(picture(1, (4, 4)), "PNG")
+    shop.pages.update({"/a": response(tiny), "/b": response(tiny)})
+    things.declare({"a": shop.url("/a")})
+    things.run()
+    before = things.frame()
+    things.declare({"a": shop.url("/a"), "b": shop.url("/b")})
+    assert finished(things.start(file_size=1000), expect="File too large") == 1
+    assert things.table.versions() == [1]
+    assert things.frame().equals(before)
+    assert unfinished_files(things) == []
+    things.run()
+    assert things.statuses() == {"a": "ok", "b": "ok"}
+    assert shop.gets == {"/a": 1, "/b": 2}
+
+
+# ---- any history --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_history_ends_with_the_ledger_of_a_first_run(
+    things: Catalogue, shop: Shop, seed: int
+) -> None:
+    chance = random.Random(seed)
+    pages = [f"/{number}" for number in range(12)]
+    busy: set[str] = set()
+
+    def page(connection: Connection) -> None:
+        number = int(connection.path[1:])
+        good = response(jpeg(number % 6)) if number < 10 else response(b"<html>")
+        connection.send(BUSY if connection.path in busy else good)
+
+    shop.pages.update(dict.fromkeys(pages, page))
+    urls: dict[str, str] = {}
+    for _ in range(8):
+        for changed in chance.sample(range(15), 4):
+            urls[f"item {changed}"] = shop.url(chance.choice([*pages, "/nowhere"]))
+        for removed in chance.sample(sorted(urls), 2):
+            del urls[removed]
+        busy = set(chance.sample(pages, 3))
+        things.declare(urls, shards=chance.choice([1, 2, 3]))
+        things.run(quick(concurrency=chance.choice([1, 8])))
+        if chance.random() < 0.5:
+            things.move_retries(-timedelta(days=1))
+        if chance.random() < 0.5:
+            lose_one(things, chance)
+    busy.clear()
+    things.move_retries(-timedelta(days=1))
+    things.run()
+    anew = things.beside("anew")
+    anew.declare(urls)
+    anew.run()
+    assert things.frame().drop(*TIMES, "attempts").equals(anew.frame().drop(*TIMES, "attempts"))
+    assert not any(report.changed for report in things.run())
+
+
+# ---- helpers ------------------------------------------------------------------------
+
+
+class Background(threading.Thread):
+    """A call in a thread, with its result or error kept for `join`."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self._arguments = arguments
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self._call(*self._arguments)
+        except BaseException as error:
+            self.error = error
+
+
+def in_background(call: Callable[..., Any], *arguments: Any) -> Background:
+    started = Background(call, *arguments)
+    started.start()
+    return started
+
+
+def join(started: Background) -> Any:
+    started.join(20)
+    assert not started.is_alive(), "the run hangs"
+    if started.error is not None:
+        raise started.error
+    return started.result
+
+
+def again(things: Catalogue) -> Catalogue:
+    """The same catalogue through a store object of its own."""
+    return Catalogue(Store.open(things.store.url), things.folder)
+
+
+def finished(process: subprocess.Popen[str], expect: str = "") -> int:
+    """The exit status of a run in another process, whose errors have to name something."""
+    try:
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert expect in errors
+    return process.returncode
+
+
+def unfinished_files(things: Catalogue) -> list[Path]:
+    return list(Path(things.store.url).rglob(f"{UNFINISHED}*"))
+
+
+def noise() -> bytes:
+    """A picture that does not compress."""
+    pixels = random.Random(1).randbytes(200 * 200 * 3)
+    body = io.BytesIO()
+    Image.frombytes("RGB", (200, 200), pixels).save(body, "PNG")
+    return body.getvalue()
+
+
+def lose_one(things: Catalogue, chance: random.Random) -> None:
+    stored = sorted({row["sha256"] for row in things.rows().values() if row["sha256"]})
+    if stored:
+        things.store.blobs.report_lost(chance.choice(stored))

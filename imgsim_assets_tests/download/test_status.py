@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from imgsim_assets.download.status import FetchError, is_transient
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "connect",
+        "dns",
+        "timeout",
+        "short_body",
+        "rate_limited",
+        "http_408",
+        "http_425",
+        "http_500",
+        "http_502",
+        "http_503",
+        "http_504",
+        "http_599",
+    ],
+)
+def test_what_passes_by_itself_is_worth_another_try(status: str) -> None:
+    assert is_transient(status)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "ok",
+        "http_204",
+        "http_206",
+        "http_304",
+        "http_400",
+        "http_401",
+        "http_403",
+        "http_404",
+        "http_410",
+        "http_451",
+        "bad_url",
+        "bad_redirect",
+        "redirect_loop",
+        "blocked_address",
+        "blocked_path",
+        "missing_file",
+        "too_large",
+        "too_many_pixels",
+        "not_image",
+        "unsupported_format",
+    ],
+)
+def test_what_only_a_change_can_mend_is_not_tried_again(status: str) -> None:
+    assert not is_transient(status)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="a lapsed certificate costs the images until the URL changes",
+)
+def test_a_certificate_may_be_renewed() -> None:
+    assert is_transient("tls")
+
+
+def test_an_error_reads_as_its_status_and_detail() -> None:
+    error = FetchError("rate_limited", "429 Too Many Requests", retry_after=3.0)
+    assert str(error) == "rate_limited: 429 Too Many Requests"
+    assert (error.status, error.retry_after) == ("rate_limited", 3.0)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import regnet
+
+from imgsim_assets.encoders.backbones import BACKBONES
+from imgsim_assets.encoders.torch_encoder import feature_model
+
+PUBLISHED = torchvision.models.list_models(module=torchvision.models)
+
+
+def test_every_published_model_is_offered_and_no_other() -> None:
+    assert sorted(BACKBONES) == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_weights_are_offered_at_their_input_size_the_default_first(name: str) -> None:
+    published = torchvision.models.get_model_weights(name)
+
+    sizes = {weights.name: weights.transforms().crop_size for weights in published}
+    assert {weights: [size] for weights, size in BACKBONES[name].weights.items()} == sizes
+    assert BACKBONES[name].default_weights == published.DEFAULT.name
+    for weights, size in sizes.items():
+        assert [BACKBONES[name].input_size(weights)] == size
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_without_its_classifier_a_model_gives_features_of_the_declared_width(
+    name: str, without_memory: None
+) -> None:
+    backbone = BACKBONES[name]
+    for size in sorted(set(backbone.weights.values())):
+        model = feature_model(_built_as_published(name, size), name).eval()
+
+        features = model(torch.zeros(2, 3, size, size, device="meta"))
+
+        assert features.flatten(1).shape == (2, backbone.dim)
+
+
+def test_a_weights_file_is_read_at_the_size_of_the_default_weights() -> None:
+    assert BACKBONES["inception_v3"].input_size("/models/own.pth") == 299
+    assert BACKBONES["inception_v3"].input_size(None) == 299
+
+
+@pytest.fixture
+def without_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Models are built on the meta device: shapes without numbers."""
+    compute = regnet.BlockParams.from_init_params
+
+    def on_cpu(*args: Any, **options: Any) -> Any:
+        # The widths of a RegNet's stages are themselves computed with tensors.
+        with torch.device("cpu"):
+            return compute(*args, **options)
+
+    monkeypatch.setattr(regnet.BlockParams, "from_init_params", on_cpu)
+    with torch.device("meta"), torch.inference_mode():
+        yield
+
+
+def _built_as_published(name: str, size: int) -> nn.Module:
+    """The model as torchvision builds it for weights of an input size."""
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        options["init_weights"] = False
+    if "vit" in name.split("_"):
+        options["image_size"] = size
+    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return model

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from imgsim_assets.encoders.backbones import BACKBONES
+from imgsim_assets.encoders.encoder import (
+    Encoder,
+    default_batch_size,
+    fingerprint,
+    load_encoder,
+    recommended_threshold,
+)
+from imgsim_assets.encoders.hog_color import HogColor
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.errors import EncoderError
+from imgsim_assets_tests.support import custom_encoders, encoders
+from imgsim_assets_tests.support.fresh_python import printed
+from imgsim_assets_tests.support.pictures import picture
+
+THUMBNAIL = f"{encoders.__name__}:thumbnail"
+
+# ---- fingerprints -----------------------------------------------------------------------
+
+
+def test_every_encoder_and_all_its_weights_have_a_fingerprint_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "own.pth").write_bytes(b"weights")
+    choices = [
+        EncoderSettings(name=name, weights=weights)
+        for name, backbone in BACKBONES.items()
+        for weights in (*backbone.weights, str(tmp_path / "own.pth"))
+    ]
+    choices.append(EncoderSettings(name="hog_color"))
+    choices.append(EncoderSettings(name="hog_color", factory=THUMBNAIL, version="1"))
+
+    prints = [fingerprint(settings) for settings in choices]
+
+    assert len(set(prints)) == len(choices)
+    assert all(len(one) == 16 and set(one) <= set("0123456789abcdef") for one in prints)
+
+
+def test_naming_the_default_weights_changes_no_fingerprint() -> None:
+    for name, backbone in BACKBONES.items():
+        named = EncoderSettings(name=name, weights=backbone.default_weights)
+
+        assert fingerprint(named) == fingerprint(EncoderSettings(name=name))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        EncoderSettings(name="resnet50"),
+        EncoderSettings(name="hog_color"),
+        EncoderSettings(factory=THUMBNAIL, version="1"),
+    ],
+    ids=["resnet50", "hog_color", "factory"],
+)
+def test_device_and_batch_size_change_no_fingerprint(settings: EncoderSettings) -> None:
+    elsewhere = settings.model_copy(update={"device": "cuda:3", "batch_size": 99})
+
+    assert fingerprint(elsewhere) == fingerprint(settings)
+
+
+def test_a_weights_file_counts_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+    for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"two")):
+        (tmp_path / name).write_bytes(content)
+
+    first, copy, other = (
+        fingerprint(EncoderSettings(name="resnet18", weights=str(tmp_path / name)))
+        for name in ("a.pth", "b.pth", "c.pth")
+    )
+    (tmp_path / "a.pth").write_bytes(b"two")
+    changed = fingerprint(EncoderSettings(name="resnet18", weights=str(tmp_path / "a.pth")))
+
+    assert first == copy
+    assert first != other
+    assert changed == other
+
+
+@pytest.mark.parametrize("path", ["gone.pth", "."])
+def test_a_weights_file_that_cannot_be_read_is_named(path: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.pth").mkdir()
+    path = str(tmp_path / (path if path != "." else "folder.pth"))
+
+    with pytest.raises(EncoderError, match=f"weights: {path} cannot be read"):
+        fingerprint(EncoderSettings(name="resnet18", weights=path))
+
+
+def test_a_factorys_fingerprint_changes_with_its_name_and_its_declared_version() -> None:
+    prints = {
+        fingerprint(EncoderSettings(factory=factory, version=version))
+        for factory in (THUMBNAIL, f"{custom_encoders.__name__}:wide")
+        for version in ("1", "2")
+    }
+
+    assert len(prints) == 4
+
+
+def test_a_factory_with_a_declared_version_is_not_called_for_its_fingerprint() -> None:
+    settings = EncoderSettings(factory="a_package_that_nobody_has:make", version="1")
+
+    assert len(fingerprint(settings)) == 16
+
+
+def test_without_a_declared_version_a_modules_fingerprint_follows_its_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of_seed(seed: int) -> str:
+        monkeypatch.setenv(custom_encoders.SEED, str(seed))
+        return fingerprint(_factory("module", version=None))
+
+    assert of_seed(1) == of_seed(1)
+    assert of_seed(1) != of_seed(2)
+
+
+def test_an_encoder_without_weights_is_asked_for_a_version() -> None:
+    with pytest.raises(EncoderError, match=r"ThumbnailEncoder has no weights.*set 'version:'"):
+        fingerprint(EncoderSettings(factory=THUMBNAIL))
+
+
+def test_fingerprints_and_stages_are_found_without_importing_torch_or_faiss(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own.pth").write_bytes(b"weights")
+    lines = printed(
+        """
+import sys
+import imgsim_assets.encoders.stage, imgsim_assets.index.stage
+import imgsim_assets.similarity.matches, imgsim_assets.similarity.graph
+import imgsim_assets.similarity.audit
+from imgsim_assets.encoders.encoder import fingerprint, recommended_threshold
+from imgsim_assets.encoders.settings import EncoderSettings
+for weights in (None, "IMAGENET1K_V1", sys.argv[1]):
+    settings = EncoderSettings(name="resnet50", weights=weights)
+    print(fingerprint(settings), recommended_threshold(settings))
+print(fingerprint(EncoderSettings(name="hog_color")))
+print(sorted({"torch", "torchvision", "faiss"} & set(sys.modules)))
+""",
+        str(tmp_path / "own.pth"),
+    )
+
+    here = EncoderSettings(name="resnet50", weights=str(tmp_path / "own.pth"))
+    assert lines[2] == f"{fingerprint(here)} 0.845"
+    assert lines[3] == fingerprint(EncoderSettings(name="hog_color"))
+    assert lines[4] == "[]"
+
+
+# ---- loading ----------------------------------------------------------------------------
+
+
+def test_hog_color_is_loaded_by_its_name() -> None:
+    assert isinstance(load_encoder(EncoderSettings(name="hog_color")), HogColor)
+
+
+def test_a_factory_may_return_an_object_that_prepares_and_encodes() -> None:
+    encoder = load_encoder(EncoderSettings(factory=THUMBNAIL, version="1"))
+
+    features = encoder.encode(np.stack([encoder.prepare(picture(1)), encoder.prepare(picture(2))]))
+
+    assert isinstance(encoder, Encoder)
+    assert features.shape == (2, encoder.dim)
+
+
+def test_a_factorys_encoder_comes_first_even_under_the_name_of_a_known_one() -> None:
+    settings = EncoderSettings(name="hog_color", factory=THUMBNAIL, version="1")
+
+    assert isinstance(load_encoder(settings), encoders.ThumbnailEncoder)
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [
+        ("a_package_that_nobody_has:make", "No module named 'a_package_that_nobody_has'"),
+        (f"{custom_encoders.__name__}:missing", "has no attribute 'missing'"),
+        (f"{custom_encoders.__name__}:needs_a_package", "No module named"),
+    ],
+)
+def test_a_factory_that_cannot_be_called_is_named_with_the_reason(
+    factory: str, reason: str
+) -> None:
+    with pytest.raises(EncoderError, match=f"factory {factory}: .*{reason}"):
+        load_encoder(EncoderSettings(factory=factory, version="1"))
+
+
+def test_a_factory_that_returns_nothing_is_told_what_to_return() -> None:
+    with pytest.raises(EncoderError, match="nothing returned NoneType; return a CustomEncoder"):
+        load_encoder(_factory("nothing"))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Python's own TypeError or AttributeError comes through without a mend"
+)
+@pytest.mark.parametrize("function", ["NOT_A_FUNCTION", "letters", "bare_function", "two_outputs"])
+def test_a_factory_of_something_that_is_no_encoder_is_named(function: str) -> None:
+    with pytest.raises(EncoderError, match=f"{custom_encoders.__name__}:{function}"):
+        load_encoder(_factory(function))
+
+
+# ---- defaults ---------------------------------------------------------------------------
+
+
+def test_each_encoder_recommends_its_own_threshold() -> None:
+    assert recommended_threshold(EncoderSettings(name="hog_color")) == 0.9
+    assert recommended_threshold(EncoderSettings(name="resnet50")) == 0.845
+    own = EncoderSettings(name="hog_color", factory=THUMBNAIL, version="1")
+    assert recommended_threshold(own) == 0.845
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        lambda size: EncoderSettings(name="hog_color", batch_size=size),
+        lambda size: EncoderSettings(name="resnet50", device="cpu", batch_size=size),
+        lambda size: EncoderSettings(factory=THUMBNAIL, device="cpu", batch_size=size),
+    ],
+    ids=["hog_color", "resnet50", "factory"],
+)
+def test_a_declared_batch_size_counts_and_a_cpu_gets_small_ones(
+    settings: Callable[[int | None], EncoderSettings],
+) -> None:
+    assert default_batch_size(settings(33)) == 33
+    assert default_batch_size(settings(None)) == 8
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_gpu_gets_large_batches() -> None:
+    assert default_batch_size(EncoderSettings(name="resnet50", device="cuda")) == 128
+
+
+def _factory(function: str, version: str | None = "1") -> EncoderSettings:
+    return EncoderSettings(
+        factory=f"{custom_encoders.__name__}:{function}", version=version, device="cpu"
+    )

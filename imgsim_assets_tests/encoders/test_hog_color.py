@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgsim_assets.encoders.hog_color import DIM, RECOMMENDED_THRESHOLD, SIZE, HogColor
+from imgsim_assets.images.edits import edited
+from imgsim_assets_tests.support.pictures import picture
+
+ENCODER = HogColor()
+# What the encoder says it recognises; mirrored and padded copies it says it does not.
+RECOGNISED = ["recompress", "resize", "crop", "brighten", "grey", "rotate", "banner", "watermark"]
+
+
+def test_a_picture_becomes_772_finite_numbers() -> None:
+    features = _encode([picture(1), picture(2, (40, 300)), picture(3, (20, 20))])
+
+    assert features.shape == (3, DIM) == (3, 772)
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+    assert ENCODER.dim == DIM
+
+
+def test_a_picture_is_squashed_whole() -> None:
+    image = Image.new("RGB", (300, 100), (10, 20, 30))
+    image.paste((250, 0, 0), (285, 0, 300, 100))
+
+    prepared = ENCODER.prepare(image)
+
+    assert prepared.shape == (SIZE, SIZE, 3)
+    assert prepared[50, -2].tolist() == [250, 0, 0]
+    assert prepared[50, 2].tolist() == [10, 20, 30]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 9),
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=9),
+)
+def test_a_picture_has_the_same_bits_in_any_batch(seed: int, count: int, sizes: list[int]) -> None:
+    batch = np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+    whole = ENCODER.encode(batch)
+
+    start = 0
+    while start < count:
+        size = sizes[start % len(sizes)]
+        part = ENCODER.encode(batch[start : start + size])
+        np.testing.assert_array_equal(part, whole[start : start + size])
+        start += size
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), low=st.integers(0, 254), span=st.integers(1, 255))
+def test_any_picture_gives_parts_of_length_one_or_nothing(seed: int, low: int, span: int) -> None:
+    high = min(256, low + span + 1)
+    pixels = np.random.default_rng(seed).integers(low, high, (1, SIZE, SIZE, 3), dtype=np.uint8)
+
+    features = ENCODER.encode(pixels).astype(np.float64)[0]
+
+    shape, colour = np.linalg.norm(features[:576]), np.linalg.norm(features[576:])
+    assert shape == pytest.approx(1, abs=1e-5) or shape == 0
+    assert colour == pytest.approx(0.6, abs=1e-5) or colour == 0
+
+
+@pytest.mark.parametrize("level", [0, 1, 127, 200, 255])
+def test_a_flat_grey_picture_gives_zeros(level: int) -> None:
+    features = _encode([Image.new("RGB", (64, 48), (level, level, level))])
+
+    assert not features.any()
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a flat picture with a hue gives its hue, so that all flat red pictures are copies "
+    "of each other, where the description promises zeros",
+)
+def test_a_picture_of_one_colour_gives_zeros() -> None:
+    features = _encode([Image.new("RGB", (64, 48), (200, 10, 30))])
+
+    assert not features.any()
+
+
+def test_the_same_shapes_in_other_colours_are_not_the_same() -> None:
+    image = picture(4)
+    red, green, blue = image.split()
+    features = _unit(_encode([image, Image.merge("RGB", (blue, red, green))]))
+
+    assert features[0] @ features[1] < RECOMMENDED_THRESHOLD
+
+
+@pytest.mark.parametrize("edit", RECOGNISED)
+def test_an_edited_copy_is_nearer_to_its_original_than_any_other_picture(edit: str) -> None:
+    originals = [picture(seed, (200, 150)) for seed in range(12)]
+    copies = [edited(image, edit, seed) for seed, image in enumerate(originals)]
+
+    similarity = _unit(_encode(copies)) @ _unit(_encode(originals)).T
+
+    assert similarity.argmax(axis=1).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("edit", ["recompress", "resize", "brighten"])
+def test_a_lightly_edited_copy_passes_the_recommended_threshold(edit: str) -> None:
+    originals = [picture(seed, (200, 150)) for seed in range(12)]
+    copies = [edited(image, edit, seed) for seed, image in enumerate(originals)]
+
+    similarity = _unit(_encode(copies)) @ _unit(_encode(originals)).T
+
+    same = np.eye(12, dtype=bool)
+    assert similarity[same].min() >= RECOMMENDED_THRESHOLD > similarity[~same].max()
+
+
+def _encode(images: list[Image.Image]) -> NDArray[np.float32]:
+    return ENCODER.encode(np.stack([ENCODER.prepare(image) for image in images]))
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit

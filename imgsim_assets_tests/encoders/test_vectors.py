@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgsim_assets.encoders.vectors import KEYS, VectorRows, VectorTable
+from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.storage.collection import PER_IMAGE
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.vectors import noise
+
+PRINT = "0123456789abcdef"
+
+
+def test_vectors_come_back_bit_for_bit_in_order_of_their_keys(store: Store) -> None:
+    table = _table(store)
+    rows = _rows(["c", "a", "b"])
+    table.append(rows)
+
+    found = table.read(["b", "c", "a", "c"])
+
+    assert list(found.sha256) == ["a", "b", "c"]
+    np.testing.assert_array_equal(found.vectors, rows.vectors[[1, 2, 0]])
+    np.testing.assert_array_equal(found.norms, rows.norms[[1, 2, 0]])
+    assert found.vectors.dtype == found.norms.dtype == np.float32
+    assert found.vectors.flags.c_contiguous
+
+
+def test_only_the_wanted_vectors_are_read(store: Store) -> None:
+    table = _table(store)
+    table.append(_rows(["a", "b", "c"]))
+
+    assert list(table.read(["b"]).sha256) == ["b"]
+    assert len(table.read([]).vectors) == 0
+
+
+def test_a_vector_that_is_not_there_is_named(store: Store) -> None:
+    table = _table(store)
+
+    with pytest.raises(KeyError, match="a"):
+        table.read(["a"])
+    table.append(_rows(["a", "b"]))
+    with pytest.raises(KeyError, match="x"):
+        table.read(["a", "x"])
+
+
+def test_the_keys_are_those_of_all_appends(store: Store) -> None:
+    table = _table(store)
+    assert table.keys() == set()
+
+    table.append(_rows(["a", "b"]))
+    table.append(_rows(["c"]))
+
+    assert table.keys() == {"a", "b", "c"}
+
+
+def test_appending_nothing_commits_nothing(store: Store) -> None:
+    table = _table(store)
+
+    table.append(_rows([]))
+
+    assert table.table.latest() is None
+
+
+def test_a_vector_appended_again_replaces_the_earlier_one(store: Store) -> None:
+    table = _table(store)
+    table.append(_rows(["a", "b"], seed=1))
+    later = _rows(["b"], seed=2)
+    table.append(later)
+
+    np.testing.assert_array_equal(table.read(["b"]).vectors, later.vectors)
+    np.testing.assert_array_equal(table.read(["a"]).vectors, _rows(["a", "b"], seed=1).vectors[:1])
+
+
+def test_many_small_appends_do_not_pile_up_files_and_lose_no_vector(store: Store) -> None:
+    table = _table(store)
+    expected: dict[str, np.ndarray] = {}
+    for turn in range(60):
+        rows = _rows([f"{turn:02d}", f"shared{turn % 7}"], seed=turn)
+        table.append(rows)
+        expected.update(zip(rows.sha256, rows.vectors, strict=True))
+
+    commit = table.table.latest()
+    assert commit is not None
+    assert len(commit.with_role()) <= 25
+    assert table.keys() == expected.keys()
+    found = table.read(expected)
+    np.testing.assert_array_equal(found.vectors, [expected[key] for key in sorted(expected)])
+
+
+def test_tables_are_marked_for_collection_by_image(store: Store) -> None:
+    table = _table(store)
+    table.append(_rows(["a"]))
+
+    commit = table.table.latest()
+    assert commit is not None
+    assert commit.properties == {PER_IMAGE: True, "fingerprint": PRINT}
+
+
+def test_writers_at_the_same_time_lose_none_of_each_others_vectors(store: Store) -> None:
+    def write(writer: int) -> None:
+        for turn in range(6):
+            _table(store).append(_rows([f"{writer}-{turn}"], seed=writer))
+
+    writers = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+
+    assert len(_table(store).keys()) == 24
+    assert len(_table(store).read(_table(store).keys()).sha256) == 24
+
+
+# ---- borrowing --------------------------------------------------------------------------
+
+
+def test_missing_vectors_are_copied_from_other_catalogues_of_the_same_encoder(
+    store: Store,
+) -> None:
+    _table(store, "first").append(_rows(["a", "b"], seed=1))
+    _table(store, "second").append(_rows(["b", "c", "d"], seed=2))
+    missing = {"a", "b", "c", "x"}
+
+    borrowed = _table(store, "third").borrow(missing)
+
+    assert borrowed == 3
+    assert missing == {"x"}
+    assert _table(store, "third").keys() == {"a", "b", "c"}
+    first = _table(store, "first").read(["a", "b"]).vectors
+    np.testing.assert_array_equal(_table(store, "third").read(["a", "b"]).vectors, first)
+
+
+def test_vectors_of_another_encoder_are_not_borrowed(store: Store) -> None:
+    VectorTable(store, "first", "f" * 16).append(_rows(["a"]))
+    missing = {"a"}
+
+    assert _table(store, "second").borrow(missing) == 0
+    assert missing == {"a"}
+    assert _table(store, "second").table.latest() is None
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="damage in one catalogue stops the embeddings of every other that shares an image, "
+    "and running them again does not help",
+)
+def test_damaged_vectors_of_another_catalogue_are_not_borrowed(store: Store) -> None:
+    _table(store, "first").append(_rows(["a"]))
+    _damage(store, _table(store, "first"))
+    missing = {"a"}
+
+    assert _table(store, "second").borrow(missing) == 0
+    assert missing == {"a"}
+
+
+# ---- damage -----------------------------------------------------------------------------
+
+
+def test_damaged_vectors_are_never_returned_and_leave_the_table(store: Store) -> None:
+    table = _table(store)
+    table.append(_rows(["a", "b"]))
+    table.append(_rows(["c"]))
+    path = _damage(store, table)
+
+    with pytest.raises(CorruptFileError, match=str(path)):
+        table.read(["c"])
+
+    assert table.keys() == {"c"}
+    assert list(table.read(["c"]).sha256) == ["c"]
+    with pytest.raises(KeyError):
+        table.read(["a"])
+
+
+def test_a_file_that_is_gone_leaves_the_table_too(store: Store) -> None:
+    table = _table(store)
+    table.append(_rows(["a"]))
+    table.append(_rows(["b"]))
+    _damage(store, table).unlink()
+
+    with pytest.raises(CorruptFileError, match="is gone although a commit lists it"):
+        table.read(["b"])
+
+    assert table.keys() == {"b"}
+
+
+def test_vectors_computed_again_after_the_damage_can_be_read(store: Store) -> None:
+    table = _table(store)
+    table.append(_rows(["a"]))
+    _damage(store, table)
+    with pytest.raises(CorruptFileError):
+        table.read(["a"])
+
+    table.append(_rows(["a"], seed=5))
+
+    np.testing.assert_array_equal(table.read(["a"]).vectors, _rows(["a"], seed=5).vectors)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a table without files reads as a frame without columns: ColumnNotFound"
+)
+def test_a_table_that_lost_all_its_files_lacks_its_vectors(store: Store) -> None:
+    table = _table(store)
+    table.append(_rows(["a"]))
+    _damage(store, table)
+    with pytest.raises(CorruptFileError):
+        table.read(["a"])
+
+    with pytest.raises((KeyError, StoreError)):
+        table.read(["a"])
+
+
+@pytest.mark.xfail(
+    strict=True, reason="damaged keys are an error for ever: nothing takes them out of the table"
+)
+def test_damaged_keys_are_an_error_once_at_most(store: Store) -> None:
+    table = _table(store)
+    table.append(_rows(["a"]))
+    _damage(store, table, KEYS)
+    with pytest.raises(CorruptFileError):
+        table.keys()
+
+    assert table.keys() in ({"a"}, set())
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="merging reads damaged vectors without taking them out, so no vector can be added "
+    "to the table any more",
+)
+def test_damaged_vectors_do_not_stop_appends_for_ever(store: Store) -> None:
+    table = _table(store)
+    for turn in range(24):
+        table.append(_rows([f"{turn}"], seed=turn))
+    _damage(store, table)
+    with pytest.raises(CorruptFileError):
+        table.append(_rows(["later"]))
+
+    table.append(_rows(["later"]))
+
+    assert {"later"} <= table.keys()
+
+
+def _table(store: Store, name: str = "pictures") -> VectorTable:
+    return VectorTable(store, name, PRINT)
+
+
+def _rows(keys: Sequence[str], seed: int = 0) -> VectorRows:
+    vectors = noise(len(keys), 6, seed)
+    return VectorRows(keys, vectors, np.arange(1, len(keys) + 1, dtype=np.float32))
+
+
+def _damage(store: Store, table: VectorTable, role: str = "rows") -> Path:
+    """Flip a bit in the oldest file of a role; its path."""
+    commit = table.table.latest()
+    assert commit is not None
+    return flip_a_bit(store, table.table, commit.with_role(role)[0])

@@ -1,0 +1,449 @@
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, TiffImagePlugin
+
+from imgsim_assets.images.decode import decode
+from imgsim_assets.images.header import FORMATS, ImageError
+from imgsim_assets_tests.support.odd_pictures import (
+    exif_of,
+    lying,
+    png_of,
+    srgb_of_wide,
+    wide_gamut_profile,
+    with_segment,
+)
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+
+STATUSES = {"not_image", "unsupported_format", "too_many_pixels", "truncated", "undecodable"}
+WHITE = (255, 255, 255)
+
+# What a lossy format may change on average; the wrong way up differs by more than 25.
+LOSSY = 12.0
+
+# A folder of pictures that are broken or odd, to be decoded one by one.
+CORPUS = "IMGSIM_TEST_PICTURES"
+
+
+# ---- formats -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_allowed_format_decodes_to_the_picture(kind: str) -> None:
+    original = picture(1, (96, 64))
+
+    found = decode(encoded(original, kind))
+
+    assert found.mode == "RGB"
+    assert difference(found, original) < LOSSY
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "RGB", "CMYK", "YCbCr", "LAB"])
+def test_every_mode_of_pixels_decodes_to_the_picture(mode: str) -> None:
+    original = picture(1, (96, 64)).convert("1" if mode == "1" else "RGB")
+    if mode in ("L", "LA"):
+        original = original.convert("L")
+    stored = in_lab(original) if mode == "LAB" else original.convert(mode)
+
+    found = decode(encoded(stored, "TIFF"))
+
+    assert found.mode == "RGB"
+    assert difference(found, original.convert("RGB")) < (25 if mode == "P" else 4)
+
+
+def test_a_cmyk_jpeg_has_its_colours_and_not_their_negative() -> None:
+    colour = (200, 40, 90)
+    data = encoded(Image.new("RGB", (32, 32), colour).convert("CMYK"), "JPEG", quality=95)
+    assert Image.open(io.BytesIO(data)).mode == "CMYK"
+
+    assert near(decode(data).getpixel((16, 16)), colour, 6)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "lime", "blue")]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+
+    found = decode(data)
+
+    assert found.size == (32, 24)
+    assert near(found.getpixel((10, 10)), (255, 0, 0), 4)
+
+
+def test_the_first_picture_of_a_jpeg_of_several_counts() -> None:
+    data = encoded(picture(1), "MPO", save_all=True, append_images=[picture(2)])
+
+    assert difference(decode(data), picture(1)) < LOSSY
+
+
+def test_the_same_bytes_decode_to_the_same_pixels() -> None:
+    data = encoded(picture(1), "WEBP", quality=40)
+
+    assert decode(data).tobytes() == decode(data).tobytes()
+
+
+# ---- orientation -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+def test_a_picture_is_turned_upright(kind: str, orientation: int) -> None:
+    upright = picture(1, (96, 64))
+    stored, exif = lying(upright, orientation)
+
+    found = decode(encoded(stored, kind, exif=exif))
+
+    assert found.size == upright.size
+    assert difference(found, upright) < LOSSY
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(orientation: int) -> None:
+    stored, exif = lying(picture(1, (96, 64)), orientation)
+
+    assert difference(decode(encoded(stored, exif=exif)), picture(1, (96, 64))) < LOSSY
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize(
+    "payload", [b"", b"garbage", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"]
+)
+def test_damaged_exif_does_not_cost_a_jpeg(payload: bytes) -> None:
+    assert difference(decode(with_segment(jpeg(1), payload)), picture(1)) < LOSSY
+
+
+def test_damaged_exif_says_nothing_in_the_log(tmp_path: Path) -> None:
+    file = tmp_path / "picture.jpg"
+    file.write_bytes(with_segment(jpeg(1), b"II*\0\xff\xff\xff\xff"))
+    program = (
+        "import sys, pathlib; from imgsim_assets.images.decode import decode; "
+        "print(decode(pathlib.Path(sys.argv[1]).read_bytes()).size)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=True
+    )
+
+    assert (done.stdout.strip(), done.stderr) == ("(160, 120)", "")
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="Pillow's exif_transpose raises on EXIF it cannot parse and the sound picture is "
+    "recorded as undecodable",
+)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("payload", [b"Exif\0\0garbage!", b"Exif\0\0MM\0*"])
+def test_damaged_exif_does_not_cost_a_picture(kind: str, payload: bytes) -> None:
+    assert difference(decode(encoded(picture(1), kind, exif=payload)), picture(1)) < LOSSY
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="exif_transpose writes the remaining EXIF anew, and raises on a tag of an odd type; "
+    "the sound picture is recorded as undecodable",
+)
+def test_an_odd_tag_beside_the_orientation_does_not_cost_the_picture() -> None:
+    upright = picture(1, (96, 64))
+    stored, _ = lying(upright, 6)
+    odd = exif_of([(0x0112, 3, 1, b"\x06\0"), (0x011B, 2, 2, b"x\0")])
+
+    assert difference(decode(with_segment(encoded(stored), odd)), upright) < LOSSY
+
+
+# ---- transparency ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
+def test_hidden_colours_under_full_transparency_are_white(kind: str) -> None:
+    data = encoded(Image.new("RGBA", (16, 16), (255, 0, 0, 0)), kind)
+
+    assert near(decode(data).getpixel((8, 8)), WHITE, 2)
+
+
+def test_half_transparent_colours_are_mixed_with_white() -> None:
+    data = encoded(Image.new("RGBA", (16, 16), (255, 0, 0, 128)), "PNG")
+
+    assert near(decode(data).getpixel((8, 8)), (255, 127, 127), 1)
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0, 255), (128, 127), (255, 0)])
+def test_transparent_grey_is_mixed_with_white(alpha: int, expected: int) -> None:
+    data = encoded(Image.new("LA", (16, 16), (0, alpha)), "PNG")
+
+    assert near(decode(data).getpixel((8, 8)), (expected,) * 3, 1)
+
+
+def test_a_transparent_entry_of_a_palette_is_white() -> None:
+    stored = Image.new("P", (16, 16), 1)
+    stored.putpalette([255, 0, 0, 0, 255, 0])
+    stored.putpixel((3, 3), 0)
+
+    for kind in ("PNG", "GIF"):
+        found = decode(encoded(stored, kind, transparency=1))
+        assert found.getpixel((8, 8)) == WHITE
+        assert found.getpixel((3, 3)) == (255, 0, 0)
+
+
+def test_half_transparent_entries_of_a_palette_are_mixed_with_white() -> None:
+    stored = Image.new("P", (16, 16), 1)
+    stored.putpalette([255, 0, 0, 0, 0, 0])
+
+    found = decode(encoded(stored, "PNG", transparency=bytes([255, 128])))
+
+    assert near(found.getpixel((8, 8)), (127, 127, 127), 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "key"), [("RGB", (10, 20, 30)), ("L", 7), ("1", 0)], ids=["RGB", "L", "1"]
+)
+def test_a_colour_that_stands_for_transparency_is_white(mode: str, key: Any) -> None:
+    data = encoded(Image.new(mode, (16, 16), key), "PNG", transparency=key)
+
+    assert decode(data).getpixel((8, 8)) == WHITE
+
+
+# ---- deep and floating values ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000", "PPM"])
+def test_grey_of_16_bits_is_scaled_and_not_clipped(kind: str) -> None:
+    values = np.array([[0, 255, 256], [20_000, 40_000, 65_535]], dtype=np.uint16)
+
+    assert greys(encoded(Image.fromarray(values), kind)) == [[0, 0, 1], [78, 156, 255]]
+
+
+def test_big_endian_grey_of_16_bits_is_scaled() -> None:
+    values = np.array([[0, 256], [40_000, 65_535]], dtype=">u2")
+    stored = Image.frombytes("I;16B", (2, 2), values.tobytes())
+
+    assert greys(encoded(stored, "TIFF")) == [[0, 1], [156, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[0, 100], [200, 255]], [[0, 100], [200, 255]]),
+        ([[0, 256], [40_000, 65_535]], [[0, 1], [156, 255]]),
+        ([[0, 50_000], [100_000, -7]], [[0, 127], [255, 0]]),
+        ([[0, 0], [0, 0]], [[0, 0], [0, 0]]),
+    ],
+    ids=["8 bits", "16 bits", "more", "black"],
+)
+def test_whole_numbers_are_scaled_by_their_range(
+    values: list[list[int]], expected: list[list[int]]
+) -> None:
+    assert greys(encoded(Image.fromarray(np.array(values, dtype=np.int32)), "TIFF")) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[0.0, 0.5], [0.25, 1.0]], [[0, 127], [63, 255]]),
+        ([[0.0, 100.0], [254.9, 255.0]], [[0, 100], [254, 255]]),
+        ([[0.0, 256.0], [40_000.0, 65_535.0]], [[0, 1], [156, 255]]),
+        ([[0.0, 5e5], [1e6, -3.0]], [[0, 127], [255, 0]]),
+        ([[float("nan"), 0.5], [float("-inf"), 1.0]], [[0, 127], [0, 255]]),
+    ],
+    ids=["to 1", "to 255", "to 65535", "more", "no numbers"],
+)
+def test_floating_values_are_scaled_by_their_range(
+    values: list[list[float]], expected: list[list[int]]
+) -> None:
+    assert greys(encoded(Image.fromarray(np.array(values, dtype=np.float32)), "TIFF")) == expected
+
+
+# ---- colours -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("colour", [(200, 50, 50), (60, 180, 75), (128, 128, 128)])
+def test_colours_of_a_wide_gamut_are_brought_to_srgb(
+    kind: str, colour: tuple[int, int, int]
+) -> None:
+    data = encoded(Image.new("RGB", (16, 16), colour), kind, icc_profile=wide_gamut_profile())
+
+    assert near(decode(data).getpixel((8, 8)), srgb_of_wide(colour), 4)
+
+
+def test_colours_of_srgb_stay_as_they_are() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    original = picture(1)
+
+    assert decode(encoded(original, "PNG", icc_profile=profile)).tobytes() == original.tobytes()
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="pictures with an alpha channel or a palette leave before their profile is looked at",
+)
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_a_profile_counts_in_every_mode(mode: str) -> None:
+    colour = (200, 50, 50)
+    stored = Image.new("RGB", (16, 16), colour)
+    stored = stored.convert("RGBA") if mode == "RGBA" else stored.quantize(4)
+    data = encoded(stored, "PNG", icc_profile=wide_gamut_profile())
+
+    assert near(decode(data).getpixel((8, 8)), srgb_of_wide(colour), 4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+@pytest.mark.parametrize("damage", ["garbage", "cut", "of another kind"])
+def test_a_damaged_profile_does_not_cost_the_picture(mode: str, damage: str) -> None:
+    profile = {
+        "garbage": b"no profile at all",
+        "cut": wide_gamut_profile()[:200],
+        "of another kind": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(),
+    }[damage]
+    stored = picture(1).convert(mode)
+
+    found = decode(encoded(stored, "TIFF", icc_profile=profile))
+
+    assert difference(found, stored.convert("RGB")) < 2
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a TIFF profile of another type than bytes raises a TypeError and the picture is "
+    "recorded as undecodable",
+)
+@pytest.mark.filterwarnings("ignore:Metadata Warning")
+def test_a_profile_that_is_not_even_bytes_does_not_cost_the_picture() -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[34675] = (1, 2, 3)
+    tags.tagtype[34675] = 3
+
+    assert difference(decode(encoded(picture(1), "TIFF", tiffinfo=tags)), picture(1)) < 2
+
+
+# ---- what cannot be decoded --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "PPM"])
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_a_picture_that_was_cut_off_is_truncated(kind: str, part: float) -> None:
+    data = encoded(picture(1), kind)
+
+    with pytest.raises(ImageError) as refused:
+        decode(data[: int(len(data) * part)])
+
+    assert refused.value.status == "truncated"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="Pillow refuses cut WebP while opening, and words cut AVIF as a SyntaxError: the one "
+    "is recorded as not_image, the other as not_image or undecodable",
+)
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_a_modern_picture_that_was_cut_off_is_truncated(kind: str, part: float) -> None:
+    data = encoded(picture(1), kind)
+
+    with pytest.raises(ImageError) as refused:
+        decode(data[: int(len(data) * part)])
+
+    assert refused.value.status == "truncated"
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF"])
+def test_a_beginning_without_a_picture_is_none(data: bytes) -> None:
+    with pytest.raises(ImageError) as refused:
+        decode(data)
+
+    assert refused.value.status == "not_image"
+
+
+def test_too_many_pixels_are_judged_before_they_are_decoded() -> None:
+    with pytest.raises(ImageError, match="too_many_pixels: 9000 x 9000"):
+        decode(png_of(9_000, 9_000))
+
+
+def test_the_limit_of_pixels_can_be_set() -> None:
+    data = encoded(picture(1, (40, 30)), "PNG")
+
+    assert decode(data, max_pixels=1200).size == (40, 30)
+    with pytest.raises(ImageError, match="too_many_pixels"):
+        decode(data, max_pixels=1199)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a_damaged_file_is_a_picture_or_an_image_error(kind: str, data: st.DataObject) -> None:
+    stored, exif = lying(picture(3, (32, 24)), 6)
+    options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {}
+    body = bytearray(encoded(stored, kind, **options))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        cut = data.draw(st.integers(0, 8))
+        body[at : at + cut] = data.draw(st.binary(max_size=8))
+        if not body:
+            break
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = decode(bytes(body), max_pixels=200_000)
+        except ImageError as refused:
+            assert refused.status in STATUSES  # noqa: PT017
+            return
+
+    assert found.mode == "RGB"
+    assert 0 < found.width * found.height <= 200_000
+
+
+@pytest.mark.skipif(CORPUS not in os.environ, reason=f"{CORPUS} names no folder of pictures")
+def test_a_corpus_of_odd_pictures_decodes_or_is_refused() -> None:
+    files = sorted(path for path in Path(os.environ[CORPUS]).rglob("*") if path.is_file())
+    assert files
+
+    for path in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = decode(path.read_bytes())
+            except ImageError as refused:
+                assert refused.status in STATUSES, path  # noqa: PT017
+            else:
+                assert found.mode == "RGB", path
+                assert found.width * found.height > 0, path
+
+
+def difference(left: Image.Image, right: Image.Image) -> float:
+    """The mean difference of two pictures' values; 255 when their sizes differ."""
+    if left.size != right.size:
+        return 255.0
+    pair = [np.asarray(image.convert("RGB"), dtype=np.float64) for image in (left, right)]
+    return float(np.abs(pair[0] - pair[1]).mean())
+
+
+def near(found: Any, expected: tuple[int, ...], tolerance: int) -> bool:
+    return all(abs(a - b) <= tolerance for a, b in zip(found, expected, strict=True))
+
+
+def greys(data: bytes) -> list[list[int]]:
+    values = np.asarray(decode(data))
+    assert (values == values[..., :1]).all()
+    rows: list[list[int]] = values[..., 0].tolist()
+    return rows
+
+
+def in_lab(image: Image.Image) -> Image.Image:
+    to_lab: Callable[..., Any] = ImageCms.profileToProfile
+    converted: Image.Image = to_lab(
+        image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    return converted

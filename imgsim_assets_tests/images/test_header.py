@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+
+import pytest
+from PIL import Image
+
+from imgsim_assets.images.header import FORMATS, Header, ImageError, open_image, read_header
+from imgsim_assets_tests.support.odd_pictures import (
+    bmp_of,
+    gif_of,
+    lying,
+    png_of,
+    ppm_of,
+)
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+
+LIMIT = 50_000_000
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_format_and_size_are_read(kind: str) -> None:
+    data = encoded(picture(1, (48, 32)), kind)
+
+    assert read_header(data, LIMIT) == Header(kind, 48, 32)
+
+
+def test_a_jpeg_of_several_pictures_is_accepted_as_its_first() -> None:
+    data = encoded(picture(1, (80, 60)), "MPO", save_all=True, append_images=[picture(2)])
+
+    assert read_header(data, LIMIT) == Header("MPO", 80, 60)
+
+
+def test_the_size_is_that_before_rotation() -> None:
+    stored, exif = lying(picture(1, (160, 120)), 6)
+
+    assert read_header(encoded(stored, exif=exif), LIMIT) == Header("JPEG", 120, 160)
+
+
+def test_pixels_are_not_looked_at() -> None:
+    data = jpeg(1)
+
+    assert read_header(data[: len(data) // 2], LIMIT) == Header("JPEG", 160, 120)
+
+
+@pytest.mark.parametrize("make", [png_of, gif_of, bmp_of, ppm_of])
+@pytest.mark.parametrize("side", [8_000, 20_000, 60_000])
+def test_a_tiny_file_that_declares_too_many_pixels_is_refused(
+    make: Callable[[int, int], bytes], side: int
+) -> None:
+    data = make(side, side)
+    assert len(data) < 200
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ImageError) as refused:
+            read_header(data, LIMIT)
+
+    assert refused.value.status == "too_many_pixels"
+
+
+def test_the_limit_itself_is_allowed_and_one_pixel_more_is_not() -> None:
+    data = encoded(picture(1, (40, 30)), "PNG")
+
+    assert read_header(data, 1200).width == 40
+    with pytest.raises(ImageError, match="too_many_pixels: 40 x 30 pixels are more than 1199"):
+        read_header(data, 1199)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="between its warning and its error Pillow emits a DecompressionBombWarning, which is "
+    "no UserWarning: it reaches the log, and where warnings are errors the status is not_image",
+)
+def test_a_size_that_pillow_warns_of_is_refused_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImageError) as refused:
+            read_header(png_of(10_000, 10_000), LIMIT)
+
+    assert refused.value.status == "too_many_pixels"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Pillow's own limit of 178,956,970 pixels overrules a larger one"
+)
+def test_a_larger_limit_that_was_set_is_kept() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert read_header(png_of(20_000, 10_000), 300_000_000).width == 20_000
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "named"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported_format", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "unsupported_format", "HEIC"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported_format", "SVG"),
+        (b'<?xml version="1.0"?>\n<svg/>', "unsupported_format", "SVG"),
+        (b"<!DOCTYPE html><title>404</title>", "not_image", "HTML"),
+        (b"\r\n  <html><body>", "not_image", "HTML"),
+        (b'{"error": "gone"}', "not_image", "not one of AVIF"),
+        (b"%PDF-1.7\n", "not_image", "not one of AVIF"),
+        (b"\0" * 500, "not_image", "not one of AVIF"),
+        (b"not here", "not_image", "not one of AVIF"),
+        (b"", "not_image", "not one of AVIF"),
+    ],
+)
+def test_what_is_no_picture_is_named(data: bytes, status: str, named: str) -> None:
+    with pytest.raises(ImageError) as refused:
+        read_header(data, LIMIT)
+
+    assert refused.value.status == status
+    assert named in refused.value.detail
+    assert str(refused.value) == f"{status}: {refused.value.detail}"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a byte order mark or a comment before the first tag hides the kind"
+)
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"\xef\xbb\xbf<!DOCTYPE html>", "HTML"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?><svg/>', "SVG"),
+        (b"<!-- made by hand -->\n<svg/>", "SVG"),
+        (b"\n" * 80 + b"<html>", "HTML"),
+    ],
+    ids=["marked HTML", "marked SVG", "commented SVG", "HTML after blank lines"],
+)
+def test_what_is_no_picture_is_named_behind_marks_and_comments(data: bytes, named: str) -> None:
+    with pytest.raises(ImageError) as refused:
+        read_header(data, LIMIT)
+
+    assert named in refused.value.detail
+
+
+@pytest.mark.parametrize("kind", ["TGA", "PCX", "ICO", "SGI", "DDS"])
+def test_formats_beside_the_allowed_ones_are_not_opened(kind: str) -> None:
+    data = encoded(picture(1, (64, 64)), kind)
+    assert Image.open(io.BytesIO(data)).format == kind
+
+    with pytest.raises(ImageError) as refused:
+        read_header(data, LIMIT)
+
+    assert refused.value.status in ("not_image", "unsupported_format")
+
+
+def test_an_opened_picture_can_be_decoded() -> None:
+    with open_image(encoded(picture(1, (48, 32)), "PNG"), LIMIT) as image:
+        assert image.getpixel((0, 0)) == picture(1, (48, 32)).getpixel((0, 0))

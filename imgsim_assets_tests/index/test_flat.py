@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgsim_assets.errors import StoreError
+from imgsim_assets.index.flat import FlatIndex, Floats
+
+DIM = 6
+# Unit vectors of as many images, by number.
+VECTORS: Floats = np.random.default_rng(5).standard_normal((40, DIM)).astype(np.float32)
+VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
+
+Content = dict[str, int]
+IDS = [f"item-{number}" for number in range(12)]
+
+
+def test_items_are_found_by_their_own_vectors() -> None:
+    index = FlatIndex.empty(DIM)
+    _add(index, {"b": 1, "a": 0, "c": 2})
+
+    positions, similarity = index.search(VECTORS[[2, 0]], 1)
+
+    assert index.entries["id"].to_list() == ["a", "b", "c"]
+    assert index.entries["sha256"].to_list() == ["image-0", "image-1", "image-2"]
+    assert [index.entries["id"][position] for position in positions[:, 0].tolist()] == ["c", "a"]
+    assert similarity[:, 0] == pytest.approx([1.0, 1.0], abs=1e-6)
+    assert (len(index), index.dim) == (3, DIM)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.dictionaries(st.sampled_from(IDS), st.integers(0, 39))),
+            st.tuples(st.just("remove"), st.dictionaries(st.sampled_from(IDS), st.just(0))),
+            st.tuples(st.just("reopen"), st.just({})),
+        ),
+        max_size=10,
+    )
+)
+def test_any_history_is_an_index_made_from_scratch(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Content]]
+) -> None:
+    folder = tmp_path_factory.mktemp("index")
+    index = FlatIndex.empty(DIM)
+    content: Content = {}
+    for kind, items in steps:
+        if kind == "reopen":
+            index.save(folder / "index.faiss")
+            index = FlatIndex.load(folder / "index.faiss", index.entries, index.next_number)
+        else:
+            index.remove(pl.Series("id", list(items), dtype=pl.String))
+            for item in items:
+                content.pop(item, None)
+        if kind == "add":
+            _add(index, items)
+            content.update(items)
+
+        _assert_holds(index, content)
+
+
+def test_a_number_is_never_given_twice() -> None:
+    index = FlatIndex.empty(DIM)
+    _add(index, {"a": 0, "b": 1})
+    first = index.entries["number"].to_list()
+    index.remove(pl.Series(["a", "b"]))
+
+    _add(index, {"a": 0, "c": 2})
+
+    assert first == [0, 1]
+    assert index.entries["number"].to_list() == [2, 3]
+    assert index.next_number == 4
+
+
+@pytest.mark.parametrize("again", [["a"], ["x", "x"], ["x", "b", "y"]])
+def test_an_id_is_not_added_twice(again: list[str]) -> None:
+    index = FlatIndex.empty(DIM)
+    _add(index, {"a": 0, "b": 1})
+
+    with pytest.raises(StoreError, match="an id is added to the index twice"):
+        index.add(pl.Series(again), pl.Series(["image"] * len(again)), VECTORS[: len(again)])
+
+    _assert_holds(index, {"a": 0, "b": 1})
+
+
+def test_removing_what_is_not_there_is_passed_over() -> None:
+    index = FlatIndex.empty(DIM)
+    _add(index, {"a": 0, "b": 1})
+
+    index.remove(pl.Series(["b", "never there"]))
+    index.remove(pl.Series("id", [], dtype=pl.String))
+
+    _assert_holds(index, {"a": 0})
+
+
+def test_fewer_items_than_asked_for_are_marked() -> None:
+    index = FlatIndex.empty(DIM)
+    _add(index, {"a": 0, "b": 1})
+
+    positions, _ = index.search(VECTORS[:1], 5)
+
+    assert sorted(positions[0].tolist()) == [-1, -1, -1, 0, 1]
+    assert positions[0].tolist()[2:] == [-1, -1, -1]
+
+
+def test_an_index_without_items_is_an_index(tmp_path: Path) -> None:
+    index = FlatIndex.empty(DIM)
+    index.add(pl.Series("id", [], dtype=pl.String), pl.Series([], dtype=pl.String), VECTORS[:0])
+    index.save(tmp_path / "index.faiss")
+    index = FlatIndex.load(tmp_path / "index.faiss", index.entries, index.next_number)
+
+    positions, _ = index.search(VECTORS[:2], 3)
+
+    assert positions.tolist() == [[-1] * 3] * 2
+    assert index.vectors().shape == (0, DIM)
+    assert len(index) == 0
+
+
+def test_no_queries_have_no_answers() -> None:
+    index = FlatIndex.empty(DIM)
+    _add(index, {"a": 0})
+
+    positions, similarity = index.search(VECTORS[:0], 3)
+
+    assert positions.shape == similarity.shape == (0, 3)
+
+
+def test_the_vectors_handed_out_are_a_copy() -> None:
+    index = FlatIndex.empty(DIM)
+    _add(index, {"a": 0})
+    index.vectors()[:] = 0
+
+    assert np.array_equal(index.vectors(), VECTORS[:1])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no index at all", b"IxM2"])
+def test_a_file_that_is_no_index_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "index.faiss"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(StoreError, match=f"{path} is no FAISS index"):
+        FlatIndex.load(path, FlatIndex.empty(DIM).entries, 0)
+
+
+def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "index.faiss"
+    index = FlatIndex.empty(DIM)
+    _add(index, {"a": 0, "b": 1})
+    index.save(path)
+    whole = path.read_bytes()
+
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StoreError, match=str(path)):
+            FlatIndex.load(path, index.entries, index.next_number)
+
+
+def test_an_index_of_other_items_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "index.faiss"
+    index = FlatIndex.empty(DIM)
+    _add(index, {"a": 0, "b": 1})
+    index.save(path)
+    _add(index, {"c": 2})
+    newer = index.entries
+    index.remove(pl.Series(["a", "c"]))
+
+    for entries in (newer, index.entries, FlatIndex.empty(DIM).entries):
+        with pytest.raises(StoreError, match=f"{path} holds other items than its table of ids"):
+            FlatIndex.load(path, entries, index.next_number)
+
+
+def _add(index: FlatIndex, items: Content) -> None:
+    index.add(
+        pl.Series("id", list(items), dtype=pl.String),
+        pl.Series("sha256", [f"image-{image}" for image in items.values()], dtype=pl.String),
+        VECTORS[list(items.values())],
+    )
+
+
+def _assert_holds(index: FlatIndex, content: Content) -> None:
+    ids = sorted(content)
+    images = [content[item] for item in ids]
+    assert index.entries["id"].to_list() == ids
+    assert index.entries["sha256"].to_list() == [f"image-{image}" for image in images]
+    assert index.entries["number"].n_unique() == len(index) == len(ids)
+    assert np.array_equal(index.vectors(), VECTORS[images].reshape(-1, DIM))
+    queries = VECTORS[::5]
+    positions, similarity = index.search(queries, 3)
+    expected = np.sort(queries @ VECTORS[images].reshape(-1, DIM).T, axis=1)[:, ::-1][:, :3]
+    for row in range(len(queries)):
+        found = positions[row][positions[row] >= 0]
+        assert len(found) == len(set(found.tolist())) == min(3, len(ids))
+        own = VECTORS[images][found] @ queries[row] if ids else np.empty(0)
+        assert similarity[row][: len(found)] == pytest.approx(expected[row], abs=1e-5)
+        assert own == pytest.approx(expected[row], abs=1e-5)

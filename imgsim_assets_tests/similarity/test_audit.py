@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from imgsim_assets.encoders.encoder import fingerprint
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.similarity.audit import Audit, audit_graph, audit_matches
+from imgsim_assets.similarity.graph import graph_table, update_graph
+from imgsim_assets.similarity.matches import match_table, update_matches
+from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import ROWS, Commit, Draft, Table
+from imgsim_assets_tests.support.catalogues import THUMBNAIL, indexed, repacked, tiny
+from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.histories import Images, history
+
+# The right side has copies, repacked copies and look-alikes of the left one's pictures.
+LEFT: Images = {f"l{seed}": tiny(seed) for seed in range(8)}
+RIGHT: Images = {
+    **{f"r{seed}": repacked(tiny(seed)) for seed in range(4)},
+    **{f"s{seed}": tiny(100 + seed, like=seed) for seed in range(8)},
+    "t": tiny(60),
+}
+MODES = [
+    MatchSettings(mode="all", threshold=0.5),
+    MatchSettings(mode="best", threshold=0.5),
+    MatchSettings(mode="top_k", k=2, threshold=0.5),
+    MatchSettings(mode="mutual", threshold=0.5),
+]
+GRAPHS = [GraphSettings(k=2), GraphSettings(k=2, threshold=0.5), GraphSettings(k=50)]
+UNRELATED = ("l0", "t", 0.01)
+BLIND = pytest.mark.xfail(
+    strict=True,
+    reason="the last of k is never held to be surely there: it would have to be better than "
+    "itself. So audits in the mode best, the default, find no missing match at all",
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which LEFT and RIGHT are indexed."""
+    store = Store.open(tmp_path_factory.mktemp("built"))
+    indexed(store, "left", LEFT)
+    indexed(store, "right", RIGHT)
+    return Path(store.url)
+
+
+@pytest.fixture
+def shops(store: Store, built: Path) -> Store:
+    """A store of one's own with the same content."""
+    shutil.copytree(built, store.url, dirs_exist_ok=True)
+    return store
+
+
+@pytest.mark.parametrize("settings", MODES, ids=str)
+def test_true_matches_pass(shops: Store, settings: MatchSettings) -> None:
+    update_matches(shops, "pair", "left", "right", settings)
+
+    assert audit_matches(shops, "pair", sample=100) == Audit(8, 0, 0, ())
+    assert audit_matches(shops, "pair", sample=100).passed
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_true_results_pass_after_any_history_with_all_their_ties(store: Store, seed: int) -> None:
+    sides = zip(history(seed, 4, "l"), history(seed, 4, "r"), strict=True)
+    for left, right in sides:
+        indexed(store, "left", left)
+        indexed(store, "right", right)
+        for settings in (*MODES, MatchSettings(mode="mutual", threshold=-1)):
+            update_matches(store, "pair", "left", "right", settings)
+
+            assert audit_matches(store, "pair", sample=100).passed
+        for graph in GRAPHS:
+            update_graph(store, "left", graph)
+
+            assert audit_graph(store, "left", sample=100).passed
+
+
+@pytest.mark.parametrize(
+    "settings", [MODES[0], pytest.param(MODES[1], marks=BLIND), *MODES[2:]], ids=str
+)
+def test_a_missing_match_is_found_and_named(shops: Store, settings: MatchSettings) -> None:
+    update_matches(shops, "pair", "left", "right", settings)
+    _doctor(match_table(shops, "pair"), lambda rows: rows.filter(pl.col("left_id") != "l5"))
+
+    audit = audit_matches(shops, "pair", sample=100)
+
+    assert (audit.missing, audit.false, audit.passed) == (1, 0, False)
+    assert audit.examples == ("missing: l5 s5",)
+
+
+@pytest.mark.parametrize("settings", MODES, ids=str)
+def test_a_false_match_is_found_and_named(shops: Store, settings: MatchSettings) -> None:
+    update_matches(shops, "pair", "left", "right", settings)
+    _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, *UNRELATED))
+
+    audit = audit_matches(shops, "pair", sample=100)
+
+    assert (audit.missing, audit.false, audit.passed) == (0, 1, False)
+    assert audit.examples == ("false: l0 t",)
+
+
+@pytest.mark.parametrize("settings", MODES, ids=str)
+def test_a_match_with_an_item_that_does_not_exist_is_false(
+    shops: Store, settings: MatchSettings
+) -> None:
+    update_matches(shops, "pair", "left", "right", settings)
+    _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, "l0", "who", 0.99))
+
+    assert audit_matches(shops, "pair", sample=100).false == 1
+
+
+@BLIND
+def test_the_last_of_k_matches_that_is_missing_is_found(shops: Store) -> None:
+    update_matches(shops, "pair", "left", "right", MODES[2])
+    last = (pl.col("left_id") == "l1") & (pl.col("rank") == 2)
+    _doctor(match_table(shops, "pair"), lambda rows: rows.filter(~last))
+
+    assert audit_matches(shops, "pair", sample=100).examples == ("missing: l1 s1",)
+
+
+@pytest.mark.parametrize("settings", [pytest.param(MODES[1], marks=BLIND), MODES[3]], ids=str)
+def test_the_second_best_in_the_place_of_the_best_is_missing_and_false(
+    shops: Store, settings: MatchSettings
+) -> None:
+    update_matches(shops, "pair", "left", "right", settings)
+    second = pl.when(pl.col("left_id") == "l1").then(pl.lit("s1")).otherwise("right_id")
+    _doctor(match_table(shops, "pair"), lambda rows: rows.with_columns(right_id=second))
+
+    audit = audit_matches(shops, "pair", sample=100)
+
+    assert (audit.missing, audit.false) == (1, 1)
+    assert audit.examples == ("missing: l1 r1", "false: l1 s1")
+
+
+def test_a_match_that_is_best_from_one_side_only_is_not_mutual(store: Store) -> None:
+    indexed(store, "left", {"copy": tiny(1), "like": tiny(50, like=1)})
+    indexed(store, "right", {"r": tiny(1), "t": tiny(60)})
+    update_matches(store, "pair", "left", "right", MatchSettings(mode="mutual", threshold=0.5))
+    assert audit_matches(store, "pair", sample=9).passed
+    _doctor(match_table(store, "pair"), lambda rows: _with_pair(rows, "like", "r", 0.9))
+
+    assert audit_matches(store, "pair", sample=9).examples == ("false: like r",)
+
+
+@pytest.mark.parametrize("settings", GRAPHS, ids=str)
+def test_a_true_graph_passes_and_a_missing_edge_is_found_and_named(
+    shops: Store, settings: GraphSettings
+) -> None:
+    update_graph(shops, "right", settings)
+    assert audit_graph(shops, "right", sample=100) == Audit(13, 0, 0, ())
+    nearest = (pl.col("src_id") == "r1") & (pl.col("rank") == 1)
+    _doctor(graph_table(shops, "right"), lambda rows: rows.filter(~nearest))
+
+    audit = audit_graph(shops, "right", sample=100)
+
+    assert (audit.missing, audit.false) == (1, 0)
+    assert audit.examples == ("missing: r1 s1",)
+
+
+@pytest.mark.parametrize("settings", GRAPHS, ids=str)
+@pytest.mark.parametrize("to", ["r1", "who"])
+def test_an_edge_to_itself_or_to_nobody_is_false(
+    shops: Store, to: str, settings: GraphSettings
+) -> None:
+    update_graph(shops, "right", settings)
+    _doctor(graph_table(shops, "right"), lambda rows: _with_pair(rows, "r1", to, 1.0))
+
+    audit = audit_graph(shops, "right", sample=100)
+
+    assert (audit.missing, audit.false) == (0, 1)
+    assert audit.examples == (f"false: r1 {to}",)
+
+
+def test_an_edge_to_an_item_that_is_not_among_the_nearest_is_false(shops: Store) -> None:
+    update_graph(shops, "right", GRAPHS[2])
+    rows = graph_table(shops, "right").read(_newest(graph_table(shops, "right")))
+    furthest = rows.filter(pl.col("src_id") == "r1")["dst_id"][-1]
+    update_graph(shops, "right", GRAPHS[0])
+    _doctor(graph_table(shops, "right"), lambda rows: _with_pair(rows, "r1", furthest, 0.9))
+
+    assert audit_graph(shops, "right", sample=100).examples == (f"false: r1 {furthest}",)
+
+
+@BLIND
+def test_the_last_of_k_edges_that_is_missing_is_found(shops: Store) -> None:
+    update_graph(shops, "right", GRAPHS[0])
+    last = (pl.col("src_id") == "r1") & (pl.col("rank") == 2)
+    _doctor(graph_table(shops, "right"), lambda rows: rows.filter(~last))
+
+    assert audit_graph(shops, "right", sample=100).missing == 1
+
+
+def test_a_sample_asks_as_many_items_as_it_says_and_other_ones_for_another_seed(
+    shops: Store,
+) -> None:
+    update_matches(shops, "pair", "left", "right", MODES[0])
+    _doctor(match_table(shops, "pair"), lambda rows: rows.filter(pl.col("left_id") != "l5"))
+
+    audits = [audit_matches(shops, "pair", sample=4, seed=seed) for seed in range(12)]
+
+    assert {audit.sampled for audit in audits} == {4}
+    assert {audit.missing for audit in audits} == {0, 1}
+    again = [audit_matches(shops, "pair", sample=4, seed=seed) for seed in range(12)]
+    assert again == audits
+
+
+def test_a_great_disorder_is_counted_whole_and_shown_in_a_few_examples(shops: Store) -> None:
+    update_matches(shops, "pair", "left", "right", MODES[0])
+    true = _newest(match_table(shops, "pair"))
+    _doctor(match_table(shops, "pair"), lambda rows: rows.head(0))
+
+    audit = audit_matches(shops, "pair", sample=100)
+
+    assert audit.missing == true.rows > 5
+    assert len(audit.examples) == 5
+
+
+@pytest.mark.parametrize("settings", MODES, ids=str)
+@pytest.mark.parametrize(("left", "right"), [({}, RIGHT), (LEFT, {}), ({}, {})])
+def test_empty_sides_pass(
+    store: Store, settings: MatchSettings, left: Images, right: Images
+) -> None:
+    indexed(store, "left", left)
+    indexed(store, "right", right)
+    update_matches(store, "pair", "left", "right", settings)
+
+    assert audit_matches(store, "pair", sample=10) == Audit(len(left), 0, 0, ())
+
+
+def test_an_empty_graph_passes(store: Store) -> None:
+    indexed(store, "shop", {})
+    update_graph(store, "shop", GraphSettings())
+
+    assert audit_graph(store, "shop", sample=10) == Audit(0, 0, 0, ())
+
+
+def test_what_was_never_made_cannot_be_audited(store: Store) -> None:
+    with pytest.raises(StoreError, match="matches/pair has no version yet; materialize it first"):
+        audit_matches(store, "pair", sample=1)
+    with pytest.raises(StoreError, match="shop/similarity_graph has no version yet"):
+        audit_graph(store, "shop", sample=1)
+
+
+def test_an_audit_is_of_the_items_the_table_was_made_from(shops: Store) -> None:
+    update_matches(shops, "pair", "left", "right", MODES[0])
+    indexed(shops, "left", {"l0": tiny(7), "new": tiny(1)})
+    indexed(shops, "right", {"t": tiny(60)})
+
+    assert audit_matches(shops, "pair", sample=100) == Audit(8, 0, 0, ())
+
+
+def test_an_audit_does_not_pass_over_damaged_vectors(shops: Store) -> None:
+    update_matches(shops, "pair", "left", "right", MODES[0])
+    table = VectorTable(shops, "left", fingerprint(THUMBNAIL)).table
+    flip_a_bit(shops, table, _newest(table).with_role()[0])
+
+    with pytest.raises(CorruptFileError):
+        audit_matches(shops, "pair", sample=1)
+
+
+def _newest(table: Table) -> Commit:
+    commit = table.latest()
+    assert commit is not None
+    return commit
+
+
+def _doctor(table: Table, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    """Commit other rows in the place of the true ones, as a faulty stage would."""
+    true = _newest(table)
+    rows = table.write_rows(change(table.read(true)))
+    others = [file for file in true.files if file.role != ROWS]
+    table.commit(lambda base: Draft([rows, *others], true.inputs, true.properties))
+
+
+def _with_pair(rows: pl.DataFrame, one: str, other: str, similarity: float) -> pl.DataFrame:
+    """The rows and, after them, one more pair or edge."""
+    source, target = rows.columns[:2]
+    added = pl.DataFrame({source: [one], target: [other], "similarity": [similarity]})
+    return pl.concat([rows, added], how="diagonal")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from imgsim_assets.encoders.encoder import fingerprint
+from imgsim_assets.encoders.stage import embed
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.index.stage import index_table, update_index
+from imgsim_assets.similarity import items
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill, indexed, sha256_of, tiny
+from imgsim_assets_tests.support.damage import flip_a_bit
+
+PRINT = fingerprint(THUMBNAIL)
+# The order of the hashes is not that of the ids, and two items share a picture.
+PICTURES = {"a": tiny(3), "b": tiny(1), "c": tiny(3), "é": tiny(2), "z": b"no picture"}
+
+
+def test_embeddings_and_index_give_the_same_items_in_order_of_id(store: Store) -> None:
+    indexed(store, "shop", PICTURES)
+
+    embeddings, embedded = items.from_embeddings(store, "shop")
+    index, searched = items.from_index(store, "shop")
+
+    assert embedded.keys["id"].to_list() == ["a", "b", "c", "é"]
+    assert embedded.keys["sha256"].to_list() == [sha256_of(PICTURES[item]) for item in "abcé"]
+    assert searched.keys.equals(embedded.keys)
+    np.testing.assert_array_equal(searched.vectors, embedded.vectors)
+    assert embeddings.table == "shop/embeddings"
+    assert index.inputs == {"embeddings": embeddings.version}
+
+
+def test_every_item_gets_the_vector_of_its_own_picture(store: Store) -> None:
+    indexed(store, "shop", PICTURES)
+    table = VectorTable(store, "shop", PRINT)
+
+    _, found = items.from_embeddings(store, "shop")
+
+    for (_, sha256), vector in zip(found.keys.iter_rows(), found.vectors, strict=True):
+        np.testing.assert_array_equal(vector, table.read([sha256]).vectors[0])
+
+
+def test_the_index_keeps_its_items_until_it_is_brought_up_to_date(store: Store) -> None:
+    indexed(store, "shop", {"a": tiny(1)})
+    embed(store, "shop", THUMBNAIL, fill(store, "shop", {"b": tiny(2)}))
+
+    assert items.from_embeddings(store, "shop")[1].keys["id"].to_list() == ["b"]
+    assert items.from_index(store, "shop")[1].keys["id"].to_list() == ["a"]
+    update_index(store, "shop")
+    assert items.from_index(store, "shop")[1].keys["id"].to_list() == ["b"]
+
+
+def test_a_catalogue_without_one_usable_picture_has_no_items(store: Store) -> None:
+    indexed(store, "shop", {"a": b"no picture"})
+
+    assert len(items.from_embeddings(store, "shop")[1]) == 0
+    assert len(items.from_index(store, "shop")[1]) == 0
+
+
+def test_what_was_never_made_is_named(store: Store) -> None:
+    with pytest.raises(StoreError, match="shop/embeddings has no version yet; materialize"):
+        items.from_embeddings(store, "shop")
+    with pytest.raises(StoreError, match="shop/index has no version yet; materialize"):
+        items.from_index(store, "shop")
+
+
+def test_an_item_without_a_vector_is_an_error(store: Store) -> None:
+    indexed(store, "shop", {"a": tiny(1)})
+    keys = pl.DataFrame({"id": ["a", "b"], "sha256": [sha256_of(tiny(1)), "0" * 64]})
+
+    with pytest.raises(KeyError, match="0" * 64):
+        items.with_vectors(store, "shop", PRINT, keys)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="an index file of the right size is taken for current whatever it holds, so that "
+    "materializing the index again, as the message says, never rebuilds it",
+)
+def test_a_damaged_index_is_rebuilt_by_its_next_run(store: Store) -> None:
+    indexed(store, "shop", PICTURES)
+    table = index_table(store, "shop")
+    commit = table.latest()
+    file = commit.only("index") if commit is not None else None
+    assert file is not None
+    flip_a_bit(store, table, file)
+    with pytest.raises(CorruptFileError, match="materialize the asset again to rebuild it"):
+        items.from_index(store, "shop")
+
+    update_index(store, "shop")
+
+    assert len(items.from_index(store, "shop")[1]) == 4

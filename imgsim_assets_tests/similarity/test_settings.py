@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
+
+
+def test_without_a_word_matches_are_the_best_and_a_graph_has_ten_neighbours() -> None:
+    assert MatchSettings() == MatchSettings(mode="best", threshold=None, k=None)
+    assert GraphSettings() == GraphSettings(k=10, threshold=None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mode": "all", "threshold": -1},
+        {"mode": "mutual", "threshold": 1},
+        {"mode": "top_k", "k": 1},
+        {"mode": "top_k", "k": 1000},
+    ],
+)
+def test_what_is_documented_is_accepted(values: dict[str, Any]) -> None:
+    assert MatchSettings(**values).model_dump(include=set(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mode": "top_k"}, "k: mode top_k needs it"),
+        ({"mode": "best", "k": 3}, "k: mode best has none; remove it, or set 'mode: top_k'"),
+        ({"mode": "mutual", "k": 1}, "k: mode mutual has none"),
+        ({"mode": "top_k", "k": 0}, "greater than or equal to 1"),
+        ({"mode": "top_k", "k": 1001}, "less than or equal to 1000"),
+        ({"mode": "nearest"}, "'all', 'best', 'top_k' or 'mutual'"),
+        ({"threshold": 1.01}, "less than or equal to 1"),
+        ({"threshold": -1.01}, "greater than or equal to -1"),
+        ({"threshold": float("nan")}, "threshold"),
+        ({"treshold": 0.5}, "unknown key 'treshold': did you mean 'threshold'"),
+    ],
+)
+def test_match_settings_that_cannot_work_are_refused_with_the_reason(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        MatchSettings.model_validate(values)
+
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"k": 0}, "greater than or equal to 1"),
+        ({"k": 1001}, "less than or equal to 1000"),
+        ({"threshold": 2}, "less than or equal to 1"),
+        ({"neighbours": 5}, "unknown key 'neighbours'"),
+    ],
+)
+def test_graph_settings_that_cannot_work_are_refused_with_the_reason(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        GraphSettings.model_validate(values)
+
+    assert message in str(refusal.value)

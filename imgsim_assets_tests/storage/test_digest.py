@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgsim_assets.storage.digest import rows_digest
+
+ROWS = st.lists(st.tuples(st.text(max_size=4), st.text(max_size=4)), max_size=4)
+
+
+def test_a_data_version_is_the_same_in_every_release() -> None:
+    rows = _rows([("a", "ü-字"), ("", "1:b")])
+
+    assert rows_digest(rows) == "913659ddd9b8d244878a4a03a7e0427739bea25f58a302e07f7f0ca194b59486"
+    assert (
+        rows_digest(rows, "encoder")
+        == "3c2b1943dd32c00dcbeb99576da490641dba506f8ddb38c4d32c09a1ee91bfd1"
+    )
+
+
+@given(one=ROWS, other=ROWS)
+def test_only_the_same_rows_in_the_same_order_read_the_same(
+    one: list[tuple[str, str]], other: list[tuple[str, str]]
+) -> None:
+    assert (rows_digest(_rows(one)) == rows_digest(_rows(other))) == (one == other)
+
+
+@given(one=st.text(), other=st.text(), rows=ROWS)
+def test_another_context_is_another_digest(
+    one: str, other: str, rows: list[tuple[str, str]]
+) -> None:
+    same = rows_digest(_rows(rows), one) == rows_digest(_rows(rows), other)
+
+    assert same == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [([("ab", "c")], [("a", "bc")]), ([("1:a", "")], [("", "1:a")])]
+)
+def test_values_do_not_run_into_each_other(
+    one: list[tuple[str, str]], other: list[tuple[str, str]]
+) -> None:
+    assert rows_digest(_rows(one)) != rows_digest(_rows(other))
+
+
+def test_the_columns_names_do_not_matter() -> None:
+    rows = _rows([("a", "b")])
+
+    assert rows_digest(rows) == rows_digest(rows.rename({"id": "item"}))
+
+
+def _rows(rows: list[tuple[str, str]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={"id": pl.String, "sha256": pl.String}, orient="row")

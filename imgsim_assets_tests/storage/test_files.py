@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.files import UNFINISHED, Files, LocalFiles, RemoteFiles, open_files
+from imgsim_assets_tests.support import writer_process
+
+STRANGE_NAMES = ["with space", "ü-é-字", "a#b", "a?b", "a%20b", "[1]", "star*", "a=b", "q'\"q"]
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    """An empty root on each kind of filesystem that a store may lie on."""
+    if request.param == "local":
+        return open_files(str(tmp_path / "root"))
+    if request.param == "memory":
+        return open_files(f"memory://{uuid.uuid4().hex}")
+    bucket: str = request.getfixturevalue("s3_root")
+    return open_files(f"{bucket}/below/the bucket")
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 40])
+def test_a_file_reads_back_as_it_was_written(files: Files, data: bytes) -> None:
+    files.write("some/deep/folder/file.bin", data)
+
+    assert files.read("some/deep/folder/file.bin") == data
+
+
+def test_writing_again_replaces_the_whole_file(files: Files) -> None:
+    files.write("a/file", b"a long first version")
+    files.write("a/file", b"short", durable=False)
+    files.flush()
+
+    assert files.read("a/file") == b"short"
+    assert [entry.name for entry in files.entries("a")] == ["file"]
+
+
+def test_reading_what_is_not_there_raises_file_not_found(files: Files) -> None:
+    files.write("a/file", b"x")
+
+    with pytest.raises(FileNotFoundError):
+        files.read("a/other")
+
+
+def test_create_refuses_a_name_that_is_taken_and_leaves_its_content(files: Files) -> None:
+    files.create("a/file", b"first")
+
+    with pytest.raises(FileExistsError):
+        files.create("a/file", b"second")
+    assert files.read("a/file") == b"first"
+    assert [entry.name for entry in files.entries("a")] == ["file"]
+    assert files.unfinished("a") == []
+
+
+def test_deleting_twice_is_no_error(files: Files) -> None:
+    files.write("a/file", b"x")
+
+    files.delete("a/file")
+    files.delete("a/file")
+    files.delete("never/there")
+
+    assert files.stat("a/file") is None
+
+
+def test_entries_are_sorted_and_tell_files_from_folders(files: Files) -> None:
+    for name in ("top/c", "top/a", "top/folder/inner", "elsewhere/x"):
+        files.write(name, b"1234")
+
+    found = files.entries("top")
+
+    assert [(entry.name, entry.is_folder) for entry in found] == [
+        ("a", False),
+        ("c", False),
+        ("folder", True),
+    ]
+    assert [entry.size for entry in found if not entry.is_folder] == [4, 4]
+    assert [entry.name for entry in files.entries("") if entry.is_folder] == ["elsewhere", "top"]
+
+
+def test_a_folder_that_is_not_there_has_no_entries(files: Files) -> None:
+    assert files.entries("nowhere") == []
+    assert files.entries("") == []
+    assert files.unfinished("nowhere") == []
+
+
+def test_what_another_client_writes_is_seen_at_once(s3_root: str) -> None:
+    files = open_files(s3_root)
+    files.write("a/first", b"x")
+    assert [entry.name for entry in files.entries("a")] == ["first"]
+
+    other = fsspec.filesystem("s3", skip_instance_cache=True)
+    other.pipe_file(f"{s3_root}/a/second", b"y")
+
+    assert [entry.name for entry in files.entries("a")] == ["first", "second"]
+    assert files.read("a/second") == b"y"
+    other.rm_file(f"{s3_root}/a/first")
+    assert files.stat("a/first") is None
+
+
+def test_stat_tells_size_and_time_of_a_file_and_none_of_a_missing_one(files: Files) -> None:
+    files.write("a/file", b"12345")
+
+    entry = files.stat("a/file")
+
+    assert entry is not None
+    assert (entry.name, entry.size, entry.is_folder) == ("file", 5, False)
+    assert abs(entry.modified - time.time()) < 30
+    assert files.stat("a/other") is None
+
+
+def test_upload_copies_a_local_file_and_leaves_the_original(files: Files, tmp_path: Path) -> None:
+    local = tmp_path / "local.bin"
+    local.write_bytes(b"abc" * 1000)
+    os.utime(local, (0, 0))
+
+    files.upload("a/uploaded.bin", local)
+
+    assert files.read("a/uploaded.bin") == local.read_bytes()
+    entry = files.stat("a/uploaded.bin")
+    assert entry is not None
+    assert entry.modified > time.time() - 30, "collection would take it for an old file"
+
+
+def test_touching_keeps_the_content(files: Files) -> None:
+    files.write("a/file", b"content")
+
+    files.touch("a/file")
+
+    assert files.read("a/file") == b"content"
+
+
+def test_touching_makes_an_old_file_look_freshly_written(tmp_path: Path) -> None:
+    files = open_files(str(tmp_path))
+    files.write("a/file", b"x")
+    os.utime(tmp_path / "a/file", (0, 0))
+
+    files.touch("a/file")
+
+    entry = files.stat("a/file")
+    assert entry is not None
+    assert entry.modified > time.time() - 30
+
+
+@pytest.mark.parametrize("name", STRANGE_NAMES)
+def test_names_are_taken_literally(files: Files, name: str) -> None:
+    files.write(f"{name}/{name}", b"x")
+    files.write("plain/file", b"y")
+
+    assert files.read(f"{name}/{name}") == b"x"
+    assert [entry.name for entry in files.entries(name)] == [name]
+    assert [entry.name for entry in files.entries("")] == sorted([name, "plain"])
+    files.delete(f"{name}/{name}")
+    assert files.entries(name) == []
+
+
+@pytest.mark.parametrize("name", STRANGE_NAMES)
+def test_a_local_root_may_have_any_name(tmp_path: Path, name: str) -> None:
+    files = open_files(str(tmp_path / name))
+
+    files.create("a/file", b"x")
+
+    assert (tmp_path / name / "a" / "file").read_bytes() == b"x"
+
+
+def test_of_many_writers_at_once_exactly_one_creates(tmp_path: Path) -> None:
+    for turn in range(20):
+        _race_to_create(open_files(str(tmp_path)), f"a/{turn}", writers=6)
+
+
+def test_of_many_writers_at_once_exactly_one_creates_on_object_storage(s3_root: str) -> None:
+    for turn in range(4):
+        _race_to_create(open_files(s3_root), f"a/{turn}", writers=4)
+
+
+def test_a_reader_never_sees_half_a_write(tmp_path: Path) -> None:
+    files = open_files(str(tmp_path))
+    versions = [b"a" * 300_000, b"b" * 10, b"c" * 900_000]
+    files.write("file", versions[0])
+    over = threading.Event()
+
+    def write_on() -> None:
+        while not over.is_set():
+            for version in versions:
+                files.write("file", version, durable=False)
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        seen = [files.read("file") for _ in range(300)]
+    finally:
+        over.set()
+        writer.join()
+    assert all(data in versions for data in seen)
+
+
+def test_what_interrupted_writers_left_is_listed_apart(tmp_path: Path) -> None:
+    files = open_files(str(tmp_path))
+    files.write("a/file", b"x")
+    (tmp_path / "a" / f"{UNFINISHED}0123").write_bytes(b"half")
+
+    assert [entry.name for entry in files.entries("a")] == ["file"]
+    assert [(entry.name, entry.size) for entry in files.unfinished("a")] == [
+        (f"{UNFINISHED}0123", 4)
+    ]
+
+
+@pytest.mark.parametrize("operation", ["write", "create", "upload"])
+def test_a_full_disk_leaves_the_folder_as_it_was(tmp_path: Path, operation: str) -> None:
+    files = open_files(str(tmp_path / "root"))
+    files.write("a/kept", b"x")
+    big = tmp_path / "big"
+    big.write_bytes(bytes(1 << 20))
+    attempts: dict[str, Callable[[], None]] = {
+        "write": lambda: files.write("a/new", big.read_bytes()),
+        "create": lambda: files.create("a/new", big.read_bytes()),
+        "upload": lambda: files.upload("a/new", big),
+    }
+
+    with pytest.raises(OSError, match="File too large"):
+        _with_file_size_limit(1 << 18, attempts[operation])
+
+    assert [path.name for path in (tmp_path / "root" / "a").iterdir()] == ["kept"]
+
+
+def test_a_disk_without_hard_links_is_refused_with_the_mend(tmp_path: Path) -> None:
+    process = writer_process.start("no-hard-links", str(tmp_path))
+    message, _ = process.communicate()
+
+    assert str(tmp_path) in message
+    assert "no hard links" in message
+    assert "IMGSIM_STORE" in message
+
+
+def test_paths_and_file_urls_are_local(tmp_path: Path) -> None:
+    home = Path("~/somewhere").expanduser()
+
+    assert _local_root(str(tmp_path)) == tmp_path
+    assert _local_root(f"file://{tmp_path}") == tmp_path
+    assert _local_root("~/somewhere") == home
+    assert open_files(str(tmp_path)).local_path("a/b") == tmp_path / "a" / "b"
+
+
+def test_a_remote_root_has_no_local_paths(s3_root: str) -> None:
+    assert open_files(s3_root).local_path("a/b") is None
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host/store", "ftp://host/store", "az://container/store", "zip://store.zip"]
+)
+def test_a_filesystem_without_atomic_create_is_refused_naming_those_that_work(url: str) -> None:
+    with pytest.raises(StoreError) as refused:
+        open_files(url)
+
+    message = str(refused.value)
+    assert url.split(":")[0] + "://" in message
+    assert "create-if-absent" in message
+    assert "local path" in message
+    assert "s3" in message
+
+
+def test_a_cache_in_front_of_object_storage_is_refused() -> None:
+    with pytest.raises(StoreError, match="atomic"):
+        open_files("simplecache::s3://bucket/store")
+
+
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="the package is installed")
+def test_a_missing_package_is_named_with_how_to_get_it() -> None:
+    with pytest.raises(StoreError) as refused:
+        open_files("gs://bucket/store")
+
+    assert "gs://bucket/store" in str(refused.value)
+    assert "gcsfs" in str(refused.value)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a URL without a bucket loses its slashes and becomes a path in the working directory",
+)
+@pytest.mark.parametrize("url", ["s3://", "memory://"])
+def test_a_url_that_names_no_bucket_is_refused(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(StoreError, match="bucket"):
+        open_files(url).write("a/file", b"x")
+
+
+@pytest.mark.xfail(
+    strict=True, raises=FileNotFoundError, reason="the client's error names neither URL nor mend"
+)
+def test_writing_to_a_bucket_that_does_not_exist_says_so(s3_root: str) -> None:
+    files = open_files(f"{s3_root}-missing/store")
+
+    with pytest.raises(StoreError, match=f"{s3_root}-missing"):
+        files.create("a/file", b"x")
+
+
+@pytest.mark.slow
+def test_a_remote_root_lists_more_than_one_page(s3_root: str) -> None:
+    files = open_files(s3_root)
+    fsspec.filesystem("s3", use_listings_cache=False).pipe(
+        {f"{s3_root}/many/{number:04d}": b"" for number in range(1010)}
+    )
+
+    assert [entry.name for entry in files.entries("many")] == [f"{n:04d}" for n in range(1010)]
+
+
+def _race_to_create(files: Files, path: str, writers: int) -> None:
+    start = threading.Barrier(writers)
+    won: list[bytes] = []
+    lost: list[bytes] = []
+
+    def create(data: bytes) -> None:
+        start.wait()
+        try:
+            files.create(path, data)
+        except FileExistsError:
+            lost.append(data)
+        else:
+            won.append(data)
+
+    _run_threads([partial(create, f"{writer}".encode()) for writer in range(writers)])
+    assert len(won) == 1
+    assert len(lost) == writers - 1
+    assert files.read(path) == won[0]
+
+
+def _run_threads(actions: Sequence[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=action) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _with_file_size_limit(limit: int, act: Callable[[], None]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        act()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _local_root(url: str) -> Path:
+    files = open_files(url)
+    assert not isinstance(files, RemoteFiles)
+    assert isinstance(files, LocalFiles)
+    return files.root

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.files import UNFINISHED
+from imgsim_assets.storage.store import Store, find_project_root
+from imgsim_assets_tests.support import tables
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A Dagster project with the working directory's usual depth below it."""
+    root = tmp_path / "project"
+    (root / "src" / "deep").mkdir(parents=True)
+    (root / "pyproject.toml").write_text("[project]\nname = 'x'\n\n[tool.dg.project]\n")
+    return root
+
+
+def test_the_store_lies_in_the_project_by_default(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / "src" / "deep")
+
+    assert Store.open().url == str(project / "data" / "store")
+
+
+def test_the_environment_names_another_store(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+
+    monkeypatch.setenv("IMGSIM_STORE", str(tmp_path / "elsewhere"))
+    assert Store.open().url == str(tmp_path / "elsewhere")
+
+    monkeypatch.setenv("IMGSIM_STORE", "memory://somewhere")
+    assert Store.open().url == "memory://somewhere"
+
+    monkeypatch.setenv("IMGSIM_STORE", "")
+    assert Store.open().url == str(project / "data" / "store")
+
+
+def test_an_argument_wins_over_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGSIM_STORE", str(tmp_path / "environment"))
+
+    assert Store.open(tmp_path / "argument").url == str(tmp_path / "argument")
+    assert Store.open("memory://argument/").url == "memory://argument"
+
+
+@pytest.mark.parametrize("given_by", ["argument", "environment"])
+def test_a_relative_path_starts_at_the_project_root(
+    project: Path, monkeypatch: pytest.MonkeyPatch, given_by: str
+) -> None:
+    monkeypatch.chdir(project / "src")
+    if given_by == "environment":
+        monkeypatch.setenv("IMGSIM_STORE", "my/store")
+        opened = Store.open()
+    else:
+        opened = Store.open("my/store")
+
+    assert opened.url == str(project / "my" / "store")
+
+
+def test_a_given_project_root_wins_over_the_working_directory(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+
+    assert Store.open("s", project_root=tmp_path).url == str(tmp_path / "s")
+    assert Store.open(project_root=tmp_path).url == str(tmp_path / "data" / "store")
+    assert Store.open(project / "s", project_root=tmp_path).url == str(project / "s")
+
+
+def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert Store.open("~/my/store").url == str(tmp_path / "my" / "store")
+
+
+def test_opening_a_store_makes_nothing(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "new" / "store")
+
+    assert store.table_names() == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_nearest_project_is_found(project: Path) -> None:
+    inner = project / "src"
+    (inner / "pyproject.toml").write_text("[project]\nname = 'not of dagster'\n")
+    assert find_project_root(inner / "deep") == project
+
+    (inner / "dg.toml").write_text("")
+    assert find_project_root(inner / "deep") == inner
+
+
+def test_without_a_project_the_folder_itself_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert find_project_root() == tmp_path
+    assert find_project_root(Path()) == tmp_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["products", "products/", "/images", "Products/images", "a//b", "a/../b", "a/_b", "_a/b"],
+)
+def test_a_name_that_could_leave_the_store_or_hide_in_it_is_no_table(
+    store: Store, name: str
+) -> None:
+    with pytest.raises(StoreError, match="no table name; it reads like 'products/images'") as error:
+        store.table(name)
+
+    assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize("root", ["local", "memory", "s3"])
+def test_tables_are_listed_wherever_they_lie(
+    root: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    urls = {"local": str(tmp_path / "store"), "memory": "memory://tables-that-are-listed"}
+    store = Store.open(urls.get(root) or request.getfixturevalue("s3_root"))
+    assert store.table_names() == []
+    names = ["b/data", "b/images", "b/vectors/0a1b", "a/index"]
+    for name in names:
+        tables.put(store.table(name), {"x": 1})
+    store.table("c/unborn").write_bytes(b"x", role="rows", suffix=".bin")
+    store.blobs.put(b"x")
+
+    assert store.table_names() == sorted(names)
+
+
+@pytest.mark.xfail(strict=True, reason="the folder of commits is taken for a commit")
+def test_a_table_whose_first_commit_was_cut_short_has_no_commit(
+    store: Store, tmp_path: Path
+) -> None:
+    commits = tmp_path / "store" / "a" / "b" / "_commits"
+    commits.mkdir(parents=True)
+    (commits / f"{UNFINISHED}0123").write_bytes(b"{")
+
+    assert store.table("a/b").latest() is None
+    assert store.table_names() == []
+
+
+def test_a_run_leaves_its_id_in_what_it_commits(tmp_path: Path) -> None:
+    assert tables.put(Store.open(tmp_path, run_id="run-1").table("a/b"), {}).run_id == "run-1"
+    assert tables.put(Store.open(tmp_path).table("a/b"), {}).run_id is None
