@@ -50,13 +50,16 @@ class Record:
 def open_text(raw: IO[bytes], encoding: str) -> io.TextIOWrapper:
     """Bytes as text; a byte order mark overrules the encoding.
 
-    Bytes that are not valid text become lone surrogates, which `records` reports by line.
+    Bytes that are not valid text are marked, and `is_valid` tells the lines that hold some.
     """
     buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
     head = buffered.peek(4)[:4]
     marked = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
     chosen = marked or encoding
-    errors = "surrogateescape" if chosen.lower().startswith(("utf-8", "utf8")) else "replace"
+    # A byte that means nothing becomes a lone surrogate. Encodings of wider units cannot do
+    # that; theirs becomes U+FFFD, which a text of theirs has no reason to hold.
+    wide = codecs.lookup(chosen).name.startswith(("utf-16", "utf-32"))
+    errors = "replace" if wide else "surrogateescape"
     return io.TextIOWrapper(buffered, encoding=chosen, errors=errors, newline="")
 
 
@@ -64,11 +67,12 @@ def find_delimiter(sample: Sequence[str], quote: str) -> str:
     """The delimiter that splits the sample's lines most evenly; a comma when none does."""
 
     def agreement(delimiter: str) -> tuple[int, int]:
-        parsed = records(iter(sample), Dialect(delimiter, quote))
-        counts = [len(record.fields) for record in parsed if not record.problem]
-        if not counts or counts[0] == 1:
+        parsed = list(records(iter(sample), Dialect(delimiter, quote)))
+        if not parsed or parsed[0].problem or len(parsed[0].fields) == 1:
             return (0, 0)
-        return (sum(count == counts[0] for count in counts), counts[0])
+        width = len(parsed[0].fields)
+        agreeing = sum(not record.problem and len(record.fields) == width for record in parsed)
+        return (agreeing, width)
 
     return max(_DELIMITERS, key=agreement)
 
@@ -129,6 +133,8 @@ def is_valid(text: str) -> bool:
     """Whether a line read by `open_text` was valid in its encoding."""
     if text.isascii():
         return True
+    if "\ufffd" in text:
+        return False
     try:
         text.encode()
     except UnicodeEncodeError:

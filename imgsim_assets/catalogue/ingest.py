@@ -15,14 +15,19 @@ from imgsim_assets.catalogue import reader, rows
 from imgsim_assets.catalogue.source import Source, SourceSettings, open_source
 from imgsim_assets.errors import CorruptFileError, SourceError
 from imgsim_assets.storage.digest import rows_digest
-from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.shards import Shard, shard_indices
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, Table, replace_shard
+
+_SHARD = "__shard"
 
 
 @dataclass(frozen=True)
 class CatalogueReport:
-    """What an ingestion found. `changed` is False when nothing had to be committed."""
+    """What an ingestion found.
+
+    `changed` says whether something was committed, `changed_shards` which shards' rows are new.
+    """
 
     version: int
     rows: int
@@ -56,26 +61,17 @@ def ingest(
     base = table.latest()
     fingerprint = source.fingerprint(base.properties.get("hashes") if base else None)
     recipe = _recipe(settings, source.root, shards)
-    if (
-        base
-        and base.inputs.get("source") == fingerprint.digest
-        and base.properties.get("recipe") == recipe
-        and table.is_whole(base)
-    ):
-        return _report(store, name, base, changed_shards=[])
+    if base is not None and _is_current(store, name, base, fingerprint.digest, recipe):
+        return _report(store, name, base, base, changed_shards=[])
     found = rows.validate(reader.read(source), source)
     _refuse_empty(found, source, base)
     _commit_rejects(store, name, found.rejects)
     changed: list[str] = []
 
-    def change(newest: Commit | None) -> Draft | None:
+    def change(newest: Commit | None) -> Draft:
         changed.clear()
-        files = _files_of(table, newest, found.rows, shards, changed)
-        unchanged = newest is not None and not changed and len(files) == len(newest.files)
-        if unchanged and newest is not None and newest.properties.get("root") == source.root:
-            return None
         return Draft(
-            files,
+            _files_of(table, newest, found.rows, shards, changed),
             inputs={"source": fingerprint.digest},
             properties={
                 "recipe": recipe,
@@ -88,8 +84,21 @@ def ingest(
 
     commit = table.commit(change)
     if commit is None:
-        raise SourceError(f"{source.location}: nothing was committed")
-    return _report(store, name, commit, changed_shards=changed)
+        raise AssertionError("an ingestion that reads its source commits what it read")
+    return _report(store, name, commit, base, changed_shards=changed)
+
+
+def _is_current(store: Store, name: str, base: Commit, digest: str, recipe: str) -> bool:
+    """Whether the committed tables came from this source by this recipe, and are whole."""
+    rejects = rejects_table(store, name)
+    rejected = rejects.latest()
+    return (
+        base.inputs.get("source") == digest
+        and base.properties.get("recipe") == recipe
+        and catalogue_table(store, name).is_whole(base)
+        and rejected is not None
+        and rejects.is_whole(rejected)
+    )
 
 
 def _recipe(settings: SourceSettings, root: str, shards: int) -> str:
@@ -117,10 +126,13 @@ def _files_of(
     table: Table, base: Commit | None, found: pl.DataFrame, shards: int, changed: list[str]
 ) -> Sequence[DataFile]:
     """One file a shard: the committed one where its rows are the same, else a new one."""
+    split = found.with_columns(shard_indices(found["id"], shards).alias(_SHARD)).partition_by(
+        _SHARD, as_dict=True, include_key=False, maintain_order=True
+    )
     files: list[DataFile] = []
     for index in range(shards):
         shard = Shard(index, shards)
-        own = shard.keep(found)
+        own = split.get((index,), found.clear())
         committed = base.of_shard(shard) if base else []
         if len(committed) == 1 and _holds(table, committed[0], own):
             files.append(committed[0])
@@ -152,16 +164,15 @@ def _commit_rejects(store: Store, name: str, rejects: pl.DataFrame) -> None:
 
 
 def _report(
-    store: Store, name: str, commit: Commit, changed_shards: Sequence[str]
+    store: Store, name: str, commit: Commit, base: Commit | None, changed_shards: Sequence[str]
 ) -> CatalogueReport:
     table = catalogue_table(store, name)
-    columns = list(table.read_file(commit.files[0]).columns)
     return CatalogueReport(
         version=commit.version,
         rows=commit.rows,
         rejects=_counts(store, name),
-        columns=columns,
-        changed=bool(changed_shards),
+        columns=list(table.read_file(commit.files[0]).columns),
+        changed=base is None or commit.version != base.version,
         data_version=data_version(commit),
         changed_shards=list(changed_shards),
     )

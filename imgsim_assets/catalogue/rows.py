@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.catalogue.reader import FILE, LINE, RawRows, Reject
+from imgsim_assets.catalogue.reader import DETAIL, FILE, LINE, REASON, RawRows, Reject
 from imgsim_assets.catalogue.source import Source
 from imgsim_assets.errors import SourceError
 
@@ -47,8 +47,8 @@ def validate(raw: RawRows, source: Source) -> CatalogueRows:
     id_column, url_column = _choose_columns(frame, source)
     named = _named(frame, id_column, url_column)
     judged = _judge(named)
-    bad = judged.filter(pl.col("reason").is_not_null())
-    good = judged.filter(pl.col("reason").is_null()).drop(FILE, LINE, "reason", "detail")
+    bad = judged.filter(pl.col(REASON).is_not_null())
+    good = judged.filter(pl.col(REASON).is_null()).drop(FILE, LINE, REASON, DETAIL)
     return CatalogueRows(
         rows=good.sort("id"),
         rejects=_rejects(raw.rejects, bad),
@@ -85,7 +85,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _named(frame: pl.DataFrame, id_column: str, url_column: str) -> pl.DataFrame:
-    if frame.width == 0:
+    if id_column not in frame.columns:
         return pl.DataFrame(
             schema={FILE: pl.String, LINE: pl.Int64, "id": pl.String, "url": pl.String}
         )
@@ -110,12 +110,12 @@ def _carried_name(name: str, taken: Sequence[str]) -> str:
 
 
 def _judge(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add `reason` and `detail`, null for rows that count."""
+    """Add REASON and DETAIL, null for rows that count."""
     blank_id = pl.col("id").is_null() | (pl.col("id").str.strip_chars() == "")
     blank_url = pl.col("url").is_null() | (pl.col("url") == "")
     scheme = pl.col("url").str.extract(_SCHEME, 1).str.to_lowercase()
     # Without "://" it is a path, but for the two things that only look like one.
-    strange = pl.col("url").str.contains(r"^(//|data:)") | (
+    strange = pl.col("url").str.contains(r"(?i)^(//|data:)") | (
         scheme.is_not_null() & ~scheme.is_in(_FETCHED_SCHEMES)
     )
     malformed = (
@@ -133,21 +133,18 @@ def _judge(rows: pl.DataFrame) -> pl.DataFrame:
         .when(malformed)
         .then(pl.lit("bad_url"))
         .otherwise(None)
-        .alias("reason")
+        .alias(REASON)
     )
-    usable = pl.col("reason").is_null()
+    usable = pl.col(REASON).is_null()
     first_line = pl.col(LINE).filter(usable).first().over("id")
     first_file = pl.col(FILE).filter(usable).first().over("id")
     is_first = (pl.col(LINE) == first_line) & (pl.col(FILE) == first_file)
     return checked.with_columns(
-        pl.when(usable & ~is_first)
-        .then(pl.lit("duplicate_id"))
-        .otherwise("reason")
-        .alias("reason"),
+        pl.when(usable & ~is_first).then(pl.lit("duplicate_id")).otherwise(REASON).alias(REASON),
         pl.when(usable & ~is_first)
         .then(pl.format("the id stands already in {} line {}", first_file, first_line))
-        .otherwise(pl.col("reason").replace_strict(_DETAILS, default=None))
-        .alias("detail"),
+        .otherwise(pl.col(REASON).replace_strict(_DETAILS, default=None))
+        .alias(DETAIL),
     )
 
 
@@ -163,8 +160,8 @@ def _rejects(unread: Sequence[Reject], bad: pl.DataFrame) -> pl.DataFrame:
     judged = bad.select(
         pl.col(FILE).alias("file"),
         pl.col(LINE).alias("line"),
-        "reason",
-        "detail",
+        pl.col(REASON).alias("reason"),
+        pl.col(DETAIL).alias("detail"),
         pl.format("id={} url={}", pl.col("id").fill_null(""), pl.col("url").fill_null("")).alias(
             "text"
         ),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import posixpath
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,21 @@ _FORMATS: Mapping[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_NO_LIST = (None, "lines")
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _SETTLED_SECONDS = 2.0
+# What the filesystems of fsspec call a file's version or time, the best first.
+_VERSION_KEYS = (
+    "ETag",
+    "etag",
+    "Content-MD5",
+    "LastModified",
+    "Last-Modified",
+    "last_modified",
+    "updated",
+    "mtime",
+    "created",
+)
 _IMAGE_FORMATS = "avif bmp gif heic heif jfif jp2 jpe jpeg jpg png tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_FORMATS.split())
 
@@ -80,7 +94,7 @@ class SourceSettings(Settings):
     @field_validator("quote")
     @classmethod
     def _one_quote(cls, value: str) -> str:
-        if len(value) > 1:
+        if len(value) > 1 or value in ("\r", "\n"):
             raise ValueError(f"{value!r} is no quote: give one character, or '' for none")
         return value
 
@@ -88,8 +102,8 @@ class SourceSettings(Settings):
     @classmethod
     def _known_encoding(cls, value: str) -> str:
         try:
-            "".encode(value)
-        except LookupError:
+            io.TextIOWrapper(io.BytesIO(b""), encoding=value, errors="surrogateescape").read()
+        except (LookupError, UnicodeError):
             raise ValueError(f"unknown encoding {value!r}; try utf-8, utf-16 or cp1252") from None
         return value
 
@@ -97,17 +111,23 @@ class SourceSettings(Settings):
     def _columns_have_names(self) -> SourceSettings:
         if self.columns is not None and len(set(self.columns)) != len(self.columns):
             raise ValueError("columns: every name may stand once")
+        if self.quote and self.quote == self.delimiter:
+            raise ValueError(f"quote: {self.quote!r} is the delimiter as well; choose another")
         return self
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of a source. `path` is what its filesystem calls it, `stamp` changes with it."""
+    """One file of a source.
+
+    `path` is what its filesystem calls it. `stamp` changes with its content, None when the
+    filesystem tells neither a version nor a time.
+    """
 
     path: str
     name: str
     size: int
-    stamp: str
+    stamp: str | None
     modified: float
 
 
@@ -138,23 +158,25 @@ class Source:
         """What the source holds now.
 
         Local files count by content, remote ones by etag (or time) and size, a folder of
-        images by its listing. `known` are the hashes of an earlier fingerprint: a file whose
-        size and time have not changed since is not read again.
+        images by its listing; what a server gives no version of is read. `known` are the
+        hashes of an earlier fingerprint: a file whose size and time have not changed since is
+        not read again.
         """
         hashes: dict[str, str] = {}
         parts = []
         for file in self.files:
-            if self.format == "images" or not self._is_local:
+            if self.format == "images" or (not self._is_local and file.stamp is not None):
                 parts.append(f"{file.name}\n{file.size}\n{file.stamp}")
                 continue
-            content = (known or {}).get(file.stamp)
+            content = (known or {}).get(file.stamp or "")
             if content is None:
                 content = self._content_hash(file)
             # A file written a moment ago may be written again without its time changing.
-            if time.time() - file.modified > _SETTLED_SECONDS:
+            if file.stamp is not None and time.time() - file.modified > _SETTLED_SECONDS:
                 hashes[file.stamp] = content
             parts.append(f"{file.name}\n{content}")
-        return Fingerprint(hashlib.sha256("\n".join(parts).encode()).hexdigest(), hashes)
+        listed = "\n".join(parts).encode(errors="surrogateescape")
+        return Fingerprint(hashlib.sha256(listed).hexdigest(), hashes)
 
     def open(self, file: SourceFile) -> AbstractContextManager[IO[bytes]]:
         """One of the files for reading, decompressed by its suffix."""
@@ -168,7 +190,7 @@ class Source:
         return _is_local(self.fs)
 
     def _content_hash(self, file: SourceFile) -> str:
-        with open(file.path, "rb") as opened:
+        with self.fs.open(file.path, "rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
@@ -182,14 +204,27 @@ def open_source(settings: SourceSettings, project_root: Path) -> Source:
     location = _absolute(settings.path, project_root)
     try:
         fs, path = fsspec.core.url_to_fs(location)
-    except (ImportError, ValueError) as error:
-        raise SourceError(f"{settings.path}: {error}") from error
-    base, files = _find(fs, path, settings)
-    if not files:
+        base, files = _find(fs, path, settings, str(project_root) if _is_local(fs) else "")
+    except (ImportError, ValueError, OSError) as error:
+        raise SourceError(f"{settings.path} cannot be reached: {error}") from error
+    if files is None:
         raise SourceError(_not_found(settings, location, project_root))
     found = settings.format or _format_of(files, settings.path)
+    for file in files:
+        _check_compression(file)
     root = _absolute(settings.root, project_root) if settings.root else fs.unstrip_protocol(base)
     return Source(settings, found, tuple(files), root.removeprefix("file://"), fs)
+
+
+def _check_compression(file: SourceFile) -> None:
+    from fsspec.utils import compressions, infer_compression
+
+    if _suffix(file.path) in _COMPRESSIONS and infer_compression(file.path) is None:
+        known = ", ".join(f".{name}" for name in sorted(compressions))
+        raise SourceError(
+            f"{file.path} cannot be decompressed here: install the package 'zstandard', or use "
+            f"one of {known}"
+        )
 
 
 def check_exists(settings: SourceSettings, project_root: Path) -> None:
@@ -222,22 +257,49 @@ def _absolute(path: str, project_root: Path) -> str:
     return str(project_root / Path(path).expanduser())
 
 
-def _find(fs: Any, path: str, settings: SourceSettings) -> tuple[str, list[SourceFile]]:
-    """The folder that names are relative to, and the files."""
+def _find(
+    fs: Any, path: str, settings: SourceSettings, literal: str
+) -> tuple[str, list[SourceFile] | None]:
+    """The folder that names are relative to, and the files; None when nothing is there.
+
+    `literal` is a beginning of the path in which brackets and stars are only letters.
+    """
     if fs.isfile(path):
         return posixpath.dirname(path), [_source_file(fs.info(path), posixpath.dirname(path))]
     if fs.isdir(path):
-        listed = fs.find(path, detail=True).values()
-        images = [info for info in listed if _suffix(str(info["name"])) in IMAGE_SUFFIXES]
-        return path, _sorted_files(images, path)
-    listed = fs.glob(path, detail=True) if _has_pattern(path) else {}
-    matches = [info for info in listed.values() if info["type"] == "file"]
-    base = _folder_before_pattern(path)
-    if settings.format is None and any(
-        _format_by_suffix(str(info["name"])) is None for info in matches
-    ):
-        matches = [info for info in matches if _suffix(str(info["name"])) in IMAGE_SUFFIXES]
-    return base, _sorted_files(matches, base)
+        return path, _pictures(fs.find(path, detail=True).values(), path)
+    literal = literal if path.startswith(literal) else ""
+    pattern = path.removeprefix(literal)
+    listed = fs.glob(glob.escape(literal) + pattern, detail=True) if _has_pattern(pattern) else {}
+    matches = [info for info in listed.values() if info["type"] == "file" and not _is_hidden(info)]
+    base = literal + _folder_before_pattern(pattern)
+    if not matches:
+        return base, None
+    pictures = _pictures(matches, base)
+    if settings.format == "images":
+        return base, pictures
+    # A text file among pictures is a note, not a list of them.
+    lists = [info for info in matches if _format_by_suffix(str(info["name"])) not in _NO_LIST]
+    if lists and pictures and settings.format is None:
+        raise SourceError(
+            f"{settings.path} finds both lists and pictures; add 'format: images', or a pattern "
+            f"that finds only one kind, such as *{_suffix(str(lists[0]['name']))}"
+        )
+    return base, pictures if pictures and not lists else _sorted_files(matches, base)
+
+
+def _pictures(listed: Iterable[Mapping[str, Any]], base: str) -> list[SourceFile]:
+    found = [
+        info
+        for info in listed
+        if _suffix(str(info["name"])) in IMAGE_SUFFIXES and not _is_hidden(info)
+    ]
+    return _sorted_files(found, base)
+
+
+def _is_hidden(info: Mapping[str, Any]) -> bool:
+    """Whether a file's name starts with a dot, as those that systems leave behind do."""
+    return posixpath.basename(str(info["name"])).startswith(".")
 
 
 def _folder_before_pattern(path: str) -> str:
@@ -249,18 +311,22 @@ def _folder_before_pattern(path: str) -> str:
     return "/".join(parts[:plain])
 
 
-def _sorted_files(listed: Sequence[Mapping[str, Any]], base: str) -> list[SourceFile]:
+def _sorted_files(listed: Iterable[Mapping[str, Any]], base: str) -> list[SourceFile]:
     return sorted((_source_file(info, base) for info in listed), key=lambda file: file.name)
 
 
 def _source_file(info: Mapping[str, Any], base: str) -> SourceFile:
     path = str(info["name"])
     size = int(info.get("size") or 0)
-    modified = info.get("mtime") or 0.0
-    stamp = info.get("ETag") or info.get("etag") or info.get("LastModified") or modified
-    name = path.removeprefix(base).lstrip("/")
-    seconds = float(modified) if isinstance(modified, int | float) else 0.0
-    return SourceFile(path, name, size, f"{path}:{size}:{stamp}", seconds)
+    version = next((info[key] for key in _VERSION_KEYS if info.get(key)), None)
+    modified = info.get("mtime")
+    return SourceFile(
+        path=path,
+        name=path.removeprefix(base).lstrip("/"),
+        size=size,
+        stamp=f"{path}:{size}:{version}" if version is not None else None,
+        modified=float(modified) if isinstance(modified, int | float) else 0.0,
+    )
 
 
 def _is_local(fs: Any) -> bool:
@@ -278,9 +344,9 @@ def _format_by_suffix(path: str) -> Format | None:
 
 
 def _format_of(files: Sequence[SourceFile], path: str) -> Format:
-    formats = {_format_by_suffix(file.path) for file in files}
-    if formats == {None} and all(_suffix(file.path) in IMAGE_SUFFIXES for file in files):
+    if all(_suffix(file.path) in IMAGE_SUFFIXES for file in files):
         return "images"
+    formats = {_format_by_suffix(file.path) for file in files}
     if len(formats) != 1 or None in formats:
         raise SourceError(
             f"{path}: the suffix does not tell what it is; add 'format:' with one of csv, tsv, "

@@ -175,12 +175,11 @@ def _parsed(url: str, relative_to: str = "") -> URL:
     URL may hold is escaped.
     """
     try:
-        absolute = urljoin(relative_to, url)
-        parsed = URL(absolute)
-        parts = urlsplit(absolute)
+        parts = urlsplit(urljoin(relative_to, url))
+        origin = URL(f"{parts.scheme}://{parts.netloc}")
         return URL.build(
-            scheme=parsed.scheme,
-            authority=parsed.raw_authority,
+            scheme=origin.scheme,
+            authority=origin.raw_authority,
             path=_escaped(parts.path) or "/",
             query_string=_escaped(parts.query),
             encoded=True,
@@ -190,8 +189,11 @@ def _parsed(url: str, relative_to: str = "") -> URL:
 
 
 def _escaped(text: str) -> str:
-    """What no URL may hold escaped, and escapes left as they are."""
-    return quote(_STRAY_PERCENT.sub("%25", text), safe=_KEPT)
+    """What no URL may hold escaped, and escapes left as they are.
+
+    A header's bytes that are not valid UTF-8 are lone surrogates: they are sent as bytes.
+    """
+    return quote(_STRAY_PERCENT.sub("%25", text), safe=_KEPT, errors="surrogateescape")
 
 
 def _redirected(source: URL, location: str) -> URL:

@@ -136,6 +136,7 @@ def failed(item: Item, error: FetchError, now: datetime) -> dict[str, Any]:
         "detail": error.detail[:500],
         "attempts": attempts,
         "next_retry_at": now + wait if transient else None,
+        "etag": error.etag,
         "fetched_at": now,
     }
 

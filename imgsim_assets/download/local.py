@@ -6,18 +6,22 @@ import os
 import stat
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from imgsim_assets.download.fetcher import Fetched
 from imgsim_assets.download.status import FetchError
-
-# Its mend (a permission, a mount) need not change the file: it is tried again by every run.
-UNREADABLE = "unreadable_file"
 
 
 def is_local(url: str) -> bool:
     """Whether a catalogue's url is a path (or file URL) rather than http(s)."""
     return not url.lower().startswith(("http://", "https://"))
+
+
+def resolved(url: str, root: str) -> str:
+    """A catalogue's url; a path below a root on a web server becomes the URL that it has there."""
+    if is_local(root) or not is_local(url):
+        return url
+    return urljoin(f"{root.rstrip('/')}/", quote(url))
 
 
 class ImageFolder:
@@ -48,24 +52,29 @@ class ImageFolder:
 
     def read(self, url: str) -> Fetched:
         """The image's bytes, with `stamp` as etag; raises FetchError."""
+        # Taken before the file is read: what somebody still writes is read again.
+        stamp = self.stamp(url)
         try:
-            stamp = self.stamp(url)
             data = self._read_remote(url) if self._fs is not None else self._read_local(url)
         except FileNotFoundError:
             raise FetchError("missing_file", f"there is no {url}") from None
+        except IsADirectoryError:
+            raise FetchError("missing_file", f"{url} is no file", etag=stamp) from None
         except OSError as error:
-            raise FetchError(UNREADABLE, str(error)) from error
+            # Without an etag, because its mend (a permission, a mount) need not change the
+            # file: it is tried again by every run.
+            raise FetchError("unreadable_file", str(error)) from error
         if len(data) > self._max_bytes:
-            raise FetchError("too_large", f"more than {self._max_bytes} bytes")
+            raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=stamp)
         if not data:
-            raise FetchError("short_body", "the file is empty")
+            raise FetchError("short_body", "the file is empty", etag=stamp)
         return Fetched(data, etag=stamp)
 
     def _read_local(self, url: str) -> bytes:
         path = self._local_path(url)
         # Opening a pipe would wait for somebody to write into it.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise FetchError("missing_file", f"{url} is no file")
+            raise IsADirectoryError(path)
         with open(path, "rb") as file:
             return file.read(self._max_bytes + 1)
 
@@ -101,7 +110,7 @@ class ImageFolder:
         except OSError:
             raise
         except Exception as error:
-            raise FetchError(UNREADABLE, f"{type(error).__name__}: {error}") from error
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
     def _remote_path(self, url: str) -> str:
         path = _plain_path(url)

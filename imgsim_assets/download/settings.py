@@ -8,6 +8,7 @@ import json
 
 from pydantic import Field, field_validator
 
+from imgsim_assets.images.limits import MOST_PIXELS
 from imgsim_assets.settings import Settings
 
 
@@ -21,7 +22,9 @@ class DownloadSettings(Settings):
     read_timeout: float = Field(10.0, gt=0, description="seconds between two pieces of a body")
     retries: int = Field(2, ge=0, le=10, description="further attempts within one run")
     max_megabytes: float = Field(20.0, gt=0, le=2000, description="largest image file")
-    max_pixels: int = Field(50_000_000, ge=1, description="largest image, width x height")
+    max_pixels: int = Field(
+        50_000_000, ge=1, le=MOST_PIXELS, description="largest image, width x height"
+    )
     max_redirects: int = Field(5, ge=0, le=20)
     allow_hosts: tuple[str, ...] = Field(
         (),
@@ -63,19 +66,26 @@ class DownloadSettings(Settings):
 
 def _canonical_host(entry: str) -> str:
     """`host`, `host:port`, `[v6]` or `[v6]:port` as URLs are compared with it."""
-    host, bracket, rest = entry.lower().rpartition("]")
+    address, bracket, rest = entry.lower().rpartition("]")
+    host, colon, port = rest.partition(":")
     if bracket:
-        name, port = host.removeprefix("["), rest.removeprefix(":")
-        try:
-            host = f"[{ipaddress.IPv6Address(name)}]"
-        except ValueError:
-            host = ""
-    else:
-        host, _, port = rest.partition(":")
+        host = _canonical_v6(address) if not host else ""
     usable = host and all(letter.isalnum() or letter in ".-_[]:" for letter in host)
-    if not usable or (port and not (port.isdecimal() and 0 < int(port) < 65536)):
+    if not usable or (colon and not _is_port(port)):
         raise ValueError(
             f"allow_hosts: {entry!r} is no host; write it without scheme and path, such as "
             "127.0.0.1:8080 or images.example.com"
         )
-    return f"{host}:{port}" if port else host
+    return f"{host}:{int(port)}" if colon else host
+
+
+def _canonical_v6(opened: str) -> str:
+    """An IPv6 address that begins with its bracket, as URLs spell it; "" for anything else."""
+    try:
+        return f"[{ipaddress.IPv6Address(opened[1:])}]" if opened.startswith("[") else ""
+    except ValueError:
+        return ""
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text) < 65536

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urljoin
 
 import polars as pl
 
@@ -20,7 +19,7 @@ from imgsim_assets.download import ledger
 from imgsim_assets.download.fetcher import Fetched, Fetcher, host_of
 from imgsim_assets.download.hosts import HostQueues
 from imgsim_assets.download.ledger import Item
-from imgsim_assets.download.local import UNREADABLE, ImageFolder, is_local
+from imgsim_assets.download.local import ImageFolder, is_local, resolved
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK, FetchError, is_transient
 from imgsim_assets.errors import StoreError
@@ -60,44 +59,18 @@ class DownloadReport:
     data_version: str
 
 
-class _Places:
-    """Where the items of a catalogue lie: behind URLs, or in its one folder."""
-
-    def __init__(self, root: str, settings: DownloadSettings) -> None:
-        # A folder on a web server is fetched like any other URL, guarded and with deadlines.
-        self._base = f"{root}/" if not is_local(root) else None
-        self._folder = None if self._base else ImageFolder(root, settings.max_bytes)
-
-    def url(self, item_url: str) -> str | None:
-        """What to GET, None for an image in the folder."""
-        if not is_local(item_url):
-            return item_url
-        return urljoin(self._base, quote(item_url)) if self._base else None
-
-    def read(self, path: str) -> Fetched:
-        """An image of the folder."""
-        if self._folder is None:
-            raise RuntimeError(f"{path} lies behind a URL")
-        return self._folder.read(path)
-
-    def stamp(self, item_url: str) -> str | None:
-        """What changes with a file of the folder; items behind URLs are not looked at."""
-        return self._folder.stamp(item_url) if self._folder is not None else None
-
-    @property
-    def are_looked_at(self) -> bool:
-        """Whether local paths are files whose stamps can be compared."""
-        return self._folder is not None
-
-
 @dataclass
 class _Run:
-    """A shard's run as it goes: what it works on, rows not committed yet, and totals."""
+    """A shard's run as it goes: what it works on, rows not committed yet, and totals.
+
+    `folder` is None for a catalogue whose root lies on a web server: all it has are URLs,
+    which are fetched like any others, guarded and with deadlines.
+    """
 
     shard: Shard
     source: Commit
     wanted: pl.DataFrame
-    places: _Places
+    folder: ImageFolder | None
     limits: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     fetched: int = 0
@@ -150,8 +123,8 @@ class ImagesStage:
         run = _Run(
             shard=shard,
             source=source,
-            wanted=self._catalogue.read(source, shard=shard, columns=["id", "url"]),
-            places=_Places(root, self._settings),
+            wanted=self._items(source, shard),
+            folder=ImageFolder(root, self._settings.max_bytes) if is_local(root) else None,
             limits=self._settings.limits(root),
         )
         base = self._table.latest()
@@ -159,9 +132,9 @@ class ImagesStage:
             run.wanted,
             self._read(base, shard),
             now=run.started,
-            stamp=run.places.stamp if run.places.are_looked_at else None,
+            stamp=run.folder.stamp if run.folder is not None else None,
             lost=self._store.blobs.lost(),
-            same_settings=_limits_of(base, shard) in (None, run.limits),
+            same_settings=_limits_of(base, shard) <= {run.limits},
         )
         if plan.fetch:
             self._runner.run(self._fetch_all(run, plan.fetch))
@@ -180,6 +153,15 @@ class ImagesStage:
             data_version=ledger.data_version(rows),
         )
 
+    def _items(self, source: Commit, shard: Shard) -> pl.DataFrame:
+        """A shard's items by a version of the catalogue: id, and the url as it is fetched."""
+        rows = self._catalogue.read(source, shard=shard, columns=["id", "url"])
+        root = source.properties["root"]
+        if is_local(root):
+            return rows
+        urls = [resolved(url, root) for url in rows["url"].to_list()]
+        return rows.with_columns(pl.Series("url", urls, dtype=pl.String))
+
     def _read(self, commit: Commit | None, shard: Shard) -> pl.DataFrame:
         """A shard's ledger; what a damaged file held is fetched anew."""
         if commit is None:
@@ -190,10 +172,7 @@ class ImagesStage:
     # ---- fetching -------------------------------------------------------------------
 
     async def _fetch_all(self, run: _Run, items: Sequence[Item]) -> None:
-        def host(item: Item) -> str:
-            return host_of(run.places.url(item.url) or "")
-
-        queues = HostQueues(items, host, self._settings.max_per_host)
+        queues = HostQueues(items, lambda item: host_of(item.url), self._settings.max_per_host)
         finished = asyncio.Event()
 
         async def work_on_queue(progress: Progress) -> None:
@@ -237,26 +216,26 @@ class ImagesStage:
                 wait = _backoff(attempt, error.retry_after)
                 is_last = attempt == self._settings.retries or wait > _LONGEST_BACKOFF_SECONDS
                 if is_last or not is_transient(error.status):
-                    return self._failure(run, item, error)
+                    return ledger.failed(item, error, ledger.utc_now())
                 await asyncio.sleep(wait)
-            except ImageError as error:
-                return self._failure(run, item, FetchError(error.status, error.detail))
         raise AssertionError("the last attempt returns")
 
     async def _attempt(self, run: _Run, item: Item) -> dict[str, Any]:
-        url = run.places.url(item.url)
         try:
-            if url is None:
-                fetched = await asyncio.to_thread(run.places.read, item.url)
+            if run.folder is not None and is_local(item.url):
+                fetched = await asyncio.to_thread(run.folder.read, item.url)
             else:
-                fetched = await self._fetcher.fetch(url)
+                fetched = await self._fetcher.fetch(item.url)
         except FetchError:
             raise
         except Exception as error:
             # One item that meets a mistake of a library or of ours must not end the others.
             self._log(f"{item.id}: {type(error).__name__}: {error}")
             raise FetchError("error", f"{type(error).__name__}: {error}") from error
-        return await asyncio.to_thread(self._keep, item, fetched)
+        try:
+            return await asyncio.to_thread(self._keep, item, fetched)
+        except ImageError as error:
+            raise FetchError(error.status, error.detail, etag=fetched.etag) from error
 
     def _keep(self, item: Item, fetched: Fetched) -> dict[str, Any]:
         header = read_header(fetched.data, self._settings.max_pixels)
@@ -276,12 +255,6 @@ class ImagesStage:
             "fetched_at": ledger.utc_now(),
         }
 
-    def _failure(self, run: _Run, item: Item, error: FetchError) -> dict[str, Any]:
-        row = ledger.failed(item, error, ledger.utc_now())
-        if is_local(item.url) and error.status != UNREADABLE:
-            row["etag"] = run.places.stamp(item.url)
-        return row
-
     # ---- committing -----------------------------------------------------------------
 
     def _append(self, run: _Run) -> None:
@@ -295,10 +268,11 @@ class ImagesStage:
         def change(base: Commit | None) -> Draft:
             worth_keeping = self._worth_keeping(run, base, rows)
             if base is None or len(base.of_shard(run.shard)) <= _MOST_APPENDED:
-                file = self._table.write_rows(worth_keeping)
+                file = self._table.write_rows(worth_keeping).noted(limits=run.limits)
                 return self._draft(run, base, append_to_shard(base, run.shard, [file]))
             merged = _latest([self._read(base, run.shard), worth_keeping])
-            file = self._table.write_rows(merged).noted(limits=_limits_of(base, run.shard))
+            same = _limits_of(base, run.shard) <= {run.limits}
+            file = self._table.write_rows(merged).noted(limits=run.limits if same else None)
             return self._draft(run, base, replace_shard(base, run.shard, [file]))
 
         self._table.commit(change)
@@ -311,7 +285,8 @@ class ImagesStage:
             self._store.blobs.flush()
 
         def change(base: Commit | None) -> Draft | None:
-            if base is not None and not new.height and not removed and is_complete(base, run.shard):
+            has_changed = new.height or removed
+            if base is not None and not has_changed and self._is_whole(base, run.shard):
                 return None
             rows = _latest([self._read(base, run.shard), self._worth_keeping(run, base, new)])
             rows = rows.join(self._newest_wanted(run), on="id", how="semi").sort("id")
@@ -323,12 +298,16 @@ class ImagesStage:
             raise AssertionError("the first run of a shard always commits")
         return commit
 
+    def _is_whole(self, base: Commit, shard: Shard) -> bool:
+        """Whether a shard's ledger is one complete file, and that file is whole."""
+        return is_complete(base, shard) and self._table.is_whole(base, shard=shard)
+
     def _newest_wanted(self, run: _Run) -> pl.DataFrame:
         """The shard's items (id, url) by the newest catalogue, which may be newer than ours."""
         newest = self._catalogue.latest()
         if newest is None or newest.version <= run.source.version:
             return run.wanted
-        return self._catalogue.read(newest, shard=run.shard, columns=["id", "url"])
+        return self._items(newest, run.shard)
 
     def _worth_keeping(self, run: _Run, base: Commit | None, new: pl.DataFrame) -> pl.DataFrame:
         """New rows that another run, on this shard at the same time, has not outdated.
@@ -360,11 +339,17 @@ def _latest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(frames).unique(subset="id", keep="last", maintain_order=True)
 
 
-def _limits_of(base: Commit | None, shard: Shard) -> str | None:
-    """The digest of the limits under which a shard's refusals were made, None if unknown."""
-    own = base.of_shard(shard) if base is not None else []
-    limits: str | None = own[0].note.get("limits") if own else None
-    return limits
+def _limits_of(base: Commit | None, shard: Shard) -> set[str | None]:
+    """The digests of the limits under which a shard's rows were made, None for unknown ones.
+
+    They are several after a run that was interrupted, and after the number of shards changed.
+    """
+    files = base.with_role() if base is not None else []
+    return {
+        file.note.get("limits")
+        for file in files
+        if file.layout != shard.count or file.shard == shard.index
+    }
 
 
 def _innermost(error: BaseException) -> BaseException:

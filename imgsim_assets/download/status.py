@@ -40,13 +40,20 @@ def is_transient(status: str) -> bool:
 
 
 class FetchError(Exception):
-    """A fetch that did not yield bytes. `retry_after` is what the server asked for, seconds."""
+    """A fetch that did not yield an image.
 
-    def __init__(self, status: str, detail: str, retry_after: float | None = None) -> None:
+    `retry_after` is what the server asked for, in seconds, and `etag` the version of what was
+    refused, if it was there.
+    """
+
+    def __init__(
+        self, status: str, detail: str, retry_after: float | None = None, etag: str | None = None
+    ) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
         self.detail = plain_text(detail)
         self.retry_after = retry_after
+        self.etag = etag
 
 
 def plain_text(text: str) -> str:

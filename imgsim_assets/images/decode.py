@@ -5,18 +5,28 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 from imgsim_assets.images.header import ImageError, open_image
+from imgsim_assets.images.limits import MOST_PIXELS
 
 # Part of every encoder's fingerprint: raise it when the same bytes decode to other pixels.
 DECODER_VERSION = 1
-MAX_PIXELS = 50_000_000
 
+# EXIF orientation to the turn that undoes it.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SRGB = ImageCms.createProfile("sRGB")
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(data: bytes, max_pixels: int = MOST_PIXELS) -> Image.Image:
     """The first frame as an 8-bit RGB image.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit and floating values are
@@ -27,13 +37,22 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     image = open_image(data, max_pixels)
     try:
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
-    except OSError as error:
-        status = "truncated" if "truncated" in str(error).lower() else "undecodable"
-        raise ImageError(status, str(error)) from error
+        return _upright(image, _to_rgb(image))
     except Exception as error:
-        # Broken streams surface as SyntaxError, ValueError, struct.error and more.
-        raise ImageError("undecodable", f"{type(error).__name__}: {error}") from error
+        # Broken streams surface as OSError, SyntaxError, ValueError, struct.error and more.
+        is_cut = "truncated" in str(error).lower() or "incomplete" in str(error).lower()
+        detail = f"{type(error).__name__}: {error}"
+        raise ImageError("truncated" if is_cut else "undecodable", detail) from error
+
+
+def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
+    """The RGB picture turned as the original's EXIF says; EXIF that is damaged says nothing."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return rgb
+    turn = _TURNS.get(orientation)
+    return rgb.transpose(turn) if turn is not None else rgb
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -41,9 +60,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _scaled_to_8_bits(image).convert("RGB")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return _from_profile(image) or image.convert("RGB")
+        colours = _from_profile(rgba.convert("RGB"), image.info.get("icc_profile"))
+        white = Image.new("RGB", rgba.size, (255, 255, 255))
+        return Image.composite(colours, white, rgba.getchannel("A"))
+    plain = image if image.mode in ("RGB", "CMYK") else image.convert("RGB")
+    return _from_profile(plain, image.info.get("icc_profile"))
 
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
@@ -65,16 +86,16 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
 
 
-def _from_profile(image: Image.Image) -> Image.Image | None:
-    """The image in sRGB by its embedded profile, None when there is nothing to convert."""
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "CMYK"):
-        return None
+def _from_profile(image: Image.Image, profile: object) -> Image.Image:
+    """The image in sRGB by a profile that came with it, or as it is without a usable one."""
+    if not isinstance(profile, bytes) or not profile or image.mode not in ("RGB", "CMYK"):
+        return image.convert("RGB")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
-            return None
-        return ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
+            return image
+        converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         # A damaged profile is no reason to lose the picture: take its values as they are.
-        return None
+        converted = None
+    return converted or image.convert("RGB")

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 # Only formats that catalogues of pictures hold: every further decoder of Pillow is further
-# code that a hostile file may reach. Multi-picture JPEGs open as JPEG.
+# code that a hostile file may reach. Multi-picture JPEGs open by way of JPEG.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
-# Damaged metadata of somebody's picture is no news for the operator of a nightly run.
+# Damaged metadata of somebody's picture is no news for the operator of a nightly run, and
+# large pictures are judged by the catalogue's own limit.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(Exception):
@@ -67,9 +69,21 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
 def _unidentified(data: bytes) -> ImageError:
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return ImageError("unsupported_format", "HEIC/HEIF cannot be decoded here")
-    start = data[:64].lstrip().lower()
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ImageError("truncated", "a WebP file that is cut short or damaged")
+    if data[4:12] == b"ftypavif":
+        return ImageError("truncated", "an AVIF file that is cut short or damaged")
+    start = _visible_start(data)
     if start.startswith((b"<svg", b"<?xml")):
         return ImageError("unsupported_format", "SVG or XML")
-    if start.startswith((b"<!doctype", b"<html")):
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
         return ImageError("not_image", "an HTML page")
     return ImageError("not_image", f"not one of {', '.join(FORMATS)}")
+
+
+def _visible_start(data: bytes) -> bytes:
+    """The first bytes of a text behind its byte order mark, blanks and comments."""
+    start = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    while start.startswith(b"<!--") and b"-->" in start:
+        start = start.split(b"-->", 1)[1].lstrip()
+    return start[:16].lower()

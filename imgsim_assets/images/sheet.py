@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ _GROUND = (255, 255, 255)
 _INK = (51, 51, 51)
 _EMPTY = (229, 229, 229)
 _QUALITY = 72
+# No cell has room for more.
+_MOST_LETTERS = 120
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,17 @@ def _draw_cell(sheet: Image.Image, cell: Cell, left: int, top: int, side: int) -
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The text, its middle left out when it is wider than the cell."""
-    if font.getlength(text) <= width:
+    if len(text) <= _MOST_LETTERS and font.getlength(text) <= width:
         return text
-    for kept in range(len(text) - 1, 1, -1):
+
+    def shortened(kept: int) -> str:
         head = (kept + 1) // 2
-        shortened = f"{text[:head]}…{text[len(text) - (kept - head) :]}"
-        if font.getlength(shortened) <= width:
-            return shortened
-    return text[:1]
+        return f"{text[:head]}…{text[len(text) - (kept - head) :]}"
+
+    # Widths grow with the letters kept, so the most that fit are found by bisection.
+    fits = bisect.bisect_left(
+        range(min(len(text), _MOST_LETTERS)),
+        True,
+        key=lambda kept: font.getlength(shortened(kept)) > width,
+    )
+    return shortened(max(fits - 1, 0))
