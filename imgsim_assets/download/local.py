@@ -17,11 +17,9 @@ def is_local(url: str) -> bool:
     return not url.lower().startswith(("http://", "https://"))
 
 
-def resolved(url: str, root: str) -> str:
-    """A catalogue's url; a path below a root on a web server becomes the URL that it has there."""
-    if is_local(root) or not is_local(url):
-        return url
-    return urljoin(f"{root.rstrip('/')}/", quote(url))
+def below(root: str, url: str) -> str:
+    """A catalogue's url whose root lies on a web server: a path is a URL from there on."""
+    return urljoin(f"{root.rstrip('/')}/", quote(url)) if is_local(url) else url
 
 
 class ImageFolder:
@@ -74,7 +72,7 @@ class ImageFolder:
         path = self._local_path(url)
         # Opening a pipe would wait for somebody to write into it.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise IsADirectoryError(path)
+            raise IsADirectoryError(path)  # or a device, which is not to be read either
         with open(path, "rb") as file:
             return file.read(self._max_bytes + 1)
 

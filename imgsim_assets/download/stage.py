@@ -19,7 +19,7 @@ from imgsim_assets.download import ledger
 from imgsim_assets.download.fetcher import Fetched, Fetcher, host_of
 from imgsim_assets.download.hosts import HostQueues
 from imgsim_assets.download.ledger import Item
-from imgsim_assets.download.local import ImageFolder, is_local, resolved
+from imgsim_assets.download.local import ImageFolder, below, is_local
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK, FetchError, is_transient
 from imgsim_assets.errors import StoreError
@@ -159,7 +159,7 @@ class ImagesStage:
         root = source.properties["root"]
         if is_local(root):
             return rows
-        urls = [resolved(url, root) for url in rows["url"].to_list()]
+        urls = [below(root, url) for url in rows["url"].to_list()]
         return rows.with_columns(pl.Series("url", urls, dtype=pl.String))
 
     def _read(self, commit: Commit | None, shard: Shard) -> pl.DataFrame:

@@ -41,15 +41,21 @@ class Encoder(Protocol):
         """Stacked prepared pictures (n, ...) to features (n, dim) float32, not normalised."""
 
 
-def fingerprint(settings: EncoderSettings) -> str:
+def needs_loading(settings: EncoderSettings) -> bool:
+    """Whether an encoder has to be made before its fingerprint is known."""
+    return settings.factory is not None and settings.version is None
+
+
+def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> str:
     """16 hex digits that stand for everything that decides a picture's vector.
 
     Found without importing torch, except for a factory without a declared version, whose
-    encoder has to be made to look at its weights. Weights files count by content.
+    encoder (made here unless it is given) is told by its weights. Weights files count by
+    content.
     """
     parts = [f"decoder {DECODER_VERSION}"]
     if settings.factory is not None:
-        version = settings.version or _state_digest(load_encoder(settings))
+        version = settings.version or _state_digest(encoder or load_encoder(settings))
         parts += ["factory", settings.factory, settings.name, version]
     elif settings.name == HOG_COLOR:
         parts += [HOG_COLOR, str(hog_color.VERSION)]
@@ -85,25 +91,28 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     return load_backbone(settings)
 
 
-def default_batch_size(settings: EncoderSettings) -> int:
+def default_batch_size(settings: EncoderSettings, encoder: Encoder) -> int:
     """Pictures per forward pass: few on a CPU, where the working set must fit the cache."""
     if settings.batch_size is not None:
         return settings.batch_size
-    if settings.name == HOG_COLOR and settings.factory is None:
-        return CPU_BATCH
-    from imgsim_assets.encoders.torch_encoder import choose_device
-
-    return CPU_BATCH if choose_device(settings.device).type == "cpu" else GPU_BATCH
+    device = str(getattr(encoder, "device", "cpu"))
+    return CPU_BATCH if device == "cpu" else GPU_BATCH
 
 
 def _from_factory(settings: EncoderSettings) -> Encoder:
     module_name, _, function_name = str(settings.factory).partition(":")
     try:
-        made = getattr(importlib.import_module(module_name), function_name)()
+        function = getattr(importlib.import_module(module_name), function_name)
+        made = function() if callable(function) else None
     except (ImportError, AttributeError) as error:
         raise EncoderError(
             f"factory {settings.factory}: {error}; install the package, or correct the name"
         ) from error
+    if not callable(function):
+        raise EncoderError(
+            f"factory {settings.factory} is {type(function).__name__}; name a function that "
+            "returns the encoder"
+        )
     if isinstance(made, Encoder):
         return made
     from imgsim_assets.encoders.torch_encoder import TorchEncoder, from_module

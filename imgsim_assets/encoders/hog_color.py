@@ -39,7 +39,10 @@ class HogColor:
         return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
     def encode(self, batch: NDArray[np.uint8]) -> Floats:
-        """(n, 112, 112, 3) uint8 to (n, 772) float32; a picture of one colour gives zeros."""
+        """(n, 112, 112, 3) uint8 to (n, 772) float32.
+
+        A picture of one grey gives zeros, one of a single colour only that colour.
+        """
         pixels: Floats = batch.astype(np.float32) / np.float32(255)
         grey: Floats = pixels @ _LUMA
         shape = _unit(_gradients(grey))

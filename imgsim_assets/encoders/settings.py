@@ -47,6 +47,8 @@ class EncoderSettings(Settings):
                 raise ValueError(
                     f"factory: {self.factory!r} does not read like 'package.module:function'"
                 )
+            if self.weights is not None:
+                raise ValueError("weights: a factory loads its own; remove the key")
             return self
         if self.version is not None:
             raise ValueError("version: only an encoder with a 'factory' has one; remove it")
@@ -79,12 +81,17 @@ class EncoderSettings(Settings):
         return self.model_copy(update={"weights": str(path)})
 
     @property
-    def identity(self) -> tuple[str, str | None, str | None, str | None]:
+    def identity(self) -> tuple[str | None, ...]:
         """What makes two catalogues' vectors comparable (not the device or batch)."""
-        return (self.name, self.weights, self.factory, self.version)
+        weights = self.weights
+        if weights is None and self.factory is None and self.name in BACKBONES:
+            weights = BACKBONES[self.name].default_weights
+        return (self.name, weights, self.factory, self.version)
 
     def describe(self) -> str:
-        """For messages: the name, and the weights if any were chosen."""
+        """For messages: what makes this encoder, as far as it was chosen."""
+        if self.factory is not None:
+            return f"{self.factory} ({self.name}, version {self.version or 'not declared'})"
         return f"{self.name} ({self.weights})" if self.weights else self.name
 
 

@@ -21,6 +21,7 @@ from imgsim_assets.encoders.encoder import (
     default_batch_size,
     fingerprint,
     load_encoder,
+    needs_loading,
 )
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.vectors import NO_VECTORS, VectorRows, VectorTable
@@ -86,8 +87,8 @@ class EmbeddingStage:
         self._log = log
         self._ledger = ledger_table(store, name)
         self._table = embeddings_table(store, name)
-        self._encoder: Encoder | None = None
-        self.fingerprint = fingerprint(settings)
+        self._encoder = load_encoder(settings) if needs_loading(settings) else None
+        self.fingerprint = fingerprint(settings, self._encoder)
         self._vectors = VectorTable(store, name, self.fingerprint)
 
     @property
@@ -106,6 +107,10 @@ class EmbeddingStage:
         if ledger is None:
             raise StoreError(f"{self._name}/images has no version yet; materialize it first")
         images = self._ledger.read(ledger, shard=shard, columns=["id", "sha256", "status"])
+        if not images.width:
+            raise StoreError(
+                f"{self._name}/images has nothing for shard {shard.name} yet; materialize it first"
+            )
         images = images.filter(pl.col("status") == OK).select("id", "sha256")
         base = self._table.latest()
         outcomes = _Outcomes(self._known_failures(base, shard))
@@ -149,7 +154,7 @@ class EmbeddingStage:
 
     def _embed(self, missing: Sequence[str], shard: Shard, outcomes: _Outcomes) -> int:
         encoder = self._loaded()
-        batch_size = default_batch_size(self._settings)
+        batch_size = default_batch_size(self._settings, encoder)
         pending: list[VectorRows] = []
         embedded = 0
         committed = time.monotonic()
@@ -190,7 +195,7 @@ class EmbeddingStage:
         """Decoded and prepared images in the given order, a bounded number ahead."""
         ahead: list[tuple[str, Future[NDArray[Any]]]] = []
         remaining = iter(missing)
-        batch_size = default_batch_size(self._settings)
+        batch_size = default_batch_size(self._settings, encoder)
         while True:
             ahead.extend(
                 (sha256, pool.submit(self._prepare, encoder, sha256))
@@ -210,13 +215,21 @@ class EmbeddingStage:
             data = self._store.blobs.get(sha256)
         except CorruptFileError as error:
             self._store.blobs.report_lost(sha256)
-            raise ImageError(LOST, str(error)) from error
+            raise ImageError(
+                LOST, "its bytes are gone or damaged; they are fetched anew"
+            ) from error
         return encoder.prepare(decode(data))
 
     def _encode(
         self, encoder: Encoder, batch: Sequence[tuple[str, NDArray[Any]]], outcomes: _Outcomes
     ) -> VectorRows:
-        raw = np.asarray(encoder.encode(np.stack([array for _, array in batch])))
+        try:
+            stacked = np.stack([array for _, array in batch])
+        except ValueError as error:
+            raise EncoderError(
+                f"encoder {self._settings.describe()} prepares pictures in different shapes: {error}"
+            ) from error
+        raw = np.asarray(encoder.encode(stacked))
         if raw.shape != (len(batch), encoder.dim):
             raise EncoderError(
                 f"encoder {self._settings.describe()} returned an array of shape {raw.shape} for "
@@ -226,9 +239,12 @@ class EmbeddingStage:
         norms = np.sqrt((raw * raw).sum(axis=1))
         usable = np.isfinite(norms) & (norms > 0)
         for position in np.flatnonzero(~usable).tolist():
-            status = "zero_vector" if norms[position] == 0 else "not_finite"
-            detail = "the encoder sees nothing in this picture"
-            outcomes.failures[batch[position][0]] = (status, detail)
+            blank = norms[position] == 0
+            outcomes.failures[batch[position][0]] = (
+                ("zero_vector", "the encoder sees nothing in this picture")
+                if blank
+                else ("not_finite", "the encoder's numbers overflow on this picture")
+            )
         kept = np.flatnonzero(usable)
         unit = (raw[kept] / norms[kept, None]).astype(np.float32)
         return VectorRows(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import urllib.error
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,7 +81,8 @@ class TorchEncoder:
         digest = hashlib.sha256()
         for name, value in self._module.state_dict().items():
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(plain.numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -102,10 +102,15 @@ def choose_device(device: str) -> torch.device:
 def load_backbone(settings: EncoderSettings) -> TorchEncoder:
     """A torchvision classification model without its classifier, with its weights."""
     backbone = BACKBONES[settings.name]
-    model = feature_model(_with_weights(settings), settings.name)
     size = backbone.input_size(settings.weights)
+    if settings.weights_file is not None:
+        state = _state_of(settings.weights_file)
+        size = _vision_transformer_size(state) or size
+        model = _from_state(settings.name, settings.weights_file, state, size)
+    else:
+        model = _published(settings)
     return TorchEncoder(
-        model,
+        feature_model(model, settings.name),
         lambda image: squash(image, size),
         backbone.dim,
         choose_device(settings.device),
@@ -129,36 +134,66 @@ def _normalisation(settings: EncoderSettings) -> tuple[tuple[float, ...], tuple[
     return tuple(transform.mean), tuple(transform.std)
 
 
-def _with_weights(settings: EncoderSettings) -> nn.Module:
-    if settings.weights_file is not None:
-        return _from_file(settings.name, settings.weights_file)
+def _published(settings: EncoderSettings) -> nn.Module:
     weights = _weights_enum(settings)
     try:
         model: nn.Module = torchvision.models.get_model(settings.name, weights=weights)
-    except (urllib.error.URLError, OSError) as error:
+    except Exception as error:
+        # No network, a full disk, or a damaged file in torch's cache, which it names.
         raise EncoderError(
-            f"the weights {weights.name} of {settings.name} cannot be downloaded from "
-            f"{weights.url} ({error}); set 'weights: PATH' of the encoder to a copy of that file, "
-            f"or use 'encoder: {HOG_COLOR}', which needs none"
+            f"the weights {weights.name} of {settings.name} cannot be had from {weights.url} or "
+            f"torch's cache {torch.hub.get_dir()} ({_short(error)}); set 'weights: PATH' of the "
+            f"encoder to a copy of that file, or use 'encoder: {HOG_COLOR}', which needs none"
         ) from error
     return model
 
 
-def _from_file(name: str, path: str) -> nn.Module:
-    model = _untrained(name)
+def _state_of(path: str) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:
+        # A file that is something else makes the unpickler raise nearly anything.
         raise EncoderError(
-            f"weights: {path} is not a state dict saved with torch.save: {error}"
+            f"weights: {path} is not a state dict saved with torch.save: {_short(error)}"
         ) from error
+    entries = state.items() if isinstance(state, dict) else [(None, None)]
+    strange = [key for key, value in entries if not _is_entry(key, value)]
+    if strange:
+        raise EncoderError(
+            f"weights: {path} is not a state dict, but a {type(state).__name__} with "
+            f"{', '.join(map(repr, strange[:3]))}; save model.state_dict()"
+        )
+    return dict(state)
+
+
+def _is_entry(key: object, value: object) -> bool:
+    return isinstance(key, str) and isinstance(value, torch.Tensor)
+
+
+def _short(error: Exception) -> str:
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line[:200]}"
+
+
+def _vision_transformer_size(state: Mapping[str, torch.Tensor]) -> int | None:
+    """The input size in pixels that a vision transformer's weights were trained for."""
+    positions = state.get("encoder.pos_embedding")
+    patch = state.get("conv_proj.weight")
+    if positions is None or patch is None:
+        return None
+    return math.isqrt(positions.shape[1] - 1) * patch.shape[-1]
+
+
+def _from_state(name: str, path: str, state: dict[str, torch.Tensor], size: int) -> nn.Module:
+    model = _untrained(name, size)
+    # The classifier is not used, so it may be missing, or be one for other classes.
+    classifier = f"{_classifier_of(model)}."
+    wanted = {key: value for key, value in state.items() if not key.startswith(classifier)}
     try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except (RuntimeError, AttributeError, TypeError) as error:
+        missing, unexpected = model.load_state_dict(wanted, strict=False)
+    except RuntimeError as error:
         raise EncoderError(f"weights: {path} does not fit {name}: {error}") from error
-    # Side outputs and the classifier are not used; everything else must be there.
-    classifier = _classifier_of(model)
-    unused = ("aux", "AuxLogits", f"{classifier}.")
+    unused = ("aux", "AuxLogits", classifier)
     lacking = [key for key in missing if not key.startswith(unused)]
     if lacking or unexpected:
         raise EncoderError(
@@ -173,8 +208,12 @@ def _some(keys: list[str]) -> str:
     return f"{len(keys)} entries" + (f" ({shown})" if keys else "")
 
 
-def _untrained(name: str) -> nn.Module:
-    options = {"transform_input": True, "init_weights": False} if name in _INCEPTIONS else {}
+def _untrained(name: str, size: int) -> nn.Module:
+    options: dict[str, Any] = {}
+    if name in _INCEPTIONS:
+        options = {"transform_input": True, "init_weights": False}
+    elif name.startswith("vit_"):
+        options = {"image_size": size}
     model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return model
 
@@ -197,21 +236,30 @@ def _classifier_of(model: nn.Module) -> str:
 
 
 def from_module(made: Any, settings: EncoderSettings) -> TorchEncoder:
-    """An encoder from what a factory returned: (name, module, transform)."""
-    try:
-        _, module, transform = made
-    except (TypeError, ValueError):
+    """An encoder from what a factory returned: (name, module, transform).
+
+    Raises EncoderError when that is not what it returned, or when it does not yield features.
+    """
+    parts = made if isinstance(made, tuple) and len(made) == 3 else (None, None, None)
+    _, module, transform = parts
+    if not isinstance(module, nn.Module) or not callable(transform):
         raise EncoderError(
             f"factory {settings.factory} returned {type(made).__name__}; return a CustomEncoder "
             "(name, module, transform), or an object with dim, prepare and encode"
-        ) from None
+        )
 
     def prepare(image: Image.Image) -> NDArray[Any]:
         prepared = transform(image)
         return prepared.numpy() if isinstance(prepared, torch.Tensor) else np.asarray(prepared)
 
     device = choose_device(settings.device)
-    probe = prepare(Image.new("RGB", (64, 64), (128, 128, 128)))
-    encoder = TorchEncoder(module, prepare, 0, device, None)
-    encoder.dim = encoder.encode(probe[None]).shape[1]
+    try:
+        encoder = TorchEncoder(module, prepare, 0, device, None)
+        probe = prepare(Image.new("RGB", (64, 64), (128, 128, 128)))
+        encoder.dim = encoder.encode(probe[None]).shape[1]
+    except Exception as error:
+        raise EncoderError(
+            f"factory {settings.factory}: its module does not turn what its transform gives into "
+            f"one row of features a picture ({_short(error)})"
+        ) from error
     return encoder

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.progress import silent
 from imgsim_assets.storage.collection import PER_IMAGE, SHA256
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
@@ -66,7 +67,7 @@ class VectorTable:
         def change(base: Commit | None) -> Draft:
             files = list(base.files) if base is not None else []
             if len(files) >= 2 * _MAX_FILES and base is not None:
-                files = self._write(self.table.read(base))
+                files = self._write(self.table.read(base, skip_damaged=silent))
             return Draft(
                 [*files, *added],
                 properties={PER_IMAGE: True, "fingerprint": self._fingerprint},

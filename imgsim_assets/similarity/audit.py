@@ -129,14 +129,18 @@ def _audit_best(
     threshold: float,
     k: int | None,
 ) -> Audit:
-    """Pairs at the bar may be there or not; above it they must be, below they must not."""
+    """What is clearly better than the first that is left out must be there.
+
+    What is clearly worse than the last that is kept must not; what is as good as either may.
+    """
     surely, possibly = [], []
     for row in scores:
-        bar = threshold
+        kept, left_out = threshold, threshold
         if k is not None and len(row) > k:
-            bar = max(bar, float(np.partition(row, -k)[-k]))
-        surely.append(row >= bar + _TOLERANCE)
-        possibly.append(row >= bar - _TOLERANCE)
+            ordered = np.partition(row, (-k - 1, -k))
+            kept, left_out = max(threshold, ordered[-k]), max(threshold, ordered[-k - 1])
+        surely.append(row >= left_out + _TOLERANCE)
+        possibly.append(row >= kept - _TOLERANCE)
     return _compared(asked, right, surely, possibly, found)
 
 

@@ -40,7 +40,8 @@ def threshold_join(
         left: (n, d) float32 unit rows.
         right: (m, d) float32 unit rows.
         threshold: cosine in [-1, 1], inclusive.
-        memory_budget: bytes for working memory beside the inputs and the result.
+        memory_budget: bytes for working memory, beside the inputs and what the pairs take
+            while they are put in order (about three times the result).
 
     Returns:
         Row numbers of left and right (int64) and cosines (float64) of the pairs, sorted by
