@@ -27,6 +27,17 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MARKING = "imgsim_assets.mark"
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    """Half a character, which no valid text can hold, for bytes that mean nothing."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\udcff", error.end
+
+
+codecs.register_error(_MARKING, _mark)
 
 
 @dataclass(frozen=True)
@@ -55,12 +66,7 @@ def open_text(raw: IO[bytes], encoding: str) -> io.TextIOWrapper:
     buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
     head = buffered.peek(4)[:4]
     marked = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
-    chosen = marked or encoding
-    # A byte that means nothing becomes a lone surrogate. Encodings of wider units cannot do
-    # that; theirs becomes U+FFFD, which a text of theirs has no reason to hold.
-    wide = codecs.lookup(chosen).name.startswith(("utf-16", "utf-32"))
-    errors = "replace" if wide else "surrogateescape"
-    return io.TextIOWrapper(buffered, encoding=chosen, errors=errors, newline="")
+    return io.TextIOWrapper(buffered, encoding=marked or encoding, errors=_MARKING, newline="")
 
 
 def find_delimiter(sample: Sequence[str], quote: str) -> str:
@@ -133,8 +139,6 @@ def is_valid(text: str) -> bool:
     """Whether a line read by `open_text` was valid in its encoding."""
     if text.isascii():
         return True
-    if "\ufffd" in text:
-        return False
     try:
         text.encode()
     except UnicodeEncodeError:

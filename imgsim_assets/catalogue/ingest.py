@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from imgsim_assets.catalogue import reader, rows
-from imgsim_assets.catalogue.source import Source, SourceSettings, open_source
+from imgsim_assets.catalogue.source import IMAGE_SUFFIXES, Source, SourceSettings, open_source
 from imgsim_assets.errors import CorruptFileError, SourceError
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.shards import Shard, shard_indices
@@ -111,6 +111,11 @@ def _refuse_empty(found: rows.CatalogueRows, source: Source, base: Commit | None
     if found.rows.height or source.settings.allow_empty:
         return
     message = f"{source.location} holds no usable row"
+    if source.format == "images" and not source.files:
+        message = (
+            f"{source.location} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}); lists in "
+            "a folder need a pattern, such as *.csv"
+        )
     if found.rejects.height:
         first = found.rejects.row(0, named=True)
         message += (

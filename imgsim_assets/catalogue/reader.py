@@ -65,9 +65,19 @@ class RawRows:
             return pl.concat(self.frames, how="diagonal_relaxed")
         except pl.exceptions.PolarsError as error:
             raise SourceError(
-                f"the files of the source cannot be put together: {error}; give the column the "
-                "same type in all of them"
+                "the files of the source cannot be put together: column "
+                f"{self._without_a_common_type()!r}: {error}; give it the same type in all of them"
             ) from error
+
+    def _without_a_common_type(self) -> str:
+        """The first column whose types in different files have nothing in common."""
+        for name in dict.fromkeys(itertools.chain(*(frame.columns for frame in self.frames))):
+            own = [frame.select(name) for frame in self.frames if name in frame.columns]
+            try:
+                pl.concat(own, how="vertical_relaxed")
+            except pl.exceptions.PolarsError:
+                return name
+        raise AssertionError("every column of the files can be put together")
 
 
 def read(source: Source) -> RawRows:
@@ -187,7 +197,7 @@ def _collect_text(
     schema = {FILE: pl.String, LINE: pl.Int64, **dict.fromkeys(names, pl.String)}
     good = _without_rejects(file, records, raw)
     while batch := list(itertools.islice(good, _BATCH_ROWS)):
-        rows = [(file.name, record.line, *record.fields) for record in batch]
+        rows = [(file.label, record.line, *record.fields) for record in batch]
         raw.frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
 
 
@@ -204,7 +214,7 @@ def _without_rejects(
 
 def _reject(file: SourceFile, line: int, reason: str, detail: str, text: str) -> Reject:
     printable = text.rstrip("\r\n").encode(errors="replace").decode()
-    return Reject(file.name, line, reason, detail, printable)
+    return Reject(file.label, line, reason, detail, printable)
 
 
 def _read_lines(source: Source, file: SourceFile, raw: RawRows) -> None:
@@ -214,7 +224,7 @@ def _read_lines(source: Source, file: SourceFile, raw: RawRows) -> None:
     ):
         numbered = list(_valid_lines(file, text, raw))
     schema = {FILE: pl.String, LINE: pl.Int64, "url": pl.String}
-    rows = [(file.name, number, line.strip()) for number, line in numbered]
+    rows = [(file.label, number, line.strip()) for number, line in numbered]
     raw.frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
 
 
@@ -268,13 +278,13 @@ def _frame_of_objects(
 ) -> pl.DataFrame:
     names = list(dict.fromkeys(name for _, document in parsed for name in document))
     columns: dict[str, Any] = {
-        FILE: [file.name] * len(parsed),
+        FILE: [file.label] * len(parsed),
         LINE: [number for number, _ in parsed],
     }
     for name, column in zip(names, _distinct(names), strict=True):
         values = [document.get(name) for _, document in parsed]
         columns[column] = (
-            [_text(value) for value in values] if _is_key(source, name) else (_one_type(values))
+            [_text(value) for value in values] if _is_key(source, name) else _one_type(values)
         )
     return pl.DataFrame(columns, strict=False)
 
@@ -316,7 +326,7 @@ def _read_parquet(source: Source, file: SourceFile, raw: RawRows) -> None:
     raw.frames.append(
         rows.with_columns(texts)
         .with_row_index(LINE, offset=1)
-        .select(pl.lit(file.name).alias(FILE), pl.col(LINE).cast(pl.Int64), pl.exclude(LINE))
+        .select(pl.lit(file.label).alias(FILE), pl.col(LINE).cast(pl.Int64), pl.exclude(LINE))
     )
 
 

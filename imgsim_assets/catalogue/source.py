@@ -130,6 +130,11 @@ class SourceFile:
     stamp: str | None
     modified: float
 
+    @property
+    def label(self) -> str:
+        """The name as tables and messages can hold it: what is no text in it is replaced."""
+        return self.name.encode(errors="replace").decode()
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -141,7 +146,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Source:
-    """A declared source with its files found: sorted by path, at least one."""
+    """A declared source with its files found: sorted by path, none only in a folder of images."""
 
     settings: SourceSettings
     format: Format
@@ -217,10 +222,10 @@ def open_source(settings: SourceSettings, project_root: Path) -> Source:
 
 
 def _check_compression(file: SourceFile) -> None:
-    from fsspec.utils import compressions, infer_compression
+    from fsspec.utils import infer_compression
 
     if _suffix(file.path) in _COMPRESSIONS and infer_compression(file.path) is None:
-        known = ", ".join(f".{name}" for name in sorted(compressions))
+        known = ", ".join(name for name in _COMPRESSIONS if infer_compression(f"list{name}"))
         raise SourceError(
             f"{file.path} cannot be decompressed here: install the package 'zstandard', or use "
             f"one of {known}"
@@ -235,8 +240,9 @@ def check_exists(settings: SourceSettings, project_root: Path) -> None:
     location = _absolute(settings.path, project_root)
     if "://" in location:
         return
-    matches = glob.iglob(location, recursive=True) if _has_pattern(location) else iter(())
-    if not Path(location).exists() and next(matches, None) is None:
+    literal, rest = _without_literal(location, str(project_root))
+    matches = glob.iglob(glob.escape(literal) + rest, recursive=True) if _has_pattern(rest) else ()
+    if not Path(location).exists() and not any(True for _ in matches):
         raise SourceError(_not_found(settings, location, project_root))
 
 
@@ -267,12 +273,14 @@ def _find(
     if fs.isfile(path):
         return posixpath.dirname(path), [_source_file(fs.info(path), posixpath.dirname(path))]
     if fs.isdir(path):
+        _refuse_lists_in_folder(settings)
         return path, _pictures(fs.find(path, detail=True).values(), path)
-    literal = literal if path.startswith(literal) else ""
-    pattern = path.removeprefix(literal)
-    listed = fs.glob(glob.escape(literal) + pattern, detail=True) if _has_pattern(pattern) else {}
-    matches = [info for info in listed.values() if info["type"] == "file" and not _is_hidden(info)]
-    base = literal + _folder_before_pattern(pattern)
+    literal, rest = _without_literal(path, literal)
+    base = literal + _folder_before_pattern(rest)
+    listed = fs.glob(glob.escape(literal) + rest, detail=True) if _has_pattern(rest) else {}
+    matches = [
+        info for info in listed.values() if info["type"] == "file" and not _is_hidden(info, base)
+    ]
     if not matches:
         return base, None
     pictures = _pictures(matches, base)
@@ -288,18 +296,37 @@ def _find(
     return base, pictures if pictures and not lists else _sorted_files(matches, base)
 
 
+def _refuse_lists_in_folder(settings: SourceSettings) -> None:
+    """A folder means its pictures, which no list's format can read."""
+    if settings.format not in (None, "images"):
+        suffix = next(suffix for suffix, name in _FORMATS.items() if name == settings.format)
+        raise SourceError(
+            f"{settings.path} is a folder, whose files are read as images; for lists add a "
+            f"pattern: {settings.path.rstrip('/')}/*{suffix}"
+        )
+
+
+def _without_literal(path: str, literal: str) -> tuple[str, str]:
+    """The beginning of a path if it is that literal one, else nothing, and the rest."""
+    return (literal, path.removeprefix(literal)) if path.startswith(literal) else ("", path)
+
+
 def _pictures(listed: Iterable[Mapping[str, Any]], base: str) -> list[SourceFile]:
     found = [
         info
         for info in listed
-        if _suffix(str(info["name"])) in IMAGE_SUFFIXES and not _is_hidden(info)
+        if _suffix(str(info["name"])) in IMAGE_SUFFIXES and not _is_hidden(info, base)
     ]
     return _sorted_files(found, base)
 
 
-def _is_hidden(info: Mapping[str, Any]) -> bool:
-    """Whether a file's name starts with a dot, as those that systems leave behind do."""
-    return posixpath.basename(str(info["name"])).startswith(".")
+def _is_hidden(info: Mapping[str, Any], base: str) -> bool:
+    """Whether a file or a folder it lies in, below the base, has a name that starts with a dot.
+
+    So do those that systems leave behind: thumbnails, what was thrown away, resource forks.
+    """
+    below = str(info["name"]).removeprefix(base)
+    return any(part.startswith(".") for part in below.split("/"))
 
 
 def _folder_before_pattern(path: str) -> str:

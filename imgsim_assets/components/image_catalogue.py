@@ -11,7 +11,8 @@ from imgsim_assets.catalogue.source import check_exists
 from imgsim_assets.components.blueprint import Blueprint
 from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.declared import DeclaredComponent
-from imgsim_assets.components.image_assets import embeddings_asset, images_asset
+from imgsim_assets.components.embedding_assets import embeddings_asset
+from imgsim_assets.components.image_assets import images_asset
 from imgsim_assets.components.index_assets import graph_asset, index_asset
 from imgsim_assets.components.project import Project, tables_of
 from imgsim_assets.components.refresh import refresh_job, refresh_schedule

@@ -227,7 +227,8 @@ class EmbeddingStage:
             stacked = np.stack([array for _, array in batch])
         except ValueError as error:
             raise EncoderError(
-                f"encoder {self._settings.describe()} prepares pictures in different shapes: {error}"
+                f"encoder {self._settings.describe()} prepares pictures in different shapes "
+                f"({error}); it must give the same for every picture"
             ) from error
         raw = np.asarray(encoder.encode(stacked))
         if raw.shape != (len(batch), encoder.dim):

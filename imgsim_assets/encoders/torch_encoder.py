@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 # These two normalise their input once more unless they are told that it came from ImageNet's
 # mean and deviation, and have side outputs that are used in training only.
 _INCEPTIONS = ("googlenet", "inception_v3")
+# The published files of densenets still call their layers what torch no longer lets it:
+# "norm.1" for "norm1".
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
 
 
 class CustomEncoder(NamedTuple):
@@ -156,14 +160,23 @@ def _state_of(path: str) -> dict[str, torch.Tensor]:
         raise EncoderError(
             f"weights: {path} is not a state dict saved with torch.save: {_short(error)}"
         ) from error
-    entries = state.items() if isinstance(state, dict) else [(None, None)]
-    strange = [key for key, value in entries if not _is_entry(key, value)]
-    if strange:
+    other = _instead_of_a_state_dict(state)
+    if other is not None:
         raise EncoderError(
-            f"weights: {path} is not a state dict, but a {type(state).__name__} with "
-            f"{', '.join(map(repr, strange[:3]))}; save model.state_dict()"
+            f"weights: {path} is not a state dict, but a {other}; save model.state_dict()"
         )
-    return dict(state)
+    # As it is: a copy would lack the versions of the modules, which hang on the object.
+    weights: dict[str, torch.Tensor] = state
+    return weights
+
+
+def _instead_of_a_state_dict(loaded: object) -> str | None:
+    """The kind of an object that is no state dict, with some of the keys that tell."""
+    kind = type(loaded).__name__
+    if not isinstance(loaded, dict):
+        return kind
+    strange = [key for key, value in loaded.items() if not _is_entry(key, value)]
+    return f"{kind} with {', '.join(map(repr, strange[:3]))}" if strange else None
 
 
 def _is_entry(key: object, value: object) -> bool:
@@ -185,13 +198,17 @@ def _vision_transformer_size(state: Mapping[str, torch.Tensor]) -> int | None:
 
 
 def _from_state(name: str, path: str, state: dict[str, torch.Tensor], size: int) -> nn.Module:
+    """The model with the weights of a state dict, which is used up."""
     model = _untrained(name, size)
     # The classifier is not used, so it may be missing, or be one for other classes.
     classifier = f"{_classifier_of(model)}."
-    wanted = {key: value for key, value in state.items() if not key.startswith(classifier)}
+    for key in list(state):
+        value = state.pop(key)
+        if not key.startswith(classifier):
+            state[_OLD_DENSE_LAYER.sub(r"\1\2.", key)] = value
     try:
-        missing, unexpected = model.load_state_dict(wanted, strict=False)
-    except RuntimeError as error:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except (RuntimeError, ValueError) as error:
         raise EncoderError(f"weights: {path} does not fit {name}: {error}") from error
     unused = ("aux", "AuxLogits", classifier)
     lacking = [key for key in missing if not key.startswith(unused)]

@@ -67,7 +67,8 @@ class VectorTable:
         def change(base: Commit | None) -> Draft:
             files = list(base.files) if base is not None else []
             if len(files) >= 2 * _MAX_FILES and base is not None:
-                files = self._write(self.table.read(base, skip_damaged=silent))
+                whole = self.table.read(base, skip_damaged=silent)
+                files = self._write(whole) if whole.width else []
             return Draft(
                 [*files, *added],
                 properties={PER_IMAGE: True, "fingerprint": self._fingerprint},

@@ -41,7 +41,8 @@ class Header:
 def read_header(data: bytes, max_pixels: int) -> Header:
     """Identify an image.
 
-    Raises ImageError with the status not_image, unsupported_format or too_many_pixels.
+    Raises ImageError with the status not_image, unsupported_format, too_many_pixels or, in
+    formats that tell nothing before their end is there, truncated.
     """
     with open_image(data, max_pixels) as image:
         return Header(str(image.format), image.width, image.height)
@@ -57,7 +58,8 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
         raise _unidentified(data) from None
     except Exception as error:
         # Pillow's parsers raise a dozen types on broken headers; all of them mean this.
-        raise ImageError("not_image", f"{type(error).__name__}: {error}") from error
+        detail = f"{type(error).__name__}: {error}"
+        raise _cut_short(data) or ImageError("not_image", detail) from error
     if image.width * image.height > max_pixels:
         raise ImageError(
             "too_many_pixels",
@@ -69,16 +71,24 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
 def _unidentified(data: bytes) -> ImageError:
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return ImageError("unsupported_format", "HEIC/HEIF cannot be decoded here")
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ImageError("truncated", "a WebP file that is cut short or damaged")
-    if data[4:12] == b"ftypavif":
-        return ImageError("truncated", "an AVIF file that is cut short or damaged")
+    cut = _cut_short(data)
+    if cut is not None:
+        return cut
     start = _visible_start(data)
     if start.startswith((b"<svg", b"<?xml")):
         return ImageError("unsupported_format", "SVG or XML")
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
         return ImageError("not_image", "an HTML page")
     return ImageError("not_image", f"not one of {', '.join(FORMATS)}")
+
+
+def _cut_short(data: bytes) -> ImageError | None:
+    """The error for beginnings of the formats that Pillow opens whole or not at all."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ImageError("truncated", "a WebP file that is cut short or damaged")
+    if data[4:12] == b"ftypavif":
+        return ImageError("truncated", "an AVIF file that is cut short or damaged")
+    return None
 
 
 def _visible_start(data: bytes) -> bytes:

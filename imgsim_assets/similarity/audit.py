@@ -43,6 +43,16 @@ class Audit:
         return not self.missing and not self.false
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """Which of the other items one item must and may be paired with, and how many in all."""
+
+    surely: NDArray[np.bool_]
+    possibly: NDArray[np.bool_]
+    least: int
+    most: int
+
+
 def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Audit:
     """Audit the newest match table of a pair over a sample of its left items."""
     table = match_table(store, name)
@@ -131,17 +141,21 @@ def _audit_best(
 ) -> Audit:
     """What is clearly better than the first that is left out must be there.
 
-    What is clearly worse than the last that is kept must not; what is as good as either may.
+    What is clearly worse than the last that is kept must not; what is as good as either may,
+    as far as there is room for it.
     """
-    surely, possibly = [], []
+    expected = []
     for row in scores:
+        most = len(row) if k is None else k
         kept, left_out = threshold, threshold
         if k is not None and len(row) > k:
             ordered = np.partition(row, (-k - 1, -k))
             kept, left_out = max(threshold, ordered[-k]), max(threshold, ordered[-k - 1])
-        surely.append(row >= left_out + _TOLERANCE)
-        possibly.append(row >= kept - _TOLERANCE)
-    return _compared(asked, right, surely, possibly, found)
+        least = min(most, int((row >= threshold + _TOLERANCE).sum()))
+        expected.append(
+            _Expected(row >= left_out + _TOLERANCE, row >= kept - _TOLERANCE, least, most)
+        )
+    return _compared(asked, right, expected, found)
 
 
 def _audit_mutual(
@@ -159,15 +173,15 @@ def _audit_mutual(
         looked_at[scores.argmax(axis=1)] = True
     partners = right.where(looked_at)
     back = _scores(partners, left)
-    surely, possibly = [], []
+    expected = []
     for row, place in zip(*_positions(asked, left), strict=True):
         rivals = np.delete(back, place, axis=1).max(axis=1, initial=-np.inf)
         others = _best_of_others(scores[row])[looked_at]
         bar = np.maximum(np.maximum(rivals, others), threshold)
         own = scores[row][looked_at]
-        surely.append(own >= bar + _TOLERANCE)
-        possibly.append(own >= bar - _TOLERANCE)
-    return _compared(asked, partners, surely, possibly, found)
+        # Of several partners that are equally good, other ties may leave none.
+        expected.append(_Expected(own >= bar + _TOLERANCE, own >= bar - _TOLERANCE, 0, 1))
+    return _compared(asked, partners, expected, found)
 
 
 def _best_of_others(row: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -183,19 +197,22 @@ def _best_of_others(row: NDArray[np.float64]) -> NDArray[np.float64]:
 def _compared(
     asked: Items,
     right: Items,
-    surely: list[NDArray[np.bool_]],
-    possibly: list[NDArray[np.bool_]],
+    expected: list[_Expected],
     found: dict[str, set[str]],
 ) -> Audit:
     names = np.array(right.keys["id"].to_list(), dtype=object)
     missing, false = 0, 0
     examples: list[str] = []
-    for row, item in enumerate(asked.keys["id"].to_list()):
+    for item, of_item in zip(asked.keys["id"].to_list(), expected, strict=True):
         have = found.get(item, set())
-        lacking = set(names[surely[row]]) - have
-        wrong = have - set(names[possibly[row]])
+        must, may = set(names[of_item.surely]), set(names[of_item.possibly])
+        true = [*sorted(have & must), *sorted(have & may - must)]
+        lacking = sorted(must - have)
+        vacant = max(0, of_item.least - len(true) - len(lacking))
+        lacking += sorted(may - must - have)[:vacant]
+        wrong = sorted(have - may) + true[of_item.most :]
         missing += len(lacking)
         false += len(wrong)
-        examples += [f"missing: {item} {other}" for other in sorted(lacking)[:2]]
-        examples += [f"false: {item} {other}" for other in sorted(wrong)[:2]]
+        examples += [f"missing: {item} {other}" for other in lacking[:2]]
+        examples += [f"false: {item} {other}" for other in wrong[:2]]
     return Audit(len(asked), missing, false, tuple(examples[:5]))

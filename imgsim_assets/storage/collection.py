@@ -16,7 +16,7 @@ from datetime import datetime
 import polars as pl
 from pydantic import Field
 
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.settings import Settings
 from imgsim_assets.storage.blobs import FOLDER as BLOBS
 from imgsim_assets.storage.store import Store
@@ -179,19 +179,28 @@ def _collect_vectors(
         return
     if dry_run:
         if _committed_at(newest) < before:
-            stored = table.read(newest, columns=[SHA256])[SHA256]
-            collected.vectors += int((~stored.is_in(alive.implode())).sum())
+            kept = (_living_rows(table, file, alive) for file in newest.with_role())
+            collected.vectors += sum(dead for _, dead in kept)
         return
     pruned = table.commit(without_dead)
     collected.vectors += newest.rows - (pruned.rows if pruned else 0)
 
 
 def _without_dead_rows(table: Table, file: DataFile, alive: pl.Series) -> DataFile:
-    rows = table.read_file(file)
-    living = rows.filter(pl.col(SHA256).is_in(alive.implode()))
-    if living.height == rows.height:
+    living, dead = _living_rows(table, file, alive)
+    if not dead:
         return file
     return file.with_content(table.write_rows(living, role=file.role, compression="uncompressed"))
+
+
+def _living_rows(table: Table, file: DataFile, alive: pl.Series) -> tuple[pl.DataFrame, int]:
+    """The rows of images that are not gone, and how many are; a damaged file keeps what it has."""
+    try:
+        rows = table.read_file(file)
+    except CorruptFileError:  # for whoever next reads or adds vectors to mend
+        return pl.DataFrame(), 0
+    living = rows.filter(pl.col(SHA256).is_in(alive.implode()))
+    return living, rows.height - living.height
 
 
 def _collect_blobs(

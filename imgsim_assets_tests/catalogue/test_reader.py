@@ -4,7 +4,6 @@ import bz2
 import csv
 import datetime as dt
 import gzip
-import importlib.util
 import io
 import json
 import lzma
@@ -196,11 +195,6 @@ def test_broken_lines_are_rejected_with_file_line_reason_and_text(tmp_path: Path
     assert raw.frame()[LINE].to_list() == [3, 7]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="one broken first line of a file without a header refuses the whole file, although "
-    "'columns' tells its width",
-)
 def test_a_broken_first_line_without_a_header_costs_that_line_alone(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", '1,"u1\n2,u2\n')
 
@@ -210,27 +204,28 @@ def test_a_broken_first_line_without_a_header_costs_that_line_alone(tmp_path: Pa
     assert raw.frame()["id"].to_list() == ["2"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="in a list without a header the first URL becomes the column's name and is lost",
-)
 def test_a_url_list_without_a_header_does_not_lose_its_first_url(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "http://x/1.jpg\nhttp://x/2.jpg\n")
 
-    found = ids_or_refusal(tmp_path, "a.csv")
+    with pytest.raises(
+        SourceError,
+        match=r"/a\.csv line 1 is read as the header, but holds a URL: http://x/1\.jpg; "
+        r"add 'header: false'",
+    ):
+        read(tmp_path, "a.csv")
+    assert validated(tmp_path, "a.csv", header=False).rows["id"].to_list() == [
+        "http://x/1.jpg",
+        "http://x/2.jpg",
+    ]
 
-    assert found == ["http://x/1.jpg", "http://x/2.jpg"] or "header" in found
 
-
-@pytest.mark.xfail(
-    strict=True,
-    reason="a source column named like an internal one is refused in the words of polars",
-)
 @pytest.mark.parametrize("name", [FILE, LINE])
 def test_a_column_named_like_an_internal_one_is_carried(tmp_path: Path, name: str) -> None:
     write(tmp_path, "a.csv", f"id,url,{name}\n1,u1,x\n")
 
-    assert validated(tmp_path, "a.csv").rows.row(0) == ("1", "u1", "x")
+    assert validated(tmp_path, "a.csv").rows.to_dicts() == [
+        {"id": "1", "url": "u1", f"{name}_2": "x"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -253,11 +248,6 @@ def test_a_file_that_only_claims_to_be_compressed_is_named(tmp_path: Path) -> No
         read(tmp_path, "a.csv.gz")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a compressed file that was cut off or damaged raises a bare EOFError, zlib.error or "
-    "LZMAError that names no file",
-)
 @pytest.mark.parametrize("name", ["cut.csv.gz", "damaged.csv.gz", "cut.csv.xz", "cut.csv.bz2"])
 def test_a_damaged_compressed_file_is_named(tmp_path: Path, name: str) -> None:
     body = "id,url\n" + "".join(f"{n},http://x/{n * 7919}.jpg\n" for n in range(5_000))
@@ -277,11 +267,6 @@ def test_a_damaged_compressed_file_is_named(tmp_path: Path, name: str) -> None:
         read(tmp_path, name)
 
 
-@pytest.mark.xfail(
-    strict=importlib.util.find_spec("zstandard") is None,
-    reason="without a zstd package a .zst file is parsed while still compressed, and the message "
-    "speaks of text and delimiters",
-)
 def test_a_zstd_file_is_read_or_refused_for_what_it_lacks(tmp_path: Path) -> None:
     body = b"id,url\n1,u1\n"
     frame = b"\x28\xb5\x2f\xfd\x20" + bytes([len(body)])
@@ -289,7 +274,7 @@ def test_a_zstd_file_is_read_or_refused_for_what_it_lacks(tmp_path: Path) -> Non
 
     found = ids_or_refusal(tmp_path, "a.csv.zst")
 
-    assert found == ["1"] or "zst" in str(found).replace("a.csv.zst", "")
+    assert found == ["1"] or "'zstandard', or use one of .gz, .bz2, .xz" in found
 
 
 _TEXTS = "ab ,;\t|\"'~é€中\x0b\x0c\x1c\x85\u2028\n\r"
@@ -459,20 +444,14 @@ def test_a_line_that_is_no_json_object_is_rejected_alone(
     assert raw.rejects[0].detail.startswith(detail)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a half surrogate pair refuses the whole file without telling the line; deep nesting "
-    "and huge numbers end in a bare RecursionError and OverflowError",
-)
 @pytest.mark.parametrize(
     "line",
     [
         '{"url": "u\\ud800"}',
         '{"\\udc00": 1, "url": "u2"}',
         "[" * 100_000,
-        '{"url": "u2", "price": 1' + "0" * 400 + "}",
     ],
-    ids=["half a pair", "half a pair in a name", "deep nesting", "huge number"],
+    ids=["half a pair", "half a pair in a name", "deep nesting"],
 )
 def test_a_line_that_no_table_can_hold_is_rejected_alone(tmp_path: Path, line: str) -> None:
     write(tmp_path, "a.jsonl", f'{{"url": "u1", "price": 0.5}}\n{line}\n{{"url": "u3"}}\n')
@@ -483,19 +462,24 @@ def test_a_line_that_no_table_can_hold_is_rejected_alone(tmp_path: Path, line: s
     assert [reject.line for reject in raw.rejects] == [2]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a key named __line overwrites the line numbers and is not carried"
-)
+@pytest.mark.parametrize("number", [2**63, -(2**64), 10**400])
+def test_whole_numbers_that_no_column_can_hold_become_text(tmp_path: Path, number: int) -> None:
+    write(tmp_path, "a.jsonl", f'{{"url": "u1", "n": 0.5}}\n{{"url": "u2", "n": {number}}}\n')
+
+    raw = read(tmp_path, "a.jsonl")
+
+    assert raw.rejects == []
+    assert raw.frame()["n"].to_list() == ["0.5", str(number)]
+
+
 def test_a_json_key_named_like_an_internal_column_changes_no_line_number(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", f'{{"id": "1", "url": "", "{LINE}": 77}}\n')
 
-    assert validated(tmp_path, "a.jsonl").rejects["line"].to_list() == [1]
+    raw = read(tmp_path, "a.jsonl")
+
+    assert raw.frame().drop(FILE).to_dicts() == [{LINE: 1, "id": "1", "url": "", f"{LINE}_2": 77}]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="one id with a decimal point turns every whole-number id of the file into '1.0'",
-)
 def test_an_id_does_not_change_because_another_row_has_a_decimal_point(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", '{"id": 1, "url": "u1"}\n')
     before = validated(tmp_path, "a.jsonl").rows["id"].to_list()
@@ -545,7 +529,30 @@ def test_a_parquet_file_that_is_none_is_named(tmp_path: Path) -> None:
 def test_a_parquet_file_without_rows_reads_as_no_rows(tmp_path: Path) -> None:
     pl.DataFrame(schema={"id": pl.Int64, "url": pl.String}).write_parquet(tmp_path / "a.parquet")
 
-    assert values(tmp_path, "a.parquet").schema == {"id": pl.Int64, "url": pl.String}
+    found = values(tmp_path, "a.parquet")
+
+    assert found.height == 0
+    assert found.schema == {"id": pl.String, "url": pl.String}
+
+
+def test_id_and_url_of_a_parquet_file_are_text_and_no_other_column_is(tmp_path: Path) -> None:
+    pl.DataFrame({"sku": [7.0, 12.0], "url": [1, 2], "stock": [3.0, 4.0]}).write_parquet(
+        tmp_path / "a.parquet"
+    )
+
+    assert values(tmp_path, "a.parquet", id="sku").to_dicts() == [
+        {"sku": "7", "url": "1", "stock": 3.0},
+        {"sku": "12", "url": "2", "stock": 4.0},
+    ]
+
+
+def test_id_and_url_of_json_are_text_and_no_other_column_is(tmp_path: Path) -> None:
+    write(tmp_path, "a.jsonl", '{"sku": 7.0, "url": 1, "n": 3}\n{"sku": true, "url": "u", "n": 4}')
+
+    assert values(tmp_path, "a.jsonl", id="sku").to_dicts() == [
+        {"sku": "7", "url": "1", "n": 3},
+        {"sku": "true", "url": "u", "n": 4},
+    ]
 
 
 # ---- several files, folders, remote ------------------------------------------------------
@@ -570,15 +577,11 @@ def test_files_of_a_glob_may_have_different_types(tmp_path: Path) -> None:
     assert values(tmp_path, "*.jsonl").rows() == [("1", "u1", "3"), ("x", "u2", "XL")]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="columns that two files hold in types without a common one raise a bare SchemaError",
-)
 def test_files_of_types_without_a_common_one_are_named(tmp_path: Path) -> None:
     pl.DataFrame({"id": ["1"], "url": ["u1"], "tags": [["a"]]}).write_parquet(tmp_path / "a.pq")
     pl.DataFrame({"id": ["2"], "url": ["u2"], "tags": [5]}).write_parquet(tmp_path / "b.pq")
 
-    with pytest.raises(SourceError, match="tags"):
+    with pytest.raises(SourceError, match=r"column 'tags': .*; give it the same type in all"):
         validated(tmp_path, "*.pq")
 
 

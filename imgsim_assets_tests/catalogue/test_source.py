@@ -2,25 +2,27 @@ from __future__ import annotations
 
 import gzip
 import http.server
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from imgsim_assets.catalogue.reader import FILE
 from imgsim_assets.catalogue.source import check_exists, open_source
 from imgsim_assets.errors import SourceError
 from imgsim_assets_tests.support.sources import (
     age,
     declared,
-    ids_or_refusal,
     read,
     rewrite_unnoticed,
     source,
+    validated,
     values,
     write,
+    write_odd_name,
 )
 from imgsim_assets_tests.support.web import Web
 
@@ -52,11 +54,6 @@ def test_a_quote_of_two_characters_is_refused() -> None:
         declared("a.csv", quote="''")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a quote that is a line break, or the delimiter itself, is accepted; the csv module "
-    "of Python 3.13 raises a bare ValueError for it at run time",
-)
 @pytest.mark.parametrize("settings", [{"quote": "\n"}, {"quote": ";", "delimiter": ";"}])
 def test_a_quote_that_cannot_quote_is_refused(settings: Mapping[str, str]) -> None:
     with pytest.raises(ValidationError, match="quote"):
@@ -144,7 +141,7 @@ def test_a_glob_that_matches_nothing_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_protocol_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"foo://shop/a.csv: .*foo"):
+    with pytest.raises(SourceError, match=r"foo://shop/a\.csv cannot be reached: .*foo"):
         source(tmp_path, "foo://shop/a.csv")
 
 
@@ -222,24 +219,24 @@ def test_a_remote_folder_and_glob_are_found(tmp_path: Path, memory: Any) -> None
     assert source(tmp_path, "memory://lists/*").root.startswith("memory://")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a folder that is there but holds no picture is said not to be there"
-)
-def test_a_folder_without_pictures_is_said_to_hold_none(tmp_path: Path) -> None:
+def test_a_folder_without_pictures_is_a_source_without_files(tmp_path: Path) -> None:
     write(tmp_path, "lists/a.csv", "id,url\n1,x.jpg\n")
 
-    with pytest.raises(SourceError) as refused:
-        source(tmp_path, "lists")
+    check_exists(declared("lists"), tmp_path)
+    found = source(tmp_path, "lists")
 
-    assert "there is no" not in str(refused.value)
-    assert "image" in str(refused.value)
+    assert (found.format, found.files) == ("images", ())
+    assert found.fingerprint().digest
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="one matched file of another kind makes the glob look for pictures only, and the "
-    "lists it matches are said not to be there",
-)
+@pytest.mark.parametrize(("name", "suffix"), [("csv", ".csv"), ("lines", ".txt")])
+def test_a_folder_cannot_be_read_as_a_list(tmp_path: Path, name: str, suffix: str) -> None:
+    write(tmp_path, "lists/a.csv", "id,url\n1,x.jpg\n")
+
+    with pytest.raises(SourceError, match=rf"lists is a folder.*pattern: lists/\*{suffix}"):
+        source(tmp_path, "lists", format=name)
+
+
 def test_a_glob_with_a_file_of_no_known_kind_asks_for_the_format(tmp_path: Path) -> None:
     write(tmp_path, "feed/a.csv", "id,url\n1,x.jpg\n")
     write(tmp_path, "feed/README.md", "about")
@@ -248,32 +245,35 @@ def test_a_glob_with_a_file_of_no_known_kind_asks_for_the_format(tmp_path: Path)
         source(tmp_path, "feed/*")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a glob that matches lists and pictures drops the lists without a word",
-)
 def test_a_glob_of_lists_and_pictures_is_refused_as_ambiguous(tmp_path: Path) -> None:
     write(tmp_path, "feed/a.csv", "id,url\n1,x.jpg\n")
     write(tmp_path, "feed/x.jpg", b"x")
 
-    with pytest.raises(SourceError, match="format"):
+    with pytest.raises(SourceError, match=r"finds both .* add 'format: images', .* as \*\.csv"):
+        source(tmp_path, "feed/*")
+    assert [file.name for file in source(tmp_path, "feed/*", format="images").files] == ["x.jpg"]
+
+
+@pytest.mark.parametrize("name", ["a.tsv.gz", "a.jsonl", "a.parquet"])
+def test_lists_of_every_kind_beside_pictures_are_ambiguous(tmp_path: Path, name: str) -> None:
+    write(tmp_path, f"feed/{name}", b"")
+    write(tmp_path, "feed/x.jpg", b"x")
+
+    with pytest.raises(SourceError, match="finds both lists and pictures"):
         source(tmp_path, "feed/*")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="brackets in the project's own path are taken for a pattern when the source is a glob",
-)
 def test_a_glob_works_in_a_project_whose_path_has_brackets(tmp_path: Path) -> None:
     project = tmp_path / "shop [old]"
     write(project, "a.csv", "id,url\n1,x.jpg\n")
 
+    check_exists(declared("*.csv"), project)
     assert values(project, "*.csv")["id"].to_list() == ["1"]
+    assert source(project, "*.csv").root == str(project)
+    with pytest.raises(SourceError, match="there is no"):
+        check_exists(declared("*.tsv"), project)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="AppleDouble files that macOS leaves beside pictures are listed as pictures"
-)
 def test_resource_forks_of_macos_are_not_pictures(tmp_path: Path) -> None:
     write(tmp_path, "pictures/a.jpg", b"x")
     write(tmp_path, "pictures/._a.jpg", b"\x00\x05\x16\x07")
@@ -281,9 +281,18 @@ def test_resource_forks_of_macos_are_not_pictures(tmp_path: Path) -> None:
     assert [file.name for file in source(tmp_path, "pictures").files] == ["a.jpg"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="with format 'images' a glob takes every file, .DS_Store among them"
-)
+def test_nothing_hidden_is_ever_listed(tmp_path: Path) -> None:
+    project = tmp_path / ".projects"
+    for name in ("a.jpg", ".b.jpg", ".Trashes/501/c.jpg", "sub/.thumbnails/d.jpg", "sub/e.jpg"):
+        write(project / "pictures", name, b"x")
+    write(project, "lists/a.csv", "id,url\n1,x\n")
+    write(project, "lists/.a.csv", "id,url\n2,x\n")
+
+    assert [file.name for file in source(project, "pictures").files] == ["a.jpg", "sub/e.jpg"]
+    assert [file.name for file in source(project, "pictures/**").files] == ["a.jpg", "sub/e.jpg"]
+    assert [file.name for file in source(project, "lists/*").files] == ["a.csv"]
+
+
 def test_a_declared_format_of_images_still_lists_pictures_alone(tmp_path: Path) -> None:
     for name in ("a.jpg", ".DS_Store", "notes.txt"):
         write(tmp_path / "pictures", name, b"x")
@@ -293,24 +302,33 @@ def test_a_declared_format_of_images_still_lists_pictures_alone(tmp_path: Path) 
     ]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="one file name that is not UTF-8 raises a bare UnicodeEncodeError for the whole folder",
-)
 def test_a_file_name_that_is_no_text_does_not_cost_the_folder(tmp_path: Path) -> None:
     write(tmp_path, "pictures/a.jpg", b"x")
-    odd = os.fsencode(tmp_path / "pictures") + b"/caf\xe9.jpg"
-    try:
-        with open(odd, "wb") as file:
-            file.write(b"x")
-    except OSError:
-        pytest.skip("this filesystem takes UTF-8 names only")
+    write(tmp_path, "pictures/lost\ufffd.jpg", b"x")
+    write_odd_name(tmp_path / "pictures", b"caf\xe9.jpg")
 
-    found = ids_or_refusal(tmp_path, "pictures")
+    found = validated(tmp_path, "pictures")
 
-    assert "a.jpg" in found or "caf" in found
-    if isinstance(found, list):
-        assert source(tmp_path, "pictures").fingerprint().digest
+    assert found.rows["id"].to_list() == ["a.jpg", "lost\ufffd.jpg"]
+    assert found.rejects.rows() == [
+        ("caf?.jpg", 0, "bad_name", "the name is no valid text", "caf?.jpg")
+    ]
+    assert source(tmp_path, "pictures").fingerprint().digest
+
+
+def test_a_list_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
+    odd = write_odd_name(tmp_path, b"caf\xe9.csv", b"id,url\n1,u1\n2\n")
+    write_odd_name(tmp_path, b"caf\xe9.txt", b"u1\n\n")
+    write_odd_name(tmp_path, b"caf\xe9.jsonl", b'{"id": "1", "url": "u1"}\n')
+    pl.DataFrame({"id": ["1"], "url": ["u1"]}).write_parquet(tmp_path / "plain")
+    (tmp_path / "plain").rename(odd.with_suffix(".pq"))
+
+    for suffix in ("csv", "txt", "jsonl", "pq"):
+        found = read(tmp_path, f"*.{suffix}")
+        assert found.frame()["url"].to_list() == ["u1"]
+        assert found.frame()[FILE].to_list() == [f"caf?.{suffix}"]
+    rejects = validated(tmp_path, "*.csv").rejects
+    assert rejects.select("file", "line").rows() == [("caf?.csv", 3)]
 
 
 # ---- whether a source is there -----------------------------------------------------------
@@ -430,11 +448,6 @@ def test_a_remote_file_is_known_by_its_etag(tmp_path: Path, web: Web) -> None:
     assert source(tmp_path, web.url("/a.csv")).fingerprint().digest != first
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="an HTTP source without an ETag counts by its length alone: a change that keeps the "
-    "length, and without Content-Length any change at all, is never noticed",
-)
 @pytest.mark.parametrize("headers", [{}, {"Last-Modified": True}, {"Transfer-Encoding": "chunked"}])
 def test_a_remote_file_without_an_etag_is_noticed_when_it_changes(
     tmp_path: Path, web: Web, headers: Mapping[str, Any]
@@ -450,10 +463,6 @@ def test_a_remote_file_without_an_etag_is_noticed_when_it_changes(
     assert source(tmp_path, web.url("/a.csv")).fingerprint().digest != first
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="filesystems that tell no etag and no time under a known name count by size alone",
-)
 def test_any_remote_file_of_the_same_size_is_noticed_when_it_changes(
     tmp_path: Path, memory: Any
 ) -> None:

@@ -149,16 +149,25 @@ def test_an_edited_catalogue_costs_the_difference_and_equals_a_rebuild(
     _assert_same(found, _rebuilt(shop, monkeypatch))
 
 
-def test_touching_the_source_or_reordering_its_rows_commits_nothing(shop: Shop) -> None:
+def test_touching_the_source_commits_nothing_and_reordering_its_rows_no_files(shop: Shop) -> None:
     assert shop.project.materialize()
-    before = (shop.web.total_gets, shop.encodings, versions(shop.project.store))
+    store = shop.project.store
+    before = (shop.web.total_gets, shop.encodings, versions(store))
+
     (shop.project.root / "products.csv").touch()
+    assert shop.project.materialize()
+
+    assert (shop.web.total_gets, shop.encodings, versions(store)) == before
+
     shop.rows = dict(reversed(shop.rows.items()))
     shop.sell("p0", 0)
-
     assert shop.project.materialize()
 
-    assert (shop.web.total_gets, shop.encodings, versions(shop.project.store)) == before
+    reordered = before[2] | {"products/catalogue": before[2]["products/catalogue"] + 1}
+    assert (shop.web.total_gets, shop.encodings, versions(store)) == (*before[:2], reordered)
+    catalogue = store.table("products/catalogue", key="id")
+    old, new = (catalogue.at(found["products/catalogue"]) for found in (before[2], reordered))
+    assert new.files == old.files
 
 
 def test_more_shards_refetch_and_reembed_nothing(

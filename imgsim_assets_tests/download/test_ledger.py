@@ -8,6 +8,7 @@ import pytest
 
 from imgsim_assets.download import ledger
 from imgsim_assets.download.ledger import Item
+from imgsim_assets.download.status import BY_SETTINGS, FetchError
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 URL = "http://shop.example/a.jpg"
@@ -22,21 +23,32 @@ def test_an_image_that_is_there_is_left_alone() -> None:
 
 
 def test_a_changed_url_is_fetched_and_starts_counting_anew() -> None:
-    old = ledger.failed(Item("a", "http://shop.example/old.jpg", 3), "timeout", "", NOW)
+    old = failed("timeout", Item("a", "http://shop.example/old.jpg", 3))
     assert planned(URL, old) == [Item("a", URL, 0)]
 
 
 @pytest.mark.parametrize(("minutes", "due"), [(4.9, False), (5.0, True), (600, True)])
 def test_a_transient_failure_is_due_after_its_wait(minutes: float, due: bool) -> None:
-    failure = ledger.failed(Item("a", URL, 0), "timeout", "", NOW)
+    failure = failed("timeout")
     later = NOW + timedelta(minutes=minutes)
     assert planned(URL, failure, now=later) == ([Item("a", URL, 1)] if due else [])
 
 
 @pytest.mark.parametrize("status", ["http_404", "not_image", "blocked_address", "bad_url"])
 def test_a_permanent_failure_is_never_due(status: str) -> None:
-    failure = ledger.failed(Item("a", URL, 0), status, "", NOW)
-    assert planned(URL, failure, now=NOW + timedelta(days=3650)) == []
+    assert planned(URL, failed(status), now=NOW + timedelta(days=3650)) == []
+
+
+@pytest.mark.parametrize("status", sorted(BY_SETTINGS))
+def test_a_refusal_by_settings_is_due_once_they_change(status: str) -> None:
+    assert planned(URL, failed(status)) == []
+    assert planned(URL, failed(status), same_settings=False) == [Item("a", URL, 1)]
+
+
+@pytest.mark.parametrize("status", ["http_404", "not_image", "bad_url", "timeout"])
+def test_other_settings_give_no_other_failure_another_try(status: str) -> None:
+    assert planned(URL, failed(status), same_settings=False) == []
+    assert planned(URL, ok(URL), same_settings=False) == []
 
 
 def test_an_image_whose_bytes_are_lost_is_fetched_again() -> None:
@@ -52,19 +64,19 @@ def test_a_local_image_is_read_again_when_its_file_changed(stamp: str | None, du
 
 @pytest.mark.parametrize(("stamp", "due"), [(None, False), ("5-1", True)])
 def test_a_missing_file_is_looked_for_until_it_is_there(stamp: str | None, due: bool) -> None:
-    missing = ledger.failed(Item("a", "a.jpg", 0), "missing_file", "", NOW)
+    missing = failed("missing_file", Item("a", "a.jpg", 0))
     assert bool(planned("a.jpg", missing, stamp=stamp)) == due
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a file that could not be read is only tried again once it is rewritten",
-)
 def test_a_file_that_could_not_be_read_is_tried_again() -> None:
-    failure = ledger.failed(Item("a", "a.jpg", 0), "unreadable_file", "Permission denied", NOW)
-    failure["etag"] = "5-1"
-    assert planned("a.jpg", failure, stamp="5-1", now=NOW + timedelta(days=1))
+    failure = failed("unreadable_file", Item("a", "a.jpg", 0))
+    assert planned("a.jpg", failure, stamp="5-1") == [Item("a", "a.jpg", 1)]
+
+
+def test_local_paths_that_are_no_files_are_not_looked_at() -> None:
+    assert planned("a.jpg", ok("a.jpg", etag="5-1"), stamps=False) == []
+    missing = failed("http_404", Item("a", "a.jpg", 0))
+    assert planned("a.jpg", missing, stamp="5-1", stamps=False) == []
 
 
 def test_ids_that_left_the_catalogue_are_removed() -> None:
@@ -93,18 +105,35 @@ def test_items_are_fetched_in_the_order_of_the_catalogue() -> None:
 
 
 def test_a_transient_failure_counts_and_says_when_it_is_due() -> None:
-    row = ledger.failed(Item("a", URL, 2), "timeout", "not done in 30 s", NOW)
+    row = failed("timeout", Item("a", URL, 2))
     assert (row["attempts"], row["transient"]) == (3, True)
     assert row["next_retry_at"] == NOW + ledger.retry_wait(3)
 
 
+@pytest.mark.parametrize(
+    ("asked", "wait"),
+    [
+        (None, timedelta(minutes=5)),
+        (0.0, timedelta(minutes=5)),
+        (299.0, timedelta(minutes=5)),
+        (301.0, timedelta(seconds=301)),
+        (3600.0, timedelta(hours=1)),
+    ],
+)
+def test_a_later_run_waits_at_least_as_long_as_the_server_asked(
+    asked: float | None, wait: timedelta
+) -> None:
+    row = ledger.failed(Item("a", URL, 0), FetchError("rate_limited", "", asked), NOW)
+    assert row["next_retry_at"] == NOW + wait
+
+
 def test_a_permanent_failure_is_not_scheduled() -> None:
-    row = ledger.failed(Item("a", URL, 0), "http_404", "Not Found", NOW)
+    row = ledger.failed(Item("a", URL, 0), FetchError("http_404", "Not Found", 60.0), NOW)
     assert (row["attempts"], row["transient"], row["next_retry_at"]) == (1, False, None)
 
 
 def test_a_long_detail_is_cut() -> None:
-    row = ledger.failed(Item("a", URL, 0), "bad_response", "x" * 100_000, NOW)
+    row = ledger.failed(Item("a", URL, 0), FetchError("bad_response", "x" * 100_000), NOW)
     assert len(row["detail"]) == 500
 
 
@@ -116,9 +145,9 @@ def test_waits_grow_from_minutes_and_never_skip_a_nightly_run() -> None:
 
 
 def test_rows_have_the_whole_schema_whatever_they_say() -> None:
-    rows = ledger.as_rows([ok(URL), ledger.failed(Item("b", URL, 0), "dns", "no such name", NOW)])
+    rows = ledger.as_rows([ok(URL), failed("dns", Item("b", URL, 0))])
     assert dict(rows.schema) == dict(ledger.SCHEMA)
-    assert rows["detail"].to_list() == [None, "no such name"]
+    assert rows["detail"].to_list() == [None, "why it failed"]
     assert ledger.as_rows([]).equals(ledger.empty_ledger())
 
 
@@ -132,9 +161,9 @@ def test_the_data_version_is_that_of_the_images() -> None:
     rows = ledger.as_rows([first, second])
     version = ledger.data_version(rows)
     later = ledger.as_rows([{**second, "fetched_at": NOW + timedelta(1)}, {**first, "etag": "x"}])
-    failed = ledger.failed(Item("c", URL, 0), "http_404", "", NOW)
+    missing = failed("http_404", Item("c", URL, 0))
     assert ledger.data_version(later) == version
-    assert ledger.data_version(ledger.as_rows([first, second, failed])) == version
+    assert ledger.data_version(ledger.as_rows([first, second, missing])) == version
     assert ledger.data_version(ledger.as_rows([first])) != version
     assert ledger.data_version(ledger.as_rows([first, {**second, "sha256": "3" * 64}])) != version
 
@@ -152,20 +181,28 @@ def ok(url: str, sha256: str = "a" * 64, etag: str | None = None) -> dict[str, A
     }
 
 
+def failed(status: str, item: Item | None = None) -> dict[str, Any]:
+    """The row of an item, by default the one that was never tried before, that failed just now."""
+    return ledger.failed(item or Item("a", URL, 0), FetchError(status, "why it failed"), NOW)
+
+
 def planned(
     url: str,
     known: dict[str, Any] | None,
     *,
     now: datetime = NOW,
     stamp: str | None = None,
+    stamps: bool = True,
     lost: set[str] | None = None,
+    same_settings: bool = True,
 ) -> list[Item]:
     """What a run fetches of a catalogue with the one item "a", of which a row is known."""
     plan = ledger.plan(
         pl.DataFrame({"id": ["a"], "url": [url]}),
         ledger.as_rows([known] if known else []),
         now=now,
-        stamp=lambda _: stamp,
+        stamp=(lambda _: stamp) if stamps else None,
         lost=lost or set(),
+        same_settings=same_settings,
     )
     return plan.fetch

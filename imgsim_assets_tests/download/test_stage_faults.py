@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,8 +16,12 @@ import pytest
 from PIL import Image
 
 from imgsim_assets.download import stage
+from imgsim_assets.download.fetcher import Fetched, Fetcher
 from imgsim_assets.storage.files import UNFINISHED
+from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import DataFile
+from imgsim_assets_tests.support.damage import flip_a_bit
 from imgsim_assets_tests.support.downloads import TIMES, Catalogue, quick, until
 from imgsim_assets_tests.support.misbehaving import Connection, Misbehaving, Shop, response
 from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
@@ -68,11 +73,6 @@ def test_two_processes_at_once_end_with_one_correct_ledger(things: Catalogue, sh
     assert len(shop.requests) == seen
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the slower run's rows replace those of the newer catalogue",
-)
 def test_a_run_on_an_older_catalogue_does_not_undo_a_newer_one(things: Catalogue) -> None:
     newer_is_done = threading.Event()
 
@@ -92,9 +92,6 @@ def test_a_run_on_an_older_catalogue_does_not_undo_a_newer_one(things: Catalogue
     assert {item: row["url"] for item, row in things.rows().items()} == {"kept": server.url("/new")}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the slower run's failure replaces the image"
-)
 def test_a_run_that_fails_does_not_take_away_what_another_fetched_meanwhile(
     things: Catalogue,
 ) -> None:
@@ -220,6 +217,143 @@ def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalogue, s
     assert shop.gets == {"/a": 1, "/b": 2}
 
 
+def test_other_settings_after_an_interrupted_run_give_its_refusals_another_try(
+    things: Catalogue,
+) -> None:
+    interrupted = threading.Event()
+
+    def page(connection: Connection) -> None:
+        if connection.path == "/last" and len(server.requests) == 4:
+            connection.wait(interrupted.is_set)
+        connection.send(response(PICTURE))
+
+    with Misbehaving(page) as server:
+        urls = {f"item {number}": server.url(f"/{number}") for number in range(3)}
+        urls["last"] = server.url("/last")
+        things.declare(urls)
+        mistaken = quick(max_megabytes=0.001, max_per_host=1, timeout=60, read_timeout=60)
+        run = things.start(mistaken)
+        until(lambda: len(server.requests) == 4)
+        run.send_signal(signal.SIGINT)
+        assert finished(run) != 0
+        interrupted.set()
+        assert set(things.statuses().values()) == {"too_large"}
+        things.run()
+        assert things.statuses() == dict.fromkeys(urls, "ok")
+
+
+@pytest.mark.parametrize("most_appended", [0, 32], ids=["merged", "appended"])
+def test_refusals_that_an_interrupted_run_did_not_come_to_get_their_other_try(
+    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch, most_appended: int
+) -> None:
+    monkeypatch.setattr(stage, "_MOST_APPENDED", most_appended)
+    real = Fetcher.fetch
+
+    async def fetch(fetcher: Fetcher, url: str) -> Fetched:
+        if url.endswith("/2"):
+            raise KeyboardInterrupt
+        return await real(fetcher, url)
+
+    shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(4)})
+    urls = {f"item {number}": shop.url(f"/{number}") for number in range(4)}
+    things.declare(urls)
+    things.run(quick(max_megabytes=0.001))
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Fetcher, "fetch", fetch)
+        with pytest.raises(KeyboardInterrupt):
+            things.run(quick(concurrency=1))
+    assert list(things.statuses().values()) == ["ok", "ok", "too_large", "too_large"]
+    things.run()
+    assert things.statuses() == dict.fromkeys(urls, "ok")
+    assert len(shop.requests) == 8
+
+
+# ---- damage -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_what_a_damaged_ledger_held_is_fetched_again(
+    things: Catalogue, shop: Shop, damage: str
+) -> None:
+    urls = {f"item {number}": shop.url(f"/{number}") for number in range(12)}
+    shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(11)})
+    things.declare(urls, shards=3)
+    before = [report.data_version for report in things.run()]
+    ledger = things.frame()
+    damaged = things.commit().of_shard(Shard(1, 3))[0]
+    path = harm(things, damaged, damage)
+    said: list[str] = []
+    reports = things.run(log=said.append)
+    assert [report.fetched for report in reports] == [0, damaged.rows, 0]
+    assert [report.changed for report in reports] == [False, True, False]
+    assert [report.data_version for report in reports] == before
+    assert things.frame().drop(TIMES).equals(ledger.drop(TIMES))
+    assert things.table.is_whole(things.commit())
+    assert len(shop.requests) == 12 + (damaged.rows or 0)
+    assert any(str(path) in line for line in said)
+    assert not any(report.changed for report in things.run())
+
+
+def test_damage_to_what_an_interrupted_run_had_committed_costs_only_those_items(
+    things: Catalogue,
+) -> None:
+    interrupted = threading.Event()
+
+    def page(connection: Connection) -> None:
+        if len(server.requests) == 6:
+            connection.wait(interrupted.is_set)
+        connection.send(response(jpeg(int(connection.path[1:]))))
+
+    with Misbehaving(page) as server:
+        urls = {f"item {number}": server.url(f"/{number}") for number in range(8)}
+        things.declare(dict(list(urls.items())[:3]))
+        things.run()
+        things.declare(urls)
+        run = things.start(quick(max_per_host=1, timeout=60, read_timeout=60))
+        until(lambda: len(server.requests) == 6)
+        run.send_signal(signal.SIGINT)
+        assert finished(run) != 0
+        interrupted.set()
+        complete, appended = things.commit().files
+        assert (complete.rows, appended.rows) == (3, 2)
+        harm(things, appended, "flipped")
+        things.run()
+        assert things.statuses() == dict.fromkeys(urls, "ok")
+        assert Counter(server.requests) == {
+            f"/{number}": 1 if number in (0, 1, 2, 6, 7) else 2 for number in range(8)
+        }
+    assert things.table.is_whole(things.commit())
+
+
+def test_a_damaged_ledger_of_a_shard_without_items_is_mended(things: Catalogue, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(PICTURE)
+    things.declare({"a": shop.url("/a.jpg")}, shards=2)
+    things.run()
+    [empty] = [file for file in things.commit().files if not file.rows]
+    harm(things, empty, "flipped")
+    things.run()
+    assert things.statuses() == {"a": "ok"}
+    assert things.table.is_whole(things.commit())
+    assert shop.gets == {"/a.jpg": 1}
+
+
+def test_damage_to_files_of_the_former_number_of_shards_is_mended_by_the_new_ones(
+    things: Catalogue, shop: Shop
+) -> None:
+    urls = {f"item {number}": shop.url(f"/{number}") for number in range(12)}
+    shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(12)})
+    things.declare(urls, shards=2)
+    things.run()
+    for file in things.commit().files:
+        harm(things, file, "flipped")
+    things.declare(urls, shards=3)
+    things.run(only=[0])
+    things.run(only=[1, 2])
+    assert things.statuses() == dict.fromkeys(urls, "ok")
+    assert things.table.is_whole(things.commit())
+    assert len(shop.requests) == 24
+
+
 # ---- any history --------------------------------------------------------------------
 
 
@@ -227,6 +361,7 @@ def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalogue, s
 def test_any_history_ends_with_the_ledger_of_a_first_run(
     things: Catalogue, shop: Shop, seed: int
 ) -> None:
+    """Whatever is added, changed, removed, busy, lost or damaged in between."""
     chance = random.Random(seed)
     pages = [f"/{number}" for number in range(12)]
     busy: set[str] = set()
@@ -250,6 +385,9 @@ def test_any_history_ends_with_the_ledger_of_a_first_run(
             things.move_retries(-timedelta(days=1))
         if chance.random() < 0.5:
             lose_one(things, chance)
+        if chance.random() < 0.3:
+            harm(things, chance.choice(things.commit().files), "flipped")
+            things.run()
     busy.clear()
     things.move_retries(-timedelta(days=1))
     things.run()
@@ -319,6 +457,16 @@ def noise() -> bytes:
     body = io.BytesIO()
     Image.frombytes("RGB", (200, 200), pixels).save(body, "PNG")
     return body.getvalue()
+
+
+def harm(things: Catalogue, file: DataFile, damage: str) -> Path:
+    """Damage a file of the ledger; its path."""
+    path = flip_a_bit(things.store, things.table, file)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-10])
+    elif damage == "gone":
+        path.unlink()
+    return path
 
 
 def lose_one(things: Catalogue, chance: random.Random) -> None:

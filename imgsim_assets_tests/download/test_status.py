@@ -13,6 +13,9 @@ from imgsim_assets.download.status import FetchError, is_transient
         "timeout",
         "short_body",
         "rate_limited",
+        "bad_response",
+        "error",
+        "tls",
         "http_408",
         "http_425",
         "http_500",
@@ -53,15 +56,6 @@ def test_what_passes_by_itself_is_worth_another_try(status: str) -> None:
 )
 def test_what_only_a_change_can_mend_is_not_tried_again(status: str) -> None:
     assert not is_transient(status)
-
-
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a lapsed certificate costs the images until the URL changes",
-)
-def test_a_certificate_may_be_renewed() -> None:
-    assert is_transient("tls")
 
 
 def test_an_error_reads_as_its_status_and_detail() -> None:

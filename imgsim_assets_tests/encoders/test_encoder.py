@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import (
@@ -191,9 +189,6 @@ def test_a_factory_that_returns_nothing_is_told_what_to_return() -> None:
         load_encoder(_factory("nothing"))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Python's own TypeError or AttributeError comes through without a mend"
-)
 @pytest.mark.parametrize("function", ["NOT_A_FUNCTION", "letters", "bare_function", "two_outputs"])
 def test_a_factory_of_something_that_is_no_encoder_is_named(function: str) -> None:
     with pytest.raises(EncoderError, match=f"{custom_encoders.__name__}:{function}"):
@@ -210,25 +205,16 @@ def test_each_encoder_recommends_its_own_threshold() -> None:
     assert recommended_threshold(own) == 0.845
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        lambda size: EncoderSettings(name="hog_color", batch_size=size),
-        lambda size: EncoderSettings(name="resnet50", device="cpu", batch_size=size),
-        lambda size: EncoderSettings(factory=THUMBNAIL, device="cpu", batch_size=size),
-    ],
-    ids=["hog_color", "resnet50", "factory"],
-)
+class _OnGpu(HogColor):
+    device = "cuda:0"
+
+
+@pytest.mark.parametrize(("encoder", "measured"), [(HogColor(), 8), (_OnGpu(), 128)])
 def test_a_declared_batch_size_counts_and_a_cpu_gets_small_ones(
-    settings: Callable[[int | None], EncoderSettings],
+    encoder: Encoder, measured: int
 ) -> None:
-    assert default_batch_size(settings(33)) == 33
-    assert default_batch_size(settings(None)) == 8
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_a_gpu_gets_large_batches() -> None:
-    assert default_batch_size(EncoderSettings(name="resnet50", device="cuda")) == 128
+    assert default_batch_size(EncoderSettings(batch_size=33), encoder) == 33
+    assert default_batch_size(EncoderSettings(), encoder) == measured
 
 
 def _factory(function: str, version: str | None = "1") -> EncoderSettings:

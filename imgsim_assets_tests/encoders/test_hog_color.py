@@ -74,15 +74,14 @@ def test_a_flat_grey_picture_gives_zeros(level: int) -> None:
     assert not features.any()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a flat picture with a hue gives its hue, so that all flat red pictures are copies "
-    "of each other, where the description promises zeros",
-)
-def test_a_picture_of_one_colour_gives_zeros() -> None:
-    features = _encode([Image.new("RGB", (64, 48), (200, 10, 30))])
+def test_a_picture_of_one_grey_gives_zeros_and_one_of_one_colour_that_colour_only() -> None:
+    grey, red, blue = _encode(
+        [Image.new("RGB", (64, 48), colour) for colour in ((90,) * 3, (200, 10, 30), (9, 9, 99))]
+    )
 
-    assert not features.any()
+    assert not grey.any()
+    assert not red[: 8 * 8 * 9].any()
+    assert _unit(red[None])[0] @ _unit(blue[None])[0] < RECOMMENDED_THRESHOLD
 
 
 def test_the_same_shapes_in_other_colours_are_not_the_same() -> None:

@@ -95,9 +95,6 @@ def test_a_factory_may_give_its_encoder_any_name_even_a_known_one() -> None:
     assert EncoderSettings(name="hog_color", factory=FACTORY, version="1").factory == FACTORY
 
 
-@pytest.mark.xfail(
-    strict=True, reason="weights beside a factory are accepted and never looked at again"
-)
 def test_weights_beside_a_factory_are_refused() -> None:
     with pytest.raises(ValidationError, match="weights"):
         EncoderSettings(factory=FACTORY, weights="own.pth")
@@ -138,10 +135,6 @@ def test_vectors_of_another_encoder_are_not_comparable(other: dict[str, str]) ->
     assert EncoderSettings(**other).identity != EncoderSettings(name="resnet50").identity
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="identity compares the spelling: a pair is refused although the vectors are the same",
-)
 def test_naming_the_default_weights_leaves_the_vectors_comparable() -> None:
     named = EncoderSettings(name="resnet50", weights="IMAGENET1K_V2")
 
@@ -156,8 +149,5 @@ def test_messages_call_an_encoder_by_its_name_and_its_chosen_weights() -> None:
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a factory without a name is called mobilenet_v3_large in every message"
-)
 def test_messages_call_a_factorys_encoder_by_its_factory() -> None:
     assert FACTORY in EncoderSettings(factory=FACTORY, version="1").describe()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,7 +33,7 @@ def test_the_copy_differs_and_the_original_stays(name: str) -> None:
     original = picture(1)
     before = original.tobytes()
 
-    copy = edited(original, name, 3)
+    copy = EDITS[name](original, random.Random(3))
 
     assert original.tobytes() == before
     assert (copy.size, copy.tobytes()) != (original.size, before)

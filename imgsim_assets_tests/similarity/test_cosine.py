@@ -74,6 +74,20 @@ def test_more_pairs_than_fit_one_piece_give_the_same_bits() -> None:
     np.testing.assert_array_equal(together[1::2], halves[1])
 
 
+def test_exactly_representable_products_are_exact() -> None:
+    rows = lattice(40, 16, seed=9)
+
+    found = _all(rows, rows)
+
+    np.testing.assert_array_equal(found, rows.astype(np.float64) @ rows.T.astype(np.float64))
+
+
+def test_no_cosine_exceeds_one() -> None:
+    rows = hardly_different(60, 512, seed=1)
+
+    assert _all(rows, rows).max() == 1.0
+
+
 def test_no_pairs_give_no_cosines() -> None:
     none = np.empty(0, np.int64)
 
@@ -175,11 +189,3 @@ def _all(left: Floats, right: Floats) -> Doubles:
     i, j = np.indices((len(left), len(right)))
     flat = pair_cosines(left, right, i.ravel(), j.ravel())
     return flat.reshape(len(left), len(right))
-
-
-def test_exactly_representable_products_are_exact() -> None:
-    rows = lattice(40, 16, seed=9)
-
-    found = _all(rows, rows)
-
-    np.testing.assert_array_equal(found, rows.astype(np.float64) @ rows.T.astype(np.float64))

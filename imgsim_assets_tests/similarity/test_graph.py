@@ -175,11 +175,6 @@ def test_damage_to_what_the_next_run_builds_on_costs_time_only(shops: Store) -> 
     assert found == [row[:3] for row in _expected(shops, more, SETTINGS[1])]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="only the size of the edges' file is looked at before they are read, so that "
-    "materializing again, as the message says, never helps",
-)
 def test_a_damaged_graph_is_made_anew_by_the_next_run(shops: Store) -> None:
     update_graph(shops, "shop", SETTINGS[1])
     before = _rows(shops)

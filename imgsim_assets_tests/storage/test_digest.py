@@ -13,10 +13,10 @@ ROWS = st.lists(st.tuples(st.text(max_size=4), st.text(max_size=4)), max_size=4)
 def test_a_data_version_is_the_same_in_every_release() -> None:
     rows = _rows([("a", "ü-字"), ("", "1:b")])
 
-    assert rows_digest(rows) == "913659ddd9b8d244878a4a03a7e0427739bea25f58a302e07f7f0ca194b59486"
+    assert rows_digest(rows) == "c6c3f62506b228631164d3ff19ad41105d0e832974d32f21bafa7a825cd1eefd"
     assert (
         rows_digest(rows, "encoder")
-        == "3c2b1943dd32c00dcbeb99576da490641dba506f8ddb38c4d32c09a1ee91bfd1"
+        == "f327aad6ff14263d23bf88069a92c245e06b282259c2f9f4d77c143a5e21745c"
     )
 
 
@@ -43,6 +43,26 @@ def test_values_do_not_run_into_each_other(
     one: list[tuple[str, str]], other: list[tuple[str, str]]
 ) -> None:
     assert rows_digest(_rows(one)) != rows_digest(_rows(other))
+
+
+def test_rows_of_another_width_read_differently() -> None:
+    two = _rows([("a", "b"), ("c", "d")])
+    four = pl.DataFrame([("a", "b", "c", "d")], schema=["1", "2", "3", "4"], orient="row")
+
+    assert rows_digest(two) != rows_digest(four)
+
+
+def test_contexts_and_rows_do_not_run_into_each_other() -> None:
+    rows = _rows([("c", "d")])
+    digests = [
+        rows_digest(_rows([("a", "b"), ("c", "d")])),
+        rows_digest(rows, "a", "b"),
+        rows_digest(rows, "ab"),
+        rows_digest(rows, "a", "b", ""),
+        rows_digest(rows),
+    ]
+
+    assert len(set(digests)) == len(digests)
 
 
 def test_the_columns_names_do_not_matter() -> None:

@@ -284,10 +284,6 @@ def test_a_missing_package_is_named_with_how_to_get_it() -> None:
     assert "gcsfs" in str(refused.value)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a URL without a bucket loses its slashes and becomes a path in the working directory",
-)
 @pytest.mark.parametrize("url", ["s3://", "memory://"])
 def test_a_url_that_names_no_bucket_is_refused(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -298,14 +294,42 @@ def test_a_url_that_names_no_bucket_is_refused(
         open_files(url).write("a/file", b"x")
 
 
-@pytest.mark.xfail(
-    strict=True, raises=FileNotFoundError, reason="the client's error names neither URL nor mend"
-)
-def test_writing_to_a_bucket_that_does_not_exist_says_so(s3_root: str) -> None:
+@pytest.mark.parametrize("operation", ["write", "create", "upload"])
+def test_writing_to_a_bucket_that_does_not_exist_says_so(
+    s3_root: str, tmp_path: Path, operation: str
+) -> None:
     files = open_files(f"{s3_root}-missing/store")
+    (tmp_path / "local").write_bytes(b"x")
+    attempts: dict[str, Callable[[], None]] = {
+        "write": lambda: files.write("a/file", b"x"),
+        "create": lambda: files.create("a/file", b"x"),
+        "upload": lambda: files.upload("a/file", tmp_path / "local"),
+    }
 
-    with pytest.raises(StoreError, match=f"{s3_root}-missing"):
+    with pytest.raises(StoreError, match=f"{s3_root}-missing.*create the bucket first"):
+        attempts[operation]()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("[Errno 5] An error occurred (PreconditionFailed): At least one did not hold", "taken"),
+        ("HTTP 412: Precondition Failed", "taken"),
+        ("[Errno 28] No space left on device", "failed"),
+    ],
+)
+def test_a_store_that_words_a_taken_name_differently_is_understood(
+    answer: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(answer)
+
+    files = open_files(f"memory://{uuid.uuid4().hex}")
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", refuse)
+
+    with pytest.raises(OSError, match=r"a/file|No space left") as refused:
         files.create("a/file", b"x")
+    assert isinstance(refused.value, FileExistsError) == (expected == "taken")
 
 
 @pytest.mark.slow

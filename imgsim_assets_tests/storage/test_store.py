@@ -135,7 +135,6 @@ def test_tables_are_listed_wherever_they_lie(
     assert store.table_names() == sorted(names)
 
 
-@pytest.mark.xfail(strict=True, reason="the folder of commits is taken for a commit")
 def test_a_table_whose_first_commit_was_cut_short_has_no_commit(
     store: Store, tmp_path: Path
 ) -> None:

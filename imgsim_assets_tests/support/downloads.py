@@ -19,6 +19,7 @@ from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download import ledger
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import DownloadReport, download
+from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Draft, replace_shard
@@ -64,12 +65,16 @@ class Catalogue:
         self.shards = shards
 
     def run(
-        self, settings: DownloadSettings | None = None, *, only: Sequence[int] | None = None
+        self,
+        settings: DownloadSettings | None = None,
+        *,
+        only: Sequence[int] | None = None,
+        log: Log = silent,
     ) -> list[DownloadReport]:
         """Run the images stage for all shards, or only for some."""
         indices = range(self.shards) if only is None else only
         shards = [Shard(index, self.shards) for index in indices]
-        return download(self.store, NAME, settings or quick(), shards)
+        return download(self.store, NAME, settings or quick(), shards, log=log)
 
     def commit(self) -> Commit:
         newest = self.table.latest()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from imgsim_assets.catalogue import reader, rows
 from imgsim_assets.catalogue.source import Source, SourceSettings, open_source
@@ -19,6 +20,17 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def write_odd_name(folder: Path, name: bytes, content: bytes = b"x") -> Path:
+    """A file whose name is no UTF-8; the test is skipped where filesystems refuse such names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / os.fsdecode(name)
+    try:
+        path.write_bytes(content)
+    except OSError:
+        pytest.skip("this filesystem takes UTF-8 names only")
     return path
 
 

@@ -1,0 +1,98 @@
+"""The partitioned asset `embeddings` of a catalogue."""
+
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from imgsim_assets.components.blueprint import GPU_POOL, Blueprint, code_version
+from imgsim_assets.components.metadata import counted, table_metadata, table_schema
+from imgsim_assets.components.shard_runs import publish, run_shards
+from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.settings import HOG_COLOR
+from imgsim_assets.encoders.stage import SCHEMA as EMBEDDINGS_SCHEMA
+from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage, embeddings_table
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.storage.store import Store
+
+EMBEDDINGS_VERSION = "1"
+_UNIT_TOLERANCE = 1e-5
+
+
+def embeddings_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
+    """The vectors of a shard's images."""
+    settings = blueprint.settings
+    encoder = settings.encoder
+    kind = "numpy" if encoder.name == HOG_COLOR else "pytorch"
+
+    @dg.asset(
+        **blueprint.basics("embeddings", [kind, "parquet"]),
+        deps=[blueprint.key("images")],
+        partitions_def=blueprint.partitions,
+        backfill_policy=blueprint.backfill_policy,
+        pool=GPU_POOL,
+        description=f"One unit vector for every distinct image, by {encoder.describe()}. The same "
+        "bytes are embedded once, whatever item or catalogue they belong to.",
+        metadata={"dagster/column_schema": table_schema(EMBEDDINGS_SCHEMA)},
+        code_version=code_version(EMBEDDINGS_VERSION, encoder.identity),
+        check_specs=[
+            blueprint.check(
+                "embeddings",
+                "vectors_finite_and_unit",
+                "Every item that is ok has a vector, finite and of length 1.",
+            )
+        ],
+    )
+    def embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        store = blueprint.project.store(context.run.run_id)
+        stage = EmbeddingStage(store, settings.name, blueprint.encoder, log=context.log.info)
+        outcome = run_shards(context, settings.shards, stage.run)
+        device = str(getattr(stage.encoder, "device", "cpu"))
+        publish(
+            context,
+            outcome,
+            lambda report: _describe_embeddings(store, settings.name, report, device),
+        )
+        check = _vectors_finite_and_unit(store, settings.name, stage.fingerprint)
+        return dg.MaterializeResult(check_results=[check])
+
+    return embeddings
+
+
+def _describe_embeddings(
+    store: Store, name: str, report: EmbeddingReport, device: str
+) -> dict[str, Any]:
+    return {
+        **table_metadata(
+            store, f"{name}/embeddings", report.version, report.items, changed=report.changed
+        ),
+        "distinct_images": report.images,
+        "embedded": report.embedded,
+        "reused": report.images - report.embedded,
+        "borrowed": report.borrowed,
+        "seconds": round(report.seconds, 3),
+        "images_per_second": round(report.embedded / max(report.seconds, 1e-6), 1),
+        "device": device if report.embedded else "not needed",
+        "encoder_fingerprint": report.fingerprint,
+        "statuses": counted(report.statuses, "status"),
+    }
+
+
+def _vectors_finite_and_unit(store: Store, name: str, fingerprint: str) -> dg.AssetCheckResult:
+    table = embeddings_table(store, name)
+    commit = table.latest()
+    if commit is None:
+        return dg.AssetCheckResult(check_name="vectors_finite_and_unit", passed=False)
+    rows = table.read(commit).filter(pl.col("status") == OK)
+    vectors = VectorTable(store, name, fingerprint)
+    wanted = set(rows["sha256"].to_list())
+    missing = wanted - vectors.keys()
+    found = vectors.read(wanted - missing)
+    lengths = np.sqrt((found.vectors.astype(np.float64) ** 2).sum(axis=1))
+    bad = int((~(np.abs(lengths - 1) <= _UNIT_TOLERANCE)).sum())
+    return dg.AssetCheckResult(
+        check_name="vectors_finite_and_unit",
+        passed=not bad and not missing,
+        metadata={"vectors": len(lengths), "bad": bad, "missing": len(missing)},
+    )

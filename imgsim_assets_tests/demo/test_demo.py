@@ -1,0 +1,115 @@
+"""The demo as `make demo` runs it: in a copy of the project, over its own port on loopback."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from imgsim_assets.demo import catalogues, pictures
+from imgsim_assets.demo.server import ADDRESS, serving
+from imgsim_assets.storage.reader import read_table
+
+_ROOT = Path(__file__).parents[2]
+
+
+def test_the_committed_catalogues_are_those_the_demo_writes(tmp_path: Path) -> None:
+    written = catalogues.write_missing(tmp_path)
+
+    assert [path.name for path in written] == ["products.csv", "suppliers.tsv"]
+    for path in written:
+        assert path.read_text() == (_ROOT / "data/demo" / path.name).read_text()
+
+
+def test_an_edited_catalogue_is_not_overwritten(tmp_path: Path) -> None:
+    catalogues.write_missing(tmp_path)
+    (tmp_path / "products.csv").write_text("sku,image_url\n")
+
+    assert catalogues.write_missing(tmp_path) == []
+    assert (tmp_path / "products.csv").read_text() == "sku,image_url\n"
+
+
+def test_every_url_of_the_catalogues_is_served_or_dead_on_purpose(tmp_path: Path) -> None:
+    pictures.build(tmp_path)
+    with (_ROOT / "data/demo/suppliers.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+
+    paths = [row["picture"].removeprefix(f"http://{ADDRESS}/") for row in rows if row["picture"]]
+
+    absent = [path for path in paths if not (tmp_path / path).exists()]
+    assert absent == [
+        "suppliers/sold-out.jpg",
+        "http://pictures.example.invalid/chair.jpg",
+        "http://192.168.0.1/internal.jpg",
+        "ftp://pictures.example.com/old.jpg",
+    ]
+
+
+def test_a_taken_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import http.server
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        taken.settimeout(0.1)
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("imgsim_assets.demo.server.PORT", port)
+        monkeypatch.setattr("imgsim_assets.demo.server.ADDRESS", f"127.0.0.1:{port}")
+        monkeypatch.setattr("imgsim_assets.demo.server._is_served", lambda: False)
+        monkeypatch.setattr(http.server.ThreadingHTTPServer, "allow_reuse_address", False)
+        refused = pytest.raises(OSError, match=f"port {port}.*taken by another program")
+        with refused, serving(tmp_path):
+            pass
+
+
+def test_the_demo_finds_copies_and_a_second_run_does_next_to_nothing(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(
+        _ROOT / "imgsim_assets",
+        project / "imgsim_assets",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    shutil.copy(_ROOT / "pyproject.toml", project / "pyproject.toml")
+    shutil.copytree(
+        _ROOT / "data/demo",
+        project / "data/demo",
+        ignore=shutil.ignore_patterns("pictures", "*.jpg"),
+    )
+    (project / "data/dagster_home").mkdir()
+    shutil.copy(_ROOT / "data/dagster_home/dagster.yaml", project / "data/dagster_home")
+
+    first = _demo(project)
+    second = _demo(project)
+
+    assert "matches/products__suppliers: " in first
+    assert "FAILED" not in first + second
+    assert ", changed" in first
+    assert ", changed" not in second
+    matches = read_table("matches/products__suppliers", store=project / "data/store").collect()
+    assert matches.height >= 15
+    assert matches.filter(pl.col("left_id") == "P005")["similarity"].to_list() == [1.0]
+    assert (project / "data/demo/products__suppliers.jpg").stat().st_size > 5000
+
+
+def _demo(project: Path) -> str:
+    # The copy comes before the installed package, so that all paths are the copy's.
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    environment.pop("DAGSTER_HOME", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "imgsim_assets.demo", "run"],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout

@@ -1,0 +1,109 @@
+"""What the README and the pages say can be done is done here, as it is written there."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, DataFile, Draft
+from imgsim_assets_tests.support.projects import Project
+
+_ROOT = Path(__file__).parents[1]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_PAGES = ["README.md", "docs/add_a_catalogue.md", "docs/consume.md", "docs/encoders.md"]
+
+
+def _blocks(page: str, language: str) -> list[str]:
+    text = (_ROOT / page).read_text()
+    return [body for kind, body in _BLOCK.findall(text) if kind == language]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/add_a_catalogue.md"])
+def test_the_yaml_of_a_page_loads(page: str, tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
+    documents = [yaml.safe_load(block) for block in _blocks(page, "yaml")]
+    for number, document in enumerate(documents):
+        kind = document["type"].removeprefix("imgsim_assets.")
+        project.declare(f"block{number}", kind, document["attributes"])
+    suppliers = documents[0]["attributes"] | {"name": "suppliers"}
+    project.declare("suppliers", "ImageCatalogue", suppliers)
+
+    keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
+
+    assert {"shoes/index", "suppliers/index", "matches/shoes__suppliers"} <= keys
+
+
+def test_every_encoder_of_the_page_can_be_declared() -> None:
+    (block,) = _blocks("docs/encoders.md", "yaml")
+    lines = [line for line in block.splitlines() if line.startswith("encoder:")]
+
+    declared = [yaml.safe_load(line)["encoder"] for line in lines]
+
+    assert len(declared) == 5
+    for encoder in declared:
+        EncoderSettings.model_validate({"name": encoder} if isinstance(encoder, str) else encoder)
+
+
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [
+        (page, number)
+        for page in ("README.md", "docs/consume.md")
+        for number, _ in enumerate(_blocks(page, "python"))
+    ],
+)
+def test_the_python_of_a_page_runs(
+    page: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "data/store")
+    matches = pl.DataFrame({"left_id": ["p"], "right_id": ["s"], "similarity": [0.97], "rank": [1]})
+    products = pl.DataFrame({"id": ["p"], "url": ["u"], "title": ["t"]})
+    for name, rows in (("matches/products__suppliers", matches), ("products/catalogue", products)):
+        file = store.table(name).write_rows(rows)
+        store.table(name).commit(partial(_draft_of, [file]))
+    monkeypatch.chdir(tmp_path)
+
+    names: dict[str, object] = {}
+    exec(compile(_blocks(page, "python")[number], page, "exec"), names)
+
+    if "defs" in names:
+        job = names["defs"].resolve_implicit_global_asset_job_def()  # type: ignore[attr-defined]
+        assert job.execute_in_process().success
+        assert (tmp_path / "price_list.csv").read_text() == "left_id,right_id\np,s\n"
+
+
+def _draft_of(files: list[DataFile], base: Commit | None) -> Draft:
+    return Draft(files)
+
+
+@pytest.mark.parametrize("page", [*_PAGES, "docs/architecture.md", "docs/benchmarks.md"])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    text = (_ROOT / page).read_text()
+    targets = re.findall(r"\]\(([^)#]+)\)", text)
+    missing = [
+        target
+        for target in targets
+        if "://" not in target and not ((_ROOT / page).parent / target).exists()
+    ]
+    assert not missing
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    named = set(re.findall(r"make ([a-z-]+)", (_ROOT / "README.md").read_text()))
+    targets = set(re.findall(r"^([a-z-]+):", (_ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert named <= targets, named - targets
+
+
+def test_no_page_speaks_of_this_machine() -> None:
+    pages = [path for path in _ROOT.rglob("*.md") if ".venv" not in path.parts]
+    here = os.fspath(_ROOT.parent)
+    assert not [page for page in pages if len(here) > 1 and f"{here}/" in page.read_text()]
