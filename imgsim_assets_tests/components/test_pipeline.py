@@ -297,6 +297,8 @@ def _run_embeddings(shop: Shop, instance: dg.DagsterInstance) -> bool:
 def test_two_runs_at_once_end_with_one_correct_result(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with shop.project.instance():
+        pass  # Dagster cannot make one home twice at once; the store can
     first = shop.project.start(**shop.environment())
     second = shop.project.start(**shop.environment())
 
