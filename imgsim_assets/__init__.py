@@ -19,26 +19,31 @@ if TYPE_CHECKING:
         match_spec,
         table_input,
     )
+    from imgsim_assets.storage.changes import Changes, read_changes
     from imgsim_assets.storage.reader import read_table
 
 __all__ = [
+    "Changes",
     "GarbageCollection",
     "ImageCatalogue",
     "MatchMatrix",
     "TableIOManager",
     "match_input",
     "match_spec",
+    "read_changes",
     "read_table",
     "table_input",
 ]
 
 _HOMES = {
+    "Changes": "storage.changes",
     "GarbageCollection": "components.garbage_collection",
     "ImageCatalogue": "components.image_catalogue",
     "MatchMatrix": "components.match_matrix",
     "TableIOManager": "components.tables",
     "match_input": "components.tables",
     "match_spec": "components.tables",
+    "read_changes": "storage.changes",
     "read_table": "storage.reader",
     "table_input": "components.tables",
 }

@@ -22,7 +22,12 @@ class CheckSettings(Settings):
     min_success_rate: float = Field(
         0.5, ge=0, le=1, description="least share of items with an image"
     )
-    severity: Severity = Field("warn", description="of a breached success rate")
+    severity: Severity = Field(
+        "warn", description="of a breached success rate; 'error' stops what hangs on the images"
+    )
+    max_drop: float = Field(
+        0.5, ge=0, le=1, description="largest share of its rows that a source may lose at once"
+    )
     sample: int = Field(50, ge=1, le=10_000, description="items that sampled checks look at")
 
 
@@ -39,7 +44,13 @@ class CatalogueSettings(Settings):
     graph: GraphSettings = GraphSettings()
     checks: CheckSettings = CheckSettings()
     schedule: str | None = Field(None, description="cron expression of the refresh")
-    timezone: str = Field("UTC", description="of the schedule")
+    watch: str | None = Field(
+        None, description="cron expression of looking for changes of the source"
+    )
+    timezone: str = Field("UTC", description="of both cron expressions")
+    automation: bool = Field(
+        True, description="start what hangs on data or settings that changed, without being asked"
+    )
     max_shards_per_run: int | None = Field(
         None, ge=1, description="split backfills into runs of so many shards; default: one run"
     )
@@ -65,6 +76,7 @@ class MatchMatrixSettings(MatchSettings):
     )
     left: str = Field(description="name of the catalogue whose items look for a match")
     right: str = Field(description="name of the catalogue they look in")
+    automation: bool = Field(True, description="start when one of the catalogues changed")
     checks: CheckSettings = CheckSettings()
     owners: tuple[str, ...] = ()
     tags: dict[str, str] = Field(default_factory=dict)

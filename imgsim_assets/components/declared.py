@@ -65,13 +65,13 @@ class DeclaredComponent(dg.Component):
                     "63 of them",
                 )
 
-    def check_schedule(self, context: dg.ComponentLoadContext, schedule: str | None) -> None:
-        """Raise an error for a schedule that is no cron expression."""
-        if schedule is not None and not is_valid_cron_string(schedule):
+    def check_cron(self, context: dg.ComponentLoadContext, key: str, cron: str | None) -> None:
+        """Raise an error for a key that should hold a cron expression and holds none."""
+        if cron is not None and not is_valid_cron_string(cron):
             raise self.error(
                 context,
-                ["schedule"],
-                f"{schedule!r} is no cron expression; '0 3 * * *' is every night at three",
+                [key],
+                f"{cron!r} is no cron expression; '0 3 * * *' is every night at three",
             )
 
     def error(

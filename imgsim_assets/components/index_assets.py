@@ -30,6 +30,7 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         description="A FAISS index (IndexIDMap2 over IndexFlatIP, exact) of every item with a "
         "vector, with its table of ids. Items are added and removed as the embeddings change.",
         code_version=code_version(INDEX_VERSION),
+        freshness_policy=blueprint.freshness,
         check_specs=[
             blueprint.check("index", "ids_equal_embeddings", "Index and embeddings agree."),
             blueprint.check("index", "finds_itself", "Sampled vectors find their own item."),
@@ -99,6 +100,7 @@ def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         description=f"Edges from every item to its {settings.graph.k} most similar others.",
         metadata={"dagster/column_schema": table_schema(GRAPH_SCHEMA)},
         code_version=code_version(GRAPH_VERSION, settings.graph.model_dump()),
+        freshness_policy=blueprint.freshness,
         check_specs=[
             blueprint.check(
                 "similarity_graph",

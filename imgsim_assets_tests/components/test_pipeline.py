@@ -201,6 +201,39 @@ def test_another_encoder_embeds_anew_and_keeps_the_old_vectors(shop: Shop) -> No
     assert old < {name for name in versions(shop.project.store) if "/vectors/" in name}
 
 
+def test_a_catalogue_that_shrinks_too_much_stops_until_a_person_accepts_it(shop: Shop) -> None:
+    assert shop.project.materialize()
+    for item in list(shop.rows)[:7]:
+        shop.drop(item)
+
+    assert not shop.project.materialize()
+
+    rows = read_table("products/catalogue", store=shop.project.store)
+    assert rows.collect().height == 12
+    accept = {"ops": {"products__catalogue": {"config": {"accept_drop": True}}}}
+    job = shop.project.definitions().resolve_implicit_global_asset_job_def()
+    with shop.project.instance() as instance:
+        job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(["products", "catalogue"])],
+            run_config=accept,
+        )
+    assert read_table("products/catalogue", store=shop.project.store).collect().height == 5
+
+
+def test_too_few_images_stop_what_hangs_on_them_where_that_is_declared(shop: Shop) -> None:
+    shop.declare(checks={"min_success_rate": 0.9, "severity": "error"})
+    for number in range(2):
+        del shop.web.pages[f"/p{number}.jpg"]
+
+    assert not shop.project.materialize()
+
+    tables = versions(shop.project.store)
+    assert "products/images" in tables
+    assert "products/embeddings" not in tables
+    assert "suppliers/index" in tables
+
+
 def test_a_dead_picture_is_a_status_and_keeps_nothing_from_working(shop: Shop) -> None:
     shop.sell("dead", 500)
     del shop.web.pages["/p500.jpg"]
