@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
@@ -14,6 +14,16 @@ from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Severity = Literal["warn", "error"]
+
+
+def _from_path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+# In YAML a source may be just its path.
+SourceChoice = Annotated[
+    SourceSettings, BeforeValidator(_from_path, json_schema_input_type=str | SourceSettings)
+]
 
 
 class CheckSettings(Settings):
@@ -37,7 +47,7 @@ class CatalogueSettings(Settings):
     name: str = Field(
         pattern=NAME_PATTERN, max_length=64, description="lower case, digits and underscores"
     )
-    source: SourceSettings
+    source: SourceChoice
     shards: int = Field(4, ge=1, le=4096, description="partitions that the items are split into")
     encoder: EncoderChoice = EncoderSettings()
     download: DownloadSettings = DownloadSettings()

@@ -35,6 +35,7 @@ class GarbageCollection(DeclaredComponent):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The job that collects, and its schedule."""
         self.check_cron(context, "schedule", self.settings.schedule)
+        self.check_timezone(context, self.settings.timezone)
         project = Project(context.project_root)
         rules = KeepRules(commits=self.settings.commits, grace_hours=self.settings.grace_hours)
 

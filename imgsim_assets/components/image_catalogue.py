@@ -77,6 +77,7 @@ class ImageCatalogue(DeclaredComponent):
             )
         self.check_cron(context, "schedule", settings.schedule)
         self.check_cron(context, "watch", settings.watch)
+        self.check_timezone(context, settings.timezone)
         same = [other for other in _all(context) if other.settings.name == settings.name]
         if len(same) > 1:
             raise self.error(

@@ -72,9 +72,10 @@ def _check_index(store: Store, name: str, sample: int) -> list[dg.AssetCheckResu
         queries = index.vectors()[chosen]
         positions, scores = index.search(queries, 1)
         shas = entries["sha256"].to_list()
+        found = zip(chosen.tolist(), positions[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
         lost = sum(
-            shas[found] != shas[asked] and score < 1 - _SELF_TOLERANCE
-            for asked, found, score in zip(chosen, positions[:, 0], scores[:, 0], strict=True)
+            shas[nearest] != shas[asked] and score < 1 - _SELF_TOLERANCE
+            for asked, nearest, score in found
         )
     return [
         dg.AssetCheckResult(

@@ -81,7 +81,8 @@ def catalogue_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     @dg.asset(
         **blueprint.basics("catalogue", ["polars", "parquet"]),
         deps=[blueprint.key("source")],
-        description="The source's rows that can be used: id, url and every carried column, split "
+        description=f"{settings.description or ''} The source's rows that can be used: id, url "
+        "and every carried column, split "
         f"into {settings.shards} stable shards. Rows that cannot be used are listed in "
         f"`{settings.name}/rejects` with line and reason.",
         code_version=code_version(VERSION, settings.source.model_dump(), settings.shards),

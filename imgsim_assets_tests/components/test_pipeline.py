@@ -19,7 +19,7 @@ from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER
-from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
 
@@ -287,6 +287,39 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def test_a_home_with_pools_bears_any_number_of_kills(shop: Shop) -> None:
+    shipped = Path(__file__).parents[2] / "data/dagster_home/dagster.yaml"
+    shutil.copy(shipped, shop.project.home)
+    pages = dict(shop.web.pages)
+    shop.web.pages.update(dict.fromkeys(pages, lambda _: time.sleep(30)))
+    for _ in range(3):
+        before = shop.web.total_gets
+        victim = shop.project.start(**shop.environment())
+        _wait_until(lambda before=before: shop.web.total_gets > before)  # type: ignore[misc]
+        victim.send_signal(signal.SIGKILL)
+        victim.communicate()
+    shop.web.pages.update(pages)
+
+    last = shop.project.start(**shop.environment())
+    output, _ = last.communicate(timeout=240)
+
+    assert last.returncode == 0, output
+    with shop.project.instance() as instance:
+        unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+        assert instance.get_run_records(dg.RunsFilter(statuses=unfinished)) == []
+
+
+def test_two_files_of_the_same_picture_pass_the_index_check(shop: Shop) -> None:
+    for item, level in (("flat", 0), ("packed", 9)):
+        shop.web.pages[f"/{item}.png"] = encoded(picture(0), "PNG", compress_level=level)
+        shop.sell(item, 0, path=f"/{item}.png")
+
+    assert shop.project.materialize()
+
+    with shop.project.instance() as instance:
+        assert _check_results(instance)["products/index:finds_itself"]
 
 
 def test_a_shard_that_fails_leaves_the_others_materialized(shop: Shop) -> None:
