@@ -1,6 +1,6 @@
 """The assets `index` and `similarity_graph` of a catalogue."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
@@ -13,6 +13,9 @@ from imgsim_assets.similarity.audit import Audit, audit_graph
 from imgsim_assets.similarity.graph import SCHEMA as GRAPH_SCHEMA
 from imgsim_assets.similarity.graph import GraphReport, graph_table, update_graph
 from imgsim_assets.storage.store import Store
+
+if TYPE_CHECKING:
+    from imgsim_assets.index.flat import FlatIndex
 
 INDEX_VERSION = "1"
 GRAPH_VERSION = "1"
@@ -39,6 +42,7 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     def index(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
         report = update_index(store, name, log=context.log.warning)
+        _, opened = open_index(store, name)
         return dg.MaterializeResult(
             metadata={
                 **table_metadata(
@@ -52,16 +56,19 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
                 "file_bytes": report.bytes,
                 "seconds": round(report.seconds, 3),
                 "encoder_fingerprint": report.fingerprint,
+                "dagster/column_schema": table_schema(opened.entries.schema),
+                "preview": preview(opened.entries),
             },
             data_version=dg.DataVersion(report.data_version),
-            check_results=_check_index(store, name, blueprint.settings.checks.sample),
+            check_results=_check_index(store, name, opened, blueprint.settings.checks.sample),
         )
 
     return index
 
 
-def _check_index(store: Store, name: str, sample: int) -> list[dg.AssetCheckResult]:
-    _, index = open_index(store, name)
+def _check_index(
+    store: Store, name: str, index: "FlatIndex", sample: int
+) -> list[dg.AssetCheckResult]:
     _, items = embedded_items(store, name)
     entries = index.entries.select("id", "sha256")
     differing = entries.join(items, on=["id", "sha256"], how="anti").height

@@ -63,6 +63,12 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
                 assert metadata["dagster/row_count"] == _rows_in_shard(store, stage, name)
         graph = _metadata(instance, ["products", "similarity_graph"])
         assert graph["contact_sheet"].startswith("![items and their neighbours](data:image/jpeg")
+        index = _metadata(instance, ["products", "index"])
+        assert [column.name for column in index["dagster/column_schema"].columns] == [
+            "number",
+            "id",
+            "sha256",
+        ]
         match = _metadata(instance, ["matches", "pair"])
         assert match["similarity_histogram"].startswith("![similarity of the matches](data:image")
         assert match["dagster/row_count"] == matches.height

@@ -112,14 +112,15 @@ class Servers:
     def kill(self, name: str) -> None:
         """Kill a server with everything it started, as the loss of its machine would."""
         process = self._running.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def stop(self) -> None:
         for name in list(self._running):
             process = self._running[name]
-            os.killpg(process.pid, signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
                 process.wait(timeout=20)
             self.kill(name)
 
