@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         table_input,
     )
     from imgsim_assets.storage.changes import Changes, read_changes
+    from imgsim_assets.storage.provenance import read_provenance
     from imgsim_assets.storage.reader import read_table
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "match_input",
     "match_spec",
     "read_changes",
+    "read_provenance",
     "read_table",
     "table_input",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "match_input": "components.tables",
     "match_spec": "components.tables",
     "read_changes": "storage.changes",
+    "read_provenance": "storage.provenance",
     "read_table": "storage.reader",
     "table_input": "components.tables",
 }

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.storage.provenance import read_provenance
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER
@@ -75,6 +76,31 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
         checks = _check_results(instance)
     assert len(checks) == 2 * 7 + 2
     assert all(checks.values()), checks
+
+
+def test_every_match_can_be_traced_to_its_images_encoder_source_and_runs(shop: Shop) -> None:
+    assert shop.project.materialize()
+    store = shop.project.store
+
+    (match,) = read_table("matches/pair", store=store).head(1).collect().to_dicts()
+    for side, name in (("left", "products"), ("right", "suppliers")):
+        images = read_table(f"{name}/images", store=store).collect()
+        item = images.filter(pl.col("id") == match[f"{side}_id"]).to_dicts()[0]
+        assert item["sha256"] == match[f"{side}_sha256"]
+        assert item["url"].startswith(shop.web.url("/"))
+    made_of = read_provenance("matches/pair", store=store)
+    tables = made_of["table"].to_list()
+    assert tables[0] == "matches/pair"
+    assert {f"products/{stage}" for stage in ("embeddings", "images", "catalogue", "source")} < set(
+        tables
+    )
+    assert {f"suppliers/{stage}" for stage in ("index", "images", "catalogue", "source")} < set(
+        tables
+    )
+    committed = made_of.filter(~pl.col("table").str.ends_with("/source"))
+    with shop.project.instance() as instance:
+        assert all(instance.has_run(run) for run in committed["run_id"].to_list())
+    assert committed["fingerprint"].drop_nulls().n_unique() == 1
 
 
 def _metadata(
