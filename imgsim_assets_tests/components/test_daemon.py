@@ -32,7 +32,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shop, Se
     with Web() as web, pytest.MonkeyPatch.context() as patch:
         shop = Shop.open(tmp_path_factory.mktemp("daemon"), web)
         patch.setenv(COUNTER, str(shop.counter))
-        shop.declare(watch="* * * * *")
+        # Two at a time, so that there is time to interrupt.
+        download = {"allow_hosts": [web.address], "retries": 0, "max_per_host": 2}
+        shop.declare(watch="* * * * *", download=download)
         assert shop.project.materialize()
         servers = Servers(shop.project, shop.environment())
         servers.start()
@@ -208,10 +210,10 @@ def test_a_cancelled_backfill_keeps_what_it_fetched(
 # ---- lost processes ---------------------------------------------------------------------
 
 
-def _worker(servers: Servers, seconds: float = 120) -> int:
-    """The process id of the one run that is at work."""
+def _kill_run(servers: Servers) -> None:
+    """Kill the processes of the one run that is at work, the parent first."""
 
-    def look() -> int | None:
+    def look() -> list[int]:
         with servers.project.instance() as instance:
             started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
             entries = [
@@ -220,9 +222,10 @@ def _worker(servers: Servers, seconds: float = 120) -> int:
                 for entry in instance.all_logs(record.dagster_run.run_id)
             ]
         found = [_process_of(entry.dagster_event) for entry in entries if entry.dagster_event]
-        return next(filter(None, found), None)
+        return list(dict.fromkeys(pid for pid in found if pid is not None))
 
-    return servers.wait_for(look, "a run's process", seconds)
+    for pid in servers.wait_for(look, "a run's processes"):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _process_of(event: dg.DagsterEvent) -> int | None:
@@ -245,7 +248,7 @@ def test_a_run_whose_process_is_killed_is_run_again_and_fetches_the_rest(
     dagster.wait_for(lambda: shop.web.total_gets > before + 4, "the first downloads")
     time.sleep(6)
 
-    os.kill(_worker(dagster), signal.SIGKILL)
+    _kill_run(dagster)
 
     shop.web.pages.update(pages)
     assert dagster.ended(backfill, 400) == "COMPLETED_SUCCESS"

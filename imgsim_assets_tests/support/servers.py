@@ -27,7 +27,11 @@ run_coordinator:
   module: dagster._core.run_coordinator
   class: QueuedRunCoordinator
   config: {dequeue_interval_seconds: 1}
-run_monitoring: {enabled: true, poll_interval_seconds: 3, start_timeout_seconds: 120}
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 3
+  start_timeout_seconds: 120
+  free_slots_after_run_end_seconds: 2
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 auto_materialize: {minimum_interval_seconds: 3}
 telemetry: {enabled: false}
