@@ -35,6 +35,7 @@ run_monitoring:
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 auto_materialize: {minimum_interval_seconds: 3}
 telemetry: {enabled: false}
+nux: {enabled: false}
 """
 _WORKSPACE = "load_from:\n  - python_module: {{module_name: {0}.definitions, location_name: {0}}}\n"
 _LAUNCH = """mutation($params: LaunchBackfillParams!) {
@@ -85,9 +86,18 @@ class Servers:
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _port: int = 0
 
-    def start(self) -> None:
+    @property
+    def url(self) -> str:
+        """Where the web server listens."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def prepare(self) -> None:
+        """Write the configuration of the home, and the workspace."""
         (self.project.home / "dagster.yaml").write_text(_HOME)
         self.project.write("workspace.yaml", _WORKSPACE.format(self.project.package))
+
+    def start(self) -> None:
+        self.prepare()
         self.start_web_server()
         self.start_daemon()
 
@@ -148,7 +158,7 @@ class Servers:
     def ask(self, query: str, **variables: Any) -> Any:
         """The data of a GraphQL answer."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}/graphql",
+            f"{self.url}/graphql",
             json.dumps({"query": query, "variables": variables}).encode(),
             {"Content-Type": "application/json"},
         )
