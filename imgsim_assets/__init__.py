@@ -19,27 +19,40 @@ if TYPE_CHECKING:
         match_spec,
         table_input,
     )
+    from imgsim_assets.model.features import extract_features, set_num_gpus
+    from imgsim_assets.model.images import load_images
+    from imgsim_assets.model.model import ImageSimilarityModel, load_model
     from imgsim_assets.storage.reader import read_table
 
 __all__ = [
     "GarbageCollection",
     "ImageCatalogue",
+    "ImageSimilarityModel",
     "MatchMatrix",
     "TableIOManager",
+    "extract_features",
+    "load_images",
+    "load_model",
     "match_input",
     "match_spec",
     "read_table",
+    "set_num_gpus",
     "table_input",
 ]
 
 _HOMES = {
     "GarbageCollection": "components.garbage_collection",
     "ImageCatalogue": "components.image_catalogue",
+    "ImageSimilarityModel": "model.model",
     "MatchMatrix": "components.match_matrix",
     "TableIOManager": "components.tables",
+    "extract_features": "model.features",
+    "load_images": "model.images",
+    "load_model": "model.model",
     "match_input": "components.tables",
     "match_spec": "components.tables",
     "read_table": "storage.reader",
+    "set_num_gpus": "model.features",
     "table_input": "components.tables",
 }
 

@@ -34,7 +34,14 @@ def decode(data: bytes, max_pixels: int = MOST_PIXELS) -> Image.Image:
     ImageError with the status not_image, unsupported_format, too_many_pixels, truncated or
     undecodable.
     """
-    image = open_image(data, max_pixels)
+    return as_seen(open_image(data, max_pixels))
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """A picture that Pillow has opened, the way `decode` gives it.
+
+    Raises ImageError with the status truncated or undecodable.
+    """
     try:
         image.load()
         return _upright(image, _to_rgb(image))
