@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         table_input,
     )
     from imgsim_assets.model.features import extract_features, set_num_gpus
+    from imgsim_assets.model.gallery import explore, show
     from imgsim_assets.model.images import load_images
     from imgsim_assets.model.model import ImageSimilarityModel, load_model
     from imgsim_assets.storage.reader import read_table
@@ -30,6 +31,7 @@ __all__ = [
     "ImageSimilarityModel",
     "MatchMatrix",
     "TableIOManager",
+    "explore",
     "extract_features",
     "load_images",
     "load_model",
@@ -37,6 +39,7 @@ __all__ = [
     "match_spec",
     "read_table",
     "set_num_gpus",
+    "show",
     "table_input",
 ]
 
@@ -46,6 +49,7 @@ _HOMES = {
     "ImageSimilarityModel": "model.model",
     "MatchMatrix": "components.match_matrix",
     "TableIOManager": "components.tables",
+    "explore": "model.gallery",
     "extract_features": "model.features",
     "load_images": "model.images",
     "load_model": "model.model",
@@ -53,6 +57,7 @@ _HOMES = {
     "match_spec": "components.tables",
     "read_table": "storage.reader",
     "set_num_gpus": "model.features",
+    "show": "model.gallery",
     "table_input": "components.tables",
 }
 

@@ -26,6 +26,7 @@ from imgsim_assets.model.model import ImageSimilarityModel, load_model
 Examples:
   imgsim query products photo.jpg -k 10
   imgsim query products photos/*.jpg --orientations --out found.tsv
+  imgsim query products photos/*.jpg --html found.html
   imgsim query shelf.model https://example.com/photo.jpg --radius 0.6
 """
 )
@@ -34,6 +35,7 @@ Examples:
 @click.option("-k", "k", type=int, default=5, show_default=True, help="How many; 0 for no limit.")
 @click.option("--radius", type=float, help="Greatest distance, inclusive.")
 @click.option("--orientations", is_flag=True, help="Also turn and mirror each picture.")
+@click.option("--html", metavar="FILE", help="Write a gallery of the pictures and what is found.")
 @click.option("--out", metavar="FILE", help="Write .tsv, .csv, .parquet or .jsonl; - for stdout.")
 @download_options
 @store_option
@@ -45,6 +47,7 @@ def command(
     k: int,
     radius: float | None,
     orientations: bool,
+    html: str | None,
     out: str | None,
     concurrency: int | None,
     allow_hosts: tuple[str, ...],
@@ -78,6 +81,11 @@ def command(
     )
     names = pl.Series("query_label", [images[row] for row in found["query_label"]], dtype=pl.String)
     found = found.with_columns(names)
+    if html is not None:
+        named = asked.with_columns(pl.col("image").alias("name"))
+        asked = named.unique("name", maintain_order=True)
+        model.explore(html, found, asked, label="name", feature="image", download=download)
+        output.note(f"gallery written to {html}", quiet=quiet)
     if out is not None:
         output.write_frame(found, out)
     if as_json:

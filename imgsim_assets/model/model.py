@@ -21,7 +21,7 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import SettingsError, StoreError
-from imgsim_assets.model import files
+from imgsim_assets.model import files, gallery
 from imgsim_assets.model.dataset import Dataset, Reading, read_dataset
 from imgsim_assets.model.features import (
     Embedded,
@@ -300,6 +300,53 @@ class ImageSimilarityModel:
             return frame
         edges = frame.rename({QUERY_LABEL: "__src_id", REFERENCE_LABEL: "__dst_id"})
         return SimilarityGraph(self._labels.alias("__id").to_frame(), edges)
+
+    def explore(
+        self,
+        path: str | os.PathLike[str] = "gallery.html",
+        result: pl.DataFrame | None = None,
+        queries: Any = None,
+        *,
+        label: str | None = None,
+        feature: str | None = None,
+        k: int = 5,
+        download: DownloadSettings | None = None,
+    ) -> Path:
+        """Write an HTML gallery of pictures beside their neighbours, and return its path.
+
+        The file holds everything it shows: it works offline, with a histogram of the distances
+        and filters by distance and label.
+
+        Args:
+            path: the HTML file.
+            result: what `query` returned, or a part of it; default every item with its `k`
+                nearest others.
+            queries: the dataset that was queried, for its pictures, or the model itself where
+                the result is that of `similarity_graph`.
+            label: the column of query labels, as for `query`.
+            feature: the column of pictures, as for `query`.
+            k: neighbours of every item, where no result is given.
+            download: manners and limits of fetching, for queries behind URLs.
+        """
+        own = dict(zip(map(str, self._labels.to_list()), self._pictures, strict=True))
+        if result is None:
+            result, queries = self.similarity_graph(k, output_type="frame"), self
+        if queries is None:
+            # Labels alone could show the model's pictures where others were asked for.
+            raise SettingsError(
+                "queries: give the dataset that was queried, or the model itself for its graph"
+            )
+        lacking = {QUERY_LABEL, REFERENCE_LABEL, "distance"} - set(result.columns)
+        if lacking:
+            raise SettingsError(
+                f"result: it has no column {min(lacking)!r}; give what query returned"
+            )
+        asked: Mapping[str, Picture | None] = own
+        if queries is not self:
+            read = read_dataset(queries, _reading(label, feature, download, progress=False))
+            pictures: Sequence[Picture | None] = read.pictures or [None] * len(read)
+            asked = dict(zip(map(str, read.labels.to_list()), pictures, strict=True))
+        return gallery.write_result(path, result, asked, own, title=repr(self))
 
     def _search(self, vectors: Floats, search: Search) -> Found:
         if self.metric == "cosine":

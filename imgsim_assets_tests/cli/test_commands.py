@@ -377,3 +377,19 @@ def test_images_that_were_listed_can_be_loaded(shell: Shell) -> None:
     shell("images", "pics")
 
     assert load_images("pics").height == 2
+
+
+def test_a_query_leaves_a_gallery(shell: Shell, web: Web) -> None:
+    web.pages["/1.png"] = tiny(1)
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+    shell.write("two.png", tiny(2))
+
+    ran = shell(
+        "query", "products", "two.png", web.url("/1.png"), "--html", "found.html",
+        "--allow-host", web.address,
+    )  # fmt: skip
+
+    assert ran.code == 0, ran.err
+    text = (shell.folder / "found.html").read_text()
+    assert "two.png" in text
+    assert '"image": -1' not in text
