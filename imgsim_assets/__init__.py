@@ -19,6 +19,10 @@ if TYPE_CHECKING:
         match_spec,
         table_input,
     )
+    from imgsim_assets.model.features import extract_features, set_num_gpus
+    from imgsim_assets.model.gallery import explore, show
+    from imgsim_assets.model.images import load_images
+    from imgsim_assets.model.model import ImageSimilarityModel, load_model
     from imgsim_assets.storage.changes import Changes, read_changes
     from imgsim_assets.storage.provenance import read_provenance
     from imgsim_assets.storage.reader import read_table
@@ -27,13 +31,20 @@ __all__ = [
     "Changes",
     "GarbageCollection",
     "ImageCatalogue",
+    "ImageSimilarityModel",
     "MatchMatrix",
     "TableIOManager",
+    "explore",
+    "extract_features",
+    "load_images",
+    "load_model",
     "match_input",
     "match_spec",
     "read_changes",
     "read_provenance",
     "read_table",
+    "set_num_gpus",
+    "show",
     "table_input",
 ]
 
@@ -41,13 +52,20 @@ _HOMES = {
     "Changes": "storage.changes",
     "GarbageCollection": "components.garbage_collection",
     "ImageCatalogue": "components.image_catalogue",
+    "ImageSimilarityModel": "model.model",
     "MatchMatrix": "components.match_matrix",
     "TableIOManager": "components.tables",
+    "explore": "model.gallery",
+    "extract_features": "model.features",
+    "load_images": "model.images",
+    "load_model": "model.model",
     "match_input": "components.tables",
     "match_spec": "components.tables",
     "read_changes": "storage.changes",
     "read_provenance": "storage.provenance",
     "read_table": "storage.reader",
+    "set_num_gpus": "model.features",
+    "show": "model.gallery",
     "table_input": "components.tables",
 }
 

@@ -12,9 +12,11 @@ import imgsim_assets
 
 _PACKAGE = Path(imgsim_assets.__file__).parent
 _LAYERS = [
+    ["cli"],
     ["demo"],
     ["definitions"],
     ["components"],
+    ["model"],
     ["similarity"],
     ["index"],
     ["encoders"],

@@ -36,7 +36,14 @@ def decode(data: bytes, max_pixels: int = MOST_PIXELS, *, enough: int | None = N
     times as fast. Raises ImageError with the status not_image, unsupported_format,
     too_many_pixels, truncated or undecodable.
     """
-    image = open_image(data, max_pixels)
+    return as_seen(open_image(data, max_pixels), enough=enough)
+
+
+def as_seen(image: Image.Image, *, enough: int | None = None) -> Image.Image:
+    """A picture that Pillow has opened, the way `decode` gives it.
+
+    Raises ImageError with the status truncated or undecodable.
+    """
     try:
         if enough is not None and image.format in ("JPEG", "MPO"):
             image.draft(None, (enough, enough))

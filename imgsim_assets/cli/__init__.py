@@ -1,0 +1,1 @@
+"""The command line `imgsim`; commands are imported when they are used."""

@@ -1,0 +1,42 @@
+"""`imgsim gc`: delete what nothing refers to any more."""
+
+from __future__ import annotations
+
+import click
+
+from imgsim_assets.cli.options import json_option, made, store_option
+from imgsim_assets.cli.output import show_json
+from imgsim_assets.storage.collection import KeepRules, collect
+from imgsim_assets.storage.store import Store
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imgsim gc --dry-run
+  imgsim gc --commits 3 --grace-hours 24
+"""
+)
+@click.option("--commits", type=int, help="Newest versions kept of every table.  [default: 5]")
+@click.option("--grace-hours", type=float, help="Age below which all is kept.  [default: 168]")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@store_option
+@json_option
+def command(
+    commits: int | None,
+    grace_hours: float | None,
+    dry_run: bool,
+    store_url: str | None,
+    as_json: bool,
+) -> None:
+    """Delete old versions, and images and vectors that no catalogue has any more."""
+    rules = made(KeepRules, commits=commits, grace_hours=grace_hours)
+    collected = collect(Store.open(store_url), rules, dry_run=dry_run)
+    if as_json:
+        show_json(collected)
+        return
+    verb = "would delete" if dry_run else "deleted"
+    click.echo(
+        f"{verb} {collected.commits} versions, {collected.files} files, {collected.blobs} images "
+        f"and {collected.vectors} vectors: {collected.bytes / 1e6:.1f} MB"
+    )

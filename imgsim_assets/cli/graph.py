@@ -1,0 +1,51 @@
+"""`imgsim graph`: the nearest neighbours of every item of a catalogue."""
+
+from __future__ import annotations
+
+import click
+
+from imgsim_assets.cli import output
+from imgsim_assets.cli.options import json_option, made, store_option
+from imgsim_assets.index.stage import update_index
+from imgsim_assets.similarity.graph import graph_table, update_graph
+from imgsim_assets.similarity.settings import GraphSettings
+from imgsim_assets.storage.store import Store
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imgsim graph products -k 5 --out edges.tsv
+  imgsim graph products --threshold 0.9 --json
+"""
+)
+@click.argument("catalogue")
+@click.option("-k", "k", type=int, default=10, show_default=True, help="Neighbours of each item.")
+@click.option("--threshold", type=float, help="Least cosine of an edge.  [default: none]")
+@click.option("--out", metavar="FILE", help="Write .tsv, .csv, .parquet or .jsonl; - for stdout.")
+@store_option
+@json_option
+def command(
+    catalogue: str,
+    k: int,
+    threshold: float | None,
+    out: str | None,
+    store_url: str | None,
+    as_json: bool,
+) -> None:
+    """Bring the similarity graph of CATALOGUE up to its embeddings, and show its edges."""
+    output.check_out(out)
+    settings = made(GraphSettings, k=k, threshold=threshold)
+    store = Store.open(store_url)
+    update_index(store, catalogue)
+    report = update_graph(store, catalogue, settings)
+    table = graph_table(store, catalogue)
+    edges = table.read(table.at(report.version))
+    if out is not None:
+        output.write_frame(edges, out)
+    if as_json:
+        output.show_json({"items": report.items, "edges": edges})
+    elif out != output.STDOUT:
+        click.echo(f"{catalogue}: {report.edges} edges between {report.items} items")
+        if out is None:
+            output.show_frame(edges)

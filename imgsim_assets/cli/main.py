@@ -1,0 +1,99 @@
+"""The group `imgsim`: finds its commands by name, and turns errors into exit codes.
+
+Exit codes: 0 done, 1 could not be done, 2 wrong usage, 3 done but something is wrong (what
+`check` found, a catalogue without a single picture), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from imgsim_assets.errors import ImgsimError
+
+FAILED = 1
+WRONG = 3
+
+# A command's module, found by name, so that help and completion import none of them.
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "match": ("match", "Match two lists of images, or two stored catalogues."),
+    "query": ("query", "Find what is most similar to some pictures."),
+    "images": ("images", "Write the list of a folder's images."),
+    "graph": ("graph", "The nearest neighbours of every item of a catalogue."),
+    "status": ("status", "What is fresh, stale or failing in the store."),
+    "retry": ("retry", "Fetch again what failed and may succeed now."),
+    "add-catalogue": ("add_catalogue", "Declare a list of images as a Dagster catalogue."),
+    "gc": ("gc", "Delete old versions and images that nothing refers to."),
+    "check": ("check", "Verify every checksum and invariant of the store."),
+    "demo": ("demo", "Run the demo: two catalogues of photographs."),
+}
+
+_EPILOG = """\b
+Examples:
+  imgsim match products.csv suppliers.csv --encoder hog_color --out result.tsv
+  imgsim query products photo.jpg -k 10
+  imgsim status
+
+The store is IMGSIM_STORE, else data/store. Completion for bash: eval
+"$(_IMGSIM_COMPLETE=bash_source imgsim)"; also zsh_source, fish_source.
+"""
+
+
+class _Lazy(click.Group):
+    """A group that knows its commands' names and imports one when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"imgsim_assets.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="imgsim_assets", prog_name="imgsim")
+def cli() -> None:
+    """Which of these pictures show the same thing?"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    # A user's own loaders and encoders are found where they are at work, behind installed ones.
+    sys.path.append(str(Path.cwd()))
+    try:
+        result = cli.main(arguments, prog_name="imgsim", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("imgsim: interrupted; what was done is kept, and a rerun goes on", err=True)
+        return 130
+    except ImgsimError as error:
+        click.echo(f"imgsim: {error}", err=True)
+        return FAILED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,97 @@
+"""`imgsim query`: what is most similar to some pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import polars as pl
+
+from imgsim_assets.cli import output
+from imgsim_assets.cli.main import WRONG
+from imgsim_assets.cli.options import (
+    download_options,
+    json_option,
+    made,
+    quiet_option,
+    store_option,
+)
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.model.files import is_model
+from imgsim_assets.model.model import ImageSimilarityModel, load_model
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imgsim query products photo.jpg -k 10
+  imgsim query products photos/*.jpg --orientations --out found.tsv
+  imgsim query products photos/*.jpg --html found.html
+  imgsim query shelf.model https://example.com/photo.jpg --radius 0.6
+"""
+)
+@click.argument("catalogue")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-k", "k", type=int, default=5, show_default=True, help="How many; 0 for no limit.")
+@click.option("--radius", type=float, help="Greatest distance, inclusive.")
+@click.option("--orientations", is_flag=True, help="Also turn and mirror each picture.")
+@click.option("--html", metavar="FILE", help="Write a gallery of the pictures and what is found.")
+@click.option("--out", metavar="FILE", help="Write .tsv, .csv, .parquet or .jsonl; - for stdout.")
+@download_options
+@store_option
+@json_option
+@quiet_option
+def command(
+    catalogue: str,
+    images: tuple[str, ...],
+    k: int,
+    radius: float | None,
+    orientations: bool,
+    html: str | None,
+    out: str | None,
+    concurrency: int | None,
+    allow_hosts: tuple[str, ...],
+    timeout: float | None,
+    store_url: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Find the items of CATALOGUE nearest to each IMAGE (a path or URL).
+
+    CATALOGUE is the name of one in the store, or the folder of a saved model.
+    """
+    output.check_out(out)
+    download = made(
+        DownloadSettings, concurrency=concurrency, allow_hosts=allow_hosts, timeout=timeout
+    )
+    if is_model(Path(catalogue)):
+        model = load_model(catalogue)
+    else:
+        model = ImageSimilarityModel.create(catalogue, progress=False, store=store_url)
+    asked = pl.DataFrame({"image": images})
+    found = model.query(
+        asked.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64)),
+        label="row",
+        feature="image",
+        k=k or None,
+        radius=radius,
+        progress=not quiet,
+        orientations=orientations,
+        download=download,
+    )
+    names = pl.Series("query_label", [images[row] for row in found["query_label"]], dtype=pl.String)
+    found = found.with_columns(names)
+    if html is not None:
+        named = asked.with_columns(pl.col("image").alias("name"))
+        asked = named.unique("name", maintain_order=True)
+        model.explore(html, found, asked, label="name", feature="image", download=download)
+        output.note(f"gallery written to {html}", quiet=quiet)
+    if out is not None:
+        output.write_frame(found, out)
+    if as_json:
+        output.show_json(found)
+    elif out is None:
+        output.show_frame(found, rows=max(50, k))
+    elif out != output.STDOUT:
+        click.echo(f"{found.height} rows written to {out}")
+    return 0 if found.height else WRONG

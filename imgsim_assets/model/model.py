@@ -1,0 +1,675 @@
+"""ImageSimilarityModel: reference pictures that can be queried, as one Python object."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.encoders.backbones import BACKBONES
+from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.errors import SettingsError, StoreError
+from imgsim_assets.model import files, gallery
+from imgsim_assets.model.dataset import Dataset, Reading, read_dataset
+from imgsim_assets.model.features import (
+    Embedded,
+    Embedder,
+    Failure,
+    encoder_settings,
+    log_to,
+    report_failures,
+)
+from imgsim_assets.model.graph import SimilarityGraph
+from imgsim_assets.model.neighbours import Found, Metric, Search, is_unit, nearest, unit
+from imgsim_assets.model.orientation import UPRIGHT, VIEWS
+from imgsim_assets.model.picture import Keys, Picture
+from imgsim_assets.similarity import items
+from imgsim_assets.similarity.cosine import Floats
+from imgsim_assets.storage.store import Store
+
+QUERY_LABEL = "query_label"
+REFERENCE_LABEL = "reference_label"
+_CATALOGUE = re.compile(r"[a-z][a-z0-9_]*")
+_FAILURES = {"label": pl.String, "status": pl.String, "detail": pl.String}
+
+
+class ImageSimilarityModel:
+    """Reference items, each with a label and a vector, and an encoder for new pictures.
+
+    Make one with `create` or `load_model`. `failures` has a row (label, status, detail) for
+    every item of the dataset that was left out.
+    """
+
+    def __init__(
+        self,
+        labels: pl.Series,
+        vectors: Floats,
+        keys: Sequence[Keys],
+        pictures: Sequence[Picture | None],
+        embedder: Embedder,
+        metric: Metric,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self._labels = labels
+        self._vectors = vectors
+        self._keys = list(keys)
+        self._pictures = list(pictures)
+        self._embedder = embedder
+        self._facts = dict(facts)
+        self.metric: Metric = metric
+        self.failures = pl.DataFrame(schema=_FAILURES)
+
+    # ---- making one -----------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        dataset: Any,
+        label: str | None = None,
+        feature: str | None = None,
+        encoder: str | EncoderSettings | Mapping[str, Any] = "mobilenet_v3_large",
+        batch_size: int | None = None,
+        progress: bool = True,
+        *,
+        metric: Metric = "euclidean",
+        ignore_failure: bool = True,
+        download: DownloadSettings | None = None,
+        store: Store | str | Path | None = None,
+    ) -> Self:
+        """A model of the pictures or vectors of a dataset.
+
+        Args:
+            dataset: a frame of polars or pandas; a folder or glob; a list of PIL images, bytes,
+                paths, URLs or vectors; or the name of a catalogue in the store, of which nothing
+                is computed anew (write `./name` for a folder of that name).
+            label: the column of labels, whole numbers or text; default row numbers from 0, and
+                the ids of a catalogue.
+            feature: the column of pictures or of vectors; default the only one there can be.
+            encoder: an encoder by name or settings; a catalogue has its own.
+            batch_size: pictures a forward pass; default by the device.
+            progress: whether long steps say on stderr how they are getting on.
+            metric: "euclidean" or "cosine" (1 - cosine). Vectors of pictures have length 1;
+                vectors of one's own are compared as they are.
+            ignore_failure: whether a picture that cannot be used is left out, with a warning
+                and a row in `failures`, or an error.
+            download: manners and limits of fetching, for URLs.
+            store: where catalogues are; default IMGSIM_STORE, else data/store.
+
+        Raises:
+            SettingsError: naming the argument and the mend.
+            EncoderError: when the encoder cannot be loaded.
+        """
+        started = time.monotonic()
+        _check_metric(metric)
+        opened = _catalogue_store(dataset, store)
+        if opened is not None:
+            return cls._of_catalogue(opened, dataset, label, metric, started)
+        reading = Reading(
+            "dataset", label, feature, download or DownloadSettings(), log_to(progress)
+        )
+        read = read_dataset(dataset, reading)
+        settings = encoder_settings(encoder)
+        unit_rows = read.vectors is None or is_unit(read.vectors)
+        embedder = Embedder(settings, unit=unit_rows or metric == "cosine")
+        facts = {
+            "label": label,
+            "feature": read.feature,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "catalogue": None,
+        }
+        empty = np.empty((0, 0), np.float32)
+        model = cls(read.labels.clear(), empty, [], [], embedder, metric, facts)
+        model._append(read, batch_size, reading, ignore_failure=ignore_failure)
+        model._facts["training_time"] = time.monotonic() - started
+        return model
+
+    @classmethod
+    def _of_catalogue(
+        cls, store: Store, name: str, label: str | None, metric: Metric, started: float
+    ) -> Self:
+        """A model of a catalogue as its embeddings are now: vectors and labels are read."""
+        commit, found = items.from_embeddings(store, name)
+        if not len(found):
+            raise SettingsError(f"dataset: catalogue {name} has no picture with a vector yet")
+        labels = found.keys["id"].alias("label")
+        if label not in (None, "id"):
+            raise SettingsError(f"label: a catalogue's labels are its ids; leave out {label!r}")
+        sha256 = found.keys["sha256"].to_list()
+        embedder = Embedder(EncoderSettings.model_validate(commit.properties["encoder"]))
+        return cls(
+            labels,
+            found.vectors,
+            [Keys(sha256=digest) for digest in sha256],
+            [
+                Picture(item, partial(store.blobs.get, digest))
+                for item, digest in zip(labels.to_list(), sha256, strict=True)
+            ],
+            embedder,
+            metric,
+            {
+                "label": "id",
+                "feature": "url",
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "training_time": time.monotonic() - started,
+                "catalogue": {"name": name, "version": commit.version, "store": store.url},
+                FINGERPRINT: commit.properties[FINGERPRINT],
+            },
+        )
+
+    # ---- asking ---------------------------------------------------------------------
+
+    def query(
+        self,
+        dataset: Any,
+        label: str | None = None,
+        k: int | None = 5,
+        radius: float | None = None,
+        progress: bool = True,
+        batch_size: int | None = None,
+        *,
+        feature: str | None = None,
+        orientations: bool = False,
+        ignore_failure: bool = True,
+        download: DownloadSettings | None = None,
+    ) -> pl.DataFrame:
+        """The reference items nearest to each picture or vector of a dataset.
+
+        Args:
+            dataset: what `create` takes, or a single picture, path, URL or vector.
+            label: the column of query labels; default row numbers from 0.
+            k: how many neighbours at most, None for no limit.
+            radius: the greatest distance, inclusive, None for no limit. With neither k nor
+                radius, every query is paired with every reference.
+            progress: whether long steps say on stderr how they are getting on.
+            batch_size: pictures a forward pass; default by the device.
+            feature: the column of pictures or vectors; default the only one there can be.
+            orientations: whether each picture is also turned and mirrored, eight views in all;
+                of those the nearest counts, and the column `view` names it.
+            ignore_failure: whether a picture that cannot be used is left out with a warning,
+                or an error.
+            download: manners and limits of fetching, for URLs.
+
+        Returns:
+            query_label, reference_label, distance (Float64), rank (Int32, from 1), by the order
+            of the queries and rank. A picture of the model finds itself at distance 0; of items
+            equally near, the one added first comes first.
+
+        Raises:
+            SettingsError: naming the argument and the mend.
+        """
+        search = Search(k, radius)
+        reading = Reading(
+            "dataset", label, feature, download or DownloadSettings(), log_to(progress)
+        )
+        read = read_dataset(dataset, reading)
+        if read.pictures is None:
+            if orientations:
+                raise SettingsError("orientations: vectors cannot be turned; query with pictures")
+            positions, vectors, failures = self._given_vectors(read)
+            report_failures(failures, len(read), "dataset", ignore_failure=ignore_failure)
+            return self._answer(read.labels, positions, self._search(vectors, search))
+        embedded = self._embed(read.pictures, batch_size, reading)
+        report_failures(embedded.failures, len(read), "dataset", ignore_failure=ignore_failure)
+        if not orientations:
+            found = self._search(embedded.vectors, search)
+            return self._answer(read.labels, embedded.positions, found)
+        return self._best_view(read, embedded, batch_size, reading, search)
+
+    def _best_view(
+        self,
+        read: Dataset,
+        upright: Embedded,
+        batch_size: int | None,
+        reading: Reading,
+        search: Search,
+    ) -> pl.DataFrame:
+        """Each pair at the distance of its nearest view: what is best of all is best of one."""
+        answers = []
+        for number, view in enumerate(VIEWS):
+            seen = upright
+            if view != UPRIGHT:
+                seen = self._embedder.embed(
+                    read.pictures or [], view=view, batch_size=batch_size, log=reading.log
+                )
+            found = self._search(seen.vectors, search)
+            answers.append(
+                pl.DataFrame(
+                    {
+                        "query": seen.positions[found.query],
+                        "reference": found.reference,
+                        "distance": found.distance,
+                        "view": np.full(len(found.query), number),
+                    }
+                )
+            )
+        best = (
+            pl.concat(answers)
+            .sort("query", "reference", "distance", "view")
+            .unique(subset=["query", "reference"], keep="first", maintain_order=True)
+            .sort("query", "distance", "reference")
+        )
+        if search.k is not None:
+            best = best.filter(pl.int_range(pl.len()).over("query") < search.k)
+        found = Found(
+            best["query"].to_numpy(), best["reference"].to_numpy(), best["distance"].to_numpy()
+        )
+        names = [VIEWS[number].name for number in best["view"].to_list()]
+        rows = self._answer(read.labels, np.arange(len(read)), found)
+        return rows.with_columns(pl.Series("view", names, dtype=pl.String))
+
+    def similarity_graph(
+        self,
+        k: int | None = 5,
+        radius: float | None = None,
+        include_self_edges: bool = False,
+        output_type: Literal["graph", "frame"] = "graph",
+    ) -> Any:
+        """Edges from every reference item to its nearest.
+
+        Args:
+            k: how many of each, None for no limit.
+            radius: the greatest distance, inclusive, None for no limit.
+            include_self_edges: whether an item counts as its own neighbour, the first one.
+            output_type: "graph" for a SimilarityGraph, "frame" for a frame with the columns of
+                `query`.
+        """
+        if output_type not in ("graph", "frame"):
+            raise SettingsError(f"output_type is {output_type!r}; use 'graph' or 'frame'")
+        search = Search(k, radius)
+        # Every item may find itself, so one more is asked for.
+        found = self._search(self._vectors, Search(None if k is None else k + 1, radius))
+        found = found.where(found.query != found.reference)
+        if include_self_edges:
+            found = _with_self(found, len(self))
+        if search.k is not None:
+            found = found.first(search.k)
+        frame = self._answer(self._labels, np.arange(len(self)), found)
+        if output_type == "frame":
+            return frame
+        edges = frame.rename({QUERY_LABEL: "__src_id", REFERENCE_LABEL: "__dst_id"})
+        return SimilarityGraph(self._labels.alias("__id").to_frame(), edges)
+
+    def explore(
+        self,
+        path: str | os.PathLike[str] = "gallery.html",
+        result: pl.DataFrame | None = None,
+        queries: Any = None,
+        *,
+        label: str | None = None,
+        feature: str | None = None,
+        k: int = 5,
+        download: DownloadSettings | None = None,
+    ) -> Path:
+        """Write an HTML gallery of pictures beside their neighbours, and return its path.
+
+        The file holds everything it shows: it works offline, with a histogram of the distances
+        and filters by distance and label.
+
+        Args:
+            path: the HTML file.
+            result: what `query` returned, or a part of it; default every item with its `k`
+                nearest others.
+            queries: the dataset that was queried, for its pictures, or the model itself where
+                the result is that of `similarity_graph`.
+            label: the column of query labels, as for `query`.
+            feature: the column of pictures, as for `query`.
+            k: neighbours of every item, where no result is given.
+            download: manners and limits of fetching, for queries behind URLs.
+        """
+        own = dict(zip(map(str, self._labels.to_list()), self._pictures, strict=True))
+        if result is None:
+            result, queries = self.similarity_graph(k, output_type="frame"), self
+        if queries is None:
+            # Labels alone could show the model's pictures where others were asked for.
+            raise SettingsError(
+                "queries: give the dataset that was queried, or the model itself for its graph"
+            )
+        lacking = {QUERY_LABEL, REFERENCE_LABEL, "distance"} - set(result.columns)
+        if lacking:
+            raise SettingsError(
+                f"result: it has no column {min(lacking)!r}; give what query returned"
+            )
+        asked: Mapping[str, Picture | None] = own
+        if queries is not self:
+            read = read_dataset(queries, _reading(label, feature, download, progress=False))
+            pictures: Sequence[Picture | None] = read.pictures or [None] * len(read)
+            asked = dict(zip(map(str, read.labels.to_list()), pictures, strict=True))
+        return gallery.write_result(path, result, asked, own, title=repr(self))
+
+    def _search(self, vectors: Floats, search: Search) -> Found:
+        if self.metric == "cosine":
+            return nearest(unit(vectors, "dataset"), self._vectors, self.metric, search)
+        return nearest(vectors, self._vectors, self.metric, search)
+
+    def _answer(self, labels: pl.Series, positions: Any, found: Found) -> pl.DataFrame:
+        """Rows of labels for rows of numbers; `positions` are where the queries were."""
+        frame = pl.DataFrame(
+            {
+                QUERY_LABEL: labels.gather(np.asarray(positions)[found.query]),
+                REFERENCE_LABEL: self._labels.gather(found.reference),
+                "distance": found.distance,
+                "query": found.query,
+            },
+            schema_overrides={"distance": pl.Float64},
+        )
+        rank = pl.int_range(1, pl.len() + 1).over("query").cast(pl.Int32).alias("rank")
+        return frame.with_columns(rank).drop("query")
+
+    def _embed(
+        self, pictures: Sequence[Picture], batch_size: int | None, reading: Reading
+    ) -> Embedded:
+        stored = self._facts.get(FINGERPRINT)
+        if stored is not None and self._embedder.fingerprint != stored:
+            raise StoreError(
+                f"the encoder {self._embedder.settings.describe()} is not the one that made this "
+                "model's vectors (its weights or version differ); materialize the catalogue, or "
+                "create the model anew"
+            )
+        known = {
+            digest: vector
+            for keys, vector in zip(self._keys, self._vectors, strict=True)
+            for digest in (keys.sha256, keys.pixels)
+            if digest is not None
+        }
+        embedded = self._embedder.embed(
+            pictures, known=known, batch_size=batch_size, log=reading.log
+        )
+        self._check_width(embedded.vectors, f"{reading.argument}: the encoder's vectors have")
+        return embedded
+
+    def _given_vectors(self, read: Dataset) -> tuple[NDArray[np.int64], Floats, list[Failure]]:
+        """The positions and vectors of rows that have one, and the rows that have none."""
+        if read.vectors is None or read.blank is None:
+            raise AssertionError("a dataset without pictures has vectors")
+        self._check_width(read.vectors, "dataset: its vectors have")
+        positions = np.flatnonzero(~read.blank)
+        failures = [
+            Failure(row, f"row {row}", "no_vector", "the value is null")
+            for row in np.flatnonzero(read.blank).tolist()
+        ]
+        return positions, read.vectors[positions], failures
+
+    def _check_width(self, vectors: Floats, subject: str) -> None:
+        if len(self) and len(vectors) and vectors.shape[1] != self._vectors.shape[1]:
+            raise SettingsError(
+                f"{subject} {vectors.shape[1]} numbers, the model's {self._vectors.shape[1]}; "
+                "use the encoder (or the features) that the model was created with"
+            )
+
+    # ---- changing -------------------------------------------------------------------
+
+    def add(
+        self,
+        dataset: Any,
+        label: str | None = None,
+        *,
+        feature: str | None = None,
+        batch_size: int | None = None,
+        progress: bool = True,
+        ignore_failure: bool = True,
+        download: DownloadSettings | None = None,
+    ) -> None:
+        """Add reference items; only the new pictures are encoded.
+
+        Without `label`, they are numbered on from the greatest label there is. Raises
+        SettingsError for a label that is there already, or is of another type.
+        """
+        reading = Reading(
+            "dataset", label, feature, download or DownloadSettings(), log_to(progress)
+        )
+        read = read_dataset(dataset, reading)
+        if label is None and self._labels.dtype == pl.Int64:
+            most = self._labels.max()
+            start = int(most) + 1 if isinstance(most, int) else 0
+            numbered = pl.Series("label", range(start, start + len(read)), dtype=pl.Int64)
+            read = Dataset(numbered, None, read.feature, read.pictures, read.vectors, read.blank)
+        self._append(read, batch_size, reading, ignore_failure=ignore_failure)
+
+    def _append(
+        self, read: Dataset, batch_size: int | None, reading: Reading, *, ignore_failure: bool
+    ) -> None:
+        self._check_new_labels(read.labels)
+        if read.pictures is not None:
+            embedded = self._embed(read.pictures, batch_size, reading)
+            failures = list(embedded.failures)
+            positions, vectors, keys = embedded.positions, embedded.vectors, list(embedded.keys)
+            pictures: list[Picture | None] = [read.pictures[at] for at in positions.tolist()]
+        else:
+            positions, vectors, failures = self._given_vectors(read)
+            keys = [Keys()] * len(positions)
+            pictures = [None] * len(positions)
+        report_failures(failures, len(read), "dataset", ignore_failure=ignore_failure)
+        if self.metric == "cosine":
+            vectors = unit(vectors, "dataset")
+        self._note_failures(read.labels, failures)
+        self._labels = pl.concat([self._labels, read.labels.gather(positions)])
+        self._vectors = np.concatenate([self._vectors, vectors]) if len(self._keys) else vectors
+        self._keys += keys
+        self._pictures += pictures
+
+    def _check_new_labels(self, labels: pl.Series) -> None:
+        if labels.dtype != self._labels.dtype:
+            raise SettingsError(
+                f"label: the new labels are {labels.dtype}, the model's {self._labels.dtype}; name "
+                "a column of that type"
+            )
+        repeated = labels.filter(labels.is_duplicated() | labels.is_in(self._labels.implode()))
+        if len(repeated):
+            raise SettingsError(
+                f"label: {repeated[0]!r} stands more than once ({len(repeated)} rows are not "
+                "unique); every item needs a label of its own"
+            )
+
+    def _note_failures(self, labels: pl.Series, failures: Sequence[Failure]) -> None:
+        rows = [(str(labels[item.position]), item.status, item.detail) for item in failures]
+        noted = pl.DataFrame(rows, schema=_FAILURES, orient="row")
+        self.failures = pl.concat([self.failures, noted])
+
+    def remove(self, labels: Any) -> None:
+        """Take reference items out by label, one or several.
+
+        Raises SettingsError, and changes nothing, when one is not there.
+        """
+        is_one = isinstance(labels, str | int) or not hasattr(labels, "__iter__")
+        gone = [labels] if is_one else list(labels)
+        known = set(self._labels.to_list())
+        for label in gone:
+            if label not in known:
+                raise SettingsError(f"labels: there is no item {label!r}")
+        kept = np.flatnonzero(~np.isin(self._labels.to_list(), gone))
+        self._labels = self._labels.gather(kept)
+        self._vectors = self._vectors[kept]
+        self._keys = [self._keys[at] for at in kept.tolist()]
+        self._pictures = [self._pictures[at] for at in kept.tolist()]
+
+    # ---- keeping --------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model into a folder, replacing the model that is there if any.
+
+        Vectors, labels and the encoder's settings are kept, its weights and the pictures are
+        not: what was read from a path or a store is read from there again.
+        """
+        references = pl.DataFrame(
+            {
+                "label": self._labels,
+                "sha256": [keys.sha256 for keys in self._keys],
+                "pixels": [keys.pixels for keys in self._keys],
+                "name": [picture.name if picture else None for picture in self._pictures],
+                "vector": self._vectors,
+            },
+            schema_overrides={
+                "sha256": pl.String,
+                "pixels": pl.String,
+                "name": pl.String,
+                "vector": pl.Array(pl.Float32, self._vectors.shape[1]),
+            },
+        )
+        facts = {
+            **self._facts,
+            "metric": self.metric,
+            "unit": self._embedder.unit,
+            "encoder": self._embedder.settings.model_dump(mode="json", exclude={"device"}),
+            "failures": self.failures.to_dicts(),
+        }
+        files.write_model(Path(path), facts, references)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """A model that `save` wrote; see `load_model`."""
+        document, references = files.read_model(Path(path))
+        facts = {
+            key: document.get(key)
+            for key in ("label", "feature", "created", "training_time", "catalogue", FINGERPRINT)
+        }
+        embedder = Embedder(
+            EncoderSettings.model_validate(document["encoder"]), unit=document["unit"]
+        )
+        keys = [Keys(*row) for row in references.select("sha256", "pixels").iter_rows()]
+        catalogue = facts["catalogue"]
+        pictures = [
+            _picture_again(name, sha256, catalogue["store"] if catalogue else None)
+            for name, sha256 in references.select("name", "sha256").iter_rows()
+        ]
+        vectors = np.ascontiguousarray(references["vector"].to_numpy(), dtype=np.float32)
+        model = cls(
+            references["label"], vectors, keys, pictures, embedder, document["metric"], facts
+        )
+        model.failures = pl.DataFrame(document["failures"], schema=_FAILURES)
+        return model
+
+    # ---- describing -----------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __repr__(self) -> str:
+        return f"ImageSimilarityModel({len(self)} items, {self._encoder_name()}, {self.metric})"
+
+    @property
+    def labels(self) -> pl.Series:
+        """The labels of the reference items, in the order they were added."""
+        return self._labels
+
+    @property
+    def vectors(self) -> Floats:
+        """A copy of the reference vectors, (n, d) float32, in the order of the labels."""
+        return self._vectors.copy()
+
+    def summary(self, output: Literal["str", "dict"] | None = None) -> Any:
+        """What the model is: printed, or returned as "str" or "dict"."""
+        facts = self._summary()
+        if output == "dict":
+            return facts
+        if output not in (None, "str"):
+            raise SettingsError(f"output is {output!r}; use None, 'str' or 'dict'")
+        width = max(len(name) for name in facts)
+        lines = [f"{name:<{width}} : {_shown(value)}" for name, value in facts.items()]
+        text = "\n".join(["ImageSimilarityModel", "", *lines])
+        if output == "str":
+            return text
+        print(text)
+        return None
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "model": self._encoder_name(),
+            "metric": self.metric,
+            "num_examples": len(self),
+            "num_failures": self.failures.height,
+            "label": self._facts.get("label"),
+            "feature": self._facts.get("feature"),
+            "num_features": 1,
+            "feature_length": int(self._vectors.shape[1]),
+            "input_image_shape": _input_shape(self._embedder.settings),
+            "catalogue": self._facts.get("catalogue"),
+            "created": self._facts.get("created"),
+            "training_time": self._facts.get("training_time"),
+        }
+
+    def _encoder_name(self) -> str:
+        return self._embedder.settings.describe()
+
+
+def load_model(path: str | os.PathLike[str]) -> ImageSimilarityModel:
+    """A model that `ImageSimilarityModel.save` wrote, on whatever device there is now.
+
+    Raises StoreError when there is none or another version wrote it, and CorruptFileError when
+    a file was changed.
+    """
+    return ImageSimilarityModel.load(path)
+
+
+def _reading(
+    label: str | None, feature: str | None, download: DownloadSettings | None, progress: bool
+) -> Reading:
+    return Reading("dataset", label, feature, download or DownloadSettings(), log_to(progress))
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in ("euclidean", "cosine"):
+        raise SettingsError(f"metric is {metric!r}; use 'euclidean' or 'cosine'")
+
+
+def _catalogue_store(dataset: Any, store: Store | str | Path | None) -> Store | None:
+    """The store that has a catalogue of this name, None for what is no catalogue."""
+    if not isinstance(dataset, str) or not _CATALOGUE.fullmatch(dataset):
+        return None
+    opened = store if isinstance(store, Store) else Store.open(store)
+    if opened.table(f"{dataset}/embeddings").latest() is not None:
+        return opened
+    if Path(dataset).exists():
+        return None
+    raise SettingsError(
+        f"dataset: {dataset!r} is neither a folder nor a catalogue with embeddings in "
+        f"{opened.url}; materialize it, or set 'store'"
+    )
+
+
+def _picture_again(name: str | None, sha256: str | None, store: str | None) -> Picture | None:
+    """A picture of a saved model, if it has a path or lies in a store."""
+    if name is not None and Path(name).is_file():
+        return Picture(name, Path(name).read_bytes)
+    if name is not None and sha256 is not None and store is not None:
+        return Picture(name, lambda: Store.open(store).blobs.get(sha256))
+    return None
+
+
+def _with_self(others: Found, count: int) -> Found:
+    """With every item as its own neighbour, before others that are equally near."""
+    own = np.arange(count)
+    query = np.concatenate([own, others.query])
+    reference = np.concatenate([own, others.reference])
+    distance = np.concatenate([np.zeros(count), others.distance])
+    order = np.lexsort((reference, query != reference, distance, query))
+    return Found(query[order], reference[order], distance[order])
+
+
+def _input_shape(settings: EncoderSettings) -> tuple[int, int, int] | None:
+    """Height, width and channels of what the encoder sees; None for one of one's own."""
+    if settings.factory is not None:
+        return None
+    if settings.name == HOG_COLOR:
+        from imgsim_assets.encoders import hog_color
+
+        return (hog_color.SIZE, hog_color.SIZE, 3)
+    side = BACKBONES[settings.name].input_size(settings.weights)
+    return (side, side, 3)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -1,0 +1,185 @@
+"""The stages of the pipeline driven from plain Python, over a store, without Dagster.
+
+While one shard is embedded, the next one is fetched: the network and the processor work at
+the same time. What is stored already is neither fetched nor embedded again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from imgsim_assets.catalogue.ingest import CatalogueReport, ingest
+from imgsim_assets.catalogue.source import SourceSettings
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.download.stage import DownloadReport, ImagesStage
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.model.loader import Loader, LoaderStage
+from imgsim_assets.progress import Log, silent
+from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.store import Store
+
+# Shards small enough that embedding begins soon, large enough that commits cost little.
+_ITEMS_PER_SHARD = 256
+_MOST_SHARDS = 256
+
+
+@dataclass(frozen=True)
+class CatalogueJob:
+    """What is to be done for one catalogue.
+
+    `source` is read from `root`; None leaves the catalogue as it was last ingested. A `loader`
+    gets the pictures in place of the download.
+    """
+
+    name: str
+    source: SourceSettings | None
+    shards: int
+    encoder: EncoderSettings
+    download: DownloadSettings = field(default_factory=DownloadSettings)
+    loader: Loader | None = None
+    root: Path = field(default_factory=Path.cwd)
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What the stages report of one catalogue; `catalogue` is None where no source was read."""
+
+    name: str
+    catalogue: CatalogueReport | None
+    images: Sequence[DownloadReport]
+    embeddings: Sequence[EmbeddingReport]
+
+    @property
+    def fetched(self) -> int:
+        """Pictures that were asked for in this run."""
+        return sum(report.fetched for report in self.images)
+
+    @property
+    def embedded(self) -> int:
+        """Forward passes of this run."""
+        return sum(report.embedded for report in self.embeddings)
+
+
+class Watch(Protocol):
+    """Somebody who is told, from two threads, how a refresh is getting on."""
+
+    def begins(self, name: str, items: int) -> None:
+        """A catalogue of so many items is about to be worked on."""
+
+    def fetched(self, name: str, items: int) -> None:
+        """So many more items have been fetched, or found to be there."""
+
+    def embedded(self, name: str, items: int) -> None:
+        """So many more items have been embedded, or found to be there."""
+
+
+class Unwatched:
+    """Nobody."""
+
+    def begins(self, name: str, items: int) -> None:
+        """Ignored."""
+
+    def fetched(self, name: str, items: int) -> None:
+        """Ignored."""
+
+    def embedded(self, name: str, items: int) -> None:
+        """Ignored."""
+
+
+def shards_for(items: int) -> int:
+    """A number of shards for a catalogue of so many items: a power of two, seldom changing."""
+    shards = 1
+    while shards * _ITEMS_PER_SHARD < items and shards < _MOST_SHARDS:
+        shards *= 2
+    return shards
+
+
+def refresh(
+    store: Store, jobs: Sequence[CatalogueJob], *, log: Log = silent, watch: Watch | None = None
+) -> list[Refreshed]:
+    """Bring catalogues as far as their embeddings, one embedding while the next is fetched.
+
+    Raises what the stages raise, after what was computed has been kept: SourceError,
+    EncoderError, StoreError.
+    """
+    told = watch or Unwatched()
+    catalogues = [
+        ingest(store, job.name, job.source, job.shards, job.root) if job.source else None
+        for job in jobs
+    ]
+    # One thread: an encoder is called from one thread only, and shards finish in their order.
+    with ThreadPoolExecutor(1, "embed") as embedding:
+        try:
+            running = [
+                _work(store, job, _items(store, job, report), embedding, log, told)
+                for job, report in zip(jobs, catalogues, strict=True)
+            ]
+            return [
+                Refreshed(job.name, catalogue, images, [future.result() for future in futures])
+                for job, catalogue, (images, futures) in zip(jobs, catalogues, running, strict=True)
+            ]
+        except BaseException:
+            # The shard at work is finished and kept; those behind it are not begun.
+            embedding.shutdown(cancel_futures=True)
+            raise
+
+
+def _items(store: Store, job: CatalogueJob, report: CatalogueReport | None) -> int:
+    if report is not None:
+        return report.rows
+    commit = store.table(f"{job.name}/catalogue").latest()
+    return commit.rows if commit is not None else 0
+
+
+def _work(
+    store: Store,
+    job: CatalogueJob,
+    items: int,
+    embedding: ThreadPoolExecutor,
+    log: Log,
+    watch: Watch,
+) -> tuple[list[DownloadReport], list[Future[EmbeddingReport]]]:
+    """Fetch a catalogue's shards here, and have each embedded by the other thread."""
+    watch.begins(job.name, items)
+    stage = EmbeddingStage(store, job.name, job.encoder, log=log)
+    images: list[DownloadReport] = []
+    futures: list[Future[EmbeddingReport]] = []
+
+    def embed(shard: Shard, items: int) -> EmbeddingReport:
+        report = stage.run(shard)
+        watch.embedded(job.name, items)
+        return report
+
+    with _fetching(store, job, log) as fetch:
+        for index in range(job.shards):
+            shard = Shard(index, job.shards)
+            report = fetch(shard)
+            images.append(report)
+            watch.fetched(job.name, report.items)
+            futures.append(embedding.submit(embed, shard, report.items))
+            _raise_early(futures)
+    return images, futures
+
+
+@contextlib.contextmanager
+def _fetching(
+    store: Store, job: CatalogueJob, log: Log
+) -> Iterator[Callable[[Shard], DownloadReport]]:
+    if job.loader is not None:
+        yield LoaderStage(store, job.name, job.loader, job.download, log=log).run
+    else:
+        with ImagesStage(store, job.name, job.download, log=log) as stage:
+            yield stage.run
+
+
+def _raise_early(futures: Sequence[Future[EmbeddingReport]]) -> None:
+    """Fail as soon as the embedding has: an encoder that cannot be loaded fails every shard."""
+    for future in futures:
+        if future.done() and (error := future.exception()) is not None:
+            raise error

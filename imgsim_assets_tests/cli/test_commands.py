@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imgsim_assets import ImageSimilarityModel, load_images
+from imgsim_assets.cli.main import _COMMANDS
+from imgsim_assets.storage.blobs import blob_path
+from imgsim_assets_tests.support.catalogues import indexed, tiny
+from imgsim_assets_tests.support.model_datasets import folder_of
+from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.projects import Project
+from imgsim_assets_tests.support.shell import Shell
+from imgsim_assets_tests.support.shop import versions
+from imgsim_assets_tests.support.web import Web
+
+# ---- the group ----------------------------------------------------------------------
+
+
+def test_help_lists_every_command_and_shows_examples(shell: Shell) -> None:
+    ran = shell("--help")
+
+    assert ran.code == 0
+    for name in _COMMANDS:
+        assert f"\n  {name} " in ran.out
+    assert "imgsim match products.csv suppliers.csv" in ran.out
+
+
+@pytest.mark.parametrize("name", [name for name in _COMMANDS if name != "demo"])
+def test_the_help_of_a_command_shows_examples(shell: Shell, name: str) -> None:
+    ran = shell(name, "--help")
+
+    assert ran.code == 0
+    assert f"imgsim {name}" in ran.out.split("Examples:")[1]
+
+
+def test_help_imports_no_library_that_takes_its_time() -> None:
+    script = (
+        "import sys\nfrom imgsim_assets.cli.main import main\nmain(['--help'])\n"
+        "slow = {'polars', 'pydantic', 'numpy', 'PIL', 'dagster', 'torch', 'faiss', 'rich'}\n"
+        "print('slow:', sorted(slow & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "slow: []"
+
+
+def test_the_console_script_is_installed_and_completes(tmp_path: Path) -> None:
+    script = Path(sys.executable).parent / "imgsim"
+    environment = {**os.environ, "_IMGSIM_COMPLETE": "bash_source"}
+
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
+    completed = subprocess.run(
+        [script],
+        env={
+            **os.environ,
+            "_IMGSIM_COMPLETE": "bash_complete",
+            "COMP_WORDS": "imgsim st",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "_imgsim_completion" in done.stdout
+    assert completed.stdout.strip() == "plain,status"
+
+
+def test_an_unknown_command_is_wrong_usage(shell: Shell) -> None:
+    ran = shell("mach")
+
+    assert ran.code == 2
+    assert "mach" in ran.err
+
+
+# ---- images, query, graph -----------------------------------------------------------
+
+
+def test_a_folder_becomes_a_list_of_its_images(shell: Shell) -> None:
+    folder_of(shell.folder / "pics", range(2))
+    folder_of(shell.folder / "pics" / "below", range(2, 3))
+    shell.write("pics/.DS_Store", b"x")
+    shell.write("pics/notes.txt", "x")
+
+    ran = shell("images", "pics")
+    flat = shell("images", "pics", "--no-recursive", "-d", "\\t", "--out", "flat.tsv")
+
+    assert (ran.code, flat.code) == (0, 0)
+    here = shell.folder / "pics"
+    assert (shell.folder / "pics.csv").read_text().splitlines() == [
+        "name,path",
+        f"000.jpg,{here}/000.jpg",
+        f"001.jpg,{here}/001.jpg",
+        f"002.jpg,{here}/below/002.jpg",
+    ]
+    assert (shell.folder / "flat.tsv").read_text().startswith("name\tpath\n000.jpg\t")
+    assert len((shell.folder / "flat.tsv").read_text().splitlines()) == 3
+    assert shell("images", "nowhere").code == 1
+
+
+def test_a_catalogue_and_a_saved_model_can_be_queried(shell: Shell) -> None:
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+    shell.write("one.png", tiny(1))
+    shell.write("two.png", tiny(2))
+    model = ImageSimilarityModel.create("products", progress=False)
+    model.save("products.model")
+
+    ran = shell("query", "products", "one.png", "two.png", "-k", "2", "--json")
+    saved = shell("query", "products.model", "one.png", "two.png", "-k", "2", "--json")
+    shown = shell("query", "products", "one.png", "-k", "1")
+    written = shell("query", "products", "one.png", "--orientations", "--out", "found.tsv")
+
+    assert ran.json == saved.json
+    first = [row for row in ran.json if row["rank"] == 1]
+    assert [(row["query_label"], row["reference_label"]) for row in first] == [
+        ("one.png", "p1"),
+        ("two.png", "p2"),
+    ]
+    assert first[0]["distance"] == 0.0
+    assert "p1" in shown.out
+    assert written.code == 0
+    assert shell.table("found.tsv")["view"][0] == "upright"
+
+
+def test_a_query_that_cannot_be_answered_says_why(shell: Shell) -> None:
+    indexed(shell.store, "products", {"p": tiny(1)})
+
+    gone = shell("query", "products", "gone.jpg")
+    unknown = shell("query", "shoes", "gone.jpg")
+
+    assert gone.code == unknown.code == 1
+    assert "gone.jpg: missing_file" in gone.err
+    assert "neither a folder nor a catalogue" in unknown.err
+
+
+def test_the_graph_of_a_catalogue(shell: Shell) -> None:
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+
+    ran = shell("graph", "products", "-k", "2", "--json")
+    written = shell("graph", "products", "-k", "2", "--out", "edges.tsv")
+
+    assert ran.json["items"] == 4
+    assert len(ran.json["edges"]) == 8
+    assert written.code == 0
+    assert shell.table("edges.tsv").height == 8
+    assert shell("graph", "nothing").code == 1
+
+
+# ---- status, retry ------------------------------------------------------------------
+
+
+def _match(shell: Shell, web: Web, *more: str) -> str:
+    """Match a list of three pictures with itself; returns its catalogue."""
+    shell.write("list.csv", "id,url\n" + "".join(f"{n},{web.url(f'/{n}.jpg')}\n" for n in range(3)))
+    ran = shell.match("list.csv", "list.csv", "--allow-host", web.address, "--json", *more)
+    name: str = ran.json["left"]["catalogue"]
+    return name
+
+
+def _busy(request: object) -> None:
+    request.send_response(503)  # type: ignore[attr-defined]
+    request.send_header("Content-Length", "0")  # type: ignore[attr-defined]
+    request.send_header("Retry-After", "3600")  # type: ignore[attr-defined]
+    request.end_headers()  # type: ignore[attr-defined]
+
+
+def test_status_tells_what_is_fresh_stale_and_failing(shell: Shell, web: Web) -> None:
+    web.pages.update({"/0.jpg": jpeg(0), "/1.jpg": _busy})
+    name = _match(shell, web)
+
+    before = shell("status", "--json").json
+    indexed(shell.store, name, {"0": tiny(1)})
+    after = shell("status", name, "--json").json
+    told = shell("status")
+
+    (catalogue,) = before["catalogues"]
+    assert (catalogue["items"], catalogue["images"], catalogue["vectors"]) == (3, 1, 1)
+    assert catalogue["failures"] == {"http_404": 1, "http_503": 1}
+    assert catalogue["transient"] == 1
+    assert catalogue["stages"] == {
+        "images": "fresh",
+        "embeddings": "fresh",
+        "index": "fresh",
+        "similarity_graph": "missing",
+    }
+    assert [match["state"] for match in before["matches"]] == ["fresh"]
+    assert [match["state"] for match in after["matches"]] == ["stale"]
+    assert f"{name}: 3 items" in told.out
+    assert shell("status", "shoes").code == 2
+
+
+def test_transient_failures_are_fetched_again_at_once(shell: Shell, web: Web) -> None:
+    web.pages.update({"/0.jpg": jpeg(0), "/1.jpg": _busy})
+    name = _match(shell, web)
+    web.pages["/1.jpg"] = jpeg(1)
+    gets = dict(web.gets)
+
+    rerun = _match(shell, web)
+    assert rerun == name
+    assert web.gets["/1.jpg"] == gets["/1.jpg"]  # it is not due for an hour
+    ran = shell("retry", name, "--transient", "--allow-host", web.address, "--json")
+
+    assert ran.json == {"tried": 1, "recovered": 1}
+    assert web.gets["/2.jpg"] == gets["/2.jpg"]
+    (catalogue,) = shell("status", "--json").json["catalogues"]
+    assert catalogue["vectors"] == 2
+    assert catalogue["stages"]["index"] == "fresh"
+    assert shell("retry", name, "--transient", "--json").json == {"tried": 0, "recovered": 0}
+    assert shell("retry", "shoes", "--transient").code == 1
+    assert shell("retry", name).code == 2
+
+
+# ---- check, gc ----------------------------------------------------------------------
+
+
+def test_a_sound_store_passes_the_check(shell: Shell, web: Web) -> None:
+    web.pages.update({f"/{n}.jpg": jpeg(n) for n in range(3)})
+    name = _match(shell, web, "--mode", "all")
+    shell("graph", name)
+
+    ran = shell("check", "--json")
+
+    assert ran.code == 0, ran.out
+    assert ran.json["problems"] == []
+    assert ran.json["blobs"] == 3
+    assert ran.json["tables"] == 8
+
+
+@pytest.mark.parametrize(
+    "kind", ["catalogue", "images", "embeddings", "index", "vectors", "matches"]
+)
+def test_a_flipped_byte_anywhere_is_found(shell: Shell, web: Web, kind: str) -> None:
+    web.pages.update({f"/{n}.jpg": jpeg(n) for n in range(3)})
+    name = _match(shell, web)
+    place = shell.folder / "data" / "store" / (kind if kind == "matches" else f"{name}/{kind}")
+    damaged = max(place.rglob("data/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    damaged.write_bytes(data)
+
+    before = versions(shell.store)
+
+    ran = shell("check", "--json")
+    told = shell("check")
+
+    assert versions(shell.store) == before
+    assert ran.code == told.code == 3
+    assert any(damaged.name in problem["what"] for problem in ran.json["problems"])
+    assert "problems" in told.out.splitlines()[-1]
+
+
+def test_a_damaged_or_missing_image_is_found(shell: Shell) -> None:
+    images = {"a": tiny(1), "b": tiny(2)}
+    indexed(shell.store, "products", images)
+    ledger = shell.store.table("products/images")
+    commit = ledger.latest()
+    assert commit is not None
+    damaged, gone = ledger.read(commit)["sha256"].to_list()
+    root = shell.folder / "data" / "store"
+    (root / blob_path(damaged)).write_bytes(b"something else")
+    (root / blob_path(gone)).unlink()
+
+    ran = shell("check", "--json")
+
+    told = [f"{problem['place']}: {problem['what']}" for problem in ran.json["problems"]]
+    assert ran.code == 3
+    assert any(damaged in line and "do not match the name" in line for line in told)
+    assert any(gone in line and "has no image" in line for line in told)
+
+
+def test_vectors_that_are_gone_are_found(shell: Shell) -> None:
+    indexed(shell.store, "products", {"a": tiny(1)})
+    shutil.rmtree(shell.folder / "data" / "store" / "products" / "vectors")
+
+    ran = shell("check", "--json")
+
+    assert ran.code == 3
+    assert any("vectors are gone" in problem["what"] for problem in ran.json["problems"])
+
+
+def test_garbage_is_collected_by_rules(shell: Shell) -> None:
+    for seeds in (range(3), range(2), range(1)):
+        indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in seeds})
+    _age(shell.folder / "data" / "store", timedelta(hours=30))
+
+    dry = shell("gc", "--commits", "1", "--grace-hours", "24", "--dry-run", "--json")
+    ran = shell("gc", "--commits", "1", "--grace-hours", "24")
+
+    assert dry.json["blobs"] >= 0
+    assert ran.code == 0
+    assert ran.out.startswith("deleted ")
+    assert shell("check").code == 0
+    assert shell("gc", "--commits", "0").code == 2
+
+
+def _age(folder: Path, by: timedelta) -> None:
+    for path in folder.rglob("*"):
+        status = path.stat()
+        os.utime(path, (status.st_atime, status.st_mtime - by.total_seconds()))
+
+
+# ---- add-catalogue ------------------------------------------------------------------
+
+
+def test_a_list_is_declared_as_a_catalogue_that_loads(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project.make(shell.folder / "project")
+    project.write("data/New Shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n2,\n")
+    monkeypatch.chdir(project.root)
+
+    ran = shell(
+        "add-catalogue", "data/New Shoes.csv", "--id", "sku", "--url", "image_url",
+        "--encoder", "hog_color",
+    )  # fmt: skip
+
+    assert ran.code == 0, ran.err
+    assert "1 items, 1 rows left out" in ran.out
+    written = yaml.safe_load((project.root / "shop/defs/new_shoes/defs.yaml").read_text())
+    assert written == {
+        "type": "imgsim_assets.ImageCatalogue",
+        "attributes": {
+            "name": "new_shoes",
+            "source": {"path": "data/New Shoes.csv", "id": "sku", "url": "image_url"},
+            "encoder": "hog_color",
+        },
+    }
+    keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
+    assert "new_shoes/index" in keys
+    again = shell("add-catalogue", "data/New Shoes.csv", "--id", "sku", "--url", "image_url")
+    assert again.code == 1
+    assert "is there already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("nothing.csv",), 1, "nothing.csv"),
+        (("list.csv", "--url", "link"), 1, "there is no column 'link'"),
+        (("list.csv", "--name", "No"), 2, "name: String should match pattern"),
+        (("list.csv", "--encoder", "hog"), 2, "unknown encoder 'hog'"),
+    ],
+)
+def test_a_declaration_that_would_not_load_is_not_written(
+    shell: Shell, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    shell.write("list.csv", "id,url\n1,1.jpg\n")
+
+    ran = shell("add-catalogue", *arguments, "--defs", "defs")
+
+    assert ran.code == code
+    assert message in ran.err
+    assert not (shell.folder / "defs").exists()
+
+
+def test_outside_of_a_project_the_folder_is_asked_for(shell: Shell) -> None:
+    shell.write("list.csv", "id,url\n1,1.jpg\n")
+
+    ran = shell("add-catalogue", "list.csv")
+
+    assert ran.code == 1
+    assert "--defs" in ran.err
+
+
+def test_images_that_were_listed_can_be_loaded(shell: Shell) -> None:
+    folder_of(shell.folder / "pics", range(2))
+    shell("images", "pics")
+
+    assert load_images("pics").height == 2
+
+
+def test_a_query_leaves_a_gallery(shell: Shell, web: Web) -> None:
+    web.pages["/1.png"] = tiny(1)
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+    shell.write("two.png", tiny(2))
+
+    ran = shell(
+        "query", "products", "two.png", web.url("/1.png"), "--html", "found.html",
+        "--allow-host", web.address,
+    )  # fmt: skip
+
+    assert ran.code == 0, ran.err
+    text = (shell.folder / "found.html").read_text()
+    assert "two.png" in text
+    assert '"image": -1' not in text

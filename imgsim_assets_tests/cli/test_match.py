@@ -1,0 +1,496 @@
+"""`imgsim match`: the demos of the tool it stands in for, and everything that went wrong there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from imgsim_assets.storage.reader import read_table
+from imgsim_assets_tests.support.catalogues import indexed, tiny
+from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.shell import Shell
+from imgsim_assets_tests.support.shop import versions
+from imgsim_assets_tests.support.web import Web
+
+
+@pytest.fixture
+def demo(shell: Shell, web: Web) -> Shell:
+    """Six covers: 1, 2 and 3 are one, 4 another, 5 and 6 a third; the second list has 3 to 5."""
+    shows = {1: 1, 2: 1, 3: 1, 4: 2, 5: 3, 6: 3}
+    for number, seed in shows.items():
+        quality = {1: 90, 2: 50, 3: 30, 4: 90, 5: 90, 6: 40}[number]
+        web.pages[f"/{number}.jpg"] = encoded(picture(seed), "JPEG", quality=quality)
+    rows = {number: f"{number},{web.url(f'/{number}.jpg')}" for number in shows}
+    shell.write("test1.csv", "\n".join(["id,url", *rows.values()]) + "\n")
+    shell.write("test2.csv", "\n".join(["id,url", *(rows[number] for number in (3, 4, 5))]) + "\n")
+    return shell
+
+
+def _allow(web: Web) -> tuple[str, str]:
+    return ("--allow-host", web.address)
+
+
+# ---- the demos ----------------------------------------------------------------------
+
+
+def test_both_lists_are_matched_in_one_line(demo: Shell, web: Web) -> None:
+    ran = demo.match(
+        "test1.csv", "test2.csv", *_allow(web), "--threshold", "0.845", "--out", "r.tsv"
+    )
+
+    assert ran.code == 0, ran.err
+    found = demo.table("r.tsv")
+    assert found.columns == ["left_id", "left_url", "right_id", "right_url", "similarity"]
+    assert found.select("left_id", "right_id").rows() == [
+        ("1", "3"), ("2", "3"), ("3", "3"), ("4", "4"), ("5", "5"), ("6", "5"),
+    ]  # fmt: skip
+    assert found["similarity"][2] == "1.00000"
+    assert all(len(value.split(".")[1]) == 5 for value in found["similarity"])
+    assert found["left_url"][0] == web.url("/1.jpg")
+    assert "6 matches of 6 x 3 items at 0.845 or more" in ran.out
+    assert "similarity of every pair" in ran.out
+
+
+def test_the_matrix_holds_every_pair(demo: Shell, web: Web) -> None:
+    ran = demo.match("test1.csv", "test2.csv", *_allow(web), "--threshold", "0.845", "--json")
+
+    matrix = pl.DataFrame(ran.json["matrix"])
+    best = {row["left_id"]: max(row[item] for item in "345") for row in matrix.to_dicts()}
+    assert matrix.shape == (6, 4)
+    for match in ran.json["matches"]:
+        assert match["similarity"] == best[match["left_id"]] >= 0.845
+    same = {("1", "3"), ("2", "3"), ("3", "3"), ("4", "4"), ("5", "5"), ("6", "5")}
+    for row in matrix.to_dicts():
+        for item in "345":
+            assert (row[item] >= 0.845) == ((row["left_id"], item) in same)
+
+
+def test_a_large_matrix_is_printed_when_asked_for(shell: Shell) -> None:
+    for seed in range(9):
+        shell.write(f"pics/{seed}.jpg", jpeg(seed))
+
+    plain = shell.match("pics", "pics")
+    asked = shell.match("pics", "pics", "--matrix")
+
+    assert "similarity of every pair" not in plain.out
+    assert "similarity of every pair" in asked.out
+    assert asked.out.count("1.00000") == 18  # the diagonal, and the matches
+
+
+def test_a_rerun_works_from_what_is_stored(
+    demo: Shell, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COUNTER, str(tmp_path / "count"))
+    first = demo.match("test1.csv", "test2.csv", *_allow(web), "--json")
+    fetched, passes = web.total_gets, encoded_count(tmp_path / "count")
+    before = versions(demo.store)
+
+    again = demo.match("test1.csv", "test2.csv", *_allow(web), "--json")
+    other = demo.match("test1.csv", "test2.csv", *_allow(web), "--json", "--mode", "all")
+
+    assert (web.total_gets, encoded_count(tmp_path / "count")) == (fetched, passes)
+    assert again.json["matches"] == first.json["matches"]
+    assert again.json["left"]["fetched"] == again.json["left"]["embedded"] == 0
+    assert first.json["left"]["fetched"] == 6
+    assert len(other.json["matches"]) == 6
+    assert {name: versions(demo.store)[name] for name in before} == before
+
+
+def test_a_new_row_costs_itself_only(demo: Shell, web: Web) -> None:
+    demo.match("test1.csv", "test2.csv", *_allow(web))
+    web.pages["/7.jpg"] = encoded(picture(2), "JPEG", quality=45)
+    with (demo.folder / "test1.csv").open("a") as file:
+        file.write(f"7,{web.url('/7.jpg')}\n")
+
+    ran = demo.match("test1.csv", "test2.csv", *_allow(web), "--json")
+
+    assert ran.json["left"]["fetched"] == ran.json["left"]["embedded"] == 1
+    assert ran.json["right"]["fetched"] == 0
+    assert [match["right_id"] for match in ran.json["matches"]][-1] == "4"
+
+
+def test_columns_are_carried_in_the_order_asked_for(shell: Shell) -> None:
+    shell.write("a.jpg", jpeg(1))
+    shell.write("list.csv", "title,shop,path,id\nA,one,a.jpg,7\n")
+
+    ran = shell.match("list.csv", "list.csv", "--cols", "id,title,path", "--out", "r.tsv")
+
+    assert ran.code == 0, ran.err
+    found = shell.table("r.tsv")
+    assert found.columns[:3] == ["left_id", "left_title", "left_path"]
+    assert found.row(0) == ("7", "A", "a.jpg", "7", "A", "a.jpg", "1.00000")
+
+
+def test_without_cols_the_last_column_holds_the_images(shell: Shell) -> None:
+    shell.write("a.jpg", jpeg(1))
+    shell.write("list.csv", "sku,title,picture\n7,A,a.jpg\n")
+
+    ran = shell.match("list.csv", "list.csv", "--out", "-", "-q")
+
+    assert ran.out.splitlines() == [
+        "left_sku\tleft_title\tleft_picture\tright_sku\tright_title\tright_picture\tsimilarity",
+        "7\tA\ta.jpg\t7\tA\ta.jpg\t1.00000",
+    ]
+
+
+def test_the_names_of_the_results_columns_can_be_given(demo: Shell, web: Web) -> None:
+    header = ("--header", "id1,url1,id2,url2")
+
+    ran = demo.match("test1.csv", "test2.csv", *_allow(web), *header, "--out", "r.tsv")
+    short = demo.match("test1.csv", "test2.csv", *_allow(web), "--header", "a,b")
+
+    assert ran.code == 0
+    assert demo.table("r.tsv").columns == ["id1", "url1", "id2", "url2", "similarity"]
+    assert short.code == 2
+    assert "--header names 2 columns; give 4 different names" in short.err
+
+
+def test_local_paths_and_urls_may_be_mixed(shell: Shell, web: Web) -> None:
+    web.pages["/1.jpg"] = jpeg(1)
+    near = shell.write("pics/1.jpg", jpeg(1))
+    shell.write("paths.csv", f"id,url\na,pics/1.jpg\nb,{near}\nc,{web.url('/1.jpg')}\n")
+    shell.write("urls.txt", f"{web.url('/1.jpg')}\n")
+
+    ran = shell.match("paths.csv", "urls.txt", *_allow(web), "--json")
+
+    assert [match["left_id"] for match in ran.json["matches"]] == ["a", "b", "c"]
+    assert {match["similarity"] for match in ran.json["matches"]} == {1.0}
+
+
+def test_the_list_of_a_folder_is_matched_wherever_it_lies(shell: Shell) -> None:
+    for seed in range(3):
+        shell.write(f"pics/{seed}.jpg", jpeg(seed))
+    (shell.folder / "lists").mkdir()
+
+    shell("images", "pics", "--out", "lists/pics.csv")
+    ran = shell.match("lists/pics.csv", "pics", "--out", "r.tsv")
+
+    assert ran.code == 0
+    assert shell.table("r.tsv")["left_name"].to_list() == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_stored_catalogues_are_matched_by_name(shell: Shell) -> None:
+    for name, seeds in (("products", range(3)), ("suppliers", range(1, 4))):
+        indexed(shell.store, name, {f"{name[0]}{seed}": tiny(seed) for seed in seeds})
+        _catalogue_of(shell, name)
+
+    ran = shell("match", "products", "suppliers", "--threshold", "0.99", "--json")
+
+    assert ran.code == 0, ran.err
+    assert [(match["left_id"], match["right_id"]) for match in ran.json["matches"]] == [
+        ("p1", "s1"),
+        ("p2", "s2"),
+    ]
+    unknown = shell("match", "product", "suppliers")
+    assert unknown.code == 1
+    assert "neither a file nor a catalogue" in unknown.err
+    assert "products, suppliers" in unknown.err
+
+
+def _catalogue_of(shell: Shell, name: str) -> None:
+    """The catalogue table that goes with a ledger made for a test."""
+    from imgsim_assets.storage.table import Draft
+
+    ids = read_table(f"{name}/images", store=shell.store).select("id", "url").collect()
+    table = shell.store.table(f"{name}/catalogue", key="id")
+    file = table.write_rows(ids)
+    table.commit(lambda _: Draft([file], properties={"id_column": "id", "url_column": "url"}))
+
+
+# ---- a loader of one's own ----------------------------------------------------------
+
+_LOADER = """
+from pathlib import Path
+from PIL import Image
+
+def load(row):
+    with Path("loaded.txt").open("a") as log:
+        log.write(row["id"] + "\\n")
+    if row["id"] == "none":
+        return None
+    if row["id"] == "bad":
+        raise RuntimeError("no luck")
+    image = Image.open(row["url"])
+    return Path(row["url"]).read_bytes() if row["id"] == "1" else image
+"""
+
+
+def test_a_loader_stands_in_for_the_download(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.write("my_loader.py", _LOADER)
+    monkeypatch.syspath_prepend(str(shell.folder))
+    for seed in range(2):
+        shell.write(f"{seed}.jpg", jpeg(seed))
+    shell.write("list.csv", "id,url\n0,0.jpg\n1,1.jpg\nnone,x\nbad,x\n")
+
+    ran = shell.match("list.csv", "list.csv", "--loader", "my_loader:load", "--json")
+    first = (shell.folder / "loaded.txt").read_text().splitlines()
+    shell.match("list.csv", "list.csv", "--loader", "my_loader:load", "--json")
+    second = (shell.folder / "loaded.txt").read_text().splitlines()[len(first) :]
+
+    assert ran.code == 0, ran.err
+    assert [match["left_id"] for match in ran.json["matches"]] == ["0", "1"]
+    assert ran.json["left"]["failures"] == {"loader_error": 1, "no_picture": 1}
+    assert sorted(first) == ["0", "1", "bad", "none"]
+    assert sorted(second) == ["bad", "none"]
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        ("nowhere", "does not read like 'package.module:function'"),
+        ("no_such_module_at_all:load", "No module named"),
+        ("json:nothing", "has no attribute 'nothing'"),
+        ("json:__name__", "is str; name a function"),
+    ],
+)
+def test_a_loader_that_is_none_is_named(shell: Shell, loader: str, message: str) -> None:
+    shell.write("list.csv", "id,url\n0,0.jpg\n")
+
+    ran = shell.match("list.csv", "list.csv", "--loader", loader)
+
+    assert ran.code == 1
+    assert message in ran.err
+
+
+# ---- what went wrong elsewhere ------------------------------------------------------
+
+
+def _pictures(shell: Shell, *seeds: int) -> None:
+    for seed in seeds:
+        shell.write(f"{seed}.jpg", jpeg(seed))
+
+
+def _ids(shell: Shell, source: str, *more: str) -> list[str]:
+    ran = shell.match(source, source, "--json", *more)
+    assert ran.code == 0, ran.err
+    return [next(iter(match.values())) for match in ran.json["matches"]]
+
+
+def test_a_list_of_one_column_is_a_row_a_picture(shell: Shell) -> None:
+    _pictures(shell, 1, 2, 3)
+    shell.write("urls.csv", "url\n1.jpg\n2.jpg\n3.jpg\n")
+
+    assert _ids(shell, "urls.csv") == ["1.jpg", "2.jpg", "3.jpg"]
+
+
+def test_quotes_cost_no_row(shell: Shell) -> None:
+    _pictures(shell, 1, 2)
+    shell.write("list.csv", 'title,url\n"a, b",1.jpg\nc,2.jpg\n')
+
+    assert _ids(shell, "list.csv") == ["a, b", "c"]
+
+
+def test_a_ragged_row_costs_itself_only_and_is_told(shell: Shell) -> None:
+    _pictures(shell, 1, 2)
+    shell.write("list.csv", "title,url\na,b,1.jpg\nc,2.jpg\n")
+
+    assert _ids(shell, "list.csv") == ["c"]
+    told = shell.match("list.csv", "list.csv").out
+    assert "rows left out: 1" in told
+    assert "list.csv line 2" in told
+
+
+def test_a_byte_order_mark_and_a_quoted_header_are_no_part_of_the_names(shell: Shell) -> None:
+    _pictures(shell, 1)
+    shell.write("list.csv", b"\xef\xbb\xbf" + b'"id","url"\n5,1.jpg\n')
+
+    assert _ids(shell, "list.csv", "--cols", "id,url") == ["5"]
+
+
+def test_a_list_that_is_only_a_header_says_so(shell: Shell) -> None:
+    shell.write("list.csv", "id,url\n")
+
+    ran = shell.match("list.csv", "list.csv")
+
+    assert ran.code == 1
+    assert "list.csv holds no row" in ran.err
+
+
+def test_a_blank_picture_is_a_status_and_no_match(shell: Shell) -> None:
+    _pictures(shell, 1)
+    shell.write("grey.png", encoded(Image.new("RGB", (60, 60), (128, 128, 128)), "PNG"))
+    shell.write("list.csv", "id,url\ngrey,grey.png\n1,1.jpg\n")
+
+    ran = shell(
+        "match", "list.csv", "list.csv", "--encoder", "hog_color", "--mode", "all", "--json"
+    )
+
+    assert [match["left_id"] for match in ran.json["matches"]] == ["1"]
+    assert ran.json["left"]["failures"] == {"zero_vector": 1}
+
+
+def test_a_list_whose_downloads_all_fail_ends_with_the_reason(shell: Shell, web: Web) -> None:
+    shell.write("list.csv", f"id,url\n1,{web.url('/gone.jpg')}\n2,{web.url('/too.jpg')}\n")
+
+    ran = shell.match("list.csv", "list.csv", *_allow(web))
+
+    assert ran.code == 3
+    assert "2 items, 0 usable" in ran.out
+    assert "http_404 2" in ran.out
+
+
+def test_tabs_and_line_breaks_in_fields_shift_nothing(shell: Shell) -> None:
+    _pictures(shell, 1, 2)
+    shell.write("list.csv", 'title,url\n"a\tb",1.jpg\n"c\nd",2.jpg\n')
+
+    ran = shell.match("list.csv", "list.csv", "--out", "r.tsv")
+
+    assert ran.code == 0
+    found = shell.table("r.tsv")
+    assert found["left_title"].to_list() == ["a\tb", "c\nd"]
+    assert found["right_url"].to_list() == ["1.jpg", "2.jpg"]
+
+
+def test_a_tab_may_be_written_as_backslash_t(shell: Shell) -> None:
+    _pictures(shell, 1)
+    shell.write("list.csv", "id\turl\n5\t1.jpg\n")
+
+    assert _ids(shell, "list.csv", "--delimiter", "\\t") == ["5"]
+
+
+def test_without_a_header_columns_are_numbered(shell: Shell) -> None:
+    _pictures(shell, 1)
+    shell.write("list.csv", "5,x,1.jpg\n")
+
+    ran = shell.match(
+        "list.csv", "list.csv", "--no-header", "--cols", "column_1,column_3", "--json"
+    )
+
+    (match,) = ran.json["matches"]
+    assert list(match)[:2] == ["left_column_1", "left_column_3"]
+
+
+def test_internal_addresses_stay_refused_unless_they_are_named(shell: Shell, web: Web) -> None:
+    web.pages["/1.jpg"] = jpeg(1)
+    shell.write("list.csv", f"id,url\n1,{web.url('/1.jpg')}\n")
+
+    refused = shell.match("list.csv", "list.csv")
+    allowed = shell.match("list.csv", "list.csv", *_allow(web))
+
+    assert refused.code == 3
+    assert "blocked_address 1" in refused.out
+    assert "--allow-host" in refused.out
+    assert allowed.code == 0
+
+
+def test_paths_out_of_the_lists_folder_stay_refused_unless_it_is_named(shell: Shell) -> None:
+    _pictures(shell, 1)
+    shell.write("lists/list.csv", "id,url\n1,../1.jpg\n")
+
+    refused = shell.match("lists/list.csv", "lists/list.csv")
+    (shell.folder / "lists" / "list.csv").write_text("id,url\n1,1.jpg\n")
+    allowed = shell.match("lists/list.csv", "lists/list.csv", "--root", ".")
+
+    assert "blocked_path 1" in refused.out
+    assert "--root" in refused.out
+    assert allowed.code == 0
+
+
+# ---- modes, formats, errors ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "pairs"),
+    [
+        (("--mode", "all"), 6),
+        (("--mode", "best"), 6),
+        (("--mode", "mutual"), 3),
+        (("--mode", "top_k", "--k", "2"), 6),
+    ],
+)
+def test_modes(demo: Shell, web: Web, options: tuple[str, ...], pairs: int) -> None:
+    ran = demo.match("test1.csv", "test2.csv", *_allow(web), *options, "--json")
+
+    assert len(ran.json["matches"]) == pairs
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "parquet", "jsonl"])
+def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str) -> None:
+    ran = demo.match("test1.csv", "test2.csv", *_allow(web), "--out", f"r.{suffix}")
+
+    readers: Mapping[str, Any] = {
+        "tsv": lambda path: pl.read_csv(path, separator="\t"),
+        "csv": pl.read_csv,
+        "parquet": pl.read_parquet,
+        "jsonl": pl.read_ndjson,
+    }
+    found = readers[suffix](demo.folder / f"r.{suffix}")
+    assert ran.code == 0
+    assert found.height == 6
+    assert found["similarity"].dtype == pl.Float64
+    assert np.isclose(found["similarity"].max(), 1.0)
+    assert f"6 matches written to r.{suffix}" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--threshold", "1.5"), "threshold: Input should be less than or equal to 1"),
+        (("--mode", "some"), "mode: Input should be"),
+        (("--mode", "top_k"), "k: mode top_k needs it"),
+        (("--cols", "id,link"), "--cols: list.csv has no column 'link'; it has 'id', 'url'"),
+        (("--url", "link"), "--url: list.csv has no column 'link'"),
+        (("--delimiter", ",,"), "delimiter: ',,' is no delimiter"),
+        (("--out", "r.xls"), "--out: r.xls ends in none of .tsv"),
+        (("--out", "nowhere/r.tsv"), "--out: there is no folder"),
+        (("--allow-host", "http://x/"), "allow_hosts: 'http://x/' is no host"),
+        (("--encoder", "hog_colour"), "did you mean hog_color"),
+        (("--batch-size", "0"), "batch_size: Input should be greater than or equal to 1"),
+        (("--concurrency", "0"), "concurrency: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_option_is_named_before_any_work(
+    shell: Shell, options: tuple[str, ...], message: str
+) -> None:
+    shell.write("list.csv", "id,url\n1,1.jpg\n")
+
+    ran = shell("match", "list.csv", "list.csv", *options)
+
+    assert ran.code == 2
+    assert message in ran.err
+    assert not (shell.folder / "data").exists()
+
+
+def test_a_list_that_is_not_there_is_named(shell: Shell) -> None:
+    ran = shell.match("nothing.csv", "nothing.csv")
+
+    assert ran.code == 1
+    assert "nothing.csv" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_lists_of_one_name_are_two_catalogues(shell: Shell) -> None:
+    _pictures(shell, 1, 2)
+    for folder, seed in (("a", 1), ("b", 2)):
+        shell.write(f"{folder}/list.csv", f"id,url\n{seed},{seed}.jpg\n")
+        shell.write(f"{folder}/{seed}.jpg", jpeg(seed))
+
+    ran = shell.match("a/list.csv", "b/list.csv", "--threshold", "-1", "--json")
+
+    assert ran.json["left"]["catalogue"] != ran.json["right"]["catalogue"]
+    assert [tuple(match.values())[:3:2] for match in ran.json["matches"]] == [("1", "2")]
+
+
+def test_large_lists_are_worked_on_shard_by_shard(shell: Shell) -> None:
+    lines = ["id,url"]
+    for seed in range(600):
+        shell.write(f"p/{seed}.png", tiny(seed))
+        lines.append(f"{seed},p/{seed}.png")
+    shell.write("list.csv", "\n".join(lines))
+
+    ran = shell.match("list.csv", "list.csv", "--json")
+
+    assert len(ran.json["matches"]) == 600
+    catalogue = ran.json["left"]["catalogue"]
+    commit = shell.store.table(f"{catalogue}/embeddings").latest()
+    assert commit is not None
+    assert len(commit.files) == 4
+    assert json.dumps(ran.json["left"]["failures"]) == "{}"

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets.catalogue.source import SourceSettings
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.stage import EmbeddingStage
+from imgsim_assets.errors import EncoderError
+from imgsim_assets.model.pipeline import CatalogueJob, refresh, shards_for
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogues import THUMBNAIL, tiny
+from imgsim_assets_tests.support.downloads import until
+from imgsim_assets_tests.support.web import Web
+
+
+def _job(web: Web, folder: Path, encoder: EncoderSettings = THUMBNAIL) -> CatalogueJob:
+    for seed in range(40):
+        web.pages.setdefault(f"/{seed}.png", tiny(seed))
+    (folder / "list.txt").write_text("\n".join(web.url(f"/{seed}.png") for seed in range(40)))
+    source = SourceSettings(path=str(folder / "list.txt"))
+    return CatalogueJob(
+        "things", source, 4, encoder, DownloadSettings(allow_hosts=(web.address,), retries=0)
+    )
+
+
+def test_a_shard_is_embedded_while_the_next_one_is_fetched(
+    store: Store, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedding of the first shard waits until a later shard has been asked for."""
+    embedding = EmbeddingStage.run
+    began = threading.Event()
+
+    def slow(stage: EmbeddingStage, shard: object) -> object:
+        if not began.is_set():
+            began.set()
+            seen = web.total_gets
+            until(lambda: web.total_gets > seen or web.total_gets == 40)
+        return embedding(stage, shard)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmbeddingStage, "run", slow)
+
+    (done,) = refresh(store, [_job(web, tmp_path)])
+
+    assert began.is_set()
+    assert (done.fetched, done.embedded) == (40, 40)
+
+
+def test_an_encoder_that_cannot_work_ends_the_run_and_keeps_what_was_fetched(
+    store: Store, web: Web, tmp_path: Path
+) -> None:
+    broken = EncoderSettings(name="x", factory="no_such_module_anywhere:make", version="1")
+
+    with pytest.raises(EncoderError, match="no_such_module_anywhere"):
+        refresh(store, [_job(web, tmp_path, broken)])
+    fetched = web.total_gets
+    (done,) = refresh(store, [_job(web, tmp_path)])
+
+    assert fetched > 0
+    assert web.total_gets == 40
+    assert done.embedded == 40
+
+
+def test_nothing_is_done_twice(store: Store, web: Web, tmp_path: Path) -> None:
+    job = _job(web, tmp_path)
+    refresh(store, [job])
+
+    (again,) = refresh(store, [job])
+
+    assert (again.fetched, again.embedded) == (0, 0)
+    assert web.total_gets == 40
+
+
+def test_the_number_of_shards_follows_the_length_in_powers_of_two() -> None:
+    assert [shards_for(items) for items in (0, 256, 257, 13_501, 10**7)] == [1, 1, 2, 64, 256]

@@ -1,0 +1,86 @@
+"""Every snippet of docs/python.md and docs/cli.md runs, in the page's order."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets.cli.main import _COMMANDS, main
+from imgsim_assets.cli.match import command as match
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogues import indexed
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+
+_DOCS = Path(__file__).parents[1] / "docs"
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def _blocks(page: str, language: str) -> list[str]:
+    return [body for kind, body in _BLOCK.findall((_DOCS / page).read_text()) if kind == language]
+
+
+def test_the_python_page_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop").mkdir()
+    for seed in range(5):
+        (tmp_path / "shop" / f"{seed}.jpg").write_bytes(jpeg(seed))
+    monkeypatch.chdir(tmp_path)
+
+    names: dict[str, object] = {}
+    for number, block in enumerate(_blocks("python.md", "python")):
+        exec(compile(block, f"python.md block {number}", "exec"), names)
+
+    for written in ("found.html", "neighbours.html", "pictures.html", "features.parquet"):
+        assert (tmp_path / written).stat().st_size > 1000
+
+
+def test_the_commands_of_the_shell_page_run_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for seed, name in enumerate("abc"):
+        (tmp_path / "photos" / f"{name}.jpg").write_bytes(jpeg(seed))
+        copy = encoded(picture(seed), "JPEG", quality=40)
+        (tmp_path / "photos" / f"{name}-copy.jpg").write_bytes(copy)
+    left = "".join(f"{name},photos/{name}.jpg\n" for name in "abc")
+    right = "".join(f"{name},photos/{name}-copy.jpg\n" for name in "abc")
+    (tmp_path / "left.csv").write_text("id,url\n" + left)
+    (tmp_path / "right.csv").write_text("id,url\n" + right)
+    store = Store.open(tmp_path / "data" / "store")
+    indexed(store, "products", {"p": jpeg(1), "q": jpeg(2)})
+
+    for line in "".join(_blocks("cli.md", "bash")).splitlines():
+        program, *arguments = shlex.split(line)
+        expanded = [path for word in arguments for path in (sorted(glob.glob(word)) or [word])]
+
+        assert program == "imgsim"
+        assert main(expanded) == 0, (line, capsys.readouterr().err)
+
+    lines = (tmp_path / "result.tsv").read_text().splitlines()
+    assert lines[0] == "left_id\tleft_url\tright_id\tright_url\tsimilarity"
+    assert [line.split("\t")[2] for line in lines[1:]] == ["a", "b", "c"]
+    assert (tmp_path / "defs" / "shoes" / "defs.yaml").is_file()
+
+
+def test_the_shell_page_names_every_command_and_option_of_match() -> None:
+    text = (_DOCS / "cli.md").read_text()
+    options = {name for option in match.params for name in option.opts if name.startswith("--")}
+    named = set(re.findall(r"--[a-z][a-z-]*", text))
+
+    assert {name for name in _COMMANDS if f"imgsim {name}" not in text} == set()
+    assert options - named - {"--quiet", "--store"} == set()
+    assert named & options == options - {"--quiet"}
+
+
+@pytest.mark.parametrize("page", ["python.md", "cli.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", (_DOCS / page).read_text())
+
+    assert targets
+    assert not [target for target in targets if not (_DOCS / target).exists()]
