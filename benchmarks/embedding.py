@@ -14,7 +14,8 @@ median counts. The sides are
                onnxruntime, onnx and onnxscript; left out where they are missing)
 
 "images a core second" counts the work that the process did, which other work on the machine
-disturbs less than the clock. The bound of a stage is cores / (core seconds of forward + core seconds of decode) a picture.
+disturbs less than the clock. The bound of a stage is cores / (core seconds of forward + core
+seconds of decode) a picture.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster.components.core.component_tree import ComponentTreeException
 
 from imgsim_assets.encoders.report import report_table
 from imgsim_assets.errors import SettingsError
@@ -40,7 +41,7 @@ def test_a_threshold_that_follows_no_report_is_refused_at_load(tmp_path: Path, w
     shop = Shop.open(tmp_path, web)
     shop.project.declare("pair", "MatchMatrix", PAIR)
 
-    with pytest.raises(dg.DagsterError) as raised:
+    with pytest.raises(ComponentTreeException) as raised:
         shop.project.definitions()
 
     cause = raised.value.__cause__
