@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from imgsim_assets.download import ledger
@@ -115,6 +115,10 @@ class Crawl:
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(self._settings.concurrency, self._count)):
                 workers.create_task(self._work())
+
+    def leave_out(self, ids: Set[str]) -> int:
+        """Leave out items that another run has fetched; returns how many still waited."""
+        return self._queues.leave_out(lambda item: item.id in ids)
 
     async def _work(self) -> None:
         while (item := await self._queues.take()) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -141,6 +142,23 @@ class HostQueues(Generic[T]):
         line.later.clear()
         self._left -= len(dropped)
         return dropped
+
+    def leave_out(self, is_needless: Callable[[T], bool]) -> int:
+        """Take waiting items out that need not be handed out any more; returns how many.
+
+        Each host goes on at another place of its line, so that two runs over the same items
+        do not keep meeting.
+        """
+        count = 0
+        for line in self._lines.values():
+            kept = deque(item for item in line.now if not is_needless(item))
+            kept.rotate(random.randrange(len(kept) or 1))
+            count += len(line.now) - len(kept)
+            line.now = kept
+        self._left -= count
+        if not self._left and not self._active:
+            self._release_takers(len(self._takers))
+        return count
 
     def _is_open(self, line: _Line[T], moment: float) -> bool:
         next_moment = line.next_moment

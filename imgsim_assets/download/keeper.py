@@ -40,7 +40,8 @@ class Keeper:
         self._batch = 1 if is_remote else _BATCH
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="keeper")
         self._waiting: deque[_Waiting] = deque()
-        self._busy: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # so that none is collected while it works
 
     def close(self) -> None:
         """Wait for what is being stored."""
@@ -50,10 +51,11 @@ class Keeper:
         """Store an image; raises ImageError for what is none, OSError when it cannot be stored."""
         kept: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
         self._waiting.append((data, kept))
-        if len(self._busy) < self._threads:
+        if self._busy < self._threads:
+            self._busy += 1
             task = asyncio.create_task(self._work())
-            self._busy.add(task)
-            task.add_done_callback(self._busy.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await kept
 
     async def _work(self) -> None:
@@ -71,6 +73,7 @@ class Keeper:
                     kept.set_exception(result)
                 else:
                     kept.set_result(result)
+        self._busy -= 1
 
     def _keep_all(self, batch: list[bytes]) -> list[Kept | Exception]:
         results: list[Kept | Exception] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,8 @@ class _Run:
     wanted: pl.DataFrame
     folder: ImageFolder | None
     limits: str
+    known_files: set[str] = field(default_factory=set)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     rows: list[dict[str, Any]] = field(default_factory=list)
     fetched: int = 0
     refreshed: int = 0
@@ -164,6 +167,8 @@ class ImagesStage:
             retry=self._retry,
             refresh_age=self._settings.refresh_age,
         )
+        if base is not None:
+            run.known_files.update(file.path for file in base.of_shard(shard))
         if plan.fetch:
             self._runner.run(self._fetch_all(run, plan.fetch))
         commit = self._complete(run, removed=bool(plan.removed))
@@ -210,7 +215,7 @@ class ImagesStage:
             with Progress(label, len(items), self._log, bar=self._bar) as progress:
                 crawl = self._crawl(run, items, progress)
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._commit_regularly(run, finished))
+                    group.create_task(self._commit_regularly(run, crawl, progress, finished))
                     await crawl.run()
                     finished.set()
         except BaseException as error:
@@ -239,35 +244,55 @@ class ImagesStage:
             log=self._log,
         )
 
-    async def _commit_regularly(self, run: _Run, finished: asyncio.Event) -> None:
+    async def _commit_regularly(
+        self, run: _Run, crawl: Crawl, progress: Progress, finished: asyncio.Event
+    ) -> None:
         while not finished.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(finished.wait(), COMMIT_EVERY_SECONDS)
             if not finished.is_set():
-                await asyncio.to_thread(self._append, run)
+                elsewhere = await asyncio.to_thread(self._append, run)
+                if elsewhere:
+                    progress.advance(crawl.leave_out(elsewhere), kind="by another run")
 
     # ---- committing -----------------------------------------------------------------
 
-    def _append(self, run: _Run) -> None:
-        """Commit the rows at hand; they stay at hand when that fails."""
+    def _append(self, run: _Run) -> set[str]:
+        """Commit the rows at hand; they stay at hand when that fails.
+
+        Returns the ids that another run on this shard has fetched since the last time.
+        """
         taken = list(run.rows)
         if not taken:
-            return
+            return set()
         self._store.blobs.flush()
         rows = ledger.as_rows(taken)
 
         def change(base: Commit | None) -> Draft:
             worth_keeping = self._worth_keeping(run, base, rows)
             if base is None or len(base.of_shard(run.shard)) <= _MOST_APPENDED:
-                file = self._table.write_rows(worth_keeping).noted(limits=run.limits)
+                file = self._table.write_rows(worth_keeping).noted(limits=run.limits, run=run.token)
                 return self._draft(run, base, append_to_shard(base, run.shard, [file]))
             merged = _latest([self._read(base, run.shard), worth_keeping])
             same = _limits_of(base, run.shard) <= {run.limits}
             file = self._table.write_rows(merged).noted(limits=run.limits if same else None)
             return self._draft(run, base, replace_shard(base, run.shard, [file]))
 
-        self._table.commit(change)
+        commit = self._table.commit(change)
         del run.rows[: len(taken)]
+        return self._fetched_elsewhere(run, commit)
+
+    def _fetched_elsewhere(self, run: _Run, commit: Commit | None) -> set[str]:
+        """Ids in files of the shard that this run has not seen before and did not write."""
+        files = commit.of_shard(run.shard) if commit is not None else []
+        unseen = [file for file in files if file.path not in run.known_files]
+        run.known_files.update(file.path for file in files)
+        ids: set[str] = set()
+        for file in unseen:
+            if file.note.get("run") != run.token:
+                rows = self._table.read_file(file, ["id", "fetched_at"])
+                ids.update(rows.filter(pl.col("fetched_at") >= run.started)["id"])
+        return ids
 
     def _complete(self, run: _Run, *, removed: bool) -> Commit:
         """Commit the rest, merged with what the shard had, as the shard's one complete file."""

@@ -123,10 +123,16 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
     assert proxy.connections == 0
 
 
-def test_a_compressed_body_is_not_unfolded() -> None:
+@pytest.mark.parametrize("encoding", [b"gzip", b"x-gzip, identity", b"br", b"zstd"])
+def test_a_compressed_body_is_neither_read_nor_unfolded(encoding: bytes) -> None:
     body = gzip.compress(bytes(50_000_000), compresslevel=1)
-    with Misbehaving(response(body, b"Content-Encoding: gzip")) as server:
-        assert fetch(server.url()).data == body
+    with Misbehaving(response(body, b"Content-Encoding: " + encoding)) as server:
+        assert status_of(server.url()) == "content_encoding"
+
+
+def test_a_body_that_says_it_is_plain_is_read() -> None:
+    with Misbehaving(response(PICTURE, b"Content-Encoding: Identity")) as server:
+        assert fetch(server.url()).data == PICTURE
 
 
 # ---- what goes wrong ----------------------------------------------------------------
