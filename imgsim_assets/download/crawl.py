@@ -142,8 +142,8 @@ class Crawl:
             if breaker.succeeded():
                 self._log(f"{host or 'the local files'} answers again")
                 self._queues.narrow(host, to_one=False)
-            self._queues.done(item)
             self._finish(host, await self._kept(item, fetched))
+            self._queues.done(item)
 
     async def _fetch(self, item: Item) -> Fetched:
         try:

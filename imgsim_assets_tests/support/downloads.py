@@ -25,7 +25,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Draft, replace_shard
 
 NAME = "things"
-TIMES = ("fetched_at", "next_retry_at")
+TIMES = ("fetched_at", "checked_at", "next_retry_at")
 _PROJECT = Path(__file__).parents[2]
 
 
