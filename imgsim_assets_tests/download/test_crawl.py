@@ -8,9 +8,9 @@ from datetime import timedelta
 import fsspec
 import pytest
 
-from imgsim_assets.download import crawl
+from imgsim_assets.download import crawl, stage
 from imgsim_assets.download.settings import Retry
-from imgsim_assets_tests.support.downloads import Catalogue, quick
+from imgsim_assets_tests.support.downloads import Catalogue, quick, until
 from imgsim_assets_tests.support.misbehaving import Connection, Misbehaving, Shop, response
 from imgsim_assets_tests.support.pictures import jpeg
 
@@ -293,14 +293,39 @@ def test_a_robots_txt_that_cannot_be_had_keeps_its_host_for_later(
 # ---- other sources ------------------------------------------------------------------
 
 
-def test_a_row_may_name_an_object_below_an_allowed_prefix(things: Catalogue) -> None:
-    files = fsspec.filesystem("memory")
-    files.pipe("/rows/a.jpg", PICTURE)
-    things.declare({"a": "memory://rows/a.jpg", "b": "memory://other/b.jpg"})
+def test_a_row_may_name_an_object_below_an_allowed_prefix(things: Catalogue, s3_root: str) -> None:
+    with fsspec.open(f"{s3_root}/a.jpg", "wb") as file:
+        file.write(PICTURE)
+    things.declare({"a": f"{s3_root}/a.jpg", "b": "s3://another/b.jpg"})
     things.run()
     assert things.statuses() == {"a": "blocked_path", "b": "blocked_path"}
-    settings = quick(allow_prefixes=("memory://rows",), refresh_after="7d")
+    settings = quick(allow_prefixes=(s3_root,), refresh_after="7d", timeout=10)
     things.run(settings)
     assert things.statuses() == {"a": "ok", "b": "blocked_path"}
     things.move_times(-WEEK)
     assert [report.unchanged for report in things.run(settings)] == [1]
+
+
+# ---- several runs at once -----------------------------------------------------------
+
+
+def test_a_run_leaves_to_another_what_that_has_fetched(
+    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.05)
+
+    def page(connection: Connection) -> None:
+        time.sleep(0.02)
+        connection.send(response(PICTURE))
+
+    with Misbehaving(page) as server:
+        things.declare({f"item {number}": server.url(f"/{number}") for number in range(150)})
+        other = things.start(quick(max_per_host=2), commit_every=0.05)
+        until(lambda: things.committed() > 0)
+        things.run(quick(max_per_host=2))
+        assert other.wait(60) == 0
+        other.communicate()
+        asked = len(server.requests)
+    assert set(things.statuses().values()) == {"ok"}
+    # Not all of both, which would be near 300: only what falls between two commits.
+    assert asked < 225
