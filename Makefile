@@ -50,7 +50,7 @@ test-all: $(VENV)/.test ## the same and the long drills, sweeps and load tests
 lint: $(VENV)/.test ## formatting, style, types, and the YAML under defs/
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy imgsim_assets imgsim_assets_tests benchmarks
+	$(BIN)/mypy imgsim_assets imgsim_assets_tests benchmarks examples
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dg check yaml
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dg check defs
 

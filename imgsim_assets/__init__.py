@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from imgsim_assets.model.gallery import explore, show
     from imgsim_assets.model.images import load_images
     from imgsim_assets.model.model import ImageSimilarityModel, load_model
+    from imgsim_assets.storage.changes import Changes, read_changes
+    from imgsim_assets.storage.provenance import read_provenance
     from imgsim_assets.storage.reader import read_table
 
 __all__ = [
+    "Changes",
     "GarbageCollection",
     "ImageCatalogue",
     "ImageSimilarityModel",
@@ -37,6 +40,8 @@ __all__ = [
     "load_model",
     "match_input",
     "match_spec",
+    "read_changes",
+    "read_provenance",
     "read_table",
     "set_num_gpus",
     "show",
@@ -44,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Changes": "storage.changes",
     "GarbageCollection": "components.garbage_collection",
     "ImageCatalogue": "components.image_catalogue",
     "ImageSimilarityModel": "model.model",
@@ -55,6 +61,8 @@ _HOMES = {
     "load_model": "model.model",
     "match_input": "components.tables",
     "match_spec": "components.tables",
+    "read_changes": "storage.changes",
+    "read_provenance": "storage.provenance",
     "read_table": "storage.reader",
     "set_num_gpus": "model.features",
     "show": "model.gallery",

@@ -49,12 +49,19 @@ def rejects_table(store: Store, name: str) -> Table:
 
 
 def ingest(
-    store: Store, name: str, settings: SourceSettings, shards: int, project_root: Path
+    store: Store,
+    name: str,
+    settings: SourceSettings,
+    shards: int,
+    project_root: Path,
+    *,
+    max_drop: float = 1.0,
 ) -> CatalogueReport:
     """Read and validate a catalogue's source, and commit the shards whose rows changed.
 
     A source that was read before and has not changed is not read again. Raises SourceError
-    when the source cannot be read, lacks a column, or holds no usable row.
+    when the source cannot be read, lacks a column, holds no usable row, or has lost more than
+    the share `max_drop` of the rows of the last version; that version then stays the newest.
     """
     source = open_source(settings, project_root)
     table = catalogue_table(store, name)
@@ -65,6 +72,7 @@ def ingest(
         return _report(store, name, base, base, changed_shards=[])
     found = rows.validate(reader.read(source), source)
     _refuse_empty(found, source, base)
+    _refuse_drop(found.rows.height, source, base, max_drop)
     _commit_rejects(store, name, found.rejects)
     changed: list[str] = []
 
@@ -125,6 +133,16 @@ def _refuse_empty(found: rows.CatalogueRows, source: Source, base: Commit | None
     if base is not None and base.rows:
         message += f"; the {base.rows} items of the last version are kept"
     raise SourceError(message + ". If it is meant to be empty, set 'allow_empty: true'")
+
+
+def _refuse_drop(rows: int, source: Source, base: Commit | None, max_drop: float) -> None:
+    if base is None or rows >= base.rows * (1 - max_drop):
+        return
+    raise SourceError(
+        f"{source.location} has {rows} usable rows and had {base.rows}: {1 - rows / base.rows:.0%} "
+        f"are gone, more than the {max_drop:.0%} of 'max_drop'. The last version is kept. If they "
+        "are gone for good, materialize the catalogue once with the run config 'accept_drop: true'"
+    )
 
 
 def _files_of(

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 import dagster as dg
 
+from imgsim_assets.components.automation import freshness, on_new_data, tagged
 from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.project import Project
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -28,6 +29,7 @@ class AssetBasics(TypedDict):
     owners: list[str]
     tags: dict[str, str]
     kinds: set[str]
+    automation_condition: dg.AutomationCondition | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Blueprint:
         most = self.settings.max_shards_per_run
         return dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()
 
+    @property
+    def freshness(self) -> dg.FreshnessPolicy | None:
+        """When an asset that the schedule materializes is stale."""
+        return freshness(self.settings.schedule, self.settings.timezone)
+
     def key(self, stage: str) -> dg.AssetKey:
         """The key of one of the catalogue's assets."""
         return dg.AssetKey([self.name, stage])
@@ -68,13 +75,18 @@ class Blueprint:
             "key": self.key(stage),
             "group_name": self.name,
             "owners": list(self.settings.owners),
-            "tags": dict(self.settings.tags),
+            "tags": tagged(self.settings.tags, automated=self.settings.automation),
             "kinds": set(kinds),
+            "automation_condition": on_new_data() if self.settings.automation else None,
         }
 
-    def check(self, stage: str, name: str, description: str) -> dg.AssetCheckSpec:
-        """A check that the asset's own step evaluates."""
-        return dg.AssetCheckSpec(name, asset=self.key(stage), description=description)
+    def check(
+        self, stage: str, name: str, description: str, *, blocking: bool = False
+    ) -> dg.AssetCheckSpec:
+        """A check that the asset's own step evaluates; a blocking one stops what hangs on it."""
+        return dg.AssetCheckSpec(
+            name, asset=self.key(stage), description=description, blocking=blocking
+        )
 
 
 def code_version(stage_version: str, *decisive: Any) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
@@ -16,13 +16,28 @@ NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Severity = Literal["warn", "error"]
 
 
+def _from_path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+# In YAML a source may be just its path.
+SourceChoice = Annotated[
+    SourceSettings, BeforeValidator(_from_path, json_schema_input_type=str | SourceSettings)
+]
+
+
 class CheckSettings(Settings):
     """When the asset checks of a catalogue complain."""
 
     min_success_rate: float = Field(
         0.5, ge=0, le=1, description="least share of items with an image"
     )
-    severity: Severity = Field("warn", description="of a breached success rate")
+    severity: Severity = Field(
+        "warn", description="of a breached success rate; 'error' stops what hangs on the images"
+    )
+    max_drop: float = Field(
+        0.5, ge=0, le=1, description="largest share of its rows that a source may lose at once"
+    )
     sample: int = Field(50, ge=1, le=10_000, description="items that sampled checks look at")
 
 
@@ -32,14 +47,20 @@ class CatalogueSettings(Settings):
     name: str = Field(
         pattern=NAME_PATTERN, max_length=64, description="lower case, digits and underscores"
     )
-    source: SourceSettings
+    source: SourceChoice
     shards: int = Field(4, ge=1, le=4096, description="partitions that the items are split into")
     encoder: EncoderChoice = EncoderSettings()
     download: DownloadSettings = DownloadSettings()
     graph: GraphSettings = GraphSettings()
     checks: CheckSettings = CheckSettings()
     schedule: str | None = Field(None, description="cron expression of the refresh")
-    timezone: str = Field("UTC", description="of the schedule")
+    watch: str | None = Field(
+        None, description="cron expression of looking for changes of the source"
+    )
+    timezone: str = Field("UTC", description="of both cron expressions")
+    automation: bool = Field(
+        True, description="start what hangs on data or settings that changed, without being asked"
+    )
     max_shards_per_run: int | None = Field(
         None, ge=1, description="split backfills into runs of so many shards; default: one run"
     )
@@ -65,6 +86,7 @@ class MatchMatrixSettings(MatchSettings):
     )
     left: str = Field(description="name of the catalogue whose items look for a match")
     right: str = Field(description="name of the catalogue they look in")
+    automation: bool = Field(True, description="start when one of the catalogues changed")
     checks: CheckSettings = CheckSettings()
     owners: tuple[str, ...] = ()
     tags: dict[str, str] = Field(default_factory=dict)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
 from dagster._utils.schedules import is_valid_cron_string
@@ -39,7 +40,7 @@ class DeclaredComponent(dg.Component):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
-        """Made from YAML: templates such as `{{ env.STORE }}` are filled in first."""
+        """Made from YAML: templates in text, such as `{{ env.STORE }}`, are filled in first."""
         given = attributes.model_dump(exclude_unset=True) if attributes is not None else {}
         resolution = context.resolution_context.at_path("attributes")
         filled = _filled(given, resolution)
@@ -65,14 +66,25 @@ class DeclaredComponent(dg.Component):
                     "63 of them",
                 )
 
-    def check_schedule(self, context: dg.ComponentLoadContext, schedule: str | None) -> None:
-        """Raise an error for a schedule that is no cron expression."""
-        if schedule is not None and not is_valid_cron_string(schedule):
+    def check_cron(self, context: dg.ComponentLoadContext, key: str, cron: str | None) -> None:
+        """Raise an error for a key that should hold a cron expression and holds none."""
+        if cron is not None and not is_valid_cron_string(cron):
             raise self.error(
                 context,
-                ["schedule"],
-                f"{schedule!r} is no cron expression; '0 3 * * *' is every night at three",
+                [key],
+                f"{cron!r} is no cron expression; '0 3 * * *' is every night at three",
             )
+
+    def check_timezone(self, context: dg.ComponentLoadContext, timezone: str) -> None:
+        """Raise an error for a time zone that is not known here."""
+        try:
+            ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise self.error(
+                context,
+                ["timezone"],
+                f"{timezone!r} is no time zone; write one as in Europe/Berlin, or UTC",
+            ) from None
 
     def error(
         self, context: dg.ComponentLoadContext, key: Sequence[str], problem: str

@@ -34,7 +34,8 @@ class GarbageCollection(DeclaredComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The job that collects, and its schedule."""
-        self.check_schedule(context, self.settings.schedule)
+        self.check_cron(context, "schedule", self.settings.schedule)
+        self.check_timezone(context, self.settings.timezone)
         project = Project(context.project_root)
         rules = KeepRules(commits=self.settings.commits, grace_hours=self.settings.grace_hours)
 
@@ -63,5 +64,6 @@ class GarbageCollection(DeclaredComponent):
                 job=job,
                 cron_schedule=self.settings.schedule,
                 execution_timezone=self.settings.timezone,
+                default_status=dg.DefaultScheduleStatus.RUNNING,
             )
         ]

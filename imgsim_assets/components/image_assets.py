@@ -37,6 +37,7 @@ def images_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
                 "images",
                 "success_rate",
                 f"At least {settings.checks.min_success_rate:.0%} of the items have an image.",
+                blocking=settings.checks.severity == "error",
             )
         ],
     )

@@ -8,6 +8,7 @@ from typing import ClassVar
 import dagster as dg
 
 from imgsim_assets.catalogue.source import check_exists
+from imgsim_assets.components.automation import sensor
 from imgsim_assets.components.blueprint import Blueprint
 from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.declared import DeclaredComponent
@@ -51,8 +52,13 @@ class ImageCatalogue(DeclaredComponent):
             assets=assets,
             jobs=[job],
             schedules=refresh_schedule(blueprint, job),
+            sensors=[sensor()] if self._is_first(context) else [],
             resources={IO_MANAGER: tables_of(project.root)},
         )
+
+    def _is_first(self, context: dg.ComponentLoadContext) -> bool:
+        """Whether this catalogue is the one that brings what a project needs once."""
+        return self.settings.name == min(other.settings.name for other in _all(context))
 
     def _check(self, context: dg.ComponentLoadContext) -> None:
         """What can only be checked where the project is known."""
@@ -69,12 +75,10 @@ class ImageCatalogue(DeclaredComponent):
                 f"there is no file {weights}; give the path of a state dict (.pth), relative to "
                 f"{context.project_root}",
             )
-        self.check_schedule(context, settings.schedule)
-        same = [
-            other
-            for other in context.component_tree.get_all_components(ImageCatalogue)
-            if other.settings.name == settings.name
-        ]
+        self.check_cron(context, "schedule", settings.schedule)
+        self.check_cron(context, "watch", settings.watch)
+        self.check_timezone(context, settings.timezone)
+        same = [other for other in _all(context) if other.settings.name == settings.name]
         if len(same) > 1:
             raise self.error(
                 context,
@@ -82,3 +86,7 @@ class ImageCatalogue(DeclaredComponent):
                 f"{len(same)} catalogues are named {settings.name!r}; give each its own name",
             )
         self.check_people_and_tags(context, settings.owners, settings.tags)
+
+
+def _all(context: dg.ComponentLoadContext) -> list[ImageCatalogue]:
+    return list(context.component_tree.get_all_components(ImageCatalogue))

@@ -1,6 +1,6 @@
 """The assets `index` and `similarity_graph` of a catalogue."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
@@ -13,6 +13,9 @@ from imgsim_assets.similarity.audit import Audit, audit_graph
 from imgsim_assets.similarity.graph import SCHEMA as GRAPH_SCHEMA
 from imgsim_assets.similarity.graph import GraphReport, graph_table, update_graph
 from imgsim_assets.storage.store import Store
+
+if TYPE_CHECKING:
+    from imgsim_assets.index.flat import FlatIndex
 
 INDEX_VERSION = "1"
 GRAPH_VERSION = "1"
@@ -30,6 +33,7 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         description="A FAISS index (IndexIDMap2 over IndexFlatIP, exact) of every item with a "
         "vector, with its table of ids. Items are added and removed as the embeddings change.",
         code_version=code_version(INDEX_VERSION),
+        freshness_policy=blueprint.freshness,
         check_specs=[
             blueprint.check("index", "ids_equal_embeddings", "Index and embeddings agree."),
             blueprint.check("index", "finds_itself", "Sampled vectors find their own item."),
@@ -38,6 +42,7 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     def index(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
         report = update_index(store, name, log=context.log.warning)
+        _, opened = open_index(store, name)
         return dg.MaterializeResult(
             metadata={
                 **table_metadata(
@@ -51,16 +56,19 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
                 "file_bytes": report.bytes,
                 "seconds": round(report.seconds, 3),
                 "encoder_fingerprint": report.fingerprint,
+                "dagster/column_schema": table_schema(opened.entries.schema),
+                "preview": preview(opened.entries),
             },
             data_version=dg.DataVersion(report.data_version),
-            check_results=_check_index(store, name, blueprint.settings.checks.sample),
+            check_results=_check_index(store, name, opened, blueprint.settings.checks.sample),
         )
 
     return index
 
 
-def _check_index(store: Store, name: str, sample: int) -> list[dg.AssetCheckResult]:
-    _, index = open_index(store, name)
+def _check_index(
+    store: Store, name: str, index: "FlatIndex", sample: int
+) -> list[dg.AssetCheckResult]:
     _, items = embedded_items(store, name)
     entries = index.entries.select("id", "sha256")
     differing = entries.join(items, on=["id", "sha256"], how="anti").height
@@ -71,9 +79,10 @@ def _check_index(store: Store, name: str, sample: int) -> list[dg.AssetCheckResu
         queries = index.vectors()[chosen]
         positions, scores = index.search(queries, 1)
         shas = entries["sha256"].to_list()
+        found = zip(chosen.tolist(), positions[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
         lost = sum(
-            shas[found] != shas[asked] and score < 1 - _SELF_TOLERANCE
-            for asked, found, score in zip(chosen, positions[:, 0], scores[:, 0], strict=True)
+            shas[nearest] != shas[asked] and score < 1 - _SELF_TOLERANCE
+            for asked, nearest, score in found
         )
     return [
         dg.AssetCheckResult(
@@ -99,6 +108,7 @@ def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         description=f"Edges from every item to its {settings.graph.k} most similar others.",
         metadata={"dagster/column_schema": table_schema(GRAPH_SCHEMA)},
         code_version=code_version(GRAPH_VERSION, settings.graph.model_dump()),
+        freshness_policy=blueprint.freshness,
         check_specs=[
             blueprint.check(
                 "similarity_graph",

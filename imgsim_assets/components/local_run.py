@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from imgsim_assets.components.lost_runs import end_lost_runs, process_tags
 from imgsim_assets.components.refresh import REFRESH, whole_catalogue_tags
 from imgsim_assets.progress import Log, silent
 
@@ -27,6 +28,8 @@ class LocalRun:
 
         Returns whether every run succeeded; one that fails does not keep the others.
         """
+        for run_id in end_lost_runs(self.instance):
+            self.say(f"run {run_id} had lost its process; it is failed, and its work goes on here")
         repository = self.definitions.get_repository_def()
         graph = repository.asset_graph
         everything = self.definitions.resolve_implicit_global_asset_job_def()
@@ -55,7 +58,7 @@ class LocalRun:
             instance=self.instance,
             run_config=_QUIET,
             asset_selection=sorted(selection) if selection is not None else None,
-            tags=dict(tags or {}),
+            tags=process_tags() | dict(tags or {}),
             raise_on_error=False,
         )
         for event in result.get_asset_materialization_events():

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from imgsim_assets.components.automation import on_new_data, tagged
 from imgsim_assets.components.blueprint import code_version
 from imgsim_assets.components.catalogue_settings import MatchMatrixSettings
 from imgsim_assets.components.index_assets import brute_force_check
@@ -29,7 +30,8 @@ def match_asset(settings: MatchMatrixSettings, project: Project) -> dg.AssetsDef
         key=key,
         group_name=GROUP,
         owners=list(settings.owners),
-        tags=dict(settings.tags),
+        tags=tagged(settings.tags, automated=settings.automation),
+        automation_condition=on_new_data() if settings.automation else None,
         kinds={"faiss", "parquet"},
         deps=[
             dg.AssetDep(

@@ -45,6 +45,24 @@ class MatchMatrix(DeclaredComponent):
         for key, name in sides.items():
             if name not in catalogues:
                 raise self.error(context, [key], _unknown(name, list(catalogues)))
+        if self.settings.left == self.settings.right:
+            raise self.error(
+                context,
+                ["right"],
+                f"it is the left catalogue too, and every item would match itself; "
+                f"{self.settings.left}/similarity_graph compares a catalogue with itself",
+            )
+        same = [
+            other
+            for other in context.component_tree.get_all_components(MatchMatrix)
+            if other.settings.name == self.settings.name
+        ]
+        if len(same) > 1:
+            raise self.error(
+                context,
+                ["name"],
+                f"{len(same)} match tables are named {self.settings.name!r}; name each its own",
+            )
         left, right = (catalogues[name].settings.encoder for name in sides.values())
         if left.identity != right.identity:
             raise self.error(

@@ -49,9 +49,7 @@ def table_schema(columns: Mapping[str, Any]) -> dg.TableSchema:
     """A Polars schema as Dagster shows it, with what each column means."""
     return dg.TableSchema(
         columns=[
-            dg.TableColumn(
-                name, str(kind), description=_MEANING.get(name, "carried from the source")
-            )
+            dg.TableColumn(name, str(kind), description=_MEANING.get(name, _CARRIED))
             for name, kind in columns.items()
         ]
     )

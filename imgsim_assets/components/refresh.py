@@ -47,6 +47,7 @@ def refresh_schedule(blueprint: Blueprint, job: Any) -> list[dg.ScheduleDefiniti
             cron_schedule=cron,
             execution_timezone=blueprint.settings.timezone,
             execution_fn=request,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
             description=f"Refreshes {blueprint.name}.",
         )
     ]

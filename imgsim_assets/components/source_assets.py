@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from imgsim_assets.catalogue.ingest import (
     CatalogueReport,
@@ -25,7 +26,7 @@ def source_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     """The source as an external asset, observed by the hash of its content."""
     settings = blueprint.settings.source
     spec = dg.AssetSpec(
-        **blueprint.basics("source", ["file"]),
+        **blueprint.basics("source", ["file"]) | {"automation_condition": _watch(blueprint)},
         description=f"`{settings.path}`, as it is delivered. Observed by content hash, never "
         "materialized.",
         metadata={"path": settings.path},
@@ -49,6 +50,13 @@ def source_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     return asset
 
 
+def _watch(blueprint: Blueprint) -> dg.AutomationCondition | None:
+    settings = blueprint.settings
+    if settings.watch is None or not settings.automation:
+        return None
+    return dg.AutomationCondition.on_cron(settings.watch, settings.timezone)
+
+
 def _known_hashes(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Mapping[str, str] | None:
     """The file hashes of the last observation, so that untouched files are not read again."""
     record = context.instance.fetch_observations(key, limit=1).records
@@ -58,6 +66,14 @@ def _known_hashes(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Mappin
     return found.value if isinstance(found, dg.JsonMetadataValue) else None  # type: ignore[return-value]
 
 
+class CatalogueRun(dg.Config):
+    """What a person may say about one run of a catalogue."""
+
+    accept_drop: bool = Field(
+        False, description="take the source as it is, however many rows it has lost"
+    )
+
+
 def catalogue_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     """The validated rows, split into shards."""
     settings = blueprint.settings
@@ -65,19 +81,26 @@ def catalogue_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     @dg.asset(
         **blueprint.basics("catalogue", ["polars", "parquet"]),
         deps=[blueprint.key("source")],
-        description="The source's rows that can be used: id, url and every carried column, split "
+        description=f"{settings.description or ''} The source's rows that can be used: id, url "
+        "and every carried column, split "
         f"into {settings.shards} stable shards. Rows that cannot be used are listed in "
         f"`{settings.name}/rejects` with line and reason.",
         code_version=code_version(VERSION, settings.source.model_dump(), settings.shards),
+        freshness_policy=blueprint.freshness,
         check_specs=[
             blueprint.check("catalogue", "ids_unique", "No id stands twice."),
             blueprint.check("catalogue", "no_rejects", "Every row of the source can be used."),
         ],
     )
-    def catalogue(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def catalogue(context: dg.AssetExecutionContext, config: CatalogueRun) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
         report = ingest(
-            store, settings.name, settings.source, settings.shards, blueprint.project.root
+            store,
+            settings.name,
+            settings.source,
+            settings.shards,
+            blueprint.project.root,
+            max_drop=1.0 if config.accept_drop else settings.checks.max_drop,
         )
         table = catalogue_table(store, settings.name)
         rows = table.read(table.at(report.version))

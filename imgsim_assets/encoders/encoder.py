@@ -13,7 +13,7 @@ from PIL import Image
 
 from imgsim_assets.encoders import hog_color
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.settings import BF16, HOG_COLOR, EncoderSettings
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import DECODER_VERSION
 
@@ -21,15 +21,18 @@ from imgsim_assets.images.decode import DECODER_VERSION
 BACKBONE_VERSION = 1
 # Best-match threshold of ImageNet features on pictures of products; see docs/encoders.md.
 BACKBONE_THRESHOLD = 0.845
-CPU_BATCH = 8
-GPU_BATCH = 128
+# Pictures per forward pass of an encoder that does not say what suits it.
+_BATCH = 8
 
 
 @runtime_checkable
 class Encoder(Protocol):
     """Turns pictures into feature rows; what a factory's encoder has to offer.
 
-    `prepare` may be called from several threads at once, `encode` is called from one.
+    `prepare` may be called from several threads at once, `encode` is called from one, unless
+    the encoder has a method `replicas(cores)` that returns the encoders to be used at the same
+    time. With an attribute `input_side`, pictures may be decoded at a smaller size, as long as
+    both sides keep twice that many pixels.
     """
 
     dim: int
@@ -51,7 +54,7 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
 
     Found without importing torch, except for a factory without a declared version, whose
     encoder (made here unless it is given) is told by its weights. Weights files count by
-    content.
+    content; `precision: auto` counts as fp32 until it is settled.
     """
     parts = [f"decoder {DECODER_VERSION}"]
     if settings.factory is not None:
@@ -65,8 +68,10 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
             weights = _file_digest(settings.weights_file)
         else:
             weights = settings.weights or backbone.default_weights
-        size = backbone.input_size(settings.weights)
-        parts += ["torchvision", settings.name, weights, f"squash {size}", str(BACKBONE_VERSION)]
+        size = f"{settings.preprocess} {backbone.input_size(settings.weights)}"
+        parts += ["torchvision", settings.name, weights, size, str(BACKBONE_VERSION)]
+    if settings.precision == BF16:
+        parts.append(BF16)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -92,11 +97,8 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
 
 
 def default_batch_size(settings: EncoderSettings, encoder: Encoder) -> int:
-    """Pictures per forward pass: few on a CPU, where the working set must fit the cache."""
-    if settings.batch_size is not None:
-        return settings.batch_size
-    device = str(getattr(encoder, "device", "cpu"))
-    return CPU_BATCH if device == "cpu" else GPU_BATCH
+    """Pictures per forward pass: as declared, or what the encoder says suits it."""
+    return settings.batch_size or int(getattr(encoder, "batch_size", _BATCH))
 
 
 def _from_factory(settings: EncoderSettings) -> Encoder:

@@ -33,10 +33,15 @@ class HogColor:
     """The encoder; see the module's description. It holds no state."""
 
     dim = DIM
+    input_side = SIZE
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """The whole picture squashed to a square: (112, 112, 3) uint8."""
         return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+    def replicas(self, cores: int) -> list[HogColor]:
+        """Itself for every core: NumPy leaves the others alone."""
+        return [self] * cores
 
     def encode(self, batch: NDArray[np.uint8]) -> Floats:
         """(n, 112, 112, 3) uint8 to (n, 772) float32.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -13,6 +13,8 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.settings import Settings
 
 HOG_COLOR = "hog_color"
+AUTO, FP32, BF16 = "auto", "fp32", "bf16"
+SQUASH, OF_WEIGHTS = "squash", "weights"
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -36,12 +38,29 @@ class EncoderSettings(Settings):
         None, description="of a factory's encoder: vectors are computed anew when it changes"
     )
     device: str = Field("auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N")
-    batch_size: int | None = Field(None, ge=1, le=4096, description="default: by the device")
+    num_gpus: int = Field(
+        -1, ge=-1, description="with device auto or cuda: -1 all GPUs, 0 none, or so many"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: what the first run's machine is best at, kept from then on"
+    )
+    preprocess: Literal["squash", "weights"] = Field(
+        "squash", description="the whole picture in a square, or the transform of the weights"
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=4096, description="pictures a forward pass; default: by the device"
+    )
 
     @model_validator(mode="after")
     def _can_be_loaded(self) -> EncoderSettings:
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
+        if self.num_gpus != -1 and self.device not in ("auto", "cuda"):
+            raise ValueError(f"num_gpus: device {self.device} says it already; remove one of them")
+        if self.num_gpus == 0 and self.device == "cuda":
+            raise ValueError("num_gpus: 0 leaves no GPU for device cuda; use 'device: cpu'")
+        if self.preprocess == OF_WEIGHTS and (self.factory or self.name == HOG_COLOR):
+            raise ValueError("preprocess: only torchvision's weights have a transform; remove it")
         if self.factory is not None:
             if not _FACTORY.fullmatch(self.factory):
                 raise ValueError(
@@ -55,6 +74,8 @@ class EncoderSettings(Settings):
         if self.name == HOG_COLOR:
             if self.weights is not None:
                 raise ValueError(f"weights: {HOG_COLOR} has none; remove the key")
+            if self.precision == BF16:
+                raise ValueError(f"precision: {HOG_COLOR} computes in fp32 only; remove the key")
             return self
         if self.name not in BACKBONES:
             raise ValueError(f"name: {_unknown_name(self.name)}")
@@ -82,17 +103,28 @@ class EncoderSettings(Settings):
 
     @property
     def identity(self) -> tuple[str | None, ...]:
-        """What makes two catalogues' vectors comparable (not the device or batch)."""
+        """What makes two catalogues' vectors comparable (not the device or batch).
+
+        Two catalogues with precision auto may still differ when their first runs were on
+        different machines at the same time; what they were made with is compared later.
+        """
         weights = self.weights
         if weights is None and self.factory is None and self.name in BACKBONES:
             weights = BACKBONES[self.name].default_weights
-        return (self.name, weights, self.factory, self.version)
+        chosen = [self.name, weights, self.factory, self.version]
+        # Only what was declared, so that a new setting does not outdate what is there.
+        chosen += [self.precision] if self.precision != AUTO else []
+        chosen += [self.preprocess] if self.preprocess != SQUASH else []
+        return tuple(chosen)
 
     def describe(self) -> str:
         """For messages: what makes this encoder, as far as it was chosen."""
         if self.factory is not None:
             return f"{self.factory} ({self.name}, version {self.version or 'not declared'})"
-        return f"{self.name} ({self.weights})" if self.weights else self.name
+        details = [self.weights] if self.weights else []
+        details += [self.precision] if self.precision != AUTO else []
+        details += ["its own transform"] if self.preprocess == OF_WEIGHTS else []
+        return f"{self.name} ({', '.join(details)})" if details else self.name
 
 
 def _unknown_name(name: str) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from PIL import Image
 
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.download.status import OK
@@ -23,9 +22,11 @@ from imgsim_assets.encoders.encoder import (
     load_encoder,
     needs_loading,
 )
+from imgsim_assets.encoders.engine import Effort, Encoded, Engine, Refused
+from imgsim_assets.encoders.precision import settled
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.vectors import NO_VECTORS, VectorRows, VectorTable
-from imgsim_assets.errors import CorruptFileError, EncoderError, StoreError
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.progress import Log, Progress, silent
@@ -39,7 +40,8 @@ FINGERPRINT = "fingerprint"
 # An image whose bytes are gone is fetched again, so this failure must not stick.
 LOST = "lost_image"
 COMMIT_EVERY_SECONDS = 5.0
-_DECODERS = 4
+# A picture that is decoded at a reduced size keeps this many times the encoder's input.
+_ENOUGH = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class EmbeddingReport:
     """What a run did for one shard.
 
     `embedded` are forward passes, `borrowed` vectors came from other catalogues, the rest
-    were there already.
+    were there already. `rates` are pictures a second by part (see Effort); without a forward
+    pass it is empty, and `device` and `batch_size` are unknown.
     """
 
     shard: str
@@ -61,6 +64,10 @@ class EmbeddingReport:
     changed: bool
     data_version: str
     fingerprint: str
+    precision: str
+    rates: Mapping[str, float] = field(default_factory=dict)
+    device: str | None = None
+    batch_size: int | None = None
 
 
 @dataclass
@@ -83,13 +90,14 @@ class EmbeddingStage:
     ) -> None:
         self._store = store
         self._name = name
-        self._settings = settings
         self._log = log
         self._ledger = ledger_table(store, name)
         self._table = embeddings_table(store, name)
-        self._encoder = load_encoder(settings) if needs_loading(settings) else None
-        self.fingerprint = fingerprint(settings, self._encoder)
+        self._settings = settled(store, name, settings, self._table.latest())
+        self._encoder = load_encoder(self._settings) if needs_loading(settings) else None
+        self.fingerprint = fingerprint(self._settings, self._encoder)
         self._vectors = VectorTable(store, name, self.fingerprint)
+        self._engine: Engine | None = None
 
     @property
     def encoder(self) -> Encoder | None:
@@ -115,7 +123,7 @@ class EmbeddingStage:
         base = self._table.latest()
         outcomes = _Outcomes(self._known_failures(base, shard))
         distinct = set(images["sha256"].to_list())
-        missing = distinct - self._vectors.keys() - outcomes.failures.keys()
+        missing = self._vectors.lacking(distinct - outcomes.failures.keys())
         borrowed = self._vectors.borrow(missing) if missing else 0
         embedded = self._embed(sorted(missing), shard, outcomes) if missing else 0
         commit = self._commit(base, shard, ledger, _rows(images, outcomes))
@@ -132,6 +140,8 @@ class EmbeddingStage:
             changed=base is None or commit.version != base.version,
             data_version=self._data_version(rows),
             fingerprint=self.fingerprint,
+            precision=self._settings.precision,
+            **(self._performance() if missing else {}),
         )
 
     def _known_failures(self, base: Commit | None, shard: Shard) -> dict[str, tuple[str, str]]:
@@ -153,64 +163,58 @@ class EmbeddingStage:
     # ---- embedding ------------------------------------------------------------------
 
     def _embed(self, missing: Sequence[str], shard: Shard, outcomes: _Outcomes) -> int:
-        encoder = self._loaded()
-        batch_size = default_batch_size(self._settings, encoder)
+        engine = self._started()
+        side = getattr(self._encoder, "input_side", None)
+        enough = _ENOUGH * side if side is not None else None
         pending: list[VectorRows] = []
         embedded = 0
         committed = time.monotonic()
         label = f"{self._name} shard {shard.name}"
         with (
             Progress(label, len(missing), self._log) as progress,
-            ThreadPoolExecutor(_DECODERS, "decode") as pool,
+            closing(engine.run(missing, lambda sha256: self._picture(sha256, enough))) as results,
         ):
-            prepared = self._prepared(pool, encoder, missing, outcomes, progress)
             try:
-                while batch := list(islice(prepared, batch_size)):
-                    pending.append(self._encode(encoder, batch, outcomes))
-                    embedded += len(batch)
-                    progress.advance(len(batch), kind=OK)
+                for result in results:
+                    if isinstance(result, Refused):
+                        status, detail = result.error.status, result.error.detail[:500]
+                        outcomes.failures[result.key] = (status, detail)
+                        progress.advance(kind=status)
+                        continue
+                    pending.append(_unit_rows(result, outcomes))
+                    embedded += len(result.keys)
+                    progress.advance(len(result.keys), kind=OK)
                     if time.monotonic() - committed >= COMMIT_EVERY_SECONDS:
                         self._vectors.append(_joined(pending))
                         pending.clear()
                         committed = time.monotonic()
             finally:
                 # Also when the run fails or is cancelled: what was computed is kept.
-                pool.shutdown(cancel_futures=True)
                 self._vectors.append(_joined(pending))
         return embedded
 
-    def _loaded(self) -> Encoder:
-        if self._encoder is None:
-            self._encoder = load_encoder(self._settings)
-        return self._encoder
+    def _started(self) -> Engine:
+        """The engine, with the encoder loaded when it is first needed."""
+        if self._engine is None:
+            if self._encoder is None:
+                self._encoder = load_encoder(self._settings)
+            size = default_batch_size(self._settings, self._encoder)
+            what = f"encoder {self._settings.describe()}"
+            self._engine = Engine(self._encoder, size, what=what)
+        self._engine.effort = Effort()
+        return self._engine
 
-    def _prepared(
-        self,
-        pool: ThreadPoolExecutor,
-        encoder: Encoder,
-        missing: Sequence[str],
-        outcomes: _Outcomes,
-        progress: Progress,
-    ) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Decoded and prepared images in the given order, a bounded number ahead."""
-        ahead: list[tuple[str, Future[NDArray[Any]]]] = []
-        remaining = iter(missing)
-        batch_size = default_batch_size(self._settings, encoder)
-        while True:
-            ahead.extend(
-                (sha256, pool.submit(self._prepare, encoder, sha256))
-                for sha256 in islice(remaining, 2 * batch_size + _DECODERS - len(ahead))
-            )
-            if not ahead:
-                return
-            sha256, future = ahead.pop(0)
-            try:
-                yield sha256, future.result()
-            except ImageError as error:
-                outcomes.failures[sha256] = (error.status, error.detail[:500])
-                progress.advance(kind=error.status)
+    def _performance(self) -> dict[str, Any]:
+        """How the last pictures were embedded, for the report."""
+        if self._engine is None:
+            return {}
+        return {
+            "rates": self._engine.effort.per_second(),
+            "device": self._engine.device,
+            "batch_size": self._engine.batch_size,
+        }
 
-    def _prepare(self, encoder: Encoder, sha256: str) -> NDArray[Any]:
+    def _picture(self, sha256: str, enough: int | None) -> Image.Image:
         try:
             data = self._store.blobs.get(sha256)
         except CorruptFileError as error:
@@ -218,39 +222,7 @@ class EmbeddingStage:
             raise ImageError(
                 LOST, "its bytes are gone or damaged; they are fetched anew"
             ) from error
-        return encoder.prepare(decode(data))
-
-    def _encode(
-        self, encoder: Encoder, batch: Sequence[tuple[str, NDArray[Any]]], outcomes: _Outcomes
-    ) -> VectorRows:
-        try:
-            stacked = np.stack([array for _, array in batch])
-        except ValueError as error:
-            raise EncoderError(
-                f"encoder {self._settings.describe()} prepares pictures in different shapes "
-                f"({error}); it must give the same for every picture"
-            ) from error
-        raw = np.asarray(encoder.encode(stacked))
-        if raw.shape != (len(batch), encoder.dim):
-            raise EncoderError(
-                f"encoder {self._settings.describe()} returned an array of shape {raw.shape} for "
-                f"{len(batch)} pictures; it must be ({len(batch)}, {encoder.dim})"
-            )
-        raw = raw.astype(np.float64)
-        norms = np.sqrt((raw * raw).sum(axis=1))
-        usable = np.isfinite(norms) & (norms > 0)
-        for position in np.flatnonzero(~usable).tolist():
-            blank = norms[position] == 0
-            outcomes.failures[batch[position][0]] = (
-                ("zero_vector", "the encoder sees nothing in this picture")
-                if blank
-                else ("not_finite", "the encoder's numbers overflow on this picture")
-            )
-        kept = np.flatnonzero(usable)
-        unit = (raw[kept] / norms[kept, None]).astype(np.float32)
-        return VectorRows(
-            [batch[at][0] for at in kept.tolist()], unit, norms[kept].astype(np.float32)
-        )
+        return decode(data, enough=enough)
 
     # ---- committing -----------------------------------------------------------------
 
@@ -267,7 +239,9 @@ class EmbeddingStage:
                 inputs={"images": max(ledger.version, seen)},
                 properties={
                     FINGERPRINT: self.fingerprint,
-                    "encoder": self._settings.model_dump(mode="json", exclude={"device"}),
+                    "encoder": self._settings.model_dump(
+                        mode="json", exclude={"device", "num_gpus"}
+                    ),
                 },
             )
 
@@ -305,6 +279,25 @@ def _rows(images: pl.DataFrame, outcomes: _Outcomes) -> pl.DataFrame:
         .with_columns(pl.col("status").fill_null(OK))
         .select(list(SCHEMA))
         .sort("id")
+    )
+
+
+def _unit_rows(encoded: Encoded[str], outcomes: _Outcomes) -> VectorRows:
+    """Features as unit vectors; those that have no direction become outcomes."""
+    raw = encoded.features.astype(np.float64)
+    norms = np.sqrt((raw * raw).sum(axis=1))
+    usable = np.isfinite(norms) & (norms > 0)
+    for position in np.flatnonzero(~usable).tolist():
+        blank = norms[position] == 0
+        outcomes.failures[encoded.keys[position]] = (
+            ("zero_vector", "the encoder sees nothing in this picture")
+            if blank
+            else ("not_finite", "the encoder's numbers overflow on this picture")
+        )
+    kept = np.flatnonzero(usable)
+    unit = (raw[kept] / norms[kept, None]).astype(np.float32)
+    return VectorRows(
+        [encoded.keys[at] for at in kept.tolist()], unit, norms[kept].astype(np.float32)
     )
 
 

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from imgsim_assets.encoders import machine
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.folding import fold_batch_norms
+from imgsim_assets.encoders.pretrained import load_features, normalisation, short, weights_enum
+from imgsim_assets.encoders.settings import BF16, SQUASH, EncoderSettings
 from imgsim_assets.errors import EncoderError
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-# These two normalise their input once more unless they are told that it came from ImageNet's
-# mean and deviation, and have side outputs that are used in training only.
-_INCEPTIONS = ("googlenet", "inception_v3")
-# The published files of densenets still call their layers what torch no longer lets it:
-# "norm.1" for "norm1".
-_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
+# Pictures of 224 x 224 pixels a forward pass. On a CPU the activations of one layer are to
+# stay near the cache; on a GPU they are to keep all of it busy.
+CPU_BATCH = 8
+GPU_BATCH = 128
+_BATCH_PIXELS = 224 * 224
+# While one batch is computed, the next one is on its way to the card.
+_BATCHES_PER_GPU = 2
+
+Prepare = Callable[[Image.Image], NDArray[Any]]
 
 
 class CustomEncoder(NamedTuple):
     """An encoder of one's own: what a factory returns.
 
-    `module` maps a float batch (n, ...) to features (n, dim); `transform` maps a PIL image in
-    RGB to one item of that batch, as an array or tensor.
+    `module` maps a float batch (n, ...) to features (n, dim); it is used by several threads at
+    once, so its forward pass must not change it. `transform` maps a PIL image in RGB to one
+    item of that batch, as an array or tensor.
     """
 
     name: str
@@ -42,26 +46,51 @@ class CustomEncoder(NamedTuple):
 
 
 class TorchEncoder:
-    """A module in evaluation mode on one device, with its preprocessing."""
+    """A module in evaluation mode on one device, with its preprocessing.
+
+    `input_side` is the size in pixels that pictures are reduced to, None where a transform of
+    one's own decides. Batches should always have the same size: then a picture's vector does
+    not depend, not even in its last bit, on what else is in the batch.
+    """
+
+    fixed_batch = True
 
     def __init__(
         self,
         module: nn.Module,
-        prepare: Callable[[Image.Image], NDArray[Any]],
+        prepare: Prepare,
         dim: int,
-        device: torch.device,
-        normalise: tuple[tuple[float, ...], tuple[float, ...]] | None,
+        devices: Sequence[torch.device],
+        *,
+        normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        precision: str = "fp32",
+        input_side: int | None = None,
     ) -> None:
         self.dim = dim
-        self.device = device
+        self.device = devices[0]
+        self.precision = precision
+        self.input_side = input_side
+        self._devices = devices
         self._prepare = prepare
-        self._module = module.eval().to(device).to(memory_format=torch.channels_last)
+        self._normalise = normalise
+        self._kind = torch.bfloat16 if precision == BF16 else torch.float32
+        refuse_without_bf16(self._kind, self.device)
+        self._module = module.eval().to(self.device, self._kind)
+        self._module.to(memory_format=torch.channels_last)
         self._mean = self._deviation = torch.empty(0)
-        self._normalises = normalise is not None
         if normalise is not None:
             self._mean, self._deviation = (
-                torch.tensor(part, device=device).view(1, -1, 1, 1) for part in normalise
+                torch.tensor(part, device=self.device).view(1, -1, 1, 1) for part in normalise
             )
+        if self.device.type == "cpu":
+            machine.keep_freed_memory()
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures per forward pass that suit the device and the input's size."""
+        side = self.input_side or 224
+        most = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
+        return max(1, min(most, most * _BATCH_PIXELS // (side * side)))
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """One picture as the module's input, on the CPU."""
@@ -71,14 +100,50 @@ class TorchEncoder:
         """(n, ...) prepared pictures to (n, dim) float32 features."""
         with torch.inference_mode():
             tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
-            if self._normalises:
+            if self._normalise is not None:
                 # From bytes in rows of pixels to normalised planes; still laid out by pixel,
                 # which is the faster order for convolutions.
                 tensor = tensor.permute(0, 3, 1, 2).float().div_(255)
                 tensor = tensor.sub_(self._mean).div_(self._deviation)
-            features = self._module(tensor)
+            features = self._module(tensor.to(self._kind))
         rows: NDArray[np.float32] = features.flatten(1).float().cpu().numpy()
         return rows
+
+    def replicas(self, cores: int) -> list[TorchEncoder]:
+        """This encoder once for every batch that can be computed at the same time.
+
+        On GPUs each card has a copy of the weights; on a CPU every core computes a batch of
+        its own on shared weights, which wastes less than several cores on one layer.
+        """
+        if self.device.type == "cpu":
+            return [self] * cores
+        others = [self._on(device) for device in self._devices[1:]]
+        return [self, *others] * _BATCHES_PER_GPU
+
+    def _on(self, device: torch.device) -> TorchEncoder:
+        return TorchEncoder(
+            copy.deepcopy(self._module),
+            self._prepare,
+            self.dim,
+            [device],
+            normalise=self._normalise,
+            precision=self.precision,
+            input_side=self.input_side,
+        )
+
+    @contextmanager
+    def one_core_each(self) -> Iterator[Callable[[], None]]:
+        """Gives what every encoding thread has to call first; restores the setting afterwards."""
+        before = torch.get_num_threads()
+        try:
+            yield lambda: torch.set_num_threads(1)
+        finally:
+            torch.set_num_threads(before)
+
+    def release_memory(self) -> None:
+        """Give back what a failed pass left behind on the card."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def state_digest(self) -> str:
         """A hex sha256 over the module's weights."""
@@ -90,36 +155,67 @@ class TorchEncoder:
         return digest.hexdigest()
 
 
-def choose_device(device: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:N` means here; EncoderError without it."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+def choose_devices(settings: EncoderSettings) -> list[torch.device]:
+    """The devices that `device` and `num_gpus` mean here: one CPU, or one or more GPUs.
+
+    Raises EncoderError when a GPU is asked for that is not there.
+    """
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    asked = torch.device(settings.device) if settings.device != "auto" else None
+    if asked is not None and asked.type == "cpu":
+        return [asked]
+    if asked is not None and ":" in settings.device:
+        if asked.index >= visible:
+            raise _no_gpu(f"device: there is no {settings.device} on this machine", visible)
+        return [asked]
+    if settings.num_gpus > visible:
+        raise _no_gpu(f"num_gpus: this machine does not have {settings.num_gpus}", visible)
+    wanted = visible if settings.num_gpus == -1 else settings.num_gpus
+    if asked is not None and not wanted:
+        raise _no_gpu("device: there is no cuda on this machine", visible)
+    return [torch.device("cuda", number) for number in range(wanted)] or [torch.device("cpu")]
+
+
+def _no_gpu(problem: str, visible: int) -> EncoderError:
+    return EncoderError(f"{problem} ({visible} GPUs are visible); use 'auto' or 'cpu'")
+
+
+def refuse_without_bf16(kind: torch.dtype, device: torch.device) -> None:
+    """Raise EncoderError where a device would have to imitate bfloat16."""
+    if kind != torch.bfloat16:
+        return
+    able = machine.has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported()
+    if not able:
         raise EncoderError(
-            f"device: there is no {device} on this machine ({torch.cuda.device_count()} GPUs are "
-            "visible); use 'auto' or 'cpu'"
+            f"precision: this catalogue's vectors are computed in bf16, which the {device.type} "
+            "of this machine cannot; run it where the first run was, or set 'precision: fp32' of "
+            "the encoder in all catalogues that are compared, which computes their vectors anew"
         )
-    return chosen
 
 
 def load_backbone(settings: EncoderSettings) -> TorchEncoder:
     """A torchvision classification model without its classifier, with its weights."""
-    backbone = BACKBONES[settings.name]
-    size = backbone.input_size(settings.weights)
-    if settings.weights_file is not None:
-        state = _state_of(settings.weights_file)
-        size = _vision_transformer_size(state) or size
-        model = _from_state(settings.name, settings.weights_file, state, size)
-    else:
-        model = _published(settings)
+    module, size = load_features(settings)
+    prepare, side = _preparation(settings, size)
     return TorchEncoder(
-        feature_model(model, settings.name),
-        lambda image: squash(image, size),
-        backbone.dim,
-        choose_device(settings.device),
-        _normalisation(settings),
+        fold_batch_norms(module),
+        prepare,
+        BACKBONES[settings.name].dim,
+        choose_devices(settings),
+        normalise=normalisation(settings),
+        precision=settings.precision,
+        input_side=side,
     )
+
+
+def _preparation(settings: EncoderSettings, size: int) -> tuple[Prepare, int]:
+    """How pictures become the input, and the side in pixels that they are first reduced to."""
+    if settings.preprocess == SQUASH:
+        return lambda image: squash(image, size), size
+    transform = weights_enum(settings).transforms()
+    (side,) = transform.resize_size
+    method = Image.Resampling[transform.interpolation.name]
+    return lambda image: centre_crop(image, side, transform.crop_size[0], method), side
 
 
 def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -127,129 +223,19 @@ def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _weights_enum(settings: EncoderSettings) -> Any:
-    published = torchvision.models.get_model_weights(settings.name)
-    named = settings.weights if settings.weights_file is None else None
-    return published[named or BACKBONES[settings.name].default_weights]
+def centre_crop(
+    image: Image.Image, side: int, size: int, method: Image.Resampling
+) -> NDArray[np.uint8]:
+    """The middle of the picture at its own proportions: (size, size, 3) uint8.
 
-
-def _normalisation(settings: EncoderSettings) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    transform = _weights_enum(settings).transforms()
-    return tuple(transform.mean), tuple(transform.std)
-
-
-def _published(settings: EncoderSettings) -> nn.Module:
-    weights = _weights_enum(settings)
-    try:
-        model: nn.Module = torchvision.models.get_model(settings.name, weights=weights)
-    except Exception as error:
-        # No network, a full disk, or a damaged file in torch's cache, which it names.
-        raise EncoderError(
-            f"the weights {weights.name} of {settings.name} cannot be had from {weights.url} or "
-            f"torch's cache {torch.hub.get_dir()} ({_short(error)}); set 'weights: PATH' of the "
-            f"encoder to a copy of that file, or use 'encoder: {HOG_COLOR}', which needs none"
-        ) from error
-    return model
-
-
-def _state_of(path: str) -> dict[str, torch.Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # A file that is something else makes the unpickler raise nearly anything.
-        raise EncoderError(
-            f"weights: {path} is not a state dict saved with torch.save: {_short(error)}"
-        ) from error
-    other = _instead_of_a_state_dict(state)
-    if other is not None:
-        raise EncoderError(
-            f"weights: {path} is not a state dict, but a {other}; save model.state_dict()"
-        )
-    # As it is: a copy would lack the versions of the modules, which hang on the object.
-    weights: dict[str, torch.Tensor] = state
-    return weights
-
-
-def _instead_of_a_state_dict(loaded: object) -> str | None:
-    """The kind of an object that is no state dict, with some of the keys that tell."""
-    kind = type(loaded).__name__
-    if not isinstance(loaded, dict):
-        return kind
-    strange = [key for key, value in loaded.items() if not _is_entry(key, value)]
-    return f"{kind} with {', '.join(map(repr, strange[:3]))}" if strange else None
-
-
-def _is_entry(key: object, value: object) -> bool:
-    return isinstance(key, str) and isinstance(value, torch.Tensor)
-
-
-def _short(error: Exception) -> str:
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line[:200]}"
-
-
-def _vision_transformer_size(state: Mapping[str, torch.Tensor]) -> int | None:
-    """The input size in pixels that a vision transformer's weights were trained for."""
-    positions = state.get("encoder.pos_embedding")
-    patch = state.get("conv_proj.weight")
-    if positions is None or patch is None:
-        return None
-    return math.isqrt(positions.shape[1] - 1) * patch.shape[-1]
-
-
-def _from_state(name: str, path: str, state: dict[str, torch.Tensor], size: int) -> nn.Module:
-    """The model with the weights of a state dict, which is used up."""
-    model = _untrained(name, size)
-    # The classifier is not used, so it may be missing, or be one for other classes.
-    classifier = f"{_classifier_of(model)}."
-    for key in list(state):
-        value = state.pop(key)
-        if not key.startswith(classifier):
-            state[_OLD_DENSE_LAYER.sub(r"\1\2.", key)] = value
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except (RuntimeError, ValueError) as error:
-        raise EncoderError(f"weights: {path} does not fit {name}: {error}") from error
-    unused = ("aux", "AuxLogits", classifier)
-    lacking = [key for key in missing if not key.startswith(unused)]
-    if lacking or unexpected:
-        raise EncoderError(
-            f"weights: {path} does not fit {name}: it lacks {_some(lacking)} and has "
-            f"{_some(unexpected)} too many"
-        )
-    return model
-
-
-def _some(keys: list[str]) -> str:
-    shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-    return f"{len(keys)} entries" + (f" ({shown})" if keys else "")
-
-
-def _untrained(name: str, size: int) -> nn.Module:
-    options: dict[str, Any] = {}
-    if name in _INCEPTIONS:
-        options = {"transform_input": True, "init_weights": False}
-    elif name.startswith("vit_"):
-        options = {"image_size": size}
-    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-    return model
-
-
-def feature_model(model: nn.Module, name: str) -> nn.Module:
-    """The model with its last layer removed, so that it returns what that layer would read."""
-    if name.startswith("squeezenet"):
-        # The only family that classifies by a convolution and pools afterwards.
-        model.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1))
-        return model
-    parent_name, _, own_name = _classifier_of(model).rpartition(".")
-    setattr(model.get_submodule(parent_name), own_name, nn.Identity())
-    return model
-
-
-def _classifier_of(model: nn.Module) -> str:
-    """The name of the last fully connected layer, which maps features to classes."""
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return linear[-1] if linear else "classifier"
+    The shorter side is brought to `side` pixels and the middle cut out, as torchvision's
+    transforms of its weights do.
+    """
+    scale = side / min(image.size)
+    width, height = (max(side, int(length * scale)) for length in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    resized = image.resize((width, height), method)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def from_module(made: Any, settings: EncoderSettings) -> TorchEncoder:
@@ -269,14 +255,16 @@ def from_module(made: Any, settings: EncoderSettings) -> TorchEncoder:
         prepared = transform(image)
         return prepared.numpy() if isinstance(prepared, torch.Tensor) else np.asarray(prepared)
 
-    device = choose_device(settings.device)
+    devices = choose_devices(settings)
     try:
-        encoder = TorchEncoder(module, prepare, 0, device, None)
+        encoder = TorchEncoder(module, prepare, 0, devices, precision=settings.precision)
         probe = prepare(Image.new("RGB", (64, 64), (128, 128, 128)))
         encoder.dim = encoder.encode(probe[None]).shape[1]
+    except EncoderError:
+        raise
     except Exception as error:
         raise EncoderError(
             f"factory {settings.factory}: its module does not turn what its transform gives into "
-            f"one row of features a picture ({_short(error)})"
+            f"one row of features a picture ({short(error)})"
         ) from error
     return encoder

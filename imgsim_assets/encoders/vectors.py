@@ -8,8 +8,8 @@ not read what is there.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -22,8 +22,10 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
 
 KEYS = "keys"
-# More files than this are merged into one by the next run that adds to them.
-_MAX_FILES = 24
+# As many small files are merged into one by the next run that adds to them, but never into a
+# larger one than this, so that adding to a table of any size takes the same memory.
+_MAX_SMALL_FILES = 24
+_MAX_MERGED_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,33 @@ class VectorTable:
             self._drop_damaged(commit)
             return self.keys()
 
+    def lacking(self, wanted: Iterable[str]) -> set[str]:
+        """Those of the wanted images that have no vector; the table's size does not matter."""
+        asked = set(wanted)
+        missing = set(asked)
+        commit = self.table.latest()
+        if commit is None:
+            return missing
+        try:
+            for file in commit.with_role(KEYS):
+                missing.difference_update(self.table.read_file(file)[SHA256])
+        except CorruptFileError:
+            self._drop_damaged(commit)
+            return self.lacking(asked)
+        return missing
+
+    def parts(self) -> Iterator[VectorRows]:
+        """All vectors, file by file; raises StoreError as `read` does."""
+        commit = self.table.latest()
+        if commit is None:
+            return
+        for file in commit.with_role():
+            try:
+                frame = self.table.read_file(file)
+            except CorruptFileError as error:
+                raise self._damaged(commit, error) from error
+            yield _rows(frame, frame[SHA256].to_list())
+
     def append(self, rows: VectorRows) -> None:
         """Commit more vectors; a sha256 that is there already is replaced."""
         if not rows.sha256:
@@ -65,16 +94,29 @@ class VectorTable:
         added = self._write(_frame(rows))
 
         def change(base: Commit | None) -> Draft:
-            files = list(base.files) if base is not None else []
-            if len(files) >= 2 * _MAX_FILES and base is not None:
-                whole = self.table.read(base, skip_damaged=silent)
-                files = self._write(whole) if whole.width else []
+            files = self._merged(base) if base is not None else []
             return Draft(
                 [*files, *added],
                 properties={PER_IMAGE: True, "fingerprint": self._fingerprint},
             )
 
         self.table.commit(change)
+
+    def _merged(self, commit: Commit) -> list[DataFile]:
+        """The commit's files, the small ones of them merged when there are many."""
+        small = [file for file in commit.with_role() if file.bytes <= _MAX_MERGED_BYTES // 4]
+        if len(small) < _MAX_SMALL_FILES:
+            return list(commit.files)
+        chosen: list[DataFile] = []
+        for file in small:
+            if sum(file.bytes for file in chosen) + file.bytes > _MAX_MERGED_BYTES:
+                break
+            chosen.append(file)
+        rows = self.table.read(replace(commit, files=tuple(chosen)), skip_damaged=silent)
+        parts = {file.note["part"] for file in chosen}
+        kept = [file for file in commit.files if file.note["part"] not in parts]
+        # In front: what was there already must not replace what came after it.
+        return [*(self._write(rows) if rows.width else []), *kept]
 
     def _write(self, frame: pl.DataFrame) -> list[DataFile]:
         # Float vectors hardly compress: reading them should not pay for trying.
@@ -102,10 +144,13 @@ class VectorTable:
         try:
             return _rows(self.table.read(commit), ordered)
         except CorruptFileError as error:
-            self._drop_damaged(commit)
-            raise StoreError(
-                f"{error}; its vectors are dropped: materialize {self._name}/embeddings again"
-            ) from error
+            raise self._damaged(commit, error) from error
+
+    def _damaged(self, commit: Commit, error: CorruptFileError) -> StoreError:
+        self._drop_damaged(commit)
+        return StoreError(
+            f"{error}; its vectors are dropped: materialize {self._name}/embeddings again"
+        )
 
     def _drop_damaged(self, commit: Commit) -> None:
         """Take files that fail their checksum out of the table, and their keys with them."""

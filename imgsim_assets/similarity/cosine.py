@@ -8,6 +8,11 @@ instruction set.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,14 +21,25 @@ Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 # Rows are scored in pieces of about this many numbers, to stay in the cache.
-_PIECE_NUMBERS = 1 << 19
+_PIECE_NUMBERS = 1 << 17
 # How far a row's norm may be from 1: float32 rounding of a unit row is far below, rows that
 # were never normalised are far above.
 _NORM_TOLERANCE = 1e-3
 
 
-def unit_rows(rows: NDArray[np.floating], name: str) -> tuple[Floats, float]:
-    """The rows as a C-contiguous (n, d) float32 array, and how far a length is from 1 at most.
+class UnitRows(NamedTuple):
+    """Rows (n, d) float32 in C order with their squared lengths (n,) float64.
+
+    `deviation` is how far a length is from 1 at most.
+    """
+
+    rows: Floats
+    squares: Doubles
+    deviation: float
+
+
+def unit_rows(rows: NDArray[np.floating], name: str) -> UnitRows:
+    """The rows, checked.
 
     Raises ValueError, naming the argument and the row, unless every row is finite and of
     length 1.
@@ -31,7 +47,8 @@ def unit_rows(rows: NDArray[np.floating], name: str) -> tuple[Floats, float]:
     if rows.ndim != 2:
         raise ValueError(f"{name} must be a 2-D array (rows, numbers), not {rows.ndim}-D")
     plain = np.ascontiguousarray(rows, dtype=np.float32)
-    norms = np.sqrt(squared_norms(plain))
+    squares = squared_norms(plain)
+    norms = np.sqrt(squares)
     deviations = np.abs(norms - 1)
     # Negated, so that a NaN counts as bad.
     bad = np.flatnonzero(~(deviations <= _NORM_TOLERANCE))
@@ -42,32 +59,45 @@ def unit_rows(rows: NDArray[np.floating], name: str) -> tuple[Floats, float]:
             f"{name} row {row} is {what}; every row must be a finite vector of length 1 "
             f"({len(bad)} of {len(norms)} rows are not)"
         )
-    return plain, float(deviations.max(initial=0.0))
+    return UnitRows(plain, squares, float(deviations.max(initial=0.0)))
 
 
 def squared_norms(rows: Floats) -> Doubles:
     """The squared length of each row, (n,) float64."""
     squares = np.empty(len(rows))
-    step = _rows_at_once(rows.shape[1])
-    for start in range(0, len(rows), step):
-        piece = rows[start : start + step].astype(np.float64)
-        squares[start : start + step] = _tree_sum(piece * piece)
+
+    def fill(piece: slice) -> None:
+        wide = rows[piece].astype(np.float64)
+        squares[piece] = _tree_sum(np.multiply(wide, wide, out=wide))
+
+    _in_pieces(len(rows), rows.shape[1], fill)
     return squares
 
 
-def pair_cosines(left: Floats, right: Floats, left_index: Indices, right_index: Indices) -> Doubles:
+def pair_cosines(
+    left: Floats,
+    right: Floats,
+    left_index: Indices,
+    right_index: Indices,
+    *,
+    squares: tuple[Doubles, Doubles] | None = None,
+) -> Doubles:
     """The cosine of left[left_index[i]] and right[right_index[i]] for every i, (m,) float64.
 
-    Identical rows give exactly 1.0.
+    Identical rows give exactly 1.0. `squares` are the `squared_norms` of all rows of both
+    sides, where they are known already.
     """
+    of_left, of_right = squares or (squared_norms(left), squared_norms(right))
     cosines = np.empty(len(left_index))
-    step = _rows_at_once(left.shape[1])
-    for start in range(0, len(left_index), step):
-        a = left[left_index[start : start + step]].astype(np.float64)
-        b = right[right_index[start : start + step]].astype(np.float64)
-        dot = _tree_sum(a * b)
-        lengths = np.sqrt(_tree_sum(a * a) * _tree_sum(b * b))
-        cosines[start : start + step] = np.clip(dot / lengths, -1.0, 1.0)
+
+    def fill(piece: slice) -> None:
+        i, j = left_index[piece], right_index[piece]
+        terms = left[i].astype(np.float64)
+        dot = _tree_sum(np.multiply(terms, right[j], out=terms))
+        lengths = np.sqrt(of_left[i] * of_right[j])
+        cosines[piece] = np.clip(dot / lengths, -1.0, 1.0)
+
+    _in_pieces(len(left_index), left.shape[1], fill)
     return cosines
 
 
@@ -90,8 +120,17 @@ def product_error(dim: int, deviation: float) -> float:
     return rounding * lengths + (lengths - 1) + u
 
 
-def _rows_at_once(dim: int) -> int:
-    return max(1, _PIECE_NUMBERS // max(1, dim))
+def _in_pieces(count: int, dim: int, work: Callable[[slice], None]) -> None:
+    """Do the work for slices of `count` rows, on all processors; each is done on its own."""
+    step = max(1, _PIECE_NUMBERS // max(1, dim))
+    pieces = [slice(start, start + step) for start in range(0, count, step)]
+    if len(pieces) < 4:
+        for piece in pieces:
+            work(piece)
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for _ in threads.map(work, pieces):
+            pass
 
 
 def _tree_sum(terms: Doubles) -> Doubles:

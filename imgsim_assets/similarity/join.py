@@ -1,30 +1,39 @@
 """Exact joins of unit vectors: all pairs above a threshold, and the k nearest.
 
-Both work through tiles of a float32 matrix product that only has to find candidates: what
-it may miss by rounding is bounded (`product_error`), so the bar is lowered by that much and
-every candidate is scored again in float64. The result is that of the float64 definition,
-whatever the tiles, threads or memory.
+Both work through tiles of a screen (`screen.py`), a product that only has to find candidates:
+what it may be off by is bounded, so the bar is lowered by that much. Candidates are looked at
+again, by a float32 product of the whole rows and then in float64. The result is that of the
+float64 definition, whatever the screen, tiles, threads or memory. Rows that are copies of
+another (`copies.py`) are worked on once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsim_assets.similarity.copies import Distinct, distinct, expanded
 from imgsim_assets.similarity.cosine import (
     Doubles,
     Floats,
     Indices,
+    UnitRows,
     pair_cosines,
     product_error,
     unit_rows,
 )
+from imgsim_assets.similarity.screen import Screen, for_threshold
 
 MEMORY_BUDGET = 256 << 20
 _ROWS = 1024
 _COLUMNS = 4096
+# Bytes of a score in a tile, with its place in a mask.
+_SCORE = 5
+# Bytes of a candidate while it is looked at: place, row numbers, scores.
+_CANDIDATE = 80
 
 
 def threshold_join(
@@ -53,27 +62,24 @@ def threshold_join(
     """
     if not -1 <= threshold <= 1:
         raise ValueError(f"threshold {threshold} is no cosine; it must lie in [-1, 1]")
-    a, b, error = _checked(left, right, "left", "right")
-    bar = np.float32(threshold - error)
+    pair = Pair.of(unit_rows(left, "left"), unit_rows(right, "right"), "left", "right")
+    screen = for_threshold(pair.left.unit, pair.right.unit, threshold)
+    bar = np.float32(threshold - screen.error)
     found_left = [np.empty(0, np.int64)]
     found_right = [np.empty(0, np.int64)]
     found = [np.empty(0)]
-    for rows, columns, scores in _tiles(a, b, memory_budget):
-        hits = np.flatnonzero(scores >= bar)
-        if not len(hits):
-            continue
-        i = hits // scores.shape[1] + rows
-        j = hits % scores.shape[1] + columns
-        cosines = pair_cosines(a, b, i, j)
-        kept = cosines >= threshold
-        found_left.append(i[kept])
-        found_right.append(j[kept])
-        found.append(cosines[kept])
-    left_index = np.concatenate(found_left)
-    right_index = np.concatenate(found_right)
-    similarity = np.concatenate(found)
-    order = np.lexsort((right_index, -similarity, left_index))
-    return left_index[order], right_index[order], similarity[order]
+    for tile in tiles(pair, screen, memory_budget):
+        for i, j in tile.hits(bar, _most_candidates(memory_budget)):
+            i, j = pair.still(screen, i, j, np.float32(threshold - pair.error))
+            cosines = pair.cosines(i, j)
+            kept = cosines >= threshold
+            found_left.append(i[kept])
+            found_right.append(j[kept])
+            found.append(cosines[kept])
+    pairs = (np.concatenate(found_left), np.concatenate(found_right), np.concatenate(found))
+    i, j, similarity = expanded(*pairs, pair.left.copies, pair.right.copies)
+    order = np.lexsort((j, -similarity, i))
+    return i[order], j[order], similarity[order]
 
 
 def top_k(
@@ -101,97 +107,230 @@ def top_k(
     """
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
-    a, b, error = _checked(queries, references, "queries", "references")
-    index = np.full((len(a), k), -1, dtype=np.int64)
-    similarity = np.full((len(a), k), np.nan)
-    step, columns = _tile_shape(len(b), memory_budget)
-    for start in range(0, len(a), step):
-        block = a[start : start + step]
-        i, j = _candidates(block, b, k, columns, error)
-        _fill(index[start : start + step], similarity[start : start + step], i, j, block, b)
-    return index, similarity
+    a, b = unit_rows(queries, "queries"), unit_rows(references, "references")
+    pair = Pair.of(a, b, "queries", "references")
+    screen = Screen.of(None, a, b)
+    nearest = _Nearest.none(len(pair.left), k)
+    for tile in tiles(pair, screen, memory_budget):
+        rows = slice(tile.row, tile.row + len(tile.scores))
+        bars = nearest.bars[rows]
+        if np.isneginf(bars).any():
+            bars = np.maximum(bars, _k_th(tile.scores, k) - screen.error)
+        # Rounded down, for comparison with float32 scores.
+        least = np.nextafter((bars - screen.error).astype(np.float32), np.float32(-2))
+        for i, j in tile.hits(least[:, None], _most_candidates(memory_budget)):
+            nearest.offer(i, j, pair.cosines(i, j))
+    return nearest.of_all(pair.left.copies, pair.right.copies)
 
 
-def _checked(
-    left: NDArray[np.floating], right: NDArray[np.floating], left_name: str, right_name: str
-) -> tuple[Floats, Floats, float]:
-    """Both sides as float32 unit rows, and how far their float32 products may be off."""
-    a, left_deviation = unit_rows(left, left_name)
-    b, right_deviation = unit_rows(right, right_name)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(
-            f"{left_name} has rows of {a.shape[1]} numbers, {right_name} of {b.shape[1]}; "
-            "they must come from the same encoder"
+# ---- what is compared -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Side:
+    """Rows, of which only the first of every set of copies is looked at."""
+
+    unit: UnitRows
+    copies: Distinct
+
+    def __len__(self) -> int:
+        return len(self.copies.first)
+
+    def places(self, index: Indices) -> Indices:
+        """Row numbers of distinct rows."""
+        return self.copies.first[index] if self.copies.has_copies else index
+
+    def block(self, start: int, stop: int) -> tuple[Floats, Doubles]:
+        """Some distinct rows and their squared lengths."""
+        chosen = self.copies.first[start:stop] if self.copies.has_copies else slice(start, stop)
+        return self.unit.rows[chosen], self.unit.squares[chosen]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both sides of a join; `error` is how far their float32 products may be off."""
+
+    left: Side
+    right: Side
+    error: float
+
+    @classmethod
+    def of(cls, left: UnitRows, right: UnitRows, left_name: str, right_name: str) -> Pair:
+        """Both sides, the copies found; ValueError when their widths differ."""
+        dim = left.rows.shape[1]
+        if dim != right.rows.shape[1]:
+            raise ValueError(
+                f"{left_name} has rows of {dim} numbers, {right_name} of {right.rows.shape[1]}; "
+                "they must come from the same encoder"
+            )
+        error = product_error(dim, max(left.deviation, right.deviation))
+        return cls(Side(left, distinct(left.rows)), Side(right, distinct(right.rows)), error)
+
+    def still(
+        self, screen: Screen, i: Indices, j: Indices, bars: np.float32 | Floats
+    ) -> tuple[Indices, Indices]:
+        """Those candidates whose float32 product reaches their bar."""
+        if screen.projection is None or not len(i):
+            return i, j
+        kept = self._products(i, j) >= bars
+        return i[kept], j[kept]
+
+    def cosines(self, i: Indices, j: Indices) -> Doubles:
+        """The cosines of distinct rows, by definition."""
+        return pair_cosines(
+            self.left.unit.rows,
+            self.right.unit.rows,
+            self.left.places(i),
+            self.right.places(j),
+            squares=(self.left.unit.squares, self.right.unit.squares),
         )
-    return a, b, product_error(a.shape[1], max(left_deviation, right_deviation))
+
+    def _products(self, i: Indices, j: Indices) -> Floats:
+        import faiss
+
+        a, b = self.left.unit.rows, self.right.unit.rows
+        i, j = (np.ascontiguousarray(part) for part in (self.left.places(i), self.right.places(j)))
+        products = np.empty(len(i), dtype=np.float32)
+        arrays = [faiss.swig_ptr(part) for part in (a, i, b, j, products)]
+        faiss.pairwise_indexed_inner_product(a.shape[1], len(i), *arrays)  # type: ignore[attr-defined]
+        return products
+
+
+# ---- tiles ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Scores (r, c) of the rows from `row` with the columns from `column`.
+
+    They are overwritten by the next tile.
+    """
+
+    row: int
+    column: int
+    scores: Floats
+
+    def hits(self, bars: np.float32 | Floats, most: int) -> Iterator[tuple[Indices, Indices]]:
+        """Row and column numbers of scores at or above a bar, about `most` at a time."""
+        mask = self.scores >= bars
+        width = mask.shape[1]
+        at_once = len(mask) if np.count_nonzero(mask) <= most else max(1, most // width)
+        for start in range(0, len(mask), at_once):
+            places = np.flatnonzero(mask[start : start + at_once])
+            if len(places):
+                yield places // width + (self.row + start), places % width + self.column
+
+
+def _most_candidates(memory_budget: int) -> int:
+    return max(1, memory_budget // 8 // _CANDIDATE)
 
 
 def _tile_shape(columns: int, memory_budget: int) -> tuple[int, int]:
-    """Rows and columns of a tile: a float32 score and a bool each, beside the candidates."""
     width = max(1, min(_COLUMNS, columns))
-    room = max(1, memory_budget // 4)
-    height = max(1, min(_ROWS, room // (5 * width)))
+    height = max(1, min(_ROWS, memory_budget // 4 // (_SCORE * width)))
     return height, width
 
 
-def _tiles(a: Floats, b: Floats, memory_budget: int) -> Iterator[tuple[int, int, Floats]]:
-    """First row, first column and scores (r, c) of every tile of a @ b.T.
+def tiles(pair: Pair, screen: Screen, memory_budget: int) -> Iterator[Tile]:
+    """All tiles of the product of both sides' distinct rows.
 
-    The scores are overwritten by the next tile.
+    What the screen makes of the right rows is kept for as many of them as the budget allows;
+    the left rows are prepared anew for each such slab, which costs little beside its product.
     """
-    height, width = _tile_shape(len(b), memory_budget)
+    height, width = _tile_shape(len(pair.right), memory_budget)
     buffer = np.empty(height * width, dtype=np.float32)
-    for column in range(0, len(b), width):
-        right = b[column : column + width]
-        for row in range(0, len(a), height):
-            left = a[row : row + height]
-            scores = buffer[: len(left) * len(right)].reshape(len(left), len(right))
-            np.matmul(left, right.T, out=scores)
-            yield row, column, scores
+    dim = pair.right.unit.rows.shape[1]
+    taken = screen.bytes_per_row() + (4 * dim if pair.right.copies.has_copies else 0)
+    slab = max(width, memory_budget // 4 // taken) if taken else max(1, len(pair.right))
+    for first in range(0, len(pair.right), slab):
+        last = min(first + slab, len(pair.right))
+        right = screen.prepare(*pair.right.block(first, last))
+        for row in range(0, len(pair.left), height):
+            left = screen.prepare(*pair.left.block(row, min(row + height, len(pair.left))))
+            for column in range(first, last, width):
+                part = right[column - first : column - first + width]
+                scores = buffer[: len(left) * len(part)].reshape(len(left), len(part))
+                np.matmul(left, part.T, out=scores)
+                yield Tile(row, column, scores)
 
 
-def _candidates(
-    block: Floats, b: Floats, k: int, width: int, error: float
-) -> tuple[Indices, Indices]:
-    """Pairs (row of block, row of b) that hold every true neighbour of the block's rows.
-
-    A reference whose product is below the k-th best one seen by more than twice the error
-    cannot be among the k of greatest cosine.
-    """
-    slack = np.float32(2 * error)
-    rows = np.empty(0, np.int64)
-    columns = np.empty(0, np.int64)
-    scores = np.empty(0, np.float32)
-    best = np.full((len(block), k), -np.inf, dtype=np.float32)
-    for column in range(0, len(b), width):
-        tile = block @ b[column : column + width].T
-        best = _k_largest(np.concatenate([best, tile], axis=1), k)
-        bar = best.min(axis=1) - slack
-        hits = np.flatnonzero(tile >= bar[:, None])
-        rows = np.concatenate([rows, hits // tile.shape[1]])
-        columns = np.concatenate([columns, hits % tile.shape[1] + column])
-        scores = np.concatenate([scores, tile.ravel()[hits]])
-        still = scores >= bar[rows]
-        rows, columns, scores = rows[still], columns[still], scores[still]
-    return rows, columns
+# ---- the nearest so far -----------------------------------------------------------------
 
 
-def _k_largest(scores: Floats, k: int) -> Floats:
-    if scores.shape[1] <= k:
-        return scores
-    largest: Floats = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k:]
-    return largest
+def _k_th(scores: Floats, k: int) -> Doubles:
+    """The k-th largest score of each row, -inf where there are fewer."""
+    if scores.shape[1] < k:
+        return np.full(len(scores), -np.inf)
+    largest = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k]
+    return largest.astype(np.float64)
 
 
-def _fill(
-    index: Indices, similarity: Doubles, i: Indices, j: Indices, block: Floats, b: Floats
-) -> None:
-    """Score candidate pairs exactly and write each row's best into index and similarity."""
-    cosines = pair_cosines(block, b, i, j)
-    order = np.lexsort((j, -cosines, i))
-    i, j, cosines = i[order], j[order], cosines[order]
-    first = np.searchsorted(i, np.arange(len(block)))
-    rank = np.arange(len(i)) - first[i]
-    kept = rank < index.shape[1]
-    index[i[kept], rank[kept]] = j[kept]
-    similarity[i[kept], rank[kept]] = cosines[kept]
+@dataclass(frozen=True)
+class _Nearest:
+    """The k nearest references found so far, in order; -1 and -inf where there are fewer."""
+
+    index: Indices
+    similarity: Doubles
+
+    @classmethod
+    def none(cls, count: int, k: int) -> _Nearest:
+        """Nothing found yet, for so many queries."""
+        return cls(np.full((count, k), -1, dtype=np.int64), np.full((count, k), -np.inf))
+
+    @property
+    def bars(self) -> Doubles:
+        """What a reference must reach to be among a query's k, (n,)."""
+        return self.similarity[:, -1]
+
+    def offer(self, i: Indices, j: Indices, cosines: Doubles) -> None:
+        """Take in pairs that were not offered before, in any order."""
+        k = self.index.shape[1]
+        counted = cosines >= self.bars[i]
+        touched, own = np.unique(i[counted], return_inverse=True)
+        old = np.repeat(np.arange(len(touched)), k)
+        rows = np.concatenate([old, own])
+        columns = np.concatenate([self.index[touched].ravel(), j[counted]])
+        scores = np.concatenate([self.similarity[touched].ravel(), cosines[counted]])
+        order = np.lexsort((columns, -scores, rows))
+        first = np.searchsorted(rows[order], np.arange(len(touched)))
+        rank = np.arange(len(rows)) - first[rows[order]]
+        best = order[rank < k]
+        self.index[touched] = columns[best].reshape(-1, k)
+        self.similarity[touched] = scores[best].reshape(-1, k)
+
+    def of_all(self, queries: Distinct, references: Distinct) -> tuple[Indices, Doubles]:
+        """The result for all rows, from that for the distinct ones."""
+        index, similarity = self.index, self.similarity
+        if references.has_copies:
+            index, similarity = self._expanded(references)
+        if queries.has_copies:
+            own = np.empty(len(queries.rows), dtype=np.int64)
+            own[queries.rows] = np.repeat(np.arange(len(queries.first)), queries.counts)
+            index, similarity = index[own], similarity[own]
+        similarity[index < 0] = np.nan
+        return index, similarity
+
+    def _expanded(self, references: Distinct) -> tuple[Indices, Doubles]:
+        """The k nearest rows from the k nearest distinct rows, which hold them all."""
+        result = _Nearest.none(len(self.index), self.index.shape[1])
+        k = self.index.shape[1]
+        # No more than k copies of a row can be among the k nearest.
+        counts = np.minimum(references.counts, k)
+        firsts = Distinct(
+            references.first,
+            np.concatenate(
+                [
+                    references.rows[start : start + count]
+                    for start, count in zip(references.start[:-1], counts, strict=True)
+                ]
+            ),
+            np.append(0, np.cumsum(counts)),
+        )
+        nobody = Distinct(*(np.arange(len(self.index) + extra) for extra in (0, 0, 1)))
+        for start in range(0, len(self.index), _ROWS):
+            block = slice(start, start + _ROWS)
+            i, rank = np.nonzero(self.index[block] >= 0)
+            i += start
+            pairs = (i, self.index[i, rank], self.similarity[i, rank])
+            result.offer(*expanded(*pairs, nobody, firsts))
+        return result.index, result.similarity

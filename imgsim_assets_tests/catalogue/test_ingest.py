@@ -383,6 +383,25 @@ def test_a_source_that_may_be_empty_empties_the_catalogue(
     assert not run(store, tmp_path, "a.csv", allow_empty=True).changed
 
 
+def test_a_source_that_lost_too_much_keeps_the_last_version(tmp_path: Path, store: Store) -> None:
+    write(tmp_path, "a.csv", table("abcdefghij"))
+    run(store, tmp_path, "a.csv")
+    for gone, left in ((5, "abcde"), (0, "abcdefghij")):
+        write(tmp_path, "a.csv", table(left))
+        report = ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=0.5)
+        assert report.rows == 10 - gone
+    write(tmp_path, "a.csv", table("abcd"))
+
+    with pytest.raises(SourceError) as refused:
+        ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=0.5)
+
+    message = str(refused.value)
+    assert message.startswith("a.csv has 4 usable rows and had 10: 60% are gone, more than the 50%")
+    assert "run config 'accept_drop: true'" in message
+    assert newest(store).version == 3
+    assert ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=1.0).rows == 4
+
+
 def test_an_emptied_folder_of_pictures_keeps_the_last_version(tmp_path: Path, store: Store) -> None:
     picture = write(tmp_path, "pictures/a.jpg", b"x")
     run(store, tmp_path, "pictures")

@@ -14,7 +14,8 @@ _CATALOGUE: dict[str, Any] = {
     "source": {"path": "products.csv"},
     "encoder": "hog_color",
 }
-_PAIR: dict[str, Any] = {"name": "pair", "left": "products", "right": "products"}
+_SUPPLIERS = _CATALOGUE | {"name": "suppliers", "source": "products.csv"}
+_PAIR: dict[str, Any] = {"name": "pair", "left": "products", "right": "suppliers"}
 
 CASES = {
     "unknown key": (
@@ -52,6 +53,11 @@ CASES = {
         _PAIR,
         ["defs/products/defs.yaml:", "attributes.encoder.weights", "give the path of"],
     ),
+    "the same catalogue twice": (
+        _CATALOGUE,
+        _PAIR | {"right": "products"},
+        ["defs/pair/defs.yaml:", "attributes.right", "products/similarity_graph compares"],
+    ),
     "unknown catalogue": (
         _CATALOGUE,
         _PAIR | {"right": "product"},
@@ -66,6 +72,8 @@ def test_one_message_names_file_key_and_mend(case: str, tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
     project.declare("products", "ImageCatalogue", catalogue)
+    suppliers = _SUPPLIERS | {"encoder": catalogue["encoder"]}
+    project.declare("suppliers", "ImageCatalogue", suppliers)
     project.declare("pair", "MatchMatrix", pair)
 
     said = project.check_definitions()
@@ -95,6 +103,8 @@ def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
+        ({"watch": "always"}, "attributes.watch: 'always' is no cron expression"),
+        ({"timezone": "Mars/Base"}, "attributes.timezone: 'Mars/Base' is no time zone"),
         ({"schedule": "nightly"}, "attributes.schedule: 'nightly' is no cron expression"),
         ({"owners": ["me"]}, "attributes.owners: 'me' is no owner; write an e-mail address"),
         ({"tags": {"a b": "c"}}, "is no tag; use letters"),
@@ -137,3 +147,17 @@ def test_templates_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     }
 
     assert specs["products/source"].metadata["path"] == "from_environment.csv"
+
+
+def test_two_match_tables_of_one_name_are_refused(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    for catalogue in (_CATALOGUE, _SUPPLIERS):
+        project.declare(catalogue["name"], "ImageCatalogue", catalogue)
+    for folder in ("first", "second"):
+        project.declare(folder, "MatchMatrix", _PAIR)
+
+    with pytest.raises(Exception, match="Error while building definitions") as raised:
+        project.definitions()
+
+    assert "2 match tables are named 'pair'; name each its own" in str(raised.value.__cause__)

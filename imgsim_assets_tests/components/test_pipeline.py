@@ -16,10 +16,11 @@ import polars as pl
 import pytest
 
 from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.storage.provenance import read_provenance
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER
-from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
 
@@ -63,12 +64,43 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
                 assert metadata["dagster/row_count"] == _rows_in_shard(store, stage, name)
         graph = _metadata(instance, ["products", "similarity_graph"])
         assert graph["contact_sheet"].startswith("![items and their neighbours](data:image/jpeg")
+        index = _metadata(instance, ["products", "index"])
+        assert [column.name for column in index["dagster/column_schema"].columns] == [
+            "number",
+            "id",
+            "sha256",
+        ]
         match = _metadata(instance, ["matches", "pair"])
         assert match["similarity_histogram"].startswith("![similarity of the matches](data:image")
         assert match["dagster/row_count"] == matches.height
         checks = _check_results(instance)
     assert len(checks) == 2 * 7 + 2
     assert all(checks.values()), checks
+
+
+def test_every_match_can_be_traced_to_its_images_encoder_source_and_runs(shop: Shop) -> None:
+    assert shop.project.materialize()
+    store = shop.project.store
+
+    (match,) = read_table("matches/pair", store=store).head(1).collect().to_dicts()
+    for side, name in (("left", "products"), ("right", "suppliers")):
+        images = read_table(f"{name}/images", store=store).collect()
+        item = images.filter(pl.col("id") == match[f"{side}_id"]).to_dicts()[0]
+        assert item["sha256"] == match[f"{side}_sha256"]
+        assert item["url"].startswith(shop.web.url("/"))
+    made_of = read_provenance("matches/pair", store=store)
+    tables = made_of["table"].to_list()
+    assert tables[0] == "matches/pair"
+    assert {f"products/{stage}" for stage in ("embeddings", "images", "catalogue", "source")} < set(
+        tables
+    )
+    assert {f"suppliers/{stage}" for stage in ("index", "images", "catalogue", "source")} < set(
+        tables
+    )
+    committed = made_of.filter(~pl.col("table").str.ends_with("/source"))
+    with shop.project.instance() as instance:
+        assert all(instance.has_run(run) for run in committed["run_id"].to_list())
+    assert committed["fingerprint"].drop_nulls().n_unique() == 1
 
 
 def _metadata(
@@ -201,6 +233,39 @@ def test_another_encoder_embeds_anew_and_keeps_the_old_vectors(shop: Shop) -> No
     assert old < {name for name in versions(shop.project.store) if "/vectors/" in name}
 
 
+def test_a_catalogue_that_shrinks_too_much_stops_until_a_person_accepts_it(shop: Shop) -> None:
+    assert shop.project.materialize()
+    for item in list(shop.rows)[:7]:
+        shop.drop(item)
+
+    assert not shop.project.materialize()
+
+    rows = read_table("products/catalogue", store=shop.project.store)
+    assert rows.collect().height == 12
+    accept = {"ops": {"products__catalogue": {"config": {"accept_drop": True}}}}
+    job = shop.project.definitions().resolve_implicit_global_asset_job_def()
+    with shop.project.instance() as instance:
+        job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(["products", "catalogue"])],
+            run_config=accept,
+        )
+    assert read_table("products/catalogue", store=shop.project.store).collect().height == 5
+
+
+def test_too_few_images_stop_what_hangs_on_them_where_that_is_declared(shop: Shop) -> None:
+    shop.declare(checks={"min_success_rate": 0.9, "severity": "error"})
+    for number in range(2):
+        del shop.web.pages[f"/p{number}.jpg"]
+
+    assert not shop.project.materialize()
+
+    tables = versions(shop.project.store)
+    assert "products/images" in tables
+    assert "products/embeddings" not in tables
+    assert "suppliers/index" in tables
+
+
 def test_a_dead_picture_is_a_status_and_keeps_nothing_from_working(shop: Shop) -> None:
     shop.sell("dead", 500)
     del shop.web.pages["/p500.jpg"]
@@ -256,6 +321,39 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
         time.sleep(0.05)
 
 
+def test_a_home_with_pools_bears_any_number_of_kills(shop: Shop) -> None:
+    shipped = Path(__file__).parents[2] / "data/dagster_home/dagster.yaml"
+    shutil.copy(shipped, shop.project.home)
+    pages = dict(shop.web.pages)
+    shop.web.pages.update(dict.fromkeys(pages, lambda _: time.sleep(30)))
+    for _ in range(3):
+        before = shop.web.total_gets
+        victim = shop.project.start(**shop.environment())
+        _wait_until(lambda before=before: shop.web.total_gets > before)  # type: ignore[misc]
+        victim.send_signal(signal.SIGKILL)
+        victim.communicate()
+    shop.web.pages.update(pages)
+
+    last = shop.project.start(**shop.environment())
+    output, _ = last.communicate(timeout=240)
+
+    assert last.returncode == 0, output
+    with shop.project.instance() as instance:
+        unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+        assert instance.get_run_records(dg.RunsFilter(statuses=unfinished)) == []
+
+
+def test_two_files_of_the_same_picture_pass_the_index_check(shop: Shop) -> None:
+    for item, level in (("flat", 0), ("packed", 9)):
+        shop.web.pages[f"/{item}.png"] = encoded(picture(0), "PNG", compress_level=level)
+        shop.sell(item, 0, path=f"/{item}.png")
+
+    assert shop.project.materialize()
+
+    with shop.project.instance() as instance:
+        assert _check_results(instance)["products/index:finds_itself"]
+
+
 def test_a_shard_that_fails_leaves_the_others_materialized(shop: Shop) -> None:
     assert shop.project.materialize()
     store = shop.project.store
@@ -297,6 +395,8 @@ def _run_embeddings(shop: Shop, instance: dg.DagsterInstance) -> bool:
 def test_two_runs_at_once_end_with_one_correct_result(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with shop.project.instance():
+        pass  # Dagster cannot make one home twice at once; the store can
     first = shop.project.start(**shop.environment())
     second = shop.project.start(**shop.environment())
 

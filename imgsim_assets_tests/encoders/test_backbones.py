@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import regnet
 
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.torch_encoder import feature_model
+from imgsim_assets.encoders.pretrained import feature_model
 
 PUBLISHED = torchvision.models.list_models(module=torchvision.models)
 

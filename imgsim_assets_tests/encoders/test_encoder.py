@@ -63,6 +63,17 @@ def test_device_and_batch_size_change_no_fingerprint(settings: EncoderSettings) 
     assert fingerprint(elsewhere) == fingerprint(settings)
 
 
+def test_another_precision_or_preprocessing_is_another_fingerprint() -> None:
+    choices = [
+        EncoderSettings(name="resnet50", precision=precision, preprocess=preprocess)
+        for precision in ("fp32", "bf16")
+        for preprocess in ("squash", "weights")
+    ]
+
+    assert len({fingerprint(settings) for settings in choices}) == 4
+    assert fingerprint(EncoderSettings(name="resnet50")) == fingerprint(choices[0])
+
+
 def test_a_weights_file_counts_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
     for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"two")):
         (tmp_path / name).write_bytes(content)
@@ -205,16 +216,16 @@ def test_each_encoder_recommends_its_own_threshold() -> None:
     assert recommended_threshold(own) == 0.845
 
 
-class _OnGpu(HogColor):
-    device = "cuda:0"
+class _Particular(HogColor):
+    batch_size = 3
 
 
-@pytest.mark.parametrize(("encoder", "measured"), [(HogColor(), 8), (_OnGpu(), 128)])
-def test_a_declared_batch_size_counts_and_a_cpu_gets_small_ones(
-    encoder: Encoder, measured: int
+@pytest.mark.parametrize(("encoder", "suits"), [(HogColor(), 8), (_Particular(), 3)])
+def test_a_declared_batch_size_comes_before_what_suits_the_encoder(
+    encoder: Encoder, suits: int
 ) -> None:
     assert default_batch_size(EncoderSettings(batch_size=33), encoder) == 33
-    assert default_batch_size(EncoderSettings(), encoder) == measured
+    assert default_batch_size(EncoderSettings(), encoder) == suits
 
 
 def _factory(function: str, version: str | None = "1") -> EncoderSettings:

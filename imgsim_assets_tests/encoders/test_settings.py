@@ -74,6 +74,14 @@ def test_the_name_of_published_weights_is_not_taken_for_a_file() -> None:
         ({"device": "cuda:"}, "device: 'cuda:' is not one of"),
         ({"device": "cpu "}, "device: 'cpu ' is not one of"),
         ({"batch_size": 0}, "batch_size"),
+        ({"device": "cpu", "num_gpus": 1}, "num_gpus: device cpu says it already"),
+        ({"device": "cuda:1", "num_gpus": 0}, "num_gpus: device cuda:1 says it already"),
+        ({"device": "cuda", "num_gpus": 0}, "num_gpus: 0 leaves no GPU for device cuda"),
+        ({"num_gpus": -2}, "num_gpus"),
+        ({"precision": "fp16"}, "precision"),
+        ({"name": "hog_color", "precision": "bf16"}, "precision: hog_color computes in fp32"),
+        ({"name": "hog_color", "preprocess": "weights"}, "only torchvision's weights have"),
+        ({"factory": FACTORY, "preprocess": "weights"}, "only torchvision's weights have"),
         ({"batch_size": 4097}, "batch_size"),
     ],
 )
@@ -127,6 +135,8 @@ def test_vectors_stay_comparable_over_devices_and_batch_sizes() -> None:
     [
         {"name": "resnet101"},
         {"name": "resnet50", "weights": "IMAGENET1K_V1"},
+        {"name": "resnet50", "precision": "fp32"},
+        {"name": "resnet50", "preprocess": "weights"},
         {"name": "resnet50", "factory": FACTORY},
         {"name": "resnet50", "factory": FACTORY, "version": "2"},
     ],

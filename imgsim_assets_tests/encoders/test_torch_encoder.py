@@ -14,7 +14,7 @@ from torch import nn
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.torch_encoder import TorchEncoder, choose_device, squash
+from imgsim_assets.encoders.torch_encoder import TorchEncoder, choose_devices, squash
 from imgsim_assets.errors import EncoderError
 from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.pictures import picture
@@ -269,8 +269,8 @@ def test_a_gpu_that_is_not_there_is_an_error_that_names_what_to_write(tmp_path: 
 def test_auto_takes_a_gpu_if_there_is_one() -> None:
     expected = "cuda" if torch.cuda.is_available() else "cpu"
 
-    assert choose_device("auto").type == expected
-    assert choose_device("cpu").type == "cpu"
+    assert choose_devices(EncoderSettings())[0].type == expected
+    assert choose_devices(EncoderSettings(device="cpu")) == [torch.device("cpu")]
 
 
 # ---- modules of one's own ---------------------------------------------------------------

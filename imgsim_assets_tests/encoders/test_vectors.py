@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imgsim_assets.encoders import vectors
 from imgsim_assets.encoders.vectors import KEYS, VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.collection import PER_IMAGE
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS
+from imgsim_assets.storage.table import ROWS, DataFile
 from imgsim_assets_tests.support.damage import flip_a_bit
 from imgsim_assets_tests.support.vectors import noise
 
@@ -230,6 +231,58 @@ def test_damaged_vectors_leave_the_table_when_its_files_are_merged(store: Store)
     kept = {*map(str, range(1, 24)), "later"}
     assert table.keys() == kept
     assert set(table.read(kept).sha256) == kept
+
+
+def test_what_is_lacking_is_found_file_by_file(store: Store) -> None:
+    table = _table(store)
+    assert table.lacking(["a", "b"]) == {"a", "b"}
+
+    table.append(_rows(["a"]))
+    table.append(_rows(["c"]))
+
+    assert table.lacking(["a", "b", "c"]) == {"b"}
+    _damage(store, table, KEYS)
+    assert table.lacking(["a", "b", "c"]) == {"a", "b"}
+
+
+def test_the_parts_are_all_vectors(store: Store) -> None:
+    table = _table(store)
+    assert list(table.parts()) == []
+    table.append(_rows(["b", "a"], seed=1))
+    table.append(_rows(["c"], seed=2))
+
+    first, second = table.parts()
+
+    assert list(first.sha256) == ["b", "a"]
+    np.testing.assert_array_equal(first.vectors, _rows(["b", "a"], seed=1).vectors)
+    assert list(second.sha256) == ["c"]
+    _damage(store, table)
+    with pytest.raises(StoreError, match="materialize pictures/embeddings again"):
+        list(table.parts())
+
+
+def test_files_are_merged_up_to_a_size_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = _table(store)
+    table.append(_rows(["0"]))
+    commit = table.table.latest()
+    assert commit is not None
+    monkeypatch.setattr(vectors, "_MAX_MERGED_BYTES", 10 * commit.with_role()[0].bytes)
+
+    for turn in range(1, 120):
+        table.append(_rows([f"{turn:03d}"], seed=turn))
+
+    files = _files(table)
+    assert len(files) < 60
+    assert max(file.bytes for file in files) <= vectors._MAX_MERGED_BYTES
+    found = table.read([f"{turn:03d}" for turn in range(1, 120)])
+    expected = np.concatenate([_rows(["x"], seed=turn).vectors for turn in range(1, 120)])
+    np.testing.assert_array_equal(found.vectors, expected)
+
+
+def _files(table: VectorTable) -> list[DataFile]:
+    commit = table.table.latest()
+    assert commit is not None
+    return commit.with_role()
 
 
 def _table(store: Store, name: str = "pictures") -> VectorTable:

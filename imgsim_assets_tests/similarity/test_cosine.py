@@ -122,8 +122,8 @@ def test_a_float32_product_is_never_further_from_the_cosine_than_the_bound(
 ) -> None:
     chance = np.random.default_rng(dim)
     factor = (1 + stretch * chance.uniform(-1, 1, (60, 1))).astype(np.float32)
-    left, left_off = unit_rows(hardly_different(60, dim, seed=6) * factor, "left")
-    right, right_off = unit_rows(families(60, dim, seed=7) * factor[::-1], "right")
+    left, _, left_off = unit_rows(hardly_different(60, dim, seed=6) * factor, "left")
+    right, _, right_off = unit_rows(families(60, dim, seed=7) * factor[::-1], "right")
     bound = product_error(dim, max(left_off, right_off))
 
     for other in (left, right):
@@ -142,11 +142,12 @@ def test_unit_rows_of_any_layout_come_back_contiguous_with_their_deviation(
 ) -> None:
     given_rows = noise(5, 7, seed=8).astype(kind, order=order)
 
-    rows, deviation = unit_rows(given_rows, "left")
+    rows, squares, deviation = unit_rows(given_rows, "left")
 
     assert rows.flags.c_contiguous
     assert rows.dtype == np.float32
     np.testing.assert_array_equal(rows, given_rows)
+    np.testing.assert_array_equal(squares, squared_norms(rows))
     assert 0 <= deviation < 1e-6
 
 
@@ -154,7 +155,7 @@ def test_the_deviation_is_that_of_the_row_furthest_from_length_one() -> None:
     rows = noise(5, 7, seed=8)
     rows[3] *= np.float32(1.0004)
 
-    assert unit_rows(rows, "left")[1] == pytest.approx(0.0004, rel=1e-2)
+    assert unit_rows(rows, "left").deviation == pytest.approx(0.0004, rel=1e-2)
     assert unit_rows(np.empty((0, 7), np.float32), "left")[1] == 0
 
 

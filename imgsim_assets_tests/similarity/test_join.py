@@ -300,11 +300,6 @@ def test_working_memory_stays_within_its_budget(megabytes: int) -> None:
     assert _peak(lambda: top_k(left, right, 10, memory_budget=budget)) <= budget
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="all copies of one picture are candidates at once, about 130 bytes a pair, so that "
-    "placeholder pictures decide how much memory a run takes",
-)
 def test_working_memory_stays_within_its_budget_among_copies() -> None:
     copies = np.repeat(noise(1, 4, seed=6), 2500, axis=0)
     budget = 16 << 20

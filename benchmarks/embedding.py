@@ -1,0 +1,328 @@
+"""How fast stored pictures become committed vectors, beside a naive loop and ONNX Runtime.
+
+    python -m benchmarks.embedding --pictures caltech101.tar --weights mobilenet_v2_imagenet.pth
+
+Every side is measured in a process of its own, one after the other, `--rounds` times; the
+median counts. The sides are
+
+    naive      torchvision's transform, batches of 64, eager float32, no overlap
+    stage      the embeddings stage: stored bytes to committed vectors, bf16 where the CPU has it
+    stage32    the same in float32
+    forward    forward passes alone on prepared pictures, one batch a core; forward32 in float32
+    decode     decoding and resizing alone, one picture a core
+    onnx       the stage with ONNX Runtime's float32 session as its encoder (needs the packages
+               onnxruntime, onnx and onnxscript; left out where they are missing)
+
+The bound of a stage is cores / (core seconds of forward + core seconds of decode) a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgsim_assets.encoders.encoder import load_encoder
+from imgsim_assets.encoders.machine import usable_cores
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.images.decode import decode
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogues import fill
+
+SIDES = ("naive", "stage", "stage32", "forward", "forward32", "decode", "onnx")
+# The naive loop is slow; its rate needs fewer pictures.
+PICTURES = {"naive": 320}
+_ONNX_FILE = "IMGSIM_BENCHMARK_ONNX"
+_NEIGHBOURS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pictures", type=Path, required=True, help="tar of CLASS/NAME.jpg")
+    parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--count", type=int, default=1500, help="pictures a side")
+    parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES)
+    parser.add_argument("--quality", action="store_true", help="P@10 of bf16 and fp32 instead")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.side:
+        print(json.dumps(_measure(chosen)))
+    elif chosen.quality:
+        print(json.dumps(_quality(chosen), indent=2))
+    else:
+        _compare(chosen)
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    sides = [side for side in chosen.sides if side != "onnx" or _has_onnx()]
+    measured: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for _ in range(chosen.rounds):
+        for side in sides:
+            arguments = [sys.executable, "-m", "benchmarks.embedding", *sys.argv[1:]]
+            done = subprocess.run(
+                [*arguments, "--side", side], stdout=subprocess.PIPE, text=True, check=True
+            )
+            measured[side].append(json.loads(done.stdout.splitlines()[-1]))
+    rate = {side: _median(runs, "images/s") for side, runs in measured.items()}
+    print("| side | images/s | peak MiB |\n| --- | --- | --- |")
+    for side, runs in measured.items():
+        print(f"| {side} | {rate[side]:.0f} | {_median(runs, 'peak MiB'):.0f} |")
+    _print_ratios(measured)
+
+
+def _print_ratios(measured: dict[str, list[dict[str, float]]]) -> None:
+    """Ratios of neighbours within a round, the median of the rounds."""
+
+    def ratio(name: str, of: Callable[[dict[str, float]], float], *sides: str) -> None:
+        if all(side in measured for side in sides):
+            rounds = zip(*(measured[side] for side in sides), strict=True)
+            values = [
+                of({s: run["images/s"] for s, run in zip(sides, runs, strict=True)})
+                for runs in rounds
+            ]
+            print(f"{name}: {statistics.median(values):.2f}")
+
+    for stage, forward in (("stage", "forward"), ("stage32", "forward32")):
+        ratio(
+            f"{stage} / bound",
+            # Rates of all cores: core seconds a picture are cores / rate.
+            lambda r, s=stage, f=forward: r[s] * (1 / r[f] + 1 / r["decode"]),  # type: ignore[misc]
+            stage,
+            forward,
+            "decode",
+        )
+        ratio(f"{stage} / naive", lambda r, s=stage: r[s] / r["naive"], stage, "naive")  # type: ignore[misc]
+        ratio(f"{stage} / onnx", lambda r, s=stage: r[s] / r["onnx"], stage, "onnx")  # type: ignore[misc]
+
+
+def _median(runs: Sequence[dict[str, float]], key: str) -> float:
+    return statistics.median(run[key] for run in runs)
+
+
+# ---- sides ------------------------------------------------------------------------------
+
+
+def _measure(chosen: argparse.Namespace) -> dict[str, float]:
+    side = chosen.side
+    pictures = dict(islice(_members(chosen.pictures), PICTURES.get(side, chosen.count)))
+    if side == "naive":
+        rate = _naive(list(pictures.values()), chosen.weights)
+    elif side.startswith("forward"):
+        rate = _forward(list(pictures.values()), _mobilenet(chosen.weights, side[7:]))
+    elif side == "decode":
+        rate = _decode(list(pictures.values()), _mobilenet(chosen.weights, "32"))
+    else:
+        encoder = _onnx(chosen.weights) if side == "onnx" else _mobilenet(chosen.weights, side[5:])
+        rate = _stage(pictures, encoder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"images/s": rate, "peak MiB": peak}
+
+
+def _members(archive: Path) -> Iterable[tuple[str, bytes]]:
+    """Pictures of an archive in an order that mixes its classes."""
+    with tarfile.open(archive) as opened:
+        members = sorted(opened.getmembers(), key=lambda m: (Path(m.name).name, m.name))
+        for member in members:
+            file = opened.extractfile(member) if member.isfile() else None
+            if file is not None and member.name.endswith(".jpg"):
+                yield member.name, file.read()
+
+
+def _mobilenet(weights: Path, bits: str) -> EncoderSettings:
+    return EncoderSettings(
+        name="mobilenet_v2",
+        weights=str(weights.absolute()),
+        device="cpu",
+        precision="fp32" if bits == "32" else "auto",
+    )
+
+
+def _naive(pictures: Sequence[bytes], weights: Path) -> float:
+    import torch
+    import torchvision
+
+    model = torchvision.models.mobilenet_v2(weights=None)
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.classifier = torch.nn.Identity()
+    model.eval()
+    transform = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
+
+    def embed(part: Sequence[bytes]) -> None:
+        images = [Image.open(io.BytesIO(data)).convert("RGB") for data in part]
+        with torch.no_grad():
+            model(torch.stack([transform(image) for image in images]))
+
+    embed(pictures[:64])
+    started = time.perf_counter()
+    for at in range(0, len(pictures), 64):
+        embed(pictures[at : at + 64])
+    return len(pictures) / (time.perf_counter() - started)
+
+
+def _stage(pictures: dict[str, bytes], encoder: EncoderSettings) -> float:
+    """A few pictures first, so that the encoder is loaded, then all the others."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(folder)
+        stage = EmbeddingStage(store, "shop", encoder)
+        stage.run(fill(store, "shop", dict(islice(pictures.items(), 32)))[0])
+        (shard,) = fill(store, "shop", dict(pictures))
+        started = time.perf_counter()
+        embedded = stage.run(shard).embedded
+        return embedded / (time.perf_counter() - started)
+
+
+def _forward(pictures: Sequence[bytes], settings: EncoderSettings) -> float:
+    """One thread a core, each with batches of the size the encoder is run at."""
+    from imgsim_assets.encoders.machine import has_bf16
+
+    if settings.precision == "auto":
+        settings = settings.model_copy(update={"precision": "bf16" if has_bf16() else "fp32"})
+    encoder: Any = load_encoder(settings)
+    size = encoder.batch_size
+    prepared = [encoder.prepare(decode(data)) for data in pictures]
+    batches = [np.stack(prepared[at : at + size]) for at in range(0, len(prepared), size)]
+    with (
+        encoder.one_core_each() as start,
+        ThreadPoolExecutor(usable_cores(), initializer=start) as pool,
+    ):
+        list(pool.map(encoder.encode, batches[:8]))
+        started = time.perf_counter()
+        list(pool.map(encoder.encode, batches))
+        return len(pictures) / (time.perf_counter() - started)
+
+
+def _decode(pictures: Sequence[bytes], settings: EncoderSettings) -> float:
+    encoder: Any = load_encoder(settings)
+
+    def prepare(data: bytes) -> None:
+        encoder.prepare(decode(data, enough=2 * encoder.input_side))
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        list(pool.map(prepare, pictures[:64]))
+        started = time.perf_counter()
+        list(pool.map(prepare, pictures))
+        return len(pictures) / (time.perf_counter() - started)
+
+
+# ---- ONNX Runtime -----------------------------------------------------------------------
+
+
+class OnnxEncoder:
+    """MobileNetV2 in ONNX Runtime, one single-threaded session a core."""
+
+    dim = 1280
+    batch_size = 8
+    fixed_batch = True
+    input_side = 224
+
+    def __init__(self, path: str) -> None:
+        onnxruntime: Any = importlib.import_module("onnxruntime")
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The whole picture squashed: (224, 224, 3) uint8."""
+        return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))
+
+    def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, 224, 224, 3) uint8 to (n, 1280) float32."""
+        mean = np.array([0.485, 0.456, 0.406], np.float32)
+        deviation = np.array([0.229, 0.224, 0.225], np.float32)
+        pixels = (batch.astype(np.float32) / np.float32(255) - mean) / deviation
+        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        features: NDArray[np.float32] = self._session.run(None, {"pictures": planes})[0]
+        return features
+
+    def replicas(self, cores: int) -> list[OnnxEncoder]:
+        """Itself for every core: a session may be run by several threads."""
+        return [self] * cores
+
+
+def onnx_encoder() -> OnnxEncoder:
+    """The factory that the stage calls."""
+    return OnnxEncoder(os.environ[_ONNX_FILE])
+
+
+def _has_onnx() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx", "onnxscript"))
+
+
+def _onnx(weights: Path) -> EncoderSettings:
+    """Exports the model once a process."""
+    import torch
+
+    from imgsim_assets.encoders.pretrained import load_features
+
+    module, size = load_features(_mobilenet(weights, "32"))
+    path = Path(tempfile.mkdtemp()) / "mobilenet_v2.onnx"
+    example = torch.zeros(OnnxEncoder.batch_size, 3, size, size)
+    torch.onnx.export(module.eval(), (example,), str(path), input_names=["pictures"], verbose=False)
+    os.environ[_ONNX_FILE] = str(path)
+    return EncoderSettings(factory="benchmarks.embedding:onnx_encoder", version="1")
+
+
+# ---- quality ----------------------------------------------------------------------------
+
+
+def _quality(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Share of the ten nearest neighbours that are of the same class, leaving one out."""
+    pictures = dict(_members(chosen.pictures))
+    found: dict[str, Any] = {}
+    vectors = {}
+    for precision in ("fp32", "bf16"):
+        encoder = _mobilenet(chosen.weights, "").model_copy(update={"precision": precision})
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store.open(folder)
+            stage = EmbeddingStage(store, "shop", encoder)
+            stage.run(fill(store, "shop", dict(pictures))[0])
+            table = embeddings_table(store, "shop")
+            commit = table.latest()
+            assert commit is not None
+            rows = table.read(commit).filter(pl.col("status") == "ok").sort("id")
+            read = VectorTable(store, "shop", stage.fingerprint).read(rows["sha256"])
+        at = {sha256: position for position, sha256 in enumerate(read.sha256)}
+        vectors[precision] = read.vectors[[at[sha256] for sha256 in rows["sha256"]]]
+        labels = np.array([str(Path(item).parent) for item in rows["id"]])
+        found[f"P@10 {precision}"] = round(_precision_at_10(vectors[precision], labels), 4)
+    agreement = (vectors["fp32"].astype(np.float64) * vectors["bf16"]).sum(axis=1)
+    found["cosine of fp32 and bf16, median"] = round(float(np.median(agreement)), 5)
+    found["cosine of fp32 and bf16, lowest"] = round(float(agreement.min()), 5)
+    return found
+
+
+def _precision_at_10(vectors: NDArray[np.float32], labels: NDArray[Any]) -> float:
+    scores = vectors @ vectors.T
+    np.fill_diagonal(scores, -np.inf)
+    nearest = np.argpartition(-scores, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+    return float((labels[nearest] == labels[:, None]).mean())
+
+
+if __name__ == "__main__":
+    main()

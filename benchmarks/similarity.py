@@ -1,0 +1,228 @@
+"""Joins of feature vectors: the package beside what others do, and how it grows.
+
+    python -m benchmarks.similarity join --pictures caltech101.tar clothing.tar \
+        --weights mobilenet_v2_imagenet.pth --work /tmp/similarity
+
+`join` compares methods on 13,501 x 21,221 rows, every method in turn, `--repeat` times over.
+`screens` times the ways to find candidates that the package chooses between, `growth` joins
+and graphs of larger catalogues, `update` a change of 1 % of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.features import Floats, bootstrapped, mobilenet_features, projected
+from imgsim_assets.similarity import join, threshold_join, top_k
+from imgsim_assets.similarity.cosine import unit_rows
+from imgsim_assets.similarity.projection import fit
+from imgsim_assets.similarity.screen import Screen, for_threshold
+
+LEFT, RIGHT, THRESHOLD = 13_501, 21_221, 0.845
+TILE = 1024
+WIDTHS = (64, 128, 256, 384)
+Pairs = tuple[Any, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("job", choices=["join", "screens", "growth", "memory"])
+    parser.add_argument("--pictures", type=Path, nargs="+", required=True, help="tars of JPEGs")
+    parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
+    parser.add_argument("--work", type=Path, required=True, help="where features are kept")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--rows", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000])
+    parser.add_argument("--method", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    features = mobilenet_features(chosen.pictures, chosen.weights, chosen.work / "features.npy")
+    report = {"join": _join, "screens": _screens, "growth": _growth, "memory": _memory}[chosen.job](
+        features, chosen
+    )
+    print(json.dumps(report, indent=2))
+
+
+def _sides(features: Floats) -> tuple[Floats, Floats]:
+    return bootstrapped(features, LEFT, 0.1, seed=1), bootstrapped(features, RIGHT, 0.1, seed=2)
+
+
+# ---- the methods ------------------------------------------------------------------------
+
+
+def package(left: Floats, right: Floats) -> Pairs | None:
+    i, j, _ = threshold_join(left, right, THRESHOLD)
+    return i, j
+
+
+def ryanfwy(left: Floats, right: Floats) -> Pairs | None:
+    """All cosines as his program computes them, then those above the threshold."""
+    cosines = np.dot(left, right.T) / np.dot(
+        np.linalg.norm(left, axis=1, keepdims=True), np.linalg.norm(right.T, axis=0, keepdims=True)
+    )
+    i, j = np.where(cosines >= THRESHOLD)
+    return i, j
+
+
+def faiss_range_search(left: Floats, right: Floats) -> Pairs | None:
+    import faiss
+
+    index = faiss.IndexFlatIP(right.shape[1])
+    index.add(right)
+    limits, _, labels = index.range_search(left, float(np.nextafter(THRESHOLD, 0)))
+    counts = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
+    rows = np.repeat(np.arange(len(left)), counts)
+    return rows, labels
+
+
+def bare_product(left: Floats, right: Floats) -> Pairs | None:
+    """Only the float32 product, in tiles that fit the cache; it finds nothing."""
+    buffer = np.empty((TILE, 4 * TILE), dtype=np.float32)
+    for row in range(0, len(left), TILE):
+        for column in range(0, len(right), 4 * TILE):
+            a, b = left[row : row + TILE], right[column : column + 4 * TILE]
+            np.matmul(a, b.T, out=buffer.ravel()[: len(a) * len(b)].reshape(len(a), len(b)))
+    return None
+
+
+METHODS: Mapping[str, Callable[[Floats, Floats], Pairs | None]] = {
+    "package": package,
+    "ryanfwy": ryanfwy,
+    "faiss range_search": faiss_range_search,
+    "bare float32 product": bare_product,
+}
+
+
+def by_definition(left: Floats, right: Floats) -> set[tuple[int, int]]:
+    """The pairs by a float64 product."""
+    found: set[tuple[int, int]] = set()
+    wide = right.astype(np.float64)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    for row in range(0, len(left), TILE):
+        rows = left[row : row + TILE].astype(np.float64)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        i, j = np.nonzero(rows @ wide.T >= THRESHOLD)
+        found.update(zip((i + row).tolist(), j.tolist(), strict=True))
+    return found
+
+
+# ---- jobs -------------------------------------------------------------------------------
+
+
+def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+    left, right = _sides(features)
+    right_pairs = by_definition(left, right)
+    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+    processor: dict[str, list[float]] = {name: [] for name in METHODS}
+    differing: dict[str, int] = {}
+    for _ in range(chosen.repeat):
+        for name, method in METHODS.items():
+            started, used = time.perf_counter(), time.process_time()
+            found = method(left, right)
+            seconds[name].append(time.perf_counter() - started)
+            processor[name].append(time.process_time() - used)
+            if found is not None:
+                pairs = set(zip(*(part.tolist() for part in found), strict=True))
+                differing[name] = len(pairs ^ right_pairs)
+    medians = {name: float(np.median(taken)) for name, taken in seconds.items()}
+    used_by = {name: float(np.median(taken)) for name, taken in processor.items()}
+    return {
+        "pairs by definition": len(right_pairs),
+        "screen": _name(for_threshold(unit_rows(left, ""), unit_rows(right, ""), THRESHOLD)),
+        "median seconds": {name: round(value, 2) for name, value in medians.items()},
+        "times the package's": _ratios(medians),
+        "median processor seconds": {name: round(value, 2) for name, value in used_by.items()},
+        "times the package's processor seconds": _ratios(used_by),
+        "pairs that differ from float64": differing,
+        "all seconds": {name: [round(one, 2) for one in taken] for name, taken in seconds.items()},
+    }
+
+
+def _ratios(taken: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value / taken["package"], 2) for name, value in taken.items()}
+
+
+def _memory(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory over the inputs, each method in a process of its own."""
+    if chosen.method:
+        left, right = _sides(features)
+        before = _peak()
+        METHODS[chosen.method](left, right)
+        return {"MiB over the inputs": round(_peak() - before)}
+    peaks = {}
+    for name in METHODS:
+        arguments = [sys.executable, "-m", "benchmarks.similarity", *sys.argv[1:], "--method", name]
+        done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
+        peaks[name] = json.loads(done.stdout)["MiB over the inputs"]
+    return {"MiB over the inputs": peaks}
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _screens(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and candidates of each screen over the headline job, without what follows."""
+    left, right = _sides(features)
+    a, b = unit_rows(left, "left"), unit_rows(right, "right")
+    pair = join.Pair.of(a, b, "left", "right")
+    widest = fit(a.rows, b.rows, max(WIDTHS), 1 + max(a.deviation, b.deviation))
+    projections = [None, *(widest.leading(width) for width in WIDTHS)]
+    found = {}
+    for projection in projections:
+        made = Screen.of(projection, a, b)
+        bar = np.float32(THRESHOLD - made.error)
+        seconds, candidates = [], 0
+        for _ in range(chosen.repeat):
+            started = time.perf_counter()
+            tiles = join.tiles(pair, made, join.MEMORY_BUDGET)
+            candidates = sum(int(np.count_nonzero(tile.scores >= bar)) for tile in tiles)
+            seconds.append(time.perf_counter() - started)
+        found[_name(made)] = {
+            "seconds": round(float(np.median(seconds)), 2),
+            "error": round(made.error, 5),
+            "candidates": candidates,
+        }
+    return found
+
+
+def _name(made: Screen) -> str:
+    return f"projection to {made.projection.width - 1}" if made.projection else "whole rows"
+
+
+def _growth(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Join at 0.9 and 10 neighbours of n x n rows of 576 numbers, for growing n."""
+    narrow = projected(features, 576, seed=3)
+    grown = {}
+    for count in chosen.rows:
+        left = bootstrapped(narrow, count, 0.05, seed=4)
+        right = bootstrapped(narrow, count, 0.05, seed=5)
+        before = _peak()
+        started = time.perf_counter()
+        i, _, _ = threshold_join(left, right, 0.9)
+        joined = time.perf_counter() - started
+        started = time.perf_counter()
+        top_k(right, right, 11)
+        grown[count] = {
+            "join seconds": round(joined, 1),
+            "pairs": len(i),
+            "graph seconds": round(time.perf_counter() - started, 1),
+            "MiB over the inputs": round(_peak() - before),
+        }
+        print(count, grown[count], file=sys.stderr, flush=True)
+    return grown
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Code locations that consume what the pipeline makes."""

@@ -1,0 +1,251 @@
+"""Pictures to features as fast as the machine allows: decoding and encoding overlap.
+
+Decoding threads prepare pictures in order; batches of them go to the encoder's replicas, one
+thread each: the cores of a CPU, or GPUs. Results come back in the order of the keys. What
+decides a picture's vector is the picture alone: every batch of an encoder that wants it so is
+filled up to the same size, so that neither its neighbours nor the number of threads change
+the kernels that are run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgsim_assets.encoders.encoder import Encoder
+from imgsim_assets.encoders.machine import usable_cores
+from imgsim_assets.errors import EncoderError
+from imgsim_assets.images.header import ImageError
+
+K = TypeVar("K")
+# Batches handed to the replicas beyond those that they are at work on.
+_BATCHES_WAITING = 1
+
+
+@dataclass(frozen=True)
+class Encoded(Generic[K]):
+    """Pictures and their features: (n, dim), not normalised."""
+
+    keys: Sequence[K]
+    features: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Refused(Generic[K]):
+    """A picture that has no features, and why."""
+
+    key: K
+    error: ImageError
+
+
+@dataclass
+class Effort:
+    """Core seconds spent on decoding and preprocessing, and seconds of forward passes.
+
+    A forward pass on a CPU is counted by what its core did, one on a GPU by the clock.
+    """
+
+    pictures: int = 0
+    decode: float = 0.0
+    preprocess: float = 0.0
+    forward: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, *, pictures: int = 0, **seconds: float) -> None:
+        """Count further seconds of a part; threads may do so at the same time."""
+        with self._lock:
+            self.pictures += pictures
+            for part, spent in seconds.items():
+                setattr(self, part, getattr(self, part) + spent)
+
+    def per_second(self) -> dict[str, float]:
+        """Pictures a second that one core (or one card) does of each part."""
+        parts = {"decode": self.decode, "preprocess": self.preprocess, "forward": self.forward}
+        return {part: self.pictures / spent for part, spent in parts.items() if spent > 0}
+
+
+class Engine:
+    """Runs one encoder over any number of pictures in bounded memory."""
+
+    def __init__(
+        self, encoder: Encoder, batch_size: int, *, what: str = "the encoder", cores: int = 0
+    ) -> None:
+        self.batch_size = batch_size
+        self.effort = Effort()
+        self._encoder = encoder
+        self._what = what
+        self._cores = cores or usable_cores()
+        make = getattr(encoder, "replicas", None)
+        self._replicas: Sequence[Encoder] = make(self._cores) if make else [encoder]
+        self._fills_batches = bool(getattr(encoder, "fixed_batch", False))
+        kinds = [str(getattr(replica, "device", "cpu")) for replica in self._replicas]
+        self.device = ", ".join(dict.fromkeys(kinds))
+
+    def run(
+        self, keys: Sequence[K], load: Callable[[K], Image.Image]
+    ) -> Generator[Encoded[K] | Refused[K], None, None]:
+        """The features of the pictures that `load` gives, in order, batch by batch.
+
+        `load` is called from several threads; an ImageError of it refuses that picture alone.
+        Raises EncoderError when the encoder misbehaves, or when the memory does not hold even
+        one picture.
+        """
+        free: SimpleQueue[Encoder] = SimpleQueue()
+        for replica in self._replicas:
+            free.put(replica)
+        alone = getattr(self._encoder, "one_core_each", None)
+        with (
+            alone() if alone else nullcontext(None) as start_thread,
+            ThreadPoolExecutor(self._cores, "decode") as decoders,
+            ThreadPoolExecutor(len(self._replicas), "encode", start_thread) as encoders,
+        ):
+            try:
+                yield from self._results(keys, load, decoders, encoders, free)
+            finally:
+                decoders.shutdown(cancel_futures=True)
+                encoders.shutdown(cancel_futures=True)
+
+    def _results(
+        self,
+        keys: Sequence[K],
+        load: Callable[[K], Image.Image],
+        decoders: ThreadPoolExecutor,
+        encoders: ThreadPoolExecutor,
+        free: SimpleQueue[Encoder],
+    ) -> Generator[Encoded[K] | Refused[K], None, None]:
+        most = len(self._replicas) + _BATCHES_WAITING
+        under_way: deque[Future[Encoded[K]]] = deque()
+        batch: list[tuple[K, NDArray[Any]]] = []
+        for key, prepared in self._prepared(keys, load, decoders):
+            if isinstance(prepared, ImageError):
+                yield Refused(key, prepared)
+                continue
+            batch.append((key, prepared))
+            if len(batch) < self.batch_size:
+                continue
+            under_way.append(encoders.submit(self._encode_batch, batch, free))
+            batch = []
+            while under_way and (under_way[0].done() or len(under_way) > most):
+                yield under_way.popleft().result()
+        if batch:
+            under_way.append(encoders.submit(self._encode_batch, batch, free))
+        while under_way:
+            yield under_way.popleft().result()
+
+    # ---- decoding -------------------------------------------------------------------
+
+    def _prepared(
+        self, keys: Sequence[K], load: Callable[[K], Image.Image], decoders: ThreadPoolExecutor
+    ) -> Iterator[tuple[K, NDArray[Any] | ImageError]]:
+        """Every key with its prepared picture, in order, a bounded number ahead."""
+        ahead: deque[tuple[K, Future[NDArray[Any] | ImageError]]] = deque()
+        remaining = iter(keys)
+        most = 2 * self.batch_size + 2 * self._cores
+        while True:
+            ahead.extend(
+                (key, decoders.submit(self._load_and_prepare, key, load))
+                for key in islice(remaining, most - len(ahead))
+            )
+            if not ahead:
+                return
+            key, future = ahead.popleft()
+            yield key, future.result()
+
+    def _load_and_prepare(
+        self, key: K, load: Callable[[K], Image.Image]
+    ) -> NDArray[Any] | ImageError:
+        started = time.thread_time()
+        try:
+            image = load(key)
+        except ImageError as error:
+            return error
+        decoded = time.thread_time()
+        prepared = self._encoder.prepare(image)
+        self.effort.add(
+            pictures=1, decode=decoded - started, preprocess=time.thread_time() - decoded
+        )
+        return prepared
+
+    # ---- encoding -------------------------------------------------------------------
+
+    def _encode_batch(
+        self, batch: Sequence[tuple[K, NDArray[Any]]], free: SimpleQueue[Encoder]
+    ) -> Encoded[K]:
+        try:
+            stacked = np.stack([array for _, array in batch])
+        except ValueError as error:
+            raise EncoderError(
+                f"{self._what} prepares pictures in different shapes ({error}); it must give the "
+                "same for every picture"
+            ) from error
+        replica = free.get()
+        clock = time.thread_time if self.device == "cpu" else time.perf_counter
+        started = clock()
+        try:
+            features = self._within_memory(replica, stacked)
+        finally:
+            free.put(replica)
+        self.effort.add(forward=clock() - started)
+        return Encoded([key for key, _ in batch], features)
+
+    def _within_memory(self, replica: Encoder, stacked: NDArray[Any]) -> NDArray[Any]:
+        """Features of a batch, in smaller parts if the memory does not hold it at once."""
+        while True:
+            size = self.batch_size
+            try:
+                parts = [
+                    self._encode(replica, stacked[at : at + size], size)
+                    for at in range(0, len(stacked), size)
+                ]
+                return np.concatenate(parts)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise EncoderError(
+                        f"out of memory: {self._what} does not fit with one picture ({error}); "
+                        "use a smaller encoder, or another 'device'"
+                    ) from error
+                # Other replicas may have halved it already.
+                self.batch_size = min(self.batch_size, size // 2)
+            release = getattr(replica, "release_memory", None)
+            if release is not None:
+                release()
+
+    def _encode(self, replica: Encoder, part: NDArray[Any], size: int) -> NDArray[Any]:
+        count = len(part)
+        if self._fills_batches and count < size:
+            part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
+        features = np.asarray(replica.encode(part))
+        if features.shape != (len(part), replica.dim):
+            raise EncoderError(
+                f"{self._what} returned an array of shape {features.shape} for {len(part)} "
+                f"pictures; it must be ({len(part)}, {replica.dim})"
+            )
+        return features[:count]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, of whatever library and device."""
+    # Torch's own class must not be imported here; on a CPU it raises a plain RuntimeError.
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (
+            isinstance(error, RuntimeError)
+            and ("out of memory" in text or "can't allocate memory" in text)
+        )
+    )

@@ -1,0 +1,59 @@
+"""What this machine has to compute with, found without importing torch."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from functools import cache
+from pathlib import Path
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# Names under which CPUs say that they multiply bfloat16: x86 and ARM.
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+# Numbers of parameters of glibc's mallopt(3).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_ALWAYS_KEPT = 1 << 30
+
+
+def usable_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
+    """The cores that this process may use, by its affinity and its container's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = quota_file.read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        pass
+    return max(1, cores)
+
+
+def has_bf16(cpu_info: Path = _CPU_INFO) -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware."""
+    try:
+        lines = cpu_info.read_text().splitlines()
+    except OSError:
+        return False
+    flags = {"flags", "Features"}
+    named = (line.partition(":") for line in lines)
+    return any(key.strip() in flags and _BF16_FLAGS & set(text.split()) for key, _, text in named)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the C library keep what large tensors free, for the next ones.
+
+    By default glibc returns every block of some megabytes to the system and takes a zeroed
+    one for the next layer of the network, which takes longer than the layer's arithmetic.
+    Without glibc this does nothing.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _ALWAYS_KEPT)
+    mallopt(_M_TRIM_THRESHOLD, _ALWAYS_KEPT)

@@ -1,0 +1,157 @@
+"""What the conditions ask for, evaluated as the daemon does, without a daemon."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
+
+from imgsim_assets.components.automation import freshness
+from imgsim_assets.components.refresh import whole_catalogue_tags
+from imgsim_assets_tests.support.shop import Shop
+from imgsim_assets_tests.support.web import Web
+
+
+class Evaluations:
+    """One evaluation after the other over a shop that has been materialized once."""
+
+    def __init__(self, shop: Shop, instance: dg.DagsterInstance) -> None:
+        self._shop = shop
+        self._instance = instance
+        self._cursor: AssetDaemonCursor | None = None
+        self.requested()
+
+    def requested(self) -> dict[str, int]:
+        """How many partitions of which assets are asked for now."""
+        result = dg.evaluate_automation_conditions(
+            defs=self._shop.project.definitions(), instance=self._instance, cursor=self._cursor
+        )
+        self._cursor = result.cursor
+        keys = {each.key for each in result.results if isinstance(each.key, dg.AssetKey)}
+        counts = {key.to_user_string(): result.get_num_requested(key) for key in keys}
+        return {name: count for name, count in sorted(counts.items()) if count}
+
+    def observe(self, name: str) -> None:
+        """What `watch` does at its time."""
+        everything = self._shop.project.definitions().resolve_implicit_global_asset_job_def()
+        key = dg.AssetKey([name, "source"])
+        everything.execute_in_process(instance=self._instance, asset_selection=[key])
+
+    def refresh(self, name: str) -> None:
+        """What the schedule does at its time."""
+        definitions = self._shop.project.definitions()
+        job = definitions.resolve_job_def(f"{name}_refresh")
+        tags = whole_catalogue_tags(job.partitions_def)
+        assert job.execute_in_process(instance=self._instance, tags=tags).success
+
+
+@pytest.fixture
+def shop(tmp_path: Path, web: Web) -> Shop:
+    opened = Shop.open(tmp_path, web, products=4, suppliers=3)
+    assert opened.project.materialize()
+    return opened
+
+
+def test_a_source_that_changed_starts_its_catalogue_and_one_that_did_not_nothing(
+    shop: Shop,
+) -> None:
+    with shop.project.instance() as instance:
+        evaluations = Evaluations(shop, instance)
+        evaluations.observe("products")
+        assert evaluations.requested() == {}
+
+        (shop.project.root / "products.csv").touch()
+        evaluations.observe("products")
+        assert evaluations.requested() == {}
+
+        shop.sell("new", 100)
+        evaluations.observe("products")
+        assert evaluations.requested() == {"products/catalogue": 1}
+        assert evaluations.requested() == {}
+
+
+def test_a_refresh_that_changed_something_starts_the_match_table_only(shop: Shop) -> None:
+    with shop.project.instance() as instance:
+        evaluations = Evaluations(shop, instance)
+        evaluations.refresh("products")
+        assert evaluations.requested() == {}
+
+        shop.sell("new", 100)
+        evaluations.refresh("products")
+        assert evaluations.requested() == {"matches/pair": 1}
+
+
+def test_another_threshold_starts_the_match_table_only(shop: Shop) -> None:
+    with shop.project.instance() as instance:
+        evaluations = Evaluations(shop, instance)
+        declared = shop.project.root / "shop/defs/pair/defs.yaml"
+        declared.write_text(declared.read_text().replace("threshold: 0.9", "threshold: 0.8"))
+
+        assert evaluations.requested() == {"matches/pair": 1}
+
+
+def test_another_k_starts_the_graph_only(shop: Shop) -> None:
+    with shop.project.instance() as instance:
+        evaluations = Evaluations(shop, instance)
+        shop.declare(graph={"k": 2})
+
+        assert evaluations.requested() == {"products/similarity_graph": 1}
+
+
+def test_without_automation_nothing_is_started_and_no_asset_has_a_condition(shop: Shop) -> None:
+    shop.declare(automation=False)
+    with shop.project.instance() as instance:
+        evaluations = Evaluations(shop, instance)
+        shop.sell("new", 100)
+        evaluations.observe("products")
+
+        assert evaluations.requested() == {}
+
+
+def test_one_sensor_is_on_for_all_catalogues_and_looks_at_their_sources(shop: Shop) -> None:
+    shop.declare(watch="*/5 * * * *")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        repository = shop.project.definitions().get_repository_def()
+
+    (sensor,) = repository.sensor_defs
+    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    targets = sensor.asset_selection.resolve(repository.asset_graph)
+    assert dg.AssetKey(["products", "source"]) in targets
+    assert dg.AssetKey(["suppliers", "source"]) in targets
+    assert dg.AssetKey(["matches", "pair"]) in targets
+
+
+def test_a_declared_schedule_runs_and_says_when_its_results_are_stale(shop: Shop) -> None:
+    shop.declare(schedule="0 3 * * 1-5")
+
+    repository = shop.project.definitions().get_repository_def()
+
+    schedules = {schedule.name: schedule for schedule in repository.schedule_defs}
+    assert schedules["products_refresh_schedule"].default_status is (
+        dg.DefaultScheduleStatus.RUNNING
+    )
+    policies = {
+        key.to_user_string(): repository.asset_graph.get(key).freshness_policy
+        for key in repository.asset_graph.materializable_asset_keys
+    }
+    fresh = {name for name, policy in policies.items() if policy is not None}
+    assert fresh == {"products/catalogue", "products/index", "products/similarity_graph"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "hours"), [("0 3 * * *", 26), ("0 3 * * 1-5", 74), ("0 * * * *", 3)]
+)
+def test_stale_is_what_is_older_than_the_longest_gap_of_the_schedule(
+    schedule: str, hours: int
+) -> None:
+    policy = freshness(schedule, "UTC")
+
+    assert isinstance(policy, TimeWindowFreshnessPolicy)
+    assert policy.fail_window.to_timedelta() == timedelta(hours=hours)

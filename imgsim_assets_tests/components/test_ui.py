@@ -1,0 +1,82 @@
+"""What a person sees in Dagster's web server, looked at with a real browser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright import sync_api
+
+from imgsim_assets_tests.support.encoders import COUNTER
+from imgsim_assets_tests.support.servers import Servers
+from imgsim_assets_tests.support.shop import Shop
+from imgsim_assets_tests.support.web import Web
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sync_api.Page]:
+    """A browser page at the web server of a shop that was materialized once."""
+    with Web() as web, pytest.MonkeyPatch.context() as patch:
+        shop = Shop.open(tmp_path_factory.mktemp("ui"), web)
+        patch.setenv(COUNTER, str(shop.counter))
+        assert shop.project.materialize()
+        servers = Servers(shop.project, shop.environment())
+        servers.prepare()
+        servers.start_web_server()
+        try:
+            with sync_api.sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=_CHROMIUM)
+                opened = browser.new_page(
+                    base_url=servers.url, viewport={"width": 1600, "height": 1200}
+                )
+                opened.set_default_timeout(60_000)
+                yield opened
+                browser.close()
+        finally:
+            servers.stop()
+
+
+@pytest.mark.parametrize("asset", ["matches/pair", "products/similarity_graph"])
+def test_contact_sheet_and_histogram_are_drawn(page: sync_api.Page, asset: str) -> None:
+    for entry in ("contact_sheet", "similarity_histogram"):
+        page.goto(f"/assets/{asset}?view=events")
+        row = page.locator("tr", has=page.get_by_text(entry, exact=True))
+        row.get_by_text("[Show Markdown]").first.click()
+
+        picture = page.get_by_role("dialog").locator("img").first
+        picture.wait_for(state="attached")
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+
+
+def test_each_shard_shows_its_own_rows_and_statuses(page: sync_api.Page) -> None:
+    page.goto("/assets/products/images?view=partitions&partition=001")
+
+    page.get_by_text("dagster/row_count").first.wait_for()
+    chart = page.locator('img[alt="items by status"]').first
+    chart.wait_for(state="attached")
+    assert chart.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    for shard in ("000", "001", "002"):
+        assert page.get_by_text(shard, exact=True).count() >= 1
+
+
+def test_the_lineage_shows_both_catalogues_and_their_match_table(page: sync_api.Page) -> None:
+    page.goto("/asset-groups")
+
+    for name in ("products", "suppliers", "matches"):
+        page.get_by_text(name).first.wait_for()
+
+
+def test_the_checks_of_a_match_table_are_listed_and_passed(page: sync_api.Page) -> None:
+    page.goto("/assets/matches/pair?view=checks")
+
+    for check in ("agrees_with_brute_force", "at_or_above_threshold"):
+        page.get_by_text(check).first.wait_for()
+    assert page.get_by_text("Passed").count() >= 1

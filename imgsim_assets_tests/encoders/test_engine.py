@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence, Set
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from imgsim_assets.encoders.engine import Effort, Encoded, Engine, Refused, is_out_of_memory
+from imgsim_assets.errors import EncoderError
+from imgsim_assets.images.header import ImageError
+from imgsim_assets_tests.support.encoders import ThumbnailEncoder
+
+
+class Recording(ThumbnailEncoder):
+    """Remembers the sizes of its batches and how many of them ran at the same time."""
+
+    def __init__(self, memory: int = 1000) -> None:
+        self.memory = memory
+        self.sizes: list[int] = []
+        self.released = 0
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        self.sizes.append(len(batch))
+        if len(batch) > self.memory:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().encode(batch)
+
+    def release_memory(self) -> None:
+        self.released += 1
+
+
+class Fixed(Recording):
+    fixed_batch = True
+
+
+class Replicated(ThumbnailEncoder):
+    """Replicas that all have to be at work before any of them goes on."""
+
+    def __init__(self, count: int) -> None:
+        meeting = threading.Barrier(count, timeout=30)
+        self.made = [_Replica(meeting) for _ in range(count)]
+
+    def replicas(self, cores: int) -> Sequence[_Replica]:
+        return self.made
+
+
+class _Replica(ThumbnailEncoder):
+    def __init__(self, meeting: threading.Barrier) -> None:
+        self._meeting = meeting
+        self._busy = threading.Lock()
+        self.batches = 0
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        assert self._busy.acquire(blocking=False), "two batches at once on one card"
+        self._meeting.wait()
+        self.batches += 1
+        rows = super().encode(batch)
+        self._busy.release()
+        return rows
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(0, 40),
+    batch_size=st.integers(1, 9),
+    cores=st.integers(1, 4),
+    broken=st.sets(st.integers(0, 39)),
+)
+def test_every_picture_is_encoded_or_refused_in_order_whatever_the_batches(
+    count: int, batch_size: int, cores: int, broken: set[int]
+) -> None:
+    encoder = Recording()
+
+    results = list(Engine(encoder, batch_size, cores=cores).run(range(count), _load(broken)))
+
+    refused = [result.key for result in results if isinstance(result, Refused)]
+    encoded = [key for result in results if isinstance(result, Encoded) for key in result.keys]
+    assert refused == sorted(broken & set(range(count)))
+    assert encoded == [key for key in range(count) if key not in broken]
+    assert _features(results).tolist() == [_pixel(key) for key in encoded]
+    assert max(encoder.sizes, default=0) <= batch_size
+
+
+def test_batches_of_only_broken_pictures_reach_no_encoder() -> None:
+    encoder = Recording()
+
+    results = list(Engine(encoder, 2).run(range(9), _load(set(range(9)))))
+
+    assert all(isinstance(result, Refused) for result in results)
+    assert encoder.sizes == []
+
+
+def test_an_encoder_of_fixed_batches_gets_full_ones_only() -> None:
+    encoder = Fixed()
+
+    results = list(Engine(encoder, 4, cores=1).run(range(10), _load()))
+
+    assert encoder.sizes == [4, 4, 4]
+    assert _features(results).tolist() == [_pixel(key) for key in range(10)]
+
+
+@pytest.mark.parametrize("kind", [Recording, Fixed])
+def test_a_batch_that_memory_does_not_hold_is_halved_until_it_does(kind: type[Recording]) -> None:
+    encoder = kind(memory=3)
+    engine = Engine(encoder, 16, cores=1)
+
+    results = list(engine.run(range(40), _load()))
+
+    assert engine.batch_size == 2
+    assert _features(results).tolist() == [_pixel(key) for key in range(40)]
+    assert encoder.sizes[:3] == [16, 8, 4]
+    assert encoder.released == 3
+    assert max(encoder.sizes[3:]) == 2
+
+
+def test_a_later_run_keeps_the_size_that_memory_holds() -> None:
+    encoder = Recording(memory=3)
+    engine = Engine(encoder, 8, cores=1)
+    list(engine.run(range(8), _load()))
+    encoder.sizes.clear()
+
+    list(engine.run(range(8), _load()))
+
+    assert max(encoder.sizes) == 2
+
+
+def test_memory_for_not_even_one_picture_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(EncoderError, match=r"out of memory: the encoder .* use a smaller encoder"):
+        list(Engine(Recording(memory=0), 4).run(range(9), _load()))
+
+
+def test_another_error_of_an_encoder_is_not_taken_for_a_lack_of_memory() -> None:
+    class Faulty(ThumbnailEncoder):
+        calls = 0
+
+        def encode(self, batch: np.ndarray) -> np.ndarray:
+            self.calls += 1
+            raise RuntimeError("a kernel failed")
+
+    encoder = Faulty()
+
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        list(Engine(encoder, 4).run(range(4), _load()))
+    assert encoder.calls == 1
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_replicas_work_at_once_on_batches_from_one_queue(count: int) -> None:
+    encoder = Replicated(count)
+
+    results = list(Engine(encoder, 2, cores=2).run(range(count * 8), _load()))
+
+    assert _features(results).tolist() == [_pixel(key) for key in range(count * 8)]
+    assert [replica.batches for replica in encoder.made] == [4] * count
+
+
+def test_what_load_raises_by_mistake_ends_the_run() -> None:
+    def load(key: int) -> Image.Image:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(Engine(Recording(), 4).run(range(9), load))
+
+
+def test_a_run_that_is_given_up_decodes_no_further() -> None:
+    loaded: list[int] = []
+
+    def load(key: int) -> Image.Image:
+        loaded.append(key)
+        return _picture(key)
+
+    results = Engine(Recording(), 2, cores=1).run(range(1000), load)
+    next(results)
+    results.close()
+
+    assert len(loaded) < 50
+
+
+def test_effort_becomes_pictures_a_second_of_each_part() -> None:
+    effort = Effort()
+    effort.add(pictures=3, decode=1.0, preprocess=0.5)
+    effort.add(pictures=1, decode=1.0)
+    assert effort.per_second() == {"decode": 2.0, "preprocess": 8.0}
+
+    effort.add(forward=4.0)
+
+    assert effort.per_second() == {"decode": 2.0, "preprocess": 8.0, "forward": 1.0}
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OutOfMemoryError("HIP"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("size mismatch"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_recognised_from_any_library(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def _picture(key: int) -> Image.Image:
+    return Image.new("RGB", (8, 8), (key, 2 * key, 3 * key))
+
+
+def _pixel(key: int) -> list[float]:
+    return [key - 127.5, 2 * key - 127.5, 3 * key - 127.5]
+
+
+def _load(broken: Set[int] = frozenset()) -> Callable[[int], Image.Image]:
+    def load(key: int) -> Image.Image:
+        if key in broken:
+            raise ImageError("truncated", "cut")
+        return _picture(key)
+
+    return load
+
+
+def _features(results: Sequence[Encoded[int] | Refused[int]]) -> np.ndarray:
+    parts = [result.features for result in results if isinstance(result, Encoded)]
+    return np.concatenate(parts)[:, :3] if parts else np.empty((0, 3))

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets.encoders.machine import has_bf16, keep_freed_memory, usable_cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "most"), [("100000 100000", 1), ("50000 100000", 1), ("150000 100000", 2)]
+)
+def test_a_containers_quota_limits_the_cores(quota: str, most: int, tmp_path: Path) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(quota)
+
+    assert usable_cores(file) == min(most, len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize("content", ["max 100000\n", "", "nonsense"])
+def test_without_a_quota_every_core_counts_that_the_process_may_use(
+    content: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(content)
+
+    assert usable_cores(file) == len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path / "gone") == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16 sse\n", True),
+        ("flags : fpu amx_bf16", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("model name\t: the bf16 one\n", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_is_found_among_the_flags_of_the_cpu(
+    text: str, expected: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(text)
+
+    assert has_bf16(file) is expected
+    assert has_bf16(tmp_path / "gone") is False
+
+
+def test_keeping_freed_memory_may_be_asked_for_again_and_again() -> None:
+    keep_freed_memory()
+    keep_freed_memory()
+
+    assert keep_freed_memory.cache_info().misses == 1

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from imgsim_assets.encoders import machine
+from imgsim_assets.encoders.encoder import fingerprint, load_encoder
+from imgsim_assets.encoders.precision import settled
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.stage import EmbeddingStage
+from imgsim_assets.errors import EncoderError
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill
+from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.weights import hollow, saved, untrained
+
+SQUEEZENET = EncoderSettings(name="squeezenet1_1", device="cpu")
+
+
+@pytest.mark.parametrize(("able", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_a_first_run_takes_what_its_machine_is_best_at(
+    able: bool, expected: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _machine(monkeypatch, able)
+
+    assert settled(store, "shop", SQUEEZENET, None).precision == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_declared_precision_stands(
+    precision: Literal["fp32", "bf16"], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _machine(monkeypatch, precision == "fp32")
+    declared = SQUEEZENET.model_copy(update={"precision": precision})
+
+    assert settled(store, "shop", declared, None) == declared
+
+
+@pytest.mark.parametrize("choice", [EncoderSettings(name="hog_color"), THUMBNAIL])
+def test_only_torchvisions_models_are_changed_by_the_machine(
+    choice: EncoderSettings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _machine(monkeypatch, True)
+
+    assert settled(store, "shop", choice, None).precision == "fp32"
+
+
+@pytest.mark.parametrize("able_at_first", [True, False])
+def test_the_first_run_of_a_store_decides_for_all_machines_and_catalogues(
+    able_at_first: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    choice = SQUEEZENET.model_copy(update={"weights": path})
+    shards = fill(store, "shop", {"a": jpeg(1)})
+    _machine(monkeypatch, able_at_first)
+    first = EmbeddingStage(store, "shop", choice).run(shards[0])
+
+    _machine(monkeypatch, not able_at_first)
+
+    again = EmbeddingStage(store, "shop", choice)
+    assert (again.fingerprint, again.run(shards[0]).changed) == (first.fingerprint, False)
+    assert EmbeddingStage(store, "another", choice).fingerprint == first.fingerprint
+    assert first.precision == ("bf16" if able_at_first else "fp32")
+
+
+def test_a_catalogue_goes_by_its_own_embeddings_before_those_of_others(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _machine(monkeypatch, True)
+    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    choice = SQUEEZENET.model_copy(update={"weights": path})
+    for name, precision in (("another", "bf16"), ("shop", "bf16"), ("shop", "fp32")):
+        declared = choice.model_copy(update={"precision": precision})
+        EmbeddingStage(store, name, declared).run(fill(store, name, {"a": jpeg(1)})[0])
+
+    fp32 = fingerprint(choice.model_copy(update={"precision": "fp32"}))
+    assert EmbeddingStage(store, "shop", choice).fingerprint == fp32
+
+
+def test_a_machine_that_cannot_go_on_in_bf16_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _machine(monkeypatch, False)
+    path = hollow("squeezenet1_1", tmp_path / "own.pth")
+
+    with pytest.raises(EncoderError, match=r"precision: .* bf16.*or set 'precision: fp32'"):
+        load_encoder(
+            EncoderSettings(name="squeezenet1_1", weights=path, device="cpu", precision="bf16")
+        )
+
+
+def _machine(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    monkeypatch.setattr(machine, "has_bf16", lambda: able)

@@ -1,0 +1,76 @@
+"""The example consumes a real store through its own definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import polars as pl
+import pytest
+
+from examples import price_watch
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Draft
+
+ASSETS = ("price_list", "news", "warehouse")
+
+
+def _match(store: Store, pairs: dict[tuple[str, str], float]) -> None:
+    rows = [(left, right, value, 1) for (left, right), value in sorted(pairs.items())]
+    frame = pl.DataFrame(
+        rows,
+        schema=["left_id", "right_id", "similarity", "rank"],
+        orient="row",
+    )
+    table = store.table(price_watch.TABLE)
+    table.commit(lambda _: Draft([table.write_rows(frame)]))
+
+
+def _run(home: Path) -> dict[str, dict[str, Any]]:
+    keys = [dg.AssetKey(name) for name in ASSETS]
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        job = price_watch.defs.resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=instance, asset_selection=keys).success
+        newest = {key: instance.get_latest_materialization_event(key) for key in keys}
+    found: dict[str, dict[str, Any]] = {}
+    for key, event in newest.items():
+        assert event is not None
+        materialization = event.asset_materialization
+        assert materialization is not None
+        metadata = materialization.metadata
+        found[key.to_user_string()] = {
+            name: value.value for name, value in metadata.items() if "/" not in name
+        }
+    return found
+
+
+def test_the_first_run_takes_everything_and_later_ones_what_is_new(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, out = tmp_path / "home", tmp_path / "out"
+    home.mkdir()
+    monkeypatch.setenv("IMGSIM_STORE", store.url)
+    monkeypatch.setattr(price_watch, "OUT", out)
+    _match(store, {("p1", "s1"): 0.9, ("p2", "s2"): 0.8})
+    first = _run(home)
+    _match(store, {("p1", "s1"): 0.95, ("p3", "s2"): 0.8})
+    _match(store, {("p1", "s1"): 0.95, ("p4", "s2"): 0.8})
+
+    second = _run(home)
+
+    assert first["news"] == {"until": 1, "added": 2}
+    assert second["news"] == {"until": 3, "added": 1, "changed": 1, "removed": 1}
+    assert (out / "price_list.csv").read_text() == (
+        "left_id,right_id,similarity\np1,s1,0.95\np4,s2,0.8\n"
+    )
+    with duckdb.connect(out / "matches.duckdb") as connection:
+        assert connection.sql("select count(*), max(similarity) from matches").fetchall() == [
+            (2, 0.95)
+        ]
+
+
+def test_both_locations_of_the_workspace_can_be_loaded() -> None:
+    keys = price_watch.defs.resolve_asset_graph().get_all_asset_keys()
+    assert dg.AssetKey(["matches", price_watch.PAIR]) in keys

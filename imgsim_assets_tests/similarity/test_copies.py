@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgsim_assets.similarity import copies, threshold_join, top_k
+from imgsim_assets.similarity.copies import distinct
+from imgsim_assets_tests.support.vectors import Floats, families, noise, unit
+
+
+def _copied(seed: int, count: int, kinds: int) -> Floats:
+    """Rows drawn from few, so that most are copies."""
+    chance = np.random.default_rng(seed)
+    return families(kinds, 8, seed)[chance.integers(0, kinds, count)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), kinds=st.integers(1, 60))
+def test_rows_are_grouped_by_their_bytes(seed: int, count: int, kinds: int) -> None:
+    rows = _copied(seed, count, kinds)
+    expected: dict[bytes, list[int]] = {}
+    for number, row in enumerate(rows):
+        expected.setdefault(row.tobytes(), []).append(number)
+
+    found = distinct(rows)
+
+    groups = [found.rows[a:b].tolist() for a, b in zip(found.start, found.start[1:], strict=False)]
+    assert groups == list(expected.values())
+    assert found.first.tolist() == [group[0] for group in groups]
+
+
+def test_rows_whose_hashes_agree_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "_hashes", lambda rows: np.zeros(len(rows), dtype=np.int64))
+    rows = np.repeat(noise(3, 5, 0), 2, axis=0)
+
+    i, j, _ = threshold_join(rows, rows, 1.0)
+
+    assert set(zip(i.tolist(), j.tolist(), strict=True)) == {
+        (a, b) for a in range(6) for b in range(6) if a // 2 == b // 2
+    }
+
+
+def test_different_rows_rarely_share_a_hash() -> None:
+    assert len(np.unique(copies._hashes(noise(20_000, 16, 1)))) > 19_990
+    signs = unit(np.sign(noise(3_000, 64, 2)))
+    assert len(np.unique(copies._hashes(signs))) > 2_990
+
+
+def test_zero_and_minus_zero_are_no_copies_and_yet_the_same_vector() -> None:
+    rows = np.array([[1, 0], [1, -0.0]], np.float32)
+
+    i, j, similarity = threshold_join(rows, rows, 1.0)
+
+    assert len(distinct(rows).first) == 2
+    assert (i.tolist(), j.tolist(), similarity.tolist()) == ([0, 0, 1, 1], [0, 1, 0, 1], [1.0] * 4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 30), threshold=st.floats(-1, 1))
+def test_results_among_copies_are_those_of_each_row(seed: int, k: int, threshold: float) -> None:
+    left, right = _copied(seed, 40, 6), _copied(seed, 50, 9)
+    index, similarity = top_k(left, right, k)
+    i, j, joined = threshold_join(left, right, threshold)
+
+    for row in range(len(left)):
+        # One row against references told apart by their place only, so nothing is grouped.
+        scores = np.array(
+            [threshold_join(left[[row]], right[[at]], -1.0)[2][0] for at in range(50)]
+        )
+        order = np.argsort(-scores, kind="stable")
+        there = min(k, 50)
+        assert index[row, :there].tolist() == order[:there].tolist()
+        np.testing.assert_array_equal(similarity[row, :there], scores[order[:there]])
+        above = order[scores[order] >= threshold]
+        assert j[i == row].tolist() == above.tolist()
+        np.testing.assert_array_equal(joined[i == row], scores[above])

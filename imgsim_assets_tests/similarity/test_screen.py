@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgsim_assets.similarity import join, screen, threshold_join
+from imgsim_assets.similarity.cosine import UnitRows, unit_rows
+from imgsim_assets.similarity.projection import Projection, fit
+from imgsim_assets.similarity.screen import Screen, for_threshold
+from imgsim_assets_tests.support.vectors import (
+    Floats,
+    cosines,
+    families,
+    hardly_different,
+    lattice,
+    noise,
+    unit,
+)
+
+MAKERS = st.sampled_from([noise, families, lattice, hardly_different])
+
+
+def _checked(left: Floats, right: Floats) -> tuple[UnitRows, UnitRows]:
+    return unit_rows(left, "left"), unit_rows(right, "right")
+
+
+def _scores(made: Screen, left: UnitRows, right: UnitRows) -> Floats:
+    prepared = (made.prepare(side.rows, side.squares) for side in (left, right))
+    a, b = prepared
+    return a @ b.T
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    make=MAKERS,
+    dim=st.sampled_from([16, 64, 300, 1280]),
+    share=st.sampled_from([None, 0.05, 0.3, 0.5, 1.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_screen_scores_a_pair_below_its_cosine(
+    make: object, dim: int, share: float | None, seed: int
+) -> None:
+    left, right = _checked(make(20, dim, seed), make(30, dim, seed + 1))  # type: ignore[operator]
+    projection = share and fit(left.rows, right.rows, max(1, int(share * dim)), 1.001)
+    made = Screen.of(projection or None, left, right)
+
+    scores = _scores(made, left, right).astype(np.float64)
+
+    assert (scores + made.error >= cosines(left.rows, right.rows)).all()
+
+
+def test_the_score_of_whole_rows_is_off_by_no_more_than_the_error() -> None:
+    left, right = _checked(families(50, 512, 1), families(60, 512, 1))
+    made = Screen.of(None, left, right)
+
+    off = np.abs(_scores(made, left, right) - cosines(left.rows, right.rows))
+
+    assert off.max() <= made.error < 1e-4
+
+
+def test_rows_shorter_and_longer_than_one_are_bounded_too() -> None:
+    rows = families(40, 96, 2)
+    rows[::2] *= np.float32(1.0009)
+    rows[1::2] *= np.float32(0.9991)
+    left, right = _checked(rows, rows)
+    for width in (8, 48, 96):
+        projection = fit(rows, rows, width, 1 + left.deviation)
+        made = Screen.of(projection, left, right)
+
+        assert (_scores(made, left, right) + made.error >= cosines(rows, rows)).all()
+
+
+def test_a_basis_that_is_not_orthonormal_costs_candidates_and_no_pairs() -> None:
+    rows = families(40, 96, 3)
+    left, right = _checked(rows, rows)
+    skewed = fit(rows, rows, 24, 1.001).basis * np.float32(1.01)
+
+    made = Screen.of(Projection(skewed, 1.001), left, right)
+
+    assert made.error > 0.01
+    assert (_scores(made, left, right) + made.error >= cosines(rows, rows)).all()
+
+
+def test_more_directions_leave_fewer_candidates() -> None:
+    chance = np.random.default_rng(4)
+    scales = 1 / np.arange(1, 129) ** 0.5
+    rows = unit(chance.standard_normal((400, 128)) * scales)
+    left, right = _checked(rows, rows)
+    widest = fit(rows, rows, 96, 1.001)
+
+    screens = [Screen.of(widest.leading(width), left, right) for width in (4, 16, 64, 96)]
+    counts = [int((_scores(made, left, right) >= 0.9 - made.error).sum()) for made in screens]
+
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 10 * counts[-1] >= 10 * 400
+
+
+@pytest.fixture
+def small_jobs_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "_WORTH_PROJECTING", 0)
+    monkeypatch.setattr(screen, "_PAIR_COST", 1e-3)
+
+
+@pytest.mark.parametrize("make", [noise, families, hardly_different])
+@pytest.mark.usefixtures("small_jobs_are_worth_it")
+def test_every_screen_leads_to_the_same_join(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = make(300, 128, 5), make(200, 128, 5)  # type: ignore[operator]
+    checked = _checked(left, right)
+    for threshold in np.quantile(cosines(left, right), [0.5, 0.99, 0.999]).tolist():
+        chosen = for_threshold(*checked, threshold)
+        assert chosen.projection is not None
+        found = threshold_join(left, right, threshold, memory_budget=100_000)
+        with monkeypatch.context() as patched:
+            patched.setattr(join, "for_threshold", lambda a, b, _: Screen.of(None, a, b))
+            expected = threshold_join(left, right, threshold)
+
+        for mine, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_where_a_projection_hides_little_whole_rows_are_multiplied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(screen, "_WORTH_PROJECTING", 0)
+    sides = _checked(noise(200, 128, 7), noise(200, 128, 8))
+
+    assert for_threshold(*sides, 0.2).projection is None
+
+
+def test_tiles_cover_every_pair_once_whatever_the_budget() -> None:
+    left, right = _checked(noise(70, 32, 1), noise(90, 32, 2))
+    pair = join.Pair.of(left, right, "left", "right")
+    for budget in (1, 3_000, 1 << 20):
+        projected = Screen.of(fit(left.rows, right.rows, 8, 1.001), left, right)
+        for made in (Screen.of(None, left, right), projected):
+            seen = np.zeros((70, 90), int)
+            for tile in join.tiles(pair, made, budget):
+                rows, columns = tile.scores.shape
+                seen[tile.row : tile.row + rows, tile.column : tile.column + columns] += 1
+            assert (seen == 1).all()

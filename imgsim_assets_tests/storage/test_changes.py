@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.changes import read_changes
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Draft
+
+NAME = "matches/pair"
+Pairs = dict[tuple[str, str], float]
+
+_ids = st.sampled_from("abc")
+_versions = st.lists(
+    st.dictionaries(st.tuples(_ids, _ids), st.sampled_from([0.8, 0.9, 1.0])), min_size=1, max_size=4
+)
+
+
+def _commit(store: Store, pairs: Pairs, **more: object) -> int:
+    rows = [{"left_id": left, "right_id": right, "similarity": value} | more
+            for (left, right), value in pairs.items()]  # fmt: skip
+    schema = {"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64}
+    frame = pl.DataFrame(rows, schema=None if more else schema)
+    table = store.table(NAME)
+    commit = table.commit(lambda _: Draft([table.write_rows(frame)]))
+    assert commit is not None
+    return commit.version
+
+
+@given(_versions)
+@settings(max_examples=30, deadline=None)
+def test_the_changes_since_a_version_turn_it_into_the_newest(versions: list[Pairs]) -> None:
+    store = Store.open(f"memory://{id(versions)}")
+    numbers = [0, *(_commit(store, pairs) for pairs in versions)]
+    for since, before in zip(numbers, [{}, *versions], strict=True):
+        changes = read_changes(NAME, since=since, store=store)
+
+        after = dict(before)
+        for change, left, right, similarity in changes.rows.rows():
+            assert ((left, right) in before) == (change != "added")
+            if change == "removed":
+                assert after.pop((left, right)) == similarity
+            else:
+                assert after.get((left, right)) != similarity
+                after[left, right] = similarity
+        assert after == versions[-1]
+        assert (changes.since, changes.until) == (since, numbers[-1])
+        assert changes.rows.rows() == sorted(changes.rows.rows(), key=lambda row: row[1:3])
+
+
+def test_an_update_of_a_keyed_table_is_told_by_its_key(store: Store) -> None:
+    table = store.table("shop/images", key="id")
+    for rows in ([("a", "ok"), ("b", "dns")], [("b", "ok"), ("c", "ok")]):
+        frame = pl.DataFrame(rows, schema=["id", "status"], orient="row")
+        draft = Draft([table.write_rows(frame)])
+        table.commit(lambda _, draft=draft: draft)  # type: ignore[misc]
+
+    changes = read_changes("shop/images", since=1, store=store)
+
+    assert changes.rows.rows() == [
+        ("removed", "a", "ok"),
+        ("changed", "b", "ok"),
+        ("added", "c", "ok"),
+    ]
+
+
+def test_a_new_column_changes_the_rows_that_stay(store: Store) -> None:
+    _commit(store, {("a", "b"): 0.9, ("a", "c"): 0.8})
+    _commit(store, {("a", "b"): 0.9}, rank=1)
+
+    changes = read_changes(NAME, since=1, store=store)
+
+    assert changes.rows.rows() == [("changed", "a", "b", 0.9, 1), ("removed", "a", "c", 0.8, None)]
+
+
+def test_an_older_version_can_be_the_end(store: Store) -> None:
+    for pairs in ({("a", "b"): 0.9}, {("a", "c"): 0.9}, {}):
+        _commit(store, pairs)
+
+    changes = read_changes(NAME, since=1, until=2, store=store)
+
+    assert changes.rows["change"].to_list() == ["removed", "added"]
+    assert changes.until == 2
+
+
+def test_versions_that_are_not_there_are_refused(store: Store) -> None:
+    _commit(store, {("a", "b"): 0.9})
+    with pytest.raises(StoreError, match=f"{NAME} is at version 1, and has none after 3"):
+        read_changes(NAME, since=3, store=store)
+    with pytest.raises(StoreError, match="has no table 'matches/other'"):
+        read_changes("matches/other", since=0, store=store)
+    _commit(store, {})
+    (Path(store.url) / NAME / "_commits/000000000001.json").unlink()
+    with pytest.raises(StoreError, match=r"has no version 1; it keeps \[2\]"):
+        read_changes(NAME, since=1, store=store)
+
+
+def test_rows_without_a_key_are_refused(store: Store) -> None:
+    table = store.table("shop/rejects")
+    table.commit(lambda _: Draft([table.write_rows(pl.DataFrame({"line": [1]}))]))
+
+    with pytest.raises(StoreError, match="the rows of shop/rejects have no key"):
+        read_changes("shop/rejects", since=0, store=store)

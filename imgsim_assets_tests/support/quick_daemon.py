@@ -1,0 +1,15 @@
+"""`dagster-daemon` with shorter pauses between its looks at backfills and automation."""
+
+from __future__ import annotations
+
+import sys
+
+from dagster._daemon import controller
+from dagster._daemon.cli import main
+
+PAUSE_SECONDS = 3
+
+if __name__ == "__main__":
+    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = PAUSE_SECONDS
+    sys.argv = ["dagster-daemon", *sys.argv[1:]]
+    main()

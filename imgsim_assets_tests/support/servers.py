@@ -1,0 +1,225 @@
+"""Dagster's daemon and web server for a project, and what its UI asks of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from imgsim_assets_tests.support.projects import Project
+
+T = TypeVar("T")
+
+_HOME = """
+concurrency:
+  pools: {default_limit: 1, granularity: op}
+run_coordinator:
+  module: dagster._core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {dequeue_interval_seconds: 1}
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 3
+  start_timeout_seconds: 120
+  free_slots_after_run_end_seconds: 2
+run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
+auto_materialize: {minimum_interval_seconds: 3}
+telemetry: {enabled: false}
+nux: {enabled: false}
+"""
+_WORKSPACE = "load_from:\n  - python_module: {{module_name: {0}.definitions, location_name: {0}}}\n"
+_LAUNCH = """mutation($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+_AGAIN = """mutation($params: ReexecutionParams!) {
+  reexecutePartitionBackfill(reexecutionParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+_CANCEL = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"""
+_BACKFILL = """query($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill {
+      status
+      partitionNames
+      assetBackfillData {
+        assetBackfillStatuses {
+          ... on AssetPartitionsStatusCounts {
+            assetKey { path } numPartitionsMaterialized numPartitionsFailed
+          }
+          ... on UnpartitionedAssetStatus { assetKey { path } materialized failed }
+        }
+      }
+    }
+  }
+}"""
+_SENSORS = """{ repositoriesOrError { ... on RepositoryConnection { nodes { sensors {
+  id sensorState { status } } } } } }"""
+_STOP_SENSOR = """mutation($id: String!) { stopSensor(id: $id) { __typename } }"""
+_RUNS = """query { runsOrError(limit: 200) { ... on Runs { results {
+  runId status startTime endTime assetSelection { path } tags { key value } } } } }"""
+_ENDED = {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "CANCELED", "FAILED", "COMPLETED"}
+
+
+@dataclass
+class Servers:
+    """A daemon and a web server, each a process group that can be killed and started again."""
+
+    project: Project
+    environment: Mapping[str, str] = field(default_factory=dict)
+    _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _port: int = 0
+
+    @property
+    def url(self) -> str:
+        """Where the web server listens."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def prepare(self) -> None:
+        """Write the configuration of the home, and the workspace."""
+        (self.project.home / "dagster.yaml").write_text(_HOME)
+        self.project.write("workspace.yaml", _WORKSPACE.format(self.project.package))
+
+    def start(self) -> None:
+        self.prepare()
+        self.start_web_server()
+        self.start_daemon()
+
+    def start_daemon(self) -> None:
+        self._start("daemon", "-m", "imgsim_assets_tests.support.quick_daemon", "run")
+
+    def start_web_server(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self._start("web", "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(self._port))
+        self.wait_for(self._location_is_loaded, "the web server to load the location")
+
+    def _start(self, name: str, *command: str) -> None:
+        path = os.pathsep.join([str(self.project.root), str(Path(__file__).parents[2])])
+        with (self.project.root / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                [sys.executable, *command, "-w", "workspace.yaml"],
+                cwd=self.project.root,
+                env=self.project.environment(PYTHONPATH=path, **self.environment),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """Kill a server with everything it started, as the loss of its machine would."""
+        process = self._running.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def stop(self) -> None:
+        for name in list(self._running):
+            process = self._running[name]
+            with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(timeout=20)
+            self.kill(name)
+
+    def log(self) -> str:
+        """The end of what the servers said, for the message of a test that fails."""
+        return "\n".join(
+            f"== {path.name}\n{path.read_text()[-6000:]}"
+            for path in sorted(self.project.root.glob("*.log"))
+        )
+
+    def wait_for(self, look: Callable[[], T | None], what: str, seconds: float = 180) -> T:
+        """What `look` finds, when it finds something."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = look()
+            if found:
+                return found
+            time.sleep(0.5)
+        raise AssertionError(f"waited {seconds:.0f} s for {what}\n{self.log()}")
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The data of a GraphQL answer."""
+        request = urllib.request.Request(
+            f"{self.url}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def _location_is_loaded(self) -> bool:
+        try:
+            found = self.ask(
+                "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
+            )
+        except OSError:
+            return False
+        return bool(found["repositoriesOrError"].get("nodes"))
+
+    def launch(self, assets: Sequence[str], partitions: Sequence[str] | None = None) -> str:
+        """Launch a backfill as the UI does, of all partitions unless some are named; its id."""
+        params: dict[str, Any] = {"assetSelection": [{"path": name.split("/")} for name in assets]}
+        params |= {"allPartitions": True} if partitions is None else {"partitionNames": partitions}
+        return self._launched(self.ask(_LAUNCH, params=params)["launchPartitionBackfill"])
+
+    def launch_failed_again(self, backfill: str) -> str:
+        """Re-execute what failed of a backfill; the id of the new one."""
+        params = {"parentRunId": backfill, "strategy": "FROM_FAILURE"}
+        return self._launched(self.ask(_AGAIN, params=params)["reexecutePartitionBackfill"])
+
+    def _launched(self, answer: Mapping[str, Any]) -> str:
+        assert answer["__typename"] == "LaunchBackfillSuccess", answer
+        return str(answer["backfillId"])
+
+    def cancel(self, backfill: str) -> None:
+        self.ask(_CANCEL, id=backfill)
+
+    def backfill(self, backfill: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.ask(_BACKFILL, id=backfill)["partitionBackfillOrError"]
+        return found
+
+    def ended(self, backfill: str, seconds: float = 240) -> str:
+        """The status of a backfill when it has ended."""
+
+        def look() -> str | None:
+            status = str(self.backfill(backfill)["status"])
+            return status if status in _ENDED else None
+
+        return self.wait_for(look, f"the end of backfill {backfill}", seconds)
+
+    def stop_sensors(self) -> None:
+        """Switch off what starts work by itself."""
+        for repository in self.ask(_SENSORS)["repositoriesOrError"]["nodes"]:
+            for sensor in repository["sensors"]:
+                if sensor["sensorState"]["status"] == "RUNNING":
+                    self.ask(_STOP_SENSOR, id=sensor["id"])
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs, the newest first."""
+        found: list[dict[str, Any]] = self.ask(_RUNS)["runsOrError"]["results"]
+        return found
+
+    def runs_of(self, backfill: str) -> list[dict[str, Any]]:
+        """The runs that a backfill started."""
+        tag = {"key": "dagster/backfill", "value": backfill}
+        return [run for run in self.runs() if tag in run["tags"]]
