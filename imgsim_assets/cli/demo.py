@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.storage.store import find_project_root
 
 
 @click.command()
@@ -19,4 +22,9 @@ def command(ui: bool) -> int:
         ) from error
     from imgsim_assets.demo.__main__ import main
 
+    if not (find_project_root(Path(__file__).parent) / "pyproject.toml").is_file():
+        raise SettingsError(
+            "the demo works on the catalogues of a checkout of the project; clone it, and run "
+            "'make demo' there"
+        )
     return main(["ui" if ui else "run"])

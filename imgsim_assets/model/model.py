@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.backbones import BACKBONES
+from imgsim_assets.encoders.encoder import Encoder
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import SettingsError, StoreError
@@ -38,6 +39,9 @@ from imgsim_assets.model.picture import Keys, Picture
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import Floats
 from imgsim_assets.storage.store import Store
+
+if TYPE_CHECKING:
+    from imgsim_assets.model.export import Parity
 
 QUERY_LABEL = "query_label"
 REFERENCE_LABEL = "reference_label"
@@ -567,6 +571,26 @@ class ImageSimilarityModel:
     def vectors(self) -> Floats:
         """A copy of the reference vectors, (n, d) float32, in the order of the labels."""
         return self._vectors.copy()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded if it was not yet."""
+        return self._embedder.encoder
+
+    @property
+    def has_unit_vectors(self) -> bool:
+        """Whether vectors of pictures are brought to length 1 before they are compared."""
+        return self._embedder.unit
+
+    def export_onnx(self, path: str | os.PathLike[str], k: int = 5) -> Parity:
+        """Write one ONNX file: prepared pictures in, labels and distances of the nearest out.
+
+        Needs the extra `onnx`. See imgsim_assets.model.export.export_onnx for the file's inputs
+        and outputs and for what is raised. Returns how the file compares with `query`.
+        """
+        from imgsim_assets.model.export import export_onnx
+
+        return export_onnx(self, path, k)
 
     def summary(self, output: Literal["str", "dict"] | None = None) -> Any:
         """What the model is: printed, or returned as "str" or "dict"."""

@@ -393,3 +393,19 @@ def test_a_query_leaves_a_gallery(shell: Shell, web: Web) -> None:
     text = (shell.folder / "found.html").read_text()
     assert "two.png" in text
     assert '"image": -1' not in text
+
+
+@pytest.mark.parametrize(("arguments", "command"), [((), "run"), (("--ui",), "ui")])
+def test_the_demo_is_the_checkouts(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], command: str
+) -> None:
+    asked: list[list[str]] = []
+
+    def main(given: list[str]) -> int:
+        asked.append(given)
+        return 0
+
+    monkeypatch.setattr("imgsim_assets.demo.__main__.main", main)
+
+    assert shell("demo", *arguments).code == 0
+    assert asked == [[command]]

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,7 @@ from PIL import Image
 
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.catalogues import indexed, tiny
+from imgsim_assets_tests.support.downloads import until
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
 from imgsim_assets_tests.support.shell import Shell
@@ -494,3 +501,48 @@ def test_large_lists_are_worked_on_shard_by_shard(shell: Shell) -> None:
     assert commit is not None
     assert len(commit.files) == 4
     assert json.dumps(ran.json["left"]["failures"]) == "{}"
+
+
+def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
+    shell: Shell, web: Web, tmp_path: Path
+) -> None:
+    waiting = threading.Event()
+    for seed in range(3):
+        web.pages[f"/{seed}.jpg"] = jpeg(seed)
+    web.pages["/slow.jpg"] = lambda _: (waiting.wait(30), None)[1]
+    lines = [f"{seed},{web.url(f'/{seed}.jpg')}" for seed in range(3)]
+    shell.write("list.csv", "\n".join(["id,url", *lines, f"slow,{web.url('/slow.jpg')}"]))
+    arguments = ["match", "list.csv", "list.csv", "--encoder", "hog_color", *_allow(web)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imgsim_assets.cli.main", *arguments],
+        cwd=shell.folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: web.total_gets == 4)
+    time.sleep(0.3)  # until the three that were answered are read
+
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    waiting.set()
+    web.pages["/slow.jpg"] = jpeg(9)
+    ran = shell(*arguments, "--json")
+
+    assert process.returncode == 130, told
+    assert "interrupted; what was done is kept" in told
+    assert "Traceback" not in told
+    assert ran.json["left"]["vectors"] == 4
+    assert web.gets["/0.jpg"] == web.gets["/1.jpg"] == web.gets["/2.jpg"] == 1
+
+
+def test_bars_are_drawn_where_somebody_looks(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    _pictures(shell, 1, 2)
+    shell.write("list.csv", "id,url\n1,1.jpg\n2,2.jpg\n")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+
+    ran = shell.match("list.csv", "list.csv", "--out", "r.tsv")
+
+    assert ran.code == 0
+    assert "embeddings" in ran.err
+    assert "2/2" in ran.err
