@@ -34,10 +34,13 @@ class CheckSettings(Settings):
         0.5, ge=0, le=1, description="least share of items with an image"
     )
     severity: Severity = Field(
-        "warn", description="of a breached success rate; 'error' stops what hangs on the images"
+        "warn", description="of what checks measure; 'error' stops what hangs on too few images"
     )
     max_drop: float = Field(
         0.5, ge=0, le=1, description="largest share of its rows that a source may lose at once"
+    )
+    max_drift: float = Field(
+        0.2, ge=0, le=1, description="how far similarities may move from one version to the next"
     )
     sample: int = Field(50, ge=1, le=10_000, description="items that sampled checks look at")
 

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.components.blueprint import GPU_POOL, Blueprint, code_version
+from imgsim_assets.components.lineage import carried, column_lineage
 from imgsim_assets.components.metadata import counted, table_metadata, table_schema
 from imgsim_assets.components.shard_runs import publish, run_shards
 from imgsim_assets.download.status import OK
@@ -25,6 +26,8 @@ def embeddings_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     settings = blueprint.settings
     encoder = settings.encoder
     kind = "numpy" if encoder.name == HOG_COLOR else "pytorch"
+
+    origins = column_lineage(carried(blueprint.key("images"), ["id", "sha256"]))
 
     @dg.asset(
         **blueprint.basics("embeddings", [kind, "parquet"]),
@@ -48,7 +51,11 @@ def embeddings_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         store = blueprint.project.store(context.run.run_id)
         stage = EmbeddingStage(store, settings.name, blueprint.encoder, log=context.log.info)
         outcome = run_shards(context, settings.shards, stage.run)
-        publish(context, outcome, lambda report: _describe_embeddings(store, settings.name, report))
+        publish(
+            context,
+            outcome,
+            lambda report: _describe_embeddings(store, settings.name, report) | origins,
+        )
         check = _vectors_finite_and_unit(store, settings.name, stage.fingerprint)
         return dg.MaterializeResult(check_results=[check])
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from imgsim_assets.components.blueprint import NETWORK_POOL, Blueprint, code_version
 from imgsim_assets.components.catalogue_settings import CheckSettings
+from imgsim_assets.components.lineage import carried, column_lineage
 from imgsim_assets.components.metadata import counted, svg, table_metadata, table_schema
 from imgsim_assets.components.shard_runs import publish, run_shards
 from imgsim_assets.download import ledger
@@ -44,6 +45,8 @@ def images_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     """The download of a shard's images, with the ledger of what came of each item."""
     settings = blueprint.settings
 
+    origins = column_lineage(carried(blueprint.key("catalogue"), ["id", "url"]))
+
     @dg.asset(
         **blueprint.basics("images", ["http", "parquet"]),
         deps=[blueprint.key("catalogue")],
@@ -74,7 +77,11 @@ def images_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         )
         with stage:
             outcome = run_shards(context, settings.shards, stage.run)
-        publish(context, outcome, lambda report: _describe_images(store, settings.name, report))
+        publish(
+            context,
+            outcome,
+            lambda report: _describe_images(store, settings.name, report) | origins,
+        )
         check = _success_rate(store, settings.name, settings.checks)
         return dg.MaterializeResult(check_results=[check])
 

@@ -6,8 +6,10 @@ import dagster as dg
 import numpy as np
 
 from imgsim_assets.components.blueprint import Blueprint, code_version
+from imgsim_assets.components.lineage import carried, column_lineage, of_graph
 from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata, table_schema
 from imgsim_assets.components.pictures import graph_sheet, similarity_histogram
+from imgsim_assets.components.version_checks import check_drift, drift_spec
 from imgsim_assets.index.stage import embedded_items, open_index, update_index
 from imgsim_assets.similarity.audit import Audit, audit_graph
 from imgsim_assets.similarity.graph import SCHEMA as GRAPH_SCHEMA
@@ -58,6 +60,7 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
                 "encoder_fingerprint": report.fingerprint,
                 "dagster/column_schema": table_schema(opened.entries.schema),
                 "preview": preview(opened.entries),
+                **column_lineage(carried(blueprint.key("embeddings"), ["id", "sha256"])),
             },
             data_version=dg.DataVersion(report.data_version),
             check_results=_check_index(store, name, opened, blueprint.settings.checks.sample),
@@ -114,17 +117,23 @@ def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
                 "similarity_graph",
                 "agrees_with_brute_force",
                 "For sampled items the edges are those of a plain product of all vectors.",
-            )
+            ),
+            drift_spec(blueprint.key("similarity_graph"), settings.checks),
         ],
     )
     def similarity_graph(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
         report = update_graph(store, settings.name, settings.graph)
+        table = graph_table(store, settings.name)
         audit = audit_graph(store, settings.name, sample=settings.checks.sample)
         return dg.MaterializeResult(
-            metadata=_describe_graph(store, settings.name, report, settings.graph.threshold),
+            metadata=_describe_graph(store, settings.name, report, settings.graph.threshold)
+            | column_lineage(of_graph(blueprint.key("index"))),
             data_version=dg.DataVersion(report.data_version),
-            check_results=[brute_force_check(audit)],
+            check_results=[
+                brute_force_check(audit),
+                check_drift(table, table.at(report.version), settings.checks),
+            ],
         )
 
     return similarity_graph

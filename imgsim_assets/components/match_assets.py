@@ -10,9 +10,16 @@ from imgsim_assets.components.automation import on_new_data, tagged
 from imgsim_assets.components.blueprint import code_version
 from imgsim_assets.components.catalogue_settings import MatchMatrixSettings
 from imgsim_assets.components.index_assets import brute_force_check
+from imgsim_assets.components.lineage import column_lineage, of_matches
 from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata, table_schema
 from imgsim_assets.components.pictures import match_sheet, similarity_histogram
 from imgsim_assets.components.project import Project
+from imgsim_assets.components.version_checks import (
+    check_current_index,
+    check_drift,
+    current_index_spec,
+    drift_spec,
+)
 from imgsim_assets.similarity.audit import audit_matches
 from imgsim_assets.similarity.matches import SCHEMA, MatchReport, match_table, update_matches
 from imgsim_assets.similarity.settings import MatchSettings
@@ -30,6 +37,9 @@ def match_asset(
     `reports` are the catalogues whose encoder_report decides the threshold.
     """
     key = dg.AssetKey(["matches", settings.name])
+    left = dg.AssetKey([settings.left, "embeddings"])
+    right = dg.AssetKey([settings.right, "index"])
+    origins = of_matches(left, right)
     wanted = MatchSettings(threshold=settings.threshold, mode=settings.mode, k=settings.k)
 
     @dg.asset(
@@ -40,11 +50,8 @@ def match_asset(
         automation_condition=on_new_data() if settings.automation else None,
         kinds={"faiss", "parquet"},
         deps=[
-            dg.AssetDep(
-                dg.AssetKey([settings.left, "embeddings"]),
-                partition_mapping=dg.AllPartitionMapping(),
-            ),
-            dg.AssetKey([settings.right, "index"]),
+            dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
+            right,
             *(dg.AssetKey([name, "encoder_report"]) for name in reports),
         ],
         description=settings.description or _description(settings),
@@ -54,6 +61,8 @@ def match_asset(
             dg.AssetCheckSpec(
                 "at_or_above_threshold", asset=key, description="No match is below the threshold."
             ),
+            drift_spec(key, settings.checks),
+            current_index_spec(key, settings.right),
             dg.AssetCheckSpec(
                 "agrees_with_brute_force",
                 asset=key,
@@ -69,9 +78,14 @@ def match_asset(
         rows = table.read(table.at(report.version))
         audit = audit_matches(store, settings.name, sample=settings.checks.sample)
         return dg.MaterializeResult(
-            metadata=_describe(store, settings.name, report, rows),
+            metadata=_describe(store, settings.name, report, rows) | column_lineage(origins),
             data_version=dg.DataVersion(report.data_version),
-            check_results=[_above_threshold(rows, report.threshold), brute_force_check(audit)],
+            check_results=[
+                _above_threshold(rows, report.threshold),
+                brute_force_check(audit),
+                check_drift(table, table.at(report.version), settings.checks),
+                check_current_index(store, settings.right, settings.checks),
+            ],
         )
 
     return matches

@@ -71,10 +71,15 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
             "sha256",
         ]
         match = _metadata(instance, ["matches", "pair"])
+        origins = match["dagster/column_lineage"].deps_by_column
+        assert [dep.asset_key.to_user_string() for dep in origins["similarity"]] == [
+            "products/embeddings",
+            "suppliers/index",
+        ]
         assert match["similarity_histogram"].startswith("![similarity of the matches](data:image")
         assert match["dagster/row_count"] == matches.height
         checks = _check_results(instance)
-    assert len(checks) == 2 * 7 + 2
+    assert len(checks) == 2 * 8 + 4
     assert all(checks.values()), checks
 
 
@@ -214,6 +219,46 @@ def test_more_shards_refetch_and_reembed_nothing(
 
     assert (shop.web.total_gets, shop.encodings) == before
     _assert_same(results(shop.project.store), _rebuilt(shop, monkeypatch))
+
+
+def test_similarities_that_moved_and_an_index_left_behind_are_told(shop: Shop) -> None:
+    assert shop.project.materialize()
+    for number in range(1, 8):
+        shop.sell(f"p{number}", 900 + number)
+    selection = [["products", stage] for stage in ("catalogue", "images", "embeddings")]
+    with shop.project.instance() as instance:
+        _run(shop, instance, *selection)
+        _run(shop, instance, ["matches", "pair"])
+        told = _check_results(instance)
+
+    assert not told["matches/pair:similarities_have_not_drifted"]
+    assert told["matches/pair:index_is_current"]
+
+    suppliers = shop.project.root / "suppliers.csv"
+    suppliers.write_text("".join(suppliers.read_text().splitlines(keepends=True)[:-1]))
+    selection = [["suppliers", stage] for stage in ("catalogue", "images", "embeddings")]
+    with shop.project.instance() as instance:
+        _run(shop, instance, *selection)
+        _run(shop, instance, ["matches", "pair"])
+        assert not _check_results(instance)["matches/pair:index_is_current"]
+
+
+def _run(shop: Shop, instance: dg.DagsterInstance, *keys: list[str]) -> None:
+    """Materialize these assets only, all shards of them."""
+    job = shop.project.definitions().resolve_implicit_global_asset_job_def()
+    shards = 3 if keys[0][0] == "products" else 2
+    tags = {
+        "dagster/asset_partition_range_start": "000",
+        "dagster/asset_partition_range_end": f"{shards - 1:03d}",
+    }
+    for key in keys:
+        partitioned = key[-1] in ("images", "embeddings")
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(key)],
+            tags=tags if partitioned else {},
+        )
+        assert result.success
 
 
 def test_another_encoder_embeds_anew_and_keeps_the_old_vectors(shop: Shop) -> None:

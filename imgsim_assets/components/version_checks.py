@@ -1,0 +1,79 @@
+"""Checks that hold a result against its last version, and against what it was made of."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from imgsim_assets.components.catalogue_settings import CheckSettings
+from imgsim_assets.errors import StoreError
+from imgsim_assets.index.stage import embedded_items, index_table
+from imgsim_assets.similarity.drift import drift
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, Table
+
+DRIFT = "similarities_have_not_drifted"
+CURRENT_INDEX = "index_is_current"
+_ITEM = ["id", "sha256"]
+
+
+def drift_spec(key: dg.AssetKey, settings: CheckSettings) -> dg.AssetCheckSpec:
+    """The check that similarities are distributed as they were in the last version."""
+    return dg.AssetCheckSpec(
+        DRIFT,
+        asset=key,
+        description="Similarities are distributed as in the last version: their cumulative "
+        f"shares differ by no more than {settings.max_drift:.0%}.",
+    )
+
+
+def current_index_spec(key: dg.AssetKey, name: str) -> dg.AssetCheckSpec:
+    """The check that an index holds the items that its catalogue's embeddings hold now."""
+    return dg.AssetCheckSpec(
+        CURRENT_INDEX,
+        asset=key,
+        description=f"{name}/index holds exactly the items of {name}/embeddings.",
+    )
+
+
+def check_drift(table: Table, newest: Commit, settings: CheckSettings) -> dg.AssetCheckResult:
+    """The distance of the similarities from those of the version before; see drift.py."""
+    before = _version_before(table, newest)
+    moved = 0.0
+    if before is not None:
+        old, new = (table.read(commit)["similarity"] for commit in (before, newest))
+        moved = drift(old, new)
+    return dg.AssetCheckResult(
+        check_name=DRIFT,
+        passed=moved <= settings.max_drift,
+        severity=dg.AssetCheckSeverity[settings.severity.upper()],
+        metadata={
+            "drift": round(moved, 4),
+            "most": settings.max_drift,
+            "compared_with": before.version if before is not None else "nothing",
+        },
+    )
+
+
+def _version_before(table: Table, newest: Commit) -> Commit | None:
+    if newest.version == 1:
+        return None
+    try:
+        return table.at(newest.version - 1)
+    except StoreError:
+        return None  # it was collected
+
+
+def check_current_index(store: Store, name: str, settings: CheckSettings) -> dg.AssetCheckResult:
+    """Items that the index lacks or should no longer hold."""
+    _, items = embedded_items(store, name)
+    table = index_table(store, name)
+    newest = table.latest()
+    entries = table.read(newest, columns=_ITEM) if newest is not None else items.clear()
+    lacking = items.join(entries, on=_ITEM, how="anti").height
+    outdated = entries.join(items, on=_ITEM, how="anti").height
+    return dg.AssetCheckResult(
+        check_name=CURRENT_INDEX,
+        passed=not lacking and not outdated,
+        severity=dg.AssetCheckSeverity[settings.severity.upper()],
+        metadata={"lacking": lacking, "outdated": outdated},
+    )
