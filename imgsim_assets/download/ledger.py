@@ -81,6 +81,11 @@ def empty_ledger() -> pl.DataFrame:
     return pl.DataFrame(schema=SCHEMA)
 
 
+def completed(rows: pl.DataFrame) -> pl.DataFrame:
+    """A ledger with every column of SCHEMA: null in those that it was written without."""
+    return pl.concat([empty_ledger(), rows], how="diagonal_relaxed").select(list(SCHEMA))
+
+
 def plan(
     catalogue: pl.DataFrame,
     ledger: pl.DataFrame,

@@ -204,7 +204,7 @@ class ImagesStage:
         if commit is None:
             return ledger.empty_ledger()
         rows = self._table.read(commit, shard=shard, skip_damaged=self._log)
-        return rows if rows.width else ledger.empty_ledger()
+        return ledger.completed(rows)
 
     # ---- fetching -------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def scan(table: Table, commit: Commit) -> pl.LazyFrame:
     paths = table.local_files(commit)
     if paths is not None and _is_plain(commit):
         table.check_present(commit)
-        return pl.scan_parquet(paths, glob=False)
+        return _scan_files(paths)
     schema = table.read_file(commit.with_role(ROWS)[0]).schema
 
     def read_in_batches(
@@ -61,7 +61,8 @@ def scan(table: Table, commit: Commit) -> pl.LazyFrame:
         batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
         left = row_count
-        for rows in _batches(table, commit):
+        for batch in _batches(table, commit):
+            rows = _with_schema(batch, schema)
             kept = rows.filter(predicate) if predicate is not None else rows
             if left is not None:
                 kept = kept.head(left)
@@ -71,6 +72,21 @@ def scan(table: Table, commit: Commit) -> pl.LazyFrame:
                 return
 
     return register_io_source(read_in_batches, schema=schema, is_pure=True)
+
+
+def _scan_files(paths: list[Path]) -> pl.LazyFrame:
+    """Files read as one table, with the columns of all."""
+    if len({tuple(pl.read_parquet_schema(path).items()) for path in paths}) == 1:
+        return pl.scan_parquet(paths, glob=False)
+    return pl.concat([pl.scan_parquet(path, glob=False) for path in paths], how="diagonal_relaxed")
+
+
+def _with_schema(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """Rows of a file that another version of the code wrote, with these columns."""
+    if rows.schema == schema:
+        return rows
+    both = pl.concat([pl.DataFrame(schema=schema), rows], how="diagonal_relaxed")
+    return both.select(pl.col(name).cast(kind) for name, kind in schema.items())
 
 
 def _batches(table: Table, commit: Commit) -> Iterator[pl.DataFrame]:

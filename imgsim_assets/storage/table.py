@@ -343,7 +343,8 @@ class Table:
                 frames.append(rows)
         if not frames:
             return pl.DataFrame()
-        rows = pl.concat(frames)
+        # Files of an earlier version of the code may have fewer columns.
+        rows = pl.concat(frames, how="diagonal_relaxed")
         if self.key is not None and rows[self.key].n_unique() < rows.height:
             rows = rows.unique(subset=self.key, keep="last", maintain_order=True)
         return rows

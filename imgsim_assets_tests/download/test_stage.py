@@ -19,7 +19,8 @@ from imgsim_assets.download.ledger import retry_wait
 from imgsim_assets.download.local import ImageFolder
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.blobs import blob_path
-from imgsim_assets.storage.shards import shard_of
+from imgsim_assets.storage.shards import Shard, shard_of
+from imgsim_assets.storage.table import Draft, replace_shard
 from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalogue, quick
 from imgsim_assets_tests.support.misbehaving import (
     Behave,
@@ -78,6 +79,26 @@ def test_only_an_item_whose_url_changed_is_fetched_again(things: Catalogue, shop
     assert things.store.blobs.get(things.rows()["2"]["sha256"]) == jpeg(ord("c"))
     assert Counter(report.changed for report in after) == {True: 1, False: 1}
     assert [r.data_version for r in before] != [r.data_version for r in after]
+
+
+def test_a_ledger_that_lacks_newer_columns_is_carried_on(things: Catalogue, web: Web) -> None:
+    web.pages.update({"/1.jpg": jpeg(1), "/2.jpg": jpeg(2)})
+    things.declare({"a": web.url("/1.jpg")})
+    things.run()
+    older = things.table.write_rows(things.frame().drop("checked_at", "refresh_failed"))
+    things.table.commit(
+        lambda base: Draft(
+            replace_shard(base, Shard(0, 1), [older]),
+            inputs=things.commit().inputs,
+            properties=things.commit().properties,
+        )
+    )
+    things.declare({"a": web.url("/1.jpg"), "b": web.url("/2.jpg")})
+
+    things.run()
+
+    assert web.gets == {"/1.jpg": 1, "/2.jpg": 1}
+    assert things.statuses() == {"a": "ok", "b": "ok"}
 
 
 def test_only_a_new_item_is_fetched(things: Catalogue, shop: Shop) -> None:

@@ -260,3 +260,18 @@ def _harm(store: Store, path: str, damage: str) -> None:
         data[len(data) // 2] ^= 4
     if damage != "deleted":
         store.files.write(path, bytes(data[:-1] if damage == "cut" else data))
+
+
+@pytest.mark.parametrize("place", ["local", "remote"])
+def test_files_of_two_versions_of_the_code_are_one_table(place: str, tmp_path: Path) -> None:
+    url = tmp_path / "store" if place == "local" else f"memory://{uuid.uuid4().hex}"
+    store = Store.open(url)
+    table = store.table(NAME)
+    new = table.write_rows(pl.DataFrame({"id": ["a"], "value": [1.5], "since": ["now"]}))
+    old = table.write_rows(pl.DataFrame({"id": ["b"], "value": [2]}))
+    table.commit(lambda _: Draft([new, old]))
+
+    rows = read_table(NAME, store=store)
+
+    assert rows.collect().rows() == [("a", 1.5, "now"), ("b", 2.0, None)]
+    assert rows.select("since").collect()["since"].to_list() == ["now", None]
