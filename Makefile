@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A worker for each core; the tests of one file share servers, so they stay together.
+PARALLEL := -n auto --dist loadfile
 export DAGSTER_HOME ?= $(CURDIR)/data/dagster_home
 
 .DEFAULT_GOAL := help
@@ -40,11 +42,11 @@ ui: $(VENV)/.demo ## open the same in Dagster's web server, http://127.0.0.1:300
 
 .PHONY: test
 test: $(VENV)/.test ## what has to pass before a change lands
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 .PHONY: test-all
 test-all: $(VENV)/.test ## the same and the long drills, sweeps and load tests
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or not slow'
 
 .PHONY: lint
 lint: $(VENV)/.test ## formatting, style, types, and the YAML under defs/
