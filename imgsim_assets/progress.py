@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 Log = Callable[[str], None]
+
+_REDRAW_SECONDS = 0.2
+_BAR_CELLS = 24
 
 
 def silent(_: str) -> None:
@@ -18,17 +22,27 @@ def silent(_: str) -> None:
 class Progress:
     """Counts what is done and says so every few seconds: done/total, rate, time left, kinds.
 
-    Use it as a context manager. Nothing is said about steps shorter than the interval.
+    Use it as a context manager. Nothing is said about steps shorter than the interval. On a
+    terminal given as `bar` the same line is drawn over and over, behind a bar.
     """
 
     def __init__(
-        self, label: str, total: int, log: Log, *, unit: str = "images", every: float = 5.0
+        self,
+        label: str,
+        total: int,
+        log: Log,
+        *,
+        unit: str = "images",
+        every: float = 5.0,
+        bar: TextIO | None = None,
     ) -> None:
         self._label = label
         self._total = total
         self._log = log
         self._unit = unit
         self._every = every
+        self._bar = bar if bar is not None and bar.isatty() else None
+        self._drawn = 0.0
         self._started = self._said = time.monotonic()
         self.done = 0
         self.kinds: Counter[str] = Counter()
@@ -43,6 +57,10 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._bar is not None:
+            self._draw(self._bar)
+            self._bar.write("\n")
+            self._bar.flush()
         if error is None and self._said != self._started:
             self._log(self._line())
 
@@ -56,9 +74,20 @@ class Progress:
         self.done += count
         if kind is not None:
             self.kinds[kind] += count
-        if time.monotonic() - self._said >= self._every:
-            self._said = time.monotonic()
+        now = time.monotonic()
+        if self._bar is not None and now - self._drawn >= _REDRAW_SECONDS:
+            self._drawn = now
+            self._draw(self._bar)
+        if now - self._said >= self._every:
+            self._said = now
             self._log(self._line())
+
+    def _draw(self, bar: TextIO) -> None:
+        filled = _BAR_CELLS * self.done // max(self._total, 1)
+        line = f"[{'#' * filled}{'.' * (_BAR_CELLS - filled)}] {self._line()}"
+        width = shutil.get_terminal_size().columns - 1
+        bar.write("\r" + line[:width].ljust(width))
+        bar.flush()
 
     def _line(self) -> str:
         rate = self.done / max(self.seconds, 1e-9)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import re
 import time
 
@@ -101,3 +102,26 @@ def test_a_log_that_is_not_listened_to_takes_every_line() -> None:
         progress.advance()
 
     assert progress.done == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_that_ends_full() -> None:
+    terminal = Terminal()
+    with Progress("shop", 10, silent, bar=terminal) as progress:
+        for _ in range(10):
+            progress.advance(kind="ok")
+    drawn = terminal.getvalue().split("\r")
+    assert drawn[1].startswith("[##")
+    assert drawn[-1].startswith("[########################] shop: 10/10 images")
+    assert drawn[-1].endswith("\n")
+
+
+def test_what_is_no_terminal_shows_no_bar() -> None:
+    stream = io.StringIO()
+    with Progress("shop", 1, silent, bar=stream) as progress:
+        progress.advance()
+    assert stream.getvalue() == ""

@@ -21,7 +21,8 @@ REJECTS_SCHEMA = {
     "text": pl.String,
 }
 _SCHEME = r"^([A-Za-z][A-Za-z0-9+.-]*)://"
-_FETCHED_SCHEMES = ("http", "https", "file")
+# Object stores are fetched from where the download settings allow it.
+_FETCHED_SCHEMES = ("http", "https", "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _judge(rows: pl.DataFrame) -> pl.DataFrame:
 _DETAILS = {
     "empty_id": "the id is empty",
     "empty_url": "the image's URL or path is empty",
-    "unsupported_scheme": "only http, https and file URLs and paths can be fetched",
+    "unsupported_scheme": "only http, https, file and object store URLs and paths can be fetched",
     "bad_url": "no URL: control characters, no host, or longer than 8192 bytes",
 }
 

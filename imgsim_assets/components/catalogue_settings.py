@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.encoders.report_settings import ReportSettings
 from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings
 from imgsim_assets.settings import Settings
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
@@ -52,6 +53,9 @@ class CatalogueSettings(Settings):
     encoder: EncoderChoice = EncoderSettings()
     download: DownloadSettings = DownloadSettings()
     graph: GraphSettings = GraphSettings()
+    report: ReportSettings | None = Field(
+        None, description="measure the encoder on this catalogue's pictures; '{}' for the defaults"
+    )
     checks: CheckSettings = CheckSettings()
     schedule: str | None = Field(None, description="cron expression of the refresh")
     watch: str | None = Field(

@@ -1,9 +1,12 @@
 """The partitioned asset `images` of a catalogue."""
 
+from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from imgsim_assets.components.blueprint import NETWORK_POOL, Blueprint, code_version
 from imgsim_assets.components.catalogue_settings import CheckSettings
@@ -12,10 +15,29 @@ from imgsim_assets.components.shard_runs import publish, run_shards
 from imgsim_assets.download import ledger
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.download.status import OK
+from imgsim_assets.download.tally import HostTally
 from imgsim_assets.images.plot import bars
 from imgsim_assets.storage.store import Store
 
-IMAGES_VERSION = "1"
+IMAGES_VERSION = "2"
+
+
+class RetryChoice(Enum):
+    """Which failures of earlier runs are tried again."""
+
+    all = "all"
+    transient = "transient"
+    none = "none"
+
+
+class ImagesConfig(dg.Config):
+    """What a person may ask of one run."""
+
+    retry: RetryChoice = Field(
+        RetryChoice.transient,
+        description="failures of earlier runs to try again: all, the transient ones that are "
+        "due, or none",
+    )
 
 
 def images_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
@@ -41,9 +63,15 @@ def images_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
             )
         ],
     )
-    def images(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def images(context: dg.AssetExecutionContext, config: ImagesConfig) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
-        stage = ImagesStage(store, settings.name, settings.download, log=context.log.info)
+        stage = ImagesStage(
+            store,
+            settings.name,
+            settings.download,
+            retry=config.retry.value,
+            log=context.log.info,
+        )
         with stage:
             outcome = run_shards(context, settings.shards, stage.run)
         publish(context, outcome, lambda report: _describe_images(store, settings.name, report))
@@ -59,6 +87,10 @@ def _describe_images(store: Store, name: str, report: DownloadReport) -> dict[st
             store, f"{name}/images", report.version, report.items, changed=report.changed
         ),
         "fetched": report.fetched,
+        "unchanged": report.unchanged,
+        "refresh_failures": counted(report.refresh_failures, "status"),
+        "hosts": _host_table(report.hosts),
+        "hosts_given_up": list(report.hosts_given_up),
         "removed": report.removed,
         "ok": report.statuses.get(OK, 0),
         "failed": report.items - report.statuses.get(OK, 0),
@@ -71,6 +103,32 @@ def _describe_images(store: Store, name: str, report: DownloadReport) -> dict[st
             "items by status",
         ),
     }
+
+
+def _host_table(hosts: Sequence[HostTally]) -> dg.MetadataValue:
+    """The hosts that failed most and took longest, over the shards of the run so far."""
+    records = [
+        dg.TableRecord(
+            {
+                "host": tally.host or "(no host)",
+                "items": tally.items,
+                "failed": tally.failed,
+                "failures": ", ".join(f"{kind} {n}" for kind, n in tally.failures.most_common(3)),
+                "seconds_per_request": round(tally.mean_seconds, 3),
+            }
+        )
+        for tally in hosts
+    ]
+    columns = {
+        "host": "string",
+        "items": "int",
+        "failed": "int",
+        "failures": "string",
+        "seconds_per_request": "float",
+    }
+    return dg.MetadataValue.table(
+        records, schema=dg.TableSchema([dg.TableColumn(*pair) for pair in columns.items()])
+    )
 
 
 def _success_rate(store: Store, name: str, settings: CheckSettings) -> dg.AssetCheckResult:

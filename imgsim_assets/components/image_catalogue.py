@@ -17,6 +17,7 @@ from imgsim_assets.components.image_assets import images_asset
 from imgsim_assets.components.index_assets import graph_asset, index_asset
 from imgsim_assets.components.project import Project, tables_of
 from imgsim_assets.components.refresh import refresh_job, refresh_schedule
+from imgsim_assets.components.report_assets import report_asset
 from imgsim_assets.components.source_assets import catalogue_asset, source_asset
 from imgsim_assets.components.tables import IO_MANAGER
 from imgsim_assets.errors import SourceError
@@ -47,6 +48,8 @@ class ImageCatalogue(DeclaredComponent):
             index_asset(blueprint),
             graph_asset(blueprint),
         ]
+        if self.settings.report is not None:
+            assets.append(report_asset(blueprint, self.settings.report))
         job = refresh_job(blueprint)
         return dg.Definitions(
             assets=assets,

@@ -1,5 +1,6 @@
 """The asset `matches/<name>` of a pair of catalogues."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -21,8 +22,13 @@ VERSION = "1"
 GROUP = "matches"
 
 
-def match_asset(settings: MatchMatrixSettings, project: Project) -> dg.AssetsDefinition:
-    """The match table of a left and a right catalogue."""
+def match_asset(
+    settings: MatchMatrixSettings, project: Project, reports: Sequence[str] = ()
+) -> dg.AssetsDefinition:
+    """The match table of a left and a right catalogue.
+
+    `reports` are the catalogues whose encoder_report decides the threshold.
+    """
     key = dg.AssetKey(["matches", settings.name])
     wanted = MatchSettings(threshold=settings.threshold, mode=settings.mode, k=settings.k)
 
@@ -39,6 +45,7 @@ def match_asset(settings: MatchMatrixSettings, project: Project) -> dg.AssetsDef
                 partition_mapping=dg.AllPartitionMapping(),
             ),
             dg.AssetKey([settings.right, "index"]),
+            *(dg.AssetKey([name, "encoder_report"]) for name in reports),
         ],
         description=settings.description or _description(settings),
         metadata={"dagster/column_schema": table_schema(SCHEMA)},

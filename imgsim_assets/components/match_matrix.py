@@ -14,6 +14,7 @@ from imgsim_assets.components.match_assets import match_asset
 from imgsim_assets.components.project import Project, tables_of
 from imgsim_assets.components.tables import IO_MANAGER
 from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.settings import AUTO
 
 
 class MatchMatrix(DeclaredComponent):
@@ -32,9 +33,28 @@ class MatchMatrix(DeclaredComponent):
         self._check(context)
         project = Project(context.project_root)
         return dg.Definitions(
-            assets=[match_asset(self.settings, project)],
+            assets=[match_asset(self.settings, project, self._reports(context))],
             resources={IO_MANAGER: tables_of(project.root)},
         )
+
+    def _reports(self, context: dg.ComponentLoadContext) -> list[str]:
+        """With `threshold: auto`, those of the two catalogues that measure their encoder."""
+        if self.settings.threshold != AUTO:
+            return []
+        sides = dict.fromkeys((self.settings.left, self.settings.right))
+        found = [
+            component.settings.name
+            for component in context.component_tree.get_all_components(ImageCatalogue)
+            if component.settings.name in sides and component.settings.report is not None
+        ]
+        if not found:
+            raise self.error(
+                context,
+                ["threshold"],
+                f"auto needs a report about the encoder; set 'report: {{}}' of "
+                f"{' or '.join(sides)}, or give a number",
+            )
+        return found
 
     def _check(self, context: dg.ComponentLoadContext) -> None:
         catalogues = {

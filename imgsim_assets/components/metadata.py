@@ -15,6 +15,7 @@ _CARRIED = "carried from the source"
 _MEANING = {
     "attempts": "failed attempts in a row, over runs",
     "bytes": "size of the image file",
+    "checked_at": "when the server last gave or confirmed this image",
     "detail": "what happened, in words",
     "distance": "Euclidean distance of the unit vectors, sqrt(2 - 2 similarity)",
     "dst_id": "the neighbour",
@@ -31,6 +32,7 @@ _MEANING = {
     "next_retry_at": "when a transient failure is tried again",
     "number": "the item's number inside the FAISS file",
     "rank": "1 for the most similar",
+    "refresh_failed": "why a good image could not be asked for again; it is kept",
     "reason": "why the row is left out",
     "right_id": "item of the right catalogue",
     "right_sha256": "image of the right item",

@@ -22,9 +22,11 @@ def whole_catalogue_tags(partitions: dg.PartitionsDefinition[str] | None) -> dic
 
 def refresh_job(blueprint: Blueprint) -> Any:
     """The job `<name>_refresh`: everything but the source, which is only ever observed."""
+    reported = ("encoder_report",) if blueprint.settings.report is not None else ()
+    stages = (*_STAGES, *reported)
     return dg.define_asset_job(
         f"{blueprint.name}{REFRESH}",
-        selection=dg.AssetSelection.assets(*(blueprint.key(stage) for stage in _STAGES)),
+        selection=dg.AssetSelection.assets(*(blueprint.key(stage) for stage in stages)),
         description=f"Bring {blueprint.name} up to its source, all shards in one run. What has "
         "not changed is not done again.",
         partitions_def=blueprint.partitions,

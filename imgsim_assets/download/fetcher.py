@@ -16,11 +16,11 @@ from urllib.parse import quote, urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
-from imgsim_assets.download.address import BlockedAddressError, guarded_socket
+from imgsim_assets.download import robots
+from imgsim_assets.download.address import BlockedAddressError, guarded_socket, is_public
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError, plain_text
 
-_PIECE_BYTES = 1 << 16
 # Characters of a path or query that are sent as they stand.
 _KEPT = "%/:=&?~#+!$,;'@()*[]|"
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -28,13 +28,29 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A header block of this size is enough for any image host and bounds what one can make us hold.
 _MAX_HEADER_BYTES = 16_384
 _LONGEST_WAIT_SECONDS = 3600.0
+# What RFC 9309 asks of whoever reads a robots.txt.
+_ROBOTS_TXT_BYTES = 500 * 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a server said about the version of an image that is held already."""
+
+    etag: str | None
+    last_modified: str | None
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """The headers of a request for anything newer."""
+        headers = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in headers.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
-    """An image's bytes and what the server said about their version."""
+    """An image's bytes, None when the version held is still the newest, and their version."""
 
-    data: bytes
+    data: bytes | None
     etag: str | None = None
     last_modified: str | None = None
 
@@ -47,11 +63,15 @@ class Fetcher:
 
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
+        self._allowed = frozenset(settings.allow_hosts)
         self._guarded: aiohttp.ClientSession | None = None
         self._trusted: aiohttp.ClientSession | None = None
         self._places: dict[str, asyncio.Semaphore] = {}
+        self._rules: dict[str, asyncio.Task[robots.Rules]] = {}
 
     async def __aenter__(self) -> Self:
+        if self._settings.robots_txt:
+            robots.check_available()
         self._guarded = self._session(
             aiohttp.TCPConnector(limit=0, socket_factory=guarded_socket(), ttl_dns_cache=60)
         )
@@ -64,6 +84,9 @@ class Fetcher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for task in self._rules.values():
+            task.cancel()
+        await asyncio.gather(*self._rules.values(), return_exceptions=True)
         for session in (self._guarded, self._trusted):
             if session is not None:
                 await session.close()
@@ -79,7 +102,7 @@ class Fetcher:
             max_line_size=_MAX_HEADER_BYTES,
             max_field_size=_MAX_HEADER_BYTES,
             headers={
-                "User-Agent": self._settings.user_agent,
+                "User-Agent": self._settings.agent,
                 "Accept": "image/*,*/*;q=0.5",
                 "Accept-Encoding": "identity",
             },
@@ -90,11 +113,14 @@ class Fetcher:
             ),
         )
 
-    async def fetch(self, url: str) -> Fetched:
-        """GET an image, following redirects; raises FetchError for whatever goes wrong."""
+    async def fetch(self, url: str, held: Version | None = None) -> Fetched:
+        """GET an image, or what is newer than the version held, following redirects.
+
+        Raises FetchError for whatever goes wrong.
+        """
         try:
             async with asyncio.timeout(self._settings.timeout) as deadline:
-                return await self._follow(_parsed(url), deadline)
+                return await self._follow(_parsed(url), deadline, held)
         except aiohttp.ClientError as error:
             raise _explain(error) from error
         except UnicodeError as error:  # a host name that cannot be looked up
@@ -102,30 +128,86 @@ class Fetcher:
         except TimeoutError:
             raise FetchError("timeout", f"not done in {self._settings.timeout:g} s") from None
 
-    async def _follow(self, url: URL, deadline: asyncio.Timeout) -> Fetched:
-        target = url
+    async def _follow(
+        self, target: URL, deadline: asyncio.Timeout, held: Version | None, *, obey: bool = True
+    ) -> Fetched:
+        """`obey=False` leaves out what robots have to obey: for the request of a robots.txt."""
+        conditions = held.conditions if held is not None else {}
         for _ in range(self._settings.max_redirects + 1):
-            session = self._session_for(target)
+            session, proxy = self._way_to(target)
+            if obey and self._settings.robots_txt:
+                await self._ask_robots_txt(target, deadline)
             async with (
                 self._place_at(target, deadline),
-                session.get(target, allow_redirects=False) as response,
+                session.get(
+                    target, allow_redirects=False, headers=conditions, proxy=proxy
+                ) as response,
             ):
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     target = _redirected(target, response.headers["Location"])
                     continue
-                _check_status(response)
-                return Fetched(
-                    await self._body(response),
+                etag, last_modified = (
                     _header(response, "ETag"),
                     _header(response, "Last-Modified"),
                 )
+                if response.status == 304 and conditions:
+                    return Fetched(None, etag, last_modified)
+                _check_status(response)
+                _check_encoding(response)
+                if obey and self._settings.robots_tag:
+                    self._check_robots_tag(response, etag)
+                return Fetched(await self._body(response), etag, last_modified)
         raise FetchError("redirect_loop", f"more than {self._settings.max_redirects} redirects")
+
+    def _check_robots_tag(self, response: aiohttp.ClientResponse, etag: str | None) -> None:
+        tags = response.headers.getall("X-Robots-Tag", ())
+        refused = robots.refusal(tags, self._settings.product) if tags else None
+        if refused is not None:
+            raise FetchError("robots", f"X-Robots-Tag: {refused}", etag=etag)
+
+    async def _ask_robots_txt(self, url: URL, deadline: asyncio.Timeout) -> None:
+        """Raise FetchError when the host's robots.txt forbids the URL, or cannot be had.
+
+        It is fetched once in the life of this client; while it cannot be had, nothing of the
+        host may be (RFC 9309, 2.3.1.4).
+        """
+        origin = str(url.origin())
+        task = self._rules.get(origin)
+        if task is None or (task.done() and task.exception() is not None):
+            task = self._rules[origin] = asyncio.create_task(self._robots_txt(url.origin()))
+        try:
+            rules = await asyncio.shield(task)
+        except FetchError as error:
+            raise FetchError(error.status, f"robots.txt: {error.detail}", error.retry_after) from (
+                error
+            )
+        if not rules.allow(str(url), self._settings.product):
+            raise FetchError("robots", "refused by robots.txt")
+
+    async def _robots_txt(self, origin: URL) -> robots.Rules:
+        try:
+            async with asyncio.timeout(self._settings.timeout) as deadline:
+                fetched = await self._follow(
+                    origin.with_path("/robots.txt"), deadline, None, obey=False
+                )
+        except FetchError as error:
+            if error.status.startswith("http_4") or error.status == "short_body":
+                return robots.Rules("")  # there is none
+            raise
+        except aiohttp.ClientError as error:
+            raise _explain(error) from error
+        except TimeoutError:
+            raise FetchError("timeout", f"not done in {self._settings.timeout:g} s") from None
+        text = (fetched.data or b"")[:_ROBOTS_TXT_BYTES].decode(errors="replace")
+        return robots.Rules(text)
 
     @contextlib.asynccontextmanager
     async def _place_at(self, url: URL, deadline: asyncio.Timeout) -> AsyncIterator[None]:
         """One of the few places at a host; waiting for it does not count as fetching."""
-        host = host_of(str(url))
-        place = self._places.setdefault(host, asyncio.Semaphore(self._settings.max_per_host))
+        host = f"{url.host}:{url.port}"
+        place = self._places.get(host)
+        if place is None:
+            place = self._places[host] = asyncio.Semaphore(self._settings.max_per_host)
         if place.locked():
             now = asyncio.get_running_loop().time
             left = (deadline.when() or now()) - now()
@@ -139,33 +221,52 @@ class Fetcher:
         finally:
             place.release()
 
-    def _session_for(self, url: URL) -> aiohttp.ClientSession:
-        """The unguarded session for hosts the catalogue names, the guarded one otherwise."""
+    def _way_to(self, url: URL) -> tuple[aiohttp.ClientSession, str | None]:
+        """The session for a URL, and the proxy to go by.
+
+        Hosts that the catalogue names are reached by the unguarded session. So is the proxy,
+        which looks names up by itself: what is left to check then are literal addresses.
+        """
         if url.scheme not in ("http", "https"):
             raise FetchError("bad_url", f"cannot fetch {url.scheme}://")
         if url.user is not None or url.password is not None:
             raise FetchError("bad_url", "user names and passwords in URLs are not sent")
         if not url.host:
             raise FetchError("bad_url", "no host")
-        host = f"[{url.host}]" if ":" in url.host else url.host.lower()
-        named = {host, f"{host}:{url.port}"} & set(self._settings.allow_hosts)
-        session = self._trusted if named else self._guarded
-        if session is None:
+        if self._guarded is None or self._trusted is None:
             raise RuntimeError("a Fetcher is used inside `async with`")
-        return session
+        host = f"[{url.host}]" if ":" in url.host else url.host.lower()
+        if host in self._allowed or f"{host}:{url.port}" in self._allowed:
+            return self._trusted, None
+        if self._settings.proxy is None:
+            return self._guarded, None
+        if _is_internal(url.host):
+            raise FetchError("blocked_address", f"{url.host} is internal")
+        return self._trusted, self._settings.proxy
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         limit = self._settings.max_bytes
         if (response.content_length or 0) > limit:
             raise FetchError("too_large", f"{response.content_length} bytes are declared")
-        body = bytearray()
-        async for piece in response.content.iter_chunked(_PIECE_BYTES):
-            body += piece
-            if len(body) > limit:
+        pieces: list[bytes] = []
+        size = 0
+        started = time.monotonic()
+        while piece := await response.content.readany():
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
                 raise FetchError("too_large", f"more than {limit} bytes")
-        if not body:
+            self._check_rate(size, time.monotonic() - started)
+        if not size:
             raise FetchError("short_body", "the body is empty")
-        return bytes(body)
+        return b"".join(pieces)
+
+    def _check_rate(self, size: int, seconds: float) -> None:
+        least = self._settings.min_bytes_per_second
+        if seconds > self._settings.read_timeout and size < least * seconds:
+            raise FetchError(
+                "timeout", f"{size} bytes in {seconds:.0f} s, less than {least:g} bytes/s"
+            )
 
 
 def _parsed(url: str, relative_to: str = "") -> URL:
@@ -212,6 +313,13 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
     raise FetchError(f"http_{response.status}", response.reason or "", wait)
 
 
+def _check_encoding(response: aiohttp.ClientResponse) -> None:
+    """Refuse compressed bodies: none was asked for, and a small one may unfold into gigabytes."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise FetchError("content_encoding", f"the body is packed by {plain_text(encoding)[:40]}")
+
+
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """The Retry-After header in seconds from now, at most an hour; None without a usable one."""
     value = headers.get("Retry-After", "").strip()
@@ -252,6 +360,19 @@ def _explain(error: aiohttp.ClientError) -> FetchError:
     if isinstance(error, aiohttp.ClientResponseError):
         return FetchError("bad_response", f"{type(error).__name__}: {error.message}"[:200])
     return FetchError("connect", f"{type(error).__name__}: {error}")
+
+
+def _is_internal(host: str) -> bool:
+    """Whether a URL's host is an address, or a spelling of one, that is not public."""
+    try:
+        return not is_public(host)
+    except ValueError:
+        pass
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    # What inet_aton takes for an address: 127.1, 0x7f.1, 2130706433.
+    return all(re.fullmatch(r"\d+|0x[0-9a-f]*", part) for part in name.split("."))
 
 
 def host_of(url: str) -> str:

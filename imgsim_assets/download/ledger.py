@@ -10,7 +10,14 @@ from typing import Any
 import polars as pl
 
 from imgsim_assets.download.local import is_local
-from imgsim_assets.download.status import BY_SETTINGS, OK, FetchError, is_transient
+from imgsim_assets.download.settings import Retry
+from imgsim_assets.download.status import (
+    BY_SETTINGS,
+    HOST_UNAVAILABLE,
+    OK,
+    FetchError,
+    is_transient,
+)
 from imgsim_assets.storage.collection import REFERS_TO_BLOBS
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -32,6 +39,8 @@ SCHEMA: Mapping[str, Any] = {
     "height": pl.Int32,
     "format": pl.String,
     "fetched_at": pl.Datetime("ms", "UTC"),
+    "checked_at": pl.Datetime("ms", "UTC"),
+    "refresh_failed": pl.String,
 }
 PROPERTIES = {REFERS_TO_BLOBS: True}
 
@@ -46,13 +55,17 @@ def ledger_table(store: Store, name: str) -> Table:
     return store.table(f"{name}/images", key="id")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
-    """Something to fetch; `attempts` counts earlier failures in a row of the same URL."""
+    """Something to fetch; `attempts` counts earlier failures in a row of the same URL.
+
+    `held` is the ledger's row of a good image that is only asked for again because of its age.
+    """
 
     id: str
     url: str
     attempts: int
+    held: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,58 +89,106 @@ def plan(
     stamp: Callable[[str], str | None] | None,
     lost: Set[str],
     same_settings: bool = True,
+    retry: Retry = "transient",
+    refresh_age: timedelta | None = None,
 ) -> Plan:
     """Compare a shard's catalogue rows (id, url) with its ledger.
 
-    Due are items that are new, whose URL changed, whose transient failure has waited long
-    enough, whose local file changed (`stamp(url)`, if given, differs from the etag), whose
-    image bytes are `lost` (sha256 values that the store no longer holds), or that failed by
-    settings which are no longer the same.
+    Due are items that are new, whose URL changed, whose local file changed (`stamp(url)`, if
+    given, differs from the etag), whose image bytes are `lost` (sha256 values that the store no
+    longer holds), whose good image was last confirmed longer than `refresh_age` ago, and
+    failures: with `retry="transient"` those that have waited long enough and those by settings
+    that are no longer the same, with "all" every one, with "none" none.
     """
     joined = catalogue.select("id", "url").join(
-        ledger.select(
-            "id",
-            pl.col("url").alias("known_url"),
-            "status",
-            "transient",
-            "attempts",
-            "next_retry_at",
-            "etag",
-            "sha256",
-        ),
-        on="id",
-        how="left",
-        maintain_order="left",
+        ledger.rename({"url": "known_url"}), on="id", how="left", maintain_order="left"
     )
-    fetch = []
-    for row in joined.iter_rows(named=True):
-        same = row["known_url"] == row["url"]
-        stale = not same_settings and row["status"] in BY_SETTINGS
-        if not same or stale or _is_due(row, now, stamp, lost):
-            fetch.append(Item(row["id"], row["url"], row["attempts"] if same else 0))
+    same = pl.col("url").eq_missing(pl.col("known_url"))
+    is_lost = pl.col("sha256").is_in(sorted(lost)).fill_null(value=False)
+    again = same & (_failure_is_due(now, retry, same_settings) | is_lost)
+    refresh = same & ~again & _refresh_is_due(now, retry, refresh_age)
+    judged = joined.with_columns(
+        same=same, due=~same | again | _file_changed(joined, stamp), refresh=refresh
+    )
+    due = judged.filter(pl.col("due") | pl.col("refresh"))
+    fetch = [_item(row) for row in due.iter_rows(named=True)]
     removed = ledger.join(catalogue, on="id", how="anti")["id"].sort().to_list()
     return Plan(fetch, removed)
 
 
-def _is_due(
-    row: Mapping[str, Any],
-    now: datetime,
-    stamp: Callable[[str], str | None] | None,
-    lost: Set[str],
-) -> bool:
-    if row["sha256"] in lost:
-        return True
-    # A missing or blocked file has neither an etag nor a stamp.
-    if stamp is not None and is_local(row["url"]) and row["etag"] != stamp(row["url"]):
-        return True
-    return bool(row["transient"]) and row["next_retry_at"] <= now
+def _failure_is_due(now: datetime, retry: Retry, same_settings: bool) -> pl.Expr:
+    is_failure = pl.col("status").ne(OK).fill_null(value=False)
+    if retry != "transient":
+        return is_failure & (retry == "all")
+    due = (pl.col("transient") & (pl.col("next_retry_at") <= now)).fill_null(value=False)
+    stale = pl.col("status").is_in(list(BY_SETTINGS)) & (not same_settings)
+    return is_failure & (due | stale)
+
+
+def _refresh_is_due(now: datetime, retry: Retry, age: timedelta | None) -> pl.Expr:
+    """Good web images; one whose last refresh failed has its own time to wait."""
+    is_good = pl.col("status").eq(OK) & _is_remote("url")
+    failed = pl.col("refresh_failed").is_not_null()
+    due = pl.lit(value=False)
+    if age is not None:
+        has_waited = pl.col("next_retry_at").is_null() | (pl.col("next_retry_at") <= now)
+        due = (pl.col("checked_at") + age <= now) & has_waited & ~(failed & (retry == "none"))
+    return is_good & (due | (failed & (retry == "all")))
+
+
+def _is_remote(url: str) -> pl.Expr:
+    return pl.col(url).str.contains(r"^(?i)[a-z][a-z0-9+.-]*://") & ~pl.col(url).str.contains(
+        r"^(?i)file://"
+    )
+
+
+def _file_changed(joined: pl.DataFrame, stamp: Callable[[str], str | None] | None) -> pl.Series:
+    """Which rows are local files that are not what they were."""
+    if stamp is None:
+        return pl.repeat(value=False, n=joined.height, eager=True)
+    pairs = joined.select("url", "etag").iter_rows()
+    return pl.Series(
+        [is_local(url) and etag != stamp(url) for url, etag in pairs], dtype=pl.Boolean
+    )
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    is_refresh = row["refresh"] and not row["due"]
+    held = {name: row[name] for name in SCHEMA if name != "url"} if is_refresh else None
+    if held is not None:
+        held["url"] = row["url"]
+    return Item(row["id"], row["url"], row["attempts"] if row["same"] else 0, held)
+
+
+def confirmed(item: Item, now: datetime) -> dict[str, Any]:
+    """The ledger row of an image that is still the newest version."""
+    return {
+        **(item.held or {}),
+        "detail": None,
+        "attempts": 0,
+        "next_retry_at": None,
+        "checked_at": now,
+        "refresh_failed": None,
+    }
 
 
 def failed(item: Item, error: FetchError, now: datetime) -> dict[str, Any]:
-    """The ledger row of a failure; a later run waits at least as long as the server asked."""
+    """The ledger row of a failure; a later run waits at least as long as the server asked.
+
+    An item that was not tried has not failed once more. One whose good image is held keeps it,
+    and the row says that it could not be refreshed.
+    """
     transient = is_transient(error.status)
-    attempts = item.attempts + 1
+    attempts = item.attempts + (error.status != HOST_UNAVAILABLE)
     wait = max(retry_wait(attempts), timedelta(seconds=error.retry_after or 0))
+    if item.held is not None:
+        return {
+            **item.held,
+            "detail": error.detail[:500],
+            "attempts": attempts,
+            "next_retry_at": now + (wait if transient else _LONGEST_WAIT),
+            "refresh_failed": error.status,
+        }
     return {
         "id": item.id,
         "url": item.url,
@@ -143,7 +204,7 @@ def failed(item: Item, error: FetchError, now: datetime) -> dict[str, Any]:
 
 def retry_wait(attempts: int) -> timedelta:
     """How long a later run waits before it tries again, after so many failures in a row."""
-    growth: int = 4 ** min(attempts - 1, 8)
+    growth: int = 4 ** min(max(attempts - 1, 0), 8)
     return min(_FIRST_WAIT * growth, _LONGEST_WAIT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,17 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from imgsim_assets.download.fetcher import Fetched
 from imgsim_assets.download.status import FetchError
 
+_REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
 
 def is_local(url: str) -> bool:
-    """Whether a catalogue's url is a path (or file URL) rather than http(s)."""
-    return not url.lower().startswith(("http://", "https://"))
+    """Whether a catalogue's url is a path (or file URL) rather than a URL of another kind."""
+    return _REMOTE.match(url) is None
+
+
+def is_web(url: str) -> bool:
+    """Whether a catalogue's url is fetched over HTTP."""
+    return url[:8].lower().startswith(("http://", "https://"))
 
 
 def below(root: str, url: str) -> str:
@@ -96,8 +104,7 @@ class ImageFolder:
             info: dict[str, Any] = self._fs.info(self._remote_path(url))
         except Exception:
             return None
-        version = info.get("ETag") or info.get("etag") or info.get("LastModified")
-        return f"{info.get('size')}-{version or info.get('mtime')}"
+        return stamp_of(info)
 
     def _read_remote(self, url: str) -> bytes:
         path = self._remote_path(url)
@@ -115,6 +122,12 @@ class ImageFolder:
         if path.startswith("/") or ".." in path.split("/"):
             raise FetchError("blocked_path", f"{url} leads out of {self._root}")
         return f"{self._root}/{path}"
+
+
+def stamp_of(info: dict[str, Any]) -> str:
+    """Something that changes when a file does, of what an fsspec filesystem says about it."""
+    version = info.get("ETag") or info.get("etag") or info.get("LastModified")
+    return f"{info.get('size')}-{version or info.get('mtime')}"
 
 
 def _plain_path(url: str) -> str:

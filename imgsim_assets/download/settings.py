@@ -5,11 +5,22 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import re
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from imgsim_assets.images.limits import MOST_PIXELS
+from imgsim_assets.images.limits import MOST_PIXELS, can_open_heif
 from imgsim_assets.settings import Settings
+
+# Which failures of earlier runs a run tries again: all, the transient ones that are due, none.
+Retry = Literal["all", "transient", "none"]
+
+_AGE = re.compile(r"(\d+)([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class DownloadSettings(Settings):
@@ -20,7 +31,22 @@ class DownloadSettings(Settings):
     timeout: float = Field(30.0, gt=0, description="seconds for one attempt, from name to byte")
     connect_timeout: float = Field(5.0, gt=0, description="seconds to reach a host")
     read_timeout: float = Field(10.0, gt=0, description="seconds between two pieces of a body")
+    min_bytes_per_second: float = Field(
+        500.0, ge=0, description="slowest body, after the first read_timeout; 0 for any"
+    )
     retries: int = Field(2, ge=0, le=10, description="further attempts within one run")
+    max_rate_per_host: float | None = Field(
+        None, gt=0, le=1000, description="items of one host begun per second; default: any"
+    )
+    breaker_failures: int = Field(
+        10, ge=1, description="failures in a row after which a host is left alone"
+    )
+    breaker_pause: float = Field(
+        10.0, ge=0, description="seconds before it is tried once more, and else given up"
+    )
+    refresh_after: str | None = Field(
+        None, description="age at which a web image is asked for again, such as 12h or 7d"
+    )
     max_megabytes: float = Field(20.0, gt=0, le=2000, description="largest image file")
     max_pixels: int = Field(
         50_000_000, ge=1, le=MOST_PIXELS, description="largest image, width x height"
@@ -31,10 +57,23 @@ class DownloadSettings(Settings):
         description="host or host:port that may be fetched although it is internal or listens "
         "on an unusual port, such as 127.0.0.1:8080",
     )
+    allow_prefixes: tuple[str, ...] = Field(
+        (),
+        description="what rows may name besides web addresses and local files, such as "
+        "s3://bucket/folder/",
+    )
+    proxy: str | None = Field(
+        None, description="http://[user:password@]host:port of a proxy for all but allow_hosts"
+    )
+    robots_tag: bool = Field(
+        True, description="leave out images whose X-Robots-Tag says noai, noindex or the like"
+    )
+    robots_txt: bool = Field(False, description="ask each host's robots.txt first")
     user_agent: str = Field(
-        "imgsim_assets (catalogue images)",
-        min_length=1,
-        description="name the operator and a contact here",
+        f"imgsim_assets/{version('imgsim_assets')}", min_length=1, description="product/version"
+    )
+    contact: str | None = Field(
+        None, description="address of a page or mailbox, for owners of the sites; sent along"
     )
 
     @field_validator("allow_hosts")
@@ -42,26 +81,93 @@ class DownloadSettings(Settings):
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_canonical_host(entry) for entry in value)
 
-    @field_validator("user_agent")
+    @field_validator("user_agent", "contact")
     @classmethod
-    def _one_line(cls, value: str) -> str:
-        if not value.isprintable():
+    def _one_line(cls, value: str | None) -> str | None:
+        if value is not None and not value.isprintable():
             raise ValueError(f"user_agent: {value!r} must be one line of printable text")
         return value
+
+    @field_validator("refresh_after")
+    @classmethod
+    def _is_age(cls, value: str | None) -> str | None:
+        if value is not None:
+            _age(value)
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_proxy(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme != "http" or not parts.hostname:
+                # Without the value, which may hold a password.
+                raise ValueError("proxy: write it as http://host:port or http://user:pw@host:port")
+        return value
+
+    @field_validator("allow_prefixes")
+    @classmethod
+    def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_usable_prefix(entry) for entry in value)
+
+    @property
+    def agent(self) -> str:
+        """The User-Agent header: who asks, and where to complain."""
+        return f"{self.user_agent} (+{self.contact})" if self.contact else self.user_agent
+
+    @property
+    def product(self) -> str:
+        """The name that robots.txt and X-Robots-Tag call us by."""
+        return re.split(r"[/\s]", self.user_agent, maxsplit=1)[0]
+
+    @property
+    def refresh_age(self) -> timedelta | None:
+        """`refresh_after` as a duration."""
+        return _age(self.refresh_after) if self.refresh_after is not None else None
 
     def limits(self, root: str) -> str:
         """A digest of the settings that decide whether an image is refused."""
         decisive = self.model_dump(
             mode="json",
-            include={"allow_hosts", "max_megabytes", "max_pixels", "max_redirects"},
+            include={
+                "allow_hosts",
+                "allow_prefixes",
+                "max_megabytes",
+                "max_pixels",
+                "max_redirects",
+                "robots_tag",
+                "robots_txt",
+            },
         )
-        listed = json.dumps({**decisive, "root": root}, sort_keys=True)
+        listed = json.dumps({**decisive, "root": root, "heif": can_open_heif()}, sort_keys=True)
         return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
     @property
     def max_bytes(self) -> int:
         """`max_megabytes` in bytes."""
         return int(self.max_megabytes * 1_000_000)
+
+
+def _age(text: str) -> timedelta:
+    found = _AGE.fullmatch(text)
+    if found is None or int(found[1]) == 0 or int(found[1]) > 100_000:
+        raise ValueError(f"refresh_after: {text!r} is no age; write a number and s, m, h, d or w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _usable_prefix(entry: str) -> str:
+    """A place of an fsspec filesystem, ending at a folder's or bucket's end."""
+    protocol, separator, place = entry.partition("://")
+    is_chained = "::" in entry
+    if not separator or not place.strip("/") or is_chained or protocol in _NO_PREFIX:
+        raise ValueError(
+            f"allow_prefixes: {entry!r} names no place; write it like s3://bucket/folder/ "
+            "(web addresses need no entry, local files belong under the source's root)"
+        )
+    return f"{entry.rstrip('/')}/"
+
+
+_NO_PREFIX = frozenset({"", "file", "local", "http", "https", "data"})
 
 
 def _canonical_host(entry: str) -> str:

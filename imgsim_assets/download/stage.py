@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import polars as pl
 
 from imgsim_assets.download import ledger
-from imgsim_assets.download.fetcher import Fetched, Fetcher, host_of
-from imgsim_assets.download.hosts import HostQueues
+from imgsim_assets.download.crawl import Crawl, Hosts, Sources
+from imgsim_assets.download.fetcher import Fetcher
+from imgsim_assets.download.keeper import Keeper
 from imgsim_assets.download.ledger import Item
-from imgsim_assets.download.local import ImageFolder, below, is_local
-from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.download.status import OK, FetchError, is_transient
+from imgsim_assets.download.local import ImageFolder, below, is_web
+from imgsim_assets.download.objects import RemoteObjects
+from imgsim_assets.download.settings import DownloadSettings, Retry
+from imgsim_assets.download.status import OK
+from imgsim_assets.download.tally import HostTally
 from imgsim_assets.errors import StoreError
-from imgsim_assets.images.header import ImageError, read_header
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -38,14 +40,18 @@ from imgsim_assets.storage.table import (
 
 # A killed run loses at most what it fetched since the last commit.
 COMMIT_EVERY_SECONDS = 5.0
-_LONGEST_BACKOFF_SECONDS = 30.0
 # More files of a shard than this are merged by the next append, so that commits stay small.
 _MOST_APPENDED = 32
 
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """What a run did for one shard. `statuses` counts every item of the shard."""
+    """What a run did for one shard.
+
+    `statuses` counts every item of the shard. Of those `fetched`, `unchanged` were asked for
+    again because of their age and found to be the newest version, or kept because that failed.
+    `hosts` are the ones that failed most and took longest, so far in the run.
+    """
 
     shard: str
     version: int
@@ -57,6 +63,10 @@ class DownloadReport:
     statuses: Mapping[str, int]
     changed: bool
     data_version: str
+    unchanged: int = 0
+    refresh_failures: Mapping[str, int] = field(default_factory=dict)
+    hosts: Sequence[HostTally] = ()
+    hosts_given_up: Sequence[str] = ()
 
 
 @dataclass
@@ -72,8 +82,11 @@ class _Run:
     wanted: pl.DataFrame
     folder: ImageFolder | None
     limits: str
+    known_files: set[str] = field(default_factory=set)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     rows: list[dict[str, Any]] = field(default_factory=list)
     fetched: int = 0
+    refreshed: int = 0
     bytes: int = 0
     started: datetime = field(default_factory=ledger.utc_now)
     clock: float = field(default_factory=time.monotonic)
@@ -82,19 +95,34 @@ class _Run:
 class ImagesStage:
     """Fetches the shards of one catalogue over one HTTP client.
 
-    Use it as a context manager, outside of a running event loop.
+    `retry` says which failures of earlier runs are tried again; `bar` is a terminal to draw
+    the progress on. Use it as a context manager, outside of a running event loop.
     """
 
     def __init__(
-        self, store: Store, name: str, settings: DownloadSettings, *, log: Log = silent
+        self,
+        store: Store,
+        name: str,
+        settings: DownloadSettings,
+        *,
+        retry: Retry = "transient",
+        log: Log = silent,
+        bar: TextIO | None = None,
     ) -> None:
         self._store = store
         self._name = name
         self._settings = settings
+        self._retry: Retry = retry
         self._log = log
+        self._bar = bar
         self._table = ledger.ledger_table(store, name)
         self._catalogue = store.table(f"{name}/catalogue", key="id")
         self._fetcher = Fetcher(settings)
+        self._objects = RemoteObjects(settings.allow_prefixes, settings.max_bytes)
+        self._keeper = Keeper(
+            store.blobs, settings.max_pixels, is_remote=store.files.local_path("") is None
+        )
+        self._hosts = Hosts(settings.breaker_failures)
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -108,6 +136,7 @@ class ImagesStage:
         trace: TracebackType | None,
     ) -> None:
         self._runner.run(self._fetcher.__aexit__(kind, error, trace))
+        self._keeper.close()
         self._runner.close()
 
     def run(self, shard: Shard) -> DownloadReport:
@@ -124,7 +153,7 @@ class ImagesStage:
             shard=shard,
             source=source,
             wanted=self._items(source, shard),
-            folder=ImageFolder(root, self._settings.max_bytes) if is_local(root) else None,
+            folder=None if is_web(root) else ImageFolder(root, self._settings.max_bytes),
             limits=self._settings.limits(root),
         )
         base = self._table.latest()
@@ -135,7 +164,11 @@ class ImagesStage:
             stamp=run.folder.stamp if run.folder is not None else None,
             lost=self._store.blobs.lost(),
             same_settings=_limits_of(base, shard) <= {run.limits},
+            retry=self._retry,
+            refresh_age=self._settings.refresh_age,
         )
+        if base is not None:
+            run.known_files.update(file.path for file in base.of_shard(shard))
         if plan.fetch:
             self._runner.run(self._fetch_all(run, plan.fetch))
         commit = self._complete(run, removed=bool(plan.removed))
@@ -148,16 +181,20 @@ class ImagesStage:
             removed=len(plan.removed),
             bytes=run.bytes,
             seconds=time.monotonic() - run.clock,
-            statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
+            statuses=_counts(rows["status"]),
             changed=base is None or commit.version != base.version,
             data_version=ledger.data_version(rows),
+            unchanged=run.refreshed,
+            refresh_failures=_counts(rows["refresh_failed"].drop_nulls()),
+            hosts=self._hosts.tallies.worst(),
+            hosts_given_up=self._hosts.given_up(),
         )
 
     def _items(self, source: Commit, shard: Shard) -> pl.DataFrame:
         """A shard's items by a version of the catalogue: id, and the url as it is fetched."""
         rows = self._catalogue.read(source, shard=shard, columns=["id", "url"])
         root = source.properties["root"]
-        if is_local(root):
+        if not is_web(root):
             return rows
         urls = [below(root, url) for url in rows["url"].to_list()]
         return rows.with_columns(pl.Series("url", urls, dtype=pl.String))
@@ -172,111 +209,90 @@ class ImagesStage:
     # ---- fetching -------------------------------------------------------------------
 
     async def _fetch_all(self, run: _Run, items: Sequence[Item]) -> None:
-        queues = HostQueues(items, lambda item: host_of(item.url), self._settings.max_per_host)
         finished = asyncio.Event()
-
-        async def work_on_queue(progress: Progress) -> None:
-            while (item := await queues.take()) is not None:
-                try:
-                    row = await self._row(run, item)
-                finally:
-                    queues.done(item)
-                run.rows.append(row)
-                run.fetched += 1
-                run.bytes += row.get("bytes") or 0
-                progress.advance(kind=row["status"])
-
         label = f"{self._name} shard {run.shard.name}"
         try:
-            with Progress(label, len(items), self._log) as progress:
+            with Progress(label, len(items), self._log, bar=self._bar) as progress:
+                crawl = self._crawl(run, items, progress)
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._commit_regularly(run, finished))
-                    async with asyncio.TaskGroup() as workers:
-                        for _ in range(min(self._settings.concurrency, len(items))):
-                            workers.create_task(work_on_queue(progress))
+                    group.create_task(self._commit_regularly(run, crawl, progress, finished))
+                    await crawl.run()
                     finished.set()
         except BaseException as error:
             # What was fetched before the failure or the cancellation is kept.
             self._append(run)
             raise _innermost(error) from error
 
-    async def _commit_regularly(self, run: _Run, finished: asyncio.Event) -> None:
+    def _crawl(self, run: _Run, items: Sequence[Item], progress: Progress) -> Crawl:
+        settings = self._settings
+
+        def keep_row(row: dict[str, Any]) -> None:
+            run.rows.append(row)
+            run.fetched += 1
+            has_arrived = row["fetched_at"] >= run.started
+            run.bytes += (row.get("bytes") or 0) if has_arrived else 0
+            run.refreshed += row.get("checked_at") is not None and not has_arrived
+            progress.advance(kind=row.get("refresh_failed") or row["status"])
+
+        return Crawl(
+            items,
+            settings,
+            sources=Sources(self._fetcher, run.folder, self._objects, settings.timeout),
+            keeper=self._keeper,
+            hosts=self._hosts,
+            keep_row=keep_row,
+            log=self._log,
+        )
+
+    async def _commit_regularly(
+        self, run: _Run, crawl: Crawl, progress: Progress, finished: asyncio.Event
+    ) -> None:
         while not finished.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(finished.wait(), COMMIT_EVERY_SECONDS)
             if not finished.is_set():
-                await asyncio.to_thread(self._append, run)
-
-    async def _row(self, run: _Run, item: Item) -> dict[str, Any]:
-        """The ledger row that comes of an item, after retries within this run."""
-        for attempt in range(self._settings.retries + 1):
-            try:
-                return await self._attempt(run, item)
-            except FetchError as error:
-                wait = _backoff(attempt, error.retry_after)
-                is_last = attempt == self._settings.retries or wait > _LONGEST_BACKOFF_SECONDS
-                if is_last or not is_transient(error.status):
-                    return ledger.failed(item, error, ledger.utc_now())
-                await asyncio.sleep(wait)
-        raise AssertionError("the last attempt returns")
-
-    async def _attempt(self, run: _Run, item: Item) -> dict[str, Any]:
-        try:
-            if run.folder is not None and is_local(item.url):
-                fetched = await asyncio.to_thread(run.folder.read, item.url)
-            else:
-                fetched = await self._fetcher.fetch(item.url)
-        except FetchError:
-            raise
-        except Exception as error:
-            # One item that meets a mistake of a library or of ours must not end the others.
-            self._log(f"{item.id}: {type(error).__name__}: {error}")
-            raise FetchError("error", f"{type(error).__name__}: {error}") from error
-        try:
-            return await asyncio.to_thread(self._keep, item, fetched)
-        except ImageError as error:
-            raise FetchError(error.status, error.detail, etag=fetched.etag) from error
-
-    def _keep(self, item: Item, fetched: Fetched) -> dict[str, Any]:
-        header = read_header(fetched.data, self._settings.max_pixels)
-        return {
-            "id": item.id,
-            "url": item.url,
-            "status": OK,
-            "transient": False,
-            "attempts": 0,
-            "etag": fetched.etag,
-            "last_modified": fetched.last_modified,
-            "sha256": self._store.blobs.put(fetched.data),
-            "bytes": len(fetched.data),
-            "width": header.width,
-            "height": header.height,
-            "format": header.format,
-            "fetched_at": ledger.utc_now(),
-        }
+                elsewhere = await asyncio.to_thread(self._append, run)
+                if elsewhere:
+                    progress.advance(crawl.leave_out(elsewhere), kind="by another run")
 
     # ---- committing -----------------------------------------------------------------
 
-    def _append(self, run: _Run) -> None:
-        """Commit the rows at hand; they stay at hand when that fails."""
+    def _append(self, run: _Run) -> set[str]:
+        """Commit the rows at hand; they stay at hand when that fails.
+
+        Returns the ids that another run on this shard has fetched since the last time.
+        """
         taken = list(run.rows)
         if not taken:
-            return
+            return set()
         self._store.blobs.flush()
         rows = ledger.as_rows(taken)
 
         def change(base: Commit | None) -> Draft:
             worth_keeping = self._worth_keeping(run, base, rows)
             if base is None or len(base.of_shard(run.shard)) <= _MOST_APPENDED:
-                file = self._table.write_rows(worth_keeping).noted(limits=run.limits)
+                file = self._table.write_rows(worth_keeping).noted(limits=run.limits, run=run.token)
                 return self._draft(run, base, append_to_shard(base, run.shard, [file]))
             merged = _latest([self._read(base, run.shard), worth_keeping])
             same = _limits_of(base, run.shard) <= {run.limits}
             file = self._table.write_rows(merged).noted(limits=run.limits if same else None)
             return self._draft(run, base, replace_shard(base, run.shard, [file]))
 
-        self._table.commit(change)
+        commit = self._table.commit(change)
         del run.rows[: len(taken)]
+        return self._fetched_elsewhere(run, commit)
+
+    def _fetched_elsewhere(self, run: _Run, commit: Commit | None) -> set[str]:
+        """Ids in files of the shard that this run has not seen before and did not write."""
+        files = commit.of_shard(run.shard) if commit is not None else []
+        unseen = [file for file in files if file.path not in run.known_files]
+        run.known_files.update(file.path for file in files)
+        ids: set[str] = set()
+        for file in unseen:
+            if file.note.get("run") != run.token:
+                rows = self._table.read_file(file, ["id", "fetched_at"])
+                ids.update(rows.filter(pl.col("fetched_at") >= run.started)["id"])
+        return ids
 
     def _complete(self, run: _Run, *, removed: bool) -> Commit:
         """Commit the rest, merged with what the shard had, as the shard's one complete file."""
@@ -321,8 +337,9 @@ class ImagesStage:
         fetched_since = self._read(base, run.shard).filter(
             (pl.col("status") == OK) & (pl.col("fetched_at") >= run.started)
         )
-        succeeded = current.filter(pl.col("status") == OK)
-        failed = current.filter(pl.col("status") != OK)
+        has_failed = (pl.col("status") != OK) | pl.col("refresh_failed").is_not_null()
+        succeeded = current.filter(~has_failed)
+        failed = current.filter(has_failed)
         return pl.concat([succeeded, failed.join(fetched_since, on=["id", "url"], how="anti")])
 
     def _draft(self, run: _Run, base: Commit | None, files: Sequence[DataFile]) -> Draft:
@@ -332,6 +349,10 @@ class ImagesStage:
             inputs={"catalogue": max(run.source.version, seen)},
             properties=ledger.PROPERTIES,
         )
+
+
+def _counts(kinds: pl.Series) -> dict[str, int]:
+    return dict(sorted(Counter(kinds.to_list()).items()))
 
 
 def _latest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -359,22 +380,16 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _backoff(attempt: int, asked: float | None) -> float:
-    """Seconds to wait before the next attempt: what the server asked for, else doubling."""
-    if asked is not None:
-        return asked
-    longest = min(0.5 * 2.0**attempt, _LONGEST_BACKOFF_SECONDS)
-    return random.uniform(0.5, 1.0) * longest
-
-
 def download(
     store: Store,
     name: str,
     settings: DownloadSettings,
     shards: Sequence[Shard],
     *,
+    retry: Retry = "transient",
     log: Log = silent,
+    bar: TextIO | None = None,
 ) -> list[DownloadReport]:
     """Run the images stage for several shards in turn, over one HTTP client."""
-    with ImagesStage(store, name, settings, log=log) as stage:
+    with ImagesStage(store, name, settings, retry=retry, log=log, bar=bar) as stage:
         return [stage.run(shard) for shard in shards]

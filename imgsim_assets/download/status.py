@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 OK: Final = "ok"
+# Not tried in this run, because the host had been given up.
+HOST_UNAVAILABLE: Final = "host_unavailable"
 
-# Failures that pass by themselves. Everything else stays until the URL changes.
+# Failures that pass by themselves. Everything else stays until the URL changes or a person asks.
 TRANSIENT: Final = frozenset(
     {
         "bad_response",
         "connect",
         "dns",
         "error",
+        HOST_UNAVAILABLE,
         "http_408",
         "http_425",
         "rate_limited",
@@ -28,9 +31,15 @@ BY_SETTINGS: Final = frozenset(
         "blocked_address",
         "blocked_path",
         "redirect_loop",
+        "robots",
         "too_large",
         "too_many_pixels",
+        "unsupported_format",
     }
+)
+# Failures that tell of a host rather than of one of its URLs.
+BY_HOST: Final = frozenset(
+    {"connect", "dns", "http_502", "http_503", "http_504", "rate_limited", "timeout", "tls"}
 )
 
 

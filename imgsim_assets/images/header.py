@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
+
+from imgsim_assets.images.limits import can_open_heif
 
 # Only formats that catalogues of pictures hold: every further decoder of Pillow is further
 # code that a hostile file may reach. Multi-picture JPEGs open by way of JPEG.
@@ -51,7 +54,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """Open without decoding; raises ImageError as `read_header` does."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_formats_for(data))
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
     except UnidentifiedImageError:
@@ -68,9 +71,28 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
+def _formats_for(data: bytes) -> tuple[str, ...]:
+    """The formats to try; the opener of HEIC, which is an extra, only for a file that needs it."""
+    if not _is_heif(data) or not can_open_heif():
+        return FORMATS
+    _register_heif()
+    return (*FORMATS, "HEIF")
+
+
+@functools.cache
+def _register_heif() -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def _is_heif(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+
+
 def _unidentified(data: bytes) -> ImageError:
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        return ImageError("unsupported_format", "HEIC/HEIF cannot be decoded here")
+    if _is_heif(data) and not can_open_heif():
+        return ImageError("unsupported_format", "HEIC/HEIF; install 'imgsim_assets[heic]'")
     cut = _cut_short(data)
     if cut is not None:
         return cut
@@ -86,8 +108,8 @@ def _cut_short(data: bytes) -> ImageError | None:
     """The error for beginnings of the formats that Pillow opens whole or not at all."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return ImageError("truncated", "a WebP file that is cut short or damaged")
-    if data[4:12] == b"ftypavif":
-        return ImageError("truncated", "an AVIF file that is cut short or damaged")
+    if data[4:12] == b"ftypavif" or _is_heif(data):
+        return ImageError("truncated", "an AVIF or HEIC file that is cut short or damaged")
     return None
 
 

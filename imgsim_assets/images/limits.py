@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Final
 
 # Pillow itself refuses pictures with more.
 MOST_PIXELS: Final = 178_956_970
+
+
+def can_open_heif() -> bool:
+    """Whether the extra that opens HEIC and HEIF pictures is installed."""
+    return find_spec("pillow_heif") is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from imgsim_assets.encoders.encoder import recommended_threshold
+from imgsim_assets.encoders.report import advised_threshold
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
@@ -65,7 +67,7 @@ def update_matches(
     left_commit, left_items = items.from_embeddings(store, left)
     right_commit, right_items = items.from_index(store, right)
     _refuse_different_encoders(left, left_commit, right, right_commit)
-    threshold = _threshold(settings, left_commit)
+    threshold = _threshold(store, (left, right), settings, left_commit)
     recipe = {
         "left": left,
         "right": right,
@@ -122,7 +124,11 @@ def _encoder(commit: Commit) -> EncoderSettings:
     return EncoderSettings.model_validate(commit.properties["encoder"])
 
 
-def _threshold(settings: MatchSettings, left_commit: Commit) -> float:
+def _threshold(
+    store: Store, names: Sequence[str], settings: MatchSettings, left_commit: Commit
+) -> float:
+    if isinstance(settings.threshold, str):
+        return advised_threshold(store, names, left_commit.properties[FINGERPRINT])
     if settings.threshold is not None:
         return settings.threshold
     return recommended_threshold(_encoder(left_commit))

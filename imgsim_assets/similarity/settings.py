@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from imgsim_assets.settings import Settings
 
+AUTO = "auto"
 Mode = Literal["all", "best", "top_k", "mutual"]
 
 
 class MatchSettings(Settings):
     """Which pairs of a left and a right catalogue count as matches."""
 
-    threshold: float | None = Field(
-        None, ge=-1, le=1, description="least cosine, inclusive; default: the encoder's"
+    threshold: Annotated[float, Field(ge=-1, le=1)] | Literal["auto"] | None = Field(
+        None,
+        description="least cosine, inclusive; auto: what the catalogues' encoder_report found; "
+        "default: the encoder's",
     )
     mode: Mode = Field(
         "best",

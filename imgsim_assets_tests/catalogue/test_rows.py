@@ -197,7 +197,13 @@ def test_web_addresses_and_paths_are_usable(tmp_path: Path, url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://x/1.jpg", "s3://box/1.jpg", "javascript://x", "//cdn.x/1.jpg", "data:image/png;base64"],
+    [
+        "ftp://x/1.jpg",
+        "memory://box/1.jpg",
+        "javascript://x",
+        "//cdn.x/1.jpg",
+        "data:image/png;base64",
+    ],
 )
 def test_what_is_never_fetched_is_rejected_by_its_scheme(tmp_path: Path, url: str) -> None:
     write(tmp_path, "a.csv", f"id,url\n1,{url}\n2,ok\n")
@@ -210,7 +216,7 @@ def test_what_is_never_fetched_is_rejected_by_its_scheme(tmp_path: Path, url: st
             "a.csv",
             2,
             "unsupported_scheme",
-            "only http, https and file URLs and paths can be fetched",
+            "only http, https, file and object store URLs and paths can be fetched",
             f"id=1 url={url}",
         )
     ]

@@ -259,24 +259,25 @@ def test_a_run_whose_process_is_killed_is_run_again_and_fetches_the_rest(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", ["daemon", "web"])
+@pytest.mark.parametrize("lost", ["daemon", "web", "daemon and its runs"])
 def test_a_backfill_outlives_the_servers(
     still: tuple[Shop, Servers], lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop, dagster = still
+    first = 400 + 100 * len(lost)
     for number in range(20):
-        shop.sell(f"{lost}{number}", 400 + number + (50 if lost == "web" else 0))
+        shop.sell(f"{lost}{number}", first + number)
     pages = _slowly(shop.web, 1.0)
     before = shop.web.total_gets
     backfill = dagster.launch(["products/catalogue", IMAGES, EMBEDDINGS])
     dagster.wait_for(lambda: shop.web.total_gets > before + 2, "the first downloads")
 
-    dagster.kill(lost)
+    dagster.kill(lost.split()[0], with_its_runs="runs" in lost)
     shop.web.pages.update(pages)
-    if lost == "daemon":
-        dagster.start_daemon()
-    else:
+    if lost == "web":
         dagster.start_web_server()
+    else:
+        dagster.start_daemon()
 
     assert dagster.ended(backfill, 600) == "COMPLETED_SUCCESS"
     _assert_whole(shop, monkeypatch)

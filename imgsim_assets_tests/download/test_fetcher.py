@@ -31,6 +31,7 @@ from imgsim_assets_tests.support.misbehaving import (
 from imgsim_assets_tests.support.tls import self_signed, server_context
 
 PICTURE = b"\x89PNG and so on"
+BUSY = response(status=b"503 Busy")
 REFUSED = {"blocked_address", "bad_url", "dns"}
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC).timestamp()
 
@@ -123,10 +124,16 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
     assert proxy.connections == 0
 
 
-def test_a_compressed_body_is_not_unfolded() -> None:
+@pytest.mark.parametrize("encoding", [b"gzip", b"x-gzip, identity", b"br", b"zstd"])
+def test_a_compressed_body_is_neither_read_nor_unfolded(encoding: bytes) -> None:
     body = gzip.compress(bytes(50_000_000), compresslevel=1)
-    with Misbehaving(response(body, b"Content-Encoding: gzip")) as server:
-        assert fetch(server.url()).data == body
+    with Misbehaving(response(body, b"Content-Encoding: " + encoding)) as server:
+        assert status_of(server.url()) == "content_encoding"
+
+
+def test_a_body_that_says_it_is_plain_is_read() -> None:
+    with Misbehaving(response(PICTURE, b"Content-Encoding: Identity")) as server:
+        assert fetch(server.url()).data == PICTURE
 
 
 # ---- what goes wrong ----------------------------------------------------------------
@@ -231,6 +238,30 @@ def test_a_server_that_takes_its_time_is_given_up(head: bytes, piece: bytes) -> 
         started = time.monotonic()
         assert status_of(server.url(), timeout=0.8, read_timeout=0.5) == "timeout"
         assert time.monotonic() - started < 2.5
+
+
+def test_a_body_that_trickles_is_given_up_before_the_deadline() -> None:
+    def page(connection: Connection) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        connection.send_forever(b"x", every=0.05)
+
+    started = time.monotonic()
+    with Misbehaving(page) as server:
+        status = status_of(server.url(), read_timeout=0.3, timeout=30, min_bytes_per_second=100)
+        assert status == "timeout"
+    assert time.monotonic() - started < 10
+
+
+def test_a_body_that_trickles_is_read_where_any_rate_will_do() -> None:
+    def page(connection: Connection) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n\r\n")
+        for _ in range(10):
+            connection.send(b"x")
+            time.sleep(0.05)
+
+    with Misbehaving(page) as server:
+        fetched = fetch(server.url(), read_timeout=0.3, timeout=30, min_bytes_per_second=0)
+    assert fetched.data == b"x" * 10
 
 
 def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
@@ -435,6 +466,38 @@ def test_another_port_is_blocked_for_itself() -> None:
 )
 def test_what_is_no_url_is_a_bad_url(url: str) -> None:
     assert status_of(url) == "bad_url"
+
+
+# ---- proxies ------------------------------------------------------------------------
+
+
+def test_a_proxy_is_asked_for_the_whole_url_and_told_who_we_are() -> None:
+    with Misbehaving(response(PICTURE)) as proxy:
+        way = f"http://me:secret@{proxy.address}"
+        fetched = fetch("http://shop.example/a.jpg?x=1", proxy=way, allow_hosts=())
+    assert fetched.data == PICTURE
+    assert proxy.requests == ["http://shop.example/a.jpg?x=1"]
+    assert b"Proxy-Authorization: Basic" in proxy.headers[0]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "x.localhost.", "[::1]", "169.254.169.254"),
+        *("0x7f.1", "[::ffff:10.0.0.1]", "192.168.0.1"),
+    ],
+)
+def test_a_proxy_is_not_asked_for_internal_addresses(host: str) -> None:
+    with Misbehaving(response(PICTURE)) as proxy:
+        status = status_of(f"http://{host}/a.jpg", proxy=f"http://{proxy.address}", allow_hosts=())
+    assert status in REFUSED
+    assert proxy.requests == []
+
+
+def test_a_host_that_the_catalogue_names_is_reached_without_the_proxy() -> None:
+    with Misbehaving(response(PICTURE)) as server, Misbehaving(BUSY) as proxy:
+        assert fetch(server.url(), proxy=f"http://{proxy.address}").data == PICTURE
+    assert proxy.requests == []
 
 
 # ---- manners ------------------------------------------------------------------------

@@ -33,7 +33,9 @@ def test_hosts_take_turns(hosts: list[str]) -> None:
     async def order() -> list[Piece]:
         queues = HostQueues(enumerate_by_host(hosts), host_of, per_host=100)
         taken = []
-        while (item := await queues.take()) is not None:
+        for _ in hosts:
+            item = await asyncio.wait_for(queues.take(), 5)
+            assert item is not None
             taken.append(item)
         return taken
 
@@ -87,9 +89,91 @@ def test_workers_that_wait_are_released_when_nothing_is_left(waiting: int) -> No
         workers = [asyncio.create_task(queues.take()) for _ in range(waiting + 1)]
         await asyncio.sleep(0.01)
         queues.done(first)
+        await asyncio.sleep(0.01)
+        # One that may yet be put back is one to wait for.
+        assert sum(worker.done() for worker in workers) == 1
+        queues.done(("a", 1))
         return await asyncio.wait_for(asyncio.gather(*workers), 5)
 
     assert Counter(asyncio.run(scenario())) == {("a", 1): 1, None: waiting}
+
+
+# ---- items that wait ----------------------------------------------------------------
+
+
+async def seconds_until(queues: HostQueues[Piece], expected: Piece) -> float:
+    """How long it takes until the next item comes, which must be the expected one."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    assert await asyncio.wait_for(queues.take(), 5) == expected
+    return loop.time() - started
+
+
+def test_an_item_that_is_put_back_keeps_no_place_and_comes_again_in_time() -> None:
+    async def scenario() -> None:
+        queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
+        assert await seconds_until(queues, ("a", 0)) < 1
+        queues.put_back(("a", 0), 0.1)
+        assert await seconds_until(queues, ("a", 1)) < 0.1
+        queues.done(("a", 1))
+        assert await seconds_until(queues, ("a", 0)) > 0.05
+        queues.done(("a", 0))
+        assert await queues.take() is None
+
+    asyncio.run(scenario())
+
+
+def test_a_pause_holds_for_its_host_alone() -> None:
+    async def scenario() -> None:
+        queues = HostQueues(enumerate_by_host(["a", "b"]), host_of, per_host=1)
+        queues.pause("a", 0.1)
+        queues.pause("a", 0.0)
+        assert await seconds_until(queues, ("b", 0)) < 0.1
+        assert await seconds_until(queues, ("a", 0)) > 0.05
+
+    asyncio.run(scenario())
+
+
+def test_items_of_a_host_keep_the_interval() -> None:
+    async def scenario() -> float:
+        loop = asyncio.get_running_loop()
+        queues = HostQueues(enumerate_by_host("aaaa"), host_of, per_host=9, interval=0.05)
+        started = loop.time()
+        for number in range(4):
+            await seconds_until(queues, ("a", number))
+        return loop.time() - started
+
+    assert asyncio.run(scenario()) >= 0.149
+
+
+def test_a_narrowed_host_hands_out_one_at_a_time_until_it_is_wide_again() -> None:
+    async def scenario() -> None:
+        queues = HostQueues(enumerate_by_host("aaa"), host_of, per_host=9)
+        queues.narrow("a", to_one=True)
+        await seconds_until(queues, ("a", 0))
+        waiting = asyncio.create_task(queues.take())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        queues.narrow("a", to_one=False)
+        assert await asyncio.wait_for(waiting, 5) == ("a", 1)
+
+    asyncio.run(scenario())
+
+
+def test_dropped_items_are_those_that_nobody_works_on() -> None:
+    async def scenario() -> None:
+        queues = HostQueues(enumerate_by_host("aaab"), host_of, per_host=9)
+        await seconds_until(queues, ("a", 0))
+        await seconds_until(queues, ("b", 0))
+        await seconds_until(queues, ("a", 1))
+        queues.put_back(("a", 1), 60)
+        assert sorted(queues.drop("a")) == [("a", 1), ("a", 2)]
+        assert queues.drop("nobody") == []
+        queues.done(("b", 0))
+        queues.done(("a", 0))
+        assert await asyncio.wait_for(queues.take(), 5) is None
+
+    asyncio.run(scenario())
 
 
 def test_without_items_there_is_nothing_to_wait_for() -> None:

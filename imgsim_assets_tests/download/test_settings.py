@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -154,3 +155,57 @@ def test_manners_do_not_decide_what_is_refused() -> None:
         user_agent="shop images",
     )
     assert polite.limits("/pictures") == DownloadSettings().limits("/pictures")
+
+
+@pytest.mark.parametrize(
+    ("written", "age"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("5m", timedelta(minutes=5)),
+        ("12h", timedelta(hours=12)),
+        ("7d", timedelta(days=7)),
+        ("2w", timedelta(weeks=2)),
+        (None, None),
+    ],
+)
+def test_an_age_is_a_number_and_a_unit(written: str | None, age: timedelta | None) -> None:
+    assert DownloadSettings(refresh_after=written).refresh_age == age
+
+
+@pytest.mark.parametrize(
+    "written", ["7", "d", "0d", "-1d", "1.5h", "7 d", "P7D", "7d\n", "9999999w"]
+)
+def test_what_is_no_age_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match="refresh_after"):
+        DownloadSettings(refresh_after=written)
+
+
+def test_the_user_agent_names_a_contact() -> None:
+    settings = DownloadSettings(user_agent="shopbot/2", contact="https://shop.example/bot")
+    assert settings.agent == "shopbot/2 (+https://shop.example/bot)"
+    assert settings.product == "shopbot"
+    assert DownloadSettings().agent.startswith("imgsim_assets/")
+
+
+@pytest.mark.parametrize(
+    "proxy", ["proxy:3128", "socks5://proxy:1", "http://", "http://user:secret@"]
+)
+def test_what_is_no_proxy_is_refused_without_telling_its_password(proxy: str) -> None:
+    with pytest.raises(ValueError, match="proxy: write it as") as refused:
+        DownloadSettings(proxy=proxy)
+    assert "proxy: write it as" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["s3://", "bucket/x", "file:///pictures", "https://shop.example/", "zip://a::s3://b"]
+)
+def test_what_is_no_prefix_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="allow_prefixes"):
+        DownloadSettings(allow_prefixes=(prefix,))
+
+
+def test_a_prefix_ends_where_a_folder_ends() -> None:
+    assert DownloadSettings(allow_prefixes=("s3://a", "gs://b/c/")).allow_prefixes == (
+        "s3://a/",
+        "gs://b/c/",
+    )

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from imgsim_assets.download import stage
-from imgsim_assets.download.fetcher import Fetched, Fetcher
+from imgsim_assets.download.fetcher import Fetched, Fetcher, Version
 from imgsim_assets.download.ledger import retry_wait
 from imgsim_assets.download.local import ImageFolder
 from imgsim_assets.errors import StoreError
@@ -366,7 +366,7 @@ def test_every_outcome_is_a_status_in_the_ledger(things: Catalogue, shop: Shop) 
         "/empty": "short_body",
         "/declared": "too_large",
         "/undeclared": "too_large",
-        "/bomb": "not_image",
+        "/bomb": "content_encoding",
         "/html": "not_image",
         "/svg": "unsupported_format",
         "/pixels": "too_many_pixels",
@@ -510,10 +510,10 @@ def test_a_mistake_in_a_library_costs_only_its_own_item(
 ) -> None:
     real = Fetcher.fetch
 
-    async def fetch(fetcher: Fetcher, url: str) -> Fetched:
+    async def fetch(fetcher: Fetcher, url: str, held: Version | None) -> Fetched:
         if url.endswith("/bad.jpg"):
             raise RuntimeError("dictionary changed size")
-        return await real(fetcher, url)
+        return await real(fetcher, url, held)
 
     monkeypatch.setattr(Fetcher, "fetch", fetch)
     said: list[str] = []

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from imgsim_assets.download import stage
-from imgsim_assets.download.fetcher import Fetched, Fetcher
+from imgsim_assets.download.fetcher import Fetched, Fetcher, Version
 from imgsim_assets.storage.files import UNFINISHED
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -249,10 +249,10 @@ def test_refusals_that_an_interrupted_run_did_not_come_to_get_their_other_try(
     monkeypatch.setattr(stage, "_MOST_APPENDED", most_appended)
     real = Fetcher.fetch
 
-    async def fetch(fetcher: Fetcher, url: str) -> Fetched:
+    async def fetch(fetcher: Fetcher, url: str, held: Version | None) -> Fetched:
         if url.endswith("/2"):
             raise KeyboardInterrupt
-        return await real(fetcher, url)
+        return await real(fetcher, url, held)
 
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(4)})
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(4)}

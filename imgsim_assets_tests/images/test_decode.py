@@ -315,6 +315,46 @@ def test_a_profile_that_is_not_even_bytes_does_not_cost_the_picture() -> None:
     assert difference(decode(encoded(picture(1), "TIFF", tiffinfo=tags)), picture(1)) < 2
 
 
+# ---- decoding no more than is needed ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((95, 400), (95, 400)),
+        ((200, 100), (100, 50)),
+        ((400, 400), (50, 50)),
+        ((900, 800), (113, 100)),
+    ],
+)
+def test_a_large_jpeg_comes_smaller_but_not_below_what_is_enough(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    found = decode(encoded(picture(1, size)), enough=50)
+
+    assert found.size == expected
+    whole = picture(1, size).resize(found.size, Image.Resampling.BOX)
+    assert difference(found, whole) < LOSSY
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_other_formats_come_whole(kind: str) -> None:
+    assert decode(encoded(picture(1, (300, 200)), kind), enough=20).size == (300, 200)
+
+
+def test_a_smaller_picture_is_turned_upright_too() -> None:
+    stored, exif = lying(picture(1, (400, 200)), 6)
+
+    assert decode(encoded(stored, exif=exif), enough=50).size == (100, 50)
+
+
+def test_a_large_jpeg_that_was_cut_off_is_truncated_at_any_size() -> None:
+    data = encoded(picture(1, (800, 800)))
+
+    with pytest.raises(ImageError, match="truncated"):
+        decode(data[: len(data) // 2], enough=50)
+
+
 # ---- what cannot be decoded --------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
+from imgsim_assets.images import header
 from imgsim_assets.images.header import FORMATS, Header, ImageError, open_image, read_header
 from imgsim_assets.images.limits import MOST_PIXELS
 from imgsim_assets_tests.support.odd_pictures import (
@@ -109,8 +110,8 @@ def test_a_header_that_tells_nothing_without_its_end_is_truncated(kind: str) -> 
 @pytest.mark.parametrize(
     ("data", "status", "named"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported_format", "HEIC"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "unsupported_format", "HEIC"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "truncated", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "truncated", "HEIC"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported_format", "SVG"),
         (b'<?xml version="1.0"?>\n<svg/>', "unsupported_format", "SVG"),
         (b"<!DOCTYPE html><title>404</title>", "not_image", "HTML"),
@@ -162,3 +163,22 @@ def test_formats_beside_the_allowed_ones_are_not_opened(kind: str) -> None:
 def test_an_opened_picture_can_be_decoded() -> None:
     with open_image(encoded(picture(1, (48, 32)), "PNG"), LIMIT) as image:
         assert image.getpixel((0, 0)) == picture(1, (48, 32)).getpixel((0, 0))
+
+
+def test_heic_is_opened_by_its_extra_and_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    body = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (48, 32), "teal")).save(body)
+    data = body.getvalue()
+    found = read_header(data, 10_000)
+    assert (found.format, found.width, found.height) == ("HEIF", 48, 32)
+    with pytest.raises(ImageError) as cut:
+        read_header(data[:60], 10_000)
+    assert cut.value.status == "truncated"
+    with pytest.raises(ImageError) as large:
+        read_header(data, 1000)
+    assert large.value.status == "too_many_pixels"
+    monkeypatch.setattr(header, "can_open_heif", lambda: False)
+    with pytest.raises(ImageError, match="heic") as refused:
+        read_header(data, 10_000)
+    assert refused.value.status == "unsupported_format"

@@ -407,7 +407,7 @@ def _expected(
         (item, other, place + 1, score)
         for item, order in zip(left_ids, ranked, strict=True)
         for place, (score, other) in enumerate(order[:k])
-        if score >= settings.threshold
+        if score >= float(settings.threshold)
     ]
 
 

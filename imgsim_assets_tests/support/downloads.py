@@ -17,7 +17,7 @@ import polars as pl
 from imgsim_assets.catalogue.ingest import ingest
 from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download import ledger
-from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, download
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.shards import Shard
@@ -25,7 +25,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Draft, replace_shard
 
 NAME = "things"
-TIMES = ("fetched_at", "next_retry_at")
+TIMES = ("fetched_at", "checked_at", "next_retry_at")
 _PROJECT = Path(__file__).parents[2]
 
 
@@ -69,12 +69,13 @@ class Catalogue:
         settings: DownloadSettings | None = None,
         *,
         only: Sequence[int] | None = None,
+        retry: Retry = "transient",
         log: Log = silent,
     ) -> list[DownloadReport]:
         """Run the images stage for all shards, or only for some."""
         indices = range(self.shards) if only is None else only
         shards = [Shard(index, self.shards) for index in indices]
-        return download(self.store, NAME, settings or quick(), shards, log=log)
+        return download(self.store, NAME, settings or quick(), shards, retry=retry, log=log)
 
     def commit(self) -> Commit:
         newest = self.table.latest()
@@ -100,6 +101,10 @@ class Catalogue:
 
     def move_retries(self, by: timedelta) -> None:
         """Shift every item's next attempt in time, through a commit of the ledger."""
+        self.move_times(by, "next_retry_at")
+
+    def move_times(self, by: timedelta, *columns: str) -> None:
+        """Shift moments of all items (all moments, unless named), through a commit."""
 
         def change(base: Commit | None) -> Draft:
             assert base is not None
@@ -107,7 +112,7 @@ class Catalogue:
             for index in range(self.shards):
                 shard = Shard(index, self.shards)
                 rows = self.table.read(base, shard=shard)
-                moved = self.table.write_rows(rows.with_columns(pl.col("next_retry_at") + by))
+                moved = self.table.write_rows(rows.with_columns(pl.col(columns or TIMES) + by))
                 files = replace_shard(replace(base, files=files), shard, [moved])
             return Draft(files, inputs=base.inputs, properties=base.properties)
 

@@ -32,6 +32,7 @@ run_monitoring:
   poll_interval_seconds: 3
   start_timeout_seconds: 120
   free_slots_after_run_end_seconds: 2
+  max_runtime_seconds: 120
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 auto_materialize: {minimum_interval_seconds: 3}
 telemetry: {enabled: false}
@@ -84,6 +85,7 @@ class Servers:
     project: Project
     environment: Mapping[str, str] = field(default_factory=dict)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _left_behind: list[int] = field(default_factory=list)
     _port: int = 0
 
     @property
@@ -123,11 +125,18 @@ class Servers:
                 start_new_session=True,
             )
 
-    def kill(self, name: str) -> None:
-        """Kill a server with everything it started, as the loss of its machine would."""
+    def kill(self, name: str, *, with_its_runs: bool = False) -> None:
+        """Kill a server: alone, or with its code server and the runs that one started.
+
+        Alone it leaves its code server behind, which ends by itself when its runs have ended.
+        """
         process = self._running.pop(name)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if with_its_runs:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+                self._left_behind.append(process.pid)
         process.wait()
 
     def stop(self) -> None:
@@ -136,7 +145,10 @@ class Servers:
             with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
                 process.wait(timeout=20)
-            self.kill(name)
+            self.kill(name, with_its_runs=True)
+        for group in self._left_behind:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
     def log(self) -> str:
         """The end of what the servers said, for the message of a test that fails."""

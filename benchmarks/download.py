@@ -1,0 +1,322 @@
+"""The downloader beside a bare aiohttp loop and img2dataset, over loopback from nginx.
+
+    python -m benchmarks.download --pictures caltech101.tar --img2dataset venv/bin/img2dataset \
+        --work /tmp/download
+
+Needs nginx. Parts: `speed` (alternating rounds, the median), `failures` (200 ms latency, with
+and without 2 % of failing URLs), `memory` (10,000 and 100,000 small images, and a second run
+over the unchanged 100,000). Every measured side runs in a process of its own, whose start is
+not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from PIL import Image
+
+from imgsim_assets.catalogue.ingest import ingest
+from imgsim_assets.catalogue.source import SourceSettings
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.download.stage import DownloadReport, download
+from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.store import Store
+
+AT_ONCE = 64
+LATENCY_SECONDS = 0.2
+FAILING_SHARE = 0.02
+SILENT_SHARE = 0.002
+SMALL_IMAGES = (10_000, 100_000)
+# img2dataset's processes and threads: the fastest of those tried on two cores.
+PEER_SETTING = (2, 64)
+
+_NGINX = """
+daemon off; worker_processes 1; pid {work}/nginx.pid; error_log {work}/nginx.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; sendfile on; keepalive_requests 10000000; default_type image/jpeg;
+  client_body_temp_path {work}/body; proxy_temp_path {work}/proxy;
+  fastcgi_temp_path {work}/fastcgi; uwsgi_temp_path {work}/uwsgi; scgi_temp_path {work}/scgi;
+  server {{ listen 127.0.0.1:{port}; root {folder}; }}
+}}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=Path, required=True, help="tar of pictures")
+    parser.add_argument("--img2dataset", type=Path, help="its executable, of another venv")
+    parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", default=["speed", "failures", "memory"])
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.side:
+        print(json.dumps(_SIDES[chosen.side](chosen.work)))
+        return
+    shutil.rmtree(chosen.work, ignore_errors=True)
+    chosen.work.mkdir(parents=True)
+    parts = {"speed": _speed, "failures": _failures, "memory": _memory}
+    print(json.dumps({name: parts[name](chosen) for name in chosen.parts}, indent=2))
+
+
+# ---- speed ------------------------------------------------------------------------------
+
+
+def _speed(chosen: argparse.Namespace) -> dict[str, Any]:
+    folder = _unpacked(chosen)
+    sides = ["bare", "ours", *(["img2dataset"] if chosen.img2dataset else [])]
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    with _nginx(folder, chosen.work) as address:
+        urls = [f"http://{address}/{path.name}" for path in sorted(folder.iterdir())]
+        _write_urls(chosen.work, urls)
+        for _ in range(chosen.rounds):
+            for side in sides:
+                measured = _img2dataset(chosen) if side == "img2dataset" else _side(chosen, side)
+                if measured["images"] != len(urls):
+                    sys.exit(f"{side} got {measured['images']} of {len(urls)} images")
+                rates[side].append(measured["images"] / measured["seconds"])
+    medians = {side: statistics.median(found) for side, found in rates.items()}
+    return {
+        "images per second, median": {side: round(rate) for side, rate in medians.items()},
+        "all rounds": {side: [round(rate) for rate in found] for side, found in rates.items()},
+        "of a bare loop": round(medians["ours"] / medians["bare"], 2),
+        "times img2dataset": round(medians["ours"] / medians["img2dataset"], 2)
+        if chosen.img2dataset
+        else None,
+    }
+
+
+def _bare(work: Path) -> dict[str, float]:
+    """Fetch everything with aiohttp alone, and throw it away."""
+    urls = (work / "urls.txt").read_text().split()
+
+    async def fetch_all() -> float:
+        left = iter(urls)
+        connector = aiohttp.TCPConnector(limit=AT_ONCE)
+        async with aiohttp.ClientSession(connector=connector) as session:
+
+            async def fetch() -> None:
+                for url in left:
+                    async with session.get(url) as response:
+                        await response.read()
+
+            started = time.perf_counter()
+            await asyncio.gather(*(fetch() for _ in range(AT_ONCE)))
+            return time.perf_counter() - started
+
+    return {"images": len(urls), "seconds": asyncio.run(fetch_all())}
+
+
+def _ours(work: Path, *, fresh: bool = True, **changes: Any) -> dict[str, float]:
+    """Fetch everything into a store, with blobs and ledger."""
+    place = work / "ours"
+    urls = (work / "urls.txt").read_text().split()
+    if fresh:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+    lines = (json.dumps({"id": f"{number:07}", "url": url}) for number, url in enumerate(urls))
+    (place / "urls.jsonl").write_text("\n".join(lines))
+    store = Store.open(place / "store")
+    ingest(store, "pictures", SourceSettings(path="urls.jsonl"), 1, place)
+    settings = DownloadSettings(
+        **{"allow_hosts": ("127.0.0.1",), "max_per_host": AT_ONCE, "concurrency": AT_ONCE} | changes
+    )
+    started = time.perf_counter()
+    (report,) = download(store, "pictures", settings, [Shard(0, 1)])
+    return _measured(report, time.perf_counter() - started)
+
+
+def _measured(report: DownloadReport, seconds: float) -> dict[str, Any]:
+    return {
+        "images": report.statuses.get("ok", 0),
+        "seconds": seconds,
+        "fetched": report.fetched,
+        "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "statuses": report.statuses,
+    }
+
+
+def _img2dataset(chosen: argparse.Namespace) -> dict[str, float]:
+    output = chosen.work / "img2dataset"
+    shutil.rmtree(output, ignore_errors=True)
+    processes, threads = PEER_SETTING
+    count = len((chosen.work / "urls.txt").read_text().split())
+    command = [
+        chosen.img2dataset,
+        *("--url_list", chosen.work / "urls.txt", "--output_folder", output),
+        *("--resize_mode", "no", "--output_format", "webdataset", "--enable_wandb", "False"),
+        *("--processes_count", processes, "--thread_count", threads),
+        *("--number_sample_per_shard", -(-count // processes)),
+    ]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    stats = [json.loads(path.read_text()) for path in output.glob("*_stats.json")]
+    return {
+        "images": sum(shard["successes"] for shard in stats),
+        "seconds": max(shard["end_time"] for shard in stats)
+        - min(shard["start_time"] for shard in stats),
+    }
+
+
+# ---- failures ---------------------------------------------------------------------------
+
+
+def _failures(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The same pictures with latency, with and without failing URLs among them."""
+    folder = _unpacked(chosen)
+    seconds: dict[str, list[float]] = {"all good": [], "2 % failing": []}
+    statuses: dict[str, int] = {}
+    with _slow_server(folder) as address:
+        good = [f"http://{address}/{path.name}" for path in sorted(folder.iterdir())]
+        for _ in range(2):
+            for kind, found in seconds.items():
+                _write_urls(chosen.work, good if kind == "all good" else _spoiled(good, address))
+                measured = _side(chosen, "latency")
+                found.append(measured["seconds"])
+                statuses = measured["statuses"]
+    medians = {kind: statistics.median(found) for kind, found in seconds.items()}
+    return {
+        "seconds": {kind: [round(one, 2) for one in found] for kind, found in seconds.items()},
+        "times as long": round(medians["2 % failing"] / medians["all good"], 3),
+        "statuses": statuses,
+    }
+
+
+def _spoiled(urls: Sequence[str], address: str) -> list[str]:
+    """The URLs with a share of them failing in every way the server knows, and by name."""
+    chance = random.Random(0)
+    spoiled = list(urls)
+    failing = chance.sample(range(len(urls)), round(len(urls) * FAILING_SHARE))
+    silent = round(len(urls) * SILENT_SHARE)
+    closed = socket.create_server(("127.0.0.1", 0))
+    port = closed.getsockname()[1]
+    closed.close()
+    others = [
+        *(f"http://{address}/_{kind}" for kind in ("404", "500", "reset", "short", "html", "loop")),
+        f"http://127.0.0.1:{port}/closed",
+        "http://10.0.0.1/internal",
+        "http://no.such.host.invalid/name",
+    ]
+    for number, place in enumerate(failing):
+        base = f"http://{address}/_silent" if number < silent else others[number % len(others)]
+        spoiled[place] = f"{base}?{number}"
+    return spoiled
+
+
+def _latency(work: Path) -> dict[str, float]:
+    return _ours(work, timeout=5.0, retries=1)
+
+
+@contextlib.contextmanager
+def _slow_server(folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.slow_serving", str(folder), str(LATENCY_SECONDS)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+# ---- memory -----------------------------------------------------------------------------
+
+
+def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
+    folder = chosen.work / "small"
+    folder.mkdir()
+    for number in range(max(SMALL_IMAGES)):
+        colour = (number & 255, number >> 8 & 255, number >> 16)
+        Image.new("RGB", (4, 4), colour).save(folder / f"{number}.png", compress_level=1)
+    peaks = {}
+    with _nginx(folder, chosen.work) as address:
+        for count in SMALL_IMAGES:
+            _write_urls(chosen.work, [f"http://{address}/{n}.png" for n in range(count)])
+            measured = _side(chosen, "ours")
+            peaks[count] = measured["peak MiB"]
+        again = _side(chosen, "again")
+    return {
+        "peak MiB": {count: round(peak) for count, peak in peaks.items()},
+        "times as much": round(peaks[SMALL_IMAGES[1]] / peaks[SMALL_IMAGES[0]], 2),
+        "images per second": round(measured["images"] / measured["seconds"]),
+        "second run": {"seconds": round(again["seconds"], 2), "fetched": again["fetched"]},
+    }
+
+
+def _again(work: Path) -> dict[str, float]:
+    return _ours(work, fresh=False)
+
+
+# ---- around it --------------------------------------------------------------------------
+
+_SIDES = {"bare": _bare, "ours": _ours, "latency": _latency, "again": _again}
+
+
+def _side(chosen: argparse.Namespace, side: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.download", "--side", side]
+    options = ["--pictures", str(chosen.pictures), "--work", str(chosen.work)]
+    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True, check=True)
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def _unpacked(chosen: argparse.Namespace) -> Path:
+    folder: Path = chosen.work / "pictures"
+    if not folder.exists():
+        folder.mkdir()
+        with tarfile.open(chosen.pictures) as archive:
+            for member in archive:
+                file = archive.extractfile(member) if member.name.endswith(".jpg") else None
+                if file is not None:
+                    (folder / member.name.replace("/", "_")).write_bytes(file.read())
+    return folder
+
+
+def _write_urls(work: Path, urls: Sequence[str]) -> None:
+    (work / "urls.txt").write_text("\n".join(urls))
+
+
+@contextlib.contextmanager
+def _nginx(folder: Path, work: Path) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # Its workers run as another user, who has to reach the files.
+    for place in (work, folder):
+        place.chmod(0o755)
+    configuration = work / "nginx.conf"
+    configuration.write_text(_NGINX.format(work=work, folder=folder, port=port))
+    process = subprocess.Popen(["nginx", "-c", str(configuration)])
+    try:
+        first = next(folder.iterdir()).name
+        for _ in range(50):
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{first}"),
+            ):
+                break
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""A file server with latency that also fails in every way, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from aiohttp import web
+
+
+def application(folder: Path, latency: float) -> web.Application:
+    """Serves a folder; /_404, /_500, /_reset, /_short, /_html, /_loop and /_silent fail."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        await asyncio.sleep(latency)
+        if name == "_silent":
+            await asyncio.sleep(3600)
+        if name == "_reset" and request.transport is not None:
+            request.transport.abort()
+        if name == "_short":
+            response = web.StreamResponse(headers={"Content-Length": "1000"})
+            await response.prepare(request)
+            await response.write(b"short")
+            if request.transport is not None:
+                request.transport.close()
+            return response
+        if name == "_loop":
+            raise web.HTTPFound(request.rel_url)
+        if name == "_html":
+            return web.Response(text="<html>log in</html>")
+        if name.startswith("_"):
+            return web.Response(status=int(name[1:]) if name[1:].isdigit() else 500)
+        return web.FileResponse(folder / name)
+
+    made = web.Application()
+    made.router.add_get("/{name}", answer)
+    return made
+
+
+async def _serve(folder: Path, latency: float) -> None:
+    runner = web.AppRunner(application(folder, latency), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(Path(sys.argv[1]), float(sys.argv[2])))

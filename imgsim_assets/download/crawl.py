@@ -1,0 +1,267 @@
+"""Fetching many items at once, each ending as a ledger row, with manners towards the hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence, Set
+from typing import Any
+
+from imgsim_assets.download import ledger
+from imgsim_assets.download.breaker import Breaker, State
+from imgsim_assets.download.fetcher import Fetched, Fetcher, Version, host_of
+from imgsim_assets.download.hosts import HostQueues
+from imgsim_assets.download.keeper import Keeper, Kept
+from imgsim_assets.download.ledger import Item
+from imgsim_assets.download.local import ImageFolder, is_local, is_web
+from imgsim_assets.download.objects import RemoteObjects
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.download.status import BY_HOST, HOST_UNAVAILABLE, OK, FetchError, is_transient
+from imgsim_assets.download.tally import Tallies
+from imgsim_assets.images.header import ImageError
+from imgsim_assets.progress import Log
+
+LONGEST_BACKOFF_SECONDS = 30.0
+_FIRST_BACKOFF_SECONDS = 0.5
+
+Row = dict[str, Any]
+
+
+class Hosts:
+    """What is known of the hosts during one run, over all its shards."""
+
+    def __init__(self, threshold: int) -> None:
+        self._threshold = threshold
+        self._breakers: dict[str, Breaker] = {}
+        self.tallies = Tallies()
+
+    def breaker(self, host: str) -> Breaker:
+        """The host's breaker."""
+        found = self._breakers.get(host)
+        if found is None:
+            found = self._breakers[host] = Breaker(self._threshold)
+        return found
+
+    def given_up(self) -> list[str]:
+        """The hosts that are asked nothing more, by name."""
+        return sorted(
+            host for host, breaker in self._breakers.items() if breaker.state is State.GIVEN_UP
+        )
+
+
+class Sources:
+    """Where an item's bytes come from, by the kind of its url."""
+
+    def __init__(
+        self, fetcher: Fetcher, folder: ImageFolder | None, objects: RemoteObjects, timeout: float
+    ) -> None:
+        self._fetcher = fetcher
+        self._folder = folder
+        self._objects = objects
+        self._timeout = timeout
+
+    async def fetch(self, item: Item) -> Fetched:
+        """The item's bytes, or None in their place when the held version is the newest."""
+        held = item.held
+        version = Version(held["etag"], held["last_modified"]) if held is not None else None
+        if is_web(item.url):
+            return await self._fetcher.fetch(item.url, version)
+        try:
+            async with asyncio.timeout(self._timeout):
+                if self._folder is not None and is_local(item.url):
+                    return await asyncio.to_thread(self._folder.read, item.url)
+                return await asyncio.to_thread(self._objects.read, item.url, version)
+        except TimeoutError:
+            raise FetchError("timeout", f"not done in {self._timeout:g} s") from None
+
+
+class Crawl:
+    """One pass over the items of a shard.
+
+    `keep_row` takes each item's ledger row as it comes about.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        settings: DownloadSettings,
+        *,
+        sources: Sources,
+        keeper: Keeper,
+        hosts: Hosts,
+        keep_row: Callable[[Row], None],
+        log: Log,
+    ) -> None:
+        rate = settings.max_rate_per_host
+        self._settings = settings
+        self._sources = sources
+        self._keeper = keeper
+        self._hosts = hosts
+        self._keep_row = keep_row
+        self._log = log
+        self._count = len(items)
+        self._tries: dict[str, int] = {}
+        self._errors: dict[str, FetchError] = {}
+        self._queues = HostQueues(
+            items,
+            lambda item: host_of(item.url),
+            settings.max_per_host,
+            interval=1 / rate if rate else 0.0,
+        )
+
+    async def run(self) -> None:
+        """Fetch everything; every failure of an item is a row."""
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(self._settings.concurrency, self._count)):
+                workers.create_task(self._work())
+
+    def leave_out(self, ids: Set[str]) -> int:
+        """Leave out items that another run has fetched; returns how many still waited."""
+        return self._queues.leave_out(lambda item: item.id in ids)
+
+    async def _work(self) -> None:
+        while (item := await self._queues.take()) is not None:
+            host = host_of(item.url)
+            breaker = self._hosts.breaker(host)
+            if breaker.state is State.GIVEN_UP:
+                self._leave(host, [item], breaker)
+                self._leave(host, self._queues.drop(host), breaker)
+                self._queues.done(item)
+                continue
+            breaker.probe()
+            started = time.monotonic()
+            try:
+                fetched = await self._fetch(item)
+            except FetchError as error:
+                self._hosts.tallies.requested(host, time.monotonic() - started)
+                self._note_failure(host, breaker, error)
+                self._retry_or_fail(item, host, error)
+                continue
+            self._hosts.tallies.requested(host, time.monotonic() - started)
+            if breaker.succeeded():
+                self._log(f"{host or 'the local files'} answers again")
+                self._queues.narrow(host, to_one=False)
+            self._finish(host, await self._kept(item, fetched))
+            self._queues.done(item)
+
+    async def _fetch(self, item: Item) -> Fetched:
+        try:
+            return await self._sources.fetch(item)
+        except FetchError:
+            raise
+        except Exception as error:
+            # One item that meets a mistake of a library or of ours must not end the others.
+            self._log(f"{item.id}: {type(error).__name__}: {error}")
+            raise FetchError("error", f"{type(error).__name__}: {error}") from error
+
+    async def _kept(self, item: Item, fetched: Fetched) -> Row:
+        now = ledger.utc_now()
+        if fetched.data is None:
+            return ledger.confirmed(item, now)
+        try:
+            kept = await self._keeper.keep(fetched.data)
+        except ImageError as error:
+            failure = FetchError(error.status, error.detail, etag=fetched.etag)
+            return ledger.failed(item, failure, now)
+        return _good(item, fetched, kept)
+
+    def _finish(self, host: str, row: Row) -> None:
+        failure = row.get("refresh_failed") or (row["status"] if row["status"] != OK else None)
+        self._hosts.tallies.finished(host, failure)
+        self._keep_row(row)
+
+    # ---- failures -------------------------------------------------------------------
+
+    def _retry_or_fail(self, item: Item, host: str, error: FetchError) -> None:
+        """Put the item back for another try in this run, or leave it to a later one."""
+        tries = self._tries.get(item.id, 0) + 1
+        wait = backoff(tries - 1, error.retry_after)
+        may_retry = (
+            is_transient(error.status)
+            and tries <= self._settings.retries
+            and wait <= LONGEST_BACKOFF_SECONDS
+            and self._hosts.breaker(host).state is not State.GIVEN_UP
+        )
+        if may_retry:
+            self._tries[item.id] = tries
+            self._errors[item.id] = error
+            self._queues.put_back(item, wait)
+            return
+        self._tries.pop(item.id, None)
+        self._errors.pop(item.id, None)
+        self._finish(host, ledger.failed(item, error, ledger.utc_now()))
+        self._queues.done(item)
+
+    def _note_failure(self, host: str, breaker: Breaker, error: FetchError) -> None:
+        if error.status not in BY_HOST or not host:
+            if breaker.succeeded():  # an answer of its own is an answer
+                self._queues.narrow(host, to_one=False)
+            return
+        if error.status == "rate_limited":
+            self._slow_down(host, breaker, error)
+        if not breaker.failed(str(error)[:200]):
+            return
+        if breaker.state is State.OPEN:
+            pause = self._settings.breaker_pause
+            self._log(
+                f"{host}: {breaker.failures} failures in a row, the last: {breaker.reason}; "
+                f"one more try after {pause:g} s"
+            )
+            self._queues.narrow(host, to_one=True)
+            self._queues.pause(host, pause)
+        else:
+            self._give_up(host, breaker)
+
+    def _slow_down(self, host: str, breaker: Breaker, error: FetchError) -> None:
+        """A host that says it is asked too much is asked nothing for a while."""
+        wait = backoff(0, error.retry_after)
+        if wait <= LONGEST_BACKOFF_SECONDS:
+            self._queues.pause(host, wait)
+        elif breaker.state is not State.GIVEN_UP:
+            breaker.give_up(f"it asks to be left alone for {wait:.0f} s", wait)
+            self._give_up(host, breaker)
+
+    def _give_up(self, host: str, breaker: Breaker) -> None:
+        waiting = self._queues.drop(host)
+        self._log(f"{host} is given up for this run, with {len(waiting)} items: {breaker.reason}")
+        self._leave(host, waiting, breaker)
+
+    def _leave(self, host: str, items: Sequence[Item], breaker: Breaker) -> None:
+        """Rows for items of a host that was given up: what they had met, or that of the host."""
+        now = ledger.utc_now()
+        for item in items:
+            untried = FetchError(
+                HOST_UNAVAILABLE, f"not tried: {breaker.reason}", breaker.retry_after
+            )
+            self._tries.pop(item.id, None)
+            error = self._errors.pop(item.id, untried)
+            self._finish(host, ledger.failed(item, error, now))
+
+
+def _good(item: Item, fetched: Fetched, kept: Kept) -> Row:
+    now = ledger.utc_now()
+    return {
+        "id": item.id,
+        "url": item.url,
+        "status": OK,
+        "transient": False,
+        "attempts": 0,
+        "etag": fetched.etag,
+        "last_modified": fetched.last_modified,
+        "sha256": kept.sha256,
+        "bytes": len(fetched.data or b""),
+        "width": kept.header.width,
+        "height": kept.header.height,
+        "format": kept.header.format,
+        "fetched_at": now,
+        "checked_at": now,
+    }
+
+
+def backoff(attempt: int, asked: float | None) -> float:
+    """Seconds to wait before the next attempt: what the server asked for, else doubling."""
+    if asked is not None:
+        return asked
+    longest = min(_FIRST_BACKOFF_SECONDS * 2.0**attempt, LONGEST_BACKOFF_SECONDS)
+    return random.uniform(0.5, 1.0) * longest

@@ -1,0 +1,67 @@
+"""Images that a row names by a URL of an object store or another fsspec filesystem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from imgsim_assets.download.fetcher import Fetched, Version
+from imgsim_assets.download.local import stamp_of
+from imgsim_assets.download.status import FetchError
+
+
+class RemoteObjects:
+    """Reads what lies below the places that the settings allow, and nothing else.
+
+    `prefixes` end with a slash, such as `s3://bucket/folder/`.
+    """
+
+    def __init__(self, prefixes: Iterable[str], max_bytes: int) -> None:
+        self._prefixes = tuple(prefixes)
+        self._max_bytes = max_bytes
+
+    def read(self, url: str, held: Version | None = None) -> Fetched:
+        """An object's bytes, None when it is the version held; its version as etag.
+
+        Raises FetchError: blocked_path, missing_file, unreadable_file, too_large, short_body,
+        or connect for whatever else the filesystem's library reports.
+        """
+        self._check_allowed(url)
+        try:
+            return self._read(url, held)
+        except FetchError:
+            raise
+        except FileNotFoundError:
+            raise FetchError("missing_file", f"there is no {url}") from None
+        except PermissionError as error:
+            raise FetchError("unreadable_file", str(error)) from error
+        except Exception as error:  # every filesystem has errors of its own library
+            raise FetchError("connect", f"{type(error).__name__}: {error}") from error
+
+    def _check_allowed(self, url: str) -> None:
+        if not url.startswith(self._prefixes) or ".." in url.split("/") or "::" in url:
+            place = url.split("?", 1)[0][:200]
+            raise FetchError(
+                "blocked_path", f"{place} lies below no entry of download.allow_prefixes"
+            )
+
+    def _read(self, url: str, held: Version | None) -> Fetched:
+        import fsspec
+
+        fs: Any
+        fs, path = fsspec.core.url_to_fs(url)
+        info = fs.info(path)
+        if info.get("type") == "directory":
+            raise FileNotFoundError(path)
+        stamp = stamp_of(info)
+        if held is not None and held.etag == stamp:
+            return Fetched(None, stamp)
+        if (info.get("size") or 0) > self._max_bytes:
+            raise FetchError("too_large", f"{info['size']} bytes", etag=stamp)
+        with fs.open(path, "rb") as file:
+            data: bytes = file.read(self._max_bytes + 1)
+        if len(data) > self._max_bytes:
+            raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=stamp)
+        if not data:
+            raise FetchError("short_body", "the object is empty", etag=stamp)
+        return Fetched(data, etag=stamp)

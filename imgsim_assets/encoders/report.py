@@ -1,0 +1,327 @@
+"""How well an encoder does on a catalogue's own pictures, and the threshold that follows.
+
+Two things are measured on a sample. *Recall*: a picture is edited as shops and re-uploaders do,
+and the copy's cosine with its original is compared with a threshold. The *null distribution*:
+cosines of pairs of different images of the catalogue say how many false matches a threshold
+lets through. Recall only falls with the threshold, so the best one is the lowest whose false
+matches stay within a declared budget. Pictures of the same thing that the catalogue does have
+count as false here, so the recommendation errs on the strict side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgsim_assets.catalogue.ingest import catalogue_table
+from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.encoder import default_batch_size, load_encoder, recommended_threshold
+from imgsim_assets.encoders.engine import Encoded, Engine
+from imgsim_assets.encoders.report_settings import ReportSettings
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.images.decode import decode
+from imgsim_assets.images.edits import EDITS, edited
+from imgsim_assets.images.header import ImageError
+from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, Draft, Table
+
+# Raise it when the same vectors give another report.
+VERSION = 1
+SCHEMA = {"edit": pl.String, "threshold": pl.Float64, "share": pl.Float64, "count": pl.Int64}
+# The row that stands for pairs of different images, beside the rows of edits.
+DIFFERENT = "different pictures"
+RECOMMENDED = "recommended_threshold"
+_RECIPE = "recipe"
+# From 0.5 in steps of 0.005; below, nothing is a copy.
+THRESHOLDS = tuple(round(0.5 + 0.005 * step, 3) for step in range(101))
+_NULL_IMAGES = 2000
+_BINS = 400
+_NEAREST = 10
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """How far neighbours share a label, over the images of the null sample.
+
+    P@1, P@10 and mean average precision of ranking all others by cosine.
+    """
+
+    images: int
+    precision_at_1: float
+    precision_at_10: float
+    mean_average_precision: float
+
+
+@dataclass(frozen=True)
+class EncoderReport:
+    """The newest report. `recall` is by edit, at `threshold`.
+
+    `threshold` is the recommended one, or the encoder's own where the catalogue is too small
+    to tell (`is_measured` is False).
+    """
+
+    version: int
+    rows: pl.DataFrame
+    images: int
+    pairs: int
+    threshold: float
+    is_measured: bool
+    false_per_million: float
+    recall: Mapping[str, float]
+    null_counts: Sequence[int]
+    labels: LabelScores | None
+    seconds: float
+    changed: bool
+    fingerprint: str
+    data_version: str
+
+
+def report_table(store: Store, name: str) -> Table:
+    """`<name>/encoder_report`: shares of copies and of different pairs by threshold."""
+    return store.table(f"{name}/encoder_report")
+
+
+def update_report(
+    store: Store, name: str, settings: ReportSettings, *, log: Log = silent
+) -> EncoderReport:
+    """Measure a catalogue's encoder on a sample of its pictures and commit what was found.
+
+    The sample are the images with the smallest hashes: a random choice that stays nearly the
+    same as the catalogue grows. Nothing is computed when neither it nor the settings changed.
+    Raises StoreError when there are no embeddings, or no such label column.
+    """
+    started = time.monotonic()
+    embeddings = embeddings_table(store, name).latest()
+    if embeddings is None:
+        raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
+    items = _items(store, name, embeddings, settings)
+    images = sorted(set(items["sha256"].to_list()))[:_NULL_IMAGES]
+    labels = _labels(items, images) if settings.label else None
+    recipe = _recipe(embeddings, images, labels, settings)
+    table = report_table(store, name)
+    newest = table.latest()
+    if newest is not None and newest.properties[_RECIPE] == recipe:
+        return _report(table, newest, started, changed=False)
+    encoder = EncoderSettings.model_validate(embeddings.properties["encoder"])
+    vectors = VectorTable(store, name, embeddings.properties[FINGERPRINT]).read(images).vectors
+    cosines = _cross_pairs(vectors)
+    copies = _copies(store, name, encoder, images[: settings.sample], vectors, log)
+    rows = _rows(copies, cosines)
+    measured = lowest_within(rows, settings.false_per_million)
+    threshold = measured if measured is not None else recommended_threshold(encoder)
+    properties = {
+        _RECIPE: recipe,
+        FINGERPRINT: embeddings.properties[FINGERPRINT],
+        RECOMMENDED: threshold,
+        "is_measured": measured is not None,
+        "images": len(images),
+        "null_counts": np.histogram(cosines, bins=_BINS, range=(-1, 1))[0].tolist(),
+        "labels": _label_scores(vectors, labels) if labels is not None else None,
+    }
+    file = table.write_rows(rows)
+    commit = table.commit(
+        lambda _: Draft([file], {f"{name}/embeddings": embeddings.version}, properties)
+    )
+    if commit is None:
+        raise AssertionError("a draft is always committed")
+    return _report(table, commit, started, changed=True)
+
+
+def lowest_within(rows: pl.DataFrame, false_per_million: float) -> float | None:
+    """The lowest threshold that keeps within a budget of false matches, by a report's rows.
+
+    One pair more than was seen is reckoned with, so that a small sample does not promise what
+    it cannot know. None when not even the highest threshold is certain enough.
+    """
+    different = rows.filter(pl.col("edit") == DIFFERENT).sort("threshold")
+    reaching = different["share"] * different["count"]
+    certain = (reaching + 1) / different["count"].clip(lower_bound=1) * 1e6 <= false_per_million
+    passing = different.filter(certain)
+    return float(passing["threshold"][0]) if passing.height else None
+
+
+def advised_threshold(store: Store, names: Sequence[str], fingerprint: str) -> float:
+    """The strictest threshold that the reports of some catalogues recommend for an encoder.
+
+    Raises StoreError when none of them has a report about it.
+    """
+    found = []
+    for name in names:
+        commit = report_table(store, name).latest()
+        if commit is not None and commit.properties[FINGERPRINT] == fingerprint:
+            found.append(float(commit.properties[RECOMMENDED]))
+    if not found:
+        raise StoreError(
+            f"threshold: auto needs a report about the encoder; set 'report: {{}}' of "
+            f"{' or '.join(dict.fromkeys(names))} and materialize its encoder_report"
+        )
+    return max(found)
+
+
+# ---- the sample -------------------------------------------------------------------------
+
+
+def _items(store: Store, name: str, embeddings: Commit, settings: ReportSettings) -> pl.DataFrame:
+    """id, sha256 (and label) of the items with a vector."""
+    rows = embeddings_table(store, name).read(embeddings).filter(pl.col("status") == OK)
+    items = rows.select("id", "sha256")
+    if settings.label is None:
+        return items
+    table = catalogue_table(store, name)
+    newest = table.latest()
+    carried = table.read(newest) if newest is not None else pl.DataFrame()
+    if settings.label not in carried.columns:
+        raise StoreError(
+            f"report: label: {name}/catalogue has no column {settings.label!r}; it has "
+            f"{', '.join(carried.columns) or 'none'}"
+        )
+    label = carried.select("id", pl.col(settings.label).cast(pl.String).alias("label"))
+    return items.join(label, on="id", how="left")
+
+
+def _labels(items: pl.DataFrame, images: Sequence[str]) -> list[str | None]:
+    """The label of each image, by its first item; None without one."""
+    first = items.sort("id").unique("sha256", keep="first")
+    of_image = dict(first.select("sha256", "label").iter_rows())
+    return [of_image[sha256] for sha256 in images]
+
+
+def _recipe(
+    embeddings: Commit,
+    images: Sequence[str],
+    labels: Sequence[str | None] | None,
+    settings: ReportSettings,
+) -> str:
+    """A digest of everything that decides the report."""
+    parts = [str(VERSION), embeddings.properties[FINGERPRINT], settings.model_dump_json()]
+    parts += [*images, repr(labels)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+# ---- measuring --------------------------------------------------------------------------
+
+
+def _cross_pairs(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosines of all pairs of different images."""
+    cosines: NDArray[np.float32] = (vectors @ vectors.T)[np.triu_indices(len(vectors), k=1)]
+    return cosines
+
+
+def _copies(
+    store: Store,
+    name: str,
+    settings: EncoderSettings,
+    images: Sequence[str],
+    vectors: NDArray[np.float32],
+    log: Log,
+) -> dict[str, NDArray[np.float64]]:
+    """By edit, the cosine of every picture's copy with the picture; 0 without a vector."""
+    keys = [(position, edit) for position in range(len(images)) for edit in EDITS]
+    cosines = {edit: np.zeros(len(images)) for edit in EDITS}
+    if not keys:
+        return cosines
+
+    def copy_of(key: tuple[int, str]) -> Image.Image:
+        position, edit = key
+        sha256 = images[position]
+        try:
+            original = decode(store.blobs.get(sha256))
+        except CorruptFileError as error:
+            raise ImageError("lost_image", str(error)) from error
+        return edited(original, edit, int(sha256[:8], 16))
+
+    encoder = load_encoder(settings)
+    engine = Engine(encoder, default_batch_size(settings, encoder), what=settings.describe())
+    with Progress(f"{name} encoder report", len(keys), log, unit="copies") as progress:
+        for result in engine.run(keys, copy_of):
+            if not isinstance(result, Encoded):
+                progress.advance(kind=result.error.status)
+                continue
+            raw = result.features.astype(np.float64)
+            for (position, edit), row in zip(result.keys, raw, strict=True):
+                length = float(np.linalg.norm(row))
+                if np.isfinite(length) and length > 0:
+                    cosines[edit][position] = float(row @ vectors[position]) / length
+            progress.advance(len(result.keys), kind="encoded")
+    return cosines
+
+
+def _rows(
+    copies: Mapping[str, NDArray[np.float64]], different: NDArray[np.floating[Any]]
+) -> pl.DataFrame:
+    """SCHEMA: of each edit and of different pictures, the share at or above each threshold."""
+    rows = []
+    measured: dict[str, NDArray[np.floating[Any]]] = {**copies, DIFFERENT: different}
+    for edit, values in measured.items():
+        ordered = np.sort(values)
+        below = np.searchsorted(ordered, np.asarray(THRESHOLDS, ordered.dtype), side="left")
+        for threshold, position in zip(THRESHOLDS, below.tolist(), strict=True):
+            share = (len(ordered) - position) / len(ordered) if len(ordered) else 0.0
+            rows.append((edit, threshold, share, len(ordered)))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def _label_scores(
+    vectors: NDArray[np.float32], labels: Sequence[str | None]
+) -> dict[str, float] | None:
+    """P@1, P@10 and mAP of images whose label others share; None where there are none."""
+    known = np.array([label is not None for label in labels], dtype=bool)
+    names = np.array([label or "" for label in labels])
+    same = (names[:, None] == names[None, :]) & known[:, None] & known[None, :]
+    np.fill_diagonal(same, False)
+    queries = np.flatnonzero(same.any(axis=1))
+    if not len(queries):
+        return None
+    first, ten, average = [], [], []
+    for query in queries.tolist():
+        cosines = vectors @ vectors[query]
+        cosines[query] = -np.inf
+        hits = same[query][np.argsort(-cosines, kind="stable")][:-1]
+        first.append(hits[0])
+        ten.append(hits[:_NEAREST].mean())
+        found = np.flatnonzero(hits)
+        average.append(float((np.arange(1, len(found) + 1) / (found + 1)).mean()))
+    return {
+        "images": len(queries),
+        "precision_at_1": float(np.mean(first)),
+        "precision_at_10": float(np.mean(ten)),
+        "mean_average_precision": float(np.mean(average)),
+    }
+
+
+def _report(table: Table, commit: Commit, started: float, *, changed: bool) -> EncoderReport:
+    rows = table.read(commit)
+    facts = commit.properties
+    threshold = float(facts[RECOMMENDED])
+    # The encoder's own threshold may lie between two that were measured.
+    at = max(value for value in THRESHOLDS if value <= max(threshold, THRESHOLDS[0]))
+    shares = dict(rows.filter(pl.col("threshold") == at).select("edit", "share").iter_rows())
+    different = rows.filter(pl.col("edit") == DIFFERENT)
+    return EncoderReport(
+        version=commit.version,
+        rows=rows,
+        images=int(facts["images"]),
+        pairs=int(different["count"][0]),
+        threshold=threshold,
+        is_measured=bool(facts["is_measured"]),
+        false_per_million=shares.pop(DIFFERENT) * 1e6,
+        recall=shares,
+        null_counts=facts["null_counts"],
+        labels=LabelScores(**facts["labels"]) if facts["labels"] else None,
+        seconds=time.monotonic() - started,
+        changed=changed,
+        fingerprint=facts[FINGERPRINT],
+        data_version=facts[_RECIPE],
+    )

@@ -1,0 +1,17 @@
+"""What is measured of a catalogue's encoder, known without loading what measures it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from imgsim_assets.settings import Settings
+
+
+class ReportSettings(Settings):
+    """What the report of a catalogue's encoder measures, and the matches it may get wrong."""
+
+    sample: int = Field(100, ge=1, le=5000, description="pictures that are edited, ten ways each")
+    false_per_million: float = Field(
+        100.0, gt=0, description="most false matches among a million pairs of different pictures"
+    )
+    label: str | None = Field(None, description="column of the catalogue that names a class")

@@ -1,0 +1,81 @@
+"""What a person asks of one run of the images asset, and what its metadata says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from imgsim_assets_tests.support.projects import Project
+from imgsim_assets_tests.support.web import Web
+
+_PAGE = Path(__file__).parents[2] / "docs" / "download.md"
+
+
+@pytest.fixture
+def project(tmp_path: Path, web: Web) -> Project:
+    made = Project.make(tmp_path / "project")
+    made.declare(
+        "products",
+        "ImageCatalogue",
+        {
+            "name": "products",
+            "source": {"path": "products.csv"},
+            "shards": 1,
+            "encoder": "hog_color",
+            "download": {"allow_hosts": [web.address], "retries": 0},
+        },
+    )
+    made.write("products.csv", f"id,url\ngone,{web.url('/gone.jpg')}\n")
+    return made
+
+
+def materialized(project: Project, stage: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Materialize one asset of the catalogue, with a run config; its metadata."""
+    everything = project.definitions().resolve_implicit_global_asset_job_def()
+    key = dg.AssetKey(["products", stage])
+    with project.instance() as instance:
+        done = everything.execute_in_process(
+            instance=instance,
+            run_config=config,
+            asset_selection=[key],
+            partition_key="000" if stage == "images" else None,
+        )
+        (made,) = done.asset_materializations_for_node(f"products__{stage}")
+    return {name: value.value for name, value in made.metadata.items()}
+
+
+def documented() -> dict[str, Any]:
+    """The run configuration that the page of the downloader shows."""
+    block = _PAGE.read_text().split("```yaml\n")[1].split("```")[0]
+    found: dict[str, Any] = yaml.safe_load(block)
+    return found
+
+
+def test_a_person_may_ask_for_what_has_failed_for_good(project: Project, web: Web) -> None:
+    materialized(project, "catalogue", {})
+    materialized(project, "images", {})
+    assert web.total_gets == 1
+    materialized(project, "images", {})
+    assert web.total_gets == 1
+    materialized(project, "images", documented())
+    assert web.total_gets == 2
+
+
+def test_the_metadata_names_the_hosts_that_failed(project: Project, web: Web) -> None:
+    materialized(project, "catalogue", {})
+    facts = materialized(project, "images", {})
+    (host,) = [record.data for record in facts["hosts"].records]
+    assert (host["host"], host["items"], host["failed"]) == (web.address, 1, 1)
+    assert host["failures"] == "http_404 1"
+    assert facts["hosts_given_up"] == []
+
+
+def test_another_word_for_retry_is_refused(project: Project) -> None:
+    materialized(project, "catalogue", {})
+    config = {"ops": {"products__images": {"config": {"retry": "some"}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type RetryChoice"):
+        materialized(project, "images", config)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import fsspec
+import pytest
+
+from imgsim_assets.download.fetcher import Fetched, Version
+from imgsim_assets.download.objects import RemoteObjects
+from imgsim_assets.download.status import FetchError
+
+CONTENT = b"the bytes of a picture"
+
+
+@pytest.fixture
+def place() -> Iterator[str]:
+    """A folder of fsspec's filesystem in memory, with one object."""
+    url = f"memory://{uuid.uuid4().hex}/pictures"
+    with fsspec.open(f"{url}/a.jpg", "wb") as file:
+        file.write(CONTENT)
+    yield url
+    fsspec.filesystem("memory").rm(url, recursive=True)
+
+
+def test_an_object_is_read_with_its_version(place: str) -> None:
+    objects = RemoteObjects([f"{place}/"], max_bytes=100)
+    fetched = objects.read(f"{place}/a.jpg")
+    assert fetched.data == CONTENT
+    assert objects.read(f"{place}/a.jpg", Version(fetched.etag, None)) == Fetched(
+        None, fetched.etag
+    )
+    assert objects.read(f"{place}/a.jpg", Version("another", None)).data == CONTENT
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "{place}x/a.jpg",
+        "{place}/../other/a.jpg",
+        "memory://elsewhere/a.jpg",
+        "ftp://127.0.0.1/a.jpg",
+        "zip://a.jpg::{place}/a.zip",
+        "{place}/a.zip::zip://a.jpg",
+        "local:///etc/passwd",
+    ],
+)
+def test_what_lies_elsewhere_is_blocked(place: str, url: str) -> None:
+    assert status_of([f"{place}/"], url.format(place=place)) == "blocked_path"
+
+
+def test_nothing_is_allowed_by_default(place: str) -> None:
+    assert status_of([], f"{place}/a.jpg") == "blocked_path"
+
+
+@pytest.mark.parametrize(("name", "status"), [("gone.jpg", "missing_file"), ("", "missing_file")])
+def test_what_is_no_object_is_missing(place: str, name: str, status: str) -> None:
+    assert status_of([f"{place}/"], f"{place}/{name}") == status
+
+
+def test_an_object_that_is_too_large_is_not_read(place: str) -> None:
+    assert status_of([f"{place}/"], f"{place}/a.jpg", max_bytes=len(CONTENT) - 1) == "too_large"
+    assert status_of([f"{place}/"], f"{place}/a.jpg", max_bytes=len(CONTENT)) == "ok"
+
+
+def test_an_unknown_filesystem_is_a_failed_connection() -> None:
+    assert status_of(["nosuch://bucket/"], "nosuch://bucket/a.jpg") == "connect"
+
+
+def status_of(prefixes: list[str], url: str, max_bytes: int = 100) -> str:
+    try:
+        RemoteObjects(prefixes, max_bytes).read(url)
+    except FetchError as error:
+        return error.status
+    return "ok"

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from imgsim_assets.download import robots
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        (["noai"], "noai"),
+        (["NoImageAI, nofollow"], "noimageai"),
+        (["nofollow, noindex"], "noindex"),
+        (["nofollow", "none"], "none"),
+        (["imgsim_assets: noai"], "noai"),
+        (["IMGSIM_ASSETS: nofollow, noindex"], "noindex"),
+        (["otherbot: noindex, noai"], None),
+        (["otherbot: noindex, imgsim_assets: noimageindex"], "noimageindex"),
+        (["unavailable_after: 25 Jun 2010 15:00:00 PST, noindex"], "noindex"),
+        (["max-image-preview: large"], None),
+        (["nofollow", "noarchive"], None),
+        (["index"], None),
+        ([""], None),
+        ([], None),
+    ],
+)
+def test_directives_that_hold_for_us_refuse(headers: list[str], refused: str | None) -> None:
+    assert robots.refusal(headers, "imgsim_assets") == refused
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/private/a.jpg", False),
+        ("/private/shop/a.jpg", True),
+        ("/a.gif", False),
+        ("/a.gif?size=2", True),
+        ("/a.jpg", True),
+    ],
+)
+def test_rules_are_those_of_rfc_9309(path: str, allowed: bool) -> None:
+    rules = robots.Rules(
+        "User-agent: *\nDisallow: /\n\n"
+        "User-agent: imgsim_assets\nDisallow: /private/\nAllow: /private/shop/\nDisallow: /*.gif$\n"
+    )
+    assert rules.allow(f"https://shop.example{path}", "imgsim_assets") == allowed
+
+
+def test_no_rules_allow_everything() -> None:
+    assert robots.Rules("").allow("https://shop.example/a.jpg", "imgsim_assets")

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgsim_assets.catalogue.ingest import catalogue_table
+from imgsim_assets.encoders.encoder import fingerprint
+from imgsim_assets.encoders.report import (
+    DIFFERENT,
+    SCHEMA,
+    THRESHOLDS,
+    EncoderReport,
+    advised_threshold,
+    lowest_within,
+    report_table,
+    update_report,
+)
+from imgsim_assets.encoders.report_settings import ReportSettings
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.stage import embed
+from imgsim_assets.errors import StoreError
+from imgsim_assets.images.edits import EDITS
+from imgsim_assets.storage.blobs import blob_path
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Draft
+from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill, sha256_of
+from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
+from imgsim_assets_tests.support.pictures import jpeg
+
+HOG_COLOR = EncoderSettings(name="hog_color")
+GENEROUS = ReportSettings(sample=6, false_per_million=20_000)
+PICTURES: dict[str, bytes | None] = {f"item{seed:02d}": jpeg(seed) for seed in range(24)}
+
+
+def test_recall_is_that_of_the_encoder_and_falls_with_the_threshold(store: Store) -> None:
+    report = _reported(store, HOG_COLOR)
+
+    assert set(report.recall) == set(EDITS)
+    assert report.recall["recompress"] == 1.0
+    at_the_top = report.rows.filter(pl.col("threshold") == 0.95)
+    shares = dict(at_the_top.select("edit", "share").iter_rows())
+    assert shares["recompress"] > shares["pad"]
+    for edit in (*EDITS, DIFFERENT):
+        falling = report.rows.filter(pl.col("edit") == edit).sort("threshold")["share"]
+        assert falling.is_sorted(descending=True)
+        assert len(falling) == len(THRESHOLDS)
+    assert report.rows.schema == SCHEMA
+
+
+def test_the_null_distribution_is_that_of_all_pairs_of_different_images(store: Store) -> None:
+    embed(store, "shop", HOG_COLOR, fill(store, "shop", {**PICTURES, "again": PICTURES["item00"]}))
+
+    report = update_report(store, "shop", GENEROUS)
+
+    assert report.images == 24
+    assert report.pairs == sum(report.null_counts) == 24 * 23 // 2
+
+
+def test_the_recommended_threshold_is_the_lowest_within_the_budget(store: Store) -> None:
+    report = _reported(store, HOG_COLOR)
+
+    assert report.is_measured
+    assert report.false_per_million <= GENEROUS.false_per_million
+    different = report.rows.filter(pl.col("edit") == DIFFERENT)
+    lower = different.filter(pl.col("threshold") < report.threshold)
+    assert ((lower["share"] * report.pairs + 1) / report.pairs * 1e6 > 20_000).all()
+
+
+def test_a_catalogue_that_is_too_small_to_tell_keeps_the_encoders_threshold(store: Store) -> None:
+    report = _reported(store, HOG_COLOR, ReportSettings(sample=2, false_per_million=1))
+
+    assert (report.is_measured, report.threshold) == (False, 0.9)
+
+
+@given(
+    reaching=st.lists(st.integers(0, 1000), min_size=101, max_size=101),
+    budget=st.floats(0.1, 1e6),
+)
+def test_no_threshold_is_recommended_that_breaks_its_budget(
+    reaching: list[int], budget: float
+) -> None:
+    reaching.sort(reverse=True)
+    rows = pl.DataFrame(
+        [
+            (DIFFERENT, threshold, count / 1000, 1000)
+            for threshold, count in zip(THRESHOLDS, reaching, strict=True)
+        ],
+        schema=SCHEMA,
+        orient="row",
+    )
+
+    found = lowest_within(rows, budget)
+
+    for threshold, count in zip(THRESHOLDS, reaching, strict=True):
+        is_within = (count + 1) / 1000 * 1e6 <= budget
+        assert is_within == (found is not None and threshold >= found)
+
+
+def test_nothing_is_computed_when_nothing_has_changed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _reported(store, THUMBNAIL)
+    monkeypatch.setenv(COUNTER, str(tmp_path / "encoded"))
+
+    again = update_report(store, "shop", GENEROUS)
+    other = update_report(store, "shop", GENEROUS.model_copy(update={"sample": 2}))
+
+    assert (again.version, again.changed) == (first.version, False)
+    assert again.rows.equals(first.rows)
+    assert (other.version, other.changed) == (first.version + 1, True)
+    assert encoded_count(tmp_path / "encoded") == 2 * len(EDITS)
+
+
+def test_a_picture_that_is_lost_counts_as_not_found(store: Store) -> None:
+    embed(store, "shop", HOG_COLOR, fill(store, "shop", PICTURES))
+    lost = min(sha256_of(data) for data in PICTURES.values() if data is not None)
+    (Path(store.url) / blob_path(lost)).unlink()
+
+    report = update_report(store, "shop", GENEROUS)
+
+    assert report.recall["recompress"] == pytest.approx(5 / 6)
+
+
+def test_labels_give_precision_and_mean_average_precision(store: Store) -> None:
+    embed(store, "shop", HOG_COLOR, fill(store, "shop", PICTURES))
+    _label(store, {item: f"kind{number % 3}" for number, item in enumerate(PICTURES)})
+    mixed = update_report(store, "shop", ReportSettings(sample=1, label="kind")).labels
+    _label(store, dict.fromkeys(PICTURES, "all the same"))
+    same = update_report(store, "shop", ReportSettings(sample=1, label="kind")).labels
+    _label(store, {item: item for item in PICTURES})
+    alone = update_report(store, "shop", ReportSettings(sample=1, label="kind")).labels
+
+    assert mixed is not None
+    assert same is not None
+    assert mixed.images == 24
+    assert 0 < mixed.mean_average_precision < 1
+    scores = (same.precision_at_1, same.precision_at_10, same.mean_average_precision)
+    assert scores == (1.0, 1.0, 1.0)
+    assert alone is None
+
+
+def test_a_label_column_that_is_not_there_is_answered_with_those_that_are(store: Store) -> None:
+    embed(store, "shop", HOG_COLOR, fill(store, "shop", PICTURES))
+    _label(store, dict.fromkeys(PICTURES, "x"))
+
+    with pytest.raises(StoreError, match=r"no column 'brand'; it has id, kind"):
+        update_report(store, "shop", ReportSettings(label="brand"))
+
+
+def test_embeddings_that_were_never_made_are_an_error_that_names_the_asset(store: Store) -> None:
+    with pytest.raises(StoreError, match="shop/embeddings has no version yet"):
+        update_report(store, "shop", GENEROUS)
+
+
+def test_the_strictest_report_of_the_same_encoder_is_followed(store: Store) -> None:
+    print_ = fingerprint(HOG_COLOR)
+    with pytest.raises(StoreError, match=r"set 'report: \{\}' of shop or other"):
+        advised_threshold(store, ["shop", "other"], print_)
+    loose = _reported(store, HOG_COLOR, GENEROUS)
+    strict = _reported(store, HOG_COLOR, ReportSettings(sample=1, false_per_million=4000), "other")
+
+    assert strict.threshold > loose.threshold
+    assert advised_threshold(store, ["shop", "other"], print_) == strict.threshold
+    assert advised_threshold(store, ["shop", "unknown"], print_) == loose.threshold
+    with pytest.raises(StoreError, match="needs a report"):
+        advised_threshold(store, ["shop"], "another fingerprint")
+
+
+def test_a_catalogue_of_one_picture_or_none_can_be_reported(store: Store) -> None:
+    one = {"a": PICTURES["item00"]}
+    embed(store, "shop", HOG_COLOR, fill(store, "shop", one))
+    report = update_report(store, "shop", GENEROUS)
+    assert (report.images, report.pairs, report.is_measured) == (1, 0, False)
+
+    embed(store, "none", HOG_COLOR, fill(store, "none", {"a": None}))
+    empty = update_report(store, "none", GENEROUS)
+    assert (empty.images, empty.pairs, empty.is_measured) == (0, 0, False)
+    assert report_table(store, "none").latest() is not None
+
+
+def _reported(
+    store: Store,
+    encoder: EncoderSettings,
+    settings: ReportSettings = GENEROUS,
+    name: str = "shop",
+) -> EncoderReport:
+    embed(store, name, encoder, fill(store, name, PICTURES))
+    report = update_report(store, name, settings)
+    assert np.isfinite(report.rows["share"].to_numpy()).all()
+    return report
+
+
+def _label(store: Store, labels: dict[str, str]) -> None:
+    table = catalogue_table(store, "shop")
+    file = table.write_rows(pl.DataFrame({"id": list(labels), "kind": list(labels.values())}))
+    table.commit(lambda _: Draft([file]))

@@ -1,0 +1,60 @@
+"""Runs the images stage again and again, each time ending the process at a later I/O call.
+
+A process of its own imports everything once and forks for each attempt. A child counts what
+Python's audit hook tells of the store's files and leaves, without any clean-up, at the N-th.
+It prints the exit status of each child; the last one is 0, when N was beyond the last call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.download.stage import download
+from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.downloads import NAME
+
+KILLED = 137
+_EVENTS = frozenset(
+    {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.utime", "os.scandir"}
+)
+
+
+def _die_at(call: int, root: str) -> None:
+    count = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event in _EVENTS and any(root in str(one) for one in arguments):
+            count += 1
+            if count == call:
+                os._exit(KILLED)
+
+    sys.addaudithook(hook)
+
+
+def main() -> None:
+    """Take the store, the settings and the number of calls to begin with, as JSON."""
+    options = json.loads(sys.argv[1])
+    call = options["first"]
+    while True:
+        child = os.fork()
+        if child == 0:
+            _die_at(call, options["store"])
+            settings = DownloadSettings(**options["settings"])
+            download(Store.open(Path(options["store"])), NAME, settings, [Shard(0, 1)])
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(status, flush=True)
+        sys.stdin.readline()  # whoever drives this looks at the store meanwhile
+        if status != KILLED:
+            return
+        call += 1
+
+
+if __name__ == "__main__":
+    main()
