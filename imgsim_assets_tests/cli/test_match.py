@@ -520,8 +520,9 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
         stderr=subprocess.PIPE,
         text=True,
     )
-    until(lambda: web.total_gets == 4)
-    time.sleep(0.3)  # until the three that were answered are read
+    blobs = shell.folder / "data" / "store" / "_blobs"
+    until(lambda: len([*blobs.glob("*/*")]) == 3)
+    time.sleep(0.5)  # between an image and its row lies a thread's turn
 
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
