@@ -547,3 +547,13 @@ def test_bars_are_drawn_where_somebody_looks(shell: Shell, monkeypatch: pytest.M
     assert ran.code == 0
     assert "embeddings" in ran.err
     assert "2/2" in ran.err
+
+
+def test_a_carried_column_may_be_called_like_one_of_ours(shell: Shell) -> None:
+    _pictures(shell, 1)
+    shell.write("list.csv", "id,sku,url,picture\n9,A,http://shop/1,1.jpg\n")
+
+    ran = shell.match("list.csv", "list.csv", "--id", "sku", "--url", "picture", "--json")
+
+    (match,) = ran.json["matches"]
+    assert list(match.values())[:4] == ["9", "A", "http://shop/1", "1.jpg"]
