@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import click
 import polars as pl
@@ -32,7 +32,7 @@ from imgsim_assets.similarity import items
 from imgsim_assets.similarity.join import threshold_join
 from imgsim_assets.similarity.matches import MatchReport, match_table, update_matches
 from imgsim_assets.similarity.pairs import LEAST
-from imgsim_assets.similarity.settings import MatchSettings
+from imgsim_assets.similarity.settings import MatchSettings, Mode
 from imgsim_assets.storage.store import Store
 
 # A table of so many cells is shown without being asked for.
@@ -57,7 +57,7 @@ Examples:
     default="best",
     show_default=True,
     metavar="MODE",
-    help="best (right item of each left one), all, top_k, or mutual.",
+    help=f"Which pairs count: {', '.join(get_args(Mode))}.",
 )
 @click.option("--k", "-k", type=int, help="How many of each left item, for --mode top_k.")
 @click.option("--cols", metavar="A,B,...", help="Columns to carry; the last holds the image.")

@@ -88,7 +88,8 @@ def made(kind: type[S], **values: Any) -> S:
         return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = "_".join(str(part) for part in first["loc"])
+        # Behind the option's own name stand those of a union's members.
+        place = str(first["loc"][0]) if first["loc"] else ""
         message = first["msg"].removeprefix("Value error, ")
         told = message if not place or message.startswith(f"{place}:") else f"{place}: {message}"
         raise click.UsageError(told) from error

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -25,12 +25,11 @@ from PIL import Image
 
 from imgsim_assets.encoders.encoder import Encoder
 from imgsim_assets.errors import EncoderError, SettingsError
+from imgsim_assets.model.neighbours import Metric
 
 if TYPE_CHECKING:
     import onnx
     from torch import nn
-
-    from imgsim_assets.model.model import ImageSimilarityModel
 
 INPUT = "image"
 LABEL = "label"
@@ -40,6 +39,36 @@ _POSITION = "position"
 _TOLERANCE = 2e-3
 _SAMPLE = 8
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+class Exportable(Protocol):
+    """What an export needs of a model: its references, its encoder, and its own answers."""
+
+    metric: Metric
+
+    def __len__(self) -> int: ...
+
+    @property
+    def labels(self) -> pl.Series:
+        """The labels of the reference items."""
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """Their vectors, (n, d)."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded."""
+
+    @property
+    def has_unit_vectors(self) -> bool:
+        """Whether vectors of pictures are brought to length 1."""
+
+    def query(self, dataset: Any, *, k: int | None, progress: bool) -> pl.DataFrame:
+        """The nearest items to some vectors."""
+
+    def summary(self, output: Literal["str", "dict"] | None = None) -> Any:
+        """What the model is."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +84,7 @@ class Parity:
     labels: float
 
 
-def export_onnx(model: ImageSimilarityModel, path: str | os.PathLike[str], k: int = 5) -> Parity:
+def export_onnx(model: Exportable, path: str | os.PathLike[str], k: int = 5) -> Parity:
     """Write a model as ONNX, and return how the file compares with it.
 
     The input `image` is what the encoder's `prepare` gives, (n, ...); for named encoders (n,
@@ -87,7 +116,7 @@ def export_onnx(model: ImageSimilarityModel, path: str | os.PathLike[str], k: in
 
 
 def parity(
-    model: ImageSimilarityModel, path: str | os.PathLike[str], pictures: Sequence[Image.Image]
+    model: Exportable, path: str | os.PathLike[str], pictures: Sequence[Image.Image]
 ) -> Parity:
     """Compare an exported graph with the model's own answers over some pictures in RGB."""
     import onnxruntime
@@ -130,7 +159,7 @@ def _probes() -> list[Image.Image]:
     return [Image.fromarray(pixels).resize((320, 240)) for pixels in coarse]
 
 
-def _write(model: ImageSimilarityModel, path: Path, k: int) -> None:
+def _write(model: Exportable, path: Path, k: int) -> None:
     import onnx
     import torch
 

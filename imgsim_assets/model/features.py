@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from PIL import Image
 
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.encoder import (
@@ -22,17 +22,20 @@ from imgsim_assets.encoders.encoder import (
     load_encoder,
     needs_loading,
 )
-from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.errors import EncoderError, SettingsError
+from imgsim_assets.encoders.engine import Encoded, Engine, Refused
+from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
+from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.model.dataset import Reading, read_dataset
 from imgsim_assets.model.orientation import UPRIGHT, View
 from imgsim_assets.model.picture import Keys, Picture
 from imgsim_assets.progress import Log, Progress, silent
 
-_READERS = 4
+# As in the embeddings stage: a picture decoded at a reduced size keeps this many times the
+# encoder's input.
+_ENOUGH = 2
 _SHOWN = 3
-_preferred_device = "auto"
+_preferred_gpus = -1
 
 Floats = NDArray[np.float32]
 
@@ -71,11 +74,14 @@ class Embedder:
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, loaded on the preferred device."""
+        """The encoder, loaded on the devices that it or `set_num_gpus` names."""
         if self._encoder is None:
-            device = self.settings.device
-            chosen = _preferred_device if device == "auto" else device
-            self._encoder = load_encoder(self.settings.model_copy(update={"device": chosen}))
+            settings = self.settings
+            if settings.device == "auto" and settings.num_gpus == -1:
+                settings = settings.model_copy(update={"num_gpus": _preferred_gpus})
+            if settings.precision == AUTO:  # which a store settles, and a model has none
+                settings = settings.model_copy(update={"precision": FP32})
+            self._encoder = load_encoder(settings)
         return self._encoder
 
     @property
@@ -99,92 +105,97 @@ class Embedder:
         """
         if batch_size is not None and batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; it must be at least 1")
-        rows: dict[int, Floats] = {}
-        keys: dict[int, Keys] = {}
-        failures: list[Failure] = []
+        work = _Work(pictures, known or {}, view, self._reduced_side())
         size = batch_size or default_batch_size(self.settings, self.encoder)
+        engine = Engine(self.encoder, size, what=f"encoder {self.settings.describe()}")
         with (
             Progress("embedding", len(pictures), log) as progress,
-            ThreadPoolExecutor(_READERS, "read") as pool,
+            closing(engine.run(range(len(pictures)), work.load)) as results,
         ):
-            prepared = self._prepared(pool, pictures, known or {}, view, failures, 2 * size)
-            while batch := list(islice(prepared, size)):
-                keys.update((position, key) for position, key, _, _ in batch)
-                rows.update((at, vector) for at, _, vector, _ in batch if vector is not None)
-                fresh = [(at, array) for at, _, vector, array in batch if vector is None]
-                rows.update(self._encoded(fresh, pictures, failures))
-                progress.advance(len(batch))
-        positions = sorted(rows)
-        width = len(rows[positions[0]]) if positions else 0
-        return Embedded(
-            np.array(positions, dtype=np.int64),
-            np.stack([rows[at] for at in positions]) if positions else np.empty((0, width), "f4"),
-            [keys[at] for at in positions],
-            sorted(failures, key=lambda failure: failure.position),
-        )
+            for result in results:
+                if isinstance(result, Refused):
+                    work.refuse(result.key, result.error)
+                    progress.advance()
+                else:
+                    work.accept(result, unit=self.unit)
+                    progress.advance(len(result.keys))
+        return work.embedded()
 
-    def _prepared(
+    def _reduced_side(self) -> int | None:
+        """The size in pixels that pictures may be decoded at, as the embeddings stage does."""
+        side = getattr(self.encoder, "input_side", None)
+        return _ENOUGH * side if side else None
+
+
+class _KnownError(ImageError):
+    """Raised in place of a picture whose vector is there already."""
+
+    def __init__(self, vector: Floats) -> None:
+        super().__init__("known", "its vector is there already")
+        self.vector = vector
+
+
+class _Work:
+    """The pictures of one call, and what has become of them so far."""
+
+    def __init__(
         self,
-        pool: ThreadPoolExecutor,
         pictures: Sequence[Picture],
         known: Mapping[str, Floats],
         view: View,
-        failures: list[Failure],
-        ahead: int,
-    ) -> Iterator[tuple[int, Keys, Floats | None, NDArray[Any] | None]]:
-        """Position, keys, and either the known vector or the prepared picture, in order."""
-        encoder = self.encoder
+        enough: int | None,
+    ) -> None:
+        self._pictures = pictures
+        self._known = known
+        self._view = view
+        self._enough = enough
+        self._keys: dict[int, Keys] = {}
+        self._rows: dict[int, Floats] = {}
+        self._failures: list[Failure] = []
 
-        def prepare(picture: Picture) -> tuple[Keys, Floats | None, NDArray[Any] | None]:
-            image, keys = picture.read()
-            if view == UPRIGHT:
-                for key in (keys.sha256, keys.pixels):
-                    if key is not None and key in known:
-                        return keys, known[key], None
-            return keys, None, encoder.prepare(view.turned(image))
+    def load(self, position: int) -> Image.Image:
+        """A picture as the encoder is to see it; or _KnownError if it need not."""
+        image, keys = self._pictures[position].read(self._enough)
+        self._keys[position] = keys
+        if self._view == UPRIGHT:
+            for key in (keys.sha256, keys.pixels):
+                if key is not None and key in self._known:
+                    raise _KnownError(self._known[key])
+        return self._view.turned(image)
 
-        waiting: list[tuple[int, Future[tuple[Keys, Floats | None, NDArray[Any] | None]]]] = []
-        remaining = iter(enumerate(pictures))
-        while True:
-            waiting.extend(
-                (position, pool.submit(prepare, picture))
-                for position, picture in islice(remaining, ahead + _READERS - len(waiting))
-            )
-            if not waiting:
-                return
-            position, future = waiting.pop(0)
-            try:
-                yield (position, *future.result())
-            except ImageError as error:
-                name = pictures[position].name
-                failures.append(Failure(position, name, error.status, error.detail))
+    def refuse(self, position: int, error: ImageError) -> None:
+        """Note why there are no features."""
+        if isinstance(error, _KnownError):
+            self._rows[position] = error.vector
+        else:
+            self._fail(position, error.status, error.detail)
 
-    def _encoded(
-        self,
-        fresh: Sequence[tuple[int, NDArray[Any] | None]],
-        pictures: Sequence[Picture],
-        failures: list[Failure],
-    ) -> dict[int, Floats]:
-        if not fresh:
-            return {}
-        arrays = [array for _, array in fresh if array is not None]
-        raw = np.asarray(self.encoder.encode(np.stack(arrays)))
-        if raw.shape != (len(fresh), self.encoder.dim):
-            raise EncoderError(
-                f"encoder {self.settings.describe()} returned an array of shape {raw.shape} for "
-                f"{len(fresh)} pictures; it must be ({len(fresh)}, {self.encoder.dim})"
-            )
-        lengths = np.sqrt(np.square(raw.astype(np.float64)).sum(axis=1))
-        rows: dict[int, Floats] = {}
-        for (position, _), row, length in zip(fresh, raw, lengths, strict=True):
-            if not np.isfinite(length) or (self.unit and length == 0):
-                status = "zero_vector" if length == 0 else "not_finite"
-                detail = "the encoder makes no vector of this picture that can be compared"
-                failures.append(Failure(position, pictures[position].name, status, detail))
+    def accept(self, encoded: Encoded[int], *, unit: bool) -> None:
+        """Note the features of a batch, with length 1 if they are to have it."""
+        features = encoded.features.astype(np.float64)
+        lengths = np.sqrt(np.square(features).sum(axis=1))
+        for position, row, length in zip(encoded.keys, features, lengths, strict=True):
+            if not np.isfinite(length):
+                self._fail(position, "not_finite", "the encoder's numbers overflow")
+            elif unit and length == 0:
+                self._fail(position, "zero_vector", "the encoder sees nothing in this picture")
             else:
-                scale = length if self.unit else 1.0
-                rows[position] = (row.astype(np.float64) / scale).astype(np.float32)
-        return rows
+                self._rows[position] = (row / length if unit else row).astype(np.float32)
+
+    def _fail(self, position: int, status: str, detail: str) -> None:
+        name = self._pictures[position].name
+        self._failures.append(Failure(position, name, status, detail))
+
+    def embedded(self) -> Embedded:
+        """Everything, in the order of the pictures."""
+        positions = sorted(self._rows)
+        rows = [self._rows[at] for at in positions]
+        return Embedded(
+            np.array(positions, dtype=np.int64),
+            np.stack(rows) if rows else np.empty((0, 0), np.float32),
+            [self._keys[at] for at in positions],
+            sorted(self._failures, key=lambda failure: failure.position),
+        )
 
 
 def extract_features(
@@ -260,20 +271,15 @@ def encoder_settings(encoder: str | EncoderSettings | Mapping[str, Any]) -> Enco
 
 
 def set_num_gpus(count: int) -> None:
-    """Use a GPU for encoders made from now on, where their own `device` is "auto".
+    """Let encoders that are made from now on use so many GPUs, where they do not say it.
 
-    0 keeps them on the CPU, 1 asks for the first GPU (an error where there is none), -1, as
-    at the start, takes a GPU if there is one. One process works on one GPU: for several, run
-    one process each with `device: cuda:N`.
+    -1, as at the start, takes all there are, 0 keeps to the CPU. More than there are is an
+    EncoderError when the encoder is loaded.
     """
-    devices = {-1: "auto", 0: "cpu", 1: "cuda:0"}
-    if count not in devices:
-        raise SettingsError(
-            f"count is {count}; use -1 (a GPU if there is one), 0 or 1, and for several GPUs one "
-            "process each with the encoder's 'device: cuda:N'"
-        )
-    global _preferred_device
-    _preferred_device = devices[count]
+    if count < -1:
+        raise SettingsError(f"count is {count}; use -1 for all GPUs, 0 for none, or their number")
+    global _preferred_gpus
+    _preferred_gpus = count
 
 
 def log_to(progress: bool) -> Log:

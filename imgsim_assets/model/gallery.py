@@ -180,7 +180,7 @@ def _thumbnail(picture: Picture | None) -> str | None:
     if picture is None:
         return None
     try:
-        image, _ = picture.read()
+        image, _ = picture.read(_THUMBNAIL)
     except ImageError:
         return None
     small = image.copy()

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 QUERY_LABEL = "query_label"
 REFERENCE_LABEL = "reference_label"
 _CATALOGUE = re.compile(r"[a-z][a-z0-9_]*")
+# Settings that say where an encoder runs, not what it is.
+_PLACES = {"device", "num_gpus"}
 _FAILURES = {"label": pl.String, "status": pl.String, "detail": pl.String}
 
 
@@ -525,7 +527,9 @@ class ImageSimilarityModel:
             **self._facts,
             "metric": self.metric,
             "unit": self._embedder.unit,
-            "encoder": self._embedder.settings.model_dump(mode="json", exclude={"device"}),
+            "encoder": self._embedder.settings.model_dump(
+                mode="json", exclude={"device", "num_gpus"}
+            ),
             "failures": self.failures.to_dicts(),
         }
         files.write_model(Path(path), facts, references)

@@ -10,7 +10,8 @@ from PIL import Image
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.decode import as_seen, decode
-from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.header import ImageError, read_header
+from imgsim_assets.images.limits import MOST_PIXELS
 
 MISSING = "missing_file"
 NO_PICTURE = "no_picture"
@@ -34,8 +35,12 @@ class Picture:
     name: str
     load: Callable[[], bytes | Image.Image]
 
-    def read(self) -> tuple[Image.Image, Keys]:
-        """The picture upright and in RGB, with its keys; ImageError when it cannot be had."""
+    def read(self, enough: int | None = None) -> tuple[Image.Image, Keys]:
+        """The picture upright and in RGB, with its keys; ImageError when it cannot be had.
+
+        With `enough`, a file may be decoded at a reduced size, as by images.decode.decode; its
+        pixels are then no key.
+        """
         try:
             loaded = self.load()
         except FileNotFoundError as error:
@@ -45,8 +50,11 @@ class Picture:
         if isinstance(loaded, Image.Image):
             image = as_seen(loaded)
             return image, Keys(pixels=_pixel_digest(image))
-        image = decode(loaded)
-        return image, Keys(hashlib.sha256(loaded).hexdigest(), _pixel_digest(image))
+        image = decode(loaded, enough=enough)
+        header = read_header(loaded, MOST_PIXELS)
+        is_whole = header.width * header.height == image.width * image.height
+        sha256 = hashlib.sha256(loaded).hexdigest()
+        return image, Keys(sha256, _pixel_digest(image) if is_whole else None)
 
 
 def missing(name: str) -> Picture:

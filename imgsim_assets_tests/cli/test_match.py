@@ -520,8 +520,9 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
         stderr=subprocess.PIPE,
         text=True,
     )
-    until(lambda: web.total_gets == 4)
-    time.sleep(0.3)  # until the three that were answered are read
+    blobs = shell.folder / "data" / "store" / "_blobs"
+    until(lambda: len([*blobs.glob("*/*")]) == 3)
+    time.sleep(0.5)  # between an image and its row lies a thread's turn
 
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
@@ -546,3 +547,13 @@ def test_bars_are_drawn_where_somebody_looks(shell: Shell, monkeypatch: pytest.M
     assert ran.code == 0
     assert "embeddings" in ran.err
     assert "2/2" in ran.err
+
+
+def test_a_carried_column_may_be_called_like_one_of_ours(shell: Shell) -> None:
+    _pictures(shell, 1)
+    shell.write("list.csv", "id,sku,url,picture\n9,A,http://shop/1,1.jpg\n")
+
+    ran = shell.match("list.csv", "list.csv", "--id", "sku", "--url", "picture", "--json")
+
+    (match,) = ran.json["matches"]
+    assert list(match.values())[:4] == ["9", "A", "http://shop/1", "1.jpg"]

@@ -12,12 +12,17 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from imgsim_assets import ImageSimilarityModel, extract_features, load_model
+from imgsim_assets import ImageSimilarityModel, extract_features, load_model, set_num_gpus
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.errors import CorruptFileError, ImgsimError, SettingsError, StoreError
+from imgsim_assets.errors import (
+    CorruptFileError,
+    EncoderError,
+    ImgsimError,
+    SettingsError,
+    StoreError,
+)
 from imgsim_assets.images.decode import decode
-from imgsim_assets.model import features
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogues import THUMBNAIL, indexed, tiny
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
@@ -25,6 +30,7 @@ from imgsim_assets_tests.support.model_datasets import folder_of, noisy
 from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
 from imgsim_assets_tests.support.shop import versions
 from imgsim_assets_tests.support.web import Web
+from imgsim_assets_tests.support.weights import saved, untrained
 
 SCHEMA = {
     "query_label": pl.Int64,
@@ -418,15 +424,19 @@ def test_batches_of_any_size_give_the_same_features(pictures: pl.DataFrame) -> N
     ).equals(whole)
 
 
-def test_the_device_can_be_chosen_for_all_encoders() -> None:
+def test_gpus_can_be_chosen_for_all_encoders(tmp_path: Path) -> None:
+    weights = saved(untrained("resnet18"), tmp_path / "resnet18.pth")
     try:
-        features.set_num_gpus(0)
-        assert features._preferred_device == "cpu"
-        with pytest.raises(SettingsError, match="count is 3; use -1"):
-            features.set_num_gpus(3)
+        set_num_gpus(1000)
+        with pytest.raises(EncoderError, match="does not have 1000"):
+            _model([picture(0)], encoder=EncoderSettings(name="resnet18", weights=weights))
+        set_num_gpus(0)
+        model = _model([picture(0)], encoder=EncoderSettings(name="resnet18", weights=weights))
+        assert str(getattr(model.encoder, "device", "")) == "cpu"
+        with pytest.raises(SettingsError, match="count is -2; use -1"):
+            set_num_gpus(-2)
     finally:
-        features.set_num_gpus(-1)
-    assert features._preferred_device == "auto"
+        set_num_gpus(-1)
 
 
 # ---- changing -----------------------------------------------------------------------
