@@ -6,6 +6,7 @@ import dagster as dg
 import numpy as np
 
 from imgsim_assets.components.blueprint import Blueprint, code_version
+from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata, table_schema
 from imgsim_assets.components.pictures import graph_sheet, similarity_histogram
 from imgsim_assets.index.stage import embedded_items, open_index, update_index
@@ -23,27 +24,35 @@ _SELF_TOLERANCE = 1e-5
 def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     """The persisted FAISS index."""
     name = blueprint.name
+    settings = blueprint.settings.index
 
     @dg.asset(
         **blueprint.basics("index", ["faiss"]),
         deps=[dg.AssetDep(blueprint.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
-        description="A FAISS index (IndexIDMap2 over IndexFlatIP, exact) of every item with a "
-        "vector, with its table of ids. Items are added and removed as the embeddings change.",
-        code_version=code_version(INDEX_VERSION),
+        description=f"A FAISS index ({settings.kind}) of every item with a vector, with its table "
+        "of ids. Items are added and removed as the embeddings change.",
+        code_version=code_version(INDEX_VERSION, settings.model_dump(exclude={"min_recall"})),
         check_specs=[
             blueprint.check("index", "ids_equal_embeddings", "Index and embeddings agree."),
             blueprint.check("index", "finds_itself", "Sampled vectors find their own item."),
+            blueprint.check(
+                "index",
+                "recall_at_10",
+                f"A search finds {settings.min_recall:.0%} of the 10 nearest of sampled items.",
+            ),
         ],
     )
     def index(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
-        report = update_index(store, name, log=context.log.warning)
+        report = update_index(store, name, settings, log=context.log.warning)
+        checks, found = _check_index(store, name, blueprint.settings)
         return dg.MaterializeResult(
             metadata={
                 **table_metadata(
                     store, f"{name}/index", report.version, report.items, changed=report.changed
                 ),
-                "kind": "flat (exact)",
+                "kind": report.kind,
+                "recall_at_10": found,
                 "dim": report.dim,
                 "added": report.added,
                 "removed": report.removed,
@@ -53,13 +62,19 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
                 "encoder_fingerprint": report.fingerprint,
             },
             data_version=dg.DataVersion(report.data_version),
-            check_results=_check_index(store, name, blueprint.settings.checks.sample),
+            check_results=checks,
         )
 
     return index
 
 
-def _check_index(store: Store, name: str, sample: int) -> list[dg.AssetCheckResult]:
+def _check_index(
+    store: Store, name: str, settings: CatalogueSettings
+) -> tuple[list[dg.AssetCheckResult], float]:
+    """The results of the checks, and the recall that one of them is about."""
+    from imgsim_assets.index.recall import recall
+
+    sample = settings.checks.sample
     _, index = open_index(store, name)
     _, items = embedded_items(store, name)
     entries = index.entries.select("id", "sha256")
@@ -75,6 +90,7 @@ def _check_index(store: Store, name: str, sample: int) -> list[dg.AssetCheckResu
             shas[found] != shas[asked] and score < 1 - _SELF_TOLERANCE
             for asked, found, score in zip(chosen, positions[:, 0], scores[:, 0], strict=True)
         )
+    found = recall(index, k=10, sample=sample)
     return [
         dg.AssetCheckResult(
             check_name="ids_equal_embeddings",
@@ -86,7 +102,12 @@ def _check_index(store: Store, name: str, sample: int) -> list[dg.AssetCheckResu
             passed=lost == 0,
             metadata={"sampled": len(chosen), "lost": lost},
         ),
-    ]
+        dg.AssetCheckResult(
+            check_name="recall_at_10",
+            passed=found >= settings.index.min_recall,
+            metadata={"recall": found, "least": settings.index.min_recall, "sampled": len(chosen)},
+        ),
+    ], found
 
 
 def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:

@@ -64,10 +64,11 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
         graph = _metadata(instance, ["products", "similarity_graph"])
         assert graph["contact_sheet"].startswith("![items and their neighbours](data:image/jpeg")
         match = _metadata(instance, ["matches", "pair"])
+        assert match["heat_map"].startswith("![similarity of every pair](data:image/svg")
         assert match["similarity_histogram"].startswith("![similarity of the matches](data:image")
         assert match["dagster/row_count"] == matches.height
         checks = _check_results(instance)
-    assert len(checks) == 2 * 7 + 2
+    assert len(checks) == 2 * 8 + 2
     assert all(checks.values()), checks
 
 

@@ -156,7 +156,7 @@ def test_the_deviation_is_that_of_the_row_furthest_from_length_one() -> None:
     rows[3] *= np.float32(1.0004)
 
     assert unit_rows(rows, "left").deviation == pytest.approx(0.0004, rel=1e-2)
-    assert unit_rows(np.empty((0, 7), np.float32), "left")[1] == 0
+    assert unit_rows(np.empty((0, 7), np.float32), "left").deviation == 0
 
 
 @pytest.mark.parametrize(
