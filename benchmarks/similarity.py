@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--method", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
-    features = mobilenet_features(chosen.pictures, chosen.weights, chosen.work / "features.npy")
+    cache = chosen.work / "features.npy"
+    features = mobilenet_features(chosen.pictures, chosen.weights, cache)
     jobs = {
         "join": _join,
         "screens": _screens,
@@ -208,11 +209,15 @@ def _ratios(taken: Mapping[str, float]) -> dict[str, float]:
 
 def _memory(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     """Peak memory over the inputs, each method in a process of its own."""
+    files = [chosen.work / f"{side}.npy" for side in ("left", "right")]
     if chosen.method:
-        left, right = _sides(features)
+        # Read, not made here, so that the peak before is that of the inputs.
+        left, right = (np.load(file) for file in files)
         before = _peak()
         METHODS[chosen.method](left, right)
         return {"MiB over the inputs": round(_peak() - before)}
+    for file, rows in zip(files, _sides(features), strict=True):
+        np.save(file, rows)
     peaks = {}
     for name in METHODS:
         arguments = [sys.executable, "-m", "benchmarks.similarity", *sys.argv[1:], "--method", name]
