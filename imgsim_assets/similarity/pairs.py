@@ -73,8 +73,13 @@ class Answer:
     right: pl.DataFrame
 
 
-def compute(left: Items, right: Items, question: Question) -> pl.DataFrame:
-    """The lists of all left items, computed from the vectors; see LIST_SCHEMA."""
+def compute(
+    left: Items, right: Items, question: Question, *, at_least: Doubles | None = None
+) -> pl.DataFrame:
+    """The lists of all left items, computed from the vectors; see LIST_SCHEMA.
+
+    Pairs below an item's own bar in `at_least` (n,) are left out of a list of limited length.
+    """
     if not len(left) or not len(right):
         return pl.DataFrame(schema=LIST_SCHEMA)
     depth = question.depth
@@ -83,7 +88,8 @@ def compute(left: Items, right: Items, question: Question) -> pl.DataFrame:
     else:
         # Each item may find itself among its neighbours, so ask for one more.
         wanted = depth + 1 if question.others_only else depth
-        i, j, similarity = _flat(*top_k(left.vectors, right.vectors, wanted))
+        bars = question.threshold if at_least is None else at_least
+        i, j, similarity = _flat(*top_k(left.vectors, right.vectors, wanted, at_least=bars))
     pairs = pl.DataFrame(
         {
             "left_id": left.keys["id"].gather(i),
@@ -120,7 +126,12 @@ def update(previous: Answer, left: Items, right: Items, question: Question) -> p
     cut_off = previous.lists.filter(~pl.col(COMPLETE)).select("left_id").unique()
     open_left = new_left | _too_short(left.keys, cut_off, standing, question.k)
     asked_anew = compute(left.where(open_left), right, question)
-    against_new = compute(left.where(~open_left), right.where(new_right), question)
+    against_new = compute(
+        left.where(~open_left),
+        right.where(new_right),
+        question,
+        at_least=_ends(left.keys.filter(pl.Series(~open_left)), standing, question.threshold),
+    )
     reopened = left.keys.filter(pl.Series(open_left))
     standing = standing.join(reopened, left_on="left_id", right_on="id", how="anti")
     lists = pl.concat([standing, asked_anew])
@@ -192,6 +203,15 @@ def _too_short(
     short = left.filter(pl.col("left").fill_null(0) < k)["left_id"]
     mask: NDArray[np.bool_] = keys["id"].is_in(short.implode()).to_numpy()
     return mask
+
+
+def _ends(keys: pl.DataFrame, standing: pl.DataFrame, threshold: float) -> Doubles:
+    """The least similarity that may still belong into the list of each item, (n,)."""
+    cut_off = standing.filter(~pl.col(COMPLETE))
+    ends = cut_off.group_by("left_id").agg(pl.col("similarity").min().alias("end"))
+    of_item = keys.join(ends, left_on="id", right_on="left_id", how="left", maintain_order="left")
+    least: Doubles = of_item["end"].fill_null(threshold).to_numpy()
+    return least
 
 
 def _flat(index: Indices, similarity: Doubles) -> tuple[Indices, Indices, Doubles]:

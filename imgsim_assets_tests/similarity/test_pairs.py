@@ -116,9 +116,9 @@ def test_neighbours_that_are_removed_are_replaced_from_the_reserve(
     lists = compute(left, right, question)
     compared: list[int] = []
 
-    def counting(a: Floats, b: Floats, k: int) -> tuple[Indices, Doubles]:
+    def counting(a: Floats, b: Floats, k: int, at_least: float) -> tuple[Indices, Doubles]:
         compared.append(len(a) * len(b))
-        return top_k(a, b, k)
+        return top_k(a, b, k, at_least=at_least)
 
     monkeypatch.setattr(pairs_module, "top_k", counting)
     for _ in range(6):
