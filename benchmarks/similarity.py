@@ -21,24 +21,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from benchmarks.features import Floats, bootstrapped, mobilenet_features, projected
-from imgsim_assets.similarity import join, threshold_join, top_k
+from imgsim_assets.similarity import join, pairs, threshold_join, top_k
 from imgsim_assets.similarity.cosine import unit_rows
 from imgsim_assets.similarity.projection import fit
 from imgsim_assets.similarity.screen import Screen, for_threshold
 
 LEFT, RIGHT, THRESHOLD = 13_501, 21_221, 0.845
+QUESTIONS = {
+    "matches": pairs.Question(0.9),
+    "graph": pairs.Question(k=10, others_only=True),
+}
 TILE = 1024
 WIDTHS = (64, 128, 256, 384)
-Pairs = tuple[Any, Any]
+Found = tuple[Any, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("job", choices=["join", "screens", "growth", "memory"])
+    parser.add_argument("job", choices=["join", "screens", "growth", "update", "memory"])
     parser.add_argument("--pictures", type=Path, nargs="+", required=True, help="tars of JPEGs")
     parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
     parser.add_argument("--work", type=Path, required=True, help="where features are kept")
@@ -47,10 +52,16 @@ def main() -> None:
     parser.add_argument("--method", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
-    features = mobilenet_features(chosen.pictures, chosen.weights, chosen.work / "features.npy")
-    report = {"join": _join, "screens": _screens, "growth": _growth, "memory": _memory}[chosen.job](
-        features, chosen
-    )
+    cache = chosen.work / "features.npy"
+    features = mobilenet_features(chosen.pictures, chosen.weights, cache)
+    jobs = {
+        "join": _join,
+        "screens": _screens,
+        "growth": _growth,
+        "update": _update,
+        "memory": _memory,
+    }
+    report = jobs[chosen.job](features, chosen)
     print(json.dumps(report, indent=2))
 
 
@@ -61,12 +72,12 @@ def _sides(features: Floats) -> tuple[Floats, Floats]:
 # ---- the methods ------------------------------------------------------------------------
 
 
-def package(left: Floats, right: Floats) -> Pairs | None:
+def package(left: Floats, right: Floats) -> Found | None:
     i, j, _ = threshold_join(left, right, THRESHOLD)
     return i, j
 
 
-def ryanfwy(left: Floats, right: Floats) -> Pairs | None:
+def ryanfwy(left: Floats, right: Floats) -> Found | None:
     """All cosines as his program computes them, then those above the threshold."""
     cosines = np.dot(left, right.T) / np.dot(
         np.linalg.norm(left, axis=1, keepdims=True), np.linalg.norm(right.T, axis=0, keepdims=True)
@@ -75,7 +86,7 @@ def ryanfwy(left: Floats, right: Floats) -> Pairs | None:
     return i, j
 
 
-def faiss_range_search(left: Floats, right: Floats) -> Pairs | None:
+def faiss_range_search(left: Floats, right: Floats) -> Found | None:
     import faiss
 
     index = faiss.IndexFlatIP(right.shape[1])
@@ -86,7 +97,7 @@ def faiss_range_search(left: Floats, right: Floats) -> Pairs | None:
     return rows, labels
 
 
-def bare_product(left: Floats, right: Floats) -> Pairs | None:
+def bare_product(left: Floats, right: Floats) -> Found | None:
     """Only the float32 product, in tiles that fit the cache; it finds nothing."""
     buffer = np.empty((TILE, 4 * TILE), dtype=np.float32)
     for row in range(0, len(left), TILE):
@@ -96,7 +107,7 @@ def bare_product(left: Floats, right: Floats) -> Pairs | None:
     return None
 
 
-METHODS: Mapping[str, Callable[[Floats, Floats], Pairs | None]] = {
+METHODS: Mapping[str, Callable[[Floats, Floats], Found | None]] = {
     "package": package,
     "ryanfwy": ryanfwy,
     "faiss range_search": faiss_range_search,
@@ -133,8 +144,8 @@ def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
             seconds[name].append(time.perf_counter() - started)
             processor[name].append(time.process_time() - used)
             if found is not None:
-                pairs = set(zip(*(part.tolist() for part in found), strict=True))
-                differing[name] = len(pairs ^ right_pairs)
+                own_pairs = set(zip(*(part.tolist() for part in found), strict=True))
+                differing[name] = len(own_pairs ^ right_pairs)
     medians = {name: float(np.median(taken)) for name, taken in seconds.items()}
     used_by = {name: float(np.median(taken)) for name, taken in processor.items()}
     return {
@@ -149,17 +160,64 @@ def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _update(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+    """All pairs at 0.9 and 10 neighbours, in full and after 1 % of both sides have changed."""
+    narrow = projected(features, 576, seed=3)
+    found = {}
+    for count in chosen.rows:
+        old = [_items(bootstrapped(narrow, count, 0.05, seed=seed)) for seed in (4, 5)]
+        new = [_changed(side, bootstrapped(narrow, count // 100, 0.05, 6)) for side in old]
+        timed: dict[str, dict[str, float]] = {}
+        for name, question in QUESTIONS.items():
+            left, right = (old[1], old[1]) if question.others_only else old
+            started = time.perf_counter()
+            lists = pairs.compute(left, right, question)
+            full = time.perf_counter() - started
+            known = pairs.Answer(lists, left.keys, right.keys)
+            left, right = (new[1], new[1]) if question.others_only else new
+            started = time.perf_counter()
+            pairs.best(pairs.update(known, left, right, question), question)
+            updated = time.perf_counter() - started
+            timed[name] = {
+                "full seconds": round(full, 1),
+                "update seconds": round(updated, 2),
+                "share": round(updated / full, 4),
+            }
+            print(count, name, timed[name], file=sys.stderr, flush=True)
+        found[count] = timed
+    return found
+
+
+def _items(vectors: Floats) -> pairs.Items:
+    ids = [f"{number:09d}" for number in range(len(vectors))]
+    return pairs.Items(pl.DataFrame({"id": ids, "sha256": ids}), vectors)
+
+
+def _changed(items: pairs.Items, vectors: Floats) -> pairs.Items:
+    """The same items, some at equal distances with another image."""
+    places = np.linspace(0, len(items) - 1, len(vectors)).astype(np.int64)
+    sha256 = items.keys["sha256"].to_numpy().copy()
+    sha256[places] = [f"changed {place}" for place in places]
+    changed = items.vectors.copy()
+    changed[places] = vectors
+    return pairs.Items(items.keys.with_columns(pl.Series("sha256", sha256, pl.String)), changed)
+
+
 def _ratios(taken: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value / taken["package"], 2) for name, value in taken.items()}
 
 
 def _memory(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     """Peak memory over the inputs, each method in a process of its own."""
+    files = [chosen.work / f"{side}.npy" for side in ("left", "right")]
     if chosen.method:
-        left, right = _sides(features)
+        # Read, not made here, so that the peak before is that of the inputs.
+        left, right = (np.load(file) for file in files)
         before = _peak()
         METHODS[chosen.method](left, right)
         return {"MiB over the inputs": round(_peak() - before)}
+    for file, rows in zip(files, _sides(features), strict=True):
+        np.save(file, rows)
     peaks = {}
     for name in METHODS:
         arguments = [sys.executable, "-m", "benchmarks.similarity", *sys.argv[1:], "--method", name]

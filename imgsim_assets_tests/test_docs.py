@@ -43,6 +43,17 @@ def test_the_yaml_of_a_page_loads(page: str, tmp_path: Path) -> None:
     assert {"shoes/index", "suppliers/index", "matches/shoes__suppliers"} <= keys
 
 
+def test_the_catalogue_with_groups_and_lists_loads(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
+    groups, index = (yaml.safe_load(block) for block in _blocks("docs/matching.md", "yaml"))
+    project.declare("shoes", "ImageCatalogue", groups["attributes"] | index)
+
+    keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
+
+    assert "shoes/duplicate_groups" in keys
+
+
 def test_every_encoder_of_the_page_can_be_declared() -> None:
     (block,) = _blocks("docs/encoders.md", "yaml")
     lines = [line for line in block.splitlines() if line.startswith("encoder:")]
@@ -58,7 +69,7 @@ def test_every_encoder_of_the_page_can_be_declared() -> None:
     ("page", "number"),
     [
         (page, number)
-        for page in ("README.md", "docs/consume.md")
+        for page in ("README.md", "docs/consume.md", "docs/matching.md")
         for number, _ in enumerate(_blocks(page, "python"))
     ],
 )

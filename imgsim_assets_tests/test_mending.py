@@ -40,13 +40,14 @@ FILES = [
     ("products/index", "rows"),
     ("products/index", "index"),
     ("products/similarity_graph", "rows"),
+    ("products/similarity_graph", "lists"),
     ("products/similarity_graph", "left_items"),
     ("products/similarity_graph", "right_items"),
     ("matches/pair", "rows"),
     ("matches/pair", "left_items"),
     ("matches/pair", "right_items"),
-    ("matches/pair", "best_of_left"),
-    ("matches/pair", "best_of_right"),
+    ("matches/pair", "lists_of_left"),
+    ("matches/pair", "lists_of_right"),
 ]
 # They say when and how, not what.
 _PROVENANCE = ("fetched_at", "number")

@@ -10,8 +10,9 @@ from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.report_settings import ReportSettings
 from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings
+from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.settings import Settings
-from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
+from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Severity = Literal["warn", "error"]
@@ -55,9 +56,13 @@ class CatalogueSettings(Settings):
     shards: int = Field(4, ge=1, le=4096, description="partitions that the items are split into")
     encoder: EncoderChoice = EncoderSettings()
     download: DownloadSettings = DownloadSettings()
+    index: IndexSettings = IndexSettings()
     graph: GraphSettings = GraphSettings()
     report: ReportSettings | None = Field(
         None, description="measure the encoder on this catalogue's pictures; '{}' for the defaults"
+    )
+    groups: GroupSettings | None = Field(
+        None, description="duplicate groups; without it there is no such asset"
     )
     checks: CheckSettings = CheckSettings()
     schedule: str | None = Field(None, description="cron expression of the refresh")

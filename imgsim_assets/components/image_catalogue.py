@@ -13,6 +13,7 @@ from imgsim_assets.components.blueprint import Blueprint
 from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.declared import DeclaredComponent
 from imgsim_assets.components.embedding_assets import embeddings_asset
+from imgsim_assets.components.group_assets import groups_asset
 from imgsim_assets.components.image_assets import images_asset
 from imgsim_assets.components.index_assets import graph_asset, index_asset
 from imgsim_assets.components.project import Project, tables_of
@@ -50,6 +51,8 @@ class ImageCatalogue(DeclaredComponent):
         ]
         if self.settings.report is not None:
             assets.append(report_asset(blueprint, self.settings.report))
+        if self.settings.groups is not None:
+            assets.append(groups_asset(blueprint, self.settings.groups))
         job = refresh_job(blueprint)
         return dg.Definitions(
             assets=assets,

@@ -6,6 +6,7 @@ import dagster as dg
 import numpy as np
 
 from imgsim_assets.components.blueprint import Blueprint, code_version
+from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.lineage import carried, column_lineage, of_graph
 from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata, table_schema
 from imgsim_assets.components.pictures import graph_sheet, similarity_histogram
@@ -28,29 +29,37 @@ _SELF_TOLERANCE = 1e-5
 def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     """The persisted FAISS index."""
     name = blueprint.name
+    settings = blueprint.settings.index
 
     @dg.asset(
         **blueprint.basics("index", ["faiss"]),
         deps=[dg.AssetDep(blueprint.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
-        description="A FAISS index (IndexIDMap2 over IndexFlatIP, exact) of every item with a "
-        "vector, with its table of ids. Items are added and removed as the embeddings change.",
-        code_version=code_version(INDEX_VERSION),
+        description=f"A FAISS index ({settings.kind}) of every item with a vector, with its table "
+        "of ids. Items are added and removed as the embeddings change.",
+        code_version=code_version(INDEX_VERSION, settings.model_dump(exclude={"min_recall"})),
         freshness_policy=blueprint.freshness,
         check_specs=[
             blueprint.check("index", "ids_equal_embeddings", "Index and embeddings agree."),
             blueprint.check("index", "finds_itself", "Sampled vectors find their own item."),
+            blueprint.check(
+                "index",
+                "recall_at_10",
+                f"A search finds {settings.min_recall:.0%} of the 10 nearest of sampled items.",
+            ),
         ],
     )
     def index(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
-        report = update_index(store, name, log=context.log.warning)
+        report = update_index(store, name, settings, log=context.log.warning)
         _, opened = open_index(store, name)
+        checks, found = _check_index(store, name, opened, blueprint.settings)
         return dg.MaterializeResult(
             metadata={
                 **table_metadata(
                     store, f"{name}/index", report.version, report.items, changed=report.changed
                 ),
-                "kind": "flat (exact)",
+                "kind": report.kind,
+                "recall_at_10": found,
                 "dim": report.dim,
                 "added": report.added,
                 "removed": report.removed,
@@ -63,15 +72,19 @@ def index_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
                 **column_lineage(carried(blueprint.key("embeddings"), ["id", "sha256"])),
             },
             data_version=dg.DataVersion(report.data_version),
-            check_results=_check_index(store, name, opened, blueprint.settings.checks.sample),
+            check_results=checks,
         )
 
     return index
 
 
 def _check_index(
-    store: Store, name: str, index: "FlatIndex", sample: int
-) -> list[dg.AssetCheckResult]:
+    store: Store, name: str, index: "FlatIndex", settings: CatalogueSettings
+) -> tuple[list[dg.AssetCheckResult], float]:
+    """The results of the checks, and the recall that one of them is about."""
+    from imgsim_assets.index.recall import recall
+
+    sample = settings.checks.sample
     _, items = embedded_items(store, name)
     entries = index.entries.select("id", "sha256")
     differing = entries.join(items, on=["id", "sha256"], how="anti").height
@@ -82,11 +95,12 @@ def _check_index(
         queries = index.vectors()[chosen]
         positions, scores = index.search(queries, 1)
         shas = entries["sha256"].to_list()
-        found = zip(chosen.tolist(), positions[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
+        triples = zip(chosen.tolist(), positions[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
         lost = sum(
             shas[nearest] != shas[asked] and score < 1 - _SELF_TOLERANCE
-            for asked, nearest, score in found
+            for asked, nearest, score in triples
         )
+    found = recall(index, k=10, sample=sample)
     return [
         dg.AssetCheckResult(
             check_name="ids_equal_embeddings",
@@ -98,7 +112,12 @@ def _check_index(
             passed=lost == 0,
             metadata={"sampled": len(chosen), "lost": lost},
         ),
-    ]
+        dg.AssetCheckResult(
+            check_name="recall_at_10",
+            passed=found >= settings.index.min_recall,
+            metadata={"recall": found, "least": settings.index.min_recall, "sampled": len(chosen)},
+        ),
+    ], found
 
 
 def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:

@@ -12,7 +12,11 @@ from imgsim_assets.components.catalogue_settings import MatchMatrixSettings
 from imgsim_assets.components.index_assets import brute_force_check
 from imgsim_assets.components.lineage import column_lineage, of_matches
 from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata, table_schema
-from imgsim_assets.components.pictures import match_sheet, similarity_histogram
+from imgsim_assets.components.pictures import (
+    match_sheet,
+    similarity_heat_map,
+    similarity_histogram,
+)
 from imgsim_assets.components.project import Project
 from imgsim_assets.components.version_checks import (
     check_current_index,
@@ -20,12 +24,15 @@ from imgsim_assets.components.version_checks import (
     current_index_spec,
     drift_spec,
 )
+from imgsim_assets.similarity import items
 from imgsim_assets.similarity.audit import audit_matches
 from imgsim_assets.similarity.matches import SCHEMA, MatchReport, match_table, update_matches
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.store import Store
 
 VERSION = "1"
+# Up to so many pairs, all their cosines are shown.
+_MOST_IN_HEAT_MAP = 400
 GROUP = "matches"
 
 
@@ -78,7 +85,7 @@ def match_asset(
         rows = table.read(table.at(report.version))
         audit = audit_matches(store, settings.name, sample=settings.checks.sample)
         return dg.MaterializeResult(
-            metadata=_describe(store, settings.name, report, rows) | column_lineage(origins),
+            metadata=_describe(store, settings, report, rows) | column_lineage(origins),
             data_version=dg.DataVersion(report.data_version),
             check_results=[
                 _above_threshold(rows, report.threshold),
@@ -96,15 +103,23 @@ def _description(settings: MatchMatrixSettings) -> str:
         "all": f"Every pair of a {settings.left} and a {settings.right} item",
         "best": f"The best {settings.right} item of each {settings.left} item",
         "top_k": f"The {settings.k} best {settings.right} items of each {settings.left} item",
+        "one_to_one": f"Pairs of {settings.left} and {settings.right} items, of no item more than "
+        "one, of the greatest total similarity",
         "mutual": f"Pairs of {settings.left} and {settings.right} items that are each other's best",
     }[settings.mode]
     return f"{asked}, if their images are similar enough."
 
 
-def _describe(store: Store, name: str, report: MatchReport, rows: pl.DataFrame) -> dict[str, Any]:
+def _describe(
+    store: Store, settings: MatchMatrixSettings, report: MatchReport, rows: pl.DataFrame
+) -> dict[str, Any]:
     described: dict[str, Any] = {
         **table_metadata(
-            store, f"matches/{name}", report.version, report.matches, changed=report.changed
+            store,
+            f"matches/{settings.name}",
+            report.version,
+            report.matches,
+            changed=report.changed,
         ),
         "threshold": report.threshold,
         "left_items": report.left_items,
@@ -121,6 +136,12 @@ def _describe(store: Store, name: str, report: MatchReport, rows: pl.DataFrame) 
         )
         described["similarity_histogram"] = svg(
             similarity_histogram(rows["similarity"], report.threshold), "similarity of the matches"
+        )
+    if 0 < report.left_items * report.right_items <= _MOST_IN_HEAT_MAP:
+        _, left = items.from_embeddings(store, settings.left)
+        _, right = items.from_index(store, settings.right)
+        described["heat_map"] = svg(
+            similarity_heat_map(left, right, report.threshold), "similarity of every pair"
         )
     return described
 

@@ -9,8 +9,10 @@ from PIL import Image
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
-from imgsim_assets.images.plot import histogram
+from imgsim_assets.images.plot import heat_map, histogram
 from imgsim_assets.images.sheet import Cell, contact_sheet
+from imgsim_assets.similarity import cosine_matrix
+from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.storage.store import Store
 
 _PAIRS_PER_ROW = 4
@@ -49,6 +51,37 @@ def graph_sheet(
             row.append(Cell(_thumbnail(store, image_of[edge["dst_id"]]), caption))
         rows.append(row)
     return contact_sheet(rows)
+
+
+def group_sheet(store: Store, groups: pl.DataFrame, rows: int = 6, members: int = 8) -> bytes:
+    """The largest groups, each with its representative in front and its most different last."""
+    largest = (
+        groups.unique("group_id").sort(["size", "group_id"], descending=[True, False]).head(rows)
+    )
+    sheet = []
+    for group in largest["group_id"].to_list():
+        own = groups.filter(pl.col("group_id") == group).sort(
+            ["is_representative", "similarity", "id"], descending=[True, True, False]
+        )
+        shown = own if own.height <= members else pl.concat([own.head(members - 1), own.tail(1)])
+        sheet.append(
+            [
+                Cell(_thumbnail(store, row["sha256"]), f"{row['similarity']:.3f} {row['id']}")
+                for row in shown.iter_rows(named=True)
+            ]
+        )
+    return contact_sheet(sheet)
+
+
+def similarity_heat_map(left: Items, right: Items, threshold: float) -> str:
+    """All cosines of a few left and right items, as SVG."""
+    return heat_map(
+        cosine_matrix(left.vectors, right.vectors).tolist(),
+        left.keys["id"].to_list(),
+        right.keys["id"].to_list(),
+        title="similarity of every pair",
+        mark=threshold,
+    )
 
 
 def similarity_histogram(similarity: pl.Series, threshold: float | None) -> str:

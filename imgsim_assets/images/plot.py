@@ -75,15 +75,50 @@ def bars(values: Sequence[tuple[str, float]], *, title: str) -> str:
     return _svg(parts, height)
 
 
+def heat_map(
+    values: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    mark: float,
+) -> str:
+    """An SVG table of values from 0 to 1, darker the greater; those from `mark` on are framed."""
+    side = 36
+    left, top = 130, 34
+    parts = [_text(8, 14, title, anchor="start")]
+    for column, name in enumerate(columns):
+        parts.append(_text(left + (column + 0.5) * side, top - 4, _short(name, 5)))
+    for row, name in enumerate(rows):
+        y = top + row * side
+        parts.append(_text(left - 6, y + side / 2 + 4, _short(name, 16), anchor="end"))
+        for column in range(len(columns)):
+            value = values[row][column]
+            x = left + column * side
+            depth = min(max(value, 0.0), 1.0)
+            frame = f' stroke="{_MARK}" stroke-width="2"' if value >= mark else ""
+            parts.append(
+                f'<rect x="{x + 1}" y="{y + 1}" width="{side - 2}" height="{side - 2}" '
+                f'fill="{_BAR}" fill-opacity="{depth:.3f}"{frame}/>'
+            )
+            ink = "#fff" if depth > 0.6 else _INK
+            parts.append(_text(x + side / 2, y + side / 2 + 4, f"{value:.2f}", fill=ink))
+    return _svg(parts, top + len(rows) * side + 8, max(_WIDTH, left + len(columns) * side + 12))
+
+
+def _short(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
 def _text(x: float, y: float, text: str, *, anchor: str = "middle", fill: str = _INK) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}">{escape(text)}</text>'
     )
 
 
-def _svg(parts: Sequence[str], height: int) -> str:
+def _svg(parts: Sequence[str], height: int, width: int = _WIDTH) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-        f'viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="12">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
         f'<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>'
     )

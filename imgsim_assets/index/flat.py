@@ -7,7 +7,7 @@ used again, and a table of number, id and sha256 is stored beside the index file
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import faiss
 import numpy as np
@@ -29,6 +29,9 @@ class FlatIndex:
     number the next added item gets.
     """
 
+    kind = "flat"
+    file_type: ClassVar[Any] = faiss.IndexIDMap2
+
     def __init__(self, index: Any, entries: pl.DataFrame, next_number: int) -> None:
         self._index = index
         self.entries = entries
@@ -41,12 +44,14 @@ class FlatIndex:
         return cls(index, pl.DataFrame(schema=ENTRIES_SCHEMA), 0)
 
     @classmethod
-    def load(cls, path: Path, entries: pl.DataFrame, next_number: int) -> FlatIndex:
+    def load(cls, path: Path, entries: pl.DataFrame, next_number: int) -> Self:
         """Open an index file; StoreError when it does not belong to the entries."""
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise StoreError(f"{path} is no FAISS index: {error}") from error
+        if not isinstance(index, cls.file_type):
+            raise StoreError(f"{path} is a {type(index).__name__}, no {cls.file_type.__name__}")
         loaded = cls(index, entries, next_number)
         if sorted(loaded._numbers().tolist()) != entries[NUMBER].sort().to_list():
             raise StoreError(f"{path} holds other items than its table of ids")
@@ -93,19 +98,50 @@ class FlatIndex:
             nothing = np.full((len(queries), k), -1, dtype=np.int64)
             return nothing, np.full((len(queries), k), -np.inf, dtype=np.float32)
         similarity, numbers = self._index.search(np.ascontiguousarray(queries, np.float32), k)
-        position = np.full(self.next_number + 1, -1, dtype=np.int64)
-        position[self.entries[NUMBER].to_numpy()] = np.arange(self.entries.height)
-        return position[numbers], similarity
+        return self._positions()[numbers], similarity
+
+    def range(
+        self, queries: Floats, threshold: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+        """Every item whose inner product with a query is at least the threshold.
+
+        Returns query numbers, positions in `entries` and inner products of as many pairs, by
+        query, falling product and position.
+        """
+        # FAISS takes what is greater than the radius.
+        radius = float(np.nextafter(np.float32(threshold), np.float32(-2)))
+        plain = np.ascontiguousarray(queries, np.float32)
+        limits, similarity, numbers = self._index.range_search(plain, radius)
+        counts = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
+        asked = np.repeat(np.arange(len(queries)), counts)
+        positions = self._positions()[numbers]
+        order = np.lexsort((positions, -similarity, asked))
+        return asked[order], positions[order], similarity[order]
 
     def vectors(self) -> Floats:
         """All vectors (n, dim), in the order of `entries`."""
-        flat: Any = faiss.downcast_index(self._index.index)
-        stored = faiss.rev_swig_ptr(flat.get_xb(), len(self) * self.dim)
-        stored = stored.reshape(len(self), self.dim)
+        stored = self._stored()
         row = np.empty(self.next_number, dtype=np.int64)
         row[self._numbers()] = np.arange(len(self))
         ordered: Floats = stored[row[self.entries[NUMBER].to_numpy()]]
         return ordered
+
+    def _positions(self) -> NDArray[np.int64]:
+        """Positions in `entries` by number, and -1 for FAISS's -1, which means nothing found."""
+        position = np.full(self.next_number + 1, -1, dtype=np.int64)
+        position[self.entries[NUMBER].to_numpy()] = np.arange(self.entries.height)
+        return position
+
+    def _stored(self) -> Floats:
+        """The vectors in the order of `_numbers`; overwritten when the index changes."""
+        flat: Any = faiss.downcast_index(self._index.index)
+        stored: Floats = faiss.rev_swig_ptr(flat.get_xb(), len(self) * self.dim)
+        return stored.reshape(len(self), self.dim)
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether it should be made anew for as many items as there are; never."""
+        return False
 
     def _numbers(self) -> NDArray[np.int64]:
         numbers: NDArray[np.int64] = faiss.vector_to_array(self._index.id_map)

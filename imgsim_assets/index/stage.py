@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -14,6 +15,7 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
+from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from imgsim_assets.index.flat import FlatIndex
 
 INDEX = "index"
-KIND = "flat"
 METRIC = "cosine"
+FLAT = IndexSettings()
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class IndexReport:
 
     version: int
     items: int
+    kind: str
     dim: int
     added: int
     removed: int
@@ -69,28 +72,33 @@ def embedded_items(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
     return commit, rows.select("id", "sha256").sort("id")
 
 
-def update_index(store: Store, name: str, *, log: Log = silent) -> IndexReport:
+def update_index(
+    store: Store, name: str, settings: IndexSettings = FLAT, *, log: Log = silent
+) -> IndexReport:
     """Add and remove what changed since the last version, and commit the new index.
 
-    An index that is missing, damaged, or of another encoder is rebuilt from the vectors.
+    An index that is missing, damaged, outgrown, of another kind or another encoder is rebuilt
+    from the vectors.
     """
     started = time.monotonic()
     embeddings, items = embedded_items(store, name)
     fingerprint = embeddings.properties[FINGERPRINT]
     table = index_table(store, name)
     base = table.latest()
-    if base is not None and _is_current(table, base, items, fingerprint):
+    recipe = _recipe(settings, items.height, fingerprint)
+    same = base is not None and all(base.properties.get(k) == v for k, v in recipe.items())
+    if base is not None and same and _is_current(table, base, items):
         return _report(base, base, items, started=started)
-    index = _open_or_none(table, base, fingerprint, log)
+    index = _open_or_none(table, base, log) if same else None
     rebuilt = index is None
     if index is None:
-        index = _empty(store, name, fingerprint, items)
+        index = _empty(store, name, items, recipe)
     known = index.entries.select("id", "sha256")
     removed = known.join(items, on=["id", "sha256"], how="anti")
     added = items.join(known, on=["id", "sha256"], how="anti", maintain_order="left")
     index.remove(removed["id"])
     _add(store, name, fingerprint, index, added)
-    commit = _commit(table, index, embeddings, base)
+    commit = _commit(table, index, embeddings, base, recipe)
     return _report(
         commit,
         base,
@@ -116,7 +124,9 @@ def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
 
 def _open(table: Table, commit: Commit) -> FlatIndex:
     from imgsim_assets.index.flat import FlatIndex
+    from imgsim_assets.index.ivf import IvfIndex
 
+    kind = IvfIndex if commit.properties.get("kind") == IvfIndex.kind else FlatIndex
     file = commit.only(INDEX)
     if file is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no index file")
@@ -125,20 +135,25 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
         path = Path(folder) / "index.faiss"
         # A flipped byte would load without complaint: only verified bytes reach FAISS.
         path.write_bytes(table.read_bytes(file))
-        return FlatIndex.load(path, entries, commit.properties["next_number"])
+        return kind.load(path, entries, commit.properties["next_number"])
 
 
-def _is_current(table: Table, base: Commit, items: pl.DataFrame, fingerprint: str) -> bool:
-    if base.properties[FINGERPRINT] != fingerprint or base.rows != items.height:
+def _recipe(settings: IndexSettings, items: int, fingerprint: str) -> dict[str, Any]:
+    """The properties by which an index can be told to be of these settings and encoder."""
+    if settings.kind == "ivf" and items >= settings.least_items:
+        return {"kind": "ivf", "probes": settings.probes, FINGERPRINT: fingerprint}
+    return {"kind": "flat", "probes": None, FINGERPRINT: fingerprint}
+
+
+def _is_current(table: Table, base: Commit, items: pl.DataFrame) -> bool:
+    if base.rows != items.height:
         return False
     # Only a run of this stage can mend a damaged index, so it looks at every byte.
     return table.is_whole(base) and table.read(base, columns=["id", "sha256"]).equals(items)
 
 
-def _open_or_none(
-    table: Table, base: Commit | None, fingerprint: str, log: Log
-) -> FlatIndex | None:
-    if base is None or base.properties[FINGERPRINT] != fingerprint:
+def _open_or_none(table: Table, base: Commit | None, log: Log) -> FlatIndex | None:
+    if base is None:
         return None
     try:
         index = _open(table, base)
@@ -146,16 +161,19 @@ def _open_or_none(
         log(f"the index is rebuilt from the vectors: {error}")
         return None
     # An index that was made without items does not know how wide their vectors are.
-    return index if len(index) else None
+    return index if len(index) and not index.outgrown else None
 
 
-def _empty(store: Store, name: str, fingerprint: str, items: pl.DataFrame) -> FlatIndex:
+def _empty(store: Store, name: str, items: pl.DataFrame, recipe: Mapping[str, Any]) -> FlatIndex:
     from imgsim_assets.index.flat import FlatIndex
+    from imgsim_assets.index.ivf import IvfIndex
 
     if not items.height:
         return FlatIndex.empty(1)
-    one = VectorTable(store, name, fingerprint).read(items["sha256"].head(1).to_list())
-    return FlatIndex.empty(one.vectors.shape[1])
+    vectors = VectorTable(store, name, recipe[FINGERPRINT])
+    if recipe["kind"] == IvfIndex.kind:
+        return IvfIndex.trained(vectors.read(items["sha256"].to_list()).vectors, recipe["probes"])
+    return FlatIndex.empty(vectors.read(items["sha256"].head(1).to_list()).vectors.shape[1])
 
 
 def _add(store: Store, name: str, fingerprint: str, index: FlatIndex, added: pl.DataFrame) -> None:
@@ -167,7 +185,13 @@ def _add(store: Store, name: str, fingerprint: str, index: FlatIndex, added: pl.
     index.add(added["id"], added["sha256"], found.vectors[order])
 
 
-def _commit(table: Table, index: FlatIndex, embeddings: Commit, base: Commit | None) -> Commit:
+def _commit(
+    table: Table,
+    index: FlatIndex,
+    embeddings: Commit,
+    base: Commit | None,
+    recipe: Mapping[str, Any],
+) -> Commit:
     with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
         path = Path(folder) / "index.faiss"
         index.save(path)
@@ -182,11 +206,10 @@ def _commit(table: Table, index: FlatIndex, embeddings: Commit, base: Commit | N
             [stored, entries],
             inputs={"embeddings": embeddings.version},
             properties={
-                "kind": KIND,
+                **recipe,
                 "metric": METRIC,
                 "dim": index.dim,
                 "next_number": index.next_number,
-                FINGERPRINT: embeddings.properties[FINGERPRINT],
                 "encoder": embeddings.properties["encoder"],
             },
         )
@@ -211,6 +234,7 @@ def _report(
     return IndexReport(
         version=commit.version,
         items=commit.rows,
+        kind=commit.properties["kind"],
         dim=commit.properties["dim"],
         added=added,
         removed=removed,

@@ -65,6 +65,9 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
     scores = _scores(asked, right)
     if settings["mode"] == "mutual":
         return _audit_mutual(asked, left, right, scores, found, settings["threshold"])
+    if settings["mode"] == "one_to_one":
+        taken = table.read(commit)["right_id"]
+        return _audit_one_to_one(asked, right, taken, scores, found, settings["threshold"])
     k = 1 if settings["mode"] == "best" else settings["k"]
     return _audit_best(asked, right, scores, found, settings["threshold"], k)
 
@@ -182,6 +185,30 @@ def _audit_mutual(
         # Of several partners that are equally good, other ties may leave none.
         expected.append(_Expected(own >= bar + _TOLERANCE, own >= bar - _TOLERANCE, 0, 1))
     return _compared(asked, partners, expected, found)
+
+
+def _audit_one_to_one(
+    asked: Items,
+    right: Items,
+    taken: pl.Series,
+    scores: NDArray[np.float64],
+    found: dict[str, set[str]],
+    threshold: float,
+) -> Audit:
+    """No partner that is still free would be better than the one an item has.
+
+    That much follows from the greatest total; whether the total is the greatest cannot be
+    told from a sample.
+    """
+    free = ~right.keys["id"].is_in(taken.implode()).to_numpy()
+    columns = {item: column for column, item in enumerate(right.keys["id"].to_list())}
+    expected = []
+    for item, row in zip(asked.keys["id"].to_list(), scores, strict=True):
+        partners = found.get(item, set()) & columns.keys()
+        own = max((row[columns[other]] for other in partners), default=-np.inf)
+        better = free & (row >= max(threshold, own, 0.0) + _TOLERANCE)
+        expected.append(_Expected(better, row >= threshold - _TOLERANCE, 0, 1))
+    return _compared(asked, right, expected, found)
 
 
 def _best_of_others(row: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,6 +31,13 @@ class Distinct(NamedTuple):
         counts: Indices = np.diff(self.start)
         return counts
 
+    def least(self, values: Doubles) -> Doubles:
+        """The least value (n,) of every distinct row's copies, (u,)."""
+        if not len(self.first):
+            return values[:0]
+        smallest: Doubles = np.minimum.reduceat(values[self.rows], self.start[:-1])
+        return smallest
+
 
 def distinct(rows: Floats) -> Distinct:
     """Group rows (n, d) whose bytes are the same.

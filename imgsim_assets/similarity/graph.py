@@ -10,12 +10,12 @@ import polars as pl
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import distances
-from imgsim_assets.similarity.pairs import LEAST, Items, Question, with_rank
+from imgsim_assets.similarity.pairs import LEAST, Question, best, with_rank
 from imgsim_assets.similarity.settings import GraphSettings
-from imgsim_assets.similarity.state import State, updated
+from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, Table
+from imgsim_assets.storage.table import Table
 
 SCHEMA = {
     "src_id": pl.String,
@@ -24,7 +24,6 @@ SCHEMA = {
     "distance": pl.Float64,
     "rank": pl.Int32,
 }
-_AS_PAIRS = {"src_id": "left_id", "dst_id": "right_id"}
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,10 @@ def update_graph(store: Store, name: str, settings: GraphSettings) -> GraphRepor
         commit = state.base
         edges = state.table.read(commit)
     else:
-        edges = _edges(state, nodes, settings)
-        commit = state.commit(
-            [state.table.write_rows(edges)], nodes, nodes, {f"{name}/index": index_commit.version}
-        )
+        lists = updated(state.answer(LISTS), nodes, nodes, _question(settings))
+        edges = _edges(lists, settings)
+        files = [state.table.write_rows(edges), state.table.write_rows(lists, role=LISTS)]
+        commit = state.commit(files, nodes, nodes, {f"{name}/index": index_commit.version})
     return GraphReport(
         version=commit.version,
         edges=edges.height,
@@ -82,10 +81,13 @@ def update_graph(store: Store, name: str, settings: GraphSettings) -> GraphRepor
     )
 
 
-def _edges(state: State, nodes: Items, settings: GraphSettings) -> pl.DataFrame:
+def _question(settings: GraphSettings) -> Question:
     threshold = LEAST if settings.threshold is None else settings.threshold
-    question = Question(threshold, settings.k, others_only=True)
-    pairs = updated(state.answer(ROWS, _AS_PAIRS), nodes, nodes, question)
+    return Question(threshold, settings.k, others_only=True)
+
+
+def _edges(lists: pl.DataFrame, settings: GraphSettings) -> pl.DataFrame:
+    pairs = best(lists, _question(settings))
     apart = pl.Series("distance", distances(pairs["similarity"].to_numpy()), dtype=pl.Float64)
     named = with_rank(pairs).with_columns(apart).rename({"left_id": "src_id", "right_id": "dst_id"})
     return named.select(list(SCHEMA))

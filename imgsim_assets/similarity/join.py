@@ -87,6 +87,7 @@ def top_k(
     references: NDArray[np.floating],
     k: int,
     *,
+    at_least: Doubles | float = -np.inf,
     memory_budget: int = MEMORY_BUDGET,
 ) -> tuple[Indices, Doubles]:
     """The k references of greatest cosine for every query.
@@ -95,6 +96,8 @@ def top_k(
         queries: (n, d) float32 unit rows.
         references: (m, d) float32 unit rows.
         k: how many, at least 1.
+        at_least: cosine, inclusive, below which references do not count: one for all queries,
+            or (n,) one for each. The higher, the faster.
         memory_budget: bytes for working memory beside the inputs and the result.
 
     Returns:
@@ -110,7 +113,8 @@ def top_k(
     a, b = unit_rows(queries, "queries"), unit_rows(references, "references")
     pair = Pair.of(a, b, "queries", "references")
     screen = Screen.of(None, a, b)
-    nearest = _Nearest.none(len(pair.left), k)
+    least_of_all = np.broadcast_to(np.asarray(at_least, dtype=np.float64), len(a.rows))
+    nearest = _Nearest.none(k, pair.left.copies.least(least_of_all))
     for tile in tiles(pair, screen, memory_budget):
         rows = slice(tile.row, tile.row + len(tile.scores))
         bars = nearest.bars[rows]
@@ -120,7 +124,11 @@ def top_k(
         least = np.nextafter((bars - screen.error).astype(np.float32), np.float32(-2))
         for i, j in tile.hits(least[:, None], _most_candidates(memory_budget)):
             nearest.offer(i, j, pair.cosines(i, j))
-    return nearest.of_all(pair.left.copies, pair.right.copies)
+    index, similarity = nearest.of_all(pair.left.copies, pair.right.copies)
+    # Copies of a query may ask for more than it does.
+    beyond = (index < 0) | (similarity < least_of_all[:, None])
+    index[beyond], similarity[beyond] = -1, np.nan
+    return index, similarity
 
 
 # ---- what is compared -------------------------------------------------------------------
@@ -267,20 +275,25 @@ def _k_th(scores: Floats, k: int) -> Doubles:
 
 @dataclass(frozen=True)
 class _Nearest:
-    """The k nearest references found so far, in order; -1 and -inf where there are fewer."""
+    """The k nearest references found so far, in order; -1 and -inf where there are fewer.
+
+    `least` (n,) is the cosine that counts for each query at least.
+    """
 
     index: Indices
     similarity: Doubles
+    least: Doubles
 
     @classmethod
-    def none(cls, count: int, k: int) -> _Nearest:
-        """Nothing found yet, for so many queries."""
-        return cls(np.full((count, k), -1, dtype=np.int64), np.full((count, k), -np.inf))
+    def none(cls, k: int, least: Doubles) -> _Nearest:
+        """Nothing found yet."""
+        shape = (len(least), k)
+        return cls(np.full(shape, -1, dtype=np.int64), np.full(shape, -np.inf), least)
 
     @property
     def bars(self) -> Doubles:
         """What a reference must reach to be among a query's k, (n,)."""
-        return self.similarity[:, -1]
+        return np.maximum(self.similarity[:, -1], self.least)
 
     def offer(self, i: Indices, j: Indices, cosines: Doubles) -> None:
         """Take in pairs that were not offered before, in any order."""
@@ -299,7 +312,7 @@ class _Nearest:
         self.similarity[touched] = scores[best].reshape(-1, k)
 
     def of_all(self, queries: Distinct, references: Distinct) -> tuple[Indices, Doubles]:
-        """The result for all rows, from that for the distinct ones."""
+        """The index and similarity of all rows, from those of the distinct ones."""
         index, similarity = self.index, self.similarity
         if references.has_copies:
             index, similarity = self._expanded(references)
@@ -307,12 +320,11 @@ class _Nearest:
             own = np.empty(len(queries.rows), dtype=np.int64)
             own[queries.rows] = np.repeat(np.arange(len(queries.first)), queries.counts)
             index, similarity = index[own], similarity[own]
-        similarity[index < 0] = np.nan
         return index, similarity
 
     def _expanded(self, references: Distinct) -> tuple[Indices, Doubles]:
         """The k nearest rows from the k nearest distinct rows, which hold them all."""
-        result = _Nearest.none(len(self.index), self.index.shape[1])
+        result = _Nearest.none(self.index.shape[1], self.least)
         k = self.index.shape[1]
         # No more than k copies of a row can be among the k nearest.
         counts = np.minimum(references.counts, k)

@@ -14,9 +14,10 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.pairs import Answer, Items, Question, with_rank
+from imgsim_assets.similarity.assignment import one_to_one
+from imgsim_assets.similarity.pairs import Answer, Items, Question, best, with_rank
 from imgsim_assets.similarity.settings import MatchSettings
-from imgsim_assets.similarity.state import State, updated
+from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import ROWS, Commit, DataFile, Table
@@ -29,8 +30,8 @@ SCHEMA = {
     "left_sha256": pl.String,
     "right_sha256": pl.String,
 }
-_BEST_OF_LEFT = "best_of_left"
-_BEST_OF_RIGHT = "best_of_right"
+_LISTS_OF_LEFT = "lists_of_left"
+_LISTS_OF_RIGHT = "lists_of_right"
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,16 @@ def _matches(
     if settings.mode == "mutual":
         pairs, kept = _mutual(state, left, right, threshold)
     else:
-        k = {"all": None, "best": 1, "top_k": settings.k}[settings.mode]
-        pairs = updated(state.answer(ROWS), left, right, Question(threshold, k))
+        k = {"all": None, "best": 1, "top_k": settings.k, "one_to_one": None}[settings.mode]
+        question = Question(threshold, k)
+        # All pairs are their own lists.
+        role = ROWS if settings.mode == "all" else LISTS
+        lists = updated(state.answer(role), left, right, question)
+        pairs = best(lists, question)
+        if role == LISTS:
+            kept = [state.table.write_rows(lists, role=LISTS)]
+        if settings.mode == "one_to_one":
+            pairs = one_to_one(pairs)
     rows = with_rank(pairs)
     for side, sides_items in (("left", left), ("right", right)):
         images = sides_items.keys.select(
@@ -158,15 +167,16 @@ def _mutual(
 ) -> tuple[pl.DataFrame, list[DataFile]]:
     """Pairs whose members are each other's best, from the best of each side."""
     question = Question(threshold, k=1)
-    of_left = updated(state.answer(_BEST_OF_LEFT), left, right, question)
-    # The best of the right items are pairs that run the other way.
-    known = state.answer(_BEST_OF_RIGHT)
-    turned = Answer(known.pairs, known.right, known.left) if known is not None else None
-    of_right = updated(turned, right, left, question)
+    lists_of_left = updated(state.answer(_LISTS_OF_LEFT), left, right, question)
+    # The lists of the right items are pairs that run the other way.
+    known = state.answer(_LISTS_OF_RIGHT)
+    turned = Answer(known.lists, known.right, known.left) if known is not None else None
+    lists_of_right = updated(turned, right, left, question)
+    of_left, of_right = best(lists_of_left, question), best(lists_of_right, question)
     pairs = of_left.join(
         of_right, left_on=["left_id", "right_id"], right_on=["right_id", "left_id"], how="semi"
     )
     return pairs, [
-        state.table.write_rows(of_left, role=_BEST_OF_LEFT),
-        state.table.write_rows(of_right, role=_BEST_OF_RIGHT),
+        state.table.write_rows(lists_of_left, role=_LISTS_OF_LEFT),
+        state.table.write_rows(lists_of_right, role=_LISTS_OF_RIGHT),
     ]

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from imgsim_assets.settings import Settings
 
 AUTO = "auto"
-Mode = Literal["all", "best", "top_k", "mutual"]
+Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
+Representative = Literal["pixels", "bytes", "oldest"]
 
 
 class MatchSettings(Settings):
@@ -22,8 +23,9 @@ class MatchSettings(Settings):
     )
     mode: Mode = Field(
         "best",
-        description="all pairs; the best right item of each left one; its k best; or pairs that "
-        "are the best for each other",
+        description="all pairs; the best right item of each left one; its k best; pairs that are "
+        "the best for each other; or one_to_one, of no item more than one pair, with the "
+        "greatest total similarity",
     )
     k: int | None = Field(None, ge=1, le=1000, description="for mode top_k")
 
@@ -42,4 +44,22 @@ class GraphSettings(Settings):
     k: int = Field(10, ge=1, le=1000, description="neighbours of each item")
     threshold: float | None = Field(
         None, ge=-1, le=1, description="least cosine of an edge, inclusive; default: none"
+    )
+
+
+class GroupSettings(Settings):
+    """The duplicate groups of one catalogue."""
+
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="least cosine of a link, inclusive; default: the encoder's"
+    )
+    representative: Representative = Field(
+        "pixels",
+        description="which item stands for its group: the one with the most pixels, the largest "
+        "file, or the one fetched first; ties by id",
+    )
+    close_to_representative: bool = Field(
+        default=False,
+        description="whether every member must reach the threshold with the representative, so "
+        "that groups cannot chain",
     )

@@ -9,11 +9,20 @@ from typing import Any
 import polars as pl
 
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.similarity.pairs import Answer, Items, Question, compute, update
+from imgsim_assets.similarity.pairs import (
+    COMPLETE,
+    LIST_SCHEMA,
+    Answer,
+    Items,
+    Question,
+    compute,
+    update,
+)
 from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
 
 LEFT_ITEMS = "left_items"
 RIGHT_ITEMS = "right_items"
+LISTS = "lists"
 
 
 @dataclass(frozen=True)
@@ -37,19 +46,17 @@ class State:
         )
         return cls(table, recipe, newest, newest if same else None)
 
-    def answer(self, role: str, names: Mapping[str, str] | None = None) -> Answer | None:
-        """The pairs kept under a role, with their items; None when there are none to use.
-
-        `names` maps the table's column names to those of pairs.
-        """
+    def answer(self, role: str) -> Answer | None:
+        """The lists kept under a role, with their items; None when there are none to use."""
         if self.base is None:
             return None
         try:
-            pairs, left, right = (self._read(part) for part in (role, LEFT_ITEMS, RIGHT_ITEMS))
+            lists, left, right = (self._read(part) for part in (role, LEFT_ITEMS, RIGHT_ITEMS))
         except CorruptFileError:
             return None
-        renamed = pairs.rename(dict(names or {}))
-        return Answer(renamed.select("left_id", "right_id", "similarity"), left, right)
+        if COMPLETE not in lists.columns:
+            lists = lists.with_columns(pl.lit(value=True).alias(COMPLETE))  # all pairs there are
+        return Answer(lists.select(list(LIST_SCHEMA)), left, right)
 
     def _read(self, role: str) -> pl.DataFrame:
         file = self.base.only(role) if self.base is not None else None
@@ -90,7 +97,7 @@ class State:
 
 
 def updated(previous: Answer | None, left: Items, right: Items, question: Question) -> pl.DataFrame:
-    """The pairs of two sets of items, brought up to date from an earlier answer if any."""
+    """The lists of two sets of items, brought up to date from an earlier answer if any."""
     if previous is None:
         return compute(left, right, question)
     return update(previous, left, right, question)

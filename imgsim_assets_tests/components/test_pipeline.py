@@ -76,10 +76,11 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
             "products/embeddings",
             "suppliers/index",
         ]
+        assert match["heat_map"].startswith("![similarity of every pair](data:image/svg")
         assert match["similarity_histogram"].startswith("![similarity of the matches](data:image")
         assert match["dagster/row_count"] == matches.height
         checks = _check_results(instance)
-    assert len(checks) == 2 * 8 + 4
+    assert len(checks) == 2 * 9 + 4
     assert all(checks.values()), checks
 
 

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from imgsim_assets.images.plot import bars, histogram
+from imgsim_assets.images.plot import bars, heat_map, histogram
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = """</text><script>alert("1")</script> & 'x' < y ]]> é"""
@@ -132,3 +132,29 @@ def inside(drawn: ET.Element) -> None:
         x, y, w, h = (float(bar.attrib[name]) for name in ("x", "y", "width", "height"))
         assert 0 <= x <= x + w <= width
         assert 0 <= y <= y + h <= height
+
+
+def test_a_heat_map_shows_every_value_and_frames_those_from_the_mark_on() -> None:
+    drawing = heat_map(
+        [[0.2, 0.9], [-0.1, 1.0]],
+        ["a<b", "a long name of a row"],
+        ["x", "y"],
+        title="of every pair",
+        mark=0.845,
+    )
+
+    root = ET.fromstring(drawing)
+    texts = [element.text for element in root.iter(f"{SVG}text")]
+    framed = [element for element in root.iter(f"{SVG}rect") if element.get("stroke")]
+    assert texts == [
+        "of every pair",
+        "x",
+        "y",
+        "a<b",
+        "0.20",
+        "0.90",
+        "a long name of …",
+        "-0.10",
+        "1.00",
+    ]
+    assert len(framed) == 2

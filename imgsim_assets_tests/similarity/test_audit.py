@@ -32,6 +32,7 @@ MODES = [
     MatchSettings(mode="best", threshold=0.5),
     MatchSettings(mode="top_k", k=2, threshold=0.5),
     MatchSettings(mode="mutual", threshold=0.5),
+    MatchSettings(mode="one_to_one", threshold=0.5),
 ]
 GRAPHS = [GraphSettings(k=2), GraphSettings(k=2, threshold=0.5), GraphSettings(k=50)]
 UNRELATED = ("l0", "t", 0.01)

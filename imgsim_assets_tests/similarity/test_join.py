@@ -238,6 +238,23 @@ def test_ties_go_to_the_lower_row_over_several_tiles() -> None:
     assert index.tolist() == [[17, 4095, 4096, 8999, 0, 1]]
 
 
+@settings(max_examples=60, deadline=None)
+@given(rows=sides(), k=st.integers(1, 9), seed=st.integers(0, 2**32 - 1), copied=st.booleans())
+def test_neighbours_below_a_querys_bar_are_left_out(
+    rows: tuple[Floats, Floats], k: int, seed: int, copied: bool
+) -> None:
+    queries, references = rows
+    if copied and len(queries):
+        queries = np.repeat(queries, 2, axis=0)
+    bars = np.random.default_rng(seed).uniform(-1, 1, len(queries))
+    index, similarity = top_k(queries, references, k)
+
+    found = top_k(queries, references, k, at_least=bars)
+
+    above = similarity >= bars[:, None]
+    _assert_same_bits(found, (np.where(above, index, -1), np.where(above, similarity, np.nan)))
+
+
 def test_where_fewer_exist_the_rest_is_marked() -> None:
     index, similarity = top_k(noise(2, 5, 0), noise(3, 5, 1), 5)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -38,6 +39,7 @@ MODES = [
     MatchSettings(mode="top_k", k=3, threshold=0.1),
     MatchSettings(mode="mutual", threshold=-1),
     MatchSettings(mode="mutual", threshold=0.7),
+    MatchSettings(mode="one_to_one", threshold=0.3),
 ]
 LEFT: Images = {
     "a": tiny(1),
@@ -317,7 +319,7 @@ def test_an_index_of_the_encoder_before_is_refused(shops: Store) -> None:
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[5]], ids=str)
-@pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, "best_of_right"])
+@pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, "lists", "lists_of_right"])
 def test_damage_to_what_the_next_run_builds_on_costs_time_only(
     shops: Store, role: str, settings: MatchSettings
 ) -> None:
@@ -393,7 +395,7 @@ def _expected(
     """left_id, right_id, rank and similarity of the matches, by definition."""
     left_ids, right_ids = usable(left), usable(right)
     scores = similarity(store, "left", left, "right", right)
-    assert settings.threshold is not None
+    assert isinstance(settings.threshold, float)
     ranked = [_ranked(row, right_ids) for row in scores]
     if settings.mode == "mutual":
         back = [_ranked(column, left_ids) for column in scores.T]
@@ -402,7 +404,15 @@ def _expected(
             [best for best in order[:1] if best_of_right[best[1]] == item]
             for item, order in zip(left_ids, ranked, strict=True)
         ]
-    k = {"all": None, "best": 1, "mutual": 1, "top_k": settings.k}[settings.mode]
+    if settings.mode == "one_to_one":
+        above = np.where(scores >= max(settings.threshold, 1e-9), scores, 0.0)
+        rows, columns = linear_sum_assignment(above, maximize=True)
+        pairs = {i: j for i, j in zip(rows, columns, strict=True) if above[i, j] > 0}
+        ranked = [
+            [(float(scores[i, pairs[i]]), right_ids[pairs[i]])] if i in pairs else []
+            for i in range(len(left_ids))
+        ]
+    k = {"one_to_one": 1, "all": None, "best": 1, "mutual": 1, "top_k": settings.k}[settings.mode]
     return [
         (item, other, place + 1, score)
         for item, order in zip(left_ids, ranked, strict=True)

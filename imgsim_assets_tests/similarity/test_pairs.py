@@ -9,11 +9,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from imgsim_assets.similarity import pairs as pairs_module
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
+from imgsim_assets.similarity.join import top_k
 from imgsim_assets.similarity.pairs import (
+    LIST_SCHEMA,
     SCHEMA,
     Answer,
     Items,
     Question,
+    best,
     compute,
     update,
     with_rank,
@@ -25,7 +30,7 @@ _LATTICE = lattice(6, 4, seed=3)
 POOL = np.concatenate([_LATTICE, noise(5, 4, seed=4), _LATTICE[:2], noise(5, 4, seed=4)[:2]])
 
 # Few ids, so that catalogues of one history share most of them.
-IDS = ["1", "Z", "a", "a b", "ab", "b/c", "é", "😀"]
+IDS = ["1", "Z", "a", "a b", "ab", "b/c", "é", "😀", *"mnopqrst"]
 CONTENT = st.dictionaries(st.sampled_from(IDS), st.integers(0, len(POOL) - 1))
 QUESTIONS = st.builds(
     Question,
@@ -40,7 +45,7 @@ QUESTIONS = st.builds(
 def test_pairs_are_those_of_the_definition_in_the_described_order(
     left: dict[str, int], right: dict[str, int], question: Question
 ) -> None:
-    found = compute(_items(left), _items(right), question)
+    found = best(compute(_items(left), _items(right), question), question)
 
     _assert_answers(found, left, right, question)
 
@@ -52,7 +57,7 @@ def test_among_others_only_no_item_is_paired_with_itself_but_with_its_copies(
 ) -> None:
     others = Question(question.threshold, question.k, others_only=True)
 
-    found = compute(_items(content), _items(content), others)
+    found = best(compute(_items(content), _items(content), others), others)
 
     _assert_answers(found, content, content, others)
 
@@ -67,11 +72,11 @@ def test_after_any_history_updated_pairs_equal_those_computed_in_full(
     states: list[tuple[dict[str, int], dict[str, int]]], question: Question
 ) -> None:
     sides = [(_items(left), _items(right)) for left, right in states]
-    pairs = compute(*sides[0], question)
+    lists = compute(*sides[0], question)
     for (old_left, old_right), (left, right) in pairwise(sides):
-        pairs = update(Answer(pairs, old_left.keys, old_right.keys), left, right, question)
+        lists = update(Answer(lists, old_left.keys, old_right.keys), left, right, question)
 
-        assert pairs.equals(compute(left, right, question))
+        assert best(lists, question).equals(best(compute(left, right, question), question))
 
 
 @settings(max_examples=100, deadline=None)
@@ -81,11 +86,11 @@ def test_after_any_history_updated_neighbours_equal_those_computed_in_full(
 ) -> None:
     others = Question(question.threshold, question.k, others_only=True)
     items = [_items(content) for content in states]
-    pairs = compute(items[0], items[0], others)
+    lists = compute(items[0], items[0], others)
     for old, new in pairwise(items):
-        pairs = update(Answer(pairs, old.keys, old.keys), new, new, others)
+        lists = update(Answer(lists, old.keys, old.keys), new, new, others)
 
-        assert pairs.equals(compute(new, new, others))
+        assert best(lists, others).equals(best(compute(new, new, others), others))
 
 
 @pytest.mark.parametrize("k", [None, 2])
@@ -102,25 +107,60 @@ def test_an_update_does_not_compute_pairs_of_unchanged_items_again(k: int | None
     assert pairs.filter(left_id=pl.lit("c")).height == 2
 
 
-def test_an_item_that_loses_one_of_a_full_set_gets_the_next_best() -> None:
+def test_neighbours_that_are_removed_are_replaced_from_the_reserve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     question = Question(k=2)
-    left, right = _items({"a": 6}), _items({"w": 6, "x": 7, "y": 8, "z": 9})
-    before = compute(left, right, question)
-    best = before["right_id"][0]
-    without = _items(
-        {item: n for item, n in (("w", 6), ("x", 7), ("y", 8), ("z", 9)) if item != best}
-    )
+    names = [f"r{number:02d}" for number in range(len(POOL))]
+    left, right = _items({"a": 6}), _items(dict(zip(names, range(len(POOL)), strict=True)))
+    lists = compute(left, right, question)
+    compared: list[int] = []
 
-    after = update(Answer(before, left.keys, right.keys), left, without, question)
+    def counting(a: Floats, b: Floats, k: int, at_least: float) -> tuple[Indices, Doubles]:
+        compared.append(len(a) * len(b))
+        return top_k(a, b, k, at_least=at_least)
 
-    assert after.height == 2
-    assert after["right_id"][0] == before["right_id"][1]
+    monkeypatch.setattr(pairs_module, "top_k", counting)
+    for _ in range(6):
+        gone = best(lists, question)["right_id"][0]
+        fewer = right.where((right.keys["id"] != gone).to_numpy())
+        lists = update(Answer(lists, left.keys, right.keys), left, fewer, question)
+        right = fewer
+
+        expected = best(compute(left, right, question), question)
+        assert best(lists, question).equals(expected)
+
+    # 5 of the 6 came from the reserve; and each expectation was computed.
+    assert len(compared) == 6 + 1
+
+
+# All but the least similar; then with it and without the most similar; then without five.
+PARTS = (slice(0, 11), slice(1, 12), slice(5, 12))
+
+
+def test_what_comes_after_the_end_of_a_list_that_was_cut_off_is_not_taken_for_its_next() -> None:
+    question = Question(k=1)
+    scores = np.linspace(0.9, 0.1, 12)
+    rows = np.stack([scores, np.sqrt(1 - scores**2)], axis=1).astype(np.float32)
+    ids = [f"r{number:02d}" for number in range(12)]
+    every = Items(pl.DataFrame({"id": ids, "sha256": ids}), rows)
+    left = Items(pl.DataFrame({"id": ["a"], "sha256": ["a"]}), np.array([[1, 0]], np.float32))
+    first, second, third = (every.where(np.isin(ids, ids[part])) for part in PARTS)
+    lists = compute(left, first, question)
+
+    after = update(Answer(lists, left.keys, first.keys), left, second, question)
+    at_last = update(Answer(after, left.keys, second.keys), left, third, question)
+
+    assert lists["right_id"].to_list() == ids[:5]
+    # r11 is new, but r05 to r10 were not listed and stand before it.
+    assert after["right_id"].to_list() == ids[1:5]
+    assert best(at_last, question)["right_id"].to_list() == ["r05"]
 
 
 def test_no_items_give_an_empty_frame_of_the_right_columns() -> None:
     for left, right in (({}, {"a": 1}), ({"a": 1}, {}), ({}, {})):
         for k in (None, 2):
-            assert compute(_items(left), _items(right), Question(k=k)).schema == SCHEMA
+            assert compute(_items(left), _items(right), Question(k=k)).schema == LIST_SCHEMA
 
 
 def test_ranks_count_from_one_within_each_left_item() -> None:

@@ -34,7 +34,7 @@ def test_what_is_documented_is_accepted(values: dict[str, Any]) -> None:
         ({"mode": "mutual", "k": 1}, "k: mode mutual has none"),
         ({"mode": "top_k", "k": 0}, "greater than or equal to 1"),
         ({"mode": "top_k", "k": 1001}, "less than or equal to 1000"),
-        ({"mode": "nearest"}, "'all', 'best', 'top_k' or 'mutual'"),
+        ({"mode": "nearest"}, "'all', 'best', 'top_k', 'mutual' or 'one_to_one'"),
         ({"threshold": 1.01}, "less than or equal to 1"),
         ({"threshold": -1.01}, "greater than or equal to -1"),
         ({"threshold": float("nan")}, "threshold"),

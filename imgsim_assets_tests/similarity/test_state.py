@@ -34,7 +34,7 @@ def test_a_result_can_be_built_on_by_the_same_recipe(store: Store) -> None:
     assert state.base == state.newest == commit
     answer = state.answer(ROWS)
     assert answer is not None
-    assert answer.pairs.equals(PAIRS)
+    assert answer.lists.equals(PAIRS)
     assert answer.left.equals(LEFT.keys)
     assert answer.right.equals(RIGHT.keys)
 
@@ -54,17 +54,15 @@ def test_a_result_of_another_recipe_is_not_built_on(
     assert not state.is_current(LEFT, RIGHT)
 
 
-def test_columns_of_the_table_can_be_read_as_those_of_pairs(store: Store) -> None:
+def test_pairs_that_are_no_lists_are_taken_for_complete_ones(store: Store) -> None:
     state = State.of(_table(store), RECIPE)
-    edges = PAIRS.rename({"left_id": "src_id", "right_id": "dst_id"}).with_columns(rank=pl.lit(1))
-    state.commit([state.table.write_rows(edges)], LEFT, RIGHT, {"images": 1})
+    rows = PAIRS.drop("complete").with_columns(rank=pl.lit(1))
+    state.commit([state.table.write_rows(rows)], LEFT, RIGHT, {"images": 1})
 
-    answer = State.of(_table(store), RECIPE).answer(
-        ROWS, {"src_id": "left_id", "dst_id": "right_id"}
-    )
+    answer = State.of(_table(store), RECIPE).answer(ROWS)
 
     assert answer is not None
-    assert answer.pairs.equals(PAIRS)
+    assert answer.lists.equals(PAIRS)
 
 
 def test_a_result_is_current_for_exactly_its_items(store: Store) -> None:
@@ -99,7 +97,7 @@ def test_a_result_with_a_file_that_is_gone_is_not_current(store: Store, role: st
 def test_a_role_that_was_never_kept_is_no_answer(store: Store) -> None:
     _commit(store)
 
-    assert State.of(_table(store), RECIPE).answer("best_of_left") is None
+    assert State.of(_table(store), RECIPE).answer("lists") is None
 
 
 def test_a_result_of_older_inputs_does_not_replace_one_of_newer(store: Store) -> None:

@@ -1,0 +1,24 @@
+"""Which kind of index a catalogue has."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from imgsim_assets.settings import Settings
+
+
+class IndexSettings(Settings):
+    """The persisted FAISS index of one catalogue."""
+
+    kind: Literal["flat", "ivf"] = Field(
+        "flat", description="flat (exact), or ivf (approximate, faster for large catalogues)"
+    )
+    least_items: int = Field(
+        10_000, ge=1, description="of kind ivf: catalogues with fewer items stay flat"
+    )
+    probes: int = Field(32, ge=1, le=4096, description="of kind ivf: lists that a search looks at")
+    min_recall: float = Field(
+        0.95, ge=0, le=1, description="of kind ivf: least recall@10 on a sample, by a check"
+    )

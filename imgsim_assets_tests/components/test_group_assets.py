@@ -1,0 +1,58 @@
+"""Duplicate groups through a real Dagster instance, for a catalogue that declares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from imgsim_assets.storage.reader import read_table
+from imgsim_assets_tests.support.encoders import COUNTER
+from imgsim_assets_tests.support.pictures import encoded, picture
+from imgsim_assets_tests.support.shop import Shop
+from imgsim_assets_tests.support.web import Web
+
+KEY = dg.AssetKey(["products", "duplicate_groups"])
+
+
+@pytest.fixture
+def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    opened = Shop.open(tmp_path, web, products=4, suppliers=4)
+    monkeypatch.setenv(COUNTER, str(opened.counter))
+    return opened
+
+
+def test_a_catalogue_has_groups_only_if_it_declares_them(shop: Shop) -> None:
+    keys = {spec.key for spec in shop.project.definitions().resolve_all_asset_specs()}
+    assert KEY not in keys
+
+    shop.declare(groups={})
+
+    keys = {spec.key for spec in shop.project.definitions().resolve_all_asset_specs()}
+    assert KEY in keys
+
+
+def test_copies_of_a_picture_are_shown_as_a_group(shop: Shop) -> None:
+    shop.web.pages["/copy.jpg"] = encoded(picture(1), "JPEG", quality=50)
+    shop.sell("copy", 1, path="/copy.jpg")
+    shop.declare(groups={"threshold": 0.95, "representative": "bytes"})
+
+    assert shop.project.materialize()
+
+    rows = read_table("products/duplicate_groups", store=shop.project.store).collect()
+    assert rows.select("group_id", "id", "is_representative", "size").rows() == [
+        ("p1", "p1", True, 2),
+        ("p1", "copy", False, 2),
+    ]
+    with shop.project.instance() as instance:
+        (record,) = instance.fetch_materializations(KEY, limit=1).records
+        assert record.asset_materialization is not None
+        metadata = record.asset_materialization.metadata
+        sheet = metadata["contact_sheet"].value
+        assert isinstance(sheet, str)
+        assert sheet.startswith("![the largest groups, each behind its repr")
+        assert metadata["groups"].value == 1
+        check = dg.AssetCheckKey(KEY, "one_representative_each")
+        (execution,) = instance.event_log_storage.get_asset_check_execution_history(check, 1)
+        assert execution.status.value == "SUCCEEDED"

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from imgsim_assets.encoders.stage import embed
+from imgsim_assets.errors import StoreError
+from imgsim_assets.index.flat import FlatIndex
+from imgsim_assets.index.ivf import IvfIndex
+from imgsim_assets.index.recall import recall
+from imgsim_assets.index.settings import IndexSettings
+from imgsim_assets.index.stage import open_index, update_index
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill, indexed, tiny
+from imgsim_assets_tests.support.vectors import Floats, families, noise
+
+ROWS = families(1200, 16, seed=1)
+
+
+def _filled(probes: int, rows: Floats = ROWS) -> IvfIndex:
+    index = IvfIndex.trained(rows, probes)
+    _add(index, rows, range(len(rows)))
+    return index
+
+
+def _add(index: FlatIndex, rows: Floats, numbers: range) -> None:
+    ids = pl.Series([f"i{number:05d}" for number in numbers], dtype=pl.String)
+    index.add(ids, ids, rows[list(numbers)])
+
+
+@pytest.mark.parametrize("make", [_filled, lambda probes: _flat()], ids=["ivf", "flat"])
+def test_an_index_that_looks_everywhere_finds_what_a_product_finds(make: object) -> None:
+    index: FlatIndex = make(10_000)  # type: ignore[operator]
+    scores = ROWS[:50] @ ROWS.T
+
+    _, similarity = index.search(ROWS[:50], 10)
+    asked, positions, products = index.range(ROWS[:50], 0.9)
+
+    np.testing.assert_allclose(similarity, -np.sort(-scores, axis=1)[:, :10], atol=1e-6)
+    clear = np.abs(scores - 0.9) > 1e-6
+    found = np.zeros(scores.shape, dtype=bool)
+    found[asked, positions] = True
+    np.testing.assert_array_equal(found[clear], (scores >= 0.9)[clear])
+    np.testing.assert_allclose(products, scores[asked, positions], atol=1e-6)
+    np.testing.assert_array_equal(np.lexsort((positions, -products, asked)), np.arange(len(asked)))
+
+
+def test_what_is_exactly_at_the_threshold_is_in_range() -> None:
+    rows = np.array([[1, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]], np.float32)
+    index = FlatIndex.empty(4)
+    _add(index, rows, range(2))
+
+    assert index.range(rows[:1], 0.5)[1].tolist() == [0, 1]
+    assert index.range(rows[:1], 0.5001)[1].tolist() == [0]
+
+
+def test_removed_items_are_gone_and_the_others_keep_their_vectors(tmp_path: Path) -> None:
+    index = _filled(10_000)
+    gone = index.entries["id"].gather_every(3)
+
+    index.remove(gone)
+    index.save(tmp_path / "index.faiss")
+    index = IvfIndex.load(tmp_path / "index.faiss", index.entries, index.next_number)
+
+    left = np.array([int(item[1:]) for item in index.entries["id"].to_list()])
+    assert not set(gone) & set(index.entries["id"])
+    np.testing.assert_array_equal(index.vectors(), ROWS[left])
+    positions, _ = index.search(ROWS[left[:40]], 1)
+    np.testing.assert_allclose(
+        (index.vectors()[positions[:, 0]] * ROWS[left[:40]]).sum(axis=1), 1, atol=1e-6
+    )
+
+
+def test_more_probes_find_more_and_all_of_them_everything() -> None:
+    rows = noise(2000, 24, seed=2)
+    found = [recall(_filled(probes, rows), sample=200) for probes in (1, 8, 10_000)]
+
+    assert found == sorted(found)
+    assert found[0] < 0.9
+    assert found[2] == 1.0
+    assert recall(_flat(), sample=100) == 1.0
+
+
+def test_an_index_of_one_item_has_nothing_to_miss() -> None:
+    index = IvfIndex.trained(ROWS[:1], 4)
+    _add(index, ROWS, range(1))
+
+    assert recall(index) == 1.0
+
+
+def test_an_index_that_grew_by_far_is_outgrown() -> None:
+    index = IvfIndex.trained(ROWS[:60], 4)
+    _add(index, ROWS, range(60))
+    assert not index.outgrown
+
+    _add(index, ROWS, range(60, 1200))
+
+    assert index.outgrown
+
+
+def test_a_flat_file_is_no_inverted_file(tmp_path: Path) -> None:
+    flat = _flat()
+    flat.save(tmp_path / "index.faiss")
+
+    with pytest.raises(StoreError, match="is a IndexIDMap2, no IndexIVFFlat"):
+        IvfIndex.load(tmp_path / "index.faiss", flat.entries, flat.next_number)
+
+
+def test_the_kind_of_a_catalogues_index_follows_its_settings(store: Store) -> None:
+    images = {f"i{seed}": tiny(seed) for seed in range(8)}
+    indexed(store, "shop", images)
+    ivf = IndexSettings(kind="ivf", least_items=6, probes=4)
+
+    kinds = []
+    for settings in (IndexSettings(), ivf, ivf, IndexSettings(kind="ivf", least_items=9)):
+        report = update_index(store, "shop", settings)
+        _, index = open_index(store, "shop")
+        kinds.append((report.kind, type(index).__name__, report.rebuilt, len(index)))
+
+    assert kinds == [
+        ("flat", "FlatIndex", False, 8),
+        ("ivf", "IvfIndex", True, 8),
+        ("ivf", "IvfIndex", False, 8),
+        ("flat", "FlatIndex", True, 8),
+    ]
+
+
+def test_an_inverted_file_is_updated_by_what_changed(store: Store) -> None:
+    settings = IndexSettings(kind="ivf", least_items=1, probes=100)
+    for seeds in (range(8), range(2, 12)):
+        embed(store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in seeds}))
+        report = update_index(store, "shop", settings)
+
+    _, index = open_index(store, "shop")
+    assert index.entries["id"].to_list() == sorted(f"i{seed}" for seed in range(2, 12))
+    assert (report.added, report.removed, report.rebuilt) == (4, 2, False)
+
+
+def _flat() -> FlatIndex:
+    index = FlatIndex.empty(ROWS.shape[1])
+    _add(index, ROWS, range(len(ROWS)))
+    return index

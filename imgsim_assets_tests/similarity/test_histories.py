@@ -1,0 +1,139 @@
+"""The law over histories: whatever happened before, a result is that of a full computation."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import polars as pl
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from imgsim_assets.similarity.graph import graph_table, update_graph
+from imgsim_assets.similarity.groups import groups_table, update_groups
+from imgsim_assets.similarity.matches import match_table, update_matches
+from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings, Mode
+from imgsim_assets.storage.files import LocalFiles
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogues import indexed
+from imgsim_assets_tests.support.histories import POOL, Images
+
+MODES: dict[Mode, MatchSettings] = {
+    "all": MatchSettings(mode="all", threshold=0.3),
+    "best": MatchSettings(mode="best", threshold=-1),
+    "top_k": MatchSettings(mode="top_k", k=2, threshold=0.1),
+    "mutual": MatchSettings(mode="mutual", threshold=-1),
+    "one_to_one": MatchSettings(mode="one_to_one", threshold=0.3),
+}
+GRAPH = GraphSettings(k=2)
+GROUPS = GroupSettings(threshold=0.6)
+SIDES = ("left", "right")
+
+
+class Killed(BaseException):
+    """The process ends here; nothing may catch it."""
+
+
+class MortalFiles(LocalFiles):
+    """Local files whose process is killed at a number of writes."""
+
+    def __init__(self, root: Path, writes: int) -> None:
+        super().__init__(root)
+        self._left = writes
+
+    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        self._live()
+        super().write(path, data, durable=durable)
+
+    def create(self, path: str, data: bytes) -> None:
+        self._live()
+        super().create(path, data)
+
+    def _live(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise Killed
+
+
+class Histories(RuleBasedStateMachine):
+    """Two catalogues on real storage that change, and results that are updated or killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.store = Store.open(self.folder / "store")
+        self.images: dict[str, Images] = {side: {} for side in SIDES}
+        self.stale = True
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    @rule(
+        side=st.sampled_from(SIDES),
+        more=st.dictionaries(
+            st.sampled_from([f"i{n:02d}" for n in range(16)]),
+            st.integers(0, len(POOL) - 1),
+            min_size=1,
+            max_size=8,
+        ),
+    )
+    def add_or_change(self, side: str, more: dict[str, int]) -> None:
+        self.images[side] |= {item: POOL[number] for item, number in more.items()}
+        self.stale = True
+
+    @rule(side=st.sampled_from(SIDES), share=st.integers(2, 4), first=st.integers(0, 3))
+    def remove_some(self, side: str, share: int, first: int) -> None:
+        gone = sorted(self.images[side])[first::share]
+        self.images[side] = {k: v for k, v in self.images[side].items() if k not in gone}
+        self.stale = True
+
+    @rule(writes=st.integers(0, 25))
+    def be_killed(self, writes: int) -> None:
+        self._index(self.store)
+        try:
+            self._update(Store(MortalFiles(Path(self.store.url), writes)))
+        except Killed:
+            self.stale = True
+
+    @rule()
+    def update(self) -> None:
+        self._index(self.store)
+        self._update(self.store)
+        self.stale = False
+
+    @invariant()
+    def results_are_those_of_a_full_computation(self) -> None:
+        if self.stale:
+            return
+        self.stale = True  # looked at once after each update
+        fresh = Store.open(tempfile.mkdtemp(dir=self.folder))
+        self._index(fresh)
+        self._update(fresh)
+        for own, expected in zip(_results(self.store), _results(fresh), strict=True):
+            assert own.equals(expected)
+
+    def _index(self, store: Store) -> None:
+        for side in SIDES:
+            indexed(store, side, self.images[side])
+
+    def _update(self, store: Store) -> None:
+        for name, declared in MODES.items():
+            update_matches(store, name, "left", "right", declared)
+        update_graph(store, "left", GRAPH)
+        update_groups(store, "left", GROUPS)
+
+
+def _results(store: Store) -> list[pl.DataFrame]:
+    tables = [match_table(store, name) for name in MODES]
+    frames = []
+    for table in (*tables, graph_table(store, "left"), groups_table(store, "left")):
+        commit = table.latest()
+        assert commit is not None
+        frames.append(table.read(commit))
+    return frames
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
