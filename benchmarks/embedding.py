@@ -55,7 +55,7 @@ from imgsim_assets_tests.support.catalogues import fill
 
 SIDES = ("naive", "stage", "stage32", "forward", "forward32", "decode", "onnx")
 # The naive loop is slow; its rate needs fewer pictures.
-PICTURES = {"naive": 320}
+PICTURES = {"naive": 192}
 _ONNX_FILE = "IMGSIM_BENCHMARK_ONNX"
 _NEIGHBOURS = 10
 
@@ -235,7 +235,7 @@ def _decode(pictures: Sequence[bytes], settings: EncoderSettings) -> tuple[float
     encoder: Any = load_encoder(settings)
 
     def prepare(data: bytes) -> None:
-        encoder.prepare(decode(data, enough=2 * encoder.input_side))
+        encoder.prepare(decode(data, enough=4 * encoder.input_side))
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(prepare, pictures[:64]))

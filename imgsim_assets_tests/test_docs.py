@@ -55,7 +55,7 @@ def test_the_catalogue_with_groups_and_lists_loads(tmp_path: Path) -> None:
 
 
 def test_every_encoder_of_the_page_can_be_declared() -> None:
-    (block,) = _blocks("docs/encoders.md", "yaml")
+    block, *_ = _blocks("docs/encoders.md", "yaml")
     lines = [line for line in block.splitlines() if line.startswith("encoder:")]
 
     declared = [yaml.safe_load(line)["encoder"] for line in lines]
@@ -63,6 +63,20 @@ def test_every_encoder_of_the_page_can_be_declared() -> None:
     assert len(declared) == 5
     for encoder in declared:
         EncoderSettings.model_validate({"name": encoder} if isinstance(encoder, str) else encoder)
+
+
+def test_the_report_and_the_threshold_of_the_page_can_be_declared(tmp_path: Path) -> None:
+    _, report, pair = (yaml.safe_load(b) for b in _blocks("docs/encoders.md", "yaml"))
+    project = Project.make(tmp_path / "project")
+    project.write("items.csv", "id,url,brand\n1,http://127.0.0.1/a.jpg,x\n")
+    for name in ("products", "suppliers"):
+        catalogue = {"source": {"path": "items.csv"}, **report, "name": name}
+        project.declare(name, "ImageCatalogue", catalogue)
+    project.declare("pair", "MatchMatrix", pair["attributes"])
+
+    keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
+
+    assert {"products/encoder_report", "matches/products__suppliers"} <= keys
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Encoder(Protocol):
     `prepare` may be called from several threads at once, `encode` is called from one, unless
     the encoder has a method `replicas(cores)` that returns the encoders to be used at the same
     time. With an attribute `input_side`, pictures may be decoded at a smaller size, as long as
-    both sides keep twice that many pixels.
+    both sides keep four times that many pixels.
     """
 
     dim: int

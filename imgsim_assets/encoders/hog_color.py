@@ -33,7 +33,8 @@ class HogColor:
     """The encoder; see the module's description. It holds no state."""
 
     dim = DIM
-    input_side = SIZE
+    # Gradients feel a lack of detail more than networks do: decode at least twice as much.
+    input_side = 2 * SIZE
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """The whole picture squashed to a square: (112, 112, 3) uint8."""

@@ -1,7 +1,7 @@
 """Which number format a catalogue's vectors are computed in, settled by its first run.
 
 In bfloat16 the vectors of a network differ from those in float32 by more than can be
-overlooked (a cosine of 0.998 was seen), so the format is part of the fingerprint. `auto`
+overlooked (a cosine of 0.992 was seen), so the format is part of the fingerprint. `auto`
 takes what the vectors that are there were made with, so that two machines never fill one
 catalogue in two formats.
 """

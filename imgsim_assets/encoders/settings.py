@@ -122,7 +122,8 @@ class EncoderSettings(Settings):
         if self.factory is not None:
             return f"{self.factory} ({self.name}, version {self.version or 'not declared'})"
         details = [self.weights] if self.weights else []
-        details += [self.precision] if self.precision == BF16 else []
+        has_choice = self.name != HOG_COLOR and self.precision != AUTO
+        details += [self.precision] if has_choice else []
         details += ["its own transform"] if self.preprocess == OF_WEIGHTS else []
         return f"{self.name} ({', '.join(details)})" if details else self.name
 

@@ -159,5 +159,12 @@ def test_messages_call_an_encoder_by_its_name_and_its_chosen_weights() -> None:
     )
 
 
+def test_messages_say_what_precision_and_preprocessing_were_chosen() -> None:
+    chosen = EncoderSettings(name="resnet50", precision="bf16", preprocess="weights")
+
+    assert chosen.describe() == "resnet50 (bf16, its own transform)"
+    assert EncoderSettings(name="hog_color", precision="fp32").describe() == "hog_color"
+
+
 def test_messages_call_a_factorys_encoder_by_its_factory() -> None:
     assert FACTORY in EncoderSettings(factory=FACTORY, version="1").describe()

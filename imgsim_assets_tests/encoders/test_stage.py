@@ -562,6 +562,20 @@ def test_the_report_says_how_the_pictures_were_embedded(store: Store, tmp_path: 
     assert (idle.device, idle.precision, idle.batch_size, idle.rates) == (None, "fp32", None, {})
 
 
+@pytest.mark.parametrize("side", [1000, 2000, 4000])
+def test_a_large_picture_has_nearly_the_vector_that_all_its_pixels_would_give(
+    side: int, store: Store
+) -> None:
+    data = jpeg(7, (side, side * 3 // 4))
+
+    embed(store, "shop", HOG_COLOR, fill(store, "shop", {"a": data}))
+
+    encoder = load_encoder(HOG_COLOR)
+    raw = encoder.encode(encoder.prepare(decode(data))[None])[0]
+    (vector,) = _vectors(store, "shop", HOG_COLOR, {"a": data}).vectors
+    assert vector @ raw / np.linalg.norm(raw) > 0.999
+
+
 # ---- failures ---------------------------------------------------------------------------
 
 
