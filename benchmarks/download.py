@@ -93,6 +93,7 @@ def _speed(chosen: argparse.Namespace) -> dict[str, Any]:
                 if measured["images"] != len(urls):
                     sys.exit(f"{side} got {measured['images']} of {len(urls)} images")
                 rates[side].append(measured["images"] / measured["seconds"])
+                print(f"{side}: {rates[side][-1]:.0f} images/s", file=sys.stderr, flush=True)
     medians = {side: statistics.median(found) for side, found in rates.items()}
     return {
         "images per second, median": {side: round(rate) for side, rate in medians.items()},

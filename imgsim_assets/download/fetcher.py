@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import functools
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -269,6 +270,10 @@ class Fetcher:
             )
 
 
+# URLs that need none of the care below: a plain name, a path without dots at a segment's start.
+_PLAIN = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+
+
 def _parsed(url: str, relative_to: str = "") -> URL:
     """A URL with its path and query as they were written.
 
@@ -276,6 +281,8 @@ def _parsed(url: str, relative_to: str = "") -> URL:
     URL may hold is escaped.
     """
     try:
+        if _PLAIN.fullmatch(url):
+            return URL(url, encoded=True)
         parts = urlsplit(urljoin(relative_to, url))
         origin = URL(f"{parts.scheme}://{parts.netloc}")
         return URL.build(
@@ -375,6 +382,7 @@ def _is_internal(host: str) -> bool:
     return all(re.fullmatch(r"\d+|0x[0-9a-f]*", part) for part in name.split("."))
 
 
+@functools.lru_cache(maxsize=2048)
 def host_of(url: str) -> str:
     """What politeness is counted by: host and port, '' for a local path or no URL at all."""
     try:

@@ -11,7 +11,9 @@ from imgsim_assets.images.header import Header, read_header
 from imgsim_assets.storage.blobs import Blobs
 
 # Images that one thread takes at once: handing each over by itself costs more than the work.
-_BATCH = 32
+_BATCH = 16
+# Two, so that one stores while the other waits for the disk.
+_LOCAL_THREADS = 2
 # Writes to object storage wait for answers, so many of them have to wait at the same time.
 _REMOTE_THREADS = 32
 
@@ -36,7 +38,7 @@ class Keeper:
     def __init__(self, blobs: Blobs, max_pixels: int, *, is_remote: bool) -> None:
         self._blobs = blobs
         self._max_pixels = max_pixels
-        self._threads = _REMOTE_THREADS if is_remote else 1
+        self._threads = _REMOTE_THREADS if is_remote else _LOCAL_THREADS
         self._batch = 1 if is_remote else _BATCH
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="keeper")
         self._waiting: deque[_Waiting] = deque()
