@@ -44,7 +44,7 @@ LATENCY_SECONDS = 0.2
 FAILING_SHARE = 0.02
 SILENT_SHARE = 0.002
 SMALL_IMAGES = (10_000, 100_000)
-# img2dataset's processes and threads: the fastest of those tried on two cores.
+# img2dataset's processes and threads: one process a core, with its own many threads.
 PEER_SETTING = (2, 64)
 
 _NGINX = """
