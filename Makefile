@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A worker for each core; the tests of one file share servers, so they stay together.
-PARALLEL := -n auto --dist loadfile
+# A worker for each core. The tests of one file share servers, so they stay together; the files
+# with the longest tests come first by name, and are kept there.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export DAGSTER_HOME ?= $(CURDIR)/data/dagster_home
 
 .DEFAULT_GOAL := help

@@ -50,7 +50,7 @@ FILES = [
     ("matches/pair", "lists_of_right"),
 ]
 # They say when and how, not what.
-_PROVENANCE = ("fetched_at", "number")
+_PROVENANCE = ("fetched_at", "checked_at", "number")
 
 
 @pytest.fixture(scope="module")

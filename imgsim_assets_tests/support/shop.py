@@ -32,7 +32,7 @@ RESULTS = (
     "matches/pair",
 )
 # Columns that say when and how, not what: they may differ between an update and a rebuild.
-_PROVENANCE = {"fetched_at", "attempts", "next_retry_at", "number"}
+_PROVENANCE = {"fetched_at", "checked_at", "attempts", "next_retry_at", "number"}
 
 
 @dataclass
