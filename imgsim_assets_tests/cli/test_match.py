@@ -459,6 +459,7 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
     ("options", "message"),
     [
         (("--threshold", "1.5"), "threshold: Input should be less than or equal to 1"),
+        (("--threshold", "high"), "--threshold: 'high' is neither a number nor 'auto'"),
         (("--mode", "some"), "mode: Input should be"),
         (("--mode", "top_k"), "k: mode top_k needs it"),
         (("--cols", "id,link"), "--cols: list.csv has no column 'link'; it has 'id', 'url'"),
