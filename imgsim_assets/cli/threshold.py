@@ -101,6 +101,6 @@ def _readable(choices: pl.DataFrame) -> pl.DataFrame:
             (f"{threshold:g}", f"{recall:.1%}", f"{false:.0f}", f"{certain:.0f}")
             for threshold, recall, false, certain in choices.iter_rows()
         ],
-        schema=["threshold", "copies found", "false per million", "at most, to be sure"],
+        schema=["threshold", "copies found", "false per million", "with one more"],
         orient="row",
     )

@@ -84,7 +84,7 @@ def test_vectors_of_two_encoders_have_no_threshold_in_common(shop: Store) -> Non
     embed(shop, "other", THUMBNAIL, fill(shop, "other", {f"{n}": jpeg(n) for n in range(3)}))
     advices = [advise(shop, name, 100) for name in ("shop", "other")]
 
-    with pytest.raises(StoreError, match="compared: shop by hog_color and other by .*thumbnail"):
+    with pytest.raises(StoreError, match=r"compared: shop by hog_color and other by .*thumbnail"):
         refuse_different_encoders(advices)
     refuse_different_encoders(advices[:1])
 
