@@ -49,7 +49,8 @@ def command(
 
     Pictures of the catalogue are edited as shops and re-uploaders do, and compared with their
     originals; pairs of different pictures are compared with each other. What was measured is
-    kept as the catalogue's encoder_report, and `match --threshold auto` goes by it.
+    kept as the catalogue's encoder_report, and `match --threshold auto` goes by that, with the
+    report's own budget: the declared one, else 100.
     """
     store = Store.open(store_url)
     log = silent if quiet or as_json else output.note

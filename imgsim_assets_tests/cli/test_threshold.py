@@ -71,6 +71,17 @@ def test_what_cannot_be_advised_on_says_why(shop: Shell) -> None:
     assert "--false-per-million" in wrong.err
 
 
+def test_without_a_single_picture_the_encoders_threshold_stands(shell: Shell) -> None:
+    indexed(shell.store, "empty", {"gone": None}, HOG_COLOR)
+
+    ran = shell("threshold", "empty", "--json")
+    told = shell("threshold", "empty")
+
+    assert (ran.code, told.code) == (0, 0), told.err
+    assert ran.json["threshold"] == 0.9
+    assert ran.json["catalogues"][0]["pairs"] == 0
+
+
 def test_a_match_goes_by_the_report(shell: Shell) -> None:
     for seed in range(12):
         shell.write(f"{seed}.jpg", jpeg(seed))
