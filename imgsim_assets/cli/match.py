@@ -32,7 +32,7 @@ from imgsim_assets.similarity import items
 from imgsim_assets.similarity.join import threshold_join
 from imgsim_assets.similarity.matches import MatchReport, match_table, update_matches
 from imgsim_assets.similarity.pairs import LEAST
-from imgsim_assets.similarity.settings import MatchSettings, Mode
+from imgsim_assets.similarity.settings import AUTO, MatchSettings, Mode
 from imgsim_assets.storage.store import Store
 
 # A table of so many cells is shown without being asked for.
@@ -51,7 +51,12 @@ Examples:
 )
 @click.argument("left")
 @click.argument("right")
-@click.option("--threshold", type=float, help="Least cosine, inclusive.  [default: the encoder's]")
+@click.option(
+    "--threshold",
+    metavar="FLOAT|auto",
+    help="Least cosine, inclusive; auto: what the reports of the catalogues found.  "
+    "[default: the encoder's]",
+)
 @click.option(
     "--mode",
     default="best",
@@ -82,7 +87,7 @@ Examples:
 def command(
     left: str,
     right: str,
-    threshold: float | None,
+    threshold: str | None,
     mode: str,
     k: int | None,
     cols: str | None,
@@ -114,7 +119,7 @@ def command(
     is neither fetched nor embedded again.
     """
     output.check_out(out)
-    settings = made(MatchSettings, threshold=threshold, mode=mode, k=k)
+    settings = made(MatchSettings, threshold=_threshold(threshold), mode=mode, k=k)
     download = made(
         DownloadSettings, concurrency=concurrency, allow_hosts=allow_hosts, timeout=timeout
     )
@@ -146,6 +151,15 @@ def command(
         elif out != output.STDOUT:
             click.echo(f"{named.height} matches written to {out}")
     return 0 if all(status.vectors for status in statuses) else WRONG
+
+
+def _threshold(text: str | None) -> float | str | None:
+    if text is None or text == AUTO:
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise click.UsageError(f"--threshold: {text!r} is neither a number nor {AUTO!r}") from error
 
 
 def _split(listed: str | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from imgsim_assets.cli.options import (
     store_option,
 )
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.model.retrying import retry
+from imgsim_assets.model.retrying import Which, retry
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
 
@@ -22,16 +22,16 @@ from imgsim_assets.storage.store import Store
     epilog="""\b
 Examples:
   imgsim retry products --transient
-  imgsim retry products --transient --concurrency 8 --timeout 60
+  imgsim retry products --all --concurrency 8 --timeout 60
 """
 )
 @click.argument("catalogue")
 @click.option(
     "--transient",
     is_flag=True,
-    required=True,
     help="Timeouts, server errors and the like, without waiting until they are due.",
 )
+@click.option("--all", "everything", is_flag=True, help="Every failure, also a 404 or no picture.")
 @download_options
 @store_option
 @json_option
@@ -39,6 +39,7 @@ Examples:
 def command(
     catalogue: str,
     transient: bool,
+    everything: bool,
     concurrency: int | None,
     allow_hosts: tuple[str, ...],
     timeout: float | None,
@@ -47,11 +48,16 @@ def command(
     quiet: bool,
 ) -> None:
     """Fetch the failed images of CATALOGUE again, embed what arrives, and update the index."""
+    if transient == everything:
+        raise click.UsageError("say which failures: either --transient or --all")
     settings = made(
         DownloadSettings, concurrency=concurrency, allow_hosts=allow_hosts, timeout=timeout
     )
-    log = silent if quiet or as_json else output.note
-    done = retry(Store.open(store_url), catalogue, settings, log=log)
+    store = Store.open(store_url)
+    with output.bars(quiet=quiet or as_json) as watch:
+        log = silent if watch is not None or quiet or as_json else output.note
+        which: Which = "all" if everything else "transient"
+        done = retry(store, catalogue, settings, which=which, log=log, watch=watch)
     if as_json:
         output.show_json(done)
     else:

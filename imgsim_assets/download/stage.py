@@ -7,7 +7,7 @@ import contextlib
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -96,7 +96,8 @@ class ImagesStage:
     """Fetches the shards of one catalogue over one HTTP client.
 
     `retry` says which failures of earlier runs are tried again; `bar` is a terminal to draw
-    the progress on. Use it as a context manager, outside of a running event loop.
+    the progress on; `on_row` is called after each item that was fetched or failed. Use it as a
+    context manager, outside of a running event loop.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ImagesStage:
         retry: Retry = "transient",
         log: Log = silent,
         bar: TextIO | None = None,
+        on_row: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._name = name
@@ -115,6 +117,7 @@ class ImagesStage:
         self._retry: Retry = retry
         self._log = log
         self._bar = bar
+        self._on_row = on_row
         self._table = ledger.ledger_table(store, name)
         self._catalogue = store.table(f"{name}/catalogue", key="id")
         self._fetcher = Fetcher(settings)
@@ -233,6 +236,8 @@ class ImagesStage:
             run.bytes += (row.get("bytes") or 0) if has_arrived else 0
             run.refreshed += row.get("checked_at") is not None and not has_arrived
             progress.advance(kind=row.get("refresh_failed") or row["status"])
+            if self._on_row is not None:
+                self._on_row()
 
         return Crawl(
             items,

@@ -44,6 +44,7 @@ SCHEMA = {"edit": pl.String, "threshold": pl.Float64, "share": pl.Float64, "coun
 DIFFERENT = "different pictures"
 RECOMMENDED = "recommended_threshold"
 _RECIPE = "recipe"
+_SETTINGS = "settings"
 # From 0.5 in steps of 0.005; below, nothing is a copy.
 THRESHOLDS = tuple(round(0.5 + 0.005 * step, 3) for step in range(101))
 _NULL_IMAGES = 2000
@@ -93,6 +94,13 @@ def report_table(store: Store, name: str) -> Table:
     return store.table(f"{name}/encoder_report")
 
 
+def settings_of(store: Store, name: str) -> ReportSettings:
+    """The settings of a catalogue's newest report; the defaults where there is none."""
+    newest = report_table(store, name).latest()
+    known = newest.properties.get(_SETTINGS, {}) if newest is not None else {}
+    return ReportSettings.model_validate(known)
+
+
 def update_report(
     store: Store, name: str, settings: ReportSettings, *, log: Log = silent
 ) -> EncoderReport:
@@ -123,6 +131,7 @@ def update_report(
     threshold = measured if measured is not None else recommended_threshold(encoder)
     properties = {
         _RECIPE: recipe,
+        _SETTINGS: settings.model_dump(mode="json"),
         FINGERPRINT: embeddings.properties[FINGERPRINT],
         RECOMMENDED: threshold,
         "is_measured": measured is not None,
@@ -142,14 +151,27 @@ def update_report(
 def lowest_within(rows: pl.DataFrame, false_per_million: float) -> float | None:
     """The lowest threshold that keeps within a budget of false matches, by a report's rows.
 
-    One pair more than was seen is reckoned with, so that a small sample does not promise what
-    it cannot know. None when not even the highest threshold is certain enough.
+    None when not even the highest threshold is certain enough.
     """
     different = rows.filter(pl.col("edit") == DIFFERENT).sort("threshold")
-    reaching = different["share"] * different["count"]
-    certain = (reaching + 1) / different["count"].clip(lower_bound=1) * 1e6 <= false_per_million
-    passing = different.filter(certain)
+    passing = different.filter(certain_per_million() <= false_per_million)
     return float(passing["threshold"][0]) if passing.height else None
+
+
+def certain_per_million() -> pl.Expr:
+    """False matches among a million pairs, of a report's rows of DIFFERENT.
+
+    One pair more than was seen is reckoned with, so that a small sample does not promise what
+    it cannot know.
+    """
+    count = pl.col("count")
+    return (pl.col("share") * count + 1) / count.clip(lower_bound=1) * 1e6
+
+
+def measured_below(threshold: float) -> float:
+    """The highest threshold of a report that is at most this one; else its lowest."""
+    # The encoder's own threshold may lie between two that were measured.
+    return max((value for value in THRESHOLDS if value <= threshold), default=THRESHOLDS[0])
 
 
 def advised_threshold(store: Store, names: Sequence[str], fingerprint: str) -> float:
@@ -165,7 +187,8 @@ def advised_threshold(store: Store, names: Sequence[str], fingerprint: str) -> f
     if not found:
         raise StoreError(
             f"threshold: auto needs a report about the encoder; set 'report: {{}}' of "
-            f"{' or '.join(dict.fromkeys(names))} and materialize its encoder_report"
+            f"{' or '.join(dict.fromkeys(names))} and materialize its encoder_report, or run "
+            f"'imgsim threshold {' '.join(dict.fromkeys(names))}'"
         )
     return max(found)
 
@@ -305,9 +328,8 @@ def _report(table: Table, commit: Commit, started: float, *, changed: bool) -> E
     rows = table.read(commit)
     facts = commit.properties
     threshold = float(facts[RECOMMENDED])
-    # The encoder's own threshold may lie between two that were measured.
-    at = max(value for value in THRESHOLDS if value <= max(threshold, THRESHOLDS[0]))
-    shares = dict(rows.filter(pl.col("threshold") == at).select("edit", "share").iter_rows())
+    at_it = rows.filter(pl.col("threshold") == measured_below(threshold))
+    shares = dict(at_it.select("edit", "share").iter_rows())
     different = rows.filter(pl.col("edit") == DIFFERENT)
     return EncoderReport(
         version=commit.version,

@@ -24,6 +24,9 @@ from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Draft, replace_shard
 
+# Property of a ledger that a loader has filled, whose URLs nobody else may be able to fetch.
+LOADED = "filled_by_loader"
+
 # From a row (id, url and the carried columns) to the file's bytes, a PIL image, or None where
 # there is no picture. It is called from several threads at once.
 Loader = Callable[[Mapping[str, Any]], bytes | Image.Image | None]
@@ -50,7 +53,7 @@ class LoaderStage:
     """Fills the ledger of a catalogue by calling a loader for what it lacks.
 
     An item is loaded when it is new, when its URL changed, when its bytes are gone, and again
-    in every run while it fails.
+    in every run while it fails; `on_row` is called after each.
     """
 
     def __init__(
@@ -61,12 +64,14 @@ class LoaderStage:
         settings: DownloadSettings,
         *,
         log: Log = silent,
+        on_row: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._name = name
         self._loader = loader
         self._settings = settings
         self._log = log
+        self._on_row = on_row
         self._table = ledger.ledger_table(store, name)
 
     def run(self, shard: Shard) -> DownloadReport:
@@ -119,6 +124,8 @@ class LoaderStage:
             for row in pool.map(self._row, due):
                 loaded.append(row)
                 progress.advance(kind=row["status"])
+                if self._on_row is not None:
+                    self._on_row()
         return loaded
 
     def _row(self, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +164,7 @@ class LoaderStage:
             return Draft(
                 replace_shard(base, shard, [file]),
                 inputs={"catalogue": max(source.version, seen)},
-                properties=ledger.PROPERTIES,
+                properties={**ledger.PROPERTIES, LOADED: True},
             )
 
         commit = self._table.commit(change)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, distances
+from imgsim_assets.similarity.distance import radius_join
 from imgsim_assets.similarity.join import threshold_join, top_k
 
 Metric = Literal["euclidean", "cosine"]
@@ -103,8 +104,10 @@ def nearest(queries: Floats, references: Floats, metric: Metric, search: Search)
 
 
 def _by_cosine(queries: Floats, references: Floats, metric: Metric, search: Search) -> Found:
+    if search.k is None and search.radius is not None and metric == "euclidean":
+        return Found(*radius_join(queries, references, search.radius))
     if search.k is None:
-        i, j, cosine = threshold_join(queries, references, _least_cosine(metric, search.radius))
+        i, j, cosine = threshold_join(queries, references, _least_cosine(search.radius))
     else:
         index, cosines = top_k(queries, references, min(search.k, len(references)))
         i, place = np.nonzero(index >= 0)
@@ -112,12 +115,9 @@ def _by_cosine(queries: Floats, references: Floats, metric: Metric, search: Sear
     return Found(i, j, distances(cosine) if metric == "euclidean" else 1.0 - cosine)
 
 
-def _least_cosine(metric: Metric, radius: float | None) -> float:
-    """A cosine that every pair within the radius has, whatever the last digit rounds to."""
-    if radius is None:
-        return -1.0
-    exact = 1.0 - radius if metric == "cosine" else 1.0 - radius * radius / 2.0
-    return max(-1.0, exact - 1e-12)
+def _least_cosine(radius: float | None) -> float:
+    """A cosine that every pair within a cosine distance has, whatever its last digit rounds to."""
+    return -1.0 if radius is None else max(-1.0, 1.0 - radius - 1e-12)
 
 
 def _by_euclid(queries: Floats, references: Floats, search: Search) -> Found:

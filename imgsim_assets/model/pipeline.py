@@ -15,7 +15,7 @@ from typing import Protocol
 
 from imgsim_assets.catalogue.ingest import CatalogueReport, ingest
 from imgsim_assets.catalogue.source import SourceSettings
-from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
@@ -34,7 +34,8 @@ class CatalogueJob:
     """What is to be done for one catalogue.
 
     `source` is read from `root`; None leaves the catalogue as it was last ingested. A `loader`
-    gets the pictures in place of the download.
+    gets the pictures in place of the download. `retry` says which earlier failures of the
+    download are tried again.
     """
 
     name: str
@@ -44,6 +45,7 @@ class CatalogueJob:
     download: DownloadSettings = field(default_factory=DownloadSettings)
     loader: Loader | None = None
     root: Path = field(default_factory=Path.cwd)
+    retry: Retry = "transient"
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,13 @@ def _work(
         watch.embedded(job.name, items)
         return report
 
-    with _fetching(store, job, log) as fetch:
+    with _fetching(store, job, log, watch) as fetch:
         for index in range(job.shards):
             shard = Shard(index, job.shards)
             report = fetch(shard)
             images.append(report)
-            watch.fetched(job.name, report.items)
+            # Those that were asked for have been told of one by one.
+            watch.fetched(job.name, max(0, report.items - report.fetched))
             futures.append(embedding.submit(embed, shard, report.items))
             _raise_early(futures)
     return images, futures
@@ -169,12 +172,19 @@ def _work(
 
 @contextlib.contextmanager
 def _fetching(
-    store: Store, job: CatalogueJob, log: Log
+    store: Store, job: CatalogueJob, log: Log, watch: Watch
 ) -> Iterator[Callable[[Shard], DownloadReport]]:
+    def one_fetched() -> None:
+        watch.fetched(job.name, 1)
+
     if job.loader is not None:
-        yield LoaderStage(store, job.name, job.loader, job.download, log=log).run
+        yield LoaderStage(
+            store, job.name, job.loader, job.download, log=log, on_row=one_fetched
+        ).run
     else:
-        with ImagesStage(store, job.name, job.download, log=log) as stage:
+        with ImagesStage(
+            store, job.name, job.download, retry=job.retry, log=log, on_row=one_fetched
+        ) as stage:
             yield stage.run
 
 

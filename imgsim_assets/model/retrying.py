@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import polars as pl
 
-from imgsim_assets.download.ledger import ledger_table, utc_now
+from imgsim_assets.download.ledger import completed, ledger_table, utc_now
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import update_index
-from imgsim_assets.model.pipeline import CatalogueJob, refresh
+from imgsim_assets.model.loader import LOADED
+from imgsim_assets.model.pipeline import CatalogueJob, Watch, refresh
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Draft, Table
 
+# Failures that may have passed, or every one.
+Which = Literal["transient", "all"]
+_HAS_FAILED = (pl.col("status") != OK) | pl.col("refresh_failed").is_not_null()
+
 
 @dataclass(frozen=True)
 class Retried:
-    """How many transient failures were tried again, and how many pictures arrived."""
+    """How many failures were tried again, and how many pictures arrived."""
 
     tried: int
     recovered: int
 
 
-def retry(store: Store, name: str, settings: DownloadSettings, *, log: Log = silent) -> Retried:
-    """Fetch a catalogue's transient failures now, and bring its index up to what arrives.
+def retry(
+    store: Store,
+    name: str,
+    settings: DownloadSettings,
+    *,
+    which: Which = "transient",
+    log: Log = silent,
+    watch: Watch | None = None,
+) -> Retried:
+    """Fetch a catalogue's failures now, and bring its index up to what arrives.
 
-    Raises StoreError when the catalogue has not been fetched and embedded yet.
+    Pictures that are there but could not be refreshed count as failures. Raises StoreError when
+    the catalogue has not been fetched and embedded yet, or was filled by a loader.
     """
     ledger = ledger_table(store, name)
     commit = ledger.latest()
@@ -39,21 +54,28 @@ def retry(store: Store, name: str, settings: DownloadSettings, *, log: Log = sil
         raise StoreError(
             f"{name} has no images and embeddings in {store.url} yet; materialize them first"
         )
-    failed = _transient(ledger, commit)
+    if commit.properties.get(LOADED):
+        raise StoreError(
+            f"the images of {name} came from a loader, not from their URLs; run the match with "
+            "its --loader again, which tries all failures again"
+        )
+    failed = _failed(ledger, commit, which)
     if not failed.height:
         return Retried(0, 0)
-    ledger.commit(lambda newest: _due_now(ledger, newest))
+    if which == "transient":
+        ledger.commit(lambda newest: _due_now(ledger, newest))
     shards = max(file.layout or 1 for file in commit.with_role())
     encoder = EncoderSettings.model_validate(embedded.properties["encoder"])
-    refresh(store, [CatalogueJob(name, None, shards, encoder, settings)], log=log)
+    job = CatalogueJob(name, None, shards, encoder, settings, retry=which)
+    refresh(store, [job], log=log, watch=watch)
     update_index(store, name)
-    newest = ledger.latest() or commit
-    now = ledger.read(newest).filter(pl.col("status") == OK)
-    return Retried(failed.height, failed.join(now, on="id", how="semi").height)
+    good = completed(ledger.read(ledger.latest() or commit)).filter(~_HAS_FAILED)
+    return Retried(failed.height, failed.join(good, on="id", how="semi").height)
 
 
-def _transient(ledger: Table, commit: Commit) -> pl.DataFrame:
-    return ledger.read(commit).filter(pl.col("transient"))
+def _failed(ledger: Table, commit: Commit, which: Which) -> pl.DataFrame:
+    rows = completed(ledger.read(commit))
+    return rows.filter(_HAS_FAILED if which == "all" else pl.col("transient"))
 
 
 def _due_now(ledger: Table, base: Commit | None) -> Draft | None:

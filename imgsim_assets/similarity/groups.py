@@ -77,13 +77,18 @@ class Group:
     links: list[tuple[int, int]]
 
 
-def groups_table(store: Store, name: str) -> Table:
-    """`<name>/duplicate_groups`; see SCHEMA, and BRIDGE_SCHEMA for the files of role BRIDGES."""
-    return store.table(f"{name}/duplicate_groups")
+def groups_table(store: Store, name: str, variant: str | None = None) -> Table:
+    """`<name>/duplicate_groups`; see SCHEMA, and BRIDGE_SCHEMA for the files of role BRIDGES.
+
+    A `variant` has a table of its own beside the one that the catalogue declares.
+    """
+    return store.table(f"{name}/duplicate_groups" + (f".{variant}" if variant else ""))
 
 
-def update_groups(store: Store, name: str, settings: GroupSettings) -> GroupReport:
-    """Bring a catalogue's groups up to its index, and commit them.
+def update_groups(
+    store: Store, name: str, settings: GroupSettings, *, variant: str | None = None
+) -> GroupReport:
+    """Bring a catalogue's groups up to its index, and commit them to its `groups_table`.
 
     Links are updated at the cost of the change; groups follow from all links. Raises
     StoreError when there is no index.
@@ -98,7 +103,7 @@ def update_groups(store: Store, name: str, settings: GroupSettings) -> GroupRepo
         "close_to_representative": settings.close_to_representative,
         FINGERPRINT: index_commit.properties[FINGERPRINT],
     }
-    state = State.of(groups_table(store, name), recipe)
+    state = State.of(groups_table(store, name, variant), recipe)
     # In the order of the rule, which is as decisive as the items; only their keys are kept.
     ranked = _ranked(store, name, every_item.keys, settings.representative)
     in_order = Items(ranked, np.empty((0, 0), dtype=np.float32))

@@ -218,6 +218,53 @@ def test_transient_failures_are_fetched_again_at_once(shell: Shell, web: Web) ->
     assert shell("retry", name, "--transient", "--json").json == {"tried": 0, "recovered": 0}
     assert shell("retry", "shoes", "--transient").code == 1
     assert shell("retry", name).code == 2
+    assert shell("retry", name, "--transient", "--all").code == 2
+
+
+def test_every_failure_is_fetched_again_when_asked_for(shell: Shell, web: Web) -> None:
+    web.pages.update({"/0.jpg": jpeg(0), "/1.jpg": _busy})
+    name = _match(shell, web)
+    web.pages["/2.jpg"] = jpeg(2)  # it was not found before
+    gets = dict(web.gets)
+
+    transient = shell("retry", name, "--transient", "--allow-host", web.address, "--json")
+    ran = shell("retry", name, "--all", "--allow-host", web.address, "--json")
+
+    assert transient.json == {"tried": 1, "recovered": 0}
+    assert ran.json == {"tried": 2, "recovered": 1}
+    assert web.gets["/0.jpg"] == gets["/0.jpg"]
+    (catalogue,) = shell("status", "--json").json["catalogues"]
+    assert (catalogue["vectors"], catalogue["stages"]["index"]) == (2, "fresh")
+    assert catalogue["failures"] == {"http_503": 1}
+
+
+def test_a_retry_draws_bars_where_somebody_looks(
+    shell: Shell, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.pages["/0.jpg"] = jpeg(0)
+    name = _match(shell, web)
+    web.pages.update({"/1.jpg": jpeg(1), "/2.jpg": jpeg(2)})
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+
+    ran = shell("retry", name, "--all", "--allow-host", web.address)
+
+    assert ran.out == f"{name}: 2 tried again, 2 arrived\n"
+    assert f"{name} images" in ran.err
+    assert "3/3" in ran.err
+
+
+def test_what_a_loader_has_filled_is_not_fetched_by_url(
+    shell: Shell, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.write("by_hand.py", "def load(row):\n    return None\n")
+    monkeypatch.syspath_prepend(shell.folder)
+    name = _match(shell, web, "--loader", "by_hand:load")
+
+    ran = shell("retry", name, "--all", "--allow-host", web.address)
+
+    assert ran.code == 1
+    assert "came from a loader" in ran.err
+    assert web.total_gets == 0
 
 
 # ---- check, gc ----------------------------------------------------------------------

@@ -192,14 +192,31 @@ def test_stored_catalogues_are_matched_by_name(shell: Shell) -> None:
     ran = shell("match", "products", "suppliers", "--threshold", "0.99", "--json")
 
     assert ran.code == 0, ran.err
-    assert [(match["left_id"], match["right_id"]) for match in ran.json["matches"]] == [
-        ("p1", "s1"),
-        ("p2", "s2"),
-    ]
+    assert _pairs(ran.json) == [("p1", "s1"), ("p2", "s2")]
     unknown = shell("match", "product", "suppliers")
     assert unknown.code == 1
     assert "neither a file nor a catalogue" in unknown.err
     assert "products, suppliers" in unknown.err
+
+
+def test_stored_catalogues_are_assigned_one_to_one(shell: Shell) -> None:
+    """Both products are best matched by the same supplier, and the other one takes what is left."""
+    indexed(shell.store, "products", {"p": tiny(1), "q": tiny(8, like=1)})
+    indexed(shell.store, "suppliers", {"s": tiny(1), "t": tiny(9, like=1)})
+    for name in ("products", "suppliers"):
+        _catalogue_of(shell, name)
+
+    best = shell("match", "products", "suppliers", "--threshold", "0.5", "--json")
+    assigned = shell(
+        "match", "products", "suppliers", "--threshold", "0.5", "--mode", "one_to_one", "--json"
+    )
+
+    assert _pairs(best.json) == [("p", "s"), ("q", "s")]
+    assert _pairs(assigned.json) == [("p", "s"), ("q", "t")]
+
+
+def _pairs(document: Any) -> list[tuple[str, str]]:
+    return [(match["left_id"], match["right_id"]) for match in document["matches"]]
 
 
 def _catalogue_of(shell: Shell, name: str) -> None:
@@ -411,6 +428,7 @@ def test_paths_out_of_the_lists_folder_stay_refused_unless_it_is_named(shell: Sh
         (("--mode", "best"), 6),
         (("--mode", "mutual"), 3),
         (("--mode", "top_k", "--k", "2"), 6),
+        (("--mode", "one_to_one"), 3),
     ],
 )
 def test_modes(demo: Shell, web: Web, options: tuple[str, ...], pairs: int) -> None:
@@ -441,6 +459,7 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
     ("options", "message"),
     [
         (("--threshold", "1.5"), "threshold: Input should be less than or equal to 1"),
+        (("--threshold", "high"), "--threshold: 'high' is neither a number nor 'auto'"),
         (("--mode", "some"), "mode: Input should be"),
         (("--mode", "top_k"), "k: mode top_k needs it"),
         (("--cols", "id,link"), "--cols: list.csv has no column 'link'; it has 'id', 'url'"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage
 from imgsim_assets.errors import EncoderError
-from imgsim_assets.model.pipeline import CatalogueJob, refresh, shards_for
+from imgsim_assets.model.pipeline import CatalogueJob, Unwatched, refresh, shards_for
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogues import THUMBNAIL, tiny
 from imgsim_assets_tests.support.downloads import until
@@ -62,6 +63,37 @@ def test_an_encoder_that_cannot_work_ends_the_run_and_keeps_what_was_fetched(
     assert fetched > 0
     assert web.total_gets == 40
     assert done.embedded == 40
+
+
+class Told(Unwatched):
+    """What a watch was told of the fetching."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.steps: list[int] = []
+
+    def begins(self, name: str, items: int) -> None:
+        self.items = items
+
+    def fetched(self, name: str, items: int) -> None:
+        self.steps.append(items)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_every_picture_is_told_of_as_it_is_fetched(
+    store: Store, web: Web, tmp_path: Path, is_loaded: bool
+) -> None:
+    loader = (lambda row: tiny(len(row["url"]))) if is_loaded else None
+    job = replace(_job(web, tmp_path), loader=loader)
+    first, again = Told(), Told()
+
+    refresh(store, [job], watch=first)
+    refresh(store, [job], watch=again)
+
+    assert first.items == again.items == 40
+    assert [step for step in first.steps if step] == [1] * 40
+    assert sum(again.steps) == 40
+    assert len(again.steps) == job.shards  # nothing was fetched, shard by shard
 
 
 def test_nothing_is_done_twice(store: Store, web: Web, tmp_path: Path) -> None:

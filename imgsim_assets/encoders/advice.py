@@ -1,0 +1,112 @@
+"""Which threshold to choose for a catalogue, by the report of its encoder.
+
+The report is brought up to date under the settings it was made with, so that looking for a
+threshold changes no declared one; any budget of false matches is answered from its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from imgsim_assets.encoders.encoder import recommended_threshold
+from imgsim_assets.encoders.report import (
+    DIFFERENT,
+    certain_per_million,
+    lowest_within,
+    measured_below,
+    settings_of,
+    update_report,
+)
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.errors import StoreError
+from imgsim_assets.progress import Log, silent
+from imgsim_assets.storage.store import Store
+
+SCHEMA = {
+    "threshold": pl.Float64,
+    "recall": pl.Float64,
+    "false_per_million": pl.Float64,
+    "certain_per_million": pl.Float64,
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A threshold for one catalogue, and what it and others give.
+
+    `threshold` is the lowest whose false matches stay within the budget, or the encoder's own
+    where the catalogue is too small to tell (`is_measured` is False). `recall` is by edit, at
+    that threshold. `choices` are all measured thresholds (SCHEMA): the mean recall over the
+    edits, and the false matches among a million pairs of different pictures: as many as were
+    seen among the `pairs`, and with one more, which is what a budget is compared with.
+    """
+
+    catalogue: str
+    encoder: str
+    images: int
+    pairs: int
+    threshold: float
+    is_measured: bool
+    false_per_million: float
+    recall: Mapping[str, float]
+    choices: pl.DataFrame
+    fingerprint: str
+
+    def around(self, thresholds: Sequence[float]) -> pl.DataFrame:
+        """The choices at some thresholds and at the advised one."""
+        shown = {measured_below(value) for value in (*thresholds, self.threshold)}
+        return self.choices.filter(pl.col("threshold").is_in(sorted(shown)))
+
+
+def advise(store: Store, name: str, false_per_million: float, *, log: Log = silent) -> Advice:
+    """The threshold of a catalogue for a budget of false matches.
+
+    Measures what no report has measured yet, and commits it as the catalogue's report. Raises
+    StoreError when there are no embeddings.
+    """
+    report = update_report(store, name, settings_of(store, name), log=log)
+    embeddings = embeddings_table(store, name).latest()
+    if embeddings is None:
+        raise AssertionError("what has a report has embeddings")
+    encoder = EncoderSettings.model_validate(embeddings.properties["encoder"])
+    lowest = lowest_within(report.rows, false_per_million)
+    threshold = recommended_threshold(encoder) if lowest is None else lowest
+    at_it = report.rows.filter(pl.col("threshold") == measured_below(threshold))
+    shares = dict(at_it.select("edit", "share").iter_rows())
+    return Advice(
+        catalogue=name,
+        encoder=encoder.describe(),
+        images=report.images,
+        pairs=report.pairs,
+        threshold=threshold,
+        is_measured=lowest is not None,
+        false_per_million=shares.pop(DIFFERENT) * 1e6,
+        recall=shares,
+        choices=_choices(report.rows),
+        fingerprint=report.fingerprint,
+    )
+
+
+def refuse_different_encoders(advices: Sequence[Advice]) -> None:
+    """Raise StoreError unless one encoder made the vectors of all the catalogues."""
+    if len({advice.fingerprint for advice in advices}) > 1:
+        made_by = " and ".join(f"{advice.catalogue} by {advice.encoder}" for advice in advices)
+        raise StoreError(
+            f"there is no threshold for vectors that cannot be compared: {made_by}; give both "
+            "catalogues the same encoder and weights, and materialize their embeddings"
+        )
+
+
+def _choices(rows: pl.DataFrame) -> pl.DataFrame:
+    of_edits = rows.filter(pl.col("edit") != DIFFERENT)
+    recall = of_edits.group_by("threshold").agg(pl.col("share").mean().alias("recall"))
+    false = rows.filter(pl.col("edit") == DIFFERENT).select(
+        "threshold",
+        (pl.col("share") * 1e6).alias("false_per_million"),
+        certain_per_million().alias("certain_per_million"),
+    )
+    return recall.join(false, on="threshold").sort("threshold").select(list(SCHEMA))

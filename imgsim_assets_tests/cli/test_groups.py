@@ -1,0 +1,118 @@
+"""`imgsim groups`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import pytest
+
+from imgsim_assets.similarity.groups import groups_table, update_groups
+from imgsim_assets.similarity.settings import GroupSettings
+from imgsim_assets_tests.support.catalogues import indexed, repacked, tiny
+from imgsim_assets_tests.support.shell import Shell
+from imgsim_assets_tests.support.shop import versions
+
+
+@pytest.fixture
+def products(shell: Shell) -> Shell:
+    """Two items of the same pixels, a noisy copy of a third, and one that stands alone."""
+    images = {"a": tiny(1), "a2": repacked(tiny(1)), "b": tiny(2), "b2": tiny(9, like=2)}
+    indexed(shell.store, "products", {**images, "c": tiny(3)})
+    return shell
+
+
+def _members(document: Any) -> list[list[str]]:
+    return [[member["id"] for member in group["members"]] for group in document["groups"]]
+
+
+def test_groups_are_told_each_behind_its_representative(products: Shell) -> None:
+    ran = products("groups", "products", "--threshold", "0.8", "--json")
+    told = products("groups", "products", "--threshold", "0.8")
+
+    assert ran.code == 0, ran.err
+    assert (ran.json["items"], ran.json["threshold"]) == (5, 0.8)
+    assert _members(ran.json) == [["a", "a2"], ["b", "b2"]]
+    first, second = ran.json["groups"]
+    assert (first["representative"], first["size"], first["min_similarity"]) == ("a", 2, 1.0)
+    assert 0.8 <= second["min_similarity"] < 1
+    assert "products: 2 groups of 4 of 5 items at 0.8 or more" in told.out
+    assert "b2" in told.out
+
+
+def test_a_threshold_takes_groups_apart(products: Shell) -> None:
+    ran = products("groups", "products", "--threshold", "0.9999", "--json")
+
+    assert _members(ran.json) == [["a", "a2"]]
+
+
+def test_the_oldest_item_may_stand_for_its_group(products: Shell) -> None:
+    ledger = products.store.table("products/images")
+    commit = ledger.latest()
+    assert commit is not None
+    fetched = dict(ledger.read(commit).select("id", "fetched_at").iter_rows())
+    oldest = min(("b", "b2"), key=lambda item: (fetched[item], item))
+
+    ran = products(
+        "groups", "products", "--threshold", "0.8", "--representative", "oldest", "--json"
+    )
+
+    assert ran.json["groups"][1]["representative"] == oldest
+
+
+def test_close_groups_do_not_chain(shell: Shell) -> None:
+    """Both ends are copies of the middle, and further from each other than from it."""
+    chain = {"end": tiny(6, like=5), "middle": tiny(5), "other_end": tiny(7, like=5)}
+    indexed(shell.store, "products", chain)
+    edges = pl.DataFrame(shell("graph", "products", "--json").json["edges"])
+    to_middle = edges.filter(pl.col("dst_id") == "middle")["similarity"].to_list()
+    asked = ("groups", "products", "--threshold", str(min(to_middle)), "--json")
+
+    chained = shell(*asked)
+    close = shell(*asked, "--close")
+
+    assert _members(chained.json) == [["end", "middle", "other_end"]]
+    assert chained.json["groups"][0]["min_similarity"] < min(to_middle)
+    assert _members(close.json) == [["end", "middle"]]
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "parquet", "jsonl"])
+def test_groups_are_written_in_every_format(products: Shell, suffix: str) -> None:
+    ran = products("groups", "products", "--threshold", "0.8", "--out", f"g.{suffix}")
+
+    path = products.folder / f"g.{suffix}"
+    found = {
+        "tsv": lambda: pl.read_csv(path, separator="\t"),
+        "csv": lambda: pl.read_csv(path),
+        "parquet": lambda: pl.read_parquet(path),
+        "jsonl": lambda: pl.read_ndjson(path),
+    }[suffix]()
+    assert ran.code == 0
+    assert found["group_id"].to_list() == ["a", "a", "b", "b"]
+    assert found["is_representative"].to_list() == [True, False, True, False]
+
+
+def test_declared_groups_are_left_alone(products: Shell) -> None:
+    declared = update_groups(products.store, "products", GroupSettings(threshold=0.99))
+    before = versions(products.store)
+
+    products("groups", "products", "--threshold", "0.8")
+    products("groups", "products", "--threshold", "0.8")
+
+    after = versions(products.store)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 1
+    latest = groups_table(products.store, "products").latest()
+    assert latest is not None
+    assert latest.version == declared.version
+    assert products("check").code == 0
+
+
+def test_what_cannot_be_grouped_says_why(products: Shell) -> None:
+    unknown = products("groups", "shoes")
+    wrong = products("groups", "products", "--representative", "best")
+
+    assert unknown.code == 1
+    assert "shoes" in unknown.err
+    assert wrong.code == 2
+    assert "representative: Input should be" in wrong.err
