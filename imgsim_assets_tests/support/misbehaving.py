@@ -20,9 +20,16 @@ _TICK_SECONDS = 0.01
 class Connection:
     """One accepted connection whose request header has been read."""
 
-    def __init__(self, stream: socket.socket, request: bytes, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        stream: socket.socket,
+        request: bytes,
+        stopping: threading.Event,
+        on_answer: Callable[[], None],
+    ) -> None:
         self.request = request
         self.sent = 0
+        self._on_answer = on_answer
         self._stream = stream
         self._stopping = stopping
         self._until = time.monotonic() + _LONGEST_SECONDS
@@ -39,6 +46,8 @@ class Connection:
         return not self._stopping.is_set() and time.monotonic() < self._until
 
     def send(self, data: bytes) -> None:
+        if data and not self.sent:
+            self._on_answer()
         self._stream.sendall(data)
         self.sent += len(data)
 
@@ -67,7 +76,9 @@ class Misbehaving:
     """Answers one request a connection: with fixed bytes, or by a function.
 
     `connections` counts what was accepted, `requests` what was asked, `most_at_once` the
-    largest number of requests that were being answered at the same time.
+    largest number of requests that waited for an answer at the same time. One that gets its
+    first bytes waits no longer: whoever has the last of them may ask again before the thread
+    that sent them comes to count.
     """
 
     def __init__(
@@ -83,7 +94,7 @@ class Misbehaving:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._active = 0
+        self._waiting: set[object] = set()
         self.connections = 0
         self.requests: list[str] = []
         self.headers: list[bytes] = []
@@ -139,17 +150,23 @@ class Misbehaving:
         request = _read_header(stream)
         if not request:
             return
-        connection = Connection(stream, request, self._stopping)
+        waiting = object()
+
+        def answered() -> None:
+            with self._lock:
+                self._waiting.discard(waiting)
+
+        connection = Connection(stream, request, self._stopping, answered)
         with self._lock:
             self.requests.append(connection.path)
             self.headers.append(request)
-            self._active += 1
-            self.most_at_once = max(self.most_at_once, self._active)
+            self._waiting.add(waiting)
+            self.most_at_once = max(self.most_at_once, len(self._waiting))
         try:
             self._behave(connection)
         finally:
+            answered()
             with self._lock:
-                self._active -= 1
                 self.most_sent = max(self.most_sent, connection.sent)
 
 
