@@ -34,6 +34,8 @@ _COLUMNS = 4096
 _SCORE = 5
 # Bytes of a candidate while it is looked at: place, row numbers, scores.
 _CANDIDATE = 80
+# So many candidates for each place in the lists of k are worth finding a better bar first.
+_MANY = 2
 
 
 def threshold_join(
@@ -118,10 +120,11 @@ def top_k(
     for tile in tiles(pair, screen, memory_budget):
         rows = slice(tile.row, tile.row + len(tile.scores))
         bars = nearest.bars[rows]
-        if np.isneginf(bars).any():
+        least = _rounded_down(bars - screen.error)
+        # While lists fill, a tile's own k best say more than a low bar does.
+        if np.count_nonzero(tile.scores >= least[:, None]) > _MANY * k * len(tile.scores):
             bars = np.maximum(bars, _k_th(tile.scores, k) - screen.error)
-        # Rounded down, for comparison with float32 scores.
-        least = np.nextafter((bars - screen.error).astype(np.float32), np.float32(-2))
+            least = _rounded_down(bars - screen.error)
         for i, j in tile.hits(least[:, None], _most_candidates(memory_budget)):
             nearest.offer(i, j, pair.cosines(i, j))
     index, similarity = nearest.of_all(pair.left.copies, pair.right.copies)
@@ -263,6 +266,11 @@ def tiles(pair: Pair, screen: Screen, memory_budget: int) -> Iterator[Tile]:
 
 
 # ---- the nearest so far -----------------------------------------------------------------
+
+
+def _rounded_down(bars: Doubles) -> Floats:
+    """Bars for float32 scores, never above the given ones."""
+    return np.nextafter(bars.astype(np.float32), np.float32(-2))
 
 
 def _k_th(scores: Floats, k: int) -> Doubles:
