@@ -172,7 +172,6 @@ def _describe_graph(
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
-        "preview": preview(edges),
     }
     if edges.height:
         _, index = open_index(store, name)
@@ -182,6 +181,7 @@ def _describe_graph(
         described["similarity_histogram"] = svg(
             similarity_histogram(edges["similarity"], threshold), "similarity of the edges"
         )
+    described["preview"] = preview(edges)
     return described
 
 

@@ -208,20 +208,6 @@ def test_touching_the_source_commits_nothing_and_reordering_its_rows_no_files(sh
     assert new.files == old.files
 
 
-def test_more_shards_refetch_and_reembed_nothing(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert shop.project.materialize()
-    before = (shop.web.total_gets, shop.encodings)
-    shop.declare(shards=5)
-    shop.drop("p4")
-
-    assert shop.project.materialize()
-
-    assert (shop.web.total_gets, shop.encodings) == before
-    _assert_same(results(shop.project.store), _rebuilt(shop, monkeypatch))
-
-
 def test_similarities_that_moved_and_an_index_left_behind_are_told(shop: Shop) -> None:
     assert shop.project.materialize()
     for number in range(1, 8):
@@ -260,23 +246,6 @@ def _run(shop: Shop, instance: dg.DagsterInstance, *keys: list[str]) -> None:
             tags=tags if partitioned else {},
         )
         assert result.success
-
-
-def test_another_encoder_embeds_anew_and_keeps_the_old_vectors(shop: Shop) -> None:
-    assert shop.project.materialize()
-    encodings = shop.encodings
-    old = {name for name in versions(shop.project.store) if "/vectors/" in name}
-    gets = shop.web.total_gets
-    second = {"name": "thumbnail", "factory": "imgsim_assets_tests.support.encoders:thumbnail"}
-    shop.declare(encoder=second | {"version": "2"})
-    suppliers = shop.project.root / "shop/defs/suppliers/defs.yaml"
-    suppliers.write_text(suppliers.read_text().replace("version: '1'", "version: '2'"))
-
-    assert shop.project.materialize()
-
-    assert shop.encodings == 2 * encodings
-    assert shop.web.total_gets == gets
-    assert old < {name for name in versions(shop.project.store) if "/vectors/" in name}
 
 
 def test_a_catalogue_that_shrinks_too_much_stops_until_a_person_accepts_it(shop: Shop) -> None:
