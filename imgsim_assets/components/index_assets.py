@@ -115,6 +115,7 @@ def _check_index(
         dg.AssetCheckResult(
             check_name="recall_at_10",
             passed=found >= settings.index.min_recall,
+            severity=dg.AssetCheckSeverity[settings.checks.severity.upper()],
             metadata={"recall": found, "least": settings.index.min_recall, "sampled": len(chosen)},
         ),
     ], found

@@ -62,7 +62,13 @@ class Shop:
         shop.declare()
         return shop
 
-    def declare(self, *, suppliers: dict[str, Any] | None = None, **products: Any) -> None:
+    def declare(
+        self,
+        *,
+        suppliers: dict[str, Any] | None = None,
+        pair: dict[str, Any] | None = None,
+        **products: Any,
+    ) -> None:
         """Write the YAML; keyword arguments change what is declared about the products."""
         for name, shards in (("products", 3), ("suppliers", 2)):
             attributes = {
@@ -76,8 +82,8 @@ class Shop:
             }
             more = products if name == "products" else suppliers or {}
             self.project.declare(name, "ImageCatalogue", attributes | more)
-        pair = {"name": "pair", "left": "products", "right": "suppliers", "threshold": 0.9}
-        self.project.declare("pair", "MatchMatrix", pair | {"mode": "all"})
+        both = {"name": "pair", "left": "products", "right": "suppliers", "threshold": 0.9}
+        self.project.declare("pair", "MatchMatrix", both | {"mode": "all"} | (pair or {}))
 
     def sell(self, item: str, seed: int, *, path: str | None = None) -> None:
         """Add or change a product; its picture follows from the seed."""
@@ -99,13 +105,21 @@ class Shop:
 
     @property
     def hold(self) -> Hold:
-        """Stops runs of this project before a commit, once it was made holdable."""
+        """Stops runs before a commit, once the project was prepared for servers."""
         return Hold(self.project.root / "hold")
 
-    def make_holdable(self) -> None:
-        """Let `hold` reach the processes of runs."""
-        asks = "from imgsim_assets_tests.support.holding import hold_where_asked\n"
-        self.project.write("shop/__init__.py", f"{asks}\nhold_where_asked()\n")
+    def prepare_for_servers(self) -> None:
+        """Let `hold` reach the processes of runs, and keep them from waiting for the disk."""
+        self.project.write(
+            "shop/__init__.py",
+            """
+            from imgsim_assets_tests.support.holding import hold_where_asked
+            from imgsim_assets_tests.support.quick_sqlite import do_not_wait_for_the_disk
+
+            hold_where_asked()
+            do_not_wait_for_the_disk()
+            """,
+        )
 
     def slow_down(self, seconds: float) -> dict[str, bytes | Respond]:
         """Make every page take its time; returns the pages as they were."""
