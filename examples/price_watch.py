@@ -14,6 +14,7 @@ import duckdb
 import polars as pl
 
 import imgsim_assets
+from imgsim_assets.errors import StoreError
 
 PAIR = "products__suppliers"
 TABLE = f"matches/{PAIR}"
@@ -40,7 +41,10 @@ def news(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """The pairs that were added, changed or removed since this asset last ran."""
     last = context.instance.get_latest_materialization_event(context.asset_key)
     seen = last.asset_materialization.metadata["until"].value if last else 0
-    changes = imgsim_assets.read_changes(TABLE, since=seen)
+    try:
+        changes = imgsim_assets.read_changes(TABLE, since=seen)
+    except StoreError:  # that version is no longer kept: everything is new
+        changes = imgsim_assets.read_changes(TABLE, since=0)
     OUT.mkdir(parents=True, exist_ok=True)
     changes.rows.write_csv(OUT / f"news_{changes.until:06d}.csv")
     counts = dict(changes.rows["change"].value_counts().iter_rows())
