@@ -24,9 +24,9 @@ import polars as pl
 
 from benchmarks.features import Floats, bootstrapped, mobilenet_features, projected
 from imgsim_assets.similarity import join, pairs, threshold_join, top_k
-from imgsim_assets.similarity.cosine import unit_rows
 from imgsim_assets.similarity.projection import fit
 from imgsim_assets.similarity.screen import Screen, for_threshold
+from imgsim_assets.similarity.sides import Pair, Side
 
 LEFT, RIGHT, THRESHOLD = 13_501, 21_221, 0.845
 QUESTIONS = {
@@ -149,7 +149,7 @@ def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     used_by = {name: float(np.median(taken)) for name, taken in processor.items()}
     return {
         "pairs by definition": len(right_pairs),
-        "screen": _name(for_threshold(unit_rows(left, ""), unit_rows(right, ""), THRESHOLD)),
+        "screen": _name(for_threshold(_pair(left, right), THRESHOLD)),
         "median seconds": {name: round(value, 2) for name, value in medians.items()},
         "times the package's": _ratios(medians),
         "median processor seconds": {name: round(value, 2) for name, value in used_by.items()},
@@ -234,13 +234,13 @@ def _peak() -> float:
 def _screens(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     """Seconds and candidates of each screen over the headline job, without what follows."""
     left, right = _sides(features)
-    a, b = unit_rows(left, "left"), unit_rows(right, "right")
-    pair = join.Pair.of(a, b, "left", "right")
-    widest = fit(a.rows, b.rows, max(WIDTHS), 1 + max(a.deviation, b.deviation))
+    pair = _pair(left, right)
+    sample = np.concatenate([side.sample(1024)[0] for side in (pair.left, pair.right)])
+    widest = fit(sample, max(WIDTHS), 1 + max(s.unit.deviation for s in (pair.left, pair.right)))
     projections = [None, *(widest.leading(width) for width in WIDTHS)]
     found = {}
     for projection in projections:
-        made = Screen.of(projection, a, b)
+        made = Screen.of(projection, pair)
         bar = np.float32(THRESHOLD - made.error)
         seconds, candidates = [], 0
         for _ in range(chosen.repeat):
@@ -254,6 +254,10 @@ def _screens(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
             "candidates": candidates,
         }
     return found
+
+
+def _pair(left: Floats, right: Floats) -> Pair:
+    return Pair.of(Side.of(left, "left"), Side.of(right, "right"))
 
 
 def _name(made: Screen) -> str:

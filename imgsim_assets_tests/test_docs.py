@@ -44,15 +44,18 @@ def test_the_yaml_of_a_page_loads(page: str, tmp_path: Path) -> None:
     assert {"shoes/index", "suppliers/index", "matches/shoes__suppliers"} <= keys
 
 
-def test_the_catalogue_with_groups_and_lists_loads(tmp_path: Path) -> None:
+def test_the_groups_and_the_index_of_the_page_load(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
-    groups, index = (yaml.safe_load(block) for block in _blocks("docs/matching.md", "yaml"))
-    project.declare("shoes", "ImageCatalogue", groups["attributes"] | index)
+    groups, across, index = (yaml.safe_load(block) for block in _blocks("docs/matching.md", "yaml"))
+    for name in ("shoes", "suppliers"):
+        attributes = groups["attributes"] | index | {"name": name}
+        project.declare(name, "ImageCatalogue", attributes)
+    project.declare("everything", "DuplicateGroups", across["attributes"])
 
     keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
 
-    assert "shoes/duplicate_groups" in keys
+    assert {"shoes/duplicate_groups", "duplicate_groups/everything"} <= keys
 
 
 def test_every_encoder_of_the_page_can_be_declared() -> None:

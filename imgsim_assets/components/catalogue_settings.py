@@ -12,9 +12,16 @@ from imgsim_assets.encoders.report_settings import ReportSettings
 from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.settings import Settings
-from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings
+from imgsim_assets.similarity.settings import (
+    AcrossSettings,
+    GraphSettings,
+    GroupSettings,
+    MatchSettings,
+)
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+# Names that would mix a catalogue's tables with those of several catalogues.
+RESERVED = {"matches": "match tables", "duplicate_groups": "groups across catalogues"}
 Severity = Literal["warn", "error"]
 
 
@@ -83,8 +90,8 @@ class CatalogueSettings(Settings):
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
-        if value == "matches":
-            raise ValueError("'matches' is where match tables live; choose another name")
+        if value in RESERVED:
+            raise ValueError(f"{value!r} is where {RESERVED[value]} live; choose another name")
         return value
 
 
@@ -100,6 +107,19 @@ class MatchMatrixSettings(MatchSettings):
     right: str = Field(description="name of the catalogue they look in")
     automation: bool = Field(True, description="start when one of the catalogues changed")
     checks: CheckSettings = CheckSettings()
+    owners: tuple[str, ...] = ()
+    tags: dict[str, str] = Field(default_factory=dict)
+    description: str | None = None
+
+
+class DuplicateGroupsSettings(AcrossSettings):
+    """The duplicate groups of several catalogues together."""
+
+    name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")
+    catalogues: tuple[str, ...] = Field(
+        min_length=2, description="names of the catalogues, in their order of priority"
+    )
+    automation: bool = Field(True, description="start when one of the catalogues changed")
     owners: tuple[str, ...] = ()
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import polars as pl
 from PIL import Image
@@ -66,11 +69,16 @@ def group_sheet(store: Store, groups: pl.DataFrame, rows: int = 6, members: int 
         shown = own if own.height <= members else pl.concat([own.head(members - 1), own.tail(1)])
         sheet.append(
             [
-                Cell(_thumbnail(store, row["sha256"]), f"{row['similarity']:.3f}  {row['id']}")
+                Cell(_thumbnail(store, row["sha256"]), f"{row['similarity']:.3f}  {_item(row)}")
                 for row in shown.iter_rows(named=True)
             ]
         )
     return contact_sheet(sheet)
+
+
+def _item(row: Mapping[str, Any]) -> str:
+    """What an item is called, with its catalogue where there are several."""
+    return f"{row['catalogue']}/{row['id']}" if "catalogue" in row else str(row["id"])
 
 
 def similarity_heat_map(left: Items, right: Items, threshold: float) -> str:
