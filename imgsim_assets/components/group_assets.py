@@ -21,7 +21,7 @@ def groups_asset(blueprint: Blueprint, settings: GroupSettings) -> dg.AssetsDefi
 
     @dg.asset(
         **blueprint.basics("duplicate_groups", ["parquet"]),
-        deps=[blueprint.key("index")],
+        deps=[blueprint.key("index"), *blueprint.advice(settings.threshold)],
         description="Items whose images are similar enough to hang together, by group, with how "
         "alike they are.",
         metadata={"dagster/column_schema": table_schema(SCHEMA)},

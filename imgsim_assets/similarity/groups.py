@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.encoders.encoder import recommended_threshold
+from imgsim_assets.encoders.report import advised_threshold
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
@@ -91,12 +92,12 @@ def update_groups(
     """Bring a catalogue's groups up to its index, and commit them to its `groups_table`.
 
     Links are updated at the cost of the change; groups follow from all links. Raises
-    StoreError when there is no index.
+    StoreError when there is no index, or no report that says what threshold auto is.
     """
     started = time.monotonic()
     index_commit, every_item = items.from_index(store, name)
     images = _distinct_images(every_item)
-    threshold = _threshold(settings, index_commit)
+    threshold = _threshold(store, name, settings, index_commit)
     recipe = {
         "threshold": threshold,
         "representative": settings.representative,
@@ -141,7 +142,9 @@ def _distinct_images(every_item: Items) -> Items:
     return Items(keys, every_item.vectors[numbered["row"].to_numpy()])
 
 
-def _threshold(settings: GroupSettings, commit: Commit) -> float:
+def _threshold(store: Store, name: str, settings: GroupSettings, commit: Commit) -> float:
+    if isinstance(settings.threshold, str):
+        return advised_threshold(store, [name], commit.properties[FINGERPRINT])
     if settings.threshold is not None:
         return settings.threshold
     return recommended_threshold(EncoderSettings.model_validate(commit.properties["encoder"]))
