@@ -22,7 +22,6 @@ from imgsim_assets.similarity.settings import (
     AcrossRule,
     AcrossSettings,
     GroupSettings,
-    LinkSettings,
 )
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -74,8 +73,10 @@ def command(
     output.check_out(out)
     if len(set(catalogues)) < len(catalogues):
         raise click.UsageError("a catalogue is named twice; name each once")
+    kind: type[AcrossSettings | GroupSettings]
+    kind = AcrossSettings if len(catalogues) > 1 else GroupSettings
     settings = made(
-        AcrossSettings if len(catalogues) > 1 else GroupSettings,
+        kind,
         threshold=threshold,
         representative=representative,
         close_to_representative=close,
@@ -102,7 +103,7 @@ def command(
 
 
 def _updated(
-    store: Store, catalogues: tuple[str, ...], settings: LinkSettings
+    store: Store, catalogues: tuple[str, ...], settings: AcrossSettings | GroupSettings
 ) -> tuple[Table, GroupReport]:
     """A table for these settings alone, so that the next run with them updates it."""
     variant = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]

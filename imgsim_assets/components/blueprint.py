@@ -14,6 +14,7 @@ from imgsim_assets.components.automation import freshness, on_new_data, tagged
 from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.project import Project
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.similarity.settings import AUTO
 from imgsim_assets.storage.shards import shard_names
 
 # Pools whose limits keep runs from crowding the network and the GPU; see docs/operate.md.
@@ -30,6 +31,15 @@ class AssetBasics(TypedDict):
     tags: dict[str, str]
     kinds: set[str]
     automation_condition: dg.AutomationCondition | None
+
+
+class AssetFacts(AssetBasics):
+    """What an asset is, whichever step materializes it: arguments of an asset and of a spec."""
+
+    deps: list[dg.AssetKey]
+    description: str
+    metadata: dict[str, Any]
+    code_version: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,10 @@ class Blueprint:
     def key(self, stage: str) -> dg.AssetKey:
         """The key of one of the catalogue's assets."""
         return dg.AssetKey([self.name, stage])
+
+    def advice(self, threshold: float | str | None) -> list[dg.AssetKey]:
+        """What a threshold depends on: with auto the report about the encoder."""
+        return [self.key("encoder_report")] if threshold == AUTO else []
 
     def basics(self, stage: str, kinds: Iterable[str]) -> AssetBasics:
         """The shared arguments for one of the catalogue's assets."""

@@ -63,6 +63,9 @@ class CatalogueSettings(Settings):
     shards: int = Field(4, ge=1, le=4096, description="partitions that the items are split into")
     encoder: EncoderChoice = EncoderSettings()
     download: DownloadSettings = DownloadSettings()
+    stream: bool = Field(
+        False, description="embed what has been fetched while the rest is still on its way"
+    )
     index: IndexSettings = IndexSettings()
     graph: GraphSettings = GraphSettings()
     report: ReportSettings | None = Field(

@@ -9,10 +9,17 @@ import dagster as dg
 from imgsim_assets.components.catalogue_settings import DuplicateGroupsSettings
 from imgsim_assets.components.declared import DeclaredComponent
 from imgsim_assets.components.group_assets import across_asset
-from imgsim_assets.components.known_catalogues import incomparable, known_catalogues, unknown
+from imgsim_assets.components.known_catalogues import (
+    incomparable,
+    known_catalogues,
+    no_report,
+    reporting,
+    unknown,
+)
 from imgsim_assets.components.project import Project, tables_of
 from imgsim_assets.components.tables import IO_MANAGER
 from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.settings import AUTO
 
 
 class DuplicateGroups(DeclaredComponent):
@@ -31,9 +38,18 @@ class DuplicateGroups(DeclaredComponent):
         self._check(context)
         project = Project(context.project_root)
         return dg.Definitions(
-            assets=[across_asset(self.settings, project)],
+            assets=[across_asset(self.settings, project, self._reports(context))],
             resources={IO_MANAGER: tables_of(project.root)},
         )
+
+    def _reports(self, context: dg.ComponentLoadContext) -> list[str]:
+        """With `threshold: auto`, those of the catalogues that measure their encoder."""
+        if self.settings.threshold != AUTO:
+            return []
+        found = reporting(self.settings.catalogues, known_catalogues(context))
+        if not found:
+            raise self.error(context, ["threshold"], no_report(self.settings.catalogues))
+        return found
 
     def _check(self, context: dg.ComponentLoadContext) -> None:
         known = known_catalogues(context)

@@ -6,10 +6,10 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from imgsim_assets.components.blueprint import GPU_POOL, Blueprint, code_version
+from imgsim_assets.components.blueprint import GPU_POOL, AssetFacts, Blueprint, code_version
 from imgsim_assets.components.lineage import carried, column_lineage
 from imgsim_assets.components.metadata import counted, table_metadata, table_schema
-from imgsim_assets.components.shard_runs import publish, run_shards
+from imgsim_assets.components.shard_runs import ShardRun, publish, run_shards
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.settings import HOG_COLOR
 from imgsim_assets.encoders.stage import SCHEMA as EMBEDDINGS_SCHEMA
@@ -18,48 +18,68 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.storage.store import Store
 
 EMBEDDINGS_VERSION = "1"
+VECTORS_FINITE_AND_UNIT = "vectors_finite_and_unit"
 _UNIT_TOLERANCE = 1e-5
 
 
 def embeddings_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     """The vectors of a shard's images."""
-    settings = blueprint.settings
-    encoder = settings.encoder
-    kind = "numpy" if encoder.name == HOG_COLOR else "pytorch"
-
-    origins = column_lineage(carried(blueprint.key("images"), ["id", "sha256"]))
 
     @dg.asset(
-        **blueprint.basics("embeddings", [kind, "parquet"]),
-        deps=[blueprint.key("images")],
+        **embeddings_facts(blueprint),
         partitions_def=blueprint.partitions,
         backfill_policy=blueprint.backfill_policy,
         pool=GPU_POOL,
-        description=f"One unit vector for every distinct image, by {encoder.describe()}. The same "
-        "bytes are embedded once, whatever item or catalogue they belong to.",
-        metadata={"dagster/column_schema": table_schema(EMBEDDINGS_SCHEMA)},
-        code_version=code_version(EMBEDDINGS_VERSION, encoder.identity),
-        check_specs=[
-            blueprint.check(
-                "embeddings",
-                "vectors_finite_and_unit",
-                "Every item that is ok has a vector, finite and of length 1.",
-            )
-        ],
+        check_specs=[vectors_spec(blueprint)],
     )
     def embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
-        stage = EmbeddingStage(store, settings.name, blueprint.encoder, log=context.log.info)
-        outcome = run_shards(context, settings.shards, stage.run)
-        publish(
-            context,
-            outcome,
-            lambda report: _describe_embeddings(store, settings.name, report) | origins,
-        )
-        check = _vectors_finite_and_unit(store, settings.name, stage.fingerprint)
+        stage = EmbeddingStage(store, blueprint.name, blueprint.encoder, log=context.log.info)
+        outcome = run_shards(context, blueprint.settings.shards, stage.run)
+        publish_embeddings(context, blueprint, store, outcome)
+        check = vectors_finite_and_unit(store, blueprint.name, stage.fingerprint)
         return dg.MaterializeResult(check_results=[check])
 
     return embeddings
+
+
+def embeddings_facts(blueprint: Blueprint) -> AssetFacts:
+    """What the asset is, whichever step materializes it."""
+    encoder = blueprint.settings.encoder
+    kind = "numpy" if encoder.name == HOG_COLOR else "pytorch"
+    return {
+        **blueprint.basics("embeddings", [kind, "parquet"]),
+        "deps": [blueprint.key("images")],
+        "description": f"One unit vector for every distinct image, by {encoder.describe()}. The "
+        "same bytes are embedded once, whatever item or catalogue they belong to.",
+        "metadata": {"dagster/column_schema": table_schema(EMBEDDINGS_SCHEMA)},
+        "code_version": code_version(EMBEDDINGS_VERSION, encoder.identity),
+    }
+
+
+def vectors_spec(blueprint: Blueprint) -> dg.AssetCheckSpec:
+    """The check that vectors are there, and are unit vectors."""
+    return blueprint.check(
+        "embeddings",
+        VECTORS_FINITE_AND_UNIT,
+        "Every item that is ok has a vector, finite and of length 1.",
+    )
+
+
+def publish_embeddings(
+    context: dg.AssetExecutionContext,
+    blueprint: Blueprint,
+    store: Store,
+    outcome: ShardRun[EmbeddingReport],
+) -> None:
+    """Attach what came of each shard to its materialization; raises where a shard failed."""
+    origins = column_lineage(carried(blueprint.key("images"), ["id", "sha256"]))
+    publish(
+        context,
+        blueprint.key("embeddings"),
+        outcome,
+        lambda report: _describe_embeddings(store, blueprint.name, report) | origins,
+    )
 
 
 def _describe_embeddings(store: Store, name: str, report: EmbeddingReport) -> dict[str, Any]:
@@ -70,6 +90,7 @@ def _describe_embeddings(store: Store, name: str, report: EmbeddingReport) -> di
         ),
         "distinct_images": report.images,
         "embedded": report.embedded,
+        **({"embedded_while_fetching": report.ahead} if report.ahead else {}),
         "reused": report.images - report.embedded,
         "borrowed": report.borrowed,
         "seconds": round(report.seconds, 3),
@@ -84,11 +105,13 @@ def _describe_embeddings(store: Store, name: str, report: EmbeddingReport) -> di
     }
 
 
-def _vectors_finite_and_unit(store: Store, name: str, fingerprint: str) -> dg.AssetCheckResult:
+def vectors_finite_and_unit(store: Store, name: str, fingerprint: str) -> dg.AssetCheckResult:
+    """Vectors that are missing or no unit vectors, as the check of that name."""
+    key = dg.AssetKey([name, "embeddings"])
     table = embeddings_table(store, name)
     commit = table.latest()
     if commit is None:
-        return dg.AssetCheckResult(check_name="vectors_finite_and_unit", passed=False)
+        return dg.AssetCheckResult(asset_key=key, check_name=VECTORS_FINITE_AND_UNIT, passed=False)
     rows = table.read(commit).filter(pl.col("status") == OK)
     vectors = VectorTable(store, name, fingerprint)
     wanted = set(rows["sha256"].to_list())
@@ -100,7 +123,8 @@ def _vectors_finite_and_unit(store: Store, name: str, fingerprint: str) -> dg.As
         seen += len(lengths)
         bad += int((~(np.abs(lengths - 1) <= _UNIT_TOLERANCE)).sum())
     return dg.AssetCheckResult(
-        check_name="vectors_finite_and_unit",
+        asset_key=key,
+        check_name=VECTORS_FINITE_AND_UNIT,
         passed=not bad and not missing,
         metadata={"vectors": seen, "bad": bad, "missing": len(missing)},
     )

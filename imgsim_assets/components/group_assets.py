@@ -1,5 +1,6 @@
 """The assets of duplicate groups: of one catalogue, and across several."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -36,7 +37,7 @@ def groups_asset(blueprint: Blueprint, settings: GroupSettings) -> dg.AssetsDefi
 
     @dg.asset(
         **blueprint.basics("duplicate_groups", ["parquet"]),
-        deps=[blueprint.key("index")],
+        deps=[blueprint.key("index"), *blueprint.advice(settings.threshold)],
         description="Items whose images are similar enough to hang together, by group, with how "
         "alike they are.",
         metadata={"dagster/column_schema": table_schema(SCHEMA)},
@@ -51,8 +52,13 @@ def groups_asset(blueprint: Blueprint, settings: GroupSettings) -> dg.AssetsDefi
     return duplicate_groups
 
 
-def across_asset(settings: DuplicateGroupsSettings, project: Project) -> dg.AssetsDefinition:
-    """The items of several catalogues that show the same, by group."""
+def across_asset(
+    settings: DuplicateGroupsSettings, project: Project, reports: Sequence[str]
+) -> dg.AssetsDefinition:
+    """The items of several catalogues that show the same, by group.
+
+    `reports` are the catalogues whose encoder_report decides the threshold.
+    """
     key = dg.AssetKey([ACROSS, settings.name])
     wanted = AcrossSettings(
         threshold=settings.threshold,
@@ -67,7 +73,10 @@ def across_asset(settings: DuplicateGroupsSettings, project: Project) -> dg.Asse
         tags=tagged(settings.tags, automated=settings.automation),
         automation_condition=on_new_data() if settings.automation else None,
         kinds={"parquet"},
-        deps=[dg.AssetKey([name, "index"]) for name in settings.catalogues],
+        deps=[
+            *(dg.AssetKey([name, "index"]) for name in settings.catalogues),
+            *(dg.AssetKey([name, "encoder_report"]) for name in reports),
+        ],
         description=settings.description
         or f"Items of {', '.join(settings.catalogues)} whose images are similar enough to hang "
         "together, by group, with how alike they are.",

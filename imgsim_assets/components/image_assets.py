@@ -1,6 +1,6 @@
 """The partitioned asset `images` of a catalogue."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -8,19 +8,21 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from imgsim_assets.components.blueprint import NETWORK_POOL, Blueprint, code_version
-from imgsim_assets.components.catalogue_settings import CheckSettings
+from imgsim_assets.components.blueprint import NETWORK_POOL, AssetFacts, Blueprint, code_version
+from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.lineage import carried, column_lineage
 from imgsim_assets.components.metadata import counted, svg, table_metadata, table_schema
-from imgsim_assets.components.shard_runs import publish, run_shards
+from imgsim_assets.components.shard_runs import ShardRun, publish, run_shards
 from imgsim_assets.download import ledger
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.download.status import OK
 from imgsim_assets.download.tally import HostTally
 from imgsim_assets.images.plot import bars
+from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
 IMAGES_VERSION = "2"
+SUCCESS_RATE = "success_rate"
 
 
 class RetryChoice(Enum):
@@ -43,49 +45,81 @@ class ImagesConfig(dg.Config):
 
 def images_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     """The download of a shard's images, with the ledger of what came of each item."""
-    settings = blueprint.settings
-
-    origins = column_lineage(carried(blueprint.key("catalogue"), ["id", "url"]))
 
     @dg.asset(
-        **blueprint.basics("images", ["http", "parquet"]),
-        deps=[blueprint.key("catalogue")],
+        **images_facts(blueprint),
         partitions_def=blueprint.partitions,
         backfill_policy=blueprint.backfill_policy,
         pool=NETWORK_POOL,
-        description="One row for every item: where its image came from, what it is, or why there "
-        "is none. Fetched is only what is new, changed, or due for another try.",
-        metadata={"dagster/column_schema": table_schema(ledger.SCHEMA)},
-        code_version=code_version(IMAGES_VERSION),
-        check_specs=[
-            blueprint.check(
-                "images",
-                "success_rate",
-                f"At least {settings.checks.min_success_rate:.0%} of the items have an image.",
-                blocking=settings.checks.severity == "error",
-            )
-        ],
+        check_specs=[success_rate_spec(blueprint)],
     )
     def images(context: dg.AssetExecutionContext, config: ImagesConfig) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
-        stage = ImagesStage(
-            store,
-            settings.name,
-            settings.download,
-            retry=config.retry.value,
-            log=context.log.info,
-        )
-        with stage:
-            outcome = run_shards(context, settings.shards, stage.run)
-        publish(
-            context,
-            outcome,
-            lambda report: _describe_images(store, settings.name, report) | origins,
-        )
-        check = _success_rate(store, settings.name, settings.checks)
+        with images_stage(context, blueprint, store, config) as stage:
+            outcome = run_shards(context, blueprint.settings.shards, stage.run)
+        publish_images(context, blueprint, store, outcome)
+        check = success_rate(store, blueprint.settings)
         return dg.MaterializeResult(check_results=[check])
 
     return images
+
+
+def images_facts(blueprint: Blueprint) -> AssetFacts:
+    """What the asset is, whichever step materializes it."""
+    return {
+        **blueprint.basics("images", ["http", "parquet"]),
+        "deps": [blueprint.key("catalogue")],
+        "description": "One row for every item: where its image came from, what it is, or why "
+        "there is none. Fetched is only what is new, changed, or due for another try.",
+        "metadata": {"dagster/column_schema": table_schema(ledger.SCHEMA)},
+        "code_version": code_version(IMAGES_VERSION),
+    }
+
+
+def success_rate_spec(blueprint: Blueprint) -> dg.AssetCheckSpec:
+    """The check that enough items have an image."""
+    checks = blueprint.settings.checks
+    return blueprint.check(
+        "images",
+        SUCCESS_RATE,
+        f"At least {checks.min_success_rate:.0%} of the items have an image.",
+        blocking=checks.severity == "error",
+    )
+
+
+def images_stage(
+    context: dg.AssetExecutionContext,
+    blueprint: Blueprint,
+    store: Store,
+    config: ImagesConfig,
+    *,
+    on_commit: Callable[[Shard], None] | None = None,
+) -> ImagesStage:
+    """The images stage of a catalogue, as a run asks for it."""
+    return ImagesStage(
+        store,
+        blueprint.name,
+        blueprint.settings.download,
+        retry=config.retry.value,
+        log=context.log.info,
+        on_commit=on_commit,
+    )
+
+
+def publish_images(
+    context: dg.AssetExecutionContext,
+    blueprint: Blueprint,
+    store: Store,
+    outcome: ShardRun[DownloadReport],
+) -> None:
+    """Attach what came of each shard to its materialization; raises where a shard failed."""
+    origins = column_lineage(carried(blueprint.key("catalogue"), ["id", "url"]))
+    publish(
+        context,
+        blueprint.key("images"),
+        outcome,
+        lambda report: _describe_images(store, blueprint.name, report) | origins,
+    )
 
 
 def _describe_images(store: Store, name: str, report: DownloadReport) -> dict[str, Any]:
@@ -141,19 +175,22 @@ def _host_table(hosts: Sequence[HostTally]) -> dg.MetadataValue:
     )
 
 
-def _success_rate(store: Store, name: str, settings: CheckSettings) -> dg.AssetCheckResult:
-    table = ledger.ledger_table(store, name)
+def success_rate(store: Store, settings: CatalogueSettings) -> dg.AssetCheckResult:
+    """The share of items with an image, as the check of that name."""
+    floor, severity = settings.checks.min_success_rate, settings.checks.severity
+    table = ledger.ledger_table(store, settings.name)
     commit = table.latest()
     rows = table.read(commit, columns=["status"]) if commit is not None else pl.DataFrame()
     ok = rows.filter(pl.col("status") == OK).height if rows.height else 0
     rate = ok / rows.height if rows.height else 0.0
     return dg.AssetCheckResult(
-        check_name="success_rate",
-        passed=rate >= settings.min_success_rate,
-        severity=dg.AssetCheckSeverity[settings.severity.upper()],
+        asset_key=dg.AssetKey([settings.name, "images"]),
+        check_name=SUCCESS_RATE,
+        passed=rate >= floor,
+        severity=dg.AssetCheckSeverity[severity.upper()],
         metadata={
             "success_rate": round(rate, 4),
-            "floor": settings.min_success_rate,
+            "floor": floor,
             "ok": ok,
             "items": rows.height,
         },

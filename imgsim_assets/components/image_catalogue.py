@@ -20,9 +20,11 @@ from imgsim_assets.components.project import Project, tables_of
 from imgsim_assets.components.refresh import refresh_job, refresh_schedule
 from imgsim_assets.components.report_assets import report_asset
 from imgsim_assets.components.source_assets import catalogue_asset, source_asset
+from imgsim_assets.components.streamed_assets import streamed_assets
 from imgsim_assets.components.tables import IO_MANAGER
 from imgsim_assets.errors import SourceError
 from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.settings import AUTO
 
 
 class ImageCatalogue(DeclaredComponent):
@@ -44,8 +46,7 @@ class ImageCatalogue(DeclaredComponent):
         assets = [
             source_asset(blueprint),
             catalogue_asset(blueprint),
-            images_asset(blueprint),
-            embeddings_asset(blueprint),
+            *_pictures_and_vectors(blueprint),
             index_asset(blueprint),
             graph_asset(blueprint),
         ]
@@ -81,6 +82,14 @@ class ImageCatalogue(DeclaredComponent):
                 f"there is no file {weights}; give the path of a state dict (.pth), relative to "
                 f"{context.project_root}",
             )
+        of_groups = settings.groups.threshold if settings.groups is not None else None
+        for part, threshold in (("graph", settings.graph.threshold), ("groups", of_groups)):
+            if threshold == AUTO and settings.report is None:
+                raise self.error(
+                    context,
+                    [part, "threshold"],
+                    "auto needs a report about the encoder; set 'report: {}' too, or give a number",
+                )
         self.check_cron(context, "schedule", settings.schedule)
         self.check_cron(context, "watch", settings.watch)
         self.check_timezone(context, settings.timezone)
@@ -92,6 +101,13 @@ class ImageCatalogue(DeclaredComponent):
                 f"{len(same)} catalogues are named {settings.name!r}; give each its own name",
             )
         self.check_people_and_tags(context, settings.owners, settings.tags)
+
+
+def _pictures_and_vectors(blueprint: Blueprint) -> list[dg.AssetsDefinition]:
+    """The assets `images` and `embeddings`: a step for each, or one that streams them."""
+    if blueprint.settings.stream:
+        return [streamed_assets(blueprint)]
+    return [images_asset(blueprint), embeddings_asset(blueprint)]
 
 
 def _all(context: dg.ComponentLoadContext) -> list[ImageCatalogue]:

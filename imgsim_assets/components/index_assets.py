@@ -127,7 +127,7 @@ def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
 
     @dg.asset(
         **blueprint.basics("similarity_graph", ["faiss", "parquet"]),
-        deps=[blueprint.key("index")],
+        deps=[blueprint.key("index"), *blueprint.advice(settings.graph.threshold)],
         description=f"Edges from every item to its {settings.graph.k} most similar others.",
         metadata={"dagster/column_schema": table_schema(GRAPH_SCHEMA)},
         code_version=code_version(GRAPH_VERSION, settings.graph.model_dump()),
@@ -147,7 +147,7 @@ def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         table = graph_table(store, settings.name)
         audit = audit_graph(store, settings.name, sample=settings.checks.sample)
         return dg.MaterializeResult(
-            metadata=_describe_graph(store, settings.name, report, settings.graph.threshold)
+            metadata=_describe_graph(store, settings.name, report)
             | column_lineage(of_graph(blueprint.key("index"))),
             data_version=dg.DataVersion(report.data_version),
             check_results=[
@@ -159,9 +159,7 @@ def graph_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     return similarity_graph
 
 
-def _describe_graph(
-    store: Store, name: str, report: GraphReport, threshold: float | None
-) -> dict[str, Any]:
+def _describe_graph(store: Store, name: str, report: GraphReport) -> dict[str, Any]:
     table = graph_table(store, name)
     edges = table.read(table.at(report.version))
     described: dict[str, Any] = {
@@ -170,6 +168,7 @@ def _describe_graph(
         ),
         "items": report.items,
         "k": report.k,
+        **({"threshold": report.threshold} if report.threshold is not None else {}),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
@@ -180,7 +179,7 @@ def _describe_graph(
             graph_sheet(store, edges, index.entries), "items and their neighbours"
         )
         described["similarity_histogram"] = svg(
-            similarity_histogram(edges["similarity"], threshold), "similarity of the edges"
+            similarity_histogram(edges["similarity"], report.threshold), "similarity of the edges"
         )
     described["preview"] = preview(edges)
     return described

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
@@ -24,6 +24,19 @@ def unknown(name: str, known: Iterable[str]) -> str:
     hint = f"did you mean {close[0]!r}? " if close else ""
     return (
         f"there is no catalogue {name!r}; {hint}declared catalogues: {', '.join(listed) or 'none'}"
+    )
+
+
+def reporting(names: Iterable[str], known: Mapping[str, CatalogueSettings]) -> list[str]:
+    """Those of some catalogues that measure their encoder: what `threshold: auto` goes by."""
+    return [name for name in names if name in known and known[name].report is not None]
+
+
+def no_report(names: Iterable[str]) -> str:
+    """The problem with `threshold: auto` where no catalogue measures its encoder."""
+    return (
+        f"auto needs a report about the encoder; set 'report: {{}}' of {' or '.join(names)}, or "
+        "give a number"
     )
 
 

@@ -8,7 +8,13 @@ import dagster as dg
 
 from imgsim_assets.components.catalogue_settings import MatchMatrixSettings
 from imgsim_assets.components.declared import DeclaredComponent
-from imgsim_assets.components.known_catalogues import incomparable, known_catalogues, unknown
+from imgsim_assets.components.known_catalogues import (
+    incomparable,
+    known_catalogues,
+    no_report,
+    reporting,
+    unknown,
+)
 from imgsim_assets.components.match_assets import match_asset
 from imgsim_assets.components.project import Project, tables_of
 from imgsim_assets.components.tables import IO_MANAGER
@@ -40,16 +46,10 @@ class MatchMatrix(DeclaredComponent):
         """With `threshold: auto`, those of the two catalogues that measure their encoder."""
         if self.settings.threshold != AUTO:
             return []
-        sides = dict.fromkeys((self.settings.left, self.settings.right))
-        known = known_catalogues(context)
-        found = [name for name in sides if name in known and known[name].report is not None]
+        sides = list(dict.fromkeys((self.settings.left, self.settings.right)))
+        found = reporting(sides, known_catalogues(context))
         if not found:
-            raise self.error(
-                context,
-                ["threshold"],
-                f"auto needs a report about the encoder; set 'report: {{}}' of "
-                f"{' or '.join(sides)}, or give a number",
-            )
+            raise self.error(context, ["threshold"], no_report(sides))
         return found
 
     def _check(self, context: dg.ComponentLoadContext) -> None:

@@ -55,6 +55,7 @@ def run_shards(
 
 def publish(
     context: dg.AssetExecutionContext,
+    key: dg.AssetKey,
     outcome: ShardRun[R],
     describe: Callable[[R], Mapping[str, Any]],
 ) -> None:
@@ -65,11 +66,13 @@ def publish(
     fails: Dagster itself records none of a step that fails.
     """
     if outcome.failures:
-        _keep_good_shards(context, outcome.reports, describe)
+        _keep_good_shards(context, key, outcome.reports, describe)
         _fail(context, outcome.failures)
     for report in outcome.reports:
-        context.add_asset_metadata(_described(report, describe), partition_key=report.shard)
-    context.set_data_version(context.asset_key, dg.DataVersion(_joint_version(outcome.reports)))
+        context.add_asset_metadata(
+            _described(report, describe), asset_key=key, partition_key=report.shard
+        )
+    context.set_data_version(key, dg.DataVersion(_joint_version(outcome.reports)))
 
 
 def _described(report: R, describe: Callable[[R], Mapping[str, Any]]) -> dict[str, Any]:
@@ -85,17 +88,18 @@ def _joint_version(reports: Sequence[ShardReport]) -> str:
 
 def _keep_good_shards(
     context: dg.AssetExecutionContext,
+    key: dg.AssetKey,
     reports: Sequence[R],
     describe: Callable[[R], Mapping[str, Any]],
 ) -> None:
-    code_version = context.assets_def.code_versions_by_key[context.asset_key]
+    code_version = context.assets_def.code_versions_by_key[key]
     for report in reports:
         tags = {"dagster/data_version": report.data_version}
         if code_version is not None:
             tags["dagster/code_version"] = code_version
         context.log_event(
             dg.AssetMaterialization(
-                context.asset_key,
+                key,
                 partition=report.shard,
                 metadata=_described(report, describe),
                 tags=tags,

@@ -96,8 +96,9 @@ class ImagesStage:
     """Fetches the shards of one catalogue over one HTTP client.
 
     `retry` says which failures of earlier runs are tried again; `bar` is a terminal to draw
-    the progress on; `on_row` is called after each item that was fetched or failed. Use it as a
-    context manager, outside of a running event loop.
+    the progress on; `on_row` is called after each item that was fetched or failed, `on_commit`,
+    from any thread, after each commit in the middle of a shard. Use it as a context manager,
+    outside of a running event loop.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class ImagesStage:
         log: Log = silent,
         bar: TextIO | None = None,
         on_row: Callable[[], None] | None = None,
+        on_commit: Callable[[Shard], None] | None = None,
     ) -> None:
         self._store = store
         self._name = name
@@ -118,6 +120,7 @@ class ImagesStage:
         self._log = log
         self._bar = bar
         self._on_row = on_row
+        self._on_commit = on_commit
         self._table = ledger.ledger_table(store, name)
         self._catalogue = store.table(f"{name}/catalogue", key="id")
         self._fetcher = Fetcher(settings)
@@ -285,6 +288,8 @@ class ImagesStage:
 
         commit = self._table.commit(change)
         del run.rows[: len(taken)]
+        if self._on_commit is not None:
+            self._on_commit(run.shard)
         return self._fetched_elsewhere(run, commit)
 
     def _fetched_elsewhere(self, run: _Run, commit: Commit | None) -> set[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,16 +43,17 @@ LOST = "lost_image"
 COMMIT_EVERY_SECONDS = 5.0
 # A picture that is decoded at a reduced size keeps this many times the encoder's input, which
 # leaves a cosine of more than 0.999 with the vector of the whole one.
-_ENOUGH = 4
+ENOUGH = 4
 
 
 @dataclass(frozen=True)
 class EmbeddingReport:
     """What a run did for one shard.
 
-    `embedded` are forward passes, `borrowed` vectors came from other catalogues, the rest
-    were there already. `rates` are pictures a second by part (see Effort); without a forward
-    pass it is empty, and `device` and `batch_size` are unknown.
+    `embedded` are forward passes, `ahead` of them while the shard was still being fetched;
+    `borrowed` vectors came from other catalogues, the rest were there already. `seconds` are
+    those of work. `rates` are pictures a second by part (see Effort); without a forward pass it
+    is empty, and `device` and `batch_size` are unknown.
     """
 
     shard: str
@@ -66,16 +68,30 @@ class EmbeddingReport:
     data_version: str
     fingerprint: str
     precision: str
+    ahead: int = 0
     rates: Mapping[str, float] = field(default_factory=dict)
     device: str | None = None
     batch_size: int | None = None
 
 
-@dataclass
-class _Outcomes:
-    """Why images have no vector, by sha256: (status, detail)."""
+class StoppedError(Exception):
+    """Raised by a stage that was asked to stop; what it computed is kept."""
 
-    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+@dataclass
+class _Work:
+    """What has been done for a shard so far, in its run and ahead of it.
+
+    `failures` says why images have no vector, by sha256: (status, detail); `read` are the files
+    of the ledger that were looked at ahead.
+    """
+
+    failures: dict[str, tuple[str, str]]
+    embedded: int = 0
+    borrowed: int = 0
+    seconds: float = 0.0
+    effort: Effort = field(default_factory=Effort)
+    read: set[str] = field(default_factory=set)
 
 
 def embeddings_table(store: Store, name: str) -> Table:
@@ -84,18 +100,32 @@ def embeddings_table(store: Store, name: str) -> Table:
 
 
 class EmbeddingStage:
-    """Embeds the shards of one catalogue; the encoder is loaded when first needed."""
+    """Embeds the shards of one catalogue; the encoder is loaded when first needed.
+
+    `on_start` is called before that. Once `stop` is set, from whatever thread, the stage raises
+    StoppedError within a batch.
+    """
 
     def __init__(
-        self, store: Store, name: str, settings: EncoderSettings, *, log: Log = silent
+        self,
+        store: Store,
+        name: str,
+        settings: EncoderSettings,
+        *,
+        log: Log = silent,
+        on_start: Callable[[], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._store = store
         self._name = name
         self._log = log
+        self._on_start = on_start
+        self._stop = stop or threading.Event()
+        self._works: dict[Shard, _Work] = {}
         self._ledger = ledger_table(store, name)
         self._table = embeddings_table(store, name)
         self._settings = settled(store, name, settings, self._table.latest())
-        self._encoder = load_encoder(self._settings) if needs_loading(settings) else None
+        self._encoder = self._loaded() if needs_loading(settings) else None
         self.fingerprint = fingerprint(self._settings, self._encoder)
         self._vectors = VectorTable(store, name, self.fingerprint)
         self._engine: Engine | None = None
@@ -122,28 +152,63 @@ class EmbeddingStage:
             )
         images = images.filter(pl.col("status") == OK).select("id", "sha256")
         base = self._table.latest()
-        outcomes = _Outcomes(self._known_failures(base, shard))
+        work = self._works.pop(shard, None) or self._begun(shard, base)
+        # The bytes of an image that was lost while it was embedded ahead may be back.
+        work.failures = {key: why for key, why in work.failures.items() if why[0] != LOST}
+        ahead = work.embedded
         distinct = set(images["sha256"].to_list())
-        missing = self._vectors.lacking(distinct - outcomes.failures.keys())
-        borrowed = self._vectors.borrow(missing) if missing else 0
-        embedded = self._embed(sorted(missing), shard, outcomes) if missing else 0
-        commit = self._commit(base, shard, ledger, _rows(images, outcomes))
+        self._complete(distinct, shard, work)
+        commit = self._commit(base, shard, ledger, _rows(images, work))
         rows = self._table.read(commit, shard=shard)
         return EmbeddingReport(
             shard=shard.name,
             version=commit.version,
             items=rows.height,
             images=len(distinct),
-            embedded=embedded,
-            borrowed=borrowed,
-            seconds=time.monotonic() - started,
+            embedded=work.embedded,
+            borrowed=work.borrowed,
+            seconds=work.seconds + time.monotonic() - started,
             statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
             changed=base is None or commit.version != base.version,
             data_version=self._data_version(rows),
             fingerprint=self.fingerprint,
             precision=self._settings.precision,
-            **(self._performance() if missing else {}),
+            ahead=ahead,
+            **self._performance(work),
         )
+
+    def run_ahead(self, shard: Shard) -> int:
+        """Embed what a shard that is still being fetched has so far; returns how many images.
+
+        Only vectors are committed. The states of the items follow with `run`, which does what
+        is left and ends as it would have without this.
+        """
+        started = time.monotonic()
+        ledger = self._ledger.latest()
+        if ledger is None:
+            return 0
+        if shard not in self._works:
+            self._works[shard] = self._begun(shard, self._table.latest())
+        work = self._works[shard]
+        distinct: set[str] = set()
+        for file in ledger.of_shard(shard):
+            if file.path in work.read:
+                continue
+            work.read.add(file.path)
+            try:
+                rows = self._ledger.read_file(file, ["sha256", "status"])
+            except CorruptFileError:
+                continue  # what it held is fetched anew
+            distinct.update(rows.filter(pl.col("status") == OK)["sha256"].to_list())
+        before = work.embedded
+        try:
+            self._complete(distinct, shard, work)
+        finally:
+            work.seconds += time.monotonic() - started
+        return work.embedded - before
+
+    def _begun(self, shard: Shard, base: Commit | None) -> _Work:
+        return _Work(self._known_failures(base, shard))
 
     def _known_failures(self, base: Commit | None, shard: Shard) -> dict[str, tuple[str, str]]:
         """What this encoder's earlier runs could not embed, and need not try again."""
@@ -163,12 +228,20 @@ class EmbeddingStage:
 
     # ---- embedding ------------------------------------------------------------------
 
-    def _embed(self, missing: Sequence[str], shard: Shard, outcomes: _Outcomes) -> int:
+    def _complete(self, wanted: set[str], shard: Shard, work: _Work) -> None:
+        """Find or compute the vectors of images, as far as that is possible."""
+        missing = self._vectors.lacking(wanted - work.failures.keys())
+        if missing:
+            work.borrowed += self._vectors.borrow(missing)
+        if missing:
+            self._embed(sorted(missing), shard, work)
+
+    def _embed(self, missing: Sequence[str], shard: Shard, work: _Work) -> None:
         engine = self._started()
+        engine.effort = work.effort
         side = getattr(self._encoder, "input_side", None)
-        enough = _ENOUGH * side if side is not None else None
+        enough = ENOUGH * side if side is not None else None
         pending: list[VectorRows] = []
-        embedded = 0
         committed = time.monotonic()
         label = f"{self._name} shard {shard.name}"
         with (
@@ -177,13 +250,15 @@ class EmbeddingStage:
         ):
             try:
                 for result in results:
+                    if self._stop.is_set():
+                        raise StoppedError
                     if isinstance(result, Refused):
                         status, detail = result.error.status, result.error.detail[:500]
-                        outcomes.failures[result.key] = (status, detail)
+                        work.failures[result.key] = (status, detail)
                         progress.advance(kind=status)
                         continue
-                    pending.append(_unit_rows(result, outcomes))
-                    embedded += len(result.keys)
+                    pending.append(_unit_rows(result, work))
+                    work.embedded += len(result.keys)
                     progress.advance(len(result.keys), kind=OK)
                     if time.monotonic() - committed >= COMMIT_EVERY_SECONDS:
                         self._vectors.append(_joined(pending))
@@ -192,25 +267,29 @@ class EmbeddingStage:
             finally:
                 # Also when the run fails or is cancelled: what was computed is kept.
                 self._vectors.append(_joined(pending))
-        return embedded
 
     def _started(self) -> Engine:
         """The engine, with the encoder loaded when it is first needed."""
         if self._engine is None:
             if self._encoder is None:
-                self._encoder = load_encoder(self._settings)
+                self._encoder = self._loaded()
             size = default_batch_size(self._settings, self._encoder)
             what = f"encoder {self._settings.describe()}"
             self._engine = Engine(self._encoder, size, what=what)
-        self._engine.effort = Effort()
         return self._engine
 
-    def _performance(self) -> dict[str, Any]:
-        """How the last pictures were embedded, for the report."""
-        if self._engine is None:
+    def _loaded(self) -> Encoder:
+        if self._on_start is not None:
+            self._on_start()
+        return load_encoder(self._settings)
+
+    def _performance(self, work: _Work) -> dict[str, Any]:
+        """How a shard's pictures were embedded, for the report."""
+        rates = work.effort.per_second()
+        if self._engine is None or not rates:
             return {}
         return {
-            "rates": self._engine.effort.per_second(),
+            "rates": rates,
             "device": self._engine.device,
             "batch_size": self._engine.batch_size,
         }
@@ -268,10 +347,10 @@ class EmbeddingStage:
         return rows_digest(have, self.fingerprint)
 
 
-def _rows(images: pl.DataFrame, outcomes: _Outcomes) -> pl.DataFrame:
+def _rows(images: pl.DataFrame, work: _Work) -> pl.DataFrame:
     """The shard's states: ok, or why there is no vector; sorted by id."""
     failures = pl.DataFrame(
-        [(sha256, status, detail) for sha256, (status, detail) in outcomes.failures.items()],
+        [(sha256, status, detail) for sha256, (status, detail) in work.failures.items()],
         schema={"sha256": pl.String, "status": pl.String, "detail": pl.String},
         orient="row",
     )
@@ -283,14 +362,14 @@ def _rows(images: pl.DataFrame, outcomes: _Outcomes) -> pl.DataFrame:
     )
 
 
-def _unit_rows(encoded: Encoded[str], outcomes: _Outcomes) -> VectorRows:
-    """Features as unit vectors; those that have no direction become outcomes."""
+def _unit_rows(encoded: Encoded[str], work: _Work) -> VectorRows:
+    """Features as unit vectors; those that have no direction become failures."""
     raw = encoded.features.astype(np.float64)
     norms = np.sqrt((raw * raw).sum(axis=1))
     usable = np.isfinite(norms) & (norms > 0)
     for position in np.flatnonzero(~usable).tolist():
         blank = norms[position] == 0
-        outcomes.failures[encoded.keys[position]] = (
+        work.failures[encoded.keys[position]] = (
             ("zero_vector", "the encoder sees nothing in this picture")
             if blank
             else ("not_finite", "the encoder's numbers overflow on this picture")

@@ -1,15 +1,16 @@
 """The stages of the pipeline driven from plain Python, over a store, without Dagster.
 
-While one shard is embedded, the next one is fetched: the network and the processor work at
-the same time. What is stored already is neither fetched nor embedded again.
+What has been fetched is embedded while the rest is on its way: the network and the processor
+work at the same time. What is stored already is neither fetched nor embedded again.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.encoders.stream import EmbeddingThread, Stream
 from imgsim_assets.model.loader import Loader, LoaderStage
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.shards import Shard
@@ -105,7 +107,7 @@ def shards_for(items: int) -> int:
 def refresh(
     store: Store, jobs: Sequence[CatalogueJob], *, log: Log = silent, watch: Watch | None = None
 ) -> list[Refreshed]:
-    """Bring catalogues as far as their embeddings, one embedding while the next is fetched.
+    """Bring catalogues as far as their embeddings, embedding and fetching at the same time.
 
     Raises what the stages raise, after what was computed has been kept: SourceError,
     EncoderError, StoreError.
@@ -115,21 +117,15 @@ def refresh(
         ingest(store, job.name, job.source, job.shards, job.root) if job.source else None
         for job in jobs
     ]
-    # One thread: an encoder is called from one thread only, and shards finish in their order.
-    with ThreadPoolExecutor(1, "embed") as embedding:
-        try:
-            running = [
-                _work(store, job, _items(store, job, report), embedding, log, told)
-                for job, report in zip(jobs, catalogues, strict=True)
-            ]
-            return [
-                Refreshed(job.name, catalogue, images, [future.result() for future in futures])
-                for job, catalogue, (images, futures) in zip(jobs, catalogues, running, strict=True)
-            ]
-        except BaseException:
-            # The shard at work is finished and kept; those behind it are not begun.
-            embedding.shutdown(cancel_futures=True)
-            raise
+    with EmbeddingThread() as thread:
+        running = [
+            _work(store, job, _items(store, job, report), thread, log, told)
+            for job, report in zip(jobs, catalogues, strict=True)
+        ]
+        return [
+            Refreshed(job.name, catalogue, images, [future.result() for future in futures])
+            for job, catalogue, (images, futures) in zip(jobs, catalogues, running, strict=True)
+        ]
 
 
 def _items(store: Store, job: CatalogueJob, report: CatalogueReport | None) -> int:
@@ -143,36 +139,37 @@ def _work(
     store: Store,
     job: CatalogueJob,
     items: int,
-    embedding: ThreadPoolExecutor,
+    thread: EmbeddingThread,
     log: Log,
     watch: Watch,
 ) -> tuple[list[DownloadReport], list[Future[EmbeddingReport]]]:
     """Fetch a catalogue's shards here, and have each embedded by the other thread."""
     watch.begins(job.name, items)
     stage = EmbeddingStage(store, job.name, job.encoder, log=log)
+    stream = Stream(lambda: stage, thread, log=log)
     images: list[DownloadReport] = []
     futures: list[Future[EmbeddingReport]] = []
 
-    def embed(shard: Shard, items: int) -> EmbeddingReport:
-        report = stage.run(shard)
-        watch.embedded(job.name, items)
-        return report
+    def tell(future: Future[EmbeddingReport], items: int) -> None:
+        if not future.cancelled() and future.exception() is None:
+            watch.embedded(job.name, items)
 
-    with _fetching(store, job, log, watch) as fetch:
+    with _fetching(store, job, stream, log, watch) as fetch:
         for index in range(job.shards):
             shard = Shard(index, job.shards)
             report = fetch(shard)
             images.append(report)
             # Those that were asked for have been told of one by one.
             watch.fetched(job.name, max(0, report.items - report.fetched))
-            futures.append(embedding.submit(embed, shard, report.items))
+            futures.append(stream.finish(shard))
+            futures[-1].add_done_callback(partial(tell, items=report.items))
             _raise_early(futures)
     return images, futures
 
 
 @contextlib.contextmanager
 def _fetching(
-    store: Store, job: CatalogueJob, log: Log, watch: Watch
+    store: Store, job: CatalogueJob, stream: Stream, log: Log, watch: Watch
 ) -> Iterator[Callable[[Shard], DownloadReport]]:
     def one_fetched() -> None:
         watch.fetched(job.name, 1)
@@ -183,7 +180,13 @@ def _fetching(
         ).run
     else:
         with ImagesStage(
-            store, job.name, job.download, retry=job.retry, log=log, on_row=one_fetched
+            store,
+            job.name,
+            job.download,
+            retry=job.retry,
+            log=log,
+            on_row=one_fetched,
+            on_commit=stream.grown,
         ) as stage:
             yield stage.run
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from imgsim_assets.encoders.report import advised_threshold
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import distances
@@ -34,6 +35,7 @@ class GraphReport:
     edges: int
     items: int
     k: int
+    threshold: float | None
     incremental: bool
     seconds: float
     changed: bool
@@ -50,22 +52,24 @@ def update_graph(store: Store, name: str, settings: GraphSettings) -> GraphRepor
     """Bring a catalogue's graph up to its index, and commit it.
 
     Every item has an edge to each of its k nearest other items (fewer where a threshold
-    leaves fewer), ties by id. Raises StoreError when there is no index.
+    leaves fewer), ties by id. Raises StoreError when there is no index, or no report that says
+    what threshold auto is.
     """
     started = time.monotonic()
     index_commit, nodes = items.from_index(store, name)
-    recipe = {
-        "k": settings.k,
-        "threshold": settings.threshold,
-        FINGERPRINT: index_commit.properties[FINGERPRINT],
-    }
+    fingerprint = index_commit.properties[FINGERPRINT]
+    threshold = settings.threshold
+    if isinstance(threshold, str):
+        threshold = advised_threshold(store, [name], fingerprint)
+    recipe = {"k": settings.k, "threshold": threshold, FINGERPRINT: fingerprint}
+    question = Question(LEAST if threshold is None else threshold, settings.k, others_only=True)
     state = State.of(graph_table(store, name), recipe)
     if state.base is not None and state.is_current(nodes, nodes):
         commit = state.base
         edges = state.table.read(commit)
     else:
-        lists = updated(state.answer(LISTS), nodes, nodes, _question(settings))
-        edges = _edges(lists, settings)
+        lists = updated(state.answer(LISTS), nodes, nodes, question)
+        edges = _edges(lists, question)
         files = [state.table.write_rows(edges), state.table.write_rows(lists, role=LISTS)]
         commit = state.commit(files, nodes, nodes, {f"{name}/index": index_commit.version})
     return GraphReport(
@@ -73,21 +77,17 @@ def update_graph(store: Store, name: str, settings: GraphSettings) -> GraphRepor
         edges=edges.height,
         items=len(nodes),
         k=settings.k,
+        threshold=threshold,
         incremental=state.base is not None,
         seconds=time.monotonic() - started,
         changed=state.newest is None or commit.version != state.newest.version,
         data_version=rows_digest(nodes.keys, str(recipe)),
-        fingerprint=index_commit.properties[FINGERPRINT],
+        fingerprint=fingerprint,
     )
 
 
-def _question(settings: GraphSettings) -> Question:
-    threshold = LEAST if settings.threshold is None else settings.threshold
-    return Question(threshold, settings.k, others_only=True)
-
-
-def _edges(lists: pl.DataFrame, settings: GraphSettings) -> pl.DataFrame:
-    pairs = best(lists, _question(settings))
+def _edges(lists: pl.DataFrame, question: Question) -> pl.DataFrame:
+    pairs = best(lists, question)
     apart = pl.Series("distance", distances(pairs["similarity"].to_numpy()), dtype=pl.Float64)
     named = with_rank(pairs).with_columns(apart).rename({"left_id": "src_id", "right_id": "dst_id"})
     return named.select(list(SCHEMA))

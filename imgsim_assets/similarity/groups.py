@@ -7,7 +7,7 @@ of; `grouping.py` makes groups of the links.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,19 @@ import polars as pl
 
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.encoders.encoder import recommended_threshold
+from imgsim_assets.encoders.report import advised_threshold
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.grouping import SCHEMA, grouped
 from imgsim_assets.similarity.pairs import Answer, Items, Question
-from imgsim_assets.similarity.settings import AcrossSettings, GroupSettings, LinkSettings
+from imgsim_assets.similarity.settings import (
+    AcrossSettings,
+    GroupSettings,
+    LinkSettings,
+    Threshold,
+)
 from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -84,16 +90,16 @@ def update_groups(
     """Bring a catalogue's groups up to its index, and commit them to its `groups_table`.
 
     Links are updated at the cost of the change; groups follow from all links. Raises
-    StoreError when there is no index.
+    StoreError when there is no index, or no report that says what threshold auto is.
     """
     started = time.monotonic()
     commit, own = items.from_index(store, name)
     ranks = _ranks(store, name, settings.representative)
     ranked = own.keys.join(ranks, on="id", how="left").sort("rank", "id", nulls_last=True)
     candidates = _Candidates(ranked.select("id", "sha256"), _distinct_images([own]), {name: commit})
-    recipe = {"representative": settings.representative}
+    recipe: dict[str, object] = {"representative": settings.representative}
     table = groups_table(store, name, variant)
-    return _update(table, candidates, settings, recipe, across=False, started=started)
+    return _update(store, table, candidates, settings, recipe, across=False, started=started)
 
 
 def update_across(
@@ -102,7 +108,7 @@ def update_across(
     """Bring the groups of several catalogues up to their indexes, in their `across_table`.
 
     `catalogues` stand in their order of priority. Raises StoreError when an index is missing,
-    or when the indexes are of different encoders.
+    when the indexes are of different encoders, or when no report says what threshold auto is.
     """
     started = time.monotonic()
     opened = {own: items.from_index(store, own) for own in catalogues}
@@ -126,12 +132,16 @@ def update_across(
         _distinct_images([of_own for _, of_own in opened.values()]),
         {own: commit for own, (commit, _) in opened.items()},
     )
-    recipe = {"representative": settings.representative, "catalogues": list(catalogues)}
+    recipe: dict[str, object] = {
+        "representative": settings.representative,
+        "catalogues": list(catalogues),
+    }
     table = across_table(store, name)
-    return _update(table, candidates, settings, recipe, across=True, started=started)
+    return _update(store, table, candidates, settings, recipe, across=True, started=started)
 
 
 def _update(
+    store: Store,
     table: Table,
     candidates: _Candidates,
     settings: LinkSettings,
@@ -141,7 +151,7 @@ def _update(
     started: float,
 ) -> GroupReport:
     first = candidates.first
-    threshold = _threshold(settings.threshold, first)
+    threshold = _threshold(store, settings.threshold, candidates.index_commits)
     recipe |= {
         "threshold": threshold,
         "close_to_representative": settings.close_to_representative,
@@ -224,8 +234,12 @@ def _encoder(commit: Commit) -> EncoderSettings:
     return EncoderSettings.model_validate(commit.properties["encoder"])
 
 
-def _threshold(declared: float | None, commit: Commit) -> float:
-    return declared if declared is not None else recommended_threshold(_encoder(commit))
+def _threshold(store: Store, declared: Threshold | None, commits: Mapping[str, Commit]) -> float:
+    """The least cosine of a link among the catalogues that have these indexes."""
+    first = next(iter(commits.values()))
+    if isinstance(declared, str):
+        return advised_threshold(store, list(commits), first.properties[FINGERPRINT])
+    return declared if declared is not None else recommended_threshold(_encoder(first))
 
 
 def _links(state: State, images: Items, threshold: float) -> pl.DataFrame:

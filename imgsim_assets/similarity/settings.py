@@ -14,10 +14,14 @@ Representative = Literal["pixels", "bytes", "oldest"]
 AcrossRule = Literal["catalogue", "pixels", "bytes", "oldest"]
 
 
+# A least cosine; auto: what the encoder_report of the catalogue, or catalogues, recommends.
+Threshold = Annotated[float, Field(ge=-1, le=1)] | Literal["auto"]
+
+
 class MatchSettings(Settings):
     """Which pairs of a left and a right catalogue count as matches."""
 
-    threshold: Annotated[float, Field(ge=-1, le=1)] | Literal["auto"] | None = Field(
+    threshold: Threshold | None = Field(
         None,
         description="least cosine, inclusive; auto: what the catalogues' encoder_report found; "
         "default: the encoder's",
@@ -43,16 +47,20 @@ class GraphSettings(Settings):
     """The similarity graph of one catalogue."""
 
     k: int = Field(10, ge=1, le=1000, description="neighbours of each item")
-    threshold: float | None = Field(
-        None, ge=-1, le=1, description="least cosine of an edge, inclusive; default: none"
+    threshold: Threshold | None = Field(
+        None,
+        description="least cosine of an edge, inclusive; auto: what the encoder_report found; "
+        "default: none",
     )
 
 
 class LinkSettings(Settings):
     """What holds duplicate groups together."""
 
-    threshold: float | None = Field(
-        None, ge=-1, le=1, description="least cosine of a link, inclusive; default: the encoder's"
+    threshold: Threshold | None = Field(
+        None,
+        description="least cosine of a link, inclusive; auto: what the encoder_report found; "
+        "default: the encoder's",
     )
     close_to_representative: bool = Field(
         default=False,

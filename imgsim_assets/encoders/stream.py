@@ -1,0 +1,95 @@
+"""Embedding while fetching: the two stages of a catalogue at work at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage, StoppedError
+from imgsim_assets.progress import Log, silent
+from imgsim_assets.storage.shards import Shard
+
+
+class EmbeddingThread:
+    """One thread for the embedding of any number of catalogues.
+
+    One, since an encoder is called from one thread at a time, and so that shards are finished in
+    the order in which they were asked for. Left by an error, what has not begun is not begun, and
+    with `stop` what has begun is stopped within a batch; either way it is waited for.
+    """
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self._stop = stop
+        self._pool = ThreadPoolExecutor(1, "embed")
+        self.submit = self._pool.submit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and self._stop is not None:
+            self._stop.set()
+        self._pool.shutdown(cancel_futures=error is not None)
+
+
+class Stream:
+    """A catalogue's embeddings stage, which follows its images stage.
+
+    `grown` is to be called after each commit of the images stage, and embeds what that brought;
+    `finish` when a shard is complete. What comes of a shard is what the embeddings stage alone
+    would have made of it. `open_stage` is called once, in the thread.
+    """
+
+    def __init__(
+        self,
+        open_stage: Callable[[], EmbeddingStage],
+        thread: EmbeddingThread,
+        *,
+        log: Log = silent,
+    ) -> None:
+        self._open_stage = open_stage
+        self._thread = thread
+        self._log = log
+        self._waiting: set[Shard] = set()
+        self._lock = threading.Lock()
+        self._has_failed = False
+
+    @cached_property
+    def stage(self) -> EmbeddingStage:
+        """The embeddings stage; opened when it is first needed."""
+        return self._open_stage()
+
+    def grown(self, shard: Shard) -> None:
+        """Embed, when the thread comes to it, what the shard's ledger has by then."""
+        with self._lock:
+            if shard in self._waiting:
+                return
+            self._waiting.add(shard)
+        self._thread.submit(self._run_ahead, shard)
+
+    def finish(self, shard: Shard) -> Future[EmbeddingReport]:
+        """Embed the rest of a shard that is fetched, and commit its embeddings."""
+        return self._thread.submit(lambda: self.stage.run(shard))
+
+    def _run_ahead(self, shard: Shard) -> None:
+        with self._lock:
+            self._waiting.discard(shard)
+        if self._has_failed:
+            return
+        try:
+            self.stage.run_ahead(shard)
+        except StoppedError:
+            return
+        except Exception as error:
+            # No reason to stop fetching. `finish` meets it again, and reports it.
+            self._has_failed = True
+            self._log(f"embedding waits until all is fetched: {type(error).__name__}: {error}")

@@ -1,0 +1,296 @@
+"""A catalogue whose pictures are embedded while they are fetched, through a real Dagster."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from imgsim_assets.components.refresh import whole_catalogue_tags
+from imgsim_assets.download import stage as download_stage
+from imgsim_assets.storage.reader import read_table
+from imgsim_assets_tests.support.downloads import until
+from imgsim_assets_tests.support.encoders import COUNTER
+from imgsim_assets_tests.support.shop import Shop, results, versions
+from imgsim_assets_tests.support.web import Web
+
+IMAGES = dg.AssetKey(["products", "images"])
+EMBEDDINGS = dg.AssetKey(["products", "embeddings"])
+BOTH = "products__images_and_embeddings"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    opened = Shop.open(tmp_path, web)
+    opened.declare(stream=True)
+    monkeypatch.setenv(COUNTER, str(opened.counter))
+    return opened
+
+
+@pytest.fixture
+def commits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images stage commits every few pictures, as it does when they are many."""
+    monkeypatch.setattr(download_stage, "COMMIT_EVERY_SECONDS", 0.05)
+
+
+def test_a_streamed_catalogue_ends_as_one_that_is_not(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits_at_once: None
+) -> None:
+    assert shop.project.materialize()
+    streamed = results(shop.project.store)
+    gets, encodings = shop.web.total_gets, shop.encodings
+
+    monkeypatch.setenv("IMGSIM_STORE", str(tmp_path / "unstreamed"))
+    shop.declare()
+    assert shop.project.materialize()
+
+    plain = results(shop.project.store)
+    monkeypatch.delenv("IMGSIM_STORE")
+    assert {name for name, rows in plain.items() if not rows.equals(streamed[name])} == set()
+    assert shop.web.total_gets == 2 * gets
+    assert shop.encodings == 2 * encodings
+
+
+def test_it_has_the_metadata_versions_and_checks_of_two_steps(shop: Shop) -> None:
+    assert shop.project.materialize()
+    with shop.project.instance() as instance:
+        streamed = {key: _facts(instance, key) for key in (IMAGES, EMBEDDINGS)}
+    shop.declare()
+
+    # The other way round it is the same project: nothing is fetched or embedded again.
+    before = (shop.web.total_gets, shop.encodings, versions(shop.project.store))
+    assert shop.project.materialize()
+
+    assert (shop.web.total_gets, shop.encodings, versions(shop.project.store)) == before
+    with shop.project.instance() as instance:
+        for key, facts in streamed.items():
+            plain = _facts(instance, key)
+            assert facts["partitions"] == plain["partitions"] == {"000", "001", "002"}
+            assert facts["metadata"] - {"rates", "batch_size"} >= plain["metadata"] - {"rates"}
+            assert facts["checks"] == plain["checks"]
+            assert facts["versions"] == plain["versions"]
+            assert facts["code_versions"] == plain["code_versions"]
+
+
+def test_pictures_are_embedded_while_others_are_on_their_way(
+    shop: Shop, commits_at_once: None
+) -> None:
+    """The last picture of the last shard is held back until others have been encoded."""
+    page = shop.web.pages["/p11.jpg"]
+    assert isinstance(page, bytes)
+
+    def held_back(request: BaseHTTPRequestHandler) -> None:
+        until(lambda: shop.encodings > 0)
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(page)))
+        request.end_headers()
+        request.wfile.write(page)
+
+    shop.web.pages["/p11.jpg"] = held_back
+
+    assert shop.project.materialize()
+
+    with shop.project.instance() as instance:
+        ahead = [
+            _metadata(instance, EMBEDDINGS, name).get("embedded_while_fetching", 0)
+            for name in ("000", "001", "002")
+        ]
+    assert sum(ahead) > 0
+    assert read_table("products/embeddings", store=shop.project.store).collect().height == 12
+
+
+def test_a_picture_that_cannot_be_decoded_is_a_status(shop: Shop, commits_at_once: None) -> None:
+    whole = shop.web.pages["/p2.jpg"]
+    assert isinstance(whole, bytes)
+    shop.web.pages["/p2.jpg"] = whole[:900]
+
+    assert shop.project.materialize()
+
+    rows = read_table("products/embeddings", store=shop.project.store).collect()
+    assert dict(rows.select("id", "status").rows())["p2"] == "truncated"
+
+
+@pytest.mark.parametrize("chosen", [IMAGES, EMBEDDINGS])
+def test_one_of_the_two_may_be_materialized_alone(shop: Shop, chosen: dg.AssetKey) -> None:
+    assert shop.project.materialize()
+    shop.sell("new", 100)
+    with shop.project.instance() as instance:
+        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        before = (shop.web.total_gets, shop.encodings)
+        _run(shop, instance, [chosen])
+        counts = {key: len(_materializations(instance, key)) for key in (IMAGES, EMBEDDINGS)}
+
+    other = EMBEDDINGS if chosen == IMAGES else IMAGES
+    assert (counts[chosen], counts[other]) == (6, 3)
+    fetched = 1 if chosen == IMAGES else 0
+    assert (shop.web.total_gets, shop.encodings) == (before[0] + fetched, before[1])
+
+
+def test_an_encoder_that_cannot_be_loaded_leaves_the_images_materialized(shop: Shop) -> None:
+    shop.declare(stream=True, encoder={"name": "x", "factory": "nobody.has.it:make"})
+    shutil.rmtree(shop.project.root / "shop/defs/pair")
+
+    with shop.project.instance() as instance:
+        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        result = _run(shop, instance, [IMAGES, EMBEDDINGS], succeeds=False)
+        assert instance.get_materialized_partitions(IMAGES) == {"000", "001", "002"}
+        assert instance.get_materialized_partitions(EMBEDDINGS) == set()
+
+    (failure,) = result.get_step_failure_events()
+    assert "nobody" in str(failure.step_failure_data.error)
+
+
+def test_too_few_images_stop_the_embeddings_where_that_is_declared(shop: Shop) -> None:
+    shop.declare(stream=True, checks={"min_success_rate": 0.9, "severity": "error"})
+    for number in range(2):
+        del shop.web.pages[f"/p{number}.jpg"]
+
+    assert not shop.project.materialize()
+
+    tables = versions(shop.project.store)
+    assert "products/images" in tables
+    assert not {"products/embeddings", "products/index"} & set(tables)
+    with shop.project.instance() as instance:
+        assert instance.get_materialized_partitions(IMAGES) == {"000", "001", "002"}
+        assert instance.get_materialized_partitions(EMBEDDINGS) == set()
+
+
+def test_killed_in_the_middle_it_keeps_what_was_embedded(shop: Shop) -> None:
+    pages = dict(shop.web.pages)
+    for path in pages:
+        shop.web.pages[path] = _slowly(pages[path], 0.3)
+    shop.declare(
+        stream=True, download={"allow_hosts": [shop.web.address], "max_per_host": 1, "retries": 0}
+    )
+    victim = shop.project.start(
+        **shop.environment(), PYTHONSTARTUP="", IMGSIM_TEST_COMMIT_SECONDS="0.2"
+    )
+    _wait_until(lambda: shop.encodings > 0)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    shop.web.pages.update(pages)
+    kept = shop.encodings
+
+    assert shop.project.materialize()
+
+    assert kept > 0
+    # A batch that was computed and not yet committed is computed again; no more than that.
+    assert shop.encodings - kept <= 20 - kept + 4
+    assert read_table("products/index", store=shop.project.store).collect().height == 12
+
+
+def test_a_card_that_is_taken_is_waited_for_while_the_pictures_are_fetched(shop: Shop) -> None:
+    with shop.project.instance() as instance:
+        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        storage = instance.event_log_storage
+        for pool in ("network", "gpu"):
+            storage.set_concurrency_slots(pool, 1)
+        storage.claim_concurrency_slot("gpu", "another run", "step")
+        told: dict[str, int] = {}
+
+        def give_back() -> None:
+            until(lambda: shop.web.total_gets == 12)
+            time.sleep(1)
+            told["encoded"] = shop.encodings
+            storage.free_concurrency_slots_for_run("another run")
+
+        other = threading.Thread(target=give_back)
+        other.start()
+        _run(shop, instance, [IMAGES, EMBEDDINGS])
+        other.join()
+
+        assert told == {"encoded": 0}
+        assert shop.encodings == 12
+        free = storage.get_concurrency_info("gpu")
+        assert (free.slot_count, free.active_slot_count) == (1, 0)
+
+
+def test_what_changed_upstream_asks_for_both_at_once(shop: Shop) -> None:
+    assert shop.project.materialize()
+    with shop.project.instance() as instance:
+        first = dg.evaluate_automation_conditions(
+            defs=shop.project.definitions(), instance=instance
+        )
+        shop.sell("new", 100)
+        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        second = dg.evaluate_automation_conditions(
+            defs=shop.project.definitions(), instance=instance, cursor=first.cursor
+        )
+
+    assert [second.get_num_requested(key) for key in (IMAGES, EMBEDDINGS)] == [3, 3]
+
+
+def _run(
+    shop: Shop,
+    instance: dg.DagsterInstance,
+    selection: list[dg.AssetKey],
+    tags: dict[str, str] | None = None,
+    *,
+    succeeds: bool = True,
+) -> dg.ExecuteInProcessResult:
+    job = shop.project.definitions().resolve_implicit_global_asset_job_def()
+    shards = dg.StaticPartitionsDefinition(["000", "001", "002"])
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=selection,
+        tags=whole_catalogue_tags(shards) if tags is None else tags,
+        raise_on_error=False,
+    )
+    assert result.success is succeeds
+    return result
+
+
+def _materializations(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[Any]:
+    found = instance.fetch_materializations(dg.AssetRecordsFilter(key), limit=50).records
+    return [record.asset_materialization for record in found]
+
+
+def _facts(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, Any]:
+    """What Dagster knows of the newest materialization of each shard."""
+    newest = _materializations(instance, key)[:3]
+    checks = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [dg.AssetCheckKey(key, name) for name in ("success_rate", "vectors_finite_and_unit")]
+    )
+    return {
+        "partitions": {each.partition for each in newest},
+        "metadata": {
+            name
+            for each in newest
+            for name in each.metadata
+            if not name.startswith("images_per_second_")
+        },
+        "versions": {each.tags["dagster/data_version"] for each in newest},
+        "code_versions": {each.tags["dagster/code_version"] for each in newest},
+        "checks": {check.name: record.status for check, record in checks.items()},
+    }
+
+
+def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, shard: str) -> dict[str, Any]:
+    found = [each for each in _materializations(instance, key) if each.partition == shard]
+    return {name: value.value for name, value in found[0].metadata.items()}
+
+
+def _slowly(page: Any, seconds: float) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(seconds)
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(page)))
+        request.end_headers()
+        request.wfile.write(page)
+
+    return answer
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
