@@ -152,8 +152,7 @@ def test_the_sql_of_the_page_reads_the_newest_rows(
 def test_the_yaml_of_the_pages_for_operators_loads(page: str, tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    (block,) = _blocks(page, "yaml")
-    document = yaml.safe_load(block)
+    document = yaml.safe_load(_blocks(page, "yaml")[-1])
     kind = document["type"].removeprefix("imgsim_assets.")
 
     project.declare("block", kind, document["attributes"])

@@ -45,7 +45,7 @@ class CheckSettings(Settings):
         "warn", description="of what checks measure; 'error' stops what hangs on too few images"
     )
     max_drop: float = Field(
-        0.5, ge=0, le=1, description="largest share of its rows that a source may lose at once"
+        0.5, ge=0, le=1, description="largest share of its items that a source may lose at once"
     )
     max_drift: float = Field(
         0.2, ge=0, le=1, description="how far similarities may move from one version to the next"

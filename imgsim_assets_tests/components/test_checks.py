@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.shop import Shop, versions
@@ -99,7 +100,8 @@ def test_a_catalogue_that_shrinks_too_much_stops_until_a_person_accepts_it(shop:
 
     rows = read_table("products/catalogue", store=shop.project.store)
     assert rows.collect().height == 12
-    accept = {"ops": {"products__catalogue": {"config": {"accept_drop": True}}}}
+    page = (Path(__file__).parents[2] / "docs/operate.md").read_text()
+    accept = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
     job = shop.project.definitions().resolve_implicit_global_asset_job_def()
     with shop.project.instance() as instance:
         job.execute_in_process(

@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,15 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
             for name in found:
                 metadata = _metadata(instance, ["products", stage], name)
                 assert metadata["dagster/row_count"] == _rows_in_shard(store, stage, name)
+            # Dagster keeps one data version for the shards of a run; the metadata has each one's.
+            tags = [_tags(instance, ["products", stage], name) for name in found]
+            assert len({each["dagster/data_version"] for each in tags}) == 1
+            assert len({each["dagster/code_version"] for each in tags}) == 1
+            own = {
+                _metadata(instance, ["products", stage], name)["shard_data_version"]
+                for name in found
+            }
+            assert len(own) == 3
         graph = _metadata(instance, ["products", "similarity_graph"])
         assert graph["contact_sheet"].startswith("![items and their neighbours](data:image/jpeg")
         index = _metadata(instance, ["products", "index"])
@@ -112,6 +121,19 @@ def test_every_match_can_be_traced_to_its_images_encoder_source_and_runs(shop: S
 def _metadata(
     instance: dg.DagsterInstance, key: list[str], partition: str | None = None
 ) -> dict[str, Any]:
+    newest = _newest(instance, key, partition)
+    return {name: value.value for name, value in newest.metadata.items()}
+
+
+def _tags(
+    instance: dg.DagsterInstance, key: list[str], partition: str | None = None
+) -> Mapping[str, str]:
+    return _newest(instance, key, partition).tags or {}
+
+
+def _newest(
+    instance: dg.DagsterInstance, key: list[str], partition: str | None
+) -> dg.AssetMaterialization:
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(
             dg.AssetKey(key), asset_partitions=[partition] if partition else None
@@ -120,7 +142,7 @@ def _metadata(
     ).records
     materialization = records[0].asset_materialization
     assert materialization is not None
-    return {name: value.value for name, value in materialization.metadata.items()}
+    return materialization
 
 
 def _rows_in_shard(store: Store, stage: str, shard: str) -> int:
