@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -41,6 +41,7 @@ QUERIES = 2000
 PROBES = (1, 2, 4, 8, 16, 32)
 WIDTHS = (64, 128, 256, 384)
 Found = tuple[Any, Any]
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -173,18 +174,19 @@ def _update(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     for count in chosen.rows:
         old = [_items(bootstrapped(narrow, count, 0.05, seed=seed)) for seed in (4, 5)]
         new = [_changed(side, bootstrapped(narrow, count // 100, 0.05, 6)) for side in old]
-        timed: dict[str, dict[str, float]] = {}
+        timed: dict[str, dict[str, Any]] = {}
         for name in chosen.question:
             question = QUESTIONS[name]
             left, right = _asked(old, question)
             full, lists = _timed(partial(pairs.compute, left, right, question))
             known = pairs.Answer(lists, left.keys, right.keys)
             left, right = _asked(new, question)
-            updated, now = _timed(partial(pairs.update, known, left, right, question))
+            update, now = _timed(partial(pairs.update, known, left, right, question))
             timed[name] = {
-                "full seconds": round(full, 1),
-                "update seconds": round(updated, 2),
-                "share": round(updated / full, 4),
+                "full": full.told(),
+                "update": update.told(),
+                "share": round(update.wall / full.wall, 4),
+                "share of processor time": round(update.processor / full.processor, 4),
                 "rows": now.height,
             }
             print(count, name, timed[name], file=sys.stderr, flush=True)
@@ -199,10 +201,21 @@ def _asked(sides: Sequence[pairs.Items], question: pairs.Question) -> list[pairs
     return [fresh[0], fresh[0]] if question.others_only else fresh
 
 
-def _timed(work: Callable[[], pl.DataFrame]) -> tuple[float, pl.DataFrame]:
-    started = time.perf_counter()
+class Seconds(NamedTuple):
+    """What a piece of work took."""
+
+    wall: float
+    processor: float
+
+    def told(self) -> str:
+        """Both, for people."""
+        return f"{self.wall:.2f} s, {self.processor:.2f} s of processors"
+
+
+def _timed(work: Callable[[], T]) -> tuple[Seconds, T]:
+    started, used = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - started, result
+    return Seconds(time.perf_counter() - started, time.process_time() - used), result
 
 
 def _items(vectors: Floats) -> pairs.Items:
@@ -289,18 +302,17 @@ def _growth(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     for count in chosen.rows:
         left = bootstrapped(narrow, count, 0.05, seed=4)
         right = bootstrapped(narrow, count, 0.05, seed=5)
-        grown[count] = {"pairs": 0.0}
+        told: dict[str, Any] = {}
         before = _peak()
-        started = time.perf_counter()
         if "all" in chosen.question:
-            grown[count]["pairs"] = len(threshold_join(left, right, 0.9)[0])
-            grown[count]["join seconds"] = round(time.perf_counter() - started, 1)
-        started = time.perf_counter()
+            taken, found = _timed(partial(threshold_join, left, right, 0.9))
+            told |= {"join": taken.told(), "pairs": len(found[0])}
         if "graph" in chosen.question:
-            top_k(right, right, 11)
-            grown[count]["graph seconds"] = round(time.perf_counter() - started, 1)
-        grown[count]["MiB over the inputs"] = round(_peak() - before)
-        print(count, grown[count], file=sys.stderr, flush=True)
+            taken, _ = _timed(partial(top_k, right, right, 11))
+            told |= {"graph": taken.told()}
+        told["MiB over the inputs"] = round(_peak() - before)
+        print(count, told, file=sys.stderr, flush=True)
+        grown[count] = told
     return grown
 
 
