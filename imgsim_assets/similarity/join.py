@@ -131,20 +131,26 @@ def nearest(
     """
     found = _Nearest.none(k, pair.left.copies.least(at_least))
     screen = for_neighbours(pair, k, found.least)
+    most = _most_candidates(memory_budget)
+    likely = _Likely(pair, found, most)
     for tile in tiles(pair, screen, memory_budget):
-        rows = slice(tile.row, tile.row + len(tile.scores))
-        bars = found.bars[rows]
+        rows = likely.begin(tile)
+        bars = likely.bars[rows]
         least = _rounded_down(bars - screen.error)
         # While nothing has been found, a tile's own k best say more than a low bar does.
         if tile.column == 0 and tile.passing(least) > _MANY * k * len(tile.scores):
             bars = np.maximum(bars, _surely_reached(tile, pair, screen, k))
             least = _rounded_down(bars - screen.error)
         again = _rounded_down(bars - pair.error)
-        for i, j in tile.hits(least[:, None], _most_candidates(memory_budget)):
-            if screen.projection is not None:
-                still = pair.products(i, j) >= again[i - tile.row]
-                i, j = i[still], j[still]
-            found.offer(i, j, pair.cosines(i, j))
+        for i, j in tile.hits(least[:, None], most):
+            if screen.projection is None:
+                products = tile.scores[i - tile.row, j - tile.column]
+            else:
+                products = pair.products(i, j)
+                still = products >= again[i - tile.row]
+                i, j, products = i[still], j[still], products[still]
+            likely.take(i, j, products)
+    likely.settle()
     return found.of_all(pair.left, pair.right.copies, at_least)
 
 
@@ -234,6 +240,81 @@ def tiles(pair: Pair, screen: Screen, memory_budget: int) -> Iterator[Tile]:
 def _rounded_down(bars: Doubles) -> Floats:
     """Bars for float32 scores, never above the given ones."""
     return np.nextafter(bars.astype(np.float32), np.float32(-2))
+
+
+class _Likely:
+    """Candidates by their float32 products, until it is known which of them are worth scoring.
+
+    Most of those that come early are beaten later; only what may still be among the k nearest
+    when all columns have been seen is scored in float64.
+    """
+
+    def __init__(self, pair: Pair, found: _Nearest, most: int) -> None:
+        self._pair, self._found, self._most = pair, found, most
+        self._pending: list[tuple[Indices, Indices, Floats]] = []
+        self._count = 0
+        self._rows = slice(0, 0)
+        # The k greatest products of each row so far.
+        self._best = np.empty((0, 0), dtype=np.float32)
+        self.bars = found.bars
+
+    def begin(self, tile: Tile) -> slice:
+        """The rows of a tile; when they are others than before, those are settled first."""
+        rows = slice(tile.row, tile.row + len(tile.scores))
+        if rows != self._rows:
+            self.settle()
+            self._rows = rows
+            shape = (len(tile.scores), self._found.index.shape[1])
+            self._best = np.full(shape, -np.inf, dtype=np.float32)
+        return rows
+
+    def take(self, i: Indices, j: Indices, products: Floats) -> None:
+        """Take in pairs that were not taken before."""
+        if not len(i):
+            return
+        self._pending.append((i, j, products))
+        self._count += len(i)
+        self._raise_bars(i - self._rows.start, products)
+        if self._count > self._most:
+            self._drop_beaten()
+            if 2 * self._count > self._most:
+                self._score()
+
+    def settle(self) -> None:
+        """Score what may still be among the nearest, and offer it."""
+        self._drop_beaten()
+        self._score()
+
+    def _raise_bars(self, i: Indices, products: Floats) -> None:
+        """Of k products at or above a value, all k cosines are above it less the error."""
+        k = self._best.shape[1]
+        order = np.lexsort((-products, i))
+        i, products = i[order], products[order]
+        first = np.searchsorted(i, i)
+        rank = np.arange(len(i)) - first
+        fresh = np.full(self._best.shape, -np.inf, dtype=np.float32)
+        fresh[i[rank < k], rank[rank < k]] = products[rank < k]
+        touched = np.unique(i)
+        both = np.concatenate([self._best[touched], fresh[touched]], axis=1)
+        self._best[touched] = np.partition(both, k, axis=1)[:, k:]
+        k_th = self._best.min(axis=1).astype(np.float64) - self._pair.error
+        self.bars[self._rows] = np.maximum(self.bars[self._rows], k_th)
+
+    def _drop_beaten(self) -> None:
+        kept = []
+        for i, j, products in self._pending:
+            still = products >= _rounded_down(self.bars[i] - self._pair.error)
+            kept.append((i[still], j[still], products[still]))
+        self._pending = kept
+        self._count = sum(len(i) for i, _, _ in kept)
+
+    def _score(self) -> None:
+        if self._count:
+            i, j, _ = (np.concatenate(parts) for parts in zip(*self._pending, strict=True))
+            self._found.offer(i, j, self._pair.cosines(i, j))
+            rows = self._rows
+            self.bars[rows] = np.maximum(self.bars[rows], self._found.bars[rows])
+        self._pending, self._count = [], 0
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from imgsim_assets.similarity.sides import Pair
 # and so many for each number of a row; measured by benchmarks/similarity.py.
 _PAIR_COST = 10_000
 _NUMBER_COST = 20
-# Smaller jobs (multiply-adds) are done before a basis is found.
-_WORTH_PROJECTING = 4e9
+# Smaller jobs (multiply-adds) are done before a basis is found and a width chosen.
+_WORTH_PROJECTING = 1e11
 _WIDTHS = (32, 64, 96, 128, 192, 256)
 _FITTED = 2048
 _SAMPLE = 1024

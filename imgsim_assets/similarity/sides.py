@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from imgsim_assets.similarity.cosine import (
     Floats,
     Indices,
     UnitRows,
+    in_pieces,
     pair_cosines,
     product_error,
     unit_rows,
@@ -106,7 +108,14 @@ class Pair:
         a, b = self.left.unit.rows, self.right.unit.rows
         i, j = (np.ascontiguousarray(part) for part in (self.left.places(i), self.right.places(j)))
         products = np.empty(len(i), dtype=np.float32)
-        if len(i):
-            arrays = [faiss.swig_ptr(part) for part in (a, i, b, j, products)]
-            faiss.pairwise_indexed_inner_product(a.shape[1], len(i), *arrays)  # type: ignore[attr-defined]
+
+        def fill(piece: slice) -> None:
+            # A team of OpenMP would spin on after its work, in the way of the next product.
+            faiss.omp_set_num_threads(1)  # of this thread
+            arrays = (a, i[piece], b, j[piece], products[piece])
+            pointers = [faiss.swig_ptr(part) for part in arrays]
+            count = len(i[piece])
+            faiss.pairwise_indexed_inner_product(a.shape[1], count, *pointers)  # type: ignore[attr-defined]
+
+        in_pieces(len(i), -(-len(i) // (os.cpu_count() or 1)), fill)
         return products
