@@ -32,6 +32,7 @@ from typing import Any
 import aiohttp
 from PIL import Image
 
+from benchmarks.slow_serving import slow_server
 from imgsim_assets.catalogue.ingest import ingest
 from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
@@ -184,7 +185,7 @@ def _failures(chosen: argparse.Namespace) -> dict[str, Any]:
     folder = _unpacked(chosen)
     seconds: dict[str, list[float]] = {"all good": [], "2 % failing": []}
     statuses: dict[str, int] = {}
-    with _slow_server(folder) as address:
+    with slow_server(folder, LATENCY_SECONDS) as address:
         good = [f"http://{address}/{path.name}" for path in sorted(folder.iterdir())]
         for _ in range(2):
             for kind, found in seconds.items():
@@ -223,18 +224,6 @@ def _spoiled(urls: Sequence[str], address: str) -> list[str]:
 
 def _latency(work: Path) -> dict[str, float]:
     return _ours(work, timeout=5.0, retries=1)
-
-
-@contextlib.contextmanager
-def _slow_server(folder: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks.slow_serving", str(folder), str(LATENCY_SECONDS)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"127.0.0.1:{process.stdout.readline().strip()}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 # ---- memory -----------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def _median(runs: Sequence[dict[str, float]], key: str) -> float:
 
 def _measure(chosen: argparse.Namespace) -> dict[str, float]:
     side = chosen.side
-    pictures = dict(islice(_members(chosen.pictures), PICTURES.get(side, chosen.count)))
+    pictures = dict(islice(members(chosen.pictures), PICTURES.get(side, chosen.count)))
     if side == "naive":
         rate = _naive(list(pictures.values()), chosen.weights)
     elif side.startswith("forward"):
@@ -148,7 +148,7 @@ def _measure(chosen: argparse.Namespace) -> dict[str, float]:
     return {"images/s": rate[0], "images/core s": rate[1], "peak MiB": peak}
 
 
-def _members(archive: Path) -> Iterable[tuple[str, bytes]]:
+def members(archive: Path) -> Iterable[tuple[str, bytes]]:
     """Pictures of an archive in an order that mixes its classes."""
     with tarfile.open(archive) as opened:
         members = sorted(opened.getmembers(), key=lambda m: (Path(m.name).name, m.name))
@@ -308,7 +308,7 @@ def _onnx(weights: Path) -> EncoderSettings:
 
 def _quality(chosen: argparse.Namespace) -> dict[str, Any]:
     """Share of the ten nearest neighbours that are of the same class, leaving one out."""
-    pictures = dict(_members(chosen.pictures))
+    pictures = dict(members(chosen.pictures))
     found: dict[str, Any] = {}
     vectors = {}
     for precision in ("fp32", "bf16"):

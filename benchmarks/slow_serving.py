@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -46,6 +49,19 @@ async def _serve(folder: Path, latency: float) -> None:
     await site.start()
     print(runner.addresses[0][1], flush=True)
     await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def slow_server(folder: Path, latency: float) -> Iterator[str]:
+    """Serve a folder from another process while the context lasts; gives its host:port."""
+    command = [sys.executable, "-m", "benchmarks.slow_serving", str(folder), str(latency)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 if __name__ == "__main__":

@@ -4,13 +4,25 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+import polars as pl
 
 from imgsim_assets.components.blueprint import Blueprint, code_version
 from imgsim_assets.components.metadata import svg, table_metadata, table_schema
-from imgsim_assets.encoders.report import SCHEMA, VERSION, EncoderReport, update_report
+from imgsim_assets.encoders.report import (
+    SCHEMA,
+    VERSION,
+    EncoderReport,
+    choices_of,
+    measured_below,
+    update_report,
+)
 from imgsim_assets.encoders.report_settings import ReportSettings
-from imgsim_assets.images.plot import bars, histogram
+from imgsim_assets.images.plot import bars, histogram, trade_off
 from imgsim_assets.storage.store import Store
+
+_MEASURED = "threshold_is_measured"
+# Thresholds that are listed beside the recommended one.
+_SHOWN = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
 def report_asset(blueprint: Blueprint, settings: ReportSettings) -> dg.AssetsDefinition:
@@ -25,6 +37,14 @@ def report_asset(blueprint: Blueprint, settings: ReportSettings) -> dg.AssetsDef
         f"most {settings.false_per_million:g} false matches in a million pairs.",
         metadata={"dagster/column_schema": table_schema(SCHEMA)},
         code_version=code_version(str(VERSION), settings.model_dump()),
+        check_specs=[
+            blueprint.check(
+                "encoder_report",
+                _MEASURED,
+                "The catalogue is large enough to tell at which threshold at most "
+                f"{settings.false_per_million:g} of a million pairs of different pictures match.",
+            )
+        ],
     )
     def encoder_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
@@ -32,9 +52,24 @@ def report_asset(blueprint: Blueprint, settings: ReportSettings) -> dg.AssetsDef
         return dg.MaterializeResult(
             metadata=_describe(store, name, report),
             data_version=dg.DataVersion(report.data_version),
+            check_results=[_is_measured(report, settings)],
         )
 
     return encoder_report
+
+
+def _is_measured(report: EncoderReport, settings: ReportSettings) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=_MEASURED,
+        passed=report.is_measured,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "threshold": report.threshold,
+            "pairs": report.pairs,
+            "false_per_million": round(report.false_per_million, 1),
+            "budget": settings.false_per_million,
+        },
+    )
 
 
 def _describe(store: Store, name: str, report: EncoderReport) -> dict[str, Any]:
@@ -60,6 +95,8 @@ def _describe(store: Store, name: str, report: EncoderReport) -> dict[str, Any]:
             ),
             "recall by kind of edit",
         ),
+        "trade_off": svg(_trade_off(report), "recall and false matches by threshold"),
+        "thresholds": _thresholds(report),
         "different_pictures": svg(
             histogram(
                 report.null_counts,
@@ -79,3 +116,30 @@ def _describe(store: Store, name: str, report: EncoderReport) -> dict[str, Any]:
             "mean_average_precision": round(report.labels.mean_average_precision, 4),
         }
     return described
+
+
+def _trade_off(report: EncoderReport) -> str:
+    choices = choices_of(report.rows)
+    return trade_off(
+        choices["threshold"].to_list(),
+        choices["recall"].to_list(),
+        choices["false_per_million"].to_list(),
+        title="by threshold",
+        gain_label="edited copies that are found",
+        price_label="false matches in a million pairs",
+        mark=report.threshold,
+    )
+
+
+def _thresholds(report: EncoderReport) -> dg.MetadataValue:
+    """What some thresholds give and cost, the recommended one among them."""
+    shown = sorted({*_SHOWN, measured_below(report.threshold)})
+    chosen = choices_of(report.rows).filter(pl.col("threshold").is_in(shown))
+    columns = {"threshold": 3, "recall": 3, "false_per_million": 1}
+    records = [
+        dg.TableRecord({name: round(row[name], digits) for name, digits in columns.items()})
+        for row in chosen.iter_rows(named=True)
+    ]
+    return dg.MetadataValue.table(
+        records, schema=dg.TableSchema([dg.TableColumn(name, "float") for name in columns])
+    )

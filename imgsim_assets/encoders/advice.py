@@ -14,7 +14,7 @@ import polars as pl
 from imgsim_assets.encoders.encoder import recommended_threshold
 from imgsim_assets.encoders.report import (
     DIFFERENT,
-    certain_per_million,
+    choices_of,
     lowest_within,
     measured_below,
     settings_of,
@@ -26,13 +26,6 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.store import Store
 
-SCHEMA = {
-    "threshold": pl.Float64,
-    "recall": pl.Float64,
-    "false_per_million": pl.Float64,
-    "certain_per_million": pl.Float64,
-}
-
 
 @dataclass(frozen=True)
 class Advice:
@@ -40,7 +33,7 @@ class Advice:
 
     `threshold` is the lowest whose false matches stay within the budget, or the encoder's own
     where the catalogue is too small to tell (`is_measured` is False). `recall` is by edit, at
-    that threshold. `choices` are all measured thresholds (SCHEMA): the mean recall over the
+    that threshold. `choices` are all measured thresholds (CHOICES): the mean recall over the
     edits, and the false matches among a million pairs of different pictures: as many as were
     seen among the `pairs`, and with one more, which is what a budget is compared with.
     """
@@ -86,7 +79,7 @@ def advise(store: Store, name: str, false_per_million: float, *, log: Log = sile
         is_measured=lowest is not None,
         false_per_million=shares.pop(DIFFERENT) * 1e6,
         recall=shares,
-        choices=_choices(report.rows),
+        choices=choices_of(report.rows),
         fingerprint=report.fingerprint,
     )
 
@@ -99,14 +92,3 @@ def refuse_different_encoders(advices: Sequence[Advice]) -> None:
             f"there is no threshold for vectors that cannot be compared: {made_by}; give both "
             "catalogues the same encoder and weights, and materialize their embeddings"
         )
-
-
-def _choices(rows: pl.DataFrame) -> pl.DataFrame:
-    of_edits = rows.filter(pl.col("edit") != DIFFERENT)
-    recall = of_edits.group_by("threshold").agg(pl.col("share").mean().alias("recall"))
-    false = rows.filter(pl.col("edit") == DIFFERENT).select(
-        "threshold",
-        (pl.col("share") * 1e6).alias("false_per_million"),
-        certain_per_million().alias("certain_per_million"),
-    )
-    return recall.join(false, on="threshold").sort("threshold").select(list(SCHEMA))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 # Names under which CPUs say that they multiply bfloat16: x86 and ARM.
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 # Numbers of parameters of glibc's mallopt(3).
@@ -30,6 +32,14 @@ def usable_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
     except (OSError, ValueError):  # no such file, or "max": no quota
         pass
     return max(1, cores)
+
+
+def usable_memory(limit_file: Path = _CGROUP_MEMORY) -> int:
+    """Bytes that this process may use at most: the machine's, or its container's limit."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+        memory = min(memory, int(limit_file.read_text()))
+    return memory
 
 
 def has_bf16(cpu_info: Path = _CPU_INFO) -> bool:

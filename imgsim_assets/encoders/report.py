@@ -40,6 +40,12 @@ from imgsim_assets.storage.table import Commit, Draft, Table
 # Raise it when the same vectors give another report.
 VERSION = 1
 SCHEMA = {"edit": pl.String, "threshold": pl.Float64, "share": pl.Float64, "count": pl.Int64}
+CHOICES = {
+    "threshold": pl.Float64,
+    "recall": pl.Float64,
+    "false_per_million": pl.Float64,
+    "certain_per_million": pl.Float64,
+}
 # The row that stands for pairs of different images, beside the rows of edits.
 DIFFERENT = "different pictures"
 RECOMMENDED = "recommended_threshold"
@@ -166,6 +172,21 @@ def certain_per_million() -> pl.Expr:
     """
     count = pl.col("count")
     return (pl.col("share") * count + 1) / count.clip(lower_bound=1) * 1e6
+
+
+def choices_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """CHOICES: by threshold the mean recall over the edits, and false matches in a million pairs.
+
+    Of false matches as many as were seen, and with one more, which a budget is compared with.
+    """
+    of_edits = rows.filter(pl.col("edit") != DIFFERENT)
+    recall = of_edits.group_by("threshold").agg(pl.col("share").mean().alias("recall"))
+    false = rows.filter(pl.col("edit") == DIFFERENT).select(
+        "threshold",
+        (pl.col("share") * 1e6).alias("false_per_million"),
+        certain_per_million().alias("certain_per_million"),
+    )
+    return recall.join(false, on="threshold").sort("threshold").select(list(CHOICES))
 
 
 def measured_below(threshold: float) -> float:

@@ -17,6 +17,7 @@ from torch import nn
 from imgsim_assets.encoders import machine
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.folding import fold_batch_norms
+from imgsim_assets.encoders.fusing import can_fuse, fuse_convolutions
 from imgsim_assets.encoders.pretrained import load_features, normalisation, short, weights_enum
 from imgsim_assets.encoders.settings import BF16, SQUASH, EncoderSettings
 from imgsim_assets.errors import EncoderError
@@ -26,8 +27,13 @@ from imgsim_assets.errors import EncoderError
 CPU_BATCH = 8
 GPU_BATCH = 128
 _BATCH_PIXELS = 224 * 224
+# The activations of the hungriest backbones (VGG) take so much for each pixel of the input. A
+# card refuses what it cannot hold, and the batch is halved; where a CPU's memory runs out the
+# process is killed, so that its batches must fit from the start.
+_BYTES_PER_PIXEL = 1024
+_SHARE_OF_MEMORY = 0.25
 # While one batch is computed, the next one is on its way to the card.
-_BATCHES_PER_GPU = 2
+_BATCHES_PER_DEVICE = 2
 
 Prepare = Callable[[Image.Image], NDArray[Any]]
 
@@ -73,7 +79,7 @@ class TorchEncoder:
         self._devices = devices
         self._prepare = prepare
         self._normalise = normalise
-        self._kind = torch.bfloat16 if precision == BF16 else torch.float32
+        self._kind = kind_of(precision)
         refuse_without_bf16(self._kind, self.device)
         self._module = module.eval().to(self.device, self._kind)
         self._module.to(memory_format=torch.channels_last)
@@ -87,10 +93,14 @@ class TorchEncoder:
 
     @property
     def batch_size(self) -> int:
-        """Pictures per forward pass that suit the device and the input's size."""
-        side = self.input_side or 224
+        """Pictures per forward pass that suit the device, its memory and the input's size."""
+        pixels = (self.input_side or 224) ** 2
         most = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
-        return max(1, min(most, most * _BATCH_PIXELS // (side * side)))
+        suiting = min(most, most * _BATCH_PIXELS // pixels)
+        if self.device.type == "cpu":
+            memory = _SHARE_OF_MEMORY * machine.usable_memory() / machine.usable_cores()
+            suiting = min(suiting, int(memory / (_BYTES_PER_PIXEL * pixels)))
+        return max(1, suiting)
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """One picture as the module's input, on the CPU."""
@@ -112,13 +122,13 @@ class TorchEncoder:
     def replicas(self, cores: int) -> list[TorchEncoder]:
         """This encoder once for every batch that can be computed at the same time.
 
-        On GPUs each card has a copy of the weights; on a CPU every core computes a batch of
-        its own on shared weights, which wastes less than several cores on one layer.
+        Of several devices each has a copy of the weights; on one CPU every core computes a batch
+        of its own on shared weights, which wastes less than several cores on one layer.
         """
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and len(self._devices) == 1:
             return [self] * cores
         others = [self._on(device) for device in self._devices[1:]]
-        return [self, *others] * _BATCHES_PER_GPU
+        return [self, *others] * _BATCHES_PER_DEVICE
 
     def _on(self, device: torch.device) -> TorchEncoder:
         return TorchEncoder(
@@ -153,6 +163,11 @@ class TorchEncoder:
             plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(plain.numpy().tobytes())
         return digest.hexdigest()
+
+
+def kind_of(precision: str) -> torch.dtype:
+    """The number format that a settled precision means."""
+    return torch.bfloat16 if precision == BF16 else torch.float32
 
 
 def choose_devices(settings: EncoderSettings) -> list[torch.device]:
@@ -197,11 +212,15 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
     """A torchvision classification model without its classifier, with its weights."""
     module, size = load_features(settings)
     prepare, side = _preparation(settings, size)
+    devices = choose_devices(settings)
+    module = fold_batch_norms(module)
+    if can_fuse(devices[0], kind_of(settings.precision)):
+        module = fuse_convolutions(module)
     return TorchEncoder(
-        fold_batch_norms(module),
+        module,
         prepare,
         BACKBONES[settings.name].dim,
-        choose_devices(settings),
+        devices,
         normalise=normalisation(settings),
         precision=settings.precision,
         input_side=side,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -13,6 +14,8 @@ _TOP = 22
 _INK = "#444"
 _BAR = "#4f43dd"
 _MARK = "#d2453d"
+_PRICE = "#b7791f"
+_FIFTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 
 def histogram(
@@ -57,6 +60,59 @@ def histogram(
         )
         parts.append(_text(x(mark) + 4, _TOP + 8, mark_label, anchor="start", fill=_MARK))
     return _svg(parts, _HEIGHT)
+
+
+def trade_off(
+    at: Sequence[float],
+    gain: Sequence[float],
+    price: Sequence[float],
+    *,
+    title: str,
+    gain_label: str,
+    price_label: str,
+    mark: float,
+) -> str:
+    """An SVG chart of two curves over one axis: shares from 0 to 1, and counts by magnitude.
+
+    Counts below one are drawn as one. `mark` is a value on the shared axis.
+    """
+    right = 44
+    highest = max(1, math.ceil(math.log10(max(*price, 10.0))))
+    low, span = at[0], (at[-1] - at[0]) or 1.0
+    base = _HEIGHT - _BOTTOM
+
+    def x(value: float) -> float:
+        return _LEFT + (value - low) / span * (_WIDTH - _LEFT - right)
+
+    def y(share: float) -> float:
+        return base - share * (base - _TOP - 14)
+
+    def curve(shares: Sequence[float], colour: str) -> str:
+        points = " ".join(f"{x(a):.1f},{y(s):.1f}" for a, s in zip(at, shares, strict=True))
+        return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+
+    magnitudes = [math.log10(max(value, 1.0)) / highest for value in price]
+    parts = [
+        _text(_LEFT, 14, title, anchor="start"),
+        _text(_LEFT, 30, gain_label, anchor="start", fill=_BAR),
+        _text(_WIDTH - right, 30, price_label, anchor="end", fill=_PRICE),
+        f'<path d="M{_LEFT} {base}H{_WIDTH - right}" stroke="{_INK}"/>',
+        *(_text(_LEFT - 6, y(share) + 4, f"{share:g}", anchor="end") for share in (0, 0.5, 1)),
+        *(
+            _text(_WIDTH - right + 6, y(power / highest) + 4, _magnitude(power), anchor="start")
+            for power in range(0, highest + 1, 2)
+        ),
+        *(_text(x(low + part * span), base + 16, f"{low + part * span:.3g}") for part in _FIFTHS),
+        f'<path d="M{x(mark):.1f} {_TOP + 14}V{base}" stroke="{_MARK}" stroke-dasharray="4 3"/>',
+        curve(magnitudes, _PRICE),
+        curve(gain, _BAR),
+    ]
+    return _svg(parts, _HEIGHT)
+
+
+def _magnitude(power: int) -> str:
+    """A power of ten in short: 1, 100, 10k, 1M."""
+    return f"{10 ** (power % 3)}{('', 'k', 'M', 'G')[power // 3]}"
 
 
 def bars(values: Sequence[tuple[str, float]], *, title: str) -> str:

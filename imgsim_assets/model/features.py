@@ -24,6 +24,7 @@ from imgsim_assets.encoders.encoder import (
 )
 from imgsim_assets.encoders.engine import Encoded, Engine, Refused
 from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
+from imgsim_assets.encoders.stage import ENOUGH
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.model.dataset import Reading, read_dataset
@@ -31,9 +32,6 @@ from imgsim_assets.model.orientation import UPRIGHT, View
 from imgsim_assets.model.picture import Keys, Picture
 from imgsim_assets.progress import Log, Progress, silent
 
-# As in the embeddings stage: a picture decoded at a reduced size keeps this many times the
-# encoder's input.
-_ENOUGH = 2
 _SHOWN = 3
 _preferred_gpus = -1
 
@@ -124,7 +122,7 @@ class Embedder:
     def _reduced_side(self) -> int | None:
         """The size in pixels that pictures may be decoded at, as the embeddings stage does."""
         side = getattr(self.encoder, "input_side", None)
-        return _ENOUGH * side if side else None
+        return ENOUGH * side if side else None
 
 
 class _KnownError(ImageError):

@@ -11,6 +11,7 @@ from dagster.components.core.component_tree import ComponentTreeException
 
 from imgsim_assets.encoders.report import report_table
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
@@ -35,7 +36,74 @@ def test_a_match_table_follows_the_report_of_its_catalogue(tmp_path: Path, web: 
     assert matched["threshold"] == threshold
     assert metadata["recommended_threshold"] == threshold
     assert str(metadata["recall"]).startswith("![recall by kind of edit](data:image/svg")
+    assert str(metadata["trade_off"]).startswith("![recall and false matches by threshold](data:")
+    listed = [record.data for record in metadata["thresholds"].records]
+    assert threshold in [row["threshold"] for row in listed]
     assert str(metadata["different_pictures"]).startswith("![null distribution](data:image/svg")
+
+
+def test_a_graph_and_groups_follow_the_report_of_their_catalogue(tmp_path: Path, web: Web) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.sell("twin", 5)
+    shop.declare(
+        report={"sample": 3, "false_per_million": 100_000},
+        graph={"k": 3, "threshold": "auto"},
+        groups={"threshold": "auto"},
+    )
+
+    assert shop.project.materialize()
+
+    report = report_table(shop.project.store, "products").latest()
+    assert report is not None
+    threshold = report.properties["recommended_threshold"]
+    with shop.project.instance() as instance:
+        graph = _metadata(instance, ["products", "similarity_graph"])
+        groups = _metadata(instance, ["products", "duplicate_groups"])
+    assert graph["threshold"] == groups["threshold"] == threshold
+    edges = read_table("products/similarity_graph", store=shop.project.store).collect()
+    assert edges.height
+    assert edges["similarity"].min() >= threshold  # type: ignore[operator]
+    grouped = read_table("products/duplicate_groups", store=shop.project.store).collect()
+    assert set(grouped["id"]) >= {"p5", "twin"}
+    dependencies = {
+        key.path[-1]
+        for spec in shop.project.definitions().resolve_all_asset_specs()
+        if spec.key.path[-1] in ("similarity_graph", "duplicate_groups")
+        and spec.key.path[0] == "products"
+        for key in (dep.asset_key for dep in spec.deps)
+    }
+    assert dependencies == {"index", "encoder_report"}
+
+
+@pytest.mark.parametrize("part", ["graph", "groups"])
+def test_a_graph_or_groups_that_follow_no_report_are_refused_at_load(
+    part: str, tmp_path: Path, web: Web
+) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.declare(**{part: {"threshold": "auto"}})
+
+    with pytest.raises(ComponentTreeException) as raised:
+        shop.project.definitions()
+
+    cause = str(raised.value.__cause__)
+    assert f"attributes.{part}.threshold: auto needs a report about the encoder" in cause
+
+
+def test_a_catalogue_that_is_too_small_to_tell_is_warned_of(tmp_path: Path, web: Web) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.declare(report={"sample": 3})
+
+    assert shop.project.materialize()
+
+    key = dg.AssetCheckKey(dg.AssetKey(["products", "encoder_report"]), "threshold_is_measured")
+    with shop.project.instance() as instance:
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert record.event is not None
+    assert record.event.dagster_event is not None
+    evaluation = record.event.dagster_event.asset_check_evaluation_data
+    assert not evaluation.passed
+    assert evaluation.severity == dg.AssetCheckSeverity.WARN
+    assert evaluation.metadata["budget"].value == 100.0
 
 
 def test_a_threshold_that_follows_no_report_is_refused_at_load(tmp_path: Path, web: Web) -> None:

@@ -4,8 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsim_assets.encoders.advice import SCHEMA, advise, refuse_different_encoders
-from imgsim_assets.encoders.report import THRESHOLDS, measured_below, report_table, update_report
+from imgsim_assets.encoders.advice import advise, refuse_different_encoders
+from imgsim_assets.encoders.report import (
+    CHOICES,
+    THRESHOLDS,
+    measured_below,
+    report_table,
+    update_report,
+)
 from imgsim_assets.encoders.report_settings import ReportSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import embed
@@ -45,7 +51,7 @@ def test_any_budget_is_answered_from_one_report(shop: Store) -> None:
 def test_the_advice_is_the_lowest_choice_within_the_budget(shop: Store) -> None:
     advice = advise(shop, "shop", 20_000)
 
-    assert advice.choices.schema == SCHEMA
+    assert advice.choices.schema == CHOICES
     assert advice.choices["threshold"].to_list() == list(THRESHOLDS)
     for threshold, _, false, certain in advice.choices.iter_rows():
         assert (threshold < advice.threshold) == (certain > 20_000)

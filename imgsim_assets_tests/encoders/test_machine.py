@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from imgsim_assets.encoders.machine import has_bf16, keep_freed_memory, usable_cores
+from imgsim_assets.encoders.machine import (
+    has_bf16,
+    keep_freed_memory,
+    usable_cores,
+    usable_memory,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +32,21 @@ def test_without_a_quota_every_core_counts_that_the_process_may_use(
 
     assert usable_cores(file) == len(os.sched_getaffinity(0))
     assert usable_cores(tmp_path / "gone") == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("content", ["max\n", "", "9" * 30])
+def test_without_a_smaller_limit_the_machines_memory_counts(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text(content)
+
+    assert usable_memory(file) == usable_memory(tmp_path / "gone") > 2**28
+
+
+def test_a_containers_limit_counts_for_its_memory(tmp_path: Path) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text("104857600\n")
+
+    assert usable_memory(file) == 100 * 2**20
 
 
 @pytest.mark.parametrize(

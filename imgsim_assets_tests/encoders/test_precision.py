@@ -9,7 +9,7 @@ from imgsim_assets.encoders import machine
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.precision import settled
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingStage
+from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill
@@ -77,6 +77,31 @@ def test_a_catalogue_goes_by_its_own_embeddings_before_those_of_others(
 
     fp32 = fingerprint(choice.model_copy(update={"precision": "fp32"}))
     assert EmbeddingStage(store, "shop", choice).fingerprint == fp32
+
+
+def test_a_machine_that_cannot_go_on_with_a_catalogue_says_so_and_leaves_it_as_it_is(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _machine(monkeypatch, True)
+    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    choice = SQUEEZENET.model_copy(update={"weights": path})
+    first = EmbeddingStage(store, "shop", choice).run(fill(store, "shop", {"a": jpeg(1)})[0])
+    (shard,) = fill(store, "shop", {"a": jpeg(1), "b": jpeg(2)})
+    _machine(monkeypatch, False)
+
+    with pytest.raises(EncoderError, match="this catalogue's vectors are computed in bf16"):
+        EmbeddingStage(store, "shop", choice).run(shard)
+
+    newest = embeddings_table(store, "shop").latest()
+    assert newest is not None
+    assert (newest.version, newest.properties["fingerprint"]) == (1, first.fingerprint)
+    assert [name for name in store.table_names() if "/vectors/" in name] == [
+        f"shop/vectors/{first.fingerprint}"
+    ]
+    # What needs no forward pass is done by any machine.
+    assert EmbeddingStage(store, "shop", choice).run(
+        fill(store, "shop", {"a": jpeg(1)})[0]
+    ).statuses == {"ok": 1}
 
 
 def test_a_machine_that_cannot_go_on_in_bf16_says_what_to_do(

@@ -16,7 +16,7 @@ from PIL import Image
 from imgsim_assets.encoders import engine, machine, stage
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingStage, embed, embeddings_table
+from imgsim_assets.encoders.stage import EmbeddingStage, StoppedError, embed, embeddings_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import EncoderError, StoreError
 from imgsim_assets.images.decode import decode
@@ -573,6 +573,62 @@ def test_a_large_picture_has_nearly_the_vector_that_all_its_pixels_would_give(
     raw = encoder.encode(encoder.prepare(decode(data))[None])[0]
     (vector,) = _vectors(store, "shop", HOG_COLOR, {"a": data}).vectors
     assert vector @ raw / np.linalg.norm(raw) > 0.999
+
+
+# ---- ahead of the fetching --------------------------------------------------------------
+
+
+def test_what_was_embedded_while_the_shard_was_fetched_is_not_embedded_again(
+    store: Store, counter: Path
+) -> None:
+    pictures: dict[str, bytes | None] = {f"item{seed}": tiny(seed) for seed in range(9)}
+    some = dict(list(pictures.items())[:5])
+    (shard,) = fill(store, "shop", some | {"broken": b"no"})
+    follower = EmbeddingStage(store, "shop", THUMBNAIL)
+
+    assert follower.run_ahead(shard) == 5
+    assert follower.run_ahead(shard) == 0
+    assert embeddings_table(store, "shop").latest() is None
+    fill(store, "shop", pictures | {"broken": b"no"})
+    assert follower.run_ahead(shard) == 4
+    report = follower.run(shard)
+
+    assert encoded_count(counter) == 9
+    assert (report.embedded, report.ahead, report.images) == (9, 9, 10)
+    assert report.statuses == {"not_image": 1, "ok": 9}
+    assert follower.run(shard).embedded == 0
+    other = Store.open(Path(store.url) / "other")
+    embed(other, "shop", THUMBNAIL, fill(other, "shop", pictures | {"broken": b"no"}))
+    assert _rows(store, "shop").equals(_rows(other, "shop"))
+
+
+def test_an_image_that_is_lost_while_the_shard_is_fetched_is_tried_again_at_its_end(
+    store: Store,
+) -> None:
+    (shard,) = fill(store, "shop", {"a": tiny(1)})
+    flip_a_bit_of_blob(store, sha256_of(tiny(1)))
+    follower = EmbeddingStage(store, "shop", THUMBNAIL)
+    assert follower.run_ahead(shard) == 0
+
+    store.blobs.put(tiny(1))
+
+    assert follower.run(shard).statuses == {"ok": 1}
+
+
+def test_a_stage_that_is_stopped_keeps_what_it_computed(store: Store, counter: Path) -> None:
+    (shard,) = fill(store, "shop", {f"item{seed}": tiny(seed) for seed in range(400)})
+    stop = threading.Event()
+    stop.set()
+
+    with pytest.raises(StoppedError):
+        EmbeddingStage(store, "shop", THUMBNAIL, stop=stop).run(shard)
+
+    assert encoded_count(counter) < 400
+    assert embeddings_table(store, "shop").latest() is None
+
+
+def test_before_anything_was_committed_there_is_nothing_to_embed(store: Store) -> None:
+    assert EmbeddingStage(store, "shop", THUMBNAIL).run_ahead(Shard(0, 1)) == 0
 
 
 # ---- failures ---------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import torchvision
 from numpy.typing import NDArray
 from torch import nn
 
+from imgsim_assets.encoders import machine
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
+from imgsim_assets.encoders.engine import Encoded, Engine
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.torch_encoder import TorchEncoder, choose_devices, squash
 from imgsim_assets.errors import EncoderError
@@ -37,6 +40,33 @@ def test_a_backbone_turns_pictures_into_finite_features_that_tell_them_apart(
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
     assert len(np.unique(features, axis=0)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_every_backbone_gives_features_in_both_precisions(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the registry: a weights file, preprocessing, folding, fusing, a forward pass."""
+    # Without the hardware torch imitates it, slowly.
+    monkeypatch.setattr(machine, "has_bf16", lambda: True)
+    path = tmp_path / "own.pth"
+    saved(untrained(name), path)
+    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+    rows = []
+    for precision in precisions:
+        settings = EncoderSettings(name=name, weights=str(path), device="cpu", precision=precision)
+        encoder = load_encoder(settings)
+        rows.append(encoder.encode(encoder.prepare(PICTURES[0])[None]))
+        del encoder
+    path.unlink()  # up to gigabytes would stay behind
+
+    for features in rows:
+        assert features.shape == (1, BACKBONES[name].dim)
+        assert np.isfinite(features).all()
+        assert np.linalg.norm(features) > 0
+    both = (_unit(rows[0]) * _unit(rows[1])).sum()
+    assert both > 0.99
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"])
@@ -271,6 +301,109 @@ def test_auto_takes_a_gpu_if_there_is_one() -> None:
 
     assert choose_devices(EncoderSettings())[0].type == expected
     assert choose_devices(EncoderSettings(device="cpu")) == [torch.device("cpu")]
+
+
+@pytest.mark.parametrize(
+    ("device", "num_gpus", "expected"),
+    [
+        ("auto", -1, ["cuda:0", "cuda:1"]),
+        ("auto", 0, ["cpu"]),
+        ("auto", 1, ["cuda:0"]),
+        ("auto", 2, ["cuda:0", "cuda:1"]),
+        ("cuda", -1, ["cuda:0", "cuda:1"]),
+        ("cuda", 1, ["cuda:0"]),
+        ("cuda:1", -1, ["cuda:1"]),
+        ("cpu", -1, ["cpu"]),
+    ],
+)
+def test_device_and_number_choose_among_two_cards(
+    device: str, num_gpus: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _cards(monkeypatch, 2)
+
+    chosen = choose_devices(EncoderSettings(device=device, num_gpus=num_gpus))
+
+    assert [str(each) for each in chosen] == expected
+
+
+@pytest.mark.parametrize(
+    ("cards", "device", "num_gpus", "message"),
+    [
+        (2, "auto", 3, r"num_gpus: this machine does not have 3 \(2 GPUs are visible\)"),
+        (0, "auto", 1, r"num_gpus: this machine does not have 1 \(0 GPUs are visible\)"),
+        (2, "cuda:2", -1, r"device: there is no cuda:2 .*\(2 GPUs are visible\); use 'auto'"),
+        (0, "cuda", -1, "device: there is no cuda on this machine"),
+    ],
+)
+def test_more_cards_than_there_are_is_an_error_that_says_how_many_there_are(
+    cards: int, device: str, num_gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _cards(monkeypatch, cards)
+
+    with pytest.raises(EncoderError, match=message):
+        choose_devices(EncoderSettings(device=device, num_gpus=num_gpus))
+
+
+def test_without_a_card_all_of_them_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    _cards(monkeypatch, 0)
+
+    assert choose_devices(EncoderSettings(num_gpus=-1)) == [torch.device("cpu")]
+
+
+class _Meeting(nn.Module):
+    """Its forward pass waits until another one, of another copy, is under way."""
+
+    barrier = threading.Barrier(2, timeout=30)
+    weights_in_use: ClassVar[set[int]] = set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(192, 5)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.weights_in_use.add(self.layer.weight.data_ptr())
+        self.barrier.wait()
+        features: torch.Tensor = self.layer(batch.flatten(1))
+        return features
+
+
+def test_every_device_has_a_copy_of_the_model_and_takes_batches_from_one_queue() -> None:
+    """Two devices that are both the CPU; a pass on the one ends only beside one on the other."""
+    torch.manual_seed(0)
+    module = _Meeting()
+    devices = [torch.device("cpu"), torch.device("cpu", 0)]
+    encoder = TorchEncoder(
+        module, lambda image: custom_encoders.to_tensor(image).numpy(), 5, devices
+    )
+
+    results = list(Engine(encoder, 2, cores=2).run(range(16), lambda key: picture(key)))
+
+    assert len(module.weights_in_use) == 2
+    found = np.concatenate([result.features for result in results if isinstance(result, Encoded)])
+    tensors = torch.stack([custom_encoders.to_tensor(picture(key)) for key in range(16)])
+    expected = module.layer(tensors.flatten(1)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "cores", "side", "expected"),
+    [(24, 2, 224, 8), (24, 2, 448, 2), (1, 2, 224, 2), (8, 64, 224, 1), (24, 2, 1024, 1)],
+)
+def test_a_batch_suits_the_size_of_its_pictures_and_the_memory_of_all_cores(
+    gibibytes: int, cores: int, side: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "usable_memory", lambda: gibibytes * 2**30)
+    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
+    cpu = [torch.device("cpu")]
+
+    encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, cpu, input_side=side)
+
+    assert encoder.batch_size == expected
+
+
+def _cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
 # ---- modules of one's own ---------------------------------------------------------------

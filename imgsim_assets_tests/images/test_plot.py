@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from imgsim_assets.images.plot import bars, heat_map, histogram
+from imgsim_assets.images.plot import bars, heat_map, histogram, trade_off
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = """</text><script>alert("1")</script> & 'x' < y ]]> é"""
@@ -35,6 +35,44 @@ def test_a_histogram_is_labelled_with_title_range_and_largest_count() -> None:
     drawn = parsed(histogram([3, 12_345], [0.5, 0.75, 1.0], title="similarity"))
 
     assert {"similarity", "0.5", "0.75", "1", "12,345", "0"} <= set(words(drawn))
+
+
+def test_a_trade_off_draws_shares_and_magnitudes_over_one_axis() -> None:
+    drawn = parsed(
+        trade_off(
+            [0.5, 0.75, 1.0],
+            [1.0, 0.5, 0.0],
+            [1e6, 1e3, 0.0],
+            title="t",
+            gain_label="found",
+            price_label="false",
+            mark=0.75,
+        )
+    )
+
+    lines = drawn.findall(f"{SVG}polyline")
+    price, gain = (
+        [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+        for line in lines
+    )
+    # Half of the copies, and a thousand of a million pairs, are both half-way up.
+    assert gain == pytest.approx(price)
+    assert gain[0][1] < gain[1][1] < gain[2][1]
+    assert gain[1][0] == pytest.approx((gain[0][0] + gain[2][0]) / 2)
+    assert {"found", "false", "1", "100", "10k", "1M", "0.5", "t"} <= set(words(drawn))
+
+
+@pytest.mark.parametrize("price", [[0.0, 0.0], [5.0, 0.2]])
+def test_a_trade_off_of_hardly_any_price_is_drawn_at_the_foot(price: list[float]) -> None:
+    drawn = parsed(
+        trade_off([0, 1], [1, 0], price, title="", gain_label="", price_label="", mark=0)
+    )
+
+    heights = [
+        float(point.split(",")[1])
+        for point in drawn.findall(f"{SVG}polyline")[0].attrib["points"].split()
+    ]
+    assert heights[1] == 150.0
 
 
 @pytest.mark.parametrize(("mark", "shown"), [(0.8, True), (0.5, True), (1.0, True), (1.2, False)])

@@ -1,0 +1,130 @@
+"""What streaming gains: one catalogue refreshed through Dagster, with and without `stream`.
+
+    python -m benchmarks.streaming --pictures caltech101.tar --weights mobilenet_v2_imagenet.pth \
+        --work /tmp/streaming --latency 0.3
+
+A server that lets every answer wait serves the pictures; each round refreshes the catalogue
+twice, from nothing, in a process of its own: once with a step for the download and one for the
+embedding, once with both at a time. Seconds are those of the steps, the start of torch among
+them, and of the gap between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from benchmarks.embedding import members
+from benchmarks.slow_serving import slow_server
+from imgsim_assets.components.refresh import whole_catalogue_tags
+from imgsim_assets_tests.support.projects import Project
+
+MODES = {"two steps": False, "streamed": True}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pictures", type=Path, required=True, help="tar of CLASS/NAME.jpg")
+    parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
+    parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
+    parser.add_argument("--count", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--latency", type=float, default=0.3, help="seconds before each answer")
+    parser.add_argument("--connections", type=int, default=32, help="max_per_host")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.measure:
+        print(json.dumps(_refresh(Project(chosen.measure))))
+        return
+    shutil.rmtree(chosen.work, ignore_errors=True)
+    served = chosen.work / "served"
+    served.mkdir(parents=True)
+    for number, (_, data) in enumerate(islice(members(chosen.pictures), chosen.count)):
+        (served / f"{number}.jpg").write_bytes(data)
+    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+    with slow_server(served, chosen.latency) as address:
+        for number in range(chosen.rounds):
+            for mode, is_streamed in MODES.items():
+                project = _project(chosen, number, address, is_streamed)
+                command = [sys.executable, "-m", "benchmarks.streaming", *sys.argv[1:]]
+                command += ["--measure", str(project.root)]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                found[mode].append(json.loads(done.stdout.splitlines()[-1]))
+                shutil.rmtree(project.root)
+    _print(found)
+
+
+def _print(found: dict[str, list[dict[str, float]]]) -> None:
+    print("| | seconds | images/s | embedded while fetching |\n| --- | --- | --- | --- |")
+    for mode, runs in found.items():
+        seconds = statistics.median(run["seconds"] for run in runs)
+        ahead = statistics.median(run["ahead"] for run in runs)
+        print(f"| {mode} | {seconds:.1f} | {runs[0]['images'] / seconds:.0f} | {ahead:.0f} |")
+    pairs = zip(found["two steps"], found["streamed"], strict=True)
+    gain = statistics.median(plain["seconds"] / streamed["seconds"] for plain, streamed in pairs)
+    print(f"streamed / two steps: {gain:.2f} times as fast, the median of {len(found)} sides")
+
+
+def _project(chosen: argparse.Namespace, number: int, address: str, is_streamed: bool) -> Project:
+    project = Project.make(chosen.work / f"{number}-{is_streamed}")
+    urls = [f"http://{address}/{picture}.jpg" for picture in range(chosen.count)]
+    project.write("things.txt", "\n".join(urls))
+    attributes: dict[str, Any] = {
+        "name": "things",
+        "source": {"path": "things.txt"},
+        "shards": 2,
+        "stream": is_streamed,
+        "encoder": {"name": "mobilenet_v2", "weights": str(chosen.weights.absolute())},
+        "download": {"allow_hosts": [address], "max_per_host": chosen.connections},
+    }
+    project.declare("things", "ImageCatalogue", attributes)
+    return project
+
+
+def _refresh(project: Project) -> dict[str, float]:
+    """From the first request to the last committed vector."""
+    job = project.definitions().resolve_job_def("things_refresh")
+    with project.instance() as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            tags=whole_catalogue_tags(job.partitions_def),
+            run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+        )
+        steps = [
+            step
+            for step in instance.get_run_step_stats(result.run_id)
+            if step.step_key.endswith(("__images", "__embeddings", "__images_and_embeddings"))
+        ]
+        facts = [
+            event.asset_materialization.metadata
+            for event in instance.fetch_materializations(
+                dg.AssetKey(["things", "embeddings"]), limit=100
+            ).records
+            if event.asset_materialization is not None
+        ]
+    started = min(step.start_time for step in steps if step.start_time is not None)
+    ended = max(step.end_time for step in steps if step.end_time is not None)
+    return {
+        "seconds": ended - started,
+        "images": sum(int(_number(fact, "embedded")) for fact in facts),
+        "ahead": sum(_number(fact, "embedded_while_fetching") for fact in facts),
+    }
+
+
+def _number(metadata: Any, name: str) -> float:
+    return float(metadata[name].value) if name in metadata else 0.0
+
+
+if __name__ == "__main__":
+    main()
