@@ -67,6 +67,6 @@ constraints: $(VENV)/.test ## write down the versions that are installed
 	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' > constraints.txt
 
 .PHONY: clean
-clean: ## forget the store, the Dagster home and the demo's pictures
-	rm -rf data/store data/demo/pictures data/demo/*.jpg
+clean: ## forget the store, the Dagster home, and what the demo and the example have made
+	rm -rf data/store data/demo/pictures data/demo/*.jpg data/price_watch
 	find data/dagster_home -mindepth 1 -maxdepth 1 ! -name dagster.yaml -exec rm -rf {} +

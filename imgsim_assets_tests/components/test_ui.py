@@ -22,26 +22,29 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sync_api.Page]:
-    """A browser page at the web server of a shop that was materialized once."""
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The daemon and web server of a shop that was materialized once."""
     with Web() as web, pytest.MonkeyPatch.context() as patch:
         shop = Shop.open(tmp_path_factory.mktemp("ui"), web)
         patch.setenv(COUNTER, str(shop.counter))
         assert shop.project.materialize()
         servers = Servers(shop.project, shop.environment())
-        servers.prepare()
-        servers.start_web_server()
+        servers.start()
         try:
-            with sync_api.sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=_CHROMIUM)
-                opened = browser.new_page(
-                    base_url=servers.url, viewport={"width": 1600, "height": 1200}
-                )
-                opened.set_default_timeout(60_000)
-                yield opened
-                browser.close()
+            yield servers
         finally:
             servers.stop()
+
+
+@pytest.fixture(scope="module")
+def page(servers: Servers) -> Iterator[sync_api.Page]:
+    """A browser page at the web server."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page(base_url=servers.url, viewport={"width": 1600, "height": 1200})
+        opened.set_default_timeout(60_000)
+        yield opened
+        browser.close()
 
 
 @pytest.mark.parametrize("asset", ["matches/pair", "products/similarity_graph"])
@@ -80,3 +83,27 @@ def test_the_checks_of_a_match_table_are_listed_and_passed(page: sync_api.Page) 
     for check in ("agrees_with_brute_force", "at_or_above_threshold"):
         page.get_by_text(check).first.wait_for()
     assert page.get_by_text("Passed").count() >= 1
+
+
+def test_a_backfill_is_launched_by_hand_and_followed_to_its_end(
+    page: sync_api.Page, servers: Servers
+) -> None:
+    page.goto("/assets/products/images")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="All", exact=True).click()
+    dialog.get_by_role("button", name="Launch backfill").click()
+    (backfill,) = servers.wait_for(servers.backfills, "the backfill")
+
+    page.goto(f"/runs/b/{backfill}")
+
+    page.get_by_text("100% completed").wait_for(timeout=180_000)
+    assert servers.ended(backfill) == "COMPLETED_SUCCESS"
+
+
+def test_the_automation_page_shows_the_sensor_switched_on(page: sync_api.Page) -> None:
+    page.goto("/automation")
+
+    page.get_by_text("imgsim_automation").first.wait_for()
+    switch = page.locator('input[type="checkbox"]:checked').first
+    switch.wait_for(state="attached")

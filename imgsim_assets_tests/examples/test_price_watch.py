@@ -86,6 +86,30 @@ def test_news_of_a_version_that_is_no_longer_kept_are_everything(
     assert _run(home)["news"] == {"until": 2, "added": 2}
 
 
+def test_matches_that_changed_start_all_three_and_others_none(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        _tell_of_matches(instance, "1")
+        done = dg.evaluate_automation_conditions(defs=price_watch.defs, instance=instance)
+        counts = []
+        for version in ("1", "2"):
+            _tell_of_matches(instance, version)
+            done = dg.evaluate_automation_conditions(
+                defs=price_watch.defs, instance=instance, cursor=done.cursor
+            )
+            counts.append([done.get_num_requested(dg.AssetKey(name)) for name in ASSETS])
+
+    assert counts == [[0, 0, 0], [1, 1, 1]]
+
+
+def _tell_of_matches(instance: dg.DagsterInstance, data_version: str) -> None:
+    """What the other location's run reports when it has materialized the match table."""
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            ["matches", price_watch.PAIR], tags={"dagster/data_version": data_version}
+        )
+    )
+
+
 def test_both_locations_of_the_workspace_can_be_loaded() -> None:
     keys = price_watch.defs.resolve_asset_graph().get_all_asset_keys()
     assert dg.AssetKey(["matches", price_watch.PAIR]) in keys

@@ -32,7 +32,7 @@ run_monitoring:
   poll_interval_seconds: 3
   start_timeout_seconds: 120
   free_slots_after_run_end_seconds: 2
-  max_runtime_seconds: 120
+  max_runtime_seconds: 180
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 auto_materialize: {minimum_interval_seconds: 3}
 telemetry: {enabled: false}
@@ -70,6 +70,8 @@ _BACKFILL = """query($id: String!) {
     }
   }
 }"""
+_BACKFILLS = """{ found: partitionBackfillsOrError {
+  ... on PartitionBackfills { results { id } } } }"""
 _SENSORS = """{ repositoriesOrError { ... on RepositoryConnection { nodes { sensors {
   id sensorState { status } } } } } }"""
 _STOP_SENSOR = """mutation($id: String!) { stopSensor(id: $id) { __typename } }"""
@@ -215,6 +217,10 @@ class Servers:
 
     def cancel(self, backfill: str) -> None:
         self.ask(_CANCEL, id=backfill)
+
+    def backfills(self) -> list[str]:
+        """The ids of all backfills, the newest first."""
+        return [str(each["id"]) for each in self.ask(_BACKFILLS)["found"]["results"]]
 
     def backfill(self, backfill: str) -> dict[str, Any]:
         found: dict[str, Any] = self.ask(_BACKFILL, id=backfill)["partitionBackfillOrError"]
