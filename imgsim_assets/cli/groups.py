@@ -22,7 +22,6 @@ from imgsim_assets.similarity.settings import (
     AcrossRule,
     AcrossSettings,
     GroupSettings,
-    LinkSettings,
 )
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -74,12 +73,13 @@ def command(
     output.check_out(out)
     if len(set(catalogues)) < len(catalogues):
         raise click.UsageError("a catalogue is named twice; name each once")
-    settings = made(
-        AcrossSettings if len(catalogues) > 1 else GroupSettings,
-        threshold=threshold,
-        representative=representative,
-        close_to_representative=close,
-    )
+    given = {
+        "threshold": threshold,
+        "representative": representative,
+        "close_to_representative": close,
+    }
+    several = len(catalogues) > 1
+    settings = made(AcrossSettings, **given) if several else made(GroupSettings, **given)
     store = Store.open(store_url)
     for name in catalogues:
         update_index(store, name)
@@ -102,7 +102,7 @@ def command(
 
 
 def _updated(
-    store: Store, catalogues: tuple[str, ...], settings: LinkSettings
+    store: Store, catalogues: tuple[str, ...], settings: GroupSettings | AcrossSettings
 ) -> tuple[Table, GroupReport]:
     """A table for these settings alone, so that the next run with them updates it."""
     variant = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]

@@ -7,7 +7,7 @@ of; `grouping.py` makes groups of the links.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,9 +91,9 @@ def update_groups(
     ranks = _ranks(store, name, settings.representative)
     ranked = own.keys.join(ranks, on="id", how="left").sort("rank", "id", nulls_last=True)
     candidates = _Candidates(ranked.select("id", "sha256"), _distinct_images([own]), {name: commit})
-    recipe = {"representative": settings.representative}
+    asked = {"representative": settings.representative}
     table = groups_table(store, name, variant)
-    return _update(table, candidates, settings, recipe, across=False, started=started)
+    return _update(table, candidates, settings, asked, across=False, started=started)
 
 
 def update_across(
@@ -126,23 +126,24 @@ def update_across(
         _distinct_images([of_own for _, of_own in opened.values()]),
         {own: commit for own, (commit, _) in opened.items()},
     )
-    recipe = {"representative": settings.representative, "catalogues": list(catalogues)}
+    asked = {"representative": settings.representative, "catalogues": list(catalogues)}
     table = across_table(store, name)
-    return _update(table, candidates, settings, recipe, across=True, started=started)
+    return _update(table, candidates, settings, asked, across=True, started=started)
 
 
 def _update(
     table: Table,
     candidates: _Candidates,
     settings: LinkSettings,
-    recipe: dict[str, object],
+    asked: Mapping[str, object],
     *,
     across: bool,
     started: float,
 ) -> GroupReport:
     first = candidates.first
     threshold = _threshold(settings.threshold, first)
-    recipe |= {
+    recipe = {
+        **asked,
         "threshold": threshold,
         "close_to_representative": settings.close_to_representative,
         FINGERPRINT: first.properties[FINGERPRINT],
