@@ -140,13 +140,16 @@ def in_pieces(count: int, step: int, work: Callable[[slice], None]) -> None:
 
 
 def _tree_sum(terms: Doubles) -> Doubles:
-    """Row sums of (m, d), adding halves until one column is left; `terms` is used up."""
+    """Row sums of (m, d), adding halves until one column is left."""
     width = terms.shape[1]
     if width == 0:
         return np.zeros(len(terms))
     while width > 1:
         half = width // 2
-        # An odd last column moves along unchanged.
-        terms[:, :half] += terms[:, width - half : width]
-        width -= half
-    return terms[:, 0].copy()
+        # Into an array of its own: in place, numpy would copy what seems to overlap first.
+        sums = np.empty((len(terms), width - half))
+        np.add(terms[:, :half], terms[:, width - half : width], out=sums[:, :half])
+        # An odd column moves along unchanged.
+        sums[:, half:] = terms[:, half : width - half]
+        terms, width = sums, width - half
+    return terms[:, 0]
