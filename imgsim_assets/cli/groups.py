@@ -73,14 +73,13 @@ def command(
     output.check_out(out)
     if len(set(catalogues)) < len(catalogues):
         raise click.UsageError("a catalogue is named twice; name each once")
-    kind: type[AcrossSettings | GroupSettings]
-    kind = AcrossSettings if len(catalogues) > 1 else GroupSettings
-    settings = made(
-        kind,
-        threshold=threshold,
-        representative=representative,
-        close_to_representative=close,
-    )
+    given = {
+        "threshold": threshold,
+        "representative": representative,
+        "close_to_representative": close,
+    }
+    several = len(catalogues) > 1
+    settings = made(AcrossSettings, **given) if several else made(GroupSettings, **given)
     store = Store.open(store_url)
     for name in catalogues:
         update_index(store, name)
@@ -103,7 +102,7 @@ def command(
 
 
 def _updated(
-    store: Store, catalogues: tuple[str, ...], settings: AcrossSettings | GroupSettings
+    store: Store, catalogues: tuple[str, ...], settings: GroupSettings | AcrossSettings
 ) -> tuple[Table, GroupReport]:
     """A table for these settings alone, so that the next run with them updates it."""
     variant = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]

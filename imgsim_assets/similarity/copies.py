@@ -7,7 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
+from imgsim_assets.similarity.cosine import (
+    Doubles,
+    Floats,
+    Indices,
+    in_pieces,
+    piece_rows,
+)
 
 
 class Distinct(NamedTuple):
@@ -101,13 +107,16 @@ def _copies_of(index: Indices, of: Distinct) -> tuple[Indices, Indices]:
 def _hashes(rows: Floats) -> Indices:
     """A 32-bit multilinear hash of each row's bytes, the same wherever the row stands."""
     odd = np.random.default_rng(0).integers(0, 1 << 31, rows.shape[1], dtype=np.uint32) * 2 + 1
-    hashes = np.zeros(len(rows), dtype=np.uint32)
+    hashes = np.empty(len(rows), dtype=np.uint32)
     words = rows.view(np.uint32)
-    step = max(1, (1 << 18) // max(1, rows.shape[1]))
-    for start in range(0, len(rows), step):
-        piece = words[start : start + step]
+
+    def fill(piece: slice) -> None:
         # A product's low bits know nothing of a number's high ones, where floats differ most.
-        mixed = (piece ^ (piece >> np.uint32(15))) * odd
+        mixed = words[piece] >> np.uint32(15)
+        mixed ^= words[piece]
+        mixed *= odd
         mixed ^= mixed >> np.uint32(13)
-        hashes[start : start + step] = mixed.sum(axis=1, dtype=np.uint32)
+        hashes[piece] = mixed.sum(axis=1, dtype=np.uint32)
+
+    in_pieces(len(rows), piece_rows(rows.shape[1]), fill)
     return hashes.astype(np.int64)

@@ -72,7 +72,7 @@ def squared_norms(rows: Floats) -> Doubles:
         wide = rows[piece].astype(np.float64)
         squares[piece] = _tree_sum(np.multiply(wide, wide, out=wide))
 
-    in_pieces(len(rows), _step(rows.shape[1]), fill)
+    in_pieces(len(rows), piece_rows(rows.shape[1]), fill)
     return squares
 
 
@@ -99,7 +99,7 @@ def pair_cosines(
         lengths = np.sqrt(of_left[i] * of_right[j])
         cosines[piece] = np.clip(dot / lengths, -1.0, 1.0)
 
-    in_pieces(len(left_index), _step(left.shape[1]), fill)
+    in_pieces(len(left_index), piece_rows(left.shape[1]), fill)
     return cosines
 
 
@@ -122,7 +122,7 @@ def product_error(dim: int, deviation: float) -> float:
     return rounding * lengths + (lengths - 1) + u
 
 
-def _step(dim: int) -> int:
+def piece_rows(dim: int) -> int:
     """How many rows of `dim` numbers make a piece."""
     return max(1, _PIECE_NUMBERS // max(1, dim))
 
@@ -140,13 +140,16 @@ def in_pieces(count: int, step: int, work: Callable[[slice], None]) -> None:
 
 
 def _tree_sum(terms: Doubles) -> Doubles:
-    """Row sums of (m, d), adding halves until one column is left; `terms` is used up."""
+    """Row sums of (m, d), adding halves until one column is left."""
     width = terms.shape[1]
     if width == 0:
         return np.zeros(len(terms))
     while width > 1:
         half = width // 2
-        # An odd last column moves along unchanged.
-        terms[:, :half] += terms[:, width - half : width]
-        width -= half
-    return terms[:, 0].copy()
+        # Into an array of its own: in place, numpy would copy what seems to overlap first.
+        sums = np.empty((len(terms), width - half))
+        np.add(terms[:, :half], terms[:, width - half : width], out=sums[:, :half])
+        # An odd column moves along unchanged.
+        sums[:, half:] = terms[:, half : width - half]
+        terms, width = sums, width - half
+    return terms[:, 0]

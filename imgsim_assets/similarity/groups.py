@@ -97,9 +97,9 @@ def update_groups(
     ranks = _ranks(store, name, settings.representative)
     ranked = own.keys.join(ranks, on="id", how="left").sort("rank", "id", nulls_last=True)
     candidates = _Candidates(ranked.select("id", "sha256"), _distinct_images([own]), {name: commit})
-    recipe: dict[str, object] = {"representative": settings.representative}
+    asked = {"representative": settings.representative}
     table = groups_table(store, name, variant)
-    return _update(store, table, candidates, settings, recipe, across=False, started=started)
+    return _update(store, table, candidates, settings, asked, across=False, started=started)
 
 
 def update_across(
@@ -132,12 +132,9 @@ def update_across(
         _distinct_images([of_own for _, of_own in opened.values()]),
         {own: commit for own, (commit, _) in opened.items()},
     )
-    recipe: dict[str, object] = {
-        "representative": settings.representative,
-        "catalogues": list(catalogues),
-    }
+    asked = {"representative": settings.representative, "catalogues": list(catalogues)}
     table = across_table(store, name)
-    return _update(store, table, candidates, settings, recipe, across=True, started=started)
+    return _update(store, table, candidates, settings, asked, across=True, started=started)
 
 
 def _update(
@@ -145,14 +142,15 @@ def _update(
     table: Table,
     candidates: _Candidates,
     settings: LinkSettings,
-    recipe: dict[str, object],
+    asked: Mapping[str, object],
     *,
     across: bool,
     started: float,
 ) -> GroupReport:
     first = candidates.first
     threshold = _threshold(store, settings.threshold, candidates.index_commits)
-    recipe |= {
+    recipe = {
+        **asked,
         "threshold": threshold,
         "close_to_representative": settings.close_to_representative,
         FINGERPRINT: first.properties[FINGERPRINT],

@@ -38,6 +38,11 @@ CASES = {
         _PAIR | {"threshold": 2},
         ["defs/pair/defs.yaml:", "attributes.threshold", "less than or equal to 1"],
     ),
+    "name of something else": (
+        _CATALOGUE | {"name": "duplicate_groups"},
+        _PAIR | {"left": "duplicate_groups"},
+        ["defs/products/defs.yaml:", "attributes.name", "is where groups across catalogues live"],
+    ),
     "missing source": (
         _CATALOGUE | {"source": {"path": "nowhere.csv"}},
         _PAIR,
