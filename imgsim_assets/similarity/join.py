@@ -22,7 +22,7 @@ from imgsim_assets.similarity.sides import Pair, Side
 
 MEMORY_BUDGET = 256 << 20
 _ROWS = 1024
-_COLUMNS = 2048
+_COLUMNS = 4096
 _ROWS_AT_ONCE = 64
 # Bytes of a score in a tile, with its place in a mask.
 _SCORE = 5
