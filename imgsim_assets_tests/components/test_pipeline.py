@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -254,19 +253,8 @@ def test_a_dead_picture_is_a_status_and_keeps_nothing_from_working(shop: Shop) -
 def test_killed_in_the_middle_and_run_again_it_ends_as_if_nothing_had_happened(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(request: BaseHTTPRequestHandler) -> None:
-        time.sleep(0.4)
-        body = pages[request.path]
-        assert isinstance(body, bytes)
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
-
-    pages = dict(shop.web.pages)
     shop.declare(download={"allow_hosts": [shop.web.address], "max_per_host": 1})
-    for path in pages:
-        shop.web.pages[path] = slow
+    pages = shop.slow_down(0.4)
     victim = shop.project.start(**shop.environment())
     _wait_until(lambda: shop.web.total_gets >= 4)
     victim.send_signal(signal.SIGKILL)

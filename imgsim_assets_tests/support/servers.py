@@ -30,7 +30,7 @@ run_coordinator:
 run_monitoring:
   enabled: true
   poll_interval_seconds: 3
-  start_timeout_seconds: 120
+  start_timeout_seconds: 240
   free_slots_after_run_end_seconds: 2
   max_runtime_seconds: 180
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
