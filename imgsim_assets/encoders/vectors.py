@@ -26,6 +26,9 @@ KEYS = "keys"
 # larger one than this, so that adding to a table of any size takes the same memory.
 _MAX_SMALL_FILES = 24
 _MAX_MERGED_BYTES = 128 * 2**20
+# Vectors whose length is computed at once, and how far it may be from 1.
+_AUDITED = 4096
+_UNIT_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,15 @@ class VectorRows:
     sha256: Sequence[str]
     vectors: NDArray[np.float32]
     norms: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class VectorAudit:
+    """How many of some images have a vector, have one that is no unit vector, and have none."""
+
+    vectors: int
+    bad: int
+    missing: int
 
 
 NO_VECTORS = VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32))
@@ -86,6 +98,27 @@ class VectorTable:
             except CorruptFileError as error:
                 raise self._damaged(commit, error) from error
             yield _rows(frame, frame[SHA256].to_list())
+
+    def audit(self, wanted: Iterable[pl.Series]) -> VectorAudit:
+        """Look at the vectors of images, given by their sha256, of any number.
+
+        Eight bytes an image and one file of vectors are held at a time. Raises StoreError as
+        `read` does.
+        """
+        parts = [_shortened(part) for part in wanted]
+        asked = np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
+        found = np.zeros(len(asked), dtype=bool)
+        bad = 0
+        for part in self.parts():
+            keys = _shortened(pl.Series(part.sha256, dtype=pl.String))
+            places = np.searchsorted(asked, keys)
+            for start in range(0, len(keys), _AUDITED):
+                piece = slice(start, start + _AUDITED)
+                rows = np.flatnonzero(np.isin(keys[piece], asked)) + start
+                lengths = np.linalg.norm(part.vectors[rows].astype(np.float64), axis=1)
+                bad += int((~(np.abs(lengths - 1) <= _UNIT_TOLERANCE)).sum())
+                found[places[rows]] = True
+        return VectorAudit(int(found.sum()), bad, int((~found).sum()))
 
     def append(self, rows: VectorRows) -> None:
         """Commit more vectors; a sha256 that is there already is replaced."""
@@ -200,6 +233,12 @@ def _keys(table: Table, commit: Commit) -> set[str]:
     for file in commit.with_role(KEYS):
         keys.update(table.read_file(file)[SHA256].to_list())
     return keys
+
+
+def _shortened(sha256: pl.Series) -> NDArray[np.uint64]:
+    """The first 64 bits of hashes in hex: as good as all of them to tell millions apart."""
+    numbers = sha256.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)
+    return numbers.to_numpy().astype(np.uint64, copy=False)
 
 
 def _rows(frame: pl.DataFrame, ordered: Sequence[str]) -> VectorRows:
