@@ -101,6 +101,8 @@ def _describe_embeddings(store: Store, name: str, report: EmbeddingReport) -> di
         "precision": report.precision,
         **({"batch_size": report.batch_size} if report.batch_size else {}),
         "encoder_fingerprint": report.fingerprint,
+        **({"dim": report.dim} if report.dim else {}),
+        "recommended_threshold": report.recommended_threshold,
         "statuses": counted(report.statuses, "status"),
     }
 

@@ -22,6 +22,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
 
 KEYS = "keys"
+_DIM = "dim"
 # As many small files are merged into one by the next run that adds to them, but never into a
 # larger one than this, so that adding to a table of any size takes the same memory.
 _MAX_SMALL_FILES = 24
@@ -60,6 +61,12 @@ class VectorTable:
         self._name = name
         self._fingerprint = fingerprint
         self.table: Table = store.table(f"{name}/vectors/{fingerprint}", key=SHA256)
+
+    @property
+    def dim(self) -> int | None:
+        """Numbers of a vector; None as long as there is none."""
+        commit = self.table.latest()
+        return commit.properties.get(_DIM) if commit is not None else None
 
     def keys(self) -> set[str]:
         """The sha256 of every image that has a vector."""
@@ -125,12 +132,13 @@ class VectorTable:
         if not rows.sha256:
             return
         added = self._write(_frame(rows))
+        width = rows.vectors.shape[1]
 
         def change(base: Commit | None) -> Draft:
             files = self._merged(base) if base is not None else []
             return Draft(
                 [*files, *added],
-                properties={PER_IMAGE: True, "fingerprint": self._fingerprint},
+                properties={PER_IMAGE: True, "fingerprint": self._fingerprint, _DIM: width},
             )
 
         self.table.commit(change)
