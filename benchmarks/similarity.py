@@ -5,7 +5,8 @@
 
 `join` compares methods on 13,501 x 21,221 rows, every method in turn, `--repeat` times over.
 `screens` times the ways to find candidates that the package chooses between, `growth` joins
-and graphs of larger catalogues, `update` a change of 1 % of them.
+and graphs of larger catalogues, `update` a change of 1 % of them, `ivf` searches of an inverted
+file beside those of a flat index. `--question` narrows `growth` and `update`.
 """
 
 from __future__ import annotations
@@ -15,39 +16,45 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
 
 from benchmarks.features import Floats, bootstrapped, mobilenet_features, projected
 from imgsim_assets.similarity import join, pairs, threshold_join, top_k
-from imgsim_assets.similarity.cosine import unit_rows
 from imgsim_assets.similarity.projection import fit
 from imgsim_assets.similarity.screen import Screen, for_threshold
+from imgsim_assets.similarity.sides import Pair, Side
 
 LEFT, RIGHT, THRESHOLD = 13_501, 21_221, 0.845
 QUESTIONS = {
-    "matches": pairs.Question(0.9),
+    "all": pairs.Question(0.9),
+    "best": pairs.Question(0.9, k=1),
     "graph": pairs.Question(k=10, others_only=True),
 }
 TILE = 1024
+QUERIES = 2000
+PROBES = (1, 2, 4, 8, 16, 32)
 WIDTHS = (64, 128, 256, 384)
 Found = tuple[Any, Any]
+T = TypeVar("T")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("job", choices=["join", "screens", "growth", "update", "memory"])
+    parser.add_argument("job", choices=["join", "screens", "growth", "update", "ivf", "memory"])
     parser.add_argument("--pictures", type=Path, nargs="+", required=True, help="tars of JPEGs")
     parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
     parser.add_argument("--work", type=Path, required=True, help="where features are kept")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--rows", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000])
+    parser.add_argument("--question", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
     parser.add_argument("--method", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
@@ -58,6 +65,7 @@ def main() -> None:
         "screens": _screens,
         "growth": _growth,
         "update": _update,
+        "ivf": _ivf,
         "memory": _memory,
     }
     report = jobs[chosen.job](features, chosen)
@@ -149,7 +157,7 @@ def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     used_by = {name: float(np.median(taken)) for name, taken in processor.items()}
     return {
         "pairs by definition": len(right_pairs),
-        "screen": _name(for_threshold(unit_rows(left, ""), unit_rows(right, ""), THRESHOLD)),
+        "screen": _name(for_threshold(_pair(left, right), THRESHOLD)),
         "median seconds": {name: round(value, 2) for name, value in medians.items()},
         "times the package's": _ratios(medians),
         "median processor seconds": {name: round(value, 2) for name, value in used_by.items()},
@@ -166,25 +174,48 @@ def _update(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     for count in chosen.rows:
         old = [_items(bootstrapped(narrow, count, 0.05, seed=seed)) for seed in (4, 5)]
         new = [_changed(side, bootstrapped(narrow, count // 100, 0.05, 6)) for side in old]
-        timed: dict[str, dict[str, float]] = {}
-        for name, question in QUESTIONS.items():
-            left, right = (old[1], old[1]) if question.others_only else old
-            started = time.perf_counter()
-            lists = pairs.compute(left, right, question)
-            full = time.perf_counter() - started
+        timed: dict[str, dict[str, Any]] = {}
+        for name in chosen.question:
+            question = QUESTIONS[name]
+            left, right = _asked(old, question)
+            full, lists = _timed(partial(pairs.compute, left, right, question))
             known = pairs.Answer(lists, left.keys, right.keys)
-            left, right = (new[1], new[1]) if question.others_only else new
-            started = time.perf_counter()
-            pairs.best(pairs.update(known, left, right, question), question)
-            updated = time.perf_counter() - started
+            left, right = _asked(new, question)
+            update, now = _timed(partial(pairs.update, known, left, right, question))
             timed[name] = {
-                "full seconds": round(full, 1),
-                "update seconds": round(updated, 2),
-                "share": round(updated / full, 4),
+                "full": full.told(),
+                "update": update.told(),
+                "share": round(update.wall / full.wall, 4),
+                "share of processor time": round(update.processor / full.processor, 4),
+                "rows": now.height,
             }
             print(count, name, timed[name], file=sys.stderr, flush=True)
         found[count] = timed
     return found
+
+
+def _asked(sides: Sequence[pairs.Items], question: pairs.Question) -> list[pairs.Items]:
+    """The sides of a question; nothing that an earlier one has found out of them is kept."""
+    own = [sides[1], sides[1]] if question.others_only else sides
+    fresh = [pairs.Items(side.keys, side.vectors) for side in own]
+    return [fresh[0], fresh[0]] if question.others_only else fresh
+
+
+class Seconds(NamedTuple):
+    """What a piece of work took."""
+
+    wall: float
+    processor: float
+
+    def told(self) -> str:
+        """Both, for people."""
+        return f"{self.wall:.2f} s, {self.processor:.2f} s of processors"
+
+
+def _timed(work: Callable[[], T]) -> tuple[Seconds, T]:
+    started, used = time.perf_counter(), time.process_time()
+    result = work()
+    return Seconds(time.perf_counter() - started, time.process_time() - used), result
 
 
 def _items(vectors: Floats) -> pairs.Items:
@@ -234,13 +265,13 @@ def _peak() -> float:
 def _screens(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     """Seconds and candidates of each screen over the headline job, without what follows."""
     left, right = _sides(features)
-    a, b = unit_rows(left, "left"), unit_rows(right, "right")
-    pair = join.Pair.of(a, b, "left", "right")
-    widest = fit(a.rows, b.rows, max(WIDTHS), 1 + max(a.deviation, b.deviation))
+    pair = _pair(left, right)
+    sample = np.concatenate([side.sample(1024)[0] for side in (pair.left, pair.right)])
+    widest = fit(sample, max(WIDTHS), 1 + max(s.unit.deviation for s in (pair.left, pair.right)))
     projections = [None, *(widest.leading(width) for width in WIDTHS)]
     found = {}
     for projection in projections:
-        made = Screen.of(projection, a, b)
+        made = Screen.of(projection, pair)
         bar = np.float32(THRESHOLD - made.error)
         seconds, candidates = [], 0
         for _ in range(chosen.repeat):
@@ -256,6 +287,10 @@ def _screens(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def _pair(left: Floats, right: Floats) -> Pair:
+    return Pair.of(Side.of(left, "left"), Side.of(right, "right"))
+
+
 def _name(made: Screen) -> str:
     return f"projection to {made.projection.width - 1}" if made.projection else "whole rows"
 
@@ -267,20 +302,63 @@ def _growth(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     for count in chosen.rows:
         left = bootstrapped(narrow, count, 0.05, seed=4)
         right = bootstrapped(narrow, count, 0.05, seed=5)
+        told: dict[str, Any] = {}
         before = _peak()
-        started = time.perf_counter()
-        i, _, _ = threshold_join(left, right, 0.9)
-        joined = time.perf_counter() - started
-        started = time.perf_counter()
-        top_k(right, right, 11)
-        grown[count] = {
-            "join seconds": round(joined, 1),
-            "pairs": len(i),
-            "graph seconds": round(time.perf_counter() - started, 1),
-            "MiB over the inputs": round(_peak() - before),
-        }
-        print(count, grown[count], file=sys.stderr, flush=True)
+        if "all" in chosen.question:
+            taken, found = _timed(partial(threshold_join, left, right, 0.9))
+            told |= {"join": taken.told(), "pairs": len(found[0])}
+        if "graph" in chosen.question:
+            taken, _ = _timed(partial(top_k, right, right, 11))
+            told |= {"graph": taken.told()}
+        told["MiB over the inputs"] = round(_peak() - before)
+        print(count, told, file=sys.stderr, flush=True)
+        grown[count] = told
     return grown
+
+
+def _ivf(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Searches for 10 neighbours of QUERIES items: inverted file beside flat index."""
+    from imgsim_assets.index.flat import FlatIndex
+    from imgsim_assets.index.ivf import IvfIndex
+
+    narrow = projected(features, 576, seed=3)
+    found = {}
+    for count in chosen.rows:
+        rows = bootstrapped(narrow, count, 0.05, seed=5)
+        ids = pl.Series([f"{number:09d}" for number in range(count)])
+        queries = rows[np.linspace(0, count - 1, QUERIES).astype(np.int64)]
+        flat = FlatIndex.empty(rows.shape[1])
+        flat.add(ids, ids, rows)
+        started = time.perf_counter()
+        ivf = IvfIndex.trained(rows, max(PROBES))
+        trained = time.perf_counter()
+        ivf.add(ids, ids, rows)
+        added = time.perf_counter()
+        exact, (positions, _) = _searched(flat, queries)
+        report: dict[str, Any] = {
+            "training seconds": round(trained - started, 1),
+            "adding seconds": round(added - trained, 1),
+            "flat search seconds": round(exact, 2),
+        }
+        for probes in PROBES:
+            ivf.probes = probes
+            taken, (own, _) = _searched(ivf, queries)
+            hits = [len(np.intersect1d(a, b)) for a, b in zip(own, positions, strict=True)]
+            report[f"{probes} probes"] = {
+                "seconds": round(taken, 3),
+                "times faster": round(exact / taken, 1),
+                "recall@10": round(float(np.mean(hits)) / 10, 4),
+            }
+        found[count] = report
+        print(count, report, file=sys.stderr, flush=True)
+    return found
+
+
+def _searched(index: Any, queries: Floats) -> tuple[float, Any]:
+    index.search(queries[:16], 10)
+    started = time.perf_counter()
+    result = index.search(queries, 10)
+    return time.perf_counter() - started, result
 
 
 if __name__ == "__main__":

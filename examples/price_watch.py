@@ -14,9 +14,11 @@ import duckdb
 import polars as pl
 
 import imgsim_assets
+from imgsim_assets.errors import StoreError
 
 PAIR = "products__suppliers"
 TABLE = f"matches/{PAIR}"
+GROUP = "price_watch"
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "data" / "price_watch"
 WHEN_MATCHES_CHANGE = dg.AutomationCondition.any_deps_match(
@@ -25,7 +27,9 @@ WHEN_MATCHES_CHANGE = dg.AutomationCondition.any_deps_match(
 
 
 @dg.asset(
-    ins={"matches": imgsim_assets.match_input(PAIR)}, automation_condition=WHEN_MATCHES_CHANGE
+    ins={"matches": imgsim_assets.match_input(PAIR)},
+    group_name=GROUP,
+    automation_condition=WHEN_MATCHES_CHANGE,
 )
 def price_list(matches: pl.LazyFrame) -> dg.MaterializeResult:
     """Each product with the supplier's article that shows the same, as a CSV file."""
@@ -35,12 +39,15 @@ def price_list(matches: pl.LazyFrame) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"dagster/row_count": rows.height})
 
 
-@dg.asset(deps=[["matches", PAIR]], automation_condition=WHEN_MATCHES_CHANGE)
+@dg.asset(deps=[["matches", PAIR]], group_name=GROUP, automation_condition=WHEN_MATCHES_CHANGE)
 def news(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """The pairs that were added, changed or removed since this asset last ran."""
     last = context.instance.get_latest_materialization_event(context.asset_key)
     seen = last.asset_materialization.metadata["until"].value if last else 0
-    changes = imgsim_assets.read_changes(TABLE, since=seen)
+    try:
+        changes = imgsim_assets.read_changes(TABLE, since=seen)
+    except StoreError:  # that version is no longer kept: everything is new
+        changes = imgsim_assets.read_changes(TABLE, since=0)
     OUT.mkdir(parents=True, exist_ok=True)
     changes.rows.write_csv(OUT / f"news_{changes.until:06d}.csv")
     counts = dict(changes.rows["change"].value_counts().iter_rows())
@@ -49,6 +56,7 @@ def news(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
 
 @dg.asset(
     ins={"matches": imgsim_assets.match_input(PAIR)},
+    group_name=GROUP,
     kinds={"duckdb"},
     automation_condition=WHEN_MATCHES_CHANGE,
 )

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imgsim_assets.components.duplicate_groups import DuplicateGroups
     from imgsim_assets.components.garbage_collection import GarbageCollection
     from imgsim_assets.components.image_catalogue import ImageCatalogue
     from imgsim_assets.components.match_matrix import MatchMatrix
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Changes",
+    "DuplicateGroups",
     "GarbageCollection",
     "ImageCatalogue",
     "ImageSimilarityModel",
@@ -50,6 +52,7 @@ __all__ = [
 
 _HOMES = {
     "Changes": "storage.changes",
+    "DuplicateGroups": "components.duplicate_groups",
     "GarbageCollection": "components.garbage_collection",
     "ImageCatalogue": "components.image_catalogue",
     "ImageSimilarityModel": "model.model",

@@ -7,7 +7,10 @@ import pytest
 
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import encoders, s3
+from imgsim_assets_tests.support.quick_sqlite import do_not_wait_for_the_disk
 from imgsim_assets_tests.support.web import Web
+
+do_not_wait_for_the_disk()
 
 
 @pytest.fixture(autouse=True)

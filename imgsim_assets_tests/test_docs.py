@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -43,15 +44,18 @@ def test_the_yaml_of_a_page_loads(page: str, tmp_path: Path) -> None:
     assert {"shoes/index", "suppliers/index", "matches/shoes__suppliers"} <= keys
 
 
-def test_the_catalogue_with_groups_and_lists_loads(tmp_path: Path) -> None:
+def test_the_groups_and_the_index_of_the_page_load(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
-    groups, index = (yaml.safe_load(block) for block in _blocks("docs/matching.md", "yaml"))
-    project.declare("shoes", "ImageCatalogue", groups["attributes"] | index)
+    groups, across, index = (yaml.safe_load(block) for block in _blocks("docs/matching.md", "yaml"))
+    for name in ("shoes", "suppliers"):
+        attributes = groups["attributes"] | index | {"name": name}
+        project.declare(name, "ImageCatalogue", attributes)
+    project.declare("everything", "DuplicateGroups", across["attributes"])
 
     keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
 
-    assert "shoes/duplicate_groups" in keys
+    assert {"shoes/duplicate_groups", "duplicate_groups/everything"} <= keys
 
 
 def test_every_encoder_of_the_page_can_be_declared() -> None:
@@ -91,47 +95,64 @@ def test_the_python_of_a_page_runs(
     page: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store.open(tmp_path / "data/store")
-    matches = pl.DataFrame({"left_id": ["p"], "right_id": ["s"], "similarity": [0.97], "rank": [1]})
     products = pl.DataFrame({"id": ["p"], "url": ["u"], "title": ["t"]})
-    for name, rows in (("matches/products__suppliers", matches), ("products/catalogue", products)):
-        file = store.table(name).write_rows(rows)
-        store.table(name).commit(partial(_draft_of, [file]))
+    for name in ("products/catalogue", "suppliers/catalogue"):
+        _commit(store, name, products)
+    matches = {"left_id": "p", "right_id": "s", "similarity": 0.97, "rank": 1}
+    images = {"left_sha256": "a", "right_sha256": "b"}
+    made_of = {"products/catalogue": 1, "suppliers/catalogue": 1}
+    _commit(store, "matches/products__suppliers", pl.DataFrame([matches | images]), made_of)
     monkeypatch.chdir(tmp_path)
 
     names: dict[str, object] = {}
-    exec(compile(_blocks(page, "python")[number], page, "exec"), names)
+    exec(compile(_blocks(page, "python")[number], page, "exec", dont_inherit=True), names)
 
     if "defs" in names:
         job = names["defs"].resolve_implicit_global_asset_job_def()  # type: ignore[attr-defined]
         assert job.execute_in_process().success
+    if "price_list" in names and "defs" in names:
         assert (tmp_path / "price_list.csv").read_text() == "left_id,right_id\np,s\n"
+    if "news" in names:
+        assert (tmp_path / "news_000001.csv").read_text().startswith("change,left_id")
+    if "traced" in names:
+        (row,) = names["traced"].collect().to_dicts()  # type: ignore[attr-defined]
+        assert (row["left_sha256"], row["right_catalogue_version"]) == ("a", "1")
 
 
-def _draft_of(files: list[DataFile], base: Commit | None) -> Draft:
-    return Draft(files)
+def _commit(
+    store: Store, name: str, rows: pl.DataFrame, inputs: Mapping[str, int] | None = None
+) -> DataFile:
+    file = store.table(name).write_rows(rows)
+    store.table(name).commit(partial(_draft_of, [file], inputs or {}))
+    return file
 
 
-def test_the_sql_of_the_page_finds_the_files(
+def _draft_of(files: list[DataFile], inputs: Mapping[str, int], base: Commit | None) -> Draft:
+    return Draft(files, inputs=inputs)
+
+
+def test_the_sql_of_the_page_reads_the_newest_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store.open(tmp_path / "data/store")
-    table = store.table("matches/products__suppliers")
-    file = table.write_rows(pl.DataFrame({"left_id": ["p"]}))
-    table.commit(partial(_draft_of, [file]))
+    rows = pl.DataFrame({"left_id": ["p"], "right_id": ["s"], "similarity": [0.97]})
+    for part in (rows.clear(), rows):  # an older version, too
+        _commit(store, "matches/products__suppliers", part)
     monkeypatch.chdir(tmp_path)
     (block,) = _blocks("docs/consume.md", "sql")
+    *settings, query, _ = block.split(";")
 
     with duckdb.connect() as connection:
-        connection.execute(block.split(";")[0])
-        assert connection.sql(block.split(";")[1]).fetchall() == [(file.path,)]
+        for statement in settings:
+            connection.execute(statement)
+        assert connection.sql(query).fetchall() == rows.rows()
 
 
 @pytest.mark.parametrize("page", ["docs/operate.md", "docs/backfill.md"])
 def test_the_yaml_of_the_pages_for_operators_loads(page: str, tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    (block,) = _blocks(page, "yaml")
-    document = yaml.safe_load(block)
+    document = yaml.safe_load(_blocks(page, "yaml")[-1])
     kind = document["type"].removeprefix("imgsim_assets.")
 
     project.declare("block", kind, document["attributes"])

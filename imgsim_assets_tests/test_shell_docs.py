@@ -54,6 +54,7 @@ def test_the_commands_of_the_shell_page_run_from_top_to_bottom(
     (tmp_path / "right.csv").write_text("id,url\n" + right)
     store = Store.open(tmp_path / "data" / "store")
     indexed(store, "products", {"p": jpeg(1), "q": jpeg(2)})
+    indexed(store, "suppliers", {"s": jpeg(1)})
 
     for line in "".join(_blocks("cli.md", "bash")).splitlines():
         program, *arguments = shlex.split(line)

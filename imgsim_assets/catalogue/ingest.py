@@ -14,6 +14,7 @@ import polars as pl
 from imgsim_assets.catalogue import reader, rows
 from imgsim_assets.catalogue.source import IMAGE_SUFFIXES, Source, SourceSettings, open_source
 from imgsim_assets.errors import CorruptFileError, SourceError
+from imgsim_assets.progress import silent
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.shards import Shard, shard_indices
 from imgsim_assets.storage.store import Store
@@ -61,7 +62,7 @@ def ingest(
 
     A source that was read before and has not changed is not read again. Raises SourceError
     when the source cannot be read, lacks a column, holds no usable row, or has lost more than
-    the share `max_drop` of the rows of the last version; that version then stays the newest.
+    the share `max_drop` of the items of the last version, which then stays the newest.
     """
     source = open_source(settings, project_root)
     table = catalogue_table(store, name)
@@ -72,7 +73,8 @@ def ingest(
         return _report(store, name, base, base, changed_shards=[])
     found = rows.validate(reader.read(source), source)
     _refuse_empty(found, source, base)
-    _refuse_drop(found.rows.height, source, base, max_drop)
+    if base is not None and max_drop < 1:
+        _refuse_drop(table, base, found, source, max_drop)
     _commit_rejects(store, name, found.rejects)
     changed: list[str] = []
 
@@ -135,13 +137,23 @@ def _refuse_empty(found: rows.CatalogueRows, source: Source, base: Commit | None
     raise SourceError(message + ". If it is meant to be empty, set 'allow_empty: true'")
 
 
-def _refuse_drop(rows: int, source: Source, base: Commit | None, max_drop: float) -> None:
-    if base is None or rows >= base.rows * (1 - max_drop):
+def _refuse_drop(
+    table: Table, base: Commit, found: rows.CatalogueRows, source: Source, max_drop: float
+) -> None:
+    before = table.read(base, columns=["id"], skip_damaged=silent)
+    count = found.rows.height
+    # By id: a source that has as many rows under other ids would delete every item, too.
+    gone = before.join(found.rows, on="id", how="anti").height if before.width else 0
+    gone = max(gone, base.rows - count)
+    if gone <= base.rows * max_drop:
         return
+    columns = (base.properties.get("id_column"), found.id_column)
+    other = f" Ids came from the column {columns[0]!r} and now come from {columns[1]!r}."
     raise SourceError(
-        f"{source.location} has {rows} usable rows and had {base.rows}: {1 - rows / base.rows:.0%} "
-        f"are gone, more than the {max_drop:.0%} of 'max_drop'. The last version is kept. If they "
-        "are gone for good, materialize the catalogue once with the run config 'accept_drop: true'"
+        f"{source.location} has {count} usable rows and had {base.rows}: {gone / base.rows:.0%} of "
+        f"the items are gone, more than the {max_drop:.0%} of 'max_drop'."
+        f"{other if columns[0] != columns[1] else ''} The last version is kept. If they are gone "
+        "for good, materialize the catalogue once with the run config 'accept_drop: true'"
     )
 
 

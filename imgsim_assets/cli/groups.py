@@ -1,4 +1,4 @@
-"""`imgsim groups`: the items of a catalogue that show the same, by group."""
+"""`imgsim groups`: the items of one or several catalogues that show the same, by group."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ import polars as pl
 from imgsim_assets.cli import output
 from imgsim_assets.cli.options import json_option, made, store_option
 from imgsim_assets.index.stage import update_index
-from imgsim_assets.similarity.groups import groups_table, update_groups
-from imgsim_assets.similarity.settings import GroupSettings, Representative
+from imgsim_assets.similarity.groups import (
+    GroupReport,
+    across_table,
+    groups_table,
+    update_across,
+    update_groups,
+)
+from imgsim_assets.similarity.settings import (
+    AcrossRule,
+    AcrossSettings,
+    GroupSettings,
+)
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
 
 _TOLD = ("group_id", "size", "min_similarity", "mean_similarity", "bridges")
 
@@ -24,17 +35,18 @@ Examples:
   imgsim groups products
   imgsim groups products --threshold 0.95 --out groups.tsv
   imgsim groups products --representative oldest --close --json
+  imgsim groups products suppliers
 """
 )
-@click.argument("catalogue")
+@click.argument("catalogues", nargs=-1, required=True, metavar="CATALOGUE...")
 @click.option(
     "--threshold", type=float, help="Least cosine of a link, inclusive.  [default: the encoder's]"
 )
 @click.option(
     "--representative",
     metavar="RULE",
-    help=f"Which item stands for its group: {', '.join(get_args(Representative))}.  "
-    "[default: pixels]",
+    help=f"Which item stands for its group: {', '.join(get_args(AcrossRule))}.  "
+    "[default: pixels; of several catalogues, catalogue]",
 )
 @click.option(
     "--close",
@@ -45,7 +57,7 @@ Examples:
 @store_option
 @json_option
 def command(
-    catalogue: str,
+    catalogues: tuple[str, ...],
     threshold: float | None,
     representative: str | None,
     close: bool,
@@ -53,23 +65,26 @@ def command(
     store_url: str | None,
     as_json: bool,
 ) -> None:
-    """Bring the duplicate groups of CATALOGUE up to its embeddings, and show them.
+    """Bring the duplicate groups of CATALOGUEs up to their embeddings, and show them.
 
-    A group is what hangs together by links at or above the threshold. The groups that the
-    catalogue declares are left alone.
+    A group is what hangs together by links at or above the threshold, within and across the
+    catalogues; their order is their priority. Groups that are declared are left alone.
     """
     output.check_out(out)
+    if len(set(catalogues)) < len(catalogues):
+        raise click.UsageError("a catalogue is named twice; name each once")
+    kind: type[AcrossSettings | GroupSettings]
+    kind = AcrossSettings if len(catalogues) > 1 else GroupSettings
     settings = made(
-        GroupSettings,
+        kind,
         threshold=threshold,
         representative=representative,
         close_to_representative=close,
     )
     store = Store.open(store_url)
-    update_index(store, catalogue)
-    variant = _variant(settings)
-    report = update_groups(store, catalogue, settings, variant=variant)
-    table = groups_table(store, catalogue, variant)
+    for name in catalogues:
+        update_index(store, name)
+    table, report = _updated(store, catalogues, settings)
     rows = table.read(table.at(report.version))
     if out is not None:
         output.write_frame(rows, out)
@@ -78,21 +93,31 @@ def command(
             {"items": report.items, "threshold": report.threshold, "groups": _documents(rows)}
         )
     elif out != output.STDOUT:
+        named = ", ".join(catalogues)
         click.echo(
-            f"{catalogue}: {report.groups} groups of {report.grouped} of {report.items} items at "
+            f"{named}: {report.groups} groups of {report.grouped} of {report.items} items at "
             f"{report.threshold:g} or more"
         )
         if out is None and rows.height:
             output.show_frame(rows.drop("sha256", "is_representative"))
 
 
-def _variant(settings: GroupSettings) -> str:
+def _updated(
+    store: Store, catalogues: tuple[str, ...], settings: AcrossSettings | GroupSettings
+) -> tuple[Table, GroupReport]:
     """A table for these settings alone, so that the next run with them updates it."""
-    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    variant = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    if isinstance(settings, AcrossSettings):
+        name = f"{'__'.join(catalogues)}.{variant}"
+        return across_table(store, name), update_across(store, name, catalogues, settings)
+    (name,) = catalogues
+    report = update_groups(store, name, settings, variant=variant)
+    return groups_table(store, name, variant), report
 
 
 def _documents(rows: pl.DataFrame) -> list[dict[str, object]]:
     """One document a group, with its members in their order."""
-    members = pl.struct("id", "sha256", "similarity").alias("members")
+    told = [name for name in ("catalogue", "id", "sha256", "similarity") if name in rows.columns]
+    members = pl.struct(told).alias("members")
     by_group = rows.group_by(_TOLD, maintain_order=True).agg(members)
     return by_group.rename({"group_id": "representative"}).to_dicts()

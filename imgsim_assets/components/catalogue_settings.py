@@ -12,9 +12,16 @@ from imgsim_assets.encoders.report_settings import ReportSettings
 from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.settings import Settings
-from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings
+from imgsim_assets.similarity.settings import (
+    AcrossSettings,
+    GraphSettings,
+    GroupSettings,
+    MatchSettings,
+)
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+# Names that would mix a catalogue's tables with those of several catalogues.
+RESERVED = {"matches": "match tables", "duplicate_groups": "groups across catalogues"}
 Severity = Literal["warn", "error"]
 
 
@@ -38,7 +45,7 @@ class CheckSettings(Settings):
         "warn", description="of what checks measure; 'error' stops what hangs on too few images"
     )
     max_drop: float = Field(
-        0.5, ge=0, le=1, description="largest share of its rows that a source may lose at once"
+        0.5, ge=0, le=1, description="largest share of its items that a source may lose at once"
     )
     max_drift: float = Field(
         0.2, ge=0, le=1, description="how far similarities may move from one version to the next"
@@ -86,8 +93,8 @@ class CatalogueSettings(Settings):
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
-        if value == "matches":
-            raise ValueError("'matches' is where match tables live; choose another name")
+        if value in RESERVED:
+            raise ValueError(f"{value!r} is where {RESERVED[value]} live; choose another name")
         return value
 
 
@@ -103,6 +110,19 @@ class MatchMatrixSettings(MatchSettings):
     right: str = Field(description="name of the catalogue they look in")
     automation: bool = Field(True, description="start when one of the catalogues changed")
     checks: CheckSettings = CheckSettings()
+    owners: tuple[str, ...] = ()
+    tags: dict[str, str] = Field(default_factory=dict)
+    description: str | None = None
+
+
+class DuplicateGroupsSettings(AcrossSettings):
+    """The duplicate groups of several catalogues together."""
+
+    name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")
+    catalogues: tuple[str, ...] = Field(
+        min_length=2, description="names of the catalogues, in their order of priority"
+    )
+    automation: bool = Field(True, description="start when one of the catalogues changed")
     owners: tuple[str, ...] = ()
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None

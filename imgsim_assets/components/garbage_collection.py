@@ -65,5 +65,6 @@ class GarbageCollection(DeclaredComponent):
                 cron_schedule=self.settings.schedule,
                 execution_timezone=self.settings.timezone,
                 default_status=dg.DefaultScheduleStatus.RUNNING,
+                description="Deletes old versions, and what no version names any more.",
             )
         ]

@@ -123,27 +123,30 @@ def publish_images(
 
 
 def _describe_images(store: Store, name: str, report: DownloadReport) -> dict[str, Any]:
-    return {
+    described: dict[str, Any] = {
         **table_metadata(
             store, f"{name}/images", report.version, report.items, changed=report.changed
         ),
-        "fetched": report.fetched,
-        "unchanged": report.unchanged,
-        "refresh_failures": counted(report.refresh_failures, "status"),
-        "hosts": _host_table(report.hosts),
-        "hosts_given_up": list(report.hosts_given_up),
-        "removed": report.removed,
         "ok": report.statuses.get(OK, 0),
         "failed": report.items - report.statuses.get(OK, 0),
-        "bytes_fetched": report.bytes,
-        "seconds": round(report.seconds, 3),
-        "images_per_second": round(report.fetched / max(report.seconds, 1e-6), 1),
         "statuses": counted(report.statuses, "status"),
         "status_chart": svg(
             bars(sorted(report.statuses.items(), key=lambda pair: -pair[1]), title="items"),
             "items by status",
         ),
+        "fetched": report.fetched,
+        "unchanged": report.unchanged,
+        "removed": report.removed,
+        "bytes_fetched": report.bytes,
+        "seconds": round(report.seconds, 3),
+        "images_per_second": round(report.fetched / max(report.seconds, 1e-6), 1),
     }
+    if report.refresh_failures:
+        described["refresh_failures"] = counted(report.refresh_failures, "status")
+    if report.hosts:
+        described["hosts_in_run_so_far"] = _host_table(report.hosts)
+        described["hosts_given_up"] = list(report.hosts_given_up)
+    return described
 
 
 def _host_table(hosts: Sequence[HostTally]) -> dg.MetadataValue:

@@ -115,6 +115,7 @@ def _check_index(
         dg.AssetCheckResult(
             check_name="recall_at_10",
             passed=found >= settings.index.min_recall,
+            severity=dg.AssetCheckSeverity[settings.checks.severity.upper()],
             metadata={"recall": found, "least": settings.index.min_recall, "sampled": len(chosen)},
         ),
     ], found
@@ -171,7 +172,6 @@ def _describe_graph(store: Store, name: str, report: GraphReport) -> dict[str, A
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
-        "preview": preview(edges),
     }
     if edges.height:
         _, index = open_index(store, name)
@@ -181,6 +181,7 @@ def _describe_graph(store: Store, name: str, report: GraphReport) -> dict[str, A
         described["similarity_histogram"] = svg(
             similarity_histogram(edges["similarity"], report.threshold), "similarity of the edges"
         )
+    described["preview"] = preview(edges)
     return described
 
 

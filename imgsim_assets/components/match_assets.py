@@ -100,14 +100,15 @@ def match_asset(
 
 def _description(settings: MatchMatrixSettings) -> str:
     asked = {
-        "all": f"Every pair of a {settings.left} and a {settings.right} item",
-        "best": f"The best {settings.right} item of each {settings.left} item",
-        "top_k": f"The {settings.k} best {settings.right} items of each {settings.left} item",
-        "one_to_one": f"Pairs of {settings.left} and {settings.right} items, of no item more than "
-        "one, of the greatest total similarity",
-        "mutual": f"Pairs of {settings.left} and {settings.right} items that are each other's best",
+        "all": f"Every pair of an item of {settings.left} and one of {settings.right}",
+        "best": f"For each item of {settings.left} the best item of {settings.right}",
+        "top_k": f"For each item of {settings.left} the {settings.k} best of {settings.right}",
+        "one_to_one": f"Pairs of items of {settings.left} and {settings.right}, of no item more "
+        "than one, of the greatest total similarity",
+        "mutual": f"Pairs of items of {settings.left} and {settings.right} that are each other's "
+        "best",
     }[settings.mode]
-    return f"{asked}, if their images are similar enough."
+    return f"{asked}, where the images are similar enough."
 
 
 def _describe(
@@ -128,7 +129,6 @@ def _describe(
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
-        "preview": preview(rows.select("left_id", "right_id", "similarity", "rank")),
     }
     if rows.height:
         described["contact_sheet"] = jpeg(
@@ -143,6 +143,7 @@ def _describe(
         described["heat_map"] = svg(
             similarity_heat_map(left, right, report.threshold), "similarity of every pair"
         )
+    described["preview"] = preview(rows.select("left_id", "right_id", "similarity", "rank"))
     return described
 
 

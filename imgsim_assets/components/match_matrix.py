@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import ClassVar
 
 import dagster as dg
 
 from imgsim_assets.components.catalogue_settings import MatchMatrixSettings
 from imgsim_assets.components.declared import DeclaredComponent
-from imgsim_assets.components.image_catalogue import ImageCatalogue
+from imgsim_assets.components.known_catalogues import (
+    incomparable,
+    known_catalogues,
+    no_report,
+    reporting,
+    unknown,
+)
 from imgsim_assets.components.match_assets import match_asset
 from imgsim_assets.components.project import Project, tables_of
 from imgsim_assets.components.tables import IO_MANAGER
@@ -41,30 +46,18 @@ class MatchMatrix(DeclaredComponent):
         """With `threshold: auto`, those of the two catalogues that measure their encoder."""
         if self.settings.threshold != AUTO:
             return []
-        sides = dict.fromkeys((self.settings.left, self.settings.right))
-        found = [
-            component.settings.name
-            for component in context.component_tree.get_all_components(ImageCatalogue)
-            if component.settings.name in sides and component.settings.report is not None
-        ]
+        sides = list(dict.fromkeys((self.settings.left, self.settings.right)))
+        found = reporting(sides, known_catalogues(context))
         if not found:
-            raise self.error(
-                context,
-                ["threshold"],
-                f"auto needs a report about the encoder; set 'report: {{}}' of "
-                f"{' or '.join(sides)}, or give a number",
-            )
+            raise self.error(context, ["threshold"], no_report(sides))
         return found
 
     def _check(self, context: dg.ComponentLoadContext) -> None:
-        catalogues = {
-            component.settings.name: component
-            for component in context.component_tree.get_all_components(ImageCatalogue)
-        }
+        catalogues = known_catalogues(context)
         sides = {"left": self.settings.left, "right": self.settings.right}
         for key, name in sides.items():
             if name not in catalogues:
-                raise self.error(context, [key], _unknown(name, list(catalogues)))
+                raise self.error(context, [key], unknown(name, catalogues))
         if self.settings.left == self.settings.right:
             raise self.error(
                 context,
@@ -83,20 +76,7 @@ class MatchMatrix(DeclaredComponent):
                 ["name"],
                 f"{len(same)} match tables are named {self.settings.name!r}; name each its own",
             )
-        left, right = (catalogues[name].settings.encoder for name in sides.values())
-        if left.identity != right.identity:
-            raise self.error(
-                context,
-                ["right"],
-                f"{self.settings.left} is embedded by {left.describe()} and {self.settings.right} "
-                f"by {right.describe()}, and their vectors cannot be compared; give both "
-                "catalogues the same 'encoder'",
-            )
+        problem = incomparable(*(catalogues[name] for name in sides.values()))
+        if problem:
+            raise self.error(context, ["right"], problem)
         self.check_people_and_tags(context, self.settings.owners, self.settings.tags)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    listed = ", ".join(sorted(known)) or "none"
-    return f"there is no catalogue {name!r}; {hint}declared catalogues: {listed}"

@@ -61,10 +61,17 @@ def table_schema(columns: Mapping[str, Any]) -> dg.TableSchema:
     """A Polars schema as Dagster shows it, with what each column means."""
     return dg.TableSchema(
         columns=[
-            dg.TableColumn(name, str(kind), description=_MEANING.get(name, _CARRIED))
+            dg.TableColumn(name, _kind(kind), description=_MEANING.get(name, _CARRIED))
             for name, kind in columns.items()
         ]
     )
+
+
+def _kind(kind: Any) -> str:
+    """The name of a column's type, with the time zone but not the resolution of a time."""
+    if isinstance(kind, pl.Datetime):
+        return f"Datetime ({kind.time_zone})" if kind.time_zone else "Datetime"
+    return str(kind)
 
 
 def table_metadata(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import polars as pl
 from PIL import Image
@@ -29,7 +32,7 @@ def match_sheet(store: Store, matches: pl.DataFrame, pairs: int = 12) -> bytes:
     cells = []
     for row in shown.iter_rows(named=True):
         cells.append(Cell(_thumbnail(store, row["left_sha256"]), row["left_id"]))
-        caption = f"{row['similarity']:.3f} {row['right_id']}"
+        caption = f"{row['similarity']:.3f}  {row['right_id']}"
         cells.append(Cell(_thumbnail(store, row["right_sha256"]), caption))
     width = 2 * _PAIRS_PER_ROW
     return contact_sheet([cells[at : at + width] for at in range(0, len(cells), width)], group=2)
@@ -47,7 +50,7 @@ def graph_sheet(
         row = [Cell(_thumbnail(store, image_of[source]), source)]
         nearest = edges.filter(pl.col("src_id") == source).head(neighbours)
         for edge in nearest.iter_rows(named=True):
-            caption = f"{edge['similarity']:.3f} {edge['dst_id']}"
+            caption = f"{edge['similarity']:.3f}  {edge['dst_id']}"
             row.append(Cell(_thumbnail(store, image_of[edge["dst_id"]]), caption))
         rows.append(row)
     return contact_sheet(rows)
@@ -66,11 +69,16 @@ def group_sheet(store: Store, groups: pl.DataFrame, rows: int = 6, members: int 
         shown = own if own.height <= members else pl.concat([own.head(members - 1), own.tail(1)])
         sheet.append(
             [
-                Cell(_thumbnail(store, row["sha256"]), f"{row['similarity']:.3f} {row['id']}")
+                Cell(_thumbnail(store, row["sha256"]), f"{row['similarity']:.3f}  {_item(row)}")
                 for row in shown.iter_rows(named=True)
             ]
         )
     return contact_sheet(sheet)
+
+
+def _item(row: Mapping[str, Any]) -> str:
+    """What an item is called, with its catalogue where there are several."""
+    return f"{row['catalogue']}/{row['id']}" if "catalogue" in row else str(row["id"])
 
 
 def similarity_heat_map(left: Items, right: Items, threshold: float) -> str:

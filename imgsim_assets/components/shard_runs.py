@@ -61,21 +61,25 @@ def publish(
 ) -> None:
     """Attach each shard's metadata and the run's data version to its materialization.
 
-    When a shard failed, the good ones are recorded as materialized before the run fails:
-    Dagster itself records none of a step that fails.
+    Dagster keeps one data version for all shards that a run takes; each shard's own is in its
+    metadata. When a shard failed, the good ones are recorded as materialized before the run
+    fails: Dagster itself records none of a step that fails.
     """
     if outcome.failures:
         _keep_good_shards(context, key, outcome.reports, describe)
         _fail(context, outcome.failures)
     for report in outcome.reports:
         context.add_asset_metadata(
-            dict(describe(report)), asset_key=key, partition_key=report.shard
+            _described(report, describe), asset_key=key, partition_key=report.shard
         )
     context.set_data_version(key, dg.DataVersion(_joint_version(outcome.reports)))
 
 
+def _described(report: R, describe: Callable[[R], Mapping[str, Any]]) -> dict[str, Any]:
+    return {**describe(report), "shard_data_version": report.data_version}
+
+
 def _joint_version(reports: Sequence[ShardReport]) -> str:
-    # Dagster keeps one data version for all shards of a run.
     if len(reports) == 1:
         return reports[0].data_version
     versions = [(report.shard, report.data_version) for report in reports]
@@ -97,7 +101,7 @@ def _keep_good_shards(
             dg.AssetMaterialization(
                 key,
                 partition=report.shard,
-                metadata=dict(describe(report)),
+                metadata=_described(report, describe),
                 tags=tags,
             )
         )

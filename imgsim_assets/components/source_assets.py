@@ -70,7 +70,7 @@ class CatalogueRun(dg.Config):
     """What a person may say about one run of a catalogue."""
 
     accept_drop: bool = Field(
-        False, description="take the source as it is, however many rows it has lost"
+        False, description="take the source as it is, however many items it has lost"
     )
 
 

@@ -7,15 +7,13 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from imgsim_assets.images.header import Header, read_header
+from imgsim_assets.images.header import Header, ImageError, read_header
 from imgsim_assets.storage.blobs import Blobs
 
 # Images that one thread takes at once: handing each over by itself costs more than the work.
-_BATCH = 16
-# Two, so that one stores while the other waits for the disk.
-_LOCAL_THREADS = 2
-# Writes to object storage wait for answers, so many of them have to wait at the same time.
-_REMOTE_THREADS = 32
+_BATCH = 64
+# Two, so that one works while the other waits for a pack to be put in place.
+_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +33,10 @@ class Keeper:
     Use it within one event loop, and close it afterwards.
     """
 
-    def __init__(self, blobs: Blobs, max_pixels: int, *, is_remote: bool) -> None:
+    def __init__(self, blobs: Blobs, max_pixels: int) -> None:
         self._blobs = blobs
         self._max_pixels = max_pixels
-        self._threads = _REMOTE_THREADS if is_remote else _LOCAL_THREADS
-        self._batch = 1 if is_remote else _BATCH
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="keeper")
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keeper")
         self._waiting: deque[_Waiting] = deque()
         self._busy = 0
         self._tasks: set[asyncio.Task[None]] = set()  # so that none is collected while it works
@@ -53,7 +49,7 @@ class Keeper:
         """Store an image; raises ImageError for what is none, OSError when it cannot be stored."""
         kept: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
         self._waiting.append((data, kept))
-        if self._busy < self._threads:
+        if self._busy < _THREADS:
             self._busy += 1
             task = asyncio.create_task(self._work())
             self._tasks.add(task)
@@ -63,7 +59,7 @@ class Keeper:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            count = min(self._batch, len(self._waiting))
+            count = min(_BATCH, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(count)]
             results = await loop.run_in_executor(
                 self._pool, self._keep_all, [data for data, _ in batch]
@@ -78,11 +74,21 @@ class Keeper:
         self._busy -= 1
 
     def _keep_all(self, batch: list[bytes]) -> list[Kept | Exception]:
-        results: list[Kept | Exception] = []
-        for data in batch:
-            try:
-                header = read_header(data, self._max_pixels)
-                results.append(Kept(self._blobs.put(data), header))
-            except Exception as error:  # of the image or of the store: for the one who asked
-                results.append(error)
-        return results
+        headers = [self._header(data) for data in batch]
+        good = [
+            data for data, header in zip(batch, headers, strict=True) if isinstance(header, Header)
+        ]
+        try:
+            names = iter(self._blobs.put_all(good))
+        except Exception as error:  # of the store: for everyone who asked
+            return [error] * len(batch)
+        return [
+            Kept(next(names), header) if isinstance(header, Header) else header
+            for header in headers
+        ]
+
+    def _header(self, data: bytes) -> Header | ImageError:
+        try:
+            return read_header(data, self._max_pixels)
+        except ImageError as error:
+            return error

@@ -125,9 +125,7 @@ class ImagesStage:
         self._catalogue = store.table(f"{name}/catalogue", key="id")
         self._fetcher = Fetcher(settings)
         self._objects = RemoteObjects(settings.allow_prefixes, settings.max_bytes)
-        self._keeper = Keeper(
-            store.blobs, settings.max_pixels, is_remote=store.files.local_path("") is None
-        )
+        self._keeper = Keeper(store.blobs, settings.max_pixels)
         self._hosts = Hosts(settings.breaker_failures)
         self._runner = asyncio.Runner()
 

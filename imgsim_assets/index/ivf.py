@@ -40,8 +40,18 @@ class IvfIndex(FlatIndex):
         index.cp.spherical = True
         index.cp.seed = 1
         index.train(np.ascontiguousarray(vectors, dtype=np.float32))
-        index.nprobe = min(probes, lists)
-        return cls(index, FlatIndex.empty(dim).entries, 0)
+        made = cls(index, FlatIndex.empty(dim).entries, 0)
+        made.probes = probes
+        return made
+
+    @property
+    def probes(self) -> int:
+        """How many lists a search looks at."""
+        return int(self._index.nprobe)
+
+    @probes.setter
+    def probes(self, probes: int) -> None:
+        self._index.nprobe = min(probes, int(self._index.nlist))
 
     @property
     def outgrown(self) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,8 +19,8 @@ from imgsim_assets.index.stage import index_table, open_index
 from imgsim_assets.model.status import catalogue_names
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.similarity.audit import Audit, audit_graph, audit_matches
-from imgsim_assets.storage.blobs import FOLDER as BLOBS
-from imgsim_assets.storage.blobs import blob_path
+from imgsim_assets.storage.blobs import LOST
+from imgsim_assets.storage.packs import PACKS, check_pack, list_packs
 from imgsim_assets.storage.store import Store
 
 _NORM_TOLERANCE = 1e-3
@@ -107,26 +106,26 @@ def _verify_tables(store: Store, found: Verified, log: Log) -> None:
 
 
 def _verify_blobs(store: Store, found: Verified, log: Log) -> None:
-    blobs = list(_blobs(store))
-    with Progress("images", len(blobs), log) as progress:
-        for path, sha256 in blobs:
-            data = store.files.read(path)
-            found.blobs += 1
-            found.bytes += len(data)
-            if hashlib.sha256(data).hexdigest() != sha256:
-                found.blame(
-                    path,
-                    "the bytes do not match the name; delete the file, and the next run of the "
-                    "images fetches it again",
-                )
+    packs = list_packs(store.files)
+    lost = store.blobs.lost()
+    with Progress("packs of images", len(packs), log, unit="packs") as progress:
+        for pack in packs:
+            found.bytes += pack.size
+            try:
+                count, damaged = check_pack(store.files, pack)
+            except CorruptFileError as error:
+                found.blame(f"{PACKS}/{pack.name}", str(error))
+                continue
+            found.blobs += count
+            for sha256 in damaged:
+                if sha256 not in lost:
+                    found.blame(
+                        f"{PACKS}/{pack.name}",
+                        f"the bytes of image {sha256} do not match the name; create an empty file "
+                        f"{store.url}/{LOST}/{sha256}, and the next run of the images fetches it "
+                        "again",
+                    )
             progress.advance()
-
-
-def _blobs(store: Store) -> Iterator[tuple[str, str]]:
-    for folder in store.files.entries(BLOBS):
-        if folder.is_folder and not folder.name.startswith("_"):
-            for entry in store.files.entries(f"{BLOBS}/{folder.name}"):
-                yield f"{BLOBS}/{folder.name}/{entry.name}", entry.name
 
 
 def _verify_catalogue(store: Store, name: str, found: Verified) -> None:
@@ -153,14 +152,14 @@ def _verify_images(store: Store, name: str, found: Verified) -> None:
     if newest is None:
         return
     rows = table.read(newest, columns=["id", "status", "sha256"])
-    lost = store.blobs.lost()
-    for item, sha256 in rows.filter(pl.col("status") == OK).select("id", "sha256").iter_rows():
-        if sha256 not in lost and store.files.stat(blob_path(sha256)) is None:
-            found.blame(
-                table.name,
-                f"item {item!r} has no image {sha256}; the next run of the embeddings notices, "
-                "and the one of the images after it fetches it again",
-            )
+    rows = rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(store.blobs.lost()))
+    held = pl.Series(store.blobs.holds(rows["sha256"]), dtype=pl.Boolean)
+    for item, sha256 in rows.filter(~held).select("id", "sha256").iter_rows():
+        found.blame(
+            table.name,
+            f"item {item!r} has no image {sha256}; the next run of the embeddings notices, "
+            "and the one of the images after it fetches it again",
+        )
 
 
 def _verify_vectors(store: Store, name: str, found: Verified) -> None:

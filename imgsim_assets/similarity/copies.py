@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 
@@ -31,8 +32,29 @@ class Distinct(NamedTuple):
         counts: Indices = np.diff(self.start)
         return counts
 
+    def where(self, mask: NDArray[np.bool_]) -> Distinct:
+        """The rows of a mask (n,), grouped; row numbers stay what they are."""
+        if mask.all():
+            return self
+        kept = mask[self.rows]
+        rows, group = self.rows[kept], np.repeat(np.arange(len(self.first)), self.counts)[kept]
+        if self.has_copies:
+            # The first of a group may be gone, and the next stand behind those of other groups.
+            least = np.full(len(self.first), len(mask))
+            np.minimum.at(least, group, rows)
+            order = np.lexsort((rows, least[group]))
+            rows, group = rows[order], group[order]
+        start = np.append(np.flatnonzero(np.diff(group, prepend=-1)), len(rows))
+        return Distinct(rows[start[:-1]], rows, start)
+
+    def at_most(self, copies: int) -> Distinct:
+        """The same with no more than so many copies of each."""
+        within = np.arange(len(self.rows)) - np.repeat(self.start[:-1], self.counts)
+        counts = np.minimum(self.counts, copies)
+        return Distinct(self.first, self.rows[within < copies], np.append(0, np.cumsum(counts)))
+
     def least(self, values: Doubles) -> Doubles:
-        """The least value (n,) of every distinct row's copies, (u,)."""
+        """The least of the values (n,) of every distinct row's copies, (u,)."""
         if not len(self.first):
             return values[:0]
         smallest: Doubles = np.minimum.reduceat(values[self.rows], self.start[:-1])

@@ -22,6 +22,8 @@ Indices = NDArray[np.int64]
 
 # Rows are scored in pieces of about this many numbers, to stay in the cache.
 _PIECE_NUMBERS = 1 << 17
+# Fewer rows are not worth starting threads.
+_FEW = 1024
 # How far a row's norm may be from 1: float32 rounding of a unit row is far below, rows that
 # were never normalised are far above.
 _NORM_TOLERANCE = 1e-3
@@ -70,7 +72,7 @@ def squared_norms(rows: Floats) -> Doubles:
         wide = rows[piece].astype(np.float64)
         squares[piece] = _tree_sum(np.multiply(wide, wide, out=wide))
 
-    _in_pieces(len(rows), rows.shape[1], fill)
+    in_pieces(len(rows), _step(rows.shape[1]), fill)
     return squares
 
 
@@ -97,7 +99,7 @@ def pair_cosines(
         lengths = np.sqrt(of_left[i] * of_right[j])
         cosines[piece] = np.clip(dot / lengths, -1.0, 1.0)
 
-    _in_pieces(len(left_index), left.shape[1], fill)
+    in_pieces(len(left_index), _step(left.shape[1]), fill)
     return cosines
 
 
@@ -120,11 +122,15 @@ def product_error(dim: int, deviation: float) -> float:
     return rounding * lengths + (lengths - 1) + u
 
 
-def _in_pieces(count: int, dim: int, work: Callable[[slice], None]) -> None:
-    """Do the work for slices of `count` rows, on all processors; each is done on its own."""
-    step = max(1, _PIECE_NUMBERS // max(1, dim))
-    pieces = [slice(start, start + step) for start in range(0, count, step)]
-    if len(pieces) < 4:
+def _step(dim: int) -> int:
+    """How many rows of `dim` numbers make a piece."""
+    return max(1, _PIECE_NUMBERS // max(1, dim))
+
+
+def in_pieces(count: int, step: int, work: Callable[[slice], None]) -> None:
+    """Do the work for slices of `step` rows, on all processors; each is done on its own."""
+    pieces = [slice(start, min(start + step, count)) for start in range(0, count, max(1, step))]
+    if count < _FEW:
         for piece in pieces:
             work(piece)
         return

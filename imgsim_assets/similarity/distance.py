@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity.cosine import Doubles, Indices, distances, pair_cosines, unit_rows
+from imgsim_assets.similarity.cosine import Doubles, Indices, distances, pair_cosines
 from imgsim_assets.similarity.join import MEMORY_BUDGET, threshold_join
+from imgsim_assets.similarity.sides import Pair, Side
 
 # Far more than the rounding of 1 - radius^2 / 2 and of the distance back from it.
 _SLACK = 1e-12
@@ -51,12 +52,8 @@ def cosine_matrix(left: NDArray[np.floating], right: NDArray[np.floating]) -> Do
     For small inputs: it takes 8 bytes a pair and looks at every one. Raises ValueError as
     `threshold_join` does.
     """
-    a, b = unit_rows(left, "left"), unit_rows(right, "right")
-    if a.rows.shape[1] != b.rows.shape[1]:
-        raise ValueError(
-            f"left has rows of {a.rows.shape[1]} numbers, right of {b.rows.shape[1]}; they must "
-            "come from the same encoder"
-        )
+    pair = Pair.of(Side.of(left, "left"), Side.of(right, "right"))
+    a, b = pair.left.unit, pair.right.unit
     i, j = np.indices((len(a.rows), len(b.rows))).reshape(2, -1)
     scores = pair_cosines(a.rows, b.rows, i, j, squares=(a.squares, b.squares))
     return scores.reshape(len(a.rows), len(b.rows))

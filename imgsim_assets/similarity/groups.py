@@ -1,21 +1,17 @@
-"""The group stage: `<name>/duplicate_groups`, the items of a catalogue that show the same.
+"""The group stage: the items that show the same, of one catalogue or across several.
 
-Images are linked where their similarity reaches the threshold, and what hangs together is a
-group. Such groups can chain: a resembles b and b resembles c, but a does not resemble c. So
-each carries its least and mean similarity over all its pairs, and its bridges: links without
-which it would fall apart. With `close_to_representative` groups cannot chain: every member
-reaches the threshold with the representative.
+Images are linked where their similarity reaches the threshold, whichever catalogue they are
+of; `grouping.py` makes groups of the links.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.encoders.encoder import recommended_threshold
@@ -24,34 +20,25 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.cosine import Indices, pair_cosines, squared_norms
+from imgsim_assets.similarity.grouping import SCHEMA, grouped
 from imgsim_assets.similarity.pairs import Answer, Items, Question
-from imgsim_assets.similarity.settings import GroupSettings, Representative
+from imgsim_assets.similarity.settings import (
+    AcrossSettings,
+    GroupSettings,
+    LinkSettings,
+    Threshold,
+)
 from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Table
 
-SCHEMA = {
-    "group_id": pl.String,
-    "id": pl.String,
-    "sha256": pl.String,
-    "is_representative": pl.Boolean,
-    "similarity": pl.Float64,
-    "size": pl.Int32,
-    "min_similarity": pl.Float64,
-    "mean_similarity": pl.Float64,
-    "bridges": pl.Int32,
-}
+# The rows of groups across catalogues; there a group_id is catalogue/id of its representative.
+ACROSS_SCHEMA = {"group_id": pl.String, "catalogue": pl.String, **SCHEMA}
+ACROSS = "duplicate_groups"
 BRIDGES = "bridges"
-BRIDGE_SCHEMA = {
-    "group_id": pl.String,
-    "left_sha256": pl.String,
-    "right_sha256": pl.String,
-    "similarity": pl.Float64,
-}
-# Pairs of a group that are scored at once.
-_PIECE = 1 << 16
+# Between a catalogue's name, which has none, and an id.
+_SEPARATOR = "/"
 
 
 @dataclass(frozen=True)
@@ -71,11 +58,17 @@ class GroupReport:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Images of a group by number, the representative first, and the links among them."""
+class _Candidates:
+    """What is to be grouped: items (id, sha256) in order of rank, and their distinct images."""
 
-    members: list[int]
-    links: list[tuple[int, int]]
+    ranked: pl.DataFrame
+    images: Items
+    index_commits: dict[str, Commit]
+
+    @property
+    def first(self) -> Commit:
+        """One of the indexes, which are all of the same encoder."""
+        return next(iter(self.index_commits.values()))
 
 
 def groups_table(store: Store, name: str, variant: str | None = None) -> Table:
@@ -84,6 +77,11 @@ def groups_table(store: Store, name: str, variant: str | None = None) -> Table:
     A `variant` has a table of its own beside the one that the catalogue declares.
     """
     return store.table(f"{name}/duplicate_groups" + (f".{variant}" if variant else ""))
+
+
+def across_table(store: Store, name: str) -> Table:
+    """`duplicate_groups/<name>`; see ACROSS_SCHEMA, and BRIDGE_SCHEMA for those of BRIDGES."""
+    return store.table(f"{ACROSS}/{name}")
 
 
 def update_groups(
@@ -95,59 +93,153 @@ def update_groups(
     StoreError when there is no index, or no report that says what threshold auto is.
     """
     started = time.monotonic()
-    index_commit, every_item = items.from_index(store, name)
-    images = _distinct_images(every_item)
-    threshold = _threshold(store, name, settings, index_commit)
-    recipe = {
-        "threshold": threshold,
+    commit, own = items.from_index(store, name)
+    ranks = _ranks(store, name, settings.representative)
+    ranked = own.keys.join(ranks, on="id", how="left").sort("rank", "id", nulls_last=True)
+    candidates = _Candidates(ranked.select("id", "sha256"), _distinct_images([own]), {name: commit})
+    recipe: dict[str, object] = {"representative": settings.representative}
+    table = groups_table(store, name, variant)
+    return _update(store, table, candidates, settings, recipe, across=False, started=started)
+
+
+def update_across(
+    store: Store, name: str, catalogues: Sequence[str], settings: AcrossSettings
+) -> GroupReport:
+    """Bring the groups of several catalogues up to their indexes, in their `across_table`.
+
+    `catalogues` stand in their order of priority. Raises StoreError when an index is missing,
+    when the indexes are of different encoders, or when no report says what threshold auto is.
+    """
+    started = time.monotonic()
+    opened = {own: items.from_index(store, own) for own in catalogues}
+    _refuse_different_encoders({own: commit for own, (commit, _) in opened.items()})
+    rule = "pixels" if settings.representative == "catalogue" else settings.representative
+    named = []
+    for priority, (own, (_, of_own)) in enumerate(opened.items()):
+        ranks = of_own.keys.join(_ranks(store, own, rule), on="id", how="left")
+        first = priority if settings.representative == "catalogue" else 0
+        named.append(
+            ranks.select(
+                pl.lit(first).alias("first"),
+                "rank",
+                (pl.lit(own + _SEPARATOR) + pl.col("id")).alias("id"),
+                "sha256",
+            )
+        )
+    ranked = pl.concat(named).sort("first", "rank", "id", nulls_last=True)
+    candidates = _Candidates(
+        ranked.select("id", "sha256"),
+        _distinct_images([of_own for _, of_own in opened.values()]),
+        {own: commit for own, (commit, _) in opened.items()},
+    )
+    recipe: dict[str, object] = {
         "representative": settings.representative,
-        "close_to_representative": settings.close_to_representative,
-        FINGERPRINT: index_commit.properties[FINGERPRINT],
+        "catalogues": list(catalogues),
     }
-    state = State.of(groups_table(store, name, variant), recipe)
+    table = across_table(store, name)
+    return _update(store, table, candidates, settings, recipe, across=True, started=started)
+
+
+def _update(
+    store: Store,
+    table: Table,
+    candidates: _Candidates,
+    settings: LinkSettings,
+    recipe: dict[str, object],
+    *,
+    across: bool,
+    started: float,
+) -> GroupReport:
+    first = candidates.first
+    threshold = _threshold(store, settings.threshold, candidates.index_commits)
+    recipe |= {
+        "threshold": threshold,
+        "close_to_representative": settings.close_to_representative,
+        FINGERPRINT: first.properties[FINGERPRINT],
+    }
+    state = State.of(table, recipe)
     # In the order of the rule, which is as decisive as the items; only their keys are kept.
-    ranked = _ranked(store, name, every_item.keys, settings.representative)
-    in_order = Items(ranked, np.empty((0, 0), dtype=np.float32))
-    if state.base is not None and state.is_current(in_order, images):
+    in_order = Items(candidates.ranked, np.empty((0, 0), dtype=np.float32))
+    if state.base is not None and state.is_current(in_order, candidates.images):
         commit = state.base
         rows = state.table.read(commit)
     else:
-        lists = _links(state, images, threshold)
-        rows, bridges = grouped(ranked, images, lists, settings, threshold)
+        lists = _links(state, candidates.images, threshold)
+        rows, bridges = grouped(
+            candidates.ranked,
+            candidates.images,
+            lists,
+            close_to_representative=settings.close_to_representative,
+        )
+        if across:
+            rows = _by_catalogue(rows)
         files = [
             state.table.write_rows(rows),
             state.table.write_rows(bridges, role=BRIDGES),
             state.table.write_rows(lists, role=LISTS),
         ]
-        inputs = {f"{name}/index": index_commit.version}
-        commit = state.commit(files, in_order, images, inputs)
+        inputs = {f"{own}/index": index.version for own, index in candidates.index_commits.items()}
+        commit = state.commit(files, in_order, candidates.images, inputs)
     return GroupReport(
         version=commit.version,
         groups=rows["group_id"].n_unique(),
         grouped=rows.height,
-        items=len(every_item),
+        items=candidates.ranked.height,
         threshold=threshold,
         incremental=state.base is not None,
         seconds=time.monotonic() - started,
         changed=state.newest is None or commit.version != state.newest.version,
-        data_version=rows_digest(rows.select("group_id", "id", "sha256"), str(recipe)),
-        fingerprint=index_commit.properties[FINGERPRINT],
+        data_version=rows_digest(rows.select(_decisive(rows)), str(recipe)),
+        fingerprint=first.properties[FINGERPRINT],
     )
 
 
-def _distinct_images(every_item: Items) -> Items:
+def _decisive(rows: pl.DataFrame) -> list[str]:
+    """The columns that say who is in which group."""
+    return [name for name in ("group_id", "catalogue", "id", "sha256") if name in rows.columns]
+
+
+def _distinct_images(sides: Sequence[Items]) -> Items:
     """One item for each distinct image, its sha256 for an id."""
-    numbered = every_item.keys.with_row_index("row").unique("sha256", keep="first").sort("sha256")
-    keys = numbered.select(pl.col("sha256").alias("id"), "sha256")
-    return Items(keys, every_item.vectors[numbered["row"].to_numpy()])
+    own = [side.keys.select("sha256").with_row_index("row") for side in sides]
+    numbered = (
+        pl.concat(keys.with_columns(pl.lit(side).alias("side")) for side, keys in enumerate(own))
+        .unique("sha256", keep="first", maintain_order=True)
+        .with_row_index("place")
+    )
+    vectors = np.concatenate(
+        [
+            side.vectors[numbered.filter(pl.col("side") == number)["row"].to_numpy()]
+            for number, side in enumerate(sides)
+            if len(side)
+        ]
+        or [sides[0].vectors]
+    )
+    ordered = numbered.sort("sha256")
+    keys = ordered.select(pl.col("sha256").alias("id"), "sha256")
+    return Items(keys, vectors[ordered["place"].to_numpy()])
 
 
-def _threshold(store: Store, name: str, settings: GroupSettings, commit: Commit) -> float:
-    if isinstance(settings.threshold, str):
-        return advised_threshold(store, [name], commit.properties[FINGERPRINT])
-    if settings.threshold is not None:
-        return settings.threshold
-    return recommended_threshold(EncoderSettings.model_validate(commit.properties["encoder"]))
+def _refuse_different_encoders(commits: dict[str, Commit]) -> None:
+    fingerprints = {commit.properties[FINGERPRINT] for commit in commits.values()}
+    if len(fingerprints) > 1:
+        made_by = [f"{name} by {_encoder(commit).describe()}" for name, commit in commits.items()]
+        raise StoreError(
+            f"the vectors cannot be compared: {', '.join(made_by)}; give all catalogues the same "
+            "encoder and weights, and materialize their embeddings and indexes"
+        )
+
+
+def _encoder(commit: Commit) -> EncoderSettings:
+    return EncoderSettings.model_validate(commit.properties["encoder"])
+
+
+def _threshold(store: Store, declared: Threshold | None, commits: Mapping[str, Commit]) -> float:
+    """The least cosine of a link among the catalogues that have these indexes."""
+    first = next(iter(commits.values()))
+    if isinstance(declared, str):
+        return advised_threshold(store, list(commits), first.properties[FINGERPRINT])
+    return declared if declared is not None else recommended_threshold(_encoder(first))
 
 
 def _links(state: State, images: Items, threshold: float) -> pl.DataFrame:
@@ -159,200 +251,24 @@ def _links(state: State, images: Items, threshold: float) -> pl.DataFrame:
     return updated(known, images, images, Question(threshold, others_only=True))
 
 
-def _ranked(store: Store, name: str, keys: pl.DataFrame, rule: Representative) -> pl.DataFrame:
-    """The items (id, sha256) in the order in which they are to represent a group."""
+def _ranks(store: Store, name: str, rule: str) -> pl.DataFrame:
+    """What a rule goes by, for each item (id, rank); the least represents its group."""
     table = ledger_table(store, name)
     commit = table.latest()
     if commit is None:
         raise StoreError(f"{name}/images has no version, which tells images apart; materialize it")
-    facts = table.read(commit)
     order = {
         "pixels": -(pl.col("width").cast(pl.Int64) * pl.col("height")),
         "bytes": -pl.col("bytes").cast(pl.Int64),
         "oldest": pl.col("fetched_at"),
     }[rule]
-    ranks = facts.select("id", order.alias("rank"))
-    known = keys.join(ranks, on="id", how="left")
-    return known.sort("rank", "id", nulls_last=True).select("id", "sha256")
+    return table.read(commit).select("id", order.alias("rank"))
 
 
-# ---- from links to groups ---------------------------------------------------------------
-
-
-def grouped(
-    ranked: pl.DataFrame,
-    images: Items,
-    lists: pl.DataFrame,
-    settings: GroupSettings,
-    threshold: float,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The groups of at least two items (SCHEMA) and their bridges (BRIDGE_SCHEMA).
-
-    `ranked` are the items (id, sha256), those that represent a group before others first;
-    `lists` the links of the images, both ways round. The order of items and links decides
-    nothing but that.
-    """
-    sha256 = images.keys["sha256"]
-    best_item = ranked.with_row_index("rank").group_by("sha256").agg(pl.col("rank").min())
-    place = sha256.to_frame().join(best_item, on="sha256", how="left", maintain_order="left")
-    rank = place["rank"].to_numpy()
-    one_way = lists.filter(pl.col("left_id") < pl.col("right_id")).sort("left_id", "right_id")
-    links = np.stack(
-        [sha256.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")], axis=1
-    ).astype(np.int64)
-    divide = _around_representatives if settings.close_to_representative else _hanging_together
-    by_image = ranked.group_by("sha256", maintain_order=True).agg("id")
-    item_ids = dict(by_image.iter_rows())
-    rows: list[tuple[object, ...]] = []
-    bridges: list[tuple[object, ...]] = []
-    for group in divide(len(images), links, rank):
-        ids = [item_ids[sha256[member]] for member in group.members]
-        if sum(len(own) for own in ids) < 2:
-            continue
-        _describe(group, ids, images, rows, bridges)
-    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row").sort(
-        ["group_id", "is_representative", "similarity", "id"], descending=[False, True, True, False]
+def _by_catalogue(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose ids are catalogue/id, with both in columns of their own."""
+    parts = pl.col("id").str.splitn(_SEPARATOR, 2)
+    split = rows.with_columns(
+        parts.struct.field("field_0").alias("catalogue"), parts.struct.field("field_1").alias("id")
     )
-    return frame, pl.DataFrame(bridges, schema=BRIDGE_SCHEMA, orient="row").sort(
-        "group_id", "left_sha256", "right_sha256"
-    )
-
-
-def _describe(
-    group: Group,
-    ids: Sequence[Sequence[str]],
-    images: Items,
-    rows: list[tuple[object, ...]],
-    bridges: list[tuple[object, ...]],
-) -> None:
-    """Add a group's rows and bridges."""
-    members = np.array(group.members, dtype=np.int64)
-    counts = np.array([len(own) for own in ids])
-    to_first = _cosines(images, np.full(len(members), members[0]), members)
-    least, mean = _within(images, members, counts)
-    cut = bridges_of(group.links)
-    name = ids[0][0]
-    for member, own, similarity in zip(group.members, ids, to_first, strict=True):
-        for item in own:
-            facts = (float(similarity), int(counts.sum()), least, mean, len(cut))
-            rows.append((name, item, images.keys["sha256"][member], item == name, *facts))
-    if cut:
-        ends = np.array(cut, dtype=np.int64)
-        scores = _cosines(images, ends[:, 0], ends[:, 1])
-        for (a, b), score in zip(cut, scores, strict=True):
-            sha256 = images.keys["sha256"]
-            bridges.append((name, sha256[a], sha256[b], float(score)))
-
-
-def _cosines(images: Items, i: Indices, j: Indices) -> NDArray[np.float64]:
-    used, places = np.unique(np.concatenate([i, j]), return_inverse=True)
-    rows = images.vectors[used]
-    squares = squared_norms(rows)
-    return pair_cosines(rows, rows, places[: len(i)], places[len(i) :], squares=(squares, squares))
-
-
-def _within(images: Items, members: Indices, counts: NDArray[np.int64]) -> tuple[float, float]:
-    """The least and the mean similarity over all pairs of a group's items.
-
-    `counts` says how many items each image has; two items of one image have similarity 1.
-    """
-    ordered = np.argsort(members)
-    members, counts = members[ordered], counts[ordered]
-    same = float((counts * (counts - 1) // 2).sum())
-    least, total, pairs = 1.0, same, same
-    for i, j in _pairs_of(len(members)):
-        scores = _cosines(images, members[i], members[j])
-        weights = counts[i] * counts[j]
-        least = min(least, float(scores.min()))
-        total += float((scores * weights).sum())
-        pairs += float(weights.sum())
-    return least, total / pairs
-
-
-def _pairs_of(count: int) -> Iterator[tuple[Indices, Indices]]:
-    """All pairs of numbers below `count`, the lower first, in pieces."""
-    step = max(1, _PIECE // max(1, count))
-    for start in range(0, count, step):
-        i, j = np.indices((min(step, count - start), count)).reshape(2, -1)
-        i = i + start
-        if len(i[i < j]):
-            yield i[i < j], j[i < j]
-
-
-def _hanging_together(
-    count: int, links: NDArray[np.int64], rank: NDArray[np.uint32]
-) -> list[Group]:
-    """The connected components, each with its first image by rank in front."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    ones = np.ones(len(links), dtype=np.int8)
-    graph = csr_array((ones, (links[:, 0], links[:, 1])), shape=(count, count))
-    _, label = connected_components(graph, directed=False)
-    members: dict[int, list[int]] = {}
-    for image in np.argsort(rank, kind="stable").tolist():
-        members.setdefault(int(label[image]), []).append(image)
-    of_label: dict[int, list[tuple[int, int]]] = {}
-    for a, b in links.tolist():
-        of_label.setdefault(int(label[a]), []).append((a, b))
-    return [Group(own, of_label.get(name, [])) for name, own in members.items()]
-
-
-def _around_representatives(
-    count: int, links: NDArray[np.int64], rank: NDArray[np.uint32]
-) -> list[Group]:
-    """The first image by rank with all that are linked to it; then the first of the rest."""
-    neighbours: dict[int, list[int]] = {}
-    for a, b in links.tolist():
-        neighbours.setdefault(a, []).append(b)
-        neighbours.setdefault(b, []).append(a)
-    free = np.ones(count, dtype=bool)
-    groups = []
-    for image in np.argsort(rank, kind="stable").tolist():
-        if not free[image]:
-            continue
-        own = [image, *(other for other in neighbours.get(image, []) if free[other])]
-        free[own] = False
-        inside = set(own)
-        ends = ((a, b) for a in own for b in neighbours.get(a, []) if a < b and b in inside)
-        groups.append(Group([image, *sorted(own[1:])], sorted(ends)))
-    return groups
-
-
-def bridges_of(links: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The links of a graph whose removal leaves more parts, sorted.
-
-    By depth-first search: a link to a node is a bridge if nothing beyond reaches further back
-    (Tarjan, "A note on finding the bridges of a graph", 1974). Without recursion, for long
-    chains.
-    """
-    neighbours: dict[int, list[tuple[int, int]]] = {}
-    for number, (a, b) in enumerate(links):
-        neighbours.setdefault(a, []).append((b, number))
-        neighbours.setdefault(b, []).append((a, number))
-    entered: dict[int, int] = {}
-    reach: dict[int, int] = {}
-    found = []
-    for root in neighbours:
-        if root in entered:
-            continue
-        entered[root] = reach[root] = len(entered)
-        path = [(root, -1, iter(neighbours[root]))]
-        while path:
-            node, by, rest = path[-1]
-            step = next(rest, None)
-            if step is None:
-                path.pop()
-                if path:
-                    before = path[-1][0]
-                    reach[before] = min(reach[before], reach[node])
-                    if reach[node] > entered[before]:
-                        found.append(links[by])
-            elif step[1] != by:
-                other, number = step
-                if other in entered:
-                    reach[node] = min(reach[node], entered[other])
-                else:
-                    entered[other] = reach[other] = len(entered)
-                    path.append((other, number, iter(neighbours[other])))
-    return sorted(found)
+    return split.select(list(ACROSS_SCHEMA))

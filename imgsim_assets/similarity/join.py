@@ -15,21 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity.copies import Distinct, distinct, expanded
-from imgsim_assets.similarity.cosine import (
-    Doubles,
-    Floats,
-    Indices,
-    UnitRows,
-    pair_cosines,
-    product_error,
-    unit_rows,
-)
-from imgsim_assets.similarity.screen import Screen, for_threshold
+from imgsim_assets.similarity.copies import Distinct, expanded
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
+from imgsim_assets.similarity.screen import Screen, for_neighbours, for_threshold
+from imgsim_assets.similarity.sides import Pair, Side
 
 MEMORY_BUDGET = 256 << 20
 _ROWS = 1024
 _COLUMNS = 4096
+_ROWS_AT_ONCE = 64
 # Bytes of a score in a tile, with its place in a mask.
 _SCORE = 5
 # Bytes of a candidate while it is looked at: place, row numbers, scores.
@@ -64,15 +58,24 @@ def threshold_join(
     """
     if not -1 <= threshold <= 1:
         raise ValueError(f"threshold {threshold} is no cosine; it must lie in [-1, 1]")
-    pair = Pair.of(unit_rows(left, "left"), unit_rows(right, "right"), "left", "right")
-    screen = for_threshold(pair.left.unit, pair.right.unit, threshold)
-    bar = np.float32(threshold - screen.error)
+    pair = Pair.of(Side.of(left, "left"), Side.of(right, "right"))
+    return pairs_above(pair, threshold, memory_budget=memory_budget)
+
+
+def pairs_above(
+    pair: Pair, threshold: float, *, memory_budget: int = MEMORY_BUDGET
+) -> tuple[Indices, Indices, Doubles]:
+    """`threshold_join` of sides that are checked already."""
+    screen = for_threshold(pair, threshold)
+    bar, again = (np.float32(threshold - error) for error in (screen.error, pair.error))
     found_left = [np.empty(0, np.int64)]
     found_right = [np.empty(0, np.int64)]
     found = [np.empty(0)]
     for tile in tiles(pair, screen, memory_budget):
         for i, j in tile.hits(bar, _most_candidates(memory_budget)):
-            i, j = pair.still(screen, i, j, np.float32(threshold - pair.error))
+            if screen.projection is not None:
+                still = pair.products(i, j) >= again
+                i, j = i[still], j[still]
             cosines = pair.cosines(i, j)
             kept = cosines >= threshold
             found_left.append(i[kept])
@@ -112,99 +115,62 @@ def top_k(
     """
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
-    a, b = unit_rows(queries, "queries"), unit_rows(references, "references")
-    pair = Pair.of(a, b, "queries", "references")
-    screen = Screen.of(None, a, b)
-    least_of_all = np.broadcast_to(np.asarray(at_least, dtype=np.float64), len(a.rows))
-    nearest = _Nearest.none(k, pair.left.copies.least(least_of_all))
+    pair = Pair.of(
+        Side.of(queries, "queries"), Side.of(references, "references"), "queries", "references"
+    )
+    least = np.broadcast_to(np.asarray(at_least, dtype=np.float64), len(queries))
+    return nearest(pair, k, least, memory_budget=memory_budget)
+
+
+def nearest(
+    pair: Pair, k: int, at_least: Doubles, *, memory_budget: int = MEMORY_BUDGET
+) -> tuple[Indices, Doubles]:
+    """`top_k` of sides that are checked already, with a bar (n,) for each query.
+
+    Rows that are not of the left side have no neighbours.
+    """
+    found = _Nearest.none(k, pair.left.copies.least(at_least))
+    screen = for_neighbours(pair, k, found.least)
+    most = _most_candidates(memory_budget)
+    likely = _Likely(pair, found, most)
     for tile in tiles(pair, screen, memory_budget):
-        rows = slice(tile.row, tile.row + len(tile.scores))
-        bars = nearest.bars[rows]
+        rows = likely.begin(tile)
+        bars = likely.bars[rows]
         least = _rounded_down(bars - screen.error)
-        # While lists fill, a tile's own k best say more than a low bar does.
-        if np.count_nonzero(tile.scores >= least[:, None]) > _MANY * k * len(tile.scores):
-            bars = np.maximum(bars, _k_th(tile.scores, k) - screen.error)
+        # While nothing has been found, a tile's own k best say more than a low bar does.
+        if tile.column == 0 and tile.passing(least) > _MANY * k * len(tile.scores):
+            bars = np.maximum(bars, _surely_reached(tile, pair, screen, k))
             least = _rounded_down(bars - screen.error)
-        for i, j in tile.hits(least[:, None], _most_candidates(memory_budget)):
-            nearest.offer(i, j, pair.cosines(i, j))
-    index, similarity = nearest.of_all(pair.left.copies, pair.right.copies)
-    # Copies of a query may ask for more than it does.
-    beyond = (index < 0) | (similarity < least_of_all[:, None])
-    index[beyond], similarity[beyond] = -1, np.nan
-    return index, similarity
+        again = _rounded_down(bars - pair.error)
+        for i, j in tile.hits(least[:, None], most):
+            if screen.projection is None:
+                products = tile.scores[i - tile.row, j - tile.column]
+            else:
+                products = pair.products(i, j)
+                still = products >= again[i - tile.row]
+                i, j, products = i[still], j[still], products[still]
+            likely.take(i, j, products)
+    likely.settle()
+    return found.of_all(pair.left, pair.right.copies, at_least)
 
 
-# ---- what is compared -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Side:
-    """Rows, of which only the first of every set of copies is looked at."""
-
-    unit: UnitRows
-    copies: Distinct
-
-    def __len__(self) -> int:
-        return len(self.copies.first)
-
-    def places(self, index: Indices) -> Indices:
-        """Row numbers of distinct rows."""
-        return self.copies.first[index] if self.copies.has_copies else index
-
-    def block(self, start: int, stop: int) -> tuple[Floats, Doubles]:
-        """Some distinct rows and their squared lengths."""
-        chosen = self.copies.first[start:stop] if self.copies.has_copies else slice(start, stop)
-        return self.unit.rows[chosen], self.unit.squares[chosen]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Both sides of a join; `error` is how far their float32 products may be off."""
-
-    left: Side
-    right: Side
-    error: float
-
-    @classmethod
-    def of(cls, left: UnitRows, right: UnitRows, left_name: str, right_name: str) -> Pair:
-        """Both sides, the copies found; ValueError when their widths differ."""
-        dim = left.rows.shape[1]
-        if dim != right.rows.shape[1]:
-            raise ValueError(
-                f"{left_name} has rows of {dim} numbers, {right_name} of {right.rows.shape[1]}; "
-                "they must come from the same encoder"
-            )
-        error = product_error(dim, max(left.deviation, right.deviation))
-        return cls(Side(left, distinct(left.rows)), Side(right, distinct(right.rows)), error)
-
-    def still(
-        self, screen: Screen, i: Indices, j: Indices, bars: np.float32 | Floats
-    ) -> tuple[Indices, Indices]:
-        """Those candidates whose float32 product reaches their bar."""
-        if screen.projection is None or not len(i):
-            return i, j
-        kept = self._products(i, j) >= bars
-        return i[kept], j[kept]
-
-    def cosines(self, i: Indices, j: Indices) -> Doubles:
-        """The cosines of distinct rows, by definition."""
-        return pair_cosines(
-            self.left.unit.rows,
-            self.right.unit.rows,
-            self.left.places(i),
-            self.right.places(j),
-            squares=(self.left.unit.squares, self.right.unit.squares),
-        )
-
-    def _products(self, i: Indices, j: Indices) -> Floats:
-        import faiss
-
-        a, b = self.left.unit.rows, self.right.unit.rows
-        i, j = (np.ascontiguousarray(part) for part in (self.left.places(i), self.right.places(j)))
-        products = np.empty(len(i), dtype=np.float32)
-        arrays = [faiss.swig_ptr(part) for part in (a, i, b, j, products)]
-        faiss.pairwise_indexed_inner_product(a.shape[1], len(i), *arrays)  # type: ignore[attr-defined]
-        return products
+def _surely_reached(tile: Tile, pair: Pair, screen: Screen, k: int) -> Doubles:
+    """For each row of a tile, a cosine that k of its columns reach; -inf for fewer columns."""
+    width = tile.scores.shape[1]
+    if width < k:
+        return np.full(len(tile.scores), -np.inf)
+    pieces = [
+        tile.scores[at : at + _ROWS_AT_ONCE] for at in range(0, len(tile.scores), _ROWS_AT_ONCE)
+    ]
+    if screen.projection is None:
+        best = np.concatenate([np.partition(own, width - k, axis=1)[:, -k] for own in pieces])
+    else:
+        # Any k columns would do; the better they are, the fewer are looked at after them.
+        columns = [np.argpartition(own, width - k, axis=1)[:, -k:].ravel() for own in pieces]
+        rows = np.repeat(np.arange(len(tile.scores)), k)
+        scores = pair.products(rows + tile.row, np.concatenate(columns) + tile.column)
+        best = scores.reshape(-1, k).min(axis=1)
+    return best.astype(np.float64) - pair.error
 
 
 # ---- tiles ------------------------------------------------------------------------------
@@ -220,6 +186,10 @@ class Tile:
     row: int
     column: int
     scores: Floats
+
+    def passing(self, bars: Floats) -> int:
+        """How many scores are at or above the bars of their rows (r,)."""
+        return int(np.count_nonzero(self.scores >= bars[:, None]))
 
     def hits(self, bars: np.float32 | Floats, most: int) -> Iterator[tuple[Indices, Indices]]:
         """Row and column numbers of scores at or above a bar, about `most` at a time."""
@@ -250,8 +220,7 @@ def tiles(pair: Pair, screen: Screen, memory_budget: int) -> Iterator[Tile]:
     """
     height, width = _tile_shape(len(pair.right), memory_budget)
     buffer = np.empty(height * width, dtype=np.float32)
-    dim = pair.right.unit.rows.shape[1]
-    taken = screen.bytes_per_row() + (4 * dim if pair.right.copies.has_copies else 0)
+    taken = screen.bytes_per_row() + (0 if pair.right.is_plain else 4 * pair.right.dim)
     slab = max(width, memory_budget // 4 // taken) if taken else max(1, len(pair.right))
     for first in range(0, len(pair.right), slab):
         last = min(first + slab, len(pair.right))
@@ -273,12 +242,79 @@ def _rounded_down(bars: Doubles) -> Floats:
     return np.nextafter(bars.astype(np.float32), np.float32(-2))
 
 
-def _k_th(scores: Floats, k: int) -> Doubles:
-    """The k-th largest score of each row, -inf where there are fewer."""
-    if scores.shape[1] < k:
-        return np.full(len(scores), -np.inf)
-    largest = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k]
-    return largest.astype(np.float64)
+class _Likely:
+    """Candidates by their float32 products, until it is known which of them are worth scoring.
+
+    Most of those that come early are beaten later; only what may still be among the k nearest
+    when all columns have been seen is scored in float64.
+    """
+
+    def __init__(self, pair: Pair, found: _Nearest, most: int) -> None:
+        self._pair, self._found, self._most = pair, found, most
+        self._pending: list[tuple[Indices, Indices, Floats]] = []
+        self._count = 0
+        self._rows = slice(0, 0)
+        # The k greatest products of each row so far.
+        self._best = np.empty((0, 0), dtype=np.float32)
+        self.bars = found.bars
+
+    def begin(self, tile: Tile) -> slice:
+        """The rows of a tile; when they are others than before, those are settled first."""
+        rows = slice(tile.row, tile.row + len(tile.scores))
+        if rows != self._rows:
+            self.settle()
+            self._rows = rows
+            shape = (len(tile.scores), self._found.index.shape[1])
+            self._best = np.full(shape, -np.inf, dtype=np.float32)
+        return rows
+
+    def take(self, i: Indices, j: Indices, products: Floats) -> None:
+        """Take in pairs that were not taken before."""
+        if not len(i):
+            return
+        self._pending.append((i, j, products))
+        self._count += len(i)
+        self._raise_bars(i - self._rows.start, products)
+        if self._count > self._most:
+            self._drop_beaten()
+            if 2 * self._count > self._most:
+                self._score()
+
+    def settle(self) -> None:
+        """Score what may still be among the nearest, and offer it."""
+        self._drop_beaten()
+        self._score()
+
+    def _raise_bars(self, i: Indices, products: Floats) -> None:
+        """Of k products at or above a value, all k cosines are above it less the error."""
+        k = self._best.shape[1]
+        order = np.lexsort((-products, i))
+        i, products = i[order], products[order]
+        first = np.searchsorted(i, i)
+        rank = np.arange(len(i)) - first
+        fresh = np.full(self._best.shape, -np.inf, dtype=np.float32)
+        fresh[i[rank < k], rank[rank < k]] = products[rank < k]
+        touched = np.unique(i)
+        both = np.concatenate([self._best[touched], fresh[touched]], axis=1)
+        self._best[touched] = np.partition(both, k, axis=1)[:, k:]
+        k_th = self._best.min(axis=1).astype(np.float64) - self._pair.error
+        self.bars[self._rows] = np.maximum(self.bars[self._rows], k_th)
+
+    def _drop_beaten(self) -> None:
+        kept = []
+        for i, j, products in self._pending:
+            still = products >= _rounded_down(self.bars[i] - self._pair.error)
+            kept.append((i[still], j[still], products[still]))
+        self._pending = kept
+        self._count = sum(len(i) for i, _, _ in kept)
+
+    def _score(self) -> None:
+        if self._count:
+            i, j, _ = (np.concatenate(parts) for parts in zip(*self._pending, strict=True))
+            self._found.offer(i, j, self._pair.cosines(i, j))
+            rows = self._rows
+            self.bars[rows] = np.maximum(self.bars[rows], self._found.bars[rows])
+        self._pending, self._count = [], 0
 
 
 @dataclass(frozen=True)
@@ -319,33 +355,29 @@ class _Nearest:
         self.index[touched] = columns[best].reshape(-1, k)
         self.similarity[touched] = scores[best].reshape(-1, k)
 
-    def of_all(self, queries: Distinct, references: Distinct) -> tuple[Indices, Doubles]:
-        """The index and similarity of all rows, from those of the distinct ones."""
-        index, similarity = self.index, self.similarity
-        if references.has_copies:
-            index, similarity = self._expanded(references)
-        if queries.has_copies:
-            own = np.empty(len(queries.rows), dtype=np.int64)
-            own[queries.rows] = np.repeat(np.arange(len(queries.first)), queries.counts)
-            index, similarity = index[own], similarity[own]
+    def of_all(
+        self, queries: Side, references: Distinct, at_least: Doubles
+    ) -> tuple[Indices, Doubles]:
+        """The k nearest of all rows (n, k), of which these are the distinct ones; -1 and NaN."""
+        whole = self._expanded(references) if references.has_copies else self
+        copies = queries.copies
+        own = np.repeat(np.arange(len(copies.first)), copies.counts)
+        index = np.full((len(queries.unit.rows), self.index.shape[1]), -1, dtype=np.int64)
+        similarity = np.full(index.shape, np.nan)
+        index[copies.rows], similarity[copies.rows] = whole.index[own], whole.similarity[own]
+        # Copies of a query may ask for more than it does.
+        beyond = (index < 0) | (similarity < at_least[:, None])
+        index[beyond], similarity[beyond] = -1, np.nan
+        if not references.has_copies and len(references.first):
+            index[~beyond] = references.first[index[~beyond]]
         return index, similarity
 
-    def _expanded(self, references: Distinct) -> tuple[Indices, Doubles]:
+    def _expanded(self, references: Distinct) -> _Nearest:
         """The k nearest rows from the k nearest distinct rows, which hold them all."""
-        result = _Nearest.none(self.index.shape[1], self.least)
         k = self.index.shape[1]
+        result = _Nearest.none(k, self.least)
         # No more than k copies of a row can be among the k nearest.
-        counts = np.minimum(references.counts, k)
-        firsts = Distinct(
-            references.first,
-            np.concatenate(
-                [
-                    references.rows[start : start + count]
-                    for start, count in zip(references.start[:-1], counts, strict=True)
-                ]
-            ),
-            np.append(0, np.cumsum(counts)),
-        )
+        firsts = references.at_most(k)
         nobody = Distinct(*(np.arange(len(self.index) + extra) for extra in (0, 0, 1)))
         for start in range(0, len(self.index), _ROWS):
             block = slice(start, start + _ROWS)
@@ -353,4 +385,4 @@ class _Nearest:
             i += start
             pairs = (i, self.index[i, rank], self.similarity[i, rank])
             result.offer(*expanded(*pairs, nobody, firsts))
-        return result.index, result.similarity
+        return result

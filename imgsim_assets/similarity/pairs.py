@@ -12,13 +12,16 @@ of a list that it was not cut off.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
-from imgsim_assets.similarity.join import threshold_join, top_k
+from imgsim_assets.similarity.join import nearest, pairs_above
+from imgsim_assets.similarity.sides import Pair, Side
 
 SCHEMA = {"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64}
 COMPLETE = "complete"
@@ -40,6 +43,11 @@ class Items:
 
     def __len__(self) -> int:
         return self.keys.height
+
+    @cached_property
+    def side(self) -> Side:
+        """The vectors, checked, their copies found."""
+        return Side.of(self.vectors, "vectors")
 
     def where(self, mask: NDArray[np.bool_]) -> Items:
         """The items of a mask, in their order."""
@@ -73,39 +81,10 @@ class Answer:
     right: pl.DataFrame
 
 
-def compute(
-    left: Items, right: Items, question: Question, *, at_least: Doubles | None = None
-) -> pl.DataFrame:
-    """The lists of all left items, computed from the vectors; see LIST_SCHEMA.
-
-    Pairs below an item's own bar in `at_least` (n,) are left out of a list of limited length.
-    """
-    if not len(left) or not len(right):
-        return pl.DataFrame(schema=LIST_SCHEMA)
-    depth = question.depth
-    if depth is None:
-        i, j, similarity = threshold_join(left.vectors, right.vectors, question.threshold)
-    else:
-        # Each item may find itself among its neighbours, so ask for one more.
-        wanted = depth + 1 if question.others_only else depth
-        bars = question.threshold if at_least is None else at_least
-        i, j, similarity = _flat(*top_k(left.vectors, right.vectors, wanted, at_least=bars))
-    pairs = pl.DataFrame(
-        {
-            "left_id": left.keys["id"].gather(i),
-            "right_id": right.keys["id"].gather(j),
-            "similarity": similarity,
-            COMPLETE: pl.repeat(value=True, n=len(i), eager=True),
-        },
-        schema=LIST_SCHEMA,
-    )
-    counted = pairs.filter(pl.col("similarity") >= question.threshold)
-    if question.others_only:
-        counted = counted.filter(pl.col("left_id") != pl.col("right_id"))
-    if depth is None:
-        return _ordered(counted)
-    # A full list may have been cut off.
-    return _cut(counted, depth, full=depth)
+def compute(left: Items, right: Items, question: Question) -> pl.DataFrame:
+    """The lists of all left items, computed from the vectors; see LIST_SCHEMA."""
+    bars = np.full(len(left), question.threshold)
+    return _frame(_compared(left.side, right.side, question, bars), left, right)
 
 
 def update(previous: Answer, left: Items, right: Items, question: Question) -> pl.DataFrame:
@@ -115,29 +94,23 @@ def update(previous: Answer, left: Items, right: Items, question: Question) -> p
     changed and added left items with everything, the rest with changed and added right items,
     and left items of whose k best pairs one can no longer be told.
     """
-    new_left = _is_new(left.keys, previous.left)
-    new_right = _is_new(right.keys, previous.right)
-    standing = previous.lists.join(
-        left.keys.filter(pl.Series(~new_left)), left_on="left_id", right_on="id", how="semi"
+    left_place, right_place = _places(previous.left, left.keys), _places(previous.right, right.keys)
+    known = _Lists.of(previous, left_place, right_place, len(left))
+    open_left, new_right = _unplaced(left_place, len(left)), _unplaced(right_place, len(right))
+    if question.k is not None:
+        open_left |= known.cut_off & (known.lengths < question.k)
+    standing = known.where(~open_left)
+    anew = _compared(
+        left.side.where(open_left), right.side, question, np.full(len(left), question.threshold)
     )
-    standing = standing.join(
-        right.keys.filter(pl.Series(~new_right)), left_on="right_id", right_on="id", how="semi"
-    )
-    cut_off = previous.lists.filter(~pl.col(COMPLETE)).select("left_id").unique()
-    open_left = new_left | _too_short(left.keys, cut_off, standing, question.k)
-    asked_anew = compute(left.where(open_left), right, question)
-    against_new = compute(
-        left.where(~open_left),
-        right.where(new_right),
+    against_new = _compared(
+        left.side.where(~open_left),
+        right.side.where(new_right),
         question,
-        at_least=_ends(left.keys.filter(pl.Series(~open_left)), standing, question.threshold),
+        standing.ends(question.threshold),
     )
-    reopened = left.keys.filter(pl.Series(open_left))
-    standing = standing.join(reopened, left_on="left_id", right_on="id", how="anti")
-    lists = pl.concat([standing, asked_anew])
-    if not against_new.height:
-        return _ordered(lists)
-    return _merged(standing, against_new, asked_anew, question)
+    merged = standing.merged(against_new, question.depth).merged(anew, None)
+    return _frame(merged, left, right)
 
 
 def best(lists: pl.DataFrame, question: Question) -> pl.DataFrame:
@@ -145,85 +118,163 @@ def best(lists: pl.DataFrame, question: Question) -> pl.DataFrame:
     pairs = lists.select(list(SCHEMA))
     if question.k is None:
         return pairs
-    return pairs.filter(pl.int_range(pl.len()).over("left_id") < question.k)
-
-
-def _merged(
-    standing: pl.DataFrame, against_new: pl.DataFrame, anew: pl.DataFrame, question: Question
-) -> pl.DataFrame:
-    """Lists of earlier pairs with new ones, as far as their order is known."""
-    if question.depth is None:
-        return _ordered(pl.concat([standing, against_new, anew]))
-    state = standing.group_by("left_id").agg(pl.col(COMPLETE).first().alias("whole"))
-    both = _ordered(
-        pl.concat(
-            [
-                standing.with_columns(pl.lit(value=True).alias("old")),
-                against_new.with_columns(pl.lit(value=False).alias("old")),
-            ]
-        )
-    ).join(state, on="left_id", how="left", maintain_order="left")
-    # Behind the last earlier pair of a list that was cut off, pairs are missing.
-    last = pl.int_range(pl.len()).filter(pl.col("old")).max().over("left_id")
-    known = both.filter(
-        pl.col("whole").fill_null(value=True) | (pl.int_range(pl.len()).over("left_id") <= last)
-    )
-    whole = known.with_columns(pl.col("whole").fill_null(value=True).alias(COMPLETE))
-    cut = _cut(whole.select(list(LIST_SCHEMA)), question.depth, full=question.depth + 1)
-    return _ordered(pl.concat([cut, anew]))
-
-
-def _cut(lists: pl.DataFrame, depth: int, *, full: int) -> pl.DataFrame:
-    """The first `depth` of each list; one that had `full` pairs may have more."""
-    ordered = _ordered(lists)
-    uncut = pl.col(COMPLETE) & (pl.len().over("left_id") < full)
-    ordered = ordered.with_columns(uncut.alias(COMPLETE))
-    return ordered.filter(pl.int_range(pl.len()).over("left_id") < depth)
-
-
-def _is_new(keys: pl.DataFrame, known: pl.DataFrame) -> NDArray[np.bool_]:
-    """Which items were not there before with the same image, (n,) bool."""
-    old = keys.join(
-        known.with_columns(pl.lit(value=False).alias("new")),
-        on=["id", "sha256"],
-        how="left",
-        maintain_order="left",
-    )
-    mask: NDArray[np.bool_] = old["new"].fill_null(value=True).to_numpy()
-    return mask
-
-
-def _too_short(
-    keys: pl.DataFrame, cut_off: pl.DataFrame, standing: pl.DataFrame, k: int | None
-) -> NDArray[np.bool_]:
-    """Which items have fewer than k pairs left of a list that was cut off, (n,) bool."""
-    if k is None:
-        return np.zeros(keys.height, dtype=bool)
-    left = cut_off.join(standing.group_by("left_id").len("left"), on="left_id", how="left")
-    short = left.filter(pl.col("left").fill_null(0) < k)["left_id"]
-    mask: NDArray[np.bool_] = keys["id"].is_in(short.implode()).to_numpy()
-    return mask
-
-
-def _ends(keys: pl.DataFrame, standing: pl.DataFrame, threshold: float) -> Doubles:
-    """The least similarity that may still belong into the list of each item, (n,)."""
-    cut_off = standing.filter(~pl.col(COMPLETE))
-    ends = cut_off.group_by("left_id").agg(pl.col("similarity").min().alias("end"))
-    of_item = keys.join(ends, left_on="id", right_on="left_id", how="left", maintain_order="left")
-    least: Doubles = of_item["end"].fill_null(threshold).to_numpy()
-    return least
-
-
-def _flat(index: Indices, similarity: Doubles) -> tuple[Indices, Indices, Doubles]:
-    rows, places = np.nonzero(index >= 0)
-    return rows, index[rows, places], similarity[rows, places]
-
-
-def _ordered(pairs: pl.DataFrame) -> pl.DataFrame:
-    return pairs.sort(["left_id", "similarity", "right_id"], descending=[False, True, False])
+    return pairs.filter(_place() < question.k)
 
 
 def with_rank(pairs: pl.DataFrame) -> pl.DataFrame:
     """The pairs with `rank`, Int32 from 1 within each left item."""
-    place = pl.int_range(1, pl.len() + 1).over("left_id").cast(pl.Int32)
-    return pairs.with_columns(place.alias("rank"))
+    return pairs.with_columns((_place() + 1).cast(pl.Int32).alias("rank"))
+
+
+def _place() -> pl.Expr:
+    """The place of each pair among those of its left item, from 0; pairs are in order."""
+    row = pl.int_range(pl.len())
+    begins = pl.col("left_id") != pl.col("left_id").shift()
+    return row - pl.when(begins.fill_null(value=True)).then(row).forward_fill()
+
+
+# ---- lists by row number ----------------------------------------------------------------
+
+
+class _Lists(NamedTuple):
+    """Pairs of row numbers, by left row, falling similarity and right row.
+
+    `cut_off` (n,) says of each left row whether its list was cut off.
+    """
+
+    i: Indices
+    j: Indices
+    similarity: Doubles
+    cut_off: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, answer: Answer, left: Indices, right: Indices, count: int) -> _Lists:
+        """Those of an earlier answer whose items still stand, at their places now.
+
+        `left` and `right` are the places of the earlier items, -1 for those that are gone or
+        changed. Places rise with the earlier ones, as both are sorted by id.
+        """
+        rows = [
+            _rows_of(answer.lists[column], keys)
+            for column, keys in (("left_id", answer.left), ("right_id", answer.right))
+        ]
+        i, j = left[rows[0]], right[rows[1]]
+        stands = (i >= 0) & (j >= 0)
+        cut_off = np.zeros(count, dtype=bool)
+        ended = ~answer.lists[COMPLETE].to_numpy() & (i >= 0)
+        cut_off[i[ended]] = True
+        similarity = answer.lists["similarity"].to_numpy()
+        return cls(i[stands], j[stands], similarity[stands], cut_off)
+
+    @property
+    def lengths(self) -> Indices:
+        """How many pairs each left row has, (n,)."""
+        return np.bincount(self.i, minlength=len(self.cut_off))
+
+    def where(self, mask: NDArray[np.bool_]) -> _Lists:
+        """The lists of some left rows; the others become empty."""
+        kept = mask[self.i]
+        return _Lists(self.i[kept], self.j[kept], self.similarity[kept], self.cut_off & mask)
+
+    def ends(self, threshold: float) -> Doubles:
+        """The least similarity that may still belong into each list, (n,)."""
+        ends = np.full(len(self.cut_off), threshold)
+        lengths = self.lengths
+        last = np.cumsum(lengths) - 1
+        limited = self.cut_off & (lengths > 0)
+        ends[limited] = self.similarity[last[limited]]
+        return ends
+
+    def merged(self, new: _Lists, depth: int | None) -> _Lists:
+        """These lists with new pairs, the first `depth` of each and as far as all are known."""
+        at = self._places_of(new)
+        i, j, similarity = (
+            np.insert(own, at, others) for own, others in zip(self[:3], new[:3], strict=True)
+        )
+        cut_off = self.cut_off | new.cut_off
+        if depth is None:
+            return _Lists(i, j, similarity, cut_off)
+        start = np.searchsorted(i, np.arange(len(cut_off)))
+        length = np.diff(np.append(start, len(i)))
+        # Behind the last earlier pair of a list that was cut off, pairs are missing.
+        last = np.cumsum(self.lengths) - 1
+        known = last + np.searchsorted(at, last, side="right") - start + 1
+        most = np.minimum(np.where(self.cut_off, known, depth), depth)
+        kept = np.arange(len(i)) - start[i] < most[i]
+        return _Lists(i[kept], j[kept], similarity[kept], cut_off | (length > depth))
+
+    def _places_of(self, new: _Lists) -> Indices:
+        """Where each of the new pairs belongs among these; all in one bisection."""
+        counts = np.append(0, np.cumsum(self.lengths))
+        low, high = counts[new.i], counts[new.i + 1]
+        while (searching := np.flatnonzero(low < high)).size:
+            middle = (low[searching] + high[searching]) // 2
+            mine, theirs = self.similarity[middle], new.similarity[searching]
+            before = (mine > theirs) | ((mine == theirs) & (self.j[middle] < new.j[searching]))
+            low[searching[before]] = middle[before] + 1
+            high[searching[~before]] = middle[~before]
+        return low
+
+
+def _compared(left: Side, right: Side, question: Question, at_least: Doubles) -> _Lists:
+    """The lists of the left rows, of pairs at or above each row's own bar (n,)."""
+    count = len(left.unit.rows)
+    whole = np.zeros(count, dtype=bool)
+    if not len(left) or not len(right):
+        return _Lists(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), whole)
+    depth = question.depth
+    if depth is None:
+        i, j, similarity = pairs_above(Pair.of(left, right), question.threshold)
+    else:
+        # Each item may find itself among its neighbours, so ask for one more.
+        wanted = depth + 1 if question.others_only else depth
+        index, cosines = nearest(Pair.of(left, right), wanted, at_least)
+        i, places = np.nonzero(index >= 0)
+        j, similarity = index[i, places], cosines[i, places]
+    if question.others_only:
+        others = i != j
+        i, j, similarity = i[others], j[others], similarity[others]
+    if depth is None:
+        return _Lists(i, j, similarity, whole)
+    start = np.searchsorted(i, np.arange(count))
+    kept = np.arange(len(i)) - start[i] < depth
+    # A full list may have been cut off.
+    full = np.diff(np.append(start, len(i))) >= depth
+    return _Lists(i[kept], j[kept], similarity[kept], full)
+
+
+def _frame(lists: _Lists, left: Items, right: Items) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "left_id": left.keys["id"].gather(lists.i),
+            "right_id": right.keys["id"].gather(lists.j),
+            "similarity": lists.similarity,
+            COMPLETE: ~lists.cut_off[lists.i],
+        },
+        schema=LIST_SCHEMA,
+    )
+
+
+def _places(earlier: pl.DataFrame, keys: pl.DataFrame) -> Indices:
+    """Where each earlier item stands now with the same image, (n,); -1 where it does not."""
+    placed = earlier.join(
+        keys.with_row_index("place"), on=["id", "sha256"], how="left", maintain_order="left"
+    )
+    places: Indices = placed["place"].cast(pl.Int64).fill_null(-1).to_numpy()
+    return places
+
+
+def _unplaced(places: Indices, count: int) -> NDArray[np.bool_]:
+    """At which of `count` places no earlier item stands, (count,)."""
+    mask = np.ones(count, dtype=bool)
+    mask[places[places >= 0]] = False
+    return mask
+
+
+def _rows_of(ids: pl.Series, keys: pl.DataFrame) -> Indices:
+    """The row numbers (n,) of ids among the keys."""
+    rows = ids.to_frame("id").join(
+        keys.select("id").with_row_index("row"), on="id", how="left", maintain_order="left"
+    )
+    found: Indices = rows["row"].cast(pl.Int64).to_numpy()
+    return found

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Doubles, Floats
 
-_SAMPLE = 2048
 _ITERATIONS = 2
 _CHUNK = 256
 _U = 2.0**-24
@@ -95,12 +92,11 @@ class Projection:
         return Projection(np.ascontiguousarray(self.basis[:, :width]), self.length)
 
 
-def fit(left: Floats, right: Floats, width: int, length: float) -> Projection:
-    """The leading directions of a sample of both sides, the most important first.
+def fit(sample: Floats, width: int, length: float) -> Projection:
+    """The leading directions of sampled rows, the most important first.
 
-    Which rows are sampled follows from their numbers alone.
+    `length` bounds the length of the rows that are to be projected.
     """
-    sample = np.concatenate([spread(left, _SAMPLE // 2), spread(right, _SAMPLE // 2)])
     moment = (sample.T @ sample).astype(np.float64)
     basis = np.random.default_rng(0).standard_normal((len(moment), width))
     for _ in range(_ITERATIONS):
@@ -121,11 +117,3 @@ def _orthonormal(columns: Doubles) -> Doubles:
     factor = np.linalg.cholesky(gram + ridge * np.eye(len(gram)))
     orthonormal: Doubles = columns @ np.linalg.inv(factor).T
     return orthonormal
-
-
-def spread(rows: NDArray[Any], count: int) -> NDArray[Any]:
-    """At most `count` rows at equal distances."""
-    if len(rows) <= count:
-        return rows
-    chosen: NDArray[Any] = rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]
-    return chosen

@@ -11,16 +11,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgsim_assets.similarity.cosine import Doubles, Floats, UnitRows, product_error
-from imgsim_assets.similarity.projection import Projection, fit, spread
+from imgsim_assets.similarity.cosine import Doubles, Floats, product_error
+from imgsim_assets.similarity.projection import Projection, fit
+from imgsim_assets.similarity.sides import Pair
 
-# What it takes to look again at a pair that passed, in multiply-adds of a product for each
-# number of a row; measured by benchmarks/similarity.py.
-_PAIR_COST = 24
-# Smaller jobs (multiply-adds) are done before a basis is found.
-_WORTH_PROJECTING = 4e9
+# What it takes to look again at a pair that passed, in multiply-adds of a product: so many,
+# and so many for each number of a row; measured by benchmarks/similarity.py.
+_PAIR_COST = 10_000
+_NUMBER_COST = 20
+# Smaller jobs (multiply-adds) are done before a basis is found and a width chosen.
+_WORTH_PROJECTING = 1e11
 _WIDTHS = (32, 64, 96, 128, 192, 256)
+_FITTED = 2048
 _SAMPLE = 1024
+# For neighbours fewer queries are sampled, as their bars take a product with every reference.
+_QUERIES = 128
+_QUERIES_SHARE = 32
+_REFERENCES = 8192
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,10 @@ class Screen:
     error: float
 
     @classmethod
-    def of(cls, projection: Projection | None, left: UnitRows, right: UnitRows) -> Screen:
-        """The screen of a projection, or of whole rows, for these two sides."""
-        deviation = max(left.deviation, right.deviation)
+    def of(cls, projection: Projection | None, pair: Pair) -> Screen:
+        """The screen of a projection, or of whole rows, for a pair of sides."""
         if projection is None:
-            return cls(None, product_error(left.rows.shape[1], deviation))
+            return cls(None, pair.error)
         # Projected rows may be a little longer than 1, and so may the rows themselves.
         reach = projection.reach
         rounding = product_error(projection.width, max(0.0, reach - 1))
@@ -50,25 +56,65 @@ class Screen:
         return self.projection.apply(rows, squares) if self.projection else rows
 
 
-def for_threshold(left: UnitRows, right: UnitRows, threshold: float) -> Screen:
+def for_threshold(pair: Pair, threshold: float) -> Screen:
     """The screen that is expected to join above a threshold fastest, from a sample of pairs."""
-    whole = Screen.of(None, left, right)
-    dim = left.rows.shape[1]
+    if not _worth_projecting(pair):
+        return Screen.of(None, pair)
+    samples = tuple(side.sample(_SAMPLE)[:2] for side in (pair.left, pair.right))
+    return _cheapest(pair, samples, np.array(threshold))
+
+
+def for_neighbours(pair: Pair, k: int, least: Doubles) -> Screen:
+    """The screen that is expected to find the k nearest fastest, above the bars (u,) of queries.
+
+    The k-th best cosines of a sample of queries say how much a screen would let pass at the end.
+    """
+    if not _worth_projecting(pair) or k > len(pair.right):
+        return Screen.of(None, pair)
+    count = max(1, min(_QUERIES, len(pair.left) // _QUERIES_SHARE))
+    queries, squares, asked = pair.left.sample(count)
+    bars = np.maximum(_k_th_products(queries, pair, k), least[asked])
+    samples = ((queries, squares), pair.right.sample(_REFERENCES)[:2])
+    return _cheapest(pair, samples, bars[:, None])
+
+
+def _worth_projecting(pair: Pair) -> bool:
+    return len(pair.left) * len(pair.right) * pair.left.dim >= _WORTH_PROJECTING
+
+
+def _cheapest(pair: Pair, samples: tuple[tuple[Floats, Doubles], ...], bars: Doubles) -> Screen:
+    """Of whole rows and all widths; `bars` are for the rows of the first sample."""
+    dim = pair.left.dim
     widths = [width for width in _WIDTHS if width <= dim // 2]
-    if len(left.rows) * len(right.rows) * dim < _WORTH_PROJECTING or not widths:
-        return whole
-    length = 1 + max(left.deviation, right.deviation)
-    widest = fit(left.rows, right.rows, widths[-1], length)
-    screens = [whole, *(Screen.of(widest.leading(width), left, right) for width in widths)]
-    return min(screens, key=lambda screen: _expected_cost(screen, left, right, threshold))
+    if not widths:
+        return Screen.of(None, pair)
+    length = 1 + max(pair.left.unit.deviation, pair.right.unit.deviation)
+    fitted = (side.sample(_FITTED // 2)[0] for side in (pair.left, pair.right))
+    widest = fit(np.concatenate(list(fitted)), widths[-1], length)
+    screens = [Screen.of(widest.leading(width), pair) for width in widths]
+    costs = [_expected_cost(screen, pair, samples, bars) for screen in screens]
+    best = int(np.argmin(costs))
+    return screens[best] if costs[best] < dim else Screen.of(None, pair)
 
 
-def _expected_cost(screen: Screen, left: UnitRows, right: UnitRows, threshold: float) -> float:
-    """Multiply-adds a pair of rows: those of the screen, and of looking at what passes it."""
-    a, b = (
-        screen.prepare(spread(side.rows, _SAMPLE), spread(side.squares, _SAMPLE))
-        for side in (left, right)
-    )
-    passing = float(np.mean(a @ b.T >= threshold - screen.error))
-    looking = 0 if screen.projection is None else _PAIR_COST * left.rows.shape[1] * passing
-    return float(a.shape[1] + looking)
+def _expected_cost(
+    screen: Screen, pair: Pair, samples: tuple[tuple[Floats, Doubles], ...], bars: Doubles
+) -> float:
+    """Multiply-adds a pair of rows: of the screen, of preparing it, and of looking again."""
+    a, b = (screen.prepare(*sample) for sample in samples)
+    n, m, dim = len(pair.left), len(pair.right), pair.left.dim
+    passing = float(np.mean(a @ b.T >= bars - screen.error))
+    preparing = dim * a.shape[1] * (n + m) / (n * m)
+    again = (_PAIR_COST + _NUMBER_COST * dim) * passing
+    return float(a.shape[1] + preparing + again)
+
+
+def _k_th_products(queries: Floats, pair: Pair, k: int) -> Doubles:
+    """The k-th best product of each query with the references, (q,)."""
+    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    for start in range(0, len(pair.right), _REFERENCES):
+        rows, _ = pair.right.block(start, start + _REFERENCES)
+        scores = np.concatenate([best, queries @ rows.T], axis=1)
+        best = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k:]
+    k_th: Doubles = best.min(axis=1).astype(np.float64)
+    return k_th

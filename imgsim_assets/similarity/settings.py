@@ -11,6 +11,7 @@ from imgsim_assets.settings import Settings
 AUTO = "auto"
 Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
 Representative = Literal["pixels", "bytes", "oldest"]
+AcrossRule = Literal["catalogue", "pixels", "bytes", "oldest"]
 
 
 # A least cosine; auto: what the encoder_report of the catalogue, or catalogues, recommends.
@@ -53,21 +54,36 @@ class GraphSettings(Settings):
     )
 
 
-class GroupSettings(Settings):
-    """The duplicate groups of one catalogue."""
+class LinkSettings(Settings):
+    """What holds duplicate groups together."""
 
     threshold: Threshold | None = Field(
         None,
         description="least cosine of a link, inclusive; auto: what the encoder_report found; "
         "default: the encoder's",
     )
+    close_to_representative: bool = Field(
+        default=False,
+        description="whether every member must reach the threshold with the representative, so "
+        "that groups cannot chain",
+    )
+
+
+class GroupSettings(LinkSettings):
+    """The duplicate groups of one catalogue."""
+
     representative: Representative = Field(
         "pixels",
         description="which item stands for its group: the one with the most pixels, the largest "
         "file, or the one fetched first; ties by id",
     )
-    close_to_representative: bool = Field(
-        default=False,
-        description="whether every member must reach the threshold with the representative, so "
-        "that groups cannot chain",
+
+
+class AcrossSettings(LinkSettings):
+    """The duplicate groups of several catalogues together."""
+
+    representative: AcrossRule = Field(
+        "catalogue",
+        description="which item stands for its group: one of the catalogue that is listed first, "
+        "and of those the one with the most pixels; or as for one catalogue; ties by id",
     )

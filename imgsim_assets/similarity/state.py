@@ -23,6 +23,9 @@ from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
 LEFT_ITEMS = "left_items"
 RIGHT_ITEMS = "right_items"
 LISTS = "lists"
+# Lists of another format are not built on: those before 2 could be taken for complete when
+# they had been cut off.
+_FORMAT = {"lists_format": 2}
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class State:
     """
 
     table: Table
-    recipe: Mapping[str, Any]
+    properties: Mapping[str, Any]
     newest: Commit | None
     base: Commit | None
 
@@ -41,10 +44,11 @@ class State:
     def of(cls, table: Table, recipe: Mapping[str, Any]) -> State:
         """The state of a table for a recipe."""
         newest = table.latest()
+        properties = {**recipe, **_FORMAT}
         same = newest is not None and all(
-            newest.properties.get(key) == value for key, value in recipe.items()
+            newest.properties.get(key) == value for key, value in properties.items()
         )
-        return cls(table, recipe, newest, newest if same else None)
+        return cls(table, properties, newest, newest if same else None)
 
     def answer(self, role: str) -> Answer | None:
         """The lists kept under a role, with their items; None when there are none to use."""
@@ -88,7 +92,7 @@ class State:
             known = newest.inputs if newest is not None and overtaken else {}
             if any(known.get(name, 0) > version for name, version in inputs.items()):
                 return None
-            return Draft(complete, inputs=inputs, properties=self.recipe)
+            return Draft(complete, inputs=inputs, properties=self.properties)
 
         commit = self.table.commit(change)
         if commit is None:

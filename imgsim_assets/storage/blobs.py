@@ -1,82 +1,202 @@
-"""Image bytes by the hash of their content, shared by all catalogues of a store."""
+"""Image bytes by the hash of their content, shared by all catalogues of a store.
+
+    _blobs/packs/<name>     many images one after the other, and where each lies
+    _blobs/indexes/<name>   the same of many packs together
+    _blobs/in_use/<pack>    a run has come upon an image of this older pack, and goes on with it
+    _blobs/lost/<sha256>    an image whose bytes are gone or damaged, to be fetched again
+
+Every writer has packs of its own, and they are put in place whole: by `flush`, or once they are
+large enough. Nothing that is in place is ever changed.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.files import Files
+from imgsim_assets.storage.pack_index import Location, PackIndex
+from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, pack_size
 
-FOLDER = "_blobs"
-_LOST = f"{FOLDER}/_lost"
+IN_USE = "_blobs/in_use"
+LOST = "_blobs/lost"
 
-# A blob found already there is marked as fresh when it is older than this, so that a
+# A pack in which an image was found is marked as used when it is older than this, so that a
 # collection running beside the writer cannot take it before the writer's commit names it.
-REFRESH_AFTER_SECONDS = 600.0
+MARK_AFTER_SECONDS = 600.0
 
 
 class Blobs:
-    """Content-addressed bytes: the sha256 (hex) is both name and checksum."""
+    """Content-addressed bytes: the sha256 (hex) is both name and checksum.
+
+    Safe for use by several threads at once.
+    """
 
     def __init__(self, files: Files) -> None:
         self._files = files
+        self._index = PackIndex(files)
+        self._lock = threading.RLock()
+        self._placing = threading.Lock()
+        self._writer: PackWriter | None = None
+        self._closed: list[PackWriter] = []
+        self._failure: OSError | None = None
+        self._marked: dict[str, float] = {}
         self._known_lost: set[str] = set()
+        self._found_again: set[str] = set()
+
+    # ---- writing ----------------------------------------------------------------------
 
     def put(self, data: bytes) -> str:
         """Store bytes and return their sha256; the same bytes are stored once.
 
-        Not durable before `flush`: call it before a commit names the blob.
+        Others can read them after `flush`: call it before a commit names the blob.
         """
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = blob_path(sha256)
-        found = self._files.stat(path)
-        # An existing file of another size is what a power loss left: write it anew.
-        if found is None or found.size != len(data):
-            self._files.write(path, data, durable=False)
-        elif time.time() - found.modified > REFRESH_AFTER_SECONDS:
-            try:
-                self._files.touch(path)
-            except FileNotFoundError:  # collected a moment ago
-                self._files.write(path, data, durable=False)
-        if sha256 in self._known_lost:
-            self._files.delete(f"{_LOST}/{sha256}")
+        return self.put_all([data])[0]
+
+    def put_all(self, images: Sequence[bytes]) -> list[str]:
+        """`put` for several at once, which is faster; an OSError means that none is stored."""
+        digests = [hashlib.sha256(data).digest() for data in images]
+        if not self._index.generation:
+            self._index.refresh(0)
+        names = [digest.hex() for digest in digests]
+        with self._lock:
+            # A dictionary, because the same bytes may come twice at once.
+            new = {
+                digest: data
+                for digest, name, data in zip(digests, names, images, strict=True)
+                if not self._is_stored(digest, name)
+            }
+            if new:
+                if self._writer is None:
+                    self._writer = PackWriter(self._files)
+                self._writer.add(list(new), list(new.values()))
+            self._found_again.update(self._known_lost.intersection(names))
+            is_full = self._writer is not None and self._writer.is_full
+        if is_full:
+            self._place_all(full_ones=True)
+        return names
+
+    def _is_stored(self, digest: bytes, name: str) -> bool:
+        if any(digest in writer for writer in self._writers()):
+            return True
+        if name in self._known_lost:
+            return False
+        return any(self._stays(place.pack) for place in self._index.find(digest))
+
+    def _stays(self, pack: str) -> bool:
+        """Whether a pack is there and will be when the caller commits; an old one is marked."""
+        entry = self._index.packs.get(pack)
+        if entry is None:  # another thread has just seen that it is gone
+            return False
+        if time.time() - self._marked.get(pack, entry.modified) <= MARK_AFTER_SECONDS:
+            return True
+        # In this order: a collection looks for the mark before it deletes.
+        self._files.write(f"{IN_USE}/{pack}", b"")
+        if self._files.stat(f"{PACKS}/{pack}") is None:
+            return False
+        self._marked[pack] = time.time()
+        return True
+
+    def flush(self) -> None:
+        """Make every blob that was put durable, and readable by others.
+
+        Raises OSError when that failed, now or ever before: what was put since the last flush
+        may be gone, and has to be put again through a store that is opened anew.
+        """
+        self._place_all()
+        for sha256 in list(self._found_again):
+            self._files.delete(f"{LOST}/{sha256}")
             self._known_lost.discard(sha256)
-        return sha256
+            self._found_again.discard(sha256)
+        self._index.consolidate()
+
+    def _place_all(self, *, full_ones: bool = False) -> None:
+        """Put packs in place; who calls meanwhile waits, since they may hold images of theirs."""
+        with self._placing:
+            with self._lock:
+                if self._failure is not None:
+                    raise self._failure
+                if self._writer is not None and (self._writer.is_full or not full_ones):
+                    self._closed.append(self._writer)
+                    self._writer = None
+            while self._closed:
+                self._place(self._closed[0])
+
+    def _place(self, writer: PackWriter) -> None:
+        try:
+            contents = writer.finish()
+        except OSError as error:
+            # Whoever goes on as if its images were stored would name what is not there.
+            self._failure = error
+            raise
+        with self._lock:
+            self._index.add(writer.name, pack_size(contents.length), time.time(), contents)
+            self._closed.remove(writer)
+
+    def _writers(self) -> list[PackWriter]:
+        return [*self._closed, *([self._writer] if self._writer is not None else [])]
+
+    # ---- reading ----------------------------------------------------------------------
 
     def get(self, sha256: str) -> bytes:
         """The bytes; CorruptFileError when they are gone or no longer match their name."""
-        path = blob_path(sha256)
-        try:
-            data = self._files.read(path)
-        except FileNotFoundError:
+        digest = bytes.fromhex(sha256)
+        data = self._unplaced(digest)
+        if data is not None:
+            return data
+        damaged: Location | None = None
+        for _ in range(2):
+            seen = self._index.generation
+            for place in self._index.find(digest):
+                try:
+                    data = read_blob(self._files, place)
+                except FileNotFoundError:  # collected, after its images had been copied
+                    continue
+                if hashlib.sha256(data).digest() == digest:
+                    return data
+                damaged = place
+            self._index.refresh(seen)
+        mend = "the next run of the images asset fetches it again"
+        if damaged is not None:
             raise CorruptFileError(
-                f"image {sha256} is not in {self._files.url}/{FOLDER}; the next run of the "
-                "images asset fetches it again"
-            ) from None
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise CorruptFileError(
-                f"{self._files.url}/{path} no longer matches its name; the next run of the "
-                "images asset fetches it again"
+                f"image {sha256} in {self._files.url}/{PACKS}/{damaged.pack} no longer matches "
+                f"its name; {mend}"
             )
-        return data
+        raise CorruptFileError(f"image {sha256} is not in {self._files.url}/{PACKS}; {mend}")
+
+    def _unplaced(self, digest: bytes) -> bytes | None:
+        with self._lock:
+            for writer in self._writers():
+                if digest in writer:
+                    return writer.read(digest)
+        return None
+
+    def holds(self, sha256: Iterable[str]) -> list[bool]:
+        """Which blobs are in place, by the indexes as they are now."""
+        self._index.refresh()
+        digests = np.array([bytes.fromhex(name) for name in sha256], SHA256)
+        held: list[bool] = self._index.holds(digests).tolist()
+        return held
+
+    # ---- losses -----------------------------------------------------------------------
 
     def report_lost(self, sha256: str) -> None:
-        """Remove a blob that `get` refused, and note that it has to be fetched again."""
-        self._files.write(f"{_LOST}/{sha256}", b"")
-        self._files.delete(blob_path(sha256))
+        """Note that a blob, which `get` refused, has to be fetched again."""
+        self._files.write(f"{LOST}/{sha256}", b"")
         self._known_lost.add(sha256)
+        self._found_again.discard(sha256)
 
     def lost(self) -> set[str]:
         """The sha256 of blobs that were reported lost and not put since."""
-        self._known_lost = {entry.name for entry in self._files.entries(_LOST)}
-        return set(self._known_lost)
-
-    def flush(self) -> None:
-        """Make every blob that was put survive a power loss."""
-        self._files.flush()
+        self._known_lost = {entry.name for entry in self._files.entries(LOST)}
+        return self._known_lost - self._found_again
 
 
-def blob_path(sha256: str) -> str:
-    """Where a blob lies under the store's root."""
-    return f"{FOLDER}/{sha256[:2]}/{sha256}"
+def read_blob(files: Files, place: Location) -> bytes:
+    """The bytes at a place, unchecked; FileNotFoundError when the pack is gone."""
+    return files.read_part(f"{PACKS}/{place.pack}", place.start, place.length)

@@ -3,13 +3,14 @@
 A commit is kept while it is among the newest few of its table or younger than the grace
 period. A file is deleted when no kept commit names it and it is older than the grace
 period, which must be longer than any run: that alone makes collection safe beside writers.
-An image or a vector is kept while a kept commit of any table refers to its sha256.
+An image or a vector is kept while a kept commit of any table refers to its sha256; how images
+go that are not is said in `pack_collection`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,7 +19,7 @@ from pydantic import Field
 
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.settings import Settings
-from imgsim_assets.storage.blobs import FOLDER as BLOBS
+from imgsim_assets.storage.pack_collection import collect_blobs
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import COMMITS, DATA, Commit, DataFile, Draft, Table
 
@@ -73,7 +74,10 @@ def collect(
     for name, history in histories.items():
         if history.kept[-1].properties.get(PER_IMAGE):
             _collect_vectors(store, name, living, before, collected, dry_run)
-    _collect_blobs(store, living, before, collected, dry_run)
+    gone = collect_blobs(store.files, living, before, dry_run=dry_run)
+    collected.blobs += gone.blobs
+    collected.files += gone.files
+    collected.bytes += gone.bytes
     return collected
 
 
@@ -110,8 +114,9 @@ def _committed_at(commit: Commit) -> float:
     return datetime.fromisoformat(commit.committed_at).timestamp()
 
 
-def _living_images(store: Store, histories: Mapping[str, _History]) -> set[str]:
-    living: set[str] = set()
+def _living_images(store: Store, histories: Mapping[str, _History]) -> pl.Series:
+    """The sha256 of every image that a kept commit refers to, each once, sorted."""
+    living = pl.Series(SHA256, dtype=pl.String)
     for name, history in histories.items():
         newest = history.kept[-1]
         if not newest.properties.get(REFERS_TO_BLOBS):
@@ -123,8 +128,9 @@ def _living_images(store: Store, histories: Mapping[str, _History]) -> set[str]:
             )
         table = store.table(name, key=newest.key)
         for commit in history.kept:
-            living.update(table.read(commit, columns=[SHA256])[SHA256].drop_nulls().to_list())
-    return living
+            named = table.read(commit, columns=[SHA256])[SHA256].drop_nulls()
+            living = pl.concat([living, named]).unique()
+    return living.sort()
 
 
 def _collect_files(
@@ -159,11 +165,10 @@ def _collect_files(
 
 
 def _collect_vectors(
-    store: Store, name: str, living: set[str], before: float, collected: Collected, dry_run: bool
+    store: Store, name: str, alive: pl.Series, before: float, collected: Collected, dry_run: bool
 ) -> None:
     """Rewrite the files of a per-image table without the rows of images that are gone."""
     table = store.table(name, key=SHA256)
-    alive = pl.Series(SHA256, sorted(living), dtype=pl.String)
 
     def without_dead(base: Commit | None) -> Draft | None:
         # A run that is at work may be about to refer to what it stored a moment ago.
@@ -201,21 +206,3 @@ def _living_rows(table: Table, file: DataFile, alive: pl.Series) -> tuple[pl.Dat
         return pl.DataFrame(), 0
     living = rows.filter(pl.col(SHA256).is_in(alive.implode()))
     return living, rows.height - living.height
-
-
-def _collect_blobs(
-    store: Store, living: set[str], before: float, collected: Collected, dry_run: bool
-) -> None:
-    for folder in _folders(store, BLOBS):
-        path = f"{BLOBS}/{folder}"
-        for entry in (*store.files.entries(path), *store.files.unfinished(path)):
-            if entry.name not in living and entry.modified < before:
-                collected.blobs += 1
-                collected.bytes += entry.size
-                if not dry_run:
-                    store.files.delete(f"{path}/{entry.name}")
-
-
-def _folders(store: Store, folder: str) -> Iterable[str]:
-    listed = store.files.entries(folder)
-    return [entry.name for entry in listed if entry.is_folder and not entry.name.startswith("_")]

@@ -11,8 +11,10 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +33,59 @@ class Entry:
     is_folder: bool
 
 
+# One call takes no more pieces than this (IOV_MAX of every system there is).
+_MOST_PIECES = 1024
+
+
+class GrowingFile:
+    """A file that is appended to and that nobody else can read before `finish`.
+
+    It lies in `scratch` meanwhile, which is removed when the file is given up: by `discard`,
+    by a failed `finish`, or because nobody holds it any more.
+    """
+
+    def __init__(self, scratch: Path, put_in_place: Callable[[Path], None]) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.size = 0
+        self._scratch = scratch
+        self._put_in_place = put_in_place
+        self._descriptor = os.open(scratch, flags, 0o666)
+        self._given_up = weakref.finalize(self, _give_up, self._descriptor, scratch, os.getpid())
+
+    def append(self, pieces: Sequence[bytes]) -> None:
+        """Add bytes at the end; nothing is added when that fails with an OSError."""
+        try:
+            for start in range(0, len(pieces), _MOST_PIECES):
+                _write_all(self._descriptor, pieces[start : start + _MOST_PIECES])
+        except BaseException:
+            os.ftruncate(self._descriptor, self.size)
+            os.lseek(self._descriptor, self.size, os.SEEK_SET)
+            raise
+        self.size += sum(map(len, pieces))
+
+    def read(self, start: int, length: int) -> bytes:
+        """Bytes that were appended."""
+        return os.pread(self._descriptor, length, start)
+
+    def finish(self) -> None:
+        """Put the file in its place, whole and durable."""
+        try:
+            os.fsync(self._descriptor)
+            self._put_in_place(self._scratch)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Give the file up, unless it is in its place."""
+        self._given_up()
+
+
+def _give_up(descriptor: int, scratch: Path, process: int) -> None:
+    os.close(descriptor)
+    if os.getpid() == process:  # a forked child drops its copy of the object alone
+        scratch.unlink(missing_ok=True)
+
+
 class Files(Protocol):
     """Paths are relative to the root and use forward slashes."""
 
@@ -39,8 +94,14 @@ class Files(Protocol):
     def read(self, path: str) -> bytes:
         """The file's bytes; FileNotFoundError when there is none."""
 
-    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
-        """Write a whole file; `durable=False` leaves its durability to `flush`."""
+    def read_part(self, path: str, start: int, length: int) -> bytes:
+        """Some of the file's bytes, fewer at its end; FileNotFoundError when there is none."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a whole file."""
+
+    def grow(self, path: str) -> GrowingFile:
+        """Begin a file that is put in place later, under a name that no other writer uses."""
 
     def upload(self, path: str, local: Path) -> None:
         """Write a whole file from a local one."""
@@ -56,12 +117,6 @@ class Files(Protocol):
 
     def stat(self, path: str) -> Entry | None:
         """The file's entry, or None."""
-
-    def touch(self, path: str) -> None:
-        """Make the file look freshly written, so that collection leaves it alone."""
-
-    def flush(self) -> None:
-        """Make every earlier write with `durable=False` survive a power loss."""
 
     def unfinished(self, folder: str) -> list[Entry]:
         """What interrupted writers left in the folder."""
@@ -84,45 +139,39 @@ class LocalFiles:
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
 
-    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
-        if not durable:
-            self._write_quickly(f"{self.root}/{path}", data)
-            return
-        with self._unfinished(path, durable=True) as (unfinished, final):
+    def read_part(self, path: str, start: int, length: int) -> bytes:
+        descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, length, start)
+        finally:
+            os.close(descriptor)
+
+    def write(self, path: str, data: bytes) -> None:
+        with self._unfinished(path) as (unfinished, final):
             with open(unfinished, "xb") as file:
                 file.write(data)
                 os.fsync(file.fileno())
             os.replace(unfinished, final)
 
-    def _write_quickly(self, final: str, data: bytes) -> None:
-        """The way of the many small files: as few system calls and objects as there can be."""
-        folder = final.rpartition("/")[0]
-        unfinished = f"{folder}/{UNFINISHED}{os.urandom(16).hex()}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            descriptor = os.open(unfinished, flags, 0o666)
-        except FileNotFoundError:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(unfinished, flags, 0o666)
-        try:
-            try:
-                _write_all(descriptor, data)
-            finally:
-                os.close(descriptor)
+    def grow(self, path: str) -> GrowingFile:
+        final = self.root / path
+        final.parent.mkdir(parents=True, exist_ok=True)
+
+        def put_in_place(unfinished: Path) -> None:
             os.replace(unfinished, final)
-        except BaseException:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
+            _sync_folder(final.parent)
+
+        return GrowingFile(_unfinished_beside(final), put_in_place)
 
     def upload(self, path: str, local: Path) -> None:
-        with self._unfinished(path, durable=True) as (unfinished, final):
+        with self._unfinished(path) as (unfinished, final):
             shutil.copyfile(local, unfinished)
             with open(unfinished, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, final)
 
     def create(self, path: str, data: bytes) -> None:
-        with self._unfinished(path, durable=True) as (unfinished, final):
+        with self._unfinished(path) as (unfinished, final):
             with open(unfinished, "xb") as file:
                 file.write(data)
                 os.fsync(file.fileno())
@@ -159,13 +208,6 @@ class LocalFiles:
             return None
         return Entry(path.rsplit("/", 1)[-1], status.st_size, status.st_mtime, is_folder=False)
 
-    def touch(self, path: str) -> None:
-        os.utime(self.root / path)
-
-    def flush(self) -> None:
-        # One pass over dirty pages costs far less than an fsync for every small file.
-        os.sync()
-
     def local_path(self, path: str) -> Path | None:
         return self.root / path
 
@@ -179,16 +221,19 @@ class LocalFiles:
         return []
 
     @contextlib.contextmanager
-    def _unfinished(self, path: str, *, durable: bool) -> Iterator[tuple[Path, Path]]:
+    def _unfinished(self, path: str) -> Iterator[tuple[Path, Path]]:
         final = self.root / path
         final.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = final.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
+        unfinished = _unfinished_beside(final)
         try:
             yield unfinished, final
         finally:
             unfinished.unlink(missing_ok=True)
-        if durable:
-            _sync_folder(final.parent)
+        _sync_folder(final.parent)
+
+
+def _unfinished_beside(final: Path) -> Path:
+    return final.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
 
 
 def _local_entry(item: os.DirEntry[str]) -> Entry | None:
@@ -203,10 +248,13 @@ def _local_entry(item: os.DirEntry[str]) -> Entry | None:
     return Entry(item.name, status.st_size, status.st_mtime, is_folder=False)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
+def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
+    written = os.writev(descriptor, pieces)
+    for piece in pieces:  # what a disk that is nearly full, or a signal, has left
+        left = memoryview(piece)[written:]
+        written = max(written - len(piece), 0)
+        while left:
+            left = left[os.write(descriptor, left) :]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -255,9 +303,19 @@ class RemoteFiles:
         data: bytes = self._fs.cat_file(self._path(path))
         return data
 
-    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+    def read_part(self, path: str, start: int, length: int) -> bytes:
+        if not length:
+            return b""
+        data: bytes = self._fs.cat_file(self._path(path), start=start, end=start + length)
+        return data
+
+    def write(self, path: str, data: bytes) -> None:
         with self._explained():
             self._fs.pipe_file(self._path(path), data)
+
+    def grow(self, path: str) -> GrowingFile:
+        scratch = Path(tempfile.gettempdir()) / f"imgsim-{uuid.uuid4().hex}"
+        return GrowingFile(scratch, lambda local: self.upload(path, local))
 
     def upload(self, path: str, local: Path) -> None:
         with self._explained():
@@ -301,13 +359,6 @@ class RemoteFiles:
             return _remote_entry(self._fs.info(self._path(path)))
         except FileNotFoundError:
             return None
-
-    def touch(self, path: str) -> None:
-        self.write(path, self.read(path))
-
-    def flush(self) -> None:
-        # Remote writes are durable when they return.
-        return
 
     def local_path(self, path: str) -> Path | None:
         return None

@@ -396,10 +396,33 @@ def test_a_source_that_lost_too_much_keeps_the_last_version(tmp_path: Path, stor
         ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=0.5)
 
     message = str(refused.value)
-    assert message.startswith("a.csv has 4 usable rows and had 10: 60% are gone, more than the 50%")
+    assert message.startswith("a.csv has 4 usable rows and had 10: 60% of the items are gone")
     assert "run config 'accept_drop: true'" in message
     assert newest(store).version == 3
     assert ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=1.0).rows == 4
+
+
+def test_as_many_rows_under_other_ids_have_lost_the_old_ones(tmp_path: Path, store: Store) -> None:
+    write(tmp_path, "a.csv", table("abcd"))
+    run(store, tmp_path, "a.csv")
+    write(tmp_path, "a.csv", table("abcd").replace("id,", "sku,", 1))
+
+    with pytest.raises(SourceError, match=r"100% of the items.* 'id' and now come from 'url'"):
+        ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=0.5)
+
+    assert newest(store).version == 1
+
+
+def test_a_damaged_version_does_not_keep_the_next_one_from_being_made(
+    tmp_path: Path, store: Store
+) -> None:
+    write(tmp_path, "a.csv", table("abcd"))
+    run(store, tmp_path, "a.csv")
+    for file in newest(store).files:
+        (Path(store.url) / NAME / "catalogue" / file.path).write_bytes(b"")
+    write(tmp_path, "a.csv", table("abce"))
+
+    assert ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=0.5).rows == 4
 
 
 def test_an_emptied_folder_of_pictures_keeps_the_last_version(tmp_path: Path, store: Store) -> None:

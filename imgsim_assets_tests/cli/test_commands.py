@@ -12,8 +12,9 @@ import yaml
 
 from imgsim_assets import ImageSimilarityModel, load_images
 from imgsim_assets.cli.main import _COMMANDS
-from imgsim_assets.storage.blobs import blob_path
+from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogues import indexed, tiny
+from imgsim_assets_tests.support.damage import flip_a_bit_of_blob, remove_blob
 from imgsim_assets_tests.support.model_datasets import folder_of
 from imgsim_assets_tests.support.pictures import jpeg
 from imgsim_assets_tests.support.projects import Project
@@ -314,8 +315,8 @@ def test_a_damaged_or_missing_image_is_found(shell: Shell) -> None:
     assert commit is not None
     damaged, gone = ledger.read(commit)["sha256"].to_list()
     root = shell.folder / "data" / "store"
-    (root / blob_path(damaged)).write_bytes(b"something else")
-    (root / blob_path(gone)).unlink()
+    remove_blob(Store.open(root), gone)
+    flip_a_bit_of_blob(Store.open(root), damaged)
 
     ran = shell("check", "--json")
 

@@ -92,6 +92,32 @@ def test_groups_are_written_in_every_format(products: Shell, suffix: str) -> Non
     assert found["is_representative"].to_list() == [True, False, True, False]
 
 
+def test_catalogues_are_grouped_together_in_the_order_in_which_they_are_named(
+    products: Shell,
+) -> None:
+    indexed(products.store, "suppliers", {"s": repacked(tiny(3)), "t": tiny(50)})
+
+    ran = products("groups", "suppliers", "products", "--threshold", "0.8", "--json")
+    other_way = products("groups", "products", "suppliers", "--threshold", "0.8", "--json")
+    twice = products("groups", "products", "products")
+    told = products("groups", "suppliers", "products", "--threshold", "0.8")
+
+    assert _members(ran.json) == [["a", "a2"], ["b", "b2"], ["s", "c"]]
+    assert [group["representative"] for group in ran.json["groups"]] == [
+        "products/a",
+        "products/b",
+        "suppliers/s",
+    ]
+    assert [member["catalogue"] for member in ran.json["groups"][2]["members"]] == [
+        "suppliers",
+        "products",
+    ]
+    assert other_way.json["groups"][2]["representative"] == "products/c"
+    assert "suppliers, products: 3 groups of 6 of 7 items at 0.8 or more" in told.out
+    assert (twice.code, "name each once" in twice.err) == (2, True)
+    assert products("check").code == 0
+
+
 def test_declared_groups_are_left_alone(products: Shell) -> None:
     declared = update_groups(products.store, "products", GroupSettings(threshold=0.99))
     before = versions(products.store)

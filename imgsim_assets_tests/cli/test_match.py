@@ -539,8 +539,7 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
         stderr=subprocess.PIPE,
         text=True,
     )
-    blobs = shell.folder / "data" / "store" / "_blobs"
-    until(lambda: len([*blobs.glob("*/*")]) == 3)
+    until(lambda: sum(web.gets.values()) == 4)
     time.sleep(0.5)  # between an image and its row lies a thread's turn
 
     process.send_signal(signal.SIGINT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -13,7 +13,7 @@ from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from imgsim_assets.components.automation import freshness
 from imgsim_assets.components.refresh import whole_catalogue_tags
-from imgsim_assets_tests.support.shop import Shop
+from imgsim_assets_tests.support.shop import ENCODER, Shop
 from imgsim_assets_tests.support.web import Web
 
 
@@ -26,10 +26,13 @@ class Evaluations:
         self._cursor: AssetDaemonCursor | None = None
         self.requested()
 
-    def requested(self) -> dict[str, int]:
-        """How many partitions of which assets are asked for now."""
+    def requested(self, *, after: timedelta = timedelta()) -> dict[str, int]:
+        """How many partitions of which assets are asked for, now or after some time."""
         result = dg.evaluate_automation_conditions(
-            defs=self._shop.project.definitions(), instance=self._instance, cursor=self._cursor
+            defs=self._shop.project.definitions(),
+            instance=self._instance,
+            cursor=self._cursor,
+            evaluation_time=datetime.now(UTC) + after,
         )
         self._cursor = result.cursor
         keys = {each.key for each in result.results if isinstance(each.key, dg.AssetKey)}
@@ -42,12 +45,13 @@ class Evaluations:
         key = dg.AssetKey([name, "source"])
         everything.execute_in_process(instance=self._instance, asset_selection=[key])
 
-    def refresh(self, name: str) -> None:
-        """What the schedule does at its time."""
+    def refresh(self, name: str) -> bool:
+        """What the schedule does at its time; whether it succeeded."""
         definitions = self._shop.project.definitions()
         job = definitions.resolve_job_def(f"{name}_refresh")
         tags = whole_catalogue_tags(job.partitions_def)
-        assert job.execute_in_process(instance=self._instance, tags=tags).success
+        done = job.execute_in_process(instance=self._instance, tags=tags, raise_on_error=False)
+        return bool(done.success)
 
 
 @pytest.fixture
@@ -78,12 +82,24 @@ def test_a_source_that_changed_starts_its_catalogue_and_one_that_did_not_nothing
 def test_a_refresh_that_changed_something_starts_the_match_table_only(shop: Shop) -> None:
     with shop.project.instance() as instance:
         evaluations = Evaluations(shop, instance)
-        evaluations.refresh("products")
+        assert evaluations.refresh("products")
         assert evaluations.requested() == {}
 
         shop.sell("new", 100)
-        evaluations.refresh("products")
+        assert evaluations.refresh("products")
         assert evaluations.requested() == {"matches/pair": 1}
+
+
+def test_nothing_starts_behind_a_blocking_check_that_failed(shop: Shop) -> None:
+    shop.declare(checks={"min_success_rate": 1.0, "severity": "error"})
+    with shop.project.instance() as instance:
+        evaluations = Evaluations(shop, instance)
+        shop.sell("dead", 500)
+        del shop.web.pages["/p500.jpg"]
+        shop.sell("alive", 501)
+        assert not evaluations.refresh("products")
+
+        assert evaluations.requested() == {}
 
 
 def test_another_threshold_starts_the_match_table_only(shop: Shop) -> None:
@@ -101,6 +117,29 @@ def test_another_k_starts_the_graph_only(shop: Shop) -> None:
         shop.declare(graph={"k": 2})
 
         assert evaluations.requested() == {"products/similarity_graph": 1}
+
+
+def test_another_encoder_starts_embeddings_and_what_hangs_on_them_and_no_download(
+    shop: Shop,
+) -> None:
+    with shop.project.instance() as instance:
+        evaluations = Evaluations(shop, instance)
+        newer = {**ENCODER, "version": "2"}
+        shop.declare(encoder=newer, suppliers={"encoder": newer})
+        requested = evaluations.requested()
+
+    assert requested["products/embeddings"] == 3
+    assert requested["suppliers/embeddings"] == 2
+    assert not {"products/catalogue", "products/images", "suppliers/images"} & set(requested)
+
+
+def test_a_source_is_looked_at_when_it_is_watched_and_only_then(shop: Shop) -> None:
+    shop.declare(watch="0 * * * *")
+    with shop.project.instance() as instance:
+        evaluations = Evaluations(shop, instance)
+
+        assert evaluations.requested(after=timedelta(hours=1)) == {"products/source": 1}
+        assert evaluations.requested(after=timedelta(hours=1)) == {}
 
 
 def test_without_automation_nothing_is_started_and_no_asset_has_a_condition(shop: Shop) -> None:

@@ -1,12 +1,9 @@
-"""Automation, backfills and lost processes, against the real daemon and web server."""
+"""Automation and backfills, against the real daemon and web server."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,61 +13,11 @@ import pytest
 
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.storage.reader import read_table
-from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.encoders import COUNTER
 from imgsim_assets_tests.support.servers import Servers
-from imgsim_assets_tests.support.shop import Shop, results, versions
-from imgsim_assets_tests.support.web import Respond, Web
+from imgsim_assets_tests.support.shop import Shop, versions
 
 IMAGES = "products/images"
 EMBEDDINGS = "products/embeddings"
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shop, Servers]]:
-    """A shop that was materialized once, under a daemon and a web server."""
-    with Web() as web, pytest.MonkeyPatch.context() as patch:
-        shop = Shop.open(tmp_path_factory.mktemp("daemon"), web)
-        patch.setenv(COUNTER, str(shop.counter))
-        # Two at a time, so that there is time to interrupt.
-        download = {"allow_hosts": [web.address], "retries": 0, "max_per_host": 2}
-        shop.declare(watch="* * * * *", download=download)
-        assert shop.project.materialize()
-        servers = Servers(shop.project, shop.environment())
-        servers.start()
-        try:
-            yield shop, servers
-        finally:
-            servers.stop()
-
-
-def _slowly(web: Web, seconds: float) -> dict[str, bytes | Respond]:
-    """Make every page take its time; returns the pages as they were."""
-    pages = dict(web.pages)
-
-    def slow(request: BaseHTTPRequestHandler) -> None:
-        time.sleep(seconds)
-        body = pages[request.path]
-        assert isinstance(body, bytes)
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
-
-    web.pages.update(dict.fromkeys(pages, slow))
-    return pages
-
-
-def _assert_whole(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Materialize what is missing, and compare with a rebuild in a store of its own."""
-    assert shop.project.materialize()
-    found = results(shop.project.store)
-    fresh = shop.project.root / f"rebuilt-{time.monotonic_ns()}"
-    with monkeypatch.context() as patch:
-        patch.setenv("IMGSIM_STORE", str(fresh))
-        assert shop.project.materialize()
-    for name, rows in results(Store.open(fresh)).items():
-        assert found[name].equals(rows), name
 
 
 def _nothing_runs(servers: Servers) -> bool:
@@ -125,31 +72,92 @@ def test_an_edited_source_is_noticed_and_worked_on_and_a_touched_one_is_not(
     assert versions(shop.project.store) == committed
 
 
-@pytest.fixture
-def still(servers: tuple[Shop, Servers]) -> tuple[Shop, Servers]:
-    """The same, where nothing is started but by a person."""
-    servers[1].stop_sensors()
-    return servers
-
-
 def test_a_shard_that_fails_is_the_only_one_that_is_asked_for_again(
     still: tuple[Shop, Servers],
 ) -> None:
     shop, dagster = still
+    left_out = _recorded(shop, EMBEDDINGS, "002")
     damaged = _damage_ledger(shop, shard=1)
-    failed = dagster.launch([EMBEDDINGS])
+    failed = dagster.launch([EMBEDDINGS], ["000", "001"])
 
     assert dagster.ended(failed) == "COMPLETED_FAILED"
 
-    assert _partition_counts(dagster, failed) == (2, 1)
-    assert _versions_by_shard(shop, {"000", "002"}) == {"000": True, "002": True}
+    assert _partition_counts(dagster, failed) == {EMBEDDINGS: (1, 1)}
+    (run,) = dagster.runs_of(failed)
+    kept = _recorded(shop, EMBEDDINGS, "000")
+    assert kept.run_id == run["runId"]
+    assert kept.data_version == kept.metadata["shard_data_version"]
+    assert kept.code_version == left_out.code_version
+    assert kept.metadata["dagster/row_count"] == _rows_of(shop, EMBEDDINGS, "000")
+    assert _recorded(shop, EMBEDDINGS, "002") == left_out
+
     damaged[0].write_bytes(damaged[1])
     again = dagster.launch_failed_again(failed)
     assert dagster.ended(again) == "COMPLETED_SUCCESS"
-    assert _partition_counts(dagster, again) == (1, 0)
+    assert _partition_counts(dagster, again) == {EMBEDDINGS: (1, 0)}
     (run,) = dagster.runs_of(again)
+    assert _shards_of(run) == ("001", "001")
+    assert _recorded(shop, EMBEDDINGS, "000") == kept
+
+
+def test_a_backfill_in_several_runs_records_each_shard_by_itself(
+    still: tuple[Shop, Servers],
+) -> None:
+    shop, dagster = still
+    assets = ["suppliers/images", "suppliers/embeddings"]
+    backfill = dagster.launch(assets)
+
+    assert dagster.ended(backfill) == "COMPLETED_SUCCESS"
+
+    assert _partition_counts(dagster, backfill) == dict.fromkeys(assets, (2, 0))
+    runs = {_shards_of(run): run["runId"] for run in dagster.runs_of(backfill)}
+    assert set(runs) == {("000", "000"), ("001", "001")}
+    for name in assets:
+        recorded = {shard: _recorded(shop, name, shard) for shard in ("000", "001")}
+        for shard, found in recorded.items():
+            assert found.run_id == runs[shard, shard]
+            assert found.data_version == found.metadata["shard_data_version"]
+            assert found.metadata["dagster/row_count"] == _rows_of(shop, name, shard)
+        assert len({found.data_version for found in recorded.values()}) == 2
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What Dagster knows of the newest materialization of a shard."""
+
+    run_id: str
+    data_version: str | None
+    code_version: str | None
+    metadata: dict[str, Any]
+
+
+def _recorded(shop: Shop, name: str, shard: str) -> Recorded:
+    wanted = dg.AssetRecordsFilter(dg.AssetKey(name.split("/")), asset_partitions=[shard])
+    with shop.project.instance() as instance:
+        (record,) = instance.fetch_materializations(wanted, limit=1).records
+    materialization = record.asset_materialization
+    assert materialization is not None
+    tags = materialization.tags or {}
+    return Recorded(
+        record.run_id,
+        tags.get("dagster/data_version"),
+        tags.get("dagster/code_version"),
+        {key: value.value for key, value in materialization.metadata.items()},
+    )
+
+
+def _rows_of(shop: Shop, name: str, shard: str) -> int:
+    commit = shop.project.store.table(name, key="id").latest()
+    assert commit is not None
+    return sum(file.rows or 0 for file in commit.files if file.shard == int(shard))
+
+
+def _shards_of(run: dict[str, Any]) -> tuple[str, str]:
+    """The first and last shard that a run takes."""
     tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-    assert "001" in (tags.get("dagster/partition"), tags.get("dagster/asset_partition_range_start"))
+    one = tags.get("dagster/partition", "")
+    first = tags.get("dagster/asset_partition_range_start", one)
+    return first, tags.get("dagster/asset_partition_range_end", one)
 
 
 def _damage_ledger(shop: Shop, shard: int) -> tuple[Path, bytes]:
@@ -162,36 +170,41 @@ def _damage_ledger(shop: Shop, shard: int) -> tuple[Path, bytes]:
     return path, content
 
 
-def _partition_counts(servers: Servers, backfill: str) -> tuple[int, int]:
-    (counts,) = servers.backfill(backfill)["assetBackfillData"]["assetBackfillStatuses"]
-    return counts["numPartitionsMaterialized"], counts["numPartitionsFailed"]
+def _partition_counts(servers: Servers, backfill: str) -> dict[str, tuple[int, int]]:
+    """Of each asset of a backfill: partitions that are materialized, and that failed."""
+    statuses = servers.backfill(backfill)["assetBackfillData"]["assetBackfillStatuses"]
+    return {
+        "/".join(each["assetKey"]["path"]): (
+            each["numPartitionsMaterialized"],
+            each["numPartitionsFailed"],
+        )
+        for each in statuses
+    }
 
 
-def _versions_by_shard(shop: Shop, shards: set[str]) -> dict[str, bool]:
-    """Whether the newest materialization of each shard carries data and code versions."""
-    found = {}
-    with shop.project.instance() as instance:
-        for shard in shards:
-            wanted = dg.AssetRecordsFilter(
-                dg.AssetKey(EMBEDDINGS.split("/")), asset_partitions=[shard]
-            )
-            (record,) = instance.fetch_materializations(wanted, limit=1).records
-            materialization = record.asset_materialization
-            assert materialization is not None
-            tags = materialization.tags or {}
-            found[shard] = bool(tags.get("dagster/data_version")) and bool(
-                tags.get("dagster/code_version")
-            )
-    return found
-
-
-def test_a_cancelled_backfill_keeps_what_it_fetched(
-    still: tuple[Shop, Servers], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_chosen_shards_that_do_not_follow_one_another_are_worked_on_and_no_others(
+    still: tuple[Shop, Servers],
 ) -> None:
+    shop, dagster = still
+    before = {shard: _recorded(shop, IMAGES, shard) for shard in ("000", "001", "002")}
+    backfill = dagster.launch([IMAGES], ["000", "002"])
+
+    assert dagster.ended(backfill) == "COMPLETED_SUCCESS"
+
+    assert _partition_counts(dagster, backfill) == {IMAGES: (2, 0)}
+    runs = [_shards_of(run) for run in dagster.runs_of(backfill)]
+    assert sorted(runs) == [("000", "000"), ("002", "002")]
+    assert _recorded(shop, IMAGES, "001") == before["001"]
+    assert _recorded(shop, IMAGES, "002") != before["002"]
+
+
+@pytest.mark.slow
+def test_a_cancelled_backfill_keeps_what_it_fetched(still: tuple[Shop, Servers]) -> None:
     shop, dagster = still
     for number in range(40):
         shop.sell(f"late{number}", 200 + number)
-    pages = _slowly(shop.web, 1.0)
+    pages = shop.slow_down(1.0)
     before = shop.web.total_gets
     backfill = dagster.launch(["products/catalogue", IMAGES])
     dagster.wait_for(lambda: shop.web.total_gets > before + 4, "the first downloads")
@@ -207,108 +220,52 @@ def test_a_cancelled_backfill_keeps_what_it_fetched(
     fetched = shop.web.total_gets
     assert dagster.ended(dagster.launch([IMAGES])) == "COMPLETED_SUCCESS"
     assert shop.web.total_gets - fetched == 40 - kept
-    _assert_whole(shop, monkeypatch)
-
-
-# ---- lost processes ---------------------------------------------------------------------
-
-
-def _kill_run(servers: Servers) -> None:
-    """Kill the processes of the one run that is at work, the parent first."""
-
-    def look() -> list[int]:
-        with servers.project.instance() as instance:
-            started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
-            entries = [
-                entry
-                for record in instance.get_run_records(started, limit=1)
-                for entry in instance.all_logs(record.dagster_run.run_id)
-            ]
-        found = [_process_of(entry.dagster_event) for entry in entries if entry.dagster_event]
-        return list(dict.fromkeys(pid for pid in found if pid is not None))
-
-    for pid in servers.wait_for(look, "a run's processes"):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _process_of(event: dg.DagsterEvent) -> int | None:
-    data: Any = event.event_specific_data
-    entries = getattr(data, "metadata", None) or {}
-    pid = entries.get("pid")
-    return int(pid.value) if pid is not None else None
+    assert shop.project.materialize()
+    shop.assert_equals_a_rebuild()
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_is_killed_is_run_again_and_fetches_the_rest(
-    still: tuple[Shop, Servers], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("stage", "pool"), [("images", "network"), ("embeddings", "gpu")])
+def test_a_pool_keeps_two_catalogues_apart(
+    still: tuple[Shop, Servers], stage: str, pool: str
 ) -> None:
     shop, dagster = still
-    for number in range(40):
-        shop.sell(f"lost{number}", 300 + number)
-    pages = _slowly(shop.web, 1.0)
-    before = shop.web.total_gets
-    backfill = dagster.launch(["products/catalogue", IMAGES])
-    dagster.wait_for(lambda: shop.web.total_gets > before + 4, "the first downloads")
-    time.sleep(6)
+    shop.sell(f"at {pool}", 600 + len(pool))
+    if stage == "embeddings":
+        ended = dagster.ended(dagster.launch(["products/catalogue", IMAGES]))
+        assert ended == "COMPLETED_SUCCESS"
+    shop.hold.before(f"products/{stage}/_commits")
+    upstream = ["products/catalogue"] if stage == "images" else []
+    holder = dagster.launch([*upstream, f"products/{stage}"])
+    dagster.wait_for(shop.hold.is_reached, f"products/{stage} to have something to commit")
 
-    _kill_run(dagster)
+    waiting = dagster.launch([f"suppliers/{stage}"])
+    dagster.wait_for(lambda: dagster.runs_of(waiting), "the runs of the suppliers")
+    time.sleep(10)  # in which they would have begun
 
-    shop.web.pages.update(pages)
-    assert dagster.ended(backfill, 400) == "COMPLETED_SUCCESS"
-    assert len(dagster.runs_of(backfill)) >= 3
-    # What was on its way when the process died is fetched again, and no more.
-    assert 40 <= shop.web.total_gets - before < 80
-    _assert_whole(shop, monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("lost", ["daemon", "web", "daemon and its runs"])
-def test_a_backfill_outlives_the_servers(
-    still: tuple[Shop, Servers], lost: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shop, dagster = still
-    first = 400 + 100 * len(lost)
-    for number in range(20):
-        shop.sell(f"{lost}{number}", first + number)
-    pages = _slowly(shop.web, 1.0)
-    before = shop.web.total_gets
-    backfill = dagster.launch(["products/catalogue", IMAGES, EMBEDDINGS])
-    dagster.wait_for(lambda: shop.web.total_gets > before + 2, "the first downloads")
-
-    dagster.kill(lost.split()[0], with_its_runs="runs" in lost)
-    shop.web.pages.update(pages)
-    if lost == "web":
-        dagster.start_web_server()
-    else:
-        dagster.start_daemon()
-
-    assert dagster.ended(backfill, 600) == "COMPLETED_SUCCESS"
-    _assert_whole(shop, monkeypatch)
+    assert _held_by(dagster, pool) == _run_ids(dagster, holder)
+    assert _steps(shop, dagster, waiting, stage) == []
+    shop.hold.release()
+    assert dagster.ended(holder) == dagster.ended(waiting) == "COMPLETED_SUCCESS"
+    spans = [span for each in (holder, waiting) for span in _steps(shop, dagster, each, stage)]
+    assert len(spans) == 3
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(sorted(spans)))
 
 
-@pytest.mark.slow
-def test_one_pool_keeps_two_catalogues_from_the_network_at_once(
-    still: tuple[Shop, Servers],
-) -> None:
-    shop, dagster = still
-    for number in range(10):
-        shop.sell(f"pool{number}", 600 + number)
-    pages = _slowly(shop.web, 0.5)
-    backfills = [
-        dagster.launch(["products/catalogue", IMAGES]),
-        dagster.launch(["suppliers/images"]),
-    ]
-    assert [dagster.ended(each) for each in backfills] == ["COMPLETED_SUCCESS"] * 2
-    shop.web.pages.update(pages)
-
-    spans = sorted(span for each in backfills for span in _image_steps(shop, dagster, each))
-
-    assert len(spans) >= 2
-    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(spans))
+def _held_by(servers: Servers, pool: str) -> set[str]:
+    """The runs whose steps hold the slots of a pool, which has one."""
+    found = servers.pool(pool)
+    assert found["slotCount"] == 1
+    return {slot["runId"] for slot in found["claimedSlots"]}
 
 
-def _image_steps(shop: Shop, servers: Servers, backfill: str) -> list[tuple[float, float]]:
-    """When the download steps of a backfill began and ended."""
+def _run_ids(servers: Servers, backfill: str) -> set[str]:
+    """The run of a backfill that is at work."""
+    return {run["runId"] for run in servers.runs_of(backfill) if run["status"] == "STARTED"}
+
+
+def _steps(shop: Shop, servers: Servers, backfill: str, stage: str) -> list[tuple[float, float]]:
+    """When the steps of a stage began and ended, over the runs of a backfill."""
     with shop.project.instance() as instance:
         steps = [
             step
@@ -316,7 +273,7 @@ def _image_steps(shop: Shop, servers: Servers, backfill: str) -> list[tuple[floa
             for step in instance.get_run_step_stats(run["runId"])
         ]
     return [
-        (step.start_time, step.end_time)
+        (step.start_time, step.end_time or 0.0)
         for step in steps
-        if step.step_key.endswith("__images") and step.start_time and step.end_time
+        if step.step_key.endswith(f"__{stage}") and step.start_time
     ]

@@ -16,6 +16,7 @@ from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
 PAIR = {"name": "pair", "left": "products", "right": "suppliers", "threshold": "auto"}
+GROUPS = {"name": "all", "catalogues": ["products", "suppliers"], "threshold": "auto"}
 
 
 def test_a_match_table_follows_the_report_of_its_catalogue(tmp_path: Path, web: Web) -> None:
@@ -116,6 +117,34 @@ def test_a_threshold_that_follows_no_report_is_refused_at_load(tmp_path: Path, w
     assert isinstance(cause, SettingsError)
     assert "attributes.threshold: auto needs a report" in str(cause)
     assert "of products or suppliers, or give a number" in str(cause)
+
+
+def test_groups_across_catalogues_follow_the_report_of_one_of_them(
+    tmp_path: Path, web: Web
+) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.declare(report={"sample": 3, "false_per_million": 100_000})
+    shop.project.declare("all", "DuplicateGroups", GROUPS)
+
+    assert shop.project.materialize()
+
+    report = report_table(shop.project.store, "products").latest()
+    assert report is not None
+    with shop.project.instance() as instance:
+        grouped = _metadata(instance, ["duplicate_groups", "all"])
+    assert grouped["threshold"] == report.properties["recommended_threshold"]
+
+
+def test_groups_across_catalogues_that_follow_no_report_are_refused_at_load(
+    tmp_path: Path, web: Web
+) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.project.declare("all", "DuplicateGroups", GROUPS)
+
+    with pytest.raises(ComponentTreeException) as raised:
+        shop.project.definitions()
+
+    assert "attributes.threshold: auto needs a report" in str(raised.value.__cause__)
 
 
 def _metadata(instance: dg.DagsterInstance, key: list[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
 KEY = dg.AssetKey(["products", "duplicate_groups"])
+ACROSS = dg.AssetKey(["duplicate_groups", "all"])
 
 
 @pytest.fixture
@@ -54,5 +55,36 @@ def test_copies_of_a_picture_are_shown_as_a_group(shop: Shop) -> None:
         assert sheet.startswith("![the largest groups, each behind its repr")
         assert metadata["groups"].value == 1
         check = dg.AssetCheckKey(KEY, "one_representative_each")
+        (execution,) = instance.event_log_storage.get_asset_check_execution_history(check, 1)
+        assert execution.status.value == "SUCCEEDED"
+
+
+def test_groups_across_catalogues_are_an_asset_below_their_indexes(shop: Shop) -> None:
+    settings = {"name": "all", "catalogues": ["suppliers", "products"], "threshold": 0.95}
+    shop.project.declare("all", "DuplicateGroups", settings)
+
+    assert shop.project.materialize()
+
+    rows = read_table("duplicate_groups/all", store=shop.project.store).collect()
+    # Every supplied picture but the first is a recompressed one of the products'.
+    assert rows.select("group_id", "catalogue", "id").rows() == [
+        row
+        for number in (1, 2, 3)
+        for row in (
+            (f"suppliers/s{number}", "suppliers", f"s{number}"),
+            (f"suppliers/s{number}", "products", f"p{number}"),
+        )
+    ]
+    assert rows["is_representative"].to_list() == [True, False] * 3
+    specs = {spec.key: spec for spec in shop.project.definitions().resolve_all_asset_specs()}
+    above = {dep.asset_key.to_user_string() for dep in specs[ACROSS].deps}
+    assert above == {"suppliers/index", "products/index"}
+    with shop.project.instance() as instance:
+        (record,) = instance.fetch_materializations(ACROSS, limit=1).records
+        assert record.asset_materialization is not None
+        metadata = record.asset_materialization.metadata
+        assert str(metadata["contact_sheet"].value).startswith("![the largest groups")
+        assert metadata["groups"].value == 3
+        check = dg.AssetCheckKey(ACROSS, "one_representative_each")
         (execution,) = instance.event_log_storage.get_asset_check_execution_history(check, 1)
         assert execution.status.value == "SUCCEEDED"

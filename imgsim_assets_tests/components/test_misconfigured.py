@@ -84,6 +84,43 @@ def test_one_message_names_file_key_and_mend(case: str, tmp_path: Path) -> None:
         assert part in cause
 
 
+GROUPS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "unknown catalogue": (
+        {"name": "all", "catalogues": ["products", "supplier"]},
+        ["attributes.catalogues", "did you mean 'suppliers'?"],
+    ),
+    "one catalogue twice": (
+        {"name": "all", "catalogues": ["products", "products"]},
+        ["attributes.catalogues", "'products' is listed twice; list it once"],
+    ),
+    "one catalogue": (
+        {"name": "all", "catalogues": ["products"]},
+        ["attributes.catalogues", "at least 2 items"],
+    ),
+    "other encoder": (
+        {"name": "all", "catalogues": ["products", "suppliers"]},
+        ["attributes.catalogues", "give both catalogues the same 'encoder'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_groups_that_cannot_be_made_say_why(case: str, tmp_path: Path) -> None:
+    declared, expected = GROUPS[case]
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    project.declare("products", "ImageCatalogue", _CATALOGUE)
+    encoder = "resnet18" if case == "other encoder" else _CATALOGUE["encoder"]
+    project.declare("suppliers", "ImageCatalogue", _SUPPLIERS | {"encoder": encoder})
+    project.declare("all", "DuplicateGroups", declared)
+
+    said = project.check_definitions()
+
+    cause = said.split("caused by the following exception:")[-1].split("Stack Trace")[0]
+    for part in ["defs/all/defs.yaml:", *expected]:
+        assert part in cause
+
+
 def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")

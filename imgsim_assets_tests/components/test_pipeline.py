@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,15 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
             for name in found:
                 metadata = _metadata(instance, ["products", stage], name)
                 assert metadata["dagster/row_count"] == _rows_in_shard(store, stage, name)
+            # Dagster keeps one data version for the shards of a run; the metadata has each one's.
+            tags = [_tags(instance, ["products", stage], name) for name in found]
+            assert len({each["dagster/data_version"] for each in tags}) == 1
+            assert len({each["dagster/code_version"] for each in tags}) == 1
+            own = {
+                _metadata(instance, ["products", stage], name)["shard_data_version"]
+                for name in found
+            }
+            assert len(own) == 3
         graph = _metadata(instance, ["products", "similarity_graph"])
         assert graph["contact_sheet"].startswith("![items and their neighbours](data:image/jpeg")
         index = _metadata(instance, ["products", "index"])
@@ -112,6 +121,19 @@ def test_every_match_can_be_traced_to_its_images_encoder_source_and_runs(shop: S
 def _metadata(
     instance: dg.DagsterInstance, key: list[str], partition: str | None = None
 ) -> dict[str, Any]:
+    newest = _newest(instance, key, partition)
+    return {name: value.value for name, value in newest.metadata.items()}
+
+
+def _tags(
+    instance: dg.DagsterInstance, key: list[str], partition: str | None = None
+) -> Mapping[str, str]:
+    return _newest(instance, key, partition).tags or {}
+
+
+def _newest(
+    instance: dg.DagsterInstance, key: list[str], partition: str | None
+) -> dg.AssetMaterialization:
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(
             dg.AssetKey(key), asset_partitions=[partition] if partition else None
@@ -120,7 +142,7 @@ def _metadata(
     ).records
     materialization = records[0].asset_materialization
     assert materialization is not None
-    return {name: value.value for name, value in materialization.metadata.items()}
+    return materialization
 
 
 def _rows_in_shard(store: Store, stage: str, shard: str) -> int:
@@ -206,110 +228,6 @@ def test_touching_the_source_commits_nothing_and_reordering_its_rows_no_files(sh
     catalogue = store.table("products/catalogue", key="id")
     old, new = (catalogue.at(found["products/catalogue"]) for found in (before[2], reordered))
     assert new.files == old.files
-
-
-def test_more_shards_refetch_and_reembed_nothing(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert shop.project.materialize()
-    before = (shop.web.total_gets, shop.encodings)
-    shop.declare(shards=5)
-    shop.drop("p4")
-
-    assert shop.project.materialize()
-
-    assert (shop.web.total_gets, shop.encodings) == before
-    _assert_same(results(shop.project.store), _rebuilt(shop, monkeypatch))
-
-
-def test_similarities_that_moved_and_an_index_left_behind_are_told(shop: Shop) -> None:
-    assert shop.project.materialize()
-    for number in range(1, 8):
-        shop.sell(f"p{number}", 900 + number)
-    selection = [["products", stage] for stage in ("catalogue", "images", "embeddings")]
-    with shop.project.instance() as instance:
-        _run(shop, instance, *selection)
-        _run(shop, instance, ["matches", "pair"])
-        told = _check_results(instance)
-
-    assert not told["matches/pair:similarities_have_not_drifted"]
-    assert told["matches/pair:index_is_current"]
-
-    suppliers = shop.project.root / "suppliers.csv"
-    suppliers.write_text("".join(suppliers.read_text().splitlines(keepends=True)[:-1]))
-    selection = [["suppliers", stage] for stage in ("catalogue", "images", "embeddings")]
-    with shop.project.instance() as instance:
-        _run(shop, instance, *selection)
-        _run(shop, instance, ["matches", "pair"])
-        assert not _check_results(instance)["matches/pair:index_is_current"]
-
-
-def _run(shop: Shop, instance: dg.DagsterInstance, *keys: list[str]) -> None:
-    """Materialize these assets only, all shards of them."""
-    job = shop.project.definitions().resolve_implicit_global_asset_job_def()
-    shards = 3 if keys[0][0] == "products" else 2
-    tags = {
-        "dagster/asset_partition_range_start": "000",
-        "dagster/asset_partition_range_end": f"{shards - 1:03d}",
-    }
-    for key in keys:
-        partitioned = key[-1] in ("images", "embeddings")
-        result = job.execute_in_process(
-            instance=instance,
-            asset_selection=[dg.AssetKey(key)],
-            tags=tags if partitioned else {},
-        )
-        assert result.success
-
-
-def test_another_encoder_embeds_anew_and_keeps_the_old_vectors(shop: Shop) -> None:
-    assert shop.project.materialize()
-    encodings = shop.encodings
-    old = {name for name in versions(shop.project.store) if "/vectors/" in name}
-    gets = shop.web.total_gets
-    second = {"name": "thumbnail", "factory": "imgsim_assets_tests.support.encoders:thumbnail"}
-    shop.declare(encoder=second | {"version": "2"})
-    suppliers = shop.project.root / "shop/defs/suppliers/defs.yaml"
-    suppliers.write_text(suppliers.read_text().replace("version: '1'", "version: '2'"))
-
-    assert shop.project.materialize()
-
-    assert shop.encodings == 2 * encodings
-    assert shop.web.total_gets == gets
-    assert old < {name for name in versions(shop.project.store) if "/vectors/" in name}
-
-
-def test_a_catalogue_that_shrinks_too_much_stops_until_a_person_accepts_it(shop: Shop) -> None:
-    assert shop.project.materialize()
-    for item in list(shop.rows)[:7]:
-        shop.drop(item)
-
-    assert not shop.project.materialize()
-
-    rows = read_table("products/catalogue", store=shop.project.store)
-    assert rows.collect().height == 12
-    accept = {"ops": {"products__catalogue": {"config": {"accept_drop": True}}}}
-    job = shop.project.definitions().resolve_implicit_global_asset_job_def()
-    with shop.project.instance() as instance:
-        job.execute_in_process(
-            instance=instance,
-            asset_selection=[dg.AssetKey(["products", "catalogue"])],
-            run_config=accept,
-        )
-    assert read_table("products/catalogue", store=shop.project.store).collect().height == 5
-
-
-def test_too_few_images_stop_what_hangs_on_them_where_that_is_declared(shop: Shop) -> None:
-    shop.declare(checks={"min_success_rate": 0.9, "severity": "error"})
-    for number in range(2):
-        del shop.web.pages[f"/p{number}.jpg"]
-
-    assert not shop.project.materialize()
-
-    tables = versions(shop.project.store)
-    assert "products/images" in tables
-    assert "products/embeddings" not in tables
-    assert "suppliers/index" in tables
 
 
 def test_a_dead_picture_is_a_status_and_keeps_nothing_from_working(shop: Shop) -> None:

@@ -4,25 +4,23 @@ import asyncio
 import hashlib
 from pathlib import Path
 
-import pytest
-
 from imgsim_assets.download.keeper import Keeper, Kept
 from imgsim_assets.images.header import Header, ImageError
 from imgsim_assets.storage.blobs import Blobs
-from imgsim_assets.storage.files import LocalFiles
+from imgsim_assets.storage.files import GrowingFile, LocalFiles
 from imgsim_assets_tests.support.pictures import jpeg
 
 
 class FullDisk(LocalFiles):
-    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+    def grow(self, path: str) -> GrowingFile:
         raise OSError(28, "No space left on device")
 
 
-def kept(blobs: Blobs, bodies: list[bytes], *, is_remote: bool = False) -> list[object]:
+def kept(blobs: Blobs, bodies: list[bytes]) -> list[object]:
     """What comes of bodies that arrive at once, each a Kept or an exception."""
 
     async def all_of_them() -> list[object]:
-        keeper = Keeper(blobs, 100_000, is_remote=is_remote)
+        keeper = Keeper(blobs, 100_000)
         try:
             tasks = [keeper.keep(body) for body in bodies]
             return list(await asyncio.gather(*tasks, return_exceptions=True))
@@ -32,13 +30,10 @@ def kept(blobs: Blobs, bodies: list[bytes], *, is_remote: bool = False) -> list[
     return asyncio.run(asyncio.wait_for(all_of_them(), 30))
 
 
-@pytest.mark.parametrize("is_remote", [False, True])
-def test_each_body_gets_its_own_answer(tmp_path: Path, is_remote: bool) -> None:
+def test_each_body_gets_its_own_answer(tmp_path: Path) -> None:
     blobs = Blobs(LocalFiles(tmp_path))
     bodies = [jpeg(number, (40 + number, 30)) if number % 7 else b"<html>" for number in range(100)]
-    for number, (body, answer) in enumerate(
-        zip(bodies, kept(blobs, bodies, is_remote=is_remote), strict=True)
-    ):
+    for number, (body, answer) in enumerate(zip(bodies, kept(blobs, bodies), strict=True)):
         if number % 7:
             sha256 = hashlib.sha256(body).hexdigest()
             assert answer == Kept(sha256, Header("JPEG", 40 + number, 30))
@@ -50,7 +45,7 @@ def test_each_body_gets_its_own_answer(tmp_path: Path, is_remote: bool) -> None:
 
 def test_a_keeper_goes_on_after_it_had_nothing_to_do(tmp_path: Path) -> None:
     async def one_after_the_other() -> int:
-        keeper = Keeper(Blobs(LocalFiles(tmp_path)), 100_000, is_remote=False)
+        keeper = Keeper(Blobs(LocalFiles(tmp_path)), 100_000)
         answers = [await keeper.keep(jpeg(number)) for number in range(50)]
         keeper.close()
         return len(answers)

@@ -25,10 +25,10 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import embed
 from imgsim_assets.errors import StoreError
 from imgsim_assets.images.edits import EDITS
-from imgsim_assets.storage.blobs import blob_path
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Draft
 from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill, sha256_of
+from imgsim_assets_tests.support.damage import remove_blob
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.pictures import jpeg
 
@@ -119,7 +119,7 @@ def test_nothing_is_computed_when_nothing_has_changed(
 def test_a_picture_that_is_lost_counts_as_not_found(store: Store) -> None:
     embed(store, "shop", HOG_COLOR, fill(store, "shop", PICTURES))
     lost = min(sha256_of(data) for data in PICTURES.values() if data is not None)
-    (Path(store.url) / blob_path(lost)).unlink()
+    remove_blob(store, lost)
 
     report = update_report(store, "shop", GENEROUS)
 

@@ -21,7 +21,6 @@ from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import EncoderError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.index.stage import update_index
-from imgsim_assets.storage.blobs import blob_path
 from imgsim_assets.storage.shards import Shard, shard_of
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import custom_encoders
@@ -32,7 +31,11 @@ from imgsim_assets_tests.support.catalogues import (
     sha256_of,
     tiny,
 )
-from imgsim_assets_tests.support.damage import flip_a_bit, flip_a_bit_of_blob
+from imgsim_assets_tests.support.damage import (
+    flip_a_bit,
+    flip_a_bit_of_blob,
+    remove_blob,
+)
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.fresh_python import printed, run_python
 from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
@@ -329,7 +332,7 @@ def test_broken_pictures_are_not_decoded_again(store: Store) -> None:
     shards = fill(store, "shop", pictures)
     (first,) = embed(store, "shop", HOG_COLOR, shards)
     for data in pictures.values():
-        (Path(store.url) / blob_path(sha256_of(data))).unlink()
+        remove_blob(store, sha256_of(data))
 
     again = EmbeddingStage(store, "shop", HOG_COLOR)
     second = again.run(shards[0])
@@ -344,7 +347,7 @@ def test_a_broken_picture_under_another_id_or_in_another_shard_is_not_decoded_ag
 ) -> None:
     broken = jpeg(1)[:3000]
     embed(store, "shop", THUMBNAIL, fill(store, "shop", {"a": broken}, shards=2))
-    (Path(store.url) / blob_path(sha256_of(broken))).unlink()
+    remove_blob(store, sha256_of(broken))
     shards = [Shard(0, 2), Shard(1, 2)]
     ids = [next(f"i{n}" for n in range(99) if shard_of(f"i{n}", 2) == index) for index in (0, 1)]
     for shard in shards:
@@ -361,17 +364,15 @@ def test_an_image_whose_bytes_are_lost_is_reported_and_embedded_once_it_is_back(
 ) -> None:
     shards = fill(store, "shop", {"a": tiny(1), "b": tiny(2)})
     lost = sha256_of(tiny(1))
-    path = flip_a_bit_of_blob(store, lost)
-    if harm == "deleted":
-        path.unlink()
+    (remove_blob if harm == "deleted" else flip_a_bit_of_blob)(store, lost)
 
     (hurt,) = embed(store, "shop", THUMBNAIL, shards)
 
     assert hurt.statuses == {"lost_image": 1, "ok": 1}
     assert store.blobs.lost() == {lost}
-    assert not path.exists()
 
     store.blobs.put(tiny(1))
+    store.blobs.flush()
     (healed,) = embed(store, "shop", THUMBNAIL, shards)
 
     assert healed.statuses == {"ok": 2}
@@ -388,9 +389,7 @@ def test_an_image_whose_bytes_are_lost_is_reported_and_embedded_once_it_is_back(
 )
 def test_an_image_that_stays_lost_commits_nothing_more(harm: str, store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1)})
-    path = flip_a_bit_of_blob(store, sha256_of(tiny(1)))
-    if harm == "deleted":
-        path.unlink()
+    (remove_blob if harm == "deleted" else flip_a_bit_of_blob)(store, sha256_of(tiny(1)))
     embed(store, "shop", THUMBNAIL, shards)
     versions = _versions(store)
 
@@ -775,5 +774,5 @@ def _damage_vectors(store: Store) -> Path:
 
 def _refill_without_blobs(store: Store, images: Mapping[str, bytes], shard: Shard) -> None:
     fill_shard(store, "shop", images, shard)
-    for data in images.values():
-        (Path(store.url) / blob_path(sha256_of(data))).unlink(missing_ok=True)
+    for sha256 in {sha256_of(data) for data in images.values()}:
+        remove_blob(store, sha256)

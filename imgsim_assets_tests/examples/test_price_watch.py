@@ -71,6 +71,21 @@ def test_the_first_run_takes_everything_and_later_ones_what_is_new(
         ]
 
 
+def test_news_of_a_version_that_is_no_longer_kept_are_everything(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("IMGSIM_STORE", store.url)
+    monkeypatch.setattr(price_watch, "OUT", tmp_path / "out")
+    _match(store, {("p1", "s1"): 0.9})
+    _run(home)
+    _match(store, {("p1", "s1"): 0.9, ("p2", "s2"): 0.8})
+    (Path(store.url) / price_watch.TABLE / "_commits" / f"{1:012d}.json").unlink()
+
+    assert _run(home)["news"] == {"until": 2, "added": 2}
+
+
 def test_both_locations_of_the_workspace_can_be_loaded() -> None:
     keys = price_watch.defs.resolve_asset_graph().get_all_asset_keys()
     assert dg.AssetKey(["matches", price_watch.PAIR]) in keys

@@ -31,6 +31,31 @@ def test_rows_are_grouped_by_their_bytes(seed: int, count: int, kinds: int) -> N
     assert found.first.tolist() == [group[0] for group in groups]
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kinds=st.integers(1, 60),
+    mask=st.lists(st.booleans(), max_size=60),
+    most=st.integers(1, 4),
+)
+def test_some_of_the_rows_are_grouped_as_if_they_were_all(
+    seed: int, kinds: int, mask: list[bool], most: int
+) -> None:
+    rows, kept = _copied(seed, len(mask), kinds), np.array(mask, dtype=bool)
+    numbers = np.flatnonzero(kept)
+    alone = distinct(rows[kept])
+
+    found = distinct(rows).where(kept)
+    fewer = found.at_most(most)
+
+    assert found.first.tolist() == numbers[alone.first].tolist()
+    assert found.rows.tolist() == numbers[alone.rows].tolist()
+    assert found.start.tolist() == alone.start.tolist()
+    groups = np.split(found.rows, found.start[1:-1]) if len(numbers) else []
+    assert fewer.rows.tolist() == [row for group in groups for row in group[:most].tolist()]
+    assert fewer.counts.tolist() == [min(most, len(group)) for group in groups]
+
+
 def test_rows_whose_hashes_agree_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "_hashes", lambda rows: np.zeros(len(rows), dtype=np.int64))
     rows = np.repeat(noise(3, 5, 0), 2, axis=0)

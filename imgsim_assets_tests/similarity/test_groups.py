@@ -11,25 +11,32 @@ from hypothesis import strategies as st
 
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity.grouping import SCHEMA, bridges_of, grouped
 from imgsim_assets.similarity.groups import (
+    ACROSS_SCHEMA,
     BRIDGES,
-    SCHEMA,
-    bridges_of,
-    grouped,
+    across_table,
     groups_table,
+    update_across,
     update_groups,
 )
 from imgsim_assets.similarity.pairs import Items, Question, compute
-from imgsim_assets.similarity.settings import GroupSettings, Representative
+from imgsim_assets.similarity.settings import (
+    AcrossRule,
+    AcrossSettings,
+    GroupSettings,
+    Representative,
+)
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Draft
-from imgsim_assets_tests.support.catalogues import indexed, repacked, tiny
+from imgsim_assets_tests.support.catalogues import THUMBNAIL, indexed, repacked, tiny
 from imgsim_assets_tests.support.histories import history
 from imgsim_assets_tests.support.vectors import cosines, families
 
 LINKS = st.sets(
     st.tuples(st.integers(0, 8), st.integers(0, 8)).filter(lambda link: link[0] < link[1])
 )
+ACROSS = AcrossSettings(threshold=0.99)
 CHAINED = GroupSettings(threshold=0.8)
 CLOSE = GroupSettings(threshold=0.8, close_to_representative=True)
 
@@ -67,12 +74,12 @@ def _parts(links: set[tuple[int, int]]) -> int:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), close=st.booleans())
 def test_groups_are_as_described_whatever_the_order_of_links(seed: int, close: bool) -> None:
-    declared = CLOSE if close else CHAINED
     images, ranked = _catalogue(seed)
     lists = compute(images, images, Question(0.8, others_only=True))
 
-    rows, bridges = grouped(ranked, images, lists, declared, 0.8)
-    shuffled = grouped(ranked, images, lists.sample(fraction=1, shuffle=True), declared, 0.8)
+    rows, bridges = grouped(ranked, images, lists, close_to_representative=close)
+    disordered = lists.sample(fraction=1, shuffle=True)
+    shuffled = grouped(ranked, images, disordered, close_to_representative=close)
 
     assert rows.schema == SCHEMA
     assert rows.equals(shuffled[0])
@@ -92,8 +99,8 @@ def test_a_chain_is_one_group_with_bridges_or_several_around_representatives() -
     images = Items(keys, vectors)
     lists = compute(images, images, Question(0.9, others_only=True))
 
-    chained, bridges = grouped(keys, images, lists, GroupSettings(), 0.9)
-    close, _ = grouped(keys, images, lists, GroupSettings(close_to_representative=True), 0.9)
+    chained, bridges = grouped(keys, images, lists)
+    close, _ = grouped(keys, images, lists, close_to_representative=True)
 
     assert chained["group_id"].to_list() == ["a"] * 4
     assert chained["min_similarity"][0] == pytest.approx(0.5)
@@ -221,6 +228,97 @@ def _tell(store: Store, *, day: list[int], **facts: list[int]) -> None:
 def test_without_an_index_there_are_no_groups(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/index has no version yet"):
         update_groups(store, "shop", GroupSettings())
+
+
+# ---- across catalogues ------------------------------------------------------------------
+
+
+def test_groups_across_catalogues_join_what_shows_the_same_wherever_it_is(store: Store) -> None:
+    indexed(store, "ours", {"1": tiny(1), "2": tiny(2), "a/b": tiny(3)})
+    indexed(store, "theirs", {"1": tiny(4), "x": repacked(tiny(1)), "y": tiny(1)})
+    indexed(store, "others", {"z": repacked(tiny(3))})
+
+    report = update_across(store, "all", ["theirs", "ours", "others"], ACROSS)
+    again = update_across(store, "all", ["theirs", "ours", "others"], ACROSS)
+
+    rows = _across(store)
+    assert rows.schema == ACROSS_SCHEMA
+    assert rows.select("group_id", "catalogue", "id", "is_representative").rows() == [
+        ("ours/a/b", "ours", "a/b", True),
+        ("ours/a/b", "others", "z", False),
+        ("theirs/x", "theirs", "x", True),
+        ("theirs/x", "ours", "1", False),
+        ("theirs/x", "theirs", "y", False),
+    ]
+    assert rows["min_similarity"].to_list() == [1.0] * 5
+    assert (report.groups, report.grouped, report.items, report.changed) == (2, 5, 7, True)
+    assert (again.version, again.changed) == (report.version, False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "catalogues", "first"),
+    [
+        ("catalogue", ["a", "b"], "a/1"),
+        ("catalogue", ["b", "a"], "b/2"),
+        ("pixels", ["a", "b"], "b/2"),
+        ("pixels", ["b", "a"], "b/2"),
+    ],
+)
+def test_across_catalogues_the_order_of_catalogues_decides_only_where_it_is_declared(
+    store: Store, rule: AcrossRule, catalogues: list[str], first: str
+) -> None:
+    for name, items, width in (("a", "1", 5), ("b", "123", 7)):
+        indexed(store, name, {item: tiny(1) for item in items})
+        _measure(store, name, {"2": 9}, width)
+
+    update_across(store, "all", catalogues, AcrossSettings(threshold=0.9, representative=rule))
+
+    assert _across(store)["group_id"].unique().to_list() == [first]
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+def test_after_any_history_groups_across_catalogues_equal_those_made_in_full(
+    store: Store, seed: int, close: bool
+) -> None:
+    declared = AcrossSettings(threshold=0.8, close_to_representative=close)
+    sides = zip(history(seed, 5, "s"), history(seed + 50, 5, "s"), strict=True)
+    for number, (left, right) in enumerate(sides):
+        fresh = Store.open(f"{store.url}-{number}")
+        for each in (store, fresh):
+            indexed(each, "left", left)
+            indexed(each, "right", right)
+            update_across(each, "all", ["left", "right"], declared)
+
+        assert _across(store).equals(_across(fresh))
+
+
+def test_catalogues_of_different_encoders_are_not_grouped(store: Store) -> None:
+    indexed(store, "a", {"1": tiny(1)})
+    indexed(store, "b", {"1": tiny(1)}, THUMBNAIL.model_copy(update={"version": "2"}))
+
+    with pytest.raises(StoreError, match=r"cannot be compared: a by .*, b by .*; give all"):
+        update_across(store, "all", ["a", "b"], ACROSS)
+
+
+def _across(store: Store) -> pl.DataFrame:
+    commit = across_table(store, "all").latest()
+    assert commit is not None
+    return across_table(store, "all").read(commit)
+
+
+def _measure(store: Store, name: str, widths: dict[str, int], other: int) -> None:
+    """Let the ledger say how wide pictures are."""
+    table = ledger_table(store, name)
+    commit = table.latest()
+    assert commit is not None
+    rows = table.read(commit)
+    wide = pl.Series("width", [widths.get(item, other) for item in rows["id"]])
+    sized = rows.with_columns(
+        wide.cast(rows.schema["width"]), pl.lit(3).cast(rows.schema["height"]).alias("height")
+    )
+    file = table.write_rows(sized)
+    table.commit(lambda base: Draft([file], commit.inputs, commit.properties))
 
 
 def _rows(store: Store) -> pl.DataFrame:

@@ -43,9 +43,9 @@ class MortalFiles(LocalFiles):
         super().__init__(root)
         self._left = writes
 
-    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+    def write(self, path: str, data: bytes) -> None:
         self._live()
-        super().write(path, data, durable=durable)
+        super().write(path, data)
 
     def create(self, path: str, data: bytes) -> None:
         self._live()

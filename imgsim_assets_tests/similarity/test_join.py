@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from imgsim_assets.similarity import threshold_join, top_k
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
+from imgsim_assets_tests.support.fresh_python import printed
 from imgsim_assets_tests.support.vectors import (
     cosines,
     families,
@@ -303,6 +304,27 @@ def test_an_empty_side_has_no_neighbours(n: int, m: int) -> None:
 
     assert index.shape == similarity.shape == (n, 2)
     assert (index == -1).all()
+
+
+# ---- threads and processors -------------------------------------------------------------
+
+_DIGEST = """
+import hashlib
+from imgsim_assets.similarity import screen, threshold_join, top_k
+from imgsim_assets_tests.support.vectors import families
+left, right = families(1500, 96, 1), families(2500, 96, 1)
+for screen._WORTH_PROJECTING in (0, 1e99):
+    parts = [*threshold_join(left, right, 0.7), *top_k(left, right, 7)]
+    print(hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
+"""
+
+
+def test_results_have_the_same_bits_on_any_number_of_threads_and_under_other_instructions() -> None:
+    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    three = {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
+    runs = [printed(_DIGEST, **given) for given in (one, three, {"OPENBLAS_CORETYPE": "Nehalem"})]
+
+    assert len({digest for run in runs for digest in run}) == 1
 
 
 # ---- memory -----------------------------------------------------------------------------

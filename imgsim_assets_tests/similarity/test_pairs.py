@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.similarity import pairs as pairs_module
-from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
-from imgsim_assets.similarity.join import top_k
+from imgsim_assets.similarity.cosine import Doubles, Indices
+from imgsim_assets.similarity.join import nearest
 from imgsim_assets.similarity.pairs import (
     LIST_SCHEMA,
     SCHEMA,
@@ -23,6 +23,7 @@ from imgsim_assets.similarity.pairs import (
     update,
     with_rank,
 )
+from imgsim_assets.similarity.sides import Pair
 from imgsim_assets_tests.support.vectors import cosines, lattice, noise
 
 # Images by number: exact ties among the first, some with the same vector under another sha256.
@@ -116,11 +117,11 @@ def test_neighbours_that_are_removed_are_replaced_from_the_reserve(
     lists = compute(left, right, question)
     compared: list[int] = []
 
-    def counting(a: Floats, b: Floats, k: int, at_least: float) -> tuple[Indices, Doubles]:
-        compared.append(len(a) * len(b))
-        return top_k(a, b, k, at_least=at_least)
+    def counting(pair: Pair, k: int, at_least: Doubles) -> tuple[Indices, Doubles]:
+        compared.append(len(pair.left) * len(pair.right))
+        return nearest(pair, k, at_least)
 
-    monkeypatch.setattr(pairs_module, "top_k", counting)
+    monkeypatch.setattr(pairs_module, "nearest", counting)
     for _ in range(6):
         gone = best(lists, question)["right_id"][0]
         fewer = right.where((right.keys["id"] != gone).to_numpy())
@@ -155,6 +156,25 @@ def test_what_comes_after_the_end_of_a_list_that_was_cut_off_is_not_taken_for_it
     # r11 is new, but r05 to r10 were not listed and stand before it.
     assert after["right_id"].to_list() == ids[1:5]
     assert best(at_last, question)["right_id"].to_list() == ["r05"]
+
+
+def test_an_item_without_matches_may_get_more_than_a_list_holds_at_once() -> None:
+    question = Question(0.9, k=1)
+    scores = np.array([*np.linspace(0.99, 0.91, 8), 0.0])
+    rows = np.stack([scores, np.sqrt(1 - scores**2)], axis=1).astype(np.float32)
+    ids = [f"r{number}" for number in range(9)]
+    every = Items(pl.DataFrame({"id": ids, "sha256": ids}), rows)
+    left = Items(pl.DataFrame({"id": ["a"], "sha256": ["a"]}), np.array([[1, 0]], np.float32))
+    first, third = (every.where(np.isin(ids, ids[part])) for part in (slice(8, 9), slice(5, 9)))
+    lists = compute(left, first, question)
+
+    after = update(Answer(lists, left.keys, first.keys), left, every, question)
+    at_last = update(Answer(after, left.keys, every.keys), left, third, question)
+
+    assert lists.is_empty()
+    assert after["right_id"].to_list() == ids[:5]
+    # All five that were listed are gone, and three that were not stand.
+    assert best(at_last, question)["right_id"].to_list() == ["r5"]
 
 
 def test_no_items_give_an_empty_frame_of_the_right_columns() -> None:

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.similarity import join, screen, threshold_join
-from imgsim_assets.similarity.cosine import UnitRows, unit_rows
+from imgsim_assets.similarity import join, screen, threshold_join, top_k
 from imgsim_assets.similarity.projection import Projection, fit
-from imgsim_assets.similarity.screen import Screen, for_threshold
+from imgsim_assets.similarity.screen import Screen, for_neighbours, for_threshold
+from imgsim_assets.similarity.sides import Pair, Side
 from imgsim_assets_tests.support.vectors import (
     Floats,
     cosines,
@@ -22,13 +22,16 @@ from imgsim_assets_tests.support.vectors import (
 MAKERS = st.sampled_from([noise, families, lattice, hardly_different])
 
 
-def _checked(left: Floats, right: Floats) -> tuple[UnitRows, UnitRows]:
-    return unit_rows(left, "left"), unit_rows(right, "right")
+def _pair(left: Floats, right: Floats) -> Pair:
+    return Pair.of(Side.of(left, "left"), Side.of(right, "right"))
 
 
-def _scores(made: Screen, left: UnitRows, right: UnitRows) -> Floats:
-    prepared = (made.prepare(side.rows, side.squares) for side in (left, right))
-    a, b = prepared
+def _fit(pair: Pair, width: int, length: float = 1.001) -> Projection:
+    return fit(np.concatenate([pair.left.unit.rows, pair.right.unit.rows]), width, length)
+
+
+def _scores(made: Screen, pair: Pair) -> Floats:
+    a, b = (made.prepare(side.unit.rows, side.unit.squares) for side in (pair.left, pair.right))
     return a @ b.T
 
 
@@ -42,20 +45,21 @@ def _scores(made: Screen, left: UnitRows, right: UnitRows) -> Floats:
 def test_no_screen_scores_a_pair_below_its_cosine(
     make: object, dim: int, share: float | None, seed: int
 ) -> None:
-    left, right = _checked(make(20, dim, seed), make(30, dim, seed + 1))  # type: ignore[operator]
-    projection = share and fit(left.rows, right.rows, max(1, int(share * dim)), 1.001)
-    made = Screen.of(projection or None, left, right)
+    left, right = make(20, dim, seed), make(30, dim, seed + 1)  # type: ignore[operator]
+    pair = _pair(left, right)
+    projection = _fit(pair, max(1, int(share * dim))) if share else None
+    made = Screen.of(projection, pair)
 
-    scores = _scores(made, left, right).astype(np.float64)
+    scores = _scores(made, pair).astype(np.float64)
 
-    assert (scores + made.error >= cosines(left.rows, right.rows)).all()
+    assert (scores + made.error >= cosines(left, right)).all()
 
 
 def test_the_score_of_whole_rows_is_off_by_no_more_than_the_error() -> None:
-    left, right = _checked(families(50, 512, 1), families(60, 512, 1))
-    made = Screen.of(None, left, right)
+    left, right = families(50, 512, 1), families(60, 512, 1)
+    made = Screen.of(None, _pair(left, right))
 
-    off = np.abs(_scores(made, left, right) - cosines(left.rows, right.rows))
+    off = np.abs(_scores(made, _pair(left, right)) - cosines(left, right))
 
     assert off.max() <= made.error < 1e-4
 
@@ -64,34 +68,33 @@ def test_rows_shorter_and_longer_than_one_are_bounded_too() -> None:
     rows = families(40, 96, 2)
     rows[::2] *= np.float32(1.0009)
     rows[1::2] *= np.float32(0.9991)
-    left, right = _checked(rows, rows)
+    pair = _pair(rows, rows)
     for width in (8, 48, 96):
-        projection = fit(rows, rows, width, 1 + left.deviation)
-        made = Screen.of(projection, left, right)
+        made = Screen.of(_fit(pair, width, 1 + pair.left.unit.deviation), pair)
 
-        assert (_scores(made, left, right) + made.error >= cosines(rows, rows)).all()
+        assert (_scores(made, pair) + made.error >= cosines(rows, rows)).all()
 
 
 def test_a_basis_that_is_not_orthonormal_costs_candidates_and_no_pairs() -> None:
     rows = families(40, 96, 3)
-    left, right = _checked(rows, rows)
-    skewed = fit(rows, rows, 24, 1.001).basis * np.float32(1.01)
+    pair = _pair(rows, rows)
+    skewed = _fit(pair, 24).basis * np.float32(1.01)
 
-    made = Screen.of(Projection(skewed, 1.001), left, right)
+    made = Screen.of(Projection(skewed, 1.001), pair)
 
     assert made.error > 0.01
-    assert (_scores(made, left, right) + made.error >= cosines(rows, rows)).all()
+    assert (_scores(made, pair) + made.error >= cosines(rows, rows)).all()
 
 
 def test_more_directions_leave_fewer_candidates() -> None:
     chance = np.random.default_rng(4)
     scales = 1 / np.arange(1, 129) ** 0.5
     rows = unit(chance.standard_normal((400, 128)) * scales)
-    left, right = _checked(rows, rows)
-    widest = fit(rows, rows, 96, 1.001)
+    pair = _pair(rows, rows)
+    widest = _fit(pair, 96)
 
-    screens = [Screen.of(widest.leading(width), left, right) for width in (4, 16, 64, 96)]
-    counts = [int((_scores(made, left, right) >= 0.9 - made.error).sum()) for made in screens]
+    screens = [Screen.of(widest.leading(width), pair) for width in (4, 16, 64, 96)]
+    counts = [int((_scores(made, pair) >= 0.9 - made.error).sum()) for made in screens]
 
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > 10 * counts[-1] >= 10 * 400
@@ -100,21 +103,43 @@ def test_more_directions_leave_fewer_candidates() -> None:
 @pytest.fixture
 def small_jobs_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen, "_WORTH_PROJECTING", 0)
-    monkeypatch.setattr(screen, "_PAIR_COST", 1e-3)
+    monkeypatch.setattr(screen, "_PAIR_COST", 0)
+    monkeypatch.setattr(screen, "_NUMBER_COST", 1e-3)
 
 
 @pytest.mark.parametrize("make", [noise, families, hardly_different])
 @pytest.mark.usefixtures("small_jobs_are_worth_it")
 def test_every_screen_leads_to_the_same_join(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = make(300, 128, 5), make(200, 128, 5)  # type: ignore[operator]
-    checked = _checked(left, right)
     for threshold in np.quantile(cosines(left, right), [0.5, 0.99, 0.999]).tolist():
-        chosen = for_threshold(*checked, threshold)
-        assert chosen.projection is not None
+        assert for_threshold(_pair(left, right), threshold).projection is not None
         found = threshold_join(left, right, threshold, memory_budget=100_000)
         with monkeypatch.context() as patched:
-            patched.setattr(join, "for_threshold", lambda a, b, _: Screen.of(None, a, b))
+            patched.setattr(join, "for_threshold", lambda pair, _: Screen.of(None, pair))
             expected = threshold_join(left, right, threshold)
+
+        for mine, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("make", [noise, families, hardly_different])
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.usefixtures("small_jobs_are_worth_it")
+def test_every_screen_leads_to_the_same_neighbours(
+    make: object, copied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right = make(300, 128, 5), make(200, 128, 5)  # type: ignore[operator]
+    if copied:
+        left, right = np.concatenate([left, left[:40]]), np.repeat(right, 3, axis=0)[::-1]
+    bars = np.random.default_rng(0).uniform(-1, 0.5, len(left))
+    for k, at_least in ((1, -1.0), (7, bars), (50, -1.0)):
+        pair = _pair(left, right)
+        chosen = for_neighbours(pair, k, np.full(len(pair.left), -1.0))
+        assert chosen.projection is not None
+        found = top_k(left, right, k, at_least=at_least, memory_budget=100_000)
+        with monkeypatch.context() as patched:
+            patched.setattr(join, "for_neighbours", lambda pair, *_: Screen.of(None, pair))
+            expected = top_k(left, right, k, at_least=at_least)
 
         for mine, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(mine, theirs)
@@ -124,17 +149,15 @@ def test_where_a_projection_hides_little_whole_rows_are_multiplied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(screen, "_WORTH_PROJECTING", 0)
-    sides = _checked(noise(200, 128, 7), noise(200, 128, 8))
+    pair = _pair(noise(200, 128, 7), noise(200, 128, 8))
 
-    assert for_threshold(*sides, 0.2).projection is None
+    assert for_threshold(pair, 0.2).projection is None
 
 
 def test_tiles_cover_every_pair_once_whatever_the_budget() -> None:
-    left, right = _checked(noise(70, 32, 1), noise(90, 32, 2))
-    pair = join.Pair.of(left, right, "left", "right")
+    pair = _pair(noise(70, 32, 1), noise(90, 32, 2))
     for budget in (1, 3_000, 1 << 20):
-        projected = Screen.of(fit(left.rows, right.rows, 8, 1.001), left, right)
-        for made in (Screen.of(None, left, right), projected):
+        for made in (Screen.of(None, pair), Screen.of(_fit(pair, 8), pair)):
             seen = np.zeros((70, 90), int)
             for tile in join.tiles(pair, made, budget):
                 rows, columns = tile.scores.shape

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -10,40 +11,106 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.storage.blobs import REFRESH_AFTER_SECONDS, Blobs, blob_path
-from imgsim_assets.storage.files import open_files
+from imgsim_assets.storage import packs
+from imgsim_assets.storage.blobs import IN_USE, MARK_AFTER_SECONDS, Blobs
+from imgsim_assets.storage.files import GrowingFile, LocalFiles, open_files
+from imgsim_assets.storage.packs import PACKS, list_packs
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.damage import blobs_of, flip_a_bit_of_blob, remove_blob
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
 IMAGE = b"bytes of a picture" * 50
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
 
 
+def stored(store: Store, *images: bytes) -> None:
+    store.blobs.put_all(images)
+    store.blobs.flush()
+
+
+def reopened(store: Store) -> Store:
+    """The store as another process sees it."""
+    return Store.open(store.url)
+
+
+# ---- putting and getting ----------------------------------------------------------------
+
+
 def test_bytes_are_found_again_by_their_hash(store: Store) -> None:
     assert store.blobs.put(IMAGE) == SHA256
     assert store.blobs.get(SHA256) == IMAGE
     store.blobs.flush()
+    assert store.blobs.get(SHA256) == IMAGE
 
 
 @settings(max_examples=30, deadline=None)
-@given(images=st.lists(st.binary(max_size=40), max_size=8))
-def test_the_same_bytes_are_stored_once(images: list[bytes]) -> None:
+@given(batches=st.lists(st.lists(st.binary(max_size=40), max_size=8), max_size=4))
+def test_the_same_bytes_are_stored_once(batches: list[list[bytes]]) -> None:
     files = open_files("memory://blobs-of-a-property-test")
+    files_before = {entry.name for entry in list_packs(files)}
     blobs = Blobs(files)
 
-    hashes = [blobs.put(data) for data in images]
+    for images in batches:
+        hashes = blobs.put_all(images)
+        assert hashes == [hashlib.sha256(image).hexdigest() for image in images]
+        assert [blobs.get(sha256) for sha256 in hashes] == images
+        blobs.flush()
+        assert [Blobs(files).get(sha256) for sha256 in hashes] == images
 
-    assert len(set(hashes)) == len(set(images))
-    assert [blobs.get(sha256) for sha256 in hashes] == images
+    new = [entry for entry in list_packs(files) if entry.name not in files_before]
+    assert sum(len(packs.read_contents(files, pack)) for pack in new) <= len(
+        {image for images in batches for image in images}
+    )
+    for entry in list_packs(files):
+        files.delete(f"{PACKS}/{entry.name}")
 
 
-def test_all_catalogues_share_one_copy(store: Store, tmp_path: Path) -> None:
+def test_others_see_what_was_put_after_a_flush(store: Store) -> None:
+    reader = reopened(store).blobs
     store.blobs.put(IMAGE)
-    Store.open(tmp_path / "store").blobs.put(IMAGE)
+    with pytest.raises(CorruptFileError):
+        reader.get(SHA256)
 
-    found = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    store.blobs.flush()
 
-    assert found == [_blob(tmp_path)]
+    assert reader.get(SHA256) == IMAGE
+    assert reader.holds([SHA256, "00" * 32]) == [True, False]
+
+
+def test_all_catalogues_share_one_copy(store: Store) -> None:
+    stored(store, IMAGE)
+    stored(reopened(store), IMAGE)
+
+    assert len(list_packs(store.files)) == 1
+
+
+def test_a_flush_without_anything_new_writes_nothing(store: Store) -> None:
+    store.blobs.flush()
+    stored(store, IMAGE)
+    stored(store, IMAGE)
+    store.blobs.flush()
+
+    assert len(list_packs(store.files)) == 1
+
+
+def test_a_pack_is_put_in_place_once_it_is_full(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "PACK_BYTES", 1000)
+    for number in range(10):
+        store.blobs.put(bytes([number]) * 300)
+    assert len(list_packs(store.files)) == 2
+
+    store.blobs.flush()
+
+    assert len(list_packs(store.files)) == 3
+    assert len(blobs_of(store)) == 10
+
+
+def test_a_store_that_is_forgotten_leaves_nothing_half_written(tmp_path: Path) -> None:
+    Store.open(tmp_path).blobs.put(IMAGE)
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_blobs_on_object_storage_behave_like_local_ones(s3_root: str) -> None:
@@ -52,13 +119,49 @@ def test_blobs_on_object_storage_behave_like_local_ones(s3_root: str) -> None:
     assert blobs.put(IMAGE) == blobs.put(IMAGE) == SHA256
     assert blobs.get(SHA256) == IMAGE
     blobs.flush()
+    assert Store.open(s3_root).blobs.get(SHA256) == IMAGE
     blobs.report_lost(SHA256)
     assert blobs.lost() == {SHA256}
-    with pytest.raises(CorruptFileError, match=f"{SHA256} is not in {s3_root}"):
-        blobs.get(SHA256)
     blobs.put(IMAGE)
     assert blobs.lost() == set()
-    assert blobs.get(SHA256) == IMAGE
+    blobs.flush()
+    assert Store.open(s3_root).blobs.lost() == set()
+    assert Store.open(s3_root).blobs.get(SHA256) == IMAGE
+    with pytest.raises(CorruptFileError, match=f"{'00' * 32} is not in {s3_root}"):
+        blobs.get("00" * 32)
+
+
+def test_threads_may_put_flush_and_read_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "PACK_BYTES", 5000)
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            for number in range(60):
+                data = b"%d of %d" % (number, seed % 2) * 20
+                sha256 = store.blobs.put(data)
+                assert store.blobs.get(sha256) == data
+                if number % 7 == seed:
+                    store.blobs.flush()
+                    assert reopened(store).blobs.get(sha256) == data
+        except BaseException as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    store.blobs.flush()
+
+    assert failures == []
+    assert len(blobs_of(store)) == 120
+    assert sum(len(packs.read_contents(store.files, p)) for p in list_packs(store.files)) == 120
+
+
+# ---- damage and loss --------------------------------------------------------------------
 
 
 def test_an_image_that_is_not_there_is_named_with_the_mend(store: Store) -> None:
@@ -70,87 +173,160 @@ def test_an_image_that_is_not_there_is_named_with_the_mend(store: Store) -> None
     assert "next run of the images asset fetches it again" in str(refused.value)
 
 
-@pytest.mark.parametrize("left", [b"", IMAGE[:1], IMAGE[:-1], IMAGE + b"\0", b"B" + IMAGE[1:]])
-def test_a_damaged_image_is_never_handed_out(store: Store, tmp_path: Path, left: bytes) -> None:
-    store.blobs.put(IMAGE)
-    _blob(tmp_path).write_bytes(left)
+def test_a_damaged_image_is_never_handed_out(store: Store) -> None:
+    stored(store, IMAGE)
+    path = flip_a_bit_of_blob(store, SHA256)
 
-    with pytest.raises(CorruptFileError, match="no longer matches its name") as refused:
+    for blobs in (store.blobs, reopened(store).blobs):
+        with pytest.raises(CorruptFileError, match="no longer matches its name") as refused:
+            blobs.get(SHA256)
+        assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("left", [0, 1, 500, -1])
+def test_of_a_pack_that_was_cut_short_nothing_is_handed_out(store: Store, left: int) -> None:
+    stored(store, IMAGE)
+    [pack] = list_packs(store.files)
+    path = Path(store.url) / PACKS / pack.name
+    path.write_bytes(path.read_bytes()[:left])
+
+    with pytest.raises(CorruptFileError):
+        reopened(store).blobs.get(SHA256)
+
+    stored(reopened(store), IMAGE)
+    assert reopened(store).blobs.get(SHA256) == IMAGE
+
+
+def test_a_lost_image_is_remembered_until_it_is_put_again(store: Store) -> None:
+    stored(store, IMAGE)
+    flip_a_bit_of_blob(store, SHA256)
+
+    store.blobs.report_lost(SHA256)
+    store.blobs.report_lost(SHA256)
+
+    other = reopened(store)
+    assert other.blobs.lost() == {SHA256}
+    stored(other, IMAGE)
+    assert other.blobs.lost() == reopened(store).blobs.lost() == set()
+    for blobs in (store.blobs, other.blobs, reopened(store).blobs):
+        assert blobs.get(SHA256) == IMAGE, "the damaged copy is passed over"
+
+
+def test_an_image_whose_pack_is_gone_can_be_put_again(store: Store) -> None:
+    stored(store, IMAGE)
+    remove_blob(store, SHA256)
+    with pytest.raises(CorruptFileError, match="is not in"):
         store.blobs.get(SHA256)
-
-    assert str(_blob(tmp_path)) in str(refused.value)
-
-
-@pytest.mark.parametrize("left", [b"", IMAGE[:-1]])
-def test_what_a_power_loss_cut_short_is_written_anew(
-    store: Store, tmp_path: Path, left: bytes
-) -> None:
-    store.blobs.put(IMAGE)
-    _blob(tmp_path).write_bytes(left)
-
-    store.blobs.put(IMAGE)
-
-    assert store.blobs.get(SHA256) == IMAGE
-
-
-def test_a_lost_image_is_remembered_until_it_is_put_again(store: Store, tmp_path: Path) -> None:
-    store.blobs.put(IMAGE)
-    _blob(tmp_path).write_bytes(b"B" + IMAGE[1:])
-
-    store.blobs.report_lost(SHA256)
     store.blobs.report_lost(SHA256)
 
-    assert Store.open(tmp_path / "store").blobs.lost() == {SHA256}
-    assert not _blob(tmp_path).exists(), "a damaged image of the right size would be kept"
-    store.blobs.put(IMAGE)
-    assert store.blobs.lost() == set()
-    assert store.blobs.get(SHA256) == IMAGE
+    stored(store, IMAGE)
+
+    assert reopened(store).blobs.get(SHA256) == IMAGE
 
 
 def test_nothing_is_lost_in_an_empty_store(store: Store) -> None:
     assert store.blobs.lost() == set()
 
 
-def test_a_put_that_was_cut_short_does_not_leave_its_image_lost_for_ever(tmp_path: Path) -> None:
-    # Every later run would fetch the image again, and never be done with it.
-    Store.open(tmp_path).blobs.report_lost(SHA256)
-    killed = InterruptedFiles(tmp_path, "after write", f"/{SHA256}", _die)
-    with pytest.raises(SystemExit):
-        Blobs(killed).put(IMAGE)
+def test_a_put_that_is_never_flushed_does_not_take_the_loss_back(store: Store) -> None:
+    store.blobs.report_lost(SHA256)
+    killed = reopened(store)
+    killed.blobs.lost()
+    killed.blobs.put(IMAGE)
+    assert killed.blobs.lost() == set()
+    del killed
 
-    blobs = Store.open(tmp_path).blobs
-    assert blobs.lost() == {SHA256}
+    assert reopened(store).blobs.lost() == {SHA256}
+
+
+# ---- disks that refuse ------------------------------------------------------------------
+
+
+class Refusing(LocalFiles):
+    """Files of which a pack cannot be put in place."""
+
+    refuses = True
+
+    def grow(self, path: str) -> GrowingFile:
+        growing = super().grow(path)
+        real = growing.finish
+
+        def finish() -> None:
+            if self.refuses and PACKS in path:
+                growing.discard()
+                raise OSError(28, "No space left on device")
+            real()
+
+        growing.finish = finish  # type: ignore[method-assign]
+        return growing
+
+
+def test_after_a_failed_flush_nothing_can_be_acknowledged(tmp_path: Path) -> None:
+    files = Refusing(tmp_path)
+    blobs = Blobs(files)
     blobs.put(IMAGE)
+    with pytest.raises(OSError, match="No space left"):
+        blobs.flush()
+    files.refuses = False
 
-    assert blobs.get(SHA256) == IMAGE
-    assert blobs.lost() == set()
+    with pytest.raises(OSError, match="No space left"):
+        blobs.flush()
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    again = Blobs(files)
+    again.put(IMAGE)
+    again.flush()
+    assert Blobs(files).get(SHA256) == IMAGE
 
 
-def test_an_old_image_that_is_put_again_looks_fresh_to_collection(
-    store: Store, tmp_path: Path
-) -> None:
-    store.blobs.put(IMAGE)
-    long_ago = time.time() - REFRESH_AFTER_SECONDS - 60
-    os.utime(_blob(tmp_path), (long_ago, long_ago))
+# ---- beside a collection ----------------------------------------------------------------
 
-    store.blobs.put(IMAGE)
 
-    assert _blob(tmp_path).stat().st_mtime > time.time() - 60
+def test_an_old_pack_is_marked_when_its_image_is_put_again(store: Store) -> None:
+    stored(store, IMAGE)
+    [pack] = list_packs(store.files)
+    assert store.files.entries(IN_USE) == []
+    grow_old(store)
+    other = reopened(store)
+
+    other.blobs.put_all([IMAGE, IMAGE])
+    other.blobs.put(IMAGE)
+
+    [mark] = store.files.entries(IN_USE)
+    assert mark.name == pack.name
+    other.blobs.flush()
+    assert len(list_packs(store.files)) == 1
 
 
 def test_an_image_that_is_collected_while_it_is_put_is_stored_anew(tmp_path: Path) -> None:
-    path = tmp_path / blob_path(SHA256)
-    Store.open(tmp_path).blobs.put(IMAGE)
-    os.utime(path, (0, 0))
+    stored(Store.open(tmp_path), IMAGE)
+    grow_old(Store.open(tmp_path))
 
-    Blobs(InterruptedFiles(tmp_path, "after stat", SHA256, path.unlink)).put(IMAGE)
+    def collect() -> None:
+        for path in (tmp_path / PACKS).iterdir():
+            path.unlink()
+
+    blobs = Blobs(InterruptedFiles(tmp_path, "after write", IN_USE, collect))
+    blobs.put(IMAGE)
+    blobs.flush()
 
     assert Store.open(tmp_path).blobs.get(SHA256) == IMAGE
 
 
-def _blob(tmp_path: Path) -> Path:
-    return tmp_path / "store" / blob_path(SHA256)
+def test_a_reader_finds_what_was_moved_to_another_pack(store: Store) -> None:
+    stored(store, IMAGE)
+    reader = reopened(store).blobs
+    assert reader.get(SHA256) == IMAGE
+    [pack] = list_packs(store.files)
+    moved = reopened(store)
+    moved.blobs.report_lost(SHA256)
+    stored(moved, IMAGE)
+    store.files.delete(f"{PACKS}/{pack.name}")
+
+    assert reader.get(SHA256) == IMAGE
 
 
-def _die() -> None:
-    raise SystemExit
+def grow_old(store: Store, seconds: float = MARK_AFTER_SECONDS + 60) -> None:
+    long_ago = time.time() - seconds
+    for entry in list_packs(store.files):
+        os.utime(Path(store.url) / PACKS / entry.name, (long_ago, long_ago))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -17,15 +16,16 @@ from pydantic import ValidationError
 from imgsim_assets.download.ledger import PROPERTIES, as_rows, ledger_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.blobs import blob_path
+from imgsim_assets.storage.blobs import IN_USE
 from imgsim_assets.storage.collection import Collected, KeepRules, collect
 from imgsim_assets.storage.files import UNFINISHED
+from imgsim_assets.storage.packs import PACKS, list_packs, read_contents
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, replace_shard
 from imgsim_assets_tests.support import tables
 from imgsim_assets_tests.support.ageing import age, snapshot
-from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.damage import blobs_of, flip_a_bit
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
 NAME = "products/index"
@@ -119,10 +119,9 @@ def test_files_that_no_commit_names_go_once_they_are_old(store: Store, root: Pat
 def test_what_killed_writers_left_unfinished_goes_once_it_is_old(store: Store, root: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
-    sha256 = store.blobs.put(b"picture")
     _ledger(store, "products", {"x": b"picture"})
     folders = [root / NAME, root / NAME / "data", root / NAME / "_commits"]
-    folders.append((root / blob_path(sha256)).parent)
+    folders.append(root / PACKS)
     for folder in folders:
         (folder / f"{UNFINISHED}old").write_bytes(b"12345")
     age(root, 2)
@@ -133,7 +132,7 @@ def test_what_killed_writers_left_unfinished_goes_once_it_is_old(store: Store, r
 
     left = {path.name for folder in folders for path in folder.glob(f"{UNFINISHED}*")}
     assert left == {f"{UNFINISHED}young"}
-    assert collected.files + collected.blobs == len(folders)
+    assert collected.files == len(folders)
     assert collected.bytes == 5 * len(folders)
 
 
@@ -151,7 +150,7 @@ def test_clocks_that_run_ahead_delete_nothing(store: Store, root: Path) -> None:
     for value in range(3):
         tables.put(table, {"a": value})
     orphan = table.write_bytes(b"x", role="rows", suffix=".bin")
-    store.blobs.put(b"unreferenced")
+    _put(store, b"unreferenced")
     before = snapshot(root)
     age(root, -48)
 
@@ -212,7 +211,7 @@ def test_collection_on_object_storage(s3_root: str) -> None:
     for value in range(3):
         tables.put(table, {"a": value})
     _ledger(store, "products", {"a": b"kept"})
-    unreferenced = store.blobs.put(b"unreferenced")
+    unreferenced = _put(store, b"unreferenced")
 
     assert collect(store, ONE) == Collected(tables=["products/images", NAME])
     collected = collect(store, ONE, now=time.time() + 2 * HOUR)
@@ -220,7 +219,7 @@ def test_collection_on_object_storage(s3_root: str) -> None:
     assert (collected.commits, collected.files, collected.blobs) == (2, 2, 1)
     assert table.versions() == [3]
     assert tables.values(table.read(tables.newest(table))) == {"a": 2}
-    assert store.files.stat(blob_path(unreferenced)) is None
+    assert unreferenced not in blobs_of(store)
     assert store.blobs.get(_sha256(b"kept")) == b"kept"
 
 
@@ -245,13 +244,13 @@ def test_images_that_no_catalogue_has_go_once_they_are_old(store: Store, root: P
     _ledger(store, "suppliers", {"x": b"kept too"})
     _ledger(store, "products", {"a": b"kept"})
     age(root, 2)
-    young = store.blobs.put(b"a present run's")
+    young = _put(store, b"a present run's")
 
     collected = collect(store, ONE)
 
     assert (collected.blobs, collected.files) == (1, 1)
     assert collected.bytes > len(b"dropped")
-    assert not (root / blob_path(_sha256(b"dropped"))).exists()
+    assert _sha256(b"dropped") not in blobs_of(store)
     for data in (b"kept", b"kept too"):
         assert store.blobs.get(_sha256(data)) == data
     assert store.blobs.get(young) == b"a present run's"
@@ -265,15 +264,14 @@ def test_an_image_of_an_older_version_that_is_kept_is_kept(store: Store, root: P
 
     collect(store, KeepRules(commits=2, grace_hours=1))
 
-    blobs = {path.name for path in (root / "_blobs").rglob("*") if path.is_file()}
-    assert blobs == {_sha256(b"second"), _sha256(b"third")}
+    assert blobs_of(store).keys() == {_sha256(b"second"), _sha256(b"third")}
 
 
 def test_items_without_an_image_are_no_obstacle(store: Store, root: Path) -> None:
     table = ledger_table(store, "products")
     rows = table.write_rows(as_rows([{"id": "a", "url": "https://x/a", "status": "http_404"}]))
     table.commit(partial(_ledger_draft, rows))
-    store.blobs.put(b"dropped")
+    _put(store, b"dropped")
     age(root, 2)
 
     assert collect(store, ONE).blobs == 1
@@ -321,10 +319,9 @@ def test_a_ledger_that_cannot_be_read_stops_the_whole_collection(
 
 
 def test_an_image_that_was_put_a_moment_ago_is_kept(store: Store, root: Path) -> None:
-    sha256 = store.blobs.put(b"picture")
-    almost = time.time() - ONE.grace_hours * HOUR + 20
-    os.utime(root / blob_path(sha256), (almost, almost))
-    store.blobs.put(b"picture")
+    sha256 = _put(store, b"picture")
+    age(root, ONE.grace_hours - 20 / HOUR)
+    _put(Store.open(root), b"picture")
 
     collect(store, ONE, now=time.time() + 60)
 
@@ -498,7 +495,7 @@ def test_what_is_named_or_young_is_never_deleted_and_the_rest_is(
         if kind == "age":
             age(root, number / 4)
         elif kind == "orphan":
-            store.blobs.put(f"blob {written}".encode())
+            _put(store, f"blob {written}".encode())
             store.table(TABLES[number % 3]).write_bytes(b"orphan", role="rows", suffix=".bin")
         elif kind == "commit":
             _commit_something(store, TABLES[number % 3], written)
@@ -531,9 +528,12 @@ def _collect_and_check(store: Store, root: Path, rules: KeepRules) -> None:
     gone = before.keys() - after.keys()
     assert collected == announced
     assert not gone & young
-    assert collected.commits + collected.files + collected.blobs == len(gone)
-    assert collected.bytes == sum(before[path] for path in gone if "_commits" not in path)
+    packs = {path for path in gone if PACKS in path}
+    written = sum(after[path] for path in after.keys() - before.keys())
+    assert collected.commits + collected.files == len(gone - packs)
+    assert collected.bytes == sum(before[p] for p in gone if "_commits" not in p) - written
     named: set[str] = set()
+    living: set[str] = set()
     for name, known in commits.items():
         kept = store.table(name).versions()
         assert kept[-rules.commits :] == sorted(known)[-rules.commits :]
@@ -542,10 +542,29 @@ def _collect_and_check(store: Store, root: Path, rules: KeepRules) -> None:
             named.update(f"{name}/{file.path}" for file in commit.files)
             if name.endswith("/images"):
                 for sha256 in store.table(name).read(commit)["sha256"]:
-                    store.blobs.get(sha256)
-                    named.add(blob_path(sha256))
-    unnamed = {path for path in after if "/data/" in path or "_blobs" in path} - named
+                    Store.open(root).blobs.get(sha256)
+                    living.add(sha256)
+    unnamed = {path for path in after if "/data/" in path} - named
     assert all((root / path).stat().st_mtime > edge - 60 for path in unnamed)
+    _check_packs(store, living, edge)
+
+
+def _check_packs(store: Store, living: set[str], edge: float) -> None:
+    """No old pack that nobody has marked is mostly dead."""
+    marks = {entry.name: entry.modified for entry in store.files.entries(IN_USE)}
+    for pack in list_packs(store.files):
+        if max(pack.modified, marks.get(pack.name, 0.0)) < edge - 60:
+            contents = read_contents(store.files, pack)
+            names = [contents.sha256[at : at + 1].tobytes().hex() for at in range(len(contents))]
+            alive = [name in living for name in names]
+            assert 2 * contents.length[alive].sum() > contents.length.sum()
+
+
+def _put(store: Store, data: bytes) -> str:
+    """Store an image, as a run does before it commits."""
+    sha256 = store.blobs.put(data)
+    store.blobs.flush()
+    return sha256
 
 
 def _names(folder: Path) -> set[str]:
@@ -569,6 +588,7 @@ def _ledger(store: Store, name: str, images: Mapping[str, bytes]) -> Commit:
         {"id": item, "url": f"https://x/{item}", "status": "ok", "sha256": store.blobs.put(data)}
         for item, data in images.items()
     ]
+    store.blobs.flush()
     table = ledger_table(store, name)
     commit = table.commit(partial(_ledger_draft, table.write_rows(as_rows(items))))
     assert commit is not None

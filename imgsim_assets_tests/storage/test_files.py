@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import resource
 import threading
@@ -40,8 +42,7 @@ def test_a_file_reads_back_as_it_was_written(files: Files, data: bytes) -> None:
 
 def test_writing_again_replaces_the_whole_file(files: Files) -> None:
     files.write("a/file", b"a long first version")
-    files.write("a/file", b"short", durable=False)
-    files.flush()
+    files.write("a/file", b"short")
 
     assert files.read("a/file") == b"short"
     assert [entry.name for entry in files.entries("a")] == ["file"]
@@ -133,24 +134,92 @@ def test_upload_copies_a_local_file_and_leaves_the_original(files: Files, tmp_pa
     assert entry.modified > time.time() - 30, "collection would take it for an old file"
 
 
-def test_touching_keeps_the_content(files: Files) -> None:
-    files.write("a/file", b"content")
+@pytest.mark.parametrize(
+    ("start", "length", "part"),
+    [(0, 4, b"0123"), (3, 2, b"34"), (8, 9, b"89"), (0, 0, b""), (0, 99, b"0123456789")],
+)
+def test_a_part_of_a_file_is_read(files: Files, start: int, length: int, part: bytes) -> None:
+    files.write("a/file", b"0123456789")
 
-    files.touch("a/file")
-
-    assert files.read("a/file") == b"content"
+    assert files.read_part("a/file", start, length) == part
 
 
-def test_touching_makes_an_old_file_look_freshly_written(tmp_path: Path) -> None:
-    files = open_files(str(tmp_path))
-    files.write("a/file", b"x")
-    os.utime(tmp_path / "a/file", (0, 0))
+def test_a_part_of_what_is_not_there_raises_file_not_found(files: Files) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.read_part("a/file", 0, 1)
 
-    files.touch("a/file")
 
-    entry = files.stat("a/file")
-    assert entry is not None
-    assert entry.modified > time.time() - 30
+def test_a_file_that_grows_is_seen_when_it_is_finished(files: Files) -> None:
+    growing = files.grow("a/file")
+    growing.append([b"one ", b"two "])
+    growing.append([])
+    growing.append([b"three"])
+
+    assert (growing.size, growing.read(4, 4)) == (13, b"two ")
+    assert files.entries("a") == []
+    growing.finish()
+
+    assert files.read("a/file") == b"one two three"
+    assert files.unfinished("a") == []
+
+
+def test_a_file_of_very_many_pieces_is_whole(files: Files) -> None:
+    pieces = [b"%d," % number for number in range(5000)]
+    growing = files.grow("a/file")
+
+    growing.append(pieces)
+    growing.finish()
+
+    assert files.read("a/file") == b"".join(pieces)
+
+
+@pytest.mark.parametrize("end", ["discarded", "dropped"])
+def test_a_file_that_is_given_up_leaves_nothing(tmp_path: Path, end: str) -> None:
+    growing = open_files(str(tmp_path)).grow("a/file")
+    growing.append([b"half"])
+    if end == "discarded":
+        growing.discard()
+    del growing
+    gc.collect()
+
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_full_disk_takes_nothing_of_an_append(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = open_files(str(tmp_path)).grow("a/file")
+    growing.append([b"kept"])
+    real = os.writev
+
+    def writes_half(descriptor: int, pieces: list[bytes]) -> int:
+        return real(descriptor, [pieces[0][:2]])
+
+    def is_full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "writev", writes_half)
+        full.setattr(os, "write", is_full)
+        with pytest.raises(OSError, match="No space left"):
+            growing.append([b"lost", b"too"])
+    growing.append([b" and more"])
+    growing.finish()
+
+    assert (tmp_path / "a" / "file").read_bytes() == b"kept and more"
+
+
+def test_an_append_that_the_system_cuts_short_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.writev
+    monkeypatch.setattr(os, "writev", lambda to, pieces: real(to, [b"".join(pieces)[:5]]))
+    growing = open_files(str(tmp_path)).grow("a/file")
+
+    growing.append([b"abc", b"defg", b"", b"hi"])
+    growing.finish()
+
+    assert (tmp_path / "a" / "file").read_bytes() == b"abcdefghi"
 
 
 @pytest.mark.parametrize("name", STRANGE_NAMES)
@@ -193,7 +262,7 @@ def test_a_reader_never_sees_half_a_write(tmp_path: Path) -> None:
     def write_on() -> None:
         while not over.is_set():
             for version in versions:
-                files.write("file", version, durable=False)
+                files.write("file", version)
 
     writer = threading.Thread(target=write_on)
     writer.start()

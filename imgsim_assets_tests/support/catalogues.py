@@ -42,6 +42,7 @@ def fill_shard(store: Store, name: str, images: Mapping[str, bytes | None], shar
     for data in images.values():
         if data is not None:
             store.blobs.put(data)
+    store.blobs.flush()
     table = ledger_table(store, name)
     ids = sorted(item for item in images if shard_of(item, shard.count) == shard.index)
     rows = table.write_rows(as_rows([_ledger_row(item, images[item]) for item in ids]))

@@ -1,7 +1,8 @@
 """Runs the images stage again and again, each time ending the process at a later I/O call.
 
 A process of its own imports everything once and forks for each attempt. A child counts what
-Python's audit hook tells of the store's files and leaves, without any clean-up, at the N-th.
+Python's audit hook tells of the store's files, and the writes and syncs of which it tells
+nothing, and leaves, without any clean-up, at the N-th; at a write, when half of it is done.
 It prints the exit status of each child; the last one is 0, when N was beyond the last call.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imgsim_assets.download.settings import DownloadSettings
@@ -26,15 +28,31 @@ _EVENTS = frozenset(
 
 def _die_at(call: int, root: str) -> None:
     count = 0
+    write, writev, fsync = os.write, os.writev, os.fsync
+
+    def step(before_the_end: Callable[[], object] = lambda: None) -> None:
+        nonlocal count
+        count += 1
+        if count == call:
+            before_the_end()
+            os._exit(KILLED)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal count
         if event in _EVENTS and any(root in str(one) for one in arguments):
-            count += 1
-            if count == call:
-                os._exit(KILLED)
+            step()
+
+    def half_written(descriptor: int, pieces: Sequence[bytes]) -> int:
+        whole = b"".join(pieces)
+        step(lambda: write(descriptor, whole[: len(whole) // 2]))
+        return writev(descriptor, pieces)
+
+    def synced(descriptor: int) -> None:
+        step()
+        fsync(descriptor)
 
     sys.addaudithook(hook)
+    os.writev = half_written  # type: ignore[assignment]
+    os.fsync = synced  # type: ignore[assignment]
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imgsim_assets.storage.blobs import blob_path
+from imgsim_assets.storage.pack_index import INDEXES, Location, PackIndex
+from imgsim_assets.storage.packs import PACKS, list_packs, read_contents
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import DataFile, Table
 
@@ -15,8 +16,51 @@ def flip_a_bit(store: Store, table: Table, file: DataFile) -> Path:
 
 
 def flip_a_bit_of_blob(store: Store, sha256: str) -> Path:
-    """Change one bit in the middle of an image's bytes. Returns its path."""
-    return flip_a_bit_of(Path(store.url) / blob_path(sha256))
+    """Change one bit in the middle of an image's bytes. Returns the path of its pack."""
+    place = place_of(store, sha256)
+    path = pack_path(store, place.pack)
+    data = bytearray(path.read_bytes())
+    data[place.start + place.length // 2] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def remove_blob(store: Store, sha256: str) -> None:
+    """Take an image, if it is there, out of the store, as if its pack had never held it."""
+    others = blobs_of(store)
+    if others.pop(sha256, None) is None:
+        return
+    pack_path(store, place_of(store, sha256).pack).unlink()
+    for path in (Path(store.url) / INDEXES).glob("*"):
+        path.unlink()
+    beside = Store.open(store.url)
+    for data in others.values():
+        beside.blobs.put(data)
+    beside.blobs.flush()
+
+
+def blobs_of(store: Store) -> dict[str, bytes]:
+    """Every image that is in place, by the sha256 it is filed under."""
+    found = {}
+    for pack in list_packs(store.files):
+        contents = read_contents(store.files, pack)
+        for at in range(len(contents)):
+            start, length = int(contents.start[at]), int(contents.length[at])
+            name = contents.sha256[at : at + 1].tobytes().hex()
+            found[name] = store.files.read_part(f"{PACKS}/{pack.name}", start, length)
+    return found
+
+
+def place_of(store: Store, sha256: str) -> Location:
+    """Where an image lies."""
+    index = PackIndex(store.files)
+    index.refresh()
+    return index.find(bytes.fromhex(sha256))[0]
+
+
+def pack_path(store: Store, name: str) -> Path:
+    """A pack on this disk."""
+    return Path(store.url) / PACKS / name
 
 
 def flip_a_bit_of(path: Path) -> Path:

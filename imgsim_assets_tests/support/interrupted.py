@@ -31,13 +31,23 @@ class InterruptedFiles(LocalFiles):
         self._reach("after read", path)
         return data
 
+    def read_part(self, path: str, start: int, length: int) -> bytes:
+        data = super().read_part(path, start, length)
+        self._reach("after part", path)
+        return data
+
     def stat(self, path: str) -> Entry | None:
         entry = super().stat(path)
         self._reach("after stat", path)
         return entry
 
-    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
-        super().write(path, data, durable=durable)
+    def entries(self, folder: str) -> list[Entry]:
+        found = super().entries(folder)
+        self._reach("after entries", folder)
+        return found
+
+    def write(self, path: str, data: bytes) -> None:
+        super().write(path, data)
         self._reach("after write", path)
 
     def create(self, path: str, data: bytes) -> None:

@@ -75,6 +75,8 @@ _SENSORS = """{ repositoriesOrError { ... on RepositoryConnection { nodes { sens
 _STOP_SENSOR = """mutation($id: String!) { stopSensor(id: $id) { __typename } }"""
 _RUNS = """query { runsOrError(limit: 200) { ... on Runs { results {
   runId status startTime endTime assetSelection { path } tags { key value } } } } }"""
+_POOL = """query($name: String!) { instance { concurrencyLimit(concurrencyKey: $name) {
+  slotCount claimedSlots { runId stepKey } pendingSteps { runId stepKey } } } }"""
 _ENDED = {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "CANCELED", "FAILED", "COMPLETED"}
 
 
@@ -138,6 +140,14 @@ class Servers:
                 process.kill()
                 self._left_behind.append(process.pid)
         process.wait()
+
+    def owns(self, process: int) -> bool:
+        """Whether a process that a run has named is still one of these servers'."""
+        groups = {server.pid for server in self._running.values()} | set(self._left_behind)
+        try:
+            return os.getpgid(process) in groups
+        except ProcessLookupError:
+            return False
 
     def stop(self) -> None:
         for name in list(self._running):
@@ -235,3 +245,16 @@ class Servers:
         """The runs that a backfill started."""
         tag = {"key": "dagster/backfill", "value": backfill}
         return [run for run in self.runs() if tag in run["tags"]]
+
+    def retried_runs_of(self, backfill: str) -> list[dict[str, Any]]:
+        """The runs that Dagster started because an earlier one of the backfill was lost."""
+        return [
+            run
+            for run in self.runs_of(backfill)
+            if any(tag["key"] == "dagster/retry_number" for tag in run["tags"])
+        ]
+
+    def pool(self, name: str) -> dict[str, Any]:
+        """Slots of a pool, and the steps that hold them or wait for them."""
+        found: dict[str, Any] = self.ask(_POOL, name=name)["instance"]["concurrencyLimit"]
+        return found

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
+from imgsim_assets_tests.support.holding import FOLDER, Hold
 from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
 from imgsim_assets_tests.support.projects import Project
-from imgsim_assets_tests.support.web import Web
+from imgsim_assets_tests.support.web import Respond, Web
 
 ENCODER = {
     "name": "thumbnail",
@@ -58,7 +62,13 @@ class Shop:
         shop.declare()
         return shop
 
-    def declare(self, **products: Any) -> None:
+    def declare(
+        self,
+        *,
+        suppliers: dict[str, Any] | None = None,
+        pair: dict[str, Any] | None = None,
+        **products: Any,
+    ) -> None:
         """Write the YAML; keyword arguments change what is declared about the products."""
         for name, shards in (("products", 3), ("suppliers", 2)):
             attributes = {
@@ -70,10 +80,10 @@ class Shop:
                 "graph": {"k": 3},
                 "checks": {"sample": 5},
             }
-            more = products if name == "products" else {}
+            more = products if name == "products" else suppliers or {}
             self.project.declare(name, "ImageCatalogue", attributes | more)
-        pair = {"name": "pair", "left": "products", "right": "suppliers", "threshold": 0.9}
-        self.project.declare("pair", "MatchMatrix", pair | {"mode": "all"})
+        both = {"name": "pair", "left": "products", "right": "suppliers", "threshold": 0.9}
+        self.project.declare("pair", "MatchMatrix", both | {"mode": "all"} | (pair or {}))
 
     def sell(self, item: str, seed: int, *, path: str | None = None) -> None:
         """Add or change a product; its picture follows from the seed."""
@@ -94,6 +104,52 @@ class Shop:
             writer.writerows(rows.values())
 
     @property
+    def hold(self) -> Hold:
+        """Stops runs before a commit, once the project was prepared for servers."""
+        return Hold(self.project.root / "hold")
+
+    def prepare_for_servers(self) -> None:
+        """Let `hold` reach the processes of runs, and keep them from waiting for the disk."""
+        self.project.write(
+            "shop/__init__.py",
+            """
+            from imgsim_assets_tests.support.holding import hold_where_asked
+            from imgsim_assets_tests.support.quick_sqlite import do_not_wait_for_the_disk
+
+            hold_where_asked()
+            do_not_wait_for_the_disk()
+            """,
+        )
+
+    def slow_down(self, seconds: float) -> dict[str, bytes | Respond]:
+        """Make every page take its time; returns the pages as they were."""
+        pages = dict(self.web.pages)
+
+        def slow(request: BaseHTTPRequestHandler) -> None:
+            time.sleep(seconds)
+            body = pages[request.path]
+            assert isinstance(body, bytes)
+            request.send_response(200)
+            request.send_header("Content-Length", str(len(body)))
+            request.end_headers()
+            request.wfile.write(body)
+
+        self.web.pages.update(dict.fromkeys(pages, slow))
+        return pages
+
+    def assert_equals_a_rebuild(self) -> None:
+        """Compare the tables with those of a rebuild in a store of its own."""
+        found = results(self.project.store)
+        fresh = self.project.root / f"rebuilt-{time.monotonic_ns()}"
+        counter = self.project.root / "encoded-by-rebuilds"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("IMGSIM_STORE", str(fresh))
+            patch.setenv(COUNTER, str(counter))
+            assert self.project.materialize()
+        for name, rows in results(Store.open(fresh)).items():
+            assert found[name].equals(rows), name
+
+    @property
     def counter(self) -> Path:
         """The file in which the encoder leaves a line for every picture it encodes."""
         return self.project.root / "encoded"
@@ -103,7 +159,7 @@ class Shop:
         return encoded_count(self.counter)
 
     def environment(self) -> dict[str, str]:
-        return {COUNTER: str(self.counter)}
+        return {COUNTER: str(self.counter), FOLDER: str(self.hold.folder)}
 
 
 def versions(store: Store) -> dict[str, int]:

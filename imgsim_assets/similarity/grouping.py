@@ -1,0 +1,226 @@
+"""From links between images to the groups they make, and how alike the members are.
+
+What hangs together is a group. Such groups can chain: a resembles b and b resembles c, but a
+does not resemble c. So each carries its least and mean similarity over all its pairs, and its
+bridges: links without which it would fall apart. With `close_to_representative` groups cannot
+chain: every member reaches the threshold with the representative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.similarity.cosine import Indices, pair_cosines, squared_norms
+from imgsim_assets.similarity.pairs import Items
+
+SCHEMA = {
+    "group_id": pl.String,
+    "id": pl.String,
+    "sha256": pl.String,
+    "is_representative": pl.Boolean,
+    "similarity": pl.Float64,
+    "size": pl.Int32,
+    "min_similarity": pl.Float64,
+    "mean_similarity": pl.Float64,
+    "bridges": pl.Int32,
+}
+BRIDGE_SCHEMA = {
+    "group_id": pl.String,
+    "left_sha256": pl.String,
+    "right_sha256": pl.String,
+    "similarity": pl.Float64,
+}
+# Pairs of a group that are scored at once.
+_PIECE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of a group by number, the representative first, and the links among them."""
+
+    members: list[int]
+    links: list[tuple[int, int]]
+
+
+def grouped(
+    ranked: pl.DataFrame,
+    images: Items,
+    lists: pl.DataFrame,
+    *,
+    close_to_representative: bool = False,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The groups of at least two items (SCHEMA) and their bridges (BRIDGE_SCHEMA).
+
+    `ranked` are the items (id, sha256), those that represent a group before others first;
+    `lists` the links of the images, both ways round. The order of items and links decides
+    nothing but that.
+    """
+    sha256 = images.keys["sha256"]
+    best_item = ranked.with_row_index("rank").group_by("sha256").agg(pl.col("rank").min())
+    place = sha256.to_frame().join(best_item, on="sha256", how="left", maintain_order="left")
+    rank = place["rank"].to_numpy()
+    one_way = lists.filter(pl.col("left_id") < pl.col("right_id")).sort("left_id", "right_id")
+    links = np.stack(
+        [sha256.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")], axis=1
+    ).astype(np.int64)
+    divide = _around_representatives if close_to_representative else _hanging_together
+    by_image = ranked.group_by("sha256", maintain_order=True).agg("id")
+    item_ids = dict(by_image.iter_rows())
+    rows: list[tuple[object, ...]] = []
+    bridges: list[tuple[object, ...]] = []
+    for group in divide(len(images), links, rank):
+        ids = [item_ids[sha256[member]] for member in group.members]
+        if sum(len(own) for own in ids) < 2:
+            continue
+        _describe(group, ids, images, rows, bridges)
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row").sort(
+        ["group_id", "is_representative", "similarity", "id"], descending=[False, True, True, False]
+    )
+    return frame, pl.DataFrame(bridges, schema=BRIDGE_SCHEMA, orient="row").sort(
+        "group_id", "left_sha256", "right_sha256"
+    )
+
+
+def _describe(
+    group: Group,
+    ids: Sequence[Sequence[str]],
+    images: Items,
+    rows: list[tuple[object, ...]],
+    bridges: list[tuple[object, ...]],
+) -> None:
+    """Add a group's rows and bridges."""
+    members = np.array(group.members, dtype=np.int64)
+    counts = np.array([len(own) for own in ids])
+    to_first = _cosines(images, np.full(len(members), members[0]), members)
+    least, mean = _within(images, members, counts)
+    cut = bridges_of(group.links)
+    name = ids[0][0]
+    for member, own, similarity in zip(group.members, ids, to_first, strict=True):
+        for item in own:
+            facts = (float(similarity), int(counts.sum()), least, mean, len(cut))
+            rows.append((name, item, images.keys["sha256"][member], item == name, *facts))
+    if cut:
+        ends = np.array(cut, dtype=np.int64)
+        scores = _cosines(images, ends[:, 0], ends[:, 1])
+        for (a, b), score in zip(cut, scores, strict=True):
+            sha256 = images.keys["sha256"]
+            bridges.append((name, sha256[a], sha256[b], float(score)))
+
+
+def _cosines(images: Items, i: Indices, j: Indices) -> NDArray[np.float64]:
+    used, places = np.unique(np.concatenate([i, j]), return_inverse=True)
+    rows = images.vectors[used]
+    squares = squared_norms(rows)
+    return pair_cosines(rows, rows, places[: len(i)], places[len(i) :], squares=(squares, squares))
+
+
+def _within(images: Items, members: Indices, counts: NDArray[np.int64]) -> tuple[float, float]:
+    """The least and the mean similarity over all pairs of a group's items.
+
+    `counts` says how many items each image has; two items of one image have similarity 1.
+    """
+    ordered = np.argsort(members)
+    members, counts = members[ordered], counts[ordered]
+    same = float((counts * (counts - 1) // 2).sum())
+    least, total, pairs = 1.0, same, same
+    for i, j in _pairs_of(len(members)):
+        scores = _cosines(images, members[i], members[j])
+        weights = counts[i] * counts[j]
+        least = min(least, float(scores.min()))
+        total += float((scores * weights).sum())
+        pairs += float(weights.sum())
+    return least, total / pairs
+
+
+def _pairs_of(count: int) -> Iterator[tuple[Indices, Indices]]:
+    """All pairs of numbers below `count`, the lower first, in pieces."""
+    step = max(1, _PIECE // max(1, count))
+    for start in range(0, count, step):
+        i, j = np.indices((min(step, count - start), count)).reshape(2, -1)
+        i = i + start
+        if len(i[i < j]):
+            yield i[i < j], j[i < j]
+
+
+def _hanging_together(
+    count: int, links: NDArray[np.int64], rank: NDArray[np.uint32]
+) -> list[Group]:
+    """The connected components, each with its first image by rank in front."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(links), dtype=np.int8)
+    graph = csr_array((ones, (links[:, 0], links[:, 1])), shape=(count, count))
+    _, label = connected_components(graph, directed=False)
+    members: dict[int, list[int]] = {}
+    for image in np.argsort(rank, kind="stable").tolist():
+        members.setdefault(int(label[image]), []).append(image)
+    of_label: dict[int, list[tuple[int, int]]] = {}
+    for a, b in links.tolist():
+        of_label.setdefault(int(label[a]), []).append((a, b))
+    return [Group(own, of_label.get(name, [])) for name, own in members.items()]
+
+
+def _around_representatives(
+    count: int, links: NDArray[np.int64], rank: NDArray[np.uint32]
+) -> list[Group]:
+    """The first image by rank with all that are linked to it; then the first of the rest."""
+    neighbours: dict[int, list[int]] = {}
+    for a, b in links.tolist():
+        neighbours.setdefault(a, []).append(b)
+        neighbours.setdefault(b, []).append(a)
+    free = np.ones(count, dtype=bool)
+    groups = []
+    for image in np.argsort(rank, kind="stable").tolist():
+        if not free[image]:
+            continue
+        own = [image, *(other for other in neighbours.get(image, []) if free[other])]
+        free[own] = False
+        inside = set(own)
+        ends = ((a, b) for a in own for b in neighbours.get(a, []) if a < b and b in inside)
+        groups.append(Group([image, *sorted(own[1:])], sorted(ends)))
+    return groups
+
+
+def bridges_of(links: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The links of a graph whose removal leaves more parts, sorted.
+
+    By depth-first search: a link to a node is a bridge if nothing beyond reaches further back
+    (Tarjan, "A note on finding the bridges of a graph", 1974). Without recursion, for long
+    chains.
+    """
+    neighbours: dict[int, list[tuple[int, int]]] = {}
+    for number, (a, b) in enumerate(links):
+        neighbours.setdefault(a, []).append((b, number))
+        neighbours.setdefault(b, []).append((a, number))
+    entered: dict[int, int] = {}
+    reach: dict[int, int] = {}
+    found = []
+    for root in neighbours:
+        if root in entered:
+            continue
+        entered[root] = reach[root] = len(entered)
+        path = [(root, -1, iter(neighbours[root]))]
+        while path:
+            node, by, rest = path[-1]
+            step = next(rest, None)
+            if step is None:
+                path.pop()
+                if path:
+                    before = path[-1][0]
+                    reach[before] = min(reach[before], reach[node])
+                    if reach[node] > entered[before]:
+                        found.append(links[by])
+            elif step[1] != by:
+                other, number = step
+                if other in entered:
+                    reach[node] = min(reach[node], entered[other])
+                else:
+                    entered[other] = reach[other] = len(entered)
+                    path.append((other, number, iter(neighbours[other])))
+    return sorted(found)

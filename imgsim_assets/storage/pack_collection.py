@@ -1,0 +1,217 @@
+"""Garbage collection of packs: dead ones go, mostly dead and many small ones are rewritten.
+
+A pack is left alone while it is younger than the grace period, or marked as used within it.
+What is rewritten is in place, in a new pack, before the old one goes: a reader that finds a pack
+gone looks again and finds the copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.storage.blobs import IN_USE, LOST, Blobs, read_blob
+from imgsim_assets.storage.files import Entry, Files
+from imgsim_assets.storage.pack_index import INDEXES, Location, PackIndex
+from imgsim_assets.storage.packs import (
+    PACK_BYTES,
+    PACKS,
+    SHA256,
+    Contents,
+    PackWriter,
+    list_packs,
+    pack_size,
+    read_contents,
+)
+
+# A pack is rewritten when at most this share of its bytes is alive.
+_SPARSE = 0.5
+# Packs below this size are merged once there are so many of them.
+_SMALL_BYTES = PACK_BYTES // 4
+_SMALL_PACKS = 8
+
+
+@dataclass
+class CollectedBlobs:
+    """Images that were deleted, other files that were, and the bytes that became free."""
+
+    blobs: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """An old pack, and which of its images have to stay."""
+
+    pack: Entry
+    contents: Contents
+    alive: np.ndarray
+
+    @property
+    def alive_bytes(self) -> int:
+        return int(self.contents.length[self.alive].sum())
+
+    @property
+    def all_bytes(self) -> int:
+        return int(self.contents.length.sum())
+
+    @property
+    def dead(self) -> int:
+        return len(self.alive) - int(self.alive.sum())
+
+
+def collect_blobs(
+    files: Files, living: pl.Series, before: float, *, dry_run: bool
+) -> CollectedBlobs:
+    """Delete images that are not among `living` (sha256 as hex) from packs older than `before`.
+
+    Of several copies of an image the newest pack's stays.
+    """
+    collected = CollectedBlobs()
+    digests = _digests(living)
+    doomed = _to_rewrite(_judged(files, digests, before))
+    for one in doomed:
+        collected.blobs += one.dead
+        collected.bytes += one.pack.size
+    copied = [length for one in doomed for length in one.contents.length[one.alive].tolist()]
+    collected.bytes -= sum(pack_size(np.array(lengths)) for lengths in _split(copied))
+    _collect_beside(files, living, before, collected, dry_run)
+    if not dry_run:
+        _rewrite(files, doomed, before)
+    return collected
+
+
+def _digests(living: pl.Series) -> np.ndarray:
+    """Hex sha256 as sorted digests (S32)."""
+    joined = b"".join(living.unique().str.decode("hex").to_list())
+    return np.sort(np.frombuffer(joined, SHA256))
+
+
+def _judged(files: Files, living: np.ndarray, before: float) -> list[_Judged]:
+    """The packs that are old, and what of them is needed; newest first."""
+    packs = list_packs(files)
+    marks = {entry.name: entry.modified for entry in files.entries(IN_USE)}
+    claimed = np.zeros(len(living), bool)
+    judged = []
+    for pack in sorted(packs, key=lambda entry: (-entry.modified, entry.name)):
+        try:
+            contents = read_contents(files, pack)
+        except (FileNotFoundError, CorruptFileError):  # gone, or for a person to look at
+            continue
+        alive = np.zeros(len(contents), bool)
+        if len(living) and len(contents):
+            at = np.minimum(living.searchsorted(contents.sha256), len(living) - 1)
+            alive = (living[at] == contents.sha256) & ~claimed[at]
+            claimed[at[alive]] = True
+        if max(pack.modified, marks.get(pack.name, 0.0)) < before:
+            judged.append(_Judged(pack, contents, alive))
+    return judged
+
+
+def _to_rewrite(judged: Sequence[_Judged]) -> list[_Judged]:
+    wasteful, small = [], []
+    for one in judged:
+        if one.dead and one.alive_bytes <= _SPARSE * one.all_bytes:
+            wasteful.append(one)
+        elif one.pack.size < _SMALL_BYTES:
+            small.append(one)
+    return [*wasteful, *(small if len(small) >= _SMALL_PACKS else ())]
+
+
+def _split(lengths: Iterable[int]) -> list[list[int]]:
+    """Lengths of images by the packs that they are written to."""
+    packs: list[list[int]] = []
+    size = PACK_BYTES
+    for length in lengths:
+        if size >= PACK_BYTES:
+            packs.append([])
+            size = pack_size(np.zeros(0, np.int64)) - 16
+        packs[-1].append(length)
+        size += length
+    return packs
+
+
+def _rewrite(files: Files, doomed: Sequence[_Judged], before: float) -> None:
+    """Copy what is needed of packs, and delete each once its images are in place elsewhere."""
+    blobs = Blobs(files)
+    writer: PackWriter | None = None
+    copied: list[_Judged] = []
+    for one in doomed:
+        for digest, place in _living(one):
+            data = _checked(files, blobs, digest, place)
+            if data is None:
+                continue
+            if writer is None:
+                writer = PackWriter(files)
+            writer.add([digest], [data])
+            if writer.is_full:
+                writer.finish()
+                writer = None
+                _delete(files, copied, before)
+                copied = []
+        copied.append(one)
+    if writer is not None:
+        writer.finish()
+    _delete(files, copied, before)
+
+
+def _living(one: _Judged) -> Iterable[tuple[bytes, Location]]:
+    """The images of a pack that have to stay, in the order of its bytes."""
+    kept = np.flatnonzero(one.alive)
+    for at in kept[np.argsort(one.contents.start[kept])].tolist():
+        digest = one.contents.sha256[at : at + 1].tobytes()
+        start, length = one.contents.start[at], one.contents.length[at]
+        yield digest, Location(one.pack.name, int(start), int(length))
+
+
+def _checked(files: Files, blobs: Blobs, digest: bytes, place: Location) -> bytes | None:
+    """An image's bytes; None for a damaged one, which has to be fetched again."""
+    try:
+        data = read_blob(files, place)
+    except FileNotFoundError:  # another collection was faster
+        return None
+    if hashlib.sha256(data).digest() == digest:
+        return data
+    blobs.report_lost(digest.hex())
+    return None
+
+
+def _delete(files: Files, packs: Sequence[_Judged], before: float) -> None:
+    for one in packs:
+        # Somebody may have come upon one of its images since they were judged.
+        mark = files.stat(f"{IN_USE}/{one.pack.name}")
+        if mark is None or mark.modified < before:
+            files.delete(f"{PACKS}/{one.pack.name}")
+
+
+def _collect_beside(
+    files: Files, living: pl.Series, before: float, collected: CollectedBlobs, dry_run: bool
+) -> None:
+    """What lies beside the packs and is of no use any more."""
+    index = PackIndex(files)
+    index.refresh()
+    needless: Mapping[str, Callable[[], Iterable[Entry]]] = {
+        PACKS: lambda: files.unfinished(PACKS),
+        INDEXES: lambda: [*files.unfinished(INDEXES), *index.needless_files()],
+        IN_USE: lambda: files.entries(IN_USE),
+        LOST: lambda: _not_needed(files.entries(LOST), living),
+    }
+    for folder, listed in needless.items():
+        for entry in listed():
+            if entry.modified < before:
+                collected.files += 1
+                collected.bytes += entry.size
+                if not dry_run:
+                    files.delete(f"{folder}/{entry.name}")
+
+
+def _not_needed(lost: Sequence[Entry], living: pl.Series) -> list[Entry]:
+    names = pl.Series([entry.name for entry in lost], dtype=pl.String)
+    is_needed = names.is_in(living.implode())
+    return [entry for entry, needed in zip(lost, is_needed, strict=True) if not needed]

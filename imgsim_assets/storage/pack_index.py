@@ -1,0 +1,327 @@
+"""Where each image lies: the indexes of all packs as one, found by binary search.
+
+Every pack ends with an index of its own, which is the truth. Once many packs have come
+together, their indexes are merged into one index file, and index files into larger ones of at
+least twice the size: a log-structured merge tree (O'Neil et al. 1996). Index files only save
+time. They are mapped, not loaded; what is in memory are the indexes of the few packs that no
+index file covers yet.
+
+    n x 32    sha256, ascending; n x 8 where each begins; n x 4 its length; n x 4 its pack
+    m x 32    the names of the packs
+    8, 8, 8   n, m, and how an index file ends
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.storage.files import Entry, Files
+from imgsim_assets.storage.packs import SHA256, Contents, contents_of, list_packs, read_contents
+
+INDEXES = "_blobs/indexes"
+# Packs without an index file before they get one together.
+LOOSE_PACKS = 64
+
+_END = b"imgidx_1"
+_TRAILER = 24
+_PER_IMAGE = 32 + 8 + 4 + 4
+_SLICE = 2**20
+_COPIED_AT_ONCE = 64 * 2**20
+_READERS = 16
+_TRIES = 5
+
+
+class Location(NamedTuple):
+    """Where an image lies: the name of its pack, and which bytes of it."""
+
+    pack: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Images sorted by sha256; `pack` (uint32) numbers each one's pack in `names`."""
+
+    contents: Contents
+    pack: np.ndarray
+    names: Sequence[str]
+    file: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+
+class PackIndex:
+    """A view of the packs that are in place, as of the last `refresh`.
+
+    Safe for use by several threads at once.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._lock = threading.RLock()
+        self._runs: tuple[_Run, ...] = ()
+        self._covered: set[str] = set()
+        self._needless: set[str] = set()
+        self.packs: Mapping[str, Entry] = {}
+        self.damaged: dict[str, str] = {}
+        self.generation = 0
+
+    # ---- looking up -------------------------------------------------------------------
+
+    def find(self, digest: bytes) -> list[Location]:
+        """Every copy of an image, the newest pack's first."""
+        key = np.array(digest, SHA256)
+        found = []
+        for run in self._runs:
+            keys = run.contents.sha256
+            at = int(keys.searchsorted(key))
+            while at < len(keys) and keys[at] == key:
+                name = run.names[run.pack[at]]
+                if name in self.packs:
+                    start, length = run.contents.start[at], run.contents.length[at]
+                    found.append(Location(name, int(start), int(length)))
+                at += 1
+        if len(found) > 1:
+            found.sort(key=lambda place: (-self.packs[place.pack].modified, place))
+        return found
+
+    def holds(self, digests: np.ndarray) -> np.ndarray:
+        """Which of these digests (S32) are in a pack that is in place."""
+        held = np.zeros(len(digests), bool)
+        for run in self._runs:
+            keys = run.contents.sha256
+            present = np.array([name in self.packs for name in run.names], bool)
+            at = np.minimum(keys.searchsorted(digests), len(keys) - 1)
+            # Copies in several packs of one run stand side by side.
+            for step in range(max(len(run.names), 1)):
+                here = np.minimum(at + step, len(keys) - 1)
+                same = keys[here] == digests
+                held |= same & present[run.pack[here]]
+                if not (same & ~held).any():
+                    break
+        return held
+
+    # ---- keeping up -------------------------------------------------------------------
+
+    def refresh(self, seen: int | None = None) -> None:
+        """Look which packs are in place now.
+
+        With `seen`, a `generation`, nothing is done when another thread has looked since.
+        """
+        with self._lock:
+            if seen is not None and seen != self.generation:
+                return
+            for _ in range(_TRIES):
+                self.packs = {entry.name: entry for entry in list_packs(self._files)}
+                if self.packs.keys() - self._covered:
+                    self._open_index_files()
+                if self._read_loose():
+                    break
+            self.generation += 1
+
+    def add(self, name: str, size: int, modified: float, contents: Contents) -> None:
+        """Take in a pack that has just been put in place."""
+        with self._lock:
+            self.packs = {**self.packs, name: Entry(name, size, modified, is_folder=False)}
+            self._take_in([(name, contents)])
+
+    def _open_index_files(self) -> None:
+        listed = sorted(self._files.entries(INDEXES), key=lambda entry: -entry.size)
+        known = {run.file for run in self._runs}
+        for entry in listed:
+            if entry.name in known or entry.name in self._needless:
+                continue
+            # One that another writer has merged meanwhile, or that is damaged, is not needed.
+            with contextlib.suppress(FileNotFoundError, CorruptFileError):
+                run = _read_run(self._files, entry)
+                if self._adds_to_what_is_known(run.names):
+                    self._covered.update(run.names)
+                    self._runs = (*self._runs, run)
+                else:
+                    self._needless.add(entry.name)
+
+    def _adds_to_what_is_known(self, names: Iterable[str]) -> bool:
+        return any(name in self.packs and name not in self._covered for name in names)
+
+    def _read_loose(self) -> bool:
+        """Read the indexes of packs that no run covers; whether all of them were still there."""
+        loose = [
+            entry
+            for name, entry in self.packs.items()
+            if name not in self._covered and name not in self.damaged
+        ]
+        gone = 0
+        read: list[tuple[str, Contents]] = []
+        with ThreadPoolExecutor(_READERS) if len(loose) > 1 else contextlib.nullcontext() as pool:
+            results = pool.map(self._read_pack, loose) if pool else map(self._read_pack, loose)
+            for entry, contents in zip(loose, results, strict=True):
+                if isinstance(contents, Contents):
+                    read.append((entry.name, contents))
+                elif contents is None:
+                    gone += 1
+                else:
+                    self.damaged[entry.name] = str(contents)
+        self._take_in(read)
+        return not gone
+
+    def _read_pack(self, pack: Entry) -> Contents | CorruptFileError | None:
+        try:
+            return read_contents(self._files, pack)
+        except FileNotFoundError:
+            return None
+        except CorruptFileError as error:
+            return error
+
+    def _take_in(self, packs: Sequence[tuple[str, Contents]]) -> None:
+        """Merge the indexes of packs into the runs in memory, of which there are few."""
+        if not packs:
+            return
+        taken = [_run_of(name, contents) for name, contents in packs]
+        kept = [run for run in self._runs if run.file is not None]
+        for run in sorted((run for run in self._runs if run.file is None), key=len):
+            if len(run) <= 2 * sum(map(len, taken)):
+                taken.append(run)
+            else:
+                kept.append(run)
+        self._runs = (*kept, _merged_in_memory(taken))
+        self._covered.update(name for name, _ in packs)
+
+    # ---- index files ------------------------------------------------------------------
+
+    def consolidate(self, *, at_least: int = LOOSE_PACKS) -> None:
+        """Write an index file for the packs that have none, once they are so many."""
+        with self._lock:
+            loose = [run for run in self._runs if run.file is None]
+            here = {name for run in loose for name in run.names} & self.packs.keys()
+            if len(here) < at_least:
+                return
+            merged = loose
+            kept = []
+            for run in sorted((run for run in self._runs if run.file is not None), key=len):
+                if len(run) <= 2 * sum(map(len, merged)):
+                    merged = [*merged, run]
+                else:
+                    kept.append(run)
+            name = _write_run(self._files, merged, self.packs.keys())
+            entry = self._files.stat(f"{INDEXES}/{name}")
+            if entry is not None:
+                self._runs = (*kept, _read_run(self._files, entry))
+                for run in merged:
+                    if run.file is not None:
+                        self._files.delete(f"{INDEXES}/{run.file}")
+
+    def needless_files(self) -> list[Entry]:
+        """Index files of packs that are gone, or that others cover as well."""
+        used = {run.file for run in self._runs if self.packs.keys() & set(run.names)}
+        return [entry for entry in self._files.entries(INDEXES) if entry.name not in used]
+
+
+def _run_of(name: str, contents: Contents) -> _Run:
+    return _Run(contents, np.zeros(len(contents), np.uint32), [name])
+
+
+def _merged_in_memory(runs: Sequence[_Run]) -> _Run:
+    if len(runs) == 1:
+        return runs[0]
+    merge = _Merge(runs, frozenset().union(*(run.names for run in runs)))
+    columns = [np.concatenate(list(merge.column(number))) for number in range(4)]
+    return _Run(Contents(columns[0], columns[1], columns[2]), columns[3], merge.names)
+
+
+class _Merge:
+    """Several runs as one, of the packs that are `present`, in pieces of bounded size."""
+
+    def __init__(self, runs: Sequence[_Run], present: Iterable[str]) -> None:
+        self._runs = runs
+        here = set(present)
+        self.names = sorted({name for run in runs for name in run.names} & here)
+        numbers = {name: number for number, name in enumerate(self.names)}
+        self._numbers = [
+            np.array([numbers.get(name, -1) for name in run.names], np.int64) for run in runs
+        ]
+        slices = min(sum(map(len, runs)) // _SLICE + 1, 2**16)
+        edges = [number * 2**16 // slices for number in range(1, slices)]
+        keys = np.array([edge.to_bytes(2, "big") for edge in edges], SHA256)
+        self._bounds = [
+            [0, *run.contents.sha256.searchsorted(keys).tolist(), len(run)] for run in runs
+        ]
+
+    def column(self, number: int) -> Iterator[np.ndarray]:
+        """A column of the merged run: sha256, start, length or pack."""
+        for piece in range(len(self._bounds[0]) - 1):
+            keys, wanted = [], []
+            for run, numbers, bounds in zip(self._runs, self._numbers, self._bounds, strict=True):
+                part = slice(bounds[piece], bounds[piece + 1])
+                pack = numbers[run.pack[part]]
+                contents = run.contents
+                columns = (contents.sha256, contents.start, contents.length)
+                value = columns[number][part] if number < 3 else pack.astype(np.uint32)
+                keys.append(contents.sha256[part][pack >= 0])
+                wanted.append(value[pack >= 0])
+            yield np.concatenate(wanted)[np.argsort(np.concatenate(keys), kind="stable")]
+
+
+def _write_run(files: Files, runs: Sequence[_Run], present: Iterable[str]) -> str:
+    """Merge runs into an index file, and return its name."""
+    merge = _Merge(runs, present)
+    name = uuid.uuid4().hex
+    growing = files.grow(f"{INDEXES}/{name}")
+    try:
+        count = 0
+        for number in range(4):
+            for piece in merge.column(number):
+                growing.append([piece.tobytes()])
+                count += len(piece) if number == 0 else 0
+        sizes = [count.to_bytes(8, "little"), len(merge.names).to_bytes(8, "little")]
+        growing.append([*(pack.encode() for pack in merge.names), *sizes, _END])
+    except BaseException:
+        growing.discard()
+        raise
+    growing.finish()
+    return name
+
+
+def _read_run(files: Files, entry: Entry) -> _Run:
+    """Open an index file; FileNotFoundError when it is gone, CorruptFileError when it is none."""
+    path = f"{INDEXES}/{entry.name}"
+    trailer = files.read_part(path, max(entry.size - _TRAILER, 0), _TRAILER)
+    count = int.from_bytes(trailer[:8], "little")
+    packs = int.from_bytes(trailer[8:16], "little")
+    if (
+        not count
+        or trailer[16:] != _END
+        or count * _PER_IMAGE + 32 * packs + _TRAILER != entry.size
+    ):
+        raise CorruptFileError(f"{files.url}/{path} is no index file")
+    names_at = count * _PER_IMAGE
+    names = files.read_part(path, names_at, 32 * packs).decode()
+    columns = _mapped(files, path, names_at)
+    return _Run(
+        contents_of(columns, count),
+        np.frombuffer(columns, "<u4", count, 44 * count),
+        [names[at : at + 32] for at in range(0, len(names), 32)],
+        entry.name,
+    )
+
+
+def _mapped(files: Files, path: str, size: int) -> np.ndarray:
+    """The beginning of a file as bytes, mapped from this disk or from a copy on this disk."""
+    local = files.local_path(path)
+    with open(local, "rb") if local is not None else tempfile.TemporaryFile() as file:
+        if local is None:
+            for at in range(0, size, _COPIED_AT_ONCE):
+                file.write(files.read_part(path, at, min(_COPIED_AT_ONCE, size - at)))
+            file.flush()
+        return np.memmap(file, np.uint8, "r", shape=(size,))

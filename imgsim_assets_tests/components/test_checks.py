@@ -1,0 +1,125 @@
+"""Asset checks that tell what went wrong, and what they stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from imgsim_assets.storage.reader import read_table
+from imgsim_assets_tests.support.shop import Shop, versions
+from imgsim_assets_tests.support.web import Web
+
+DRIFT = "matches/pair:similarities_have_not_drifted"
+CURRENT = "matches/pair:index_is_current"
+RECALL = "products/index:recall_at_10"
+SUCCESS = "products/images:success_rate"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, web: Web) -> Shop:
+    return Shop.open(tmp_path, web)
+
+
+def _evaluations(instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
+    """Whether each check passed when it was evaluated last, and its severity."""
+    found: dict[str, tuple[bool, str]] = {}
+    for run in instance.get_run_records(limit=20):
+        for entry in instance.all_logs(
+            run.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        ):
+            assert entry.dagster_event is not None
+            evaluation = entry.dagster_event.asset_check_evaluation_data
+            name = f"{evaluation.asset_key.to_user_string()}:{evaluation.check_name}"
+            found.setdefault(name, (evaluation.passed, evaluation.severity.value))
+    return found
+
+
+@pytest.mark.parametrize("severity", ["warn", "error"])
+def test_what_is_measured_is_told_with_the_declared_severity(
+    tmp_path: Path, web: Web, severity: str
+) -> None:
+    shop = Shop.open(tmp_path, web, products=90)
+    checks = {"sample": 50, "severity": severity, "min_success_rate": 0.1}
+    # So few vectors make two lists, of which a search looks at one.
+    index = {"kind": "ivf", "least_items": 1, "probes": 1, "min_recall": 1.0}
+    shop.declare(checks=checks, index=index, pair={"checks": checks})
+    assert shop.project.materialize()
+    for number in range(1, 8):
+        shop.sell(f"p{number}", 900 + number)
+    stages = ("catalogue", "images", "embeddings")
+    with shop.project.instance() as instance:
+        _run(shop, instance, *(["products", stage] for stage in stages))
+        _run(shop, instance, ["matches", "pair"])
+        told = _evaluations(instance)
+
+    assert told[DRIFT] == (False, severity.upper())
+    assert told[RECALL] == (False, severity.upper())
+    assert told[CURRENT] == (True, severity.upper())
+    assert told[SUCCESS] == (True, severity.upper())
+
+
+def test_an_index_that_was_left_behind_is_told(shop: Shop) -> None:
+    assert shop.project.materialize()
+    suppliers = shop.project.root / "suppliers.csv"
+    suppliers.write_text("".join(suppliers.read_text().splitlines(keepends=True)[:-1]))
+    stages = ("catalogue", "images", "embeddings")
+    with shop.project.instance() as instance:
+        _run(shop, instance, *(["suppliers", stage] for stage in stages))
+        _run(shop, instance, ["matches", "pair"])
+
+        assert _evaluations(instance)[CURRENT] == (False, "WARN")
+
+
+def _run(shop: Shop, instance: dg.DagsterInstance, *keys: list[str]) -> None:
+    """Materialize these assets only, all shards of them."""
+    job = shop.project.definitions().resolve_implicit_global_asset_job_def()
+    shards = 3 if keys[0][0] == "products" else 2
+    tags = {
+        "dagster/asset_partition_range_start": "000",
+        "dagster/asset_partition_range_end": f"{shards - 1:03d}",
+    }
+    for key in keys:
+        partitioned = key[-1] in ("images", "embeddings")
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(key)],
+            tags=tags if partitioned else {},
+        )
+        assert result.success
+
+
+def test_a_catalogue_that_shrinks_too_much_stops_until_a_person_accepts_it(shop: Shop) -> None:
+    assert shop.project.materialize()
+    for item in list(shop.rows)[:7]:
+        shop.drop(item)
+
+    assert not shop.project.materialize()
+
+    rows = read_table("products/catalogue", store=shop.project.store)
+    assert rows.collect().height == 12
+    page = (Path(__file__).parents[2] / "docs/operate.md").read_text()
+    accept = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    job = shop.project.definitions().resolve_implicit_global_asset_job_def()
+    with shop.project.instance() as instance:
+        job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(["products", "catalogue"])],
+            run_config=accept,
+        )
+    assert read_table("products/catalogue", store=shop.project.store).collect().height == 5
+
+
+def test_too_few_images_stop_what_hangs_on_them_where_that_is_declared(shop: Shop) -> None:
+    shop.declare(checks={"min_success_rate": 0.9, "severity": "error"})
+    for number in range(2):
+        del shop.web.pages[f"/p{number}.jpg"]
+
+    assert not shop.project.materialize()
+
+    tables = versions(shop.project.store)
+    assert "products/images" in tables
+    assert "products/embeddings" not in tables
+    assert "suppliers/index" in tables

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from imgsim_assets.storage import pack_collection, packs
+from imgsim_assets.storage.blobs import IN_USE, LOST, Blobs
+from imgsim_assets.storage.files import open_files
+from imgsim_assets.storage.pack_collection import CollectedBlobs, collect_blobs
+from imgsim_assets.storage.pack_index import INDEXES
+from imgsim_assets.storage.packs import PACKS, list_packs
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.ageing import age
+from imgsim_assets_tests.support.damage import blobs_of, flip_a_bit_of_blob
+from imgsim_assets_tests.support.interrupted import InterruptedFiles
+
+LARGE = [bytes([number]) * 1000 for number in range(20)]
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def pack(store: Store, *images: bytes) -> str:
+    """Store images in a pack of their own; its name."""
+    before = {entry.name for entry in list_packs(store.files)}
+    writer = Store.open(store.url)
+    writer.blobs.put_all(images)
+    writer.blobs.flush()
+    [name] = {entry.name for entry in list_packs(store.files)} - before
+    return name
+
+
+def collected(store: Store, living: Iterable[bytes], *, dry_run: bool = False) -> CollectedBlobs:
+    names = pl.Series([sha(image) for image in living], dtype=pl.String)
+    return collect_blobs(store.files, names, time.time() - 3600, dry_run=dry_run)
+
+
+def packs_of(store: Store) -> set[str]:
+    return {entry.name for entry in list_packs(store.files)}
+
+
+def images_of(store: Store) -> set[bytes]:
+    return set(blobs_of(store).values())
+
+
+@pytest.fixture
+def root(store: Store) -> Path:
+    return Path(store.url)
+
+
+def test_a_pack_of_which_nothing_is_needed_goes(store: Store, root: Path) -> None:
+    pack(store, LARGE[0], LARGE[1])
+    kept = pack(store, LARGE[2])
+    size = sum(entry.size for entry in list_packs(store.files) if entry.name != kept)
+    age(root, 2)
+
+    assert collected(store, [LARGE[2]]) == CollectedBlobs(blobs=2, bytes=size)
+    assert packs_of(store) == {kept}
+
+
+def test_a_pack_that_is_mostly_dead_is_rewritten(store: Store, root: Path) -> None:
+    old = pack(store, *LARGE[:4])
+    age(root, 2)
+    reader = Store.open(store.url).blobs
+    assert reader.get(sha(LARGE[0])) == LARGE[0]
+
+    found = collected(store, LARGE[:2])
+
+    assert found.blobs == 2
+    assert images_of(store) == set(LARGE[:2])
+    assert old not in packs_of(store)
+    assert reader.get(sha(LARGE[0])) == LARGE[0]
+    assert collected(store, LARGE[:2]) == CollectedBlobs()
+
+
+def test_a_pack_that_is_mostly_alive_stays_as_it_is(store: Store, root: Path) -> None:
+    old = pack(store, *LARGE[:4])
+    age(root, 2)
+
+    assert collected(store, LARGE[:3]) == CollectedBlobs()
+    assert packs_of(store) == {old}
+
+
+def test_many_small_packs_become_one(store: Store, root: Path) -> None:
+    for number in range(10):
+        pack(store, LARGE[number])
+    age(root, 2)
+
+    found = collected(store, LARGE[:10])
+
+    assert found.blobs == 0
+    assert len(packs_of(store)) == 1
+    assert images_of(store) == set(LARGE[:10])
+    age(root, 2)
+    collected(store, LARGE[:10])
+    assert len(packs_of(store)) == 1
+
+
+def test_few_small_packs_stay(store: Store, root: Path) -> None:
+    names = {pack(store, LARGE[number]) for number in range(5)}
+    age(root, 2)
+
+    collected(store, LARGE[:5])
+
+    assert packs_of(store) == names
+
+
+def test_what_is_rewritten_fills_packs_of_the_usual_size(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        pack(store, LARGE[number])
+    age(root, 2)
+    for module in (pack_collection, packs):
+        monkeypatch.setattr(module, "PACK_BYTES", 4500)
+
+    announced = collected(store, LARGE[:12], dry_run=True)
+    done = collected(store, LARGE[:12])
+
+    assert announced == done
+    assert len(packs_of(store)) == 3
+    assert images_of(store) == set(LARGE[:12])
+
+
+def test_young_and_used_packs_are_left_alone(store: Store, root: Path) -> None:
+    used = pack(store, LARGE[0])
+    age(root, 2)
+    store.files.write(f"{IN_USE}/{used}", b"")
+    young = pack(store, LARGE[1])
+
+    assert collected(store, []) == CollectedBlobs()
+    assert packs_of(store) == {used, young}
+    age(root, 2)
+    assert collected(store, []).blobs == 2
+    assert packs_of(store) == set()
+    assert store.files.entries(IN_USE) == []
+
+
+def test_a_pack_that_is_marked_while_it_is_rewritten_stays(store: Store, root: Path) -> None:
+    old = pack(store, *LARGE[:3])
+    age(root, 2)
+    busy = InterruptedFiles(
+        root, "after part", f"{PACKS}/{old}", lambda: store.files.write(f"{IN_USE}/{old}", b"")
+    )
+
+    collect_blobs(busy, pl.Series([sha(LARGE[0])]), time.time() - 3600, dry_run=False)
+
+    assert old in packs_of(store)
+    assert images_of(store) == set(LARGE[:3])
+
+
+def test_of_two_copies_the_newer_stays(store: Store, root: Path) -> None:
+    pack(store, LARGE[0])
+    flip_a_bit_of_blob(store, sha(LARGE[0]))
+    age(root, 2)
+    mender = Store.open(store.url)
+    mender.blobs.report_lost(sha(LARGE[0]))
+    mender.blobs.put(LARGE[0])
+    mender.blobs.flush()
+    age(root, 2)
+
+    assert collected(store, [LARGE[0]]).blobs == 1
+    assert Store.open(store.url).blobs.get(sha(LARGE[0])) == LARGE[0]
+    assert len(packs_of(store)) == 1
+
+
+def test_a_damaged_image_is_not_copied_but_fetched_again(store: Store, root: Path) -> None:
+    pack(store, *LARGE[:4])
+    flip_a_bit_of_blob(store, sha(LARGE[0]))
+    age(root, 2)
+
+    collected(store, LARGE[:2])
+
+    assert images_of(store) == {LARGE[1]}
+    assert store.blobs.lost() == {sha(LARGE[0])}
+
+
+def test_what_is_no_pack_is_left_for_a_person(store: Store, root: Path) -> None:
+    name = pack(store, LARGE[0])
+    (root / PACKS / name).write_bytes(b"?")
+    age(root, 2)
+
+    assert collected(store, []) == CollectedBlobs()
+    assert packs_of(store) == {name}
+
+
+def test_losses_of_images_that_nobody_has_are_forgotten(store: Store, root: Path) -> None:
+    for image in LARGE[:2]:
+        store.blobs.report_lost(sha(image))
+    age(root, 2)
+
+    assert collected(store, [LARGE[0]]).files == 1
+    assert {entry.name for entry in store.files.entries(LOST)} == {sha(LARGE[0])}
+
+
+def test_index_files_of_packs_that_are_gone_go_later(store: Store, root: Path) -> None:
+    blobs = Store.open(store.url).blobs
+    for number in range(64):
+        blobs.put(b"%d" % number)
+        blobs.flush()
+    assert len(store.files.entries(INDEXES)) == 1
+    age(root, 2)
+
+    assert collected(store, []).blobs == 64
+    assert collected(store, []).files == 1
+    assert store.files.entries(INDEXES) == []
+
+
+def test_two_collections_at_once_lose_nothing(store: Store, root: Path) -> None:
+    pack(store, *LARGE[:4])
+    age(root, 2)
+    busy = InterruptedFiles(root, "after part", PACKS, lambda: collected(store, LARGE[:2]))
+
+    collect_blobs(
+        busy, pl.Series([sha(image) for image in LARGE[:2]]), time.time() - 3600, dry_run=False
+    )
+
+    assert images_of(store) == set(LARGE[:2])
+    assert [store.blobs.get(sha(image)) for image in LARGE[:2]] == LARGE[:2]
+
+
+def test_packs_on_object_storage_are_collected(s3_root: str) -> None:
+    files = open_files(s3_root)
+    blobs = Blobs(files)
+    blobs.put_all(LARGE[:4])
+    blobs.flush()
+
+    gone = collect_blobs(files, pl.Series([sha(LARGE[0])]), time.time() + 60, dry_run=False)
+
+    assert gone.blobs == 3
+    assert blobs.get(sha(LARGE[0])) == LARGE[0]
+    assert images_of(Store.open(s3_root)) == {LARGE[0]}
+
+
+def test_a_run_that_comes_upon_a_dead_image_keeps_it(store: Store, root: Path) -> None:
+    pack(store, LARGE[0])
+    age(root, 2)
+    run = Store.open(store.url)
+    run.blobs.put(LARGE[0])
+
+    collected(store, [])
+    run.blobs.flush()
+
+    assert Store.open(store.url).blobs.get(sha(LARGE[0])) == LARGE[0]

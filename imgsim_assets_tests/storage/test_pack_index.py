@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgsim_assets.storage import pack_index
+from imgsim_assets.storage.files import Files, LocalFiles, open_files
+from imgsim_assets.storage.pack_index import INDEXES, PackIndex
+from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, list_packs
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.interrupted import InterruptedFiles
+
+
+def digest(image: bytes) -> bytes:
+    return hashlib.sha256(image).digest()
+
+
+def pack(files: Files, *images: bytes) -> str:
+    writer = PackWriter(files)
+    writer.add([digest(image) for image in images], images)
+    writer.finish()
+    return writer.name
+
+
+def looked_up(files: Files) -> PackIndex:
+    index = PackIndex(files)
+    index.refresh()
+    return index
+
+
+def read(files: Files, index: PackIndex, image: bytes) -> list[bytes]:
+    return [
+        files.read_part(f"{PACKS}/{place.pack}", place.start, place.length)
+        for place in index.find(digest(image))
+    ]
+
+
+def held(index: PackIndex, images: list[bytes]) -> list[bool]:
+    found: list[bool] = index.holds(np.array([digest(image) for image in images], SHA256)).tolist()
+    return found
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return LocalFiles(tmp_path)
+
+
+Step = tuple[str, list[int]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["pack", "pack", "refresh", "consolidate", "delete"]),
+            st.lists(st.integers(0, 12), min_size=1, max_size=5, unique=True),
+        ),
+        max_size=14,
+    )
+)
+def test_what_is_in_place_is_found_whatever_has_happened(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Step]
+) -> None:
+    files = LocalFiles(tmp_path_factory.mktemp("store"))
+    index = PackIndex(files)
+    there: dict[str, set[int]] = {}
+    for kind, numbers in steps:
+        if kind == "pack":
+            there[pack(files, *(b"%d" % number for number in numbers))] = set(numbers)
+        elif kind == "refresh":
+            index.refresh()
+        elif kind == "consolidate":
+            index.consolidate(at_least=1)
+        elif there:
+            name = sorted(there)[numbers[0] % len(there)]
+            del there[name]
+            files.delete(f"{PACKS}/{name}")
+    index.refresh()
+    for view in (index, looked_up(files)):
+        expected = [any(number in one for one in there.values()) for number in range(13)]
+        assert held(view, [b"%d" % number for number in range(13)]) == expected
+        for number in range(13):
+            copies = {name for name, numbers in there.items() if number in numbers}
+            assert {place.pack for place in view.find(digest(b"%d" % number))} == copies
+            assert read(files, view, b"%d" % number) == [b"%d" % number] * len(copies)
+
+
+def test_many_packs_share_few_index_files(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_index, "_SLICE", 16)
+    index = PackIndex(files)
+    for number in range(60):
+        pack(files, b"%d" % number, b"second of %d" % number)
+        index.refresh()
+        index.consolidate(at_least=4)
+
+    assert len(files.entries(INDEXES)) <= 4
+    for view in (index, looked_up(files)):
+        for number in range(60):
+            assert read(files, view, b"second of %d" % number) == [b"second of %d" % number]
+
+
+def test_index_files_save_the_reading_of_packs(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    index = PackIndex(files)
+    names = [pack(files, b"%d" % number) for number in range(5)]
+    index.refresh()
+    index.consolidate(at_least=5)
+    for name in names:  # what is never opened may as well be unreadable
+        (tmp_path / PACKS / name).write_bytes(b"")
+
+    assert all(held(looked_up(files), [b"%d" % number for number in range(5)]))
+
+
+def test_few_packs_get_no_index_file(files: Files) -> None:
+    index = PackIndex(files)
+    pack(files, b"one")
+    index.refresh()
+    index.consolidate()
+
+    assert files.entries(INDEXES) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
+def test_without_a_usable_index_file_the_packs_are_read(tmp_path: Path, damage: str) -> None:
+    files = LocalFiles(tmp_path)
+    index = PackIndex(files)
+    pack(files, b"one")
+    pack(files, b"two")
+    index.refresh()
+    index.consolidate(at_least=1)
+    [path] = (tmp_path / INDEXES).iterdir()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-3] if damage == "cut" else b"")
+
+    assert held(looked_up(files), [b"one", b"two", b"three"]) == [True, True, False]
+
+
+def test_a_damaged_pack_costs_its_own_images_alone(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    damaged = pack(files, b"one")
+    pack(files, b"two")
+    path = tmp_path / PACKS / damaged
+    path.write_bytes(path.read_bytes()[:-1])
+
+    index = looked_up(files)
+
+    assert held(index, [b"one", b"two"]) == [False, True]
+    assert damaged in index.damaged[damaged]
+
+
+def test_a_pack_that_goes_while_it_is_looked_at_is_found_where_it_was_copied_to(
+    tmp_path: Path,
+) -> None:
+    files = LocalFiles(tmp_path)
+    old = pack(files, b"one")
+
+    def rewrite() -> None:
+        pack(files, b"one")
+        files.delete(f"{PACKS}/{old}")
+
+    index = looked_up(InterruptedFiles(tmp_path, "after entries", PACKS, rewrite))
+
+    assert read(files, index, b"one") == [b"one"]
+
+
+def test_the_newest_copy_comes_first(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    names = [pack(files, b"one", b"%d" % number) for number in range(4)]
+    for age, name in enumerate(names):
+        os.utime(tmp_path / PACKS / name, (1e9 - age, 1e9 - age))
+
+    assert [place.pack for place in looked_up(files).find(digest(b"one"))] == names
+
+
+def test_another_writers_index_files_are_taken_up(files: Files) -> None:
+    index = looked_up(files)
+    for number in range(4):
+        pack(files, b"%d" % number)
+    looked_up(files).consolidate(at_least=1)
+    writer = looked_up(files)
+    writer.consolidate(at_least=1)
+    index.refresh()
+
+    assert all(held(index, [b"%d" % number for number in range(4)]))
+
+
+def test_index_files_that_say_nothing_new_are_needless(files: Files) -> None:
+    name = pack(files, b"one")
+    both = looked_up(files), looked_up(files)
+    for index in both:
+        index.consolidate(at_least=1)
+
+    assert len(files.entries(INDEXES)) == 2
+    assert len(looked_up(files).needless_files()) == 1
+    files.delete(f"{PACKS}/{name}")
+    assert len(looked_up(files).needless_files()) == 2
+
+
+def test_index_files_on_object_storage(s3_root: str) -> None:
+    files = open_files(s3_root)
+    index = PackIndex(files)
+    for number in range(6):
+        pack(files, b"%d" % number)
+    index.refresh()
+    index.consolidate(at_least=6)
+
+    assert len(files.entries(INDEXES)) == 1
+    again = looked_up(files)
+    assert [read(files, again, b"%d" % number) for number in range(6)] == [
+        [b"%d" % number] for number in range(6)
+    ]
+    assert len(list_packs(files)) == 6
+
+
+def test_an_empty_store_holds_nothing(store: Store) -> None:
+    index = looked_up(store.files)
+
+    assert held(index, [b"one"]) == [False]
+    assert index.find(digest(b"one")) == []
+    assert index.holds(np.array([], SHA256)).tolist() == []
