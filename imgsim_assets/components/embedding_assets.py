@@ -1,5 +1,6 @@
 """The partitioned asset `embeddings` of a catalogue."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage, embedd
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, Table
 
 EMBEDDINGS_VERSION = "1"
 VECTORS_FINITE_AND_UNIT = "vectors_finite_and_unit"
@@ -113,16 +115,20 @@ def vectors_finite_and_unit(
     """Vectors that are missing or no unit vectors, as the check of that name."""
     table = embeddings_table(store, settings.name)
     commit = table.latest()
-    shards = [Shard(index, settings.shards) for index in range(settings.shards)]
-    read = (
-        table.read(commit, shard=shard, columns=["sha256", "status"])
-        for shard in (shards if commit is not None else [])
-    )
-    wanted = (rows.filter(pl.col("status") == OK)["sha256"] for rows in read if rows.width)
-    audit = VectorTable(store, settings.name, fingerprint).audit(wanted)
+    vectors = VectorTable(store, settings.name, fingerprint)
+    audit = vectors.audit(_images_of(table, commit, settings) if commit is not None else [])
     return dg.AssetCheckResult(
         asset_key=dg.AssetKey([settings.name, "embeddings"]),
         check_name=VECTORS_FINITE_AND_UNIT,
         passed=commit is not None and not audit.bad and not audit.missing,
         metadata={"vectors": audit.vectors, "bad": audit.bad, "missing": audit.missing},
     )
+
+
+def _images_of(table: Table, commit: Commit, settings: CatalogueSettings) -> Iterator[pl.Series]:
+    """The sha256 of the images that are to have a vector, shard by shard."""
+    for index in range(settings.shards):
+        shard = Shard(index, settings.shards)
+        rows = table.read(commit, shard=shard, columns=["sha256", "status"])
+        if rows.width:
+            yield rows.filter(pl.col("status") == OK)["sha256"]
