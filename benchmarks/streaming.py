@@ -62,6 +62,7 @@ def main() -> None:
                 command += ["--measure", str(project.root)]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 found[mode].append(json.loads(done.stdout.splitlines()[-1]))
+                print(mode, found[mode][-1], file=sys.stderr, flush=True)
                 shutil.rmtree(project.root)
     _print(found)
 
