@@ -90,6 +90,7 @@ def _compare(chosen: argparse.Namespace) -> None:
                 [*arguments, "--side", side], stdout=subprocess.PIPE, text=True, check=True
             )
             measured[side].append(json.loads(done.stdout.splitlines()[-1]))
+            print(side, measured[side][-1], file=sys.stderr, flush=True)
     rate = {side: _median(runs, "images/s") for side, runs in measured.items()}
     print("| side | images/s | images a core second | peak MiB |\n| --- | --- | --- | --- |")
     for side, runs in measured.items():

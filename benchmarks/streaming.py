@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import statistics
 import subprocess
@@ -61,19 +62,23 @@ def main() -> None:
                 command += ["--measure", str(project.root)]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 found[mode].append(json.loads(done.stdout.splitlines()[-1]))
+                print(mode, found[mode][-1], file=sys.stderr, flush=True)
                 shutil.rmtree(project.root)
     _print(found)
 
 
 def _print(found: dict[str, list[dict[str, float]]]) -> None:
-    print("| | seconds | images/s | embedded while fetching |\n| --- | --- | --- | --- |")
+    print("| | seconds | images/s | embedded while fetching | peak MiB |")
+    print("| --- | --- | --- | --- | --- |")
     for mode, runs in found.items():
         seconds = statistics.median(run["seconds"] for run in runs)
         ahead = statistics.median(run["ahead"] for run in runs)
-        print(f"| {mode} | {seconds:.1f} | {runs[0]['images'] / seconds:.0f} | {ahead:.0f} |")
+        peak = max(run["peak MiB"] for run in runs)
+        rate = runs[0]["images"] / seconds
+        print(f"| {mode} | {seconds:.1f} | {rate:.0f} | {ahead:.0f} | {peak:.0f} |")
     pairs = zip(found["two steps"], found["streamed"], strict=True)
     gain = statistics.median(plain["seconds"] / streamed["seconds"] for plain, streamed in pairs)
-    print(f"streamed / two steps: {gain:.2f} times as fast, the median of {len(found)} sides")
+    print(f"streamed / two steps: {gain:.2f} times as fast, the median of the rounds")
 
 
 def _project(chosen: argparse.Namespace, number: int, address: str, is_streamed: bool) -> Project:
@@ -116,6 +121,7 @@ def _refresh(project: Project) -> dict[str, float]:
     started = min(step.start_time for step in steps if step.start_time is not None)
     ended = max(step.end_time for step in steps if step.end_time is not None)
     return {
+        "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "seconds": ended - started,
         "images": sum(int(_number(fact, "embedded")) for fact in facts),
         "ahead": sum(_number(fact, "embedded_while_fetching") for fact in facts),

@@ -1,12 +1,13 @@
 """The partitioned asset `embeddings` of a catalogue."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
 from imgsim_assets.components.blueprint import GPU_POOL, AssetFacts, Blueprint, code_version
+from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.lineage import carried, column_lineage
 from imgsim_assets.components.metadata import counted, table_metadata, table_schema
 from imgsim_assets.components.shard_runs import ShardRun, publish, run_shards
@@ -15,11 +16,12 @@ from imgsim_assets.encoders.settings import HOG_COLOR
 from imgsim_assets.encoders.stage import SCHEMA as EMBEDDINGS_SCHEMA
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage, embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, Table
 
 EMBEDDINGS_VERSION = "1"
 VECTORS_FINITE_AND_UNIT = "vectors_finite_and_unit"
-_UNIT_TOLERANCE = 1e-5
 
 
 def embeddings_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
@@ -37,7 +39,7 @@ def embeddings_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         stage = EmbeddingStage(store, blueprint.name, blueprint.encoder, log=context.log.info)
         outcome = run_shards(context, blueprint.settings.shards, stage.run)
         publish_embeddings(context, blueprint, store, outcome)
-        check = vectors_finite_and_unit(store, blueprint.name, stage.fingerprint)
+        check = vectors_finite_and_unit(store, blueprint.settings, stage.fingerprint)
         return dg.MaterializeResult(check_results=[check])
 
     return embeddings
@@ -101,30 +103,32 @@ def _describe_embeddings(store: Store, name: str, report: EmbeddingReport) -> di
         "precision": report.precision,
         **({"batch_size": report.batch_size} if report.batch_size else {}),
         "encoder_fingerprint": report.fingerprint,
+        **({"dim": report.dim} if report.dim else {}),
+        "recommended_threshold": report.recommended_threshold,
         "statuses": counted(report.statuses, "status"),
     }
 
 
-def vectors_finite_and_unit(store: Store, name: str, fingerprint: str) -> dg.AssetCheckResult:
+def vectors_finite_and_unit(
+    store: Store, settings: CatalogueSettings, fingerprint: str
+) -> dg.AssetCheckResult:
     """Vectors that are missing or no unit vectors, as the check of that name."""
-    key = dg.AssetKey([name, "embeddings"])
-    table = embeddings_table(store, name)
+    table = embeddings_table(store, settings.name)
     commit = table.latest()
-    if commit is None:
-        return dg.AssetCheckResult(asset_key=key, check_name=VECTORS_FINITE_AND_UNIT, passed=False)
-    rows = table.read(commit).filter(pl.col("status") == OK)
-    vectors = VectorTable(store, name, fingerprint)
-    wanted = set(rows["sha256"].to_list())
-    missing = vectors.lacking(wanted)
-    seen = bad = 0
-    for part in vectors.parts():
-        counts = np.fromiter((sha256 in wanted for sha256 in part.sha256), bool)
-        lengths = np.linalg.norm(part.vectors[counts].astype(np.float64), axis=1)
-        seen += len(lengths)
-        bad += int((~(np.abs(lengths - 1) <= _UNIT_TOLERANCE)).sum())
+    vectors = VectorTable(store, settings.name, fingerprint)
+    audit = vectors.audit(_images_of(table, commit, settings) if commit is not None else [])
     return dg.AssetCheckResult(
-        asset_key=key,
+        asset_key=dg.AssetKey([settings.name, "embeddings"]),
         check_name=VECTORS_FINITE_AND_UNIT,
-        passed=not bad and not missing,
-        metadata={"vectors": seen, "bad": bad, "missing": len(missing)},
+        passed=commit is not None and not audit.bad and not audit.missing,
+        metadata={"vectors": audit.vectors, "bad": audit.bad, "missing": audit.missing},
     )
+
+
+def _images_of(table: Table, commit: Commit, settings: CatalogueSettings) -> Iterator[pl.Series]:
+    """The sha256 of the images that are to have a vector, shard by shard."""
+    for index in range(settings.shards):
+        shard = Shard(index, settings.shards)
+        rows = table.read(commit, shard=shard, columns=["sha256", "status"])
+        if rows.width:
+            yield rows.filter(pl.col("status") == OK)["sha256"]

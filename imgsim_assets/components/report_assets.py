@@ -21,6 +21,8 @@ from imgsim_assets.images.plot import bars, histogram, trade_off
 from imgsim_assets.storage.store import Store
 
 _MEASURED = "threshold_is_measured"
+# Bars of the histogram; finer ones are narrower than the gaps between them.
+_DRAWN_BINS = 100
 # Thresholds that are listed beside the recommended one.
 _SHOWN = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
@@ -92,6 +94,7 @@ def _describe(store: Store, name: str, report: EncoderReport) -> dict[str, Any]:
             bars(
                 [(edit, round(share, 3)) for edit, share in report.recall.items()],
                 title=f"edited copies at or above {report.threshold:g}",
+                full=1.0,
             ),
             "recall by kind of edit",
         ),
@@ -99,8 +102,8 @@ def _describe(store: Store, name: str, report: EncoderReport) -> dict[str, Any]:
         "thresholds": _thresholds(report),
         "different_pictures": svg(
             histogram(
-                report.null_counts,
-                np.linspace(-1, 1, len(report.null_counts) + 1).tolist(),
+                np.reshape(report.null_counts, (_DRAWN_BINS, -1)).sum(axis=1).tolist(),
+                np.linspace(-1, 1, _DRAWN_BINS + 1).tolist(),
                 title=f"cosine of {report.pairs:,} pairs of different pictures",
                 mark=report.threshold,
                 mark_label="threshold",
@@ -124,7 +127,7 @@ def _trade_off(report: EncoderReport) -> str:
         choices["threshold"].to_list(),
         choices["recall"].to_list(),
         choices["false_per_million"].to_list(),
-        title="by threshold",
+        title=f"by threshold, {report.threshold:g} recommended",
         gain_label="edited copies that are found",
         price_label="false matches in a million pairs",
         mark=report.threshold,

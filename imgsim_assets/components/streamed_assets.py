@@ -111,7 +111,7 @@ def _embed(
         context, blueprint.settings.shards, lambda shard: stream.finish(shard).result()
     )
     publish_embeddings(context, blueprint, store, outcome)
-    return vectors_finite_and_unit(store, blueprint.name, stream.stage.fingerprint)
+    return vectors_finite_and_unit(store, blueprint.settings, stream.stage.fingerprint)
 
 
 def _result(

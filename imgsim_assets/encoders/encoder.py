@@ -19,6 +19,8 @@ from imgsim_assets.images.decode import DECODER_VERSION
 
 # Raise it when a torchvision encoder's preprocessing or choice of feature changes.
 BACKBONE_VERSION = 1
+# Raise it when only what is computed in bf16 changes, as when fewer steps of it are rounded.
+BF16_VERSION = 2
 # Best-match threshold of ImageNet features on pictures of products; see docs/encoders.md.
 BACKBONE_THRESHOLD = 0.845
 # Pictures per forward pass of an encoder that does not say what suits it.
@@ -71,7 +73,7 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
         size = f"{settings.preprocess} {backbone.input_size(settings.weights)}"
         parts += ["torchvision", settings.name, weights, size, str(BACKBONE_VERSION)]
     if settings.precision == BF16:
-        parts.append(BF16)
+        parts += [BF16, str(BF16_VERSION)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -22,6 +22,7 @@ from imgsim_assets.encoders.encoder import (
     fingerprint,
     load_encoder,
     needs_loading,
+    recommended_threshold,
 )
 from imgsim_assets.encoders.engine import Effort, Encoded, Engine, Refused
 from imgsim_assets.encoders.precision import settled
@@ -68,6 +69,8 @@ class EmbeddingReport:
     data_version: str
     fingerprint: str
     precision: str
+    recommended_threshold: float
+    dim: int | None = None
     ahead: int = 0
     rates: Mapping[str, float] = field(default_factory=dict)
     device: str | None = None
@@ -173,6 +176,8 @@ class EmbeddingStage:
             data_version=self._data_version(rows),
             fingerprint=self.fingerprint,
             precision=self._settings.precision,
+            recommended_threshold=recommended_threshold(self._settings),
+            dim=self._vectors.dim,
             ahead=ahead,
             **self._performance(work),
         )

@@ -22,10 +22,14 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
 
 KEYS = "keys"
+_DIM = "dim"
 # As many small files are merged into one by the next run that adds to them, but never into a
 # larger one than this, so that adding to a table of any size takes the same memory.
 _MAX_SMALL_FILES = 24
 _MAX_MERGED_BYTES = 128 * 2**20
+# Vectors whose length is computed at once, and how far it may be from 1.
+_AUDITED = 4096
+_UNIT_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,15 @@ class VectorRows:
     sha256: Sequence[str]
     vectors: NDArray[np.float32]
     norms: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class VectorAudit:
+    """How many of some images have a vector, have one that is no unit vector, and have none."""
+
+    vectors: int
+    bad: int
+    missing: int
 
 
 NO_VECTORS = VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32))
@@ -48,6 +61,12 @@ class VectorTable:
         self._name = name
         self._fingerprint = fingerprint
         self.table: Table = store.table(f"{name}/vectors/{fingerprint}", key=SHA256)
+
+    @property
+    def dim(self) -> int | None:
+        """Numbers of a vector; None as long as there is none."""
+        commit = self.table.latest()
+        return commit.properties.get(_DIM) if commit is not None else None
 
     def keys(self) -> set[str]:
         """The sha256 of every image that has a vector."""
@@ -87,17 +106,39 @@ class VectorTable:
                 raise self._damaged(commit, error) from error
             yield _rows(frame, frame[SHA256].to_list())
 
+    def audit(self, wanted: Iterable[pl.Series]) -> VectorAudit:
+        """Look at the vectors of images, given by their sha256, of any number.
+
+        Eight bytes an image and one file of vectors are held at a time. Raises StoreError as
+        `read` does.
+        """
+        parts = [_shortened(part) for part in wanted]
+        asked = np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
+        found = np.zeros(len(asked), dtype=bool)
+        bad = 0
+        for part in self.parts():
+            keys = _shortened(pl.Series(part.sha256, dtype=pl.String))
+            places = np.searchsorted(asked, keys)
+            for start in range(0, len(keys), _AUDITED):
+                piece = slice(start, start + _AUDITED)
+                rows = np.flatnonzero(np.isin(keys[piece], asked)) + start
+                lengths = np.linalg.norm(part.vectors[rows].astype(np.float64), axis=1)
+                bad += int((~(np.abs(lengths - 1) <= _UNIT_TOLERANCE)).sum())
+                found[places[rows]] = True
+        return VectorAudit(int(found.sum()), bad, int((~found).sum()))
+
     def append(self, rows: VectorRows) -> None:
         """Commit more vectors; a sha256 that is there already is replaced."""
         if not rows.sha256:
             return
         added = self._write(_frame(rows))
+        width = rows.vectors.shape[1]
 
         def change(base: Commit | None) -> Draft:
             files = self._merged(base) if base is not None else []
             return Draft(
                 [*files, *added],
-                properties={PER_IMAGE: True, "fingerprint": self._fingerprint},
+                properties={PER_IMAGE: True, "fingerprint": self._fingerprint, _DIM: width},
             )
 
         self.table.commit(change)
@@ -200,6 +241,12 @@ def _keys(table: Table, commit: Commit) -> set[str]:
     for file in commit.with_role(KEYS):
         keys.update(table.read_file(file)[SHA256].to_list())
     return keys
+
+
+def _shortened(sha256: pl.Series) -> NDArray[np.uint64]:
+    """The first 64 bits of hashes in hex: as good as all of them to tell millions apart."""
+    numbers = sha256.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)
+    return numbers.to_numpy().astype(np.uint64, copy=False)
 
 
 def _rows(frame: pl.DataFrame, ordered: Sequence[str]) -> VectorRows:

@@ -58,7 +58,9 @@ def histogram(
         parts.append(
             f'<path d="M{x(mark):.1f} {_TOP}V{base}" stroke="{_MARK}" stroke-dasharray="4 3"/>'
         )
-        parts.append(_text(x(mark) + 4, _TOP + 8, mark_label, anchor="start", fill=_MARK))
+        # On the side where there is room for it.
+        aside, anchor = (4, "start") if x(mark) < _WIDTH * 0.75 else (-4, "end")
+        parts.append(_text(x(mark) + aside, _TOP + 8, mark_label, anchor=anchor, fill=_MARK))
     return _svg(parts, _HEIGHT)
 
 
@@ -115,9 +117,12 @@ def _magnitude(power: int) -> str:
     return f"{10 ** (power % 3)}{('', 'k', 'M', 'G')[power // 3]}"
 
 
-def bars(values: Sequence[tuple[str, float]], *, title: str) -> str:
-    """An SVG chart of labelled horizontal bars, in the given order."""
-    largest = max((value for _, value in values), default=0) or 1.0
+def bars(values: Sequence[tuple[str, float]], *, title: str, full: float | None = None) -> str:
+    """An SVG chart of labelled horizontal bars, in the given order.
+
+    A bar of the value `full` is as long as there is room for; by default the longest is.
+    """
+    largest = full or max((value for _, value in values), default=0) or 1.0
     height = 28 + 20 * len(values)
     parts = [_text(8, 14, title, anchor="start")]
     for position, (label, value) in enumerate(values):

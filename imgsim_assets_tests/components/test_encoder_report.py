@@ -62,7 +62,7 @@ def test_a_graph_and_groups_follow_the_report_of_their_catalogue(tmp_path: Path,
     assert graph["threshold"] == groups["threshold"] == threshold
     edges = read_table("products/similarity_graph", store=shop.project.store).collect()
     assert edges.height
-    assert edges["similarity"].min() >= threshold  # type: ignore[operator]
+    assert edges["similarity"].min() >= threshold
     grouped = read_table("products/duplicate_groups", store=shop.project.store).collect()
     assert set(grouped["id"]) >= {"p5", "twin"}
     dependencies = {

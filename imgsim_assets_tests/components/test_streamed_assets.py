@@ -19,12 +19,20 @@ from imgsim_assets.download import stage as download_stage
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.downloads import until
 from imgsim_assets_tests.support.encoders import COUNTER
+from imgsim_assets_tests.support.fresh_python import printed
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
+from imgsim_assets_tests.support.weights import saved, untrained
 
 IMAGES = dg.AssetKey(["products", "images"])
 EMBEDDINGS = dg.AssetKey(["products", "embeddings"])
-BOTH = "products__images_and_embeddings"
+_REFRESH_AGAIN = """
+import sys
+from pathlib import Path
+from imgsim_assets_tests.support.projects import Project
+print(Project(Path(sys.argv[1])).materialize())
+print(sorted({"torch", "torchvision"} & set(sys.modules)))
+"""
 
 
 @pytest.fixture
@@ -163,6 +171,22 @@ def test_too_few_images_stop_the_embeddings_where_that_is_declared(shop: Shop) -
         assert instance.get_materialized_partitions(EMBEDDINGS) == set()
 
 
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_a_refresh_with_nothing_to_do_imports_no_torch(
+    shop: Shop, tmp_path: Path, is_streamed: bool
+) -> None:
+    weights = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    encoder = {"name": "squeezenet1_1", "weights": weights, "device": "cpu"}
+    shop.declare(stream=is_streamed, encoder=encoder)
+    for other in ("pair", "suppliers"):
+        shutil.rmtree(shop.project.root / "shop/defs" / other)
+    assert shop.project.materialize()
+
+    lines = printed(_REFRESH_AGAIN, str(shop.project.root))
+
+    assert lines == ["True", "[]"]
+
+
 def test_killed_in_the_middle_it_keeps_what_was_embedded(shop: Shop) -> None:
     pages = dict(shop.web.pages)
     for path in pages:
@@ -170,9 +194,7 @@ def test_killed_in_the_middle_it_keeps_what_was_embedded(shop: Shop) -> None:
     shop.declare(
         stream=True, download={"allow_hosts": [shop.web.address], "max_per_host": 1, "retries": 0}
     )
-    victim = shop.project.start(
-        **shop.environment(), PYTHONSTARTUP="", IMGSIM_TEST_COMMIT_SECONDS="0.2"
-    )
+    victim = shop.project.start(**shop.environment())
     _wait_until(lambda: shop.encodings > 0)
     victim.send_signal(signal.SIGKILL)
     victim.communicate()

@@ -556,6 +556,7 @@ def test_the_report_says_how_the_pictures_were_embedded(store: Store, tmp_path: 
     (idle,) = embed(store, "shop", choice, shards)
 
     assert (worked.device, worked.precision, worked.batch_size) == ("cpu", "fp32", 2)
+    assert (worked.dim, worked.recommended_threshold) == (idle.dim, 0.845) == (512, 0.845)
     assert set(worked.rates) == {"decode", "preprocess", "forward"}
     assert all(rate > 0 for rate in worked.rates.values())
     assert (idle.device, idle.precision, idle.batch_size, idle.rates) == (None, "fp32", None, {})

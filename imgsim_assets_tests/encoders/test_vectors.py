@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from imgsim_assets.encoders import vectors
-from imgsim_assets.encoders.vectors import KEYS, VectorRows, VectorTable
+from imgsim_assets.encoders.vectors import KEYS, VectorAudit, VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.collection import PER_IMAGE
 from imgsim_assets.storage.store import Store
@@ -59,6 +61,27 @@ def test_the_keys_are_those_of_all_appends(store: Store) -> None:
     table.append(_rows(["c"]))
 
     assert table.keys() == {"a", "b", "c"}
+
+
+def test_an_audit_counts_vectors_that_are_missing_or_no_unit_vectors(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "_AUDITED", 2)
+    names = [hashlib.sha256(bytes([number])).hexdigest() for number in range(9)]
+    rows = _rows(names[:7])
+    unit = rows.vectors / np.linalg.norm(rows.vectors, axis=1, keepdims=True)
+    unit[2] *= 1.001
+    unit[5, 0] = np.nan
+    unit[6] = 0  # of nobody who is asked for
+    table = _table(store)
+    table.append(VectorRows(names[:3], unit[:3], rows.norms[:3]))
+    table.append(VectorRows(names[3:7], unit[3:7], rows.norms[3:7]))
+
+    asked = [pl.Series(names[:6]), pl.Series([names[0], names[8]])]
+
+    assert table.audit(asked) == VectorAudit(vectors=6, bad=2, missing=1)
+    assert table.audit([]) == VectorAudit(0, 0, 0)
+    assert VectorTable(store, "empty", PRINT).audit(asked) == VectorAudit(0, 0, 7)
 
 
 def test_appending_nothing_commits_nothing(store: Store) -> None:

@@ -37,6 +37,22 @@ def test_a_histogram_is_labelled_with_title_range_and_largest_count() -> None:
     assert {"similarity", "0.5", "0.75", "1", "12,345", "0"} <= set(words(drawn))
 
 
+def test_a_mark_near_the_right_end_has_its_label_on_its_left() -> None:
+    drawn = parsed(histogram([1], [0.0, 1.0], title="t", mark=0.95, mark_label="threshold"))
+
+    (label,) = [each for each in drawn.iter(f"{SVG}text") if each.text == "threshold"]
+    assert label.attrib["text-anchor"] == "end"
+
+
+def test_bars_may_be_drawn_against_a_full_one() -> None:
+    half, whole = (
+        rectangles(parsed(bars([("a", 0.5)], title="t", full=full)))[0].attrib["width"]
+        for full in (1.0, None)
+    )
+
+    assert float(whole) == pytest.approx(2 * float(half))
+
+
 def test_a_trade_off_draws_shares_and_magnitudes_over_one_axis() -> None:
     drawn = parsed(
         trade_off(
@@ -56,7 +72,9 @@ def test_a_trade_off_draws_shares_and_magnitudes_over_one_axis() -> None:
         for line in lines
     )
     # Half of the copies, and a thousand of a million pairs, are both half-way up.
-    assert gain == pytest.approx(price)
+    assert [point == pytest.approx(other) for point, other in zip(gain, price, strict=True)] == [
+        True
+    ] * 3
     assert gain[0][1] < gain[1][1] < gain[2][1]
     assert gain[1][0] == pytest.approx((gain[0][0] + gain[2][0]) / 2)
     assert {"found", "false", "1", "100", "10k", "1M", "0.5", "t"} <= set(words(drawn))
