@@ -178,8 +178,9 @@ class Blobs:
 
     def holds(self, sha256: Iterable[str]) -> list[bool]:
         """Which blobs are in place, by the indexes as they are now."""
-        self._index.refresh()
         digests = np.array([bytes.fromhex(name) for name in sha256], SHA256)
+        if len(digests):
+            self._index.refresh()
         held: list[bool] = self._index.holds(digests).tolist()
         return held
 
