@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import functools
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from yarl import URL
 
 from imgsim_assets.download import robots
 from imgsim_assets.download.address import BlockedAddressError, guarded_socket, is_public
+from imgsim_assets.download.deadline import Deadline, Deadlines
 from imgsim_assets.download.places import Places
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError, plain_text
@@ -69,6 +71,7 @@ class Fetcher:
         self._max_bytes = settings.max_bytes
         self._guarded: aiohttp.ClientSession | None = None
         self._trusted: aiohttp.ClientSession | None = None
+        self._deadlines = Deadlines()
         self._places: dict[str, Places] = {}
         self._rules: dict[str, asyncio.Task[robots.Rules]] = {}
 
@@ -122,7 +125,7 @@ class Fetcher:
         Raises FetchError for whatever goes wrong.
         """
         try:
-            async with asyncio.timeout(self._settings.timeout) as deadline:
+            with self._deadlines.within(self._settings.timeout) as deadline:
                 return await self._follow(_parsed(url), deadline, held)
         except aiohttp.ClientError as error:
             raise _explain(error) from error
@@ -132,7 +135,7 @@ class Fetcher:
             raise FetchError("timeout", f"not done in {self._settings.timeout:g} s") from None
 
     async def _follow(
-        self, target: URL, deadline: asyncio.Timeout, held: Version | None, *, obey: bool = True
+        self, target: URL, deadline: Deadline, held: Version | None, *, obey: bool = True
     ) -> Fetched:
         """`obey=False` leaves out what robots have to obey: for the request of a robots.txt."""
         conditions = held.conditions if held is not None else {}
@@ -180,7 +183,7 @@ class Fetcher:
         if refused is not None:
             raise FetchError("robots", f"X-Robots-Tag: {refused}", etag=etag)
 
-    async def _ask_robots_txt(self, url: URL, deadline: asyncio.Timeout) -> None:
+    async def _ask_robots_txt(self, url: URL, deadline: Deadline) -> None:
         """Raise FetchError when the host's robots.txt forbids the URL, or cannot be had.
 
         It is fetched once in the life of this client; while it cannot be had, nothing of the
@@ -201,7 +204,7 @@ class Fetcher:
 
     async def _robots_txt(self, origin: URL) -> robots.Rules:
         try:
-            async with asyncio.timeout(self._settings.timeout) as deadline:
+            with self._deadlines.within(self._settings.timeout) as deadline:
                 fetched = await self._follow(
                     origin.with_path("/robots.txt"), deadline, None, obey=False
                 )
@@ -216,7 +219,7 @@ class Fetcher:
         text = (fetched.data or b"")[:_ROBOTS_TXT_BYTES].decode(errors="replace")
         return robots.Rules(text)
 
-    async def _place_at(self, url: URL, deadline: asyncio.Timeout) -> Places:
+    async def _place_at(self, url: URL, deadline: Deadline) -> Places:
         """Take one of the few places at a host; waiting for it does not count as fetching."""
         host = f"{url.host}:{url.port}"
         places = self._places.get(host)
@@ -224,10 +227,10 @@ class Fetcher:
             places = self._places[host] = Places(self._settings.max_per_host)
         if not places.take():
             now = asyncio.get_running_loop().time
-            left = (deadline.when() or now()) - now()
-            deadline.reschedule(None)
+            left = deadline.at - now()
+            deadline.at = math.inf
             await places.wait()
-            deadline.reschedule(now() + left)
+            deadline.at = now() + left
         return places
 
     def _way_to(self, url: URL) -> tuple[aiohttp.ClientSession, str | None]:
