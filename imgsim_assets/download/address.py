@@ -26,6 +26,9 @@ _GLOBAL_V6 = ipaddress.ip_network("2000::/3")
 # Prefixes that carry an IPv4 address in their last 32 bits: NAT64, and the deprecated
 # IPv4-compatible form.
 _EMBEDDING_V6 = [ipaddress.ip_network(block) for block in ("64:ff9b::/96", "::/96")]
+# Interface identifiers of ISATAP, under any prefix, are these 32 bits before an IPv4 address
+# (RFC 5214, 6.1).
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 
 
 class BlockedAddressError(OSError):
@@ -46,6 +49,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if parsed not in _GLOBAL_V6 or parsed.teredo or _in_any(parsed, _DENIED_V6):
             return False
+        if _tunnels_inside(parsed):
+            return False
     elif _in_any(parsed, _DENIED_V4):
         return False
     return parsed.is_global and not (
@@ -59,8 +64,18 @@ def _embedded_v4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None
     if address.sixtofour:
         return address.sixtofour
     if _in_any(address, _EMBEDDING_V6):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return _last_32_bits(address)
     return None
+
+
+def _tunnels_inside(address: ipaddress.IPv6Address) -> bool:
+    """Whether a router of a site with ISATAP would pass it on to an internal IPv4 address."""
+    is_isatap = (int(address) >> 32 & 0xFFFFFFFF) in _ISATAP
+    return is_isatap and not is_public(str(_last_32_bits(address)))
+
+
+def _last_32_bits(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
 
 
 def _in_any(address: _Address, networks: list[Any]) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence, Set
+from datetime import datetime
 from typing import Any
 
 from imgsim_assets.download import ledger
@@ -164,7 +165,7 @@ class Crawl:
         except ImageError as error:
             failure = FetchError(error.status, error.detail, etag=fetched.etag)
             return ledger.failed(item, failure, now)
-        return _good(item, fetched, kept)
+        return _good(item, fetched, kept, now)
 
     def _finish(self, host: str, row: Row) -> None:
         failure = row.get("refresh_failed") or (row["status"] if row["status"] != OK else None)
@@ -239,8 +240,7 @@ class Crawl:
             self._finish(host, ledger.failed(item, error, now))
 
 
-def _good(item: Item, fetched: Fetched, kept: Kept) -> Row:
-    now = ledger.utc_now()
+def _good(item: Item, fetched: Fetched, kept: Kept, now: datetime) -> Row:
     return {
         "id": item.id,
         "url": item.url,

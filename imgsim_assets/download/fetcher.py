@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import email.utils
 import functools
+import math
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from imgsim_assets.download import robots
 from imgsim_assets.download.address import BlockedAddressError, guarded_socket, is_public
+from imgsim_assets.download.deadline import Deadline, Deadlines
+from imgsim_assets.download.places import Places
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError, plain_text
 
@@ -65,9 +68,11 @@ class Fetcher:
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
         self._allowed = frozenset(settings.allow_hosts)
+        self._max_bytes = settings.max_bytes
         self._guarded: aiohttp.ClientSession | None = None
         self._trusted: aiohttp.ClientSession | None = None
-        self._places: dict[str, asyncio.Semaphore] = {}
+        self._deadlines = Deadlines()
+        self._places: dict[str, Places] = {}
         self._rules: dict[str, asyncio.Task[robots.Rules]] = {}
 
     async def __aenter__(self) -> Self:
@@ -120,7 +125,7 @@ class Fetcher:
         Raises FetchError for whatever goes wrong.
         """
         try:
-            async with asyncio.timeout(self._settings.timeout) as deadline:
+            with self._deadlines.within(self._settings.timeout) as deadline:
                 return await self._follow(_parsed(url), deadline, held)
         except aiohttp.ClientError as error:
             raise _explain(error) from error
@@ -130,7 +135,7 @@ class Fetcher:
             raise FetchError("timeout", f"not done in {self._settings.timeout:g} s") from None
 
     async def _follow(
-        self, target: URL, deadline: asyncio.Timeout, held: Version | None, *, obey: bool = True
+        self, target: URL, deadline: Deadline, held: Version | None, *, obey: bool = True
     ) -> Fetched:
         """`obey=False` leaves out what robots have to obey: for the request of a robots.txt."""
         conditions = held.conditions if held is not None else {}
@@ -138,35 +143,47 @@ class Fetcher:
             session, proxy = self._way_to(target)
             if obey and self._settings.robots_txt:
                 await self._ask_robots_txt(target, deadline)
-            async with (
-                self._place_at(target, deadline),
-                session.get(
+            places = await self._place_at(target, deadline)
+            try:
+                async with session.get(
                     target, allow_redirects=False, headers=conditions, proxy=proxy
-                ) as response,
-            ):
-                if response.status in _REDIRECTS and "Location" in response.headers:
-                    target = _redirected(target, response.headers["Location"])
-                    continue
-                etag, last_modified = (
-                    _header(response, "ETag"),
-                    _header(response, "Last-Modified"),
-                )
-                if response.status == 304 and conditions:
-                    return Fetched(None, etag, last_modified)
-                _check_status(response)
-                _check_encoding(response)
-                if obey and self._settings.robots_tag:
-                    self._check_robots_tag(response, etag)
-                return Fetched(await self._body(response), etag, last_modified)
+                ) as response:
+                    answer = await self._answer(target, response, conditions, obey=obey)
+            finally:
+                places.give_back()
+            if isinstance(answer, Fetched):
+                return answer
+            target = answer
         raise FetchError("redirect_loop", f"more than {self._settings.max_redirects} redirects")
 
-    def _check_robots_tag(self, response: aiohttp.ClientResponse, etag: str | None) -> None:
-        tags = response.headers.getall("X-Robots-Tag", ())
+    async def _answer(
+        self,
+        url: URL,
+        response: aiohttp.ClientResponse,
+        conditions: Mapping[str, str],
+        *,
+        obey: bool,
+    ) -> Fetched | URL:
+        """What a response brings: an image, that there is no newer one, or where it is."""
+        headers = response.headers
+        if response.status in _REDIRECTS and "Location" in headers:
+            return _redirected(url, headers["Location"])
+        etag, last_modified = _header(headers, "ETag"), _header(headers, "Last-Modified")
+        if response.status == 304 and conditions:
+            return Fetched(None, etag, last_modified)
+        _check_status(response)
+        _check_encoding(headers)
+        if obey and self._settings.robots_tag:
+            self._check_robots_tag(headers, etag)
+        return Fetched(await self._body(response), etag, last_modified)
+
+    def _check_robots_tag(self, headers: CIMultiDictProxy[str], etag: str | None) -> None:
+        tags = headers.getall("X-Robots-Tag", ())
         refused = robots.refusal(tags, self._settings.product) if tags else None
         if refused is not None:
             raise FetchError("robots", f"X-Robots-Tag: {refused}", etag=etag)
 
-    async def _ask_robots_txt(self, url: URL, deadline: asyncio.Timeout) -> None:
+    async def _ask_robots_txt(self, url: URL, deadline: Deadline) -> None:
         """Raise FetchError when the host's robots.txt forbids the URL, or cannot be had.
 
         It is fetched once in the life of this client; while it cannot be had, nothing of the
@@ -187,7 +204,7 @@ class Fetcher:
 
     async def _robots_txt(self, origin: URL) -> robots.Rules:
         try:
-            async with asyncio.timeout(self._settings.timeout) as deadline:
+            with self._deadlines.within(self._settings.timeout) as deadline:
                 fetched = await self._follow(
                     origin.with_path("/robots.txt"), deadline, None, obey=False
                 )
@@ -202,25 +219,19 @@ class Fetcher:
         text = (fetched.data or b"")[:_ROBOTS_TXT_BYTES].decode(errors="replace")
         return robots.Rules(text)
 
-    @contextlib.asynccontextmanager
-    async def _place_at(self, url: URL, deadline: asyncio.Timeout) -> AsyncIterator[None]:
-        """One of the few places at a host; waiting for it does not count as fetching."""
+    async def _place_at(self, url: URL, deadline: Deadline) -> Places:
+        """Take one of the few places at a host; waiting for it does not count as fetching."""
         host = f"{url.host}:{url.port}"
-        place = self._places.get(host)
-        if place is None:
-            place = self._places[host] = asyncio.Semaphore(self._settings.max_per_host)
-        if place.locked():
+        places = self._places.get(host)
+        if places is None:
+            places = self._places[host] = Places(self._settings.max_per_host)
+        if not places.take():
             now = asyncio.get_running_loop().time
-            left = (deadline.when() or now()) - now()
-            deadline.reschedule(None)
-            await place.acquire()
-            deadline.reschedule(now() + left)
-        else:
-            await place.acquire()
-        try:
-            yield
-        finally:
-            place.release()
+            left = deadline.at - now()
+            deadline.at = math.inf
+            await places.wait()
+            deadline.at = now() + left
+        return places
 
     def _way_to(self, url: URL) -> tuple[aiohttp.ClientSession, str | None]:
         """The session for a URL, and the proxy to go by.
@@ -246,9 +257,10 @@ class Fetcher:
         return self._trusted, self._settings.proxy
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        limit = self._settings.max_bytes
-        if (response.content_length or 0) > limit:
-            raise FetchError("too_large", f"{response.content_length} bytes are declared")
+        limit = self._max_bytes
+        declared = response.content_length
+        if declared is not None and declared > limit:
+            raise FetchError("too_large", f"{declared} bytes are declared")
         pieces: list[bytes] = []
         size = 0
         started = time.monotonic()
@@ -320,9 +332,9 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
     raise FetchError(f"http_{response.status}", response.reason or "", wait)
 
 
-def _check_encoding(response: aiohttp.ClientResponse) -> None:
+def _check_encoding(headers: CIMultiDictProxy[str]) -> None:
     """Refuse compressed bodies: none was asked for, and a small one may unfold into gigabytes."""
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise FetchError("content_encoding", f"the body is packed by {plain_text(encoding)[:40]}")
 
@@ -341,8 +353,8 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     return min(max(wait, 0.0), _LONGEST_WAIT_SECONDS)
 
 
-def _header(response: aiohttp.ClientResponse, name: str) -> str | None:
-    value = response.headers.get(name)
+def _header(headers: CIMultiDictProxy[str], name: str) -> str | None:
+    value = headers.get(name)
     return plain_text(value) if value is not None else None
 
 
@@ -382,12 +394,17 @@ def _is_internal(host: str) -> bool:
     return all(re.fullmatch(r"\d+|0x[0-9a-f]*", part) for part in name.split("."))
 
 
-@functools.lru_cache(maxsize=2048)
 def host_of(url: str) -> str:
     """What politeness is counted by: host and port, '' for a local path or no URL at all."""
+    scheme, separator, rest = url.partition("://")
+    return _host_of_origin(f"{scheme}://{rest.partition('/')[0]}") if separator else ""
+
+
+@functools.lru_cache(maxsize=2048)
+def _host_of_origin(origin: str) -> str:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(origin)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-        return f"{(parts.hostname or '').rstrip('.')}:{port}" if "://" in url else ""
+        return f"{(parts.hostname or '').rstrip('.')}:{port}"
     except ValueError:
         return ""

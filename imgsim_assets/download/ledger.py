@@ -93,6 +93,7 @@ def plan(
     now: datetime,
     stamp: Callable[[str], str | None] | None,
     lost: Set[str],
+    holds: Callable[[list[str]], list[bool]],
     same_settings: bool = True,
     retry: Retry = "transient",
     refresh_age: timedelta | None = None,
@@ -101,7 +102,8 @@ def plan(
 
     Due are items that are new, whose URL changed, whose local file changed (`stamp(url)`, if
     given, differs from the etag), whose image bytes are `lost` (sha256 values that the store no
-    longer holds), whose good image was last confirmed longer than `refresh_age` ago, and
+    longer holds), whose good image was last confirmed longer than `refresh_age` ago (with
+    conditions only when the store `holds` its bytes, or a 304 would confirm nothing), and
     failures: with `retry="transient"` those that have waited long enough and those by settings
     that are no longer the same, with "all" every one, with "none" none.
     """
@@ -115,8 +117,10 @@ def plan(
     judged = joined.with_columns(
         same=same, due=~same | again | _file_changed(joined, stamp), refresh=refresh
     )
-    due = judged.filter(pl.col("due") | pl.col("refresh"))
-    fetch = [_item(row) for row in due.iter_rows(named=True)]
+    chosen = judged.filter(pl.col("due") | pl.col("refresh"))
+    refreshed = chosen.filter(~pl.col("due"))["sha256"].to_list()
+    held = {sha256 for sha256, there in zip(refreshed, holds(refreshed), strict=True) if there}
+    fetch = [_item(row, held) for row in chosen.iter_rows(named=True)]
     removed = ledger.join(catalogue, on="id", how="anti")["id"].sort().to_list()
     return Plan(fetch, removed)
 
@@ -157,8 +161,8 @@ def _file_changed(joined: pl.DataFrame, stamp: Callable[[str], str | None] | Non
     )
 
 
-def _item(row: Mapping[str, Any]) -> Item:
-    is_refresh = row["refresh"] and not row["due"]
+def _item(row: Mapping[str, Any], held_images: Set[str]) -> Item:
+    is_refresh = row["refresh"] and not row["due"] and row["sha256"] in held_images
     held = {name: row[name] for name in SCHEMA if name != "url"} if is_refresh else None
     if held is not None:
         held["url"] = row["url"]
@@ -215,8 +219,8 @@ def retry_wait(attempts: int) -> timedelta:
 
 def as_rows(rows: list[dict[str, Any]]) -> pl.DataFrame:
     """Ledger rows as a frame; what a row does not say is null."""
-    complete = [{name: row.get(name) for name in SCHEMA} for row in rows]
-    return pl.DataFrame(complete, schema=SCHEMA)
+    columns = {name: [row.get(name) for row in rows] for name in SCHEMA}
+    return pl.DataFrame(columns, schema=SCHEMA)
 
 
 def data_version(rows: pl.DataFrame) -> str:

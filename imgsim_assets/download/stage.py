@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -25,8 +26,9 @@ from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.status import OK
 from imgsim_assets.download.tally import HostTally
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.storage.lease import Lease
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import (
@@ -40,7 +42,7 @@ from imgsim_assets.storage.table import (
 
 # A killed run loses at most what it fetched since the last commit.
 COMMIT_EVERY_SECONDS = 5.0
-# More files of a shard than this are merged by the next append, so that commits stay small.
+# Beyond so many appended files of a shard the next append merges some, so that commits stay small.
 _MOST_APPENDED = 32
 
 
@@ -69,10 +71,15 @@ class DownloadReport:
     hosts_given_up: Sequence[str] = ()
 
 
+_NOTHING = ledger.empty_ledger().select("id", "url")
+
+
 @dataclass
 class _Run:
     """A shard's run as it goes: what it works on, rows not committed yet, and totals.
 
+    `elsewhere` are the items (id, url) that other runs have fetched since it began, and `news`
+    the ids of those that they have tried since that was last asked for.
     `folder` is None for a catalogue whose root lies on a web server: all it has are URLs,
     which are fetched like any others, guarded and with deadlines.
     """
@@ -83,6 +90,8 @@ class _Run:
     folder: ImageFolder | None
     limits: str
     known_files: set[str] = field(default_factory=set)
+    news: set[str] = field(default_factory=set)
+    elsewhere: pl.DataFrame = field(default_factory=lambda: _NOTHING)
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     rows: list[dict[str, Any]] = field(default_factory=list)
     fetched: int = 0
@@ -161,21 +170,18 @@ class ImagesStage:
             limits=self._settings.limits(root),
         )
         base = self._table.latest()
-        plan = ledger.plan(
-            run.wanted,
-            self._read(base, shard),
-            now=run.started,
-            stamp=run.folder.stamp if run.folder is not None else None,
-            lost=self._store.blobs.lost(),
-            same_settings=_limits_of(base, shard) <= {run.limits},
-            retry=self._retry,
-            refresh_age=self._settings.refresh_age,
-        )
-        if base is not None:
-            run.known_files.update(file.path for file in base.of_shard(shard))
+        plan = self._plan(run, base)
         if plan.fetch:
-            self._runner.run(self._fetch_all(run, plan.fetch))
-        commit = self._complete(run, removed=bool(plan.removed))
+            with self._lease(shard):
+                newest = self._table.latest()
+                if newest is not None and (base is None or newest.version > base.version):
+                    base, plan = newest, self._plan(run, newest)
+                if plan.fetch:
+                    with _rare_collections():
+                        self._runner.run(self._fetch_all(run, plan.fetch))
+                commit = self._complete(run, removed=bool(plan.removed))
+        else:
+            commit = self._complete(run, removed=bool(plan.removed))
         rows = self._read(commit, shard)
         return DownloadReport(
             shard=shard.name,
@@ -192,6 +198,33 @@ class ImagesStage:
             refresh_failures=_counts(rows["refresh_failed"].drop_nulls()),
             hosts=self._hosts.tallies.worst(),
             hosts_given_up=self._hosts.given_up(),
+        )
+
+    def _plan(self, run: _Run, base: Commit | None) -> ledger.Plan:
+        """What there is to do, without what another run has tried since this one began."""
+        known = self._read(base, run.shard)
+        plan = ledger.plan(
+            run.wanted,
+            known,
+            now=run.started,
+            stamp=run.folder.stamp if run.folder is not None else None,
+            lost=self._store.blobs.lost(),
+            holds=self._store.blobs.holds,
+            same_settings=_limits_of(base, run.shard) <= {run.limits},
+            retry=self._retry,
+            refresh_age=self._settings.refresh_age,
+        )
+        run.known_files.update(file.path for file in _concerning(base, run.shard))
+        tried = known.filter(pl.col("fetched_at") >= run.started)
+        seen = set(tried.select("id", "url").iter_rows())
+        return replace(plan, fetch=[item for item in plan.fetch if (item.id, item.url) not in seen])
+
+    def _lease(self, shard: Shard) -> Lease:
+        return Lease(
+            self._store.files,
+            f"{self._table.name}/_leases/{shard.name}-of-{shard.count}",
+            what=f"{self._name} shard {shard.name}",
+            log=self._log,
         )
 
     def _items(self, source: Commit, shard: Shard) -> pl.DataFrame:
@@ -276,31 +309,44 @@ class ImagesStage:
 
         def change(base: Commit | None) -> Draft:
             worth_keeping = self._worth_keeping(run, base, rows)
-            if base is None or len(base.of_shard(run.shard)) <= _MOST_APPENDED:
+            appended = _appended(base, run.shard)
+            if base is None or len(appended) <= _MOST_APPENDED:
                 file = self._table.write_rows(worth_keeping).noted(limits=run.limits, run=run.token)
                 return self._draft(run, base, append_to_shard(base, run.shard, [file]))
-            merged = _latest([self._read(base, run.shard), worth_keeping])
-            same = _limits_of(base, run.shard) <= {run.limits}
-            file = self._table.write_rows(merged).noted(limits=run.limits if same else None)
-            return self._draft(run, base, replace_shard(base, run.shard, [file]))
+            merged = _no_larger(appended)
+            frames = [*(self._rows_of(file) for file in merged), worth_keeping]
+            notes = [*(file.note for file in merged), {"limits": run.limits, "run": run.token}]
+            file = self._table.write_rows(_latest(frames)).noted(**_common(notes))
+            rest = replace(base, files=tuple(file for file in base.files if file not in merged))
+            return self._draft(run, base, append_to_shard(rest, run.shard, [file]))
 
         commit = self._table.commit(change)
         del run.rows[: len(taken)]
         if self._on_commit is not None:
             self._on_commit(run.shard)
-        return self._fetched_elsewhere(run, commit)
+        self._look_elsewhere(run, commit)
+        elsewhere, run.news = run.news, set()
+        return elsewhere
 
-    def _fetched_elsewhere(self, run: _Run, commit: Commit | None) -> set[str]:
-        """Ids in files of the shard that this run has not seen before and did not write."""
-        files = commit.of_shard(run.shard) if commit is not None else []
+    def _look_elsewhere(self, run: _Run, base: Commit | None) -> None:
+        """Take note of what other runs have fetched, in files that were not looked at before."""
+        files = _concerning(base, run.shard)
         unseen = [file for file in files if file.path not in run.known_files]
         run.known_files.update(file.path for file in files)
-        ids: set[str] = set()
         for file in unseen:
             if file.note.get("run") != run.token:
-                rows = self._table.read_file(file, ["id", "fetched_at"])
-                ids.update(rows.filter(pl.col("fetched_at") >= run.started)["id"])
-        return ids
+                rows = self._rows_of(file).filter(pl.col("fetched_at") >= run.started)
+                run.news.update(rows["id"])
+                fetched = rows.filter(pl.col("status") == OK).select("id", "url")
+                run.elsewhere = pl.concat([run.elsewhere, fetched])
+
+    def _rows_of(self, file: DataFile) -> pl.DataFrame:
+        """A file's rows; none when it is damaged, which is said."""
+        try:
+            return ledger.completed(self._table.read_file(file))
+        except CorruptFileError as error:
+            self._log(str(error))
+            return ledger.empty_ledger()
 
     def _complete(self, run: _Run, *, removed: bool) -> Commit:
         """Commit the rest, merged with what the shard had, as the shard's one complete file."""
@@ -340,15 +386,13 @@ class ImagesStage:
         the other run has fetched since this one began.
         """
         current = new.join(self._newest_wanted(run), on=["id", "url"], how="semi")
-        if base is None or not current.height:
+        self._look_elsewhere(run, base)
+        if not run.elsewhere.height:
             return current
-        fetched_since = self._read(base, run.shard).filter(
-            (pl.col("status") == OK) & (pl.col("fetched_at") >= run.started)
-        )
         has_failed = (pl.col("status") != OK) | pl.col("refresh_failed").is_not_null()
         succeeded = current.filter(~has_failed)
         failed = current.filter(has_failed)
-        return pl.concat([succeeded, failed.join(fetched_since, on=["id", "url"], how="anti")])
+        return pl.concat([succeeded, failed.join(run.elsewhere, on=["id", "url"], how="anti")])
 
     def _draft(self, run: _Run, base: Commit | None, files: Sequence[DataFile]) -> Draft:
         seen = base.inputs.get("catalogue", 0) if base is not None else 0
@@ -357,6 +401,23 @@ class ImagesStage:
             inputs={"catalogue": max(run.source.version, seen)},
             properties=ledger.PROPERTIES,
         )
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for cycles among the new objects alone, and less often.
+
+    Requests make many short-lived objects and next to no cycles. Looking as often as usual, and
+    through all that the process holds, takes a tenth of the time.
+    """
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _counts(kinds: pl.Series) -> dict[str, int]:
@@ -368,17 +429,45 @@ def _latest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(frames).unique(subset="id", keep="last", maintain_order=True)
 
 
+def _concerning(base: Commit | None, shard: Shard) -> list[DataFile]:
+    """The files that may hold rows of a shard."""
+    files = base.with_role() if base is not None else []
+    return [file for file in files if file.layout != shard.count or file.shard == shard.index]
+
+
+def _appended(base: Commit | None, shard: Shard) -> list[DataFile]:
+    """The files with a shard's rows that have arrived since it was last complete."""
+    files = base.of_shard(shard) if base is not None else []
+    return [file for file in files if not file.complete]
+
+
+def _no_larger(appended: Sequence[DataFile]) -> list[DataFile]:
+    """The last files, as far back as none is much larger than those behind it together.
+
+    Merging them alone writes every row a few times only, however many there are.
+    """
+    merged: list[DataFile] = []
+    rows = 0
+    for file in reversed(appended):
+        if merged and (file.rows or 0) > 2 * rows:
+            break
+        merged.append(file)
+        rows += file.rows or 0
+    return merged[::-1]
+
+
+def _common(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several files have noted alike."""
+    first = notes[0]
+    return {key: first[key] for key in first if all(note.get(key) == first[key] for note in notes)}
+
+
 def _limits_of(base: Commit | None, shard: Shard) -> set[str | None]:
     """The digests of the limits under which a shard's rows were made, None for unknown ones.
 
     They are several after a run that was interrupted, and after the number of shards changed.
     """
-    files = base.with_role() if base is not None else []
-    return {
-        file.note.get("limits")
-        for file in files
-        if file.layout != shard.count or file.shard == shard.index
-    }
+    return {file.note.get("limits") for file in _concerning(base, shard)}
 
 
 def _innermost(error: BaseException) -> BaseException:

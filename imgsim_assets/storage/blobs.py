@@ -44,7 +44,7 @@ class Blobs:
         self._placing = threading.Lock()
         self._writer: PackWriter | None = None
         self._closed: list[PackWriter] = []
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
         self._marked: dict[str, float] = {}
         self._known_lost: set[str] = set()
         self._found_again: set[str] = set()
@@ -105,7 +105,7 @@ class Blobs:
     def flush(self) -> None:
         """Make every blob that was put durable, and readable by others.
 
-        Raises OSError when that failed, now or ever before: what was put since the last flush
+        Raises the error when that fails, and again ever after: what was put since the last flush
         may be gone, and has to be put again through a store that is opened anew.
         """
         self._place_all()
@@ -130,7 +130,7 @@ class Blobs:
     def _place(self, writer: PackWriter) -> None:
         try:
             contents = writer.finish()
-        except OSError as error:
+        except Exception as error:  # object stores have errors of their own libraries
             # Whoever goes on as if its images were stored would name what is not there.
             self._failure = error
             raise
@@ -178,8 +178,9 @@ class Blobs:
 
     def holds(self, sha256: Iterable[str]) -> list[bool]:
         """Which blobs are in place, by the indexes as they are now."""
-        self._index.refresh()
         digests = np.array([bytes.fromhex(name) for name in sha256], SHA256)
+        if len(digests):
+            self._index.refresh()
         held: list[bool] = self._index.holds(digests).tolist()
         return held
 

@@ -83,18 +83,19 @@ class PackIndex:
     def find(self, digest: bytes) -> list[Location]:
         """Every copy of an image, the newest pack's first."""
         key = np.array(digest, SHA256)
+        packs = self.packs  # which another thread may replace meanwhile
         found = []
         for run in self._runs:
             keys = run.contents.sha256
             at = int(keys.searchsorted(key))
             while at < len(keys) and keys[at] == key:
                 name = run.names[run.pack[at]]
-                if name in self.packs:
+                if name in packs:
                     start, length = run.contents.start[at], run.contents.length[at]
                     found.append(Location(name, int(start), int(length)))
                 at += 1
         if len(found) > 1:
-            found.sort(key=lambda place: (-self.packs[place.pack].modified, place))
+            found.sort(key=lambda place: (-packs[place.pack].modified, place))
         return found
 
     def holds(self, digests: np.ndarray) -> np.ndarray:
@@ -216,11 +217,13 @@ class PackIndex:
                     kept.append(run)
             name = _write_run(self._files, merged, self.packs.keys())
             entry = self._files.stat(f"{INDEXES}/{name}")
-            if entry is not None:
-                self._runs = (*kept, _read_run(self._files, entry))
-                for run in merged:
-                    if run.file is not None:
-                        self._files.delete(f"{INDEXES}/{run.file}")
+            # Another writer may have merged it into a larger one already.
+            with contextlib.suppress(FileNotFoundError):
+                if entry is not None:
+                    self._runs = (*kept, _read_run(self._files, entry))
+                    for run in merged:
+                        if run.file is not None:
+                            self._files.delete(f"{INDEXES}/{run.file}")
 
     def needless_files(self) -> list[Entry]:
         """Index files of packs that are gone, or that others cover as well."""

@@ -10,6 +10,8 @@ import pytest
 
 from imgsim_assets.download import crawl, stage
 from imgsim_assets.download.settings import Retry
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.damage import remove_blob
 from imgsim_assets_tests.support.downloads import Catalogue, quick, until
 from imgsim_assets_tests.support.misbehaving import Connection, Misbehaving, Shop, response
 from imgsim_assets_tests.support.pictures import jpeg
@@ -208,6 +210,17 @@ def test_an_image_whose_bytes_are_lost_is_asked_for_without_conditions(
     things.run(REFRESHING)
     assert b"if-none-match" not in page.requests[1]
     assert things.store.blobs.get(things.rows()["a"]["sha256"]) == PICTURE
+
+
+def test_an_image_whose_bytes_nobody_has_missed_yet_is_asked_for_without_conditions(
+    things: Catalogue, page: Versioned
+) -> None:
+    sha256 = things.rows()["a"]["sha256"]
+    remove_blob(things.store, sha256)
+    (report,) = things.run(REFRESHING)
+    assert b"if-none-match" not in page.requests[1]
+    assert (report.fetched, report.unchanged) == (1, 0)
+    assert Store.open(things.store.url).blobs.get(sha256) == PICTURE
 
 
 def test_a_server_that_answers_304_to_a_first_request_is_a_failure(

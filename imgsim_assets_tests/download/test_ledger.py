@@ -56,6 +56,14 @@ def test_an_image_whose_bytes_are_lost_is_fetched_again() -> None:
     assert planned(URL, ok(URL, sha256="f" * 64), lost={"0" * 64}) == []
 
 
+def test_an_image_of_an_age_is_asked_for_with_conditions_only_if_its_bytes_are_there() -> None:
+    good = ok(URL, sha256="f" * 64) | {"checked_at": NOW - timedelta(days=2)}
+    age = timedelta(days=1)
+    [held] = planned(URL, good, refresh_age=age)
+    assert held.held is not None
+    assert planned(URL, good, refresh_age=age, missing={"f" * 64}) == [Item("a", URL, 0)]
+
+
 @pytest.mark.parametrize(("stamp", "due"), [("5-1", False), ("5-2", True), (None, True)])
 def test_a_local_image_is_read_again_when_its_file_changed(stamp: str | None, due: bool) -> None:
     known = ok("pictures/a.jpg", etag="5-1")
@@ -87,6 +95,7 @@ def test_ids_that_left_the_catalogue_are_removed() -> None:
         now=NOW,
         stamp=lambda _: None,
         lost=set(),
+        holds=none_is_missing,
     )
     assert plan.removed == ["b", "c"]
     assert plan.fetch == []
@@ -100,6 +109,7 @@ def test_items_are_fetched_in_the_order_of_the_catalogue() -> None:
         now=NOW,
         stamp=lambda _: None,
         lost=set(),
+        holds=none_is_missing,
     )
     assert [item.id for item in plan.fetch] == names
 
@@ -194,7 +204,9 @@ def planned(
     stamp: str | None = None,
     stamps: bool = True,
     lost: set[str] | None = None,
+    missing: set[str] | None = None,
     same_settings: bool = True,
+    refresh_age: timedelta | None = None,
 ) -> list[Item]:
     """What a run fetches of a catalogue with the one item "a", of which a row is known."""
     plan = ledger.plan(
@@ -203,6 +215,12 @@ def planned(
         now=now,
         stamp=(lambda _: stamp) if stamps else None,
         lost=lost or set(),
+        holds=lambda names: [name not in (missing or ()) for name in names],
         same_settings=same_settings,
+        refresh_age=refresh_age,
     )
     return plan.fetch
+
+
+def none_is_missing(names: list[str]) -> list[bool]:
+    return [True] * len(names)

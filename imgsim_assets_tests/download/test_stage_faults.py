@@ -17,6 +17,8 @@ from PIL import Image
 
 from imgsim_assets.download import stage
 from imgsim_assets.download.fetcher import Fetched, Fetcher, Version
+from imgsim_assets.download.stage import DownloadReport
+from imgsim_assets.storage import lease
 from imgsim_assets.storage.files import UNFINISHED
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -32,6 +34,58 @@ BUSY = response(status=b"503 Busy")
 # ---- several runs at once -----------------------------------------------------------
 
 
+@pytest.fixture
+def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs take every other run for dead."""
+    monkeypatch.setattr(lease, "STALE_SECONDS", -60.0)
+
+
+def test_of_several_runs_at_once_one_fetches_and_the_others_wait(things: Catalogue) -> None:
+    told: list[str] = []
+    gets: Counter[str] = Counter()
+
+    def page(connection: Connection) -> None:
+        gets[connection.path] += 1
+        connection.wait(lambda: len(told) == 2)
+        connection.send(response(jpeg(int(connection.path[1:]))))
+
+    with Misbehaving(page) as server:
+        urls = {f"item {number}": server.url(f"/{number}") for number in range(20)}
+        things.declare(urls)
+        patient = quick(timeout=30, read_timeout=30)
+
+        def run() -> list[DownloadReport]:
+            return again(things).run(patient, retry="all", log=told.append)
+
+        reports = [join(one)[0] for one in [in_background(run) for _ in range(3)]]
+    assert gets == {f"/{number}": 1 for number in range(20)}
+    assert sorted(report.fetched for report in reports) == [0, 0, 20]
+    assert [report.statuses for report in reports] == [{"ok": 20}] * 3
+    assert all("is at work in another run" in line for line in told[:2])
+
+
+def test_what_another_run_has_just_failed_to_fetch_is_not_tried_once_more(
+    things: Catalogue,
+) -> None:
+    told: list[str] = []
+
+    def page(connection: Connection) -> None:
+        connection.wait(lambda: len(told) == 1)
+        connection.send(response(status=b"404 Not Found"))
+
+    with Misbehaving(page) as server:
+        things.declare({"a": server.url("/a")})
+        patient = quick(timeout=30, read_timeout=30)
+
+        def run() -> list[DownloadReport]:
+            return again(things).run(patient, retry="all", log=told.append)
+
+        for one in [in_background(run) for _ in range(2)]:
+            join(one)
+        assert server.requests == ["/a"]
+
+
+@pytest.mark.usefixtures("no_leases")
 def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
     things: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,11 +122,12 @@ def test_two_processes_at_once_end_with_one_correct_ledger(things: Catalogue, sh
     }
     assert sorted(file.shard or 0 for file in things.commit().files) == [0, 1, 2]
     seen = len(shop.requests)
-    assert seen <= 60
+    assert seen == 30
     assert not any(report.changed for report in things.run())
     assert len(shop.requests) == seen
 
 
+@pytest.mark.usefixtures("no_leases")
 def test_a_run_on_an_older_catalogue_does_not_undo_a_newer_one(things: Catalogue) -> None:
     newer_is_done = threading.Event()
 
@@ -92,6 +147,7 @@ def test_a_run_on_an_older_catalogue_does_not_undo_a_newer_one(things: Catalogue
     assert {item: row["url"] for item, row in things.rows().items()} == {"kept": server.url("/new")}
 
 
+@pytest.mark.usefixtures("no_leases")
 def test_a_run_that_fails_does_not_take_away_what_another_fetched_meanwhile(
     things: Catalogue,
 ) -> None:

@@ -192,6 +192,19 @@ def test_another_writers_index_files_are_taken_up(files: Files) -> None:
     assert all(held(index, [b"%d" % number for number in range(4)]))
 
 
+def test_an_index_file_that_another_writer_has_merged_already_is_no_error(tmp_path: Path) -> None:
+    def merge() -> None:
+        for path in (tmp_path / INDEXES).iterdir():
+            path.unlink()
+
+    index = PackIndex(InterruptedFiles(tmp_path, "after stat", INDEXES, merge))
+    pack(LocalFiles(tmp_path), b"one")
+    index.refresh()
+    index.consolidate(at_least=1)
+
+    assert held(index, [b"one"]) == [True]
+
+
 def test_index_files_that_say_nothing_new_are_needless(files: Files) -> None:
     name = pack(files, b"one")
     both = looked_up(files), looked_up(files)

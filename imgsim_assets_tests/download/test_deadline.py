@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+
+import pytest
+
+from imgsim_assets.download.deadline import Deadlines
+
+
+def test_a_task_that_takes_too_long_ends_in_time() -> None:
+    async def wait() -> float:
+        started = time.monotonic()
+        with pytest.raises(TimeoutError), Deadlines().within(0.1):
+            await asyncio.sleep(30)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        await asyncio.sleep(0)
+        return time.monotonic() - started
+
+    assert 0.1 <= asyncio.run(wait()) < 5
+
+
+def test_each_of_many_tasks_has_its_own_deadline() -> None:
+    async def all_of_them() -> list[bool]:
+        deadlines = Deadlines()
+
+        async def work(seconds: float) -> bool:
+            try:
+                with deadlines.within(0.5):
+                    await asyncio.sleep(seconds)
+            except TimeoutError:
+                return False
+            return True
+
+        return await asyncio.gather(*(work(30 * (number % 2)) for number in range(20)))
+
+    assert asyncio.run(all_of_them()) == [number % 2 == 0 for number in range(20)]
+
+
+def test_a_deadline_may_be_moved() -> None:
+    async def wait() -> str:
+        with Deadlines().within(0.05) as deadline:
+            deadline.at = math.inf
+            await asyncio.sleep(0.3)
+            deadline.at = asyncio.get_running_loop().time() + 30
+        return "done"
+
+    assert asyncio.run(wait()) == "done"
+
+
+def test_a_cancellation_from_outside_is_none_of_a_deadline() -> None:
+    async def cancelled() -> bool:
+        async def wait() -> None:
+            with Deadlines().within(30):
+                await asyncio.sleep(30)
+
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(cancelled())
+
+
+def test_a_cancellation_from_outside_wins_over_a_deadline_that_has_passed() -> None:
+    async def cancelled() -> bool:
+        async def wait() -> None:
+            with Deadlines().within(30) as deadline:
+                deadline.pass_()
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+                await asyncio.sleep(30)
+
+        task = asyncio.create_task(wait())
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(cancelled())
+
+
+def test_other_errors_go_through() -> None:
+    async def fail() -> None:
+        with Deadlines().within(30):
+            raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        asyncio.run(fail())

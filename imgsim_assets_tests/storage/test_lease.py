@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets.storage import lease
+from imgsim_assets.storage.files import Files, LocalFiles, open_files
+from imgsim_assets.storage.lease import Lease
+from imgsim_assets.storage.store import Store
+
+PATH = "things/_leases/000"
+
+
+def test_only_one_at_a_time_holds_it(store: Store) -> None:
+    at_once = most = 0
+    lock = threading.Lock()
+
+    def work() -> None:
+        nonlocal at_once, most
+        with Lease(store.files, PATH, what="it"):
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.02)
+            with lock:
+                at_once -= 1
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert most == 1
+    assert store.files.entries("things/_leases") == []
+
+
+def test_who_waits_says_so_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.01)
+    told: list[str] = []
+
+    def wait() -> None:
+        with Lease(store.files, PATH, what="things shard 000", log=told.append):
+            pass
+
+    with Lease(store.files, PATH, what="it"):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.2)
+    waiting.join(30)
+    assert told == ["things shard 000 is at work in another run; waiting for it"]
+
+
+def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+    held = (
+        "import os, sys; from pathlib import Path\n"
+        "from imgsim_assets.storage.files import LocalFiles\n"
+        "from imgsim_assets.storage.lease import Lease\n"
+        f"Lease(LocalFiles(Path(sys.argv[1])), {PATH!r}, what='it').__enter__(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", held, str(tmp_path)], check=False)
+    files = LocalFiles(tmp_path)
+    assert files.stat(PATH) is not None
+
+    started = time.monotonic()
+    with Lease(files, PATH, what="it"):
+        assert time.monotonic() - started < lease.STALE_SECONDS / 2
+
+
+@pytest.mark.parametrize("left", [b"", b'{"host": "another", "process": 1}'])
+def test_a_lease_that_is_not_renewed_is_free_after_a_while(tmp_path: Path, left: bytes) -> None:
+    files = LocalFiles(tmp_path)
+    files.write(PATH, left)
+    long_ago = time.time() - lease.STALE_SECONDS - 1
+    os.utime(tmp_path / PATH, (long_ago, long_ago))
+
+    with Lease(files, PATH, what="it"):
+        assert files.read(PATH) != left
+
+
+def test_a_lease_is_renewed_while_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
+    files = LocalFiles(tmp_path)
+    with Lease(files, PATH, what="it"):
+        os.utime(tmp_path / PATH, (0, 0))
+        deadline = time.monotonic() + 10
+        while (tmp_path / PATH).stat().st_mtime < 1e9:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_who_has_lost_a_lease_leaves_the_new_holder_alone(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    other = json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode()
+    with Lease(files, PATH, what="it"):
+        files.write(PATH, other)
+
+    assert files.read(PATH) == other
+
+
+def test_a_lease_on_object_storage(s3_root: str) -> None:
+    files: Files = open_files(s3_root)
+    with Lease(files, PATH, what="it"):
+        assert files.stat(PATH) is not None
+    assert files.stat(PATH) is None
