@@ -1,6 +1,5 @@
 """The assets `images` and `embeddings` of a catalogue that streams: one step for both."""
 
-import threading
 from collections.abc import Iterator
 
 import dagster as dg
@@ -53,9 +52,9 @@ def streamed_assets(blueprint: Blueprint) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: ImagesConfig
     ) -> Iterator[dg.MaterializeResult]:
         store = blueprint.project.store(context.run.run_id)
-        stop = threading.Event()
         wanted = context.selected_asset_keys
-        with PoolSlot(context, GPU_POOL, stop) as card, EmbeddingThread(stop) as thread:
+        thread = EmbeddingThread()
+        with PoolSlot(context, GPU_POOL, thread.stop) as card, thread:
             stream = Stream(
                 lambda: EmbeddingStage(
                     store,
@@ -63,7 +62,7 @@ def streamed_assets(blueprint: Blueprint) -> dg.AssetsDefinition:
                     blueprint.encoder,
                     log=context.log.info,
                     on_start=card.claim,
-                    stop=stop,
+                    stop=thread.stop,
                 ),
                 thread,
                 log=context.log.warning,
@@ -73,6 +72,7 @@ def streamed_assets(blueprint: Blueprint) -> dg.AssetsDefinition:
                 check = _fetch(context, blueprint, store, config, follower)
                 yield _result(context, blueprint.key("images"), check)
                 if not check.passed and success_rate_spec(blueprint).blocking:
+                    thread.abandon()
                     return
             if blueprint.key("embeddings") in wanted:
                 check = _embed(context, blueprint, store, stream)

@@ -17,9 +17,11 @@ WEB_PORTS = frozenset({80, 443})
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Special-purpose ranges that `is_global` of some supported Python versions lets through
-# (IANA special-purpose address registries).
+# (IANA special-purpose address registries), and a cloud's metadata endpoint at an address that
+# looks public: Azure's WireServer.
 _DENIED_V4 = [
-    ipaddress.ip_network(block) for block in ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24")
+    ipaddress.ip_network(block)
+    for block in ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")
 ]
 _DENIED_V6 = [ipaddress.ip_network(block) for block in ("2001::/23", "2001:db8::/32", "3fff::/20")]
 _GLOBAL_V6 = ipaddress.ip_network("2000::/3")

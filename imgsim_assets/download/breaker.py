@@ -37,10 +37,13 @@ class Breaker:
         self.failures = 0
         return was_open
 
-    def failed(self, reason: str) -> bool:
-        """Note a failure; whether that has changed the state."""
+    def failed(self, reason: str, *, is_probe: bool = False) -> bool:
+        """Note a failure; whether that has changed the state.
+
+        What was on its way when the breaker opened says nothing about how the host is since.
+        """
         self.failures += 1
-        if self.state is State.PROBING:
+        if self.state is State.PROBING and is_probe:
             self.give_up(f"{self.failures} failures in a row, the last: {reason}")
             return True
         if self.state is State.CLOSED and self.failures >= self.threshold:
@@ -49,10 +52,12 @@ class Breaker:
             return True
         return False
 
-    def probe(self) -> None:
-        """Note that an item is on its way; while the breaker is open, it is the probe."""
-        if self.state is State.OPEN:
+    def probe(self) -> bool:
+        """Note that an item is on its way; whether it is the probe, while the breaker is open."""
+        is_probe = self.state is State.OPEN
+        if is_probe:
             self.state = State.PROBING
+        return is_probe
 
     def give_up(self, reason: str, retry_after: float | None = None) -> None:
         """Ask nothing more of the host in this run."""

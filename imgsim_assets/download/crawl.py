@@ -130,13 +130,13 @@ class Crawl:
                 self._leave(host, self._queues.drop(host), breaker)
                 self._queues.done(item)
                 continue
-            breaker.probe()
+            is_probe = breaker.probe()
             started = time.monotonic()
             try:
                 fetched = await self._fetch(item)
             except FetchError as error:
                 self._hosts.tallies.requested(host, time.monotonic() - started)
-                self._note_failure(host, breaker, error)
+                self._note_failure(host, breaker, error, is_probe=is_probe)
                 self._retry_or_fail(item, host, error)
                 continue
             self._hosts.tallies.requested(host, time.monotonic() - started)
@@ -194,14 +194,16 @@ class Crawl:
         self._finish(host, ledger.failed(item, error, ledger.utc_now()))
         self._queues.done(item)
 
-    def _note_failure(self, host: str, breaker: Breaker, error: FetchError) -> None:
+    def _note_failure(
+        self, host: str, breaker: Breaker, error: FetchError, *, is_probe: bool
+    ) -> None:
         if error.status not in BY_HOST or not host:
             if breaker.succeeded():  # an answer of its own is an answer
                 self._queues.narrow(host, to_one=False)
             return
         if error.status == "rate_limited":
             self._slow_down(host, breaker, error)
-        if not breaker.failed(str(error)[:200]):
+        if not breaker.failed(str(error)[:200], is_probe=is_probe):
             return
         if breaker.state is State.OPEN:
             pause = self._settings.breaker_pause

@@ -214,7 +214,8 @@ class ImagesStage:
             retry=self._retry,
             refresh_age=self._settings.refresh_age,
         )
-        run.known_files.update(file.path for file in _concerning(base, run.shard))
+        if base is not None:
+            run.known_files.update(file.path for file in base.concerning(run.shard))
         tried = known.filter(pl.col("fetched_at") >= run.started)
         seen = set(tried.select("id", "url").iter_rows())
         return replace(plan, fetch=[item for item in plan.fetch if (item.id, item.url) not in seen])
@@ -330,7 +331,7 @@ class ImagesStage:
 
     def _look_elsewhere(self, run: _Run, base: Commit | None) -> None:
         """Take note of what other runs have fetched, in files that were not looked at before."""
-        files = _concerning(base, run.shard)
+        files = base.concerning(run.shard) if base is not None else []
         unseen = [file for file in files if file.path not in run.known_files]
         run.known_files.update(file.path for file in files)
         for file in unseen:
@@ -429,12 +430,6 @@ def _latest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(frames).unique(subset="id", keep="last", maintain_order=True)
 
 
-def _concerning(base: Commit | None, shard: Shard) -> list[DataFile]:
-    """The files that may hold rows of a shard."""
-    files = base.with_role() if base is not None else []
-    return [file for file in files if file.layout != shard.count or file.shard == shard.index]
-
-
 def _appended(base: Commit | None, shard: Shard) -> list[DataFile]:
     """The files with a shard's rows that have arrived since it was last complete."""
     files = base.of_shard(shard) if base is not None else []
@@ -467,7 +462,9 @@ def _limits_of(base: Commit | None, shard: Shard) -> set[str | None]:
 
     They are several after a run that was interrupted, and after the number of shards changed.
     """
-    return {file.note.get("limits") for file in _concerning(base, shard)}
+    if base is None:
+        return set()
+    return {file.note.get("limits") for file in base.concerning(shard)}
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -85,11 +85,9 @@ class StoppedError(Exception):
 class _Work:
     """What has been done for a shard so far, in its run and ahead of it.
 
-    `failures` says why images have no vector, by sha256: (status, detail); `read` are the files
-    of the ledger that were looked at ahead.
+    `read` are the files of the ledger that were looked at ahead.
     """
 
-    failures: dict[str, tuple[str, str]]
     embedded: int = 0
     borrowed: int = 0
     seconds: float = 0.0
@@ -125,6 +123,9 @@ class EmbeddingStage:
         self._on_start = on_start
         self._stop = stop or threading.Event()
         self._works: dict[Shard, _Work] = {}
+        # Why images have no vector, by sha256: (status, detail), and the files that say so.
+        self._failures: dict[str, tuple[str, str]] = {}
+        self._learnt: set[str] = set()
         self._ledger = ledger_table(store, name)
         self._table = embeddings_table(store, name)
         self._settings = settled(store, name, settings, self._table.latest())
@@ -155,13 +156,14 @@ class EmbeddingStage:
             )
         images = images.filter(pl.col("status") == OK).select("id", "sha256")
         base = self._table.latest()
-        work = self._works.pop(shard, None) or self._begun(shard, base)
+        work = self._works.pop(shard, _Work())
+        self._learn_failures(base)
         # The bytes of an image that was lost while it was embedded ahead may be back.
-        work.failures = {key: why for key, why in work.failures.items() if why[0] != LOST}
+        self._failures = {key: why for key, why in self._failures.items() if why[0] != LOST}
         ahead = work.embedded
         distinct = set(images["sha256"].to_list())
         self._complete(distinct, shard, work)
-        commit = self._commit(base, shard, ledger, _rows(images, work))
+        commit = self._commit(base, shard, ledger, _rows(images, self._failures_among(distinct)))
         rows = self._table.read(commit, shard=shard)
         return EmbeddingReport(
             shard=shard.name,
@@ -192,9 +194,8 @@ class EmbeddingStage:
         ledger = self._ledger.latest()
         if ledger is None:
             return 0
-        if shard not in self._works:
-            self._works[shard] = self._begun(shard, self._table.latest())
-        work = self._works[shard]
+        self._learn_failures(self._table.latest())
+        work = self._works.setdefault(shard, _Work())
         distinct: set[str] = set()
         for file in ledger.of_shard(shard):
             if file.path in work.read:
@@ -212,30 +213,32 @@ class EmbeddingStage:
             work.seconds += time.monotonic() - started
         return work.embedded - before
 
-    def _begun(self, shard: Shard, base: Commit | None) -> _Work:
-        return _Work(self._known_failures(base, shard))
+    def _learn_failures(self, base: Commit | None) -> None:
+        """Take in what this encoder could not embed before, and need not try again.
 
-    def _known_failures(self, base: Commit | None, shard: Shard) -> dict[str, tuple[str, str]]:
-        """What this encoder's earlier runs could not embed, and need not try again."""
-        if base is None:
-            return {}
-        own = [file for file in base.files if file.note.get(FINGERPRINT) == self.fingerprint]
-        known: dict[str, tuple[str, str]] = {}
-        for file in own:
+        The same image may stand in any shard; each file is read once in the life of the stage.
+        """
+        files = base.files if base is not None else ()
+        for file in files:
+            if file.path in self._learnt or file.note.get(FINGERPRINT) != self.fingerprint:
+                continue
+            self._learnt.add(file.path)
             try:
                 rows = self._table.read_file(file)
             except CorruptFileError:
                 continue  # what it knew is found out again
             failed = rows.filter(~pl.col("status").is_in([OK, LOST]))
             for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
-                known[sha256] = (status, detail)
-        return known
+                self._failures[sha256] = (status, detail)
+
+    def _failures_among(self, distinct: set[str]) -> dict[str, tuple[str, str]]:
+        return {key: self._failures[key] for key in distinct & self._failures.keys()}
 
     # ---- embedding ------------------------------------------------------------------
 
     def _complete(self, wanted: set[str], shard: Shard, work: _Work) -> None:
         """Find or compute the vectors of images, as far as that is possible."""
-        missing = self._vectors.lacking(wanted - work.failures.keys())
+        missing = self._vectors.lacking(wanted - self._failures.keys())
         if missing:
             work.borrowed += self._vectors.borrow(missing)
         if missing:
@@ -255,16 +258,16 @@ class EmbeddingStage:
         ):
             try:
                 for result in results:
-                    if self._stop.is_set():
-                        raise StoppedError
                     if isinstance(result, Refused):
                         status, detail = result.error.status, result.error.detail[:500]
-                        work.failures[result.key] = (status, detail)
+                        self._failures[result.key] = (status, detail)
                         progress.advance(kind=status)
-                        continue
-                    pending.append(_unit_rows(result, work))
-                    work.embedded += len(result.keys)
-                    progress.advance(len(result.keys), kind=OK)
+                    else:
+                        pending.append(_unit_rows(result, self._failures))
+                        work.embedded += len(result.keys)
+                        progress.advance(len(result.keys), kind=OK)
+                    if self._stop.is_set():
+                        raise StoppedError
                     if time.monotonic() - committed >= COMMIT_EVERY_SECONDS:
                         self._vectors.append(_joined(pending))
                         pending.clear()
@@ -352,29 +355,29 @@ class EmbeddingStage:
         return rows_digest(have, self.fingerprint)
 
 
-def _rows(images: pl.DataFrame, work: _Work) -> pl.DataFrame:
+def _rows(images: pl.DataFrame, failures: Mapping[str, tuple[str, str]]) -> pl.DataFrame:
     """The shard's states: ok, or why there is no vector; sorted by id."""
-    failures = pl.DataFrame(
-        [(sha256, status, detail) for sha256, (status, detail) in work.failures.items()],
+    reasons = pl.DataFrame(
+        [(sha256, status, detail) for sha256, (status, detail) in failures.items()],
         schema={"sha256": pl.String, "status": pl.String, "detail": pl.String},
         orient="row",
     )
     return (
-        images.join(failures, on="sha256", how="left")
+        images.join(reasons, on="sha256", how="left")
         .with_columns(pl.col("status").fill_null(OK))
         .select(list(SCHEMA))
         .sort("id")
     )
 
 
-def _unit_rows(encoded: Encoded[str], work: _Work) -> VectorRows:
+def _unit_rows(encoded: Encoded[str], failures: dict[str, tuple[str, str]]) -> VectorRows:
     """Features as unit vectors; those that have no direction become failures."""
     raw = encoded.features.astype(np.float64)
     norms = np.sqrt((raw * raw).sum(axis=1))
     usable = np.isfinite(norms) & (norms > 0)
     for position in np.flatnonzero(~usable).tolist():
         blank = norms[position] == 0
-        work.failures[encoded.keys[position]] = (
+        failures[encoded.keys[position]] = (
             ("zero_vector", "the encoder sees nothing in this picture")
             if blank
             else ("not_finite", "the encoder's numbers overflow on this picture")

@@ -18,14 +18,19 @@ class EmbeddingThread:
     """One thread for the embedding of any number of catalogues.
 
     One, since an encoder is called from one thread at a time, and so that shards are finished in
-    the order in which they were asked for. Left by an error, what has not begun is not begun, and
-    with `stop` what has begun is stopped within a batch; either way it is waited for.
+    the order in which they were asked for. What works in it ends soon after `stop` is set; that
+    is the case when it is left by an error. What has begun is waited for.
     """
 
-    def __init__(self, stop: threading.Event | None = None) -> None:
-        self._stop = stop
+    def __init__(self) -> None:
+        self.stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, "embed")
         self.submit = self._pool.submit
+
+    def abandon(self) -> None:
+        """Begin nothing more, and have what has begun end within a batch."""
+        self.stop.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -36,9 +41,9 @@ class EmbeddingThread:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None and self._stop is not None:
-            self._stop.set()
-        self._pool.shutdown(cancel_futures=error is not None)
+        if error is not None:
+            self.abandon()
+        self._pool.shutdown()
 
 
 class Stream:

@@ -145,7 +145,7 @@ def _work(
 ) -> tuple[list[DownloadReport], list[Future[EmbeddingReport]]]:
     """Fetch a catalogue's shards here, and have each embedded by the other thread."""
     watch.begins(job.name, items)
-    stage = EmbeddingStage(store, job.name, job.encoder, log=log)
+    stage = EmbeddingStage(store, job.name, job.encoder, log=log, stop=thread.stop)
     stream = Stream(lambda: stage, thread, log=log)
     images: list[DownloadReport] = []
     futures: list[Future[EmbeddingReport]] = []

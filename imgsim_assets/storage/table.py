@@ -126,6 +126,11 @@ class Commit:
             file for file in self.files if (file.shard, file.layout) == (shard.index, shard.count)
         ]
 
+    def concerning(self, shard: Shard) -> list[DataFile]:
+        """The row files that may hold rows of a shard, of its own number of shards or another."""
+        files = self.with_role()
+        return [file for file in files if file.layout != shard.count or file.shard == shard.index]
+
 
 @dataclass(frozen=True)
 class Draft:

@@ -235,6 +235,26 @@ def test_a_card_that_is_taken_is_waited_for_while_the_pictures_are_fetched(shop:
         assert (free.slot_count, free.active_slot_count) == (1, 0)
 
 
+def test_too_few_images_end_the_step_without_waiting_for_the_card(
+    shop: Shop, commits_at_once: None
+) -> None:
+    """The card is never free: a step that went on to embed would wait for it."""
+    shop.declare(stream=True, checks={"min_success_rate": 0.9, "severity": "error"})
+    for number in range(2):
+        del shop.web.pages[f"/p{number}.jpg"]
+    with shop.project.instance() as instance:
+        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        storage = instance.event_log_storage
+        for pool in ("network", "gpu"):
+            storage.set_concurrency_slots(pool, 1)
+        storage.claim_concurrency_slot("gpu", "another run", "step")
+
+        result = _run(shop, instance, [IMAGES, EMBEDDINGS], succeeds=False)
+
+    assert [event.asset_key for event in result.get_asset_materialization_events()] == [IMAGES] * 3
+    assert shop.encodings == 0
+
+
 def test_what_changed_upstream_asks_for_both_at_once(shop: Shop) -> None:
     assert shop.project.materialize()
     with shop.project.instance() as instance:

@@ -18,8 +18,8 @@ def test_failures_in_a_row_open_it_and_an_answer_between_them_does_not() -> None
 def test_a_probe_that_fails_gives_the_host_up() -> None:
     breaker = Breaker(1)
     breaker.failed("timeout")
-    breaker.probe()
-    assert breaker.failed("connect: refused")
+    is_probe = breaker.probe()
+    assert breaker.failed("connect: refused", is_probe=is_probe)
     assert breaker.state is State.GIVEN_UP
     assert breaker.reason == "2 failures in a row, the last: connect: refused"
 
@@ -37,6 +37,16 @@ def test_what_was_under_way_when_it_opened_is_no_probe() -> None:
     breaker.failed("timeout")
     assert not breaker.failed("timeout")
     assert breaker.state is State.OPEN
+
+
+def test_what_was_under_way_when_it_opened_says_nothing_about_the_probe() -> None:
+    breaker = Breaker(1)
+    breaker.failed("timeout")
+    assert breaker.probe()
+    assert not breaker.probe()
+    assert not breaker.failed("an old request: timeout", is_probe=False)
+    assert breaker.succeeded()
+    assert breaker.state is State.CLOSED
 
 
 @given(st.lists(st.sampled_from(["succeeded", "failed", "probe"])))

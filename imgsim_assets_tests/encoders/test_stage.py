@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from imgsim_assets.images.decode import decode
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.storage.shards import Shard, shard_of
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, DataFile, Table
 from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.catalogues import (
     THUMBNAIL,
@@ -776,3 +777,33 @@ def _refill_without_blobs(store: Store, images: Mapping[str, bytes], shard: Shar
     fill_shard(store, "shop", images, shard)
     for sha256 in {sha256_of(data) for data in images.values()}:
         remove_blob(store, sha256)
+
+
+def test_what_could_not_be_embedded_is_read_once_for_all_shards(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = fill(store, "shop", {f"item{seed}": jpeg(seed)[:300] for seed in range(16)}, 8)
+    embed(store, "shop", HOG_COLOR, shards)
+    before = {file.path for file in _latest(store).files}
+    read_file = Table.read_file
+    read: list[str] = []
+
+    def noted(table: Table, file: DataFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        if table.name == "shop/embeddings" and columns is None:
+            read.append(file.path)
+        return read_file(table, file, columns)
+
+    monkeypatch.setattr(Table, "read_file", noted)
+    stage = EmbeddingStage(store, "shop", HOG_COLOR)
+
+    reports = [stage.run(shard) for shard in shards]
+
+    assert not any(report.changed or report.embedded for report in reports)
+    # Once for the failures, and by its own shard before and after its commit.
+    assert max(read.count(path) for path in before) <= 3
+
+
+def _latest(store: Store) -> Commit:
+    commit = embeddings_table(store, "shop").latest()
+    assert commit is not None
+    return commit

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingStage
+from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.encoders.stream import Stream
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.model.pipeline import CatalogueJob, Unwatched, refresh, shards_for
+from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogues import THUMBNAIL, tiny
 from imgsim_assets_tests.support.downloads import until
+from imgsim_assets_tests.support.encoders import COUNTER, ThumbnailEncoder, encoded_count
 from imgsim_assets_tests.support.web import Web
 
 
@@ -63,6 +68,38 @@ def test_an_encoder_that_cannot_work_ends_the_run_and_keeps_what_was_fetched(
     assert fetched > 0
     assert web.total_gets == 40
     assert done.embedded == 40
+
+
+def test_an_interruption_ends_the_embedding_within_a_batch_and_keeps_what_there_is(
+    store: Store, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COUNTER, str(tmp_path / "encoded"))
+    job = replace(_job(web, tmp_path, THUMBNAIL.model_copy(update={"batch_size": 1})), shards=1)
+    interrupted = threading.Event()
+    encode = ThumbnailEncoder.encode
+
+    def slow(encoder: ThumbnailEncoder, batch: np.ndarray) -> np.ndarray:
+        interrupted.wait(60)
+        return encode(encoder, batch)
+
+    def finish(stream: Stream, shard: Shard) -> Future[EmbeddingReport]:
+        submitted(stream, shard)
+        threading.Timer(0.5, interrupted.set).start()
+        raise KeyboardInterrupt
+
+    submitted = Stream.finish
+    monkeypatch.setattr(ThumbnailEncoder, "encode", slow)
+    monkeypatch.setattr(Stream, "finish", finish)
+
+    with pytest.raises(KeyboardInterrupt):
+        refresh(store, [job])
+    monkeypatch.undo()
+    monkeypatch.setenv(COUNTER, str(tmp_path / "encoded"))
+    before = encoded_count(tmp_path / "encoded")
+    (done,) = refresh(store, [job])
+
+    assert before < 40
+    assert done.embedded < 40
 
 
 class Told(Unwatched):
