@@ -44,7 +44,7 @@ class Blobs:
         self._placing = threading.Lock()
         self._writer: PackWriter | None = None
         self._closed: list[PackWriter] = []
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._marked: dict[str, float] = {}
         self._known_lost: set[str] = set()
         self._found_again: set[str] = set()
@@ -130,13 +130,20 @@ class Blobs:
     def _place(self, writer: PackWriter) -> None:
         try:
             contents = writer.finish()
-        except Exception as error:  # object stores have errors of their own libraries
+        except BaseException as error:  # object stores have errors of their own libraries
             # Whoever goes on as if its images were stored would name what is not there.
             self._failure = error
+            self._close(writer)
             raise
         with self._lock:
+            # In this order: somebody may be reading an image of the pack.
             self._index.add(writer.name, pack_size(contents.length), time.time(), contents)
+            self._close(writer)
+
+    def _close(self, writer: PackWriter) -> None:
+        with self._lock:
             self._closed.remove(writer)
+            writer.discard()
 
     def _writers(self) -> list[PackWriter]:
         return [*self._closed, *([self._writer] if self._writer is not None else [])]
@@ -147,7 +154,7 @@ class Blobs:
         """The bytes; CorruptFileError when they are gone or no longer match their name."""
         digest = bytes.fromhex(sha256)
         data = self._unplaced(digest)
-        if data is not None:
+        if data is not None and hashlib.sha256(data).digest() == digest:
             return data
         damaged: Location | None = None
         for _ in range(2):

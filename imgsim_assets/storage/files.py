@@ -40,8 +40,8 @@ _MOST_PIECES = 1024
 class GrowingFile:
     """A file that is appended to and that nobody else can read before `finish`.
 
-    It lies in `scratch` meanwhile, which is removed when the file is given up: by `discard`,
-    by a failed `finish`, or because nobody holds it any more.
+    It lies in `scratch` meanwhile, which is removed by `discard`, or when nobody holds the file
+    any more.
     """
 
     def __init__(self, scratch: Path, put_in_place: Callable[[Path], None]) -> None:
@@ -68,15 +68,13 @@ class GrowingFile:
         return os.pread(self._descriptor, length, start)
 
     def finish(self) -> None:
-        """Put the file in its place, whole and durable."""
-        try:
-            os.fsync(self._descriptor)
-            self._put_in_place(self._scratch)
-        finally:
-            self.discard()
+        """Put the file in its place, whole and durable; it can be read until `discard`."""
+        os.fsync(self._descriptor)
+        self._put_in_place(self._scratch)
 
     def discard(self) -> None:
-        """Give the file up, unless it is in its place."""
+        """Close the file, which is given up unless it is in its place."""
+        self._descriptor = -1  # the system gives the number to the next file that is opened
         self._given_up()
 
 

@@ -151,14 +151,21 @@ def _rewrite(files: Files, doomed: Sequence[_Judged], before: float) -> None:
                 writer = PackWriter(files)
             writer.add([digest], [data])
             if writer.is_full:
-                writer.finish()
+                _finish(writer)
                 writer = None
                 _delete(files, copied, before)
                 copied = []
         copied.append(one)
     if writer is not None:
-        writer.finish()
+        _finish(writer)
     _delete(files, copied, before)
+
+
+def _finish(writer: PackWriter) -> None:
+    try:
+        writer.finish()
+    finally:
+        writer.discard()
 
 
 def _living(one: _Judged) -> Iterable[tuple[bytes, Location]]:

@@ -289,10 +289,9 @@ def _write_run(files: Files, runs: Sequence[_Run], present: Iterable[str]) -> st
                 count += len(piece) if number == 0 else 0
         sizes = [count.to_bytes(8, "little"), len(merge.names).to_bytes(8, "little")]
         growing.append([*(pack.encode() for pack in merge.names), *sizes, _END])
-    except BaseException:
+        growing.finish()
+    finally:
         growing.discard()
-        raise
-    growing.finish()
     return name
 
 

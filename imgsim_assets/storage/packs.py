@@ -84,20 +84,16 @@ class PackWriter:
         return self._file.read(*self._places[digest])
 
     def finish(self) -> Contents:
-        """Put the pack in its place, whole and durable; it is given up when that fails."""
+        """Put the pack in its place, whole and durable; it can be read until `discard`."""
         contents = self._contents()
         count = len(contents).to_bytes(8, "little")
         columns = (contents.sha256, contents.start, contents.length)
-        try:
-            self._file.append([*(column.tobytes() for column in columns), count, _END])
-        except BaseException:
-            self._file.discard()
-            raise
+        self._file.append([*(column.tobytes() for column in columns), count, _END])
         self._file.finish()
         return contents
 
     def discard(self) -> None:
-        """Give the pack up."""
+        """Close the pack, which is given up unless it is in its place."""
         self._file.discard()
 
     def _contents(self) -> Contents:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -253,7 +254,6 @@ class Refusing(LocalFiles):
 
         def finish() -> None:
             if self.refuses and PACKS in path:
-                growing.discard()
                 raise OSError(28, "No space left on device")
             real()
 
@@ -277,6 +277,78 @@ def test_after_a_failed_flush_nothing_can_be_acknowledged(tmp_path: Path) -> Non
     again.put(IMAGE)
     again.flush()
     assert Blobs(files).get(SHA256) == IMAGE
+
+
+class Unreachable(Exception):
+    """What the library of an object store raises, which is no OSError."""
+
+
+def test_after_any_failure_no_other_file_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise Unreachable("the disk")
+
+    blobs = Blobs(LocalFiles(tmp_path / "store"))
+    sha256 = blobs.put(IMAGE)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", unreachable)
+        with pytest.raises(Unreachable):
+            blobs.flush()
+    other = tmp_path / "other"
+    other.write_bytes(b"of somebody else" * 100)
+    # Some of these get the numbers of the files that were closed.
+    descriptors = [os.open(other, os.O_RDWR) for _ in range(8)]
+    try:
+        with pytest.raises(CorruptFileError, match="is not in"):
+            blobs.get(sha256)
+        with pytest.raises(Unreachable):
+            blobs.flush()
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    assert other.read_bytes() == b"of somebody else" * 100
+
+
+class Interrupting(LocalFiles):
+    """Files that call `act` when a pack has just been put in place."""
+
+    act: Callable[[], None]
+
+    def grow(self, path: str) -> GrowingFile:
+        growing = super().grow(path)
+        real = growing.finish
+
+        def finish() -> None:
+            real()
+            self.act()
+
+        growing.finish = finish  # type: ignore[method-assign]
+        return growing
+
+
+def test_an_image_is_read_while_its_pack_is_put_in_place(tmp_path: Path) -> None:
+    files = Interrupting(tmp_path)
+    blobs = Blobs(files)
+    read = []
+    files.act = lambda: read.append(blobs.get(SHA256))
+    blobs.put(IMAGE)
+
+    blobs.flush()
+
+    assert read == [IMAGE]
+
+
+def test_an_image_that_is_damaged_before_it_is_in_place_is_never_handed_out(
+    tmp_path: Path,
+) -> None:
+    blobs = Blobs(LocalFiles(tmp_path))
+    blobs.put(IMAGE)
+    [unfinished] = (tmp_path / PACKS).iterdir()
+    unfinished.write_bytes(b"?" * unfinished.stat().st_size)
+
+    with pytest.raises(CorruptFileError):
+        blobs.get(SHA256)
 
 
 # ---- beside a collection ----------------------------------------------------------------
