@@ -121,7 +121,8 @@ class Blobs:
             with self._lock:
                 if self._failure is not None:
                     raise self._failure
-                if self._writer is not None and (self._writer.is_full or not full_ones):
+                # One to which nothing could be added yet holds nothing to be put in place.
+                if self._writer and (self._writer.is_full or not full_ones):
                     self._closed.append(self._writer)
                     self._writer = None
             while self._closed:

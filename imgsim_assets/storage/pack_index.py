@@ -187,9 +187,10 @@ class PackIndex:
 
     def _take_in(self, packs: Sequence[tuple[str, Contents]]) -> None:
         """Merge the indexes of packs into the runs in memory, of which there are few."""
-        if not packs:
+        self._covered.update(name for name, _ in packs)
+        taken = [_run_of(name, contents) for name, contents in packs if len(contents)]
+        if not taken:
             return
-        taken = [_run_of(name, contents) for name, contents in packs]
         kept = [run for run in self._runs if run.file is not None]
         for run in sorted((run for run in self._runs if run.file is None), key=len):
             if len(run) <= 2 * sum(map(len, taken)):
@@ -197,7 +198,6 @@ class PackIndex:
             else:
                 kept.append(run)
         self._runs = (*kept, _merged_in_memory(taken))
-        self._covered.update(name for name, _ in packs)
 
     # ---- index files ------------------------------------------------------------------
 

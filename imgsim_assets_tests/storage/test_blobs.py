@@ -279,7 +279,30 @@ def test_after_a_failed_flush_nothing_can_be_acknowledged(tmp_path: Path) -> Non
     assert Blobs(files).get(SHA256) == IMAGE
 
 
-class Unreachable(Exception):
+def test_a_put_that_finds_the_disk_full_leaves_no_empty_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = Blobs(LocalFiles(tmp_path))
+    real = os.writev
+
+    def takes_small_ones(descriptor: int, pieces: list[bytes]) -> int:
+        if sum(map(len, pieces)) > 100:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, pieces)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "writev", takes_small_ones)
+        with pytest.raises(OSError, match="No space left"):
+            blobs.put(IMAGE)
+        blobs.flush()
+
+    assert list_packs(LocalFiles(tmp_path)) == []
+    blobs.put(IMAGE)
+    blobs.flush()
+    assert Blobs(LocalFiles(tmp_path)).get(SHA256) == IMAGE
+
+
+class UnreachableError(Exception):
     """What the library of an object store raises, which is no OSError."""
 
 
@@ -287,13 +310,13 @@ def test_after_any_failure_no_other_file_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: object) -> None:
-        raise Unreachable("the disk")
+        raise UnreachableError("the disk")
 
     blobs = Blobs(LocalFiles(tmp_path / "store"))
     sha256 = blobs.put(IMAGE)
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", unreachable)
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             blobs.flush()
     other = tmp_path / "other"
     other.write_bytes(b"of somebody else" * 100)
@@ -302,7 +325,7 @@ def test_after_any_failure_no_other_file_is_touched(
     try:
         with pytest.raises(CorruptFileError, match="is not in"):
             blobs.get(sha256)
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             blobs.flush()
     finally:
         for descriptor in descriptors:

@@ -143,6 +143,21 @@ def test_without_a_usable_index_file_the_packs_are_read(tmp_path: Path, damage: 
     assert held(looked_up(files), [b"one", b"two", b"three"]) == [True, True, False]
 
 
+def test_packs_without_images_are_passed_over(files: Files) -> None:
+    index = PackIndex(files)
+    for _ in range(3):
+        pack(files)
+    index.refresh()
+    assert held(index, [b"one"]) == [False]
+    index.consolidate(at_least=1)
+    pack(files, b"one")
+    index.refresh()
+    index.consolidate(at_least=1)
+
+    for view in (index, looked_up(files)):
+        assert held(view, [b"one", b"two"]) == [True, False]
+
+
 def test_a_damaged_pack_costs_its_own_images_alone(tmp_path: Path) -> None:
     files = LocalFiles(tmp_path)
     damaged = pack(files, b"one")
