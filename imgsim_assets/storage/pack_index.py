@@ -14,6 +14,8 @@ index file covers yet.
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import tempfile
 import threading
 import uuid
@@ -33,12 +35,15 @@ INDEXES = "_blobs/indexes"
 LOOSE_PACKS = 64
 
 _END = b"imgidx_1"
+_HEX = re.compile(b"[0-9a-f]*")
 _TRAILER = 24
 _PER_IMAGE = 32 + 8 + 4 + 4
 _SLICE = 2**20
 _COPIED_AT_ONCE = 64 * 2**20
 _READERS = 16
 _TRIES = 5
+
+_log = logging.getLogger(__name__)
 
 
 class Location(NamedTuple):
@@ -144,14 +149,19 @@ class PackIndex:
         for entry in listed:
             if entry.name in known or entry.name in self._needless:
                 continue
-            # One that another writer has merged meanwhile, or that is damaged, is not needed.
-            with contextlib.suppress(FileNotFoundError, CorruptFileError):
+            try:
                 run = _read_run(self._files, entry)
-                if self._adds_to_what_is_known(run.names):
-                    self._covered.update(run.names)
-                    self._runs = (*self._runs, run)
-                else:
-                    self._needless.add(entry.name)
+            except FileNotFoundError:  # another writer has merged it meanwhile
+                continue
+            except CorruptFileError as error:
+                _log.warning("%s; the packs are read instead", error)
+                self._needless.add(entry.name)
+                continue
+            if self._adds_to_what_is_known(run.names):
+                self._covered.update(run.names)
+                self._runs = (*self._runs, run)
+            else:
+                self._needless.add(entry.name)
 
     def _adds_to_what_is_known(self, names: Iterable[str]) -> bool:
         return any(name in self.packs and name not in self._covered for name in names)
@@ -217,8 +227,8 @@ class PackIndex:
                     kept.append(run)
             name = _write_run(self._files, merged, self.packs.keys())
             entry = self._files.stat(f"{INDEXES}/{name}")
-            # Another writer may have merged it into a larger one already.
-            with contextlib.suppress(FileNotFoundError):
+            # Another writer may have merged it into a larger one already, or the disk damaged it.
+            with contextlib.suppress(FileNotFoundError, CorruptFileError):
                 if entry is not None:
                     self._runs = (*kept, _read_run(self._files, entry))
                     for run in merged:
@@ -308,12 +318,16 @@ def _read_run(files: Files, entry: Entry) -> _Run:
     ):
         raise CorruptFileError(f"{files.url}/{path} is no index file")
     names_at = count * _PER_IMAGE
-    names = files.read_part(path, names_at, 32 * packs).decode()
+    names = files.read_part(path, names_at, 32 * packs)
     columns = _mapped(files, path, names_at)
+    pack = np.frombuffer(columns, "<u4", count, 44 * count)
+    # Other damage is found out with an image's bytes, which do not match their name then.
+    if not _HEX.fullmatch(names) or pack.max() >= packs:
+        raise CorruptFileError(f"{files.url}/{path} is damaged")
     return _Run(
         contents_of(columns, count),
-        np.frombuffer(columns, "<u4", count, 44 * count),
-        [names[at : at + 32] for at in range(0, len(names), 32)],
+        pack,
+        [names[at : at + 32].decode() for at in range(0, len(names), 32)],
         entry.name,
     )
 

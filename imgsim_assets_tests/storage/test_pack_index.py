@@ -126,8 +126,10 @@ def test_few_packs_get_no_index_file(files: Files) -> None:
     assert files.entries(INDEXES) == []
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
-def test_without_a_usable_index_file_the_packs_are_read(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["cut", "gone", "empty", "name", "letter", "number"])
+def test_without_a_usable_index_file_the_packs_are_read(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     files = LocalFiles(tmp_path)
     index = PackIndex(files)
     pack(files, b"one")
@@ -135,12 +137,25 @@ def test_without_a_usable_index_file_the_packs_are_read(tmp_path: Path, damage: 
     index.refresh()
     index.consolidate(at_least=1)
     [path] = (tmp_path / INDEXES).iterdir()
+    whole = path.read_bytes()
+    names_at = 2 * 48
+    left = {
+        "cut": whole[:-3],
+        "empty": b"",
+        "name": whole[:names_at] + b"\xff" + whole[names_at + 1 :],
+        "letter": whole[:names_at] + b"z" + whole[names_at + 1 :],
+        "number": whole[: names_at - 1] + b"\x7f" + whole[names_at:],
+    }
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[:-3] if damage == "cut" else b"")
+        path.write_bytes(left[damage])
 
-    assert held(looked_up(files), [b"one", b"two", b"three"]) == [True, True, False]
+    index = looked_up(files)
+
+    assert held(index, [b"one", b"two", b"three"]) == [True, True, False]
+    assert read(files, index, b"two") == [b"two"]
+    assert [path.name in line for line in caplog.messages] == [True] * (damage != "gone")
 
 
 def test_packs_without_images_are_passed_over(files: Files) -> None:
