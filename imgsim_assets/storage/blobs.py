@@ -44,6 +44,7 @@ class Blobs:
         self._placing = threading.Lock()
         self._writer: PackWriter | None = None
         self._closed: list[PackWriter] = []
+        self._is_stuck = False
         self._failure: BaseException | None = None
         self._marked: dict[str, float] = {}
         self._known_lost: set[str] = set()
@@ -64,6 +65,9 @@ class Blobs:
         if not self._index.generation:
             self._index.refresh(0)
         names = [digest.hex() for digest in digests]
+        if self._is_stuck or self._failure is not None:
+            # Nothing more is taken in, or fetched to be, before what waits is in its place.
+            self._place_all(full_ones=True)
         with self._lock:
             # A dictionary, because the same bytes may come twice at once.
             new = {
@@ -105,8 +109,9 @@ class Blobs:
     def flush(self) -> None:
         """Make every blob that was put durable, and readable by others.
 
-        Raises the error when that fails, and again ever after: what was put since the last flush
-        may be gone, and has to be put again through a store that is opened anew.
+        Raises the error when that fails. On an object store the next flush, or put, tries again.
+        A disk that failed may have lost what was put since the last flush: the error is raised
+        ever after, and the blobs have to be put again through a store that is opened anew.
         """
         self._place_all()
         for sha256 in list(self._found_again):
@@ -127,14 +132,18 @@ class Blobs:
                     self._writer = None
             while self._closed:
                 self._place(self._closed[0])
+            self._is_stuck = False
 
     def _place(self, writer: PackWriter) -> None:
         try:
             contents = writer.finish()
         except BaseException as error:  # object stores have errors of their own libraries
-            # Whoever goes on as if its images were stored would name what is not there.
-            self._failure = error
-            self._close(writer)
+            if writer.may_try_again:
+                self._is_stuck = True
+            else:
+                # Whoever goes on as if its images were stored would name what is not there.
+                self._failure = error
+                self._close(writer)
             raise
         with self._lock:
             # In this order: somebody may be reading an image of the pack.

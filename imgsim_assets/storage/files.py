@@ -41,12 +41,15 @@ class GrowingFile:
     """A file that is appended to and that nobody else can read before `finish`.
 
     It lies in `scratch` meanwhile, which is removed by `discard`, or when nobody holds the file
-    any more.
+    any more. `may_try_again` says whether `finish` may be called again after it failed.
     """
 
-    def __init__(self, scratch: Path, put_in_place: Callable[[Path], None]) -> None:
+    def __init__(
+        self, scratch: Path, put_in_place: Callable[[Path], None], *, may_try_again: bool
+    ) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.size = 0
+        self.may_try_again = may_try_again
         self._scratch = scratch
         self._put_in_place = put_in_place
         self._descriptor = os.open(scratch, flags, 0o666)
@@ -159,7 +162,8 @@ class LocalFiles:
             os.replace(unfinished, final)
             _sync_folder(final.parent)
 
-        return GrowingFile(_unfinished_beside(final), put_in_place)
+        # A disk that could not write says so once: the next sync may succeed nevertheless.
+        return GrowingFile(_unfinished_beside(final), put_in_place, may_try_again=False)
 
     def upload(self, path: str, local: Path) -> None:
         with self._unfinished(path) as (unfinished, final):
@@ -313,7 +317,7 @@ class RemoteFiles:
 
     def grow(self, path: str) -> GrowingFile:
         scratch = Path(tempfile.gettempdir()) / f"imgsim-{uuid.uuid4().hex}"
-        return GrowingFile(scratch, lambda local: self.upload(path, local))
+        return GrowingFile(scratch, lambda local: self.upload(path, local), may_try_again=True)
 
     def upload(self, path: str, local: Path) -> None:
         with self._explained():

@@ -333,6 +333,34 @@ def test_after_any_failure_no_other_file_is_touched(
     assert other.read_bytes() == b"of somebody else" * 100
 
 
+def test_an_upload_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = open_files("memory://uploads-that-fail/store")
+    blobs = Blobs(files)
+    first, second, third = (b"%d" % number * 100 for number in range(3))
+    sha256 = blobs.put(first)
+
+    def unreachable(*_: object) -> None:
+        raise UnreachableError("the object store")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "upload", unreachable)
+        with pytest.raises(UnreachableError):
+            blobs.flush()
+        assert blobs.get(sha256) == first
+        with pytest.raises(UnreachableError):
+            blobs.put(second)
+        with pytest.raises(UnreachableError):
+            blobs.flush()
+        assert list_packs(files) == []
+
+    others = [blobs.put(second), blobs.put(third)]
+    assert len(list_packs(files)) == 1
+    blobs.flush()
+
+    assert [Blobs(files).get(name) for name in (sha256, *others)] == [first, second, third]
+    assert [len(packs.read_contents(files, pack)) for pack in list_packs(files)] in ([1, 2], [2, 1])
+
+
 class Interrupting(LocalFiles):
     """Files that call `act` when a pack has just been put in place."""
 
