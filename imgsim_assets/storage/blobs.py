@@ -3,6 +3,7 @@
     _blobs/packs/<name>     many images one after the other, and where each lies
     _blobs/indexes/<name>   the same of many packs together
     _blobs/in_use/<pack>    a run has come upon an image of this older pack, and goes on with it
+    _blobs/doomed/<pack>.*  a collection is about to delete this pack
     _blobs/lost/<sha256>    an image whose bytes are gone or damaged, to be fetched again
 
 Every writer has packs of its own, and they are put in place whole: by `flush`, or once they are
@@ -24,6 +25,7 @@ from imgsim_assets.storage.pack_index import Location, PackIndex
 from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, pack_size
 
 IN_USE = "_blobs/in_use"
+DOOMED = "_blobs/doomed"
 LOST = "_blobs/lost"
 
 # A pack in which an image was found is marked as used when it is older than this, so that a
@@ -99,8 +101,11 @@ class Blobs:
             return False
         if time.time() - self._marked.get(pack, entry.modified) <= MARK_AFTER_SECONDS:
             return True
-        # In this order: a collection looks for the mark before it deletes.
+        # In this order: a collection says which pack it is about to delete, and looks for the
+        # mark before it does, so that one of the two sees the other.
         self._files.write(f"{IN_USE}/{pack}", b"")
+        if any(entry.name.startswith(pack) for entry in self._files.entries(DOOMED)):
+            return False
         if self._files.stat(f"{PACKS}/{pack}") is None:
             return False
         self._marked[pack] = time.time()
