@@ -172,7 +172,7 @@ class Blobs:
         if data is not None and hashlib.sha256(data).digest() == digest:
             return data
         damaged: Location | None = None
-        for _ in range(2):
+        for may_look_again in (True, False):
             seen = self._index.generation
             for place in self._index.find(digest):
                 try:
@@ -182,7 +182,8 @@ class Blobs:
                 if hashlib.sha256(data).digest() == digest:
                     return data
                 damaged = place
-            self._index.refresh(seen)
+            if may_look_again:
+                self._index.refresh(seen)
         mend = "the next run of the images asset fetches it again"
         if damaged is not None:
             raise CorruptFileError(

@@ -174,6 +174,23 @@ def test_an_image_that_is_not_there_is_named_with_the_mend(store: Store) -> None
     assert "next run of the images asset fetches it again" in str(refused.value)
 
 
+def test_for_an_image_that_is_not_there_the_packs_are_listed_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(store, IMAGE)
+    listed = []
+    real = store.files.entries
+    monkeypatch.setattr(
+        store.files, "entries", lambda folder: [listed.append(folder), real(folder)][1]
+    )
+
+    for number in range(3):
+        with pytest.raises(CorruptFileError):
+            store.blobs.get(f"{number:064x}")
+
+    assert listed.count(PACKS) == 3
+
+
 def test_a_damaged_image_is_never_handed_out(store: Store) -> None:
     stored(store, IMAGE)
     path = flip_a_bit_of_blob(store, SHA256)
