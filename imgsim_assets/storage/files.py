@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from imgsim_assets.errors import StoreError
 
@@ -54,6 +56,11 @@ class GrowingFile:
         self._put_in_place = put_in_place
         self._descriptor = os.open(scratch, flags, 0o666)
         self._given_up = weakref.finalize(self, _give_up, self._descriptor, scratch, os.getpid())
+
+    def lock(self) -> Self:
+        """Tell other processes, as long as this one lives, that the scratch file is needed."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        return self
 
     def append(self, pieces: Sequence[bytes]) -> None:
         """Add bytes at the end; nothing is added when that fails with an OSError."""
@@ -267,6 +274,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# How files that are going to be uploaded are called on this disk, and the age from which one
+# that no process has locked is removed.
+_SCRATCH = "imgsim-upload-"
+_ABANDONED_SECONDS = 60.0
+
 # Filesystems whose fsspec implementation creates a file atomically and only if it is
 # absent. The fsspec default checks and then writes, which two racing runs both survive.
 _ATOMIC_CREATE = {"s3", "s3a", "gs", "gcs", "memory"}
@@ -316,8 +328,11 @@ class RemoteFiles:
             self._fs.pipe_file(self._path(path), data)
 
     def grow(self, path: str) -> GrowingFile:
-        scratch = Path(tempfile.gettempdir()) / f"imgsim-{uuid.uuid4().hex}"
-        return GrowingFile(scratch, lambda local: self.upload(path, local), may_try_again=True)
+        folder = Path(tempfile.gettempdir())
+        _sweep(folder)
+        scratch = folder / f"{_SCRATCH}{uuid.uuid4().hex}"
+        growing = GrowingFile(scratch, lambda local: self.upload(path, local), may_try_again=True)
+        return growing.lock()
 
     def upload(self, path: str, local: Path) -> None:
         with self._explained():
@@ -366,8 +381,28 @@ class RemoteFiles:
         return None
 
     def unfinished(self, folder: str) -> list[Entry]:
-        # A remote write is one request: it leaves nothing half done under a name.
+        # Nothing is there under a name before it is there whole. Parts of large files whose
+        # writer was killed are for a rule of the bucket: they are not listed among its files.
         return []
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left of files that they were about to upload."""
+    long_ago = time.time() - _ABANDONED_SECONDS
+    for path in folder.glob(f"{_SCRATCH}*"):
+        # Another user's may not be opened, and another process may be faster.
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < long_ago and _is_abandoned(path):
+                path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _remote_entry(item: dict[str, Any]) -> Entry:
