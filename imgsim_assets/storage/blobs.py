@@ -118,11 +118,14 @@ class Blobs:
         A disk that failed may have lost what was put since the last flush: the error is raised
         ever after, and the blobs have to be put again through a store that is opened anew.
         """
+        with self._lock:  # what is put from now on need not be in place afterwards
+            found_again = list(self._found_again)
         self._place_all()
-        for sha256 in list(self._found_again):
+        for sha256 in found_again:
             self._files.delete(f"{LOST}/{sha256}")
-            self._known_lost.discard(sha256)
-            self._found_again.discard(sha256)
+            with self._lock:
+                self._known_lost.discard(sha256)
+                self._found_again.discard(sha256)
         self._index.consolidate()
 
     def _place_all(self, *, full_ones: bool = False) -> None:
@@ -212,13 +215,16 @@ class Blobs:
     def report_lost(self, sha256: str) -> None:
         """Note that a blob, which `get` refused, has to be fetched again."""
         self._files.write(f"{LOST}/{sha256}", b"")
-        self._known_lost.add(sha256)
-        self._found_again.discard(sha256)
+        with self._lock:
+            self._known_lost.add(sha256)
+            self._found_again.discard(sha256)
 
     def lost(self) -> set[str]:
         """The sha256 of blobs that were reported lost and not put since."""
-        self._known_lost = {entry.name for entry in self._files.entries(LOST)}
-        return self._known_lost - self._found_again
+        known = {entry.name for entry in self._files.entries(LOST)}
+        with self._lock:
+            self._known_lost = known
+            return known - self._found_again
 
 
 def read_blob(files: Files, place: Location) -> bytes:

@@ -19,7 +19,7 @@ import re
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,8 +79,8 @@ class PackIndex:
         self._runs: tuple[_Run, ...] = ()
         self._covered: set[str] = set()
         self._needless: set[str] = set()
+        self._damaged: set[str] = set()
         self.packs: Mapping[str, Entry] = {}
-        self.damaged: dict[str, str] = {}
         self.generation = 0
 
     # ---- looking up -------------------------------------------------------------------
@@ -145,9 +145,10 @@ class PackIndex:
 
     def _open_index_files(self) -> None:
         listed = sorted(self._files.entries(INDEXES), key=lambda entry: -entry.size)
-        known = {run.file for run in self._runs}
+        runs = self._without_merged({entry.name for entry in listed})
+        known = {run.file for run in runs}
         for entry in listed:
-            if entry.name in known or entry.name in self._needless:
+            if entry.name in known | self._needless | self._damaged:
                 continue
             try:
                 run = _read_run(self._files, entry)
@@ -155,23 +156,29 @@ class PackIndex:
                 continue
             except CorruptFileError as error:
                 _log.warning("%s; the packs are read instead", error)
-                self._needless.add(entry.name)
+                self._damaged.add(entry.name)
                 continue
-            if self._adds_to_what_is_known(run.names):
+            if any(name in self.packs and name not in self._covered for name in run.names):
                 self._covered.update(run.names)
-                self._runs = (*self._runs, run)
+                runs.append(run)
             else:
                 self._needless.add(entry.name)
+        self._runs = tuple(runs)
 
-    def _adds_to_what_is_known(self, names: Iterable[str]) -> bool:
-        return any(name in self.packs and name not in self._covered for name in names)
+    def _without_merged(self, listed: Set[str]) -> list[_Run]:
+        """The runs without those of index files that another writer has merged into larger ones."""
+        kept = [run for run in self._runs if run.file is None or run.file in listed]
+        if len(kept) < len(self._runs):
+            self._covered -= _names(self._runs) - _names(kept)
+            self._needless.clear()
+        return kept
 
     def _read_loose(self) -> bool:
         """Read the indexes of packs that no run covers; whether all of them were still there."""
         loose = [
             entry
             for name, entry in self.packs.items()
-            if name not in self._covered and name not in self.damaged
+            if name not in self._covered and name not in self._damaged
         ]
         gone = 0
         read: list[tuple[str, Contents]] = []
@@ -183,7 +190,8 @@ class PackIndex:
                 elif contents is None:
                     gone += 1
                 else:
-                    self.damaged[entry.name] = str(contents)
+                    _log.warning("%s", contents)
+                    self._damaged.add(entry.name)
         self._take_in(read)
         return not gone
 
@@ -215,7 +223,7 @@ class PackIndex:
         """Write an index file for the packs that have none, once they are so many."""
         with self._lock:
             loose = [run for run in self._runs if run.file is None]
-            here = {name for run in loose for name in run.names} & self.packs.keys()
+            here = _names(loose) & self.packs.keys()
             if len(here) < at_least:
                 return
             merged = loose
@@ -241,6 +249,10 @@ class PackIndex:
         return [entry for entry in self._files.entries(INDEXES) if entry.name not in used]
 
 
+def _names(runs: Iterable[_Run]) -> set[str]:
+    return {name for run in runs for name in run.names}
+
+
 def _run_of(name: str, contents: Contents) -> _Run:
     return _Run(contents, np.zeros(len(contents), np.uint32), [name])
 
@@ -248,7 +260,7 @@ def _run_of(name: str, contents: Contents) -> _Run:
 def _merged_in_memory(runs: Sequence[_Run]) -> _Run:
     if len(runs) == 1:
         return runs[0]
-    merge = _Merge(runs, frozenset().union(*(run.names for run in runs)))
+    merge = _Merge(runs, _names(runs))
     columns = [np.concatenate(list(merge.column(number))) for number in range(4)]
     return _Run(Contents(columns[0], columns[1], columns[2]), columns[3], merge.names)
 
@@ -259,7 +271,7 @@ class _Merge:
     def __init__(self, runs: Sequence[_Run], present: Iterable[str]) -> None:
         self._runs = runs
         here = set(present)
-        self.names = sorted({name for run in runs for name in run.names} & here)
+        self.names = sorted(_names(runs) & here)
         numbers = {name: number for number, name in enumerate(self.names)}
         self._numbers = [
             np.array([numbers.get(name, -1) for name in run.names], np.int64) for run in runs

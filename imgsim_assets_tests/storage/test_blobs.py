@@ -381,7 +381,7 @@ def test_an_upload_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
 class Interrupting(LocalFiles):
     """Files that call `act` when a pack has just been put in place."""
 
-    act: Callable[[], None]
+    act: Callable[[], object]
 
     def grow(self, path: str) -> GrowingFile:
         growing = super().grow(path)
@@ -405,6 +405,22 @@ def test_an_image_is_read_while_its_pack_is_put_in_place(tmp_path: Path) -> None
     blobs.flush()
 
     assert read == [IMAGE]
+
+
+def test_a_loss_is_not_taken_back_before_the_image_is_in_place(tmp_path: Path) -> None:
+    files = Interrupting(tmp_path)
+    blobs = Blobs(files)
+    blobs.report_lost(SHA256)
+    files.act = lambda: blobs.put_all([IMAGE])
+    blobs.put(b"another image")
+
+    blobs.flush()
+
+    assert Blobs(files).lost() == {SHA256}
+    files.act = lambda: None
+    blobs.flush()
+    assert Blobs(files).lost() == set()
+    assert Blobs(files).get(SHA256) == IMAGE
 
 
 def test_an_image_that_is_damaged_before_it_is_in_place_is_never_handed_out(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from pathlib import Path
@@ -173,7 +174,9 @@ def test_packs_without_images_are_passed_over(files: Files) -> None:
         assert held(view, [b"one", b"two"]) == [True, False]
 
 
-def test_a_damaged_pack_costs_its_own_images_alone(tmp_path: Path) -> None:
+def test_a_damaged_pack_costs_its_own_images_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     files = LocalFiles(tmp_path)
     damaged = pack(files, b"one")
     pack(files, b"two")
@@ -183,7 +186,8 @@ def test_a_damaged_pack_costs_its_own_images_alone(tmp_path: Path) -> None:
     index = looked_up(files)
 
     assert held(index, [b"one", b"two"]) == [False, True]
-    assert damaged in index.damaged[damaged]
+    index.refresh()
+    assert [damaged in line for line in caplog.messages] == [True]
 
 
 def test_a_pack_that_goes_while_it_is_looked_at_is_found_where_it_was_copied_to(
@@ -220,6 +224,31 @@ def test_another_writers_index_files_are_taken_up(files: Files) -> None:
     index.refresh()
 
     assert all(held(index, [b"%d" % number for number in range(4)]))
+
+
+def test_index_files_that_another_writer_has_merged_are_let_go(files: Files) -> None:
+    pack(files, b"0")
+    writer = looked_up(files)
+    writer.consolidate(at_least=1)
+    reader = looked_up(files)
+    for number in range(1, 4):
+        pack(files, b"%d" % number)
+        writer.refresh()
+    writer.consolidate(at_least=1)
+    pack(files, b"4")
+
+    reader.refresh()
+
+    assert all(held(reader, [b"%d" % number for number in range(5)]))
+    # On this system a file that is mapped is listed here until nobody maps it.
+    mapped = Path("/proc/self/maps")
+    if mapped.exists():
+        del writer
+        gc.collect()
+        assert f"{files.url}/{INDEXES}" in mapped.read_text()
+        assert "(deleted)" not in "".join(
+            line for line in mapped.read_text().splitlines() if files.url in line
+        )
 
 
 def test_an_index_file_that_another_writer_has_merged_already_is_no_error(tmp_path: Path) -> None:
