@@ -3,6 +3,7 @@
     _blobs/packs/<name>     many images one after the other, and where each lies
     _blobs/indexes/<name>   the same of many packs together
     _blobs/in_use/<pack>    a run has come upon an image of this older pack, and goes on with it
+    _blobs/doomed/<pack>.*  a collection is about to delete this pack
     _blobs/lost/<sha256>    an image whose bytes are gone or damaged, to be fetched again
 
 Every writer has packs of its own, and they are put in place whole: by `flush`, or once they are
@@ -24,6 +25,7 @@ from imgsim_assets.storage.pack_index import Location, PackIndex
 from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, pack_size
 
 IN_USE = "_blobs/in_use"
+DOOMED = "_blobs/doomed"
 LOST = "_blobs/lost"
 
 # A pack in which an image was found is marked as used when it is older than this, so that a
@@ -44,7 +46,8 @@ class Blobs:
         self._placing = threading.Lock()
         self._writer: PackWriter | None = None
         self._closed: list[PackWriter] = []
-        self._failure: Exception | None = None
+        self._is_stuck = False
+        self._failure: BaseException | None = None
         self._marked: dict[str, float] = {}
         self._known_lost: set[str] = set()
         self._found_again: set[str] = set()
@@ -64,6 +67,9 @@ class Blobs:
         if not self._index.generation:
             self._index.refresh(0)
         names = [digest.hex() for digest in digests]
+        if self._is_stuck or self._failure is not None:
+            # Nothing more is taken in, or fetched to be, before what waits is in its place.
+            self._place_all(full_ones=True)
         with self._lock:
             # A dictionary, because the same bytes may come twice at once.
             new = {
@@ -95,8 +101,11 @@ class Blobs:
             return False
         if time.time() - self._marked.get(pack, entry.modified) <= MARK_AFTER_SECONDS:
             return True
-        # In this order: a collection looks for the mark before it deletes.
+        # In this order: a collection says which pack it is about to delete, and looks for the
+        # mark before it does, so that one of the two sees the other.
         self._files.write(f"{IN_USE}/{pack}", b"")
+        if any(entry.name.startswith(pack) for entry in self._files.entries(DOOMED)):
+            return False
         if self._files.stat(f"{PACKS}/{pack}") is None:
             return False
         self._marked[pack] = time.time()
@@ -105,14 +114,18 @@ class Blobs:
     def flush(self) -> None:
         """Make every blob that was put durable, and readable by others.
 
-        Raises the error when that fails, and again ever after: what was put since the last flush
-        may be gone, and has to be put again through a store that is opened anew.
+        Raises the error when that fails. On an object store the next flush, or put, tries again.
+        A disk that failed may have lost what was put since the last flush: the error is raised
+        ever after, and the blobs have to be put again through a store that is opened anew.
         """
+        with self._lock:  # what is put from now on need not be in place afterwards
+            found_again = list(self._found_again)
         self._place_all()
-        for sha256 in list(self._found_again):
+        for sha256 in found_again:
             self._files.delete(f"{LOST}/{sha256}")
-            self._known_lost.discard(sha256)
-            self._found_again.discard(sha256)
+            with self._lock:
+                self._known_lost.discard(sha256)
+                self._found_again.discard(sha256)
         self._index.consolidate()
 
     def _place_all(self, *, full_ones: bool = False) -> None:
@@ -121,22 +134,34 @@ class Blobs:
             with self._lock:
                 if self._failure is not None:
                     raise self._failure
-                if self._writer is not None and (self._writer.is_full or not full_ones):
+                # One to which nothing could be added yet holds nothing to be put in place.
+                if self._writer and (self._writer.is_full or not full_ones):
                     self._closed.append(self._writer)
                     self._writer = None
             while self._closed:
                 self._place(self._closed[0])
+            self._is_stuck = False
 
     def _place(self, writer: PackWriter) -> None:
         try:
             contents = writer.finish()
-        except Exception as error:  # object stores have errors of their own libraries
-            # Whoever goes on as if its images were stored would name what is not there.
-            self._failure = error
+        except BaseException as error:  # object stores have errors of their own libraries
+            if writer.may_try_again:
+                self._is_stuck = True
+            else:
+                # Whoever goes on as if its images were stored would name what is not there.
+                self._failure = error
+                self._close(writer)
             raise
         with self._lock:
+            # In this order: somebody may be reading an image of the pack.
             self._index.add(writer.name, pack_size(contents.length), time.time(), contents)
+            self._close(writer)
+
+    def _close(self, writer: PackWriter) -> None:
+        with self._lock:
             self._closed.remove(writer)
+            writer.discard()
 
     def _writers(self) -> list[PackWriter]:
         return [*self._closed, *([self._writer] if self._writer is not None else [])]
@@ -147,10 +172,10 @@ class Blobs:
         """The bytes; CorruptFileError when they are gone or no longer match their name."""
         digest = bytes.fromhex(sha256)
         data = self._unplaced(digest)
-        if data is not None:
+        if data is not None and hashlib.sha256(data).digest() == digest:
             return data
         damaged: Location | None = None
-        for _ in range(2):
+        for may_look_again in (True, False):
             seen = self._index.generation
             for place in self._index.find(digest):
                 try:
@@ -160,7 +185,8 @@ class Blobs:
                 if hashlib.sha256(data).digest() == digest:
                     return data
                 damaged = place
-            self._index.refresh(seen)
+            if may_look_again:
+                self._index.refresh(seen)
         mend = "the next run of the images asset fetches it again"
         if damaged is not None:
             raise CorruptFileError(
@@ -189,13 +215,16 @@ class Blobs:
     def report_lost(self, sha256: str) -> None:
         """Note that a blob, which `get` refused, has to be fetched again."""
         self._files.write(f"{LOST}/{sha256}", b"")
-        self._known_lost.add(sha256)
-        self._found_again.discard(sha256)
+        with self._lock:
+            self._known_lost.add(sha256)
+            self._found_again.discard(sha256)
 
     def lost(self) -> set[str]:
         """The sha256 of blobs that were reported lost and not put since."""
-        self._known_lost = {entry.name for entry in self._files.entries(LOST)}
-        return self._known_lost - self._found_again
+        known = {entry.name for entry in self._files.entries(LOST)}
+        with self._lock:
+            self._known_lost = known
+            return known - self._found_again
 
 
 def read_blob(files: Files, place: Location) -> bytes:

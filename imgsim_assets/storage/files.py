@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from imgsim_assets.errors import StoreError
 
@@ -40,17 +42,25 @@ _MOST_PIECES = 1024
 class GrowingFile:
     """A file that is appended to and that nobody else can read before `finish`.
 
-    It lies in `scratch` meanwhile, which is removed when the file is given up: by `discard`,
-    by a failed `finish`, or because nobody holds it any more.
+    It lies in `scratch` meanwhile, which is removed by `discard`, or when nobody holds the file
+    any more. `may_try_again` says whether `finish` may be called again after it failed.
     """
 
-    def __init__(self, scratch: Path, put_in_place: Callable[[Path], None]) -> None:
+    def __init__(
+        self, scratch: Path, put_in_place: Callable[[Path], None], *, may_try_again: bool
+    ) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.size = 0
+        self.may_try_again = may_try_again
         self._scratch = scratch
         self._put_in_place = put_in_place
         self._descriptor = os.open(scratch, flags, 0o666)
         self._given_up = weakref.finalize(self, _give_up, self._descriptor, scratch, os.getpid())
+
+    def lock(self) -> Self:
+        """Tell other processes, as long as this one lives, that the scratch file is needed."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        return self
 
     def append(self, pieces: Sequence[bytes]) -> None:
         """Add bytes at the end; nothing is added when that fails with an OSError."""
@@ -68,15 +78,13 @@ class GrowingFile:
         return os.pread(self._descriptor, length, start)
 
     def finish(self) -> None:
-        """Put the file in its place, whole and durable."""
-        try:
-            os.fsync(self._descriptor)
-            self._put_in_place(self._scratch)
-        finally:
-            self.discard()
+        """Put the file in its place, whole and durable; it can be read until `discard`."""
+        os.fsync(self._descriptor)
+        self._put_in_place(self._scratch)
 
     def discard(self) -> None:
-        """Give the file up, unless it is in its place."""
+        """Close the file, which is given up unless it is in its place."""
+        self._descriptor = -1  # the system gives the number to the next file that is opened
         self._given_up()
 
 
@@ -161,7 +169,8 @@ class LocalFiles:
             os.replace(unfinished, final)
             _sync_folder(final.parent)
 
-        return GrowingFile(_unfinished_beside(final), put_in_place)
+        # A disk that could not write says so once: the next sync may succeed nevertheless.
+        return GrowingFile(_unfinished_beside(final), put_in_place, may_try_again=False)
 
     def upload(self, path: str, local: Path) -> None:
         with self._unfinished(path) as (unfinished, final):
@@ -265,6 +274,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# How files that are going to be uploaded are called on this disk, and the age from which one
+# that no process has locked is removed.
+_SCRATCH = "imgsim-upload-"
+_ABANDONED_SECONDS = 60.0
+
 # Filesystems whose fsspec implementation creates a file atomically and only if it is
 # absent. The fsspec default checks and then writes, which two racing runs both survive.
 _ATOMIC_CREATE = {"s3", "s3a", "gs", "gcs", "memory"}
@@ -314,8 +328,11 @@ class RemoteFiles:
             self._fs.pipe_file(self._path(path), data)
 
     def grow(self, path: str) -> GrowingFile:
-        scratch = Path(tempfile.gettempdir()) / f"imgsim-{uuid.uuid4().hex}"
-        return GrowingFile(scratch, lambda local: self.upload(path, local))
+        folder = Path(tempfile.gettempdir())
+        _sweep(folder)
+        scratch = folder / f"{_SCRATCH}{uuid.uuid4().hex}"
+        growing = GrowingFile(scratch, lambda local: self.upload(path, local), may_try_again=True)
+        return growing.lock()
 
     def upload(self, path: str, local: Path) -> None:
         with self._explained():
@@ -364,8 +381,28 @@ class RemoteFiles:
         return None
 
     def unfinished(self, folder: str) -> list[Entry]:
-        # A remote write is one request: it leaves nothing half done under a name.
+        # Nothing is there under a name before it is there whole. Parts of large files whose
+        # writer was killed are for a rule of the bucket: they are not listed among its files.
         return []
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left of files that they were about to upload."""
+    long_ago = time.time() - _ABANDONED_SECONDS
+    for path in folder.glob(f"{_SCRATCH}*"):
+        # Another user's may not be opened, and another process may be faster.
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < long_ago and _is_abandoned(path):
+                path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _remote_entry(item: dict[str, Any]) -> Entry:

@@ -8,6 +8,7 @@ gone looks again and finds the copy.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.storage.blobs import IN_USE, LOST, Blobs, read_blob
+from imgsim_assets.storage.blobs import DOOMED, IN_USE, LOST, Blobs, read_blob
 from imgsim_assets.storage.files import Entry, Files
 from imgsim_assets.storage.pack_index import INDEXES, Location, PackIndex
 from imgsim_assets.storage.packs import (
@@ -151,14 +152,21 @@ def _rewrite(files: Files, doomed: Sequence[_Judged], before: float) -> None:
                 writer = PackWriter(files)
             writer.add([digest], [data])
             if writer.is_full:
-                writer.finish()
+                _finish(writer)
                 writer = None
                 _delete(files, copied, before)
                 copied = []
         copied.append(one)
     if writer is not None:
-        writer.finish()
+        _finish(writer)
     _delete(files, copied, before)
+
+
+def _finish(writer: PackWriter) -> None:
+    try:
+        writer.finish()
+    finally:
+        writer.discard()
 
 
 def _living(one: _Judged) -> Iterable[tuple[bytes, Location]]:
@@ -184,10 +192,15 @@ def _checked(files: Files, blobs: Blobs, digest: bytes, place: Location) -> byte
 
 def _delete(files: Files, packs: Sequence[_Judged], before: float) -> None:
     for one in packs:
-        # Somebody may have come upon one of its images since they were judged.
+        # A name of this collection's own, which no other one takes away too early.
+        doomed = f"{DOOMED}/{one.pack.name}.{uuid.uuid4().hex}"
+        files.write(doomed, b"")
+        # Somebody may have come upon one of its images since they were judged; who does so
+        # from now on stores the image anew.
         mark = files.stat(f"{IN_USE}/{one.pack.name}")
         if mark is None or mark.modified < before:
             files.delete(f"{PACKS}/{one.pack.name}")
+        files.delete(doomed)
 
 
 def _collect_beside(
@@ -200,6 +213,7 @@ def _collect_beside(
         PACKS: lambda: files.unfinished(PACKS),
         INDEXES: lambda: [*files.unfinished(INDEXES), *index.needless_files()],
         IN_USE: lambda: files.entries(IN_USE),
+        DOOMED: lambda: files.entries(DOOMED),
         LOST: lambda: _not_needed(files.entries(LOST), living),
     }
     for folder, listed in needless.items():

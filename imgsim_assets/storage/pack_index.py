@@ -14,10 +14,12 @@ index file covers yet.
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,12 +35,15 @@ INDEXES = "_blobs/indexes"
 LOOSE_PACKS = 64
 
 _END = b"imgidx_1"
+_HEX = re.compile(b"[0-9a-f]*")
 _TRAILER = 24
 _PER_IMAGE = 32 + 8 + 4 + 4
 _SLICE = 2**20
 _COPIED_AT_ONCE = 64 * 2**20
 _READERS = 16
 _TRIES = 5
+
+_log = logging.getLogger(__name__)
 
 
 class Location(NamedTuple):
@@ -74,8 +79,8 @@ class PackIndex:
         self._runs: tuple[_Run, ...] = ()
         self._covered: set[str] = set()
         self._needless: set[str] = set()
+        self._damaged: set[str] = set()
         self.packs: Mapping[str, Entry] = {}
-        self.damaged: dict[str, str] = {}
         self.generation = 0
 
     # ---- looking up -------------------------------------------------------------------
@@ -140,28 +145,40 @@ class PackIndex:
 
     def _open_index_files(self) -> None:
         listed = sorted(self._files.entries(INDEXES), key=lambda entry: -entry.size)
-        known = {run.file for run in self._runs}
+        runs = self._without_merged({entry.name for entry in listed})
+        known = {run.file for run in runs}
         for entry in listed:
-            if entry.name in known or entry.name in self._needless:
+            if entry.name in known | self._needless | self._damaged:
                 continue
-            # One that another writer has merged meanwhile, or that is damaged, is not needed.
-            with contextlib.suppress(FileNotFoundError, CorruptFileError):
+            try:
                 run = _read_run(self._files, entry)
-                if self._adds_to_what_is_known(run.names):
-                    self._covered.update(run.names)
-                    self._runs = (*self._runs, run)
-                else:
-                    self._needless.add(entry.name)
+            except FileNotFoundError:  # another writer has merged it meanwhile
+                continue
+            except CorruptFileError as error:
+                _log.warning("%s; the packs are read instead", error)
+                self._damaged.add(entry.name)
+                continue
+            if any(name in self.packs and name not in self._covered for name in run.names):
+                self._covered.update(run.names)
+                runs.append(run)
+            else:
+                self._needless.add(entry.name)
+        self._runs = tuple(runs)
 
-    def _adds_to_what_is_known(self, names: Iterable[str]) -> bool:
-        return any(name in self.packs and name not in self._covered for name in names)
+    def _without_merged(self, listed: Set[str]) -> list[_Run]:
+        """The runs without those of index files that another writer has merged into larger ones."""
+        kept = [run for run in self._runs if run.file is None or run.file in listed]
+        if len(kept) < len(self._runs):
+            self._covered -= _names(self._runs) - _names(kept)
+            self._needless.clear()
+        return kept
 
     def _read_loose(self) -> bool:
         """Read the indexes of packs that no run covers; whether all of them were still there."""
         loose = [
             entry
             for name, entry in self.packs.items()
-            if name not in self._covered and name not in self.damaged
+            if name not in self._covered and name not in self._damaged
         ]
         gone = 0
         read: list[tuple[str, Contents]] = []
@@ -173,7 +190,8 @@ class PackIndex:
                 elif contents is None:
                     gone += 1
                 else:
-                    self.damaged[entry.name] = str(contents)
+                    _log.warning("%s", contents)
+                    self._damaged.add(entry.name)
         self._take_in(read)
         return not gone
 
@@ -187,9 +205,10 @@ class PackIndex:
 
     def _take_in(self, packs: Sequence[tuple[str, Contents]]) -> None:
         """Merge the indexes of packs into the runs in memory, of which there are few."""
-        if not packs:
+        self._covered.update(name for name, _ in packs)
+        taken = [_run_of(name, contents) for name, contents in packs if len(contents)]
+        if not taken:
             return
-        taken = [_run_of(name, contents) for name, contents in packs]
         kept = [run for run in self._runs if run.file is not None]
         for run in sorted((run for run in self._runs if run.file is None), key=len):
             if len(run) <= 2 * sum(map(len, taken)):
@@ -197,7 +216,6 @@ class PackIndex:
             else:
                 kept.append(run)
         self._runs = (*kept, _merged_in_memory(taken))
-        self._covered.update(name for name, _ in packs)
 
     # ---- index files ------------------------------------------------------------------
 
@@ -205,7 +223,7 @@ class PackIndex:
         """Write an index file for the packs that have none, once they are so many."""
         with self._lock:
             loose = [run for run in self._runs if run.file is None]
-            here = {name for run in loose for name in run.names} & self.packs.keys()
+            here = _names(loose) & self.packs.keys()
             if len(here) < at_least:
                 return
             merged = loose
@@ -217,8 +235,8 @@ class PackIndex:
                     kept.append(run)
             name = _write_run(self._files, merged, self.packs.keys())
             entry = self._files.stat(f"{INDEXES}/{name}")
-            # Another writer may have merged it into a larger one already.
-            with contextlib.suppress(FileNotFoundError):
+            # Another writer may have merged it into a larger one already, or the disk damaged it.
+            with contextlib.suppress(FileNotFoundError, CorruptFileError):
                 if entry is not None:
                     self._runs = (*kept, _read_run(self._files, entry))
                     for run in merged:
@@ -231,6 +249,10 @@ class PackIndex:
         return [entry for entry in self._files.entries(INDEXES) if entry.name not in used]
 
 
+def _names(runs: Iterable[_Run]) -> set[str]:
+    return {name for run in runs for name in run.names}
+
+
 def _run_of(name: str, contents: Contents) -> _Run:
     return _Run(contents, np.zeros(len(contents), np.uint32), [name])
 
@@ -238,7 +260,7 @@ def _run_of(name: str, contents: Contents) -> _Run:
 def _merged_in_memory(runs: Sequence[_Run]) -> _Run:
     if len(runs) == 1:
         return runs[0]
-    merge = _Merge(runs, frozenset().union(*(run.names for run in runs)))
+    merge = _Merge(runs, _names(runs))
     columns = [np.concatenate(list(merge.column(number))) for number in range(4)]
     return _Run(Contents(columns[0], columns[1], columns[2]), columns[3], merge.names)
 
@@ -249,7 +271,7 @@ class _Merge:
     def __init__(self, runs: Sequence[_Run], present: Iterable[str]) -> None:
         self._runs = runs
         here = set(present)
-        self.names = sorted({name for run in runs for name in run.names} & here)
+        self.names = sorted(_names(runs) & here)
         numbers = {name: number for number, name in enumerate(self.names)}
         self._numbers = [
             np.array([numbers.get(name, -1) for name in run.names], np.int64) for run in runs
@@ -289,10 +311,9 @@ def _write_run(files: Files, runs: Sequence[_Run], present: Iterable[str]) -> st
                 count += len(piece) if number == 0 else 0
         sizes = [count.to_bytes(8, "little"), len(merge.names).to_bytes(8, "little")]
         growing.append([*(pack.encode() for pack in merge.names), *sizes, _END])
-    except BaseException:
+        growing.finish()
+    finally:
         growing.discard()
-        raise
-    growing.finish()
     return name
 
 
@@ -309,12 +330,16 @@ def _read_run(files: Files, entry: Entry) -> _Run:
     ):
         raise CorruptFileError(f"{files.url}/{path} is no index file")
     names_at = count * _PER_IMAGE
-    names = files.read_part(path, names_at, 32 * packs).decode()
+    names = files.read_part(path, names_at, 32 * packs)
     columns = _mapped(files, path, names_at)
+    pack = np.frombuffer(columns, "<u4", count, 44 * count)
+    # Other damage is found out with an image's bytes, which do not match their name then.
+    if not _HEX.fullmatch(names) or pack.max() >= packs:
+        raise CorruptFileError(f"{files.url}/{path} is damaged")
     return _Run(
         contents_of(columns, count),
-        np.frombuffer(columns, "<u4", count, 44 * count),
-        [names[at : at + 32] for at in range(0, len(names), 32)],
+        pack,
+        [names[at : at + 32].decode() for at in range(0, len(names), 32)],
         entry.name,
     )
 

@@ -59,6 +59,7 @@ class PackWriter:
         self._file = files.grow(f"{PACKS}/{self.name}")
         self._file.append([_BEGIN])
         self._places: dict[bytes, tuple[int, int]] = {}
+        self._contents: Contents | None = None
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._places
@@ -84,23 +85,26 @@ class PackWriter:
         return self._file.read(*self._places[digest])
 
     def finish(self) -> Contents:
-        """Put the pack in its place, whole and durable; it is given up when that fails."""
-        contents = self._contents()
-        count = len(contents).to_bytes(8, "little")
-        columns = (contents.sha256, contents.start, contents.length)
-        try:
+        """Put the pack in its place, whole and durable; it can be read until `discard`."""
+        if self._contents is None:
+            contents = self._sorted()
+            count = len(contents).to_bytes(8, "little")
+            columns = (contents.sha256, contents.start, contents.length)
             self._file.append([*(column.tobytes() for column in columns), count, _END])
-        except BaseException:
-            self._file.discard()
-            raise
+            self._contents = contents
         self._file.finish()
-        return contents
+        return self._contents
+
+    @property
+    def may_try_again(self) -> bool:
+        """Whether `finish` may be called again after it failed."""
+        return self._file.may_try_again
 
     def discard(self) -> None:
-        """Give the pack up."""
+        """Close the pack, which is given up unless it is in its place."""
         self._file.discard()
 
-    def _contents(self) -> Contents:
+    def _sorted(self) -> Contents:
         digests = np.array(list(self._places), SHA256)
         places = np.array(list(self._places.values()), np.uint64).reshape(-1, 2)
         order = np.argsort(digests)

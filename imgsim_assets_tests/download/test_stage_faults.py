@@ -17,14 +17,14 @@ from PIL import Image
 
 from imgsim_assets.download import stage
 from imgsim_assets.download.fetcher import Fetched, Fetcher, Version
-from imgsim_assets.download.stage import DownloadReport
+from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.storage import lease
 from imgsim_assets.storage.files import UNFINISHED
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import DataFile
 from imgsim_assets_tests.support.damage import flip_a_bit
-from imgsim_assets_tests.support.downloads import TIMES, Catalogue, quick, until
+from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalogue, quick, until
 from imgsim_assets_tests.support.misbehaving import Connection, Misbehaving, Shop, response
 from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
 
@@ -255,6 +255,29 @@ def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_fetched(
     things.run()
     assert things.statuses() == dict.fromkeys([*urls, "large"], "ok")
     assert shop.gets == {f"/{number}": 1 for number in range(5)} | {"/large": 2}
+
+
+def test_a_failed_upload_costs_its_own_shard_alone(
+    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Catalogue(Store.open("memory://an-upload-that-fails/store"), things.folder)
+    shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(20)})
+    away.declare({f"item {number}": shop.url(f"/{number}") for number in range(20)}, shards=2)
+    upload, fails = away.store.files.upload, iter([True])
+
+    def is_away_for_a_moment(path: str, local: Path) -> None:
+        if next(fails, False):
+            raise OSError("the object store is away")
+        upload(path, local)
+
+    monkeypatch.setattr(away.store.files, "upload", is_away_for_a_moment)
+    with ImagesStage(away.store, NAME, quick()) as images:
+        with pytest.raises(OSError, match="is away"):
+            images.run(Shard(0, 2))
+        second = images.run(Shard(1, 2))
+    assert second.statuses == {"ok": second.items}
+    away.run()
+    assert away.statuses() == {f"item {number}": "ok" for number in range(20)}
 
 
 def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalogue, shop: Shop) -> None:

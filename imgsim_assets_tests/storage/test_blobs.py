@@ -4,6 +4,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,23 @@ def test_an_image_that_is_not_there_is_named_with_the_mend(store: Store) -> None
     assert "next run of the images asset fetches it again" in str(refused.value)
 
 
+def test_for_an_image_that_is_not_there_the_packs_are_listed_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(store, IMAGE)
+    listed = []
+    real = store.files.entries
+    monkeypatch.setattr(
+        store.files, "entries", lambda folder: [listed.append(folder), real(folder)][1]
+    )
+
+    for number in range(3):
+        with pytest.raises(CorruptFileError):
+            store.blobs.get(f"{number:064x}")
+
+    assert listed.count(PACKS) == 3
+
+
 def test_a_damaged_image_is_never_handed_out(store: Store) -> None:
     stored(store, IMAGE)
     path = flip_a_bit_of_blob(store, SHA256)
@@ -253,7 +271,6 @@ class Refusing(LocalFiles):
 
         def finish() -> None:
             if self.refuses and PACKS in path:
-                growing.discard()
                 raise OSError(28, "No space left on device")
             real()
 
@@ -277,6 +294,145 @@ def test_after_a_failed_flush_nothing_can_be_acknowledged(tmp_path: Path) -> Non
     again.put(IMAGE)
     again.flush()
     assert Blobs(files).get(SHA256) == IMAGE
+
+
+def test_a_put_that_finds_the_disk_full_leaves_no_empty_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = Blobs(LocalFiles(tmp_path))
+    real = os.writev
+
+    def takes_small_ones(descriptor: int, pieces: list[bytes]) -> int:
+        if sum(map(len, pieces)) > 100:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, pieces)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "writev", takes_small_ones)
+        with pytest.raises(OSError, match="No space left"):
+            blobs.put(IMAGE)
+        blobs.flush()
+
+    assert list_packs(LocalFiles(tmp_path)) == []
+    blobs.put(IMAGE)
+    blobs.flush()
+    assert Blobs(LocalFiles(tmp_path)).get(SHA256) == IMAGE
+
+
+class UnreachableError(Exception):
+    """What the library of an object store raises, which is no OSError."""
+
+
+def test_after_any_failure_no_other_file_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise UnreachableError("the disk")
+
+    blobs = Blobs(LocalFiles(tmp_path / "store"))
+    sha256 = blobs.put(IMAGE)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", unreachable)
+        with pytest.raises(UnreachableError):
+            blobs.flush()
+    other = tmp_path / "other"
+    other.write_bytes(b"of somebody else" * 100)
+    # Some of these get the numbers of the files that were closed.
+    descriptors = [os.open(other, os.O_RDWR) for _ in range(8)]
+    try:
+        with pytest.raises(CorruptFileError, match="is not in"):
+            blobs.get(sha256)
+        with pytest.raises(UnreachableError):
+            blobs.flush()
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    assert other.read_bytes() == b"of somebody else" * 100
+
+
+def test_an_upload_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = open_files("memory://uploads-that-fail/store")
+    blobs = Blobs(files)
+    first, second, third = (b"%d" % number * 100 for number in range(3))
+    sha256 = blobs.put(first)
+
+    def unreachable(*_: object) -> None:
+        raise UnreachableError("the object store")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "upload", unreachable)
+        with pytest.raises(UnreachableError):
+            blobs.flush()
+        assert blobs.get(sha256) == first
+        with pytest.raises(UnreachableError):
+            blobs.put(second)
+        with pytest.raises(UnreachableError):
+            blobs.flush()
+        assert list_packs(files) == []
+
+    others = [blobs.put(second), blobs.put(third)]
+    assert len(list_packs(files)) == 1
+    blobs.flush()
+
+    assert [Blobs(files).get(name) for name in (sha256, *others)] == [first, second, third]
+    assert [len(packs.read_contents(files, pack)) for pack in list_packs(files)] in ([1, 2], [2, 1])
+
+
+class Interrupting(LocalFiles):
+    """Files that call `act` when a pack has just been put in place."""
+
+    act: Callable[[], object]
+
+    def grow(self, path: str) -> GrowingFile:
+        growing = super().grow(path)
+        real = growing.finish
+
+        def finish() -> None:
+            real()
+            self.act()
+
+        growing.finish = finish  # type: ignore[method-assign]
+        return growing
+
+
+def test_an_image_is_read_while_its_pack_is_put_in_place(tmp_path: Path) -> None:
+    files = Interrupting(tmp_path)
+    blobs = Blobs(files)
+    read = []
+    files.act = lambda: read.append(blobs.get(SHA256))
+    blobs.put(IMAGE)
+
+    blobs.flush()
+
+    assert read == [IMAGE]
+
+
+def test_a_loss_is_not_taken_back_before_the_image_is_in_place(tmp_path: Path) -> None:
+    files = Interrupting(tmp_path)
+    blobs = Blobs(files)
+    blobs.report_lost(SHA256)
+    files.act = lambda: blobs.put_all([IMAGE])
+    blobs.put(b"another image")
+
+    blobs.flush()
+
+    assert Blobs(files).lost() == {SHA256}
+    files.act = lambda: None
+    blobs.flush()
+    assert Blobs(files).lost() == set()
+    assert Blobs(files).get(SHA256) == IMAGE
+
+
+def test_an_image_that_is_damaged_before_it_is_in_place_is_never_handed_out(
+    tmp_path: Path,
+) -> None:
+    blobs = Blobs(LocalFiles(tmp_path))
+    blobs.put(IMAGE)
+    [unfinished] = (tmp_path / PACKS).iterdir()
+    unfinished.write_bytes(b"?" * unfinished.stat().st_size)
+
+    with pytest.raises(CorruptFileError):
+        blobs.get(SHA256)
 
 
 # ---- beside a collection ----------------------------------------------------------------

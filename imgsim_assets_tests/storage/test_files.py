@@ -4,6 +4,8 @@ import errno
 import gc
 import os
 import resource
+import signal
+import tempfile
 import threading
 import time
 import uuid
@@ -183,6 +185,32 @@ def test_a_file_that_is_given_up_leaves_nothing(tmp_path: Path, end: str) -> Non
     gc.collect()
 
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_what_killed_processes_were_going_to_upload_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    url = f"memory://{uuid.uuid4().hex}"
+    killed = os.fork()
+    if not killed:
+        try:
+            growing = open_files(url).grow("a/file")
+            growing.append([b"half"])
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    [left] = tmp_path.iterdir()
+    in_use = open_files(url).grow("a/file")
+    in_use.append([b"whole"])
+    for path in tmp_path.iterdir():
+        os.utime(path, (1e9, 1e9))
+
+    open_files(url).grow("a/other").discard()
+
+    assert not left.exists()
+    in_use.finish()
+    assert open_files(url).read("a/file") == b"whole"
 
 
 def test_a_full_disk_takes_nothing_of_an_append(

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from imgsim_assets.storage import pack_collection, packs
-from imgsim_assets.storage.blobs import IN_USE, LOST, Blobs
+from imgsim_assets.storage.blobs import DOOMED, IN_USE, LOST, Blobs
 from imgsim_assets.storage.files import open_files
 from imgsim_assets.storage.pack_collection import CollectedBlobs, collect_blobs
 from imgsim_assets.storage.pack_index import INDEXES
@@ -153,6 +153,41 @@ def test_a_pack_that_is_marked_while_it_is_rewritten_stays(store: Store, root: P
 
     assert old in packs_of(store)
     assert images_of(store) == set(LARGE[:3])
+
+
+@pytest.mark.parametrize("moment", ["after write", "after stat"])
+def test_an_image_that_is_put_while_its_pack_is_deleted_stays(
+    store: Store, root: Path, moment: str
+) -> None:
+    old = pack(store, LARGE[0])
+    age(root, 2)
+    run = Store.open(store.url)
+
+    def put() -> None:
+        run.blobs.put(LARGE[0])
+        run.blobs.flush()
+
+    part = f"{IN_USE}/{old}" if moment == "after stat" else DOOMED
+    busy = InterruptedFiles(root, moment, part, put)
+
+    collect_blobs(busy, pl.Series([], dtype=pl.String), time.time() - 3600, dry_run=False)
+
+    assert busy.acted
+    assert images_of(store) == {LARGE[0]}
+    assert store.files.entries(DOOMED) == []
+
+
+def test_what_a_killed_collection_was_about_to_delete_is_forgotten(
+    store: Store, root: Path
+) -> None:
+    old = pack(store, LARGE[0])
+    store.files.write(f"{DOOMED}/{old}.0", b"")
+    age(root, 2)
+    stored_anew = pack(store, LARGE[0])
+
+    assert collected(store, [LARGE[0]]).files == 1
+    assert stored_anew in packs_of(store)
+    assert store.files.entries(DOOMED) == []
 
 
 def test_of_two_copies_the_newer_stays(store: Store, root: Path) -> None:
