@@ -44,6 +44,7 @@ AT_ONCE = 64
 LATENCY_SECONDS = 0.2
 FAILING_SHARE = 0.02
 SILENT_SHARE = 0.002
+SILENT_SERVERS = 3
 SMALL_IMAGES = (10_000, 100_000)
 # img2dataset's processes and threads: the best of (1, 32), (1, 64), (2, 16), (2, 32), (2, 64),
 # (2, 128) and (4, 32) on two cores.
@@ -186,14 +187,16 @@ def _failures(chosen: argparse.Namespace) -> dict[str, Any]:
     folder = _unpacked(chosen)
     seconds: dict[str, list[float]] = {"all good": [], "2 % failing": []}
     statuses: dict[str, int] = {}
-    with slow_server(folder, LATENCY_SECONDS) as address:
+    with slow_server(folder, LATENCY_SECONDS) as address, _silent_servers() as silent:
         good = [f"http://{address}/{path.name}" for path in sorted(folder.iterdir())]
+        lists = {"all good": good, "2 % failing": _spoiled(good, address, silent)}
         for _ in range(chosen.rounds):
             for kind, found in seconds.items():
-                _write_urls(chosen.work, good if kind == "all good" else _spoiled(good, address))
+                _write_urls(chosen.work, lists[kind])
                 measured = _side(chosen, "latency")
                 found.append(measured["seconds"])
                 statuses = measured["statuses"]
+                print(f"{kind}: {found[-1]:.2f} s", file=sys.stderr, flush=True)
     medians = {kind: statistics.median(found) for kind, found in seconds.items()}
     return {
         "seconds": {kind: [round(one, 2) for one in found] for kind, found in seconds.items()},
@@ -202,12 +205,26 @@ def _failures(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _spoiled(urls: Sequence[str], address: str) -> list[str]:
-    """The URLs with a share of them failing in every way the server knows, and by name."""
+@contextlib.contextmanager
+def _silent_servers() -> Iterator[list[str]]:
+    """Servers that take connections and requests and never say anything; their host:port."""
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(SILENT_SERVERS)
+        ]
+        yield [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+
+
+def _spoiled(urls: Sequence[str], address: str, silent: Sequence[str]) -> list[str]:
+    """The URLs with a share of them failing in every way the server knows, and by name.
+
+    Those that get no answer at all are on the `silent` hosts.
+    """
     chance = random.Random(0)
     spoiled = list(urls)
     failing = chance.sample(range(len(urls)), round(len(urls) * FAILING_SHARE))
-    silent = round(len(urls) * SILENT_SHARE)
+    unanswered = round(len(urls) * SILENT_SHARE)
     closed = socket.create_server(("127.0.0.1", 0))
     port = closed.getsockname()[1]
     closed.close()
@@ -218,7 +235,8 @@ def _spoiled(urls: Sequence[str], address: str) -> list[str]:
         "http://no.such.host.invalid/name",
     ]
     for number, place in enumerate(failing):
-        base = f"http://{address}/_silent" if number < silent else others[number % len(others)]
+        dead = f"http://{silent[number % len(silent)]}/"
+        base = dead if number < unanswered else others[number % len(others)]
         spoiled[place] = f"{base}?{number}"
     return spoiled
 
