@@ -164,8 +164,12 @@ def plan(
     again = same & (_failure_is_due(now, retry, same_settings) | is_lost)
     refresh = same & ~again & _refresh_is_due(now, retry, refresh_age)
     changed = _file_changed(joined, stamp)
-    judged = joined.with_columns(same=same, due=~same | again | changed, refresh=refresh)
-    chosen = judged.filter(pl.col("due") | pl.col("refresh"))
+    judged = joined.lazy().with_columns(same=same, due=~same | again | changed, refresh=refresh)
+    chosen = (
+        judged.filter(pl.col("due") | pl.col("refresh"))
+        .select("id", "url", "same", "due", "attempts", "sha256")
+        .collect()
+    )
     held = _held(chosen.filter(~pl.col("due")), ledger, holds)
     rows = chosen.select(
         "id",

@@ -49,7 +49,7 @@ _MOST_PENDING = 10_000
 # Beyond so many appended files of a shard the next append merges some, so that commits stay small.
 _MOST_APPENDED = 32
 # A ledger is merged by ranges of ids of at least so many rows, in at most so many parts.
-_PART_ROWS = 16_384
+_PART_ROWS = 8192
 _MOST_PARTS = 16
 # Rows that are Python objects before they become a frame.
 _LOOSE_ROWS = 1024
@@ -194,9 +194,12 @@ class ImagesStage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._runner.run(self._fetcher.__aexit__(kind, error, trace))
-        self._keeper.close()
-        self._runner.close()
+        try:
+            # What was interrupted goes on here, and may end by raising once more.
+            self._runner.run(self._fetcher.__aexit__(kind, error, trace))
+        finally:
+            self._keeper.close()
+            self._runner.close()
 
     def run(self, shard: Shard) -> DownloadReport:
         """Fetch what is due in a shard and commit its ledger; nothing due, nothing committed.

@@ -17,6 +17,7 @@ import io
 import json
 import random
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -265,19 +266,18 @@ class Table:
 
         Reading a range of keys from the file later takes no more memory than the range.
         """
-        parts: list[bytes] = []
         rows = 0
-        for piece in pieces:
-            rows += piece.height
-            body = io.BytesIO()
-            piece.write_parquet(body, row_group_size=_ROW_GROUP)
-            parts.append(body.getvalue())
-        if len(parts) > 1:
-            whole = io.BytesIO()
-            pl.scan_parquet(parts).sink_parquet(whole, row_group_size=_ROW_GROUP)
-            parts = [whole.getvalue()]
-        stored = self.write_bytes(parts[0], role=ROWS, suffix=".parquet")
-        return replace(stored, rows=rows)
+        with tempfile.TemporaryDirectory(prefix="imgsim-") as scratch:
+            parts = []
+            for piece in pieces:
+                rows += piece.height
+                parts.append(Path(scratch) / f"{len(parts)}.parquet")
+                piece.write_parquet(parts[-1], row_group_size=_ROW_GROUP)
+            whole = parts[0]
+            if len(parts) > 1:
+                whole = Path(scratch) / "whole.parquet"
+                pl.scan_parquet(parts).sink_parquet(whole, row_group_size=_ROW_GROUP)
+            return self.upload(whole, role=ROWS, rows=rows)
 
     def write_bytes(self, data: bytes, *, role: str, suffix: str) -> DataFile:
         """Store bytes as an immutable file, to be named by a later commit."""
@@ -335,7 +335,7 @@ class Table:
             return pl.read_parquet(body, columns=list(columns) if columns else None)
         first, last = between
         in_range = pl.col(self.key or "id").is_between(pl.lit(first), pl.lit(last))
-        rows = pl.scan_parquet(body).filter(in_range)
+        rows = pl.scan_parquet(body, parallel="none", low_memory=True).filter(in_range)
         return (rows.select(columns) if columns else rows).collect()
 
     def is_whole(self, commit: Commit, *, shard: Shard | None = None) -> bool:
@@ -358,7 +358,9 @@ class Table:
     ) -> pl.DataFrame:
         """The rows of a commit (of one shard), a later row replacing an earlier of its key.
 
-        With `between`, only those whose keys are in that range. An empty frame without columns means that the commit has no row file at all. A file
+        With `between`, only those whose keys are in that range.
+
+        An empty frame without columns means that the commit has no row file at all. A file
         that is damaged raises CorruptFileError, or, with `skip_damaged`, is left out after
         that has been told why.
         """
