@@ -6,7 +6,7 @@
 Needs nginx. Parts: `speed` (alternating rounds, the median), `failures` (200 ms latency, with
 and without 2 % of failing URLs), `memory` (10,000 and 100,000 small images, and a second run
 over the unchanged 100,000). Every measured side runs in a process of its own, whose start is
-not counted.
+not counted, and the catalogue is ingested in another.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ AT_ONCE = 64
 LATENCY_SECONDS = 0.2
 FAILING_SHARE = 0.02
 SILENT_SHARE = 0.002
+SILENT_SERVERS = 3
 SMALL_IMAGES = (10_000, 100_000)
 # img2dataset's processes and threads: the best of (1, 32), (1, 64), (2, 16), (2, 32), (2, 64),
 # (2, 128) and (4, 32) on two cores.
@@ -90,6 +91,7 @@ def _speed(chosen: argparse.Namespace) -> dict[str, Any]:
         urls = [f"http://{address}/{path.name}" for path in sorted(folder.iterdir())]
         _write_urls(chosen.work, urls)
         for _ in range(chosen.rounds):
+            _side(chosen, "ingest")
             for side in sides:
                 measured = _img2dataset(chosen) if side == "img2dataset" else _side(chosen, side)
                 if measured["images"] != len(urls):
@@ -128,17 +130,21 @@ def _bare(work: Path) -> dict[str, float]:
     return {"images": len(urls), "seconds": asyncio.run(fetch_all())}
 
 
-def _ours(work: Path, *, fresh: bool = True, **changes: Any) -> dict[str, float]:
-    """Fetch everything into a store, with blobs and ledger."""
+def _ingest(work: Path) -> dict[str, float]:
+    """A store whose catalogue lists the URLs, and nothing else."""
     place = work / "ours"
     urls = (work / "urls.txt").read_text().split()
-    if fresh:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
     lines = (json.dumps({"id": f"{number:07}", "url": url}) for number, url in enumerate(urls))
     (place / "urls.jsonl").write_text("\n".join(lines))
-    store = Store.open(place / "store")
-    ingest(store, "pictures", SourceSettings(path="urls.jsonl"), 1, place)
+    ingest(Store.open(place / "store"), "pictures", SourceSettings(path="urls.jsonl"), 1, place)
+    return {}
+
+
+def _ours(work: Path, **changes: Any) -> dict[str, float]:
+    """Fetch everything into the store, with blobs and ledger."""
+    store = Store.open(work / "ours/store")
     settings = DownloadSettings(
         **{"allow_hosts": ("127.0.0.1",), "max_per_host": AT_ONCE, "concurrency": AT_ONCE} | changes
     )
@@ -186,14 +192,17 @@ def _failures(chosen: argparse.Namespace) -> dict[str, Any]:
     folder = _unpacked(chosen)
     seconds: dict[str, list[float]] = {"all good": [], "2 % failing": []}
     statuses: dict[str, int] = {}
-    with slow_server(folder, LATENCY_SECONDS) as address:
+    with slow_server(folder, LATENCY_SECONDS) as address, _silent_servers() as silent:
         good = [f"http://{address}/{path.name}" for path in sorted(folder.iterdir())]
+        lists = {"all good": good, "2 % failing": _spoiled(good, address, silent)}
         for _ in range(chosen.rounds):
             for kind, found in seconds.items():
-                _write_urls(chosen.work, good if kind == "all good" else _spoiled(good, address))
+                _write_urls(chosen.work, lists[kind])
+                _side(chosen, "ingest")
                 measured = _side(chosen, "latency")
                 found.append(measured["seconds"])
                 statuses = measured["statuses"]
+                print(f"{kind}: {found[-1]:.2f} s", file=sys.stderr, flush=True)
     medians = {kind: statistics.median(found) for kind, found in seconds.items()}
     return {
         "seconds": {kind: [round(one, 2) for one in found] for kind, found in seconds.items()},
@@ -202,12 +211,26 @@ def _failures(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _spoiled(urls: Sequence[str], address: str) -> list[str]:
-    """The URLs with a share of them failing in every way the server knows, and by name."""
+@contextlib.contextmanager
+def _silent_servers() -> Iterator[list[str]]:
+    """Servers that take connections and requests and never say anything; their host:port."""
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(SILENT_SERVERS)
+        ]
+        yield [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+
+
+def _spoiled(urls: Sequence[str], address: str, silent: Sequence[str]) -> list[str]:
+    """The URLs with a share of them failing in every way the server knows, and by name.
+
+    Those that get no answer at all are on the `silent` hosts.
+    """
     chance = random.Random(0)
     spoiled = list(urls)
     failing = chance.sample(range(len(urls)), round(len(urls) * FAILING_SHARE))
-    silent = round(len(urls) * SILENT_SHARE)
+    unanswered = round(len(urls) * SILENT_SHARE)
     closed = socket.create_server(("127.0.0.1", 0))
     port = closed.getsockname()[1]
     closed.close()
@@ -218,7 +241,8 @@ def _spoiled(urls: Sequence[str], address: str) -> list[str]:
         "http://no.such.host.invalid/name",
     ]
     for number, place in enumerate(failing):
-        base = f"http://{address}/_silent" if number < silent else others[number % len(others)]
+        dead = f"http://{silent[number % len(silent)]}/"
+        base = dead if number < unanswered else others[number % len(others)]
         spoiled[place] = f"{base}?{number}"
     return spoiled
 
@@ -240,9 +264,10 @@ def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
     with _nginx(folder, chosen.work) as address:
         for count in SMALL_IMAGES:
             _write_urls(chosen.work, [f"http://{address}/{n}.png" for n in range(count)])
+            _side(chosen, "ingest")
             measured = _side(chosen, "ours")
             peaks[count] = measured["peak MiB"]
-        again = _side(chosen, "again")
+        again = _side(chosen, "ours")
     return {
         "peak MiB": {count: round(peak) for count, peak in peaks.items()},
         "times as much": round(peaks[SMALL_IMAGES[1]] / peaks[SMALL_IMAGES[0]], 2),
@@ -251,13 +276,9 @@ def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _again(work: Path) -> dict[str, float]:
-    return _ours(work, fresh=False)
-
-
 # ---- around it --------------------------------------------------------------------------
 
-_SIDES = {"bare": _bare, "ours": _ours, "latency": _latency, "again": _again}
+_SIDES = {"bare": _bare, "ours": _ours, "latency": _latency, "ingest": _ingest}
 
 
 def _side(chosen: argparse.Namespace, side: str) -> dict[str, Any]:

@@ -13,13 +13,11 @@ from aiohttp import web
 
 
 def application(folder: Path, latency: float) -> web.Application:
-    """Serves a folder; /_404, /_500, /_reset, /_short, /_html, /_loop and /_silent fail."""
+    """Serves a folder; /_404, /_500, /_reset, /_short, /_html and /_loop fail."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
         await asyncio.sleep(latency)
-        if name == "_silent":
-            await asyncio.sleep(3600)
         if name == "_reset" and request.transport is not None:
             request.transport.abort()
         if name == "_short":

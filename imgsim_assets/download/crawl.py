@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence, Set
+from array import array
+from collections.abc import Callable, Iterable, Set
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from imgsim_assets.download.breaker import Breaker, State
 from imgsim_assets.download.fetcher import Fetched, Fetcher, Version, host_of
 from imgsim_assets.download.hosts import HostQueues
 from imgsim_assets.download.keeper import Keeper, Kept
-from imgsim_assets.download.ledger import Item
+from imgsim_assets.download.ledger import Item, Items
 from imgsim_assets.download.local import ImageFolder, is_local, is_web
 from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.settings import DownloadSettings
@@ -85,7 +86,7 @@ class Crawl:
 
     def __init__(
         self,
-        items: Sequence[Item],
+        items: Items,
         settings: DownloadSettings,
         *,
         sources: Sources,
@@ -101,12 +102,18 @@ class Crawl:
         self._hosts = hosts
         self._keep_row = keep_row
         self._log = log
-        self._count = len(items)
-        self._tries: dict[str, int] = {}
-        self._errors: dict[str, FetchError] = {}
+        self._items = items
+        self._tries: dict[int, int] = {}
+        self._errors: dict[int, FetchError] = {}
+        # Items wait as their numbers in the list, each with the number of its host.
+        hosts_seen: dict[str, int] = {}
+        self._host_numbers = array(
+            "L", (hosts_seen.setdefault(host_of(url), len(hosts_seen)) for url in items.urls())
+        )
+        self._host_names = list(hosts_seen)
         self._queues = HostQueues(
-            items,
-            lambda item: host_of(item.url),
+            range(len(items)),
+            self._host,
             settings.max_per_host,
             interval=1 / rate if rate else 0.0,
         )
@@ -114,21 +121,24 @@ class Crawl:
     async def run(self) -> None:
         """Fetch everything; every failure of an item is a row."""
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self._settings.concurrency, self._count)):
+            for _ in range(min(self._settings.concurrency, len(self._items))):
                 workers.create_task(self._work())
 
     def leave_out(self, ids: Set[str]) -> int:
         """Leave out items that another run has fetched; returns how many still waited."""
-        return self._queues.leave_out(lambda item: item.id in ids)
+        return self._queues.leave_out(lambda number: self._items[number].id in ids)
+
+    def _host(self, number: int) -> str:
+        return self._host_names[self._host_numbers[number]]
 
     async def _work(self) -> None:
-        while (item := await self._queues.take()) is not None:
-            host = host_of(item.url)
+        while (number := await self._queues.take()) is not None:
+            item = self._items[number]
+            host = self._host(number)
             breaker = self._hosts.breaker(host)
             if breaker.state is State.GIVEN_UP:
-                self._leave(host, [item], breaker)
-                self._leave(host, self._queues.drop(host), breaker)
-                self._queues.done(item)
+                self._leave(host, [number, *self._queues.drop(host)], breaker)
+                self._queues.done(number)
                 continue
             is_probe = breaker.probe()
             started = time.monotonic()
@@ -137,14 +147,14 @@ class Crawl:
             except FetchError as error:
                 self._hosts.tallies.requested(host, time.monotonic() - started)
                 self._note_failure(host, breaker, error, is_probe=is_probe)
-                self._retry_or_fail(item, host, error)
+                self._retry_or_fail(number, item, host, error)
                 continue
             self._hosts.tallies.requested(host, time.monotonic() - started)
             if breaker.succeeded():
                 self._log(f"{host or 'the local files'} answers again")
                 self._queues.narrow(host, to_one=False)
             self._finish(host, await self._kept(item, fetched))
-            self._queues.done(item)
+            self._queues.done(number)
 
     async def _fetch(self, item: Item) -> Fetched:
         try:
@@ -174,9 +184,9 @@ class Crawl:
 
     # ---- failures -------------------------------------------------------------------
 
-    def _retry_or_fail(self, item: Item, host: str, error: FetchError) -> None:
+    def _retry_or_fail(self, number: int, item: Item, host: str, error: FetchError) -> None:
         """Put the item back for another try in this run, or leave it to a later one."""
-        tries = self._tries.get(item.id, 0) + 1
+        tries = self._tries.get(number, 0) + 1
         wait = backoff(tries - 1, error.retry_after)
         may_retry = (
             is_transient(error.status)
@@ -185,14 +195,14 @@ class Crawl:
             and self._hosts.breaker(host).state is not State.GIVEN_UP
         )
         if may_retry:
-            self._tries[item.id] = tries
-            self._errors[item.id] = error
-            self._queues.put_back(item, wait)
+            self._tries[number] = tries
+            self._errors[number] = error
+            self._queues.put_back(number, wait)
             return
-        self._tries.pop(item.id, None)
-        self._errors.pop(item.id, None)
+        self._tries.pop(number, None)
+        self._errors.pop(number, None)
         self._finish(host, ledger.failed(item, error, ledger.utc_now()))
-        self._queues.done(item)
+        self._queues.done(number)
 
     def _note_failure(
         self, host: str, breaker: Breaker, error: FetchError, *, is_probe: bool
@@ -230,16 +240,16 @@ class Crawl:
         self._log(f"{host} is given up for this run, with {len(waiting)} items: {breaker.reason}")
         self._leave(host, waiting, breaker)
 
-    def _leave(self, host: str, items: Sequence[Item], breaker: Breaker) -> None:
+    def _leave(self, host: str, numbers: Iterable[int], breaker: Breaker) -> None:
         """Rows for items of a host that was given up: what they had met, or that of the host."""
         now = ledger.utc_now()
-        for item in items:
+        for number in numbers:
             untried = FetchError(
                 HOST_UNAVAILABLE, f"not tried: {breaker.reason}", breaker.retry_after
             )
-            self._tries.pop(item.id, None)
-            error = self._errors.pop(item.id, untried)
-            self._finish(host, ledger.failed(item, error, now))
+            self._tries.pop(number, None)
+            error = self._errors.pop(number, untried)
+            self._finish(host, ledger.failed(self._items[number], error, now))
 
 
 def _good(item: Item, fetched: Fetched, kept: Kept, now: datetime) -> Row:

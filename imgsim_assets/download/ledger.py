@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -48,6 +48,21 @@ PROPERTIES = {REFERS_TO_BLOBS: True}
 # wait stays under a day, so that a nightly run always tries again.
 _FIRST_WAIT = timedelta(minutes=5)
 _LONGEST_WAIT = timedelta(hours=20)
+# Rows that are Python objects at a time.
+_AT_ONCE = 8192
+# What of a ledger decides whether an item is due.
+_DECISIVE = (
+    "id",
+    "url",
+    "status",
+    "transient",
+    "attempts",
+    "next_retry_at",
+    "etag",
+    "sha256",
+    "checked_at",
+    "refresh_failed",
+)
 
 
 def ledger_table(store: Store, name: str) -> Table:
@@ -68,11 +83,42 @@ class Item:
     held: Mapping[str, Any] | None = None
 
 
+class Items:
+    """Items to fetch, each made when it is asked for: a shard may have millions.
+
+    `rows` has the columns id, url, attempts and held, which is null or the number of the item's
+    row in `held`, of the ledger's SCHEMA.
+    """
+
+    def __init__(self, rows: pl.DataFrame, held: pl.DataFrame) -> None:
+        self._rows = rows.rechunk()
+        self._held = held
+
+    def __len__(self) -> int:
+        return self._rows.height
+
+    def __getitem__(self, number: int) -> Item:
+        item, url, attempts, held = self._rows.row(number)
+        return Item(
+            item, url, attempts, self._held.row(held, named=True) if held is not None else None
+        )
+
+    def urls(self) -> Iterator[str]:
+        """The items' urls in their order."""
+        for piece in self._rows.select("url").iter_slices(_AT_ONCE):
+            yield from piece["url"].to_list()
+
+    def without(self, tried: pl.DataFrame) -> Items:
+        """Those that are not among `tried` (id, url)."""
+        rows = self._rows.join(tried, on=["id", "url"], how="anti", maintain_order="left")
+        return Items(rows, self._held)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run has to do for one shard: items to fetch, and ids that left the catalogue."""
 
-    fetch: list[Item]
+    fetch: Items
     removed: list[str]
 
 
@@ -108,21 +154,40 @@ def plan(
     that are no longer the same, with "all" every one, with "none" none.
     """
     joined = catalogue.select("id", "url").join(
-        ledger.rename({"url": "known_url"}), on="id", how="left", maintain_order="left"
+        ledger.select(_DECISIVE).rename({"url": "known_url"}),
+        on="id",
+        how="left",
+        maintain_order="left",
     )
     same = pl.col("url").eq_missing(pl.col("known_url"))
     is_lost = pl.col("sha256").is_in(sorted(lost)).fill_null(value=False)
     again = same & (_failure_is_due(now, retry, same_settings) | is_lost)
     refresh = same & ~again & _refresh_is_due(now, retry, refresh_age)
-    judged = joined.with_columns(
-        same=same, due=~same | again | _file_changed(joined, stamp), refresh=refresh
+    changed = _file_changed(joined, stamp)
+    judged = joined.lazy().with_columns(same=same, due=~same | again | changed, refresh=refresh)
+    chosen = (
+        judged.filter(pl.col("due") | pl.col("refresh"))
+        .select("id", "url", "same", "due", "attempts", "sha256")
+        .collect()
     )
-    chosen = judged.filter(pl.col("due") | pl.col("refresh"))
-    refreshed = chosen.filter(~pl.col("due"))["sha256"].to_list()
-    held = {sha256 for sha256, there in zip(refreshed, holds(refreshed), strict=True) if there}
-    fetch = [_item(row, held) for row in chosen.iter_rows(named=True)]
-    removed = ledger.join(catalogue, on="id", how="anti")["id"].sort().to_list()
-    return Plan(fetch, removed)
+    held = _held(chosen.filter(~pl.col("due")), ledger, holds)
+    rows = chosen.select(
+        "id",
+        "url",
+        attempts=pl.when("same").then("attempts").otherwise(0),
+    ).join(held.select("id").with_row_index("held"), on="id", how="left", maintain_order="left")
+    removed = ledger.select("id").join(catalogue, on="id", how="anti")["id"].sort().to_list()
+    return Plan(Items(rows, held), removed)
+
+
+def _held(
+    refreshed: pl.DataFrame, ledger: pl.DataFrame, holds: Callable[[list[str]], list[bool]]
+) -> pl.DataFrame:
+    """The ledger's rows of the images that are only to be refreshed, and are in the store."""
+    if not refreshed.height:
+        return ledger.clear()
+    there = refreshed.filter(pl.Series(holds(refreshed["sha256"].to_list()), dtype=pl.Boolean))
+    return ledger.select(list(SCHEMA)).join(there, on="id", how="semi")
 
 
 def _failure_is_due(now: datetime, retry: Retry, same_settings: bool) -> pl.Expr:
@@ -155,18 +220,13 @@ def _file_changed(joined: pl.DataFrame, stamp: Callable[[str], str | None] | Non
     """Which rows are local files that are not what they were."""
     if stamp is None:
         return pl.repeat(value=False, n=joined.height, eager=True)
+    is_file = ~_is_remote("url")
+    if not joined.select(is_file.any()).item():
+        return pl.repeat(value=False, n=joined.height, eager=True)
     pairs = joined.select("url", "etag").iter_rows()
     return pl.Series(
         [is_local(url) and etag != stamp(url) for url, etag in pairs], dtype=pl.Boolean
     )
-
-
-def _item(row: Mapping[str, Any], held_images: Set[str]) -> Item:
-    is_refresh = row["refresh"] and not row["due"] and row["sha256"] in held_images
-    held = {name: row[name] for name in SCHEMA if name != "url"} if is_refresh else None
-    if held is not None:
-        held["url"] = row["url"]
-    return Item(row["id"], row["url"], row["attempts"] if row["same"] else 0, held)
 
 
 def confirmed(item: Item, now: datetime) -> dict[str, Any]:
@@ -225,7 +285,12 @@ def as_rows(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 def data_version(rows: pl.DataFrame) -> str:
     """A digest of which item has which image: all that later stages depend on."""
-    return rows_digest(rows.filter(pl.col("status") == OK).sort("id").select("id", "sha256"))
+    return rows_digest(images(rows))
+
+
+def images(rows: pl.DataFrame) -> pl.DataFrame:
+    """Which item has which image: id and sha256, sorted by id."""
+    return rows.filter(pl.col("status") == OK).select("id", "sha256").sort("id")
 
 
 def utc_now() -> datetime:

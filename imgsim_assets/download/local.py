@@ -38,12 +38,12 @@ class ImageFolder:
     """
 
     def __init__(self, root: str, max_bytes: int) -> None:
-        import fsspec
-
         self._max_bytes = max_bytes
         self._fs: Any = None
         self._root = root
         if "://" in root:
+            import fsspec
+
             self._fs, self._root = fsspec.core.url_to_fs(root)
 
     def stamp(self, url: str) -> str | None:

@@ -20,7 +20,7 @@ from imgsim_assets.download import ledger
 from imgsim_assets.download.crawl import Crawl, Hosts, Sources
 from imgsim_assets.download.fetcher import Fetcher
 from imgsim_assets.download.keeper import Keeper
-from imgsim_assets.download.ledger import Item
+from imgsim_assets.download.ledger import Items
 from imgsim_assets.download.local import ImageFolder, below, is_web
 from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.settings import DownloadSettings, Retry
@@ -28,6 +28,7 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.download.tally import HostTally
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.storage.digest import digest_of
 from imgsim_assets.storage.lease import Lease
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -35,6 +36,7 @@ from imgsim_assets.storage.table import (
     Commit,
     DataFile,
     Draft,
+    Range,
     append_to_shard,
     is_complete,
     replace_shard,
@@ -42,8 +44,15 @@ from imgsim_assets.storage.table import (
 
 # A killed run loses at most what it fetched since the last commit.
 COMMIT_EVERY_SECONDS = 5.0
+# So many rows are committed before that, so that fast sources do not fill the memory with them.
+_MOST_PENDING = 10_000
 # Beyond so many appended files of a shard the next append merges some, so that commits stay small.
 _MOST_APPENDED = 32
+# A ledger is merged by ranges of ids of at least so many rows, in at most so many parts.
+_PART_ROWS = 8192
+_MOST_PARTS = 16
+# Rows that are Python objects before they become a frame.
+_LOOSE_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,42 @@ class DownloadReport:
 _NOTHING = ledger.empty_ledger().select("id", "url")
 
 
+class _Pending:
+    """Ledger rows that are not committed yet: the last ones as they came, the others as frames.
+
+    Only `forget` may be called from another thread than that of the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._loose: list[dict[str, Any]] = []
+        self._frames: list[pl.DataFrame] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take a row in."""
+        self._loose.append(row)
+        if len(self._loose) >= _LOOSE_ROWS:
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._loose:
+            self._frames.append(ledger.as_rows(self._loose))
+            self._loose = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether they had better be committed now."""
+        return len(self._frames) * _LOOSE_ROWS >= _MOST_PENDING
+
+    def frames(self) -> list[pl.DataFrame]:
+        """All rows so far."""
+        self._seal()
+        return list(self._frames)
+
+    def forget(self, count: int) -> None:
+        """Let go of the first frames."""
+        del self._frames[:count]
+
+
 @dataclass
 class _Run:
     """A shard's run as it goes: what it works on, rows not committed yet, and totals.
@@ -93,7 +138,8 @@ class _Run:
     news: set[str] = field(default_factory=set)
     elsewhere: pl.DataFrame = field(default_factory=lambda: _NOTHING)
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    pending: _Pending = field(default_factory=_Pending)
+    is_fetched: bool = False
     fetched: int = 0
     refreshed: int = 0
     bytes: int = 0
@@ -148,9 +194,12 @@ class ImagesStage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._runner.run(self._fetcher.__aexit__(kind, error, trace))
-        self._keeper.close()
-        self._runner.close()
+        try:
+            # What was interrupted goes on here, and may end by raising once more.
+            self._runner.run(self._fetcher.__aexit__(kind, error, trace))
+        finally:
+            self._keeper.close()
+            self._runner.close()
 
     def run(self, shard: Shard) -> DownloadReport:
         """Fetch what is due in a shard and commit its ledger; nothing due, nothing committed.
@@ -171,31 +220,31 @@ class ImagesStage:
         )
         base = self._table.latest()
         plan = self._plan(run, base)
-        if plan.fetch:
+        if len(plan.fetch):
             with self._lease(shard):
                 newest = self._table.latest()
                 if newest is not None and (base is None or newest.version > base.version):
                     base, plan = newest, self._plan(run, newest)
-                if plan.fetch:
+                if len(plan.fetch):
                     with _rare_collections():
                         self._runner.run(self._fetch_all(run, plan.fetch))
                 commit = self._complete(run, removed=bool(plan.removed))
         else:
             commit = self._complete(run, removed=bool(plan.removed))
-        rows = self._read(commit, shard)
+        summary = self._summary(commit, shard)
         return DownloadReport(
             shard=shard.name,
             version=commit.version,
-            items=rows.height,
+            items=summary.items,
             fetched=run.fetched,
             removed=len(plan.removed),
             bytes=run.bytes,
             seconds=time.monotonic() - run.clock,
-            statuses=_counts(rows["status"]),
+            statuses=summary.statuses,
             changed=base is None or commit.version != base.version,
-            data_version=ledger.data_version(rows),
+            data_version=summary.data_version,
             unchanged=run.refreshed,
-            refresh_failures=_counts(rows["refresh_failed"].drop_nulls()),
+            refresh_failures=summary.refresh_failures,
             hosts=self._hosts.tallies.worst(),
             hosts_given_up=self._hosts.given_up(),
         )
@@ -216,9 +265,8 @@ class ImagesStage:
         )
         if base is not None:
             run.known_files.update(file.path for file in base.concerning(run.shard))
-        tried = known.filter(pl.col("fetched_at") >= run.started)
-        seen = set(tried.select("id", "url").iter_rows())
-        return replace(plan, fetch=[item for item in plan.fetch if (item.id, item.url) not in seen])
+        tried = known.filter(pl.col("fetched_at") >= run.started).select("id", "url")
+        return replace(plan, fetch=plan.fetch.without(tried)) if tried.height else plan
 
     def _lease(self, shard: Shard) -> Lease:
         return Lease(
@@ -237,35 +285,59 @@ class ImagesStage:
         urls = [below(root, url) for url in rows["url"].to_list()]
         return rows.with_columns(pl.Series("url", urls, dtype=pl.String))
 
-    def _read(self, commit: Commit | None, shard: Shard) -> pl.DataFrame:
-        """A shard's ledger; what a damaged file held is fetched anew."""
+    def _read(
+        self, commit: Commit | None, shard: Shard, between: Range | None = None
+    ) -> pl.DataFrame:
+        """A shard's ledger (or a range of ids); what a damaged file held is fetched anew."""
         if commit is None:
             return ledger.empty_ledger()
-        rows = self._table.read(commit, shard=shard, skip_damaged=self._log)
+        rows = self._table.read(commit, shard=shard, between=between, skip_damaged=self._log)
         return ledger.completed(rows)
+
+    def _summary(self, commit: Commit, shard: Shard) -> _Summary:
+        """What a shard's ledger, read in parts, comes to."""
+        statuses: Counter[str] = Counter()
+        refreshes: Counter[str] = Counter()
+
+        def images() -> Iterator[pl.DataFrame]:
+            ids = self._table.read(commit, shard=shard, columns=["id"], skip_damaged=self._log)
+            for part in _parts(ledger.completed(ids).select("id")):
+                rows = self._read(commit, shard, _range(part))
+                statuses.update(_counts(rows["status"]))
+                refreshes.update(_counts(rows["refresh_failed"].drop_nulls()))
+                yield ledger.images(rows)
+
+        data_version = digest_of(images(), 2)
+        return _Summary(
+            dict(sorted(statuses.items())), dict(sorted(refreshes.items())), data_version
+        )
 
     # ---- fetching -------------------------------------------------------------------
 
-    async def _fetch_all(self, run: _Run, items: Sequence[Item]) -> None:
-        finished = asyncio.Event()
+    async def _fetch_all(self, run: _Run, items: Items) -> None:
+        wake = asyncio.Event()
         label = f"{self._name} shard {run.shard.name}"
         try:
             with Progress(label, len(items), self._log, bar=self._bar) as progress:
-                crawl = self._crawl(run, items, progress)
+                crawl = self._crawl(run, items, progress, wake)
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._commit_regularly(run, crawl, progress, finished))
+                    regularly = self._commit_regularly(run, crawl, progress, wake)
+                    group.create_task(regularly)
                     await crawl.run()
-                    finished.set()
+                    run.is_fetched = True
+                    wake.set()
         except BaseException as error:
             # What was fetched before the failure or the cancellation is kept.
-            self._append(run)
+            self._append(run, run.pending.frames())
             raise _innermost(error) from error
 
-    def _crawl(self, run: _Run, items: Sequence[Item], progress: Progress) -> Crawl:
+    def _crawl(self, run: _Run, items: Items, progress: Progress, wake: asyncio.Event) -> Crawl:
         settings = self._settings
 
         def keep_row(row: dict[str, Any]) -> None:
-            run.rows.append(row)
+            run.pending.add(row)
+            if run.pending.is_full:
+                wake.set()
             run.fetched += 1
             has_arrived = row["fetched_at"] >= run.started
             run.bytes += (row.get("bytes") or 0) if has_arrived else 0
@@ -285,44 +357,46 @@ class ImagesStage:
         )
 
     async def _commit_regularly(
-        self, run: _Run, crawl: Crawl, progress: Progress, finished: asyncio.Event
+        self, run: _Run, crawl: Crawl, progress: Progress, wake: asyncio.Event
     ) -> None:
-        while not finished.is_set():
+        """Commit every few seconds, and whenever it is woken, until everything is fetched."""
+        while not run.is_fetched:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(finished.wait(), COMMIT_EVERY_SECONDS)
-            if not finished.is_set():
-                elsewhere = await asyncio.to_thread(self._append, run)
+                await asyncio.wait_for(wake.wait(), COMMIT_EVERY_SECONDS)
+            wake.clear()
+            if not run.is_fetched:
+                taken = run.pending.frames()
+                elsewhere = await asyncio.to_thread(self._append, run, taken)
                 if elsewhere:
                     progress.advance(crawl.leave_out(elsewhere), kind="by another run")
 
     # ---- committing -----------------------------------------------------------------
 
-    def _append(self, run: _Run) -> set[str]:
-        """Commit the rows at hand; they stay at hand when that fails.
+    def _append(self, run: _Run, taken: Sequence[pl.DataFrame]) -> set[str]:
+        """Commit the first of the pending rows; they stay pending when that fails.
 
         Returns the ids that another run on this shard has fetched since the last time.
         """
-        taken = list(run.rows)
         if not taken:
             return set()
         self._store.blobs.flush()
-        rows = ledger.as_rows(taken)
+        rows = pl.concat(taken)
 
         def change(base: Commit | None) -> Draft:
             worth_keeping = self._worth_keeping(run, base, rows)
             appended = _appended(base, run.shard)
             if base is None or len(appended) <= _MOST_APPENDED:
-                file = self._table.write_rows(worth_keeping).noted(limits=run.limits, run=run.token)
+                file = self._write(worth_keeping).noted(limits=run.limits, run=run.token)
                 return self._draft(run, base, append_to_shard(base, run.shard, [file]))
             merged = _no_larger(appended)
             frames = [*(self._rows_of(file) for file in merged), worth_keeping]
             notes = [*(file.note for file in merged), {"limits": run.limits, "run": run.token}]
-            file = self._table.write_rows(_latest(frames)).noted(**_common(notes))
+            file = self._write(_latest(frames)).noted(**_common(notes))
             rest = replace(base, files=tuple(file for file in base.files if file not in merged))
             return self._draft(run, base, append_to_shard(rest, run.shard, [file]))
 
         commit = self._table.commit(change)
-        del run.rows[: len(taken)]
+        run.pending.forget(len(taken))
         if self._on_commit is not None:
             self._on_commit(run.shard)
         self._look_elsewhere(run, commit)
@@ -351,7 +425,7 @@ class ImagesStage:
 
     def _complete(self, run: _Run, *, removed: bool) -> Commit:
         """Commit the rest, merged with what the shard had, as the shard's one complete file."""
-        new = ledger.as_rows(run.rows)
+        new = pl.concat([ledger.empty_ledger(), *run.pending.frames()])
         if new.height:
             self._store.blobs.flush()
 
@@ -359,15 +433,24 @@ class ImagesStage:
             has_changed = new.height or removed
             if base is not None and not has_changed and self._is_whole(base, run.shard):
                 return None
-            rows = _latest([self._read(base, run.shard), self._worth_keeping(run, base, new)])
-            rows = rows.join(self._newest_wanted(run), on="id", how="semi").sort("id")
-            file = self._table.write_rows(rows).noted(limits=run.limits)
+            kept = self._worth_keeping(run, base, new)
+            file = self._table.write_pieces(self._merged(run, base, kept)).noted(limits=run.limits)
             return self._draft(run, base, replace_shard(base, run.shard, [file]))
 
         commit = self._table.commit(change)
         if commit is None:
             raise AssertionError("the first run of a shard always commits")
         return commit
+
+    def _merged(self, run: _Run, base: Commit | None, new: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """The shard's ledger with new rows, as far as the catalogue has them, sorted, in parts."""
+        for part in _parts(self._newest_wanted(run).select("id")):
+            known = self._read(base, run.shard, _range(part))
+            rows = pl.concat([known, new]).join(part, on="id", how="semi")
+            yield _latest([rows]).sort("id")
+
+    def _write(self, rows: pl.DataFrame) -> DataFile:
+        return self._table.write_pieces([rows.sort("id")])
 
     def _is_whole(self, base: Commit, shard: Shard) -> bool:
         """Whether a shard's ledger is one complete file, and that file is whole."""
@@ -386,7 +469,8 @@ class ImagesStage:
         Left out are rows of URLs that the catalogue no longer has, and failures of URLs that
         the other run has fetched since this one began.
         """
-        current = new.join(self._newest_wanted(run), on=["id", "url"], how="semi")
+        wanted = self._newest_wanted(run)
+        current = new if wanted is run.wanted else new.join(wanted, on=["id", "url"], how="semi")
         self._look_elsewhere(run, base)
         if not run.elsewhere.height:
             return current
@@ -421,8 +505,32 @@ def _rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
+@dataclass(frozen=True)
+class _Summary:
+    """A shard's ledger as the report has it."""
+
+    statuses: Mapping[str, int]
+    refresh_failures: Mapping[str, int]
+    data_version: str
+
+    @property
+    def items(self) -> int:
+        return sum(self.statuses.values())
+
+
 def _counts(kinds: pl.Series) -> dict[str, int]:
-    return dict(sorted(Counter(kinds.to_list()).items()))
+    return dict(kinds.value_counts().iter_rows())
+
+
+def _parts(ids: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The ids, sorted, in parts: one at least, few however many they are."""
+    rows = max(_PART_ROWS, -(-ids.height // _MOST_PARTS))
+    yield from ids.sort("id").iter_slices(rows) if ids.height else [ids]
+
+
+def _range(part: pl.DataFrame) -> Range:
+    """The first and the last id of a part; a range without any for an empty one."""
+    return (part["id"][0], part["id"][-1]) if part.height else ("", "")
 
 
 def _latest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -17,9 +17,10 @@ import io
 import json
 import random
 import re
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +39,12 @@ LATEST = "_latest.json"
 _COMMIT_NAME = re.compile(r"\d{12}\.json")
 DATA = "data"
 
+# Small enough that reading a range of keys from a sorted file does not read all of it.
+_ROW_GROUP = 8192
+
 Json = Any
+# The first and the last of a range of keys.
+Range = tuple[str, str]
 Compression = Literal["zstd", "uncompressed"]
 
 # The role of a file that holds the table's rows; others hold what belongs beside them.
@@ -260,6 +266,24 @@ class Table:
         stored = self.write_bytes(body.getvalue(), role=role, suffix=".parquet")
         return replace(stored, rows=rows.height)
 
+    def write_pieces(self, pieces: Iterable[pl.DataFrame]) -> DataFile:
+        """`write_rows` for one or more pieces, sorted by key, that are not in memory all at once.
+
+        Reading a range of keys from the file later takes no more memory than the range.
+        """
+        rows = 0
+        with tempfile.TemporaryDirectory(prefix="imgsim-") as scratch:
+            parts = []
+            for piece in pieces:
+                rows += piece.height
+                parts.append(Path(scratch) / f"{len(parts)}.parquet")
+                piece.write_parquet(parts[-1], row_group_size=_ROW_GROUP)
+            whole = parts[0]
+            if len(parts) > 1:
+                whole = Path(scratch) / "whole.parquet"
+                pl.scan_parquet(parts).sink_parquet(whole, row_group_size=_ROW_GROUP)
+            return self.upload(whole, role=ROWS, rows=rows)
+
     def write_bytes(self, data: bytes, *, role: str, suffix: str) -> DataFile:
         """Store bytes as an immutable file, to be named by a later commit."""
         path = f"{DATA}/{uuid.uuid4().hex}{suffix}"
@@ -304,11 +328,20 @@ class Table:
                     "materialize the asset again to rebuild it"
                 )
 
-    def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """A Parquet file's rows, checked against its checksum."""
-        return pl.read_parquet(
-            io.BytesIO(self.read_bytes(file)), columns=list(columns) if columns else None
-        )
+    def read_file(
+        self,
+        file: DataFile,
+        columns: Sequence[str] | None = None,
+        between: Range | None = None,
+    ) -> pl.DataFrame:
+        """A Parquet file's rows (with keys in a range), checked against its checksum."""
+        body = io.BytesIO(self.read_bytes(file))
+        if between is None:
+            return pl.read_parquet(body, columns=list(columns) if columns else None)
+        first, last = between
+        in_range = pl.col(self.key or "id").is_between(pl.lit(first), pl.lit(last))
+        rows = pl.scan_parquet(body, parallel="none", low_memory=True).filter(in_range)
+        return (rows.select(columns) if columns else rows).collect()
 
     def is_whole(self, commit: Commit, *, shard: Shard | None = None) -> bool:
         """Whether every file of a commit (of one shard) is there and matches its checksum."""
@@ -325,9 +358,12 @@ class Table:
         *,
         shard: Shard | None = None,
         columns: Sequence[str] | None = None,
+        between: Range | None = None,
         skip_damaged: Log | None = None,
     ) -> pl.DataFrame:
         """The rows of a commit (of one shard), a later row replacing an earlier of its key.
+
+        With `between`, only those whose keys are in that range.
 
         An empty frame without columns means that the commit has no row file at all. A file
         that is damaged raises CorruptFileError, or, with `skip_damaged`, is left out after
@@ -338,7 +374,7 @@ class Table:
         frames = []
         for file in commit.with_role():
             try:
-                rows = self._rows_of(commit, file, shard, columns)
+                rows = self._rows_of(commit, file, shard, columns, between)
             except CorruptFileError as error:
                 if skip_damaged is None:
                     raise
@@ -355,13 +391,18 @@ class Table:
         return rows
 
     def _rows_of(
-        self, commit: Commit, file: DataFile, shard: Shard | None, columns: Sequence[str] | None
+        self,
+        commit: Commit,
+        file: DataFile,
+        shard: Shard | None,
+        columns: Sequence[str] | None,
+        between: Range | None,
     ) -> pl.DataFrame | None:
         """One file's rows as far as they still count, or None when it is beside the point."""
         is_own_layout = shard is not None and file.layout == shard.count
         if shard is not None and is_own_layout and file.shard != shard.index:
             return None
-        rows = self.read_file(file, columns)
+        rows = self.read_file(file, columns, between)
         key = self.key or "id"
         for layout, shards in commit.replaced_in(file).items():
             rows = rows.filter(~shard_indices(rows[key], layout).is_in(shards))

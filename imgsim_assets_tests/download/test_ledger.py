@@ -98,7 +98,7 @@ def test_ids_that_left_the_catalogue_are_removed() -> None:
         holds=none_is_missing,
     )
     assert plan.removed == ["b", "c"]
-    assert plan.fetch == []
+    assert len(plan.fetch) == 0
 
 
 def test_items_are_fetched_in_the_order_of_the_catalogue() -> None:
@@ -111,7 +111,8 @@ def test_items_are_fetched_in_the_order_of_the_catalogue() -> None:
         lost=set(),
         holds=none_is_missing,
     )
-    assert [item.id for item in plan.fetch] == names
+    assert [plan.fetch[number].id for number in range(4)] == names
+    assert list(plan.fetch.urls()) == [URL] * 4
 
 
 def test_a_transient_failure_counts_and_says_when_it_is_due() -> None:
@@ -219,7 +220,7 @@ def planned(
         same_settings=same_settings,
         refresh_age=refresh_age,
     )
-    return plan.fetch
+    return [plan.fetch[number] for number in range(len(plan.fetch))]
 
 
 def none_is_missing(names: list[str]) -> list[bool]:

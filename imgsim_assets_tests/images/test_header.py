@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+import random
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -47,6 +49,32 @@ def test_pixels_are_not_looked_at() -> None:
     data = jpeg(1)
 
     assert read_header(data[: len(data) // 2], LIMIT) == Header("JPEG", 160, 120)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 5}, {"comment": b"c"}, {"dpi": (72, 72)}]
+)
+def test_a_plain_jpeg_is_judged_as_pillow_judges_it_however_damaged(
+    options: dict[str, Any],
+) -> None:
+    """The reader of plain headers accepts nothing that Pillow refuses, and reads the same."""
+    chance = random.Random(1)
+    data = encoded(picture(1, (160, 120)), "JPEG", **options)
+    start = data.index(b"\xff\xda") + 16
+    bodies = [data, data[:start], *(data[:end] for end in range(0, start, 3))]
+    for _ in range(1500):
+        changed = bytearray(data)
+        changed[chance.randrange(start)] = chance.choice([0, 1, 2, 255, chance.randrange(256)])
+        bodies.append(bytes(changed))
+    plain = 0
+    for body in bodies:
+        size = header._plain_jpeg_size(body)
+        if size is not None and 0 < size[0] * size[1] <= LIMIT:
+            plain += 1
+            with open_image(body, LIMIT) as image:
+                assert (image.format, image.size) == ("JPEG", size)
+    assert plain > 500
+    assert header._plain_jpeg_size(data) == (160, 120)
 
 
 @pytest.mark.parametrize("make", [png_of, gif_of, bmp_of, ppm_of])
