@@ -62,7 +62,8 @@ def ingest(
 
     A source that was read before and has not changed is not read again. Raises SourceError
     when the source cannot be read, lacks a column, holds no usable row, or has lost more than
-    the share `max_drop` of the items of the last version, which then stays the newest.
+    the share `max_drop` of the items of the last version, which then stays the newest. With
+    `allow_empty` a source may lose all its items, but not more than that share and keep some.
     """
     source = open_source(settings, project_root)
     table = catalogue_table(store, name)
@@ -73,7 +74,8 @@ def ingest(
         return _report(store, name, base, base, changed_shards=[])
     found = rows.validate(reader.read(source), source)
     _refuse_empty(found, source, base)
-    if base is not None and max_drop < 1:
+    # Without rows it is empty because it may be, and whatever it held may go.
+    if base is not None and max_drop < 1 and found.rows.height:
         _refuse_drop(table, base, found, source, max_drop)
     _commit_rejects(store, name, found.rejects)
     changed: list[str] = []

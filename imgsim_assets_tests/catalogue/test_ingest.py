@@ -376,7 +376,8 @@ def test_a_source_that_may_be_empty_empties_the_catalogue(
     run(store, tmp_path, "a.csv", allow_empty=True)
     write(tmp_path, "a.csv", content)
 
-    report = run(store, tmp_path, "a.csv", allow_empty=True)
+    settings = declared("a.csv", allow_empty=True)
+    report = ingest(store, NAME, settings, 3, tmp_path, max_drop=0.5)
 
     assert (report.version, report.rows, report.changed) == (2, 0, True)
     assert stored(store).columns[:2] == ["id", "url"]
