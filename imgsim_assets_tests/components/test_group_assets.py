@@ -30,8 +30,10 @@ def test_a_catalogue_has_groups_only_if_it_declares_them(shop: Shop) -> None:
 
     shop.declare(groups={})
 
-    keys = {spec.key for spec in shop.project.definitions().resolve_all_asset_specs()}
-    assert KEY in keys
+    definitions = shop.project.definitions()
+    assert KEY in {spec.key for spec in definitions.resolve_all_asset_specs()}
+    job = definitions.resolve_job_def("products_refresh")
+    assert KEY in job.asset_layer.executable_asset_keys
 
 
 def test_copies_of_a_picture_are_shown_as_a_group(shop: Shop) -> None:
