@@ -163,8 +163,8 @@ def _refuse_drop(
     raise SourceError(
         f"{source.location} has {count} usable rows and had {base.rows}: {gone / base.rows:.0%} of "
         f"the items are gone, more than the {max_drop:.0%} of 'max_drop'."
-        f"{other if columns[0] != columns[1] else ''}{broken} The last version is kept. If they are gone "
-        "for good, materialize the catalogue once with the run config 'accept_drop: true'"
+        f"{other if columns[0] != columns[1] else ''}{broken} The last version is kept. If they "
+        "are gone for good, materialize the catalogue once with the run config 'accept_drop: true'"
     )
 
 

@@ -90,12 +90,16 @@ class DeclaredComponent(dg.Component):
         self, context: dg.ComponentLoadContext, key: Sequence[str], problem: str
     ) -> SettingsError:
         """An error that names the file, the line, the key, and (in `problem`) the mend."""
+        return SettingsError(f"{self.place(context, key)}: {problem}")
+
+    def place(self, context: dg.ComponentLoadContext, key: Sequence[str]) -> str:
+        """File, line and key, as errors begin with them."""
         dotted = ".".join(["attributes", *key])
         if self._positions is None:
-            return SettingsError(f"{context.component_path.file_path}: {dotted}: {problem}")
+            return f"{context.component_path.file_path}: {dotted}"
         position, _ = self._positions.lookup_closest_and_path(["attributes", *key], trace=None)
-        place = f"{_relative(Path(position.filename), context.project_root)}:{position.start.line}"
-        return SettingsError(f"{place}: {dotted}: {problem}")
+        file = _relative(Path(position.filename), context.project_root)
+        return f"{file}:{position.start.line}: {dotted}"
 
 
 def _filled(value: Any, resolution: dg.ResolutionContext) -> Any:

@@ -77,8 +77,8 @@ def update_index(
 ) -> IndexReport:
     """Add and remove what changed since the last version, and commit the new index.
 
-    Without `settings` it stays of the kind that it is; the first one is flat. An index that is missing, damaged, outgrown, of another kind or another encoder is rebuilt
-    from the vectors.
+    Without `settings` it stays of the kind that it is; the first one is flat. An index that is
+    missing, damaged, outgrown, of another kind or another encoder is rebuilt from the vectors.
     """
     started = time.monotonic()
     embeddings, items = embedded_items(store, name)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets_tests.support.projects import Project
 
 _CATALOGUE: dict[str, Any] = {
@@ -43,20 +46,10 @@ CASES = {
         _PAIR | {"left": "duplicate_groups"},
         ["defs/products/defs.yaml:", "attributes.name", "is where groups across catalogues live"],
     ),
-    "missing source": (
-        _CATALOGUE | {"source": {"path": "nowhere.csv"}},
-        _PAIR,
-        ["defs/products/defs.yaml:", "attributes.source.path", "give the path of a file"],
-    ),
     "unknown encoder": (
         _CATALOGUE | {"encoder": {"name": "hog_colour"}},
         _PAIR,
         ["defs/products/defs.yaml:", "attributes.encoder", "did you mean hog_color?"],
-    ),
-    "missing weights": (
-        _CATALOGUE | {"encoder": {"name": "resnet18", "weights": "mine.pth"}},
-        _PAIR,
-        ["defs/products/defs.yaml:", "attributes.encoder.weights", "give the path of"],
     ),
     "the same catalogue twice": (
         _CATALOGUE,
@@ -87,6 +80,61 @@ def test_one_message_names_file_key_and_mend(case: str, tmp_path: Path) -> None:
     cause = said.split("caused by the following exception:")[-1].split("Stack Trace")[0]
     for part in expected:
         assert part in cause
+
+
+def test_a_list_that_is_missing_fails_the_runs_of_its_own_catalogue_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    project.declare("suppliers", "ImageCatalogue", _SUPPLIERS)
+    project.declare("products", "ImageCatalogue", _CATALOGUE | {"source": "nowhere.csv"})
+
+    everything = project.definitions().resolve_implicit_global_asset_job_def()
+
+    problem = (
+        r"defs/products/defs.yaml:\d+: attributes.source.path: there is no \S+nowhere.csv .*; give "
+        "the path of a file"
+    )
+    assert re.search(problem, caplog.text)
+    with project.instance() as instance:
+        for stage in ("source", "catalogue"):
+            with pytest.raises(SourceError, match=problem):
+                _run(everything, instance, ["products", stage])
+            assert _run(everything, instance, ["suppliers", stage])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_weights_that_are_missing_fail_the_embeddings_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,nowhere.jpg\n")
+    encoder = {"name": "resnet18", "weights": "mine.pth"}
+    declared = {"encoder": encoder, "shards": 1, "stream": stream}
+    project.declare("products", "ImageCatalogue", _CATALOGUE | declared)
+
+    everything = project.definitions().resolve_implicit_global_asset_job_def()
+
+    problem = (
+        r"defs/products/defs.yaml:\d+: attributes.encoder.weights: there is no file \S+mine.pth; "
+        "give the path of a state dict"
+    )
+    assert re.search(problem, caplog.text)
+    with project.instance() as instance:
+        for stage in ("source", "catalogue", "images"):
+            assert _run(everything, instance, ["products", stage])
+        with pytest.raises(SettingsError, match=problem):
+            _run(everything, instance, ["products", "embeddings"])
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, key: list[str]) -> bool:
+    done = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(key)],
+        partition_key="000" if key[-1] in ("images", "embeddings") else None,
+    )
+    return bool(done.success)
 
 
 GROUPS: dict[str, tuple[dict[str, Any], list[str]]] = {
