@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
@@ -95,6 +95,16 @@ class CatalogueSettings(Settings):
     def _not_reserved(cls, value: str) -> str:
         if value in RESERVED:
             raise ValueError(f"{value!r} is where {RESERVED[value]} live; choose another name")
+        return value
+
+    @field_validator("report", "groups", mode="before")
+    @classmethod
+    def _not_left_blank(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            raise ValueError(
+                f"nothing stands behind it; write '{info.field_name}: {{}}' for the defaults, or "
+                "remove the key"
+            )
         return value
 
 

@@ -46,6 +46,11 @@ CASES = {
         _PAIR | {"left": "duplicate_groups"},
         ["defs/products/defs.yaml:", "attributes.name", "is where groups across catalogues live"],
     ),
+    "report with nothing behind it": (
+        _CATALOGUE | {"report": None},
+        _PAIR,
+        ["defs/products/defs.yaml:", "attributes.report", "write 'report: {}' for the defaults"],
+    ),
     "unknown encoder": (
         _CATALOGUE | {"encoder": {"name": "hog_colour"}},
         _PAIR,
