@@ -66,6 +66,21 @@ class DeclaredComponent(dg.Component):
                     "63 of them",
                 )
 
+    def check_name(self, context: dg.ComponentLoadContext, called: str) -> None:
+        """Raise an error where several components of this kind (`called`) have one name."""
+        name = self.declared.name
+        named = [other for other in self.all_like_it(context) if other.declared.name == name]
+        if len(named) > 1:
+            raise self.error(
+                context,
+                ["name"],
+                f"{len(named)} {called} are named {name!r}; give each its own name",
+            )
+
+    def all_like_it(self, context: dg.ComponentLoadContext) -> list[Self]:
+        """All components of this kind in the project, this one among them."""
+        return list(context.component_tree.get_all_components(type(self)))
+
     def check_cron(self, context: dg.ComponentLoadContext, key: str, cron: str | None) -> None:
         """Raise an error for a key that should hold a cron expression and holds none."""
         if cron is not None and not is_valid_cron_string(cron):

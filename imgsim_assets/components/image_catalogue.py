@@ -69,7 +69,7 @@ class ImageCatalogue(DeclaredComponent):
 
     def _is_first(self, context: dg.ComponentLoadContext) -> bool:
         """Whether this catalogue is the one that brings what a project needs once."""
-        return self.settings.name == min(other.settings.name for other in _all(context))
+        return self.settings.name == min(other.settings.name for other in self.all_like_it(context))
 
     def _check(self, context: dg.ComponentLoadContext) -> None:
         """What can only be checked where the project is known."""
@@ -85,13 +85,7 @@ class ImageCatalogue(DeclaredComponent):
         self.check_cron(context, "schedule", settings.schedule)
         self.check_cron(context, "watch", settings.watch)
         self.check_timezone(context, settings.timezone)
-        same = [other for other in _all(context) if other.settings.name == settings.name]
-        if len(same) > 1:
-            raise self.error(
-                context,
-                ["name"],
-                f"{len(same)} catalogues are named {settings.name!r}; give each its own name",
-            )
+        self.check_name(context, "catalogues")
         self.check_people_and_tags(context, settings.owners, settings.tags)
 
 
@@ -100,7 +94,3 @@ def _pictures_and_vectors(blueprint: Blueprint) -> list[dg.AssetsDefinition]:
     if blueprint.settings.stream:
         return [streamed_assets(blueprint)]
     return [images_asset(blueprint), embeddings_asset(blueprint)]
-
-
-def _all(context: dg.ComponentLoadContext) -> list[ImageCatalogue]:
-    return list(context.component_tree.get_all_components(ImageCatalogue))

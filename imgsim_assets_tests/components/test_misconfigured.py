@@ -255,4 +255,17 @@ def test_two_match_tables_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="Error while building definitions") as raised:
         project.definitions()
 
-    assert "2 match tables are named 'pair'; name each its own" in str(raised.value.__cause__)
+    assert "2 match tables are named 'pair'; give each its own name" in str(raised.value.__cause__)
+
+
+def test_two_sets_of_rules_for_one_store_are_refused(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    for folder in ("first", "second"):
+        project.declare(folder, "GarbageCollection", {"commits": 3})
+
+    with pytest.raises(Exception, match="Error while building definitions") as raised:
+        project.definitions()
+
+    message = str(raised.value.__cause__)
+    assert "/defs.yaml:" in message
+    assert "attributes: 2 components are a GarbageCollection" in message
