@@ -80,7 +80,9 @@ def test_groups_across_catalogues_are_an_asset_below_their_indexes(shop: Shop) -
     assert rows["is_representative"].to_list() == [True, False] * 3
     specs = {spec.key: spec for spec in shop.project.definitions().resolve_all_asset_specs()}
     above = {dep.asset_key.to_user_string() for dep in specs[ACROSS].deps}
-    assert above == {"suppliers/index", "products/index"}
+    assert above == {
+        f"{name}/{stage}" for name in ("suppliers", "products") for stage in ("index", "images")
+    }
     with shop.project.instance() as instance:
         (record,) = instance.fetch_materializations(ACROSS, limit=1).records
         assert record.asset_materialization is not None
