@@ -35,6 +35,15 @@ SourceChoice = Annotated[
 ]
 
 
+def _is_list(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is no list; write one, such as [{value}]")
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_is_list)]
+
+
 class CheckSettings(Settings):
     """When the asset checks of a catalogue complain."""
 
@@ -86,7 +95,7 @@ class CatalogueSettings(Settings):
     max_shards_per_run: int | None = Field(
         None, ge=1, description="split backfills into runs of so many shards; default: one run"
     )
-    owners: tuple[str, ...] = Field((), description="e-mail addresses or team:NAME")
+    owners: Names = Field((), description="e-mail addresses or team:NAME")
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None
 
@@ -120,7 +129,7 @@ class MatchMatrixSettings(MatchSettings):
     right: str = Field(description="name of the catalogue they look in")
     automation: bool = Field(True, description="start when one of the catalogues changed")
     checks: CheckSettings = CheckSettings()
-    owners: tuple[str, ...] = ()
+    owners: Names = ()
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None
 
@@ -129,10 +138,18 @@ class DuplicateGroupsSettings(AcrossSettings):
     """The duplicate groups of several catalogues together."""
 
     name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")
-    catalogues: tuple[str, ...] = Field(
-        min_length=2, description="names of the catalogues, in their order of priority"
-    )
+    catalogues: Names = Field(description="names of the catalogues, in their order of priority")
     automation: bool = Field(True, description="start when one of the catalogues changed")
-    owners: tuple[str, ...] = ()
+    owners: Names = ()
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None
+
+    @field_validator("catalogues")
+    @classmethod
+    def _are_several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) < 2:
+            raise ValueError(
+                "two catalogues or more are grouped together; of a single one it is its own "
+                "'groups: {}'"
+            )
+        return value

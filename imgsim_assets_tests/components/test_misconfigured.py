@@ -39,7 +39,11 @@ CASES = {
     "threshold that is no cosine": (
         _CATALOGUE,
         _PAIR | {"threshold": 2},
-        ["defs/pair/defs.yaml:", "attributes.threshold", "less than or equal to 1"],
+        [
+            "defs/pair/defs.yaml:",
+            "attributes.threshold",
+            "2 is no cosine; give a number from -1 to",
+        ],
     ),
     "name of something else": (
         _CATALOGUE | {"name": "duplicate_groups"},
@@ -153,7 +157,7 @@ GROUPS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "one catalogue": (
         {"name": "all", "catalogues": ["products"]},
-        ["attributes.catalogues", "at least 2 items"],
+        ["attributes.catalogues", "two catalogues or more", "its own 'groups: {}'"],
     ),
     "other encoder": (
         {"name": "all", "catalogues": ["products", "suppliers"]},
