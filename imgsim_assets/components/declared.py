@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
-from dagster._utils.schedules import is_valid_cron_string
+from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 from dagster_shared.yaml_utils.source_position import SourcePositionTree
 from pydantic import BaseModel
 
@@ -18,6 +19,11 @@ from imgsim_assets.settings import Settings
 
 _OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
 _TAG_KEY = re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}")
+_CRON_EXAMPLES = {
+    "schedule": "'0 3 * * *' is every night at three",
+    "watch": "'*/5 * * * *' is every five minutes",
+}
+_SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 _TAG_VALUE = re.compile(r"[\w.-]{0,63}")
 
 
@@ -83,12 +89,9 @@ class DeclaredComponent(dg.Component):
 
     def check_cron(self, context: dg.ComponentLoadContext, key: str, cron: str | None) -> None:
         """Raise an error for a key that should hold a cron expression and holds none."""
-        if cron is not None and not is_valid_cron_string(cron):
-            raise self.error(
-                context,
-                [key],
-                f"{cron!r} is no cron expression; '0 3 * * *' is every night at three",
-            )
+        problem = _problem_of_cron(cron) if cron is not None else None
+        if problem:
+            raise self.error(context, [key], f"{cron!r} {problem}; {_CRON_EXAMPLES[key]}")
 
     def check_timezone(self, context: dg.ComponentLoadContext, timezone: str) -> None:
         """Raise an error for a time zone that is not known here."""
@@ -115,6 +118,26 @@ class DeclaredComponent(dg.Component):
         position, _ = self._positions.lookup_closest_and_path(["attributes", *key], trace=None)
         file = _relative(Path(position.filename), context.project_root)
         return f"{file}:{position.start.line}: {dotted}"
+
+
+def _problem_of_cron(cron: str) -> str | None:
+    """What is wrong with a cron expression; None if it is one that Dagster can follow."""
+    fields = cron.split()
+    if len(fields) > 5:
+        return f"has {len(fields)} fields; write minute, hour, day, month and weekday"
+    if is_valid_cron_string(cron) and _ever_fires(cron):
+        return None
+    if len(fields) == 5 and is_valid_cron_string(" ".join([*fields[:2], "*", *fields[3:]])):
+        return "names a day that never comes"
+    return "is no cron expression"
+
+
+def _ever_fires(cron: str) -> bool:
+    try:
+        next(iter(cron_string_iterator(_SOME_DAY, cron, "UTC")))
+    except ValueError:
+        return False
+    return True
 
 
 def _filled(value: Any, resolution: dg.ResolutionContext) -> Any:

@@ -202,7 +202,13 @@ def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ({"watch": "always"}, "attributes.watch: 'always' is no cron expression"),
+        (
+            {"watch": "always"},
+            "attributes.watch: 'always' is no cron expression; '*/5 * * * *' is every five minutes",
+        ),
+        ({"schedule": "0 0 30 2 *"}, "attributes.schedule: '0 0 30 2 *' names a day that never"),
+        ({"schedule": "0 0 31 2,4 *"}, "'0 0 31 2,4 *' names a day that never comes; '0 3 * * *'"),
+        ({"schedule": "0 0 3 * * *"}, "'0 0 3 * * *' has 6 fields; write minute, hour, day, month"),
         ({"timezone": "Mars/Base"}, "attributes.timezone: 'Mars/Base' is no time zone"),
         ({"schedule": "nightly"}, "attributes.schedule: 'nightly' is no cron expression"),
         ({"owners": ["me"]}, "attributes.owners: 'me' is no owner; write an e-mail address"),
