@@ -41,6 +41,10 @@ demo: $(VENV)/.demo ## materialize two demo catalogues and show what matches
 ui: $(VENV)/.demo ## open the same in Dagster's web server, http://127.0.0.1:3000
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui
 
+.PHONY: ui-consumers
+ui-consumers: $(VENV)/.demo ## the same beside another code location, examples/price_watch.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui-consumers
+
 .PHONY: test
 test: $(VENV)/.test ## what has to pass before a change lands
 	$(BIN)/python -m pytest $(PARALLEL)

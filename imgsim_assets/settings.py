@@ -16,7 +16,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, values: Any) -> Any:
+    def _refuse_what_is_no_such_group(cls, values: Any) -> Any:
         if isinstance(values, Mapping):
             known = list(cls.model_fields)
             for key in values:
@@ -26,4 +26,11 @@ class Settings(BaseModel):
                     raise ValueError(
                         f"unknown key {str(key)!r}: {hint}known keys are {', '.join(known)}"
                     )
+        elif not isinstance(values, cls):
+            first = next(iter(cls.model_fields))
+            is_optional = not any(field.is_required() for field in cls.model_fields.values())
+            defaults = "'{}' for the defaults, or " if is_optional else ""
+            raise ValueError(
+                f"{values!r} is no group of keys; write {defaults}keys such as '{first}: ...'"
+            )
         return values

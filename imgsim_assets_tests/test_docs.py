@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import polars as pl
 import pytest
@@ -167,6 +172,21 @@ def test_the_pools_of_the_page_are_those_that_are_shipped() -> None:
     assert shipped["concurrency"] == yaml.safe_load(block)["concurrency"]
 
 
+def test_the_command_of_the_page_limits_its_pool(tmp_path: Path) -> None:
+    shutil.copy(_ROOT / "data/dagster_home/dagster.yaml", tmp_path)
+    (line,) = _blocks("docs/schedule.md", "bash")
+    program, *arguments = shlex.split(line)
+    subprocess.run(
+        [Path(sys.executable).with_name(program), *arguments],
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path)},
+        check=True,
+    )
+
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        limits = instance.event_log_storage.get_pool_limits()
+    assert {pool.name: pool.limit for pool in limits} == {"gpu": 1}
+
+
 @pytest.mark.parametrize("page", _PAGES)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (_ROOT / page).read_text()
@@ -179,8 +199,9 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
     assert not missing
 
 
-def test_the_make_targets_of_the_readme_exist() -> None:
-    named = set(re.findall(r"make ([a-z-]+)", (_ROOT / "README.md").read_text()))
+def test_the_make_targets_of_the_pages_exist() -> None:
+    pages = "".join((_ROOT / page).read_text() for page in ("README.md", "docs/consume.md"))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", pages, re.MULTILINE))
     targets = set(re.findall(r"^([a-z-]+):", (_ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named <= targets, named - targets
 

@@ -62,7 +62,8 @@ def ingest(
 
     A source that was read before and has not changed is not read again. Raises SourceError
     when the source cannot be read, lacks a column, holds no usable row, or has lost more than
-    the share `max_drop` of the items of the last version, which then stays the newest.
+    the share `max_drop` of the items of the last version, which then stays the newest. With
+    `allow_empty` a source may lose all its items, but not more than that share and keep some.
     """
     source = open_source(settings, project_root)
     table = catalogue_table(store, name)
@@ -72,10 +73,12 @@ def ingest(
     if base is not None and _is_current(store, name, base, fingerprint.digest, recipe):
         return _report(store, name, base, base, changed_shards=[])
     found = rows.validate(reader.read(source), source)
+    # Also of a source that is refused: there they say what is wrong with it.
+    rejects_version = _commit_rejects(store, name, found.rejects)
     _refuse_empty(found, source, base)
-    if base is not None and max_drop < 1:
+    # Without rows it is empty because it may be, and whatever it held may go.
+    if base is not None and max_drop < 1 and found.rows.height:
         _refuse_drop(table, base, found, source, max_drop)
-    _commit_rejects(store, name, found.rejects)
     changed: list[str] = []
 
     def change(newest: Commit | None) -> Draft:
@@ -85,6 +88,7 @@ def ingest(
             inputs={"source": fingerprint.digest},
             properties={
                 "recipe": recipe,
+                "rejects": rejects_version,
                 "hashes": dict(fingerprint.hashes),
                 "id_column": found.id_column,
                 "url_column": found.url_column,
@@ -107,6 +111,8 @@ def _is_current(store: Store, name: str, base: Commit, digest: str, recipe: str)
         and base.properties.get("recipe") == recipe
         and catalogue_table(store, name).is_whole(base)
         and rejected is not None
+        # A source that was refused since has left its own rejects.
+        and base.properties.get("rejects", rejected.version) == rejected.version
         and rejects.is_whole(rejected)
     )
 
@@ -127,14 +133,18 @@ def _refuse_empty(found: rows.CatalogueRows, source: Source, base: Commit | None
             "a folder need a pattern, such as *.csv"
         )
     if found.rejects.height:
-        first = found.rejects.row(0, named=True)
-        message += (
-            f": all {found.rejects.height} are rejected, the first in {first['file']} line "
-            f"{first['line']}: {first['detail']}"
-        )
+        message += f": all {_told_rejects(found.rejects)}"
     if base is not None and base.rows:
         message += f"; the {base.rows} items of the last version are kept"
     raise SourceError(message + ". If it is meant to be empty, set 'allow_empty: true'")
+
+
+def _told_rejects(rejects: pl.DataFrame) -> str:
+    first = rejects.row(0, named=True)
+    return (
+        f"{rejects.height} are rejected, the first in {first['file']} line {first['line']}: "
+        f"{first['detail']}"
+    )
 
 
 def _refuse_drop(
@@ -149,11 +159,12 @@ def _refuse_drop(
         return
     columns = (base.properties.get("id_column"), found.id_column)
     other = f" Ids came from the column {columns[0]!r} and now come from {columns[1]!r}."
+    broken = f" Of its rows {_told_rejects(found.rejects)}." if found.rejects.height else ""
     raise SourceError(
         f"{source.location} has {count} usable rows and had {base.rows}: {gone / base.rows:.0%} of "
         f"the items are gone, more than the {max_drop:.0%} of 'max_drop'."
-        f"{other if columns[0] != columns[1] else ''} The last version is kept. If they are gone "
-        "for good, materialize the catalogue once with the run config 'accept_drop: true'"
+        f"{other if columns[0] != columns[1] else ''}{broken} The last version is kept. If they "
+        "are gone for good, materialize the catalogue once with the run config 'accept_drop: true'"
     )
 
 
@@ -187,7 +198,8 @@ def _holds(table: Table, file: DataFile, wanted: pl.DataFrame) -> bool:
     return stored.schema == wanted.schema and stored.equals(wanted)
 
 
-def _commit_rejects(store: Store, name: str, rejects: pl.DataFrame) -> None:
+def _commit_rejects(store: Store, name: str, rejects: pl.DataFrame) -> int:
+    """Commit the rejects if they are others than the last; returns their version."""
     table = rejects_table(store, name)
 
     def change(base: Commit | None) -> Draft | None:
@@ -195,7 +207,10 @@ def _commit_rejects(store: Store, name: str, rejects: pl.DataFrame) -> None:
             return None
         return Draft([table.write_rows(rejects)])
 
-    table.commit(change)
+    commit = table.commit(change)
+    if commit is None:
+        raise AssertionError("rejects are always committed the first time")
+    return commit.version
 
 
 def _report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from imgsim_assets.cli import output
-from imgsim_assets.cli.options import json_option, made, store_option
+from imgsim_assets.cli.options import json_option, made, store_option, variant_of
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.similarity.graph import graph_table, update_graph
 from imgsim_assets.similarity.settings import GraphSettings
@@ -33,13 +33,17 @@ def command(
     store_url: str | None,
     as_json: bool,
 ) -> None:
-    """Bring the similarity graph of CATALOGUE up to its embeddings, and show its edges."""
+    """Bring the similarity graph of CATALOGUE up to its embeddings, and show its edges.
+
+    A graph that is there by another k or threshold, such as a declared one, is left alone.
+    """
     output.check_out(out)
     settings = made(GraphSettings, k=k, threshold=threshold)
     store = Store.open(store_url)
     update_index(store, catalogue)
-    report = update_graph(store, catalogue, settings)
-    table = graph_table(store, catalogue)
+    variant = _variant(store, catalogue, settings)
+    report = update_graph(store, catalogue, settings, variant=variant)
+    table = graph_table(store, catalogue, variant)
     edges = table.read(table.at(report.version))
     if out is not None:
         output.write_frame(edges, out)
@@ -49,3 +53,12 @@ def command(
         click.echo(f"{catalogue}: {report.edges} edges between {report.items} items")
         if out is None:
             output.show_frame(edges)
+
+
+def _variant(store: Store, name: str, settings: GraphSettings) -> str | None:
+    """The table of these settings: the catalogue's own, unless that is of others."""
+    newest = graph_table(store, name).latest()
+    asked = settings.model_dump()
+    if newest is None or all(newest.properties.get(key) == asked[key] for key in asked):
+        return None
+    return variant_of(settings)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import get_args
 
 import click
 import polars as pl
 
 from imgsim_assets.cli import output
-from imgsim_assets.cli.options import json_option, made, store_option
+from imgsim_assets.cli.options import json_option, made, store_option, variant_of
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.similarity.groups import (
     GroupReport,
@@ -105,7 +104,7 @@ def _updated(
     store: Store, catalogues: tuple[str, ...], settings: GroupSettings | AcrossSettings
 ) -> tuple[Table, GroupReport]:
     """A table for these settings alone, so that the next run with them updates it."""
-    variant = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    variant = variant_of(settings)
     if isinstance(settings, AcrossSettings):
         name = f"{'__'.join(catalogues)}.{variant}"
         return across_table(store, name), update_across(store, name, catalogues, settings)

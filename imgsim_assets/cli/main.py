@@ -25,7 +25,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "query": ("query", "Find what is most similar to some pictures."),
     "images": ("images", "Write the list of a folder's images."),
     "graph": ("graph", "The nearest neighbours of every item of a catalogue."),
-    "groups": ("groups", "The items of a catalogue that show the same, by group."),
+    "groups": ("groups", "The items of one or several catalogues that show the same, by group."),
     "threshold": ("threshold", "Which threshold to choose, measured on the stored pictures."),
     "status": ("status", "What is fresh, stale or failing in the store."),
     "retry": ("retry", "Fetch again what failed and may succeed now."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -93,6 +94,11 @@ def made(kind: type[S], **values: Any) -> S:
         message = first["msg"].removeprefix("Value error, ")
         told = message if not place or message.startswith(f"{place}:") else f"{place}: {message}"
         raise click.UsageError(told) from error
+
+
+def variant_of(settings: Settings) -> str:
+    """The name of a table for these settings alone, beside the one that is declared."""
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
 
 
 def encoder_of(

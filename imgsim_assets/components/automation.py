@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import dagster as dg
 from dagster._utils.schedules import cron_string_iterator
@@ -12,9 +12,9 @@ from dagster._utils.schedules import cron_string_iterator
 TAG = "imgsim/automation"
 _ON = "on"
 _SENSOR = "imgsim_automation"
-# The longest gap of a weekday schedule is a weekend; a month of ticks shows it.
-_TICKS = 32
-_SOME_MONDAY = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
+# Nights, weekends and the first of the month: five weeks show the gaps of what ticks in them.
+_FIVE_WEEKS = timedelta(weeks=5)
+_SOME_MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 _GRACE = timedelta(hours=2)
 
 
@@ -66,6 +66,15 @@ def freshness(schedule: str | None, time_zone: str) -> dg.FreshnessPolicy | None
     """Stale is what the schedule should have materialized two hours ago."""
     if schedule is None:
         return None
-    ticks = islice(cron_string_iterator(_SOME_MONDAY, schedule, time_zone), _TICKS)
-    longest = max(later - earlier for earlier, later in pairwise(ticks))
-    return dg.FreshnessPolicy.time_window(fail_window=longest + _GRACE)
+    return dg.FreshnessPolicy.time_window(fail_window=_longest_gap(schedule, time_zone) + _GRACE)
+
+
+def _longest_gap(schedule: str, time_zone: str) -> timedelta:
+    """The longest time between two ticks, among those of five weeks and the next."""
+    ticks = pairwise(cron_string_iterator(_SOME_MONDAY.timestamp(), schedule, time_zone))
+    longest = timedelta()
+    for earlier, later in ticks:
+        longest = max(longest, later - earlier)
+        if later - _SOME_MONDAY > _FIVE_WEEKS:
+            break
+    return longest

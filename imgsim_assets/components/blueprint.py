@@ -6,18 +6,21 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
 
 import dagster as dg
 
+from imgsim_assets.catalogue.source import check_exists
 from imgsim_assets.components.automation import freshness, on_new_data, tagged
 from imgsim_assets.components.catalogue_settings import CatalogueSettings
 from imgsim_assets.components.project import Project
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets.similarity.settings import AUTO
 from imgsim_assets.storage.shards import shard_names
 
-# Pools whose limits keep runs from crowding the network and the GPU; see docs/operate.md.
+# Pools whose limits keep runs from crowding the network and the GPU; see docs/schedule.md.
 NETWORK_POOL = "network"
 GPU_POOL = "gpu"
 
@@ -44,10 +47,16 @@ class AssetFacts(AssetBasics):
 
 @dataclass(frozen=True)
 class Blueprint:
-    """One catalogue's settings within its project."""
+    """One catalogue's settings within its project.
+
+    The places are those of the keys in the YAML file, for errors of runs about what they name.
+    A file that is missing must not keep other catalogues from being loaded and run.
+    """
 
     settings: CatalogueSettings
     project: Project
+    source_place: str
+    weights_place: str
 
     @property
     def name(self) -> str:
@@ -56,8 +65,36 @@ class Blueprint:
 
     @property
     def encoder(self) -> EncoderSettings:
-        """The encoder, its weights file found from the project's root."""
+        """The encoder, its weights file found from the project's root.
+
+        Raises SettingsError when there is no such file.
+        """
+        if problem := self.missing_weights():
+            raise SettingsError(problem)
         return self.settings.encoder.located(self.project.root)
+
+    def check_source(self) -> None:
+        """Raise SourceError for a local source that is not there."""
+        if problem := self.missing_source():
+            raise SourceError(problem)
+
+    def missing_source(self) -> str | None:
+        """The problem with a local source that is not there; None if it is, or is remote."""
+        try:
+            check_exists(self.settings.source, self.project.root)
+        except SourceError as error:
+            return f"{self.source_place}: {error}"
+        return None
+
+    def missing_weights(self) -> str | None:
+        """The problem with a weights file that is not there; None if it is, or none is named."""
+        weights = self.settings.encoder.located(self.project.root).weights_file
+        if weights is None or Path(weights).is_file():
+            return None
+        return (
+            f"{self.weights_place}: there is no file {weights}; give the path of a state dict "
+            f"(.pth), relative to {self.project.root}"
+        )
 
     @property
     def partitions(self) -> dg.StaticPartitionsDefinition:

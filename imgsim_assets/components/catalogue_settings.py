@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from imgsim_assets.catalogue.source import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
@@ -33,6 +33,15 @@ def _from_path(value: Any) -> Any:
 SourceChoice = Annotated[
     SourceSettings, BeforeValidator(_from_path, json_schema_input_type=str | SourceSettings)
 ]
+
+
+def _is_list(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is no list; write one, such as [{value}]")
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_is_list)]
 
 
 class CheckSettings(Settings):
@@ -86,7 +95,7 @@ class CatalogueSettings(Settings):
     max_shards_per_run: int | None = Field(
         None, ge=1, description="split backfills into runs of so many shards; default: one run"
     )
-    owners: tuple[str, ...] = Field((), description="e-mail addresses or team:NAME")
+    owners: Names = Field((), description="e-mail addresses or team:NAME")
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None
 
@@ -95,6 +104,16 @@ class CatalogueSettings(Settings):
     def _not_reserved(cls, value: str) -> str:
         if value in RESERVED:
             raise ValueError(f"{value!r} is where {RESERVED[value]} live; choose another name")
+        return value
+
+    @field_validator("report", "groups", mode="before")
+    @classmethod
+    def _not_left_blank(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            raise ValueError(
+                f"nothing stands behind it; write '{info.field_name}: {{}}' for the defaults, or "
+                "remove the key"
+            )
         return value
 
 
@@ -110,7 +129,7 @@ class MatchMatrixSettings(MatchSettings):
     right: str = Field(description="name of the catalogue they look in")
     automation: bool = Field(True, description="start when one of the catalogues changed")
     checks: CheckSettings = CheckSettings()
-    owners: tuple[str, ...] = ()
+    owners: Names = ()
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None
 
@@ -119,10 +138,18 @@ class DuplicateGroupsSettings(AcrossSettings):
     """The duplicate groups of several catalogues together."""
 
     name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")
-    catalogues: tuple[str, ...] = Field(
-        min_length=2, description="names of the catalogues, in their order of priority"
-    )
+    catalogues: Names = Field(description="names of the catalogues, in their order of priority")
     automation: bool = Field(True, description="start when one of the catalogues changed")
-    owners: tuple[str, ...] = ()
+    owners: Names = ()
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None
+
+    @field_validator("catalogues")
+    @classmethod
+    def _are_several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) < 2:
+            raise ValueError(
+                "two catalogues or more are grouped together; of a single one it is its own "
+                "'groups: {}'"
+            )
+        return value

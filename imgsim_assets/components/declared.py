@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
-from dagster._utils.schedules import is_valid_cron_string
+from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 from dagster_shared.yaml_utils.source_position import SourcePositionTree
 from pydantic import BaseModel
 
@@ -18,6 +19,11 @@ from imgsim_assets.settings import Settings
 
 _OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
 _TAG_KEY = re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}")
+_CRON_EXAMPLES = {
+    "schedule": "'0 3 * * *' is every night at three",
+    "watch": "'*/5 * * * *' is every five minutes",
+}
+_SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 _TAG_VALUE = re.compile(r"[\w.-]{0,63}")
 
 
@@ -66,14 +72,26 @@ class DeclaredComponent(dg.Component):
                     "63 of them",
                 )
 
-    def check_cron(self, context: dg.ComponentLoadContext, key: str, cron: str | None) -> None:
-        """Raise an error for a key that should hold a cron expression and holds none."""
-        if cron is not None and not is_valid_cron_string(cron):
+    def check_name(self, context: dg.ComponentLoadContext, called: str) -> None:
+        """Raise an error where several components of this kind (`called`) have one name."""
+        name = self.declared.name
+        named = [other for other in self.all_like_it(context) if other.declared.name == name]
+        if len(named) > 1:
             raise self.error(
                 context,
-                [key],
-                f"{cron!r} is no cron expression; '0 3 * * *' is every night at three",
+                ["name"],
+                f"{len(named)} {called} are named {name!r}; give each its own name",
             )
+
+    def all_like_it(self, context: dg.ComponentLoadContext) -> list[Self]:
+        """All components of this kind in the project, this one among them."""
+        return list(context.component_tree.get_all_components(type(self)))
+
+    def check_cron(self, context: dg.ComponentLoadContext, key: str, cron: str | None) -> None:
+        """Raise an error for a key that should hold a cron expression and holds none."""
+        problem = _problem_of_cron(cron) if cron is not None else None
+        if problem:
+            raise self.error(context, [key], f"{cron!r} {problem}; {_CRON_EXAMPLES[key]}")
 
     def check_timezone(self, context: dg.ComponentLoadContext, timezone: str) -> None:
         """Raise an error for a time zone that is not known here."""
@@ -90,12 +108,36 @@ class DeclaredComponent(dg.Component):
         self, context: dg.ComponentLoadContext, key: Sequence[str], problem: str
     ) -> SettingsError:
         """An error that names the file, the line, the key, and (in `problem`) the mend."""
+        return SettingsError(f"{self.place(context, key)}: {problem}")
+
+    def place(self, context: dg.ComponentLoadContext, key: Sequence[str]) -> str:
+        """File, line and key, as errors begin with them."""
         dotted = ".".join(["attributes", *key])
         if self._positions is None:
-            return SettingsError(f"{context.component_path.file_path}: {dotted}: {problem}")
+            return f"{context.component_path.file_path}: {dotted}"
         position, _ = self._positions.lookup_closest_and_path(["attributes", *key], trace=None)
-        place = f"{_relative(Path(position.filename), context.project_root)}:{position.start.line}"
-        return SettingsError(f"{place}: {dotted}: {problem}")
+        file = _relative(Path(position.filename), context.project_root)
+        return f"{file}:{position.start.line}: {dotted}"
+
+
+def _problem_of_cron(cron: str) -> str | None:
+    """What is wrong with a cron expression; None if it is one that Dagster can follow."""
+    fields = cron.split()
+    if len(fields) > 5:
+        return f"has {len(fields)} fields; write minute, hour, day, month and weekday"
+    if is_valid_cron_string(cron) and _ever_fires(cron):
+        return None
+    if len(fields) == 5 and is_valid_cron_string(" ".join([*fields[:2], "*", *fields[3:]])):
+        return "names a day that never comes"
+    return "is no cron expression"
+
+
+def _ever_fires(cron: str) -> bool:
+    try:
+        next(iter(cron_string_iterator(_SOME_DAY, cron, "UTC")))
+    except ValueError:
+        return False
+    return True
 
 
 def _filled(value: Any, resolution: dg.ResolutionContext) -> Any:

@@ -63,15 +63,5 @@ class DuplicateGroups(DeclaredComponent):
             problem = incomparable(known[names[0]], known[name])
             if problem:
                 raise self.error(context, ["catalogues"], problem)
-        same = [
-            other
-            for other in context.component_tree.get_all_components(DuplicateGroups)
-            if other.settings.name == self.settings.name
-        ]
-        if len(same) > 1:
-            raise self.error(
-                context,
-                ["name"],
-                f"{len(same)} tables of groups are named {self.settings.name!r}; name each its own",
-            )
+        self.check_name(context, "tables of groups")
         self.check_people_and_tags(context, self.settings.owners, self.settings.tags)

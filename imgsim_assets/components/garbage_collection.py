@@ -34,6 +34,14 @@ class GarbageCollection(DeclaredComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The job that collects, and its schedule."""
+        declared = len(self.all_like_it(context))
+        if declared > 1:
+            raise self.error(
+                context,
+                [],
+                f"{declared} components are a GarbageCollection, and a store has one set of rules; "
+                "keep one of them",
+            )
         self.check_cron(context, "schedule", self.settings.schedule)
         self.check_timezone(context, self.settings.timezone)
         project = Project(context.project_root)

@@ -37,7 +37,11 @@ def groups_asset(blueprint: Blueprint, settings: GroupSettings) -> dg.AssetsDefi
 
     @dg.asset(
         **blueprint.basics("duplicate_groups", ["parquet"]),
-        deps=[blueprint.key("index"), *blueprint.advice(settings.threshold)],
+        deps=[
+            blueprint.key("index"),
+            _images_of(name),
+            *blueprint.advice(settings.threshold),
+        ],
         description="Items whose images are similar enough to hang together, by group, with how "
         "alike they are.",
         metadata={"dagster/column_schema": table_schema(SCHEMA)},
@@ -75,6 +79,7 @@ def across_asset(
         kinds={"parquet"},
         deps=[
             *(dg.AssetKey([name, "index"]) for name in settings.catalogues),
+            *(_images_of(name) for name in settings.catalogues),
             *(dg.AssetKey([name, "encoder_report"]) for name in reports),
         ],
         description=settings.description
@@ -90,6 +95,11 @@ def across_asset(
         return _result(store, across_table(store, settings.name), report)
 
     return groups_across
+
+
+def _images_of(name: str) -> dg.AssetDep:
+    """All images of a catalogue: their size, or when they were fetched, decides who represents."""
+    return dg.AssetDep(dg.AssetKey([name, "images"]), partition_mapping=dg.AllPartitionMapping())
 
 
 def _result(store: Store, table: Table, report: GroupReport) -> dg.MaterializeResult:

@@ -176,13 +176,14 @@ def _host_table(hosts: Sequence[HostTally]) -> dg.MetadataValue:
 
 
 def success_rate(store: Store, settings: CatalogueSettings) -> dg.AssetCheckResult:
-    """The share of items with an image, as the check of that name."""
+    """The share of items with an image, as the check of that name; no items pass it."""
     floor, severity = settings.checks.min_success_rate, settings.checks.severity
     table = ledger.ledger_table(store, settings.name)
     commit = table.latest()
     rows = table.read(commit, columns=["status"]) if commit is not None else pl.DataFrame()
     ok = rows.filter(pl.col("status") == OK).height if rows.height else 0
-    rate = ok / rows.height if rows.height else 0.0
+    # A catalogue that was emptied lacks no image, and what hangs on it has to be emptied too.
+    rate = ok / rows.height if rows.height else 1.0
     return dg.AssetCheckResult(
         asset_key=dg.AssetKey([settings.name, "images"]),
         check_name=SUCCESS_RATE,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import dagster as dg
 
-from imgsim_assets.catalogue.source import check_exists
 from imgsim_assets.components.automation import sensor
 from imgsim_assets.components.blueprint import Blueprint
 from imgsim_assets.components.catalogue_settings import CatalogueSettings
@@ -22,7 +20,6 @@ from imgsim_assets.components.report_assets import report_asset
 from imgsim_assets.components.source_assets import catalogue_asset, source_asset
 from imgsim_assets.components.streamed_assets import streamed_assets
 from imgsim_assets.components.tables import IO_MANAGER
-from imgsim_assets.errors import SourceError
 from imgsim_assets.settings import Settings
 from imgsim_assets.similarity.settings import AUTO
 
@@ -42,7 +39,14 @@ class ImageCatalogue(DeclaredComponent):
         """The catalogue's assets in the order of the pipeline, its refresh job and schedule."""
         self._check(context)
         project = Project(context.project_root)
-        blueprint = Blueprint(self.settings, project)
+        blueprint = Blueprint(
+            self.settings,
+            project,
+            source_place=self.place(context, ["source", "path"]),
+            weights_place=self.place(context, ["encoder", "weights"]),
+        )
+        for problem in filter(None, (blueprint.missing_source(), blueprint.missing_weights())):
+            dg.get_dagster_logger().warning(f"{problem}; what needs it fails until it is there")
         assets = [
             source_asset(blueprint),
             catalogue_asset(blueprint),
@@ -65,23 +69,11 @@ class ImageCatalogue(DeclaredComponent):
 
     def _is_first(self, context: dg.ComponentLoadContext) -> bool:
         """Whether this catalogue is the one that brings what a project needs once."""
-        return self.settings.name == min(other.settings.name for other in _all(context))
+        return self.settings.name == min(other.settings.name for other in self.all_like_it(context))
 
     def _check(self, context: dg.ComponentLoadContext) -> None:
         """What can only be checked where the project is known."""
         settings = self.settings
-        try:
-            check_exists(settings.source, context.project_root)
-        except SourceError as error:
-            raise self.error(context, ["source", "path"], str(error)) from None
-        weights = settings.encoder.located(context.project_root).weights_file
-        if weights is not None and not Path(weights).is_file():
-            raise self.error(
-                context,
-                ["encoder", "weights"],
-                f"there is no file {weights}; give the path of a state dict (.pth), relative to "
-                f"{context.project_root}",
-            )
         of_groups = settings.groups.threshold if settings.groups is not None else None
         for part, threshold in (("graph", settings.graph.threshold), ("groups", of_groups)):
             if threshold == AUTO and settings.report is None:
@@ -93,13 +85,7 @@ class ImageCatalogue(DeclaredComponent):
         self.check_cron(context, "schedule", settings.schedule)
         self.check_cron(context, "watch", settings.watch)
         self.check_timezone(context, settings.timezone)
-        same = [other for other in _all(context) if other.settings.name == settings.name]
-        if len(same) > 1:
-            raise self.error(
-                context,
-                ["name"],
-                f"{len(same)} catalogues are named {settings.name!r}; give each its own name",
-            )
+        self.check_name(context, "catalogues")
         self.check_people_and_tags(context, settings.owners, settings.tags)
 
 
@@ -108,7 +94,3 @@ def _pictures_and_vectors(blueprint: Blueprint) -> list[dg.AssetsDefinition]:
     if blueprint.settings.stream:
         return [streamed_assets(blueprint)]
     return [images_asset(blueprint), embeddings_asset(blueprint)]
-
-
-def _all(context: dg.ComponentLoadContext) -> list[ImageCatalogue]:
-    return list(context.component_tree.get_all_components(ImageCatalogue))

@@ -65,17 +65,7 @@ class MatchMatrix(DeclaredComponent):
                 f"it is the left catalogue too, and every item would match itself; "
                 f"{self.settings.left}/similarity_graph compares a catalogue with itself",
             )
-        same = [
-            other
-            for other in context.component_tree.get_all_components(MatchMatrix)
-            if other.settings.name == self.settings.name
-        ]
-        if len(same) > 1:
-            raise self.error(
-                context,
-                ["name"],
-                f"{len(same)} match tables are named {self.settings.name!r}; name each its own",
-            )
+        self.check_name(context, "match tables")
         problem = incomparable(*(catalogues[name] for name in sides.values()))
         if problem:
             raise self.error(context, ["right"], problem)

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self
 
 import dagster as dg
-from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 
 from imgsim_assets.encoders.stage import StoppedError
 
@@ -27,6 +26,11 @@ class PoolSlot:
     """
 
     def __init__(self, context: dg.AssetExecutionContext, pool: str, stop: threading.Event) -> None:
+        # Not public: should it move, only the runs that stream fail, not every load.
+        from dagster._core.execution.plan.instance_concurrency_context import (
+            InstanceConcurrencyContext,
+        )
+
         self._context = context
         self._pool = pool
         self._stop = stop

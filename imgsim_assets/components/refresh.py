@@ -23,7 +23,8 @@ def whole_catalogue_tags(partitions: dg.PartitionsDefinition[str] | None) -> dic
 def refresh_job(blueprint: Blueprint) -> Any:
     """The job `<name>_refresh`: everything but the source, which is only ever observed."""
     reported = ("encoder_report",) if blueprint.settings.report is not None else ()
-    stages = (*_STAGES, *reported)
+    grouped = ("duplicate_groups",) if blueprint.settings.groups is not None else ()
+    stages = (*_STAGES, *reported, *grouped)
     return dg.define_asset_job(
         f"{blueprint.name}{REFRESH}",
         selection=dg.AssetSelection.assets(*(blueprint.key(stage) for stage in stages)),

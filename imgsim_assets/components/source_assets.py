@@ -33,6 +33,7 @@ def source_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
     )
 
     def observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:
+        blueprint.check_source()
         source = open_source(settings, blueprint.project.root)
         found = source.fingerprint(_known_hashes(context, spec.key))
         return dg.ObserveResult(
@@ -93,6 +94,7 @@ def catalogue_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         ],
     )
     def catalogue(context: dg.AssetExecutionContext, config: CatalogueRun) -> dg.MaterializeResult:
+        blueprint.check_source()
         store = blueprint.project.store(context.run.run_id)
         report = ingest(
             store,

@@ -36,10 +36,16 @@ def current_index_spec(key: dg.AssetKey, name: str) -> dg.AssetCheckSpec:
 
 
 def check_drift(table: Table, newest: Commit, settings: CheckSettings) -> dg.AssetCheckResult:
-    """The distance of the similarities from those of the version before; see drift.py."""
+    """The distance of the similarities from those of the version before; see drift.py.
+
+    Another encoder, threshold, mode or k moves them on purpose: then there is nothing to tell.
+    """
     before = _version_before(table, newest)
-    moved = 0.0
-    if before is not None:
+    moved, compared_with = 0.0, "nothing"
+    if before is not None and before.properties != newest.properties:
+        compared_with = "nothing: settings changed"
+    elif before is not None:
+        compared_with = f"version {before.version}"
         old, new = (table.read(commit)["similarity"] for commit in (before, newest))
         moved = drift(old, new)
     return dg.AssetCheckResult(
@@ -49,7 +55,7 @@ def check_drift(table: Table, newest: Commit, settings: CheckSettings) -> dg.Ass
         metadata={
             "drift": round(moved, 4),
             "most": settings.max_drift,
-            "compared_with": before.version if before is not None else "nothing",
+            "compared_with": compared_with,
         },
     )
 

@@ -1,4 +1,7 @@
-"""`python -m imgsim_assets.demo run` works through the demo, `... ui` opens it in Dagster."""
+"""`python -m imgsim_assets.demo run` works through the demo, `... ui` opens it in Dagster.
+
+`... ui-consumers` opens it beside the code location that consumes it, examples/price_watch.py.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,16 @@ from imgsim_assets.demo import catalogues, pictures
 from imgsim_assets.demo.server import serving
 from imgsim_assets.storage.store import find_project_root
 
+_SERVERS = {
+    "ui": ("dg", "dev"),
+    "ui-consumers": ("dagster", "dev", "-w", "examples/workspace.yaml"),
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m imgsim_assets.demo", description=__doc__)
-    parser.add_argument("command", choices=["prepare", "run", "ui"])
+    parser.add_argument("command", choices=["prepare", "run", *_SERVERS])
     chosen = parser.parse_args(arguments)
     root = find_project_root(Path(__file__).parent)
     os.environ.setdefault("DAGSTER_HOME", str(root / "data" / "dagster_home"))
@@ -24,8 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.command == "prepare":
         return 0
     with serving(_pictures(root)):
-        if chosen.command == "ui":
-            return subprocess.run(["dg", "dev"], cwd=root, check=False).returncode
+        if chosen.command in _SERVERS:
+            server = _SERVERS[chosen.command]
+            return subprocess.run(server, cwd=root, check=False).returncode
         from imgsim_assets.demo.run import run
 
         return run(root)

@@ -73,19 +73,19 @@ def embedded_items(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
 
 
 def update_index(
-    store: Store, name: str, settings: IndexSettings = FLAT, *, log: Log = silent
+    store: Store, name: str, settings: IndexSettings | None = None, *, log: Log = silent
 ) -> IndexReport:
     """Add and remove what changed since the last version, and commit the new index.
 
-    An index that is missing, damaged, outgrown, of another kind or another encoder is rebuilt
-    from the vectors.
+    Without `settings` it stays of the kind that it is; the first one is flat. An index that is
+    missing, damaged, outgrown, of another kind or another encoder is rebuilt from the vectors.
     """
     started = time.monotonic()
     embeddings, items = embedded_items(store, name)
     fingerprint = embeddings.properties[FINGERPRINT]
     table = index_table(store, name)
     base = table.latest()
-    recipe = _recipe(settings, items.height, fingerprint)
+    recipe = _recipe(settings or _as_it_is(base), items.height, fingerprint)
     same = base is not None and all(base.properties.get(k) == v for k, v in recipe.items())
     if base is not None and same and _is_current(table, base, items):
         return _report(base, base, items, started=started)
@@ -136,6 +136,13 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
         # A flipped byte would load without complaint: only verified bytes reach FAISS.
         path.write_bytes(table.read_bytes(file))
         return kind.load(path, entries, commit.properties["next_number"])
+
+
+def _as_it_is(base: Commit | None) -> IndexSettings:
+    """The settings by which an index stays of its kind."""
+    if base is None or base.properties["kind"] != "ivf":
+        return FLAT
+    return IndexSettings(kind="ivf", probes=base.properties["probes"], least_items=1)
 
 
 def _recipe(settings: IndexSettings, items: int, fingerprint: str) -> dict[str, Any]:

@@ -200,15 +200,16 @@ def _verify_vectors(store: Store, name: str, found: Verified) -> None:
 
 
 def _verify_result(store: Store, name: str, sample: int, found: Verified) -> None:
-    owner, _, kind = name.partition("/")
+    owner, _, table = name.partition("/")
+    kind, _, variant = table.partition(".")
     if kind == "index" and index_table(store, owner).latest() is not None:
         open_index(store, owner)
     elif kind == "similarity_graph" and sample:
-        _blame_audit(name, audit_graph(store, owner, sample=sample), found)
+        _blame_audit(name, audit_graph(store, owner, sample=sample, variant=variant), found)
     elif owner == "matches":
         _verify_threshold(store, name, found)
         if sample:
-            _blame_audit(name, audit_matches(store, kind, sample=sample), found)
+            _blame_audit(name, audit_matches(store, table, sample=sample), found)
 
 
 def _verify_threshold(store: Store, name: str, found: Verified) -> None:

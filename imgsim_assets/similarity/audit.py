@@ -72,9 +72,11 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
     return _audit_best(asked, right, scores, found, settings["threshold"], k)
 
 
-def audit_graph(store: Store, name: str, *, sample: int, seed: int = 0) -> Audit:
+def audit_graph(
+    store: Store, name: str, *, sample: int, seed: int = 0, variant: str | None = None
+) -> Audit:
     """Audit the newest similarity graph of a catalogue over a sample of its items."""
-    table = graph_table(store, name)
+    table = graph_table(store, name, variant)
     commit = _newest(table)
     nodes = _items(store, name, table, commit, LEFT_ITEMS)
     asked = nodes.where(_sample(len(nodes), sample, seed))

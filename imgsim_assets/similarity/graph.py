@@ -43,13 +43,18 @@ class GraphReport:
     fingerprint: str
 
 
-def graph_table(store: Store, name: str) -> Table:
-    """`<name>/similarity_graph`; see SCHEMA."""
-    return store.table(f"{name}/similarity_graph")
+def graph_table(store: Store, name: str, variant: str | None = None) -> Table:
+    """`<name>/similarity_graph`; see SCHEMA.
+
+    A `variant` has a table of its own beside the one that the catalogue declares.
+    """
+    return store.table(f"{name}/similarity_graph" + (f".{variant}" if variant else ""))
 
 
-def update_graph(store: Store, name: str, settings: GraphSettings) -> GraphReport:
-    """Bring a catalogue's graph up to its index, and commit it.
+def update_graph(
+    store: Store, name: str, settings: GraphSettings, *, variant: str | None = None
+) -> GraphReport:
+    """Bring a catalogue's graph up to its index, and commit it to its `graph_table`.
 
     Every item has an edge to each of its k nearest other items (fewer where a threshold
     leaves fewer), ties by id. Raises StoreError when there is no index, or no report that says
@@ -63,7 +68,7 @@ def update_graph(store: Store, name: str, settings: GraphSettings) -> GraphRepor
         threshold = advised_threshold(store, [name], fingerprint)
     recipe = {"k": settings.k, "threshold": threshold, FINGERPRINT: fingerprint}
     question = Question(LEAST if threshold is None else threshold, settings.k, others_only=True)
-    state = State.of(graph_table(store, name), recipe)
+    state = State.of(graph_table(store, name, variant), recipe)
     if state.base is not None and state.is_current(nodes, nodes):
         commit = state.base
         edges = state.table.read(commit)

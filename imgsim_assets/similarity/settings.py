@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from imgsim_assets.settings import Settings
 
@@ -14,8 +14,20 @@ Representative = Literal["pixels", "bytes", "oldest"]
 AcrossRule = Literal["catalogue", "pixels", "bytes", "oldest"]
 
 
+def _is_threshold(value: Any) -> Any:
+    """Let thresholds pass: of a union pydantic would tell what each of its members lacks."""
+    try:
+        if value == AUTO or (not isinstance(value, bool) and -1 <= float(value) <= 1):
+            return value
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{value!r} is no cosine; give a number from -1 to 1, or {AUTO}")
+
+
 # A least cosine; auto: what the encoder_report of the catalogue, or catalogues, recommends.
-Threshold = Annotated[float, Field(ge=-1, le=1)] | Literal["auto"]
+Threshold = Annotated[
+    Annotated[float, Field(ge=-1, le=1)] | Literal["auto"], BeforeValidator(_is_threshold)
+]
 
 
 class MatchSettings(Settings):

@@ -376,7 +376,8 @@ def test_a_source_that_may_be_empty_empties_the_catalogue(
     run(store, tmp_path, "a.csv", allow_empty=True)
     write(tmp_path, "a.csv", content)
 
-    report = run(store, tmp_path, "a.csv", allow_empty=True)
+    settings = declared("a.csv", allow_empty=True)
+    report = ingest(store, NAME, settings, 3, tmp_path, max_drop=0.5)
 
     assert (report.version, report.rows, report.changed) == (2, 0, True)
     assert stored(store).columns[:2] == ["id", "url"]
@@ -400,6 +401,23 @@ def test_a_source_that_lost_too_much_keeps_the_last_version(tmp_path: Path, stor
     assert "run config 'accept_drop: true'" in message
     assert newest(store).version == 3
     assert ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=1.0).rows == 4
+
+
+def test_a_source_that_lost_its_items_to_broken_rows_tells_the_first_of_them(
+    tmp_path: Path, store: Store
+) -> None:
+    write(tmp_path, "a.csv", table("abcd"))
+    run(store, tmp_path, "a.csv")
+    write(tmp_path, "a.csv", table("a") + "b\nc\nd\n")
+
+    with pytest.raises(SourceError, match=r"rows 3 are rejected, the first in a\.csv line 3: "):
+        ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=0.5)
+
+    assert rejected(store)["reason"].to_list() == ["ragged_line"] * 3
+    write(tmp_path, "a.csv", table("abcd"))
+    report = ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_drop=0.5)
+    assert dict(report.rejects) == {}
+    assert rejected(store).is_empty()
 
 
 def test_as_many_rows_under_other_ids_have_lost_the_old_ones(tmp_path: Path, store: Store) -> None:

@@ -12,6 +12,8 @@ import yaml
 
 from imgsim_assets import ImageSimilarityModel, load_images
 from imgsim_assets.cli.main import _COMMANDS
+from imgsim_assets.similarity.graph import update_graph
+from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogues import indexed, tiny
 from imgsim_assets_tests.support.damage import flip_a_bit_of_blob, remove_blob
@@ -155,6 +157,24 @@ def test_the_graph_of_a_catalogue(shell: Shell) -> None:
     assert written.code == 0
     assert shell.table("edges.tsv").height == 8
     assert shell("graph", "nothing").code == 1
+
+
+def test_a_graph_of_other_settings_is_left_alone(shell: Shell) -> None:
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+    update_graph(shell.store, "products", GraphSettings(k=3))
+    before = versions(shell.store)
+
+    same = shell("graph", "products", "-k", "3", "--json")
+    assert versions(shell.store) == before
+    other = [shell("graph", "products", "-k", "1", "--json") for _ in range(2)]
+
+    after = versions(shell.store)
+    assert len(same.json["edges"]) == 12
+    assert [len(ran.json["edges"]) for ran in other] == [4, 4]
+    assert {name: after.pop(name) for name in before} == before
+    ((variant, version),) = after.items()
+    assert (variant.split(".")[0], version) == ("products/similarity_graph", 1)
+    assert shell("check").code == 0
 
 
 # ---- status, retry ------------------------------------------------------------------

@@ -458,7 +458,7 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--threshold", "1.5"), "threshold: Input should be less than or equal to 1"),
+        (("--threshold", "1.5"), "threshold: 1.5 is no cosine; give a number from -1 to 1"),
         (("--threshold", "high"), "--threshold: 'high' is neither a number nor 'auto'"),
         (("--mode", "some"), "mode: Input should be"),
         (("--mode", "top_k"), "k: mode top_k needs it"),

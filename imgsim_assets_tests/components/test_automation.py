@@ -185,10 +185,19 @@ def test_a_declared_schedule_runs_and_says_when_its_results_are_stale(shop: Shop
 
 
 @pytest.mark.parametrize(
-    ("schedule", "hours"), [("0 3 * * *", 26), ("0 3 * * 1-5", 74), ("0 * * * *", 3)]
+    ("schedule", "hours"),
+    [
+        ("0 3 * * *", 26),
+        ("0 3 * * 1-5", 74),
+        ("0 * * * *", 3),
+        ("*/5 8-18 * * *", 13 + 5 / 60 + 2),
+        ("0 8-18 * * 1-5", 14 + 48 + 2),
+        ("0 3 1 * *", 31 * 24 + 2),
+        ("0 3 1 1 *", 366 * 24 + 2),
+    ],
 )
 def test_stale_is_what_is_older_than_the_longest_gap_of_the_schedule(
-    schedule: str, hours: int
+    schedule: str, hours: float
 ) -> None:
     policy = freshness(schedule, "UTC")
 

@@ -112,6 +112,22 @@ def test_a_catalogue_that_shrinks_too_much_stops_until_a_person_accepts_it(shop:
     assert read_table("products/catalogue", store=shop.project.store).collect().height == 5
 
 
+def test_an_emptied_catalogue_empties_what_hangs_on_it(shop: Shop) -> None:
+    empty = {
+        "source": {"path": "products.csv", "allow_empty": True},
+        "checks": {"min_success_rate": 0.9, "severity": "error"},
+    }
+    shop.declare(**empty)
+    assert shop.project.materialize()
+    assert read_table("matches/pair", store=shop.project.store).collect().height
+    (shop.project.root / "products.csv").write_text("id,url,title\n")
+
+    assert shop.project.materialize()
+
+    for name in ("products/images", "products/index", "matches/pair"):
+        assert read_table(name, store=shop.project.store).collect().height == 0
+
+
 def test_too_few_images_stop_what_hangs_on_them_where_that_is_declared(shop: Shop) -> None:
     shop.declare(checks={"min_success_rate": 0.9, "severity": "error"})
     for number in range(2):

@@ -66,13 +66,12 @@ def test_a_graph_and_groups_follow_the_report_of_their_catalogue(tmp_path: Path,
     grouped = read_table("products/duplicate_groups", store=shop.project.store).collect()
     assert set(grouped["id"]) >= {"p5", "twin"}
     dependencies = {
-        key.path[-1]
+        spec.key.path[-1]: {dep.asset_key.path[-1] for dep in spec.deps}
         for spec in shop.project.definitions().resolve_all_asset_specs()
-        if spec.key.path[-1] in ("similarity_graph", "duplicate_groups")
-        and spec.key.path[0] == "products"
-        for key in (dep.asset_key for dep in spec.deps)
+        if spec.key.path[0] == "products"
     }
-    assert dependencies == {"index", "encoder_report"}
+    assert dependencies["similarity_graph"] == {"index", "encoder_report"}
+    assert dependencies["duplicate_groups"] == {"index", "images", "encoder_report"}
 
 
 @pytest.mark.parametrize("part", ["graph", "groups"])

@@ -30,8 +30,10 @@ def test_a_catalogue_has_groups_only_if_it_declares_them(shop: Shop) -> None:
 
     shop.declare(groups={})
 
-    keys = {spec.key for spec in shop.project.definitions().resolve_all_asset_specs()}
-    assert KEY in keys
+    definitions = shop.project.definitions()
+    assert KEY in {spec.key for spec in definitions.resolve_all_asset_specs()}
+    job = definitions.resolve_job_def("products_refresh")
+    assert KEY in job.asset_layer.executable_asset_keys
 
 
 def test_copies_of_a_picture_are_shown_as_a_group(shop: Shop) -> None:
@@ -78,7 +80,9 @@ def test_groups_across_catalogues_are_an_asset_below_their_indexes(shop: Shop) -
     assert rows["is_representative"].to_list() == [True, False] * 3
     specs = {spec.key: spec for spec in shop.project.definitions().resolve_all_asset_specs()}
     above = {dep.asset_key.to_user_string() for dep in specs[ACROSS].deps}
-    assert above == {"suppliers/index", "products/index"}
+    assert above == {
+        f"{name}/{stage}" for name in ("suppliers", "products") for stage in ("index", "images")
+    }
     with shop.project.instance() as instance:
         (record,) = instance.fetch_materializations(ACROSS, limit=1).records
         assert record.asset_materialization is not None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets_tests.support.projects import Project
 
 _CATALOGUE: dict[str, Any] = {
@@ -36,27 +39,26 @@ CASES = {
     "threshold that is no cosine": (
         _CATALOGUE,
         _PAIR | {"threshold": 2},
-        ["defs/pair/defs.yaml:", "attributes.threshold", "less than or equal to 1"],
+        [
+            "defs/pair/defs.yaml:",
+            "attributes.threshold",
+            "2 is no cosine; give a number from -1 to",
+        ],
     ),
     "name of something else": (
         _CATALOGUE | {"name": "duplicate_groups"},
         _PAIR | {"left": "duplicate_groups"},
         ["defs/products/defs.yaml:", "attributes.name", "is where groups across catalogues live"],
     ),
-    "missing source": (
-        _CATALOGUE | {"source": {"path": "nowhere.csv"}},
+    "report with nothing behind it": (
+        _CATALOGUE | {"report": None},
         _PAIR,
-        ["defs/products/defs.yaml:", "attributes.source.path", "give the path of a file"],
+        ["defs/products/defs.yaml:", "attributes.report", "write 'report: {}' for the defaults"],
     ),
     "unknown encoder": (
         _CATALOGUE | {"encoder": {"name": "hog_colour"}},
         _PAIR,
         ["defs/products/defs.yaml:", "attributes.encoder", "did you mean hog_color?"],
-    ),
-    "missing weights": (
-        _CATALOGUE | {"encoder": {"name": "resnet18", "weights": "mine.pth"}},
-        _PAIR,
-        ["defs/products/defs.yaml:", "attributes.encoder.weights", "give the path of"],
     ),
     "the same catalogue twice": (
         _CATALOGUE,
@@ -89,6 +91,61 @@ def test_one_message_names_file_key_and_mend(case: str, tmp_path: Path) -> None:
         assert part in cause
 
 
+def test_a_list_that_is_missing_fails_the_runs_of_its_own_catalogue_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    project.declare("suppliers", "ImageCatalogue", _SUPPLIERS)
+    project.declare("products", "ImageCatalogue", _CATALOGUE | {"source": "nowhere.csv"})
+
+    everything = project.definitions().resolve_implicit_global_asset_job_def()
+
+    problem = (
+        r"defs/products/defs.yaml:\d+: attributes.source.path: there is no \S+nowhere.csv .*; give "
+        "the path of a file"
+    )
+    assert re.search(problem, caplog.text)
+    with project.instance() as instance:
+        for stage in ("source", "catalogue"):
+            with pytest.raises(SourceError, match=problem):
+                _run(everything, instance, ["products", stage])
+            assert _run(everything, instance, ["suppliers", stage])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_weights_that_are_missing_fail_the_embeddings_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,nowhere.jpg\n")
+    encoder = {"name": "resnet18", "weights": "mine.pth"}
+    declared = {"encoder": encoder, "shards": 1, "stream": stream}
+    project.declare("products", "ImageCatalogue", _CATALOGUE | declared)
+
+    everything = project.definitions().resolve_implicit_global_asset_job_def()
+
+    problem = (
+        r"defs/products/defs.yaml:\d+: attributes.encoder.weights: there is no file \S+mine.pth; "
+        "give the path of a state dict"
+    )
+    assert re.search(problem, caplog.text)
+    with project.instance() as instance:
+        for stage in ("source", "catalogue", "images"):
+            assert _run(everything, instance, ["products", stage])
+        with pytest.raises(SettingsError, match=problem):
+            _run(everything, instance, ["products", "embeddings"])
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, key: list[str]) -> bool:
+    done = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(key)],
+        partition_key="000" if key[-1] in ("images", "embeddings") else None,
+    )
+    return bool(done.success)
+
+
 GROUPS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown catalogue": (
         {"name": "all", "catalogues": ["products", "supplier"]},
@@ -100,7 +157,7 @@ GROUPS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "one catalogue": (
         {"name": "all", "catalogues": ["products"]},
-        ["attributes.catalogues", "at least 2 items"],
+        ["attributes.catalogues", "two catalogues or more", "its own 'groups: {}'"],
     ),
     "other encoder": (
         {"name": "all", "catalogues": ["products", "suppliers"]},
@@ -145,7 +202,13 @@ def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ({"watch": "always"}, "attributes.watch: 'always' is no cron expression"),
+        (
+            {"watch": "always"},
+            "attributes.watch: 'always' is no cron expression; '*/5 * * * *' is every five minutes",
+        ),
+        ({"schedule": "0 0 30 2 *"}, "attributes.schedule: '0 0 30 2 *' names a day that never"),
+        ({"schedule": "0 0 31 2,4 *"}, "'0 0 31 2,4 *' names a day that never comes; '0 3 * * *'"),
+        ({"schedule": "0 0 3 * * *"}, "'0 0 3 * * *' has 6 fields; write minute, hour, day, month"),
         ({"timezone": "Mars/Base"}, "attributes.timezone: 'Mars/Base' is no time zone"),
         ({"schedule": "nightly"}, "attributes.schedule: 'nightly' is no cron expression"),
         ({"owners": ["me"]}, "attributes.owners: 'me' is no owner; write an e-mail address"),
@@ -202,4 +265,17 @@ def test_two_match_tables_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="Error while building definitions") as raised:
         project.definitions()
 
-    assert "2 match tables are named 'pair'; name each its own" in str(raised.value.__cause__)
+    assert "2 match tables are named 'pair'; give each its own name" in str(raised.value.__cause__)
+
+
+def test_two_sets_of_rules_for_one_store_are_refused(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    for folder in ("first", "second"):
+        project.declare(folder, "GarbageCollection", {"commits": 3})
+
+    with pytest.raises(Exception, match="Error while building definitions") as raised:
+        project.definitions()
+
+    message = str(raised.value.__cause__)
+    assert "/defs.yaml:" in message
+    assert "attributes: 2 components are a GarbageCollection" in message

@@ -128,6 +128,18 @@ def test_the_kind_of_a_catalogues_index_follows_its_settings(store: Store) -> No
     ]
 
 
+def test_an_index_stays_of_its_kind_where_nothing_is_said(store: Store) -> None:
+    settings = IndexSettings(kind="ivf", least_items=1, probes=3)
+    indexed(store, "shop", {f"i{seed}": tiny(seed) for seed in range(8)})
+    update_index(store, "shop", settings)
+    embed(store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in range(9)}))
+
+    report = update_index(store, "shop")
+
+    assert (report.kind, report.rebuilt, report.added) == ("ivf", False, 1)
+    assert not update_index(store, "shop", settings).changed
+
+
 def test_an_inverted_file_is_updated_by_what_changed(store: Store) -> None:
     settings = IndexSettings(kind="ivf", least_items=1, probes=100)
     for seeds in (range(8), range(2, 12)):

@@ -35,8 +35,8 @@ def test_what_is_documented_is_accepted(values: dict[str, Any]) -> None:
         ({"mode": "top_k", "k": 0}, "greater than or equal to 1"),
         ({"mode": "top_k", "k": 1001}, "less than or equal to 1000"),
         ({"mode": "nearest"}, "'all', 'best', 'top_k', 'mutual' or 'one_to_one'"),
-        ({"threshold": 1.01}, "less than or equal to 1"),
-        ({"threshold": -1.01}, "greater than or equal to -1"),
+        ({"threshold": 1.01}, "1.01 is no cosine; give a number from -1 to 1, or auto"),
+        ({"threshold": -1.01}, "-1.01 is no cosine"),
         ({"threshold": float("nan")}, "threshold"),
         ({"treshold": 0.5}, "unknown key 'treshold': did you mean 'threshold'"),
     ],
@@ -55,7 +55,7 @@ def test_match_settings_that_cannot_work_are_refused_with_the_reason(
     [
         ({"k": 0}, "greater than or equal to 1"),
         ({"k": 1001}, "less than or equal to 1000"),
-        ({"threshold": 2}, "less than or equal to 1"),
+        ({"threshold": 2}, "2 is no cosine"),
         ({"neighbours": 5}, "unknown key 'neighbours'"),
     ],
 )
