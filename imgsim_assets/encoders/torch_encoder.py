@@ -32,6 +32,9 @@ _BATCH_PIXELS = 224 * 224
 # process is killed, so that its batches must fit from the start.
 _BYTES_PER_PIXEL = 1024
 _SHARE_OF_MEMORY = 0.25
+# A picture that many times as long as wide is not resized as a whole before its middle is cut
+# out: a line of 1 x 20,000 pixels would become gigabytes. Others keep the pixels they had.
+_LONGEST = 16
 # While one batch is computed, the next one is on its way to the card.
 _BATCHES_PER_DEVICE = 2
 
@@ -253,6 +256,15 @@ def centre_crop(
     scale = side / min(image.size)
     width, height = (max(side, int(length * scale)) for length in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
+    if max(image.size) > _LONGEST * min(image.size):
+        own_width, own_height = image.size
+        window = (
+            left * own_width / width,
+            top * own_height / height,
+            (left + size) * own_width / width,
+            (top + size) * own_height / height,
+        )
+        return np.asarray(image.resize((size, size), method, box=window))
     resized = image.resize((width, height), method)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
