@@ -9,10 +9,11 @@ the kernels that are run.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -32,6 +33,17 @@ from imgsim_assets.images.header import ImageError
 K = TypeVar("K")
 # Batches handed to the replicas beyond those that they are at work on.
 _BATCHES_WAITING = 1
+# Status of a picture that the encoder cannot prepare, and how many of them in a row, from the
+# first one on, are the encoder's fault.
+UNPREPARED = "not_prepared"
+_MOST_ODD = 16
+# What libraries write when a device or the machine has no memory left. oneDNN's "primitive
+# descriptor" is another matter: it says what it does not offer.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|bad_alloc|status_alloc_failed"
+    r"|allocation_failed|could not create a (memory|primitive)(?! descriptor)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,13 @@ class Refused(Generic[K]):
 
     key: K
     error: ImageError
+
+
+@dataclass(frozen=True)
+class _Odd:
+    """What the encoder raised when it prepared a picture."""
+
+    error: Exception
 
 
 @dataclass
@@ -87,6 +106,7 @@ class Engine:
         self._encoder = encoder
         self._what = what
         self._cores = cores or usable_cores()
+        self._can_prepare = False
         make = getattr(encoder, "replicas", None)
         self._replicas: Sequence[Encoder] = make(self._cores) if make else [encoder]
         self._fills_batches = bool(getattr(encoder, "fixed_batch", False))
@@ -98,7 +118,8 @@ class Engine:
     ) -> Generator[Encoded[K] | Refused[K], None, None]:
         """The features of the pictures that `load` gives, in order, batch by batch.
 
-        `load` is called from several threads; an ImageError of it refuses that picture alone.
+        `load` is called from several threads; an ImageError of it refuses that picture alone, as
+        does whatever the encoder raises while it prepares one, unless it can prepare none.
         Raises EncoderError when the encoder misbehaves, or when the memory does not hold even
         one picture.
         """
@@ -128,7 +149,7 @@ class Engine:
         most = len(self._replicas) + _BATCHES_WAITING
         under_way: deque[Future[Encoded[K]]] = deque()
         batch: list[tuple[K, NDArray[Any]]] = []
-        for key, prepared in self._prepared(keys, load, decoders):
+        for key, prepared in self._without_odd(self._prepared(keys, load, decoders)):
             if isinstance(prepared, ImageError):
                 yield Refused(key, prepared)
                 continue
@@ -148,9 +169,9 @@ class Engine:
 
     def _prepared(
         self, keys: Sequence[K], load: Callable[[K], Image.Image], decoders: ThreadPoolExecutor
-    ) -> Iterator[tuple[K, NDArray[Any] | ImageError]]:
+    ) -> Iterator[tuple[K, NDArray[Any] | ImageError | _Odd]]:
         """Every key with its prepared picture, in order, a bounded number ahead."""
-        ahead: deque[tuple[K, Future[NDArray[Any] | ImageError]]] = deque()
+        ahead: deque[tuple[K, Future[NDArray[Any] | ImageError | _Odd]]] = deque()
         remaining = iter(keys)
         most = 2 * self.batch_size + 2 * self._cores
         while True:
@@ -165,18 +186,64 @@ class Engine:
 
     def _load_and_prepare(
         self, key: K, load: Callable[[K], Image.Image]
-    ) -> NDArray[Any] | ImageError:
+    ) -> NDArray[Any] | ImageError | _Odd:
         started = time.thread_time()
         try:
             image = load(key)
         except ImageError as error:
             return error
         decoded = time.thread_time()
-        prepared = self._encoder.prepare(image)
+        try:
+            prepared = self._encoder.prepare(image)
+        except (EncoderError, MemoryError):
+            raise
+        except Exception as error:
+            # A factory's transform may raise anything over a picture that it was not made for.
+            return _Odd(error)
         self.effort.add(
             pictures=1, decode=decoded - started, preprocess=time.thread_time() - decoded
         )
         return prepared
+
+    def _without_odd(
+        self, prepared: Iterable[tuple[K, NDArray[Any] | ImageError | _Odd]]
+    ) -> Iterator[tuple[K, NDArray[Any] | ImageError]]:
+        """The same, with odd pictures refused; EncoderError if the encoder can prepare none.
+
+        Odd pictures wait for the first one that can be prepared. Where none comes, an ordinary
+        one stands in for it.
+        """
+        odd: list[tuple[K, _Odd]] = []
+        for key, result in prepared:
+            if isinstance(result, _Odd):
+                odd.append((key, result))
+                if not self._can_prepare and len(odd) > _MOST_ODD:
+                    raise self._cannot_prepare(result.error)
+            else:
+                self._can_prepare |= not isinstance(result, ImageError)
+                yield key, result
+            if self._can_prepare:
+                yield from ((late, self._refusal(each.error)) for late, each in odd)
+                odd.clear()
+        if odd:
+            try:
+                self._encoder.prepare(Image.new("RGB", (512, 512), (128, 128, 128)))
+            except Exception as error:
+                raise self._cannot_prepare(error) from error
+            yield from ((late, self._refusal(each.error)) for late, each in odd)
+
+    def _refusal(self, error: Exception) -> ImageError:
+        return ImageError(
+            UNPREPARED, f"{self._what} cannot prepare it ({type(error).__name__}: {error})"
+        )
+
+    def _cannot_prepare(self, error: Exception) -> EncoderError:
+        wrong = EncoderError(
+            f"{self._what} cannot prepare any picture ({type(error).__name__}: {error}); correct "
+            "its 'prepare', or the transform of its factory"
+        )
+        wrong.__cause__ = error
+        return wrong
 
     # ---- encoding -------------------------------------------------------------------
 
@@ -240,12 +307,8 @@ class Engine:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out, of whatever library and device."""
     # Torch's own class must not be imported here; on a CPU it raises a plain RuntimeError.
-    text = str(error).lower()
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (
-            isinstance(error, RuntimeError)
-            and ("out of memory" in text or "can't allocate memory" in text)
-        )
+        or (isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error))))
     )

@@ -8,9 +8,11 @@ whose weights are frozen; here they need no compiler.
 
 from __future__ import annotations
 
+import copy
 import platform
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,7 +36,8 @@ class FusedConvolution(nn.Module):
     """A convolution followed by an activation, or by none.
 
     Its weights are put into oneDNN's order by the first forward pass, for the batches and
-    pictures of that size; others are slower.
+    pictures of that size; others are slower. In that order they cannot be copied: copy.deepcopy
+    and pickle are for modules that have not run yet.
     """
 
     def __init__(self, convolution: nn.Conv2d, activation: _Activation = _PLAIN) -> None:
@@ -84,7 +87,36 @@ def can_fuse(device: torch.device, kind: torch.dtype) -> bool:
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
         and (kind == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and _fuses_rightly(kind)
     )
+
+
+@cache
+def _fuses_rightly(kind: torch.dtype) -> bool:
+    """Whether the operators take what they are given here, and compute what they are to.
+
+    They are no public part of torch, so that another release may have changed them; without
+    them a network is slower, and its vectors are the same but for rounding.
+    """
+    convolution = nn.utils.skip_init(nn.Conv2d, 4, 4, 1)  # random numbers are for others
+    weights = torch.linspace(-2, 2, 16).view(4, 4, 1, 1)
+    convolution.load_state_dict({"weight": weights, "bias": torch.linspace(-1, 1, 4)})
+    batch = torch.linspace(-3, 3, 2 * 4 * 3 * 3).view(2, 4, 3, 3).to(kind)
+    batch = batch.to(memory_format=torch.channels_last)
+    tolerance = 1e-4 if kind == torch.float32 else 0.1
+    try:
+        with torch.inference_mode():
+            for activation, describe in _MODULES.items():
+                module = activation()
+                own = copy.deepcopy(convolution).to(kind, memory_format=torch.channels_last)
+                expected = module(own(batch))
+                found = FusedConvolution(own, describe(module))(batch)
+                if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance):
+                    return False
+    except Exception:
+        # Whatever an operator that has changed has to say.
+        return False
+    return True
 
 
 def fuse_convolutions(module: nn.Module) -> nn.Module:

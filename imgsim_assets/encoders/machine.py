@@ -17,7 +17,10 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 # Numbers of parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_ALWAYS_KEPT = 1 << 30
+# Blocks of up to so many bytes are kept; the smaller number is the most that glibc takes before
+# 2.35.
+_KEPT = (1 << 30, 1 << 25)
+_NEVER_TRIMMED = 1 << 30
 
 
 def usable_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
@@ -65,5 +68,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    mallopt(_M_MMAP_THRESHOLD, _ALWAYS_KEPT)
-    mallopt(_M_TRIM_THRESHOLD, _ALWAYS_KEPT)
+    # Where the first is refused, the second would only stop glibc from adapting by itself.
+    if any(mallopt(_M_MMAP_THRESHOLD, size) for size in _KEPT):
+        mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIMMED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from imgsim_assets.encoders.folding import fold_batch_norms
 from imgsim_assets.encoders.fusing import can_fuse, fuse_convolutions
 from imgsim_assets.encoders.pretrained import load_features, normalisation, short, weights_enum
 from imgsim_assets.encoders.settings import BF16, SQUASH, EncoderSettings
+from imgsim_assets.encoders.tf32 import without_tf32
 from imgsim_assets.errors import EncoderError
 
 # Pictures of 224 x 224 pixels a forward pass. On a CPU the activations of one layer are to
@@ -32,6 +33,9 @@ _BATCH_PIXELS = 224 * 224
 # process is killed, so that its batches must fit from the start.
 _BYTES_PER_PIXEL = 1024
 _SHARE_OF_MEMORY = 0.25
+# A picture that many times as long as wide is not resized as a whole before its middle is cut
+# out: a line of 1 x 20,000 pixels would become gigabytes. Others keep the pixels they had.
+_LONGEST = 16
 # While one batch is computed, the next one is on its way to the card.
 _BATCHES_PER_DEVICE = 2
 
@@ -108,7 +112,8 @@ class TorchEncoder:
 
     def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """(n, ...) prepared pictures to (n, dim) float32 features."""
-        with torch.inference_mode():
+        arithmetic = without_tf32() if uses_tf32(self.device, self._kind) else nullcontext()
+        with torch.inference_mode(), arithmetic:
             tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
             if self._normalise is not None:
                 # From bytes in rows of pixels to normalised planes; still laid out by pixel,
@@ -168,6 +173,11 @@ class TorchEncoder:
 def kind_of(precision: str) -> torch.dtype:
     """The number format that a settled precision means."""
     return torch.bfloat16 if precision == BF16 else torch.float32
+
+
+def uses_tf32(device: torch.device, kind: torch.dtype) -> bool:
+    """Whether a device, left to itself, may compute with fewer digits than a dtype has."""
+    return device.type == "cuda" and kind == torch.float32
 
 
 def choose_devices(settings: EncoderSettings) -> list[torch.device]:
@@ -253,6 +263,15 @@ def centre_crop(
     scale = side / min(image.size)
     width, height = (max(side, int(length * scale)) for length in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
+    if max(image.size) > _LONGEST * min(image.size):
+        own_width, own_height = image.size
+        window = (
+            left * own_width / width,
+            top * own_height / height,
+            (left + size) * own_width / width,
+            (top + size) * own_height / height,
+        )
+        return np.asarray(image.resize((size, size), method, box=window))
     resized = image.resize((width, height), method)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgsim_assets.encoders.engine import Effort, Encoded, Engine, Refused, is_out_of_memory
+from imgsim_assets.encoders.engine import (
+    UNPREPARED,
+    Effort,
+    Encoded,
+    Engine,
+    Refused,
+    is_out_of_memory,
+)
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.header import ImageError
 from imgsim_assets_tests.support.encoders import ThumbnailEncoder
@@ -83,6 +90,62 @@ def test_every_picture_is_encoded_or_refused_in_order_whatever_the_batches(
     assert encoded == [key for key in range(count) if key not in broken]
     assert _features(results).tolist() == [_pixel(key) for key in encoded]
     assert max(encoder.sizes, default=0) <= batch_size
+
+
+class Particular(Recording):
+    """Cannot prepare a picture of less than 8 pixels each way."""
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        if min(image.size) < 8:
+            raise ValueError(f"a picture of {image.size}")
+        return super().prepare(image)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(0, 30),
+    batch_size=st.integers(1, 9),
+    odd=st.sets(st.integers(0, 29), max_size=16),
+    broken=st.sets(st.integers(0, 29), max_size=5),
+)
+def test_a_picture_that_cannot_be_prepared_costs_nothing_but_itself(
+    count: int, batch_size: int, odd: set[int], broken: set[int]
+) -> None:
+    engine = Engine(Particular(), batch_size, what="the encoder", cores=2)
+
+    results = list(engine.run(range(count), _load(broken, odd)))
+
+    refused = {result.key: result.error for result in results if isinstance(result, Refused)}
+    late = [key for key in refused if key not in broken]
+    assert late == sorted(late)
+    assert refused.keys() == (odd | broken) & set(range(count))
+    for key in late:
+        assert refused[key].status == UNPREPARED
+        assert "the encoder cannot prepare it (ValueError: a picture of" in refused[key].detail
+    assert _features(results).tolist() == [
+        _pixel(key) for key in range(count) if key not in odd | broken
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 17, 200])
+def test_an_encoder_that_can_prepare_no_picture_is_an_error(count: int) -> None:
+    class Broken(ThumbnailEncoder):
+        def prepare(self, image: Image.Image) -> np.ndarray:
+            raise ZeroDivisionError("its own fault")
+
+    with pytest.raises(EncoderError, match=r"cannot prepare any picture \(ZeroDivisionError: its"):
+        list(Engine(Broken(), 4, cores=2).run(range(count), _load()))
+
+
+def test_many_odd_pictures_and_no_other_are_an_error() -> None:
+    engine = Engine(Particular(), 4)
+    odd = set(range(17))
+
+    with pytest.raises(EncoderError, match="cannot prepare any picture"):
+        list(engine.run(range(17), _load(odd=odd)))
+    list(engine.run([17], _load()))
+
+    assert all(isinstance(each, Refused) for each in engine.run(range(17), _load(odd=odd)))
 
 
 def test_batches_of_only_broken_pictures_reach_no_encoder() -> None:
@@ -202,6 +265,15 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("HIP"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
         (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+        (RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"), False),
         (RuntimeError("size mismatch"), False),
         (ValueError("out of memory"), False),
     ],
@@ -218,10 +290,14 @@ def _pixel(key: int) -> list[float]:
     return [key - 127.5, 2 * key - 127.5, 3 * key - 127.5]
 
 
-def _load(broken: Set[int] = frozenset()) -> Callable[[int], Image.Image]:
+def _load(
+    broken: Set[int] = frozenset(), odd: Set[int] = frozenset()
+) -> Callable[[int], Image.Image]:
     def load(key: int) -> Image.Image:
         if key in broken:
             raise ImageError("truncated", "cut")
+        if key in odd:
+            return Image.new("RGB", (8, 1))
         return _picture(key)
 
     return load

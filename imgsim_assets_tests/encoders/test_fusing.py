@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from imgsim_assets.encoders import fusing
+from imgsim_assets.encoders.encoder import load_encoder
 from imgsim_assets.encoders.folding import fold_batch_norms
 from imgsim_assets.encoders.fusing import FusedConvolution, can_fuse, fuse_convolutions
 from imgsim_assets.encoders.pretrained import feature_model
-from imgsim_assets_tests.support.weights import untrained
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets_tests.support.weights import saved, untrained
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(
@@ -135,6 +141,59 @@ def test_it_is_for_processors_on_which_it_was_seen_to_be_faster(
     assert not can_fuse(torch.device("cuda"), torch.float32)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert not fusing.can_fuse(CPU, torch.float32)
+
+
+@pytest.fixture
+def anew() -> Iterator[None]:
+    """The operators are tried again, and after the test once more."""
+    fusing._fuses_rightly.cache_clear()
+    yield
+    fusing._fuses_rightly.cache_clear()
+
+
+def _refuse(*_: object) -> torch.Tensor:
+    raise TypeError("_convolution_pointwise() takes 11 arguments")
+
+
+def _forget_the_activation(batch: torch.Tensor, weight: torch.Tensor, *more: Any) -> torch.Tensor:
+    convolved: torch.Tensor = _OPERATOR(batch, weight, *more[:-3], "none", (), "")
+    return convolved
+
+
+_OPERATOR = torch.ops.mkldnn._convolution_pointwise
+
+
+@pytest.mark.parametrize("operator", [_refuse, _forget_the_activation])
+@pytest.mark.usefixtures("anew")
+def test_operators_that_have_changed_are_not_used(
+    operator: Callable[..., torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", operator)
+    weights = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    settings = EncoderSettings(name="squeezenet1_1", weights=weights, device="cpu")
+
+    encoder = load_encoder(settings)
+
+    assert not can_fuse(CPU, torch.float32)
+    features = encoder.encode(np.zeros((1, 64, 64, 3), np.uint8))
+    assert np.isfinite(features).all()
+
+
+@pytest.mark.usefixtures("anew")
+def test_trying_the_operators_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+
+    assert can_fuse(CPU, torch.float32)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("anew")
+def test_in_bf16_the_operators_are_right_too() -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("only where oneDNN computes in bf16")
+
+    assert can_fuse(CPU, torch.bfloat16)
 
 
 def _batch(count: int, side: int) -> torch.Tensor:

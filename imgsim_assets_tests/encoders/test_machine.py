@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +70,30 @@ def test_bfloat16_is_found_among_the_flags_of_the_cpu(
 
     assert has_bf16(file) is expected
     assert has_bf16(tmp_path / "gone") is False
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (2**40, [(-3, 2**30), (-1, 2**30)]),
+        (2**25, [(-3, 2**30), (-3, 2**25), (-1, 2**30)]),
+        (0, [(-3, 2**30), (-3, 2**25)]),
+    ],
+)
+def test_a_c_library_that_refuses_to_keep_so_much_is_asked_for_less(
+    most: int, expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def mallopt(parameter: int, value: int) -> int:
+        calls.append((parameter, value))
+        return int(parameter == -1 or value <= most)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+
+    keep_freed_memory.__wrapped__()
+
+    assert calls == expected
 
 
 def test_keeping_freed_memory_may_be_asked_for_again_and_again() -> None:

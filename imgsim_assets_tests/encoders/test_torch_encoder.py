@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from imgsim_assets.encoders import machine
@@ -17,7 +18,12 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
 from imgsim_assets.encoders.engine import Encoded, Engine
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.torch_encoder import TorchEncoder, choose_devices, squash
+from imgsim_assets.encoders.torch_encoder import (
+    TorchEncoder,
+    centre_crop,
+    choose_devices,
+    squash,
+)
 from imgsim_assets.errors import EncoderError
 from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.pictures import picture
@@ -94,6 +100,33 @@ def test_the_whole_picture_is_squashed_to_the_input_size_of_the_weights(tmp_path
     assert prepared.dtype == np.uint8
     assert prepared[100, 2].tolist() == [255, 0, 0]
     assert prepared[100, -3].tolist() == [0, 0, 255]
+
+
+def test_of_a_thin_picture_only_the_middle_is_resized() -> None:
+    # Resized as a whole it would be wider than any picture can be.
+    line = Image.new("RGB", (3_000_000, 1), (255, 0, 0))
+    line.paste((0, 255, 0), (1_499_990, 0, 1_500_010, 1))
+
+    for thin in (line, line.transpose(Image.Transpose.ROTATE_90)):
+        cut = centre_crop(thin, 256, 224, Image.Resampling.BICUBIC)
+
+        assert cut.shape == (224, 224, 3)
+        assert np.unique(cut.reshape(-1, 3), axis=0).tolist() == [[0, 255, 0]]
+
+
+@pytest.mark.parametrize("size", [(30, 480), (30, 481), (1000, 31), (90, 120)])
+def test_the_middle_is_that_of_the_whole_picture_resized(size: tuple[int, int]) -> None:
+    image = picture(1, size)
+    scale = 256 / min(size)
+    width, height = (int(length * scale) for length in size)
+    left, top = round((width - 224) / 2), round((height - 224) / 2)
+    whole = image.resize((width, height), Image.Resampling.BILINEAR)
+
+    cut = centre_crop(image, 256, 224, Image.Resampling.BILINEAR)
+
+    expected = np.asarray(whole.crop((left, top, left + 224, top + 224)))
+    difference = np.abs(cut.astype(int) - expected.astype(int)).max()
+    assert difference <= (1 if max(size) > 16 * min(size) else 0)
 
 
 def test_a_picture_has_the_same_vector_in_any_batch(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from imgsim_assets.encoders import tf32
+from imgsim_assets.encoders.tf32 import without_tf32
+from imgsim_assets.encoders.torch_encoder import TorchEncoder, uses_tf32
+
+CPU, CARD = torch.device("cpu"), torch.device("cuda")
+
+
+def _values() -> list[Any]:
+    return [getattr(part, name) for part, name, _ in tf32._switches()]
+
+
+def test_meanwhile_it_is_off_and_afterwards_as_it_was() -> None:
+    before = _values()
+
+    with without_tf32():
+        assert set(_values()) <= {"ieee", False}
+        assert not torch.backends.cuda.matmul.allow_tf32
+
+    assert _values() == before
+    # Whoever asks torch in the older way is answered as before.
+    assert torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_it_comes_back_also_after_an_error() -> None:
+    before = _values()
+
+    with pytest.raises(ZeroDivisionError), without_tf32():
+        raise ZeroDivisionError
+
+    assert _values() == before
+
+
+def test_of_several_threads_the_last_one_turns_it_back() -> None:
+    before = _values()
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with without_tf32():
+            entered.set()
+            leave.wait(30)
+
+    other = threading.Thread(target=hold)
+    with without_tf32():
+        other.start()
+        assert entered.wait(30)
+    off = _values()
+    leave.set()
+    other.join()
+
+    assert set(off) <= {"ieee", False}
+    assert _values() == before
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "expected"),
+    [
+        (CARD, torch.float32, True),
+        (CARD, torch.bfloat16, False),
+        (CPU, torch.float32, False),
+    ],
+)
+def test_only_float32_on_a_card_would_use_it(
+    device: torch.device, kind: torch.dtype, *, expected: bool
+) -> None:
+    assert uses_tf32(device, kind) is expected
+
+
+class _Asking(nn.Module):
+    """Notes the switches during its forward pass."""
+
+    seen: list[Any]
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.seen = _values()
+        return batch
+
+
+def test_a_forward_pass_on_a_card_is_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = _Asking()
+    encoder = TorchEncoder(module, np.asarray, 2, [CPU])
+    encoder.encode(np.zeros((1, 2), np.float32))
+    on_a_cpu = module.seen
+    monkeypatch.setattr("imgsim_assets.encoders.torch_encoder.uses_tf32", lambda *_: True)
+
+    encoder.encode(np.zeros((1, 2), np.float32))
+
+    assert on_a_cpu == _values()
+    assert set(module.seen) <= {"ieee", False}
