@@ -151,7 +151,7 @@ def nearest(
                 i, j, products = i[still], j[still], products[still]
             likely.take(i, j, products)
     likely.settle()
-    return found.of_all(pair.left, pair.right.copies, at_least)
+    return found.of_all(pair.left, pair.right.copies, at_least, most)
 
 
 def _surely_reached(tile: Tile, pair: Pair, screen: Screen, k: int) -> Doubles:
@@ -356,10 +356,13 @@ class _Nearest:
         self.similarity[touched] = scores[best].reshape(-1, k)
 
     def of_all(
-        self, queries: Side, references: Distinct, at_least: Doubles
+        self, queries: Side, references: Distinct, at_least: Doubles, most: int
     ) -> tuple[Indices, Doubles]:
-        """The k nearest of all rows (n, k), of which these are the distinct ones; -1 and NaN."""
-        whole = self._expanded(references) if references.has_copies else self
+        """The k nearest of all rows (n, k), of which these are the distinct ones; -1 and NaN.
+
+        Copies are put in about `most` pairs at a time.
+        """
+        whole = self._expanded(references, most) if references.has_copies else self
         copies = queries.copies
         own = np.repeat(np.arange(len(copies.first)), copies.counts)
         index = np.full((len(queries.unit.rows), self.index.shape[1]), -1, dtype=np.int64)
@@ -372,17 +375,36 @@ class _Nearest:
             index[~beyond] = references.first[index[~beyond]]
         return index, similarity
 
-    def _expanded(self, references: Distinct) -> _Nearest:
+    def _expanded(self, references: Distinct, most: int) -> _Nearest:
         """The k nearest rows from the k nearest distinct rows, which hold them all."""
         k = self.index.shape[1]
         result = _Nearest.none(k, self.least)
         # No more than k copies of a row can be among the k nearest.
         firsts = references.at_most(k)
         nobody = Distinct(*(np.arange(len(self.index) + extra) for extra in (0, 0, 1)))
-        for start in range(0, len(self.index), _ROWS):
-            block = slice(start, start + _ROWS)
-            i, rank = np.nonzero(self.index[block] >= 0)
+        height = max(1, min(_ROWS, most // (2 * k)))
+        for start in range(0, len(self.index), height):
+            i, rank = self._within_reach(slice(start, start + height), firsts.counts)
             i += start
-            pairs = (i, self.index[i, rank], self.similarity[i, rank])
-            result.offer(*expanded(*pairs, nobody, firsts))
+            # Of equals every one may be needed, so even one row's pairs can be very many.
+            piece = np.cumsum(firsts.counts[self.index[i, rank]]) // most
+            for part in np.split(np.arange(len(i)), np.flatnonzero(np.diff(piece)) + 1):
+                own = (i[part], rank[part])
+                pairs = (own[0], self.index[own], self.similarity[own])
+                result.offer(*expanded(*pairs, nobody, firsts))
         return result
+
+    def _within_reach(self, block: slice, counts: Indices) -> tuple[Indices, Indices]:
+        """Row, from the block's first, and rank of those that may have a copy among the k nearest.
+
+        `counts` (u,) are the copies of the references; k that are truly better leave no place,
+        while among equals the row numbers of the copies decide.
+        """
+        index, similarity = self.index[block], self.similarity[block]
+        found = index >= 0
+        own = np.where(found, counts[index], 0)
+        better = np.cumsum(own, axis=1) - own
+        better[:, 1:][similarity[:, 1:] == similarity[:, :-1]] = 0
+        better = np.maximum.accumulate(better, axis=1)
+        i, rank = np.nonzero(found & (better < index.shape[1]))
+        return i, rank

@@ -346,6 +346,16 @@ def test_working_memory_stays_within_its_budget_among_copies() -> None:
     assert _peak(lambda: top_k(copies, copies, 1, memory_budget=budget)) <= budget
 
 
+@pytest.mark.parametrize("make", [noise, lattice])
+def test_working_memory_stays_within_its_budget_where_all_neighbours_have_copies(
+    make: Callable[[int, int, int], Floats],
+) -> None:
+    queries, references = noise(500, 16, seed=6), np.repeat(make(500, 16, 7), 20, axis=0)
+    budget = 16 << 20
+
+    assert _peak(lambda: top_k(queries, references, 200, memory_budget=budget)) <= budget
+
+
 # ---- what is refused --------------------------------------------------------------------
 
 
