@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -287,8 +287,8 @@ def _screens(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _counted(band: Iterator[join.Tile], bar: np.float32) -> int:
-    return sum(int(np.count_nonzero(tile.scores >= bar)) for tile in band)
+def _counted(band: join.Band, bar: np.float32) -> int:
+    return sum(int(np.count_nonzero(tile.scores >= bar)) for tile in band.tiles)
 
 
 def _pair(left: Floats, right: Floats) -> Pair:

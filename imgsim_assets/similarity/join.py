@@ -78,9 +78,9 @@ def pairs_above(
     bar, again = (np.float32(threshold - error) for error in (screen.error, pair.error))
     most = _most_candidates(memory_budget)
 
-    def matches(band: Iterator[Tile]) -> list[tuple[Indices, Indices, Doubles]]:
+    def matches(band: Band) -> list[tuple[Indices, Indices, Doubles]]:
         found = []
-        for tile in band:
+        for tile in band.tiles:
             for i, j in tile.hits(bar, most):
                 if screen.projection is not None:
                     still = pair.products(i, j) >= again
@@ -93,8 +93,8 @@ def pairs_above(
     found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     for own in over_bands(pair, screen, memory_budget, matches):
         found += own
-    pairs = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    i, j, similarity = expanded(*pairs, pair.left.copies, pair.right.copies)
+    i, j, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    i, j, similarity = expanded(i, j, similarity, pair.left.copies, pair.right.copies)
     order = np.lexsort((j, -similarity, i))
     return i[order], j[order], similarity[order]
 
@@ -145,11 +145,9 @@ def nearest(
     screen = for_neighbours(pair, k, found.least)
     most = _most_candidates(memory_budget)
 
-    def search(band: Iterator[Tile]) -> None:
-        likely = None
-        for tile in band:
-            if likely is None:
-                likely = _Likely(pair, found, slice(tile.row, tile.row + len(tile.scores)), most)
+    def search(band: Band) -> None:
+        likely = _Likely(pair, found, band.rows, most)
+        for tile in band.tiles:
             bars = likely.bars
             least = _rounded_down(bars - screen.error)
             # While nothing has been found, a tile's own k best say more than a low bar does.
@@ -165,8 +163,7 @@ def nearest(
                     still = products >= again[i - tile.row]
                     i, j, products = i[still], j[still], products[still]
                 likely.take(i, j, products)
-        if likely is not None:
-            likely.settle()
+        likely.settle()
 
     for _ in over_bands(pair, screen, memory_budget, search):
         pass
@@ -221,6 +218,14 @@ class Tile:
                 yield places // width + (self.row + start), places % width + self.column
 
 
+@dataclass(frozen=True)
+class Band:
+    """Some left rows, and their tiles with all right rows of a slab, from left to right."""
+
+    rows: slice
+    tiles: Iterator[Tile]
+
+
 def _most_candidates(memory_budget: int) -> int:
     return max(1, memory_budget // 8 // _CANDIDATE // processors())
 
@@ -233,14 +238,13 @@ def _tile_shape(rows: int, columns: int, memory_budget: int) -> tuple[int, int]:
 
 
 def over_bands(
-    pair: Pair, screen: Screen, memory_budget: int, work: Callable[[Iterator[Tile]], R]
+    pair: Pair, screen: Screen, memory_budget: int, work: Callable[[Band], R]
 ) -> Iterator[R]:
-    """The results of some work with the tiles of every band of rows, on all processors.
+    """The results of some work with every band, on all processors.
 
-    All bands together cover every pair of both sides' distinct rows once. A band's own tiles
-    come from left to right. What the screen makes of the right rows is kept for as many of them
-    as the budget allows, a slab, and there is a band of the same left rows for each slab, one
-    after the other; that these are prepared anew costs little beside their products.
+    All bands together cover every pair of both sides' distinct rows once. What the screen makes
+    of the right rows is kept for as many of them as the budget allows, a slab; one slab follows
+    the other. The left rows are prepared anew for each, which costs little beside the product.
     """
     height, width = _tile_shape(len(pair.left), len(pair.right), memory_budget)
     taken = screen.bytes_per_row() + (0 if pair.right.is_plain else 4 * pair.right.dim)
@@ -253,8 +257,9 @@ def over_bands(
         right = _prepared(pair.right, screen, first, last)
 
         def work_on(row: int, first: int = first, right: Floats = right) -> R:
-            left = screen.prepare(*pair.left.block(row, min(row + height, len(pair.left))))
-            return work(_tiles(row, left, first, right, width))
+            own = slice(row, min(row + height, len(pair.left)))
+            left = screen.prepare(*pair.left.block(own.start, own.stop))
+            return work(Band(own, _tiles(row, left, first, right, width)))
 
         yield from shared(work_on, rows)
 
@@ -306,7 +311,7 @@ class _Likely:
         # What a reference must reach to be looked at, of each row.
         self.bars = self._found.bars
         # The k greatest products of each row so far.
-        self._best = np.full(self._found.index.shape, -np.inf, dtype=np.float32)
+        self._best: Floats = np.full(self._found.index.shape, -np.inf, dtype=np.float32)
 
     def take(self, i: Indices, j: Indices, products: Floats) -> None:
         """Take in pairs that were not taken before."""

@@ -60,7 +60,7 @@ def _is_worker() -> bool:
 
 @cache
 def _controller() -> ThreadpoolController:
-    return ThreadpoolController()  # type: ignore[no-untyped-call]
+    return ThreadpoolController()
 
 
 class _Blas:
