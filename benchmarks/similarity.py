@@ -276,8 +276,8 @@ def _screens(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
         seconds, candidates = [], 0
         for _ in range(chosen.repeat):
             started = time.perf_counter()
-            tiles = join.tiles(pair, made, join.MEMORY_BUDGET)
-            candidates = sum(int(np.count_nonzero(tile.scores >= bar)) for tile in tiles)
+            counted = partial(_counted, bar=bar)
+            candidates = sum(join.over_bands(pair, made, join.MEMORY_BUDGET, counted))
             seconds.append(time.perf_counter() - started)
         found[_name(made)] = {
             "seconds": round(float(np.median(seconds)), 2),
@@ -285,6 +285,10 @@ def _screens(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
             "candidates": candidates,
         }
     return found
+
+
+def _counted(band: join.Band, bar: np.float32) -> int:
+    return sum(int(np.count_nonzero(tile.scores >= bar)) for tile in band.tiles)
 
 
 def _pair(left: Floats, right: Floats) -> Pair:

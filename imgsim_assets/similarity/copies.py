@@ -7,13 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity.cosine import (
-    Doubles,
-    Floats,
-    Indices,
-    in_pieces,
-    piece_rows,
-)
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, piece_rows
+from imgsim_assets.similarity.threads import in_pieces
 
 
 class Distinct(NamedTuple):

@@ -8,13 +8,12 @@ instruction set.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from imgsim_assets.similarity.threads import in_pieces
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -22,8 +21,6 @@ Indices = NDArray[np.int64]
 
 # Rows are scored in pieces of about this many numbers, to stay in the cache.
 _PIECE_NUMBERS = 1 << 17
-# Fewer rows are not worth starting threads.
-_FEW = 1024
 # How far a row's norm may be from 1: float32 rounding of a unit row is far below, rows that
 # were never normalised are far above.
 _NORM_TOLERANCE = 1e-3
@@ -94,8 +91,7 @@ def pair_cosines(
 
     def fill(piece: slice) -> None:
         i, j = left_index[piece], right_index[piece]
-        terms = left[i].astype(np.float64)
-        dot = _tree_sum(np.multiply(terms, right[j], out=terms))
+        dot = _tree_sum(np.multiply(left[i], right[j], dtype=np.float64))
         lengths = np.sqrt(of_left[i] * of_right[j])
         cosines[piece] = np.clip(dot / lengths, -1.0, 1.0)
 
@@ -125,18 +121,6 @@ def product_error(dim: int, deviation: float) -> float:
 def piece_rows(dim: int) -> int:
     """How many rows of `dim` numbers make a piece."""
     return max(1, _PIECE_NUMBERS // max(1, dim))
-
-
-def in_pieces(count: int, step: int, work: Callable[[slice], None]) -> None:
-    """Do the work for slices of `step` rows, on all processors; each is done on its own."""
-    pieces = [slice(start, min(start + step, count)) for start in range(0, count, max(1, step))]
-    if count < _FEW:
-        for piece in pieces:
-            work(piece)
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in threads.map(work, pieces):
-            pass
 
 
 def _tree_sum(terms: Doubles) -> Doubles:

@@ -9,8 +9,9 @@ another (`copies.py`) are worked on once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,17 @@ from imgsim_assets.similarity.copies import Distinct, expanded
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.screen import Screen, for_neighbours, for_threshold
 from imgsim_assets.similarity.sides import Pair, Side
+from imgsim_assets.similarity.threads import processors, spread
+
+R = TypeVar("R")
 
 MEMORY_BUDGET = 256 << 20
-_ROWS = 1024
-_COLUMNS = 4096
+_ROWS = 512
+_COLUMNS = 2048
+# Bands of fewer rows multiply more slowly.
+_LEAST_ROWS = 256
+# So many bands for each processor, that none is idle for long while the last are worked on.
+_BANDS = 4
 _ROWS_AT_ONCE = 64
 # Bytes of a score in a tile, with its place in a mask.
 _SCORE = 5
@@ -68,21 +76,25 @@ def pairs_above(
     """`threshold_join` of sides that are checked already."""
     screen = for_threshold(pair, threshold)
     bar, again = (np.float32(threshold - error) for error in (screen.error, pair.error))
-    found_left = [np.empty(0, np.int64)]
-    found_right = [np.empty(0, np.int64)]
-    found = [np.empty(0)]
-    for tile in tiles(pair, screen, memory_budget):
-        for i, j in tile.hits(bar, _most_candidates(memory_budget)):
-            if screen.projection is not None:
-                still = pair.products(i, j) >= again
-                i, j = i[still], j[still]
-            cosines = pair.cosines(i, j)
-            kept = cosines >= threshold
-            found_left.append(i[kept])
-            found_right.append(j[kept])
-            found.append(cosines[kept])
-    pairs = (np.concatenate(found_left), np.concatenate(found_right), np.concatenate(found))
-    i, j, similarity = expanded(*pairs, pair.left.copies, pair.right.copies)
+    most = _most_candidates(memory_budget)
+
+    def matches(band: Band) -> list[tuple[Indices, Indices, Doubles]]:
+        found = []
+        for tile in band.tiles:
+            for i, j in tile.hits(bar, most):
+                if screen.projection is not None:
+                    still = pair.products(i, j) >= again
+                    i, j = i[still], j[still]
+                cosines = pair.cosines(i, j)
+                kept = cosines >= threshold
+                found.append((i[kept], j[kept], cosines[kept]))
+        return found
+
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    for own in over_bands(pair, screen, memory_budget, matches):
+        found += own
+    i, j, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    i, j, similarity = expanded(i, j, similarity, pair.left.copies, pair.right.copies)
     order = np.lexsort((j, -similarity, i))
     return i[order], j[order], similarity[order]
 
@@ -132,25 +144,29 @@ def nearest(
     found = _Nearest.none(k, pair.left.copies.least(at_least))
     screen = for_neighbours(pair, k, found.least)
     most = _most_candidates(memory_budget)
-    likely = _Likely(pair, found, most)
-    for tile in tiles(pair, screen, memory_budget):
-        rows = likely.begin(tile)
-        bars = likely.bars[rows]
-        least = _rounded_down(bars - screen.error)
-        # While nothing has been found, a tile's own k best say more than a low bar does.
-        if tile.column == 0 and tile.passing(least) > _MANY * k * len(tile.scores):
-            bars = np.maximum(bars, _surely_reached(tile, pair, screen, k))
+
+    def search(band: Band) -> None:
+        likely = _Likely(pair, found, band.rows, most)
+        for tile in band.tiles:
+            bars = likely.bars
             least = _rounded_down(bars - screen.error)
-        again = _rounded_down(bars - pair.error)
-        for i, j in tile.hits(least[:, None], most):
-            if screen.projection is None:
-                products = tile.scores[i - tile.row, j - tile.column]
-            else:
-                products = pair.products(i, j)
-                still = products >= again[i - tile.row]
-                i, j, products = i[still], j[still], products[still]
-            likely.take(i, j, products)
-    likely.settle()
+            # While nothing has been found, a tile's own k best say more than a low bar does.
+            if tile.column == 0 and tile.passing(least) > _MANY * k * len(tile.scores):
+                bars = np.maximum(bars, _surely_reached(tile, pair, screen, k))
+                least = _rounded_down(bars - screen.error)
+            again = _rounded_down(bars - pair.error)
+            for i, j in tile.hits(least[:, None], most):
+                if screen.projection is None:
+                    products = tile.scores[i - tile.row, j - tile.column]
+                else:
+                    products = pair.products(i, j)
+                    still = products >= again[i - tile.row]
+                    i, j, products = i[still], j[still], products[still]
+                likely.take(i, j, products)
+        likely.settle()
+
+    for _ in over_bands(pair, screen, memory_budget, search):
+        pass
     return found.of_all(pair.left, pair.right.copies, at_least, most)
 
 
@@ -202,36 +218,75 @@ class Tile:
                 yield places // width + (self.row + start), places % width + self.column
 
 
+@dataclass(frozen=True)
+class Band:
+    """Some left rows, and their tiles with all right rows of a slab, from left to right."""
+
+    rows: slice
+    tiles: Iterator[Tile]
+
+
 def _most_candidates(memory_budget: int) -> int:
-    return max(1, memory_budget // 8 // _CANDIDATE)
+    return max(1, memory_budget // 8 // _CANDIDATE // processors())
 
 
-def _tile_shape(columns: int, memory_budget: int) -> tuple[int, int]:
+def _tile_shape(rows: int, columns: int, memory_budget: int) -> tuple[int, int]:
     width = max(1, min(_COLUMNS, columns))
-    height = max(1, min(_ROWS, memory_budget // 4 // (_SCORE * width)))
-    return height, width
+    fair = max(_LEAST_ROWS, -(-rows // (_BANDS * processors())))
+    affordable = memory_budget // 4 // processors() // (_SCORE * width)
+    return max(1, min(_ROWS, fair, affordable)), width
 
 
-def tiles(pair: Pair, screen: Screen, memory_budget: int) -> Iterator[Tile]:
-    """All tiles of the product of both sides' distinct rows.
+def over_bands(
+    pair: Pair, screen: Screen, memory_budget: int, work: Callable[[Band], R]
+) -> Iterator[R]:
+    """The results of some work with every band, on all processors.
 
-    What the screen makes of the right rows is kept for as many of them as the budget allows;
-    the left rows are prepared anew for each such slab, which costs little beside its product.
+    All bands together cover every pair of both sides' distinct rows once. What the screen makes
+    of the right rows is kept for as many of them as the budget allows, a slab; one slab follows
+    the other. The left rows are prepared anew for each, which costs little beside the product.
     """
-    height, width = _tile_shape(len(pair.right), memory_budget)
-    buffer = np.empty(height * width, dtype=np.float32)
+    height, width = _tile_shape(len(pair.left), len(pair.right), memory_budget)
     taken = screen.bytes_per_row() + (0 if pair.right.is_plain else 4 * pair.right.dim)
     slab = max(width, memory_budget // 4 // taken) if taken else max(1, len(pair.right))
+    rows = range(0, len(pair.left), height)
+    # Few bands would leave processors idle; their products and pieces are shared out instead.
+    shared = spread if len(rows) >= processors() > 1 else map
     for first in range(0, len(pair.right), slab):
         last = min(first + slab, len(pair.right))
-        right = screen.prepare(*pair.right.block(first, last))
-        for row in range(0, len(pair.left), height):
-            left = screen.prepare(*pair.left.block(row, min(row + height, len(pair.left))))
-            for column in range(first, last, width):
-                part = right[column - first : column - first + width]
-                scores = buffer[: len(left) * len(part)].reshape(len(left), len(part))
-                np.matmul(left, part.T, out=scores)
-                yield Tile(row, column, scores)
+        right = _prepared(pair.right, screen, first, last)
+
+        def work_on(row: int, first: int = first, right: Floats = right) -> R:
+            own = slice(row, min(row + height, len(pair.left)))
+            left = screen.prepare(*pair.left.block(own.start, own.stop))
+            return work(Band(own, _tiles(row, left, first, right, width)))
+
+        yield from shared(work_on, rows)
+
+
+def _prepared(side: Side, screen: Screen, first: int, last: int) -> Floats:
+    """What the screen makes of some rows."""
+    if screen.projection is None or last - first < _ROWS * processors():
+        return screen.prepare(*side.block(first, last))
+    prepared = np.empty((last - first, screen.projection.width), dtype=np.float32)
+
+    def fill(start: int) -> None:
+        stop = min(start + _ROWS, last)
+        prepared[start - first : stop - first] = screen.prepare(*side.block(start, stop))
+
+    for _ in spread(fill, range(first, last, _ROWS)):
+        pass
+    return prepared
+
+
+def _tiles(row: int, left: Floats, first: int, right: Floats, width: int) -> Iterator[Tile]:
+    """The products of prepared left rows, from `row` on, with right rows, from `first` on."""
+    buffer = np.empty(len(left) * width, dtype=np.float32)
+    for column in range(0, len(right), width):
+        part = right[column : column + width]
+        scores = buffer[: len(left) * len(part)].reshape(len(left), len(part))
+        np.matmul(left, part.T, out=scores)
+        yield Tile(row, first + column, scores)
 
 
 # ---- the nearest so far -----------------------------------------------------------------
@@ -249,24 +304,14 @@ class _Likely:
     when all columns have been seen is scored in float64.
     """
 
-    def __init__(self, pair: Pair, found: _Nearest, most: int) -> None:
-        self._pair, self._found, self._most = pair, found, most
+    def __init__(self, pair: Pair, found: _Nearest, rows: slice, most: int) -> None:
+        self._pair, self._found, self._rows, self._most = pair, found.of_rows(rows), rows, most
         self._pending: list[tuple[Indices, Indices, Floats]] = []
         self._count = 0
-        self._rows = slice(0, 0)
+        # What a reference must reach to be looked at, of each row.
+        self.bars = self._found.bars
         # The k greatest products of each row so far.
-        self._best = np.empty((0, 0), dtype=np.float32)
-        self.bars = found.bars
-
-    def begin(self, tile: Tile) -> slice:
-        """The rows of a tile; when they are others than before, those are settled first."""
-        rows = slice(tile.row, tile.row + len(tile.scores))
-        if rows != self._rows:
-            self.settle()
-            self._rows = rows
-            shape = (len(tile.scores), self._found.index.shape[1])
-            self._best = np.full(shape, -np.inf, dtype=np.float32)
-        return rows
+        self._best: Floats = np.full(self._found.index.shape, -np.inf, dtype=np.float32)
 
     def take(self, i: Indices, j: Indices, products: Floats) -> None:
         """Take in pairs that were not taken before."""
@@ -298,12 +343,12 @@ class _Likely:
         both = np.concatenate([self._best[touched], fresh[touched]], axis=1)
         self._best[touched] = np.partition(both, k, axis=1)[:, k:]
         k_th = self._best.min(axis=1).astype(np.float64) - self._pair.error
-        self.bars[self._rows] = np.maximum(self.bars[self._rows], k_th)
+        self.bars = np.maximum(self.bars, k_th)
 
     def _drop_beaten(self) -> None:
         kept = []
         for i, j, products in self._pending:
-            still = products >= _rounded_down(self.bars[i] - self._pair.error)
+            still = products >= _rounded_down(self.bars[i - self._rows.start] - self._pair.error)
             kept.append((i[still], j[still], products[still]))
         self._pending = kept
         self._count = sum(len(i) for i, _, _ in kept)
@@ -311,9 +356,8 @@ class _Likely:
     def _score(self) -> None:
         if self._count:
             i, j, _ = (np.concatenate(parts) for parts in zip(*self._pending, strict=True))
-            self._found.offer(i, j, self._pair.cosines(i, j))
-            rows = self._rows
-            self.bars[rows] = np.maximum(self.bars[rows], self._found.bars[rows])
+            self._found.offer(i - self._rows.start, j, self._pair.cosines(i, j))
+            self.bars = np.maximum(self.bars, self._found.bars)
         self._pending, self._count = [], 0
 
 
@@ -333,6 +377,10 @@ class _Nearest:
         """Nothing found yet."""
         shape = (len(least), k)
         return cls(np.full(shape, -1, dtype=np.int64), np.full(shape, -np.inf), least)
+
+    def of_rows(self, rows: slice) -> _Nearest:
+        """Those of some queries; what is found for them is found here."""
+        return _Nearest(self.index[rows], self.similarity[rows], self.least[rows])
 
     @property
     def bars(self) -> Doubles:

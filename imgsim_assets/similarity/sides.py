@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +13,11 @@ from imgsim_assets.similarity.cosine import (
     Floats,
     Indices,
     UnitRows,
-    in_pieces,
     pair_cosines,
     product_error,
     unit_rows,
 )
+from imgsim_assets.similarity.threads import in_pieces, processors
 
 
 @dataclass(frozen=True)
@@ -117,5 +116,5 @@ class Pair:
             count = len(i[piece])
             faiss.pairwise_indexed_inner_product(a.shape[1], count, *pointers)  # type: ignore[attr-defined]
 
-        in_pieces(len(i), -(-len(i) // (os.cpu_count() or 1)), fill)
+        in_pieces(len(i), -(-len(i) // processors()), fill)
         return products

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from imgsim_assets.similarity import join, screen, threshold_join, top_k
 from imgsim_assets.similarity.projection import Projection, fit
@@ -154,12 +155,23 @@ def test_where_a_projection_hides_little_whole_rows_are_multiplied(
     assert for_threshold(pair, 0.2).projection is None
 
 
-def test_tiles_cover_every_pair_once_whatever_the_budget() -> None:
+@pytest.mark.parametrize("processors", [1, 2, 5])
+def test_bands_of_tiles_cover_every_pair_once_whatever_the_budget(
+    processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join, "processors", lambda: processors)
+    monkeypatch.setattr(join, "_LEAST_ROWS", 8)
     pair = _pair(noise(70, 32, 1), noise(90, 32, 2))
+
+    def seen(band: join.Band) -> NDArray[np.int64]:
+        counted = np.zeros((70, 90), np.int64)
+        for tile in band.tiles:
+            rows, columns = tile.scores.shape
+            assert band.rows == slice(tile.row, tile.row + rows)
+            counted[tile.row : tile.row + rows, tile.column : tile.column + columns] += 1
+        return counted
+
     for budget in (1, 3_000, 1 << 20):
         for made in (Screen.of(None, pair), Screen.of(_fit(pair, 8), pair)):
-            seen = np.zeros((70, 90), int)
-            for tile in join.tiles(pair, made, budget):
-                rows, columns = tile.scores.shape
-                seen[tile.row : tile.row + rows, tile.column : tile.column + columns] += 1
-            assert (seen == 1).all()
+            bands = list(join.over_bands(pair, made, budget, seen))
+            assert (np.sum(bands, axis=0) == 1).all()

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from imgsim_assets.similarity import threads
+from imgsim_assets.similarity.threads import in_pieces, spread
+
+
+def _blas_threads() -> set[int]:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+
+def test_results_come_in_the_order_of_the_work() -> None:
+    assert list(spread(lambda number: number * number, range(100))) == [n * n for n in range(100)]
+
+
+def test_a_piece_of_spread_work_starts_no_threads() -> None:
+    before = _blas_threads()
+
+    def work(_: int) -> tuple[set[int], set[int]]:
+        used = set()
+        in_pieces(5000, 100, lambda piece: used.add(threading.get_ident()))
+        return _blas_threads(), used | {threading.get_ident()}
+
+    for blas, used in spread(work, range(8)):
+        assert blas == {1}
+        assert len(used) == 1
+    assert _blas_threads() == before
+
+
+def test_pieces_cover_everything_once_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "processors", lambda: 3)
+    counts = np.zeros(5001, np.int64)
+    together = threading.Barrier(3)
+    waited = threading.local()
+
+    def fill(piece: slice) -> None:
+        counts[piece] += 1
+        if not hasattr(waited, "once"):
+            waited.once = True
+            together.wait(30)
+
+    in_pieces(len(counts), 100, fill)
+
+    assert (counts == 1).all()
+
+
+def test_products_take_as_many_threads_as_before_once_the_last_work_has_ended() -> None:
+    before = _blas_threads()
+    first, second = spread(str, range(3)), spread(str, range(3))
+    next(first)
+    next(second)
+
+    assert list(first) == ["1", "2"]
+    assert _blas_threads() == {1}
+    second.close()  # type: ignore[attr-defined]
+    assert _blas_threads() == before
+
+
+def test_an_error_in_a_piece_is_raised_and_the_threads_of_products_are_given_back() -> None:
+    before = _blas_threads()
+
+    def work(number: int) -> int:
+        if number == 3:
+            raise ArithmeticError("three")
+        return number
+
+    with pytest.raises(ArithmeticError, match="three"):
+        list(spread(work, range(8)))
+
+    assert _blas_threads() == before
