@@ -276,7 +276,7 @@ class ImagesStage:
         return Crawl(
             items,
             settings,
-            sources=Sources(self._fetcher, run.folder, self._objects, settings.timeout),
+            sources=Sources(self._fetcher, run.folder, self._objects, settings),
             keeper=self._keeper,
             hosts=self._hosts,
             keep_row=keep_row,
