@@ -207,7 +207,7 @@ class ImagesStage:
             run.wanted,
             known,
             now=run.started,
-            stamp=run.folder.stamp if run.folder is not None else None,
+            stamp=run.folder.stamps(run.wanted["url"]) if run.folder is not None else None,
             lost=self._store.blobs.lost(),
             holds=self._store.blobs.holds,
             same_settings=_limits_of(base, run.shard) <= {run.limits},
