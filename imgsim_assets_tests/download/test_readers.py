@@ -36,7 +36,7 @@ def test_everybody_gets_what_the_call_returned_or_raised() -> None:
 
 
 def test_no_more_threads_than_asked_for_and_none_afterwards() -> None:
-    seen = set()
+    seen: set[threading.Thread] = set()
 
     def work() -> None:
         seen.add(threading.current_thread())

@@ -111,7 +111,7 @@ def test_the_indexes_of_few_packs_are_in_memory_at_once(
         pack(store, LARGE[number])
     age(root, 2)
     seen: list[weakref.ref[packs.Contents]] = []
-    held = []
+    held: list[int] = []
 
     def watched(*arguments: Any) -> packs.Contents:
         contents = packs.read_contents(*arguments)
