@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from array import array
@@ -18,6 +19,7 @@ from imgsim_assets.download.keeper import Keeper, Kept
 from imgsim_assets.download.ledger import Item, Items
 from imgsim_assets.download.local import ImageFolder, is_local, is_web
 from imgsim_assets.download.objects import RemoteObjects
+from imgsim_assets.download.readers import Readers
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import BY_HOST, HOST_UNAVAILABLE, OK, FetchError, is_transient
 from imgsim_assets.download.tally import Tallies
@@ -56,12 +58,24 @@ class Sources:
     """Where an item's bytes come from, by the kind of its url."""
 
     def __init__(
-        self, fetcher: Fetcher, folder: ImageFolder | None, objects: RemoteObjects, timeout: float
+        self,
+        fetcher: Fetcher,
+        folder: ImageFolder | None,
+        objects: RemoteObjects,
+        settings: DownloadSettings,
     ) -> None:
         self._fetcher = fetcher
         self._folder = folder
         self._objects = objects
-        self._timeout = timeout
+        self._timeout = settings.timeout
+        # One for each, so that an object store that is silent keeps no file waiting.
+        self._files_readers = Readers(settings.concurrency)
+        self._objects_readers = Readers(settings.concurrency)
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        self._files_readers.close()
+        self._objects_readers.close()
 
     async def fetch(self, item: Item) -> Fetched:
         """The item's bytes, or None in their place when the held version is the newest."""
@@ -72,8 +86,8 @@ class Sources:
         try:
             async with asyncio.timeout(self._timeout):
                 if self._folder is not None and is_local(item.url):
-                    return await asyncio.to_thread(self._folder.read, item.url)
-                return await asyncio.to_thread(self._objects.read, item.url, version)
+                    return await self._files_readers.call(self._folder.read, item.url)
+                return await self._objects_readers.call(self._objects.read, item.url, version)
         except TimeoutError:
             raise FetchError("timeout", f"not done in {self._timeout:g} s") from None
 
@@ -120,9 +134,10 @@ class Crawl:
 
     async def run(self) -> None:
         """Fetch everything; every failure of an item is a row."""
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self._settings.concurrency, len(self._items))):
-                workers.create_task(self._work())
+        with contextlib.closing(self._sources):
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(self._settings.concurrency, len(self._items))):
+                    workers.create_task(self._work())
 
     def leave_out(self, ids: Set[str]) -> int:
         """Leave out items that another run has fetched; returns how many still waited."""

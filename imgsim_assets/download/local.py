@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -12,6 +14,8 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from imgsim_assets.download.fetcher import Fetched
 from imgsim_assets.download.status import FetchError
 
+# Objects whose versions are asked for at the same time: each answer takes a while.
+_ASKED_AT_ONCE = 32
 _REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -55,6 +59,14 @@ class ImageFolder:
         except (OSError, FetchError):
             return None
         return f"{status.st_size}-{status.st_mtime_ns}"
+
+    def stamps(self, urls: Iterable[str]) -> Callable[[str], str | None]:
+        """`stamp` for these urls; of a remote root many are asked for at once, and now."""
+        if self._fs is None:
+            return self.stamp
+        wanted = list(filter(is_local, urls))
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            return dict(zip(wanted, pool.map(self.stamp, wanted), strict=True)).get
 
     def read(self, url: str) -> Fetched:
         """The image's bytes, with `stamp` as etag; raises FetchError."""

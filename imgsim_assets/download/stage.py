@@ -256,7 +256,7 @@ class ImagesStage:
             run.wanted,
             known,
             now=run.started,
-            stamp=run.folder.stamp if run.folder is not None else None,
+            stamp=run.folder.stamps(run.wanted["url"]) if run.folder is not None else None,
             lost=self._store.blobs.lost(),
             holds=self._store.blobs.holds,
             same_settings=_limits_of(base, run.shard) <= {run.limits},
@@ -349,7 +349,7 @@ class ImagesStage:
         return Crawl(
             items,
             settings,
-            sources=Sources(self._fetcher, run.folder, self._objects, settings.timeout),
+            sources=Sources(self._fetcher, run.folder, self._objects, settings),
             keeper=self._keeper,
             hosts=self._hosts,
             keep_row=keep_row,

@@ -23,7 +23,6 @@ from imgsim_assets.storage.packs import (
     PACK_BYTES,
     PACKS,
     SHA256,
-    Contents,
     PackWriter,
     list_packs,
     pack_size,
@@ -35,6 +34,8 @@ _SPARSE = 0.5
 # Packs below this size are merged once there are so many of them.
 _SMALL_BYTES = PACK_BYTES // 4
 _SMALL_PACKS = 8
+# Names of images that are Python objects at a time.
+_DIGESTS_AT_ONCE = 2**16
 
 
 @dataclass
@@ -48,19 +49,19 @@ class CollectedBlobs:
 
 @dataclass(frozen=True)
 class _Judged:
-    """An old pack, and which of its images have to stay."""
+    """An old pack, and which of its images, in the order of its index, have to stay.
+
+    Its index is not kept, but read again when it is needed: there may be 10^8 images.
+    """
 
     pack: Entry
-    contents: Contents
     alive: np.ndarray
+    alive_lengths: np.ndarray
+    all_bytes: int
 
     @property
     def alive_bytes(self) -> int:
-        return int(self.contents.length[self.alive].sum())
-
-    @property
-    def all_bytes(self) -> int:
-        return int(self.contents.length.sum())
+        return int(self.alive_lengths.sum())
 
     @property
     def dead(self) -> int:
@@ -80,8 +81,7 @@ def collect_blobs(
     for one in doomed:
         collected.blobs += one.dead
         collected.bytes += one.pack.size
-    copied = [length for one in doomed for length in one.contents.length[one.alive].tolist()]
-    collected.bytes -= sum(pack_size(np.array(lengths)) for lengths in _split(copied))
+    collected.bytes -= _rewritten_bytes(one.alive_lengths for one in doomed)
     _collect_beside(files, living, before, collected, dry_run)
     if not dry_run:
         _rewrite(files, doomed, before)
@@ -90,8 +90,13 @@ def collect_blobs(
 
 def _digests(living: pl.Series) -> np.ndarray:
     """Hex sha256 as sorted digests (S32)."""
-    joined = b"".join(living.unique().str.decode("hex").to_list())
-    return np.sort(np.frombuffer(joined, SHA256))
+    pieces = [np.zeros(0, SHA256)]
+    for piece in living.unique().to_frame().iter_slices(_DIGESTS_AT_ONCE):
+        joined = b"".join(piece.to_series().str.decode("hex").to_list())
+        pieces.append(np.frombuffer(joined, SHA256))
+    digests = np.concatenate(pieces)
+    digests.sort()
+    return digests
 
 
 def _judged(files: Files, living: np.ndarray, before: float) -> list[_Judged]:
@@ -111,7 +116,8 @@ def _judged(files: Files, living: np.ndarray, before: float) -> list[_Judged]:
             alive = (living[at] == contents.sha256) & ~claimed[at]
             claimed[at[alive]] = True
         if max(pack.modified, marks.get(pack.name, 0.0)) < before:
-            judged.append(_Judged(pack, contents, alive))
+            lengths = contents.length
+            judged.append(_Judged(pack, alive, lengths[alive], int(lengths.sum())))
     return judged
 
 
@@ -125,17 +131,18 @@ def _to_rewrite(judged: Sequence[_Judged]) -> list[_Judged]:
     return [*wasteful, *(small if len(small) >= _SMALL_PACKS else ())]
 
 
-def _split(lengths: Iterable[int]) -> list[list[int]]:
-    """Lengths of images by the packs that they are written to."""
-    packs: list[list[int]] = []
-    size = PACK_BYTES
-    for length in lengths:
-        if size >= PACK_BYTES:
-            packs.append([])
-            size = pack_size(np.zeros(0, np.int64)) - 16
-        packs[-1].append(length)
-        size += length
-    return packs
+def _rewritten_bytes(lengths: Iterable[np.ndarray]) -> int:
+    """Bytes of the packs to which images of these lengths are written."""
+    empty = pack_size(np.zeros(0, np.uint32))
+    written, size = 0, PACK_BYTES
+    for some in lengths:
+        written += pack_size(some) - empty
+        for length in some.tolist():
+            if size >= PACK_BYTES:
+                written += empty
+                size = empty - 16  # its end comes last
+            size += length
+    return written
 
 
 def _rewrite(files: Files, doomed: Sequence[_Judged], before: float) -> None:
@@ -144,7 +151,7 @@ def _rewrite(files: Files, doomed: Sequence[_Judged], before: float) -> None:
     writer: PackWriter | None = None
     copied: list[_Judged] = []
     for one in doomed:
-        for digest, place in _living(one):
+        for digest, place in _living(files, one):
             data = _checked(files, blobs, digest, place)
             if data is None:
                 continue
@@ -169,13 +176,16 @@ def _finish(writer: PackWriter) -> None:
         writer.discard()
 
 
-def _living(one: _Judged) -> Iterable[tuple[bytes, Location]]:
+def _living(files: Files, one: _Judged) -> Iterable[tuple[bytes, Location]]:
     """The images of a pack that have to stay, in the order of its bytes."""
+    try:
+        contents = read_contents(files, one.pack)
+    except FileNotFoundError:  # another collection was faster
+        return
     kept = np.flatnonzero(one.alive)
-    for at in kept[np.argsort(one.contents.start[kept])].tolist():
-        digest = one.contents.sha256[at : at + 1].tobytes()
-        start, length = one.contents.start[at], one.contents.length[at]
-        yield digest, Location(one.pack.name, int(start), int(length))
+    for at in kept[np.argsort(contents.start[kept])].tolist():
+        digest = contents.sha256[at : at + 1].tobytes()
+        yield digest, Location(one.pack.name, int(contents.start[at]), int(contents.length[at]))
 
 
 def _checked(files: Files, blobs: Blobs, digest: bytes, place: Location) -> bytes | None:

@@ -268,3 +268,26 @@ def read_quietly(root: Path, url: str) -> None:
 def release_reader(pipe: Path) -> None:
     with contextlib.suppress(OSError):
         os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def test_of_a_remote_root_many_stamps_are_asked_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = fsspec.filesystem("memory")
+    urls = [f"{number}.jpg" for number in range(16)]
+    files.pipe({f"/many-stamps/{url}": url.encode() * 3 for url in urls})
+    folder = ImageFolder("memory://many-stamps", 1000)
+    expected = {url: folder.stamp(url) for url in [*urls, "gone.jpg"]}
+    others = threading.Barrier(4, timeout=20)
+    real = type(files).info
+
+    def info(self: Any, path: str, **options: Any) -> Any:
+        others.wait()  # alone, nobody gets further
+        return real(self, path, **options)
+
+    monkeypatch.setattr(type(files), "info", info)
+
+    stamp = folder.stamps([*urls, "https://shop.example/a.jpg"])
+
+    assert {url: stamp(url) for url in expected} == expected
+    assert None not in {expected[url] for url in urls}

@@ -17,6 +17,7 @@ from PIL import Image
 
 from imgsim_assets.download import stage
 from imgsim_assets.download.fetcher import Fetched, Fetcher, Version
+from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.storage import lease
 from imgsim_assets.storage.files import UNFINISHED
@@ -278,6 +279,32 @@ def test_a_failed_upload_costs_its_own_shard_alone(
     assert second.statuses == {"ok": second.items}
     away.run()
     assert away.statuses() == {f"item {number}": "ok" for number in range(20)}
+
+
+def test_a_silent_object_store_keeps_neither_commits_nor_other_items_waiting(
+    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(RemoteObjects, "read", lambda *_: answers.wait(15))
+    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.1)
+    committed = threading.Event()
+
+    def page(connection: Connection) -> None:
+        if connection.path == "/19":  # the last one
+            connection.wait(committed.is_set)
+        connection.send(response(jpeg(int(connection.path[1:]))))
+
+    shop.pages.update({f"/{number}": page for number in range(20)})
+    urls = {f"item {number}": shop.url(f"/{number}") for number in range(20)}
+    silent = {f"silent {number}": f"s3://bucket/{number}.jpg" for number in range(30)}
+    things.declare(urls | silent)
+    chosen = quick(allow_prefixes=("s3://bucket/",), max_per_host=30, breaker_failures=40)
+    try:
+        with ImagesStage(things.store, NAME, chosen, on_commit=lambda _: committed.set()) as images:
+            report = images.run(Shard(0, 1))
+    finally:
+        answers.set()
+    assert report.statuses == {"ok": 20, "timeout": 30}
 
 
 def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalogue, shop: Shop) -> None:

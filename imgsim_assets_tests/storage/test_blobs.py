@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage import packs
 from imgsim_assets.storage.blobs import IN_USE, MARK_AFTER_SECONDS, Blobs
-from imgsim_assets.storage.files import GrowingFile, LocalFiles, open_files
+from imgsim_assets.storage.files import Entry, GrowingFile, LocalFiles, open_files
 from imgsim_assets.storage.packs import PACKS, list_packs
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.damage import blobs_of, flip_a_bit_of_blob, remove_blob
@@ -178,11 +178,14 @@ def test_for_an_image_that_is_not_there_the_packs_are_listed_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored(store, IMAGE)
-    listed = []
+    listed: list[str] = []
     real = store.files.entries
-    monkeypatch.setattr(
-        store.files, "entries", lambda folder: [listed.append(folder), real(folder)][1]
-    )
+
+    def entries(folder: str) -> list[Entry]:
+        listed.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(store.files, "entries", entries)
 
     for number in range(3):
         with pytest.raises(CorruptFileError):
@@ -398,7 +401,7 @@ class Interrupting(LocalFiles):
 def test_an_image_is_read_while_its_pack_is_put_in_place(tmp_path: Path) -> None:
     files = Interrupting(tmp_path)
     blobs = Blobs(files)
-    read = []
+    read: list[bytes] = []
     files.act = lambda: read.append(blobs.get(SHA256))
     blobs.put(IMAGE)
 

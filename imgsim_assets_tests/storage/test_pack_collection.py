@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -100,6 +102,29 @@ def test_many_small_packs_become_one(store: Store, root: Path) -> None:
     age(root, 2)
     collected(store, LARGE[:10])
     assert len(packs_of(store)) == 1
+
+
+def test_the_indexes_of_few_packs_are_in_memory_at_once(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        pack(store, LARGE[number])
+    age(root, 2)
+    seen: list[weakref.ref[packs.Contents]] = []
+    held: list[int] = []
+
+    def watched(*arguments: Any) -> packs.Contents:
+        contents = packs.read_contents(*arguments)
+        seen.append(weakref.ref(contents))
+        held.append(sum(one() is not None for one in seen))
+        return contents
+
+    monkeypatch.setattr(pack_collection, "read_contents", watched)
+
+    collected(store, LARGE[:10])
+
+    assert images_of(store) == set(LARGE[:10])
+    assert max(held) <= 2
 
 
 def test_few_small_packs_stay(store: Store, root: Path) -> None:
