@@ -360,9 +360,10 @@ class ImagesStage:
     ) -> None:
         """Commit every few seconds, and whenever it is woken, until everything is fetched."""
         while not run.is_fetched:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), COMMIT_EVERY_SECONDS)
-            wake.clear()
+            if not run.pending.is_full:
+                wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), COMMIT_EVERY_SECONDS)
             if not run.is_fetched:
                 taken = run.pending.frames()
                 elsewhere = await asyncio.to_thread(self._append, run, taken)
