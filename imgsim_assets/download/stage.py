@@ -176,6 +176,7 @@ class ImagesStage:
         self._bar = bar
         self._on_row = on_row
         self._on_commit = on_commit
+        self._told: set[str] = set()
         self._table = ledger.ledger_table(store, name)
         self._catalogue = store.table(f"{name}/catalogue", key="id")
         self._fetcher = Fetcher(settings)
@@ -291,7 +292,7 @@ class ImagesStage:
         """A shard's ledger (or a range of ids); what a damaged file held is fetched anew."""
         if commit is None:
             return ledger.empty_ledger()
-        rows = self._table.read(commit, shard=shard, between=between, skip_damaged=self._log)
+        rows = self._table.read(commit, shard=shard, between=between, skip_damaged=self._tell_once)
         return ledger.completed(rows)
 
     def _summary(self, commit: Commit, shard: Shard) -> _Summary:
@@ -300,7 +301,9 @@ class ImagesStage:
         refreshes: Counter[str] = Counter()
 
         def images() -> Iterator[pl.DataFrame]:
-            ids = self._table.read(commit, shard=shard, columns=["id"], skip_damaged=self._log)
+            ids = self._table.read(
+                commit, shard=shard, columns=["id"], skip_damaged=self._tell_once
+            )
             for part in _parts(ledger.completed(ids).select("id")):
                 rows = self._read(commit, shard, _range(part))
                 statuses.update(_counts(rows["status"]))
@@ -361,9 +364,10 @@ class ImagesStage:
     ) -> None:
         """Commit every few seconds, and whenever it is woken, until everything is fetched."""
         while not run.is_fetched:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), COMMIT_EVERY_SECONDS)
-            wake.clear()
+            if not run.pending.is_full:
+                wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), COMMIT_EVERY_SECONDS)
             if not run.is_fetched:
                 taken = run.pending.frames()
                 elsewhere = await asyncio.to_thread(self._append, run, taken)
@@ -420,8 +424,14 @@ class ImagesStage:
         try:
             return ledger.completed(self._table.read_file(file))
         except CorruptFileError as error:
-            self._log(str(error))
+            self._tell_once(str(error))
             return ledger.empty_ledger()
+
+    def _tell_once(self, damage: str) -> None:
+        """Log a damage that is met by every reading of a part of the ledger."""
+        if damage not in self._told:
+            self._told.add(damage)
+            self._log(damage)
 
     def _complete(self, run: _Run, *, removed: bool) -> Commit:
         """Commit the rest, merged with what the shard had, as the shard's one complete file."""

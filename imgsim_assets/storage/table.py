@@ -273,7 +273,7 @@ class Table:
         """
         rows = 0
         with tempfile.TemporaryDirectory(prefix="imgsim-") as scratch:
-            parts = []
+            parts: list[Path] = []
             for piece in pieces:
                 rows += piece.height
                 parts.append(Path(scratch) / f"{len(parts)}.parquet")

@@ -46,6 +46,22 @@ def test_a_host_that_keeps_failing_is_given_up_and_the_others_go_on(
     assert {row["next_retry_at"] - row["fetched_at"] for row in left} == {timedelta(minutes=5)}
 
 
+def test_a_small_host_at_the_end_of_the_list_is_begun_with_the_first(things: Catalogue) -> None:
+    """So that the deadlines of one that is dead pass while a large host is still at work."""
+    asked_before: list[int] = []
+
+    def small(connection: Connection) -> None:
+        asked_before.append(len(large.requests))
+        connection.send(response(PICTURE))
+
+    with Misbehaving(response(PICTURE)) as large, Misbehaving(small) as other:
+        urls = {f"{number:03}": large.url(f"/{number}") for number in range(60)}
+        things.declare(urls | {"last": other.url("/last")})
+        things.run(quick(max_per_host=2, concurrency=3))
+    assert len(asked_before) == 1
+    assert asked_before[0] < 30
+
+
 def test_a_host_that_comes_back_is_asked_for_the_rest(things: Catalogue) -> None:
     numbers = itertools.count()
 

@@ -40,6 +40,30 @@ BUSY = response(status=b"503 Busy")
 # ---- what is fetched, and when ------------------------------------------------------
 
 
+def test_a_ledger_that_is_committed_and_merged_in_many_parts_is_that_of_one_part(
+    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(0, 40, 2)})
+    urls = {f"item {number * 7 % 40}": shop.url(f"/{number}") for number in range(40)}
+    whole = things.beside("whole")
+    whole.declare(urls)
+    (expected,) = whole.run()
+    with monkeypatch.context() as small:
+        small.setattr(stage, "_PART_ROWS", 3)
+        small.setattr(stage, "_LOOSE_ROWS", 2)
+        small.setattr(stage, "_MOST_PENDING", 4)
+        things.declare(urls)
+        (report,) = things.run(quick(max_per_host=1))
+        assert not things.run()[0].changed
+    assert len(things.table.versions()) > 2
+    assert len(things.commit().files) == 1
+    rows = things.table.read(things.commit())
+    assert rows["id"].is_sorted()
+    assert rows.drop(TIMES).equals(whole.frame().drop(TIMES))
+    assert report.data_version == expected.data_version
+    assert report.statuses == expected.statuses == {"http_404": 20, "ok": 20}
+
+
 def test_a_first_run_fetches_everything_and_a_second_run_nothing(
     things: Catalogue, web: Web
 ) -> None:

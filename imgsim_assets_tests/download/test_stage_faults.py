@@ -531,7 +531,7 @@ def in_background(call: Callable[..., Any], *arguments: Any) -> Background:
 
 
 def join(started: Background) -> Any:
-    started.join(20)
+    started.join(60)
     assert not started.is_alive(), "the run hangs"
     if started.error is not None:
         raise started.error
@@ -546,7 +546,7 @@ def again(things: Catalogue) -> Catalogue:
 def finished(process: subprocess.Popen[str], expect: str = "") -> int:
     """The exit status of a run in another process, whose errors have to name something."""
     try:
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert expect in errors

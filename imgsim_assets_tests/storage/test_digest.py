@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.digest import digest_of, rows_digest
 
 ROWS = st.lists(st.tuples(st.text(max_size=4), st.text(max_size=4)), max_size=4)
 
@@ -69,6 +69,18 @@ def test_the_columns_names_do_not_matter() -> None:
     rows = _rows([("a", "b")])
 
     assert rows_digest(rows) == rows_digest(rows.rename({"id": "item"}))
+
+
+@given(rows=ROWS, cut=st.integers(0, 4))
+def test_rows_in_pieces_have_the_digest_of_all(rows: list[tuple[str, str]], cut: int) -> None:
+    pieces = [_rows(rows[:cut]), _rows(rows[cut:])]
+
+    assert digest_of(pieces, 2, "encoder") == rows_digest(_rows(rows), "encoder")
+
+
+def test_a_value_that_is_missing_is_refused() -> None:
+    with pytest.raises(ValueError, match="null"):
+        rows_digest(pl.DataFrame({"id": ["a", None]}))
 
 
 def _rows(rows: list[tuple[str, str]]) -> pl.DataFrame:

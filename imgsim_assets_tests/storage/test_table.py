@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -62,6 +63,23 @@ def test_versions_count_up_from_one_and_each_keeps_its_rows(store: Store) -> Non
         {"a": 20},
         {"a": 30},
     ]
+
+
+@pytest.mark.parametrize("cuts", [[0, 30], [0, 7, 7, 29, 30], [0, 0]])
+def test_rows_written_in_pieces_are_one_file_that_is_read_by_ranges(
+    store: Store, cuts: list[int]
+) -> None:
+    table = store.table(NAME, key="id")
+    rows = tables.frame({f"{number:02}": number for number in range(30)})
+    pieces = [rows[start:end] for start, end in pairwise(cuts)]
+    file = table.write_pieces(iter(pieces))
+    commit = table.commit(lambda _: Draft([file]))
+    assert commit is not None
+
+    assert file.rows == cuts[-1]
+    assert table.read(commit).equals(rows[: cuts[-1]])
+    read = table.read(commit, between=("05", "21"))
+    assert read.equals(rows[5 : min(22, cuts[-1])])
 
 
 def test_a_commit_reads_back_with_all_that_was_said_about_it(tmp_path: Path) -> None:
