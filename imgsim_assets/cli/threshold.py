@@ -9,8 +9,10 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import output
-from imgsim_assets.cli.options import json_option, quiet_option, store_option
+from imgsim_assets.cli.options import json_option, made, quiet_option, store_option
 from imgsim_assets.encoders.advice import Advice, advise, refuse_different_encoders
+from imgsim_assets.encoders.report import recorded_encoder
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
 
@@ -34,6 +36,10 @@ Examples:
     show_default=True,
     help="Most false matches among a million pairs of different pictures.",
 )
+@click.option("--device", help="auto, cpu or cuda[:N].  [default: auto]")
+@click.option(
+    "--weights", metavar="FILE", help="Where the encoder's weights file lies, if it was moved."
+)
 @store_option
 @json_option
 @quiet_option
@@ -41,6 +47,8 @@ def command(
     catalogue: str,
     other: str | None,
     false_per_million: float,
+    device: str | None,
+    weights: str | None,
     store_url: str | None,
     as_json: bool,
     quiet: bool,
@@ -55,7 +63,10 @@ def command(
     store = Store.open(store_url)
     log = silent if quiet or as_json else output.note
     names = dict.fromkeys(name for name in (catalogue, other) if name is not None)
-    advices = [advise(store, name, false_per_million, log=log) for name in names]
+    advices = [
+        advise(store, name, false_per_million, _encoder(store, name, device, weights), log=log)
+        for name in names
+    ]
     refuse_different_encoders(advices)
     strictest = max(advice.threshold for advice in advices)
     if as_json:
@@ -65,6 +76,14 @@ def command(
         _tell(advice, false_per_million)
     if len(advices) > 1:
         click.echo(f"\nto match {' with '.join(names)}: {strictest:g}, the stricter of the two")
+
+
+def _encoder(store: Store, name: str, device: str | None, weights: str | None) -> EncoderSettings:
+    """The encoder that was recorded, on the device and with the weights file that are asked for."""
+    asked = {"device": device, "weights": weights}
+    given = {key: value for key, value in asked.items() if value is not None}
+    recorded = recorded_encoder(store, name).model_dump(mode="json", exclude_unset=True)
+    return made(EncoderSettings, **{**recorded, **given})
 
 
 def _document(

@@ -6,7 +6,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from imgsim_assets.components.blueprint import Blueprint, code_version
+from imgsim_assets.components.blueprint import GPU_POOL, Blueprint, code_version
 from imgsim_assets.components.metadata import svg, table_metadata, table_schema
 from imgsim_assets.encoders.report import (
     SCHEMA,
@@ -39,6 +39,7 @@ def report_asset(blueprint: Blueprint, settings: ReportSettings) -> dg.AssetsDef
         f"most {settings.false_per_million:g} false matches in a million pairs.",
         metadata={"dagster/column_schema": table_schema(SCHEMA)},
         code_version=code_version(str(VERSION), settings.model_dump()),
+        pool=GPU_POOL,
         check_specs=[
             blueprint.check(
                 "encoder_report",
@@ -50,7 +51,7 @@ def report_asset(blueprint: Blueprint, settings: ReportSettings) -> dg.AssetsDef
     )
     def encoder_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store = blueprint.project.store(context.run.run_id)
-        report = update_report(store, name, settings, log=context.log.info)
+        report = update_report(store, name, settings, blueprint.encoder, log=context.log.info)
         return dg.MaterializeResult(
             metadata=_describe(store, name, report),
             data_version=dg.DataVersion(report.data_version),

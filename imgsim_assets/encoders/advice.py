@@ -17,11 +17,11 @@ from imgsim_assets.encoders.report import (
     choices_of,
     lowest_within,
     measured_below,
+    recorded_encoder,
     settings_of,
     update_report,
 )
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import StoreError
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.store import Store
@@ -55,24 +55,29 @@ class Advice:
         return self.choices.filter(pl.col("threshold").is_in(sorted(shown)))
 
 
-def advise(store: Store, name: str, false_per_million: float, *, log: Log = silent) -> Advice:
+def advise(
+    store: Store,
+    name: str,
+    false_per_million: float,
+    encoder: EncoderSettings | None = None,
+    *,
+    log: Log = silent,
+) -> Advice:
     """The threshold of a catalogue for a budget of false matches.
 
-    Measures what no report has measured yet, and commits it as the catalogue's report. Raises
-    StoreError when there are no embeddings.
+    Measures what no report has measured yet, and commits it as the catalogue's report; with
+    `encoder`, or else with the one that was recorded. Raises StoreError when there are no
+    embeddings, or when another encoder made them.
     """
-    report = update_report(store, name, settings_of(store, name), log=log)
-    embeddings = embeddings_table(store, name).latest()
-    if embeddings is None:
-        raise AssertionError("what has a report has embeddings")
-    encoder = EncoderSettings.model_validate(embeddings.properties["encoder"])
+    recorded = recorded_encoder(store, name)
+    report = update_report(store, name, settings_of(store, name), encoder, log=log)
     lowest = lowest_within(report.rows, false_per_million)
-    threshold = recommended_threshold(encoder) if lowest is None else lowest
+    threshold = recommended_threshold(recorded) if lowest is None else lowest
     at_it = report.rows.filter(pl.col("threshold") == measured_below(threshold))
     shares = dict(at_it.select("edit", "share").iter_rows())
     return Advice(
         catalogue=name,
-        encoder=encoder.describe(),
+        encoder=recorded.describe(),
         images=report.images,
         pairs=report.pairs,
         threshold=threshold,

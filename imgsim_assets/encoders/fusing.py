@@ -98,9 +98,11 @@ def _fuses_rightly(kind: torch.dtype) -> bool:
     They are no public part of torch, so that another release may have changed them; without
     them a network is slower, and its vectors are the same but for rounding.
     """
-    convolution = nn.utils.skip_init(nn.Conv2d, 4, 4, 1)  # random numbers are for others
+    with torch.device("meta"):  # which draws no random numbers
+        convolution = nn.Conv2d(4, 4, 1)
     weights = torch.linspace(-2, 2, 16).view(4, 4, 1, 1)
-    convolution.load_state_dict({"weight": weights, "bias": torch.linspace(-1, 1, 4)})
+    state = {"weight": weights, "bias": torch.linspace(-1, 1, 4)}
+    convolution.load_state_dict(state, assign=True)
     batch = torch.linspace(-3, 3, 2 * 4 * 3 * 3).view(2, 4, 3, 3).to(kind)
     batch = batch.to(memory_format=torch.channels_last)
     tolerance = 1e-4 if kind == torch.float32 else 0.1
@@ -108,7 +110,7 @@ def _fuses_rightly(kind: torch.dtype) -> bool:
         with torch.inference_mode():
             for activation, describe in _MODULES.items():
                 module = activation()
-                own = copy.deepcopy(convolution).to(kind, memory_format=torch.channels_last)
+                own = copy.deepcopy(convolution).to(kind).to(memory_format=torch.channels_last)
                 expected = module(own(batch))
                 found = FusedConvolution(own, describe(module))(batch)
                 if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance):

@@ -23,10 +23,17 @@ from PIL import Image
 
 from imgsim_assets.catalogue.ingest import catalogue_table
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.encoder import default_batch_size, load_encoder, recommended_threshold
+from imgsim_assets.encoders.encoder import (
+    Encoder,
+    default_batch_size,
+    fingerprint,
+    load_encoder,
+    needs_loading,
+    recommended_threshold,
+)
 from imgsim_assets.encoders.engine import Encoded, Engine
 from imgsim_assets.encoders.report_settings import ReportSettings
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import AUTO, EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
@@ -107,19 +114,34 @@ def settings_of(store: Store, name: str) -> ReportSettings:
     return ReportSettings.model_validate(known)
 
 
+def recorded_encoder(store: Store, name: str) -> EncoderSettings:
+    """The encoder of a catalogue's newest vectors, as the run that made them recorded it.
+
+    Devices are not recorded, and a weights file may lie elsewhere by now. Raises StoreError
+    when there are no embeddings.
+    """
+    return _recorded(_embeddings(store, name))
+
+
 def update_report(
-    store: Store, name: str, settings: ReportSettings, *, log: Log = silent
+    store: Store,
+    name: str,
+    settings: ReportSettings,
+    encoder: EncoderSettings | None = None,
+    *,
+    log: Log = silent,
 ) -> EncoderReport:
     """Measure a catalogue's encoder on a sample of its pictures and commit what was found.
 
+    `encoder` is the catalogue's as it is declared now, its weights file located: it says where
+    and with what to compute. Without it the one that was recorded with the vectors is taken.
     The sample are the images with the smallest hashes: a random choice that stays nearly the
     same as the catalogue grows. Nothing is computed when neither it nor the settings changed.
-    Raises StoreError when there are no embeddings, or no such label column.
+    Raises StoreError when there are no embeddings, when another encoder made them, or when
+    there is no such label column.
     """
     started = time.monotonic()
-    embeddings = embeddings_table(store, name).latest()
-    if embeddings is None:
-        raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
+    embeddings = _embeddings(store, name)
     items = _items(store, name, embeddings, settings)
     images = sorted(set(items["sha256"].to_list()))[:_NULL_IMAGES]
     labels = _labels(items, images) if settings.label else None
@@ -128,13 +150,14 @@ def update_report(
     newest = table.latest()
     if newest is not None and newest.properties[_RECIPE] == recipe:
         return _report(table, newest, started, changed=False)
-    encoder = EncoderSettings.model_validate(embeddings.properties["encoder"])
+    recorded = _recorded(embeddings)
+    chosen = _as_computed(encoder or recorded, recorded)
     vectors = VectorTable(store, name, embeddings.properties[FINGERPRINT]).read(images).vectors
     cosines = _cross_pairs(vectors)
-    copies = _copies(store, name, encoder, images[: settings.sample], vectors, log)
+    copies = _copies(store, name, chosen, embeddings, images[: settings.sample], vectors, log)
     rows = _rows(copies, cosines)
     measured = lowest_within(rows, settings.false_per_million)
-    threshold = measured if measured is not None else recommended_threshold(encoder)
+    threshold = measured if measured is not None else recommended_threshold(recorded)
     properties = {
         _RECIPE: recipe,
         _SETTINGS: settings.model_dump(mode="json"),
@@ -214,6 +237,40 @@ def advised_threshold(store: Store, names: Sequence[str], fingerprint: str) -> f
     return max(found)
 
 
+# ---- the encoder ------------------------------------------------------------------------
+
+
+def _embeddings(store: Store, name: str) -> Commit:
+    commit = embeddings_table(store, name).latest()
+    if commit is None:
+        raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
+    return commit
+
+
+def _recorded(embeddings: Commit) -> EncoderSettings:
+    return EncoderSettings.model_validate(embeddings.properties["encoder"])
+
+
+def _as_computed(encoder: EncoderSettings, recorded: EncoderSettings) -> EncoderSettings:
+    """The settings with `precision: auto` replaced by what the vectors were computed in."""
+    if encoder.precision != AUTO:
+        return encoder
+    return encoder.model_copy(update={"precision": recorded.precision})
+
+
+def _loaded(name: str, settings: EncoderSettings, embeddings: Commit) -> Encoder:
+    """The encoder, ready to work; StoreError when the catalogue's vectors are not of it."""
+    # Found without loading wherever possible, so that a wrong network is not loaded first.
+    encoder = load_encoder(settings) if needs_loading(settings) else None
+    if fingerprint(settings, encoder) != embeddings.properties[FINGERPRINT]:
+        raise StoreError(
+            f"{name}/embeddings were made by {_recorded(embeddings).describe()}, and "
+            f"{settings.describe()} is another encoder or has other weights; materialize "
+            f"{name}/embeddings first, or give the encoder and weights that they were made with"
+        )
+    return encoder or load_encoder(settings)
+
+
 # ---- the sample -------------------------------------------------------------------------
 
 
@@ -267,6 +324,7 @@ def _copies(
     store: Store,
     name: str,
     settings: EncoderSettings,
+    embeddings: Commit,
     images: Sequence[str],
     vectors: NDArray[np.float32],
     log: Log,
@@ -286,7 +344,7 @@ def _copies(
             raise ImageError("lost_image", str(error)) from error
         return edited(original, edit, int(sha256[:8], 16))
 
-    encoder = load_encoder(settings)
+    encoder = _loaded(name, settings, embeddings)
     engine = Engine(encoder, default_batch_size(settings, encoder), what=settings.describe())
     with Progress(f"{name} encoder report", len(keys), log, unit="copies") as progress:
         for result in engine.run(keys, copy_of):

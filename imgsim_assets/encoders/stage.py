@@ -27,12 +27,11 @@ from imgsim_assets.encoders.encoder import (
 from imgsim_assets.encoders.engine import Effort, Encoded, Engine, Refused
 from imgsim_assets.encoders.precision import settled
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.vectors import NO_VECTORS, VectorRows, VectorTable
+from imgsim_assets.encoders.vectors import NO_VECTORS, VectorRows, VectorTable, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.progress import Log, Progress, silent
-from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Draft, Table, is_complete, replace_shard
@@ -352,7 +351,7 @@ class EmbeddingStage:
     def _data_version(self, rows: pl.DataFrame) -> str:
         """A digest of which item has which vector of which encoder."""
         have = rows.filter(pl.col("status") == OK).sort("id").select("id", "sha256")
-        return rows_digest(have, self.fingerprint)
+        return vectors_digest(have, self.fingerprint, self._vectors.drops)
 
 
 def _rows(images: pl.DataFrame, failures: Mapping[str, tuple[str, str]]) -> pl.DataFrame:

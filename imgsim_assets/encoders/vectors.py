@@ -8,21 +8,26 @@ not read what is there.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.progress import silent
+from imgsim_assets.progress import Log
 from imgsim_assets.storage.collection import PER_IMAGE, SHA256
+from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
 
 KEYS = "keys"
 _DIM = "dim"
+# How often damaged vectors were taken out of a table; in the properties of what was computed
+# from one, how often they had been by then.
+DROPS = "vector_drops"
 # As many small files are merged into one by the next run that adds to them, but never into a
 # larger one than this, so that adding to a table of any size takes the same memory.
 _MAX_SMALL_FILES = 24
@@ -67,6 +72,16 @@ class VectorTable:
         """Numbers of a vector; None as long as there is none."""
         commit = self.table.latest()
         return commit.properties.get(_DIM) if commit is not None else None
+
+    @property
+    def drops(self) -> int:
+        """How often damaged vectors were taken out.
+
+        What is computed in their place, on another processor perhaps, may differ from them in
+        its last digits under the same sha256 and fingerprint.
+        """
+        commit = self.table.latest()
+        return int(commit.properties.get(DROPS, 0)) if commit is not None else 0
 
     def keys(self) -> set[str]:
         """The sha256 of every image that has a vector."""
@@ -135,15 +150,17 @@ class VectorTable:
         width = rows.vectors.shape[1]
 
         def change(base: Commit | None) -> Draft:
-            files = self._merged(base) if base is not None else []
+            damaged: list[str] = []
+            files = self._merged(base, damaged.append) if base is not None else []
+            known = base.properties if base is not None else {}
+            own = {PER_IMAGE: True, "fingerprint": self._fingerprint, _DIM: width}
             return Draft(
-                [*files, *added],
-                properties={PER_IMAGE: True, "fingerprint": self._fingerprint, _DIM: width},
+                [*files, *added], properties={**own, **_counted(known, dropped=bool(damaged))}
             )
 
         self.table.commit(change)
 
-    def _merged(self, commit: Commit) -> list[DataFile]:
+    def _merged(self, commit: Commit, skip_damaged: Log) -> list[DataFile]:
         """The commit's files, the small ones of them merged when there are many."""
         small = [file for file in commit.with_role() if file.bytes <= _MAX_MERGED_BYTES // 4]
         if len(small) < _MAX_SMALL_FILES:
@@ -153,7 +170,7 @@ class VectorTable:
             if sum(file.bytes for file in chosen) + file.bytes > _MAX_MERGED_BYTES:
                 break
             chosen.append(file)
-        rows = self.table.read(replace(commit, files=tuple(chosen)), skip_damaged=silent)
+        rows = self.table.read(replace(commit, files=tuple(chosen)), skip_damaged=skip_damaged)
         parts = {file.note["part"] for file in chosen}
         kept = [file for file in commit.files if file.note["part"] not in parts]
         # In front: what was there already must not replace what came after it.
@@ -201,7 +218,8 @@ class VectorTable:
             if base is None:
                 return None
             kept = [file for file in base.files if file.note["part"] not in damaged]
-            return Draft(kept, properties=base.properties)
+            counted = _counted(base.properties, dropped=len(kept) < len(base.files))
+            return Draft(kept, properties={**base.properties, **counted})
 
         self.table.commit(change)
 
@@ -234,6 +252,18 @@ class VectorTable:
             missing -= found
             borrowed += len(found)
         return borrowed
+
+
+def vectors_digest(items: pl.DataFrame, fingerprint: str, drops: int) -> str:
+    """A data version of items (id, sha256): which has which vector of which encoder."""
+    # Not counted as long as there were none, so that data versions stay what they were.
+    return rows_digest(items, fingerprint, *([str(drops)] if drops else []))
+
+
+def _counted(known: Mapping[str, Any], *, dropped: bool) -> dict[str, int]:
+    """The property that counts drops, with one more if there was one; none as long as it is 0."""
+    drops = int(known.get(DROPS, 0)) + dropped
+    return {DROPS: drops} if drops else {}
 
 
 def _keys(table: Table, commit: Commit) -> set[str]:

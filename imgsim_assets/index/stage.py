@@ -13,11 +13,10 @@ import polars as pl
 
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
-from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.encoders.vectors import DROPS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.progress import Log, silent
-from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Draft, Table
 
@@ -78,14 +77,17 @@ def update_index(
     """Add and remove what changed since the last version, and commit the new index.
 
     Without `settings` it stays of the kind that it is; the first one is flat. An index that is
-    missing, damaged, outgrown, of another kind or another encoder is rebuilt from the vectors.
+    missing, damaged, outgrown, of another kind or another encoder, or older than vectors that
+    were damaged and computed anew, is rebuilt from the vectors.
     """
     started = time.monotonic()
     embeddings, items = embedded_items(store, name)
     fingerprint = embeddings.properties[FINGERPRINT]
     table = index_table(store, name)
     base = table.latest()
-    recipe = _recipe(settings or _as_it_is(base), items.height, fingerprint)
+    drops = VectorTable(store, name, fingerprint).drops
+    kind = _recipe(settings or _as_it_is(base), items.height, fingerprint)
+    recipe = {**kind, DROPS: drops or None}
     same = base is not None and all(base.properties.get(k) == v for k, v in recipe.items())
     if base is not None and same and _is_current(table, base, items):
         return _report(base, base, items, started=started)
@@ -108,6 +110,11 @@ def update_index(
         rebuilt=rebuilt,
         started=started,
     )
+
+
+def drops_of(index: Commit) -> int:
+    """How often damaged vectors had been dropped when an index was made; see VectorTable.drops."""
+    return int(index.properties.get(DROPS) or 0)
 
 
 def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
@@ -249,6 +256,6 @@ def _report(
         seconds=time.monotonic() - started,
         bytes=file.bytes if file else 0,
         changed=base is None or commit.version != base.version,
-        data_version=rows_digest(items, commit.properties[FINGERPRINT]),
+        data_version=vectors_digest(items, commit.properties[FINGERPRINT], drops_of(commit)),
         fingerprint=commit.properties[FINGERPRINT],
     )

@@ -9,6 +9,7 @@ import polars as pl
 
 from imgsim_assets.encoders.report import advised_threshold
 from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import distances
 from imgsim_assets.similarity.pairs import LEAST, Question, best, with_rank
@@ -66,7 +67,12 @@ def update_graph(
     threshold = settings.threshold
     if isinstance(threshold, str):
         threshold = advised_threshold(store, [name], fingerprint)
-    recipe = {"k": settings.k, "threshold": threshold, FINGERPRINT: fingerprint}
+    recipe = {
+        "k": settings.k,
+        "threshold": threshold,
+        FINGERPRINT: fingerprint,
+        **items.drops(drops_of(index_commit)),
+    }
     question = Question(LEAST if threshold is None else threshold, settings.k, others_only=True)
     state = State.of(graph_table(store, name, variant), recipe)
     if state.base is not None and state.is_current(nodes, nodes):

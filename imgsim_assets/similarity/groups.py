@@ -19,6 +19,7 @@ from imgsim_assets.encoders.report import advised_threshold
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
+from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.grouping import SCHEMA, grouped
 from imgsim_assets.similarity.pairs import Answer, Items, Question
@@ -154,6 +155,7 @@ def _update(
         "threshold": threshold,
         "close_to_representative": settings.close_to_representative,
         FINGERPRINT: first.properties[FINGERPRINT],
+        **items.drops(*map(drops_of, candidates.index_commits.values())),
     }
     state = State.of(table, recipe)
     # In the order of the rule, which is as decisive as the items; only their keys are kept.

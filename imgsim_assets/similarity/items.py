@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from imgsim_assets.encoders.stage import FINGERPRINT
-from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.encoders.vectors import DROPS, VectorTable
 from imgsim_assets.index.stage import embedded_items, open_index
 from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.storage.store import Store
@@ -24,6 +24,14 @@ def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
     """A catalogue's items as its embeddings have them, and the embeddings' commit."""
     commit, keys = embedded_items(store, name)
     return commit, with_vectors(store, name, commit.properties[FINGERPRINT], keys)
+
+
+def drops(*of_sides: int) -> dict[str, list[int]]:
+    """What a recipe says of vectors that were dropped and computed anew: a number a side.
+
+    Nothing where none ever were: then a result is of the recipe that it would be without this.
+    """
+    return {DROPS: list(of_sides)} if any(of_sides) else {}
 
 
 def from_index(store: Store, name: str) -> tuple[Commit, Items]:

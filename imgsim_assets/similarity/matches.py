@@ -12,7 +12,9 @@ from imgsim_assets.encoders.encoder import recommended_threshold
 from imgsim_assets.encoders.report import advised_threshold
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
+from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.assignment import one_to_one
 from imgsim_assets.similarity.pairs import Answer, Items, Question, best, with_rank
@@ -69,13 +71,15 @@ def update_matches(
     right_commit, right_items = items.from_index(store, right)
     _refuse_different_encoders(left, left_commit, right, right_commit)
     threshold = _threshold(store, (left, right), settings, left_commit)
+    fingerprint = left_commit.properties[FINGERPRINT]
     recipe = {
         "left": left,
         "right": right,
         "mode": settings.mode,
         "k": settings.k,
         "threshold": threshold,
-        FINGERPRINT: left_commit.properties[FINGERPRINT],
+        FINGERPRINT: fingerprint,
+        **items.drops(VectorTable(store, left, fingerprint).drops, drops_of(right_commit)),
     }
     state = State.of(match_table(store, name), recipe)
     if state.base is not None and state.is_current(left_items, right_items):
@@ -102,7 +106,7 @@ def update_matches(
         data_version=rows_digest(
             rows.select("left_id", "right_id", "left_sha256", "right_sha256"), str(recipe)
         ),
-        fingerprint=left_commit.properties[FINGERPRINT],
+        fingerprint=fingerprint,
     )
 
 

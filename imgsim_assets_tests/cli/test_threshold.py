@@ -9,6 +9,7 @@ from imgsim_assets_tests.support.catalogues import THUMBNAIL, indexed
 from imgsim_assets_tests.support.pictures import jpeg
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import versions
+from imgsim_assets_tests.support.weights import saved, untrained
 
 HOG_COLOR = EncoderSettings(name="hog_color")
 
@@ -69,6 +70,28 @@ def test_what_cannot_be_advised_on_says_why(shop: Shell) -> None:
     assert "shoes/embeddings has no version yet" in unknown.err
     assert "vectors that cannot be compared" in mixed.err
     assert "--false-per-million" in wrong.err
+
+
+def test_a_weights_file_that_was_moved_can_be_named(shell: Shell) -> None:
+    weights = shell.folder / "first.pth"
+    encoder = EncoderSettings(
+        name="squeezenet1_1", weights=saved(untrained("squeezenet1_1"), weights), device="cpu"
+    )
+    indexed(shell.store, "products", {f"{n}": jpeg(n) for n in range(3)}, encoder)
+    weights.rename(shell.folder / "moved.pth")
+    saved(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
+    asked = ("threshold", "products", "--device", "cpu", "--json")
+
+    gone = shell(*asked)
+    other = shell(*asked, "--weights", "other.pth")
+    wrong = shell(*asked[:2], "--device", "gpu")
+    ran = shell(*asked, "--weights", "moved.pth")
+
+    assert (gone.code, other.code, wrong.code, ran.code) == (1, 1, 2, 0), ran.err
+    assert f"weights: {weights} cannot be read" in gone.err
+    assert "is another encoder or has other weights" in other.err
+    assert "'gpu' is not one of auto, cpu, cuda" in wrong.err
+    assert ran.json["catalogues"][0]["recall"]["recompress"] == 1.0
 
 
 def test_without_a_single_picture_the_encoders_threshold_stands(shell: Shell) -> None:

@@ -14,6 +14,7 @@ from imgsim_assets.errors import SettingsError
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
+from imgsim_assets_tests.support.weights import saved, untrained
 
 PAIR = {"name": "pair", "left": "products", "right": "suppliers", "threshold": "auto"}
 GROUPS = {"name": "all", "catalogues": ["products", "suppliers"], "threshold": "auto"}
@@ -40,6 +41,26 @@ def test_a_match_table_follows_the_report_of_its_catalogue(tmp_path: Path, web: 
     listed = [record.data for record in metadata["thresholds"].records]
     assert threshold in [row["threshold"] for row in listed]
     assert str(metadata["different_pictures"]).startswith("![null distribution](data:image/svg")
+
+
+def test_a_report_is_made_in_the_pool_of_the_card_with_the_encoder_as_declared_now(
+    tmp_path: Path, web: Web
+) -> None:
+    shop = Shop.open(tmp_path, web)
+    weights = shop.project.root / "first.pth"
+    saved(untrained("squeezenet1_1"), weights)
+    encoder = {"name": "squeezenet1_1", "device": "cpu", "weights": "first.pth"}
+    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, report={"sample": 2})
+    assert shop.project.materialize()
+
+    weights.rename(weights.with_name("moved.pth"))
+    encoder = {**encoder, "weights": "moved.pth"}
+    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, report={"sample": 1})
+
+    assert shop.project.materialize()
+    assets = shop.project.definitions().resolve_asset_graph()
+    node = assets.get(dg.AssetKey(["products", "encoder_report"]))
+    assert node.pools == {"gpu"}
 
 
 def test_a_graph_and_groups_follow_the_report_of_their_catalogue(tmp_path: Path, web: Web) -> None:

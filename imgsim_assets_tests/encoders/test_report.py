@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsim_assets.catalogue.ingest import catalogue_table
-from imgsim_assets.encoders.encoder import fingerprint
+from imgsim_assets.encoders import machine
+from imgsim_assets.encoders import report as report_module
+from imgsim_assets.encoders.encoder import Encoder, fingerprint, load_encoder
 from imgsim_assets.encoders.report import (
     DIFFERENT,
     SCHEMA,
@@ -17,6 +19,7 @@ from imgsim_assets.encoders.report import (
     EncoderReport,
     advised_threshold,
     lowest_within,
+    recorded_encoder,
     report_table,
     update_report,
 )
@@ -31,6 +34,7 @@ from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill, sha256_of
 from imgsim_assets_tests.support.damage import remove_blob
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.weights import hollow, saved, untrained
 
 HOG_COLOR = EncoderSettings(name="hog_color")
 GENEROUS = ReportSettings(sample=6, false_per_million=20_000)
@@ -116,6 +120,46 @@ def test_nothing_is_computed_when_nothing_has_changed(
     assert encoded_count(tmp_path / "encoded") == 2 * len(EDITS)
 
 
+def test_a_report_computes_where_and_with_what_is_declared_now(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_bf16", lambda: False)
+    weights = tmp_path / "first.pth"
+    first = _squeezenet(saved(untrained("squeezenet1_1"), weights))
+    embed(store, "shop", first, fill(store, "shop", PICTURES))
+    moved = str(weights.rename(tmp_path / "moved.pth"))
+    taken: list[EncoderSettings] = []
+
+    def load(settings: EncoderSettings) -> Encoder:
+        taken.append(settings)
+        return load_encoder(settings)
+
+    monkeypatch.setattr(report_module, "load_encoder", load)
+    # What `auto` would settle on now does not count.
+    monkeypatch.setattr(machine, "has_bf16", lambda: True)
+
+    report = update_report(store, "shop", GENEROUS, _squeezenet(moved))
+
+    # An untrained network takes nearly everything for the same.
+    low = report.rows.filter(edit="recompress", threshold=0.7)
+    assert low["share"].to_list() == [1.0]
+    assert [(each.weights, each.device, each.precision) for each in taken] == [
+        (moved, "cpu", "fp32")
+    ]
+    assert recorded_encoder(store, "shop").weights == str(weights)
+
+
+def test_a_report_with_another_encoder_than_the_vectors_is_refused_before_it_is_loaded(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(store, "shop", HOG_COLOR, fill(store, "shop", PICTURES))
+    declared = _squeezenet(hollow("squeezenet1_1", tmp_path / "own.pth"))
+    monkeypatch.setattr(report_module, "load_encoder", pytest.fail)
+
+    with pytest.raises(StoreError, match=r"made by hog_color, and squeezenet1_1 .* is another"):
+        update_report(store, "shop", GENEROUS, declared)
+
+
 def test_a_picture_that_is_lost_counts_as_not_found(store: Store) -> None:
     embed(store, "shop", HOG_COLOR, fill(store, "shop", PICTURES))
     lost = min(sha256_of(data) for data in PICTURES.values() if data is not None)
@@ -181,6 +225,10 @@ def test_a_catalogue_of_one_picture_or_none_can_be_reported(store: Store) -> Non
     empty = update_report(store, "none", GENEROUS)
     assert (empty.images, empty.pairs, empty.is_measured) == (0, 0, False)
     assert report_table(store, "none").latest() is not None
+
+
+def _squeezenet(weights: str) -> EncoderSettings:
+    return EncoderSettings(name="squeezenet1_1", weights=weights, device="cpu")
 
 
 def _reported(

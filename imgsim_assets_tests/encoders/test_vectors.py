@@ -124,7 +124,7 @@ def test_tables_are_marked_for_collection_by_image(store: Store) -> None:
 
     commit = table.table.latest()
     assert commit is not None
-    assert commit.properties == {PER_IMAGE: True, "fingerprint": PRINT}
+    assert commit.properties == {PER_IMAGE: True, "fingerprint": PRINT, "dim": 6}
 
 
 def test_writers_at_the_same_time_lose_none_of_each_others_vectors(store: Store) -> None:
@@ -254,6 +254,25 @@ def test_damaged_vectors_leave_the_table_when_its_files_are_merged(store: Store)
     kept = {*map(str, range(1, 24)), "later"}
     assert table.keys() == kept
     assert set(table.read(kept).sha256) == kept
+
+
+def test_vectors_that_were_dropped_are_counted(store: Store) -> None:
+    table = _table(store)
+    assert table.drops == 0
+    for turn in range(24):
+        table.append(_rows([f"{turn}"], seed=turn))
+    assert table.drops == 0
+
+    _damage(store, table)
+    with pytest.raises(StoreError):
+        table.read(["1"])
+    assert table.drops == 1
+    table.append(_rows(["again"]))
+    assert table.drops == 1
+
+    _damage(store, table)
+    table.append(_rows(["merged"]))  # which leaves out what is damaged
+    assert table.drops == 2
 
 
 def test_what_is_lacking_is_found_file_by_file(store: Store) -> None:

@@ -28,6 +28,7 @@ from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, replace_shard
 from imgsim_assets_tests.support import tables
+from imgsim_assets_tests.support.damage import compute_elsewhere
 
 ENCODER = "0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -337,6 +338,23 @@ def test_damaged_vectors_are_named_with_the_asset_that_makes_them(
     assert str(path) in str(refused.value)
     assert "materialize products/embeddings again" in str(refused.value)
     assert index_table(store, "products").versions() == []
+
+
+def test_vectors_computed_anew_after_damage_are_indexed_anew(store: Store) -> None:
+    _embed(store, {"a": 0, "b": 1})
+    first = update_index(store, "products")
+    table = VectorTable(store, "products", ENCODER)
+    compute_elsewhere(store, table)
+
+    report = update_index(store, "products")
+
+    _, index = open_index(store, "products")
+    assert (report.rebuilt, report.changed) == (True, True)
+    assert report.data_version != first.data_version
+    kept = table.read([_sha256(0), _sha256(1)]).vectors
+    np.testing.assert_array_equal(index.vectors(), kept)
+    assert not np.array_equal(kept, _vectors([0, 1], ENCODER))
+    assert not update_index(store, "products").changed
 
 
 @pytest.mark.parametrize("left", ["other vectors", "nothing"])

@@ -10,9 +10,18 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.index.stage import index_table, update_index
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.graph import GraphReport, update_graph
+from imgsim_assets.similarity.groups import GroupReport, update_across, update_groups
+from imgsim_assets.similarity.matches import MatchReport, update_matches
+from imgsim_assets.similarity.settings import (
+    AcrossSettings,
+    GraphSettings,
+    GroupSettings,
+    MatchSettings,
+)
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill, indexed, sha256_of, tiny
-from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.damage import compute_elsewhere, flip_a_bit
 
 PRINT = fingerprint(THUMBNAIL)
 # The order of the hashes is not that of the ids, and two items share a picture.
@@ -88,3 +97,34 @@ def test_a_damaged_index_is_rebuilt_by_its_next_run(store: Store) -> None:
     update_index(store, "shop")
 
     assert len(items.from_index(store, "shop")[1]) == 4
+
+
+def test_results_of_vectors_that_were_computed_anew_are_computed_in_full(store: Store) -> None:
+    for name in ("shop", "other"):
+        indexed(store, name, PICTURES)
+    before = _results(store)
+    assert [report.changed for report in before] == [True] * 4
+
+    compute_elsewhere(store, VectorTable(store, "shop", PRINT))
+    assert update_index(store, "shop").changed
+
+    after = _results(store)
+    assert [(report.changed, report.incremental) for report in after] == [(True, False)] * 4
+    assert not {report.data_version for report in before} & {
+        report.data_version for report in after
+    }
+    assert [report.changed for report in _results(store)] == [False] * 4
+
+    # A match table looks from the left side's vectors into the right one's index.
+    compute_elsewhere(store, VectorTable(store, "other", PRINT))
+    assert update_index(store, "other").changed
+    assert [report.changed for report in _results(store)] == [False, True, False, True]
+
+
+def _results(store: Store) -> list[GraphReport | MatchReport | GroupReport]:
+    return [
+        update_graph(store, "shop", GraphSettings()),
+        update_matches(store, "pair", "shop", "other", MatchSettings()),
+        update_groups(store, "shop", GroupSettings()),
+        update_across(store, "all", ["shop", "other"], AcrossSettings()),
+    ]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.pack_index import INDEXES, Location, PackIndex
 from imgsim_assets.storage.packs import PACKS, list_packs, read_contents
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import DataFile, Table
+from imgsim_assets_tests.support import tables
 
 
 def flip_a_bit(store: Store, table: Table, file: DataFile) -> Path:
@@ -23,6 +30,15 @@ def flip_a_bit_of_blob(store: Store, sha256: str) -> Path:
     data[place.start + place.length // 2] ^= 1
     path.write_bytes(data)
     return path
+
+
+def compute_elsewhere(store: Store, table: VectorTable) -> None:
+    """Damage a table's vectors, and let another processor compute them anew: a little different."""
+    before = table.read(table.keys())
+    flip_a_bit(store, table.table, tables.newest(table.table).with_role()[0])
+    with pytest.raises(StoreError):
+        table.read(before.sha256)
+    table.append(replace(before, vectors=np.nextafter(before.vectors, np.float32(2))))
 
 
 def remove_blob(store: Store, sha256: str) -> None:
