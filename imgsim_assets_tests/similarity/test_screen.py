@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -163,3 +164,15 @@ def test_tiles_cover_every_pair_once_whatever_the_budget() -> None:
                 rows, columns = tile.scores.shape
                 seen[tile.row : tile.row + rows, tile.column : tile.column + columns] += 1
             assert (seen == 1).all()
+
+
+def test_looking_again_at_few_pairs_leaves_the_caller_its_threads() -> None:
+    pair = _pair(noise(5, 16, 1), noise(5, 16, 2))
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        pair.products(np.arange(5), np.arange(5))
+
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
