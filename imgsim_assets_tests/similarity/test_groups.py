@@ -8,9 +8,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity import grouping
 from imgsim_assets.similarity.grouping import SCHEMA, bridges_of, grouped
 from imgsim_assets.similarity.groups import (
     ACROSS_SCHEMA,
@@ -114,6 +116,21 @@ def test_a_chain_is_one_group_with_bridges_or_several_around_representatives() -
         "c": "c",
         "d": "c",
     }
+
+
+@pytest.mark.parametrize("piece", [1, 20])
+def test_groups_are_the_same_however_many_pairs_are_scored_at_once(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    images, ranked = _catalogue(1)
+    lists = compute(images, images, Question(0.8, others_only=True))
+    at_once, its_bridges = grouped(ranked, images, lists)
+
+    monkeypatch.setattr(grouping, "_PIECE", piece)
+    rows, bridges = grouped(ranked, images, lists)
+
+    assert_frame_equal(rows, at_once, rel_tol=0, abs_tol=1e-15)
+    assert bridges.equals(its_bridges)
 
 
 def _catalogue(seed: int) -> tuple[Items, pl.DataFrame]:
