@@ -37,6 +37,8 @@ from imgsim_assets.storage.table import Commit, Table
 ACROSS_SCHEMA = {"group_id": pl.String, "catalogue": pl.String, **SCHEMA}
 ACROSS = "duplicate_groups"
 BRIDGES = "bridges"
+# What links depend on; the other settings only divide them into groups.
+_OF_LINKS = ("threshold", FINGERPRINT)
 # Between a catalogue's name, which has none, and an id.
 _SEPARATOR = "/"
 
@@ -93,13 +95,17 @@ def update_groups(
     StoreError when there is no index, or no report that says what threshold auto is.
     """
     started = time.monotonic()
+    table = groups_table(store, name, variant)
+    newest = table.latest()
     commit, own = items.from_index(store, name)
     ranks = _ranks(store, name, settings.representative)
     ranked = own.keys.join(ranks, on="id", how="left").sort("rank", "id", nulls_last=True)
     candidates = _Candidates(ranked.select("id", "sha256"), _distinct_images([own]), {name: commit})
     asked = {"representative": settings.representative}
-    table = groups_table(store, name, variant)
-    return _update(store, table, candidates, settings, asked, across=False, started=started)
+    report = _update(
+        store, table, newest, candidates, settings, asked, across=False, started=started
+    )
+    return report or update_groups(store, name, settings, variant=variant)
 
 
 def update_across(
@@ -111,6 +117,8 @@ def update_across(
     when the indexes are of different encoders, or when no report says what threshold auto is.
     """
     started = time.monotonic()
+    table = across_table(store, name)
+    newest = table.latest()
     opened = {own: items.from_index(store, own) for own in catalogues}
     _refuse_different_encoders({own: commit for own, (commit, _) in opened.items()})
     rule = "pixels" if settings.representative == "catalogue" else settings.representative
@@ -133,20 +141,24 @@ def update_across(
         {own: commit for own, (commit, _) in opened.items()},
     )
     asked = {"representative": settings.representative, "catalogues": list(catalogues)}
-    table = across_table(store, name)
-    return _update(store, table, candidates, settings, asked, across=True, started=started)
+    report = _update(
+        store, table, newest, candidates, settings, asked, across=True, started=started
+    )
+    return report or update_across(store, name, catalogues, settings)
 
 
 def _update(
     store: Store,
     table: Table,
+    newest: Commit | None,
     candidates: _Candidates,
     settings: LinkSettings,
     asked: Mapping[str, object],
     *,
     across: bool,
     started: float,
-) -> GroupReport:
+) -> GroupReport | None:
+    """Commit the groups; None if another run has meanwhile committed those of newer indexes."""
     first = candidates.first
     threshold = _threshold(store, settings.threshold, candidates.index_commits)
     recipe = {
@@ -155,14 +167,17 @@ def _update(
         "close_to_representative": settings.close_to_representative,
         FINGERPRINT: first.properties[FINGERPRINT],
     }
-    state = State.of(table, recipe)
+    state = State.of(table, newest, recipe, _OF_LINKS)
     # In the order of the rule, which is as decisive as the items; only their keys are kept.
     in_order = Items(candidates.ranked, np.empty((0, 0), dtype=np.float32))
     if state.base is not None and state.is_current(in_order, candidates.images):
         commit = state.base
-        rows = state.table.read(commit)
+        rows, incremental = state.table.read(commit), True
     else:
-        lists = _links(state, candidates.images, threshold)
+        known = _known_links(state)
+        incremental = known is not None
+        links = Question(threshold, others_only=True)
+        lists = updated(known, candidates.images, candidates.images, links)
         rows, bridges = grouped(
             candidates.ranked,
             candidates.images,
@@ -177,14 +192,17 @@ def _update(
             state.table.write_rows(lists, role=LISTS),
         ]
         inputs = {f"{own}/index": index.version for own, index in candidates.index_commits.items()}
-        commit = state.commit(files, in_order, candidates.images, inputs)
+        committed = state.commit(files, in_order, candidates.images, inputs)
+        if committed is None:
+            return None
+        commit = committed
     return GroupReport(
         version=commit.version,
         groups=rows["group_id"].n_unique(),
         grouped=rows.height,
         items=candidates.ranked.height,
         threshold=threshold,
-        incremental=state.base is not None,
+        incremental=incremental,
         seconds=time.monotonic() - started,
         changed=state.newest is None or commit.version != state.newest.version,
         data_version=rows_digest(rows.select(_decisive(rows)), str(recipe)),
@@ -240,13 +258,11 @@ def _threshold(store: Store, declared: Threshold | None, commits: Mapping[str, C
     return declared if declared is not None else recommended_threshold(_encoder(first))
 
 
-def _links(state: State, images: Items, threshold: float) -> pl.DataFrame:
-    """All pairs of different images at or above the threshold, both ways round."""
+def _known_links(state: State) -> Answer | None:
+    """The links, both ways round, and the images they are of; None when there are none to use."""
     known = state.answer(LISTS)
-    if known is not None:
-        # Beside the links lie all items on the left, and the images they are of on the right.
-        known = Answer(known.lists, known.right, known.right)
-    return updated(known, images, images, Question(threshold, others_only=True))
+    # Beside the links lie all items on the left, and the images they are of on the right.
+    return None if known is None else Answer(known.lists, known.right, known.right)
 
 
 def _ranks(store: Store, name: str, rule: str) -> pl.DataFrame:

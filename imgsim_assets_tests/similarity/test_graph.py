@@ -169,8 +169,9 @@ def test_damage_to_what_the_next_run_builds_on_costs_time_only(shops: Store) -> 
     more = {**SHOP, "g": tiny(3)}
     indexed(shops, "shop", more)
 
-    update_graph(shops, "shop", SETTINGS[1])
+    report = update_graph(shops, "shop", SETTINGS[1])
 
+    assert not report.incremental
     found = _rows(shops).select("src_id", "dst_id", "rank").rows()
     assert found == [row[:3] for row in _expected(shops, more, SETTINGS[1])]
 

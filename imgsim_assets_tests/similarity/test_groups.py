@@ -228,6 +228,19 @@ def test_when_the_order_of_representatives_changes_groups_do_too(store: Store) -
         assert _rows(store)["group_id"].unique().to_list() == [oldest]
 
 
+def test_other_rules_divide_the_links_that_are_known(store: Store) -> None:
+    indexed(store, "shop", {"a": tiny(1), "b": repacked(tiny(1)), "c": tiny(2)})
+    update_groups(store, "shop", CHAINED)
+
+    ruled = update_groups(store, "shop", GroupSettings(threshold=0.8, representative="bytes"))
+    close = update_groups(store, "shop", CLOSE)
+    lower = update_groups(store, "shop", GroupSettings(threshold=0.7))
+
+    assert (ruled.changed, ruled.incremental) == (True, True)
+    assert (close.changed, close.incremental) == (True, True)
+    assert (lower.changed, lower.incremental) == (True, False)
+
+
 def _tell(store: Store, *, day: list[int], **facts: list[int]) -> None:
     """Let the ledger say other things of four images."""
     table = ledger_table(store, "shop")
