@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 INDEX = "index"
 METRIC = "cosine"
 FLAT = IndexSettings()
+# An index in lists becomes flat only when the items are fewer than the least by this part of
+# it, so that a catalogue about that size is not indexed anew at every crossing.
+_SLACK = 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def update_index(
     fingerprint = embeddings.properties[FINGERPRINT]
     table = index_table(store, name)
     base = table.latest()
-    recipe = _recipe(settings, items.height, fingerprint)
+    recipe = _recipe(settings, base, items.height, fingerprint)
     same = base is not None and all(base.properties.get(k) == v for k, v in recipe.items())
     if base is not None and same and _is_current(table, base, items):
         return _report(base, base, items, started=started)
@@ -138,9 +141,14 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
         return kind.load(path, entries, commit.properties["next_number"])
 
 
-def _recipe(settings: IndexSettings, items: int, fingerprint: str) -> dict[str, Any]:
+def _recipe(
+    settings: IndexSettings, base: Commit | None, items: int, fingerprint: str
+) -> dict[str, Any]:
     """The properties by which an index can be told to be of these settings and encoder."""
-    if settings.kind == "ivf" and items >= settings.least_items:
+    least = settings.least_items
+    if base is not None and base.properties.get("kind") == "ivf":
+        least -= least // _SLACK
+    if settings.kind == "ivf" and items >= least:
         return {"kind": "ivf", "probes": settings.probes, FINGERPRINT: fingerprint}
     return {"kind": "flat", "probes": None, FINGERPRINT: fingerprint}
 
