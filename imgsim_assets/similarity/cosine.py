@@ -8,13 +8,14 @@ instruction set.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from imgsim_assets.encoders.machine import usable_cores
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -134,7 +135,7 @@ def in_pieces(count: int, step: int, work: Callable[[slice], None]) -> None:
         for piece in pieces:
             work(piece)
         return
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(usable_cores()) as threads:
         for _ in threads.map(work, pieces):
             pass
 

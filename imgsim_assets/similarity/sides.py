@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsim_assets.encoders.machine import usable_cores
 from imgsim_assets.similarity.copies import Distinct, distinct
 from imgsim_assets.similarity.cosine import (
     Doubles,
@@ -122,5 +122,5 @@ class Pair:
             finally:
                 faiss.omp_set_num_threads(threads)
 
-        in_pieces(len(i), -(-len(i) // (os.cpu_count() or 1)), fill)
+        in_pieces(len(i), -(-len(i) // usable_cores()), fill)
         return products

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgsim_assets.similarity import cosine
 from imgsim_assets.similarity.cosine import (
     distances,
     pair_cosines,
@@ -184,6 +186,24 @@ def test_a_row_that_is_no_unit_vector_is_named_with_its_argument(
 def test_an_array_that_is_no_matrix_is_refused() -> None:
     with pytest.raises(ValueError, match=r"right must be a 2-D array .*not 1-D"):
         unit_rows(np.ones(3, np.float32), "right")
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_there_are_no_more_threads_than_cores_may_be_used(
+    monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr(cosine, "usable_cores", lambda: cores)
+    done: list[int] = []
+    threads = set()
+
+    def work(piece: slice) -> None:
+        threads.add(threading.get_ident())
+        done.extend(range(piece.start, piece.stop))
+
+    cosine.in_pieces(4096, 16, work)
+
+    assert sorted(done) == list(range(4096))
+    assert len(threads) <= cores
 
 
 def _all(left: Floats, right: Floats) -> Doubles:
