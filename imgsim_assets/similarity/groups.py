@@ -14,19 +14,16 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.download.ledger import ledger_table
-from imgsim_assets.encoders.encoder import recommended_threshold
-from imgsim_assets.encoders.report import advised_threshold
-from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.grouping import SCHEMA, grouped
+from imgsim_assets.similarity.origin import least_similarity, refuse_different_encoders
 from imgsim_assets.similarity.pairs import Answer, Items, Question
 from imgsim_assets.similarity.settings import (
     AcrossSettings,
     GroupSettings,
     LinkSettings,
-    Threshold,
 )
 from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
@@ -120,7 +117,7 @@ def update_across(
     table = across_table(store, name)
     newest = table.latest()
     opened = {own: items.from_index(store, own) for own in catalogues}
-    _refuse_different_encoders({own: commit for own, (commit, _) in opened.items()})
+    refuse_different_encoders([(own, commit) for own, (commit, _) in opened.items()])
     rule = "pixels" if settings.representative == "catalogue" else settings.representative
     named = []
     for priority, (own, (_, of_own)) in enumerate(opened.items()):
@@ -160,7 +157,7 @@ def _update(
 ) -> GroupReport | None:
     """Commit the groups; None if another run has meanwhile committed those of newer indexes."""
     first = candidates.first
-    threshold = _threshold(store, settings.threshold, candidates.index_commits)
+    threshold = least_similarity(store, settings.threshold, list(candidates.index_commits.items()))
     recipe = {
         **asked,
         "threshold": threshold,
@@ -234,28 +231,6 @@ def _distinct_images(sides: Sequence[Items]) -> Items:
     ordered = numbered.sort("sha256")
     keys = ordered.select(pl.col("sha256").alias("id"), "sha256")
     return Items(keys, vectors[ordered["place"].to_numpy()])
-
-
-def _refuse_different_encoders(commits: dict[str, Commit]) -> None:
-    fingerprints = {commit.properties[FINGERPRINT] for commit in commits.values()}
-    if len(fingerprints) > 1:
-        made_by = [f"{name} by {_encoder(commit).describe()}" for name, commit in commits.items()]
-        raise StoreError(
-            f"the vectors cannot be compared: {', '.join(made_by)}; give all catalogues the same "
-            "encoder and weights, and materialize their embeddings and indexes"
-        )
-
-
-def _encoder(commit: Commit) -> EncoderSettings:
-    return EncoderSettings.model_validate(commit.properties["encoder"])
-
-
-def _threshold(store: Store, declared: Threshold | None, commits: Mapping[str, Commit]) -> float:
-    """The least cosine of a link among the catalogues that have these indexes."""
-    first = next(iter(commits.values()))
-    if isinstance(declared, str):
-        return advised_threshold(store, list(commits), first.properties[FINGERPRINT])
-    return declared if declared is not None else recommended_threshold(_encoder(first))
 
 
 def _known_links(state: State) -> Answer | None:

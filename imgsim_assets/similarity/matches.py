@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.encoders.encoder import recommended_threshold
-from imgsim_assets.encoders.report import advised_threshold
-from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
-from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.assignment import one_to_one
+from imgsim_assets.similarity.origin import least_similarity, refuse_different_encoders
 from imgsim_assets.similarity.pairs import Answer, Items, Question, best, with_rank
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, Commit, DataFile, Table
+from imgsim_assets.storage.table import ROWS, DataFile, Table
 
 SCHEMA = {
     "left_id": pl.String,
@@ -69,8 +65,9 @@ def update_matches(
     newest = table.latest()
     left_commit, left_items = items.from_embeddings(store, left)
     right_commit, right_items = items.from_index(store, right)
-    _refuse_different_encoders(left, left_commit, right, right_commit)
-    threshold = _threshold(store, (left, right), settings, left_commit)
+    made = [(left, left_commit), (right, right_commit)]
+    refuse_different_encoders(made)
+    threshold = least_similarity(store, settings.threshold, made)
     recipe = {
         "left": left,
         "right": right,
@@ -109,35 +106,6 @@ def update_matches(
         ),
         fingerprint=left_commit.properties[FINGERPRINT],
     )
-
-
-def _refuse_different_encoders(
-    left: str, left_commit: Commit, right: str, right_commit: Commit
-) -> None:
-    if left_commit.properties[FINGERPRINT] == right_commit.properties[FINGERPRINT]:
-        return
-    made_by = [
-        f"{name} by {_encoder(commit).describe()}"
-        for name, commit in ((left, left_commit), (right, right_commit))
-    ]
-    raise StoreError(
-        f"the vectors cannot be compared: {' and '.join(made_by)}; give both catalogues the same "
-        "encoder and weights, and materialize their embeddings and indexes"
-    )
-
-
-def _encoder(commit: Commit) -> EncoderSettings:
-    return EncoderSettings.model_validate(commit.properties["encoder"])
-
-
-def _threshold(
-    store: Store, names: Sequence[str], settings: MatchSettings, left_commit: Commit
-) -> float:
-    if isinstance(settings.threshold, str):
-        return advised_threshold(store, names, left_commit.properties[FINGERPRINT])
-    if settings.threshold is not None:
-        return settings.threshold
-    return recommended_threshold(_encoder(left_commit))
 
 
 def _matches(

@@ -327,7 +327,7 @@ def test_catalogues_of_different_encoders_are_not_grouped(store: Store) -> None:
     indexed(store, "a", {"1": tiny(1)})
     indexed(store, "b", {"1": tiny(1)}, THUMBNAIL.model_copy(update={"version": "2"}))
 
-    with pytest.raises(StoreError, match=r"cannot be compared: a by .*, b by .*; give all"):
+    with pytest.raises(StoreError, match=r"cannot be compared: a by .* and b by .*; give both"):
         update_across(store, "all", ["a", "b"], ACROSS)
 
 
