@@ -348,7 +348,7 @@ def test_a_run_that_was_overtaken_takes_in_what_the_other_did_not_see(
     newest = match_table(store, "pair").latest()
     assert newest is not None
     assert report.version == newest.version
-    assert (report.left_items, report.right_items) == (len(more), len(fewer))
+    assert (report.left_items, report.right_items) == (len(usable(more)), len(usable(fewer)))
     assert report.matches == _rows(store).height
     assert _rows(store).select("left_id", "right_id", "rank").rows() == [
         row[:3] for row in _expected(store, more, fewer, settings)
