@@ -16,7 +16,10 @@ class IndexSettings(Settings):
         "flat", description="flat (exact), or ivf (approximate, faster for large catalogues)"
     )
     least_items: int = Field(
-        10_000, ge=1, description="of kind ivf: catalogues with fewer items stay flat"
+        10_000,
+        ge=1,
+        description="of kind ivf: catalogues with fewer items stay flat, "
+        "and with a quarter fewer become so again",
     )
     probes: int = Field(32, ge=1, le=4096, description="of kind ivf: lists that a search looks at")
     min_recall: float = Field(

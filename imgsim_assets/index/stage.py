@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 INDEX = "index"
 METRIC = "cosine"
 FLAT = IndexSettings()
+# An index in lists becomes flat only when the items are fewer than the least by this part of
+# it, so that a catalogue about that size is not indexed anew at every crossing.
+_SLACK = 4
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def update_index(
     table = index_table(store, name)
     base = table.latest()
     drops = VectorTable(store, name, fingerprint).drops
-    kind = _recipe(settings or _as_it_is(base), items.height, fingerprint)
+    kind = _recipe(settings or _as_it_is(base), base, items.height, fingerprint)
     recipe = {**kind, DROPS: drops or None}
     same = base is not None and all(base.properties.get(k) == v for k, v in recipe.items())
     if base is not None and same and _is_current(table, base, items):
@@ -152,9 +155,14 @@ def _as_it_is(base: Commit | None) -> IndexSettings:
     return IndexSettings(kind="ivf", probes=base.properties["probes"], least_items=1)
 
 
-def _recipe(settings: IndexSettings, items: int, fingerprint: str) -> dict[str, Any]:
+def _recipe(
+    settings: IndexSettings, base: Commit | None, items: int, fingerprint: str
+) -> dict[str, Any]:
     """The properties by which an index can be told to be of these settings and encoder."""
-    if settings.kind == "ivf" and items >= settings.least_items:
+    least = settings.least_items
+    if base is not None and base.properties.get("kind") == "ivf":
+        least -= least // _SLACK
+    if settings.kind == "ivf" and items >= least:
         return {"kind": "ivf", "probes": settings.probes, FINGERPRINT: fingerprint}
     return {"kind": "flat", "probes": None, FINGERPRINT: fingerprint}
 

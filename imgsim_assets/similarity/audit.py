@@ -6,6 +6,7 @@ embeddings, multiplied in float64 as they are, and compared with what is committ
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ from imgsim_assets.storage.table import Commit, Table
 # either side of it.
 _TOLERANCE = 1e-6
 _PIECE = 8192
+# Scores that are held at once.
+_SCORES = 1 << 24
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,21 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
     left = _items(store, settings["left"], table, commit, LEFT_ITEMS)
     right = _items(store, settings["right"], table, commit, RIGHT_ITEMS)
     asked = left.where(_sample(len(left), sample, seed))
-    found = _by_left(table.read(commit), asked)
-    scores = _scores(asked, right)
-    if settings["mode"] == "mutual":
-        return _audit_mutual(asked, left, right, scores, found, settings["threshold"])
-    if settings["mode"] == "one_to_one":
-        taken = table.read(commit)["right_id"]
-        return _audit_one_to_one(asked, right, taken, scores, found, settings["threshold"])
-    k = 1 if settings["mode"] == "best" else settings["k"]
-    return _audit_best(asked, right, scores, found, settings["threshold"], k)
+    pairs = table.read(commit)
+    found = _by_left(pairs, asked)
+
+    def audited(some: Items) -> Audit:
+        scores = _scores(some, right)
+        if settings["mode"] == "mutual":
+            return _audit_mutual(some, left, right, scores, found, settings["threshold"])
+        if settings["mode"] == "one_to_one":
+            taken = pairs["right_id"]
+            return _audit_one_to_one(some, right, taken, scores, found, settings["threshold"])
+        k = 1 if settings["mode"] == "best" else settings["k"]
+        return _audit_best(some, right, scores, found, settings["threshold"], k)
+
+    # For mutual pairs there are scores of the other side with the left one too.
+    return _together(audited(some) for some in _blocks(asked, max(len(left), len(right))))
 
 
 def audit_graph(
@@ -81,12 +91,25 @@ def audit_graph(
     nodes = _items(store, name, table, commit, LEFT_ITEMS)
     asked = nodes.where(_sample(len(nodes), sample, seed))
     edges = table.read(commit).rename({"src_id": "left_id", "dst_id": "right_id"})
-    scores = _scores(asked, nodes)
-    scores[_positions(asked, nodes)] = -np.inf  # no item is its own neighbour
+    found = _by_left(edges, asked)
     bar = commit.properties["threshold"]
     threshold = LEAST if bar is None else bar
-    return _audit_best(
-        asked, nodes, scores, _by_left(edges, asked), threshold, commit.properties["k"]
+
+    def audited(some: Items) -> Audit:
+        scores = _scores(some, nodes)
+        scores[_positions(some, nodes)] = -np.inf  # no item is its own neighbour
+        return _audit_best(some, nodes, scores, found, threshold, commit.properties["k"])
+
+    return _together(audited(some) for some in _blocks(asked, len(nodes)))
+
+
+def _together(parts: Iterable[Audit]) -> Audit:
+    audits = list(parts)
+    return Audit(
+        sum(audit.sampled for audit in audits),
+        sum(audit.missing for audit in audits),
+        sum(audit.false for audit in audits),
+        tuple(example for audit in audits for example in audit.examples)[:_EXAMPLES],
     )
 
 
@@ -109,6 +132,13 @@ def _sample(length: int, sample: int, seed: int) -> NDArray[np.bool_]:
     mask = np.zeros(length, dtype=bool)
     mask[np.random.default_rng(seed).permutation(length)[:sample]] = True
     return mask
+
+
+def _blocks(asked: Items, width: int) -> Iterator[Items]:
+    """The items, as many at a time as may be scored with `width` others."""
+    step = max(1, _SCORES // max(1, width))
+    for start in range(0, len(asked), step):
+        yield Items(asked.keys[start : start + step], asked.vectors[start : start + step])
 
 
 def _positions(asked: Items, nodes: Items) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -160,7 +190,7 @@ def _audit_best(
         expected.append(
             _Expected(row >= left_out + _TOLERANCE, row >= kept - _TOLERANCE, least, most)
         )
-    return _compared(asked, right, expected, found)
+    return _judged(asked, right, expected, found)
 
 
 def _audit_mutual(
@@ -172,21 +202,22 @@ def _audit_mutual(
     threshold: float,
 ) -> Audit:
     """A pair counts when neither member has a better partner on the other side."""
-    committed = {item for partners in found.values() for item in partners}
+    committed = {other for item in asked.keys["id"] for other in found.get(item, ())}
     looked_at = right.keys["id"].is_in(list(committed)).to_numpy()
     if scores.size:
         looked_at[scores.argmax(axis=1)] = True
     partners = right.where(looked_at)
-    back = _scores(partners, left)
+    first, best, second = _two_best(_scores(partners, left))
     expected = []
     for row, place in zip(*_positions(asked, left), strict=True):
-        rivals = np.delete(back, place, axis=1).max(axis=1, initial=-np.inf)
-        others = _best_of_others(scores[row])[looked_at]
+        rivals = np.where(first == place, second, best)
+        its_first, its_best, its_second = _two_best(scores[row : row + 1])
+        others = np.where(np.arange(len(right)) == its_first, its_second, its_best)[looked_at]
         bar = np.maximum(np.maximum(rivals, others), threshold)
         own = scores[row][looked_at]
         # Of several partners that are equally good, other ties may leave none.
         expected.append(_Expected(own >= bar + _TOLERANCE, own >= bar - _TOLERANCE, 0, 1))
-    return _compared(asked, partners, expected, found)
+    return _judged(asked, partners, expected, found)
 
 
 def _audit_one_to_one(
@@ -210,20 +241,23 @@ def _audit_one_to_one(
         own = max((row[columns[other]] for other in partners), default=-np.inf)
         better = free & (row >= max(threshold, own, 0.0) + _TOLERANCE)
         expected.append(_Expected(better, row >= threshold - _TOLERANCE, 0, 1))
-    return _compared(asked, right, expected, found)
+    return _judged(asked, right, expected, found)
 
 
-def _best_of_others(row: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each place, the greatest value at any other place."""
-    if len(row) < 2:
-        return np.full(len(row), -np.inf)
-    first = int(row.argmax())
-    others = np.full(len(row), row[first])
-    others[first] = np.delete(row, first).max()
-    return others
+def _two_best(
+    scores: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Where the greatest score of each row is, it, and the greatest at any other place."""
+    if not scores.shape[1]:
+        nothing = np.full(len(scores), -np.inf)
+        return np.full(len(scores), -1), nothing, nothing
+    first = scores.argmax(axis=1)
+    left = [row[:at].max(initial=-np.inf) for row, at in zip(scores, first, strict=True)]
+    right = [row[at + 1 :].max(initial=-np.inf) for row, at in zip(scores, first, strict=True)]
+    return first, scores[np.arange(len(scores)), first], np.maximum(left, right)
 
 
-def _compared(
+def _judged(
     asked: Items,
     right: Items,
     expected: list[_Expected],
@@ -244,4 +278,4 @@ def _compared(
         false += len(wrong)
         examples += [f"missing: {item} {other}" for other in lacking[:2]]
         examples += [f"false: {item} {other}" for other in wrong[:2]]
-    return Audit(len(asked), missing, false, tuple(examples[:5]))
+    return Audit(len(asked), missing, false, tuple(examples[:_EXAMPLES]))

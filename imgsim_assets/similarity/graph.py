@@ -62,6 +62,8 @@ def update_graph(
     what threshold auto is.
     """
     started = time.monotonic()
+    table = graph_table(store, name)
+    newest = table.latest()
     index_commit, nodes = items.from_index(store, name)
     fingerprint = index_commit.properties[FINGERPRINT]
     threshold = settings.threshold
@@ -74,22 +76,27 @@ def update_graph(
         **items.drops(drops_of(index_commit)),
     }
     question = Question(LEAST if threshold is None else threshold, settings.k, others_only=True)
-    state = State.of(graph_table(store, name, variant), recipe)
+    state = State.of(table, newest, recipe)
     if state.base is not None and state.is_current(nodes, nodes):
         commit = state.base
-        edges = state.table.read(commit)
+        edges, incremental = state.table.read(commit), True
     else:
-        lists = updated(state.answer(LISTS), nodes, nodes, question)
+        known = state.answer(LISTS)
+        incremental = known is not None
+        lists = updated(known, nodes, nodes, question)
         edges = _edges(lists, question)
         files = [state.table.write_rows(edges), state.table.write_rows(lists, role=LISTS)]
-        commit = state.commit(files, nodes, nodes, {f"{name}/index": index_commit.version})
+        committed = state.commit(files, nodes, nodes, {f"{name}/index": index_commit.version})
+        if committed is None:
+            return update_graph(store, name, settings, variant=variant)
+        commit = committed
     return GraphReport(
         version=commit.version,
         edges=edges.height,
         items=len(nodes),
         k=settings.k,
         threshold=threshold,
-        incremental=state.base is not None,
+        incremental=incremental,
         seconds=time.monotonic() - started,
         changed=state.newest is None or commit.version != state.newest.version,
         data_version=rows_digest(nodes.keys, str(recipe)),

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity.cosine import Indices, pair_cosines, squared_norms
+from imgsim_assets.similarity.cosine import Doubles, Indices, pair_cosines
 from imgsim_assets.similarity.pairs import Items
 
 SCHEMA = {
@@ -70,70 +70,102 @@ def grouped(
     ).astype(np.int64)
     divide = _around_representatives if close_to_representative else _hanging_together
     by_image = ranked.group_by("sha256", maintain_order=True).agg("id")
-    item_ids = dict(by_image.iter_rows())
-    rows: list[tuple[object, ...]] = []
-    bridges: list[tuple[object, ...]] = []
-    for group in divide(len(images), links, rank):
-        ids = [item_ids[sha256[member]] for member in group.members]
-        if sum(len(own) for own in ids) < 2:
-            continue
-        _describe(group, ids, images, rows, bridges)
-    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row").sort(
-        ["group_id", "is_representative", "similarity", "id"], descending=[False, True, True, False]
-    )
-    return frame, pl.DataFrame(bridges, schema=BRIDGE_SCHEMA, orient="row").sort(
-        "group_id", "left_sha256", "right_sha256"
-    )
+    ids = sha256.to_frame().join(by_image, on="sha256", how="left", maintain_order="left")["id"]
+    counts = ids.list.len().cast(pl.Int64).to_numpy()
+    groups = [
+        group
+        for group in divide(len(images), links, rank)
+        if len(group.members) > 1 or counts[group.members[0]] > 1
+    ]
+    return _described(groups, ids, counts, images)
 
 
-def _describe(
-    group: Group,
-    ids: Sequence[Sequence[str]],
-    images: Items,
-    rows: list[tuple[object, ...]],
-    bridges: list[tuple[object, ...]],
-) -> None:
-    """Add a group's rows and bridges."""
-    members = np.array(group.members, dtype=np.int64)
-    counts = np.array([len(own) for own in ids])
-    to_first = _cosines(images, np.full(len(members), members[0]), members)
-    least, mean = _within(images, members, counts)
-    cut = bridges_of(group.links)
-    name = ids[0][0]
-    for member, own, similarity in zip(group.members, ids, to_first, strict=True):
-        for item in own:
-            facts = (float(similarity), int(counts.sum()), least, mean, len(cut))
-            rows.append((name, item, images.keys["sha256"][member], item == name, *facts))
-    if cut:
-        ends = np.array(cut, dtype=np.int64)
-        scores = _cosines(images, ends[:, 0], ends[:, 1])
-        for (a, b), score in zip(cut, scores, strict=True):
-            sha256 = images.keys["sha256"]
-            bridges.append((name, sha256[a], sha256[b], float(score)))
+def _described(
+    groups: Sequence[Group], ids: pl.Series, counts: Indices, images: Items
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows and bridges of groups.
 
-
-def _cosines(images: Items, i: Indices, j: Indices) -> NDArray[np.float64]:
-    used, places = np.unique(np.concatenate([i, j]), return_inverse=True)
-    rows = images.vectors[used]
-    squares = squared_norms(rows)
-    return pair_cosines(rows, rows, places[: len(i)], places[len(i) :], squares=(squares, squares))
-
-
-def _within(images: Items, members: Indices, counts: NDArray[np.int64]) -> tuple[float, float]:
-    """The least and the mean similarity over all pairs of a group's items.
-
-    `counts` says how many items each image has; two items of one image have similarity 1.
+    `ids` are those of each image's items, `counts` (n,) how many these are.
     """
-    ordered = np.argsort(members)
-    members, counts = members[ordered], counts[ordered]
-    same = float((counts * (counts - 1) // 2).sum())
-    least, total, pairs = 1.0, same, same
-    for i, j in _pairs_of(len(members)):
-        scores = _cosines(images, members[i], members[j])
-        weights = counts[i] * counts[j]
-        least = min(least, float(scores.min()))
-        total += float((scores * weights).sum())
-        pairs += float(weights.sum())
+    sha256 = images.keys["sha256"]
+    name = ids.list.first()
+    first = np.array([group.members[0] for group in groups], dtype=np.int64)
+    members = np.array([image for group in groups for image in group.members], dtype=np.int64)
+    group = np.repeat(np.arange(len(groups)), [len(own.members) for own in groups])
+    cut = [bridges_of(own.links) for own in groups]
+    size = np.bincount(group, counts[members], len(groups))
+    least, mean = _within_each(groups, counts, images)
+    rows = pl.DataFrame(
+        {
+            "group_id": name.gather(first[group]),
+            "id": ids.gather(members),
+            "sha256": sha256.gather(members),
+            "similarity": _cosines(images, first[group], members),
+            "size": size[group],
+            "min_similarity": least[group],
+            "mean_similarity": mean[group],
+            "bridges": np.array([len(own) for own in cut], dtype=np.int64)[group],
+        }
+    ).explode("id")
+    rows = rows.with_columns((pl.col("id") == pl.col("group_id")).alias("is_representative"))
+    ends = np.array([link for own in cut for link in own], dtype=np.int64).reshape(-1, 2)
+    bridges = pl.DataFrame(
+        {
+            "group_id": name.gather(first.repeat([len(own) for own in cut])),
+            "left_sha256": sha256.gather(ends[:, 0]),
+            "right_sha256": sha256.gather(ends[:, 1]),
+            "similarity": _cosines(images, ends[:, 0], ends[:, 1]),
+        },
+        schema=BRIDGE_SCHEMA,
+    )
+    return (
+        rows.select(pl.col(column).cast(kind) for column, kind in SCHEMA.items()).sort(
+            ["group_id", "is_representative", "similarity", "id"],
+            descending=[False, True, True, False],
+        ),
+        bridges.sort("group_id", "left_sha256", "right_sha256"),
+    )
+
+
+def _cosines(images: Items, i: Indices, j: Indices) -> Doubles:
+    unit = images.side.unit
+    return pair_cosines(unit.rows, unit.rows, i, j, squares=(unit.squares, unit.squares))
+
+
+def _within_each(
+    groups: Sequence[Group], counts: Indices, images: Items
+) -> tuple[Doubles, Doubles]:
+    """The least and the mean similarity over all pairs of each group's items.
+
+    Groups of as many images are scored together.
+    """
+    least, mean = np.empty(len(groups)), np.empty(len(groups))
+    sizes = np.array([len(group.members) for group in groups], dtype=np.int64)
+    for size in np.unique(sizes):
+        numbers = np.flatnonzero(sizes == size)
+        step = max(1, _PIECE // int(size) ** 2)
+        for start in range(0, len(numbers), step):
+            own = numbers[start : start + step]
+            members = np.sort([groups[number].members for number in own], axis=1)
+            least[own], mean[own] = _within(images, members, counts[members])
+    return least, mean
+
+
+def _within(images: Items, members: Indices, counts: Indices) -> tuple[Doubles, Doubles]:
+    """The least and the mean similarity (g,) of groups with these images (g, m).
+
+    `counts` (g, m) says how many items each image has; two items of one image have similarity 1.
+    """
+    least = np.ones(len(members))
+    pairs = (counts * (counts - 1) // 2).sum(axis=1).astype(np.float64)
+    total = pairs.copy()
+    for i, j in _pairs_of(members.shape[1]):
+        ends = (members.take(side, axis=1) for side in (i, j))
+        scores = _cosines(images, *(side.ravel() for side in ends)).reshape(len(members), -1)
+        weights = counts.take(i, axis=1) * counts.take(j, axis=1)
+        least = np.minimum(least, scores.min(axis=1))
+        total += (scores * weights).sum(axis=1)
+        pairs += weights.sum(axis=1)
     return least, total / pairs
 
 

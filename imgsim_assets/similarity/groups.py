@@ -14,20 +14,17 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.download.ledger import ledger_table
-from imgsim_assets.encoders.encoder import recommended_threshold
-from imgsim_assets.encoders.report import advised_threshold
-from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.grouping import SCHEMA, grouped
+from imgsim_assets.similarity.origin import least_similarity, refuse_different_encoders
 from imgsim_assets.similarity.pairs import Answer, Items, Question
 from imgsim_assets.similarity.settings import (
     AcrossSettings,
     GroupSettings,
     LinkSettings,
-    Threshold,
 )
 from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
@@ -38,6 +35,8 @@ from imgsim_assets.storage.table import Commit, Table
 ACROSS_SCHEMA = {"group_id": pl.String, "catalogue": pl.String, **SCHEMA}
 ACROSS = "duplicate_groups"
 BRIDGES = "bridges"
+# What links depend on; the other settings only divide them into groups.
+_OF_LINKS = ("threshold", FINGERPRINT)
 # Between a catalogue's name, which has none, and an id.
 _SEPARATOR = "/"
 
@@ -94,13 +93,17 @@ def update_groups(
     StoreError when there is no index, or no report that says what threshold auto is.
     """
     started = time.monotonic()
+    table = groups_table(store, name, variant)
+    newest = table.latest()
     commit, own = items.from_index(store, name)
     ranks = _ranks(store, name, settings.representative)
     ranked = own.keys.join(ranks, on="id", how="left").sort("rank", "id", nulls_last=True)
     candidates = _Candidates(ranked.select("id", "sha256"), _distinct_images([own]), {name: commit})
     asked = {"representative": settings.representative}
-    table = groups_table(store, name, variant)
-    return _update(store, table, candidates, settings, asked, across=False, started=started)
+    report = _update(
+        store, table, newest, candidates, settings, asked, across=False, started=started
+    )
+    return report or update_groups(store, name, settings, variant=variant)
 
 
 def update_across(
@@ -112,8 +115,10 @@ def update_across(
     when the indexes are of different encoders, or when no report says what threshold auto is.
     """
     started = time.monotonic()
+    table = across_table(store, name)
+    newest = table.latest()
     opened = {own: items.from_index(store, own) for own in catalogues}
-    _refuse_different_encoders({own: commit for own, (commit, _) in opened.items()})
+    refuse_different_encoders([(own, commit) for own, (commit, _) in opened.items()])
     rule = "pixels" if settings.representative == "catalogue" else settings.representative
     named = []
     for priority, (own, (_, of_own)) in enumerate(opened.items()):
@@ -134,22 +139,26 @@ def update_across(
         {own: commit for own, (commit, _) in opened.items()},
     )
     asked = {"representative": settings.representative, "catalogues": list(catalogues)}
-    table = across_table(store, name)
-    return _update(store, table, candidates, settings, asked, across=True, started=started)
+    report = _update(
+        store, table, newest, candidates, settings, asked, across=True, started=started
+    )
+    return report or update_across(store, name, catalogues, settings)
 
 
 def _update(
     store: Store,
     table: Table,
+    newest: Commit | None,
     candidates: _Candidates,
     settings: LinkSettings,
     asked: Mapping[str, object],
     *,
     across: bool,
     started: float,
-) -> GroupReport:
+) -> GroupReport | None:
+    """Commit the groups; None if another run has meanwhile committed those of newer indexes."""
     first = candidates.first
-    threshold = _threshold(store, settings.threshold, candidates.index_commits)
+    threshold = least_similarity(store, settings.threshold, list(candidates.index_commits.items()))
     recipe = {
         **asked,
         "threshold": threshold,
@@ -157,14 +166,17 @@ def _update(
         FINGERPRINT: first.properties[FINGERPRINT],
         **items.drops(*map(drops_of, candidates.index_commits.values())),
     }
-    state = State.of(table, recipe)
+    state = State.of(table, newest, recipe, _OF_LINKS)
     # In the order of the rule, which is as decisive as the items; only their keys are kept.
     in_order = Items(candidates.ranked, np.empty((0, 0), dtype=np.float32))
     if state.base is not None and state.is_current(in_order, candidates.images):
         commit = state.base
-        rows = state.table.read(commit)
+        rows, incremental = state.table.read(commit), True
     else:
-        lists = _links(state, candidates.images, threshold)
+        known = _known_links(state)
+        incremental = known is not None
+        links = Question(threshold, others_only=True)
+        lists = updated(known, candidates.images, candidates.images, links)
         rows, bridges = grouped(
             candidates.ranked,
             candidates.images,
@@ -179,14 +191,17 @@ def _update(
             state.table.write_rows(lists, role=LISTS),
         ]
         inputs = {f"{own}/index": index.version for own, index in candidates.index_commits.items()}
-        commit = state.commit(files, in_order, candidates.images, inputs)
+        committed = state.commit(files, in_order, candidates.images, inputs)
+        if committed is None:
+            return None
+        commit = committed
     return GroupReport(
         version=commit.version,
         groups=rows["group_id"].n_unique(),
         grouped=rows.height,
         items=candidates.ranked.height,
         threshold=threshold,
-        incremental=state.base is not None,
+        incremental=incremental,
         seconds=time.monotonic() - started,
         changed=state.newest is None or commit.version != state.newest.version,
         data_version=rows_digest(rows.select(_decisive(rows)), str(recipe)),
@@ -220,35 +235,11 @@ def _distinct_images(sides: Sequence[Items]) -> Items:
     return Items(keys, vectors[ordered["place"].to_numpy()])
 
 
-def _refuse_different_encoders(commits: dict[str, Commit]) -> None:
-    fingerprints = {commit.properties[FINGERPRINT] for commit in commits.values()}
-    if len(fingerprints) > 1:
-        made_by = [f"{name} by {_encoder(commit).describe()}" for name, commit in commits.items()]
-        raise StoreError(
-            f"the vectors cannot be compared: {', '.join(made_by)}; give all catalogues the same "
-            "encoder and weights, and materialize their embeddings and indexes"
-        )
-
-
-def _encoder(commit: Commit) -> EncoderSettings:
-    return EncoderSettings.model_validate(commit.properties["encoder"])
-
-
-def _threshold(store: Store, declared: Threshold | None, commits: Mapping[str, Commit]) -> float:
-    """The least cosine of a link among the catalogues that have these indexes."""
-    first = next(iter(commits.values()))
-    if isinstance(declared, str):
-        return advised_threshold(store, list(commits), first.properties[FINGERPRINT])
-    return declared if declared is not None else recommended_threshold(_encoder(first))
-
-
-def _links(state: State, images: Items, threshold: float) -> pl.DataFrame:
-    """All pairs of different images at or above the threshold, both ways round."""
+def _known_links(state: State) -> Answer | None:
+    """The links, both ways round, and the images they are of; None when there are none to use."""
     known = state.answer(LISTS)
-    if known is not None:
-        # Beside the links lie all items on the left, and the images they are of on the right.
-        known = Answer(known.lists, known.right, known.right)
-    return updated(known, images, images, Question(threshold, others_only=True))
+    # Beside the links lie all items on the left, and the images they are of on the right.
+    return None if known is None else Answer(known.lists, known.right, known.right)
 
 
 def _ranks(store: Store, name: str, rule: str) -> pl.DataFrame:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.encoders.encoder import recommended_threshold
-from imgsim_assets.encoders.report import advised_threshold
-from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.encoders.vectors import VectorTable
-from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.assignment import one_to_one
+from imgsim_assets.similarity.origin import least_similarity, refuse_different_encoders
 from imgsim_assets.similarity.pairs import Answer, Items, Question, best, with_rank
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, Commit, DataFile, Table
+from imgsim_assets.storage.table import ROWS, DataFile, Table
 
 SCHEMA = {
     "left_id": pl.String,
@@ -67,10 +63,13 @@ def update_matches(
     encoders.
     """
     started = time.monotonic()
+    table = match_table(store, name)
+    newest = table.latest()
     left_commit, left_items = items.from_embeddings(store, left)
     right_commit, right_items = items.from_index(store, right)
-    _refuse_different_encoders(left, left_commit, right, right_commit)
-    threshold = _threshold(store, (left, right), settings, left_commit)
+    made = [(left, left_commit), (right, right_commit)]
+    refuse_different_encoders(made)
+    threshold = least_similarity(store, settings.threshold, made)
     fingerprint = left_commit.properties[FINGERPRINT]
     recipe = {
         "left": left,
@@ -81,18 +80,21 @@ def update_matches(
         FINGERPRINT: fingerprint,
         **items.drops(VectorTable(store, left, fingerprint).drops, drops_of(right_commit)),
     }
-    state = State.of(match_table(store, name), recipe)
+    state = State.of(table, newest, recipe)
     if state.base is not None and state.is_current(left_items, right_items):
         commit = state.base
-        rows = state.table.read(commit)
+        rows, incremental = state.table.read(commit), True
     else:
-        rows, kept = _matches(state, left_items, right_items, settings, threshold)
-        commit = state.commit(
+        rows, kept, incremental = _matches(state, left_items, right_items, settings, threshold)
+        committed = state.commit(
             [state.table.write_rows(rows), *kept],
             left_items,
             right_items,
             {f"{left}/embeddings": left_commit.version, f"{right}/index": right_commit.version},
         )
+        if committed is None:
+            return update_matches(store, name, left, right, settings)
+        commit = committed
     return MatchReport(
         version=commit.version,
         matches=rows.height,
@@ -100,7 +102,7 @@ def update_matches(
         right_items=len(right_items),
         left_matched=rows["left_id"].n_unique(),
         threshold=threshold,
-        incremental=state.base is not None,
+        incremental=incremental,
         seconds=time.monotonic() - started,
         changed=state.newest is None or commit.version != state.newest.version,
         data_version=rows_digest(
@@ -110,48 +112,21 @@ def update_matches(
     )
 
 
-def _refuse_different_encoders(
-    left: str, left_commit: Commit, right: str, right_commit: Commit
-) -> None:
-    if left_commit.properties[FINGERPRINT] == right_commit.properties[FINGERPRINT]:
-        return
-    made_by = [
-        f"{name} by {_encoder(commit).describe()}"
-        for name, commit in ((left, left_commit), (right, right_commit))
-    ]
-    raise StoreError(
-        f"the vectors cannot be compared: {' and '.join(made_by)}; give both catalogues the same "
-        "encoder and weights, and materialize their embeddings and indexes"
-    )
-
-
-def _encoder(commit: Commit) -> EncoderSettings:
-    return EncoderSettings.model_validate(commit.properties["encoder"])
-
-
-def _threshold(
-    store: Store, names: Sequence[str], settings: MatchSettings, left_commit: Commit
-) -> float:
-    if isinstance(settings.threshold, str):
-        return advised_threshold(store, names, left_commit.properties[FINGERPRINT])
-    if settings.threshold is not None:
-        return settings.threshold
-    return recommended_threshold(_encoder(left_commit))
-
-
 def _matches(
     state: State, left: Items, right: Items, settings: MatchSettings, threshold: float
-) -> tuple[pl.DataFrame, list[DataFile]]:
-    """The match rows, and files that the next run needs beside them."""
+) -> tuple[pl.DataFrame, list[DataFile], bool]:
+    """The match rows, files that the next run needs beside them, and if earlier ones were used."""
     kept: list[DataFile] = []
     if settings.mode == "mutual":
-        pairs, kept = _mutual(state, left, right, threshold)
+        pairs, kept, incremental = _mutual(state, left, right, threshold)
     else:
         k = {"all": None, "best": 1, "top_k": settings.k, "one_to_one": None}[settings.mode]
         question = Question(threshold, k)
         # All pairs are their own lists.
         role = ROWS if settings.mode == "all" else LISTS
-        lists = updated(state.answer(role), left, right, question)
+        known = state.answer(role)
+        incremental = known is not None
+        lists = updated(known, left, right, question)
         pairs = best(lists, question)
         if role == LISTS:
             kept = [state.table.write_rows(lists, role=LISTS)]
@@ -163,15 +138,16 @@ def _matches(
             pl.col("id").alias(f"{side}_id"), pl.col("sha256").alias(f"{side}_sha256")
         )
         rows = rows.join(images, on=f"{side}_id", how="left", maintain_order="left")
-    return rows.select(list(SCHEMA)), kept
+    return rows.select(list(SCHEMA)), kept, incremental
 
 
 def _mutual(
     state: State, left: Items, right: Items, threshold: float
-) -> tuple[pl.DataFrame, list[DataFile]]:
+) -> tuple[pl.DataFrame, list[DataFile], bool]:
     """Pairs whose members are each other's best, from the best of each side."""
     question = Question(threshold, k=1)
-    lists_of_left = updated(state.answer(_LISTS_OF_LEFT), left, right, question)
+    known_of_left = state.answer(_LISTS_OF_LEFT)
+    lists_of_left = updated(known_of_left, left, right, question)
     # The lists of the right items are pairs that run the other way.
     known = state.answer(_LISTS_OF_RIGHT)
     turned = Answer(known.lists, known.right, known.left) if known is not None else None
@@ -180,7 +156,8 @@ def _mutual(
     pairs = of_left.join(
         of_right, left_on=["left_id", "right_id"], right_on=["right_id", "left_id"], how="semi"
     )
-    return pairs, [
+    kept = [
         state.table.write_rows(lists_of_left, role=_LISTS_OF_LEFT),
         state.table.write_rows(lists_of_right, role=_LISTS_OF_RIGHT),
     ]
+    return pairs, kept, known_of_left is not None and known is not None

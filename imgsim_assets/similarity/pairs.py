@@ -185,23 +185,23 @@ class _Lists(NamedTuple):
         ends[limited] = self.similarity[last[limited]]
         return ends
 
-    def merged(self, new: _Lists, depth: int | None) -> _Lists:
-        """These lists with new pairs, the first `depth` of each and as far as all are known."""
+    def merged(self, new: _Lists, at_most: int | None) -> _Lists:
+        """These lists with new pairs, the first `at_most` of each and as far as all are known."""
         at = self._places_of(new)
         i, j, similarity = (
             np.insert(own, at, others) for own, others in zip(self[:3], new[:3], strict=True)
         )
         cut_off = self.cut_off | new.cut_off
-        if depth is None:
+        if at_most is None:
             return _Lists(i, j, similarity, cut_off)
         start = np.searchsorted(i, np.arange(len(cut_off)))
         length = np.diff(np.append(start, len(i)))
         # Behind the last earlier pair of a list that was cut off, pairs are missing.
         last = np.cumsum(self.lengths) - 1
         known = last + np.searchsorted(at, last, side="right") - start + 1
-        most = np.minimum(np.where(self.cut_off, known, depth), depth)
+        most = np.minimum(np.where(self.cut_off, known, at_most), at_most)
         kept = np.arange(len(i)) - start[i] < most[i]
-        return _Lists(i[kept], j[kept], similarity[kept], cut_off | (length > depth))
+        return _Lists(i[kept], j[kept], similarity[kept], cut_off | (length > at_most))
 
     def _places_of(self, new: _Lists) -> Indices:
         """Where each of the new pairs belongs among these; all in one bisection."""

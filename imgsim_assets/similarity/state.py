@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,40 +30,58 @@ _FORMAT = {"lists_format": 2}
 
 @dataclass(frozen=True)
 class State:
-    """A result table as it stands: its newest commit, and the one that can be built on.
+    """A result table as it stands: its newest commit, and what of it can be used.
 
-    `base` is the newest commit if the same recipe (settings and encoder) made it, else None.
+    `base` is the newest commit if the same recipe (settings and encoder) made it, else None;
+    `known` is the newest commit if its lists are of the same recipe, else None.
     """
 
     table: Table
     properties: Mapping[str, Any]
     newest: Commit | None
     base: Commit | None
+    known: Commit | None
 
     @classmethod
-    def of(cls, table: Table, recipe: Mapping[str, Any]) -> State:
-        """The state of a table for a recipe."""
-        newest = table.latest()
+    def of(
+        cls,
+        table: Table,
+        newest: Commit | None,
+        recipe: Mapping[str, Any],
+        of_lists: Collection[str] | None = None,
+    ) -> State:
+        """The state of a table for a recipe.
+
+        `newest` is what `table.latest()` was before the inputs were read: a later commit may be
+        of newer ones. `of_lists` are the names in the recipe that the lists depend on; None for
+        all.
+        """
         properties = {**recipe, **_FORMAT}
-        same = newest is not None and all(
-            newest.properties.get(key) == value for key, value in properties.items()
-        )
-        return cls(table, properties, newest, newest if same else None)
+        differing = {
+            name
+            for name, value in properties.items()
+            if newest is None or newest.properties.get(name) != value
+        }
+        decisive = recipe.keys() if of_lists is None else of_lists
+        known = None if differing & {*decisive, *_FORMAT} else newest
+        return cls(table, properties, newest, None if differing else newest, known)
 
     def answer(self, role: str) -> Answer | None:
         """The lists kept under a role, with their items; None when there are none to use."""
-        if self.base is None:
+        if self.known is None:
             return None
         try:
-            lists, left, right = (self._read(part) for part in (role, LEFT_ITEMS, RIGHT_ITEMS))
+            lists, left, right = (
+                self._read(self.known, part) for part in (role, LEFT_ITEMS, RIGHT_ITEMS)
+            )
         except CorruptFileError:
             return None
         if COMPLETE not in lists.columns:
             lists = lists.with_columns(pl.lit(value=True).alias(COMPLETE))  # all pairs there are
         return Answer(lists.select(list(LIST_SCHEMA)), left, right)
 
-    def _read(self, role: str) -> pl.DataFrame:
-        file = self.base.only(role) if self.base is not None else None
+    def _read(self, commit: Commit, role: str) -> pl.DataFrame:
+        file = commit.only(role)
         if file is None:
             raise CorruptFileError(f"table {self.table.name} lists no file of role {role}")
         return self.table.read_file(file)
@@ -73,31 +91,34 @@ class State:
         return (
             self.base is not None
             and self.table.is_whole(self.base)
-            and self._read(LEFT_ITEMS).equals(left.keys)
-            and self._read(RIGHT_ITEMS).equals(right.keys)
+            and self._read(self.base, LEFT_ITEMS).equals(left.keys)
+            and self._read(self.base, RIGHT_ITEMS).equals(right.keys)
         )
 
     def commit(
         self, files: Sequence[DataFile], left: Items, right: Items, inputs: Mapping[str, int]
-    ) -> Commit:
-        """Commit a result, unless another run has meanwhile committed one of newer inputs."""
+    ) -> Commit | None:
+        """Commit a result; None if another run has meanwhile committed one of newer inputs.
+
+        Then neither result need be of the newest inputs, so they are to be read again.
+        """
         complete = [
             *files,
             self.table.write_rows(left.keys, role=LEFT_ITEMS),
             self.table.write_rows(right.keys, role=RIGHT_ITEMS),
         ]
 
+        overtaken = False
+
         def change(newest: Commit | None) -> Draft | None:
-            overtaken = newest is not None and newest != self.newest
-            known = newest.inputs if newest is not None and overtaken else {}
-            if any(known.get(name, 0) > version for name, version in inputs.items()):
-                return None
-            return Draft(complete, inputs=inputs, properties=self.properties)
+            nonlocal overtaken
+            other = newest if newest != self.newest else None
+            known = other.inputs if other is not None else {}
+            overtaken = any(known.get(name, 0) > version for name, version in inputs.items())
+            return None if overtaken else Draft(complete, inputs=inputs, properties=self.properties)
 
         commit = self.table.commit(change)
-        if commit is None:
-            raise AssertionError("the first result is always committed")
-        return commit
+        return None if overtaken else commit
 
 
 def updated(previous: Answer | None, left: Items, right: Items, question: Question) -> pl.DataFrame:

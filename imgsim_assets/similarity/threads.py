@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+from imgsim_assets.encoders.machine import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,7 +23,7 @@ _this_thread = threading.local()
 
 def processors() -> int:
     """How many pieces of work are done at once."""
-    return os.cpu_count() or 1
+    return usable_cores()
 
 
 def in_pieces(count: int, step: int, work: Callable[[slice], None]) -> None:

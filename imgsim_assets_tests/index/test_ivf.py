@@ -115,7 +115,7 @@ def test_the_kind_of_a_catalogues_index_follows_its_settings(store: Store) -> No
     ivf = IndexSettings(kind="ivf", least_items=6, probes=4)
 
     kinds = []
-    for settings in (IndexSettings(), ivf, ivf, IndexSettings(kind="ivf", least_items=9)):
+    for settings in (IndexSettings(), ivf, ivf, IndexSettings(kind="ivf", least_items=12)):
         report = update_index(store, "shop", settings)
         _, index = open_index(store, "shop")
         kinds.append((report.kind, type(index).__name__, report.rebuilt, len(index)))
@@ -138,6 +138,26 @@ def test_an_index_stays_of_its_kind_where_nothing_is_said(store: Store) -> None:
 
     assert (report.kind, report.rebuilt, report.added) == ("ivf", False, 1)
     assert not update_index(store, "shop", settings).changed
+
+
+def test_a_catalogue_about_the_least_size_keeps_its_kind(store: Store) -> None:
+    settings = IndexSettings(kind="ivf", least_items=8, probes=4)
+
+    kinds = []
+    for count in (8, 6, 7, 5, 7, 8):
+        images = {f"i{seed}": tiny(seed) for seed in range(count)}
+        embed(store, "shop", THUMBNAIL, fill(store, "shop", images))
+        report = update_index(store, "shop", settings)
+        kinds.append((report.kind, report.rebuilt))
+
+    assert kinds == [
+        ("ivf", True),
+        ("ivf", False),
+        ("ivf", False),
+        ("flat", True),
+        ("flat", False),
+        ("ivf", True),
+    ]
 
 
 def test_an_inverted_file_is_updated_by_what_changed(store: Store) -> None:

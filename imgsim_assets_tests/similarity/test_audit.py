@@ -10,15 +10,18 @@ import pytest
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity import audit
 from imgsim_assets.similarity.audit import Audit, audit_graph, audit_matches
 from imgsim_assets.similarity.graph import graph_table, update_graph
 from imgsim_assets.similarity.matches import match_table, update_matches
+from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import ROWS, Commit, Draft, Table
 from imgsim_assets_tests.support.catalogues import THUMBNAIL, indexed, repacked, tiny
 from imgsim_assets_tests.support.damage import flip_a_bit
 from imgsim_assets_tests.support.histories import Images, history
+from imgsim_assets_tests.support.vectors import Doubles
 
 # The right side has copies, repacked copies and look-alikes of the left one's pictures.
 LEFT: Images = {f"l{seed}": tiny(seed) for seed in range(8)}
@@ -83,10 +86,10 @@ def test_a_missing_match_is_found_and_named(shops: Store, settings: MatchSetting
     update_matches(shops, "pair", "left", "right", settings)
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(pl.col("left_id") != "l5"))
 
-    audit = audit_matches(shops, "pair", sample=100)
+    found = audit_matches(shops, "pair", sample=100)
 
-    assert (audit.missing, audit.false, audit.passed) == (1, 0, False)
-    assert audit.examples == ("missing: l5 s5",)
+    assert (found.missing, found.false, found.passed) == (1, 0, False)
+    assert found.examples == ("missing: l5 s5",)
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
@@ -94,10 +97,10 @@ def test_a_false_match_is_found_and_named(shops: Store, settings: MatchSettings)
     update_matches(shops, "pair", "left", "right", settings)
     _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, *UNRELATED))
 
-    audit = audit_matches(shops, "pair", sample=100)
+    found = audit_matches(shops, "pair", sample=100)
 
-    assert (audit.missing, audit.false, audit.passed) == (0, 1, False)
-    assert audit.examples == ("false: l0 t",)
+    assert (found.missing, found.false, found.passed) == (0, 1, False)
+    assert found.examples == ("false: l0 t",)
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
@@ -126,10 +129,10 @@ def test_the_second_best_in_the_place_of_the_best_is_missing_and_false(
     second = pl.when(pl.col("left_id") == "l1").then(pl.lit("s1")).otherwise("right_id")
     _doctor(match_table(shops, "pair"), lambda rows: rows.with_columns(right_id=second))
 
-    audit = audit_matches(shops, "pair", sample=100)
+    found = audit_matches(shops, "pair", sample=100)
 
-    assert (audit.missing, audit.false) == (1, 1)
-    assert audit.examples == ("missing: l1 r1", "false: l1 s1")
+    assert (found.missing, found.false) == (1, 1)
+    assert found.examples == ("missing: l1 r1", "false: l1 s1")
 
 
 def test_a_match_that_is_best_from_one_side_only_is_not_mutual(store: Store) -> None:
@@ -151,10 +154,10 @@ def test_a_true_graph_passes_and_a_missing_edge_is_found_and_named(
     nearest = (pl.col("src_id") == "r1") & (pl.col("rank") == 1)
     _doctor(graph_table(shops, "right"), lambda rows: rows.filter(~nearest))
 
-    audit = audit_graph(shops, "right", sample=100)
+    found = audit_graph(shops, "right", sample=100)
 
-    assert (audit.missing, audit.false) == (1, 0)
-    assert audit.examples == ("missing: r1 s1",)
+    assert (found.missing, found.false) == (1, 0)
+    assert found.examples == ("missing: r1 s1",)
 
 
 @pytest.mark.parametrize("settings", GRAPHS, ids=str)
@@ -165,10 +168,10 @@ def test_an_edge_to_itself_or_to_nobody_is_false(
     update_graph(shops, "right", settings)
     _doctor(graph_table(shops, "right"), lambda rows: _with_pair(rows, "r1", to, 1.0))
 
-    audit = audit_graph(shops, "right", sample=100)
+    found = audit_graph(shops, "right", sample=100)
 
-    assert (audit.missing, audit.false) == (0, 1)
-    assert audit.examples == (f"false: r1 {to}",)
+    assert (found.missing, found.false) == (0, 1)
+    assert found.examples == (f"false: r1 {to}",)
 
 
 def test_an_edge_to_an_item_that_is_not_among_the_nearest_is_false(shops: Store) -> None:
@@ -208,10 +211,10 @@ def test_a_great_disorder_is_counted_whole_and_shown_in_a_few_examples(shops: St
     true = _newest(match_table(shops, "pair"))
     _doctor(match_table(shops, "pair"), lambda rows: rows.head(0))
 
-    audit = audit_matches(shops, "pair", sample=100)
+    found = audit_matches(shops, "pair", sample=100)
 
-    assert audit.missing == true.rows > 5
-    assert len(audit.examples) == 5
+    assert found.missing == true.rows > 5
+    assert len(found.examples) == 5
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
@@ -246,6 +249,47 @@ def test_an_audit_is_of_the_items_the_table_was_made_from(shops: Store) -> None:
     indexed(shops, "right", {"t": tiny(60)})
 
     assert audit_matches(shops, "pair", sample=100) == Audit(8, 0, 0, ())
+
+
+@pytest.mark.parametrize("settings", MODES, ids=str)
+def test_an_audit_says_the_same_however_many_scores_it_holds_at_once(
+    shops: Store, monkeypatch: pytest.MonkeyPatch, settings: MatchSettings
+) -> None:
+    update_matches(shops, "pair", "left", "right", settings)
+    _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, *UNRELATED))
+    update_graph(shops, "right", GRAPHS[0])
+    _doctor(graph_table(shops, "right"), lambda rows: rows.filter(pl.col("src_id") != "s5"))
+    audits = []
+    for scores in (1 << 24, 40, 1):
+        monkeypatch.setattr(audit, "_SCORES", scores)
+
+        audits.append(
+            (audit_matches(shops, "pair", sample=9), audit_graph(shops, "right", sample=9))
+        )
+
+    assert audits[0] == audits[1] == audits[2]
+    assert not audits[0][0].passed
+
+
+def test_an_audit_holds_no_more_scores_at_once_than_it_may(
+    shops: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update_matches(shops, "pair", "left", "right", MODES[3])
+    monkeypatch.setattr(audit, "_SCORES", 30)
+    sizes = []
+    scored = audit._scores
+
+    def counted(left: Items, right: Items) -> Doubles:
+        scores = scored(left, right)
+        sizes.append(scores.size)
+        return scores
+
+    monkeypatch.setattr(audit, "_scores", counted)
+    audit_matches(shops, "pair", sample=100)
+
+    # A block's items have up to two partners each: the committed one and the best.
+    assert len(sizes) > 2
+    assert max(sizes) <= 2 * 30
 
 
 def test_an_audit_does_not_pass_over_damaged_vectors(shops: Store) -> None:

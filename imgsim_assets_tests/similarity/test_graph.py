@@ -11,6 +11,7 @@ from imgsim_assets.encoders.stage import embed
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.graph import SCHEMA, graph_table, update_graph
 from imgsim_assets.similarity.settings import GraphSettings
+from imgsim_assets.similarity.state import LISTS
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import ROWS
 from imgsim_assets_tests.support.catalogues import (
@@ -165,12 +166,13 @@ def test_a_catalogue_without_an_index_is_named(store: Store) -> None:
 
 def test_damage_to_what_the_next_run_builds_on_costs_time_only(shops: Store) -> None:
     update_graph(shops, "shop", SETTINGS[1])
-    _damage(shops)
+    _damage(shops, LISTS)
     more = {**SHOP, "g": tiny(3)}
     indexed(shops, "shop", more)
 
-    update_graph(shops, "shop", SETTINGS[1])
+    report = update_graph(shops, "shop", SETTINGS[1])
 
+    assert not report.incremental
     found = _rows(shops).select("src_id", "dst_id", "rank").rows()
     assert found == [row[:3] for row in _expected(shops, more, SETTINGS[1])]
 
@@ -192,10 +194,10 @@ def _rows(store: Store, name: str = "shop") -> pl.DataFrame:
     return table.read(commit)
 
 
-def _damage(store: Store) -> Path:
+def _damage(store: Store, role: str = ROWS) -> Path:
     table = graph_table(store, "shop")
     commit = table.latest()
-    file = commit.only(ROWS) if commit is not None else None
+    file = commit.only(role) if commit is not None else None
     assert file is not None
     return flip_a_bit(store, table, file)
 

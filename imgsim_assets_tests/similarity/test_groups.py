@@ -8,9 +8,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity import grouping
 from imgsim_assets.similarity.grouping import SCHEMA, bridges_of, grouped
 from imgsim_assets.similarity.groups import (
     ACROSS_SCHEMA,
@@ -116,6 +118,21 @@ def test_a_chain_is_one_group_with_bridges_or_several_around_representatives() -
     }
 
 
+@pytest.mark.parametrize("piece", [1, 20])
+def test_groups_are_the_same_however_many_pairs_are_scored_at_once(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    images, ranked = _catalogue(1)
+    lists = compute(images, images, Question(0.8, others_only=True))
+    at_once, its_bridges = grouped(ranked, images, lists)
+
+    monkeypatch.setattr(grouping, "_PIECE", piece)
+    rows, bridges = grouped(ranked, images, lists)
+
+    assert_frame_equal(rows, at_once, rel_tol=0, abs_tol=1e-15)
+    assert bridges.equals(its_bridges)
+
+
 def _catalogue(seed: int) -> tuple[Items, pl.DataFrame]:
     """Some images, and items of which several may have the same image, in order of rank."""
     chance = random.Random(seed)
@@ -211,6 +228,19 @@ def test_when_the_order_of_representatives_changes_groups_do_too(store: Store) -
         assert _rows(store)["group_id"].unique().to_list() == [oldest]
 
 
+def test_other_rules_divide_the_links_that_are_known(store: Store) -> None:
+    indexed(store, "shop", {"a": tiny(1), "b": repacked(tiny(1)), "c": tiny(2)})
+    update_groups(store, "shop", CHAINED)
+
+    ruled = update_groups(store, "shop", GroupSettings(threshold=0.8, representative="bytes"))
+    close = update_groups(store, "shop", CLOSE)
+    lower = update_groups(store, "shop", GroupSettings(threshold=0.7))
+
+    assert (ruled.changed, ruled.incremental) == (True, True)
+    assert (close.changed, close.incremental) == (True, True)
+    assert (lower.changed, lower.incremental) == (True, False)
+
+
 def _tell(store: Store, *, day: list[int], **facts: list[int]) -> None:
     """Let the ledger say other things of four images."""
     table = ledger_table(store, "shop")
@@ -297,7 +327,7 @@ def test_catalogues_of_different_encoders_are_not_grouped(store: Store) -> None:
     indexed(store, "a", {"1": tiny(1)})
     indexed(store, "b", {"1": tiny(1)}, THUMBNAIL.model_copy(update={"version": "2"}))
 
-    with pytest.raises(StoreError, match=r"cannot be compared: a by .*, b by .*; give all"):
+    with pytest.raises(StoreError, match=r"cannot be compared: a by .* and b by .*; give both"):
         update_across(store, "all", ["a", "b"], ACROSS)
 
 

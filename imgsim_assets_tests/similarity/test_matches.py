@@ -13,11 +13,13 @@ from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import embed
 from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity import items
 from imgsim_assets.similarity.matches import SCHEMA, match_table, update_matches
+from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.similarity.state import LEFT_ITEMS
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS
+from imgsim_assets.storage.table import ROWS, Commit
 from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.catalogues import (
     THUMBNAIL,
@@ -313,6 +315,44 @@ def test_an_index_of_the_encoder_before_is_refused(shops: Store) -> None:
 
     with pytest.raises(StoreError, match=r"cannot be compared.*materialize their embeddings and"):
         update_matches(shops, "pair", "left", "right", MatchSettings())
+
+
+# ---- runs that overtake -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [MODES[0], MODES[1]], ids=str)
+def test_a_run_that_was_overtaken_takes_in_what_the_other_did_not_see(
+    store: Store, monkeypatch: pytest.MonkeyPatch, settings: MatchSettings
+) -> None:
+    """One run reads a newer left side and an older right one; the other the other way round."""
+    indexed(store, "left", LEFT)
+    indexed(store, "right", RIGHT)
+    update_matches(store, "pair", "left", "right", settings)
+    fewer = {item: image for item, image in RIGHT.items() if item != "s"}
+    more = {**LEFT, "n": tiny(1)}
+    earlier, read = items.from_embeddings(store, "left"), items.from_index
+    indexed(store, "left", more)
+
+    def overtaken(store: Store, name: str) -> tuple[Commit, Items]:
+        found = read(store, name)
+        indexed(store, "right", fewer)
+        monkeypatch.setattr(items, "from_index", read)
+        with monkeypatch.context() as other:
+            other.setattr(items, "from_embeddings", lambda *_: earlier)
+            update_matches(store, "pair", "left", "right", settings)
+        return found
+
+    monkeypatch.setattr(items, "from_index", overtaken)
+    report = update_matches(store, "pair", "left", "right", settings)
+
+    newest = match_table(store, "pair").latest()
+    assert newest is not None
+    assert report.version == newest.version
+    assert (report.left_items, report.right_items) == (len(usable(more)), len(usable(fewer)))
+    assert report.matches == _rows(store).height
+    assert _rows(store).select("left_id", "right_id", "rank").rows() == [
+        row[:3] for row in _expected(store, more, fewer, settings)
+    ]
 
 
 # ---- damage -----------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +20,7 @@ PAIRS = compute(LEFT, RIGHT, Question())
 
 
 def test_a_table_without_a_version_has_nothing_to_build_on(store: Store) -> None:
-    state = State.of(_table(store), RECIPE)
+    state = _state(store, RECIPE)
 
     assert (state.newest, state.base, state.answer(ROWS)) == (None, None, None)
     assert not state.is_current(LEFT, RIGHT)
@@ -29,7 +29,7 @@ def test_a_table_without_a_version_has_nothing_to_build_on(store: Store) -> None
 def test_a_result_can_be_built_on_by_the_same_recipe(store: Store) -> None:
     commit = _commit(store)
 
-    state = State.of(_table(store), RECIPE)
+    state = _state(store, RECIPE)
 
     assert state.base == state.newest == commit
     answer = state.answer(ROWS)
@@ -47,19 +47,35 @@ def test_a_result_of_another_recipe_is_not_built_on(
 ) -> None:
     commit = _commit(store)
 
-    state = State.of(_table(store), recipe)
+    state = _state(store, recipe)
 
     assert (state.newest, state.base) == (commit, None)
     assert state.answer(ROWS) is None
     assert not state.is_current(LEFT, RIGHT)
 
 
+def test_lists_are_built_on_where_only_what_is_made_of_them_was_declared_otherwise(
+    store: Store,
+) -> None:
+    commit = _commit(store)
+
+    other = _state(store, {**RECIPE, "mode": "all"}, of_lists=("k", "threshold"))
+    anew = _state(store, {**RECIPE, "threshold": 0.6}, of_lists=("k", "threshold"))
+
+    assert (other.base, other.known) == (None, commit)
+    assert not other.is_current(LEFT, RIGHT)
+    answer = other.answer(ROWS)
+    assert answer is not None
+    assert answer.lists.equals(PAIRS)
+    assert (anew.known, anew.answer(ROWS)) == (None, None)
+
+
 def test_pairs_that_are_no_lists_are_taken_for_complete_ones(store: Store) -> None:
-    state = State.of(_table(store), RECIPE)
+    state = _state(store, RECIPE)
     rows = PAIRS.drop("complete").with_columns(rank=pl.lit(1))
     state.commit([state.table.write_rows(rows)], LEFT, RIGHT, {"images": 1})
 
-    answer = State.of(_table(store), RECIPE).answer(ROWS)
+    answer = _state(store, RECIPE).answer(ROWS)
 
     assert answer is not None
     assert answer.lists.equals(PAIRS)
@@ -69,14 +85,14 @@ def test_a_result_with_lists_of_an_older_format_is_not_built_on(store: Store) ->
     table, written = _table(store), _commit(store)
     table.commit(lambda _: Draft(written.files, written.inputs, RECIPE))
 
-    state = State.of(table, RECIPE)
+    state = _state(store, RECIPE)
 
     assert (state.newest is not None, state.base, state.answer(ROWS)) == (True, None, None)
 
 
 def test_a_result_is_current_for_exactly_its_items(store: Store) -> None:
     _commit(store)
-    state = State.of(_table(store), RECIPE)
+    state = _state(store, RECIPE)
     changed = Items(LEFT.keys.with_columns(sha256=pl.Series(["1", "9"])), LEFT.vectors)
     fewer = Items(LEFT.keys.head(1), LEFT.vectors[:1])
 
@@ -89,7 +105,7 @@ def test_a_result_is_current_for_exactly_its_items(store: Store) -> None:
 @pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, RIGHT_ITEMS])
 def test_damaged_files_are_not_built_on(store: Store, role: str) -> None:
     _damage(store, _commit(store), role)
-    state = State.of(_table(store), RECIPE)
+    state = _state(store, RECIPE)
 
     assert state.answer(ROWS) is None
 
@@ -97,7 +113,7 @@ def test_damaged_files_are_not_built_on(store: Store, role: str) -> None:
 @pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, RIGHT_ITEMS])
 def test_a_result_with_a_file_that_is_gone_is_not_current(store: Store, role: str) -> None:
     _damage(store, _commit(store), role).unlink()
-    state = State.of(_table(store), RECIPE)
+    state = _state(store, RECIPE)
 
     assert not state.is_current(LEFT, RIGHT)
     assert state.answer(ROWS) is None
@@ -106,18 +122,18 @@ def test_a_result_with_a_file_that_is_gone_is_not_current(store: Store, role: st
 def test_a_role_that_was_never_kept_is_no_answer(store: Store) -> None:
     _commit(store)
 
-    assert State.of(_table(store), RECIPE).answer("lists") is None
+    assert _state(store, RECIPE).answer("lists") is None
 
 
 def test_a_result_of_older_inputs_does_not_replace_one_of_newer(store: Store) -> None:
-    slow = State.of(_table(store), RECIPE)
+    slow = _state(store, RECIPE)
     newer = _commit(store, {"shop/index": 5, "shop/embeddings": 2})
 
     kept = slow.commit(
         [slow.table.write_rows(PAIRS.head(0))], LEFT, RIGHT, {"shop/index": 4, "shop/embeddings": 2}
     )
 
-    assert kept == newer
+    assert kept is None
     assert _table(store).versions() == [newer.version]
 
 
@@ -144,9 +160,18 @@ def _table(store: Store) -> Table:
     return store.table("matches/pair")
 
 
+def _state(
+    store: Store, recipe: Mapping[str, object], of_lists: Collection[str] | None = None
+) -> State:
+    return State.of(_table(store), _table(store).latest(), recipe, of_lists)
+
+
 def _commit(store: Store, inputs: Mapping[str, int] | None = None) -> Commit:
-    state = State.of(_table(store), RECIPE)
-    return state.commit([state.table.write_rows(PAIRS)], LEFT, RIGHT, inputs or {"shop/index": 1})
+    state = _state(store, RECIPE)
+    rows = [state.table.write_rows(PAIRS)]
+    commit = state.commit(rows, LEFT, RIGHT, inputs or {"shop/index": 1})
+    assert commit is not None
+    return commit
 
 
 def _damage(store: Store, commit: Commit, role: str) -> Path:

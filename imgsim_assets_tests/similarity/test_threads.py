@@ -74,3 +74,21 @@ def test_an_error_in_a_piece_is_raised_and_the_threads_of_products_are_given_bac
         list(spread(work, range(8)))
 
     assert _blas_threads() == before
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_there_are_no_more_threads_than_cores_may_be_used(
+    monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr(threads, "usable_cores", lambda: cores)
+    done: list[int] = []
+    seen = set()
+
+    def work(piece: slice) -> None:
+        seen.add(threading.get_ident())
+        done.extend(range(piece.start, piece.stop))
+
+    in_pieces(4096, 16, work)
+
+    assert sorted(done) == list(range(4096))
+    assert len(seen) <= cores
