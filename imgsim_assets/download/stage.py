@@ -42,6 +42,8 @@ from imgsim_assets.storage.table import (
 
 # A killed run loses at most what it fetched since the last commit.
 COMMIT_EVERY_SECONDS = 5.0
+# Another stage that follows starts that much sooner, and has that much less left at the end.
+_FOLLOWED_COMMIT_EVERY_SECONDS = 2.0
 # Beyond so many appended files of a shard the next append merges some, so that commits stay small.
 _MOST_APPENDED = 32
 
@@ -286,9 +288,12 @@ class ImagesStage:
     async def _commit_regularly(
         self, run: _Run, crawl: Crawl, progress: Progress, finished: asyncio.Event
     ) -> None:
+        pause = COMMIT_EVERY_SECONDS
+        if self._on_commit is not None:
+            pause = min(pause, _FOLLOWED_COMMIT_EVERY_SECONDS)
         while not finished.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(finished.wait(), COMMIT_EVERY_SECONDS)
+                await asyncio.wait_for(finished.wait(), pause)
             if not finished.is_set():
                 elsewhere = await asyncio.to_thread(self._append, run)
                 if elsewhere:
