@@ -17,7 +17,6 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 # Numbers of parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_M_ARENA_MAX = -8
 _ALWAYS_KEPT = 1 << 30
 
 
@@ -68,4 +67,3 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _ALWAYS_KEPT)
     mallopt(_M_TRIM_THRESHOLD, _ALWAYS_KEPT)
-    mallopt(_M_ARENA_MAX, usable_cores())
