@@ -46,6 +46,8 @@ from imgsim_assets.storage.table import (
 COMMIT_EVERY_SECONDS = 5.0
 # So many rows are committed before that, so that fast sources do not fill the memory with them.
 _MOST_PENDING = 10_000
+# Another stage that follows starts that much sooner, and has that much less left at the end.
+_FOLLOWED_COMMIT_EVERY_SECONDS = 2.0
 # Beyond so many appended files of a shard the next append merges some, so that commits stay small.
 _MOST_APPENDED = 32
 # A ledger is merged by ranges of ids of at least so many rows, in at most so many parts.
@@ -363,11 +365,14 @@ class ImagesStage:
         self, run: _Run, crawl: Crawl, progress: Progress, wake: asyncio.Event
     ) -> None:
         """Commit every few seconds, and whenever it is woken, until everything is fetched."""
+        pause = COMMIT_EVERY_SECONDS
+        if self._on_commit is not None:
+            pause = min(pause, _FOLLOWED_COMMIT_EVERY_SECONDS)
         while not run.is_fetched:
             if not run.pending.is_full:
                 wake.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), COMMIT_EVERY_SECONDS)
+                    await asyncio.wait_for(wake.wait(), pause)
             if not run.is_fetched:
                 taken = run.pending.frames()
                 elsewhere = await asyncio.to_thread(self._append, run, taken)

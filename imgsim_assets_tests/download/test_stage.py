@@ -904,6 +904,27 @@ def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
     assert [(file.rows, file.complete) for file in things.commit().files] == [(20, True)]
 
 
+def test_a_run_that_is_followed_commits_sooner_and_says_so(
+    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 3600)
+    monkeypatch.setattr(stage, "_FOLLOWED_COMMIT_EVERY_SECONDS", 0.05)
+    told: list[Shard] = []
+
+    def page(connection: Connection) -> None:
+        if len(server.requests) == 10:
+            connection.wait(lambda: bool(told))
+        connection.send(response(jpeg(len(server.requests))))
+
+    with Misbehaving(page) as server:
+        things.declare({str(number): server.url(f"/{number}") for number in range(10)})
+        settings = quick(max_per_host=1, timeout=30, read_timeout=30)
+        with stage.ImagesStage(things.store, NAME, settings, on_commit=told.append) as images:
+            images.run(Shard(0, 1))
+    assert set(told) == {Shard(0, 1)}
+    assert set(things.statuses().values()) == {"ok"}
+
+
 def test_the_commits_of_a_very_long_run_stay_small(
     things: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
