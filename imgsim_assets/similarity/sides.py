@@ -109,12 +109,15 @@ class Pair:
         products = np.empty(len(i), dtype=np.float32)
 
         def fill(piece: slice) -> None:
-            # A team of OpenMP would spin on after its work, in the way of the next product.
-            faiss.omp_set_num_threads(1)  # of this thread
             arrays = (a, i[piece], b, j[piece], products[piece])
             pointers = [faiss.swig_ptr(part) for part in arrays]
             count = len(i[piece])
+            # A team of OpenMP would spin on after its work, in the way of the next product. The
+            # number is that of this thread, which may be the caller's own.
+            before = faiss.omp_get_max_threads()
+            faiss.omp_set_num_threads(1)
             faiss.pairwise_indexed_inner_product(a.shape[1], count, *pointers)  # type: ignore[attr-defined]
+            faiss.omp_set_num_threads(before)
 
         in_pieces(len(i), -(-len(i) // processors()), fill)
         return products
