@@ -175,3 +175,16 @@ def test_bands_of_tiles_cover_every_pair_once_whatever_the_budget(
         for made in (Screen.of(None, pair), Screen.of(_fit(pair, 8), pair)):
             bands = list(join.over_bands(pair, made, budget, seen))
             assert (np.sum(bands, axis=0) == 1).all()
+
+
+def test_looking_again_leaves_the_threads_of_faiss_as_they_were() -> None:
+    import faiss
+
+    pair = _pair(noise(8, 32, 1), noise(8, 32, 2))
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        pair.products(np.arange(8), np.arange(8))
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
