@@ -82,7 +82,7 @@ class DownloadReport:
     hosts_given_up: Sequence[str] = ()
 
 
-_NOTHING = ledger.empty_ledger().select("id", "url")
+_NOTHING = pl.DataFrame(schema={name: ledger.SCHEMA[name] for name in ("id", "url")})
 
 
 class _Pending:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,8 +60,11 @@ class TorchEncoder:
     """A module in evaluation mode on one device, with its preprocessing.
 
     `input_side` is the size in pixels that pictures are reduced to, None where a transform of
-    one's own decides. Batches should always have the same size: then a picture's vector does
-    not depend, not even in its last bit, on what else is in the batch.
+    one's own decides. `ordinary` makes the module anew where this one was fitted to the machine,
+    as what is traced for another has to be without that.
+
+    Batches should always have the same size: then a picture's vector does not depend, not even
+    in its last bit, on what else is in the batch.
     """
 
     fixed_batch = True
@@ -75,6 +79,7 @@ class TorchEncoder:
         normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         precision: str = "fp32",
         input_side: int | None = None,
+        ordinary: Callable[[], nn.Module] | None = None,
     ) -> None:
         self.dim = dim
         self.device = devices[0]
@@ -83,6 +88,7 @@ class TorchEncoder:
         self._devices = devices
         self._prepare = prepare
         self._normalise = normalise
+        self._ordinary = ordinary
         self._kind = kind_of(precision)
         refuse_without_bf16(self._kind, self.device)
         self._module = module.eval().to(self.device, self._kind)
@@ -123,6 +129,11 @@ class TorchEncoder:
             features = self._module(tensor.to(self._kind))
         rows: NDArray[np.float32] = features.flatten(1).float().cpu().numpy()
         return rows
+
+    def ordinary_module(self) -> nn.Module:
+        """The module of torch's common operators, in float32 on the CPU, to be traced."""
+        made = self._ordinary() if self._ordinary is not None else copy.deepcopy(self._module)
+        return made.eval().to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
 
     def replicas(self, cores: int) -> list[TorchEncoder]:
         """This encoder once for every batch that can be computed at the same time.
@@ -224,8 +235,10 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
     prepare, side = _preparation(settings, size)
     devices = choose_devices(settings)
     module = fold_batch_norms(module)
+    ordinary = None
     if can_fuse(devices[0], kind_of(settings.precision)):
         module = fuse_convolutions(module)
+        ordinary = partial(_ordinary_features, settings)
     return TorchEncoder(
         module,
         prepare,
@@ -234,7 +247,13 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
         normalise=normalisation(settings),
         precision=settings.precision,
         input_side=side,
+        ordinary=ordinary,
     )
+
+
+def _ordinary_features(settings: EncoderSettings) -> nn.Module:
+    module, _ = load_features(settings)
+    return fold_batch_norms(module)
 
 
 def _preparation(settings: EncoderSettings, size: int) -> tuple[Prepare, int]:

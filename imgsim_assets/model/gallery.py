@@ -318,7 +318,8 @@ const drawn = data.rows.map((row) => {
 const radius = document.getElementById("radius");
 const text = document.getElementById("text");
 function filter() {
-  const most = Number(radius.value);
+  // Browsers round what a slider is set to: what lies at the bar is within it.
+  const most = Number(radius.value) + 1e-9;
   const part = text.value.toLowerCase();
   let pairs = 0, rows = 0;
   for (const { row, section, found, none } of drawn) {

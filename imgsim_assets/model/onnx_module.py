@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
@@ -15,8 +13,7 @@ class PreparedModule(nn.Module):
 
     def __init__(self, encoder: TorchEncoder) -> None:
         super().__init__()
-        self.module = copy.deepcopy(encoder._module).to("cpu", torch.float32)
-        self.module.to(memory_format=torch.contiguous_format)
+        self.module = encoder.ordinary_module()
         self.normalises = encoder._mean.numel() > 0
         self.register_buffer("mean", encoder._mean.to("cpu"))
         self.register_buffer("deviation", encoder._deviation.to("cpu"))

@@ -62,7 +62,7 @@ def update_graph(
     what threshold auto is.
     """
     started = time.monotonic()
-    table = graph_table(store, name)
+    table = graph_table(store, name, variant)
     newest = table.latest()
     index_commit, nodes = items.from_index(store, name)
     fingerprint = index_commit.properties[FINGERPRINT]

@@ -15,6 +15,7 @@ import polars as pl
 
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.encoders.vectors import DROPS
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
@@ -36,7 +37,7 @@ ACROSS_SCHEMA = {"group_id": pl.String, "catalogue": pl.String, **SCHEMA}
 ACROSS = "duplicate_groups"
 BRIDGES = "bridges"
 # What links depend on; the other settings only divide them into groups.
-_OF_LINKS = ("threshold", FINGERPRINT)
+_OF_LINKS = ("threshold", FINGERPRINT, DROPS)
 # Between a catalogue's name, which has none, and an id.
 _SEPARATOR = "/"
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -59,11 +58,6 @@ def _is_worker() -> bool:
     return getattr(_this_thread, "is_worker", False)
 
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
 class _Blas:
     """How many threads a matrix product takes, which is one number for the whole process."""
 
@@ -78,7 +72,8 @@ class _Blas:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                self._limit = _controller().limit(limits=1, user_api="blas")
+                # Looked up each time: a library that was loaded since has threads of its own.
+                self._limit = ThreadpoolController().limit(limits=1, user_api="blas")
         try:
             yield
         finally:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -788,10 +788,10 @@ def test_what_could_not_be_embedded_is_read_once_for_all_shards(
     read_file = Table.read_file
     read: list[str] = []
 
-    def noted(table: Table, file: DataFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        if table.name == "shop/embeddings" and columns is None:
+    def noted(table: Table, file: DataFile, *rest: Any) -> pl.DataFrame:
+        if table.name == "shop/embeddings":
             read.append(file.path)
-        return read_file(table, file, columns)
+        return read_file(table, file, *rest)
 
     monkeypatch.setattr(Table, "read_file", noted)
     stage = EmbeddingStage(store, "shop", HOG_COLOR)
