@@ -80,4 +80,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    """What Dagster looks through for components, loading all of it: so, only its own part."""
+    of_dagster = (name for name, home in _HOMES.items() if home.startswith("components."))
+    return sorted({*globals(), *of_dagster})

@@ -6,7 +6,8 @@ import click
 
 from imgsim_assets.cli.options import json_option, made, store_option
 from imgsim_assets.cli.output import show_json
-from imgsim_assets.storage.collection import KeepRules, collect
+from imgsim_assets.storage.collection import collect
+from imgsim_assets.storage.settings import KeepRules
 from imgsim_assets.storage.store import Store
 
 

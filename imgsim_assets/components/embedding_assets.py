@@ -1,27 +1,13 @@
 """The partitioned asset `embeddings` of a catalogue."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import dagster as dg
-import polars as pl
 
 from imgsim_assets.components.blueprint import GPU_POOL, AssetFacts, Blueprint, code_version
-from imgsim_assets.components.catalogue_settings import CatalogueSettings
-from imgsim_assets.components.lineage import carried, column_lineage
-from imgsim_assets.components.metadata import counted, table_metadata, table_schema
-from imgsim_assets.components.shard_runs import ShardRun, publish, run_shards
-from imgsim_assets.download.status import OK
+from imgsim_assets.components.check_specs import vectors_spec
+from imgsim_assets.components.columns import EMBEDDINGS, table_schema
 from imgsim_assets.encoders.settings import HOG_COLOR
-from imgsim_assets.encoders.stage import SCHEMA as EMBEDDINGS_SCHEMA
-from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage, embeddings_table
-from imgsim_assets.encoders.vectors import VectorTable
-from imgsim_assets.storage.shards import Shard
-from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Table
 
 EMBEDDINGS_VERSION = "1"
-VECTORS_FINITE_AND_UNIT = "vectors_finite_and_unit"
 
 
 def embeddings_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
@@ -35,12 +21,9 @@ def embeddings_asset(blueprint: Blueprint) -> dg.AssetsDefinition:
         check_specs=[vectors_spec(blueprint)],
     )
     def embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store = blueprint.project.store(context.run.run_id)
-        stage = EmbeddingStage(store, blueprint.name, blueprint.encoder, log=context.log.info)
-        outcome = run_shards(context, blueprint.settings.shards, stage.run)
-        publish_embeddings(context, blueprint, store, outcome)
-        check = vectors_finite_and_unit(store, blueprint.settings, stage.fingerprint)
-        return dg.MaterializeResult(check_results=[check])
+        from imgsim_assets.components.embedding_steps import embed_shards
+
+        return embed_shards(context, blueprint)
 
     return embeddings
 
@@ -54,81 +37,6 @@ def embeddings_facts(blueprint: Blueprint) -> AssetFacts:
         "deps": [blueprint.key("images")],
         "description": f"One unit vector for every distinct image, by {encoder.describe()}. The "
         "same bytes are embedded once, whatever item or catalogue they belong to.",
-        "metadata": {"dagster/column_schema": table_schema(EMBEDDINGS_SCHEMA)},
+        "metadata": {"dagster/column_schema": table_schema(EMBEDDINGS)},
         "code_version": code_version(EMBEDDINGS_VERSION, encoder.identity),
     }
-
-
-def vectors_spec(blueprint: Blueprint) -> dg.AssetCheckSpec:
-    """The check that vectors are there, and are unit vectors."""
-    return blueprint.check(
-        "embeddings",
-        VECTORS_FINITE_AND_UNIT,
-        "Every item that is ok has a vector, finite and of length 1.",
-    )
-
-
-def publish_embeddings(
-    context: dg.AssetExecutionContext,
-    blueprint: Blueprint,
-    store: Store,
-    outcome: ShardRun[EmbeddingReport],
-) -> None:
-    """Attach what came of each shard to its materialization; raises where a shard failed."""
-    origins = column_lineage(carried(blueprint.key("images"), ["id", "sha256"]))
-    publish(
-        context,
-        blueprint.key("embeddings"),
-        outcome,
-        lambda report: _describe_embeddings(store, blueprint.name, report) | origins,
-    )
-
-
-def _describe_embeddings(store: Store, name: str, report: EmbeddingReport) -> dict[str, Any]:
-    rates = {f"images_per_second_{part}": round(rate, 1) for part, rate in report.rates.items()}
-    return {
-        **table_metadata(
-            store, f"{name}/embeddings", report.version, report.items, changed=report.changed
-        ),
-        "distinct_images": report.images,
-        "embedded": report.embedded,
-        **({"embedded_while_fetching": report.ahead} if report.ahead else {}),
-        "reused": report.images - report.embedded,
-        "borrowed": report.borrowed,
-        "seconds": round(report.seconds, 3),
-        "images_per_second": round(report.embedded / max(report.seconds, 1e-6), 1),
-        # Of one core (of one card, for forward passes on GPUs); the line above is of all.
-        **rates,
-        "device": report.device or "not needed",
-        "precision": report.precision,
-        **({"batch_size": report.batch_size} if report.batch_size else {}),
-        "encoder_fingerprint": report.fingerprint,
-        **({"dim": report.dim} if report.dim else {}),
-        "recommended_threshold": report.recommended_threshold,
-        "statuses": counted(report.statuses, "status"),
-    }
-
-
-def vectors_finite_and_unit(
-    store: Store, settings: CatalogueSettings, fingerprint: str
-) -> dg.AssetCheckResult:
-    """Vectors that are missing or no unit vectors, as the check of that name."""
-    table = embeddings_table(store, settings.name)
-    commit = table.latest()
-    vectors = VectorTable(store, settings.name, fingerprint)
-    audit = vectors.audit(_images_of(table, commit, settings) if commit is not None else [])
-    return dg.AssetCheckResult(
-        asset_key=dg.AssetKey([settings.name, "embeddings"]),
-        check_name=VECTORS_FINITE_AND_UNIT,
-        passed=commit is not None and not audit.bad and not audit.missing,
-        metadata={"vectors": audit.vectors, "bad": audit.bad, "missing": audit.missing},
-    )
-
-
-def _images_of(table: Table, commit: Commit, settings: CatalogueSettings) -> Iterator[pl.Series]:
-    """The sha256 of the images that are to have a vector, shard by shard."""
-    for index in range(settings.shards):
-        shard = Shard(index, settings.shards)
-        rows = table.read(commit, shard=shard, columns=["sha256", "status"])
-        if rows.width:
-            yield rows.filter(pl.col("status") == OK)["sha256"]

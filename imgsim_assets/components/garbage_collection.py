@@ -9,7 +9,7 @@ from pydantic import Field
 from imgsim_assets.components.declared import DeclaredComponent
 from imgsim_assets.components.project import Project
 from imgsim_assets.settings import Settings
-from imgsim_assets.storage.collection import KeepRules, collect
+from imgsim_assets.storage.settings import KeepRules
 
 JOB = "collect_garbage"
 
@@ -49,6 +49,8 @@ class GarbageCollection(DeclaredComponent):
 
         @dg.op(description="Delete what the rules do not keep.")
         def delete_what_is_not_kept(context: dg.OpExecutionContext) -> None:
+            from imgsim_assets.storage.collection import collect
+
             collected = collect(project.store(context.run.run_id), rules)
             context.log.info(f"collected: {asdict(collected)}")
             context.add_output_metadata(asdict(collected))

@@ -1,38 +1,18 @@
 """The asset `matches/<name>` of a pair of catalogues."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from imgsim_assets.components.automation import on_new_data, tagged
 from imgsim_assets.components.blueprint import code_version
 from imgsim_assets.components.catalogue_settings import MatchMatrixSettings
-from imgsim_assets.components.index_assets import brute_force_check
-from imgsim_assets.components.lineage import column_lineage, of_matches
-from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata, table_schema
-from imgsim_assets.components.pictures import (
-    match_sheet,
-    similarity_heat_map,
-    similarity_histogram,
-)
+from imgsim_assets.components.check_specs import current_index_spec, drift_spec
+from imgsim_assets.components.columns import MATCHES, table_schema
 from imgsim_assets.components.project import Project
-from imgsim_assets.components.version_checks import (
-    check_current_index,
-    check_drift,
-    current_index_spec,
-    drift_spec,
-)
-from imgsim_assets.similarity import items
-from imgsim_assets.similarity.audit import audit_matches
-from imgsim_assets.similarity.matches import SCHEMA, MatchReport, match_table, update_matches
 from imgsim_assets.similarity.settings import MatchSettings
-from imgsim_assets.storage.store import Store
 
 VERSION = "1"
-# Up to so many pairs, all their cosines are shown.
-_MOST_IN_HEAT_MAP = 400
 GROUP = "matches"
 
 
@@ -46,7 +26,6 @@ def match_asset(
     key = dg.AssetKey(["matches", settings.name])
     left = dg.AssetKey([settings.left, "embeddings"])
     right = dg.AssetKey([settings.right, "index"])
-    origins = of_matches(left, right)
     wanted = MatchSettings(threshold=settings.threshold, mode=settings.mode, k=settings.k)
 
     @dg.asset(
@@ -62,7 +41,7 @@ def match_asset(
             *(dg.AssetKey([name, "encoder_report"]) for name in reports),
         ],
         description=settings.description or _description(settings),
-        metadata={"dagster/column_schema": table_schema(SCHEMA)},
+        metadata={"dagster/column_schema": table_schema(MATCHES)},
         code_version=code_version(VERSION, settings.left, settings.right, wanted.model_dump()),
         check_specs=[
             dg.AssetCheckSpec(
@@ -79,21 +58,9 @@ def match_asset(
         ],
     )
     def matches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store = project.store(context.run.run_id)
-        report = update_matches(store, settings.name, settings.left, settings.right, wanted)
-        table = match_table(store, settings.name)
-        rows = table.read(table.at(report.version))
-        audit = audit_matches(store, settings.name, sample=settings.checks.sample)
-        return dg.MaterializeResult(
-            metadata=_describe(store, settings, report, rows) | column_lineage(origins),
-            data_version=dg.DataVersion(report.data_version),
-            check_results=[
-                _above_threshold(rows, report.threshold),
-                brute_force_check(audit),
-                check_drift(table, table.at(report.version), settings.checks),
-                check_current_index(store, settings.right, settings.checks),
-            ],
-        )
+        from imgsim_assets.components.match_steps import match_items
+
+        return match_items(context, project, settings, wanted)
 
     return matches
 
@@ -109,48 +76,3 @@ def _description(settings: MatchMatrixSettings) -> str:
         "best",
     }[settings.mode]
     return f"{asked}, where the images are similar enough."
-
-
-def _describe(
-    store: Store, settings: MatchMatrixSettings, report: MatchReport, rows: pl.DataFrame
-) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        **table_metadata(
-            store,
-            f"matches/{settings.name}",
-            report.version,
-            report.matches,
-            changed=report.changed,
-        ),
-        "threshold": report.threshold,
-        "left_items": report.left_items,
-        "right_items": report.right_items,
-        "left_matched": report.left_matched,
-        "incremental": report.incremental,
-        "seconds": round(report.seconds, 3),
-        "encoder_fingerprint": report.fingerprint,
-    }
-    if rows.height:
-        described["contact_sheet"] = jpeg(
-            match_sheet(store, rows), "the most similar pairs, then those nearest the threshold"
-        )
-        described["similarity_histogram"] = svg(
-            similarity_histogram(rows["similarity"], report.threshold), "similarity of the matches"
-        )
-    if 0 < report.left_items * report.right_items <= _MOST_IN_HEAT_MAP:
-        _, left = items.from_embeddings(store, settings.left)
-        _, right = items.from_index(store, settings.right)
-        described["heat_map"] = svg(
-            similarity_heat_map(left, right, report.threshold), "similarity of every pair"
-        )
-    described["preview"] = preview(rows.select("left_id", "right_id", "similarity", "rank"))
-    return described
-
-
-def _above_threshold(rows: pl.DataFrame, threshold: float) -> dg.AssetCheckResult:
-    below = rows.filter(~(pl.col("similarity") >= threshold)).height
-    return dg.AssetCheckResult(
-        check_name="at_or_above_threshold",
-        passed=below == 0,
-        metadata={"matches": rows.height, "below": below, "threshold": threshold},
-    )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgsim_assets.components.tables import TableIOManager
-from imgsim_assets.storage.store import Store
+
+if TYPE_CHECKING:
+    from imgsim_assets.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class Project:
 
     def store(self, run_id: str | None = None) -> Store:
         """The project's store (IMGSIM_STORE, else data/store under the root)."""
+        from imgsim_assets.storage.store import Store
+
         return Store.open(project_root=self.root, run_id=run_id)
 
 

@@ -1,35 +1,15 @@
 """The asset `encoder_report` of a catalogue that asks for one."""
 
-from typing import Any
-
 import dagster as dg
-import numpy as np
-import polars as pl
 
 from imgsim_assets.components.blueprint import GPU_POOL, Blueprint, code_version
-from imgsim_assets.components.metadata import svg, table_metadata, table_schema
-from imgsim_assets.encoders.report import (
-    SCHEMA,
-    VERSION,
-    EncoderReport,
-    choices_of,
-    measured_below,
-    update_report,
-)
-from imgsim_assets.encoders.report_settings import ReportSettings
-from imgsim_assets.images.plot import bars, histogram, trade_off
-from imgsim_assets.storage.store import Store
-
-_MEASURED = "threshold_is_measured"
-# Bars of the histogram; finer ones are narrower than the gaps between them.
-_DRAWN_BINS = 100
-# Thresholds that are listed beside the recommended one.
-_SHOWN = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+from imgsim_assets.components.check_specs import THRESHOLD_IS_MEASURED
+from imgsim_assets.components.columns import ENCODER_REPORT, table_schema
+from imgsim_assets.encoders.report_settings import REPORT_VERSION, ReportSettings
 
 
 def report_asset(blueprint: Blueprint, settings: ReportSettings) -> dg.AssetsDefinition:
     """How well the encoder does on this catalogue's pictures, and at which threshold."""
-    name = blueprint.name
 
     @dg.asset(
         **blueprint.basics("encoder_report", ["parquet"]),
@@ -37,113 +17,21 @@ def report_asset(blueprint: Blueprint, settings: ReportSettings) -> dg.AssetsDef
         description=f"Recall of edited copies of {settings.sample} of the catalogue's own pictures "
         "and false matches among different ones, by threshold; and the lowest threshold with at "
         f"most {settings.false_per_million:g} false matches in a million pairs.",
-        metadata={"dagster/column_schema": table_schema(SCHEMA)},
-        code_version=code_version(str(VERSION), settings.model_dump()),
+        metadata={"dagster/column_schema": table_schema(ENCODER_REPORT)},
+        code_version=code_version(REPORT_VERSION, settings.model_dump()),
         pool=GPU_POOL,
         check_specs=[
             blueprint.check(
                 "encoder_report",
-                _MEASURED,
+                THRESHOLD_IS_MEASURED,
                 "The catalogue is large enough to tell at which threshold at most "
                 f"{settings.false_per_million:g} of a million pairs of different pictures match.",
             )
         ],
     )
     def encoder_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store = blueprint.project.store(context.run.run_id)
-        report = update_report(store, name, settings, blueprint.encoder, log=context.log.info)
-        return dg.MaterializeResult(
-            metadata=_describe(store, name, report),
-            data_version=dg.DataVersion(report.data_version),
-            check_results=[_is_measured(report, settings)],
-        )
+        from imgsim_assets.components.report_steps import measure_encoder
+
+        return measure_encoder(context, blueprint, settings)
 
     return encoder_report
-
-
-def _is_measured(report: EncoderReport, settings: ReportSettings) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=_MEASURED,
-        passed=report.is_measured,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "threshold": report.threshold,
-            "pairs": report.pairs,
-            "false_per_million": round(report.false_per_million, 1),
-            "budget": settings.false_per_million,
-        },
-    )
-
-
-def _describe(store: Store, name: str, report: EncoderReport) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        **table_metadata(
-            store,
-            f"{name}/encoder_report",
-            report.version,
-            report.rows.height,
-            changed=report.changed,
-        ),
-        "recommended_threshold": report.threshold,
-        "threshold_is_measured": report.is_measured,
-        "false_matches_per_million_pairs": round(report.false_per_million, 1),
-        "images": report.images,
-        "pairs": report.pairs,
-        "seconds": round(report.seconds, 3),
-        "encoder_fingerprint": report.fingerprint,
-        "recall": svg(
-            bars(
-                [(edit, round(share, 3)) for edit, share in report.recall.items()],
-                title=f"edited copies at or above {report.threshold:g}",
-                full=1.0,
-            ),
-            "recall by kind of edit",
-        ),
-        "trade_off": svg(_trade_off(report), "recall and false matches by threshold"),
-        "thresholds": _thresholds(report),
-        "different_pictures": svg(
-            histogram(
-                np.reshape(report.null_counts, (_DRAWN_BINS, -1)).sum(axis=1).tolist(),
-                np.linspace(-1, 1, _DRAWN_BINS + 1).tolist(),
-                title=f"cosine of {report.pairs:,} pairs of different pictures",
-                mark=report.threshold,
-                mark_label="threshold",
-            ),
-            "null distribution",
-        ),
-    }
-    if report.labels is not None:
-        described |= {
-            "labelled_images": report.labels.images,
-            "precision_at_1": round(report.labels.precision_at_1, 4),
-            "precision_at_10": round(report.labels.precision_at_10, 4),
-            "mean_average_precision": round(report.labels.mean_average_precision, 4),
-        }
-    return described
-
-
-def _trade_off(report: EncoderReport) -> str:
-    choices = choices_of(report.rows)
-    return trade_off(
-        choices["threshold"].to_list(),
-        choices["recall"].to_list(),
-        choices["false_per_million"].to_list(),
-        title=f"by threshold, {report.threshold:g} recommended",
-        gain_label="edited copies that are found",
-        price_label="false matches in a million pairs",
-        mark=report.threshold,
-    )
-
-
-def _thresholds(report: EncoderReport) -> dg.MetadataValue:
-    """What some thresholds give and cost, the recommended one among them."""
-    shown = sorted({*_SHOWN, measured_below(report.threshold)})
-    chosen = choices_of(report.rows).filter(pl.col("threshold").is_in(shown))
-    columns = {"threshold": 3, "recall": 3, "false_per_million": 1}
-    records = [
-        dg.TableRecord({name: round(row[name], digits) for name, digits in columns.items()})
-        for row in chosen.iter_rows(named=True)
-    ]
-    return dg.MetadataValue.table(
-        records, schema=dg.TableSchema([dg.TableColumn(name, "float") for name in columns])
-    )

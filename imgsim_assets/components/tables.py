@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import polars as pl
 
-from imgsim_assets.storage.reader import pinned, scan
-from imgsim_assets.storage.shards import Shard
-from imgsim_assets.storage.store import Store
+if TYPE_CHECKING:
+    import polars as pl
 
 IO_MANAGER = "imgsim_tables"
 
@@ -36,6 +34,12 @@ class TableIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame | pl.DataFrame:
         """The upstream table, as far as the mapped partitions go."""
+        import polars as pl
+
+        from imgsim_assets.storage.reader import pinned, scan
+        from imgsim_assets.storage.shards import Shard
+        from imgsim_assets.storage.store import Store
+
         root = Path(self.project_root) if self.project_root else None
         store = Store.open(self.store, project_root=root)
         table, commit = pinned(store, "/".join(context.asset_key.path))

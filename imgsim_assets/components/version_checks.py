@@ -5,34 +5,15 @@ from __future__ import annotations
 import dagster as dg
 
 from imgsim_assets.components.catalogue_settings import CheckSettings
+from imgsim_assets.components.check_specs import CURRENT_INDEX, DRIFT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import embedded_items, index_table
+from imgsim_assets.similarity.audit import Audit
 from imgsim_assets.similarity.drift import drift
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Table
 
-DRIFT = "similarities_have_not_drifted"
-CURRENT_INDEX = "index_is_current"
 _ITEM = ["id", "sha256"]
-
-
-def drift_spec(key: dg.AssetKey, settings: CheckSettings) -> dg.AssetCheckSpec:
-    """The check that similarities are distributed as they were in the last version."""
-    return dg.AssetCheckSpec(
-        DRIFT,
-        asset=key,
-        description="Similarities are distributed as in the last version: their cumulative "
-        f"shares differ by no more than {settings.max_drift:.0%}.",
-    )
-
-
-def current_index_spec(key: dg.AssetKey, name: str) -> dg.AssetCheckSpec:
-    """The check that an index holds the items that its catalogue's embeddings hold now."""
-    return dg.AssetCheckSpec(
-        CURRENT_INDEX,
-        asset=key,
-        description=f"{name}/index holds exactly the items of {name}/embeddings.",
-    )
 
 
 def check_drift(table: Table, newest: Commit, settings: CheckSettings) -> dg.AssetCheckResult:
@@ -82,4 +63,18 @@ def check_current_index(store: Store, name: str, settings: CheckSettings) -> dg.
         passed=not lacking and not outdated,
         severity=dg.AssetCheckSeverity[settings.severity.upper()],
         metadata={"lacking": lacking, "outdated": outdated},
+    )
+
+
+def brute_force_check(audit: Audit) -> dg.AssetCheckResult:
+    """The result of an audit as the check agrees_with_brute_force."""
+    return dg.AssetCheckResult(
+        check_name="agrees_with_brute_force",
+        passed=audit.passed,
+        metadata={
+            "sampled": audit.sampled,
+            "missing": audit.missing,
+            "false": audit.false,
+            "examples": dg.MetadataValue.json(list(audit.examples)),
+        },
     )

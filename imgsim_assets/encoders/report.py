@@ -32,7 +32,7 @@ from imgsim_assets.encoders.encoder import (
     recommended_threshold,
 )
 from imgsim_assets.encoders.engine import Encoded, Engine
-from imgsim_assets.encoders.report_settings import ReportSettings
+from imgsim_assets.encoders.report_settings import REPORT_VERSION, ReportSettings
 from imgsim_assets.encoders.settings import AUTO, EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
@@ -44,8 +44,6 @@ from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Draft, Table
 
-# Raise it when the same vectors give another report.
-VERSION = 1
 SCHEMA = {"edit": pl.String, "threshold": pl.Float64, "share": pl.Float64, "count": pl.Int64}
 CHOICES = {
     "threshold": pl.Float64,
@@ -306,7 +304,7 @@ def _recipe(
     settings: ReportSettings,
 ) -> str:
     """A digest of everything that decides the report."""
-    parts = [str(VERSION), embeddings.properties[FINGERPRINT], settings.model_dump_json()]
+    parts = [REPORT_VERSION, embeddings.properties[FINGERPRINT], settings.model_dump_json()]
     parts += [*images, repr(labels)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

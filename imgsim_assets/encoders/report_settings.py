@@ -6,6 +6,9 @@ from pydantic import Field
 
 from imgsim_assets.settings import Settings
 
+# Raise it when the same vectors give another report.
+REPORT_VERSION = "1"
+
 
 class ReportSettings(Settings):
     """What the report of a catalogue's encoder measures, and the matches it may get wrong."""

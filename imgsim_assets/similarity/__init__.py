@@ -1,6 +1,33 @@
-"""Similarity: exact joins and neighbours of unit vectors, match tables, similarity graphs."""
+"""Similarity: exact joins and neighbours of unit vectors, match tables, similarity graphs.
 
-from imgsim_assets.similarity.distance import cosine_matrix, radius_join
-from imgsim_assets.similarity.join import threshold_join, top_k
+The functions are loaded when they are first used: what is declared about similarity is read
+wherever a code location is loaded, and must not load NumPy there.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imgsim_assets.similarity.distance import cosine_matrix, radius_join
+    from imgsim_assets.similarity.join import threshold_join, top_k
 
 __all__ = ["cosine_matrix", "radius_join", "threshold_join", "top_k"]
+
+_HOMES = {
+    "cosine_matrix": "distance",
+    "radius_join": "distance",
+    "threshold_join": "join",
+    "top_k": "join",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -22,11 +22,7 @@ from imgsim_assets.similarity import items
 from imgsim_assets.similarity.grouping import SCHEMA, grouped
 from imgsim_assets.similarity.origin import least_similarity, refuse_different_encoders
 from imgsim_assets.similarity.pairs import Answer, Items, Question
-from imgsim_assets.similarity.settings import (
-    AcrossSettings,
-    GroupSettings,
-    LinkSettings,
-)
+from imgsim_assets.similarity.settings import ACROSS, AcrossSettings, GroupSettings, LinkSettings
 from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -34,7 +30,6 @@ from imgsim_assets.storage.table import Commit, Table
 
 # The rows of groups across catalogues; there a group_id is catalogue/id of its representative.
 ACROSS_SCHEMA = {"group_id": pl.String, "catalogue": pl.String, **SCHEMA}
-ACROSS = "duplicate_groups"
 BRIDGES = "bridges"
 # What links depend on; the other settings only divide them into groups.
 _OF_LINKS = ("threshold", FINGERPRINT, DROPS)

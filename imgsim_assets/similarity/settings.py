@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from imgsim_assets.settings import Settings
 
 AUTO = "auto"
+# Where the groups across catalogues live.
+ACROSS = "duplicate_groups"
 Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
 Representative = Literal["pixels", "bytes", "oldest"]
 AcrossRule = Literal["catalogue", "pixels", "bytes", "oldest"]

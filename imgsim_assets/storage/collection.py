@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import polars as pl
-from pydantic import Field
 
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.settings import Settings
 from imgsim_assets.storage.pack_collection import collect_blobs
+from imgsim_assets.storage.settings import KeepRules
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import COMMITS, DATA, Commit, DataFile, Draft, Table
 
@@ -29,15 +28,6 @@ SHA256 = "sha256"
 PER_IMAGE = "per_image"
 # A table with this property lists a catalogue's images: its rows keep blobs alive.
 REFERS_TO_BLOBS = "refers_to_blobs"
-
-
-class KeepRules(Settings):
-    """What a collection must leave alone."""
-
-    commits: int = Field(5, ge=1, description="newest commits kept of every table")
-    grace_hours: float = Field(
-        168.0, ge=1.0, description="age below which nothing is deleted; longer than any run"
-    )
 
 
 @dataclass

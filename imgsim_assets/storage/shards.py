@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -37,4 +39,6 @@ def shard_of(item_id: str, count: int) -> int:
 
 def shard_indices(ids: pl.Series, count: int) -> pl.Series:
     """`shard_of` for a column of ids, as UInt32."""
+    import polars as pl
+
     return pl.Series(ids.name, [shard_of(item, count) for item in ids.to_list()], dtype=pl.UInt32)

@@ -17,9 +17,10 @@ from imgsim_assets.download.ledger import PROPERTIES, as_rows, ledger_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.blobs import IN_USE
-from imgsim_assets.storage.collection import Collected, KeepRules, collect
+from imgsim_assets.storage.collection import Collected, collect
 from imgsim_assets.storage.files import UNFINISHED
 from imgsim_assets.storage.packs import PACKS, list_packs, read_contents
+from imgsim_assets.storage.settings import KeepRules
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, replace_shard

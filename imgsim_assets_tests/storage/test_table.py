@@ -17,8 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.storage.collection import KeepRules, collect
+from imgsim_assets.storage.collection import collect
 from imgsim_assets.storage.files import UNFINISHED
+from imgsim_assets.storage.settings import KeepRules
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Draft, Table, replace_shard

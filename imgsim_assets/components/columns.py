@@ -1,0 +1,116 @@
+"""The columns of every table, as they are declared before there is one.
+
+Types are named here, and not taken from the stages that write the tables, because loading a
+code location must not load Polars. A test compares each with what its stage writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+_TIME = "Datetime (UTC)"
+IMAGES = {
+    "id": "String",
+    "url": "String",
+    "status": "String",
+    "transient": "Boolean",
+    "detail": "String",
+    "attempts": "Int32",
+    "next_retry_at": _TIME,
+    "etag": "String",
+    "last_modified": "String",
+    "sha256": "String",
+    "bytes": "Int64",
+    "width": "Int32",
+    "height": "Int32",
+    "format": "String",
+    "fetched_at": _TIME,
+    "checked_at": _TIME,
+    "refresh_failed": "String",
+}
+EMBEDDINGS = {"id": "String", "sha256": "String", "status": "String", "detail": "String"}
+GRAPH = {
+    "src_id": "String",
+    "dst_id": "String",
+    "similarity": "Float64",
+    "distance": "Float64",
+    "rank": "Int32",
+}
+MATCHES = {
+    "left_id": "String",
+    "right_id": "String",
+    "similarity": "Float64",
+    "rank": "Int32",
+    "left_sha256": "String",
+    "right_sha256": "String",
+}
+_GROUPED = {
+    "id": "String",
+    "sha256": "String",
+    "is_representative": "Boolean",
+    "similarity": "Float64",
+    "size": "Int32",
+    "min_similarity": "Float64",
+    "mean_similarity": "Float64",
+    "bridges": "Int32",
+}
+GROUPS = {"group_id": "String", **_GROUPED}
+GROUPS_ACROSS = {"group_id": "String", "catalogue": "String", **_GROUPED}
+ENCODER_REPORT = {"edit": "String", "threshold": "Float64", "share": "Float64", "count": "Int64"}
+
+CARRIED = "carried from the source"
+_MEANING = {
+    "attempts": "failed attempts in a row, over runs",
+    "bridges": "links of the group without which it would fall apart",
+    "bytes": "size of the image file",
+    "checked_at": "when the server last gave or confirmed this image",
+    "count": "pairs that were compared",
+    "detail": "what happened, in words",
+    "distance": "Euclidean distance of the unit vectors, sqrt(2 - 2 similarity)",
+    "dst_id": "the neighbour",
+    "edit": "how the copies were made, or 'different pictures' for pairs of different images",
+    "etag": "version the server gave, or size and time of a local file",
+    "fetched_at": "when this outcome was reached",
+    "file": "file of the source",
+    "format": "image format, by its content",
+    "group_id": "the group, named by its representative",
+    "height": "pixels, before rotation by EXIF",
+    "id": "the item",
+    "is_representative": "whether the item stands for its group",
+    "last_modified": "as the server said",
+    "left_id": "item of the left catalogue",
+    "left_sha256": "image of the left item",
+    "line": "line (or row) of the file, from 1",
+    "mean_similarity": "over all pairs of the group's items",
+    "min_similarity": "over all pairs of the group's items",
+    "next_retry_at": "when a transient failure is tried again",
+    "number": "the item's number inside the FAISS file",
+    "rank": "1 for the most similar",
+    "refresh_failed": "why a good image could not be asked for again; it is kept",
+    "reason": "why the row is left out",
+    "right_id": "item of the right catalogue",
+    "right_sha256": "image of the right item",
+    "share": "of the pairs that reach the threshold",
+    "sha256": "hash of the image's bytes",
+    "similarity": "cosine of the two vectors",
+    "size": "items in the group",
+    "src_id": "the item whose neighbours these are",
+    "status": "ok, or what failed",
+    "threshold": "least cosine",
+    "text": "the row as it stands in the file",
+    "transient": "whether a later run tries again by itself",
+    "url": "where the image is fetched from",
+    "width": "pixels, before rotation by EXIF",
+}
+
+
+def table_schema(columns: Mapping[str, str]) -> dg.TableSchema:
+    """Columns by name and type as Dagster shows them, with what each means."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(name, kind, description=_MEANING.get(name, CARRIED))
+            for name, kind in columns.items()
+        ]
+    )

@@ -1,0 +1,36 @@
+"""The declared columns are those that the stages write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from imgsim_assets.components import columns
+from imgsim_assets.components.metadata import schema_of
+from imgsim_assets.download import ledger
+from imgsim_assets.encoders import report, stage
+from imgsim_assets.similarity import graph, grouping, groups, matches
+
+
+@pytest.mark.parametrize(
+    ("declared", "written"),
+    [
+        pytest.param(columns.IMAGES, ledger.SCHEMA, id="images"),
+        pytest.param(columns.EMBEDDINGS, stage.SCHEMA, id="embeddings"),
+        pytest.param(columns.GRAPH, graph.SCHEMA, id="similarity_graph"),
+        pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
+        pytest.param(columns.GROUPS, grouping.SCHEMA, id="duplicate_groups"),
+        pytest.param(columns.GROUPS_ACROSS, groups.ACROSS_SCHEMA, id="duplicate_groups across"),
+        pytest.param(columns.ENCODER_REPORT, report.SCHEMA, id="encoder_report"),
+    ],
+)
+def test_declared_columns_are_those_written(
+    declared: Mapping[str, str], written: Mapping[str, Any]
+) -> None:
+    found = schema_of(written).columns
+
+    assert {column.name: column.type for column in found} == declared
+    assert list(declared) == [column.name for column in found]
+    assert all(column.description != columns.CARRIED for column in found)
