@@ -65,6 +65,7 @@ _MEANING = {
     "attempts": "failed attempts in a row, over runs",
     "bridges": "links of the group without which it would fall apart",
     "bytes": "size of the image file",
+    "catalogue": "catalogue that the item is of",
     "checked_at": "when the server last gave or confirmed this image",
     "count": "pairs that were compared",
     "detail": "what happened, in words",
