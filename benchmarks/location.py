@@ -18,7 +18,7 @@ from pathlib import Path
 
 from imgsim_assets_tests.support.projects import Project
 
-ROUNDS = 5
+ROUNDS = 11
 _LOAD = "from {0}.definitions import defs; defs().get_repository_def().get_all_jobs()"
 
 
