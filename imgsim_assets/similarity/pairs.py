@@ -226,10 +226,9 @@ class _Standing(NamedTuple):
             ]
             cut_off |= lengths > depth
             lengths = np.minimum(lengths, most)
-        both = pl.concat([self.pairs, _frame(new, left, right)])
-        return both.select(
-            pl.all().gather(order), pl.Series(COMPLETE, np.repeat(~cut_off, lengths))
-        )
+        both = pl.concat([self.pairs, _frame(new, left, right)], rechunk=True)
+        ordered = both.select(pl.all().gather(pl.Series(order, dtype=pl.get_index_type())))
+        return ordered.with_columns(pl.Series(COMPLETE, np.repeat(~cut_off, lengths)))
 
     def _places_of(self, new: _Lists, right_ids: pl.Series) -> Indices:
         """Where each of the new pairs belongs among these; all in one bisection."""
