@@ -74,6 +74,20 @@ def pairs_above(
     pair: Pair, threshold: float, *, memory_budget: int = MEMORY_BUDGET
 ) -> tuple[Indices, Indices, Doubles]:
     """`threshold_join` of sides that are checked already."""
+    # The longer side is worked through in bands, and nothing of it is kept.
+    turned = len(pair.left) < len(pair.right)
+    i, j, similarity = _distinct_above(pair.turned() if turned else pair, threshold, memory_budget)
+    if turned:
+        i, j = j, i
+    i, j, similarity = expanded(i, j, similarity, pair.left.copies, pair.right.copies)
+    order = np.lexsort((j, -similarity, i))
+    return i[order], j[order], similarity[order]
+
+
+def _distinct_above(
+    pair: Pair, threshold: float, memory_budget: int
+) -> tuple[Indices, Indices, Doubles]:
+    """The pairs of distinct rows, in no order."""
     screen = for_threshold(pair, threshold)
     bar, again = (np.float32(threshold - error) for error in (screen.error, pair.error))
     most = _most_candidates(memory_budget)
@@ -94,9 +108,7 @@ def pairs_above(
     for own in over_bands(pair, screen, memory_budget, matches):
         found += own
     i, j, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    i, j, similarity = expanded(i, j, similarity, pair.left.copies, pair.right.copies)
-    order = np.lexsort((j, -similarity, i))
-    return i[order], j[order], similarity[order]
+    return i, j, similarity
 
 
 def top_k(

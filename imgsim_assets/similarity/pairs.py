@@ -84,7 +84,9 @@ class Answer:
 def compute(left: Items, right: Items, question: Question) -> pl.DataFrame:
     """The lists of all left items, computed from the vectors; see LIST_SCHEMA."""
     bars = np.full(len(left), question.threshold)
-    return _frame(_compared(left.side, right.side, question, bars), left, right)
+    lists = _compared(left.side, right.side, question, bars)
+    complete = pl.Series(COMPLETE, ~lists.cut_off[lists.i])
+    return _frame(lists, left, right).with_columns(complete)
 
 
 def update(previous: Answer, left: Items, right: Items, question: Question) -> pl.DataFrame:
@@ -94,23 +96,20 @@ def update(previous: Answer, left: Items, right: Items, question: Question) -> p
     changed and added left items with everything, the rest with changed and added right items,
     and left items of whose k best pairs one can no longer be told.
     """
-    left_place, right_place = _places(previous.left, left.keys), _places(previous.right, right.keys)
-    known = _Lists.of(previous, left_place, right_place, len(left))
-    open_left, new_right = _unplaced(left_place, len(left)), _unplaced(right_place, len(right))
-    if question.k is not None:
-        open_left |= known.cut_off & (known.lengths < question.k)
-    standing = known.where(~open_left)
+    standing = _Standing.of(previous, left.keys, right.keys, least=question.k or 0)
     anew = _compared(
-        left.side.where(open_left), right.side, question, np.full(len(left), question.threshold)
+        left.side.where(standing.open_left),
+        right.side,
+        question,
+        np.full(len(left), question.threshold),
     )
     against_new = _compared(
-        left.side.where(~open_left),
-        right.side.where(new_right),
+        left.side.where(~standing.open_left),
+        right.side.where(standing.new_right),
         question,
         standing.ends(question.threshold),
     )
-    merged = standing.merged(against_new, question.depth).merged(anew, None)
-    return _frame(merged, left, right)
+    return standing.merged(anew.beside(against_new), question.depth, left, right)
 
 
 def best(lists: pl.DataFrame, question: Question) -> pl.DataFrame:
@@ -133,7 +132,7 @@ def _place() -> pl.Expr:
     return row - pl.when(begins.fill_null(value=True)).then(row).forward_fill()
 
 
-# ---- lists by row number ----------------------------------------------------------------
+# ---- lists of pairs ----------------------------------------------------------------------
 
 
 class _Lists(NamedTuple):
@@ -147,70 +146,102 @@ class _Lists(NamedTuple):
     similarity: Doubles
     cut_off: NDArray[np.bool_]
 
+    def beside(self, other: _Lists) -> _Lists:
+        """These lists and those of other left rows."""
+        i, j, similarity = (
+            np.concatenate(parts) for parts in zip(self[:3], other[:3], strict=True)
+        )
+        order = np.argsort(i, kind="stable")
+        return _Lists(i[order], j[order], similarity[order], self.cut_off | other.cut_off)
+
+
+class _Standing(NamedTuple):
+    """What still stands of an earlier answer: the pairs of unchanged items, by id as they were.
+
+    `lengths` and `cut_off` (n,) are those of the list of each left row. The lists of `open_left`
+    (n,) are not known, and `new_right` (m,) are in none.
+    """
+
+    pairs: pl.DataFrame
+    lengths: Indices
+    cut_off: NDArray[np.bool_]
+    open_left: NDArray[np.bool_]
+    new_right: NDArray[np.bool_]
+
     @classmethod
-    def of(cls, answer: Answer, left: Indices, right: Indices, count: int) -> _Lists:
-        """Those of an earlier answer whose items still stand, at their places now.
+    def of(
+        cls, answer: Answer, left: pl.DataFrame, right: pl.DataFrame, *, least: int
+    ) -> _Standing:
+        """What stands where the items are now (id, sha256).
 
-        `left` and `right` are the places of the earlier items, -1 for those that are gone or
-        changed. Places rise with the earlier ones, as both are sorted by id.
+        A list that was cut off is of no use when fewer than `least` pairs of it are left.
         """
-        rows = [
-            _rows_of(answer.lists[column], keys)
-            for column, keys in (("left_id", answer.left), ("right_id", answer.right))
-        ]
-        i, j = left[rows[0]], right[rows[1]]
-        stands = (i >= 0) & (j >= 0)
-        cut_off = np.zeros(count, dtype=bool)
-        ended = ~answer.lists[COMPLETE].to_numpy() & (i >= 0)
-        cut_off[i[ended]] = True
-        similarity = answer.lists["similarity"].to_numpy()
-        return cls(i[stands], j[stands], similarity[stands], cut_off)
+        left_place, right_place = _places(answer.left, left), _places(answer.right, right)
+        pairs = answer.lists
+        first = pairs["left_id"].ne_missing(pairs["left_id"].shift()).arg_true().to_numpy()
+        # Places rise with the lists, as both are sorted by id.
+        place = left_place[_rows_of(pairs["left_id"].gather(first), answer.left)]
+        placed = place >= 0
+        gone = answer.right["id"].filter(pl.Series(right_place < 0))
+        stands = ~pairs["right_id"].is_in(gone.implode()).to_numpy()
 
-    @property
-    def lengths(self) -> Indices:
-        """How many pairs each left row has, (n,)."""
-        return np.bincount(self.i, minlength=len(self.cut_off))
+        lengths, cut_off = np.zeros(left.height, np.int64), np.zeros(left.height, dtype=bool)
+        lengths[place[placed]] = np.add.reduceat(stands, first, dtype=np.int64)[placed]
+        cut_off[place[placed]] = ~pairs[COMPLETE].gather(first).to_numpy()[placed]
+        too_short = cut_off & (lengths < least)
+        lengths[too_short], cut_off[too_short] = 0, False
 
-    def where(self, mask: NDArray[np.bool_]) -> _Lists:
-        """The lists of some left rows; the others become empty."""
-        kept = mask[self.i]
-        return _Lists(self.i[kept], self.j[kept], self.similarity[kept], self.cut_off & mask)
+        placed[placed] = ~too_short[place[placed]]
+        stands &= np.repeat(placed, np.diff(np.append(first, pairs.height)))
+        return cls(
+            pairs.select(list(SCHEMA)).filter(pl.Series(stands)),
+            lengths,
+            cut_off,
+            _unplaced(left_place, left.height) | too_short,
+            _unplaced(right_place, right.height),
+        )
 
     def ends(self, threshold: float) -> Doubles:
         """The least similarity that may still belong into each list, (n,)."""
-        ends = np.full(len(self.cut_off), threshold)
-        lengths = self.lengths
-        last = np.cumsum(lengths) - 1
-        limited = self.cut_off & (lengths > 0)
-        ends[limited] = self.similarity[last[limited]]
+        ends = np.full(len(self.lengths), threshold)
+        last = np.cumsum(self.lengths) - 1
+        ends[self.cut_off] = self.pairs["similarity"].gather(last[self.cut_off]).to_numpy()
         return ends
 
-    def merged(self, new: _Lists, at_most: int | None) -> _Lists:
-        """These lists with new pairs, the first `at_most` of each and as far as all are known."""
-        at = self._places_of(new)
-        i, j, similarity = (
-            np.insert(own, at, others) for own, others in zip(self[:3], new[:3], strict=True)
-        )
+    def merged(self, new: _Lists, depth: int | None, left: Items, right: Items) -> pl.DataFrame:
+        """The lists with new pairs, the first `depth` of each and as far as all are known."""
+        at = self._places_of(new, right.keys["id"])
+        count = self.pairs.height
+        order = np.insert(np.arange(count), at, np.arange(count, count + len(at)))
         cut_off = self.cut_off | new.cut_off
-        if at_most is None:
-            return _Lists(i, j, similarity, cut_off)
-        start = np.searchsorted(i, np.arange(len(cut_off)))
-        length = np.diff(np.append(start, len(i)))
-        # Behind the last earlier pair of a list that was cut off, pairs are missing.
-        last = np.cumsum(self.lengths) - 1
-        known = last + np.searchsorted(at, last, side="right") - start + 1
-        most = np.minimum(np.where(self.cut_off, known, at_most), at_most)
-        kept = np.arange(len(i)) - start[i] < most[i]
-        return _Lists(i[kept], j[kept], similarity[kept], cut_off | (length > at_most))
+        lengths = self.lengths + np.bincount(new.i, minlength=len(cut_off))
+        if depth is not None:
+            start = np.cumsum(lengths) - lengths
+            # Behind the last earlier pair of a list that was cut off, pairs are missing.
+            last = np.cumsum(self.lengths) - 1
+            known = last + np.searchsorted(at, last, side="right") - start + 1
+            most = np.minimum(np.where(self.cut_off, known, depth), depth)
+            order = order[
+                np.arange(len(order)) - np.repeat(start, lengths) < np.repeat(most, lengths)
+            ]
+            cut_off |= lengths > depth
+            lengths = np.minimum(lengths, most)
+        both = pl.concat([self.pairs, _frame(new, left, right)], rechunk=True)
+        ordered = both.select(pl.all().gather(pl.Series(order, dtype=pl.get_index_type())))
+        return ordered.with_columns(pl.Series(COMPLETE, np.repeat(~cut_off, lengths)))
 
-    def _places_of(self, new: _Lists) -> Indices:
+    def _places_of(self, new: _Lists, right_ids: pl.Series) -> Indices:
         """Where each of the new pairs belongs among these; all in one bisection."""
         counts = np.append(0, np.cumsum(self.lengths))
         low, high = counts[new.i], counts[new.i + 1]
+        similarity, ids = self.pairs["similarity"].to_numpy(), self.pairs["right_id"]
         while (searching := np.flatnonzero(low < high)).size:
             middle = (low[searching] + high[searching]) // 2
-            mine, theirs = self.similarity[middle], new.similarity[searching]
-            before = (mine > theirs) | ((mine == theirs) & (self.j[middle] < new.j[searching]))
+            mine, theirs = similarity[middle], new.similarity[searching]
+            before = mine > theirs
+            tied = np.flatnonzero(mine == theirs)
+            their_ids = right_ids.gather(new.j[searching[tied]])
+            before[tied] = (ids.gather(middle[tied]) < their_ids).to_numpy()
             low[searching[before]] = middle[before] + 1
             high[searching[~before]] = middle[~before]
         return low
@@ -249,9 +280,8 @@ def _frame(lists: _Lists, left: Items, right: Items) -> pl.DataFrame:
             "left_id": left.keys["id"].gather(lists.i),
             "right_id": right.keys["id"].gather(lists.j),
             "similarity": lists.similarity,
-            COMPLETE: ~lists.cut_off[lists.i],
         },
-        schema=LIST_SCHEMA,
+        schema=SCHEMA,
     )
 
 

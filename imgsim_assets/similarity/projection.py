@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from imgsim_assets.similarity.cosine import Doubles, Floats, squared_norms
+from imgsim_assets.similarity.cosine import Doubles, Floats
 
 _ITERATIONS = 2
 _CHUNK = 256
@@ -80,7 +80,8 @@ class Projection:
         p = np.zeros((len(rows), self.width - 1), dtype=np.float32)
         for start in range(0, rows.shape[1], _CHUNK):
             p += rows[:, start : start + _CHUNK] @ self.basis[start : start + _CHUNK]
-        rest = np.maximum(squares - squared_norms(p), 0.0) + 2 * most * eta + delta * most**2
+        inside = np.einsum("ij,ij->i", p, p, dtype=np.float64)
+        rest = np.maximum(squares - inside, 0.0) + 2 * most * eta + delta * most**2
         projected[:, :-1] = p
         # Rounded up: the rest may only be overstated.
         projected[:, -1] = np.nextafter(np.sqrt(rest).astype(np.float32), np.float32(2))

@@ -19,8 +19,10 @@ from imgsim_assets.similarity.sides import Pair
 # and so many for each number of a row; measured by benchmarks/similarity.py.
 _PAIR_COST = 10_000
 _NUMBER_COST = 20
-# Smaller jobs (multiply-adds) are done before a basis is found and a width chosen.
-_WORTH_PROJECTING = 1e11
+# Smaller jobs (multiply-adds) are done before a basis is found and a width chosen, and so are
+# searches for neighbours of less than so many times that.
+_WORTH_PROJECTING = 3e10
+_NEIGHBOURS = 3
 _WIDTHS = (32, 64, 96, 128, 192, 256)
 _FITTED = 2048
 _SAMPLE = 1024
@@ -58,7 +60,7 @@ class Screen:
 
 def for_threshold(pair: Pair, threshold: float) -> Screen:
     """The screen that is expected to join above a threshold fastest, from a sample of pairs."""
-    if not _worth_projecting(pair):
+    if _multiply_adds(pair) < _WORTH_PROJECTING:
         return Screen.of(None, pair)
     samples = tuple(side.sample(_SAMPLE)[:2] for side in (pair.left, pair.right))
     return _cheapest(pair, samples, np.array(threshold))
@@ -69,7 +71,7 @@ def for_neighbours(pair: Pair, k: int, least: Doubles) -> Screen:
 
     The k-th best cosines of a sample of queries say how much a screen would let pass at the end.
     """
-    if not _worth_projecting(pair) or k > len(pair.right):
+    if _multiply_adds(pair) < _NEIGHBOURS * _WORTH_PROJECTING or k > len(pair.right):
         return Screen.of(None, pair)
     count = max(1, min(_QUERIES, len(pair.left) // _QUERIES_SHARE))
     queries, squares, asked = pair.left.sample(count)
@@ -78,8 +80,9 @@ def for_neighbours(pair: Pair, k: int, least: Doubles) -> Screen:
     return _cheapest(pair, samples, bars[:, None])
 
 
-def _worth_projecting(pair: Pair) -> bool:
-    return len(pair.left) * len(pair.right) * pair.left.dim >= _WORTH_PROJECTING
+def _multiply_adds(pair: Pair) -> int:
+    """What the product of whole rows takes."""
+    return len(pair.left) * len(pair.right) * pair.left.dim
 
 
 def _cheapest(pair: Pair, samples: tuple[tuple[Floats, Doubles], ...], bars: Doubles) -> Screen:

@@ -90,6 +90,10 @@ class Pair:
         deviation = max(left.unit.deviation, right.unit.deviation)
         return cls(left, right, product_error(left.dim, deviation))
 
+    def turned(self) -> Pair:
+        """Right and left; cosines and products stay what they are."""
+        return Pair(self.right, self.left, self.error)
+
     def cosines(self, i: Indices, j: Indices) -> Doubles:
         """The cosines of distinct rows, by definition."""
         return pair_cosines(

@@ -145,6 +145,17 @@ def test_a_join_of_shuffled_rows_is_the_shuffled_join(
     )
 
 
+@pytest.mark.parametrize("rows", [20, 70, 200])
+def test_a_join_with_the_sides_in_turn_has_the_same_pairs_with_the_same_bits(rows: int) -> None:
+    left, right = lattice(rows, 6, seed=1), lattice(70, 6, seed=2)
+
+    i, j, similarity = threshold_join(left, right, 0.5)
+
+    order = np.lexsort((i, -similarity, j))
+    _assert_same_bits((j[order], i[order], similarity[order]), threshold_join(right, left, 0.5))
+    assert len(i)
+
+
 def test_a_join_over_several_tiles_is_right() -> None:
     left, right = families(1300, 8, seed=4), families(4500, 8, seed=4)
     right[4400] = left[1200]

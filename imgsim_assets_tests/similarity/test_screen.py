@@ -155,6 +155,25 @@ def test_where_a_projection_hides_little_whole_rows_are_multiplied(
     assert for_threshold(pair, 0.2).projection is None
 
 
+def test_jobs_too_small_to_choose_a_width_for_are_done_with_whole_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pair = _pair(families(300, 128, 5), families(200, 128, 5))
+    job = len(pair.left) * len(pair.right) * 128
+    no_bars = np.full(len(pair.left), -1.0)
+    monkeypatch.setattr(screen, "_PAIR_COST", 0)
+    monkeypatch.setattr(screen, "_NUMBER_COST", 1e-3)
+
+    for worth, join_projects, search_projects in (
+        (job // 3, True, True),
+        (job, True, False),
+        (job + 1, False, False),
+    ):
+        monkeypatch.setattr(screen, "_WORTH_PROJECTING", worth)
+        assert (for_threshold(pair, 0.9).projection is not None) is join_projects
+        assert (for_neighbours(pair, 7, no_bars).projection is not None) is search_projects
+
+
 @pytest.mark.parametrize("processors", [1, 2, 5])
 def test_bands_of_tiles_cover_every_pair_once_whatever_the_budget(
     processors: int, monkeypatch: pytest.MonkeyPatch
