@@ -42,6 +42,9 @@ SCHEMA: Mapping[str, Any] = {
     "checked_at": pl.Datetime("ms", "UTC"),
     "refresh_failed": pl.String,
 }
+_MOMENTS = ("next_retry_at", "fetched_at", "checked_at")
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 PROPERTIES = {REFERS_TO_BLOBS: True}
 
 # Runs apart, a transient failure waits 5 minutes, then 4 times as long each time. The last
@@ -280,7 +283,19 @@ def retry_wait(attempts: int) -> timedelta:
 def as_rows(rows: list[dict[str, Any]]) -> pl.DataFrame:
     """Ledger rows as a frame; what a row does not say is null."""
     columns = {name: [row.get(name) for row in rows] for name in SCHEMA}
-    return pl.DataFrame(columns, schema=SCHEMA)
+    for name in _MOMENTS:
+        columns[name] = [_milliseconds(moment) for moment in columns[name]]
+    return pl.DataFrame(
+        {
+            name: pl.Series(values, dtype=pl.Int64 if name in _MOMENTS else SCHEMA[name])
+            for name, values in columns.items()
+        }
+    ).cast({name: SCHEMA[name] for name in _MOMENTS})
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    """Since the epoch: polars takes whole numbers in a hundredth of the time of datetimes."""
+    return None if moment is None else (moment - _EPOCH) // _MILLISECOND
 
 
 def data_version(rows: pl.DataFrame) -> str:
