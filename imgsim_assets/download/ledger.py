@@ -156,12 +156,16 @@ def plan(
     failures: with `retry="transient"` those that have waited long enough and those by settings
     that are no longer the same, with "all" every one, with "none" none.
     """
-    joined = catalogue.select("id", "url").join(
-        ledger.select(_DECISIVE).rename({"url": "known_url"}),
-        on="id",
-        how="left",
-        maintain_order="left",
+    # The ledger is joined by its rows' numbers: a new item costs a number, not a row of nulls.
+    placed = (
+        catalogue.select("id", "url")
+        .join(ledger.select("id").with_row_index("row"), on="id", how="left", maintain_order="left")
+        .with_row_index("at")
     )
+    new = placed.filter(pl.col("row").is_null())
+    known = placed.filter(pl.col("row").is_not_null())
+    rows = ledger.select(_DECISIVE).rename({"url": "known_url"}).drop("id")[known["row"]]
+    joined = pl.concat([known.select("at", "id", "url"), rows], how="horizontal")
     same = pl.col("url").eq_missing(pl.col("known_url"))
     is_lost = pl.col("sha256").is_in(sorted(lost)).fill_null(value=False)
     again = same & (_failure_is_due(now, retry, same_settings) | is_lost)
@@ -170,17 +174,23 @@ def plan(
     judged = joined.lazy().with_columns(same=same, due=~same | again | changed, refresh=refresh)
     chosen = (
         judged.filter(pl.col("due") | pl.col("refresh"))
-        .select("id", "url", "same", "due", "attempts", "sha256")
+        .select("at", "id", "url", "same", "due", "attempts", "sha256")
         .collect()
     )
     held = _held(chosen.filter(~pl.col("due")), ledger, holds)
-    rows = chosen.select(
+    chosen_again = chosen.select(
+        "at",
         "id",
         "url",
         attempts=pl.when("same").then("attempts").otherwise(0),
     ).join(held.select("id").with_row_index("held"), on="id", how="left", maintain_order="left")
-    removed = ledger.select("id").join(catalogue, on="id", how="anti")["id"].sort().to_list()
-    return Plan(Items(rows, held), removed)
+    first = new.select(
+        "at", "id", "url", attempts=pl.lit(0, pl.Int32), held=pl.lit(None, pl.UInt32)
+    )
+    fetch = first.merge_sorted(chosen_again, key="at").drop("at")
+    has_removed = known.height < ledger.height
+    removed = ledger.join(catalogue, on="id", how="anti")["id"].sort() if has_removed else ()
+    return Plan(Items(fetch, held), list(removed))
 
 
 def _held(
