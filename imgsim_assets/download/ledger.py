@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -111,6 +111,10 @@ class Items:
         for piece in self._rows.select("url").iter_slices(_AT_ONCE):
             yield from piece["url"].to_list()
 
+    def none(self) -> Items:
+        """No items."""
+        return Items(self._rows.clear(), self._held.clear())
+
     def without(self, tried: pl.DataFrame) -> Items:
         """Those that are not among `tried` (id, url)."""
         rows = self._rows.join(tried, on=["id", "url"], how="anti", maintain_order="left")
@@ -123,6 +127,10 @@ class Plan:
 
     fetch: Items
     removed: list[str]
+
+    def done(self) -> Plan:
+        """The plan without what there was to fetch."""
+        return replace(self, fetch=self.fetch.none())
 
 
 def empty_ledger() -> pl.DataFrame:
@@ -187,10 +195,10 @@ def plan(
     first = new.select(
         "at", "id", "url", attempts=pl.lit(0, pl.Int32), held=pl.lit(None, pl.UInt32)
     )
-    fetch = first.merge_sorted(chosen_again, key="at").drop("at")
+    fetch = first.merge_sorted(chosen_again, key="at") if chosen_again.height else first
     has_removed = known.height < ledger.height
     removed = ledger.join(catalogue, on="id", how="anti")["id"].sort() if has_removed else ()
-    return Plan(Items(fetch, held), list(removed))
+    return Plan(Items(fetch.drop("at"), held), list(removed))
 
 
 def _held(
