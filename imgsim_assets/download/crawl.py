@@ -122,7 +122,7 @@ class Crawl:
         # Items wait as their numbers in the list, each with the number of its host.
         hosts_seen: dict[str, int] = {}
         self._host_numbers = array(
-            "L", (hosts_seen.setdefault(host_of(url), len(hosts_seen)) for url in items.urls())
+            "I", (hosts_seen.setdefault(host_of(url), len(hosts_seen)) for url in items.urls())
         )
         self._host_names = list(hosts_seen)
         self._queues = HostQueues(

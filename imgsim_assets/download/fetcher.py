@@ -59,6 +59,15 @@ class Fetched:
     last_modified: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How the URLs of one origin are reached: the session, the proxy to go by, and the places."""
+
+    session: aiohttp.ClientSession
+    proxy: str | None
+    places: Places
+
+
 class Fetcher:
     """An HTTP client that dials public web addresses and the hosts a catalogue allows.
 
@@ -73,6 +82,7 @@ class Fetcher:
         self._trusted: aiohttp.ClientSession | None = None
         self._deadlines = Deadlines()
         self._places: dict[str, Places] = {}
+        self._ways: dict[tuple[str, str], _Way] = {}
         self._rules: dict[str, asyncio.Task[robots.Rules]] = {}
 
     async def __aenter__(self) -> Self:
@@ -140,17 +150,18 @@ class Fetcher:
         """`obey=False` leaves out what robots have to obey: for the request of a robots.txt."""
         conditions = held.conditions if held is not None else {}
         for _ in range(self._settings.max_redirects + 1):
-            session, proxy = self._way_to(target)
+            way = self._way_to(target)
             if obey and self._settings.robots_txt:
                 await self._ask_robots_txt(target, deadline)
-            places = await self._place_at(target, deadline)
+            if not way.places.take():
+                await _wait_for_place(way.places, deadline)
             try:
-                async with session.get(
-                    target, allow_redirects=False, headers=conditions, proxy=proxy
+                async with way.session.get(
+                    target, allow_redirects=False, headers=conditions, proxy=way.proxy
                 ) as response:
                     answer = await self._answer(target, response, conditions, obey=obey)
             finally:
-                places.give_back()
+                way.places.give_back()
             if isinstance(answer, Fetched):
                 return answer
             target = answer
@@ -219,21 +230,17 @@ class Fetcher:
         text = (fetched.data or b"")[:_ROBOTS_TXT_BYTES].decode(errors="replace")
         return robots.Rules(text)
 
-    async def _place_at(self, url: URL, deadline: Deadline) -> Places:
-        """Take one of the few places at a host; waiting for it does not count as fetching."""
-        host = f"{url.host}:{url.port}"
-        places = self._places.get(host)
-        if places is None:
-            places = self._places[host] = Places(self._settings.max_per_host)
-        if not places.take():
-            now = asyncio.get_running_loop().time
-            left = deadline.at - now()
-            deadline.at = math.inf
-            await places.wait()
-            deadline.at = now() + left
-        return places
+    def _way_to(self, url: URL) -> _Way:
+        origin = url.scheme, url.raw_authority
+        way = self._ways.get(origin)
+        if way is None:
+            session, proxy = self._session_for(url)
+            host = f"{url.host}:{url.port}"
+            places = self._places.setdefault(host, Places(self._settings.max_per_host))
+            way = self._ways[origin] = _Way(session, proxy, places)
+        return way
 
-    def _way_to(self, url: URL) -> tuple[aiohttp.ClientSession, str | None]:
+    def _session_for(self, url: URL) -> tuple[aiohttp.ClientSession, str | None]:
         """The session for a URL, and the proxy to go by.
 
         Hosts that the catalogue names are reached by the unguarded session. So is the proxy,
@@ -282,8 +289,17 @@ class Fetcher:
             )
 
 
+async def _wait_for_place(places: Places, deadline: Deadline) -> None:
+    """Take one of the few places at a host; waiting for it does not count as fetching."""
+    now = asyncio.get_running_loop().time
+    left = deadline.at - now()
+    deadline.at = math.inf
+    await places.wait()
+    deadline.at = now() + left
+
+
 # URLs that need none of the care below: a plain name, a path without dots at a segment's start.
-_PLAIN = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+_PLAIN = re.compile(r"(https?://[a-z0-9.-]+(?::[0-9]{1,5})?)((?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)")
 
 
 def _parsed(url: str, relative_to: str = "") -> URL:
@@ -293,8 +309,9 @@ def _parsed(url: str, relative_to: str = "") -> URL:
     URL may hold is escaped.
     """
     try:
-        if _PLAIN.fullmatch(url):
-            return URL(url, encoded=True)
+        plain = _PLAIN.fullmatch(url)
+        if plain is not None:
+            return _origin(plain[1]).with_path(plain[2], encoded=True)
         parts = urlsplit(urljoin(relative_to, url))
         origin = URL(f"{parts.scheme}://{parts.netloc}")
         return URL.build(
@@ -306,6 +323,11 @@ def _parsed(url: str, relative_to: str = "") -> URL:
         )
     except ValueError as error:
         raise FetchError("bad_url", str(error)) from error
+
+
+@functools.lru_cache(maxsize=2048)
+def _origin(text: str) -> URL:
+    return URL(text, encoded=True)
 
 
 def _escaped(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from imgsim_assets.storage.blobs import Blobs
 
 # Images that one thread takes at once: handing each over by itself costs more than the work.
 _BATCH = 64
+# Images up to this size are hashed where they arrive. hashlib lets go of the interpreter for each
+# image, and to get it back from an event loop that never rests takes a thread longer than the hash.
+_HASHED_AT_ONCE_BYTES = 64 * 1024
 # Two, so that one works while the other waits for a pack to be put in place.
 _THREADS = 2
 
@@ -24,7 +28,8 @@ class Kept:
     header: Header
 
 
-_Waiting = tuple[bytes, "asyncio.Future[Kept]"]
+# An image, its sha256 where that is known already, and who waits for it to be stored.
+_Waiting = tuple[bytes, bytes | None, "asyncio.Future[Kept]"]
 
 
 class Keeper:
@@ -48,7 +53,8 @@ class Keeper:
     async def keep(self, data: bytes) -> Kept:
         """Store an image; raises ImageError for what is none, OSError when it cannot be stored."""
         kept: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
-        self._waiting.append((data, kept))
+        digest = hashlib.sha256(data).digest() if len(data) <= _HASHED_AT_ONCE_BYTES else None
+        self._waiting.append((data, digest, kept))
         if self._busy < _THREADS:
             self._busy += 1
             task = asyncio.create_task(self._work())
@@ -62,9 +68,9 @@ class Keeper:
             count = min(_BATCH, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(count)]
             results = await loop.run_in_executor(
-                self._pool, self._keep_all, [data for data, _ in batch]
+                self._pool, self._keep_all, [(data, digest) for data, digest, _ in batch]
             )
-            for (_, kept), result in zip(batch, results, strict=True):
+            for (_, _, kept), result in zip(batch, results, strict=True):
                 if kept.done():  # whoever asked was cancelled
                     continue
                 if isinstance(result, Exception):
@@ -73,13 +79,15 @@ class Keeper:
                     kept.set_result(result)
         self._busy -= 1
 
-    def _keep_all(self, batch: list[bytes]) -> list[Kept | Exception]:
-        headers = [self._header(data) for data in batch]
+    def _keep_all(self, batch: list[tuple[bytes, bytes | None]]) -> list[Kept | Exception]:
+        headers = [self._header(data) for data, _ in batch]
         good = [
-            data for data, header in zip(batch, headers, strict=True) if isinstance(header, Header)
+            (digest or hashlib.sha256(data).digest(), data)
+            for (data, digest), header in zip(batch, headers, strict=True)
+            if isinstance(header, Header)
         ]
         try:
-            names = iter(self._blobs.put_all(good))
+            names = iter(self._blobs.put_hashed(good))
         except Exception as error:  # of the store: for everyone who asked
             return [error] * len(batch)
         return [

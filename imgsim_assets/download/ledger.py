@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -42,6 +42,9 @@ SCHEMA: Mapping[str, Any] = {
     "checked_at": pl.Datetime("ms", "UTC"),
     "refresh_failed": pl.String,
 }
+_MOMENTS = ("next_retry_at", "fetched_at", "checked_at")
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 PROPERTIES = {REFERS_TO_BLOBS: True}
 
 # Runs apart, a transient failure waits 5 minutes, then 4 times as long each time. The last
@@ -108,6 +111,10 @@ class Items:
         for piece in self._rows.select("url").iter_slices(_AT_ONCE):
             yield from piece["url"].to_list()
 
+    def none(self) -> Items:
+        """No items."""
+        return Items(self._rows.clear(), self._held.clear())
+
     def without(self, tried: pl.DataFrame) -> Items:
         """Those that are not among `tried` (id, url)."""
         rows = self._rows.join(tried, on=["id", "url"], how="anti", maintain_order="left")
@@ -120,6 +127,10 @@ class Plan:
 
     fetch: Items
     removed: list[str]
+
+    def done(self) -> Plan:
+        """The plan without what there was to fetch."""
+        return replace(self, fetch=self.fetch.none())
 
 
 def empty_ledger() -> pl.DataFrame:
@@ -153,12 +164,16 @@ def plan(
     failures: with `retry="transient"` those that have waited long enough and those by settings
     that are no longer the same, with "all" every one, with "none" none.
     """
-    joined = catalogue.select("id", "url").join(
-        ledger.select(_DECISIVE).rename({"url": "known_url"}),
-        on="id",
-        how="left",
-        maintain_order="left",
+    # The ledger is joined by its rows' numbers: a new item costs a number, not a row of nulls.
+    placed = (
+        catalogue.select("id", "url")
+        .join(ledger.select("id").with_row_index("row"), on="id", how="left", maintain_order="left")
+        .with_row_index("at")
     )
+    new = placed.filter(pl.col("row").is_null())
+    known = placed.filter(pl.col("row").is_not_null())
+    rows = ledger.select(_DECISIVE).rename({"url": "known_url"}).drop("id")[known["row"]]
+    joined = pl.concat([known.select("at", "id", "url"), rows], how="horizontal")
     same = pl.col("url").eq_missing(pl.col("known_url"))
     is_lost = pl.col("sha256").is_in(sorted(lost)).fill_null(value=False)
     again = same & (_failure_is_due(now, retry, same_settings) | is_lost)
@@ -167,17 +182,23 @@ def plan(
     judged = joined.lazy().with_columns(same=same, due=~same | again | changed, refresh=refresh)
     chosen = (
         judged.filter(pl.col("due") | pl.col("refresh"))
-        .select("id", "url", "same", "due", "attempts", "sha256")
+        .select("at", "id", "url", "same", "due", "attempts", "sha256")
         .collect()
     )
     held = _held(chosen.filter(~pl.col("due")), ledger, holds)
-    rows = chosen.select(
+    chosen_again = chosen.select(
+        "at",
         "id",
         "url",
         attempts=pl.when("same").then("attempts").otherwise(0),
     ).join(held.select("id").with_row_index("held"), on="id", how="left", maintain_order="left")
-    removed = ledger.select("id").join(catalogue, on="id", how="anti")["id"].sort().to_list()
-    return Plan(Items(rows, held), removed)
+    first = new.select(
+        "at", "id", "url", attempts=pl.lit(0, pl.Int32), held=pl.lit(None, pl.UInt32)
+    )
+    fetch = first.merge_sorted(chosen_again, key="at") if chosen_again.height else first
+    has_removed = known.height < ledger.height
+    removed = ledger.join(catalogue, on="id", how="anti")["id"].sort() if has_removed else ()
+    return Plan(Items(fetch.drop("at"), held), list(removed))
 
 
 def _held(
@@ -280,7 +301,19 @@ def retry_wait(attempts: int) -> timedelta:
 def as_rows(rows: list[dict[str, Any]]) -> pl.DataFrame:
     """Ledger rows as a frame; what a row does not say is null."""
     columns = {name: [row.get(name) for row in rows] for name in SCHEMA}
-    return pl.DataFrame(columns, schema=SCHEMA)
+    for name in _MOMENTS:
+        columns[name] = [_milliseconds(moment) for moment in columns[name]]
+    return pl.DataFrame(
+        {
+            name: pl.Series(values, dtype=pl.Int64 if name in _MOMENTS else SCHEMA[name])
+            for name, values in columns.items()
+        }
+    ).cast({name: SCHEMA[name] for name in _MOMENTS})
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    """Since the epoch: polars takes whole numbers in a hundredth of the time of datetimes."""
+    return None if moment is None else (moment - _EPOCH) // _MILLISECOND
 
 
 def data_version(rows: pl.DataFrame) -> str:

@@ -231,6 +231,7 @@ class ImagesStage:
                 if len(plan.fetch):
                     with _rare_collections():
                         self._runner.run(self._fetch_all(run, plan.fetch))
+                    plan = plan.done()  # lest the list lies in memory beside the merged ledger
                 commit = self._complete(run, removed=bool(plan.removed))
         else:
             commit = self._complete(run, removed=bool(plan.removed))

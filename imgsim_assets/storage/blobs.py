@@ -63,10 +63,13 @@ class Blobs:
 
     def put_all(self, images: Sequence[bytes]) -> list[str]:
         """`put` for several at once, which is faster; an OSError means that none is stored."""
-        digests = [hashlib.sha256(data).digest() for data in images]
+        return self.put_hashed([(hashlib.sha256(data).digest(), data) for data in images])
+
+    def put_hashed(self, images: Sequence[tuple[bytes, bytes]]) -> list[str]:
+        """`put_all` for images whose sha256 is known, each behind it."""
         if not self._index.generation:
             self._index.refresh(0)
-        names = [digest.hex() for digest in digests]
+        names = [digest.hex() for digest, _ in images]
         if self._is_stuck or self._failure is not None:
             # Nothing more is taken in, or fetched to be, before what waits is in its place.
             self._place_all(full_ones=True)
@@ -74,7 +77,7 @@ class Blobs:
             # A dictionary, because the same bytes may come twice at once.
             new = {
                 digest: data
-                for digest, name, data in zip(digests, names, images, strict=True)
+                for (digest, data), name in zip(images, names, strict=True)
                 if not self._is_stored(digest, name)
             }
             if new:
