@@ -69,6 +69,8 @@ class Embedder:
         self.settings = settings
         self.unit = unit
         self._encoder: Encoder | None = None
+        self._engine: Engine | None = None
+        self._batch_size: int | None = None
 
     @property
     def encoder(self) -> Encoder:
@@ -104,8 +106,7 @@ class Embedder:
         if batch_size is not None and batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; it must be at least 1")
         work = _Work(pictures, known or {}, view, self._reduced_side())
-        size = batch_size or default_batch_size(self.settings, self.encoder)
-        engine = Engine(self.encoder, size, what=f"encoder {self.settings.describe()}")
+        engine = self._started(batch_size)
         with (
             Progress("embedding", len(pictures), log) as progress,
             closing(engine.run(range(len(pictures)), work.load)) as results,
@@ -118,6 +119,15 @@ class Embedder:
                     work.accept(result, unit=self.unit)
                     progress.advance(len(result.keys))
         return work.embedded()
+
+    def _started(self, batch_size: int | None) -> Engine:
+        """The engine of the last call, unless that had batches of another size."""
+        if self._engine is None or self._batch_size != batch_size:
+            size = batch_size or default_batch_size(self.settings, self.encoder)
+            what = f"encoder {self.settings.describe()}"
+            self._engine = Engine(self.encoder, size, what=what)
+            self._batch_size = batch_size
+        return self._engine
 
     def _reduced_side(self) -> int | None:
         """The size in pixels that pictures may be decoded at, as the embeddings stage does."""

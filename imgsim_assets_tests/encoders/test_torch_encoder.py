@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -416,6 +417,33 @@ def test_every_device_has_a_copy_of_the_model_and_takes_batches_from_one_queue()
     tensors = torch.stack([custom_encoders.to_tensor(picture(key)) for key in range(16)])
     expected = module.layer(tensors.flatten(1)).detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class _Counting(nn.Module):
+    """Notes with how many threads torch would compute."""
+
+    numbers: ClassVar[list[int]] = []
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.numbers.append(torch.get_num_threads())
+        return batch.flatten(1)
+
+
+def test_every_encoding_thread_keeps_to_one_core_in_every_run_and_no_other_thread_does() -> None:
+    encoder = TorchEncoder(_Counting(), np.asarray, 192, [torch.device("cpu")])
+    engine = Engine(encoder, 2, cores=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for _ in range(3):
+            list(engine.run(range(8), lambda key: picture(key, (8, 8))))
+
+        assert _Counting.numbers == [1] * 12
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -422,6 +423,20 @@ def test_batches_of_any_size_give_the_same_features(pictures: pl.DataFrame) -> N
     assert extract_features(
         pictures, THUMBNAIL, feature="path", batch_size=1, progress=False
     ).equals(whole)
+
+
+def test_queries_use_the_threads_of_those_before_them() -> None:
+    def encoding() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("encode")}
+
+    others = encoding()
+    model = _model([noisy(235, 1)], encoder=THUMBNAIL)
+    own = encoding() - others
+    for seed in range(5):
+        _query(model, [noisy(235, seed + 78)])
+
+    assert own
+    assert encoding() - others == own
 
 
 def test_gpus_can_be_chosen_for_all_encoders(tmp_path: Path) -> None:
