@@ -352,6 +352,25 @@ def test_effort_becomes_pictures_a_second_of_each_part() -> None:
     assert effort.per_second() == {"decode": 2.0, "preprocess": 8.0, "forward": 1.0}
 
 
+@pytest.mark.parametrize(("device", "counts"), [("cuda:0", True), ("cpu", False)])
+def test_a_pass_on_a_card_is_counted_by_the_clock(device: str, counts: bool) -> None:
+    """What waits for a card is no work of a core's."""
+
+    class Waiting(ThumbnailEncoder):
+        def __init__(self) -> None:
+            self.device = device
+
+        def encode(self, batch: np.ndarray) -> np.ndarray:
+            time.sleep(0.2)
+            return super().encode(batch)
+
+    engine = Engine(Waiting(), 4, cores=1)
+    list(engine.run(range(4), _load()))
+
+    assert engine.device == device
+    assert (engine.effort.forward >= 0.2) is counts
+
+
 class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
 
