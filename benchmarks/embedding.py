@@ -222,10 +222,7 @@ def _forward(pictures: Sequence[bytes], settings: EncoderSettings) -> tuple[floa
     size = encoder.batch_size
     prepared = [encoder.prepare(decode(data)) for data in pictures]
     batches = [np.stack(prepared[at : at + size]) for at in range(0, len(prepared), size)]
-    with (
-        encoder.one_core_each() as start,
-        ThreadPoolExecutor(usable_cores(), initializer=start) as pool,
-    ):
+    with ThreadPoolExecutor(usable_cores(), initializer=encoder.keep_to_one_core) as pool:
         list(pool.map(encoder.encode, batches[:8]))
         started = _Stopwatch()
         list(pool.map(encoder.encode, batches))

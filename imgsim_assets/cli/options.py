@@ -65,6 +65,27 @@ def encoder_options(command: Command) -> Command:
     return command
 
 
+def place_options(command: Command) -> Command:
+    """--device and --weights: where an encoder that was recorded is to be had now."""
+    for option in (
+        click.option(
+            "--weights",
+            metavar="FILE",
+            help="Where the encoder's weights file lies, if it was moved.",
+        ),
+        click.option("--device", callback=_device, help="auto, cpu or cuda[:N].  [default: auto]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _device(_: click.Context, __: click.Parameter, device: str | None) -> str | None:
+    from imgsim_assets.encoders.settings import EncoderSettings
+
+    made(EncoderSettings, device=device)
+    return device
+
+
 def download_options(command: Command) -> Command:
     """Manners of the downloader."""
     for option in (

@@ -13,6 +13,7 @@ from imgsim_assets.cli.options import (
     download_options,
     json_option,
     made,
+    place_options,
     quiet_option,
     store_option,
 )
@@ -38,6 +39,7 @@ Examples:
 @click.option("--html", metavar="FILE", help="Write a gallery of the pictures and what is found.")
 @click.option("--out", metavar="FILE", help="Write .tsv, .csv, .parquet or .jsonl; - for stdout.")
 @download_options
+@place_options
 @store_option
 @json_option
 @quiet_option
@@ -52,6 +54,8 @@ def command(
     concurrency: int | None,
     allow_hosts: tuple[str, ...],
     timeout: float | None,
+    device: str | None,
+    weights: str | None,
     store_url: str | None,
     as_json: bool,
     quiet: bool,
@@ -65,9 +69,11 @@ def command(
         DownloadSettings, concurrency=concurrency, allow_hosts=allow_hosts, timeout=timeout
     )
     if is_model(Path(catalogue)):
-        model = load_model(catalogue)
+        model = load_model(catalogue, device=device, weights=weights)
     else:
-        model = ImageSimilarityModel.create(catalogue, progress=False, store=store_url)
+        model = ImageSimilarityModel.create(
+            catalogue, progress=False, store=store_url, device=device, weights=weights
+        )
     asked = pl.DataFrame({"image": images})
     found = model.query(
         asked.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64)),

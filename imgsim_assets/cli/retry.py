@@ -9,6 +9,7 @@ from imgsim_assets.cli.options import (
     download_options,
     json_option,
     made,
+    place_options,
     quiet_option,
     store_option,
 )
@@ -33,6 +34,7 @@ Examples:
 )
 @click.option("--all", "everything", is_flag=True, help="Every failure, also a 404 or no picture.")
 @download_options
+@place_options
 @store_option
 @json_option
 @quiet_option
@@ -43,6 +45,8 @@ def command(
     concurrency: int | None,
     allow_hosts: tuple[str, ...],
     timeout: float | None,
+    device: str | None,
+    weights: str | None,
     store_url: str | None,
     as_json: bool,
     quiet: bool,
@@ -57,7 +61,16 @@ def command(
     with output.bars(quiet=quiet or as_json) as watch:
         log = silent if watch is not None or quiet or as_json else output.note
         which: Which = "all" if everything else "transient"
-        done = retry(store, catalogue, settings, which=which, log=log, watch=watch)
+        done = retry(
+            store,
+            catalogue,
+            settings,
+            which=which,
+            device=device,
+            weights=weights,
+            log=log,
+            watch=watch,
+        )
     if as_json:
         output.show_json(done)
     else:

@@ -9,10 +9,10 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import output
-from imgsim_assets.cli.options import json_option, made, quiet_option, store_option
+from imgsim_assets.cli.options import json_option, place_options, quiet_option, store_option
 from imgsim_assets.encoders.advice import Advice, advise, refuse_different_encoders
+from imgsim_assets.encoders.recorded import elsewhere
 from imgsim_assets.encoders.report import recorded_encoder
-from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
 
@@ -36,10 +36,7 @@ Examples:
     show_default=True,
     help="Most false matches among a million pairs of different pictures.",
 )
-@click.option("--device", help="auto, cpu or cuda[:N].  [default: auto]")
-@click.option(
-    "--weights", metavar="FILE", help="Where the encoder's weights file lies, if it was moved."
-)
+@place_options
 @store_option
 @json_option
 @quiet_option
@@ -63,9 +60,10 @@ def command(
     store = Store.open(store_url)
     log = silent if quiet or as_json else output.note
     names = dict.fromkeys(name for name in (catalogue, other) if name is not None)
+    encoders = [elsewhere(recorded_encoder(store, name), device, weights) for name in names]
     advices = [
-        advise(store, name, false_per_million, _encoder(store, name, device, weights), log=log)
-        for name in names
+        advise(store, name, false_per_million, encoder, log=log)
+        for name, encoder in zip(names, encoders, strict=True)
     ]
     refuse_different_encoders(advices)
     strictest = max(advice.threshold for advice in advices)
@@ -76,14 +74,6 @@ def command(
         _tell(advice, false_per_million)
     if len(advices) > 1:
         click.echo(f"\nto match {' with '.join(names)}: {strictest:g}, the stricter of the two")
-
-
-def _encoder(store: Store, name: str, device: str | None, weights: str | None) -> EncoderSettings:
-    """The encoder that was recorded, on the device and with the weights file that are asked for."""
-    asked = {"device": device, "weights": weights}
-    given = {key: value for key, value in asked.items() if value is not None}
-    recorded = recorded_encoder(store, name).model_dump(mode="json", exclude_unset=True)
-    return made(EncoderSettings, **{**recorded, **given})
 
 
 def _document(

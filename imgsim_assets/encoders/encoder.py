@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgsim_assets.encoders import hog_color
+from imgsim_assets.encoders import hog_color, machine
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import BF16, HOG_COLOR, EncoderSettings
 from imgsim_assets.errors import EncoderError
@@ -89,10 +89,11 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
 
     Raises EncoderError, with the mend, when a module, a file or weights cannot be had.
     """
+    if settings.name == HOG_COLOR and settings.factory is None:
+        return hog_color.HogColor()
+    machine.ask_for_huge_pages()
     if settings.factory is not None:
         return _from_factory(settings)
-    if settings.name == HOG_COLOR:
-        return hog_color.HogColor()
     from imgsim_assets.encoders.torch_encoder import load_backbone
 
     return load_backbone(settings)

@@ -14,8 +14,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import SimpleQueue
@@ -96,7 +96,11 @@ class Effort:
 
 
 class Engine:
-    """Runs one encoder over any number of pictures in bounded memory."""
+    """Runs one encoder over any number of pictures in bounded memory.
+
+    Its threads live as long as it does, from one run to the next: the C library keeps what each
+    thread has freed for that thread, so that new ones in every run would take ever more memory.
+    """
 
     def __init__(
         self, encoder: Encoder, batch_size: int, *, what: str = "the encoder", cores: int = 0
@@ -109,6 +113,14 @@ class Engine:
         self._can_prepare = False
         make = getattr(encoder, "replicas", None)
         self._replicas: Sequence[Encoder] = make(self._cores) if make else [encoder]
+        self._free: SimpleQueue[Encoder] = SimpleQueue()
+        for replica in self._replicas:
+            self._free.put(replica)
+        # Threads start with the first work that finds none idle, and end with their pool, which
+        # nobody but this object holds.
+        self._decoders = ThreadPoolExecutor(self._cores, "decode")
+        start = getattr(encoder, "keep_to_one_core", None)
+        self._encoders = ThreadPoolExecutor(len(self._replicas), "encode", start)
         self._fills_batches = bool(getattr(encoder, "fixed_batch", False))
         kinds = [str(getattr(replica, "device", "cpu")) for replica in self._replicas]
         self.device = ", ".join(dict.fromkeys(kinds))
@@ -121,77 +133,67 @@ class Engine:
         `load` is called from several threads; an ImageError of it refuses that picture alone, as
         does whatever the encoder raises while it prepares one, unless it can prepare none.
         Raises EncoderError when the encoder misbehaves, or when the memory does not hold even
-        one picture.
+        one picture. When it ends, by whatever, nothing of it is under way any more.
         """
-        free: SimpleQueue[Encoder] = SimpleQueue()
-        for replica in self._replicas:
-            free.put(replica)
-        alone = getattr(self._encoder, "one_core_each", None)
-        with (
-            alone() if alone else nullcontext(None) as start_thread,
-            ThreadPoolExecutor(self._cores, "decode") as decoders,
-            ThreadPoolExecutor(len(self._replicas), "encode", start_thread) as encoders,
-        ):
+        under_way: deque[Future[Encoded[K]]] = deque()
+        with closing(self._prepared(keys, load)) as prepared:
             try:
-                yield from self._results(keys, load, decoders, encoders, free)
+                yield from self._results(prepared, under_way)
             finally:
-                decoders.shutdown(cancel_futures=True)
-                encoders.shutdown(cancel_futures=True)
+                _give_up(under_way)
 
     def _results(
         self,
-        keys: Sequence[K],
-        load: Callable[[K], Image.Image],
-        decoders: ThreadPoolExecutor,
-        encoders: ThreadPoolExecutor,
-        free: SimpleQueue[Encoder],
+        prepared: Iterable[tuple[K, NDArray[Any] | ImageError | _Odd]],
+        under_way: deque[Future[Encoded[K]]],
     ) -> Generator[Encoded[K] | Refused[K], None, None]:
         most = len(self._replicas) + _BATCHES_WAITING
-        under_way: deque[Future[Encoded[K]]] = deque()
         batch: list[tuple[K, NDArray[Any]]] = []
-        for key, prepared in self._without_odd(self._prepared(keys, load, decoders)):
-            if isinstance(prepared, ImageError):
-                yield Refused(key, prepared)
+        for key, result in self._without_odd(prepared):
+            if isinstance(result, ImageError):
+                yield Refused(key, result)
                 continue
-            batch.append((key, prepared))
+            batch.append((key, result))
             if len(batch) < self.batch_size:
                 continue
-            under_way.append(encoders.submit(self._encode_batch, batch, free))
+            under_way.append(self._encoders.submit(self._encode_batch, batch))
             batch = []
             while under_way and (under_way[0].done() or len(under_way) > most):
                 yield under_way.popleft().result()
         if batch:
-            under_way.append(encoders.submit(self._encode_batch, batch, free))
+            under_way.append(self._encoders.submit(self._encode_batch, batch))
         while under_way:
             yield under_way.popleft().result()
 
     # ---- decoding -------------------------------------------------------------------
 
     def _prepared(
-        self, keys: Sequence[K], load: Callable[[K], Image.Image], decoders: ThreadPoolExecutor
-    ) -> Iterator[tuple[K, NDArray[Any] | ImageError | _Odd]]:
+        self, keys: Sequence[K], load: Callable[[K], Image.Image]
+    ) -> Generator[tuple[K, NDArray[Any] | ImageError | _Odd], None, None]:
         """Every key with its prepared picture, in order, a bounded number ahead."""
-        ahead: deque[tuple[K, Future[NDArray[Any] | ImageError | _Odd]]] = deque()
+        ahead: deque[Future[tuple[K, NDArray[Any] | ImageError | _Odd]]] = deque()
         remaining = iter(keys)
         most = 2 * self.batch_size + 2 * self._cores
-        while True:
-            ahead.extend(
-                (key, decoders.submit(self._load_and_prepare, key, load))
-                for key in islice(remaining, most - len(ahead))
-            )
-            if not ahead:
-                return
-            key, future = ahead.popleft()
-            yield key, future.result()
+        try:
+            while True:
+                ahead.extend(
+                    self._decoders.submit(self._load_and_prepare, key, load)
+                    for key in islice(remaining, most - len(ahead))
+                )
+                if not ahead:
+                    return
+                yield ahead.popleft().result()
+        finally:
+            _give_up(ahead)
 
     def _load_and_prepare(
         self, key: K, load: Callable[[K], Image.Image]
-    ) -> NDArray[Any] | ImageError | _Odd:
+    ) -> tuple[K, NDArray[Any] | ImageError | _Odd]:
         started = time.thread_time()
         try:
             image = load(key)
         except ImageError as error:
-            return error
+            return key, error
         decoded = time.thread_time()
         try:
             prepared = self._encoder.prepare(image)
@@ -199,11 +201,11 @@ class Engine:
             raise
         except Exception as error:
             # A factory's transform may raise anything over a picture that it was not made for.
-            return _Odd(error)
+            return key, _Odd(error)
         self.effort.add(
             pictures=1, decode=decoded - started, preprocess=time.thread_time() - decoded
         )
-        return prepared
+        return key, prepared
 
     def _without_odd(
         self, prepared: Iterable[tuple[K, NDArray[Any] | ImageError | _Odd]]
@@ -247,9 +249,7 @@ class Engine:
 
     # ---- encoding -------------------------------------------------------------------
 
-    def _encode_batch(
-        self, batch: Sequence[tuple[K, NDArray[Any]]], free: SimpleQueue[Encoder]
-    ) -> Encoded[K]:
+    def _encode_batch(self, batch: Sequence[tuple[K, NDArray[Any]]]) -> Encoded[K]:
         try:
             stacked = np.stack([array for _, array in batch])
         except ValueError as error:
@@ -257,13 +257,13 @@ class Engine:
                 f"{self._what} prepares pictures in different shapes ({error}); it must give the "
                 "same for every picture"
             ) from error
-        replica = free.get()
+        replica = self._free.get()
         clock = time.thread_time if self.device == "cpu" else time.perf_counter
         started = clock()
         try:
             features = self._within_memory(replica, stacked)
         finally:
-            free.put(replica)
+            self._free.put(replica)
         self.effort.add(forward=clock() - started)
         return Encoded([key for key, _ in batch], features)
 
@@ -302,6 +302,11 @@ class Engine:
                 f"pictures; it must be ({len(part)}, {replica.dim})"
             )
         return features[:count]
+
+
+def _give_up(futures: Iterable[Future[Any]]) -> None:
+    """Cancel what has not begun, and wait for the rest."""
+    wait([future for future in futures if not future.cancel()])
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -36,8 +36,8 @@ class FusedConvolution(nn.Module):
     """A convolution followed by an activation, or by none.
 
     Its weights are put into oneDNN's order by the first forward pass, for the batches and
-    pictures of that size; others are slower. In that order they cannot be copied: copy.deepcopy
-    and pickle are for modules that have not run yet.
+    pictures of that size; others are slower. In that order they cannot be copied, and neither
+    can the module.
     """
 
     def __init__(self, convolution: nn.Conv2d, activation: _Activation = _PLAIN) -> None:

@@ -14,6 +14,8 @@ _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 # Names under which CPUs say that they multiply bfloat16: x86 and ARM.
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+# Read by torch's allocator.
+_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 # Numbers of parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -54,6 +56,16 @@ def has_bf16(cpu_info: Path = _CPU_INFO) -> bool:
     flags = {"flags", "Features"}
     named = (line.partition(":") for line in lines)
     return any(key.strip() in flags and _BF16_FLAGS & set(text.split()) for key, _, text in named)
+
+
+def ask_for_huge_pages() -> None:
+    """Let torch have large tensors in huge pages, unless the environment says otherwise.
+
+    A processor finds its way in them with a fraction of the look-ups, which counts where a
+    layer is larger than the caches, and doubly in a virtual machine. Torch looks at this when it
+    makes its first tensor, and Linux has the last word (transparent_hugepage).
+    """
+    os.environ.setdefault(_HUGE_PAGES, "1")
 
 
 @cache

@@ -32,6 +32,7 @@ from imgsim_assets.encoders.encoder import (
     recommended_threshold,
 )
 from imgsim_assets.encoders.engine import Encoded, Engine
+from imgsim_assets.encoders.recorded import recorded_in
 from imgsim_assets.encoders.report_settings import REPORT_VERSION, ReportSettings
 from imgsim_assets.encoders.settings import AUTO, EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
@@ -118,7 +119,7 @@ def recorded_encoder(store: Store, name: str) -> EncoderSettings:
     Devices are not recorded, and a weights file may lie elsewhere by now. Raises StoreError
     when there are no embeddings.
     """
-    return _recorded(_embeddings(store, name))
+    return recorded_in(_embeddings(store, name))
 
 
 def update_report(
@@ -148,7 +149,7 @@ def update_report(
     newest = table.latest()
     if newest is not None and newest.properties[_RECIPE] == recipe:
         return _report(table, newest, started, changed=False)
-    recorded = _recorded(embeddings)
+    recorded = recorded_in(embeddings)
     chosen = _as_computed(encoder or recorded, recorded)
     vectors = VectorTable(store, name, embeddings.properties[FINGERPRINT]).read(images).vectors
     cosines = _cross_pairs(vectors)
@@ -245,10 +246,6 @@ def _embeddings(store: Store, name: str) -> Commit:
     return commit
 
 
-def _recorded(embeddings: Commit) -> EncoderSettings:
-    return EncoderSettings.model_validate(embeddings.properties["encoder"])
-
-
 def _as_computed(encoder: EncoderSettings, recorded: EncoderSettings) -> EncoderSettings:
     """The settings with `precision: auto` replaced by what the vectors were computed in."""
     if encoder.precision != AUTO:
@@ -262,7 +259,7 @@ def _loaded(name: str, settings: EncoderSettings, embeddings: Commit) -> Encoder
     encoder = load_encoder(settings) if needs_loading(settings) else None
     if fingerprint(settings, encoder) != embeddings.properties[FINGERPRINT]:
         raise StoreError(
-            f"{name}/embeddings were made by {_recorded(embeddings).describe()}, and "
+            f"{name}/embeddings were made by {recorded_in(embeddings).describe()}, and "
             f"{settings.describe()} is another encoder or has other weights; materialize "
             f"{name}/embeddings first, or give the encoder and weights that they were made with"
         )

@@ -26,8 +26,9 @@ from imgsim_assets.encoders.encoder import (
 )
 from imgsim_assets.encoders.engine import Effort, Encoded, Engine, Refused
 from imgsim_assets.encoders.precision import settled
+from imgsim_assets.encoders.recorded import ENCODER
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.vectors import NO_VECTORS, VectorRows, VectorTable, vectors_digest
+from imgsim_assets.encoders.vectors import VectorRows, VectorTable, joined, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
@@ -268,12 +269,12 @@ class EmbeddingStage:
                     if self._stop.is_set():
                         raise StoppedError
                     if time.monotonic() - committed >= COMMIT_EVERY_SECONDS:
-                        self._vectors.append(_joined(pending))
+                        self._vectors.append(joined(pending))
                         pending.clear()
                         committed = time.monotonic()
             finally:
                 # Also when the run fails or is cancelled: what was computed is kept.
-                self._vectors.append(_joined(pending))
+                self._vectors.append(joined(pending))
 
     def _started(self) -> Engine:
         """The engine, with the encoder loaded when it is first needed."""
@@ -326,9 +327,7 @@ class EmbeddingStage:
                 inputs={"images": max(ledger.version, seen)},
                 properties={
                     FINGERPRINT: self.fingerprint,
-                    "encoder": self._settings.model_dump(
-                        mode="json", exclude={"device", "num_gpus"}
-                    ),
+                    ENCODER: self._settings.model_dump(mode="json", exclude={"device", "num_gpus"}),
                 },
             )
 
@@ -385,16 +384,6 @@ def _unit_rows(encoded: Encoded[str], failures: dict[str, tuple[str, str]]) -> V
     unit = (raw[kept] / norms[kept, None]).astype(np.float32)
     return VectorRows(
         [encoded.keys[at] for at in kept.tolist()], unit, norms[kept].astype(np.float32)
-    )
-
-
-def _joined(rows: Sequence[VectorRows]) -> VectorRows:
-    if not rows:
-        return NO_VECTORS
-    return VectorRows(
-        [sha256 for part in rows for sha256 in part.sha256],
-        np.concatenate([part.vectors for part in rows]),
-        np.concatenate([part.norms for part in rows]),
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,6 +40,8 @@ _SHARE_OF_MEMORY = 0.25
 _LONGEST = 16
 # While one batch is computed, the next one is on its way to the card.
 _BATCHES_PER_DEVICE = 2
+
+_number_of_threads = threading.Lock()
 
 Prepare = Callable[[Image.Image], NDArray[Any]]
 
@@ -157,14 +160,18 @@ class TorchEncoder:
             input_side=self.input_side,
         )
 
-    @contextmanager
-    def one_core_each(self) -> Iterator[Callable[[], None]]:
-        """Gives what every encoding thread has to call first; restores the setting afterwards."""
-        before = torch.get_num_threads()
-        try:
-            yield lambda: torch.set_num_threads(1)
-        finally:
-            torch.set_num_threads(before)
+    def keep_to_one_core(self) -> None:
+        """Called first by a thread that is to encode: what it computes, it computes alone.
+
+        Torch's setting is that of the calling thread, but also what later threads begin with,
+        which is put back.
+        """
+        with _number_of_threads:
+            default = torch.get_num_threads()
+            torch.set_num_threads(1)
+            other = threading.Thread(target=torch.set_num_threads, args=(default,))
+            other.start()
+            other.join()
 
     def release_memory(self) -> None:
         """Give back what a failed pass left behind on the card."""

@@ -29,11 +29,12 @@ _DIM = "dim"
 # from one, how often they had been by then.
 DROPS = "vector_drops"
 # As many small files are merged into one by the next run that adds to them, but never into a
-# larger one than this, so that adding to a table of any size takes the same memory.
+# larger one than this, so that adding to a table of any size takes the same memory: up to five
+# times as much.
 _MAX_SMALL_FILES = 24
-_MAX_MERGED_BYTES = 128 * 2**20
+_MAX_MERGED_BYTES = 32 * 2**20
 # Vectors whose length is computed at once, and how far it may be from 1.
-_AUDITED = 4096
+_AUDITED = 1024
 _UNIT_TOLERANCE = 1e-5
 
 
@@ -56,6 +57,17 @@ class VectorAudit:
 
 
 NO_VECTORS = VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32))
+
+
+def joined(rows: Sequence[VectorRows]) -> VectorRows:
+    """One after the other, as one."""
+    if not rows:
+        return NO_VECTORS
+    return VectorRows(
+        [sha256 for part in rows for sha256 in part.sha256],
+        np.concatenate([part.vectors for part in rows]),
+        np.concatenate([part.norms for part in rows]),
+    )
 
 
 class VectorTable:
@@ -119,7 +131,7 @@ class VectorTable:
                 frame = self.table.read_file(file)
             except CorruptFileError as error:
                 raise self._damaged(commit, error) from error
-            yield _rows(frame, frame[SHA256].to_list())
+            yield _rows(frame)
 
     def audit(self, wanted: Iterable[pl.Series]) -> VectorAudit:
         """Look at the vectors of images, given by their sha256, of any number.
@@ -200,7 +212,7 @@ class VectorTable:
                 f"{self._name}/embeddings again"
             )
         try:
-            return _rows(self.table.read(commit), ordered)
+            return _rows_of(ordered, self.table.read(commit))
         except CorruptFileError as error:
             raise self._damaged(commit, error) from error
 
@@ -233,25 +245,34 @@ class VectorTable:
     def borrow(self, missing: set[str]) -> int:
         """Copy vectors of missing images from other catalogues with the same fingerprint.
 
-        Returns how many were found; they are committed here and taken out of `missing`.
+        Returns how many were found; they are committed here and taken out of `missing`. However
+        many vectors others have, the files of some are in memory at a time.
         """
-        borrowed = 0
+        before = len(missing)
         suffix = f"/vectors/{self._fingerprint}"
         for name in self._store.table_names():
-            if not missing or not name.endswith(suffix) or name == self.table.name:
-                continue
-            other = self._store.table(name, key=SHA256)
-            commit = other.latest()
-            if commit is None:
-                continue
+            if missing and name.endswith(suffix) and name != self.table.name:
+                self._borrow_from(self._store.table(name, key=SHA256), missing)
+        return before - len(missing)
+
+    def _borrow_from(self, other: Table, missing: set[str]) -> None:
+        commit = other.latest()
+        rows_of = {file.note["part"]: file for file in commit.with_role()} if commit else {}
+        found: list[VectorRows] = []
+        # The newest first: a later vector replaces an earlier one.
+        for keys in reversed(commit.with_role(KEYS) if commit else []):
             try:
-                found = missing & _keys(other, commit)
-                self.append(_rows(other.read(commit), sorted(found)) if found else NO_VECTORS)
+                shared = missing & set(other.read_file(keys)[SHA256])
+                if shared:
+                    rows = other.read_file(rows_of[keys.note["part"]])
+                    found.append(_rows_of(sorted(shared), rows))
             except CorruptFileError:
                 continue  # for the other catalogue's own runs to mend
-            missing -= found
-            borrowed += len(found)
-        return borrowed
+            missing -= shared
+            if sum(part.vectors.nbytes for part in found) >= _MAX_MERGED_BYTES:
+                self.append(joined(found))
+                found.clear()
+        self.append(joined(found))
 
 
 def vectors_digest(items: pl.DataFrame, fingerprint: str, drops: int) -> str:
@@ -279,11 +300,15 @@ def _shortened(sha256: pl.Series) -> NDArray[np.uint64]:
     return numbers.to_numpy().astype(np.uint64, copy=False)
 
 
-def _rows(frame: pl.DataFrame, ordered: Sequence[str]) -> VectorRows:
+def _rows_of(ordered: Sequence[str], frame: pl.DataFrame) -> VectorRows:
+    """The rows of some keys, in their order."""
     wanted = pl.DataFrame({SHA256: ordered}, schema={SHA256: pl.String})
-    found = wanted.join(frame, on=SHA256, how="inner", maintain_order="left")
-    vectors = np.ascontiguousarray(found["vector"].to_numpy(), dtype=np.float32)
-    return VectorRows(ordered, vectors, found["norm"].to_numpy())
+    return _rows(wanted.join(frame, on=SHA256, how="inner", maintain_order="left"))
+
+
+def _rows(frame: pl.DataFrame) -> VectorRows:
+    vectors = np.ascontiguousarray(frame["vector"].to_numpy(), dtype=np.float32)
+    return VectorRows(frame[SHA256].to_list(), vectors, frame["norm"].to_numpy())
 
 
 def _frame(rows: VectorRows) -> pl.DataFrame:

@@ -23,6 +23,7 @@ from imgsim_assets.encoders.encoder import (
     needs_loading,
 )
 from imgsim_assets.encoders.engine import Encoded, Engine, Refused
+from imgsim_assets.encoders.recorded import refuse_another
 from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
 from imgsim_assets.encoders.stage import ENOUGH
 from imgsim_assets.errors import SettingsError
@@ -62,30 +63,41 @@ class Embedder:
     """An encoder that is loaded when the first picture comes.
 
     With `unit`, vectors are divided by their length, as everywhere else in this package;
-    without it they are what the encoder returns.
+    without it they are what the encoder returns. `made_by` is the fingerprint of the encoder of
+    vectors that are there already; without any, of this one once it is loaded, and None for one
+    of one's own that has no declared version.
     """
 
-    def __init__(self, settings: EncoderSettings, *, unit: bool = True) -> None:
+    def __init__(
+        self, settings: EncoderSettings, *, unit: bool = True, made_by: str | None = None
+    ) -> None:
         self.settings = settings
         self.unit = unit
+        self.made_by = made_by
         self._encoder: Encoder | None = None
+        self._engine: Engine | None = None
+        self._batch_size: int | None = None
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, loaded on the devices that it or `set_num_gpus` names."""
+        """The encoder, loaded on the devices that it or `set_num_gpus` names.
+
+        Raises EncoderError when it cannot be loaded, and StoreError when it is not the one that
+        made the vectors that are there.
+        """
         if self._encoder is None:
             settings = self.settings
             if settings.device == "auto" and settings.num_gpus == -1:
                 settings = settings.model_copy(update={"num_gpus": _preferred_gpus})
             if settings.precision == AUTO:  # which a store settles, and a model has none
                 settings = settings.model_copy(update={"precision": FP32})
-            self._encoder = load_encoder(settings)
+            loaded = load_encoder(settings) if needs_loading(settings) else None
+            if self.made_by is not None:
+                refuse_another(settings, self.made_by, "the model's vectors", loaded)
+            elif loaded is None:
+                self.made_by = fingerprint(settings)
+            self._encoder = loaded or load_encoder(settings)
         return self._encoder
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells this encoder's vectors from others'; see encoders.encoder.fingerprint."""
-        return fingerprint(self.settings, self.encoder if needs_loading(self.settings) else None)
 
     def embed(
         self,
@@ -104,8 +116,7 @@ class Embedder:
         if batch_size is not None and batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; it must be at least 1")
         work = _Work(pictures, known or {}, view, self._reduced_side())
-        size = batch_size or default_batch_size(self.settings, self.encoder)
-        engine = Engine(self.encoder, size, what=f"encoder {self.settings.describe()}")
+        engine = self._started(batch_size)
         with (
             Progress("embedding", len(pictures), log) as progress,
             closing(engine.run(range(len(pictures)), work.load)) as results,
@@ -118,6 +129,15 @@ class Embedder:
                     work.accept(result, unit=self.unit)
                     progress.advance(len(result.keys))
         return work.embedded()
+
+    def _started(self, batch_size: int | None) -> Engine:
+        """The engine of the last call, unless that had batches of another size."""
+        if self._engine is None or self._batch_size != batch_size:
+            size = batch_size or default_batch_size(self.settings, self.encoder)
+            what = f"encoder {self.settings.describe()}"
+            self._engine = Engine(self.encoder, size, what=what)
+            self._batch_size = batch_size
+        return self._engine
 
     def _reduced_side(self) -> int | None:
         """The size in pixels that pictures may be decoded at, as the embeddings stage does."""

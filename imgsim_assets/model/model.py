@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder
+from imgsim_assets.encoders.recorded import elsewhere, recorded_in
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
-from imgsim_assets.errors import SettingsError, StoreError
+from imgsim_assets.errors import SettingsError
 from imgsim_assets.model import files, gallery
 from imgsim_assets.model.dataset import Dataset, Reading, read_dataset
 from imgsim_assets.model.features import (
@@ -93,6 +94,8 @@ class ImageSimilarityModel:
         ignore_failure: bool = True,
         download: DownloadSettings | None = None,
         store: Store | str | Path | None = None,
+        device: str | None = None,
+        weights: str | None = None,
     ) -> Self:
         """A model of the pictures or vectors of a dataset.
 
@@ -112,6 +115,9 @@ class ImageSimilarityModel:
                 and a row in `failures`, or an error.
             download: manners and limits of fetching, for URLs.
             store: where catalogues are; default IMGSIM_STORE, else data/store.
+            device: where pictures are encoded, in place of what the encoder says.
+            weights: where a catalogue's weights file lies on this machine, or the weights of
+                `encoder`.
 
         Raises:
             SettingsError: naming the argument and the mend.
@@ -121,12 +127,12 @@ class ImageSimilarityModel:
         _check_metric(metric)
         opened = _catalogue_store(dataset, store)
         if opened is not None:
-            return cls._of_catalogue(opened, dataset, label, metric, started)
+            return cls._of_catalogue(opened, dataset, label, metric, started, device, weights)
         reading = Reading(
             "dataset", label, feature, download or DownloadSettings(), log_to(progress)
         )
         read = read_dataset(dataset, reading)
-        settings = encoder_settings(encoder)
+        settings = elsewhere(encoder_settings(encoder), device, weights)
         unit_rows = read.vectors is None or is_unit(read.vectors)
         embedder = Embedder(settings, unit=unit_rows or metric == "cosine")
         facts = {
@@ -143,7 +149,14 @@ class ImageSimilarityModel:
 
     @classmethod
     def _of_catalogue(
-        cls, store: Store, name: str, label: str | None, metric: Metric, started: float
+        cls,
+        store: Store,
+        name: str,
+        label: str | None,
+        metric: Metric,
+        started: float,
+        device: str | None,
+        weights: str | None,
     ) -> Self:
         """A model of a catalogue as its embeddings are now: vectors and labels are read."""
         commit, found = items.from_embeddings(store, name)
@@ -153,7 +166,8 @@ class ImageSimilarityModel:
         if label not in (None, "id"):
             raise SettingsError(f"label: a catalogue's labels are its ids; leave out {label!r}")
         sha256 = found.keys["sha256"].to_list()
-        embedder = Embedder(EncoderSettings.model_validate(commit.properties["encoder"]))
+        made_by = commit.properties[FINGERPRINT]
+        embedder = Embedder(elsewhere(recorded_in(commit), device, weights), made_by=made_by)
         return cls(
             labels,
             found.vectors,
@@ -170,7 +184,7 @@ class ImageSimilarityModel:
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "training_time": time.monotonic() - started,
                 "catalogue": {"name": name, "version": commit.version, "store": store.url},
-                FINGERPRINT: commit.properties[FINGERPRINT],
+                FINGERPRINT: made_by,
             },
         )
 
@@ -376,13 +390,6 @@ class ImageSimilarityModel:
     def _embed(
         self, pictures: Sequence[Picture], batch_size: int | None, reading: Reading
     ) -> Embedded:
-        stored = self._facts.get(FINGERPRINT)
-        if stored is not None and self._embedder.fingerprint != stored:
-            raise StoreError(
-                f"the encoder {self._embedder.settings.describe()} is not the one that made this "
-                "model's vectors (its weights or version differ); materialize the catalogue, or "
-                "create the model anew"
-            )
         known = {
             digest: vector
             for keys, vector in zip(self._keys, self._vectors, strict=True)
@@ -449,6 +456,7 @@ class ImageSimilarityModel:
         self._check_new_labels(read.labels)
         if read.pictures is not None:
             embedded = self._embed(read.pictures, batch_size, reading)
+            self._facts[FINGERPRINT] = self._embedder.made_by
             failures = list(embedded.failures)
             positions, vectors, keys = embedded.positions, embedded.vectors, list(embedded.keys)
             pictures: list[Picture | None] = [read.pictures[at] for at in positions.tolist()]
@@ -535,16 +543,21 @@ class ImageSimilarityModel:
         files.write_model(Path(path), facts, references)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        weights: str | None = None,
+    ) -> Self:
         """A model that `save` wrote; see `load_model`."""
         document, references = files.read_model(Path(path))
         facts = {
             key: document.get(key)
             for key in ("label", "feature", "created", "training_time", "catalogue", FINGERPRINT)
         }
-        embedder = Embedder(
-            EncoderSettings.model_validate(document["encoder"]), unit=document["unit"]
-        )
+        settings = elsewhere(EncoderSettings.model_validate(document["encoder"]), device, weights)
+        embedder = Embedder(settings, unit=document["unit"], made_by=facts[FINGERPRINT])
         keys = [Keys(*row) for row in references.select("sha256", "pixels").iter_rows()]
         catalogue = facts["catalogue"]
         pictures = [
@@ -631,13 +644,17 @@ class ImageSimilarityModel:
         return self._embedder.settings.describe()
 
 
-def load_model(path: str | os.PathLike[str]) -> ImageSimilarityModel:
+def load_model(
+    path: str | os.PathLike[str], *, device: str | None = None, weights: str | None = None
+) -> ImageSimilarityModel:
     """A model that `ImageSimilarityModel.save` wrote, on whatever device there is now.
 
-    Raises StoreError when there is none or another version wrote it, and CorruptFileError when
-    a file was changed.
+    Pictures are encoded on `device`, with the weights file that lies at `weights`, where these
+    are given; the file must be the one that the model was made with, which the first picture
+    shows. Raises StoreError when there is no model or another version wrote it, and
+    CorruptFileError when a file was changed.
     """
-    return ImageSimilarityModel.load(path)
+    return ImageSimilarityModel.load(path, device=device, weights=weights)
 
 
 def _reading(

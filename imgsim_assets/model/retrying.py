@@ -10,8 +10,9 @@ import polars as pl
 from imgsim_assets.download.ledger import completed, ledger_table, utc_now
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.encoder import load_encoder, needs_loading
+from imgsim_assets.encoders.recorded import elsewhere, recorded_in, refuse_another
+from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.model.loader import LOADED
@@ -39,13 +40,18 @@ def retry(
     settings: DownloadSettings,
     *,
     which: Which = "transient",
+    device: str | None = None,
+    weights: str | None = None,
     log: Log = silent,
     watch: Watch | None = None,
 ) -> Retried:
     """Fetch a catalogue's failures now, and bring its index up to what arrives.
 
-    Pictures that are there but could not be refreshed count as failures. Raises StoreError when
-    the catalogue has not been fetched and embedded yet, or was filled by a loader.
+    Pictures that are there but could not be refreshed count as failures. What arrives is embedded
+    by the encoder that was recorded, on `device` and with the weights file at `weights` where
+    they are given. Raises StoreError when the catalogue has not been fetched and embedded yet,
+    was filled by a loader, or has vectors of other weights, and EncoderError when the weights
+    file is not there; nothing has been fetched then.
     """
     ledger = ledger_table(store, name)
     commit = ledger.latest()
@@ -62,10 +68,12 @@ def retry(
     failed = _failed(ledger, commit, which)
     if not failed.height:
         return Retried(0, 0)
+    encoder = elsewhere(recorded_in(embedded), device, weights)
+    loaded = load_encoder(encoder) if needs_loading(encoder) else None
+    refuse_another(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}", loaded)
     if which == "transient":
         ledger.commit(lambda newest: _due_now(ledger, newest))
     shards = max(file.layout or 1 for file in commit.with_role())
-    encoder = EncoderSettings.model_validate(embedded.properties["encoder"])
     job = CatalogueJob(name, None, shards, encoder, settings, retry=which)
     refresh(store, [job], log=log, watch=watch)
     update_index(store, name)

@@ -11,7 +11,7 @@ import polars as pl
 from imgsim_assets.catalogue.ingest import catalogue_table, rejects_table
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.recorded import recorded_in
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.index.stage import index_table
 from imgsim_assets.similarity.graph import graph_table
@@ -179,6 +179,4 @@ def _counts(rows: pl.DataFrame | None) -> dict[str, int]:
 
 
 def _encoder(commit: Commit | None) -> str | None:
-    if commit is None:
-        return None
-    return EncoderSettings.model_validate(commit.properties["encoder"]).describe()
+    return recorded_in(commit).describe() if commit is not None else None

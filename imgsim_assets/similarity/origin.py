@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from imgsim_assets.encoders.encoder import recommended_threshold
+from imgsim_assets.encoders.recorded import recorded_in
 from imgsim_assets.encoders.report import advised_threshold
-from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.settings import Threshold
@@ -20,7 +20,9 @@ def refuse_different_encoders(made: Sequence[tuple[str, Commit]]) -> None:
     `made` are their names with the commits of their embeddings or indexes.
     """
     if len({commit.properties[FINGERPRINT] for _, commit in made}) > 1:
-        made_by = " and ".join(f"{name} by {_encoder(commit).describe()}" for name, commit in made)
+        made_by = " and ".join(
+            f"{name} by {recorded_in(commit).describe()}" for name, commit in made
+        )
         which = "both" if len(made) == 2 else "all"
         raise StoreError(
             f"the vectors cannot be compared: {made_by}; give {which} catalogues the same encoder "
@@ -38,8 +40,4 @@ def least_similarity(
     if isinstance(declared, str):
         _, first = made[0]
         return advised_threshold(store, [name for name, _ in made], first.properties[FINGERPRINT])
-    return recommended_threshold(_encoder(made[0][1])) if declared is None else declared
-
-
-def _encoder(commit: Commit) -> EncoderSettings:
-    return EncoderSettings.model_validate(commit.properties["encoder"])
+    return recommended_threshold(recorded_in(made[0][1])) if declared is None else declared

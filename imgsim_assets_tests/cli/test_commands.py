@@ -23,6 +23,7 @@ from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import versions
 from imgsim_assets_tests.support.web import Web
+from imgsim_assets_tests.support.weights import saved, untrained
 
 # ---- the group ----------------------------------------------------------------------
 
@@ -257,6 +258,35 @@ def test_every_failure_is_fetched_again_when_asked_for(shell: Shell, web: Web) -
     (catalogue,) = shell("status", "--json").json["catalogues"]
     assert (catalogue["vectors"], catalogue["stages"]["index"]) == (2, "fresh")
     assert catalogue["failures"] == {"http_503": 1}
+
+
+def test_a_retry_takes_the_weights_file_from_where_it_lies_now(shell: Shell, web: Web) -> None:
+    weights = shell.folder / "first.pth"
+    saved(untrained("squeezenet1_1"), weights)
+    web.pages["/0.jpg"] = jpeg(0)
+    shell.write("list.csv", "id,url\n" + "".join(f"{n},{web.url(f'/{n}.jpg')}\n" for n in range(2)))
+    encoder = ("--encoder", "squeezenet1_1", "--weights", str(weights), "--device", "cpu")
+    made = shell("match", "list.csv", "list.csv", *encoder, "--allow-host", web.address, "--json")
+    name = made.json["left"]["catalogue"]
+    weights.rename(shell.folder / "moved.pth")
+    saved(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
+    web.pages["/1.jpg"] = jpeg(1)
+    asked = ("retry", name, "--all", "--allow-host", web.address, "--device", "cpu", "--json")
+    gets = web.total_gets
+
+    gone = shell(*asked)
+    other = shell(*asked, "--weights", "other.pth")
+    wrong = shell("retry", name, "--all", "--device", "gpu")
+
+    assert (gone.code, other.code, wrong.code) == (1, 1, 2)
+    assert f"{weights}, with which the vectors of {name} were made, is not on" in gone.err
+    assert "--weights FILE" in gone.err
+    assert f"the vectors of {name} were not made by the encoder squeezenet1_1" in other.err
+    assert "'gpu' is not one of auto, cpu, cuda" in wrong.err
+    assert web.total_gets == gets
+    assert shell(*asked, "--weights", "moved.pth").json == {"tried": 1, "recovered": 1}
+    vectors = [table for table in shell.store.table_names() if "/vectors/" in table]
+    assert len(vectors) == 1
 
 
 def test_a_retry_draws_bars_where_somebody_looks(

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence, Set
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -243,6 +246,101 @@ def test_a_run_that_is_given_up_decodes_no_further() -> None:
     assert len(loaded) < 50
 
 
+class Slow(ThumbnailEncoder):
+    """Knows what is under way in any thread."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def at_work(self, seconds: float) -> Iterator[None]:
+        with self._lock:
+            self.under_way += 1
+        try:
+            time.sleep(seconds)
+            yield
+        finally:
+            with self._lock:
+                self.under_way -= 1
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        with self.at_work(0.02):
+            return super().encode(batch)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["given up", "failed"])
+def test_after_a_run_nothing_of_it_is_under_way(fails: bool) -> None:
+    encoder = Slow()
+
+    def load(key: int) -> Image.Image:
+        with encoder.at_work(0.002):
+            if fails and key == 30:
+                raise ZeroDivisionError
+            return _picture(key)
+
+    results = Engine(encoder, 2, cores=2).run(range(1000), load)
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        for number, _ in enumerate(results):
+            if not fails and number == 2:
+                results.close()
+
+    assert encoder.under_way == 0
+
+
+def test_a_run_after_one_that_was_given_up_gives_everything() -> None:
+    engine = Engine(Recording(), 2, cores=2)
+    for _ in range(3):
+        given_up = engine.run(range(1000), _load())
+        next(given_up)
+        given_up.close()
+
+    assert _features(list(engine.run(range(20), _load()))).tolist() == [
+        _pixel(key) for key in range(20)
+    ]
+
+
+class Threaded(ThumbnailEncoder):
+    """Remembers the threads that prepared and encoded."""
+
+    def __init__(self) -> None:
+        self.threads: set[threading.Thread] = set()
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        self.threads.add(threading.current_thread())
+        return super().prepare(image)
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        self.threads.add(threading.current_thread())
+        return super().encode(batch)
+
+
+def test_threads_stay_from_run_to_run_and_end_with_their_engine() -> None:
+    encoder = Threaded()
+    engine = Engine(encoder, 2, cores=2)
+
+    for _ in range(5):
+        list(engine.run(range(20), _load()))
+
+    assert len(encoder.threads) <= 3
+    assert all(thread.is_alive() for thread in encoder.threads)
+    del engine
+    for thread in encoder.threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_runs_at_the_same_time_share_the_replicas() -> None:
+    encoder = Replicated(2)
+    engine = Engine(encoder, 2, cores=2)
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(lambda: list(engine.run(range(16), _load()))) for _ in range(2)]
+
+    for run in runs:
+        assert _features(run.result()).tolist() == [_pixel(key) for key in range(16)]
+
+
 def test_effort_becomes_pictures_a_second_of_each_part() -> None:
     effort = Effort()
     effort.add(pictures=3, decode=1.0, preprocess=0.5)
@@ -252,6 +350,25 @@ def test_effort_becomes_pictures_a_second_of_each_part() -> None:
     effort.add(forward=4.0)
 
     assert effort.per_second() == {"decode": 2.0, "preprocess": 8.0, "forward": 1.0}
+
+
+@pytest.mark.parametrize(("device", "counts"), [("cuda:0", True), ("cpu", False)])
+def test_a_pass_on_a_card_is_counted_by_the_clock(device: str, counts: bool) -> None:
+    """What waits for a card is no work of a core's."""
+
+    class Waiting(ThumbnailEncoder):
+        def __init__(self) -> None:
+            self.device = device
+
+        def encode(self, batch: np.ndarray) -> np.ndarray:
+            time.sleep(0.2)
+            return super().encode(batch)
+
+    engine = Engine(Waiting(), 4, cores=1)
+    list(engine.run(range(4), _load()))
+
+    assert engine.device == device
+    assert (engine.effort.forward >= 0.2) is counts
 
 
 class OutOfMemoryError(RuntimeError):

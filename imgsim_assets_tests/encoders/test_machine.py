@@ -13,6 +13,7 @@ from imgsim_assets.encoders.machine import (
     usable_cores,
     usable_memory,
 )
+from imgsim_assets_tests.support.fresh_python import printed
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,33 @@ def test_keeping_freed_memory_may_be_asked_for_again_and_again() -> None:
     keep_freed_memory()
 
     assert keep_freed_memory.cache_info().misses == 1
+
+
+_FLAGS_OF_A_TENSOR = """
+import os, sys
+os.environ.pop("THP_MEM_ALLOC_ENABLE", None)
+os.environ.update(argument.split("=") for argument in sys.argv[1:])
+from imgsim_assets.encoders.encoder import load_encoder
+from imgsim_assets.encoders.settings import EncoderSettings
+load_encoder(EncoderSettings(factory="imgsim_assets_tests.support.custom_encoders:module",
+                             version="1", device="cpu"))
+import torch
+tensor = torch.ones(2**24)
+middle = tensor.data_ptr() + 2**25
+for line in open("/proc/self/smaps"):
+    first, *rest = line.split()
+    if "-" in first and not first.endswith(":"):
+        start, end = (int(place, 16) for place in first.split("-"))
+    elif first == "VmFlags:" and start <= middle < end:
+        print("hg" in rest)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's list of mappings")
+@pytest.mark.parametrize(("declared", "expected"), [((), "True"), (("0",), "False")])
+def test_tensors_ask_for_huge_pages_unless_the_environment_says_otherwise(
+    declared: tuple[str, ...], expected: str
+) -> None:
+    arguments = [f"THP_MEM_ALLOC_ENABLE={value}" for value in declared]
+
+    assert printed(_FLAGS_OF_A_TENSOR, *arguments) == [expected]

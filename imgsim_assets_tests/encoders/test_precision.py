@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
 from imgsim_assets.encoders import machine
+from imgsim_assets.encoders import precision as precision_module
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.precision import settled
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -26,6 +28,41 @@ def test_a_first_run_takes_what_its_machine_is_best_at(
     _machine(monkeypatch, able)
 
     assert settled(store, "shop", SQUEEZENET, None).precision == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "num_gpus", "has_driver", "has_card", "card_is_able", "expected"),
+    [
+        ("auto", -1, True, True, True, "bf16"),
+        ("auto", -1, True, True, False, "fp32"),
+        ("cuda:1", -1, True, True, True, "bf16"),
+        # The processor, which is the other way about, decides where no card will compute.
+        ("auto", -1, False, True, True, "fp32"),
+        ("auto", -1, True, False, True, "fp32"),
+        ("auto", 0, True, True, True, "fp32"),
+        ("cpu", -1, True, True, True, "fp32"),
+    ],
+)
+def test_where_there_is_a_card_it_decides(
+    device: str,
+    num_gpus: int,
+    has_driver: bool,
+    has_card: bool,
+    card_is_able: bool,
+    expected: str,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision_module, "_DRIVERS", (str(tmp_path / "nvidiactl"),))
+    if has_driver:
+        (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: card_is_able)
+    _machine(monkeypatch, not card_is_able)
+    choice = EncoderSettings(name="squeezenet1_1", device=device, num_gpus=num_gpus)
+
+    assert settled(store, "shop", choice, None).precision == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from imgsim_assets.encoders import machine
+from imgsim_assets.encoders import machine, torch_encoder
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
 from imgsim_assets.encoders.engine import Encoded, Engine
@@ -22,6 +23,7 @@ from imgsim_assets.encoders.torch_encoder import (
     TorchEncoder,
     centre_crop,
     choose_devices,
+    refuse_without_bf16,
     squash,
 )
 from imgsim_assets.errors import EncoderError
@@ -416,6 +418,87 @@ def test_every_device_has_a_copy_of_the_model_and_takes_batches_from_one_queue()
     tensors = torch.stack([custom_encoders.to_tensor(picture(key)) for key in range(16)])
     expected = module.layer(tensors.flatten(1)).detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_backbone_on_several_devices_gives_the_vectors_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    alone = _encode(_load("squeezenet1_1", path))
+    devices = [torch.device("cpu"), torch.device("cpu", 0), torch.device("cpu", 0)]
+    monkeypatch.setattr(torch_encoder, "choose_devices", lambda _: devices)
+    monkeypatch.setattr(torch_encoder, "can_fuse", lambda *_: False)  # as on cards
+    spread = _load("squeezenet1_1", path)
+    assert isinstance(spread, TorchEncoder)
+    replicas = spread.replicas(2)
+
+    assert len(replicas) == 6
+    assert len({id(replica) for replica in replicas}) == 3
+    for replica in replicas:
+        np.testing.assert_allclose(_encode(replica), alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(224, 128), (448, 32), (None, 128), (4096, 1)])
+def test_a_card_takes_larger_batches_whatever_the_machines_memory(
+    side: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "usable_memory", lambda: 2**30)
+    encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, [torch.device("cpu")], input_side=side)
+    encoder.device = torch.device("cuda")
+
+    assert encoder.batch_size == expected
+
+
+def test_what_a_failed_pass_left_on_a_card_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, [torch.device("cpu")])
+
+    encoder.release_memory()
+    assert not emptied
+    encoder.device = torch.device("cuda")
+    encoder.release_memory()
+
+    assert emptied == [True]
+
+
+def test_bf16_on_a_card_that_would_imitate_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+
+    refuse_without_bf16(torch.float32, card)
+    with pytest.raises(EncoderError, match=r"in bf16, which the cuda of this machine cannot"):
+        refuse_without_bf16(torch.bfloat16, card)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+
+    refuse_without_bf16(torch.bfloat16, card)
+
+
+class _Counting(nn.Module):
+    """Notes with how many threads torch would compute."""
+
+    numbers: ClassVar[list[int]] = []
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.numbers.append(torch.get_num_threads())
+        return batch.flatten(1)
+
+
+def test_every_encoding_thread_keeps_to_one_core_in_every_run_and_no_other_thread_does() -> None:
+    encoder = TorchEncoder(_Counting(), np.asarray, 192, [torch.device("cpu")])
+    engine = Engine(encoder, 2, cores=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for _ in range(3):
+            list(engine.run(range(8), lambda key: picture(key, (8, 8))))
+
+        assert _Counting.numbers == [1] * 12
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,36 @@ def test_damaged_vectors_of_another_catalogue_are_not_borrowed(store: Store) -> 
     assert missing == {"a"}
 
 
+def test_what_is_whole_of_damaged_vectors_is_borrowed(store: Store) -> None:
+    other = _table(store, "first")
+    other.append(_rows(["a", "b"], seed=1))
+    other.append(_rows(["c"], seed=2))
+    _damage(store, other)
+    missing = {"a", "b", "c"}
+
+    assert _table(store, "second").borrow(missing) == 1
+    assert missing == {"a", "b"}
+
+
+@pytest.mark.parametrize("at_a_time", [1, 100, 2**20])
+def test_many_files_are_borrowed_a_few_at_a_time_the_later_vector_of_an_image(
+    store: Store, at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = _table(store, "first")
+    names = [f"{turn:02d}" for turn in range(12)]
+    for turn, name in enumerate(names):
+        other.append(_rows([name, "again"], seed=turn))
+    monkeypatch.setattr(vectors, "_MAX_MERGED_BYTES", at_a_time)
+    mine = _table(store, "second")
+
+    assert mine.borrow({*names, "again", "nowhere"}) == 13
+
+    expected = other.read([*names, "again"])
+    np.testing.assert_array_equal(mine.read([*names, "again"]).vectors, expected.vectors)
+    np.testing.assert_array_equal(mine.read(["again"]).vectors, _rows(["", "x"], 11).vectors[1:])
+    assert len(_files(mine)) == {1: 12, 100: 3, 2**20: 1}[at_a_time]
+
+
 # ---- damage -----------------------------------------------------------------------------
 
 

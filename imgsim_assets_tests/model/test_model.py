@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from imgsim_assets.errors import (
 )
 from imgsim_assets.images.decode import decode
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.catalogues import THUMBNAIL, indexed, tiny
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.model_datasets import folder_of, noisy
@@ -365,14 +367,47 @@ def test_a_name_that_is_neither_folder_nor_catalogue(store: Store) -> None:
         _model("shoes", store=store)
 
 
-def test_an_encoder_that_changed_under_a_catalogue_is_noticed(store: Store) -> None:
-    indexed(store, "products", {"a": tiny(1)})
-    model = _model("products", store=store)
-    newer = THUMBNAIL.model_copy(update={"version": "2"})
-    model._embedder.settings = newer
+@pytest.mark.parametrize("is_catalogue", [False, True], ids=["pictures", "catalogue"])
+def test_a_model_takes_its_weights_file_from_where_it_lies_now_if_it_is_the_same(
+    is_catalogue: bool, store: Store, tmp_path: Path
+) -> None:
+    weights = Path(saved(untrained("squeezenet1_1"), tmp_path / "first.pth"))
+    other = saved(untrained("squeezenet1_1", seed=1), tmp_path / "other.pth")
+    encoder = EncoderSettings(name="squeezenet1_1", weights=str(weights), precision="fp32")
+    if is_catalogue:
+        indexed(store, "products", {"a": jpeg(1), "b": jpeg(2)}, encoder)
+    made_of: Any = "products" if is_catalogue else [jpeg(1), jpeg(2)]
+    model = _model(made_of, encoder=encoder, store=store)
+    model.save(tmp_path / "model")
+    expected = _query(model, picture(3))
+    moved = str(weights.rename(tmp_path / "moved.pth"))
 
-    with pytest.raises(StoreError, match="is not the one that made this model's vectors"):
-        _query(model, tiny(2))
+    with pytest.raises(EncoderError, match=r"first.pth, with which the model's .*weights=FILE"):
+        _query(load_model(tmp_path / "model"), picture(3))
+    with pytest.raises(StoreError, match="the model's vectors were not made by the encoder"):
+        _query(load_model(tmp_path / "model", weights=other), picture(3))
+    with pytest.raises(SettingsError, match="device: 'gpu' is not one of auto, cpu"):
+        load_model(tmp_path / "model", device="gpu")
+    if is_catalogue:
+        again = _model("products", store=store, weights=moved, device="cpu")
+        assert _query(again, picture(3)).equals(expected)
+    loaded = load_model(tmp_path / "model", weights=moved, device="cpu")
+    assert _query(loaded, picture(3)).equals(expected)
+    loaded.save(tmp_path / "model")
+    assert _query(load_model(tmp_path / "model"), picture(3)).equals(expected)
+
+
+def test_an_encoder_that_changed_under_a_catalogue_is_noticed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"factory": f"{custom_encoders.__name__}:module", "device": "cpu", "precision": "fp32"}
+    monkeypatch.setenv(custom_encoders.SEED, "1")
+    indexed(store, "products", {"a": jpeg(1)}, EncoderSettings.model_validate(own))
+    assert _query(_model("products", store=store), picture(2)).height == 1
+    monkeypatch.setenv(custom_encoders.SEED, "2")
+
+    with pytest.raises(StoreError, match="the model's vectors were not made by the encoder"):
+        _query(_model("products", store=store), picture(2))
 
 
 # ---- features -----------------------------------------------------------------------
@@ -422,6 +457,20 @@ def test_batches_of_any_size_give_the_same_features(pictures: pl.DataFrame) -> N
     assert extract_features(
         pictures, THUMBNAIL, feature="path", batch_size=1, progress=False
     ).equals(whole)
+
+
+def test_queries_use_the_threads_of_those_before_them() -> None:
+    def encoding() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("encode")}
+
+    others = encoding()
+    model = _model([noisy(235, 1)], encoder=THUMBNAIL)
+    own = encoding() - others
+    for seed in range(5):
+        _query(model, [noisy(235, seed + 78)])
+
+    assert own
+    assert encoding() - others == own
 
 
 def test_gpus_can_be_chosen_for_all_encoders(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets.encoders.encoder import fingerprint
+from imgsim_assets.encoders.recorded import elsewhere, recorded_in, refuse_another
+from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.errors import EncoderError, SettingsError, StoreError
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogues import indexed
+from imgsim_assets_tests.support.pictures import jpeg
+
+
+def test_what_a_commit_has_recorded_is_the_encoder_without_its_device(store: Store) -> None:
+    indexed(store, "shop", {"a": jpeg(1)}, EncoderSettings(name=HOG_COLOR, device="cpu"))
+    commit = embeddings_table(store, "shop").latest()
+    assert commit is not None
+
+    recorded = recorded_in(commit)
+
+    assert (recorded.name, recorded.device, recorded.precision) == (HOG_COLOR, "auto", "fp32")
+
+
+def test_only_what_is_asked_for_moves(tmp_path: Path) -> None:
+    recorded = EncoderSettings(name="resnet18", weights="/there/own.pth", batch_size=3)
+
+    assert elsewhere(recorded) == recorded
+    moved = elsewhere(recorded, "cpu", "/here/own.pth")
+
+    assert (moved.device, moved.weights) == ("cpu", "/here/own.pth")
+    assert (moved.name, moved.batch_size) == ("resnet18", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "weights", "message"),
+    [
+        (HOG_COLOR, None, "own.pth", "weights: hog_color has none"),
+        ("resnet18", "tpu", None, "device: 'tpu' is not one of"),
+        ("resnet18", None, "V9", "weights: resnet18 has no 'V9'"),
+    ],
+)
+def test_places_that_there_cannot_be_are_errors_in_one_line(
+    name: str, device: str | None, weights: str | None, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"^{message}"):
+        elsewhere(EncoderSettings(name=name), device, weights)
+
+
+def test_the_same_weights_at_another_place_are_the_same_encoder(tmp_path: Path) -> None:
+    for name, content in (("first", b"1"), ("copy", b"1"), ("other", b"2")):
+        (tmp_path / f"{name}.pth").write_bytes(content)
+    first, copy, other, gone = (
+        EncoderSettings(name="resnet18", weights=str(tmp_path / f"{name}.pth"), precision="fp32")
+        for name in ("first", "copy", "other", "gone")
+    )
+    made_by = fingerprint(first)
+
+    refuse_another(copy, made_by, "its vectors")
+    with pytest.raises(StoreError, match=r"its vectors were not made by .* resnet18 .*--weights"):
+        refuse_another(other, made_by, "its vectors")
+    with pytest.raises(StoreError, match="precision"):
+        refuse_another(copy.model_copy(update={"precision": "bf16"}), made_by, "its vectors")
+    with pytest.raises(EncoderError, match=r"gone\.pth, with which its vectors were made, is not"):
+        refuse_another(gone, made_by, "its vectors")
