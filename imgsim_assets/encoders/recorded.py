@@ -34,7 +34,8 @@ def elsewhere(
     given = {key: value for key, value in asked.items() if value is not None}
     known = recorded.model_dump(mode="json", exclude_unset=True)
     try:
-        return EncoderSettings.model_validate({**known, **given})
+        # Another run may record it again, and look for it from elsewhere.
+        return EncoderSettings.model_validate({**known, **given}).located(Path.cwd())
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise SettingsError(message) from error

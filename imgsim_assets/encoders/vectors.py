@@ -257,10 +257,12 @@ class VectorTable:
 
     def _borrow_from(self, other: Table, missing: set[str]) -> None:
         commit = other.latest()
-        rows_of = {file.note["part"]: file for file in commit.with_role()} if commit else {}
+        if commit is None:
+            return
+        rows_of = {file.note["part"]: file for file in commit.with_role()}
         found: list[VectorRows] = []
         # The newest first: a later vector replaces an earlier one.
-        for keys in reversed(commit.with_role(KEYS) if commit else []):
+        for keys in reversed(commit.with_role(KEYS)):
             try:
                 shared = missing & set(other.read_file(keys)[SHA256])
                 if shared:

@@ -24,7 +24,7 @@ def test_what_a_commit_has_recorded_is_the_encoder_without_its_device(store: Sto
     assert (recorded.name, recorded.device, recorded.precision) == (HOG_COLOR, "auto", "fp32")
 
 
-def test_only_what_is_asked_for_moves(tmp_path: Path) -> None:
+def test_only_what_is_asked_for_moves() -> None:
     recorded = EncoderSettings(name="resnet18", weights="/there/own.pth", batch_size=3)
 
     assert elsewhere(recorded) == recorded
@@ -32,6 +32,16 @@ def test_only_what_is_asked_for_moves(tmp_path: Path) -> None:
 
     assert (moved.device, moved.weights) == ("cpu", "/here/own.pth")
     assert (moved.name, moved.batch_size) == ("resnet18", 3)
+
+
+def test_a_weights_file_is_found_again_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorded = EncoderSettings(name="resnet18", weights="/there/own.pth")
+
+    assert elsewhere(recorded, weights="own.pth").weights == str(tmp_path / "own.pth")
+    assert elsewhere(EncoderSettings(name="resnet18"), "cpu").weights is None
 
 
 @pytest.mark.parametrize(
