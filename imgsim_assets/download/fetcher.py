@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
@@ -51,8 +51,7 @@ class Version:
         return {name: value for name, value in headers.items() if value}
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """An image's bytes, None when the version held is still the newest, and their version."""
 
     data: bytes | None
