@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -50,8 +51,7 @@ class Version:
         return {name: value for name, value in headers.items() if value}
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """An image's bytes, None when the version held is still the newest, and their version."""
 
     data: bytes | None
@@ -66,6 +66,25 @@ class _Way:
     session: aiohttp.ClientSession
     proxy: str | None
     places: Places
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A connector under whose work a server's silence does not count: it has its own limit."""
+
+    def __init__(self, deadlines: Deadlines, **options: Any) -> None:
+        super().__init__(limit=0, ttl_dns_cache=60, **options)
+        self._deadlines = deadlines
+
+    async def _create_connection(self, *arguments: Any, **options: Any) -> ResponseHandler:
+        deadline = self._deadlines.current()
+        if deadline is None:
+            return await super()._create_connection(*arguments, **options)
+        now = asyncio.get_running_loop().time
+        left = deadline.silent_at - now()
+        deadline.silent_at = math.inf
+        made = await super()._create_connection(*arguments, **options)
+        deadline.silent_at = now() + left
+        return made
 
 
 class Fetcher:
@@ -88,10 +107,8 @@ class Fetcher:
     async def __aenter__(self) -> Self:
         if self._settings.robots_txt:
             robots.check_available()
-        self._guarded = self._session(
-            aiohttp.TCPConnector(limit=0, socket_factory=guarded_socket(), ttl_dns_cache=60)
-        )
-        self._trusted = self._session(aiohttp.TCPConnector(limit=0, ttl_dns_cache=60))
+        self._guarded = self._session(_Connector(self._deadlines, socket_factory=guarded_socket()))
+        self._trusted = self._session(_Connector(self._deadlines))
         return self
 
     async def __aexit__(
@@ -122,10 +139,10 @@ class Fetcher:
                 "Accept": "image/*,*/*;q=0.5",
                 "Accept-Encoding": "identity",
             },
+            # Silence is looked for together with the deadlines: a timer for every piece that
+            # arrives takes a twentieth of the time of fetching it.
             timeout=aiohttp.ClientTimeout(
-                total=None,
-                sock_connect=self._settings.connect_timeout,
-                sock_read=self._settings.read_timeout,
+                total=None, sock_connect=self._settings.connect_timeout, sock_read=None
             ),
         )
 
@@ -142,7 +159,12 @@ class Fetcher:
         except UnicodeError as error:  # a host name that cannot be looked up
             raise FetchError("bad_url", str(error)) from error
         except TimeoutError:
-            raise FetchError("timeout", f"not done in {self._settings.timeout:g} s") from None
+            raise self._too_late(deadline) from None
+
+    def _too_late(self, deadline: Deadline) -> FetchError:
+        if deadline.silent_at < deadline.at:
+            return FetchError("timeout", f"silent for {self._settings.read_timeout:g} s")
+        return FetchError("timeout", f"not done in {self._settings.timeout:g} s")
 
     async def _follow(
         self, target: URL, deadline: Deadline, held: Version | None, *, obey: bool = True
@@ -150,16 +172,18 @@ class Fetcher:
         """`obey=False` leaves out what robots have to obey: for the request of a robots.txt."""
         conditions = held.conditions if held is not None else {}
         for _ in range(self._settings.max_redirects + 1):
+            deadline.silent_at = math.inf
             way = self._way_to(target)
             if obey and self._settings.robots_txt:
                 await self._ask_robots_txt(target, deadline)
             if not way.places.take():
                 await _wait_for_place(way.places, deadline)
+            deadline.silent_at = time.monotonic() + self._settings.read_timeout
             try:
                 async with way.session.get(
                     target, allow_redirects=False, headers=conditions, proxy=way.proxy
                 ) as response:
-                    answer = await self._answer(target, response, conditions, obey=obey)
+                    answer = await self._answer(target, response, deadline, conditions, obey=obey)
             finally:
                 way.places.give_back()
             if isinstance(answer, Fetched):
@@ -171,6 +195,7 @@ class Fetcher:
         self,
         url: URL,
         response: aiohttp.ClientResponse,
+        deadline: Deadline,
         conditions: Mapping[str, str],
         *,
         obey: bool,
@@ -186,7 +211,7 @@ class Fetcher:
         _check_encoding(headers)
         if obey and self._settings.robots_tag:
             self._check_robots_tag(headers, etag)
-        return Fetched(await self._body(response), etag, last_modified)
+        return Fetched(await self._body(response, deadline), etag, last_modified)
 
     def _check_robots_tag(self, headers: CIMultiDictProxy[str], etag: str | None) -> None:
         tags = headers.getall("X-Robots-Tag", ())
@@ -226,7 +251,7 @@ class Fetcher:
         except aiohttp.ClientError as error:
             raise _explain(error) from error
         except TimeoutError:
-            raise FetchError("timeout", f"not done in {self._settings.timeout:g} s") from None
+            raise self._too_late(deadline) from None
         text = (fetched.data or b"")[:_ROBOTS_TXT_BYTES].decode(errors="replace")
         return robots.Rules(text)
 
@@ -263,7 +288,7 @@ class Fetcher:
             raise FetchError("blocked_address", f"{url.host} is internal")
         return self._trusted, self._settings.proxy
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, deadline: Deadline) -> bytes:
         limit = self._max_bytes
         declared = response.content_length
         if declared is not None and declared > limit:
@@ -276,7 +301,9 @@ class Fetcher:
             size += len(piece)
             if size > limit:
                 raise FetchError("too_large", f"more than {limit} bytes")
-            self._check_rate(size, time.monotonic() - started)
+            now = time.monotonic()
+            deadline.silent_at = now + self._settings.read_timeout
+            self._check_rate(size, now - started)
         if not size:
             raise FetchError("short_body", "the body is empty")
         return b"".join(pieces)

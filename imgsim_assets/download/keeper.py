@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from imgsim_assets.images.header import Header, ImageError, read_header
 from imgsim_assets.storage.blobs import Blobs
@@ -20,8 +20,7 @@ _HASHED_AT_ONCE_BYTES = 64 * 1024
 _THREADS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A stored image: the sha256 of its bytes, and what its header says."""
 
     sha256: str

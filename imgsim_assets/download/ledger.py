@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -73,8 +74,7 @@ def ledger_table(store: Store, name: str) -> Table:
     return store.table(f"{name}/images", key="id")
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """Something to fetch; `attempts` counts earlier failures in a row of the same URL.
 
     `held` is the ledger's row of a good image that is only asked for again because of its age.
@@ -328,5 +328,4 @@ def images(rows: pl.DataFrame) -> pl.DataFrame:
 
 def utc_now() -> datetime:
     """The present moment, to the millisecond that the ledger keeps."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+    return datetime.fromtimestamp(time.time_ns() // 1_000_000 / 1000, UTC)

@@ -30,7 +30,7 @@ class DownloadSettings(Settings):
     max_per_host: int = Field(8, ge=1, le=256, description="requests under way at one host")
     timeout: float = Field(30.0, gt=0, description="seconds for one attempt, from name to byte")
     connect_timeout: float = Field(5.0, gt=0, description="seconds to reach a host")
-    read_timeout: float = Field(10.0, gt=0, description="seconds between two pieces of a body")
+    read_timeout: float = Field(10.0, gt=0, description="seconds until an answer begins or goes on")
     min_bytes_per_second: float = Field(
         500.0, ge=0, description="slowest body, after the first read_timeout; 0 for any"
     )

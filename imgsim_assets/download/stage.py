@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import TracebackType
@@ -442,15 +443,22 @@ class ImagesStage:
     def _complete(self, run: _Run, *, removed: bool) -> Commit:
         """Commit the rest, merged with what the shard had, as the shard's one complete file."""
         new = pl.concat([ledger.empty_ledger(), *run.pending.frames()])
-        if new.height:
-            self._store.blobs.flush()
+        with ThreadPoolExecutor(1, thread_name_prefix="flush") as beside:
+            # The disk syncs the images while the ledger is merged, which is committed after that.
+            flushed = beside.submit(self._store.blobs.flush) if new.height else None
+            return self._commit_merged(run, new, flushed, removed=removed)
 
+    def _commit_merged(
+        self, run: _Run, new: pl.DataFrame, flushed: Future[None] | None, *, removed: bool
+    ) -> Commit:
         def change(base: Commit | None) -> Draft | None:
             has_changed = new.height or removed
             if base is not None and not has_changed and self._is_whole(base, run.shard):
                 return None
             kept = self._worth_keeping(run, base, new)
             file = self._table.write_pieces(self._merged(run, base, kept)).noted(limits=run.limits)
+            if flushed is not None:
+                flushed.result()
             return self._draft(run, base, replace_shard(base, run.shard, [file]))
 
         commit = self._table.commit(change)

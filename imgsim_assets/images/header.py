@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import warnings
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -36,8 +36,7 @@ class ImageError(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """Pillow's name of the format, and the size in pixels before any rotation."""
 
     format: str

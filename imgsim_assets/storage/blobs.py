@@ -74,11 +74,12 @@ class Blobs:
             # Nothing more is taken in, or fetched to be, before what waits is in its place.
             self._place_all(full_ones=True)
         with self._lock:
+            writers = self._writers()
             # A dictionary, because the same bytes may come twice at once.
             new = {
                 digest: data
                 for (digest, data), name in zip(images, names, strict=True)
-                if not self._is_stored(digest, name)
+                if not self._is_stored(digest, name, writers)
             }
             if new:
                 if self._writer is None:
@@ -90,9 +91,10 @@ class Blobs:
             self._place_all(full_ones=True)
         return names
 
-    def _is_stored(self, digest: bytes, name: str) -> bool:
-        if any(digest in writer for writer in self._writers()):
-            return True
+    def _is_stored(self, digest: bytes, name: str, writers: Sequence[PackWriter]) -> bool:
+        for writer in writers:
+            if digest in writer:
+                return True
         if name in self._known_lost:
             return False
         return any(self._stays(place.pack) for place in self._index.find(digest))

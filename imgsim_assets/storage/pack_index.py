@@ -87,6 +87,8 @@ class PackIndex:
 
     def find(self, digest: bytes) -> list[Location]:
         """Every copy of an image, the newest pack's first."""
+        if not self._runs:
+            return []
         key = np.array(digest, SHA256)
         packs = self.packs  # which another thread may replace meanwhile
         found = []

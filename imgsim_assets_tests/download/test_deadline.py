@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 
@@ -49,6 +50,43 @@ def test_a_deadline_may_be_moved() -> None:
         return "done"
 
     assert asyncio.run(wait()) == "done"
+
+
+def test_silence_that_lasts_too_long_ends_a_task_before_its_deadline() -> None:
+    async def wait() -> float:
+        started = time.monotonic()
+        with contextlib.suppress(TimeoutError), Deadlines().within(30) as deadline:
+            deadline.silent_at = asyncio.get_running_loop().time() + 0.1
+            await asyncio.sleep(30)
+        return time.monotonic() - started
+
+    assert 0.1 <= asyncio.run(wait()) < 5
+
+
+def test_a_standstill_of_this_process_is_nobodys_silence() -> None:
+    async def wait() -> str:
+        with Deadlines().within(30) as deadline:
+            deadline.silent_at = asyncio.get_running_loop().time() + 0.5
+            time.sleep(1.5)
+            await asyncio.sleep(0.2)
+            deadline.silent_at = math.inf
+        return "done"
+
+    assert asyncio.run(wait()) == "done"
+
+
+def test_the_current_deadline_is_that_of_the_task() -> None:
+    async def ask() -> None:
+        deadlines = Deadlines()
+        with deadlines.within(30) as deadline:
+            assert deadlines.current() is deadline
+            assert await asyncio.create_task(other(deadlines)) is None
+        assert deadlines.current() is None
+
+    async def other(deadlines: Deadlines) -> object:
+        return deadlines.current()
+
+    asyncio.run(ask())
 
 
 def test_a_cancellation_from_outside_is_none_of_a_deadline() -> None:

@@ -8,6 +8,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -238,6 +239,37 @@ def test_a_server_that_takes_its_time_is_given_up(head: bytes, piece: bytes) -> 
         started = time.monotonic()
         assert status_of(server.url(), timeout=0.8, read_timeout=0.5) == "timeout"
         assert time.monotonic() - started < 2.5
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        pytest.param(b"", b"", id="silence"),
+        pytest.param(response(PICTURE, length=1_000_000), b"", id="silence within the body"),
+    ],
+)
+def test_a_silent_server_is_given_up_before_the_deadline(head: bytes, piece: bytes) -> None:
+    with Misbehaving(endless(head, piece, every=0.05)) as server:
+        started = time.monotonic()
+        with pytest.raises(FetchError, match=r"timeout: silent for 0\.5 s"):
+            fetch(server.url(), timeout=30, read_timeout=0.5)
+        assert time.monotonic() - started < 5
+
+
+def test_what_connecting_takes_is_no_silence() -> None:
+    def late_handshake(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        time.sleep(1.0)
+        connection.sendall(b"no handshake at all")
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        server = threading.Thread(target=late_handshake, args=(listener,))
+        server.start()
+        status = status_of(f"https://127.0.0.1:{port}/", read_timeout=0.3, connect_timeout=20)
+        server.join()
+    assert status == "tls"
 
 
 def test_a_body_that_trickles_is_given_up_before_the_deadline() -> None:

@@ -43,6 +43,14 @@ def test_each_body_gets_its_own_answer(tmp_path: Path) -> None:
             assert answer.status == "not_image"
 
 
+def test_large_and_small_images_have_the_sha256_of_their_bytes(tmp_path: Path) -> None:
+    bodies = [jpeg(1) + bytes(size) for size in (0, 65_000, 70_000, 1_000_000)]
+    answers = kept(Blobs(LocalFiles(tmp_path)), bodies)
+    assert [answer.sha256 for answer in answers if isinstance(answer, Kept)] == [
+        hashlib.sha256(body).hexdigest() for body in bodies
+    ]
+
+
 def test_a_keeper_goes_on_after_it_had_nothing_to_do(tmp_path: Path) -> None:
     async def one_after_the_other() -> int:
         keeper = Keeper(Blobs(LocalFiles(tmp_path)), 100_000)

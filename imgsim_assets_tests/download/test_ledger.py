@@ -18,6 +18,27 @@ def test_a_new_item_is_fetched() -> None:
     assert planned(URL, None) == [Item("a", URL, 0)]
 
 
+def test_new_and_due_items_come_in_the_order_of_the_catalogue() -> None:
+    ids = ["c", "a", "d", "b", "e"]
+    catalogue = pl.DataFrame({"id": ids, "url": [f"http://shop.example/{one}.jpg" for one in ids]})
+    known = [
+        ok("http://shop.example/d.jpg") | {"id": "d"},
+        ok("http://shop.example/old.jpg") | {"id": "a"},
+        ok("http://shop.example/gone.jpg") | {"id": "gone"},
+    ]
+    plan = ledger.plan(
+        catalogue,
+        ledger.as_rows(known),
+        now=NOW,
+        stamp=None,
+        lost=set(),
+        holds=none_is_missing,
+    )
+    assert [plan.fetch[number].id for number in range(len(plan.fetch))] == ["c", "a", "b", "e"]
+    assert plan.removed == ["gone"]
+    assert len(plan.done().fetch) == 0
+
+
 def test_an_image_that_is_there_is_left_alone() -> None:
     assert planned(URL, ok(URL)) == []
 
