@@ -69,7 +69,8 @@ def squared_norms(rows: Floats) -> Doubles:
         wide = rows[piece].astype(np.float64)
         squares[piece] = _tree_sum(np.multiply(wide, wide, out=wide))
 
-    in_pieces(len(rows), piece_rows(rows.shape[1]), fill)
+    # A sum is many short steps, between which threads queue for the interpreter.
+    in_pieces(len(rows), 2 * piece_rows(rows.shape[1]), fill)
     return squares
 
 
