@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--img2dataset", type=Path, help="its executable, of another venv")
     parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--copies", type=int, default=1, help="of each picture, unlike in a byte")
     parser.add_argument("--parts", nargs="+", default=["speed", "failures", "memory"])
     parser.add_argument("--side", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -297,8 +298,14 @@ def _unpacked(chosen: argparse.Namespace) -> Path:
             for member in archive:
                 file = archive.extractfile(member) if member.name.endswith(".jpg") else None
                 if file is not None:
-                    (folder / member.name.replace("/", "_")).write_bytes(file.read())
+                    _write_copies(folder, member.name.replace("/", "_"), file.read(), chosen.copies)
     return folder
+
+
+def _write_copies(folder: Path, name: str, data: bytes, copies: int) -> None:
+    """The picture, and copies of it that differ behind its end."""
+    for number in range(copies):
+        (folder / (f"{number}_{name}" if number else name)).write_bytes(data + b"\0" * number)
 
 
 def _write_urls(work: Path, urls: Sequence[str]) -> None:
