@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from imgsim_assets.images.header import Header, ImageError, read_header
+from imgsim_assets.images.header import Header, ImageError, plain_jpeg, read_header
 from imgsim_assets.storage.blobs import Blobs
 
 # Images that one thread takes at once: handing each over by itself costs more than the work.
 _BATCH = 64
-# Images up to this size are hashed where they arrive. hashlib lets go of the interpreter for each
-# image, and to get it back from an event loop that never rests takes a thread longer than the hash.
-_HASHED_AT_ONCE_BYTES = 64 * 1024
+# Images up to this size are hashed, and looked at as far as that takes microseconds, where they
+# arrive. To get the interpreter from an event loop that never rests, which a thread has to for
+# each image, takes longer than the work.
+_LOOKED_AT_ONCE_BYTES = 64 * 1024
 # Two, so that one works while the other waits for a pack to be put in place.
 _THREADS = 2
 
@@ -27,8 +29,12 @@ class Kept(NamedTuple):
     header: Header
 
 
-# An image, its sha256 where that is known already, and who waits for it to be stored.
-_Waiting = tuple[bytes, bytes | None, "asyncio.Future[Kept]"]
+class _Arrived(NamedTuple):
+    """An image, with its sha256 and header where these are known already."""
+
+    data: bytes
+    digest: bytes | None
+    header: Header | None
 
 
 class Keeper:
@@ -41,7 +47,7 @@ class Keeper:
         self._blobs = blobs
         self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keeper")
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[tuple[_Arrived, asyncio.Future[Kept]]] = deque()
         self._busy = 0
         self._tasks: set[asyncio.Task[None]] = set()  # so that none is collected while it works
 
@@ -52,8 +58,7 @@ class Keeper:
     async def keep(self, data: bytes) -> Kept:
         """Store an image; raises ImageError for what is none, OSError when it cannot be stored."""
         kept: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
-        digest = hashlib.sha256(data).digest() if len(data) <= _HASHED_AT_ONCE_BYTES else None
-        self._waiting.append((data, digest, kept))
+        self._waiting.append((self._arrived(data), kept))
         if self._busy < _THREADS:
             self._busy += 1
             task = asyncio.create_task(self._work())
@@ -67,9 +72,9 @@ class Keeper:
             count = min(_BATCH, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(count)]
             results = await loop.run_in_executor(
-                self._pool, self._keep_all, [(data, digest) for data, digest, _ in batch]
+                self._pool, self._keep_all, [arrived for arrived, _ in batch]
             )
-            for (_, _, kept), result in zip(batch, results, strict=True):
+            for (_, kept), result in zip(batch, results, strict=True):
                 if kept.done():  # whoever asked was cancelled
                     continue
                 if isinstance(result, Exception):
@@ -78,11 +83,17 @@ class Keeper:
                     kept.set_result(result)
         self._busy -= 1
 
-    def _keep_all(self, batch: list[tuple[bytes, bytes | None]]) -> list[Kept | Exception]:
-        headers = [self._header(data) for data, _ in batch]
+    def _arrived(self, data: bytes) -> _Arrived:
+        if len(data) > _LOOKED_AT_ONCE_BYTES:
+            return _Arrived(data, None, None)
+        digest = hashlib.sha256(data).digest()
+        return _Arrived(data, digest, plain_jpeg(data, self._max_pixels))
+
+    def _keep_all(self, batch: Sequence[_Arrived]) -> list[Kept | Exception]:
+        headers = [arrived.header or self._header(arrived.data) for arrived in batch]
         good = [
-            (digest or hashlib.sha256(data).digest(), data)
-            for (data, digest), header in zip(batch, headers, strict=True)
+            (arrived.digest or hashlib.sha256(arrived.data).digest(), arrived.data)
+            for arrived, header in zip(batch, headers, strict=True)
             if isinstance(header, Header)
         ]
         try:
