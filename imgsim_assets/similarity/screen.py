@@ -63,21 +63,22 @@ def for_threshold(pair: Pair, threshold: float) -> Screen:
     if _multiply_adds(pair) < _WORTH_PROJECTING:
         return Screen.of(None, pair)
     samples = tuple(side.sample(_SAMPLE)[:2] for side in (pair.left, pair.right))
-    return _cheapest(pair, samples, np.array(threshold))
+    return _cheapest(pair, samples, [np.array(threshold)])
 
 
 def for_neighbours(pair: Pair, k: int, least: Doubles) -> Screen:
     """The screen that is expected to find the k nearest fastest, above the bars (u,) of queries.
 
-    The k-th best cosines of a sample of queries say how much a screen would let pass at the end.
+    The k-th best cosines of a sample of queries, as they rise from reference to reference, say
+    how much a screen would let pass.
     """
     if _multiply_adds(pair) < _NEIGHBOURS * _WORTH_PROJECTING or k > len(pair.right):
         return Screen.of(None, pair)
     count = max(1, min(_QUERIES, len(pair.left) // _QUERIES_SHARE))
     queries, squares, asked = pair.left.sample(count)
-    bars = np.maximum(_k_th_products(queries, pair, k), least[asked])
+    rising = np.maximum(_k_th_products(queries, pair, k), least[asked])
     samples = ((queries, squares), pair.right.sample(_REFERENCES)[:2])
-    return _cheapest(pair, samples, bars[:, None])
+    return _cheapest(pair, samples, [bars[:, None] for bars in rising])
 
 
 def _multiply_adds(pair: Pair) -> int:
@@ -85,8 +86,10 @@ def _multiply_adds(pair: Pair) -> int:
     return len(pair.left) * len(pair.right) * pair.left.dim
 
 
-def _cheapest(pair: Pair, samples: tuple[tuple[Floats, Doubles], ...], bars: Doubles) -> Screen:
-    """Of whole rows and all widths; `bars` are for the rows of the first sample."""
+def _cheapest(
+    pair: Pair, samples: tuple[tuple[Floats, Doubles], ...], bars: list[Doubles]
+) -> Screen:
+    """Of whole rows and all widths; `bars` are for the rows of the first sample, in turn."""
     dim = pair.left.dim
     widths = [width for width in _WIDTHS if width <= dim // 2]
     if not widths:
@@ -101,23 +104,25 @@ def _cheapest(pair: Pair, samples: tuple[tuple[Floats, Doubles], ...], bars: Dou
 
 
 def _expected_cost(
-    screen: Screen, pair: Pair, samples: tuple[tuple[Floats, Doubles], ...], bars: Doubles
+    screen: Screen, pair: Pair, samples: tuple[tuple[Floats, Doubles], ...], bars: list[Doubles]
 ) -> float:
     """Multiply-adds a pair of rows: of the screen, of preparing it, and of looking again."""
     a, b = (screen.prepare(*sample) for sample in samples)
     n, m, dim = len(pair.left), len(pair.right), pair.left.dim
-    passing = float(np.mean(a @ b.T >= bars - screen.error))
+    scores = a @ b.T
+    passing = float(np.mean([np.mean(scores >= own - screen.error) for own in bars]))
     preparing = dim * a.shape[1] * (n + m) / (n * m)
     again = (_PAIR_COST + _NUMBER_COST * dim) * passing
     return float(a.shape[1] + preparing + again)
 
 
 def _k_th_products(queries: Floats, pair: Pair, k: int) -> Doubles:
-    """The k-th best product of each query with the references, (q,)."""
+    """The k-th best product of each query with more and more of the references, (steps, q)."""
     best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    k_th = []
     for start in range(0, len(pair.right), _REFERENCES):
         rows, _ = pair.right.block(start, start + _REFERENCES)
         scores = np.concatenate([best, queries @ rows.T], axis=1)
         best = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k:]
-    k_th: Doubles = best.min(axis=1).astype(np.float64)
-    return k_th
+        k_th.append(best.min(axis=1).astype(np.float64))
+    return np.stack(k_th)

@@ -207,3 +207,17 @@ def test_looking_again_leaves_the_threads_of_faiss_as_they_were() -> None:
         assert faiss.omp_get_max_threads() == 3
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def test_more_copies_than_neighbours_do_not_make_the_screen_for_neighbours_too_narrow() -> None:
+    # The best of all bars would let next to nothing pass; most of the time it is not met yet.
+    random = np.random.default_rng(0)
+    pictures = random.normal(size=(1000, 64)) @ random.normal(size=(64, 512)) / 8
+    pictures += random.normal(size=pictures.shape) / 2
+    drawn = pictures[random.integers(0, len(pictures), 20_000)]
+    side = Side.of(unit(drawn + random.normal(size=drawn.shape) / 10), "rows")
+
+    made = for_neighbours(Pair.of(side, side), 5, np.full(len(side), -1.0))
+
+    assert made.projection is not None
+    assert made.projection.width - 1 > 32
