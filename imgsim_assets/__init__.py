@@ -6,8 +6,9 @@ that do not need Dagster, stays quick.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from imgsim_assets.lazy import loading
 
 if TYPE_CHECKING:
     from imgsim_assets.components.duplicate_groups import DuplicateGroups
@@ -72,11 +73,7 @@ _HOMES = {
     "table_input": "components.tables",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = loading(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,7 @@ _LAYERS = [
     ["download"],
     ["catalogue", "images"],
     ["storage"],
-    ["errors", "settings", "progress"],
+    ["errors", "settings", "progress", "lazy"],
 ]
 _HEIGHT = {name: -depth for depth, layer in enumerate(_LAYERS) for name in layer}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,6 +14,11 @@ from imgsim_assets.storage.table import Commit
 
 # In the properties of a commit of embeddings, and of what was made from them.
 ENCODER = "encoder"
+
+
+def as_recorded(settings: EncoderSettings) -> dict[str, Any]:
+    """What is recorded of an encoder: all but the devices that it ran on."""
+    return settings.model_dump(mode="json", exclude={"device", "num_gpus"})
 
 
 def recorded_in(commit: Commit) -> EncoderSettings:

@@ -26,7 +26,7 @@ from imgsim_assets.encoders.encoder import (
 )
 from imgsim_assets.encoders.engine import Effort, Encoded, Engine, Refused
 from imgsim_assets.encoders.precision import settled
-from imgsim_assets.encoders.recorded import ENCODER
+from imgsim_assets.encoders.recorded import ENCODER, as_recorded
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable, joined, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
@@ -327,7 +327,7 @@ class EmbeddingStage:
                 inputs={"images": max(ledger.version, seen)},
                 properties={
                     FINGERPRINT: self.fingerprint,
-                    ENCODER: self._settings.model_dump(mode="json", exclude={"device", "num_gpus"}),
+                    ENCODER: as_recorded(self._settings),
                 },
             )
 

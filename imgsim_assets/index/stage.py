@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.recorded import ENCODER
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
 from imgsim_assets.encoders.vectors import DROPS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
@@ -232,7 +233,7 @@ def _commit(
                 "metric": METRIC,
                 "dim": index.dim,
                 "next_number": index.next_number,
-                "encoder": embeddings.properties["encoder"],
+                ENCODER: embeddings.properties[ENCODER],
             },
         )
 

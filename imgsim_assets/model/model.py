@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder
-from imgsim_assets.encoders.recorded import elsewhere, recorded_in
+from imgsim_assets.encoders.recorded import as_recorded, elsewhere, recorded_in
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import SettingsError
@@ -535,9 +535,7 @@ class ImageSimilarityModel:
             **self._facts,
             "metric": self.metric,
             "unit": self._embedder.unit,
-            "encoder": self._embedder.settings.model_dump(
-                mode="json", exclude={"device", "num_gpus"}
-            ),
+            "encoder": as_recorded(self._embedder.settings),
             "failures": self.failures.to_dicts(),
         }
         files.write_model(Path(path), facts, references)

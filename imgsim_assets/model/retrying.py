@@ -10,7 +10,6 @@ import polars as pl
 from imgsim_assets.download.ledger import completed, ledger_table, utc_now
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.encoder import load_encoder, needs_loading
 from imgsim_assets.encoders.recorded import elsewhere, recorded_in, refuse_another
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
 from imgsim_assets.errors import StoreError
@@ -69,8 +68,7 @@ def retry(
     if not failed.height:
         return Retried(0, 0)
     encoder = elsewhere(recorded_in(embedded), device, weights)
-    loaded = load_encoder(encoder) if needs_loading(encoder) else None
-    refuse_another(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}", loaded)
+    refuse_another(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}")
     if which == "transient":
         ledger.commit(lambda newest: _due_now(ledger, newest))
     shards = max(file.layout or 1 for file in commit.with_role())

@@ -6,8 +6,9 @@ wherever a code location is loaded, and must not load NumPy there.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from imgsim_assets.lazy import loading
 
 if TYPE_CHECKING:
     from imgsim_assets.similarity.distance import cosine_matrix, radius_join
@@ -22,11 +23,7 @@ _HOMES = {
     "top_k": "join",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = loading(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

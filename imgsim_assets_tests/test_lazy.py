@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+
+import imgsim_assets
+from imgsim_assets import similarity
+from imgsim_assets.lazy import loading
+
+
+@pytest.mark.parametrize("package", [imgsim_assets, similarity])
+def test_every_name_that_a_package_offers_is_there(package: object) -> None:
+    assert [name for name in package.__all__ if not hasattr(package, name)] == []  # type: ignore[attr-defined]
+
+
+def test_a_name_that_no_module_has_is_refused_as_usual() -> None:
+    load = loading("imgsim_assets.similarity", {"top_k": "join"})
+
+    assert load("top_k") is similarity.top_k
+    with pytest.raises(
+        AttributeError, match=r"'imgsim_assets\.similarity' has no attribute 'top_l'"
+    ):
+        load("top_l")
