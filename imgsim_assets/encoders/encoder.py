@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,16 +14,22 @@ from PIL import Image
 
 from imgsim_assets.encoders import hog_color, machine
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.settings import BF16, HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.settings import BF16, GPU, HOG_COLOR, EncoderSettings
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import DECODER_VERSION
+from imgsim_assets.images.jpeg import Jpeg, undecoded
 
 # Raise it when a torchvision encoder's preprocessing or choice of feature changes.
 BACKBONE_VERSION = 1
 # Raise it when only what is computed in bf16 changes, as when fewer steps of it are rounded.
 BF16_VERSION = 2
+# Raise it when what a GPU decodes, or how it resizes, changes.
+GPU_DECODER_VERSION = 1
 # Best-match threshold of ImageNet features on pictures of products; see docs/encoders.md.
 BACKBONE_THRESHOLD = 0.845
+# A picture that is decoded at a reduced size keeps this many times the encoder's input, which
+# leaves a cosine of more than 0.999 with the vector of the whole one.
+ENOUGH = 4
 # Pictures per forward pass of an encoder that does not say what suits it.
 _BATCH = 8
 
@@ -34,7 +41,8 @@ class Encoder(Protocol):
     `prepare` may be called from several threads at once, `encode` is called from one, unless
     the encoder has a method `replicas(cores)` that returns the encoders to be used at the same
     time. With an attribute `input_side`, pictures may be decoded at a smaller size, as long as
-    both sides keep four times that many pixels.
+    both sides keep ENOUGH times that many pixels; with a `jpeg_decoder` beside it, plain JPEGs
+    are left to that.
     """
 
     dim: int
@@ -44,6 +52,16 @@ class Encoder(Protocol):
 
     def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Stacked prepared pictures (n, ...) to features (n, dim) float32, not normalised."""
+
+
+class Decoder(Protocol):
+    """Decodes and prepares JPEGs where an encoder computes; called from one thread at a time."""
+
+    def decode(self, jpegs: Sequence[Jpeg]) -> Sequence[Any | None]:
+        """What `prepare` would give of each, on the device; None for one that it refuses."""
+
+    def stack(self, prepared: Sequence[Any]) -> Any:
+        """The batch of arrays that `prepare` gave, and of what `decode` did."""
 
 
 def needs_loading(settings: EncoderSettings) -> bool:
@@ -74,6 +92,8 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
         parts += ["torchvision", settings.name, weights, size, str(BACKBONE_VERSION)]
     if settings.precision == BF16:
         parts += [BF16, str(BF16_VERSION)]
+    if settings.decode == GPU:
+        parts += ["decoded on a GPU", str(GPU_DECODER_VERSION)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -97,6 +117,20 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     from imgsim_assets.encoders.torch_encoder import load_backbone
 
     return load_backbone(settings)
+
+
+def enough_for(encoder: Encoder) -> int | None:
+    """The side in pixels that pictures may be decoded at, None where they are to be whole."""
+    side = getattr(encoder, "input_side", None)
+    return ENOUGH * side if side is not None else None
+
+
+def left_undecoded(data: bytes, encoder: Encoder) -> Jpeg | None:
+    """A file that the encoder's own decoder is to decode, None for every other."""
+    enough = enough_for(encoder)
+    if enough is None or getattr(encoder, "jpeg_decoder", None) is None:
+        return None
+    return undecoded(data, enough)
 
 
 def default_batch_size(settings: EncoderSettings, encoder: Encoder) -> int:

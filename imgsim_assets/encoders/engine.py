@@ -1,15 +1,15 @@
 """Pictures to features as fast as the machine allows: decoding and encoding overlap.
 
 Decoding threads prepare pictures in order; batches of them go to the encoder's replicas, one
-thread each: the cores of a CPU, or GPUs. Results come back in the order of the keys. What
-decides a picture's vector is the picture alone: every batch of an encoder that wants it so is
-filled up to the same size, so that neither its neighbours nor the number of threads change
-the kernels that are run.
+thread each: the cores of a CPU, or GPUs. Where the encoder has a decoder of its own, the threads
+hand on JPEGs as they are, and the batch is decoded before it is encoded. Results come back in
+the order of the keys. What decides a picture's vector is the picture alone: every batch of an
+encoder that wants it so is filled up to the same size, so that neither its neighbours nor the
+number of threads change the kernels that are run.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import deque
@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -25,10 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgsim_assets.encoders.encoder import Encoder
-from imgsim_assets.encoders.machine import usable_cores
+from imgsim_assets.encoders.encoder import Decoder, Encoder
+from imgsim_assets.encoders.machine import is_out_of_memory, usable_cores
 from imgsim_assets.errors import EncoderError
+from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.jpeg import Jpeg
 
 K = TypeVar("K")
 # Batches handed to the replicas beyond those that they are at work on.
@@ -37,13 +40,6 @@ _BATCHES_WAITING = 1
 # first one on, are the encoder's fault.
 UNPREPARED = "not_prepared"
 _MOST_ODD = 16
-# What libraries write when a device or the machine has no memory left. oneDNN's "primitive
-# descriptor" is another matter: it says what it does not offer.
-_OUT_OF_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|not enough memory|bad_alloc|status_alloc_failed"
-    r"|allocation_failed|could not create a (memory|primitive)(?! descriptor)",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,10 @@ class Refused(Generic[K]):
     error: ImageError
 
 
+# What has become of a batch: those that are refused, and the others.
+_Done = Sequence[Encoded[K] | Refused[K]]
+
+
 @dataclass(frozen=True)
 class _Odd:
     """What the encoder raised when it prepared a picture."""
@@ -73,7 +73,7 @@ class _Odd:
 class Effort:
     """Core seconds spent on decoding and preprocessing, and seconds of forward passes.
 
-    A forward pass on a CPU is counted by what its core did, one on a GPU by the clock.
+    What a CPU does is counted by what its core did, what a GPU does, by the clock.
     """
 
     pictures: int = 0
@@ -107,9 +107,11 @@ class Engine:
     ) -> None:
         self.batch_size = batch_size
         self.effort = Effort()
-        self._encoder = encoder
+        self.encoder = encoder
         self._what = what
         self._cores = cores or usable_cores()
+        self._decoder: Decoder | None = getattr(encoder, "jpeg_decoder", None)
+        self._decoding = threading.Lock()
         self._can_prepare = False
         make = getattr(encoder, "replicas", None)
         self._replicas: Sequence[Encoder] = make(self._cores) if make else [encoder]
@@ -124,18 +126,20 @@ class Engine:
         self._fills_batches = bool(getattr(encoder, "fixed_batch", False))
         kinds = [str(getattr(replica, "device", "cpu")) for replica in self._replicas]
         self.device = ", ".join(dict.fromkeys(kinds))
+        self._clock = time.thread_time if self.device == "cpu" else time.perf_counter
 
     def run(
-        self, keys: Sequence[K], load: Callable[[K], Image.Image]
+        self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
     ) -> Generator[Encoded[K] | Refused[K], None, None]:
         """The features of the pictures that `load` gives, in order, batch by batch.
 
-        `load` is called from several threads; an ImageError of it refuses that picture alone, as
-        does whatever the encoder raises while it prepares one, unless it can prepare none.
+        `load` is called from several threads, and gives a Jpeg only to an encoder that decodes
+        it (see encoder.left_undecoded). An ImageError of it refuses that picture alone, as does
+        whatever the encoder raises while it prepares one, unless it can prepare none.
         Raises EncoderError when the encoder misbehaves, or when the memory does not hold even
         one picture. When it ends, by whatever, nothing of it is under way any more.
         """
-        under_way: deque[Future[Encoded[K]]] = deque()
+        under_way: deque[Future[_Done[K]]] = deque()
         with closing(self._prepared(keys, load)) as prepared:
             try:
                 yield from self._results(prepared, under_way)
@@ -144,11 +148,11 @@ class Engine:
 
     def _results(
         self,
-        prepared: Iterable[tuple[K, NDArray[Any] | ImageError | _Odd]],
-        under_way: deque[Future[Encoded[K]]],
+        prepared: Iterable[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]],
+        under_way: deque[Future[_Done[K]]],
     ) -> Generator[Encoded[K] | Refused[K], None, None]:
         most = len(self._replicas) + _BATCHES_WAITING
-        batch: list[tuple[K, NDArray[Any]]] = []
+        batch: list[tuple[K, NDArray[Any] | Jpeg]] = []
         for key, result in self._without_odd(prepared):
             if isinstance(result, ImageError):
                 yield Refused(key, result)
@@ -159,19 +163,19 @@ class Engine:
             under_way.append(self._encoders.submit(self._encode_batch, batch))
             batch = []
             while under_way and (under_way[0].done() or len(under_way) > most):
-                yield under_way.popleft().result()
+                yield from under_way.popleft().result()
         if batch:
             under_way.append(self._encoders.submit(self._encode_batch, batch))
         while under_way:
-            yield under_way.popleft().result()
+            yield from under_way.popleft().result()
 
     # ---- decoding -------------------------------------------------------------------
 
     def _prepared(
-        self, keys: Sequence[K], load: Callable[[K], Image.Image]
-    ) -> Generator[tuple[K, NDArray[Any] | ImageError | _Odd], None, None]:
+        self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
+    ) -> Generator[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd], None, None]:
         """Every key with its prepared picture, in order, a bounded number ahead."""
-        ahead: deque[Future[tuple[K, NDArray[Any] | ImageError | _Odd]]] = deque()
+        ahead: deque[Future[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]]] = deque()
         remaining = iter(keys)
         most = 2 * self.batch_size + 2 * self._cores
         try:
@@ -187,16 +191,19 @@ class Engine:
             _give_up(ahead)
 
     def _load_and_prepare(
-        self, key: K, load: Callable[[K], Image.Image]
-    ) -> tuple[K, NDArray[Any] | ImageError | _Odd]:
+        self, key: K, load: Callable[[K], Image.Image | Jpeg]
+    ) -> tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]:
         started = time.thread_time()
         try:
             image = load(key)
         except ImageError as error:
             return key, error
         decoded = time.thread_time()
+        if isinstance(image, Jpeg):
+            self.effort.add(decode=decoded - started)
+            return key, image
         try:
-            prepared = self._encoder.prepare(image)
+            prepared = self.encoder.prepare(image)
         except (EncoderError, MemoryError):
             raise
         except Exception as error:
@@ -208,8 +215,8 @@ class Engine:
         return key, prepared
 
     def _without_odd(
-        self, prepared: Iterable[tuple[K, NDArray[Any] | ImageError | _Odd]]
-    ) -> Iterator[tuple[K, NDArray[Any] | ImageError]]:
+        self, prepared: Iterable[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]]
+    ) -> Iterator[tuple[K, NDArray[Any] | Jpeg | ImageError]]:
         """The same, with odd pictures refused; EncoderError if the encoder can prepare none.
 
         Odd pictures wait for the first one that can be prepared. Where none comes, an ordinary
@@ -229,7 +236,7 @@ class Engine:
                 odd.clear()
         if odd:
             try:
-                self._encoder.prepare(Image.new("RGB", (512, 512), (128, 128, 128)))
+                self.encoder.prepare(Image.new("RGB", (512, 512), (128, 128, 128)))
             except Exception as error:
                 raise self._cannot_prepare(error) from error
             yield from ((late, self._refusal(each.error)) for late, each in odd)
@@ -249,25 +256,62 @@ class Engine:
 
     # ---- encoding -------------------------------------------------------------------
 
-    def _encode_batch(self, batch: Sequence[tuple[K, NDArray[Any]]]) -> Encoded[K]:
+    def _encode_batch(self, batch: Sequence[tuple[K, NDArray[Any] | Jpeg]]) -> _Done[K]:
+        ready, refused = self._decoded(batch)
+        if not ready:
+            return refused
+        stacked = self._stacked([prepared for _, prepared in ready])
+        replica = self._free.get()
+        started = self._clock()
         try:
-            stacked = np.stack([array for _, array in batch])
+            features = self._within_memory(replica, stacked)
+        finally:
+            self._free.put(replica)
+        self.effort.add(forward=self._clock() - started)
+        return [*refused, Encoded([key for key, _ in ready], features)]
+
+    def _decoded(
+        self, batch: Sequence[tuple[K, NDArray[Any] | Jpeg]]
+    ) -> tuple[list[tuple[K, Any]], list[Refused[K]]]:
+        """The batch with its JPEGs decoded and prepared, and those that cannot be."""
+        squares = iter(self._squares([item for _, item in batch if isinstance(item, Jpeg)]))
+        ready: list[tuple[K, Any]] = []
+        refused: list[Refused[K]] = []
+        for key, item in batch:
+            prepared = next(squares) if isinstance(item, Jpeg) else item
+            if isinstance(item, Jpeg) and prepared is None:
+                # What is wrong with it is for the decoder to say that all other files have.
+                _, prepared = self._load_and_prepare(key, partial(_whole, item))
+            if isinstance(prepared, _Odd):
+                prepared = self._refusal(prepared.error)
+            if isinstance(prepared, ImageError):
+                refused.append(Refused(key, prepared))
+            else:
+                ready.append((key, prepared))
+        return ready, refused
+
+    def _squares(self, jpegs: Sequence[Jpeg]) -> Sequence[Any | None]:
+        if self._decoder is None or not jpegs:
+            return []
+        with self._decoding:
+            started = self._clock()
+            squares = self._decoder.decode(jpegs)
+            pictures = sum(each is not None for each in squares)
+            self.effort.add(pictures=pictures, decode=self._clock() - started)
+        return squares
+
+    def _stacked(self, prepared: Sequence[Any]) -> Any:
+        if self._decoder is not None:
+            return self._decoder.stack(prepared)
+        try:
+            return np.stack(prepared)
         except ValueError as error:
             raise EncoderError(
                 f"{self._what} prepares pictures in different shapes ({error}); it must give the "
                 "same for every picture"
             ) from error
-        replica = self._free.get()
-        clock = time.thread_time if self.device == "cpu" else time.perf_counter
-        started = clock()
-        try:
-            features = self._within_memory(replica, stacked)
-        finally:
-            self._free.put(replica)
-        self.effort.add(forward=clock() - started)
-        return Encoded([key for key, _ in batch], features)
 
-    def _within_memory(self, replica: Encoder, stacked: NDArray[Any]) -> NDArray[Any]:
+    def _within_memory(self, replica: Encoder, stacked: Any) -> NDArray[Any]:
         """Features of a batch, in smaller parts if the memory does not hold it at once."""
         while True:
             size = self.batch_size
@@ -291,10 +335,10 @@ class Engine:
             if release is not None:
                 release()
 
-    def _encode(self, replica: Encoder, part: NDArray[Any], size: int) -> NDArray[Any]:
+    def _encode(self, replica: Encoder, part: Any, size: int) -> NDArray[Any]:
         count = len(part)
         if self._fills_batches and count < size:
-            part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
+            part = part[[*range(count), *[count - 1] * (size - count)]]
         features = np.asarray(replica.encode(part))
         if features.shape != (len(part), replica.dim):
             raise EncoderError(
@@ -304,16 +348,10 @@ class Engine:
         return features[:count]
 
 
+def _whole(jpeg: Jpeg, _: object) -> Image.Image:
+    return decode(jpeg.data)
+
+
 def _give_up(futures: Iterable[Future[Any]]) -> None:
     """Cancel what has not begun, and wait for the rest."""
     wait([future for future in futures if not future.cancel()])
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, of whatever library and device."""
-    # Torch's own class must not be imported here; on a CPU it raises a plain RuntimeError.
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error))))
-    )

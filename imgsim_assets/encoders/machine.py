@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import math
 import os
+import re
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,15 @@ _M_MMAP_THRESHOLD = -3
 # 2.35.
 _KEPT = (1 << 30, 1 << 25)
 _NEVER_TRIMMED = 1 << 30
+# What libraries write when a device or the machine has no memory left. oneDNN's "primitive
+# descriptor" is another matter: it says what it does not offer. 5 is nvJPEG's status of a lack of
+# memory, as torchvision reports it.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|bad_alloc|status_alloc_failed"
+    r"|allocation_failed|could not create a (memory|primitive)(?! descriptor)"
+    r"|failed to [a-z ]+: 5\b",
+    re.IGNORECASE,
+)
 
 
 def usable_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
@@ -83,3 +93,13 @@ def keep_freed_memory() -> None:
     # Where the first is refused, the second would only stop glibc from adapting by itself.
     if any(mallopt(_M_MMAP_THRESHOLD, size) for size in _KEPT):
         mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIMMED)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, of whatever library and device."""
+    # Torch's own class must not be imported here; on a CPU it raises a plain RuntimeError.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error))))
+    )

@@ -15,6 +15,7 @@ from imgsim_assets.settings import Settings
 HOG_COLOR = "hog_color"
 AUTO, FP32, BF16 = "auto", "fp32", "bf16"
 SQUASH, OF_WEIGHTS = "squash", "weights"
+CPU, GPU = "cpu", "gpu"
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -47,6 +48,9 @@ class EncoderSettings(Settings):
     preprocess: Literal["squash", "weights"] = Field(
         "squash", description="the whole picture in a square, or the transform of the weights"
     )
+    decode: Literal["cpu", "gpu"] = Field(
+        "cpu", description="gpu: plain JPEGs are decoded and resized on the GPU"
+    )
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="pictures a forward pass; default: by the device"
     )
@@ -61,6 +65,8 @@ class EncoderSettings(Settings):
             raise ValueError("num_gpus: 0 leaves no GPU for device cuda; use 'device: cpu'")
         if self.preprocess == OF_WEIGHTS and (self.factory or self.name == HOG_COLOR):
             raise ValueError("preprocess: only torchvision's weights have a transform; remove it")
+        if self.decode == GPU:
+            self._can_decode_on_a_gpu()
         if self.factory is not None:
             if not _FACTORY.fullmatch(self.factory):
                 raise ValueError(
@@ -87,6 +93,15 @@ class EncoderSettings(Settings):
                     "path of a state dict ending in .pth"
                 )
         return self
+
+    def _can_decode_on_a_gpu(self) -> None:
+        if self.factory or self.name == HOG_COLOR or self.preprocess != SQUASH:
+            raise ValueError(
+                "decode: on a GPU only torchvision's models with 'preprocess: squash' find their "
+                "pictures prepared; remove the key"
+            )
+        if self.device == CPU or self.num_gpus == 0:
+            raise ValueError("decode: there is no GPU without one to compute on; remove the key")
 
     @property
     def weights_file(self) -> str | None:
@@ -115,6 +130,7 @@ class EncoderSettings(Settings):
         # Only what was declared, so that a new setting does not outdate what is there.
         chosen += [self.precision] if self.precision != AUTO else []
         chosen += [self.preprocess] if self.preprocess != SQUASH else []
+        chosen += [self.decode] if self.decode != CPU else []
         return tuple(chosen)
 
     def describe(self) -> str:
@@ -125,6 +141,7 @@ class EncoderSettings(Settings):
         has_choice = self.name != HOG_COLOR and self.precision != AUTO
         details += [self.precision] if has_choice else []
         details += ["its own transform"] if self.preprocess == OF_WEIGHTS else []
+        details += ["decoded on a GPU"] if self.decode == GPU else []
         return f"{self.name} ({', '.join(details)})" if details else self.name
 
 

@@ -19,7 +19,9 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.encoder import (
     Encoder,
     default_batch_size,
+    enough_for,
     fingerprint,
+    left_undecoded,
     load_encoder,
     needs_loading,
     recommended_threshold,
@@ -32,6 +34,7 @@ from imgsim_assets.encoders.vectors import VectorRows, VectorTable, joined, vect
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -42,9 +45,6 @@ FINGERPRINT = "fingerprint"
 # An image whose bytes are gone is fetched again, so this failure must not stick.
 LOST = "lost_image"
 COMMIT_EVERY_SECONDS = 5.0
-# A picture that is decoded at a reduced size keeps this many times the encoder's input, which
-# leaves a cosine of more than 0.999 with the vector of the whole one.
-ENOUGH = 4
 
 
 @dataclass(frozen=True)
@@ -247,14 +247,16 @@ class EmbeddingStage:
     def _embed(self, missing: Sequence[str], shard: Shard, work: _Work) -> None:
         engine = self._started()
         engine.effort = work.effort
-        side = getattr(self._encoder, "input_side", None)
-        enough = ENOUGH * side if side is not None else None
+
+        def load(sha256: str) -> Image.Image | Jpeg:
+            return self._picture(sha256, engine.encoder)
+
         pending: list[VectorRows] = []
         committed = time.monotonic()
         label = f"{self._name} shard {shard.name}"
         with (
             Progress(label, len(missing), self._log) as progress,
-            closing(engine.run(missing, lambda sha256: self._picture(sha256, enough))) as results,
+            closing(engine.run(missing, load)) as results,
         ):
             try:
                 for result in results:
@@ -302,7 +304,7 @@ class EmbeddingStage:
             "batch_size": self._engine.batch_size,
         }
 
-    def _picture(self, sha256: str, enough: int | None) -> Image.Image:
+    def _picture(self, sha256: str, encoder: Encoder) -> Image.Image | Jpeg:
         try:
             data = self._store.blobs.get(sha256)
         except CorruptFileError as error:
@@ -310,7 +312,7 @@ class EmbeddingStage:
             raise ImageError(
                 LOST, "its bytes are gone or damaged; they are fetched anew"
             ) from error
-        return decode(data, enough=enough)
+        return left_undecoded(data, encoder) or decode(data, enough=enough_for(encoder))
 
     # ---- committing -----------------------------------------------------------------
 

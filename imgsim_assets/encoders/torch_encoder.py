@@ -20,8 +20,9 @@ from imgsim_assets.encoders import machine
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.folding import fold_batch_norms
 from imgsim_assets.encoders.fusing import can_fuse, fuse_convolutions
+from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
 from imgsim_assets.encoders.pretrained import load_features, normalisation, short, weights_enum
-from imgsim_assets.encoders.settings import BF16, SQUASH, EncoderSettings
+from imgsim_assets.encoders.settings import BF16, GPU, SQUASH, EncoderSettings
 from imgsim_assets.encoders.tf32 import without_tf32
 from imgsim_assets.errors import EncoderError
 
@@ -64,7 +65,8 @@ class TorchEncoder:
 
     `input_side` is the size in pixels that pictures are reduced to, None where a transform of
     one's own decides. `ordinary` makes the module anew where this one was fitted to the machine,
-    as what is traced for another has to be without that.
+    as what is traced for another has to be without that. `jpeg_decoder` prepares plain JPEGs in
+    place of `prepare`, for all devices.
 
     Batches should always have the same size: then a picture's vector does not depend, not even
     in its last bit, on what else is in the batch.
@@ -83,11 +85,13 @@ class TorchEncoder:
         precision: str = "fp32",
         input_side: int | None = None,
         ordinary: Callable[[], nn.Module] | None = None,
+        jpeg_decoder: JpegDecoder | None = None,
     ) -> None:
         self.dim = dim
         self.device = devices[0]
         self.precision = precision
         self.input_side = input_side
+        self.jpeg_decoder = jpeg_decoder
         self._devices = devices
         self._prepare = prepare
         self._normalise = normalise
@@ -119,11 +123,13 @@ class TorchEncoder:
         """One picture as the module's input, on the CPU."""
         return self._prepare(image)
 
-    def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """(n, ...) prepared pictures to (n, dim) float32 features."""
+    def encode(self, batch: NDArray[Any] | torch.Tensor) -> NDArray[np.float32]:
+        """(n, ...) prepared pictures, here or on a device, to (n, dim) float32 features."""
         arithmetic = without_tf32() if uses_tf32(self.device, self._kind) else nullcontext()
         with torch.inference_mode(), arithmetic:
-            tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+            if not isinstance(batch, torch.Tensor):
+                batch = torch.from_numpy(np.ascontiguousarray(batch))
+            tensor = batch.to(self.device)
             if self._normalise is not None:
                 # From bytes in rows of pixels to normalised planes; still laid out by pixel,
                 # which is the faster order for convolutions.
@@ -236,11 +242,22 @@ def refuse_without_bf16(kind: torch.dtype, device: torch.device) -> None:
         )
 
 
+def refuse_without_gpu(settings: EncoderSettings, device: torch.device) -> None:
+    """Raise EncoderError where JPEGs are to be decoded on a GPU and the device is none."""
+    if settings.decode == GPU and device.type != "cuda":
+        raise EncoderError(
+            "decode: this catalogue's JPEGs are decoded on a GPU, and this machine has none that "
+            "torch can use; run it on one that has, or set 'decode: cpu' of the encoder in all "
+            "catalogues that are compared, which computes their vectors anew"
+        )
+
+
 def load_backbone(settings: EncoderSettings) -> TorchEncoder:
     """A torchvision classification model without its classifier, with its weights."""
+    devices = choose_devices(settings)
+    refuse_without_gpu(settings, devices[0])
     module, size = load_features(settings)
     prepare, side = _preparation(settings, size)
-    devices = choose_devices(settings)
     module = fold_batch_norms(module)
     ordinary = None
     if can_fuse(devices[0], kind_of(settings.precision)):
@@ -255,6 +272,7 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
         precision=settings.precision,
         input_side=side,
         ordinary=ordinary,
+        jpeg_decoder=JpegDecoder(devices[0], size) if settings.decode == GPU else None,
     )
 
 

@@ -56,14 +56,27 @@ def as_seen(image: Image.Image, *, enough: int | None = None) -> Image.Image:
         raise ImageError("truncated" if is_cut else "undecodable", detail) from error
 
 
+def is_seen_as_stored(image: Image.Image) -> bool:
+    """Whether `as_seen` takes the pixels of an opened RGB or grey picture as they are stored."""
+    if image.mode not in ("L", "RGB") or "transparency" in image.info:
+        return False
+    profile = image.info.get("icc_profile")
+    return _turn(image) is None and (not profile or _is_srgb(profile))
+
+
 def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
-    """The RGB picture turned as the original's EXIF says; EXIF that is damaged says nothing."""
+    """The RGB picture turned as the original's EXIF says."""
+    turn = _turn(image)
+    return rgb.transpose(turn) if turn is not None else rgb
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What undoes the orientation that EXIF tells; EXIF that is damaged tells none."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
-        return rgb
-    turn = _TURNS.get(orientation)
-    return rgb.transpose(turn) if turn is not None else rgb
+        return None
+    return _TURNS.get(orientation)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -101,12 +114,21 @@ def _from_profile(image: Image.Image, profile: object) -> Image.Image:
     """The image in sRGB by a profile that came with it, or as it is without a usable one."""
     if not isinstance(profile, bytes) or not profile or image.mode not in ("RGB", "CMYK"):
         return image.convert("RGB")
+    if image.mode == "RGB" and _is_srgb(profile):
+        return image
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
-            return image
         converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         # A damaged profile is no reason to lose the picture: take its values as they are.
         converted = None
     return converted or image.convert("RGB")
+
+
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile, by its own description, is that of sRGB."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return "srgb" in ImageCms.getProfileDescription(source).lower()
+    except (ImageCms.PyCMSError, OSError):
+        return False

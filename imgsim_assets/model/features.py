@@ -18,19 +18,21 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.encoder import (
     Encoder,
     default_batch_size,
+    enough_for,
     fingerprint,
+    left_undecoded,
     load_encoder,
     needs_loading,
 )
 from imgsim_assets.encoders.engine import Encoded, Engine, Refused
 from imgsim_assets.encoders.recorded import refuse_another
 from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
-from imgsim_assets.encoders.stage import ENOUGH
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.model.dataset import Reading, read_dataset
 from imgsim_assets.model.orientation import UPRIGHT, View
-from imgsim_assets.model.picture import Keys, Picture
+from imgsim_assets.model.picture import Keys, Picture, file_digest, seen
 from imgsim_assets.progress import Log, Progress, silent
 
 _SHOWN = 3
@@ -115,7 +117,7 @@ class Embedder:
         """
         if batch_size is not None and batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; it must be at least 1")
-        work = _Work(pictures, known or {}, view, self._reduced_side())
+        work = _Work(pictures, known or {}, view, self.encoder)
         engine = self._started(batch_size)
         with (
             Progress("embedding", len(pictures), log) as progress,
@@ -139,11 +141,6 @@ class Embedder:
             self._batch_size = batch_size
         return self._engine
 
-    def _reduced_side(self) -> int | None:
-        """The size in pixels that pictures may be decoded at, as the embeddings stage does."""
-        side = getattr(self.encoder, "input_side", None)
-        return ENOUGH * side if side else None
-
 
 class _KnownError(ImageError):
     """Raised in place of a picture whose vector is there already."""
@@ -161,25 +158,34 @@ class _Work:
         pictures: Sequence[Picture],
         known: Mapping[str, Floats],
         view: View,
-        enough: int | None,
+        encoder: Encoder,
     ) -> None:
         self._pictures = pictures
         self._known = known
         self._view = view
-        self._enough = enough
+        self._encoder = encoder
         self._keys: dict[int, Keys] = {}
         self._rows: dict[int, Floats] = {}
         self._failures: list[Failure] = []
 
-    def load(self, position: int) -> Image.Image:
+    def load(self, position: int) -> Image.Image | Jpeg:
         """A picture as the encoder is to see it; or _KnownError if it need not."""
-        image, keys = self._pictures[position].read(self._enough)
+        image, keys = self._read(self._pictures[position])
         self._keys[position] = keys
         if self._view == UPRIGHT:
             for key in (keys.sha256, keys.pixels):
                 if key is not None and key in self._known:
                     raise _KnownError(self._known[key])
-        return self._view.turned(image)
+        return image if isinstance(image, Jpeg) else self._view.turned(image)
+
+    def _read(self, picture: Picture) -> tuple[Image.Image | Jpeg, Keys]:
+        """As the embeddings stage reads it, and its keys."""
+        loaded = picture.loaded()
+        if isinstance(loaded, bytes) and self._view == UPRIGHT:
+            jpeg = left_undecoded(loaded, self._encoder)
+            if jpeg is not None:
+                return jpeg, Keys(file_digest(loaded))
+        return seen(loaded, enough_for(self._encoder))
 
     def refuse(self, position: int, error: ImageError) -> None:
         """Note why there are no features."""

@@ -41,20 +41,27 @@ class Picture:
         With `enough`, a file may be decoded at a reduced size, as by images.decode.decode; its
         pixels are then no key.
         """
+        return seen(self.loaded(), enough)
+
+    def loaded(self) -> bytes | Image.Image:
+        """The bytes of its file, or the pixels that were handed over; ImageError without either."""
         try:
-            loaded = self.load()
+            return self.load()
         except FileNotFoundError as error:
             raise ImageError(MISSING, f"there is no {self.name}") from error
         except (OSError, CorruptFileError) as error:
             raise ImageError("unreadable_file", str(error)) from error
-        if isinstance(loaded, Image.Image):
-            image = as_seen(loaded)
-            return image, Keys(pixels=_pixel_digest(image))
-        image = decode(loaded, enough=enough)
-        header = read_header(loaded, MOST_PIXELS)
-        is_whole = header.width * header.height == image.width * image.height
-        sha256 = hashlib.sha256(loaded).hexdigest()
-        return image, Keys(sha256, _pixel_digest(image) if is_whole else None)
+
+
+def seen(loaded: bytes | Image.Image, enough: int | None) -> tuple[Image.Image, Keys]:
+    """What a picture loaded, as `Picture.read` gives it."""
+    if isinstance(loaded, Image.Image):
+        image = as_seen(loaded)
+        return image, Keys(pixels=_pixel_digest(image))
+    image = decode(loaded, enough=enough)
+    header = read_header(loaded, MOST_PIXELS)
+    is_whole = header.width * header.height == image.width * image.height
+    return image, Keys(file_digest(loaded), _pixel_digest(image) if is_whole else None)
 
 
 def missing(name: str) -> Picture:
@@ -64,6 +71,11 @@ def missing(name: str) -> Picture:
         raise ImageError(NO_PICTURE, "the value is null")
 
     return Picture(name, load)
+
+
+def file_digest(data: bytes) -> str:
+    """The sha256 by which a file is recognised."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _pixel_digest(image: Image.Image) -> str:

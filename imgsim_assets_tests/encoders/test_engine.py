@@ -18,7 +18,6 @@ from imgsim_assets.encoders.engine import (
     Encoded,
     Engine,
     Refused,
-    is_out_of_memory,
 )
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.header import ImageError
@@ -369,34 +368,6 @@ def test_a_pass_on_a_card_is_counted_by_the_clock(device: str, counts: bool) -> 
 
     assert engine.device == device
     assert (engine.effort.forward >= 0.2) is counts
-
-
-class OutOfMemoryError(RuntimeError):
-    """Named as torch's."""
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (OutOfMemoryError("HIP"), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
-        (RuntimeError("could not create a primitive"), True),
-        (RuntimeError("could not create a memory object"), True),
-        (RuntimeError("std::bad_alloc"), True),
-        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
-        (RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"), False),
-        (RuntimeError("size mismatch"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_a_lack_of_memory_is_recognised_from_any_library(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
 
 
 def _picture(key: int) -> Image.Image:

@@ -9,6 +9,7 @@ import pytest
 
 from imgsim_assets.encoders.machine import (
     has_bf16,
+    is_out_of_memory,
     keep_freed_memory,
     usable_cores,
     usable_memory,
@@ -132,3 +133,33 @@ def test_tensors_ask_for_huge_pages_unless_the_environment_says_otherwise(
     arguments = [f"THP_MEM_ALLOC_ENABLE={value}" for value in declared]
 
     assert printed(_FLAGS_OF_A_TENSOR, *arguments) == [expected]
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OutOfMemoryError("HIP"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("Error while decoding JPEG images: Failed to decode batch: 5"), True),
+        (RuntimeError("Error while decoding JPEG images: Failed to decode batch: 3"), False),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+        (RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"), False),
+        (RuntimeError("size mismatch"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_recognised_from_any_library(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected

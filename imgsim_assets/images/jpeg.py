@@ -1,0 +1,59 @@
+"""JPEGs that any decoder may decode: their pixels, as they are stored, are the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from imgsim_assets.images.decode import is_seen_as_stored
+from imgsim_assets.images.header import open_image, plain_jpeg
+from imgsim_assets.images.limits import MOST_PIXELS
+
+_START, _END = b"\xff\xd8", b"\xff\xd9"
+# A decoder that does not look at these takes red, green and blue for lightness and colour.
+_RED_GREEN_BLUE = (*b"RGB",)
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """The bytes of a picture that is still to be decoded."""
+
+    data: bytes
+
+
+def undecoded(data: bytes, enough: int) -> Jpeg | None:
+    """The picture, where decoding it in full is all that `images.decode.decode` would do to it.
+
+    That is a complete JPEG in YCbCr or grey that is stored upright and in sRGB, that `decode`
+    would not reduce to `enough` pixels, and that has at most 4 x `enough` on the longer side.
+    The bytes alone decide. None for everything else, damaged files among it.
+    """
+    # Scans hold no such bytes but at their end, so that a file that was cut short lacks them.
+    if not (data.startswith(_START) and data.endswith(_END)):
+        return None
+    header = plain_jpeg(data, MOST_PIXELS)
+    size = (header.width, header.height) if header is not None else _size_of_odd(data)
+    if size is None or min(size) >= 2 * enough or max(size) > 4 * enough:
+        return None
+    return Jpeg(data)
+
+
+def _size_of_odd(data: bytes) -> tuple[int, int] | None:
+    """The size of a JPEG with EXIF, a profile or the like, if these change nothing."""
+    try:
+        with open_image(data, MOST_PIXELS) as image:
+            alike = image.format == "JPEG" and _is_ycbcr_or_grey(image) and is_seen_as_stored(image)
+            return image.size if alike else None
+    except Exception:
+        return None  # what is wrong with it is found when it is decoded
+
+
+def _is_ycbcr_or_grey(image: Image.Image) -> bool:
+    """Whether libjpeg takes an opened JPEG for grey, or for lightness and two colours."""
+    if image.mode == "L":
+        return True
+    # By Adobe's marker or the names of the components, as in libjpeg's default_decompress_parms.
+    components = tuple(layer[0] for layer in getattr(image, "layer", ()))
+    is_rgb = image.info.get("adobe_transform") == 0 or components == _RED_GREEN_BLUE
+    return image.mode == "RGB" and not is_rgb
