@@ -97,11 +97,14 @@ class EncoderSettings(Settings):
     def _can_decode_on_a_gpu(self) -> None:
         if self.factory or self.name == HOG_COLOR or self.preprocess != SQUASH:
             raise ValueError(
-                "decode: on a GPU only torchvision's models with 'preprocess: squash' find their "
-                "pictures prepared; remove the key"
+                "decode: a GPU prepares pictures for torchvision's models with 'preprocess: "
+                "squash' only; remove the key"
             )
         if self.device == CPU or self.num_gpus == 0:
-            raise ValueError("decode: there is no GPU without one to compute on; remove the key")
+            raise ValueError(
+                "decode: pictures are decoded on the GPU that computes, and 'device' or "
+                "'num_gpus' names none; remove one of the keys"
+            )
 
     @property
     def weights_file(self) -> str | None:

@@ -74,6 +74,35 @@ def test_another_precision_or_preprocessing_is_another_fingerprint() -> None:
     assert fingerprint(EncoderSettings(name="resnet50")) == fingerprint(choices[0])
 
 
+def test_decoding_on_a_gpu_is_another_fingerprint_in_every_precision() -> None:
+    choices = [
+        EncoderSettings(name="resnet50", precision=precision, decode=decode)
+        for precision in ("fp32", "bf16")
+        for decode in ("cpu", "gpu")
+    ]
+
+    assert len({fingerprint(settings) for settings in choices}) == 4
+    assert fingerprint(EncoderSettings(name="resnet50")) == fingerprint(choices[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        (EncoderSettings(), "8b85df528e43c2f8"),
+        (EncoderSettings(precision="bf16"), "9d8f89ecf8ae6b9b"),
+        (EncoderSettings(preprocess="weights"), "ac485edf0d681f9c"),
+        (EncoderSettings(name="resnet50"), "8bfa95f2e2bde935"),
+        (EncoderSettings(name="hog_color"), "e7e36ed6457af15a"),
+        (EncoderSettings(factory=THUMBNAIL, version="1"), "e26d66e5eb983b8a"),
+    ],
+)
+def test_a_new_setting_leaves_the_fingerprints_of_stored_vectors_as_they_were(
+    settings: EncoderSettings, known: str
+) -> None:
+    """Change them only with a version that says that the vectors changed."""
+    assert fingerprint(settings) == known
+
+
 def test_a_weights_file_counts_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
     for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"two")):
         (tmp_path / name).write_bytes(content)

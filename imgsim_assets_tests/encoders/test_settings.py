@@ -83,6 +83,12 @@ def test_the_name_of_published_weights_is_not_taken_for_a_file() -> None:
         ({"name": "hog_color", "preprocess": "weights"}, "only torchvision's weights have"),
         ({"factory": FACTORY, "preprocess": "weights"}, "only torchvision's weights have"),
         ({"batch_size": 4097}, "batch_size"),
+        ({"decode": "cuda"}, "decode"),
+        ({"name": "hog_color", "decode": "gpu"}, "decode: a GPU prepares pictures for torch"),
+        ({"factory": FACTORY, "decode": "gpu"}, "decode: a GPU prepares pictures for torch"),
+        ({"preprocess": "weights", "decode": "gpu"}, "models with 'preprocess: squash' only"),
+        ({"device": "cpu", "decode": "gpu"}, "decode: pictures are decoded on the GPU that"),
+        ({"num_gpus": 0, "decode": "gpu"}, "decode: pictures are decoded on the GPU that"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_key_and_the_reason(
@@ -137,6 +143,7 @@ def test_vectors_stay_comparable_over_devices_and_batch_sizes() -> None:
         {"name": "resnet50", "weights": "IMAGENET1K_V1"},
         {"name": "resnet50", "precision": "fp32"},
         {"name": "resnet50", "preprocess": "weights"},
+        {"name": "resnet50", "decode": "gpu"},
         {"name": "resnet50", "factory": FACTORY},
         {"name": "resnet50", "factory": FACTORY, "version": "2"},
     ],
@@ -164,6 +171,7 @@ def test_messages_say_what_precision_and_preprocessing_were_chosen() -> None:
 
     assert chosen.describe() == "resnet50 (bf16, its own transform)"
     assert EncoderSettings(name="hog_color", precision="fp32").describe() == "hog_color"
+    assert EncoderSettings(decode="gpu").describe() == "mobilenet_v3_large (decoded on a GPU)"
 
 
 def test_messages_call_a_factorys_encoder_by_its_factory() -> None:

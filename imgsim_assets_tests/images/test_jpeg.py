@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from imgsim_assets.images.decode import decode
+from imgsim_assets.images.jpeg import Jpeg, undecoded
+from imgsim_assets_tests.support.odd_pictures import lying, wide_gamut_profile, with_segment
+from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+
+ENOUGH = 64
+SIZE = (120, 90)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def _with_orientation(orientation: int) -> bytes:
+    stored, exif = lying(picture(1, SIZE), orientation)
+    return encoded(stored, exif=exif)
+
+
+def _two_pictures() -> bytes:
+    return encoded(picture(1, SIZE), "MPO", save_all=True, append_images=[picture(2, SIZE)])
+
+
+PLAIN: dict[str, bytes] = {
+    "4:2:0": encoded(picture(1, SIZE), subsampling="4:2:0"),
+    "4:2:2": encoded(picture(1, SIZE), subsampling="4:2:2"),
+    "4:4:4": encoded(picture(1, SIZE), subsampling="4:4:4"),
+    "progressive": encoded(picture(1, SIZE), progressive=True),
+    "grey": encoded(picture(1, SIZE).convert("L")),
+    "grey, progressive": encoded(picture(1, SIZE).convert("L"), progressive=True),
+    "of one pixel": jpeg(1, (1, 1)),
+    "with restarts": encoded(picture(1, SIZE), restart_marker_rows=1),
+    "with a comment": encoded(picture(1, SIZE), comment=b"hello"),
+    "upright by EXIF": _with_orientation(1),
+    "without an orientation in EXIF": encoded(picture(1, SIZE), exif=Image.Exif().tobytes()),
+    "with damaged EXIF": with_segment(jpeg(1, SIZE), b"II*\0\xff\xff\xff\xff"),
+    "in sRGB": encoded(picture(1, SIZE), icc_profile=SRGB),
+    "of the largest size": jpeg(1, (256, 127)),
+}
+ODD: dict[str, bytes] = {
+    **{f"turned by EXIF {way}": _with_orientation(way) for way in range(2, 9)},
+    "with a profile": encoded(picture(1, SIZE), icc_profile=wide_gamut_profile()),
+    "with a damaged profile": encoded(picture(1, SIZE), icc_profile=b"no profile"),
+    "in CMYK": encoded(picture(1, SIZE).convert("CMYK")),
+    "in RGB": encoded(picture(1, SIZE), keep_rgb=True),
+    "of two pictures": _two_pictures(),
+    "to be reduced": jpeg(1, (128, 128)),
+    "longer than wide by far": jpeg(1, (257, 20)),
+    "with something behind it": jpeg(1, SIZE) + b"\0",
+    "a PNG": encoded(picture(1, SIZE), "PNG"),
+    "a WebP": encoded(picture(1, SIZE), "WEBP"),
+    "nothing": b"",
+    "its ends alone": b"\xff\xd8\xff\xd9",
+    "a beginning and noise": jpeg(1, SIZE)[:100] + b"\x13" * 50 + b"\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_jpeg_whose_pixels_are_the_picture_is_left_undecoded(kind: str) -> None:
+    data = PLAIN[kind]
+
+    assert undecoded(data, ENOUGH) == Jpeg(data)
+    np.testing.assert_array_equal(_by_another_decoder(data), np.asarray(decode(data)))
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_every_other_file_is_to_be_decoded(kind: str) -> None:
+    assert undecoded(ODD[kind], ENOUGH) is None
+
+
+@pytest.mark.parametrize("kind", ["4:2:0", "progressive", "grey, progressive", "upright by EXIF"])
+def test_a_jpeg_that_was_cut_short_is_to_be_decoded_wherever_it_was_cut(kind: str) -> None:
+    data = PLAIN[kind]
+
+    left = [length for length in range(len(data)) if undecoded(data[:length], ENOUGH)]
+
+    assert not left
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    mode=st.sampled_from(["RGB", "L", "CMYK"]),
+    orientation=st.integers(0, 9),
+    profile=st.sampled_from([None, SRGB, wide_gamut_profile()]),
+    options=st.fixed_dictionaries(
+        {"quality": st.sampled_from([20, 75, 95]), "progressive": st.booleans()},
+        optional={
+            "subsampling": st.sampled_from(["4:2:0", "4:2:2", "4:4:4"]),
+            "keep_rgb": st.just(True),
+            "comment": st.just(b"hello"),
+        },
+    ),
+)
+def test_what_is_left_undecoded_is_for_every_decoder_the_picture_in_full(
+    width: int,
+    height: int,
+    mode: str,
+    orientation: int,
+    profile: bytes | None,
+    options: dict[str, Any],
+) -> None:
+    stored, exif = lying(picture(width, (width, height)).convert(mode), orientation)
+    data = encoded(stored, exif=exif if orientation else b"", icc_profile=profile, **options)
+
+    if undecoded(data, ENOUGH) is not None:
+        seen = np.asarray(decode(data, enough=ENOUGH))
+        np.testing.assert_array_equal(_by_another_decoder(data), seen)
+
+
+def _by_another_decoder(data: bytes) -> np.ndarray:
+    """The pixels (height, width, 3) by a decoder that looks at nothing but them."""
+    file = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    mode = torchvision.io.ImageReadMode.RGB
+    pixels: np.ndarray = torchvision.io.decode_jpeg(file, mode=mode).permute(1, 2, 0).numpy()
+    return pixels
