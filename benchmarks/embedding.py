@@ -16,6 +16,8 @@ median counts. The sides are
 "images a core second" counts the work that the process did, which other work on the machine
 disturbs less than the clock. The bound of a stage is cores / (core seconds of forward + core
 seconds of decode) a picture.
+
+With `--gpu DEVICE` it compares decoding on the CPU and on a GPU instead (benchmarks.gpu_embedding).
 """
 
 from __future__ import annotations
@@ -65,19 +67,35 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", type=Path, required=True, help="tar of CLASS/NAME.jpg")
-    parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
+    parser.add_argument(
+        "--weights", type=Path, help="mobilenet_v2 state dict; with --gpu, a folder of BACKBONE.pth"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=1500, help="pictures a side")
     parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES)
     parser.add_argument("--quality", action="store_true", help="P@10 of bf16 and fp32 instead")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--gpu", metavar="DEVICE", help="cuda, cuda:N, or cpu to try it there")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.side:
+    if chosen.gpu:
+        _on_a_gpu(chosen)
+    elif not chosen.weights:
+        parser.error("--weights: give the state dict of a mobilenet_v2")
+    elif chosen.side:
         print(json.dumps(_measure(chosen)))
     elif chosen.quality:
         print(json.dumps(_quality(chosen), indent=2))
     else:
         _compare(chosen)
+
+
+def _on_a_gpu(chosen: argparse.Namespace) -> None:
+    from benchmarks import gpu_embedding
+
+    if chosen.side:
+        print(json.dumps(gpu_embedding.measure(chosen, dict(members(chosen.pictures)))))
+    else:
+        gpu_embedding.compare(chosen)
 
 
 def _compare(chosen: argparse.Namespace) -> None:

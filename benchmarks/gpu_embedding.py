@@ -1,0 +1,227 @@
+"""What decoding on a GPU brings: stored bytes to vectors, decoded by the CPU and by the GPU.
+
+    python -m benchmarks.embedding --pictures caltech101.tar --gpu cuda --weights FOLDER
+
+Of each backbone and each way of decoding it measures, in a process each, `--rounds` times,
+
+    stage      the embeddings stage: stored bytes to committed vectors
+    decode     decoding and resizing alone: all cores, or the GPU's decoder
+    forward    forward passes alone, of batches where that way of decoding leaves them
+
+and prints the medians, which part of the slower of decode and forward the stage reaches, what
+share of its seconds it spent on decoding, and how far the vectors of both ways agree. FOLDER has
+BACKBONE.pth files; the weights of others are random, which changes the vectors alone. `--gpu cpu`
+tries the program on a machine without a GPU: torchvision's libjpeg stands in for nvJPEG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+from unittest import mock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imgsim_assets.encoders import torch_encoder
+from imgsim_assets.encoders.encoder import enough_for, left_undecoded, load_encoder
+from imgsim_assets.encoders.machine import has_bf16, usable_cores
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.images.decode import decode
+from imgsim_assets.images.jpeg import Jpeg
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogues import fill, sha256_of
+from imgsim_assets_tests.support.weights import saved, untrained
+
+BACKBONES = ("mobilenet_v3_large", "resnet50")
+WAYS: tuple[Literal["cpu", "gpu"], ...] = ("cpu", "gpu")
+PARTS = ("stage", "decode", "forward")
+# So that encoders, decoders and kernels are loaded before the clock starts.
+_WARMING = 32
+
+
+def compare(chosen: argparse.Namespace) -> None:
+    """Measure every backbone, and print a line of each way of decoding."""
+    print(f"{_name_of(chosen.gpu)}, {usable_cores()} cores, {chosen.count} pictures")
+    print("| backbone | decode | stage | decode alone | forward alone | of the slower | decoding |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in BACKBONES:
+            own = chosen.weights / f"{name}.pth" if chosen.weights else None
+            made = Path(folder) / f"{name}.pth"
+            weights = own if own and own.exists() else saved(untrained(name), made)
+            rounds = [_round(chosen, name, str(weights)) for _ in range(chosen.rounds)]
+            for way in WAYS:
+                _print_way(name, way, rounds)
+            print(_child(chosen, f"{name}/gpu/cosine", str(weights)), flush=True)
+
+
+def measure(chosen: argparse.Namespace, pictures: Mapping[str, bytes]) -> dict[str, float]:
+    """One part, in this process: images a second, or how far the two ways agree."""
+    name, way, part = chosen.side.split("/")
+    pictures = dict(islice(pictures.items(), chosen.count))
+    with _stand_in() if chosen.gpu == "cpu" else nullcontext():
+        settings = _settings(chosen, name, way)
+        if part == "cosine":
+            return _cosines(chosen, name, pictures)
+        if part == "stage":
+            return _stage(settings, pictures)
+        encoder: Any = load_encoder(settings)
+        return (_decode if part == "decode" else _forward)(encoder, list(pictures.values()))
+
+
+def _round(chosen: argparse.Namespace, name: str, weights: str) -> dict[str, dict[str, float]]:
+    sides = [f"{name}/{way}/{part}" for part in PARTS for way in WAYS]
+    return {side: _child(chosen, side, weights) for side in sides}
+
+
+def _child(chosen: argparse.Namespace, side: str, weights: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.embedding", "--pictures", str(chosen.pictures)]
+    command += ["--gpu", chosen.gpu, "--count", str(chosen.count)]
+    command += ["--weights", weights, "--side", side]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(side, measured, file=sys.stderr, flush=True)
+    return measured
+
+
+def _print_way(name: str, way: str, rounds: Sequence[Mapping[str, dict[str, float]]]) -> None:
+    rates = {
+        part: [measured[f"{name}/{way}/{part}"]["images/s"] for measured in rounds]
+        for part in PARTS
+    }
+    # The parts of one round are compared with each other.
+    reached = [
+        stage / min(decoded, forward)
+        for stage, decoded, forward in zip(*rates.values(), strict=True)
+    ]
+    share = [measured[f"{name}/{way}/stage"]["share of decoding"] for measured in rounds]
+    stage, decoded, forward = (statistics.median(rates[part]) for part in PARTS)
+    print(
+        f"| {name} | {way} | {stage:.0f} | {decoded:.0f} | {forward:.0f} "
+        f"| {statistics.median(reached):.2f} | {statistics.median(share):.0%} |",
+        flush=True,
+    )
+
+
+# ---- parts ------------------------------------------------------------------------------
+
+
+def _settings(chosen: argparse.Namespace, name: str, way: str) -> EncoderSettings:
+    on_cpu = chosen.gpu == "cpu"
+    fast = has_bf16() if on_cpu else torch.cuda.is_bf16_supported()
+    return EncoderSettings(
+        name=name,
+        weights=str(chosen.weights),
+        device="auto" if on_cpu else chosen.gpu,
+        precision="bf16" if fast else "fp32",
+        decode="gpu" if way == "gpu" else "cpu",
+    )
+
+
+def _stage(settings: EncoderSettings, pictures: Mapping[str, bytes]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        report, seconds = _embedded(Store.open(folder), settings, pictures)
+    spent = {part: 1 / rate for part, rate in report.rates.items()}
+    return {
+        "images/s": report.embedded / seconds,
+        "share of decoding": spent["decode"] / sum(spent.values()),
+    }
+
+
+def _embedded(
+    store: Store, settings: EncoderSettings, pictures: Mapping[str, bytes]
+) -> tuple[EmbeddingReport, float]:
+    """The report of the stage on all pictures, and the seconds it took for those but a few."""
+    stage = EmbeddingStage(store, "shop", settings)
+    (shard,) = fill(store, "shop", dict(islice(pictures.items(), _WARMING)))
+    stage.run(shard)
+    (shard,) = fill(store, "shop", dict(pictures))
+    started = time.perf_counter()
+    report = stage.run(shard)
+    return report, time.perf_counter() - started
+
+
+def _decode(encoder: Any, pictures: Sequence[bytes]) -> dict[str, float]:
+    def prepare(data: bytes) -> Jpeg | None:
+        left = left_undecoded(data, encoder)
+        if left is None:
+            encoder.prepare(decode(data, enough=enough_for(encoder)))
+        return left
+
+    def run(part: Sequence[bytes]) -> None:
+        left = [jpeg for jpeg in pool.map(prepare, part) if jpeg is not None]
+        for at in range(0, len(left), encoder.batch_size):
+            encoder.jpeg_decoder.decode(left[at : at + encoder.batch_size])
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        run(pictures[:_WARMING])
+        started = time.perf_counter()
+        run(pictures)
+        return {"images/s": len(pictures) / (time.perf_counter() - started)}
+
+
+def _forward(encoder: Any, pictures: Sequence[bytes]) -> dict[str, float]:
+    size = encoder.batch_size
+    few = [encoder.prepare(decode(data)) for data in pictures[:size]]
+    full = np.stack([few[at % len(few)] for at in range(size)])
+    batch = full if encoder.jpeg_decoder is None else torch.from_numpy(full).to(encoder.device)
+    batches = [batch] * max(8, len(pictures) // size)
+    replicas = encoder.replicas(usable_cores())
+    with ThreadPoolExecutor(len(replicas), initializer=encoder.keep_to_one_core) as pool:
+        list(pool.map(encoder.encode, batches[:4]))
+        started = time.perf_counter()
+        list(pool.map(encoder.encode, batches))
+        return {"images/s": size * len(batches) / (time.perf_counter() - started)}
+
+
+def _cosines(
+    chosen: argparse.Namespace, name: str, pictures: Mapping[str, bytes]
+) -> dict[str, float]:
+    """Cosines between the vectors of the two ways of decoding, and the share that left the CPU."""
+    wanted = [sha256_of(data) for data in pictures.values()]
+    vectors: list[NDArray[np.float32]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(folder)
+        for way in WAYS:
+            report, _ = _embedded(store, _settings(chosen, name, way), pictures)
+            read = VectorTable(store, "shop", report.fingerprint).read(wanted)
+            at = {sha256: position for position, sha256 in enumerate(read.sha256)}
+            vectors.append(read.vectors[[at[sha256] for sha256 in wanted]])
+    cosines = (vectors[0].astype(np.float64) * vectors[1]).sum(axis=1)
+    encoder = load_encoder(_settings(chosen, name, "gpu"))
+    left = [left_undecoded(data, encoder) is not None for data in pictures.values()]
+    return {
+        "median cosine": round(float(np.median(cosines)), 6),
+        "1 % below": round(float(np.quantile(cosines, 0.01)), 6),
+        "lowest": round(float(cosines.min()), 6),
+        "share decoded on the GPU": round(float(np.mean(left)), 4),
+    }
+
+
+def _name_of(device: str) -> str:
+    return "the CPU in place of a GPU" if device == "cpu" else torch.cuda.get_device_name(device)
+
+
+@contextmanager
+def _stand_in() -> Iterator[None]:
+    """Let the CPU stand in for a GPU."""
+    cpu = [torch.device("cpu")]
+    with mock.patch.multiple(
+        torch_encoder, choose_devices=lambda _: cpu, refuse_without_gpu=lambda *_: None
+    ):
+        yield
