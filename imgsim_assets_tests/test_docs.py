@@ -69,7 +69,7 @@ def test_every_encoder_of_the_page_can_be_declared() -> None:
 
     declared = [yaml.safe_load(line)["encoder"] for line in lines]
 
-    assert len(declared) == 5
+    assert len(declared) == 6
     for encoder in declared:
         EncoderSettings.model_validate({"name": encoder} if isinstance(encoder, str) else encoder)
 

@@ -260,11 +260,10 @@ class Engine:
         ready, refused = self._decoded(batch)
         if not ready:
             return refused
-        stacked = self._stacked([prepared for _, prepared in ready])
         replica = self._free.get()
         started = self._clock()
         try:
-            features = self._within_memory(replica, stacked)
+            features = self._within_memory(replica, [prepared for _, prepared in ready])
         finally:
             self._free.put(replica)
         self.effort.add(forward=self._clock() - started)
@@ -300,25 +299,14 @@ class Engine:
             self.effort.add(pictures=pictures, decode=self._clock() - started)
         return squares
 
-    def _stacked(self, prepared: Sequence[Any]) -> Any:
-        if self._decoder is not None:
-            return self._decoder.stack(prepared)
-        try:
-            return np.stack(prepared)
-        except ValueError as error:
-            raise EncoderError(
-                f"{self._what} prepares pictures in different shapes ({error}); it must give the "
-                "same for every picture"
-            ) from error
-
-    def _within_memory(self, replica: Encoder, stacked: Any) -> NDArray[Any]:
+    def _within_memory(self, replica: Encoder, batch: Sequence[Any]) -> NDArray[Any]:
         """Features of a batch, in smaller parts if the memory does not hold it at once."""
         while True:
             size = self.batch_size
             try:
                 parts = [
-                    self._encode(replica, stacked[at : at + size], size)
-                    for at in range(0, len(stacked), size)
+                    self._encode(replica, batch[at : at + size], size)
+                    for at in range(0, len(batch), size)
                 ]
                 return np.concatenate(parts)
             except Exception as error:
@@ -335,17 +323,28 @@ class Engine:
             if release is not None:
                 release()
 
-    def _encode(self, replica: Encoder, part: Any, size: int) -> NDArray[Any]:
+    def _encode(self, replica: Encoder, part: Sequence[Any], size: int) -> NDArray[Any]:
         count = len(part)
-        if self._fills_batches and count < size:
-            part = part[[*range(count), *[count - 1] * (size - count)]]
-        features = np.asarray(replica.encode(part))
+        if self._fills_batches:
+            part = [*part, *[part[-1]] * (size - count)]
+        features = np.asarray(replica.encode(self._stacked(part)))
         if features.shape != (len(part), replica.dim):
             raise EncoderError(
                 f"{self._what} returned an array of shape {features.shape} for {len(part)} "
                 f"pictures; it must be ({len(part)}, {replica.dim})"
             )
         return features[:count]
+
+    def _stacked(self, prepared: Sequence[Any]) -> Any:
+        if self._decoder is not None:
+            return self._decoder.stack(prepared)
+        try:
+            return np.stack(prepared)
+        except ValueError as error:
+            raise EncoderError(
+                f"{self._what} prepares pictures in different shapes ({error}); it must give the "
+                "same for every picture"
+            ) from error
 
 
 def _whole(jpeg: Jpeg, _: object) -> Image.Image:

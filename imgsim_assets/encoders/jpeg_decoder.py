@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ class JpegDecoder:
     def __init__(self, device: torch.device, side: int) -> None:
         self.device = device
         self._side = side
+        self._most = sys.maxsize  # pictures at once that the memory holds, as far as is known
         self._stream = _stream_of(device)
         self._refuse_broken()
 
@@ -40,15 +42,14 @@ class JpegDecoder:
         Raises EncoderError when the device has no memory for a single picture.
         """
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            planes = self._decoded(jpegs)
-            found = [each for each in planes if each is not None]
-            # Rounded here: what a picture is must not depend on who decoded it.
-            squares = torch.stack(found).round_().to(torch.uint8) if found else torch.empty(0)
+            squares = self._squares(jpegs)
             self._finish()
         if self._stream is not None:
-            squares.record_stream(torch.cuda.current_stream(self.device))
-        remaining = iter(squares)
-        return [None if each is None else next(remaining).permute(1, 2, 0) for each in planes]
+            reader = torch.cuda.current_stream(self.device)
+            for square in squares:
+                if square is not None:
+                    square.record_stream(reader)
+        return squares
 
     def stack(self, prepared: Sequence[Any]) -> Any:
         """One batch (n, ...) of prepared arrays and squares of this decoder."""
@@ -60,23 +61,27 @@ class JpegDecoder:
             [item if isinstance(item, torch.Tensor) else next(moved) for item in prepared]
         )
 
-    def _decoded(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor | None]:
-        """Planes (3, side, side) of each picture; a list that fails is tried again in halves."""
-        try:
-            return [self._squashed(pixels) for pixels in self._pixels(jpegs)]
-        except RuntimeError as error:
-            no_memory = is_out_of_memory(error)
-            if len(jpegs) == 1 and no_memory:
-                raise EncoderError(
-                    f"decode: {self.device} has no memory to decode one picture ({short(error)}); "
-                    "use a smaller 'batch_size', or 'decode: cpu' for all vectors of this encoder"
-                ) from error
-        if len(jpegs) == 1:
-            return [None]
-        if no_memory and self._stream is not None:
-            torch.cuda.empty_cache()  # nvJPEG has an allocator of its own
+    def _squares(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor | None]:
+        """As `decode` gives them; a list that fails is tried again in halves."""
         half = len(jpegs) // 2
-        return [*self._decoded(jpegs[:half]), *self._decoded(jpegs[half:])]
+        if len(jpegs) <= self._most:
+            try:
+                planes = torch.stack([self._squashed(pixels) for pixels in self._pixels(jpegs)])
+                return list(planes.round_().to(torch.uint8).permute(0, 2, 3, 1))
+            except RuntimeError as error:
+                no_memory = is_out_of_memory(error)
+                if no_memory and not half:
+                    raise EncoderError(
+                        f"decode: {self.device} has no memory to decode one picture "
+                        f"({short(error)}); use a smaller 'batch_size', or set 'decode: cpu' of "
+                        "the encoder in all catalogues that are compared"
+                    ) from error
+            if not half:
+                return [None]
+            if no_memory:
+                self._most = half
+                self._release()
+        return [*self._squares(jpegs[:half]), *self._squares(jpegs[half:])]
 
     def _pixels(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor]:
         """The pictures in full, (3, height, width) uint8."""
@@ -99,12 +104,18 @@ class JpegDecoder:
         if self._stream is not None:
             self._stream.synchronize()
 
+    def _release(self) -> None:
+        """Give back what a failed list left: nvJPEG has an allocator of its own."""
+        if self._stream is not None:
+            torch.cuda.empty_cache()
+
     def _refuse_broken(self) -> None:
-        """One decoder that refuses everything would leave everything to another."""
+        """Raise EncoderError here: what refuses every picture would leave all to another decoder."""
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
         try:
-            self._pixels([Jpeg(file.getvalue())])
+            with torch.cuda.stream(self._stream):
+                self._pixels([Jpeg(file.getvalue())])
         except (RuntimeError, AttributeError) as error:
             raise EncoderError(
                 f"decode: torchvision {torchvision.__version__} does not decode JPEGs on "
