@@ -110,7 +110,7 @@ class JpegDecoder:
             torch.cuda.empty_cache()
 
     def _refuse_broken(self) -> None:
-        """Raise EncoderError here: what refuses every picture would leave all to another decoder."""
+        """Raise EncoderError, since what refuses every picture would leave all to another."""
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
         try:

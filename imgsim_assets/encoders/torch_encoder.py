@@ -129,7 +129,7 @@ class TorchEncoder:
         with torch.inference_mode(), arithmetic:
             if not isinstance(batch, torch.Tensor):
                 batch = torch.from_numpy(np.ascontiguousarray(batch))
-            tensor = batch.to(self.device)
+            tensor = batch.to(self.device).contiguous()
             if self._normalise is not None:
                 # From bytes in rows of pixels to normalised planes; still laid out by pixel,
                 # which is the faster order for convolutions.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -189,6 +190,43 @@ def test_a_single_picture_that_the_memory_does_not_hold_is_an_error(
 
     with pytest.raises(EncoderError, match="cpu has no memory to decode one picture"):
         decoder.decode([Jpeg(jpeg(1)), Jpeg(jpeg(2))])
+
+
+def test_nothing_reads_the_memory_any_more_in_which_a_list_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torchvision's decoder does not wait by itself for what was begun on the caller's stream."""
+    events: list[str] = []
+
+    class Stream:
+        def synchronize(self) -> None:
+            events.append("done")
+
+    def fails(seen: set[str]) -> bool:
+        events.append("decode")
+        return len(seen) > 2
+
+    def squashed(decoder: JpegDecoder, pixels: torch.Tensor) -> torch.Tensor:
+        events.append("read")
+        return squash_there(decoder, pixels)
+
+    decoder = JpegDecoder(CPU, 32)
+    decoder._stream = cast(torch.cuda.Stream, Stream())
+    squash_there = JpegDecoder._squashed
+    monkeypatch.setattr(JpegDecoder, "_squashed", squashed)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: "the caller's")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("empty"))
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda _, stream: events.append(stream), raising=False
+    )
+    _failing(monkeypatch, fails, "CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    decoder.decode([Jpeg(jpeg(seed)) for seed in range(4)])
+
+    expected = ["done", "decode", "empty"]
+    expected += 2 * ["done", "decode", "read", "read"]
+    assert events == [*expected, "done", *4 * ["the caller's"]]
 
 
 def test_a_decoder_that_never_works_is_an_error_and_not_another_decoders_work(
