@@ -92,13 +92,12 @@ def test_a_jpeg_that_was_cut_short_is_to_be_decoded_wherever_it_was_cut(kind: st
     mode=st.sampled_from(["RGB", "L", "CMYK"]),
     orientation=st.integers(0, 9),
     profile=st.sampled_from([None, SRGB, wide_gamut_profile()]),
+    colours=st.sampled_from(
+        [{"subsampling": "4:2:0"}, {"subsampling": "4:2:2"}, {"subsampling": 0}, {"keep_rgb": True}]
+    ),
     options=st.fixed_dictionaries(
         {"quality": st.sampled_from([20, 75, 95]), "progressive": st.booleans()},
-        optional={
-            "subsampling": st.sampled_from(["4:2:0", "4:2:2", "4:4:4"]),
-            "keep_rgb": st.just(True),
-            "comment": st.just(b"hello"),
-        },
+        optional={"comment": st.just(b"hello")},
     ),
 )
 def test_what_is_left_undecoded_is_for_every_decoder_the_picture_in_full(
@@ -107,10 +106,12 @@ def test_what_is_left_undecoded_is_for_every_decoder_the_picture_in_full(
     mode: str,
     orientation: int,
     profile: bytes | None,
+    colours: dict[str, Any],
     options: dict[str, Any],
 ) -> None:
     stored, exif = lying(picture(width, (width, height)).convert(mode), orientation)
-    data = encoded(stored, exif=exif if orientation else b"", icc_profile=profile, **options)
+    options |= {"icc_profile": profile, "exif": exif if orientation else b""}
+    data = encoded(stored, **options, **colours)
 
     if undecoded(data, ENOUGH) is not None:
         seen = np.asarray(decode(data, enough=ENOUGH))
