@@ -10,8 +10,9 @@ Of each backbone and each way of decoding it measures, in a process each, `--rou
 
 and prints the medians, which part of the slower of decode and forward the stage reaches, what
 share of its seconds it spent on decoding, and how far the vectors of both ways agree. FOLDER has
-BACKBONE.pth files; the weights of others are random, which changes the vectors alone. `--gpu cpu`
-tries the program on a machine without a GPU: torchvision's libjpeg stands in for nvJPEG.
+BACKBONE.pth files; the weights of others are random, and how far their vectors agree says nothing.
+`--gpu cpu` tries the program on a machine without a GPU: torchvision's libjpeg stands in for
+nvJPEG.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _settings(chosen: argparse.Namespace, name: str, way: str) -> EncoderSetting
     return EncoderSettings(
         name=name,
         weights=str(chosen.weights),
-        device="auto" if on_cpu else chosen.gpu,
+        device={"cpu": "auto", "cuda": "cuda:0"}.get(chosen.gpu, chosen.gpu),  # one card
         precision="bf16" if fast else "fp32",
         decode="gpu" if way == "gpu" else "cpu",
     )
