@@ -7,9 +7,9 @@ import contextlib
 import random
 import time
 from array import array
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from imgsim_assets.download import ledger
 from imgsim_assets.download.breaker import Breaker, State
@@ -25,6 +25,7 @@ from imgsim_assets.download.status import BY_HOST, HOST_UNAVAILABLE, OK, FetchEr
 from imgsim_assets.download.tally import Tallies
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.progress import Log
+from imgsim_assets.storage.blobs import Blobs
 
 LONGEST_BACKOFF_SECONDS = 30.0
 _FIRST_BACKOFF_SECONDS = 0.5
@@ -92,10 +93,18 @@ class Sources:
             raise FetchError("timeout", f"not done in {self._timeout:g} s") from None
 
 
+class _Answer(NamedTuple):
+    """An item whose bytes have come, and the host that had it."""
+
+    item: Item
+    host: str
+    fetched: Fetched
+
+
 class Crawl:
     """One pass over the items of a shard.
 
-    `keep_row` takes each item's ledger row as it comes about.
+    `keep_rows` takes the items' ledger rows as they come about.
     """
 
     def __init__(
@@ -104,17 +113,17 @@ class Crawl:
         settings: DownloadSettings,
         *,
         sources: Sources,
-        keeper: Keeper,
+        blobs: Blobs,
         hosts: Hosts,
-        keep_row: Callable[[Row], None],
+        keep_rows: Callable[[Sequence[Row]], None],
         log: Log,
     ) -> None:
         rate = settings.max_rate_per_host
         self._settings = settings
         self._sources = sources
-        self._keeper = keeper
+        self._keeper: Keeper[_Answer] = Keeper(blobs, settings.max_pixels, self._take_kept)
         self._hosts = hosts
-        self._keep_row = keep_row
+        self._keep_rows = keep_rows
         self._log = log
         self._items = items
         self._tries: dict[int, int] = {}
@@ -135,7 +144,7 @@ class Crawl:
     async def run(self) -> None:
         """Fetch everything; every failure of an item is a row."""
         with contextlib.closing(self._sources):
-            async with asyncio.TaskGroup() as workers:
+            async with self._keeper, asyncio.TaskGroup() as workers:
                 for _ in range(min(self._settings.concurrency, len(self._items))):
                     workers.create_task(self._work())
 
@@ -168,8 +177,11 @@ class Crawl:
             if breaker.succeeded():
                 self._log(f"{host or 'the local files'} answers again")
                 self._queues.narrow(host, to_one=False)
-            self._finish(host, await self._kept(item, fetched))
             self._queues.done(number)
+            if fetched.data is None:
+                self._finish(host, ledger.confirmed(item, ledger.utc_now()))
+            else:
+                await self._keeper.put(_Answer(item, host, fetched), fetched.data)
 
     async def _fetch(self, item: Item) -> Fetched:
         try:
@@ -181,21 +193,16 @@ class Crawl:
             self._log(f"{item.id}: {type(error).__name__}: {error}")
             raise FetchError("error", f"{type(error).__name__}: {error}") from error
 
-    async def _kept(self, item: Item, fetched: Fetched) -> Row:
+    def _take_kept(self, results: Sequence[tuple[_Answer, Kept | ImageError]]) -> None:
         now = ledger.utc_now()
-        if fetched.data is None:
-            return ledger.confirmed(item, now)
-        try:
-            kept = await self._keeper.keep(fetched.data)
-        except ImageError as error:
-            failure = FetchError(error.status, error.detail, etag=fetched.etag)
-            return ledger.failed(item, failure, now)
-        return _good(item, fetched, kept, now)
+        rows = [_row(answer, kept, now) for answer, kept in results]
+        for (answer, _), row in zip(results, rows, strict=True):
+            self._hosts.tallies.finished(answer.host, failure_of(row))
+        self._keep_rows(rows)
 
     def _finish(self, host: str, row: Row) -> None:
-        failure = row.get("refresh_failed") or (row["status"] if row["status"] != OK else None)
-        self._hosts.tallies.finished(host, failure)
-        self._keep_row(row)
+        self._hosts.tallies.finished(host, failure_of(row))
+        self._keep_rows([row])
 
     # ---- failures -------------------------------------------------------------------
 
@@ -267,7 +274,11 @@ class Crawl:
             self._finish(host, ledger.failed(self._items[number], error, now))
 
 
-def _good(item: Item, fetched: Fetched, kept: Kept, now: datetime) -> Row:
+def _row(answer: _Answer, kept: Kept | ImageError, now: datetime) -> Row:
+    item, _, fetched = answer
+    if isinstance(kept, ImageError):
+        failure = FetchError(kept.status, kept.detail, etag=fetched.etag)
+        return ledger.failed(item, failure, now)
     return {
         "id": item.id,
         "url": item.url,
@@ -284,6 +295,12 @@ def _good(item: Item, fetched: Fetched, kept: Kept, now: datetime) -> Row:
         "fetched_at": now,
         "checked_at": now,
     }
+
+
+def failure_of(row: Row) -> str | None:
+    """The status by which an item failed, though perhaps its earlier image is kept."""
+    status: str = row.get("refresh_failed") or row["status"]
+    return None if status == OK else status
 
 
 def backoff(attempt: int, asked: float | None) -> float:

@@ -18,9 +18,8 @@ from typing import Any, Self, TextIO
 import polars as pl
 
 from imgsim_assets.download import ledger
-from imgsim_assets.download.crawl import Crawl, Hosts, Sources
+from imgsim_assets.download.crawl import Crawl, Hosts, Sources, failure_of
 from imgsim_assets.download.fetcher import Fetcher
-from imgsim_assets.download.keeper import Keeper
 from imgsim_assets.download.ledger import Items
 from imgsim_assets.download.local import ImageFolder, below, is_web
 from imgsim_assets.download.objects import RemoteObjects
@@ -149,6 +148,14 @@ class _Run:
     started: datetime = field(default_factory=ledger.utc_now)
     clock: float = field(default_factory=time.monotonic)
 
+    def take(self, row: dict[str, Any]) -> None:
+        """Take the ledger row of an item in."""
+        self.pending.add(row)
+        self.fetched += 1
+        has_arrived = row["fetched_at"] >= self.started
+        self.bytes += (row.get("bytes") or 0) if has_arrived else 0
+        self.refreshed += row.get("checked_at") is not None and not has_arrived
+
 
 class ImagesStage:
     """Fetches the shards of one catalogue over one HTTP client.
@@ -184,7 +191,6 @@ class ImagesStage:
         self._catalogue = store.table(f"{name}/catalogue", key="id")
         self._fetcher = Fetcher(settings)
         self._objects = RemoteObjects(settings.allow_prefixes, settings.max_bytes)
-        self._keeper = Keeper(store.blobs, settings.max_pixels)
         self._hosts = Hosts(settings.breaker_failures)
         self._runner = asyncio.Runner()
 
@@ -202,7 +208,6 @@ class ImagesStage:
             # What was interrupted goes on here, and may end by raising once more.
             self._runner.run(self._fetcher.__aexit__(kind, error, trace))
         finally:
-            self._keeper.close()
             self._runner.close()
 
     def run(self, shard: Shard) -> DownloadReport:
@@ -341,25 +346,24 @@ class ImagesStage:
     def _crawl(self, run: _Run, items: Items, progress: Progress, wake: asyncio.Event) -> Crawl:
         settings = self._settings
 
-        def keep_row(row: dict[str, Any]) -> None:
-            run.pending.add(row)
+        def keep_rows(rows: Sequence[dict[str, Any]]) -> None:
+            for row in rows:
+                run.take(row)
             if run.pending.is_full:
                 wake.set()
-            run.fetched += 1
-            has_arrived = row["fetched_at"] >= run.started
-            run.bytes += (row.get("bytes") or 0) if has_arrived else 0
-            run.refreshed += row.get("checked_at") is not None and not has_arrived
-            progress.advance(kind=row.get("refresh_failed") or row["status"])
+            for kind, count in Counter(failure_of(row) or OK for row in rows).items():
+                progress.advance(count, kind=kind)
             if self._on_row is not None:
-                self._on_row()
+                for _ in rows:
+                    self._on_row()
 
         return Crawl(
             items,
             settings,
             sources=Sources(self._fetcher, run.folder, self._objects, settings),
-            keeper=self._keeper,
+            blobs=self._store.blobs,
             hosts=self._hosts,
-            keep_row=keep_row,
+            keep_rows=keep_rows,
             log=self._log,
         )
 

@@ -74,13 +74,7 @@ class Blobs:
             # Nothing more is taken in, or fetched to be, before what waits is in its place.
             self._place_all(full_ones=True)
         with self._lock:
-            writers = self._writers()
-            # A dictionary, because the same bytes may come twice at once.
-            new = {
-                digest: data
-                for (digest, data), name in zip(images, names, strict=True)
-                if not self._is_stored(digest, name, writers)
-            }
+            new = self._not_stored(dict(images))
             if new:
                 if self._writer is None:
                     self._writer = PackWriter(self._files)
@@ -91,13 +85,17 @@ class Blobs:
             self._place_all(full_ones=True)
         return names
 
-    def _is_stored(self, digest: bytes, name: str, writers: Sequence[PackWriter]) -> bool:
-        for writer in writers:
-            if digest in writer:
-                return True
-        if name in self._known_lost:
-            return False
-        return any(self._stays(place.pack) for place in self._index.find(digest))
+    def _not_stored(self, images: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """Those of some images, by their digests, whose bytes have to be written."""
+        for writer in self._writers():
+            for digest in writer.among(images):
+                del images[digest]
+        for digest in self._index.among(list(images)):
+            if digest.hex() not in self._known_lost and any(
+                self._stays(place.pack) for place in self._index.find(digest)
+            ):
+                del images[digest]
+        return images
 
     def _stays(self, pack: str) -> bool:
         """Whether a pack is there and will be when the caller commits; an old one is marked."""

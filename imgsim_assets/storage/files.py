@@ -259,6 +259,8 @@ def _local_entry(item: os.DirEntry[str]) -> Entry | None:
 
 def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
     written = os.writev(descriptor, pieces)
+    if written == sum(map(len, pieces)):
+        return
     for piece in pieces:  # what a disk that is nearly full, or a signal, has left
         left = memoryview(piece)[written:]
         written = max(written - len(piece), 0)

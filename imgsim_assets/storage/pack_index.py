@@ -105,6 +105,18 @@ class PackIndex:
             found.sort(key=lambda place: (-packs[place.pack].modified, place))
         return found
 
+    def among(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Which of some images it lists, in packs that are perhaps gone."""
+        if not self._runs or not digests:
+            return []
+        keys = np.array(digests, SHA256)
+        listed = np.zeros(len(keys), bool)
+        for run in self._runs:
+            known = run.contents.sha256
+            at = np.minimum(known.searchsorted(keys), len(known) - 1)
+            listed |= known[at] == keys
+        return [digests[at] for at in np.flatnonzero(listed).tolist()]
+
     def holds(self, digests: np.ndarray) -> np.ndarray:
         """Which of these digests (S32) are in a pack that is in place."""
         held = np.zeros(len(digests), bool)

@@ -13,9 +13,11 @@ its end can read all of it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -72,13 +74,18 @@ class PackWriter:
         """Whether it has reached its size."""
         return self._file.size >= PACK_BYTES
 
+    def among(self, digests: Mapping[bytes, Any]) -> Set[bytes]:
+        """Which of some images it holds."""
+        return self._places.keys() & digests.keys()
+
     def add(self, digests: Sequence[bytes], images: Sequence[bytes]) -> None:
         """Append images that it does not hold yet; all of them, or an OSError and none."""
-        start = self._file.size
+        lengths = list(map(len, images))
+        starts = itertools.accumulate(lengths, initial=self._file.size)
         self._file.append(images)
-        for digest, image in zip(digests, images, strict=True):
-            self._places[digest] = (start, len(image))
-            start += len(image)
+        # Not strict, for the last number is where the next image will start.
+        places = zip(starts, lengths, strict=False)
+        self._places.update(zip(digests, places, strict=True))
 
     def read(self, digest: bytes) -> bytes:
         """An image's bytes."""

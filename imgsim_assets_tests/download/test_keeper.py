@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from imgsim_assets.download import keeper as module
 from imgsim_assets.download.keeper import Keeper, Kept
 from imgsim_assets.images.header import Header, ImageError
 from imgsim_assets.storage.blobs import Blobs
 from imgsim_assets.storage.files import GrowingFile, LocalFiles
 from imgsim_assets_tests.support.pictures import jpeg
+
+Results = Sequence[tuple[int, Kept | ImageError]]
 
 
 class FullDisk(LocalFiles):
@@ -16,27 +23,43 @@ class FullDisk(LocalFiles):
         raise OSError(28, "No space left on device")
 
 
-def kept(blobs: Blobs, bodies: list[bytes]) -> list[object]:
-    """What comes of bodies that arrive at once, each a Kept or an exception."""
+class SlowBlobs(Blobs):
+    """Stores nothing before it may."""
 
-    async def all_of_them() -> list[object]:
-        keeper = Keeper(blobs, 100_000)
-        try:
-            tasks = [keeper.keep(body) for body in bodies]
-            return list(await asyncio.gather(*tasks, return_exceptions=True))
-        finally:
-            keeper.close()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(LocalFiles(folder))
+        self.may_store = threading.Event()
 
-    return asyncio.run(asyncio.wait_for(all_of_them(), 30))
+    def put_hashed(self, images: Sequence[tuple[bytes, bytes]]) -> list[str]:
+        assert self.may_store.wait(20)
+        return super().put_hashed(images)
+
+
+def kept(blobs: Blobs, bodies: Sequence[bytes], *, pause: float = 0.0) -> list[Kept | ImageError]:
+    """What comes of bodies, by their order; they arrive with a pause between them."""
+    answers: dict[int, Kept | ImageError] = {}
+
+    async def all_of_them() -> None:
+        async with Keeper[int](blobs, 100_000, answers.update) as keeper:
+            for number, body in enumerate(bodies):
+                await keeper.put(number, body)
+                await asyncio.sleep(pause)
+
+    asyncio.run(asyncio.wait_for(all_of_them(), 30))
+    return [answers[number] for number in range(len(bodies))]
 
 
 def test_each_body_gets_its_own_answer(tmp_path: Path) -> None:
     blobs = Blobs(LocalFiles(tmp_path))
-    bodies = [jpeg(number, (40 + number, 30)) if number % 7 else b"<html>" for number in range(100)]
+    sizes = [(40 + number % 200, 30) for number in range(module._BATCH + 100)]
+    bodies = [
+        jpeg(number, size) if number % 7 else b"<html>%d" % number
+        for number, size in enumerate(sizes)
+    ]
     for number, (body, answer) in enumerate(zip(bodies, kept(blobs, bodies), strict=True)):
         if number % 7:
             sha256 = hashlib.sha256(body).hexdigest()
-            assert answer == Kept(sha256, Header("JPEG", 40 + number, 30))
+            assert answer == Kept(sha256, Header("JPEG", *sizes[number]))
             assert blobs.get(sha256) == body
         else:
             assert isinstance(answer, ImageError)
@@ -51,16 +74,66 @@ def test_large_and_small_images_have_the_sha256_of_their_bytes(tmp_path: Path) -
     ]
 
 
-def test_a_keeper_goes_on_after_it_had_nothing_to_do(tmp_path: Path) -> None:
-    async def one_after_the_other() -> int:
-        keeper = Keeper(Blobs(LocalFiles(tmp_path)), 100_000)
-        answers = [await keeper.keep(jpeg(number)) for number in range(50)]
-        keeper.close()
-        return len(answers)
+def test_one_that_comes_alone_is_not_kept_waiting_for_others(tmp_path: Path) -> None:
+    async def first_answer() -> None:
+        delivered = asyncio.Event()
+        async with Keeper[int](
+            Blobs(LocalFiles(tmp_path)), 100_000, lambda _: delivered.set()
+        ) as keeper:
+            for number in range(3):
+                await keeper.put(number, jpeg(number))
+                await delivered.wait()
+                delivered.clear()
 
-    assert asyncio.run(asyncio.wait_for(one_after_the_other(), 30)) == 50
+    asyncio.run(asyncio.wait_for(first_answer(), 30))
 
 
-def test_a_full_disk_is_told_to_whoever_asked(tmp_path: Path) -> None:
-    (answer,) = kept(Blobs(FullDisk(tmp_path)), [jpeg(1)])
-    assert isinstance(answer, OSError)
+def test_whoever_brings_more_than_may_wait_waits_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BATCH", 4)
+    monkeypatch.setattr(module, "_MOST_WAITING_BYTES", 10 * len(jpeg(0)))
+    blobs = SlowBlobs(tmp_path)
+    answers: dict[int, Kept | ImageError] = {}
+    brought = 0
+
+    async def bring_many() -> None:
+        nonlocal brought
+        async with Keeper[int](blobs, 100_000, answers.update) as keeper:
+            asyncio.get_running_loop().call_later(0.5, look)
+            for number in range(100):
+                await keeper.put(number, jpeg(number))
+                brought += 1
+
+    def look() -> None:
+        assert brought < 20, "the keeper took in more than may wait"
+        blobs.may_store.set()
+
+    asyncio.run(asyncio.wait_for(bring_many(), 30))
+    assert len(answers) == 100
+    assert brought == 100
+
+
+def test_a_full_disk_ends_the_keeper_and_whoever_goes_on(tmp_path: Path) -> None:
+    async def bring_for_ever() -> None:
+        async with Keeper[int](Blobs(FullDisk(tmp_path)), 100_000, lambda _: None) as keeper:
+            await keeper.put(1, jpeg(1))
+            await asyncio.sleep(60)
+
+    with pytest.raises(ExceptionGroup) as raised:
+        asyncio.run(asyncio.wait_for(bring_for_ever(), 30))
+    assert raised.group_contains(OSError, match="No space left")
+
+
+def test_one_that_is_cancelled_keeps_what_has_arrived(tmp_path: Path) -> None:
+    delivered: list[Results] = []
+
+    async def bring_and_stop() -> None:
+        async with Keeper[int](Blobs(LocalFiles(tmp_path)), 100_000, delivered.append) as keeper:
+            await keeper.put(1, jpeg(1))
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(bring_and_stop())
+    assert [key for results in delivered for key, _ in results] == [1]
+    assert not [one for one in threading.enumerate() if one.name.startswith("keeper")]

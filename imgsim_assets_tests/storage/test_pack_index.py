@@ -43,7 +43,11 @@ def read(files: Files, index: PackIndex, image: bytes) -> list[bytes]:
 
 
 def held(index: PackIndex, images: list[bytes]) -> list[bool]:
-    found: list[bool] = index.holds(np.array([digest(image) for image in images], SHA256)).tolist()
+    digests = [digest(image) for image in images]
+    found: list[bool] = index.holds(np.array(digests, SHA256)).tolist()
+    listed = index.among(digests)  # perhaps by packs that are gone, too
+    assert {one for one, is_held in zip(digests, found, strict=True) if is_held} <= set(listed)
+    assert len(set(listed)) == len(listed)
     return found
 
 
