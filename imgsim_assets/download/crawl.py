@@ -28,6 +28,8 @@ from imgsim_assets.progress import Log
 from imgsim_assets.storage.blobs import Blobs
 
 LONGEST_BACKOFF_SECONDS = 30.0
+# How often it is looked whether requests wait for silent servers.
+_LOOK_SECONDS = 0.25
 _FIRST_BACKOFF_SECONDS = 0.5
 
 Row = dict[str, Any]
@@ -78,6 +80,10 @@ class Sources:
         self._files_readers.close()
         self._objects_readers.close()
 
+    def quiet(self) -> int:
+        """How many requests wait for a server that says nothing."""
+        return self._fetcher.quiet()
+
     async def fetch(self, item: Item) -> Fetched:
         """The item's bytes, or None in their place when the held version is the newest."""
         held = item.held
@@ -126,6 +132,8 @@ class Crawl:
         self._keep_rows = keep_rows
         self._log = log
         self._items = items
+        self._wanted = self._at_work = 0
+        self._is_done = asyncio.Event()
         self._tries: dict[int, int] = {}
         self._errors: dict[int, FetchError] = {}
         # Items wait as their numbers in the list, each with the number of its host.
@@ -145,8 +153,22 @@ class Crawl:
         """Fetch everything; every failure of an item is a row."""
         with contextlib.closing(self._sources):
             async with self._keeper, asyncio.TaskGroup() as workers:
-                for _ in range(min(self._settings.concurrency, len(self._items))):
-                    workers.create_task(self._work())
+                while not self._is_done.is_set():
+                    self._employ(workers)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._is_done.wait(), _LOOK_SECONDS)
+
+    def _employ(self, workers: asyncio.TaskGroup) -> None:
+        """Have as many workers as requests may be under way, beside those that wait in silence.
+
+        So that servers that accept and say nothing do not slow the others; but twice as many at
+        most.
+        """
+        usual = self._settings.concurrency
+        self._wanted = usual + min(self._sources.quiet(), usual)
+        for _ in range(self._at_work, min(self._wanted, max(len(self._items), 1))):
+            self._at_work += 1
+            workers.create_task(self._work())
 
     def leave_out(self, ids: Set[str]) -> int:
         """Leave out items that another run has fetched; returns how many still waited."""
@@ -156,32 +178,41 @@ class Crawl:
         return self._host_names[self._host_numbers[number]]
 
     async def _work(self) -> None:
-        while (number := await self._queues.take()) is not None:
-            item = self._items[number]
-            host = self._host(number)
-            breaker = self._hosts.breaker(host)
-            if breaker.state is State.GIVEN_UP:
-                self._leave(host, [number, *self._queues.drop(host)], breaker)
-                self._queues.done(number)
-                continue
-            is_probe = breaker.probe()
-            started = time.monotonic()
-            try:
-                fetched = await self._fetch(item)
-            except FetchError as error:
-                self._hosts.tallies.requested(host, time.monotonic() - started)
-                self._note_failure(host, breaker, error, is_probe=is_probe)
-                self._retry_or_fail(number, item, host, error)
-                continue
-            self._hosts.tallies.requested(host, time.monotonic() - started)
-            if breaker.succeeded():
-                self._log(f"{host or 'the local files'} answers again")
-                self._queues.narrow(host, to_one=False)
+        while self._at_work <= self._wanted:
+            number = await self._queues.take()
+            if number is None:
+                self._is_done.set()
+                break
+            await self._treat(number)
+        self._at_work -= 1
+
+    async def _treat(self, number: int) -> None:
+        """Try an item, until it is fetched, put back for later, or failed."""
+        item = self._items[number]
+        host = self._host(number)
+        breaker = self._hosts.breaker(host)
+        if breaker.state is State.GIVEN_UP:
+            self._leave(host, [number, *self._queues.drop(host)], breaker)
             self._queues.done(number)
-            if fetched.data is None:
-                self._finish(host, ledger.confirmed(item, ledger.utc_now()))
-            else:
-                await self._keeper.put(_Answer(item, host, fetched), fetched.data)
+            return
+        is_probe = breaker.probe()
+        started = time.monotonic()
+        try:
+            fetched = await self._fetch(item)
+        except FetchError as error:
+            self._hosts.tallies.requested(host, time.monotonic() - started)
+            self._note_failure(host, breaker, error, is_probe=is_probe)
+            self._retry_or_fail(number, item, host, error)
+            return
+        self._hosts.tallies.requested(host, time.monotonic() - started)
+        if breaker.succeeded():
+            self._log(f"{host or 'the local files'} answers again")
+            self._queues.narrow(host, to_one=False)
+        self._queues.done(number)
+        if fetched.data is None:
+            self._finish(host, ledger.confirmed(item, ledger.utc_now()))
+        else:
+            await self._keeper.put(_Answer(item, host, fetched), fetched.data)
 
     async def _fetch(self, item: Item) -> Fetched:
         try:

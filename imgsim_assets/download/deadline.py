@@ -30,6 +30,11 @@ class Deadlines:
         task = asyncio.current_task()
         return self._running.get(task) if task is not None else None
 
+    def quiet(self, seconds: float) -> int:
+        """How many have heard nothing for so long."""
+        since = asyncio.get_running_loop().time() - seconds
+        return sum(one.heard_at <= since for one in self._running.values())
+
     def begin(self, task: asyncio.Task[Any], deadline: Deadline) -> None:
         """Watch a deadline."""
         self._running[task] = deadline
@@ -71,21 +76,28 @@ class Deadline:
     """What `asyncio.timeout` is, for a fraction of its cost.
 
     `at` is in the loop's time and may be moved. So may `silent_at`, from which on the other
-    side has been silent for too long; it is never, unless it is set.
+    side has been silent for too long; it is never, unless it is set. `heard_at` is when it was
+    last heard of, or begun with.
     """
 
-    __slots__ = ("_all", "_cancelling", "_has_passed", "_task", "at", "silent_at")
+    __slots__ = ("_all", "_cancelling", "_has_passed", "_task", "at", "heard_at", "silent_at")
 
     def __init__(self, deadlines: Deadlines, seconds: float) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a deadline is that of a task")
-        self.at = asyncio.get_running_loop().time() + seconds
+        self.heard_at = asyncio.get_running_loop().time()
+        self.at = self.heard_at + seconds
         self.silent_at = math.inf
         self._all = deadlines
         self._task = task
         self._cancelling = task.cancelling()
         self._has_passed = False
+
+    def hear(self, patience: float) -> None:
+        """Note that the other side was heard of; from now it may be silent for so many seconds."""
+        self.heard_at = asyncio.get_running_loop().time()
+        self.silent_at = self.heard_at + patience
 
     def __enter__(self) -> Self:
         self._all.begin(self._task, self)

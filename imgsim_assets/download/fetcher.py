@@ -33,6 +33,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A header block of this size is enough for any image host and bounds what one can make us hold.
 _MAX_HEADER_BYTES = 16_384
 _LONGEST_WAIT_SECONDS = 3600.0
+# A server that says nothing for so long is slow, and may be dead.
+_QUIET_SECONDS = 1.0
 # What RFC 9309 asks of whoever reads a robots.txt.
 _ROBOTS_TXT_BYTES = 500 * 1024
 
@@ -161,6 +163,10 @@ class Fetcher:
         except TimeoutError:
             raise self._too_late(deadline) from None
 
+    def quiet(self) -> int:
+        """How many requests are under way that have heard nothing for a second."""
+        return self._deadlines.quiet(_QUIET_SECONDS)
+
     def _too_late(self, deadline: Deadline) -> FetchError:
         if deadline.silent_at < deadline.at:
             return FetchError("timeout", f"silent for {self._settings.read_timeout:g} s")
@@ -178,7 +184,7 @@ class Fetcher:
                 await self._ask_robots_txt(target, deadline)
             if not way.places.take():
                 await _wait_for_place(way.places, deadline)
-            deadline.silent_at = time.monotonic() + self._settings.read_timeout
+            deadline.hear(self._settings.read_timeout)
             try:
                 async with way.session.get(
                     target, allow_redirects=False, headers=conditions, proxy=way.proxy
@@ -295,15 +301,14 @@ class Fetcher:
             raise FetchError("too_large", f"{declared} bytes are declared")
         pieces: list[bytes] = []
         size = 0
-        started = time.monotonic()
+        started = asyncio.get_running_loop().time()
         while piece := await response.content.readany():
             pieces.append(piece)
             size += len(piece)
             if size > limit:
                 raise FetchError("too_large", f"more than {limit} bytes")
-            now = time.monotonic()
-            deadline.silent_at = now + self._settings.read_timeout
-            self._check_rate(size, now - started)
+            deadline.hear(self._settings.read_timeout)
+            self._check_rate(size, deadline.heard_at - started)
         if not size:
             raise FetchError("short_body", "the body is empty")
         return b"".join(pieces)

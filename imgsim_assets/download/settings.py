@@ -26,7 +26,13 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 class DownloadSettings(Settings):
     """Limits and manners of the download stage."""
 
-    concurrency: int = Field(64, ge=1, le=1024, description="requests under way at once")
+    concurrency: int = Field(
+        64,
+        ge=1,
+        le=1024,
+        description="requests under way at once, beside as many at most that have heard nothing "
+        "for a second",
+    )
     max_per_host: int = Field(8, ge=1, le=256, description="requests under way at one host")
     timeout: float = Field(30.0, gt=0, description="seconds for one attempt, from name to byte")
     connect_timeout: float = Field(5.0, gt=0, description="seconds to reach a host")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import Counter
 from datetime import timedelta
@@ -60,6 +61,41 @@ def test_a_small_host_at_the_end_of_the_list_is_begun_with_the_first(things: Cat
         things.run(quick(max_per_host=2, concurrency=3))
     assert len(asked_before) == 1
     assert asked_before[0] < 30
+
+
+def test_servers_that_say_nothing_keep_no_other_items_waiting(things: Catalogue) -> None:
+    def once_the_others_are_done(connection: Connection) -> None:
+        connection.wait(lambda: len(good.requests) == 40)
+        connection.send(response(PICTURE))
+
+    with Misbehaving(once_the_others_are_done) as silent, Misbehaving(response(PICTURE)) as good:
+        urls = {f"silent {number}": silent.url(f"/{number}") for number in range(4)}
+        urls |= {f"good {number:02}": good.url(f"/{number}") for number in range(40)}
+        things.declare(urls)
+        (report,) = things.run(quick(concurrency=2, timeout=20.0, read_timeout=20.0))
+    assert report.statuses == {"ok": 44}
+
+
+def test_silence_lets_no_more_than_twice_as_many_requests_under_way(things: Catalogue) -> None:
+    ended = threading.Event()
+    asked: list[int] = []
+
+    def after_a_long_silence(connection: Connection) -> None:
+        connection.wait(ended.is_set)
+        connection.send(response(PICTURE))
+
+    def end() -> None:
+        asked.append(len(silent.requests))
+        ended.set()
+
+    with Misbehaving(after_a_long_silence) as silent:
+        things.declare({f"{number:02}": silent.url(f"/{number}") for number in range(12)})
+        threading.Timer(4.0, end).start()
+        (report,) = things.run(
+            quick(concurrency=3, max_per_host=12, timeout=20.0, read_timeout=20.0)
+        )
+    assert report.statuses == {"ok": 12}
+    assert asked == [6]
 
 
 def test_a_host_that_comes_back_is_asked_for_the_rest(things: Catalogue) -> None:

@@ -75,6 +75,25 @@ def test_a_standstill_of_this_process_is_nobodys_silence() -> None:
     assert asyncio.run(wait()) == "done"
 
 
+def test_those_that_have_heard_nothing_for_a_while_are_counted() -> None:
+    async def count() -> list[int]:
+        deadlines = Deadlines()
+        counts = []
+
+        async def wait(*, hears: bool) -> None:
+            with deadlines.within(30) as deadline:
+                await asyncio.sleep(0.3)
+                if hears:
+                    deadline.hear(30)
+                counts.append(deadlines.quiet(0.2))
+                await asyncio.sleep(0.1)
+
+        await asyncio.gather(wait(hears=False), wait(hears=True), wait(hears=True))
+        return [*counts, deadlines.quiet(0)]
+
+    assert asyncio.run(count()) == [3, 2, 1, 0]
+
+
 def test_the_current_deadline_is_that_of_the_task() -> None:
     async def ask() -> None:
         deadlines = Deadlines()
