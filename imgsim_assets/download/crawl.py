@@ -197,14 +197,20 @@ class Crawl:
             return
         is_probe = breaker.probe()
         started = time.monotonic()
+        fetched: Fetched | None = None
         try:
-            fetched = await self._fetch(item)
+            fetched = await self._sources.fetch(item)
         except FetchError as error:
-            self._hosts.tallies.requested(host, time.monotonic() - started)
-            self._note_failure(host, breaker, error, is_probe=is_probe)
-            self._retry_or_fail(number, item, host, error)
-            return
+            failure = error
+        except Exception as error:
+            # One item that meets a mistake of a library or of ours must not end the others.
+            failure = FetchError("error", f"{type(error).__name__}: {error}")
+            self._log(f"{item.id}: {failure.detail}")
         self._hosts.tallies.requested(host, time.monotonic() - started)
+        if fetched is None:
+            self._note_failure(host, breaker, failure, is_probe=is_probe)
+            self._retry_or_fail(number, item, host, failure)
+            return
         if breaker.succeeded():
             self._log(f"{host or 'the local files'} answers again")
             self._queues.narrow(host, to_one=False)
@@ -213,16 +219,6 @@ class Crawl:
             self._finish(host, ledger.confirmed(item, ledger.utc_now()))
         else:
             await self._keeper.put(_Answer(item, host, fetched), fetched.data)
-
-    async def _fetch(self, item: Item) -> Fetched:
-        try:
-            return await self._sources.fetch(item)
-        except FetchError:
-            raise
-        except Exception as error:
-            # One item that meets a mistake of a library or of ours must not end the others.
-            self._log(f"{item.id}: {type(error).__name__}: {error}")
-            raise FetchError("error", f"{type(error).__name__}: {error}") from error
 
     def _take_kept(self, results: Sequence[tuple[_Answer, Kept | ImageError]]) -> None:
         now = ledger.utc_now()

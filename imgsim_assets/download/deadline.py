@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -75,9 +76,9 @@ class Deadlines:
 class Deadline:
     """What `asyncio.timeout` is, for a fraction of its cost.
 
-    `at` is in the loop's time and may be moved. So may `silent_at`, from which on the other
-    side has been silent for too long; it is never, unless it is set. `heard_at` is when it was
-    last heard of, or begun with.
+    `at` is a moment of `time.monotonic`, which is the loop's time, and may be moved. So may
+    `silent_at`, from which on the other side has been silent for too long; it is never, unless
+    it is set. `heard_at` is when it was last heard of, or begun with.
     """
 
     __slots__ = ("_all", "_cancelling", "_has_passed", "_task", "at", "heard_at", "silent_at")
@@ -86,7 +87,7 @@ class Deadline:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a deadline is that of a task")
-        self.heard_at = asyncio.get_running_loop().time()
+        self.heard_at = time.monotonic()
         self.at = self.heard_at + seconds
         self.silent_at = math.inf
         self._all = deadlines
@@ -96,7 +97,7 @@ class Deadline:
 
     def hear(self, patience: float) -> None:
         """Note that the other side was heard of; from now it may be silent for so many seconds."""
-        self.heard_at = asyncio.get_running_loop().time()
+        self.heard_at = time.monotonic()
         self.silent_at = self.heard_at + patience
 
     def __enter__(self) -> Self:
