@@ -155,8 +155,7 @@ class Crawl:
             async with self._keeper, asyncio.TaskGroup() as workers:
                 while not self._is_done.is_set():
                     self._employ(workers)
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._is_done.wait(), _LOOK_SECONDS)
+                    await wait_a_while(self._is_done, _LOOK_SECONDS)
 
     def _employ(self, workers: asyncio.TaskGroup) -> None:
         """Have as many workers as requests may be under way, beside those that wait in silence.
@@ -299,6 +298,17 @@ class Crawl:
             self._tries.pop(number, None)
             error = self._errors.pop(number, untried)
             self._finish(host, ledger.failed(self._items[number], error, now))
+
+
+async def wait_a_while(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, for so long at most.
+
+    Unlike `asyncio.wait_for` of Python 3.11, which lets a cancellation go unnoticed when the
+    event comes about in the same moment.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _row(answer: _Answer, kept: Kept | ImageError, now: datetime) -> Row:

@@ -18,7 +18,7 @@ from typing import Any, Self, TextIO
 import polars as pl
 
 from imgsim_assets.download import ledger
-from imgsim_assets.download.crawl import Crawl, Hosts, Sources, failure_of
+from imgsim_assets.download.crawl import Crawl, Hosts, Sources, failure_of, wait_a_while
 from imgsim_assets.download.fetcher import Fetcher
 from imgsim_assets.download.ledger import Items
 from imgsim_assets.download.local import ImageFolder, below, is_web
@@ -377,8 +377,7 @@ class ImagesStage:
         while not run.is_fetched:
             if not run.pending.is_full:
                 wake.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), pause)
+                await wait_a_while(wake, pause)
             if not run.is_fetched:
                 taken = run.pending.frames()
                 elsewhere = await asyncio.to_thread(self._append, run, taken)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -96,6 +97,19 @@ def test_silence_lets_no_more_than_twice_as_many_requests_under_way(things: Cata
         )
     assert report.statuses == {"ok": 12}
     assert asked == [6]
+
+
+def test_no_cancellation_goes_unnoticed_as_an_event_comes_about() -> None:
+    async def wait() -> None:
+        event = asyncio.Event()
+        waiting = asyncio.create_task(crawl.wait_a_while(event, 30))
+        await asyncio.sleep(0.05)
+        event.set()
+        waiting.cancel()
+        await waiting
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(wait())
 
 
 def test_a_host_that_comes_back_is_asked_for_the_rest(things: Catalogue) -> None:

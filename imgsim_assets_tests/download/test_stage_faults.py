@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import random
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imgsim_assets.download import stage
+from imgsim_assets.download import crawl, keeper, stage
 from imgsim_assets.download.fetcher import Fetched, Fetcher, Version
 from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
@@ -238,6 +239,31 @@ def test_an_interrupted_run_keeps_everything_it_had_fetched(things: Catalogue) -
         things.run()
         assert things.statuses() == dict.fromkeys(urls, "ok")
         assert len(server.requests) == 21
+
+
+def test_a_run_that_is_interrupted_as_a_commit_becomes_due_ends(
+    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has arrived is kept at the end, which wakes the commits as they are cancelled."""
+    monkeypatch.setattr(keeper, "_LONGEST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(stage, "_MOST_PENDING", 4)
+    monkeypatch.setattr(stage, "_LOOSE_ROWS", 4)
+    run = crawl.Crawl.run
+
+    async def interrupted(one: crawl.Crawl) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(1.0, task.cancel)
+        await run(one)
+
+    monkeypatch.setattr(crawl.Crawl, "run", interrupted)
+    shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(4)})
+    shop.pages["/silent"] = lambda connection: connection.send_forever(b"")
+    urls = {f"item {number}": shop.url(f"/{number}") for number in range(4)}
+    things.declare(urls | {"silent": shop.url("/silent")})
+    with pytest.raises(asyncio.CancelledError):
+        join(in_background(things.run, quick(timeout=60, read_timeout=60)))
+    assert things.statuses() == dict.fromkeys(urls, "ok")
 
 
 def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_fetched(
