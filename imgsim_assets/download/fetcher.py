@@ -164,7 +164,10 @@ class Fetcher:
             raise self._too_late(deadline) from None
 
     def quiet(self) -> int:
-        """How many requests are under way that have heard nothing for a second."""
+        """How many requests have heard nothing for a second, or had no turn at a host for so long.
+
+        With `robots_txt`, those for a robots.txt and those that wait for it.
+        """
         return self._deadlines.quiet(_QUIET_SECONDS)
 
     def _too_late(self, deadline: Deadline) -> FetchError:
