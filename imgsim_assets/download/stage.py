@@ -193,6 +193,7 @@ class ImagesStage:
         self._objects = RemoteObjects(settings.allow_prefixes, settings.max_bytes)
         self._hosts = Hosts(settings.breaker_failures)
         self._runner = asyncio.Runner()
+        self._fetching: asyncio.Task[Any] | None = None
 
     def __enter__(self) -> Self:
         self._runner.run(self._fetcher.__aenter__())
@@ -206,9 +207,21 @@ class ImagesStage:
     ) -> None:
         try:
             # What was interrupted goes on here, and may end by raising once more.
-            self._runner.run(self._fetcher.__aexit__(kind, error, trace))
+            self._runner.run(self._end_interrupted())
         finally:
-            self._runner.close()
+            try:
+                self._runner.run(self._fetcher.__aexit__(kind, error, trace))
+            finally:
+                self._runner.close()
+
+    async def _end_interrupted(self) -> None:
+        """Let a run that an interruption has left in the middle keep what it has fetched.
+
+        Before the client is closed, lest it notes a failure of every item that still waits.
+        """
+        if self._fetching is not None and not self._fetching.done():
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)
 
     def run(self, shard: Shard) -> DownloadReport:
         """Fetch what is due in a shard and commit its ledger; nothing due, nothing committed.
@@ -327,6 +340,7 @@ class ImagesStage:
     # ---- fetching -------------------------------------------------------------------
 
     async def _fetch_all(self, run: _Run, items: Items) -> None:
+        self._fetching = asyncio.current_task()
         wake = asyncio.Event()
         label = f"{self._name} shard {run.shard.name}"
         try:

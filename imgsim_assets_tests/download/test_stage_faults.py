@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -264,6 +265,35 @@ def test_a_run_that_is_interrupted_as_a_commit_becomes_due_ends(
     with pytest.raises(asyncio.CancelledError):
         join(in_background(things.run, quick(timeout=60, read_timeout=60)))
     assert things.statuses() == dict.fromkeys(urls, "ok")
+
+
+def test_an_interruption_of_the_event_loop_itself_fails_no_item(
+    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a handler of signals that raises wherever the process is."""
+    run = crawl.Crawl.run
+
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def observed(one: crawl.Crawl) -> None:
+        loops.append(asyncio.get_running_loop())
+        await run(one)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def page(connection: Connection) -> None:
+        time.sleep(0.01)
+        connection.send(response(PICTURE))
+        if connection.path == "/100":
+            loops[0].call_soon_threadsafe(interrupt)
+
+    monkeypatch.setattr(crawl.Crawl, "run", observed)
+    with Misbehaving(page) as server:
+        things.declare({f"item {number:04}": server.url(f"/{number}") for number in range(2000)})
+        with pytest.raises(KeyboardInterrupt):
+            things.run(quick(timeout=60, read_timeout=60))
+    assert set(things.statuses().values()) == {"ok"}
 
 
 def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_fetched(
