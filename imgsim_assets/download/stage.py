@@ -7,8 +7,7 @@ import contextlib
 import gc
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -25,10 +24,10 @@ from imgsim_assets.download.local import ImageFolder, below, is_web
 from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.status import OK
+from imgsim_assets.download.summary import Summary
 from imgsim_assets.download.tally import HostTally
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log, Progress, silent
-from imgsim_assets.storage.digest import digest_of
 from imgsim_assets.storage.lease import Lease
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -36,7 +35,6 @@ from imgsim_assets.storage.table import (
     Commit,
     DataFile,
     Draft,
-    Range,
     append_to_shard,
     is_complete,
     replace_shard,
@@ -51,8 +49,10 @@ _FOLLOWED_COMMIT_EVERY_SECONDS = 2.0
 # Beyond so many appended files of a shard the next append merges some, so that commits stay small.
 _MOST_APPENDED = 32
 # A ledger is merged by ranges of ids of at least so many rows, in at most so many parts.
-_PART_ROWS = 8192
-_MOST_PARTS = 16
+_PART_ROWS = 4096
+_MOST_PARTS = 64
+# Rows that are read together from a file that was appended: a range of ids takes a few of each.
+_APPENDED_GROUP = 1024
 # Rows that are Python objects before they become a frame.
 _LOOSE_ROWS = 1024
 
@@ -251,10 +251,9 @@ class ImagesStage:
                     with _rare_collections():
                         self._runner.run(self._fetch_all(run, plan.fetch))
                     plan = plan.done()  # lest the list lies in memory beside the merged ledger
-                commit = self._complete(run, removed=bool(plan.removed))
+                commit, summary = self._complete(run, removed=bool(plan.removed))
         else:
-            commit = self._complete(run, removed=bool(plan.removed))
-        summary = self._summary(commit, shard)
+            commit, summary = self._complete(run, removed=bool(plan.removed))
         return DownloadReport(
             shard=shard.name,
             version=commit.version,
@@ -308,34 +307,40 @@ class ImagesStage:
         urls = [below(root, url) for url in rows["url"].to_list()]
         return rows.with_columns(pl.Series("url", urls, dtype=pl.String))
 
-    def _read(
-        self, commit: Commit | None, shard: Shard, between: Range | None = None
-    ) -> pl.DataFrame:
-        """A shard's ledger (or a range of ids); what a damaged file held is fetched anew."""
+    def _read(self, commit: Commit | None, shard: Shard) -> pl.DataFrame:
+        """A shard's ledger; what a damaged file held is fetched anew."""
         if commit is None:
             return ledger.empty_ledger()
-        rows = self._table.read(commit, shard=shard, between=between, skip_damaged=self._tell_once)
-        return ledger.completed(rows)
+        return ledger.completed(self._table.read(commit, shard=shard, skip_damaged=self._tell_once))
 
-    def _summary(self, commit: Commit, shard: Shard) -> _Summary:
+    def _ids(self, commit: Commit, shard: Shard) -> pl.DataFrame:
+        """The ids that a shard's ledger has."""
+        ids = self._table.read(commit, shard=shard, columns=["id"], skip_damaged=self._tell_once)
+        return ledger.completed(ids).select("id")
+
+    def _newest(
+        self, base: Commit | None, shard: Shard, ids: pl.DataFrame, new: pl.DataFrame
+    ) -> Iterator[pl.DataFrame]:
+        """The newest rows of these ids in a shard's ledger and behind it, sorted, in parts."""
+        with contextlib.ExitStack() as files:
+            read = None
+            if base is not None:
+                opened = self._table.by_ranges(base, shard=shard, skip_damaged=self._tell_once)
+                read = files.enter_context(opened)
+            for part in _parts(ids):
+                first, last = (part["id"][0], part["id"][-1]) if part.height else ("", "")
+                in_range = pl.col("id").is_between(pl.lit(first), pl.lit(last))
+                known = [ledger.completed(read((first, last)))] if read is not None else []
+                rows = _latest([*known, new.filter(in_range)])
+                yield rows.filter(pl.col("id").is_in(part["id"].implode()))
+
+    def _summary(self, commit: Commit, shard: Shard) -> Summary:
         """What a shard's ledger, read in parts, comes to."""
-        statuses: Counter[str] = Counter()
-        refreshes: Counter[str] = Counter()
-
-        def images() -> Iterator[pl.DataFrame]:
-            ids = self._table.read(
-                commit, shard=shard, columns=["id"], skip_damaged=self._tell_once
-            )
-            for part in _parts(ledger.completed(ids).select("id")):
-                rows = self._read(commit, shard, _range(part))
-                statuses.update(_counts(rows["status"]))
-                refreshes.update(_counts(rows["refresh_failed"].drop_nulls()))
-                yield ledger.images(rows)
-
-        data_version = digest_of(images(), 2)
-        return _Summary(
-            dict(sorted(statuses.items())), dict(sorted(refreshes.items())), data_version
-        )
+        summary = Summary()
+        ids = self._ids(commit, shard)
+        for rows in self._newest(commit, shard, ids, ledger.empty_ledger()):
+            summary.add(rows)
+        return summary
 
     # ---- fetching -------------------------------------------------------------------
 
@@ -414,12 +419,13 @@ class ImagesStage:
             worth_keeping = self._worth_keeping(run, base, rows)
             appended = _appended(base, run.shard)
             if base is None or len(appended) <= _MOST_APPENDED:
-                file = self._write(worth_keeping).noted(limits=run.limits, run=run.token)
+                file = self._write(run, None, worth_keeping)
+                file = file.noted(limits=run.limits, run=run.token)
                 return self._draft(run, base, append_to_shard(base, run.shard, [file]))
             merged = _no_larger(appended)
-            frames = [*(self._rows_of(file) for file in merged), worth_keeping]
             notes = [*(file.note for file in merged), {"limits": run.limits, "run": run.token}]
-            file = self._write(_latest(frames)).noted(**_common(notes))
+            file = self._write(run, replace(base, files=tuple(merged)), worth_keeping)
+            file = file.noted(**_common(notes))
             rest = replace(base, files=tuple(file for file in base.files if file not in merged))
             return self._draft(run, base, append_to_shard(rest, run.shard, [file]))
 
@@ -457,7 +463,7 @@ class ImagesStage:
             self._told.add(damage)
             self._log(damage)
 
-    def _complete(self, run: _Run, *, removed: bool) -> Commit:
+    def _complete(self, run: _Run, *, removed: bool) -> tuple[Commit, Summary]:
         """Commit the rest, merged with what the shard had, as the shard's one complete file."""
         new = pl.concat([ledger.empty_ledger(), *run.pending.frames()])
         with ThreadPoolExecutor(1, thread_name_prefix="flush") as beside:
@@ -467,13 +473,20 @@ class ImagesStage:
 
     def _commit_merged(
         self, run: _Run, new: pl.DataFrame, flushed: Future[None] | None, *, removed: bool
-    ) -> Commit:
+    ) -> tuple[Commit, Summary]:
+        summary: Summary | None = None
+
         def change(base: Commit | None) -> Draft | None:
+            nonlocal summary
+            summary = None
             has_changed = new.height or removed
             if base is not None and not has_changed and self._is_whole(base, run.shard):
                 return None
             kept = self._worth_keeping(run, base, new)
-            file = self._table.write_pieces(self._merged(run, base, kept)).noted(limits=run.limits)
+            summary = Summary()
+            ids = self._newest_wanted(run).select("id")
+            rows = _summed(self._newest(base, run.shard, ids, kept), summary)
+            file = self._table.write_pieces(rows).noted(limits=run.limits)
             if flushed is not None:
                 flushed.result()
             return self._draft(run, base, replace_shard(base, run.shard, [file]))
@@ -481,17 +494,14 @@ class ImagesStage:
         commit = self._table.commit(change)
         if commit is None:
             raise AssertionError("the first run of a shard always commits")
-        return commit
+        return commit, summary or self._summary(commit, run.shard)
 
-    def _merged(self, run: _Run, base: Commit | None, new: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """The shard's ledger with new rows, as far as the catalogue has them, sorted, in parts."""
-        for part in _parts(self._newest_wanted(run).select("id")):
-            known = self._read(base, run.shard, _range(part))
-            rows = pl.concat([known, new]).join(part, on="id", how="semi")
-            yield _latest([rows]).sort("id")
-
-    def _write(self, rows: pl.DataFrame) -> DataFile:
-        return self._table.write_pieces([rows.sort("id")])
+    def _write(self, run: _Run, base: Commit | None, new: pl.DataFrame) -> DataFile:
+        """A file of new rows, and what a shard had, that is to be read by ranges of ids."""
+        known = [self._ids(base, run.shard)] if base is not None else []
+        ids = pl.concat([*known, new.select("id")]).unique()
+        rows = self._newest(base, run.shard, ids, new)
+        return self._table.write_pieces(rows, row_group=_APPENDED_GROUP)
 
     def _is_whole(self, base: Commit, shard: Shard) -> bool:
         """Whether a shard's ledger is one complete file, and that file is whole."""
@@ -546,21 +556,11 @@ def _rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-@dataclass(frozen=True)
-class _Summary:
-    """A shard's ledger as the report has it."""
-
-    statuses: Mapping[str, int]
-    refresh_failures: Mapping[str, int]
-    data_version: str
-
-    @property
-    def items(self) -> int:
-        return sum(self.statuses.values())
-
-
-def _counts(kinds: pl.Series) -> dict[str, int]:
-    return dict(kinds.value_counts().iter_rows())
+def _summed(parts: Iterable[pl.DataFrame], summary: Summary) -> Iterator[pl.DataFrame]:
+    """The parts of a ledger, which the summary takes in as they pass."""
+    for rows in parts:
+        summary.add(rows)
+        yield rows
 
 
 def _parts(ids: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -569,14 +569,10 @@ def _parts(ids: pl.DataFrame) -> Iterator[pl.DataFrame]:
     yield from ids.sort("id").iter_slices(rows) if ids.height else [ids]
 
 
-def _range(part: pl.DataFrame) -> Range:
-    """The first and the last id of a part; a range without any for an empty one."""
-    return (part["id"][0], part["id"][-1]) if part.height else ("", "")
-
-
 def _latest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """All rows, a later one of an id replacing an earlier one."""
-    return pl.concat(frames).unique(subset="id", keep="last", maintain_order=True)
+    """All rows sorted by id, a later one of an id replacing an earlier one."""
+    rows = pl.concat(frames).sort("id", maintain_order=True)
+    return rows.filter(pl.col("id").ne_missing(pl.col("id").shift(-1)))
 
 
 def _appended(base: Commit | None, shard: Shard) -> list[DataFile]:

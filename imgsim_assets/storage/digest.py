@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
 import polars as pl
 
@@ -15,18 +14,27 @@ def rows_digest(rows: pl.DataFrame, *context: str) -> str:
 
     Every value is preceded by its length, so that no two lists of rows read the same.
     """
-    return digest_of([rows], rows.width, *context)
-
-
-def digest_of(pieces: Iterable[pl.DataFrame], width: int, *context: str) -> str:
-    """`rows_digest` of rows of `width` columns that come in pieces."""
-    digest = hashlib.sha256(f"{len(context)} {width} ".encode())
-    for part in context:
-        digest.update(f"{len(part)}:{part}".encode())
-    for piece in pieces:
-        for rows in piece.iter_slices(_AT_ONCE):
-            digest.update(_marked(rows).encode())
+    digest = RowsDigest(rows.width, *context)
+    digest.update(rows)
     return digest.hexdigest()
+
+
+class RowsDigest:
+    """`rows_digest` of rows of `width` columns that come in pieces."""
+
+    def __init__(self, width: int, *context: str) -> None:
+        self._digest = hashlib.sha256(f"{len(context)} {width} ".encode())
+        for part in context:
+            self._digest.update(f"{len(part)}:{part}".encode())
+
+    def update(self, piece: pl.DataFrame) -> None:
+        """Take in the rows that come next."""
+        for rows in piece.iter_slices(_AT_ONCE):
+            self._digest.update(_marked(rows).encode())
+
+    def hexdigest(self) -> str:
+        """The digest of all rows so far."""
+        return self._digest.hexdigest()
 
 
 def _marked(rows: pl.DataFrame) -> str:

@@ -114,6 +114,9 @@ class Files(Protocol):
     def upload(self, path: str, local: Path) -> None:
         """Write a whole file from a local one."""
 
+    def download(self, path: str, local: Path) -> None:
+        """Copy a file to one on this disk; FileNotFoundError when there is none."""
+
     def create(self, path: str, data: bytes) -> None:
         """Write a whole file that must not exist yet; FileExistsError when it does."""
 
@@ -178,6 +181,9 @@ class LocalFiles:
             with open(unfinished, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, final)
+
+    def download(self, path: str, local: Path) -> None:
+        shutil.copyfile(self.root / path, local)
 
     def create(self, path: str, data: bytes) -> None:
         with self._unfinished(path) as (unfinished, final):
@@ -339,6 +345,9 @@ class RemoteFiles:
     def upload(self, path: str, local: Path) -> None:
         with self._explained():
             self._fs.put_file(str(local), self._path(path))
+
+    def download(self, path: str, local: Path) -> None:
+        self._fs.get_file(self._path(path), str(local))
 
     def create(self, path: str, data: bytes) -> None:
         with self._explained():

@@ -20,13 +20,15 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log
@@ -266,22 +268,28 @@ class Table:
         stored = self.write_bytes(body.getvalue(), role=role, suffix=".parquet")
         return replace(stored, rows=rows.height)
 
-    def write_pieces(self, pieces: Iterable[pl.DataFrame]) -> DataFile:
+    def write_pieces(
+        self, pieces: Iterable[pl.DataFrame], *, row_group: int = _ROW_GROUP
+    ) -> DataFile:
         """`write_rows` for one or more pieces, sorted by key, that are not in memory all at once.
 
         Reading a range of keys from the file later takes no more memory than the range.
         """
         rows = 0
-        with tempfile.TemporaryDirectory(prefix="imgsim-") as scratch:
-            parts: list[Path] = []
-            for piece in pieces:
+        left = iter(pieces)
+        first = next(left)
+
+        def in_turn(*_: object) -> Iterator[pl.DataFrame]:
+            nonlocal rows
+            for piece in chain([first], left):
                 rows += piece.height
-                parts.append(Path(scratch) / f"{len(parts)}.parquet")
-                piece.write_parquet(parts[-1], row_group_size=_ROW_GROUP)
-            whole = parts[0]
-            if len(parts) > 1:
-                whole = Path(scratch) / "whole.parquet"
-                pl.scan_parquet(parts).sink_parquet(whole, row_group_size=_ROW_GROUP)
+                yield piece
+
+        with tempfile.TemporaryDirectory(prefix="imgsim-") as scratch:
+            whole = Path(scratch) / "whole.parquet"
+            register_io_source(in_turn, schema=first.schema).sink_parquet(
+                whole, row_group_size=row_group
+            )
             return self.upload(whole, role=ROWS, rows=rows)
 
     def write_bytes(self, data: bytes, *, role: str, suffix: str) -> DataFile:
@@ -302,46 +310,50 @@ class Table:
 
     def read_bytes(self, file: DataFile) -> bytes:
         """A file's bytes, checked; CorruptFileError names the file when they differ."""
-        path = f"{self.name}/{file.path}"
         try:
-            data = self._files.read(path)
+            data = self._files.read(f"{self.name}/{file.path}")
         except FileNotFoundError:
-            raise CorruptFileError(
-                f"{self._files.url}/{path} is gone although a commit lists it; "
-                "materialize the asset again to rebuild it"
-            ) from None
+            raise self._corrupt(file, "is gone although a commit lists it") from None
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise CorruptFileError(
-                f"{self._files.url}/{path} does not match its committed checksum; "
-                "materialize the asset again to rebuild it"
-            )
+            raise self._corrupt(file, "does not match its committed checksum")
         return data
+
+    @contextlib.contextmanager
+    def _on_disk(self, file: DataFile) -> Iterator[Path]:
+        """`read_bytes` for a file that is not to be in memory: where it, or a copy, lies here."""
+        path = f"{self.name}/{file.path}"
+        with contextlib.ExitStack() as copies:
+            place = self._files.local_path(path)
+            try:
+                if place is None:
+                    scratch = tempfile.TemporaryDirectory(prefix="imgsim-")
+                    place = Path(copies.enter_context(scratch)) / Path(path).name
+                    self._files.download(path, place)
+                with open(place, "rb") as opened:
+                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            except FileNotFoundError:
+                raise self._corrupt(file, "is gone although a commit lists it") from None
+            if digest != file.sha256:
+                raise self._corrupt(file, "does not match its committed checksum")
+            yield place
+
+    def _corrupt(self, file: DataFile, what: str) -> CorruptFileError:
+        return CorruptFileError(
+            f"{self._files.url}/{self.name}/{file.path} {what}; "
+            "materialize the asset again to rebuild it"
+        )
 
     def check_present(self, commit: Commit) -> None:
         """Raise CorruptFileError unless every row file is there with its committed size."""
         for file in commit.with_role():
-            path = f"{self.name}/{file.path}"
-            entry = self._files.stat(path)
+            entry = self._files.stat(f"{self.name}/{file.path}")
             if entry is None or entry.size != file.bytes:
-                raise CorruptFileError(
-                    f"{self._files.url}/{path} is gone or cut short although a commit lists it; "
-                    "materialize the asset again to rebuild it"
-                )
+                raise self._corrupt(file, "is gone or cut short although a commit lists it")
 
-    def read_file(
-        self,
-        file: DataFile,
-        columns: Sequence[str] | None = None,
-        between: Range | None = None,
-    ) -> pl.DataFrame:
-        """A Parquet file's rows (with keys in a range), checked against its checksum."""
+    def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """A Parquet file's rows, checked against its checksum."""
         body = io.BytesIO(self.read_bytes(file))
-        if between is None:
-            return pl.read_parquet(body, columns=list(columns) if columns else None)
-        first, last = between
-        in_range = pl.col(self.key or "id").is_between(pl.lit(first), pl.lit(last))
-        rows = pl.scan_parquet(body, parallel="none", low_memory=True).filter(in_range)
-        return (rows.select(columns) if columns else rows).collect()
+        return pl.read_parquet(body, columns=list(columns) if columns else None)
 
     def is_whole(self, commit: Commit, *, shard: Shard | None = None) -> bool:
         """Whether every file of a commit (of one shard) is there and matches its checksum."""
@@ -358,12 +370,9 @@ class Table:
         *,
         shard: Shard | None = None,
         columns: Sequence[str] | None = None,
-        between: Range | None = None,
         skip_damaged: Log | None = None,
     ) -> pl.DataFrame:
         """The rows of a commit (of one shard), a later row replacing an earlier of its key.
-
-        With `between`, only those whose keys are in that range.
 
         An empty frame without columns means that the commit has no row file at all. A file
         that is damaged raises CorruptFileError, or, with `skip_damaged`, is left out after
@@ -372,16 +381,15 @@ class Table:
         if shard is not None or self.key is not None:
             columns = _with_column(columns, self.key or "id")
         frames = []
-        for file in commit.with_role():
+        for file in commit.with_role() if shard is None else commit.concerning(shard):
             try:
-                rows = self._rows_of(commit, file, shard, columns, between)
+                rows = self.read_file(file, columns)
             except CorruptFileError as error:
                 if skip_damaged is None:
                     raise
                 skip_damaged(str(error))
                 continue
-            if rows is not None:
-                frames.append(rows)
+            frames.append(self._counting(commit, file, shard, rows))
         if not frames:
             return pl.DataFrame()
         # Files of an earlier version of the code may have fewer columns.
@@ -390,28 +398,54 @@ class Table:
             rows = rows.unique(subset=self.key, keep="last", maintain_order=True)
         return rows
 
-    def _rows_of(
-        self,
-        commit: Commit,
-        file: DataFile,
-        shard: Shard | None,
-        columns: Sequence[str] | None,
-        between: Range | None,
-    ) -> pl.DataFrame | None:
-        """One file's rows as far as they still count, or None when it is beside the point."""
-        is_own_layout = shard is not None and file.layout == shard.count
-        if shard is not None and is_own_layout and file.shard != shard.index:
-            return None
-        rows = self.read_file(file, columns, between)
+    @contextlib.contextmanager
+    def by_ranges(
+        self, commit: Commit, *, shard: Shard, skip_damaged: Log
+    ) -> Iterator[Callable[[Range], pl.DataFrame]]:
+        """A function that reads those rows of a shard whose keys are in a range.
+
+        It takes no more memory than the range and, for each file, a group of rows. Where rows
+        have the same key, the last of them counts. Files are checked once, when this is entered,
+        and one that is damaged is left out after `skip_damaged` has been told why.
+        """
+        key = self.key or "id"
+        with contextlib.ExitStack() as on_disk:
+            files: list[tuple[DataFile, Path]] = []
+            for file in commit.concerning(shard):
+                try:
+                    files.append((file, on_disk.enter_context(self._on_disk(file))))
+                except CorruptFileError as error:
+                    skip_damaged(str(error))
+
+            def read(between: Range) -> pl.DataFrame:
+                frames = [
+                    self._counting(commit, file, shard, _read_range(path, key, between))
+                    for file, path in files
+                ]
+                return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
+
+            yield read
+
+    def _counting(
+        self, commit: Commit, file: DataFile, shard: Shard | None, rows: pl.DataFrame
+    ) -> pl.DataFrame:
+        """The rows of a file (of one shard), as far as they still count."""
         key = self.key or "id"
         for layout, shards in commit.replaced_in(file).items():
             rows = rows.filter(~shard_indices(rows[key], layout).is_in(shards))
-        return rows if shard is None or is_own_layout else shard.keep(rows, key)
+        return rows if shard is None or file.layout == shard.count else shard.keep(rows, key)
 
     def local_files(self, commit: Commit) -> list[Path] | None:
         """The paths of the commit's row files on this machine, None for a remote store."""
         paths = [self._files.local_path(f"{self.name}/{file.path}") for file in commit.with_role()]
         return None if None in paths else [path for path in paths if path is not None]
+
+
+def _read_range(path: Path, key: str, between: Range) -> pl.DataFrame:
+    first, last = between
+    in_range = pl.col(key).is_between(pl.lit(first), pl.lit(last))
+    # The key alone is decoded to find the rows, and of the other columns these rows only.
+    return pl.scan_parquet(path, glob=False, parallel="prefiltered").filter(in_range).collect()
 
 
 def append_to_shard(

@@ -151,6 +151,16 @@ def test_a_part_of_what_is_not_there_raises_file_not_found(files: Files) -> None
         files.read_part("a/file", 0, 1)
 
 
+def test_a_file_is_copied_to_this_disk(files: Files, tmp_path: Path) -> None:
+    files.write("a/file", b"0123456789")
+
+    files.download("a/file", tmp_path / "copy")
+
+    assert (tmp_path / "copy").read_bytes() == b"0123456789"
+    with pytest.raises(FileNotFoundError):
+        files.download("a/none", tmp_path / "other")
+
+
 def test_a_file_that_grows_is_seen_when_it_is_finished(files: Files) -> None:
     growing = files.grow("a/file")
     growing.append([b"one ", b"two "])

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,14 @@ from imgsim_assets.storage.files import UNFINISHED
 from imgsim_assets.storage.settings import KeepRules
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, Draft, Table, replace_shard
+from imgsim_assets.storage.table import (
+    Commit,
+    DataFile,
+    Draft,
+    Table,
+    append_to_shard,
+    replace_shard,
+)
 from imgsim_assets_tests.support import tables, writer_process
 from imgsim_assets_tests.support.ageing import age
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
@@ -73,14 +80,59 @@ def test_rows_written_in_pieces_are_one_file_that_is_read_by_ranges(
     table = store.table(NAME, key="id")
     rows = tables.frame({f"{number:02}": number for number in range(30)})
     pieces = [rows[start:end] for start, end in pairwise(cuts)]
-    file = table.write_pieces(iter(pieces))
-    commit = table.commit(lambda _: Draft([file]))
+    file = table.write_pieces(iter(pieces), row_group=4)
+    commit = table.commit(lambda _: Draft([file.in_shard(Shard(0, 1))]))
     assert commit is not None
 
     assert file.rows == cuts[-1]
     assert table.read(commit).equals(rows[: cuts[-1]])
-    read = table.read(commit, between=("05", "21"))
-    assert read.equals(rows[5 : min(22, cuts[-1])])
+    with table.by_ranges(commit, shard=Shard(0, 1), skip_damaged=pytest.fail) as read:
+        assert read(("05", "21")).equals(rows[5 : min(22, cuts[-1])])
+        assert read(("22", "21")).equals(rows.clear())
+
+
+@pytest.mark.parametrize("place", ["disk", "memory://{}"])
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_ranges_of_a_table_are_those_of_its_sound_files(
+    place: str, damage: str, tmp_path: Path
+) -> None:
+    opened = Store.open(str(tmp_path) if place == "disk" else place.format(tmp_path.name))
+    table = opened.table(NAME, key="id")
+    shard = Shard(0, 1)
+    for rows in ({"a": 1, "c": 1, "e": 1}, {"b": 2, "c": 2}, {"c": 3, "d": 3}):
+        files = append_to_shard(table.latest(), shard, [table.write_pieces([tables.frame(rows)])])
+        table.commit(partial(_drafted, files))
+    commit = table.latest()
+    assert commit is not None
+    told: list[str] = []
+
+    with table.by_ranges(commit, shard=shard, skip_damaged=told.append) as read:
+        assert read(("b", "d")).rows() == [("c", 1), ("b", 2), ("c", 2), ("c", 3), ("d", 3)]
+        assert read(("x", "y")).height == 0
+    assert told == []
+
+    bad = f"{NAME}/{commit.files[1].path}"
+    opened.files.delete(bad)
+    if damage == "flipped":
+        opened.files.write(bad, b"something else")
+    with table.by_ranges(commit, shard=shard, skip_damaged=told.append) as read:
+        assert read(("b", "d")).rows() == [("c", 1), ("c", 3), ("d", 3)]
+        assert read(("a", "a")).rows() == [("a", 1)]
+    assert len(told) == 1
+    assert bad in told[0]
+
+
+def _drafted(files: Sequence[DataFile], _: Commit | None) -> Draft:
+    return Draft(files)
+
+
+def test_a_failure_of_a_piece_is_the_failure_of_the_file(store: Store) -> None:
+    def pieces() -> Iterator[pl.DataFrame]:
+        yield tables.frame({"a": 1})
+        raise CorruptFileError("the second piece")
+
+    with pytest.raises(CorruptFileError, match="the second piece"):
+        store.table(NAME, key="id").write_pieces(pieces())
 
 
 def test_a_commit_reads_back_with_all_that_was_said_about_it(tmp_path: Path) -> None:

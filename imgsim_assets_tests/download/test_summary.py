@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgsim_assets.download import ledger
+from imgsim_assets.download.summary import Summary
+
+ROWS = st.lists(st.sampled_from(["ok", "http_404", "timeout"]), max_size=6)
+
+
+@given(statuses=ROWS, cut=st.integers(0, 6))
+def test_a_ledger_in_parts_comes_to_what_it_comes_to_as_a_whole(
+    statuses: list[str], cut: int
+) -> None:
+    rows = ledger.as_rows(
+        [
+            {"id": f"{number}", "status": status, "sha256": f"{number}" * 4}
+            | ({"refresh_failed": "http_500"} if status == "ok" and number % 2 else {})
+            for number, status in enumerate(statuses)
+        ]
+    )
+    summary = Summary()
+    for part in (rows[:cut], rows[cut:]):
+        summary.add(part)
+
+    assert summary.items == len(statuses)
+    assert summary.statuses == {status: statuses.count(status) for status in sorted(set(statuses))}
+    failed = sum(status == "ok" and number % 2 for number, status in enumerate(statuses))
+    assert summary.refresh_failures == ({"http_500": failed} if failed else {})
+    assert summary.data_version == ledger.data_version(rows)
