@@ -68,6 +68,9 @@ _DECISIVE = (
     "refresh_failed",
 )
 
+# What the items to fetch say of one that was never tried.
+_FIRST_TRY = {"attempts": pl.lit(0, pl.Int32), "held": pl.lit(None, pl.UInt32)}
+
 
 def ledger_table(store: Store, name: str) -> Table:
     """`<name>/images`, keyed by id; see SCHEMA."""
@@ -164,6 +167,9 @@ def plan(
     failures: with `retry="transient"` those that have waited long enough and those by settings
     that are no longer the same, with "all" every one, with "none" none.
     """
+    if not ledger.height:  # the list as it is, not a second one beside it
+        everything = catalogue.select("id", "url", **_FIRST_TRY)
+        return Plan(Items(everything, ledger), [])
     # The ledger is joined by its rows' numbers: a new item costs a number, not a row of nulls.
     placed = (
         catalogue.select("id", "url")
@@ -192,9 +198,7 @@ def plan(
         "url",
         attempts=pl.when("same").then("attempts").otherwise(0),
     ).join(held.select("id").with_row_index("held"), on="id", how="left", maintain_order="left")
-    first = new.select(
-        "at", "id", "url", attempts=pl.lit(0, pl.Int32), held=pl.lit(None, pl.UInt32)
-    )
+    first = new.select("at", "id", "url", **_FIRST_TRY)
     fetch = first.merge_sorted(chosen_again, key="at") if chosen_again.height else first
     has_removed = known.height < ledger.height
     removed = ledger.join(catalogue, on="id", how="anti")["id"].sort() if has_removed else ()

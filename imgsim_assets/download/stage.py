@@ -250,7 +250,8 @@ class ImagesStage:
                 if len(plan.fetch):
                     with _rare_collections():
                         self._runner.run(self._fetch_all(run, plan.fetch))
-                    plan = plan.done()  # lest the list lies in memory beside the merged ledger
+                    # Lest the list lies in memory beside the merged ledger.
+                    plan, run.wanted = plan.done(), run.wanted.select("id")
                 commit, summary = self._complete(run, removed=bool(plan.removed))
         else:
             commit, summary = self._complete(run, removed=bool(plan.removed))

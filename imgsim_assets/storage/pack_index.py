@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,8 @@ _HEX = re.compile(b"[0-9a-f]*")
 _TRAILER = 24
 _PER_IMAGE = 32 + 8 + 4 + 4
 _SLICE = 2**20
+# Of what stays in memory: large against the work for each slice, small against the whole.
+_SLICE_IN_MEMORY = 2**14
 _COPIED_AT_ONCE = 64 * 2**20
 _READERS = 16
 _TRIES = 5
@@ -274,15 +277,26 @@ def _run_of(name: str, contents: Contents) -> _Run:
 def _merged_in_memory(runs: Sequence[_Run]) -> _Run:
     if len(runs) == 1:
         return runs[0]
-    merge = _Merge(runs, _names(runs))
-    columns = [np.concatenate(list(merge.column(number))) for number in range(4)]
-    return _Run(Contents(columns[0], columns[1], columns[2]), columns[3], merge.names)
+    merge = _Merge(runs, _names(runs), _SLICE_IN_MEMORY)
+    sha256, start, length, pack = (_joined(merge.column(number), len(merge)) for number in range(4))
+    return _Run(Contents(sha256, start, length), pack, merge.names)
+
+
+def _joined(pieces: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """Pieces of a column as one, without a second copy of them all."""
+    first = next(pieces)
+    column = np.empty(count, first.dtype)
+    at = 0
+    for piece in chain([first], pieces):
+        column[at : at + len(piece)] = piece
+        at += len(piece)
+    return column
 
 
 class _Merge:
-    """Several runs as one, of the packs that are `present`, in pieces of bounded size."""
+    """Several runs as one, of the packs that are `present`, in pieces of about `size` images."""
 
-    def __init__(self, runs: Sequence[_Run], present: Iterable[str]) -> None:
+    def __init__(self, runs: Sequence[_Run], present: Iterable[str], size: int = _SLICE) -> None:
         self._runs = runs
         here = set(present)
         self.names = sorted(_names(runs) & here)
@@ -290,12 +304,16 @@ class _Merge:
         self._numbers = [
             np.array([numbers.get(name, -1) for name in run.names], np.int64) for run in runs
         ]
-        slices = min(sum(map(len, runs)) // _SLICE + 1, 2**16)
+        slices = min(len(self) // size + 1, 2**16)
         edges = [number * 2**16 // slices for number in range(1, slices)]
         keys = np.array([edge.to_bytes(2, "big") for edge in edges], SHA256)
         self._bounds = [
             [0, *run.contents.sha256.searchsorted(keys).tolist(), len(run)] for run in runs
         ]
+
+    def __len__(self) -> int:
+        """Images of all runs, of packs that are present and others."""
+        return sum(map(len, self._runs))
 
     def column(self, number: int) -> Iterator[np.ndarray]:
         """A column of the merged run: sha256, start, length or pack."""

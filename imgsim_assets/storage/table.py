@@ -42,7 +42,7 @@ _COMMIT_NAME = re.compile(r"\d{12}\.json")
 DATA = "data"
 
 # Small enough that reading a range of keys from a sorted file does not read all of it.
-_ROW_GROUP = 8192
+_ROW_GROUP = 4096
 
 Json = Any
 # The first and the last of a range of keys.
