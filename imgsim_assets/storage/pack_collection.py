@@ -8,9 +8,12 @@ gone looks again and finds the copy.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import ne
 
 import numpy as np
 import polars as pl
@@ -51,11 +54,13 @@ class CollectedBlobs:
 class _Judged:
     """An old pack, and which of its images, in the order of its index, have to stay.
 
-    Its index is not kept, but read again when it is needed: there may be 10^8 images.
+    `spare` are those that are needed, but of which a newer pack has a copy too. The pack's index
+    is not kept, but read again when it is needed: there may be 10^8 images.
     """
 
     pack: Entry
     alive: np.ndarray
+    spare: np.ndarray
     alive_lengths: np.ndarray
     all_bytes: int
 
@@ -73,18 +78,18 @@ def collect_blobs(
 ) -> CollectedBlobs:
     """Delete images that are not among `living` (sha256 as hex) from packs older than `before`.
 
-    Of several copies of an image the newest pack's stays.
+    Of several copies of an image the newest one stays that is intact.
     """
     collected = CollectedBlobs()
     digests = _digests(living)
-    doomed = _to_rewrite(_judged(files, digests, before))
+    doomed, saved = _with_last_copies(files, _to_rewrite(_judged(files, digests, before)))
     for one in doomed:
         collected.blobs += one.dead
         collected.bytes += one.pack.size
     collected.bytes -= _rewritten_bytes(one.alive_lengths for one in doomed)
     _collect_beside(files, living, before, collected, dry_run)
     if not dry_run:
-        _rewrite(files, doomed, before)
+        _rewrite(files, doomed, saved, before)
     return collected
 
 
@@ -110,14 +115,16 @@ def _judged(files: Files, living: np.ndarray, before: float) -> list[_Judged]:
             contents = read_contents(files, pack)
         except (FileNotFoundError, CorruptFileError):  # gone, or for a person to look at
             continue
-        alive = np.zeros(len(contents), bool)
+        alive = spare = np.zeros(len(contents), bool)
         if len(living) and len(contents):
             at = np.minimum(living.searchsorted(contents.sha256), len(living) - 1)
-            alive = (living[at] == contents.sha256) & ~claimed[at]
+            needed = living[at] == contents.sha256
+            spare = needed & claimed[at]
+            alive = needed & ~spare
             claimed[at[alive]] = True
         if max(pack.modified, marks.get(pack.name, 0.0)) < before:
             lengths = contents.length
-            judged.append(_Judged(pack, alive, lengths[alive], int(lengths.sum())))
+            judged.append(_Judged(pack, alive, spare, lengths[alive], int(lengths.sum())))
     return judged
 
 
@@ -129,6 +136,32 @@ def _to_rewrite(judged: Sequence[_Judged]) -> list[_Judged]:
         elif one.pack.size < _SMALL_BYTES:
             small.append(one)
     return [*wasteful, *(small if len(small) >= _SMALL_PACKS else ())]
+
+
+def _with_last_copies(files: Files, doomed: Sequence[_Judged]) -> tuple[list[_Judged], set[bytes]]:
+    """The packs, keeping spare copies of which no newer one is intact, and what these are of.
+
+    Only images of which a copy is about to go are read.
+    """
+    index = PackIndex(files)
+    if any(one.spare.any() for one in doomed):
+        index.refresh()
+    saved: set[bytes] = set()
+    kept = []
+    for one in sorted(doomed, key=lambda one: (-one.pack.modified, one.pack.name)):
+        alive, lengths = one.alive.copy(), one.alive_lengths
+        for at, digest, place in _places(files, one.pack, one.spare):
+            newer = itertools.takewhile(partial(ne, place), index.find(digest))
+            if (
+                digest not in saved
+                and not any(_is_intact(files, digest, copy) for copy in newer)
+                and _is_intact(files, digest, place)
+            ):
+                saved.add(digest)
+                alive[at] = True
+                lengths = np.append(lengths, np.uint32(place.length))
+        kept.append(replace(one, alive=alive, alive_lengths=lengths))
+    return kept, saved
 
 
 def _rewritten_bytes(lengths: Iterable[np.ndarray]) -> int:
@@ -145,14 +178,14 @@ def _rewritten_bytes(lengths: Iterable[np.ndarray]) -> int:
     return written
 
 
-def _rewrite(files: Files, doomed: Sequence[_Judged], before: float) -> None:
+def _rewrite(files: Files, doomed: Sequence[_Judged], saved: Set[bytes], before: float) -> None:
     """Copy what is needed of packs, and delete each once its images are in place elsewhere."""
     blobs = Blobs(files)
     writer: PackWriter | None = None
     copied: list[_Judged] = []
     for one in doomed:
-        for digest, place in _living(files, one):
-            data = _checked(files, blobs, digest, place)
+        for _, digest, place in _places(files, one.pack, one.alive):
+            data = _kept(files, blobs, digest, place, saved)
             if data is None:
                 continue
             if writer is None:
@@ -176,28 +209,48 @@ def _finish(writer: PackWriter) -> None:
         writer.discard()
 
 
-def _living(files: Files, one: _Judged) -> Iterable[tuple[bytes, Location]]:
-    """The images of a pack that have to stay, in the order of its bytes."""
+def _places(files: Files, pack: Entry, chosen: np.ndarray) -> Iterable[tuple[int, bytes, Location]]:
+    """Chosen images of a pack in the order of its bytes: where in its index, sha256, place."""
+    if not chosen.any():
+        return
     try:
-        contents = read_contents(files, one.pack)
+        contents = read_contents(files, pack)
     except FileNotFoundError:  # another collection was faster
         return
-    kept = np.flatnonzero(one.alive)
+    kept = np.flatnonzero(chosen)
     for at in kept[np.argsort(contents.start[kept])].tolist():
         digest = contents.sha256[at : at + 1].tobytes()
-        yield digest, Location(one.pack.name, int(contents.start[at]), int(contents.length[at]))
+        yield at, digest, Location(pack.name, int(contents.start[at]), int(contents.length[at]))
 
 
-def _checked(files: Files, blobs: Blobs, digest: bytes, place: Location) -> bytes | None:
-    """An image's bytes; None for a damaged one, which has to be fetched again."""
+def _is_intact(files: Files, digest: bytes, place: Location) -> bool:
+    """Whether an image is there and matches its name."""
+    try:
+        return hashlib.sha256(read_blob(files, place)).digest() == digest
+    except FileNotFoundError:  # another collection was faster
+        return False
+
+
+def _kept(
+    files: Files, blobs: Blobs, digest: bytes, place: Location, saved: Set[bytes]
+) -> bytes | None:
+    """An image's bytes, from another pack if need be; None when they are not to be copied.
+
+    One that is damaged wherever it lies has to be fetched again.
+    """
     try:
         data = read_blob(files, place)
     except FileNotFoundError:  # another collection was faster
         return None
     if hashlib.sha256(data).digest() == digest:
         return data
-    blobs.report_lost(digest.hex())
-    return None
+    if digest in saved:  # an older copy is kept in place of this one
+        return None
+    try:
+        return blobs.get(digest.hex())
+    except CorruptFileError:
+        blobs.report_lost(digest.hex())
+        return None
 
 
 def _delete(files: Files, packs: Sequence[_Judged], before: float) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage import pack_collection, packs
-from imgsim_assets.storage.blobs import DOOMED, IN_USE, LOST, Blobs
-from imgsim_assets.storage.files import open_files
+from imgsim_assets.storage.blobs import DOOMED, IN_USE, LOST, Blobs, read_blob
+from imgsim_assets.storage.files import Files, open_files
 from imgsim_assets.storage.pack_collection import CollectedBlobs, collect_blobs
-from imgsim_assets.storage.pack_index import INDEXES
+from imgsim_assets.storage.pack_index import INDEXES, Location
 from imgsim_assets.storage.packs import PACKS, list_packs
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.ageing import age
@@ -41,6 +42,30 @@ def pack(store: Store, *images: bytes) -> str:
 def collected(store: Store, living: Iterable[bytes], *, dry_run: bool = False) -> CollectedBlobs:
     names = pl.Series([sha(image) for image in living], dtype=pl.String)
     return collect_blobs(store.files, names, time.time() - 3600, dry_run=dry_run)
+
+
+def two_copies(store: Store, older: Iterable[bytes], newer: Iterable[bytes]) -> Store:
+    """Two packs written at once, of which both have the images that are in both lists."""
+    first, second = Store.open(store.url), Store.open(store.url)
+    first.blobs.put_all(list(older))
+    second.blobs.put_all(list(newer))
+    first.blobs.flush()
+    time.sleep(0.02)  # so that one of them is newer
+    second.blobs.flush()
+    return second
+
+
+def readable(store: Store, images: Iterable[bytes]) -> bool:
+    """Whether a reader gets every image."""
+    reader = Store.open(store.url)
+    return all(reader.blobs.get(sha(image)) == image for image in images)
+
+
+def flip(path: Path) -> None:
+    """Change one bit of the first image of a pack."""
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
 
 
 def packs_of(store: Store) -> set[str]:
@@ -228,6 +253,72 @@ def test_of_two_copies_the_newer_stays(store: Store, root: Path) -> None:
     assert collected(store, [LARGE[0]]).blobs == 1
     assert Store.open(store.url).blobs.get(sha(LARGE[0])) == LARGE[0]
     assert len(packs_of(store)) == 1
+
+
+@pytest.mark.parametrize("newer", [[LARGE[0]], [LARGE[0], *LARGE[1:9]]])
+@pytest.mark.parametrize("older", [[LARGE[0]], [LARGE[0], *LARGE[10:12]]])
+def test_of_two_copies_the_one_that_is_intact_stays(
+    older: list[bytes], newer: list[bytes], store: Store, root: Path
+) -> None:
+    second = two_copies(store, older, newer)
+    flip_a_bit_of_blob(second, sha(LARGE[0]))
+    age(root, 2)
+    living = {LARGE[0], *newer}
+
+    for _ in range(2):
+        planned = collected(store, living, dry_run=True)
+        assert collected(store, living) == planned
+        assert readable(store, living)
+        assert store.blobs.lost() == set()
+        age(root, 2)
+
+
+def test_a_spare_copy_that_is_damaged_is_not_kept_in_place_of_another(
+    store: Store, root: Path
+) -> None:
+    second = two_copies(store, LARGE[:1], LARGE[:1])
+    for name in sorted(packs_of(store)):
+        flip(root / PACKS / name)
+    age(root, 2)
+
+    collected(second, LARGE[:1])
+
+    # The newer pack is as it was: whoever reads the image finds out.
+    assert len(packs_of(store)) == 1
+    with pytest.raises(CorruptFileError):
+        Store.open(store.url).blobs.get(sha(LARGE[0]))
+
+
+def test_only_images_that_are_about_to_go_are_read(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_copies(store, [LARGE[0], *LARGE[10:12]], [LARGE[0], *LARGE[1:9]])
+    age(root, 2)
+    read: list[Location] = []
+
+    def noted(files: Files, place: Location) -> bytes:
+        read.append(place)
+        return read_blob(files, place)
+
+    monkeypatch.setattr(pack_collection, "read_blob", noted)
+
+    collected(store, LARGE[:9])
+
+    assert len(read) == 1, "the newer copy of the image, and none of the other eight"
+    assert images_of(store) == set(LARGE[:9])
+
+
+def test_a_damaged_image_of_which_an_older_pack_has_a_copy_is_not_lost(
+    store: Store, root: Path
+) -> None:
+    second = two_copies(store, [LARGE[0], *LARGE[1:9]], [LARGE[0], *LARGE[10:12]])
+    flip_a_bit_of_blob(second, sha(LARGE[0]))
+    age(root, 2)
+
+    collected(store, LARGE[:9])
+
+    assert readable(store, LARGE[:9])
+    assert store.blobs.lost() == set()
 
 
 def test_a_damaged_image_is_not_copied_but_fetched_again(store: Store, root: Path) -> None:
