@@ -64,6 +64,6 @@ def refuse_another(
     if fingerprint(settings, encoder) != made_by:
         raise StoreError(
             f"{vectors} were not made by the encoder {settings.describe()} as it is here: its "
-            "weights, version or precision differ; give the weights that they were made with "
-            "(--weights FILE, or weights=FILE in Python), or compute them anew"
+            "name, weights, version or precision differ; give the encoder and weights that they "
+            "were made with (--weights FILE, or weights=FILE in Python), or compute them anew"
         )

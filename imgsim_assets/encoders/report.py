@@ -26,13 +26,12 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.encoder import (
     Encoder,
     default_batch_size,
-    fingerprint,
     load_encoder,
     needs_loading,
     recommended_threshold,
 )
 from imgsim_assets.encoders.engine import Encoded, Engine
-from imgsim_assets.encoders.recorded import recorded_in
+from imgsim_assets.encoders.recorded import recorded_in, refuse_another
 from imgsim_assets.encoders.report_settings import REPORT_VERSION, ReportSettings
 from imgsim_assets.encoders.settings import AUTO, EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
@@ -254,15 +253,11 @@ def _as_computed(encoder: EncoderSettings, recorded: EncoderSettings) -> Encoder
 
 
 def _loaded(name: str, settings: EncoderSettings, embeddings: Commit) -> Encoder:
-    """The encoder, ready to work; StoreError when the catalogue's vectors are not of it."""
+    """The encoder, ready to work; raises as `refuse_another` when the vectors are not of it."""
     # Found without loading wherever possible, so that a wrong network is not loaded first.
     encoder = load_encoder(settings) if needs_loading(settings) else None
-    if fingerprint(settings, encoder) != embeddings.properties[FINGERPRINT]:
-        raise StoreError(
-            f"{name}/embeddings were made by {recorded_in(embeddings).describe()}, and "
-            f"{settings.describe()} is another encoder or has other weights; materialize "
-            f"{name}/embeddings first, or give the encoder and weights that they were made with"
-        )
+    made_by = embeddings.properties[FINGERPRINT]
+    refuse_another(settings, made_by, f"the vectors of {name}", encoder)
     return encoder or load_encoder(settings)
 
 

@@ -88,8 +88,8 @@ def test_a_weights_file_that_was_moved_can_be_named(shell: Shell) -> None:
     ran = shell(*asked, "--weights", "moved.pth")
 
     assert (gone.code, other.code, wrong.code, ran.code) == (1, 1, 2, 0), ran.err
-    assert f"weights: {weights} cannot be read" in gone.err
-    assert "is another encoder or has other weights" in other.err
+    assert f"weights: {weights}, with which the vectors of products were made, is not" in gone.err
+    assert "the vectors of products were not made by the encoder" in other.err
     assert "'gpu' is not one of auto, cpu, cuda" in wrong.err
     assert ran.json["catalogues"][0]["recall"]["recompress"] == 1.0
 
