@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from imgsim_assets.download.hosts import HostQueues
 
-Piece = tuple[str, int]
+# A number that says which of which host it is.
+Piece = int
 
 HOSTS = st.lists(st.sampled_from("abcde"), max_size=40)
 
@@ -42,7 +43,8 @@ def test_hosts_take_turns(hosts: list[str]) -> None:
     taken = asyncio.run(order())
     sizes = Counter(hosts)
     seen: Counter[str] = Counter()
-    for host, number in taken:
+    for item in taken:
+        host, number = host_of(item), item // 26
         seen[host] += 1
         assert number == seen[host] - 1
         behind = [other for other in sizes if seen[other] < min(seen[host] - 1, sizes[other])]
@@ -59,7 +61,7 @@ def test_items_wait_only_for_their_own_host(hosts: list[str], per_host: int) -> 
         for _ in range(room):
             item = await asyncio.wait_for(queues.take(), 5)
             assert item is not None
-            taken[item[0]] += 1
+            taken[host_of(item)] += 1
         return taken
 
     expected = {host: min(count, per_host) for host, count in Counter(hosts).items()}
@@ -75,7 +77,7 @@ def test_a_full_host_hands_out_the_next_item_as_soon_as_one_is_done() -> None:
         await asyncio.sleep(0.01)
         assert not waiting.done()
         queues.done(first)
-        assert await asyncio.wait_for(waiting, 5) == ("a", 1)
+        assert await asyncio.wait_for(waiting, 5) == piece("a", 1)
 
     asyncio.run(scenario())
 
@@ -92,16 +94,16 @@ def test_workers_that_wait_are_released_when_nothing_is_left(waiting: int) -> No
         await asyncio.sleep(0.01)
         # One that may yet be put back is one to wait for.
         assert sum(worker.done() for worker in workers) == 1
-        queues.done(("a", 1))
+        queues.done(piece("a", 1))
         return await asyncio.wait_for(asyncio.gather(*workers), 5)
 
-    assert Counter(asyncio.run(scenario())) == {("a", 1): 1, None: waiting}
+    assert Counter(asyncio.run(scenario())) == {piece("a", 1): 1, None: waiting}
 
 
 # ---- items that wait ----------------------------------------------------------------
 
 
-async def seconds_until(queues: HostQueues[Piece], expected: Piece) -> float:
+async def seconds_until(queues: HostQueues, expected: Piece) -> float:
     """How long it takes until the next item comes, which must be the expected one."""
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -112,12 +114,12 @@ async def seconds_until(queues: HostQueues[Piece], expected: Piece) -> float:
 def test_an_item_that_is_put_back_keeps_no_place_and_comes_again_in_time() -> None:
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
-        assert await seconds_until(queues, ("a", 0)) < 1
-        queues.put_back(("a", 0), 0.1)
-        assert await seconds_until(queues, ("a", 1)) < 0.1
-        queues.done(("a", 1))
-        assert await seconds_until(queues, ("a", 0)) > 0.05
-        queues.done(("a", 0))
+        assert await seconds_until(queues, piece("a", 0)) < 1
+        queues.put_back(piece("a", 0), 0.1)
+        assert await seconds_until(queues, piece("a", 1)) < 0.1
+        queues.done(piece("a", 1))
+        assert await seconds_until(queues, piece("a", 0)) > 0.05
+        queues.done(piece("a", 0))
         assert await queues.take() is None
 
     asyncio.run(scenario())
@@ -128,8 +130,8 @@ def test_a_pause_holds_for_its_host_alone() -> None:
         queues = HostQueues(enumerate_by_host(["a", "b"]), host_of, per_host=1)
         queues.pause("a", 0.1)
         queues.pause("a", 0.0)
-        assert await seconds_until(queues, ("b", 0)) < 0.1
-        assert await seconds_until(queues, ("a", 0)) > 0.05
+        assert await seconds_until(queues, piece("b", 0)) < 0.1
+        assert await seconds_until(queues, piece("a", 0)) > 0.05
 
     asyncio.run(scenario())
 
@@ -140,7 +142,7 @@ def test_items_of_a_host_keep_the_interval() -> None:
         queues = HostQueues(enumerate_by_host("aaaa"), host_of, per_host=9, interval=0.05)
         started = loop.time()
         for number in range(4):
-            await seconds_until(queues, ("a", number))
+            await seconds_until(queues, piece("a", number))
         return loop.time() - started
 
     assert asyncio.run(scenario()) >= 0.149
@@ -150,12 +152,12 @@ def test_a_narrowed_host_hands_out_one_at_a_time_until_it_is_wide_again() -> Non
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host("aaa"), host_of, per_host=9)
         queues.narrow("a", to_one=True)
-        await seconds_until(queues, ("a", 0))
+        await seconds_until(queues, piece("a", 0))
         waiting = asyncio.create_task(queues.take())
         await asyncio.sleep(0.01)
         assert not waiting.done()
         queues.narrow("a", to_one=False)
-        assert await asyncio.wait_for(waiting, 5) == ("a", 1)
+        assert await asyncio.wait_for(waiting, 5) == piece("a", 1)
 
     asyncio.run(scenario())
 
@@ -163,14 +165,14 @@ def test_a_narrowed_host_hands_out_one_at_a_time_until_it_is_wide_again() -> Non
 def test_dropped_items_are_those_that_nobody_works_on() -> None:
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host("aaab"), host_of, per_host=9)
-        await seconds_until(queues, ("a", 0))
-        await seconds_until(queues, ("b", 0))
-        await seconds_until(queues, ("a", 1))
-        queues.put_back(("a", 1), 60)
-        assert sorted(queues.drop("a")) == [("a", 1), ("a", 2)]
+        await seconds_until(queues, piece("a", 0))
+        await seconds_until(queues, piece("b", 0))
+        await seconds_until(queues, piece("a", 1))
+        queues.put_back(piece("a", 1), 60)
+        assert sorted(queues.drop("a")) == [piece("a", 1), piece("a", 2)]
         assert queues.drop("nobody") == []
-        queues.done(("b", 0))
-        queues.done(("a", 0))
+        queues.done(piece("b", 0))
+        queues.done(piece("a", 0))
         assert await asyncio.wait_for(queues.take(), 5) is None
 
     asyncio.run(scenario())
@@ -178,21 +180,25 @@ def test_dropped_items_are_those_that_nobody_works_on() -> None:
 
 def test_without_items_there_is_nothing_to_wait_for() -> None:
     async def scenario() -> Piece | None:
-        queues: HostQueues[Piece] = HostQueues([], host_of, per_host=1)
+        queues: HostQueues = HostQueues([], host_of, per_host=1)
         return await asyncio.wait_for(queues.take(), 5)
 
     assert asyncio.run(scenario()) is None
 
 
+def piece(host: str, number: int) -> Piece:
+    return number * 26 + ord(host) - ord("a")
+
+
 def host_of(item: Piece) -> str:
-    return item[0]
+    return chr(ord("a") + item % 26)
 
 
 def enumerate_by_host(hosts: Sequence[str]) -> list[Piece]:
     seen: Counter[str] = Counter()
     items = []
     for host in hosts:
-        items.append((host, seen[host]))
+        items.append(piece(host, seen[host]))
         seen[host] += 1
     return items
 
