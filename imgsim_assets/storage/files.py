@@ -287,6 +287,13 @@ def _sync_folder(folder: Path) -> None:
 _SCRATCH = "imgsim-upload-"
 _ABANDONED_SECONDS = 60.0
 
+# A write of which an object store has said nothing for so long is given up. Its library gives up
+# requests that it waits for by itself, and earlier, but not one of which the store has yet to say
+# that the body may follow.
+_WRITE_SECONDS = 600.0
+# Writes take this much longer by their size.
+_SLOWEST_BYTES_PER_SECOND = 100_000
+
 # Filesystems whose fsspec implementation creates a file atomically and only if it is
 # absent. The fsspec default checks and then writes, which two racing runs both survive.
 _ATOMIC_CREATE = {"s3", "s3a", "gs", "gcs", "memory"}
@@ -332,8 +339,8 @@ class RemoteFiles:
         return data
 
     def write(self, path: str, data: bytes) -> None:
-        with self._explained():
-            self._fs.pipe_file(self._path(path), data)
+        with self._explained(len(data)) as options:
+            self._fs.pipe_file(self._path(path), data, **options)
 
     def grow(self, path: str) -> GrowingFile:
         folder = Path(tempfile.gettempdir())
@@ -343,16 +350,16 @@ class RemoteFiles:
         return growing.lock()
 
     def upload(self, path: str, local: Path) -> None:
-        with self._explained():
-            self._fs.put_file(str(local), self._path(path))
+        with self._explained(local.stat().st_size) as options:
+            self._fs.put_file(str(local), self._path(path), **options)
 
     def download(self, path: str, local: Path) -> None:
         self._fs.get_file(self._path(path), str(local))
 
     def create(self, path: str, data: bytes) -> None:
-        with self._explained():
+        with self._explained(len(data)) as options:
             try:
-                self._fs.pipe_file(self._path(path), data, mode="create")
+                self._fs.pipe_file(self._path(path), data, mode="create", **options)
             except OSError as error:
                 # How a store that speaks S3 words a failed condition differs between them.
                 if isinstance(error, FileExistsError) or "precondition" in str(error).lower():
@@ -360,10 +367,16 @@ class RemoteFiles:
                 raise
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """A write into a bucket that does not exist, told in the store's words."""
+    def _explained(self, size: int) -> Iterator[dict[str, float]]:
+        """Options for a write of so many bytes, whose failure is told in the store's words."""
+        seconds = _WRITE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
         try:
-            yield
+            # What is no store over a network has no such option, and needs none.
+            yield {"timeout": seconds} if self._fs.async_impl else {}
+        except TimeoutError as error:
+            raise StoreError(
+                f"the store {self.url} has not taken a file in {seconds:.0f} s"
+            ) from error
         except FileNotFoundError as error:
             raise StoreError(
                 f"the store {self.url} cannot be written to: {error}; create the bucket first"

@@ -5,6 +5,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -18,8 +19,9 @@ import fsspec
 import pytest
 
 from imgsim_assets.errors import StoreError
+from imgsim_assets.storage import files as files_module
 from imgsim_assets.storage.files import UNFINISHED, Files, LocalFiles, RemoteFiles, open_files
-from imgsim_assets_tests.support import writer_process
+from imgsim_assets_tests.support import s3, writer_process
 
 STRANGE_NAMES = ["with space", "ü-é-字", "a#b", "a?b", "a%20b", "[1]", "star*", "a=b", "q'\"q"]
 
@@ -149,6 +151,28 @@ def test_a_part_of_a_file_is_read(files: Files, start: int, length: int, part: b
 def test_a_part_of_what_is_not_there_raises_file_not_found(files: Files) -> None:
     with pytest.raises(FileNotFoundError):
         files.read_part("a/file", 0, 1)
+
+
+@pytest.mark.parametrize("operation", ["write", "create", "upload"])
+def test_a_store_that_says_nothing_to_a_write_is_given_up(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "local").write_bytes(b"x")
+    monkeypatch.setattr(files_module, "_WRITE_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for name, value in s3.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        files = open_files("s3://bucket/store")
+        writes: dict[str, Callable[[], None]] = {
+            "write": lambda: files.write("a", b"x"),
+            "create": lambda: files.create("a", b"x"),
+            "upload": lambda: files.upload("a", tmp_path / "local"),
+        }
+        with pytest.raises(StoreError, match="s3://bucket/store has not taken a file"):
+            writes[operation]()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_file_is_copied_to_this_disk(files: Files, tmp_path: Path) -> None:
