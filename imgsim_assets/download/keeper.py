@@ -51,7 +51,7 @@ class Keeper(Generic[K]):
 
     `deliver` takes, on the loop, what came of some of them: each one's key, and what is kept, or
     why it is no image. Use it as an async context manager; it ends when all are delivered, by
-    whatever it ends, or with an error (OSError) as soon as one cannot be stored.
+    whatever it ends, or with the store's error as soon as one cannot be stored.
     """
 
     def __init__(
