@@ -304,7 +304,7 @@ class Fetcher:
             raise FetchError("too_large", f"{declared} bytes are declared")
         pieces: list[bytes] = []
         size = 0
-        started = asyncio.get_running_loop().time()
+        started = time.monotonic()
         while piece := await response.content.readany():
             pieces.append(piece)
             size += len(piece)
