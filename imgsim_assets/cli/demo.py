@@ -10,7 +10,13 @@ from imgsim_assets.errors import SettingsError
 from imgsim_assets.storage.store import find_project_root
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  imgsim demo
+  imgsim demo --ui
+"""
+)
 @click.option("--ui", is_flag=True, help="Open it in Dagster's web server.")
 def command(ui: bool) -> int:
     """Materialize two demo catalogues of photographs and show what matches."""

@@ -37,7 +37,7 @@ def test_help_lists_every_command_and_shows_examples(shell: Shell) -> None:
     assert "imgsim match products.csv suppliers.csv" in ran.out
 
 
-@pytest.mark.parametrize("name", [name for name in _COMMANDS if name != "demo"])
+@pytest.mark.parametrize("name", _COMMANDS)
 def test_the_help_of_a_command_shows_examples(shell: Shell, name: str) -> None:
     ran = shell(name, "--help")
 
