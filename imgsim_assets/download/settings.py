@@ -30,8 +30,8 @@ class DownloadSettings(Settings):
         64,
         ge=1,
         le=1024,
-        description="requests under way at once, beside as many at most that have heard nothing "
-        "for a second",
+        description="requests under way at once; those that have heard nothing for a second do not "
+        "count, up to as many again",
     )
     max_per_host: int = Field(8, ge=1, le=256, description="requests under way at one host")
     timeout: float = Field(30.0, gt=0, description="seconds for one attempt, from name to byte")
