@@ -215,20 +215,19 @@ class Crawl:
             self._queues.narrow(host, to_one=False)
         self._queues.done(number)
         if fetched.data is None:
-            self._finish(host, ledger.confirmed(item, ledger.utc_now()))
+            self._finish([(host, ledger.confirmed(item, ledger.utc_now()))])
         else:
             await self._keeper.put(_Answer(item, host, fetched), fetched.data)
 
     def _take_kept(self, results: Sequence[tuple[_Answer, Kept | ImageError]]) -> None:
         now = ledger.utc_now()
-        rows = [_row(answer, kept, now) for answer, kept in results]
-        for (answer, _), row in zip(results, rows, strict=True):
-            self._hosts.tallies.finished(answer.host, failure_of(row))
-        self._keep_rows(rows)
+        self._finish([(answer.host, _row(answer, kept, now)) for answer, kept in results])
 
-    def _finish(self, host: str, row: Row) -> None:
-        self._hosts.tallies.finished(host, failure_of(row))
-        self._keep_rows([row])
+    def _finish(self, done: Sequence[tuple[str, Row]]) -> None:
+        """Count items that are done with at their hosts, and hand their rows over."""
+        for host, row in done:
+            self._hosts.tallies.finished(host, failure_of(row))
+        self._keep_rows([row for _, row in done])
 
     # ---- failures -------------------------------------------------------------------
 
@@ -249,7 +248,7 @@ class Crawl:
             return
         self._tries.pop(number, None)
         self._errors.pop(number, None)
-        self._finish(host, ledger.failed(item, error, ledger.utc_now()))
+        self._finish([(host, ledger.failed(item, error, ledger.utc_now()))])
         self._queues.done(number)
 
     def _note_failure(
@@ -297,7 +296,7 @@ class Crawl:
             )
             self._tries.pop(number, None)
             error = self._errors.pop(number, untried)
-            self._finish(host, ledger.failed(self._items[number], error, now))
+            self._finish([(host, ledger.failed(self._items[number], error, now))])
 
 
 async def wait_a_while(event: asyncio.Event, seconds: float) -> None:
