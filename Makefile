@@ -34,7 +34,7 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,test)
 
 .PHONY: demo
-demo: $(VENV)/.demo ## materialize two demo catalogues and show what matches
+demo: $(VENV)/.demo ## materialize two demo catalogs and show what matches
 	$(BIN)/python -m imgsim_assets.demo run
 
 .PHONY: ui

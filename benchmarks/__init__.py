@@ -1,1 +1,1 @@
-"""Measurements on real pictures; every script takes its inputs as arguments."""
+"""Measurements on real images; every script takes its inputs as arguments."""

@@ -1,12 +1,12 @@
 """The downloader beside a bare aiohttp loop and img2dataset, over loopback from nginx.
 
-    python -m benchmarks.download --pictures caltech101.tar --img2dataset venv/bin/img2dataset \
+    python -m benchmarks.download --images caltech101.tar --img2dataset venv/bin/img2dataset \
         --work /tmp/download
 
 Needs nginx. Parts: `speed` (alternating rounds, the median), `failures` (200 ms latency, with
 and without 2 % of failing URLs), `memory` (10,000 and 100,000 small images, and a second run
 over the unchanged 100,000). Every measured side runs in a process of its own, whose start is
-not counted, and the catalogue is ingested in another.
+not counted, and the catalog is ingested in another.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ import aiohttp
 from PIL import Image
 
 from benchmarks.slow_serving import slow_server
-from imgsim_assets.catalogue.ingest import ingest
-from imgsim_assets.catalogue.source import SourceSettings
+from imgsim_assets.catalog.ingest import ingest
+from imgsim_assets.catalog.source import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import DownloadReport, download
 from imgsim_assets.storage.shards import Shard
@@ -64,11 +64,11 @@ http {{
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=Path, required=True, help="tar of pictures")
+    parser.add_argument("--images", type=Path, required=True, help="tar of images")
     parser.add_argument("--img2dataset", type=Path, help="its executable, of another venv")
     parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--copies", type=int, default=1, help="of each picture, unlike in a byte")
+    parser.add_argument("--copies", type=int, default=1, help="of each image, unlike in a byte")
     parser.add_argument("--parts", nargs="+", default=["speed", "failures", "memory"])
     parser.add_argument("--side", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -132,7 +132,7 @@ def _bare(work: Path) -> dict[str, float]:
 
 
 def _ingest(work: Path) -> dict[str, float]:
-    """A store whose catalogue lists the URLs, and nothing else."""
+    """A store whose catalog lists the URLs, and nothing else."""
     place = work / "ours"
     urls = (work / "urls.txt").read_text().split()
     shutil.rmtree(place, ignore_errors=True)
@@ -147,7 +147,8 @@ def _ours(work: Path, **changes: Any) -> dict[str, float]:
     """Fetch everything into the store, with blobs and ledger."""
     store = Store.open(work / "ours/store")
     settings = DownloadSettings(
-        **{"allow_hosts": ("127.0.0.1",), "max_per_host": AT_ONCE, "concurrency": AT_ONCE} | changes
+        **{"allowed_hosts": ("127.0.0.1",), "max_per_host": AT_ONCE, "concurrency": AT_ONCE}
+        | changes
     )
     started = time.perf_counter()
     (report,) = download(store, "pictures", settings, [Shard(0, 1)])
@@ -189,7 +190,7 @@ def _img2dataset(chosen: argparse.Namespace) -> dict[str, float]:
 
 
 def _failures(chosen: argparse.Namespace) -> dict[str, Any]:
-    """The same pictures with latency, with and without failing URLs among them."""
+    """The same images with latency, with and without failing URLs among them."""
     folder = _unpacked(chosen)
     seconds: dict[str, list[float]] = {"all good": [], "2 % failing": []}
     statuses: dict[str, int] = {}
@@ -259,8 +260,8 @@ def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
     folder = chosen.work / "small"
     folder.mkdir()
     for number in range(max(SMALL_IMAGES)):
-        colour = (number & 255, number >> 8 & 255, number >> 16)
-        Image.new("RGB", (4, 4), colour).save(folder / f"{number}.png", compress_level=1)
+        color = (number & 255, number >> 8 & 255, number >> 16)
+        Image.new("RGB", (4, 4), color).save(folder / f"{number}.png", compress_level=1)
     peaks = {}
     with _nginx(folder, chosen.work) as address:
         for count in SMALL_IMAGES:
@@ -284,7 +285,7 @@ _SIDES = {"bare": _bare, "ours": _ours, "latency": _latency, "ingest": _ingest}
 
 def _side(chosen: argparse.Namespace, side: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.download", "--side", side]
-    options = ["--pictures", str(chosen.pictures), "--work", str(chosen.work)]
+    options = ["--images", str(chosen.images), "--work", str(chosen.work)]
     done = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True, check=True)
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
@@ -294,7 +295,7 @@ def _unpacked(chosen: argparse.Namespace) -> Path:
     folder: Path = chosen.work / "pictures"
     if not folder.exists():
         folder.mkdir()
-        with tarfile.open(chosen.pictures) as archive:
+        with tarfile.open(chosen.images) as archive:
             for member in archive:
                 file = archive.extractfile(member) if member.name.endswith(".jpg") else None
                 if file is not None:
@@ -303,7 +304,7 @@ def _unpacked(chosen: argparse.Namespace) -> Path:
 
 
 def _write_copies(folder: Path, name: str, data: bytes, copies: int) -> None:
-    """The picture, and copies of it that differ behind its end."""
+    """The image, and copies of it that differ behind its end."""
     for number in range(copies):
         (folder / (f"{number}_{name}" if number else name)).write_bytes(data + b"\0" * number)
 

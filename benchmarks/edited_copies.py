@@ -1,7 +1,7 @@
-"""How well an encoder finds edited copies among other pictures, and at which threshold.
+"""How well an encoder finds edited copies among other images, and at which threshold.
 
-python -m benchmarks.edited_copies --pictures caltech101.tar --encoder hog_color
-python -m benchmarks.edited_copies --pictures caltech101.tar --encoder mobilenet_v2 \
+python -m benchmarks.edited_copies --images caltech101.tar --encoder hog_color
+python -m benchmarks.edited_copies --images caltech101.tar --encoder mobilenet_v2 \
         --weights mobilenet_v2_imagenet.pth
 """
 
@@ -29,19 +29,19 @@ _BATCH = 32
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=Path, required=True, help="tar of JPEGs")
+    parser.add_argument("--images", type=Path, required=True, help="tar of JPEGs")
     parser.add_argument("--encoder", default="hog_color")
     parser.add_argument("--weights", default=None)
     chosen = parser.parse_args()
     encoder = load_encoder(EncoderSettings(name=chosen.encoder, weights=chosen.weights))
-    pictures = list(_pictures(chosen.pictures))
-    references = _vectors(encoder, pictures)
-    copied = random.Random(0).sample(range(len(pictures)), COPIES)
-    print(f"{chosen.encoder}: {COPIES} copies among {len(pictures)} pictures")
+    images = list(_images(chosen.images))
+    references = _vectors(encoder, images)
+    copied = random.Random(0).sample(range(len(images)), COPIES)
+    print(f"{chosen.encoder}: {COPIES} copies among {len(images)} images")
     print("| edit | R@1 | " + " | ".join(f"≥ {value}" for value in THRESHOLDS) + " |")
     print("| --- |" + " --- |" * (len(THRESHOLDS) + 1))
     for name in EDITS:
-        copies = _vectors(encoder, [edited(pictures[at], name, at) for at in copied])
+        copies = _vectors(encoder, [edited(images[at], name, at) for at in copied])
         scores = copies @ references.T
         first = float(np.mean(scores.argmax(axis=1) == copied))
         own = scores[np.arange(COPIES), copied]
@@ -50,7 +50,7 @@ def main() -> None:
     _print_false(references)
 
 
-def _pictures(archive: Path) -> Iterator[Image.Image]:
+def _images(archive: Path) -> Iterator[Image.Image]:
     with tarfile.open(archive) as opened:
         for member in sorted(opened.getmembers(), key=lambda member: member.name):
             file = opened.extractfile(member) if member.isfile() else None
@@ -58,21 +58,21 @@ def _pictures(archive: Path) -> Iterator[Image.Image]:
                 yield decode(file.read())
 
 
-def _vectors(encoder: Encoder, pictures: Sequence[Image.Image]) -> Any:
+def _vectors(encoder: Encoder, images: Sequence[Image.Image]) -> Any:
     rows = []
-    for start in range(0, len(pictures), _BATCH):
-        prepared = [encoder.prepare(picture) for picture in pictures[start : start + _BATCH]]
+    for start in range(0, len(images), _BATCH):
+        prepared = [encoder.prepare(image) for image in images[start : start + _BATCH]]
         raw = encoder.encode(np.stack(prepared)).astype(np.float64)
         rows.append(raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12))
     return np.concatenate(rows).astype(np.float32)
 
 
 def _print_false(references: Any) -> None:
-    """How many pairs of different pictures reach the thresholds, in a million."""
+    """How many pairs of different images reach the thresholds, in a million."""
     scores = references @ references.T
     pairs = scores[np.triu_indices(len(references), k=1)]
     shares = " | ".join(f"{float(np.mean(pairs >= value)) * 1e6:.0f}" for value in THRESHOLDS)
-    print(f"| different pictures, per million pairs | | {shares} |")
+    print(f"| different images, per million pairs | | {shares} |")
 
 
 if __name__ == "__main__":

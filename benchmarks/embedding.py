@@ -1,6 +1,6 @@
-"""How fast stored pictures become committed vectors, beside a naive loop and ONNX Runtime.
+"""How fast stored images become committed vectors, beside a naive loop and ONNX Runtime.
 
-    python -m benchmarks.embedding --pictures caltech101.tar --weights mobilenet_v2_imagenet.pth
+    python -m benchmarks.embedding --images caltech101.tar --weights mobilenet_v2_imagenet.pth
 
 Every side is measured in a process of its own, one after the other, `--rounds` times; the
 median counts. The sides are
@@ -8,14 +8,14 @@ median counts. The sides are
     naive      torchvision's transform, batches of 64, eager float32, no overlap
     stage      the embeddings stage: stored bytes to committed vectors, bf16 where the CPU has it
     stage32    the same in float32
-    forward    forward passes alone on prepared pictures, one batch a core; forward32 in float32
-    decode     decoding and resizing alone, one picture a core
+    forward    forward passes alone on prepared images, one batch a core; forward32 in float32
+    decode     decoding and resizing alone, one image a core
     onnx       the stage with ONNX Runtime's float32 session as its encoder (needs the packages
                onnxruntime, onnx and onnxscript; left out where they are missing)
 
 "images a core second" counts the work that the process did, which other work on the machine
 disturbs less than the clock. The bound of a stage is cores / (core seconds of forward + core
-seconds of decode) a picture.
+seconds of decode) an image.
 
 With `--gpu DEVICE` it compares decoding on the CPU and on a GPU instead (benchmarks.gpu_embedding).
 """
@@ -47,31 +47,31 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgsim_assets.encoders.encoder import load_encoder
-from imgsim_assets.encoders.machine import usable_cores
+from imgsim_assets.encoders.hardware import usable_cores
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.images.decode import decode
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import fill
+from imgsim_assets_tests.support.catalogs import fill
 
 SIDES = ("naive", "stage", "stage32", "forward", "forward32", "decode", "onnx")
-# The naive loop is slow; its rate needs fewer pictures.
-PICTURES = {"naive": 192}
+# The naive loop is slow; its rate needs fewer images.
+IMAGES = {"naive": 192}
 _ONNX_FILE = "IMGSIM_BENCHMARK_ONNX"
-_NEIGHBOURS = 10
+_NEIGHBORS = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=Path, required=True, help="tar of CLASS/NAME.jpg")
+    parser.add_argument("--images", type=Path, required=True, help="tar of CLASS/NAME.jpg")
     parser.add_argument(
         "--weights", type=Path, help="mobilenet_v2 state dict; with --gpu, a folder of BACKBONE.pth"
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--count", type=int, default=1500, help="pictures a side")
+    parser.add_argument("--count", type=int, default=1500, help="images a side")
     parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES)
     parser.add_argument("--quality", action="store_true", help="P@10 of bf16 and fp32 instead")
     parser.add_argument("--gpu", metavar="DEVICE", help="cuda, cuda:N, or cpu to try it there")
@@ -93,7 +93,7 @@ def _on_a_gpu(chosen: argparse.Namespace) -> None:
     from benchmarks import gpu_embedding
 
     if chosen.side:
-        print(json.dumps(gpu_embedding.measure(chosen, dict(members(chosen.pictures)))))
+        print(json.dumps(gpu_embedding.measure(chosen, dict(members(chosen.images)))))
     else:
         gpu_embedding.compare(chosen)
 
@@ -121,7 +121,7 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 
 def _print_ratios(measured: dict[str, list[dict[str, float]]], rate: str) -> None:
-    """Ratios of neighbours within a round, the median of the rounds."""
+    """Ratios of neighbors within a round, the median of the rounds."""
 
     def ratio(name: str, of: Callable[[dict[str, float]], float], *sides: str) -> None:
         if all(side in measured for side in sides):
@@ -134,7 +134,7 @@ def _print_ratios(measured: dict[str, list[dict[str, float]]], rate: str) -> Non
     for stage, forward in (("stage", "forward"), ("stage32", "forward32")):
         ratio(
             f"{stage} / bound",
-            # Rates of all cores: core seconds a picture are cores / rate.
+            # Rates of all cores: core seconds an image are cores / rate.
             lambda r, s=stage, f=forward: r[s] * (1 / r[f] + 1 / r["decode"]),  # type: ignore[misc]
             stage,
             forward,
@@ -153,22 +153,22 @@ def _median(runs: Sequence[dict[str, float]], key: str) -> float:
 
 def _measure(chosen: argparse.Namespace) -> dict[str, float]:
     side = chosen.side
-    pictures = dict(islice(members(chosen.pictures), PICTURES.get(side, chosen.count)))
+    images = dict(islice(members(chosen.images), IMAGES.get(side, chosen.count)))
     if side == "naive":
-        rate = _naive(list(pictures.values()), chosen.weights)
+        rate = _naive(list(images.values()), chosen.weights)
     elif side.startswith("forward"):
-        rate = _forward(list(pictures.values()), _mobilenet(chosen.weights, side[7:]))
+        rate = _forward(list(images.values()), _mobilenet(chosen.weights, side[7:]))
     elif side == "decode":
-        rate = _decode(list(pictures.values()), _mobilenet(chosen.weights, "32"))
+        rate = _decode(list(images.values()), _mobilenet(chosen.weights, "32"))
     else:
         encoder = _onnx(chosen.weights) if side == "onnx" else _mobilenet(chosen.weights, side[5:])
-        rate = _stage(pictures, encoder)
+        rate = _stage(images, encoder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"images/s": rate[0], "images/core s": rate[1], "peak MiB": peak}
 
 
 def members(archive: Path) -> Iterable[tuple[str, bytes]]:
-    """Pictures of an archive in an order that mixes its classes."""
+    """Images of an archive in an order that mixes its classes."""
     with tarfile.open(archive) as opened:
         members = sorted(opened.getmembers(), key=lambda m: (Path(m.name).name, m.name))
         for member in members:
@@ -187,17 +187,17 @@ def _mobilenet(weights: Path, bits: str) -> EncoderSettings:
 
 
 class _Stopwatch:
-    """Pictures a second by the clock, and a second of work of all threads."""
+    """Images a second by the clock, and a second of work of all threads."""
 
     def __init__(self) -> None:
         self._clock, self._work = time.perf_counter(), time.process_time()
 
-    def rates(self, pictures: int) -> tuple[float, float]:
+    def rates(self, images: int) -> tuple[float, float]:
         clock, work = time.perf_counter() - self._clock, time.process_time() - self._work
-        return pictures / clock, pictures / work
+        return images / clock, images / work
 
 
-def _naive(pictures: Sequence[bytes], weights: Path) -> tuple[float, float]:
+def _naive(images: Sequence[bytes], weights: Path) -> tuple[float, float]:
     import torch
     import torchvision
 
@@ -208,56 +208,56 @@ def _naive(pictures: Sequence[bytes], weights: Path) -> tuple[float, float]:
     transform = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
 
     def embed(part: Sequence[bytes]) -> None:
-        images = [Image.open(io.BytesIO(data)).convert("RGB") for data in part]
+        opened = [Image.open(io.BytesIO(data)).convert("RGB") for data in part]
         with torch.no_grad():
-            model(torch.stack([transform(image) for image in images]))
+            model(torch.stack([transform(image) for image in opened]))
 
-    embed(pictures[:64])
+    embed(images[:64])
     started = _Stopwatch()
-    for at in range(0, len(pictures), 64):
-        embed(pictures[at : at + 64])
-    return started.rates(len(pictures))
+    for at in range(0, len(images), 64):
+        embed(images[at : at + 64])
+    return started.rates(len(images))
 
 
-def _stage(pictures: dict[str, bytes], encoder: EncoderSettings) -> tuple[float, float]:
-    """A few pictures first, so that the encoder is loaded, then all the others."""
+def _stage(images: dict[str, bytes], encoder: EncoderSettings) -> tuple[float, float]:
+    """A few images first, so that the encoder is loaded, then all the others."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         stage = EmbeddingStage(store, "shop", encoder)
-        stage.run(fill(store, "shop", dict(islice(pictures.items(), 32)))[0])
-        (shard,) = fill(store, "shop", dict(pictures))
+        stage.run(fill(store, "shop", dict(islice(images.items(), 32)))[0])
+        (shard,) = fill(store, "shop", dict(images))
         started = _Stopwatch()
         return started.rates(stage.run(shard).embedded)
 
 
-def _forward(pictures: Sequence[bytes], settings: EncoderSettings) -> tuple[float, float]:
+def _forward(images: Sequence[bytes], settings: EncoderSettings) -> tuple[float, float]:
     """One thread a core, each with batches of the size the encoder is run at."""
-    from imgsim_assets.encoders.machine import has_bf16
+    from imgsim_assets.encoders.hardware import has_bf16
 
     if settings.precision == "auto":
         settings = settings.model_copy(update={"precision": "bf16" if has_bf16() else "fp32"})
     encoder: Any = load_encoder(settings)
     size = encoder.batch_size
-    prepared = [encoder.prepare(decode(data)) for data in pictures]
+    prepared = [encoder.prepare(decode(data)) for data in images]
     batches = [np.stack(prepared[at : at + size]) for at in range(0, len(prepared), size)]
     with ThreadPoolExecutor(usable_cores(), initializer=encoder.keep_to_one_core) as pool:
         list(pool.map(encoder.encode, batches[:8]))
         started = _Stopwatch()
         list(pool.map(encoder.encode, batches))
-        return started.rates(len(pictures))
+        return started.rates(len(images))
 
 
-def _decode(pictures: Sequence[bytes], settings: EncoderSettings) -> tuple[float, float]:
+def _decode(images: Sequence[bytes], settings: EncoderSettings) -> tuple[float, float]:
     encoder: Any = load_encoder(settings)
 
     def prepare(data: bytes) -> None:
         encoder.prepare(decode(data, enough=4 * encoder.input_side))
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        list(pool.map(prepare, pictures[:64]))
+        list(pool.map(prepare, images[:64]))
         started = _Stopwatch()
-        list(pool.map(prepare, pictures))
-        return started.rates(len(pictures))
+        list(pool.map(prepare, images))
+        return started.rates(len(images))
 
 
 # ---- ONNX Runtime -----------------------------------------------------------------------
@@ -279,7 +279,7 @@ class OnnxEncoder:
         self._session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The whole picture squashed: (224, 224, 3) uint8."""
+        """The whole image squashed: (224, 224, 3) uint8."""
         return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))
 
     def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -323,8 +323,8 @@ def _onnx(weights: Path) -> EncoderSettings:
 
 
 def _quality(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Share of the ten nearest neighbours that are of the same class, leaving one out."""
-    pictures = dict(members(chosen.pictures))
+    """Share of the ten nearest neighbors that are of the same class, leaving one out."""
+    images = dict(members(chosen.images))
     found: dict[str, Any] = {}
     vectors = {}
     for precision in ("fp32", "bf16"):
@@ -332,7 +332,7 @@ def _quality(chosen: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             store = Store.open(folder)
             stage = EmbeddingStage(store, "shop", encoder)
-            stage.run(fill(store, "shop", dict(pictures))[0])
+            stage.run(fill(store, "shop", dict(images))[0])
             table = embeddings_table(store, "shop")
             commit = table.latest()
             assert commit is not None
@@ -351,7 +351,7 @@ def _quality(chosen: argparse.Namespace) -> dict[str, Any]:
 def _precision_at_10(vectors: NDArray[np.float32], labels: NDArray[Any]) -> float:
     scores = vectors @ vectors.T
     np.fill_diagonal(scores, -np.inf)
-    nearest = np.argpartition(-scores, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+    nearest = np.argpartition(-scores, _NEIGHBORS, axis=1)[:, :_NEIGHBORS]
     return float((labels[nearest] == labels[:, None]).mean())
 
 

@@ -1,10 +1,10 @@
-"""The whole pipeline on real pictures: two catalogues over HTTP, matched and linked.
+"""The whole pipeline on real images: two catalogs over HTTP, matched and linked.
 
-Catalogue A holds every picture of one archive; catalogue B edited copies of 500 of them and
-1,000 pictures of another archive as distractors. Both are fetched over loopback, embedded by
+Catalog A holds every image of one archive; catalog B edited copies of 500 of them and
+1,000 images of another archive as distractors. Both are fetched over loopback, embedded by
 MobileNetV2, indexed and matched through Dagster; then 1 % of the rows of both are changed.
 
-    python -m benchmarks.end_to_end --pictures clothing_1500.tar --distractors caltech101.tar \
+    python -m benchmarks.end_to_end --images clothing_1500.tar --distractors caltech101.tar \
         --weights mobilenet_v2_imagenet.pth --book-covers book_covers --work /tmp/end_to_end
 """
 
@@ -31,7 +31,7 @@ import polars as pl
 from PIL import Image
 
 from benchmarks.serving import Server, serving
-from imgsim_assets.components.local_run import LocalRun
+from imgsim_assets.demo.local_run import LocalRun
 from imgsim_assets.encoders.encoder import load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.images.decode import decode
@@ -49,8 +49,8 @@ CHANGED_SHARE = 0.01
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=Path, required=True, help="tar of catalogue A")
-    parser.add_argument("--distractors", type=Path, required=True, help="tar of other pictures")
+    parser.add_argument("--images", type=Path, required=True, help="tar of catalog A")
+    parser.add_argument("--distractors", type=Path, required=True, help="tar of other images")
     parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
     parser.add_argument("--book-covers", type=Path, help="folder with 1.jpg to 6.jpg")
     parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
@@ -61,7 +61,7 @@ def main() -> None:
         return
     shutil.rmtree(chosen.work, ignore_errors=True)
     served = chosen.work / "served"
-    truth = _make_pictures(chosen.pictures, chosen.distractors, served)
+    truth = _make_images(chosen.images, chosen.distractors, served)
     with serving(served) as server:
         report = _run(chosen, server, truth)
     if chosen.book_covers:
@@ -71,7 +71,7 @@ def main() -> None:
 
 def _run(chosen: argparse.Namespace, server: Server, truth: Mapping[str, str]) -> dict[str, Any]:
     project = _make_project(chosen, server)
-    rows = _write_catalogues(project, server, chosen.work / "served")
+    rows = _write_catalogs(project, server, chosen.work / "served")
     first = _measured(chosen, server)
     found = _compare(project.store, truth)
     again = _measured(chosen, server)
@@ -85,7 +85,7 @@ def _run(chosen: argparse.Namespace, server: Server, truth: Mapping[str, str]) -
     }
 
 
-# ---- pictures ---------------------------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------
 
 
 def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
@@ -96,12 +96,12 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
                 yield member.name.replace("/", "_"), file.read()
 
 
-def _make_pictures(pictures: Path, distractors: Path, served: Path) -> dict[str, str]:
+def _make_images(images: Path, distractors: Path, served: Path) -> dict[str, str]:
     """Write a/, b/ and spare/; returns which item of B is a copy of which item of A."""
     for folder in ("a", "b", "spare"):
         (served / folder).mkdir(parents=True)
     names = []
-    for name, data in _members(pictures):
+    for name, data in _members(images):
         (served / "a" / name).write_bytes(data)
         names.append(name)
     chance = random.Random(0)
@@ -131,16 +131,16 @@ def _make_project(chosen: argparse.Namespace, server: Server) -> Project:
             "source": {"path": f"{name}.csv"},
             "shards": 4,
             "encoder": {"name": "mobilenet_v2", "weights": str(chosen.weights.absolute())},
-            "download": {"allow_hosts": [server.address], "max_per_host": 32},
+            "download": {"allowed_hosts": [server.address], "max_per_host": 32},
             "graph": {"k": 10},
         }
-        project.declare(name, "ImageCatalogue", attributes)
+        project.declare(name, "ImageCatalogComponent", attributes)
     pair = {"name": "a__b", "left": "a", "right": "b", "threshold": THRESHOLD, "mode": "best"}
-    project.declare("a__b", "MatchMatrix", pair)
+    project.declare("a__b", "MatchMatrixComponent", pair)
     return project
 
 
-def _write_catalogues(project: Project, server: Server, served: Path) -> dict[str, dict[str, str]]:
+def _write_catalogs(project: Project, server: Server, served: Path) -> dict[str, dict[str, str]]:
     rows = {
         name: {
             path.name: server.url(f"{name}/{path.name}")
@@ -163,7 +163,7 @@ def _write(project: Project, name: str, urls: Mapping[str, str]) -> None:
 def _change_rows(
     project: Project, rows: dict[str, dict[str, str]], server: Server, served: Path
 ) -> int:
-    """Give 1 % of the items of both catalogues another picture."""
+    """Give 1 % of the items of both catalogs another image."""
     spare = iter(sorted(path.name for path in (served / "spare").iterdir()))
     changed = 0
     for name, urls in rows.items():

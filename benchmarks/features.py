@@ -1,4 +1,4 @@
-"""Feature vectors to join: those of real pictures, and as many more as a job needs."""
+"""Feature vectors to join: those of real images, and as many more as a job needs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _BATCH = 8
 _BLOCK = 8192
 
 
-def mobilenet_features(pictures: Sequence[Path], weights: Path, cache: Path) -> Floats:
+def mobilenet_features(images: Sequence[Path], weights: Path, cache: Path) -> Floats:
     """Unit MobileNetV2 features (n, 1280) of all JPEGs of some tars, computed once."""
     if not cache.exists():
         encoder = load_encoder(EncoderSettings(name="mobilenet_v2", weights=str(weights)))
-        images = chain.from_iterable(_pictures(archive) for archive in pictures)
-        prepared = (encoder.prepare(image) for image in images)
+        opened = chain.from_iterable(_images(archive) for archive in images)
+        prepared = (encoder.prepare(image) for image in opened)
         raw = []
         while batch := list(islice(prepared, _BATCH)):
             raw.append(encoder.encode(np.stack(batch)))
@@ -58,7 +58,7 @@ def unit(rows: NDArray[np.floating]) -> Floats:
     return units
 
 
-def _pictures(archive: Path) -> Iterator[Image.Image]:
+def _images(archive: Path) -> Iterator[Image.Image]:
     with tarfile.open(archive) as opened:
         for member in sorted(opened.getmembers(), key=lambda member: member.name):
             file = opened.extractfile(member) if member.isfile() else None

@@ -1,6 +1,6 @@
 """What decoding on a GPU brings: stored bytes to vectors, decoded by the CPU and by the GPU.
 
-    python -m benchmarks.embedding --pictures caltech101.tar --gpu cuda --weights FOLDER
+    python -m benchmarks.embedding --images caltech101.tar --gpu cuda --weights FOLDER
 
 Of each backbone and each way of decoding it measures, in a process each, `--rounds` times,
 
@@ -38,14 +38,14 @@ from numpy.typing import NDArray
 
 from imgsim_assets.encoders import torch_encoder
 from imgsim_assets.encoders.encoder import enough_for, left_undecoded, load_encoder
-from imgsim_assets.encoders.machine import has_bf16, usable_cores
+from imgsim_assets.encoders.hardware import has_bf16, usable_cores
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import fill, sha256_of
+from imgsim_assets_tests.support.catalogs import fill, sha256_of
 from imgsim_assets_tests.support.weights import saved, untrained
 
 BACKBONES = ("mobilenet_v3_large", "resnet50")
@@ -57,7 +57,7 @@ _WARMING = 32
 
 def compare(chosen: argparse.Namespace) -> None:
     """Measure every backbone, and print a line of each way of decoding."""
-    print(f"{_name_of(chosen.gpu)}, {usable_cores()} cores, {chosen.count} pictures")
+    print(f"{_name_of(chosen.gpu)}, {usable_cores()} cores, {chosen.count} images")
     print("| backbone | decode | stage | decode alone | forward alone | of the slower | decoding |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
@@ -71,18 +71,18 @@ def compare(chosen: argparse.Namespace) -> None:
             print(_child(chosen, f"{name}/gpu/cosine", str(weights)), flush=True)
 
 
-def measure(chosen: argparse.Namespace, pictures: Mapping[str, bytes]) -> dict[str, float]:
+def measure(chosen: argparse.Namespace, images: Mapping[str, bytes]) -> dict[str, float]:
     """One part, in this process: images a second, or how far the two ways agree."""
     name, way, part = chosen.side.split("/")
-    pictures = dict(islice(pictures.items(), chosen.count))
+    images = dict(islice(images.items(), chosen.count))
     with _stand_in() if chosen.gpu == "cpu" else nullcontext():
         settings = _settings(chosen, name, way)
         if part == "cosine":
-            return _cosines(chosen, name, pictures)
+            return _cosines(chosen, name, images)
         if part == "stage":
-            return _stage(settings, pictures)
+            return _stage(settings, images)
         encoder: Any = load_encoder(settings)
-        return (_decode if part == "decode" else _forward)(encoder, list(pictures.values()))
+        return (_decode if part == "decode" else _forward)(encoder, list(images.values()))
 
 
 def _round(chosen: argparse.Namespace, name: str, weights: str) -> dict[str, dict[str, float]]:
@@ -91,7 +91,7 @@ def _round(chosen: argparse.Namespace, name: str, weights: str) -> dict[str, dic
 
 
 def _child(chosen: argparse.Namespace, side: str, weights: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.embedding", "--pictures", str(chosen.pictures)]
+    command = [sys.executable, "-m", "benchmarks.embedding", "--images", str(chosen.images)]
     command += ["--gpu", chosen.gpu, "--count", str(chosen.count)]
     command += ["--weights", weights, "--side", side]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -134,9 +134,9 @@ def _settings(chosen: argparse.Namespace, name: str, way: str) -> EncoderSetting
     )
 
 
-def _stage(settings: EncoderSettings, pictures: Mapping[str, bytes]) -> dict[str, float]:
+def _stage(settings: EncoderSettings, images: Mapping[str, bytes]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        report, seconds = _embedded(Store.open(folder), settings, pictures)
+        report, seconds = _embedded(Store.open(folder), settings, images)
     spent = {part: 1 / rate for part, rate in report.rates.items()}
     return {
         "images/s": report.embedded / seconds,
@@ -145,19 +145,19 @@ def _stage(settings: EncoderSettings, pictures: Mapping[str, bytes]) -> dict[str
 
 
 def _embedded(
-    store: Store, settings: EncoderSettings, pictures: Mapping[str, bytes]
+    store: Store, settings: EncoderSettings, images: Mapping[str, bytes]
 ) -> tuple[EmbeddingReport, float]:
-    """The report of the stage on all pictures, and the seconds it took for those but a few."""
+    """The report of the stage on all images, and the seconds it took for those but a few."""
     stage = EmbeddingStage(store, "shop", settings)
-    (shard,) = fill(store, "shop", dict(islice(pictures.items(), _WARMING)))
+    (shard,) = fill(store, "shop", dict(islice(images.items(), _WARMING)))
     stage.run(shard)
-    (shard,) = fill(store, "shop", dict(pictures))
+    (shard,) = fill(store, "shop", dict(images))
     started = time.perf_counter()
     report = stage.run(shard)
     return report, time.perf_counter() - started
 
 
-def _decode(encoder: Any, pictures: Sequence[bytes]) -> dict[str, float]:
+def _decode(encoder: Any, images: Sequence[bytes]) -> dict[str, float]:
     def prepare(data: bytes) -> Jpeg | None:
         left = left_undecoded(data, encoder)
         if left is None:
@@ -170,18 +170,18 @@ def _decode(encoder: Any, pictures: Sequence[bytes]) -> dict[str, float]:
             encoder.jpeg_decoder.decode(left[at : at + encoder.batch_size])
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        run(pictures[:_WARMING])
+        run(images[:_WARMING])
         started = time.perf_counter()
-        run(pictures)
-        return {"images/s": len(pictures) / (time.perf_counter() - started)}
+        run(images)
+        return {"images/s": len(images) / (time.perf_counter() - started)}
 
 
-def _forward(encoder: Any, pictures: Sequence[bytes]) -> dict[str, float]:
+def _forward(encoder: Any, images: Sequence[bytes]) -> dict[str, float]:
     size = encoder.batch_size
-    few = [encoder.prepare(decode(data)) for data in pictures[:size]]
+    few = [encoder.prepare(decode(data)) for data in images[:size]]
     full = np.stack([few[at % len(few)] for at in range(size)])
     batch = full if encoder.jpeg_decoder is None else torch.from_numpy(full).to(encoder.device)
-    batches = [batch] * max(8, len(pictures) // size)
+    batches = [batch] * max(8, len(images) // size)
     replicas = encoder.replicas(usable_cores())
     with ThreadPoolExecutor(len(replicas), initializer=encoder.keep_to_one_core) as pool:
         list(pool.map(encoder.encode, batches[:4]))
@@ -191,21 +191,21 @@ def _forward(encoder: Any, pictures: Sequence[bytes]) -> dict[str, float]:
 
 
 def _cosines(
-    chosen: argparse.Namespace, name: str, pictures: Mapping[str, bytes]
+    chosen: argparse.Namespace, name: str, images: Mapping[str, bytes]
 ) -> dict[str, float]:
     """Cosines between the vectors of the two ways of decoding, and the share that left the CPU."""
-    wanted = [sha256_of(data) for data in pictures.values()]
+    wanted = [sha256_of(data) for data in images.values()]
     vectors: list[NDArray[np.float32]] = []
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         for way in WAYS:
-            report, _ = _embedded(store, _settings(chosen, name, way), pictures)
+            report, _ = _embedded(store, _settings(chosen, name, way), images)
             read = VectorTable(store, "shop", report.fingerprint).read(wanted)
             at = {sha256: position for position, sha256 in enumerate(read.sha256)}
             vectors.append(read.vectors[[at[sha256] for sha256 in wanted]])
     cosines = (vectors[0].astype(np.float64) * vectors[1]).sum(axis=1)
     encoder = load_encoder(_settings(chosen, name, "gpu"))
-    left = [left_undecoded(data, encoder) is not None for data in pictures.values()]
+    left = [left_undecoded(data, encoder) is not None for data in images.values()]
     return {
         "median cosine": round(float(np.median(cosines)), 6),
         "1 % below": round(float(np.quantile(cosines, 0.01)), 6),

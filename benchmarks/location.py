@@ -1,9 +1,9 @@
 """How long it takes to load a code location, beside importing Dagster alone.
 
-    python -m benchmarks.location --catalogues 50 --shards 64 --work /tmp/location
+    python -m benchmarks.location --catalogs 50 --shards 64 --work /tmp/location
 
 Two locations are loaded, each in fresh processes and alternating with `import dagster`: this
-project's own, and one of as many catalogues as asked for, every second pair of them matched.
+project's own, and one of as many catalogs as asked for, every second pair of them matched.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _LOAD = "from {0}.definitions import defs; defs().get_repository_def().get_all_j
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--catalogues", type=int, default=50)
+    parser.add_argument("--catalogs", type=int, default=50)
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
     chosen = parser.parse_args()
     shutil.rmtree(chosen.work, ignore_errors=True)
-    large = _project(chosen.work, chosen.catalogues, chosen.shards)
+    large = _project(chosen.work, chosen.catalogs, chosen.shards)
     commands = {
         "import dagster": ("import dagster", Path.cwd()),
         "this project": (_LOAD.format("imgsim_assets"), Path.cwd()),
-        f"{chosen.catalogues} catalogues of {chosen.shards} shards": (
+        f"{chosen.catalogs} catalogs of {chosen.shards} shards": (
             _LOAD.format(large.package),
             large.root,
         ),
@@ -48,21 +48,21 @@ def main() -> None:
         print(f"{name}: {median:.2f} s, {median / base:.2f}x")
 
 
-def _project(root: Path, catalogues: int, shards: int) -> Project:
+def _project(root: Path, catalogs: int, shards: int) -> Project:
     project = Project.make(root, package="large")
     project.write("list.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    for number in range(catalogues):
+    for number in range(catalogs):
         attributes = {
-            "name": f"catalogue_{number}",
+            "name": f"catalog_{number}",
             "source": "list.csv",
             "shards": shards,
             "schedule": "0 3 * * *",
         }
-        project.declare(f"catalogue_{number}", "ImageCatalogue", attributes)
-    for number in range(0, catalogues - 1, 2):
-        left, right = f"catalogue_{number}", f"catalogue_{number + 1}"
+        project.declare(f"catalog_{number}", "ImageCatalogComponent", attributes)
+    for number in range(0, catalogs - 1, 2):
+        left, right = f"catalog_{number}", f"catalog_{number + 1}"
         pair = {"name": f"{left}__{right}", "left": left, "right": right}
-        project.declare(pair["name"], "MatchMatrix", pair)
+        project.declare(pair["name"], "MatchMatrixComponent", pair)
     return project
 
 

@@ -1,11 +1,11 @@
 """Joins of feature vectors: the package beside what others do, and how it grows.
 
-    python -m benchmarks.similarity join --pictures caltech101.tar clothing.tar \
+    python -m benchmarks.similarity join --images caltech101.tar clothing.tar \
         --weights mobilenet_v2_imagenet.pth --work /tmp/similarity
 
 `join` compares methods on 13,501 x 21,221 rows, every method in turn, `--repeat` times over.
 `screens` times the ways to find candidates that the package chooses between, `growth` joins
-and graphs of larger catalogues, `update` a change of 1 % of them, `ivf` searches of an inverted
+and graphs of larger catalogs, `update` a change of 1 % of them, `ivf` searches of an inverted
 file beside those of a flat index. `--question` narrows `growth` and `update`.
 """
 
@@ -26,9 +26,9 @@ import polars as pl
 
 from benchmarks.features import Floats, bootstrapped, mobilenet_features, projected
 from imgsim_assets.similarity import join, pairs, threshold_join, top_k
+from imgsim_assets.similarity.join_input import Pair, Side
 from imgsim_assets.similarity.projection import fit
 from imgsim_assets.similarity.screen import Screen, for_threshold
-from imgsim_assets.similarity.sides import Pair, Side
 
 LEFT, RIGHT, THRESHOLD = 13_501, 21_221, 0.845
 QUESTIONS = {
@@ -49,7 +49,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("job", choices=["join", "screens", "growth", "update", "ivf", "memory"])
-    parser.add_argument("--pictures", type=Path, nargs="+", required=True, help="tars of JPEGs")
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="tars of JPEGs")
     parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
     parser.add_argument("--work", type=Path, required=True, help="where features are kept")
     parser.add_argument("--repeat", type=int, default=5)
@@ -59,7 +59,7 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
     cache = chosen.work / "features.npy"
-    features = mobilenet_features(chosen.pictures, chosen.weights, cache)
+    features = mobilenet_features(chosen.images, chosen.weights, cache)
     jobs = {
         "join": _join,
         "screens": _screens,
@@ -168,7 +168,7 @@ def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def _update(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
-    """All pairs at 0.9 and 10 neighbours, in full and after 1 % of both sides have changed."""
+    """All pairs at 0.9 and 10 neighbors, in full and after 1 % of both sides have changed."""
     narrow = projected(features, 576, seed=3)
     found = {}
     for count in chosen.rows:
@@ -300,7 +300,7 @@ def _name(made: Screen) -> str:
 
 
 def _growth(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Join at 0.9 and 10 neighbours of n x n rows of 576 numbers, for growing n."""
+    """Join at 0.9 and 10 neighbors of n x n rows of 576 numbers, for growing n."""
     narrow = projected(features, 576, seed=3)
     grown = {}
     for count in chosen.rows:
@@ -321,7 +321,7 @@ def _growth(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ivf(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Searches for 10 neighbours of QUERIES items: inverted file beside flat index."""
+    """Searches for 10 neighbors of QUERIES items: inverted file beside flat index."""
     from imgsim_assets.index.flat import FlatIndex
     from imgsim_assets.index.ivf import IvfIndex
 
@@ -344,11 +344,11 @@ def _ivf(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
             "adding seconds": round(added - trained, 1),
             "flat search seconds": round(exact, 2),
         }
-        for probes in PROBES:
-            ivf.probes = probes
+        for nprobe in PROBES:
+            ivf.nprobe = nprobe
             taken, (own, _) = _searched(ivf, queries)
             hits = [len(np.intersect1d(a, b)) for a, b in zip(own, positions, strict=True)]
-            report[f"{probes} probes"] = {
+            report[f"{nprobe} nprobe"] = {
                 "seconds": round(taken, 3),
                 "times faster": round(exact / taken, 1),
                 "recall@10": round(float(np.mean(hits)) / 10, 4),

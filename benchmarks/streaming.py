@@ -1,9 +1,9 @@
-"""What streaming gains: one catalogue refreshed through Dagster, with and without `stream`.
+"""What streaming gains: one catalog refreshed through Dagster, with and without `stream`.
 
-    python -m benchmarks.streaming --pictures caltech101.tar --weights mobilenet_v2_imagenet.pth \
+    python -m benchmarks.streaming --images caltech101.tar --weights mobilenet_v2_imagenet.pth \
         --work /tmp/streaming --latency 0.3
 
-A server that lets every answer wait serves the pictures; each round refreshes the catalogue
+A server that lets every answer wait serves the images; each round refreshes the catalog
 twice, from nothing, in a process of its own: once with a step for the download and one for the
 embedding, once with both at a time. Seconds are those of the steps, the start of torch among
 them, and of the gap between them; peak memory is that of the process until then.
@@ -26,7 +26,7 @@ import dagster as dg
 
 from benchmarks.embedding import members
 from benchmarks.slow_serving import slow_server
-from imgsim_assets.components.refresh import whole_catalogue_tags
+from imgsim_assets.components.image_catalog.schedule import whole_catalog_tags
 from imgsim_assets_tests.support.projects import Project
 
 MODES = {"two steps": False, "streamed": True}
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=Path, required=True, help="tar of CLASS/NAME.jpg")
+    parser.add_argument("--images", type=Path, required=True, help="tar of CLASS/NAME.jpg")
     parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
     parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
     parser.add_argument("--count", type=int, default=1500)
@@ -51,7 +51,7 @@ def main() -> None:
     shutil.rmtree(chosen.work, ignore_errors=True)
     served = chosen.work / "served"
     served.mkdir(parents=True)
-    for number, (_, data) in enumerate(islice(members(chosen.pictures), chosen.count)):
+    for number, (_, data) in enumerate(islice(members(chosen.images), chosen.count)):
         (served / f"{number}.jpg").write_bytes(data)
     found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
     with slow_server(served, chosen.latency) as address:
@@ -83,7 +83,7 @@ def _print(found: dict[str, list[dict[str, float]]]) -> None:
 
 def _project(chosen: argparse.Namespace, number: int, address: str, is_streamed: bool) -> Project:
     project = Project.make(chosen.work / f"{number}-{is_streamed}")
-    urls = [f"http://{address}/{picture}.jpg" for picture in range(chosen.count)]
+    urls = [f"http://{address}/{image}.jpg" for image in range(chosen.count)]
     project.write("things.txt", "\n".join(urls))
     attributes: dict[str, Any] = {
         "name": "things",
@@ -91,9 +91,9 @@ def _project(chosen: argparse.Namespace, number: int, address: str, is_streamed:
         "shards": 2,
         "stream": is_streamed,
         "encoder": {"name": "mobilenet_v2", "weights": str(chosen.weights.absolute())},
-        "download": {"allow_hosts": [address], "max_per_host": chosen.connections},
+        "download": {"allowed_hosts": [address], "max_per_host": chosen.connections},
     }
-    project.declare("things", "ImageCatalogue", attributes)
+    project.declare("things", "ImageCatalogComponent", attributes)
     return project
 
 
@@ -103,10 +103,10 @@ def _refresh(project: Project) -> dict[str, float]:
     with project.instance() as instance:
         result = job.execute_in_process(
             instance=instance,
-            tags=whole_catalogue_tags(job.partitions_def),
+            tags=whole_catalog_tags(job.partitions_def),
             # The index, which has all vectors in memory, is another matter.
             asset_selection=[
-                dg.AssetKey(["things", asset]) for asset in ("catalogue", "images", "embeddings")
+                dg.AssetKey(["things", asset]) for asset in ("items", "images", "embeddings")
             ],
             run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
         )

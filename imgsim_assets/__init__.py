@@ -1,4 +1,4 @@
-"""Image similarity as Dagster assets: catalogues, downloads, embeddings, indexes, matches.
+"""Image similarity as Dagster assets: catalogs, downloads, embeddings, indexes, matches.
 
 Names are loaded when they are first used, so that importing the package, or the parts of it
 that do not need Dagster, stays quick.
@@ -8,34 +8,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imgsim_assets.lazy import loading
+from imgsim_assets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from imgsim_assets.components.duplicate_groups import DuplicateGroups
-    from imgsim_assets.components.garbage_collection import GarbageCollection
-    from imgsim_assets.components.image_catalogue import ImageCatalogue
-    from imgsim_assets.components.match_matrix import MatchMatrix
+    from imgsim_assets.components.duplicate_groups.component import DuplicateGroupsComponent
+    from imgsim_assets.components.image_catalog.component import ImageCatalogComponent
+    from imgsim_assets.components.match_matrix.component import MatchMatrixComponent
+    from imgsim_assets.components.retention.component import RetentionComponent
     from imgsim_assets.components.tables import (
         TableIOManager,
         match_input,
         match_spec,
         table_input,
     )
-    from imgsim_assets.model.features import extract_features, set_num_gpus
-    from imgsim_assets.model.gallery import explore, show
-    from imgsim_assets.model.images import load_images
-    from imgsim_assets.model.model import ImageSimilarityModel, load_model
+    from imgsim_assets.search.features import extract_features, set_num_gpus
+    from imgsim_assets.search.gallery import explore, show
+    from imgsim_assets.search.load_images import load_images
+    from imgsim_assets.search.model import ImageSimilarityModel, load_model
     from imgsim_assets.storage.changes import Changes, read_changes
     from imgsim_assets.storage.provenance import read_provenance
     from imgsim_assets.storage.reader import read_table
 
 __all__ = [
     "Changes",
-    "DuplicateGroups",
-    "GarbageCollection",
-    "ImageCatalogue",
+    "DuplicateGroupsComponent",
+    "ImageCatalogComponent",
     "ImageSimilarityModel",
-    "MatchMatrix",
+    "MatchMatrixComponent",
+    "RetentionComponent",
     "TableIOManager",
     "explore",
     "extract_features",
@@ -53,30 +53,30 @@ __all__ = [
 
 _HOMES = {
     "Changes": "storage.changes",
-    "DuplicateGroups": "components.duplicate_groups",
-    "GarbageCollection": "components.garbage_collection",
-    "ImageCatalogue": "components.image_catalogue",
-    "ImageSimilarityModel": "model.model",
-    "MatchMatrix": "components.match_matrix",
+    "DuplicateGroupsComponent": "components.duplicate_groups.component",
+    "RetentionComponent": "components.retention.component",
+    "ImageCatalogComponent": "components.image_catalog.component",
+    "ImageSimilarityModel": "search.model",
+    "MatchMatrixComponent": "components.match_matrix.component",
     "TableIOManager": "components.tables",
-    "explore": "model.gallery",
-    "extract_features": "model.features",
-    "load_images": "model.images",
-    "load_model": "model.model",
+    "explore": "search.gallery",
+    "extract_features": "search.features",
+    "load_images": "search.load_images",
+    "load_model": "search.model",
     "match_input": "components.tables",
     "match_spec": "components.tables",
     "read_changes": "storage.changes",
     "read_provenance": "storage.provenance",
     "read_table": "storage.reader",
-    "set_num_gpus": "model.features",
-    "show": "model.gallery",
+    "set_num_gpus": "search.features",
+    "show": "search.gallery",
     "table_input": "components.tables",
 }
 
-__getattr__ = loading(__name__, _HOMES)
+__getattr__ = lazy_getattr(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
-    """What Dagster looks through for components, loading all of it: so, only its own part."""
+    """What Dagster looks through for components, lazy_getattr all of it: so, only its own part."""
     of_dagster = (name for name, home in _HOMES.items() if home.startswith("components."))
     return sorted({*globals(), *of_dagster})

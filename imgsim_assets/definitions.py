@@ -9,5 +9,5 @@ import dagster as dg
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """All catalogues, match tables and schedules of this project."""
+    """All catalogs, match tables and schedules of this project."""
     return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)

@@ -12,7 +12,7 @@ class SettingsError(ImgsimError, ValueError):
 
 
 class SourceError(ImgsimError):
-    """A catalogue source cannot be read as declared."""
+    """A catalog source cannot be read as declared."""
 
 
 class StoreError(ImgsimError):

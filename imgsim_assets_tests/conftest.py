@@ -7,7 +7,7 @@ import pytest
 
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import encoders, s3
-from imgsim_assets_tests.support.quick_sqlite import do_not_wait_for_the_disk
+from imgsim_assets_tests.support.fast_sqlite import do_not_wait_for_the_disk
 from imgsim_assets_tests.support.web import Web
 
 do_not_wait_for_the_disk()
@@ -34,7 +34,7 @@ def web() -> Iterator[Web]:
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """An object store on loopback that honours If-None-Match."""
+    """An object store on loopback that honors If-None-Match."""
     with s3.running() as endpoint:
         yield endpoint
 

@@ -20,7 +20,7 @@ import yaml
 
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, Draft
+from imgsim_assets.storage.table import Commit, DataFile, PendingCommit
 from imgsim_assets_tests.support.projects import Project
 
 _ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def _blocks(page: str, language: str) -> list[str]:
     return [body for kind, body in _BLOCK.findall(text) if kind == language]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/add_a_catalogue.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/add_a_catalog.md"])
 def test_the_yaml_of_a_page_loads(page: str, tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
@@ -42,7 +42,7 @@ def test_the_yaml_of_a_page_loads(page: str, tmp_path: Path) -> None:
         kind = document["type"].removeprefix("imgsim_assets.")
         project.declare(f"block{number}", kind, document["attributes"])
     suppliers = documents[0]["attributes"] | {"name": "suppliers"}
-    project.declare("suppliers", "ImageCatalogue", suppliers)
+    project.declare("suppliers", "ImageCatalogComponent", suppliers)
 
     keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
 
@@ -55,8 +55,8 @@ def test_the_groups_and_the_index_of_the_page_load(tmp_path: Path) -> None:
     groups, across, index = (yaml.safe_load(block) for block in _blocks("docs/matching.md", "yaml"))
     for name in ("shoes", "suppliers"):
         attributes = groups["attributes"] | index | {"name": name}
-        project.declare(name, "ImageCatalogue", attributes)
-    project.declare("everything", "DuplicateGroups", across["attributes"])
+        project.declare(name, "ImageCatalogComponent", attributes)
+    project.declare("everything", "DuplicateGroupsComponent", across["attributes"])
 
     keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
 
@@ -79,13 +79,13 @@ def test_the_report_and_the_threshold_of_the_page_can_be_declared(tmp_path: Path
     project = Project.make(tmp_path / "project")
     project.write("items.csv", "id,url,brand\n1,http://127.0.0.1/a.jpg,x\n")
     for name in ("products", "suppliers"):
-        catalogue = {"source": {"path": "items.csv"}, **report, "name": name}
-        project.declare(name, "ImageCatalogue", catalogue)
-    project.declare("pair", "MatchMatrix", pair["attributes"])
+        catalog = {"source": {"path": "items.csv"}, **report, "name": name}
+        project.declare(name, "ImageCatalogComponent", catalog)
+    project.declare("pair", "MatchMatrixComponent", pair["attributes"])
 
     keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
 
-    assert {"products/encoder_report", "matches/products__suppliers"} <= keys
+    assert {"products/encoder_evaluation", "matches/products__suppliers"} <= keys
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_the_python_of_a_page_runs(
 ) -> None:
     store = Store.open(tmp_path / "data/store")
     products = pl.DataFrame({"id": ["p"], "url": ["u"], "title": ["t"]})
-    for name in ("products/catalogue", "suppliers/catalogue"):
+    for name in ("products/items", "suppliers/items"):
         _commit(store, name, products)
     matches = {"left_id": "p", "right_id": "s", "similarity": 0.97, "rank": 1}
     images = {"left_sha256": "a", "right_sha256": "b"}
-    made_of = {"products/catalogue": 1, "suppliers/catalogue": 1}
+    made_of = {"products/items": 1, "suppliers/items": 1}
     _commit(store, "matches/products__suppliers", pl.DataFrame([matches | images]), made_of)
     monkeypatch.chdir(tmp_path)
 
@@ -121,7 +121,7 @@ def test_the_python_of_a_page_runs(
         assert (tmp_path / "news_000001.csv").read_text().startswith("change,left_id")
     if "traced" in names:
         (row,) = names["traced"].collect().to_dicts()  # type: ignore[attr-defined]
-        assert (row["left_sha256"], row["right_catalogue_version"]) == ("a", "1")
+        assert (row["left_sha256"], row["right_catalog_version"]) == ("a", "1")
 
 
 def _commit(
@@ -132,8 +132,10 @@ def _commit(
     return file
 
 
-def _draft_of(files: list[DataFile], inputs: Mapping[str, int], base: Commit | None) -> Draft:
-    return Draft(files, inputs=inputs)
+def _draft_of(
+    files: list[DataFile], inputs: Mapping[str, int], base: Commit | None
+) -> PendingCommit:
+    return PendingCommit(files, inputs=inputs)
 
 
 def test_the_sql_of_the_page_reads_the_newest_rows(

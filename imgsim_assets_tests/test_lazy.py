@@ -4,7 +4,7 @@ import pytest
 
 import imgsim_assets
 from imgsim_assets import similarity
-from imgsim_assets.lazy import loading
+from imgsim_assets.lazy import lazy_getattr
 
 
 @pytest.mark.parametrize("package", [imgsim_assets, similarity])
@@ -13,7 +13,7 @@ def test_every_name_that_a_package_offers_is_there(package: object) -> None:
 
 
 def test_a_name_that_no_module_has_is_refused_as_usual() -> None:
-    load = loading("imgsim_assets.similarity", {"top_k": "join"})
+    load = lazy_getattr("imgsim_assets.similarity", {"top_k": "join"})
 
     assert load("top_k") is similarity.top_k
     with pytest.raises(

@@ -8,7 +8,7 @@ from imgsim_assets.settings import Settings
 
 class Shelf(Settings):
     height: int = 3
-    colour: str = "red"
+    color: str = "red"
 
 
 class Room(Settings):
@@ -25,7 +25,7 @@ def test_an_unknown_key_like_no_other_is_named_with_all_that_are_known() -> None
     with pytest.raises(ValidationError) as refused:
         Shelf.model_validate({"xyzzy": 4})
 
-    assert "unknown key 'xyzzy': known keys are height, colour" in str(refused.value)
+    assert "unknown key 'xyzzy': known keys are height, color" in str(refused.value)
     assert "did you mean" not in str(refused.value)
 
 
@@ -35,7 +35,7 @@ def test_an_unknown_key_of_a_nested_setting_is_located() -> None:
 
     (error,) = refused.value.errors()
     assert error["loc"] == ("shelf",)
-    assert "did you mean 'colour'?" in error["msg"]
+    assert "did you mean 'color'?" in error["msg"]
 
 
 def test_a_key_that_yaml_read_as_something_else_than_text_is_named() -> None:

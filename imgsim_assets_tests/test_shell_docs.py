@@ -12,8 +12,8 @@ import pytest
 from imgsim_assets.cli.main import _COMMANDS, main
 from imgsim_assets.cli.match import command as match
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import indexed
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.catalogs import indexed
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 
 _DOCS = Path(__file__).parents[1] / "docs"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -35,7 +35,7 @@ def test_the_python_page_runs_from_top_to_bottom(
     for number, block in enumerate(_blocks("python.md", "python")):
         exec(compile(block, f"python.md block {number}", "exec"), names)
 
-    for written in ("found.html", "neighbours.html", "pictures.html", "features.parquet"):
+    for written in ("found.html", "neighbors.html", "images.html", "features.parquet"):
         assert (tmp_path / written).stat().st_size > 1000
 
 
@@ -46,7 +46,7 @@ def test_the_commands_of_the_shell_page_run_from_top_to_bottom(
     (tmp_path / "photos").mkdir()
     for seed, name in enumerate("abc"):
         (tmp_path / "photos" / f"{name}.jpg").write_bytes(jpeg(seed))
-        copy = encoded(picture(seed), "JPEG", quality=40)
+        copy = encoded(make_image(seed), "JPEG", quality=40)
         (tmp_path / "photos" / f"{name}-copy.jpg").write_bytes(copy)
     left = "".join(f"{name},photos/{name}.jpg\n" for name in "abc")
     right = "".join(f"{name},photos/{name}-copy.jpg\n" for name in "abc")

@@ -19,7 +19,7 @@ Examples:
 )
 @click.option("--ui", is_flag=True, help="Open it in Dagster's web server.")
 def command(ui: bool) -> int:
-    """Materialize two demo catalogues of photographs and show what matches."""
+    """Materialize two demo catalogs of photographs and show what matches."""
     try:
         import skimage  # noqa: F401
     except ImportError as error:
@@ -30,7 +30,7 @@ def command(ui: bool) -> int:
 
     if not (find_project_root(Path(__file__).parent) / "pyproject.toml").is_file():
         raise SettingsError(
-            "the demo works on the catalogues of a checkout of the project; clone it, and run "
+            "the demo works on the catalogs of a checkout of the project; clone it, and run "
             "'make demo' there"
         )
     return main(["ui" if ui else "run"])

@@ -6,8 +6,8 @@ import click
 
 from imgsim_assets.cli.options import json_option, made, store_option
 from imgsim_assets.cli.output import show_json
-from imgsim_assets.storage.collection import collect
-from imgsim_assets.storage.settings import KeepRules
+from imgsim_assets.storage.gc import collect
+from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
 
 
@@ -25,13 +25,13 @@ Examples:
 @json_option
 def command(
     commits: int | None,
-    grace_hours: float | None,
+    min_age_hours: float | None,
     dry_run: bool,
     store_url: str | None,
     as_json: bool,
 ) -> None:
-    """Delete old versions, and images and vectors that no catalogue has any more."""
-    rules = made(KeepRules, commits=commits, grace_hours=grace_hours)
+    """Delete old versions, and images and vectors that no catalog has any more."""
+    rules = made(RetentionPolicy, commits=commits, min_age_hours=min_age_hours)
     collected = collect(Store.open(store_url), rules, dry_run=dry_run)
     if as_json:
         show_json(collected)

@@ -1,4 +1,4 @@
-"""`imgsim groups`: the items of one or several catalogues that show the same, by group."""
+"""`imgsim groups`: the items of one or several catalogs that show the same, by group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import polars as pl
 from imgsim_assets.cli import output
 from imgsim_assets.cli.options import json_option, made, store_option, variant_of
 from imgsim_assets.index.stage import update_index
-from imgsim_assets.similarity.groups import (
+from imgsim_assets.similarity.duplicate_groups import (
     GroupReport,
     across_table,
     groups_table,
@@ -37,7 +37,7 @@ Examples:
   imgsim groups products suppliers
 """
 )
-@click.argument("catalogues", nargs=-1, required=True, metavar="CATALOGUE...")
+@click.argument("catalogs", nargs=-1, required=True, metavar="CATALOG...")
 @click.option(
     "--threshold", type=float, help="Least cosine of a link, inclusive.  [default: the encoder's]"
 )
@@ -45,7 +45,7 @@ Examples:
     "--representative",
     metavar="RULE",
     help=f"Which item stands for its group: {', '.join(get_args(AcrossRule))}.  "
-    "[default: pixels; of several catalogues, catalogue]",
+    "[default: pixels; of several catalogs, catalog]",
 )
 @click.option(
     "--close",
@@ -56,7 +56,7 @@ Examples:
 @store_option
 @json_option
 def command(
-    catalogues: tuple[str, ...],
+    catalogs: tuple[str, ...],
     threshold: float | None,
     representative: str | None,
     close: bool,
@@ -64,25 +64,25 @@ def command(
     store_url: str | None,
     as_json: bool,
 ) -> None:
-    """Bring the duplicate groups of CATALOGUEs up to their embeddings, and show them.
+    """Bring the duplicate groups of CATALOGs up to their embeddings, and show them.
 
     A group is what hangs together by links at or above the threshold, within and across the
-    catalogues; their order is their priority. Groups that are declared are left alone.
+    catalogs; their order is their priority. Groups that are declared are left alone.
     """
     output.check_out(out)
-    if len(set(catalogues)) < len(catalogues):
-        raise click.UsageError("a catalogue is named twice; name each once")
+    if len(set(catalogs)) < len(catalogs):
+        raise click.UsageError("a catalog is named twice; name each once")
     given = {
         "threshold": threshold,
         "representative": representative,
         "close_to_representative": close,
     }
-    several = len(catalogues) > 1
+    several = len(catalogs) > 1
     settings = made(AcrossSettings, **given) if several else made(GroupSettings, **given)
     store = Store.open(store_url)
-    for name in catalogues:
+    for name in catalogs:
         update_index(store, name)
-    table, report = _updated(store, catalogues, settings)
+    table, report = _updated(store, catalogs, settings)
     rows = table.read(table.at(report.version))
     if out is not None:
         output.write_frame(rows, out)
@@ -91,7 +91,7 @@ def command(
             {"items": report.items, "threshold": report.threshold, "groups": _documents(rows)}
         )
     elif out != output.STDOUT:
-        named = ", ".join(catalogues)
+        named = ", ".join(catalogs)
         click.echo(
             f"{named}: {report.groups} groups of {report.grouped} of {report.items} items at "
             f"{report.threshold:g} or more"
@@ -101,21 +101,21 @@ def command(
 
 
 def _updated(
-    store: Store, catalogues: tuple[str, ...], settings: GroupSettings | AcrossSettings
+    store: Store, catalogs: tuple[str, ...], settings: GroupSettings | AcrossSettings
 ) -> tuple[Table, GroupReport]:
     """A table for these settings alone, so that the next run with them updates it."""
     variant = variant_of(settings)
     if isinstance(settings, AcrossSettings):
-        name = f"{'__'.join(catalogues)}.{variant}"
-        return across_table(store, name), update_across(store, name, catalogues, settings)
-    (name,) = catalogues
+        name = f"{'__'.join(catalogs)}.{variant}"
+        return across_table(store, name), update_across(store, name, catalogs, settings)
+    (name,) = catalogs
     report = update_groups(store, name, settings, variant=variant)
     return groups_table(store, name, variant), report
 
 
 def _documents(rows: pl.DataFrame) -> list[dict[str, object]]:
     """One document a group, with its members in their order."""
-    told = [name for name in ("catalogue", "id", "sha256", "similarity") if name in rows.columns]
+    told = [name for name in ("catalog", "id", "sha256", "similarity") if name in rows.columns]
     members = pl.struct(told).alias("members")
     by_group = rows.group_by(_TOLD, maintain_order=True).agg(members)
     return by_group.rename({"group_id": "representative"}).to_dicts()

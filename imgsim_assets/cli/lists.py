@@ -1,4 +1,4 @@
-"""A side of a match: a list of images somewhere, or a catalogue that the store knows."""
+"""A side of a match: a list of images somewhere, or a catalog that the store knows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import click
 import polars as pl
 
-from imgsim_assets.catalogue import reader
-from imgsim_assets.catalogue.ingest import catalogue_table
-from imgsim_assets.catalogue.reader import FILE, LINE
-from imgsim_assets.catalogue.source import SourceSettings, open_source
+from imgsim_assets.catalog import reader
+from imgsim_assets.catalog.ingest import catalog_table
+from imgsim_assets.catalog.reader import FILE, LINE
+from imgsim_assets.catalog.source import SourceSettings, open_source
 from imgsim_assets.cli.options import made
 from imgsim_assets.errors import SourceError, StoreError
-from imgsim_assets.model.loader import find_loader
-from imgsim_assets.model.pipeline import CatalogueJob, shards_for
-from imgsim_assets.model.status import catalogue_names
+from imgsim_assets.pipeline.catalog import CatalogJob, shards_for
+from imgsim_assets.pipeline.loader import find_loader
+from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.storage.store import Store
 
 _STORED = re.compile(r"[a-z][a-z0-9_]*")
@@ -41,22 +41,22 @@ class ListOptions:
 
 @dataclass(frozen=True)
 class Side:
-    """A catalogue under its name in the store; `job` is None for one that is taken as it is.
+    """A catalog under its name in the store; `job` is None for one that is taken as it is.
 
     `fields` are the source's columns that results carry, in their order.
     """
 
     name: str
     title: str
-    job: CatalogueJob | None
+    job: CatalogJob | None
     fields: Sequence[str] | None = None
 
     def rows(self, store: Store) -> pl.DataFrame:
-        """The catalogue's id (as `__id`), and its fields under the source's names."""
-        table = catalogue_table(store, self.name)
+        """The catalog's id (as `__id`), and its fields under the source's names."""
+        table = catalog_table(store, self.name)
         commit = table.latest()
         if commit is None:
-            raise StoreError(f"{self.name}/catalogue has no version yet; materialize it first")
+            raise StoreError(f"{self.name}/items has no version yet; materialize it first")
         rows = table.read(commit)
         names = _source_names(rows.columns, commit.properties, self.fields)
         fields = self.fields or list(dict.fromkeys(names.values()))
@@ -69,7 +69,7 @@ class Side:
 def _source_names(
     columns: Sequence[str], properties: Mapping[str, Any], fields: Sequence[str] | None
 ) -> dict[str, str]:
-    """What the source calls each column of a catalogue table."""
+    """What the source calls each column of a catalog table."""
     id_column, url_column = properties["id_column"], properties["url_column"]
     taken = {id_column, url_column}
     carried = [name for name in fields or () if name not in taken]
@@ -85,18 +85,18 @@ def _source_names(
 
 
 def side(text: str, store: Store, options: ListOptions, encoder: Any, download: Any) -> Side:
-    """What an argument names: a stored catalogue, or a list that is read from now on."""
+    """What an argument names: a stored catalog, or a list that is read from now on."""
     if _STORED.fullmatch(text) and not Path(text).exists():
-        if text in catalogue_names(store):
+        if text in catalog_names(store):
             return Side(text, text, None)
-        known = ", ".join(catalogue_names(store)) or "none"
+        known = ", ".join(catalog_names(store)) or "none"
         raise StoreError(
-            f"{text!r} is neither a file nor a catalogue of {store.url}; catalogues: {known}"
+            f"{text!r} is neither a file nor a catalog of {store.url}; catalogs: {known}"
         )
     source, fields, rows = _source(text, options)
     name = _name(text, options)
     loader = find_loader(options.loader) if options.loader else None
-    job = CatalogueJob(name, source, shards_for(rows), encoder, download, loader)
+    job = CatalogJob(name, source, shards_for(rows), encoder, download, loader)
     return Side(name, text, job, fields)
 
 

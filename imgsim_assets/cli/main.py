@@ -1,7 +1,7 @@
 """The group `imgsim`: finds its commands by name, and turns errors into exit codes.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, 3 done but something is wrong (what
-`check` found, a catalogue without a single picture), 130 interrupted.
+`check` found, a catalog without a single image), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ WRONG = 3
 
 # A command's module, found by name, so that help and completion import none of them.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
-    "match": ("match", "Match two lists of images, or two stored catalogues."),
-    "query": ("query", "Find what is most similar to some pictures."),
+    "match": ("match", "Match two lists of images, or two stored catalogs."),
+    "query": ("query", "Find what is most similar to some images."),
     "images": ("images", "Write the list of a folder's images."),
-    "graph": ("graph", "The nearest neighbours of every item of a catalogue."),
-    "groups": ("groups", "The items of one or several catalogues that show the same, by group."),
-    "threshold": ("threshold", "Which threshold to choose, measured on the stored pictures."),
+    "graph": ("graph", "The nearest neighbors of every item of a catalog."),
+    "groups": ("groups", "The items of one or several catalogs that show the same, by group."),
+    "threshold": ("threshold", "Which threshold to choose, measured on the stored images."),
     "status": ("status", "What is fresh, stale or failing in the store."),
     "retry": ("retry", "Fetch again what failed and may succeed now."),
-    "add-catalogue": ("add_catalogue", "Declare a list of images as a Dagster catalogue."),
+    "add-catalog": ("add_catalog", "Declare a list of images as a Dagster catalog."),
     "gc": ("gc", "Delete old versions and images that nothing refers to."),
     "check": ("check", "Verify every checksum and invariant of the store."),
-    "demo": ("demo", "Run the demo: two catalogues of photographs."),
+    "demo": ("demo", "Run the demo: two catalogs of photographs."),
 }
 
 _EPILOG = """\b
@@ -67,7 +67,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="imgsim_assets", prog_name="imgsim")
 def cli() -> None:
-    """Which of these pictures show the same thing?"""
+    """Which of these images show the same thing?"""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 import polars as pl
 
-from imgsim_assets.catalogue.ingest import rejects_table
+from imgsim_assets.catalog.ingest import rejects_table
 from imgsim_assets.cli import output
 from imgsim_assets.cli.lists import ListOptions, Side, side
 from imgsim_assets.cli.main import WRONG
@@ -25,8 +25,8 @@ from imgsim_assets.cli.options import (
 )
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.index.stage import update_index
-from imgsim_assets.model.pipeline import Refreshed, refresh
-from imgsim_assets.model.status import CatalogueStatus, catalogue_status
+from imgsim_assets.pipeline.catalog import Refreshed, refresh
+from imgsim_assets.pipeline.status import CatalogStatus, catalog_status
 from imgsim_assets.progress import silent
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.join import threshold_join
@@ -54,7 +54,7 @@ Examples:
 @click.option(
     "--threshold",
     metavar="FLOAT|auto",
-    help="Least cosine, inclusive; auto: what the reports of the catalogues found.  "
+    help="Least cosine, inclusive; auto: what the reports of the catalogs found.  "
     "[default: the encoder's]",
 )
 @click.option(
@@ -106,7 +106,7 @@ def command(
     batch_size: int | None,
     device: str,
     concurrency: int | None,
-    allow_hosts: tuple[str, ...],
+    allowed_hosts: tuple[str, ...],
     timeout: float | None,
     store_url: str | None,
     as_json: bool,
@@ -115,13 +115,13 @@ def command(
     """Match the images of LEFT with those of RIGHT.
 
     LEFT and RIGHT are lists (csv, tsv, txt, jsonl, parquet), folders of images, or names of
-    catalogues in the store. Every column is carried into the result. What the store has already
+    catalogs in the store. Every column is carried into the result. What the store has already
     is neither fetched nor embedded again.
     """
     output.check_out(out)
     settings = made(MatchSettings, threshold=_threshold(threshold), mode=mode, k=k)
     download = made(
-        DownloadSettings, concurrency=concurrency, allow_hosts=allow_hosts, timeout=timeout
+        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout=timeout
     )
     chosen = encoder_of(encoder, encoder_version, weights, batch_size, device)
     options = ListOptions(
@@ -139,7 +139,7 @@ def command(
     table = _matrix(store, sides) if matrix or _is_small(report) else None
     if out is not None:
         output.write_frame(named, out)
-    statuses = [catalogue_status(store, each.name) for each in sides]
+    statuses = [catalog_status(store, each.name) for each in sides]
     if as_json:
         output.show_json(_document(sides, statuses, refreshed, report, rows, table))
     else:
@@ -240,7 +240,7 @@ def _show_matrix(table: pl.DataFrame) -> None:
 
 def _document(
     sides: Sequence[Side],
-    statuses: Sequence[CatalogueStatus],
+    statuses: Sequence[CatalogStatus],
     refreshed: dict[str, Refreshed],
     report: MatchReport,
     rows: pl.DataFrame,
@@ -249,7 +249,7 @@ def _document(
     document: dict[str, Any] = {
         key: {
             "source": each.title,
-            "catalogue": each.name,
+            "catalog": each.name,
             "items": status.items,
             "rejects": status.rejects,
             "images": status.images,
@@ -267,7 +267,7 @@ def _document(
 def _tell(
     store: Store,
     sides: Sequence[Side],
-    statuses: Sequence[CatalogueStatus],
+    statuses: Sequence[CatalogStatus],
     refreshed: dict[str, Refreshed],
     report: MatchReport,
     *,
@@ -281,9 +281,9 @@ def _tell(
         )
         failures = [f"{kind} {count}" for kind, count in status.failures.items() if kind != "ok"]
         if failures:
-            click.echo(f"  without a picture: {', '.join(failures)}", err=to_stderr)
+            click.echo(f"  without an image: {', '.join(failures)}", err=to_stderr)
         if "blocked_path" in status.failures:
-            click.echo("  name the folder that holds the pictures with --root", err=to_stderr)
+            click.echo("  name the folder that holds the images with --root", err=to_stderr)
         if "blocked_address" in status.failures:
             click.echo("  name internal hosts that may be fetched with --allow-host", err=to_stderr)
         if status.rejects:
@@ -295,7 +295,7 @@ def _tell(
     )
 
 
-def _tell_rejects(store: Store, each: Side, status: CatalogueStatus, to_stderr: bool) -> None:
+def _tell_rejects(store: Store, each: Side, status: CatalogStatus, to_stderr: bool) -> None:
     click.echo(f"  rows left out: {status.rejects}", err=to_stderr)
     table = rejects_table(store, each.name)
     commit = table.latest()

@@ -42,7 +42,7 @@ def encoder_options(command: Command) -> Command:
     """--encoder and what belongs to it."""
     for option in (
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
-        click.option("--batch-size", type=int, help="Pictures a forward pass."),
+        click.option("--batch-size", type=int, help="Images a forward pass."),
         click.option(
             "--weights",
             metavar="NAME|FILE",
@@ -92,7 +92,7 @@ def download_options(command: Command) -> Command:
         click.option("--timeout", type=float, help="Seconds for one attempt.  [default: 30]"),
         click.option(
             "--allow-host",
-            "allow_hosts",
+            "allowed_hosts",
             multiple=True,
             metavar="HOST[:PORT]",
             help="An internal host that may be fetched all the same; repeat for several.",

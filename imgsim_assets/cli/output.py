@@ -100,14 +100,14 @@ def _plain(value: Any) -> Any:
 
 
 class Bars:
-    """Progress bars on stderr, two for each catalogue: what is fetched, what is embedded."""
+    """Progress bars on stderr, two for each catalog: what is fetched, what is embedded."""
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
         self._tasks: dict[tuple[str, str], Any] = {}
 
     def begins(self, name: str, items: int) -> None:
-        """Draw the bars of a catalogue."""
+        """Draw the bars of a catalog."""
         for kind in ("images", "embeddings"):
             task = self._progress.add_task(f"{name} {kind}", total=items)
             self._tasks[name, kind] = task

@@ -1,4 +1,4 @@
-"""`imgsim query`: what is most similar to some pictures."""
+"""`imgsim query`: what is most similar to some images."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from imgsim_assets.cli.options import (
     store_option,
 )
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.model.files import is_model
-from imgsim_assets.model.model import ImageSimilarityModel, load_model
+from imgsim_assets.search.files import is_model
+from imgsim_assets.search.model import ImageSimilarityModel, load_model
 
 
 @click.command(
@@ -31,12 +31,12 @@ Examples:
   imgsim query shelf.model https://example.com/photo.jpg --radius 0.6
 """
 )
-@click.argument("catalogue")
+@click.argument("catalog")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-k", "k", type=int, default=5, show_default=True, help="How many; 0 for no limit.")
 @click.option("--radius", type=float, help="Greatest distance, inclusive.")
-@click.option("--orientations", is_flag=True, help="Also turn and mirror each picture.")
-@click.option("--html", metavar="FILE", help="Write a gallery of the pictures and what is found.")
+@click.option("--orientations", is_flag=True, help="Also turn and mirror each image.")
+@click.option("--html", metavar="FILE", help="Write a gallery of the images and what is found.")
 @click.option("--out", metavar="FILE", help="Write .tsv, .csv, .parquet or .jsonl; - for stdout.")
 @download_options
 @place_options
@@ -44,7 +44,7 @@ Examples:
 @json_option
 @quiet_option
 def command(
-    catalogue: str,
+    catalog: str,
     images: tuple[str, ...],
     k: int,
     radius: float | None,
@@ -52,7 +52,7 @@ def command(
     html: str | None,
     out: str | None,
     concurrency: int | None,
-    allow_hosts: tuple[str, ...],
+    allowed_hosts: tuple[str, ...],
     timeout: float | None,
     device: str | None,
     weights: str | None,
@@ -60,19 +60,19 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Find the items of CATALOGUE nearest to each IMAGE (a path or URL).
+    """Find the items of CATALOG nearest to each IMAGE (a path or URL).
 
-    CATALOGUE is the name of one in the store, or the folder of a saved model.
+    CATALOG is the name of one in the store, or the folder of a saved model.
     """
     output.check_out(out)
     download = made(
-        DownloadSettings, concurrency=concurrency, allow_hosts=allow_hosts, timeout=timeout
+        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout=timeout
     )
-    if is_model(Path(catalogue)):
-        model = load_model(catalogue, device=device, weights=weights)
+    if is_model(Path(catalog)):
+        model = load_model(catalog, device=device, weights=weights)
     else:
         model = ImageSimilarityModel.create(
-            catalogue, progress=False, store=store_url, device=device, weights=weights
+            catalog, progress=False, store=store_url, device=device, weights=weights
         )
     asked = pl.DataFrame({"image": images})
     found = model.query(

@@ -14,7 +14,7 @@ from imgsim_assets.cli.options import (
     store_option,
 )
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.model.retrying import Which, retry
+from imgsim_assets.pipeline.retry import Which, retry
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
 
@@ -26,24 +26,24 @@ Examples:
   imgsim retry products --all --concurrency 8 --timeout 60
 """
 )
-@click.argument("catalogue")
+@click.argument("catalog")
 @click.option(
     "--transient",
     is_flag=True,
     help="Timeouts, server errors and the like, without waiting until they are due.",
 )
-@click.option("--all", "everything", is_flag=True, help="Every failure, also a 404 or no picture.")
+@click.option("--all", "everything", is_flag=True, help="Every failure, also a 404 or no image.")
 @download_options
 @place_options
 @store_option
 @json_option
 @quiet_option
 def command(
-    catalogue: str,
+    catalog: str,
     transient: bool,
     everything: bool,
     concurrency: int | None,
-    allow_hosts: tuple[str, ...],
+    allowed_hosts: tuple[str, ...],
     timeout: float | None,
     device: str | None,
     weights: str | None,
@@ -51,11 +51,11 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fetch the failed images of CATALOGUE again, embed what arrives, and update the index."""
+    """Fetch the failed images of CATALOG again, embed what arrives, and update the index."""
     if transient == everything:
         raise click.UsageError("say which failures: either --transient or --all")
     settings = made(
-        DownloadSettings, concurrency=concurrency, allow_hosts=allow_hosts, timeout=timeout
+        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout=timeout
     )
     store = Store.open(store_url)
     with output.bars(quiet=quiet or as_json) as watch:
@@ -63,7 +63,7 @@ def command(
         which: Which = "all" if everything else "transient"
         done = retry(
             store,
-            catalogue,
+            catalog,
             settings,
             which=which,
             device=device,
@@ -74,4 +74,4 @@ def command(
     if as_json:
         output.show_json(done)
     else:
-        click.echo(f"{catalogue}: {done.tried} tried again, {done.recovered} arrived")
+        click.echo(f"{catalog}: {done.tried} tried again, {done.recovered} arrived")

@@ -1,4 +1,4 @@
-"""`imgsim status`: how the store's catalogues and match tables stand."""
+"""`imgsim status`: how the store's catalogs and match tables stand."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import click
 
 from imgsim_assets.cli.options import json_option, store_option
 from imgsim_assets.cli.output import show_json
-from imgsim_assets.model.status import (
-    CatalogueStatus,
+from imgsim_assets.pipeline.status import (
+    CatalogStatus,
     MatchStatus,
-    catalogue_names,
-    catalogue_status,
+    catalog_names,
+    catalog_status,
     match_statuses,
 )
 from imgsim_assets.storage.store import Store
@@ -23,34 +23,34 @@ Examples:
   imgsim status products --json
 """
 )
-@click.argument("catalogues", nargs=-1, metavar="[CATALOGUE]...")
+@click.argument("catalogs", nargs=-1, metavar="[CATALOG]...")
 @store_option
 @json_option
-def command(catalogues: tuple[str, ...], store_url: str | None, as_json: bool) -> None:
+def command(catalogs: tuple[str, ...], store_url: str | None, as_json: bool) -> None:
     """Show what is there, what is behind what it is made from, and what failed."""
     store = Store.open(store_url)
-    known = catalogue_names(store)
-    for name in catalogues:
+    known = catalog_names(store)
+    for name in catalogs:
         if name not in known:
             listed = ", ".join(known) or "none"
-            raise click.UsageError(f"{store.url} has no catalogue {name!r}; it has {listed}")
-    shown = [catalogue_status(store, name) for name in catalogues or known]
+            raise click.UsageError(f"{store.url} has no catalog {name!r}; it has {listed}")
+    shown = [catalog_status(store, name) for name in catalogs or known]
     matches = [
         match
         for match in match_statuses(store)
-        if not catalogues or {match.left, match.right} & set(catalogues)
+        if not catalogs or {match.left, match.right} & set(catalogs)
     ]
     if as_json:
-        show_json({"store": store.url, "catalogues": shown, "matches": matches})
+        show_json({"store": store.url, "catalogs": shown, "matches": matches})
         return
     click.echo(f"store: {store.url}")
     for status in shown:
-        _tell_catalogue(status)
+        _tell_catalog(status)
     for match in matches:
         _tell_match(match)
 
 
-def _tell_catalogue(status: CatalogueStatus) -> None:
+def _tell_catalog(status: CatalogStatus) -> None:
     click.echo(
         f"\n{status.name}: {status.items} items, {status.images} images, {status.vectors} "
         f"vectors by {status.encoder or 'no encoder yet'}"

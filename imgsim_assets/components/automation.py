@@ -44,12 +44,12 @@ def tagged(tags: dict[str, str], *, automated: bool) -> dict[str, str]:
 
 
 def sensor() -> dg.AutomationConditionSensorDefinition:
-    """The sensor that evaluates the conditions of every catalogue and match table.
+    """The sensor that evaluates the conditions of every catalog and match table.
 
     One for all, so that what hangs together is started together.
     """
     with warnings.catch_warnings():
-        # Without its sources a catalogue would never be looked at, and the option is beta.
+        # Without its sources a catalog would never be looked at, and the option is beta.
         warnings.simplefilter("ignore", dg.BetaWarning)
         target = dg.AssetSelection.tag(TAG, _ON, include_sources=True)
     return dg.AutomationConditionSensorDefinition(

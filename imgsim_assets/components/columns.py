@@ -28,7 +28,7 @@ IMAGES = {
     "format": "String",
     "fetched_at": _TIME,
     "checked_at": _TIME,
-    "refresh_failed": "String",
+    "revalidation_error": "String",
 }
 EMBEDDINGS = {"id": "String", "sha256": "String", "status": "String", "detail": "String"}
 GRAPH = {
@@ -57,7 +57,7 @@ _GROUPED = {
     "bridges": "Int32",
 }
 GROUPS = {"group_id": "String", **_GROUPED}
-GROUPS_ACROSS = {"group_id": "String", "catalogue": "String", **_GROUPED}
+GROUPS_ACROSS = {"group_id": "String", "catalog": "String", **_GROUPED}
 ENCODER_REPORT = {"edit": "String", "threshold": "Float64", "share": "Float64", "count": "Int64"}
 
 CARRIED = "carried from the source"
@@ -65,13 +65,13 @@ _MEANING = {
     "attempts": "failed attempts in a row, over runs",
     "bridges": "links of the group without which it would fall apart",
     "bytes": "size of the image file",
-    "catalogue": "catalogue that the item is of",
+    "catalog": "catalog that the item is of",
     "checked_at": "when the server last gave or confirmed this image",
     "count": "pairs that were compared",
     "detail": "what happened, in words",
     "distance": "Euclidean distance of the unit vectors, sqrt(2 - 2 similarity)",
-    "dst_id": "the neighbour",
-    "edit": "how the copies were made, or 'different pictures' for pairs of different images",
+    "dst_id": "the neighbor",
+    "edit": "how the copies were made, or 'different images' for pairs of different images",
     "etag": "version the server gave, or size and time of a local file",
     "fetched_at": "when this outcome was reached",
     "file": "file of the source",
@@ -81,7 +81,7 @@ _MEANING = {
     "id": "the item",
     "is_representative": "whether the item stands for its group",
     "last_modified": "as the server said",
-    "left_id": "item of the left catalogue",
+    "left_id": "item of the left catalog",
     "left_sha256": "image of the left item",
     "line": "line (or row) of the file, from 1",
     "mean_similarity": "over all pairs of the group's items",
@@ -89,15 +89,15 @@ _MEANING = {
     "next_retry_at": "when a transient failure is tried again",
     "number": "the item's number inside the FAISS file",
     "rank": "1 for the most similar",
-    "refresh_failed": "why a good image could not be asked for again; it is kept",
+    "revalidation_error": "why a good image could not be asked for again; it is kept",
     "reason": "why the row is left out",
-    "right_id": "item of the right catalogue",
+    "right_id": "item of the right catalog",
     "right_sha256": "image of the right item",
     "share": "of the pairs that reach the threshold",
     "sha256": "hash of the image's bytes",
     "similarity": "cosine of the two vectors",
     "size": "items in the group",
-    "src_id": "the item whose neighbours these are",
+    "src_id": "the item whose neighbors these are",
     "status": "ok, or what failed",
     "threshold": "least cosine",
     "text": "the row as it stands in the file",

@@ -26,7 +26,7 @@ def carried(key: dg.AssetKey, columns: Sequence[str]) -> Origins:
 
 
 def of_matches(left: dg.AssetKey, right: dg.AssetKey) -> Origins:
-    """The columns of a match table, made from the items of two catalogues."""
+    """The columns of a match table, made from the items of two catalogs."""
     images = [(left, "sha256"), (right, "sha256")]
     return {
         "left_id": [(left, "id")],

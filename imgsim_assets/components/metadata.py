@@ -1,4 +1,4 @@
-"""What the Dagster UI shows of a table: schema, counts, links, pictures."""
+"""What the Dagster UI shows of a table: schema, counts, links, images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _cell(value: object) -> str:
 
 
 def jpeg(data: bytes, alt: str) -> dg.MetadataValue:
-    """A picture that travels inside the metadata."""
+    """An image that travels inside the metadata."""
     return _image("image/jpeg", data, alt)
 
 

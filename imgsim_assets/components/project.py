@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Project:
-    """A Dagster project that declares catalogues."""
+    """A Dagster project that declares catalogs."""
 
     root: Path
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from imgsim_assets.demo import catalogues, pictures
+from imgsim_assets.demo import catalogs, pictures
 from imgsim_assets.demo.server import serving
 from imgsim_assets.storage.store import find_project_root
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     prepare(root)
     if chosen.command == "prepare":
         return 0
-    with serving(_pictures(root)):
+    with serving(_images(root)):
         if chosen.command in _SERVERS:
             server = _SERVERS[chosen.command]
             return subprocess.run(server, cwd=root, check=False).returncode
@@ -41,16 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def prepare(root: Path) -> None:
-    """Make sure that the demo's catalogue files and pictures are there."""
+    """Make sure that the demo's catalog files and images are there."""
     data = root / "data" / "demo"
-    for path in catalogues.write_missing(data):
+    for path in catalogs.write_missing(data):
         print(f"wrote {path.relative_to(root)}")
-    if not (_pictures(root) / "suppliers" / "same-bytes.jpg").exists():
-        count = pictures.build(_pictures(root))
-        print(f"wrote {count} pictures to {_pictures(root).relative_to(root)}")
+    if not (_images(root) / "suppliers" / "same-bytes.jpg").exists():
+        count = pictures.build(_images(root))
+        print(f"wrote {count} images to {_images(root).relative_to(root)}")
 
 
-def _pictures(root: Path) -> Path:
+def _images(root: Path) -> Path:
     return root / "data" / "demo" / "pictures"
 
 

@@ -1,7 +1,7 @@
-"""The demo's pictures: photographs that come with scikit-image, cut and edited.
+"""The demo's images: photographs that come with scikit-image, cut and edited.
 
 What the shop sells are whole photographs and windows of them that do not overlap. What the
-supplier offers are edited copies of most of these, pictures the shop does not have, and the
+supplier offers are edited copies of most of these, images the shop does not have, and the
 broken files that every supplier sends.
 """
 
@@ -42,7 +42,7 @@ _LARGEST_SIDE = 600
 
 
 def product_names() -> list[str]:
-    """File names of the shop's pictures."""
+    """File names of the shop's images."""
     return [
         f"{Path(photograph).stem}-{number}.jpg"
         for photograph, windows in SOLD.items()
@@ -58,7 +58,7 @@ def offered_edits() -> Iterator[tuple[str, str]]:
 
 
 def build(folder: Path) -> int:
-    """Write the pictures of both catalogues; returns how many files there are.
+    """Write the images of both catalogs; returns how many files there are.
 
     Raises ModuleNotFoundError without scikit-image, which the extra `demo` brings.
     """
@@ -104,7 +104,7 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _break_some(shop: Path, supplier: Path) -> None:
-    """What suppliers send beside pictures: half a file, a web page, nothing, the same again."""
+    """What suppliers send beside images: half a file, a web page, nothing, the same again."""
     whole = (shop / "coffee-1.jpg").read_bytes()
     (supplier / "half.jpg").write_bytes(whole[: len(whole) // 2])
     (supplier / "page.jpg").write_text("<!doctype html><title>Please log in</title>")

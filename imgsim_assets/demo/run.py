@@ -8,9 +8,9 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from imgsim_assets.components.local_run import LocalRun
-from imgsim_assets.components.pictures import match_sheet
+from imgsim_assets.components.charts import match_sheet
 from imgsim_assets.definitions import defs as load_definitions
+from imgsim_assets.demo.local_run import LocalRun
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 
@@ -41,17 +41,17 @@ def show(root: Path) -> None:
     print("look around in Dagster's UI: make ui")
 
 
-def _show_counts(store: Store, catalogue: str) -> None:
-    print(f"\n{catalogue}: items by what became of their image")
-    images = read_table(f"{catalogue}/images", store=store)
+def _show_counts(store: Store, catalog: str) -> None:
+    print(f"\n{catalog}: items by what became of their image")
+    images = read_table(f"{catalog}/images", store=store)
     print(_by(images, "status"))
     for table, column in (("embeddings", "status"), ("rejects", "reason")):
-        if f"{catalogue}/{table}" in store.table_names():
-            rows = read_table(f"{catalogue}/{table}", store=store)
+        if f"{catalog}/{table}" in store.table_names():
+            rows = read_table(f"{catalog}/{table}", store=store)
             failed = rows.filter(pl.col(column) != "ok")
             counts = _by(failed, column)
             if counts.height:
-                print(f"{catalogue}: {table} that are not ok")
+                print(f"{catalog}: {table} that are not ok")
                 print(counts)
 
 

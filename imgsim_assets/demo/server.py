@@ -1,4 +1,4 @@
-"""Serving the demo's pictures on loopback."""
+"""Serving the demo's images on loopback."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def serving(folder: Path) -> Iterator[None]:
         server = http.server.ThreadingHTTPServer((HOST, PORT), partial(_Handler, directory=folder))
     except OSError as error:
         raise OSError(
-            f"port {PORT} of {HOST}, from which the demo's pictures are served, is taken by "
+            f"port {PORT} of {HOST}, from which the demo's images are served, is taken by "
             "another program; stop it and try again"
         ) from error
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,4 +1,4 @@
-"""Which addresses may be dialled: public ones, unless the catalogue names the host.
+"""Which addresses may be dialled: public ones, unless the catalog names the host.
 
 The check sits where a socket is made, on the address that is really dialled. A check of
 the name or of a separate look-up would miss address literals, odd spellings, redirects and

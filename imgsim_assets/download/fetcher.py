@@ -22,7 +22,7 @@ from yarl import URL
 from imgsim_assets.download import robots
 from imgsim_assets.download.address import BlockedAddressError, guarded_socket, is_public
 from imgsim_assets.download.deadline import Deadline, Deadlines
-from imgsim_assets.download.places import Places
+from imgsim_assets.download.host_semaphore import HostSemaphore
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError, plain_text
 
@@ -67,7 +67,7 @@ class _Way:
 
     session: aiohttp.ClientSession
     proxy: str | None
-    places: Places
+    places: HostSemaphore
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -90,24 +90,24 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Fetcher:
-    """An HTTP client that dials public web addresses and the hosts a catalogue allows.
+    """An HTTP client that dials public web addresses and the hosts a catalog allows.
 
     Use it as an async context manager within one event loop.
     """
 
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
-        self._allowed = frozenset(settings.allow_hosts)
+        self._allowed = frozenset(settings.allowed_hosts)
         self._max_bytes = settings.max_bytes
         self._guarded: aiohttp.ClientSession | None = None
         self._trusted: aiohttp.ClientSession | None = None
         self._deadlines = Deadlines()
-        self._places: dict[str, Places] = {}
+        self._places: dict[str, HostSemaphore] = {}
         self._ways: dict[tuple[str, str], _Way] = {}
         self._rules: dict[str, asyncio.Task[robots.Rules]] = {}
 
     async def __aenter__(self) -> Self:
-        if self._settings.robots_txt:
+        if self._settings.respect_robots_txt:
             robots.check_available()
         self._guarded = self._session(_Connector(self._deadlines, socket_factory=guarded_socket()))
         self._trusted = self._session(_Connector(self._deadlines))
@@ -144,7 +144,7 @@ class Fetcher:
             # Silence is looked for together with the deadlines: a timer for every piece that
             # arrives takes a twentieth of the time of fetching it.
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._settings.connect_timeout, sock_read=None
+                total=None, sock_connect=self._settings.connect_timeout_s, sock_read=None
             ),
         )
 
@@ -166,13 +166,13 @@ class Fetcher:
     def quiet(self) -> int:
         """How many requests have heard nothing for a second, or had no turn at a host for so long.
 
-        With `robots_txt`, those for a robots.txt and those that wait for it.
+        With `respect_robots_txt`, those for a robots.txt and those that wait for it.
         """
         return self._deadlines.quiet(_QUIET_SECONDS)
 
     def _too_late(self, deadline: Deadline) -> FetchError:
         if deadline.silent_at < deadline.at:
-            return FetchError("timeout", f"silent for {self._settings.read_timeout:g} s")
+            return FetchError("timeout", f"silent for {self._settings.read_timeout_s:g} s")
         return FetchError("timeout", f"not done in {self._settings.timeout:g} s")
 
     async def _follow(
@@ -183,11 +183,11 @@ class Fetcher:
         for _ in range(self._settings.max_redirects + 1):
             deadline.silent_at = math.inf
             way = self._way_to(target)
-            if obey and self._settings.robots_txt:
+            if obey and self._settings.respect_robots_txt:
                 await self._ask_robots_txt(target, deadline)
             if not way.places.take():
                 await _wait_for_place(way.places, deadline)
-            deadline.hear(self._settings.read_timeout)
+            deadline.hear(self._settings.read_timeout_s)
             try:
                 async with way.session.get(
                     target, allow_redirects=False, headers=conditions, proxy=way.proxy
@@ -218,7 +218,7 @@ class Fetcher:
             return Fetched(None, etag, last_modified)
         _check_status(response)
         _check_encoding(headers)
-        if obey and self._settings.robots_tag:
+        if obey and self._settings.respect_x_robots_tag:
             self._check_robots_tag(headers, etag)
         return Fetched(await self._body(response, deadline), etag, last_modified)
 
@@ -254,7 +254,7 @@ class Fetcher:
                     origin.with_path("/robots.txt"), deadline, None, obey=False
                 )
         except FetchError as error:
-            if error.status.startswith("http_4") or error.status == "short_body":
+            if error.status.startswith("http_4") or error.status == "truncated_body":
                 return robots.Rules("")  # there is none
             raise
         except aiohttp.ClientError as error:
@@ -270,14 +270,14 @@ class Fetcher:
         if way is None:
             session, proxy = self._session_for(url)
             host = f"{url.host}:{url.port}"
-            places = self._places.setdefault(host, Places(self._settings.max_per_host))
+            places = self._places.setdefault(host, HostSemaphore(self._settings.max_per_host))
             way = self._ways[origin] = _Way(session, proxy, places)
         return way
 
     def _session_for(self, url: URL) -> tuple[aiohttp.ClientSession, str | None]:
         """The session for a URL, and the proxy to go by.
 
-        Hosts that the catalogue names are reached by the unguarded session. So is the proxy,
+        Hosts that the catalog names are reached by the unguarded session. So is the proxy,
         which looks names up by itself: what is left to check then are literal addresses.
         """
         if url.scheme not in ("http", "https"):
@@ -310,21 +310,21 @@ class Fetcher:
             size += len(piece)
             if size > limit:
                 raise FetchError("too_large", f"more than {limit} bytes")
-            deadline.hear(self._settings.read_timeout)
+            deadline.hear(self._settings.read_timeout_s)
             self._check_rate(size, deadline.heard_at - started)
         if not size:
-            raise FetchError("short_body", "the body is empty")
+            raise FetchError("truncated_body", "the body is empty")
         return b"".join(pieces)
 
     def _check_rate(self, size: int, seconds: float) -> None:
         least = self._settings.min_bytes_per_second
-        if seconds > self._settings.read_timeout and size < least * seconds:
+        if seconds > self._settings.read_timeout_s and size < least * seconds:
             raise FetchError(
                 "timeout", f"{size} bytes in {seconds:.0f} s, less than {least:g} bytes/s"
             )
 
 
-async def _wait_for_place(places: Places, deadline: Deadline) -> None:
+async def _wait_for_place(places: HostSemaphore, deadline: Deadline) -> None:
     """Take one of the few places at a host; waiting for it does not count as fetching."""
     now = asyncio.get_running_loop().time
     left = deadline.at - now()
@@ -432,9 +432,9 @@ def _explain(error: aiohttp.ClientError) -> FetchError:
     if isinstance(error, aiohttp.InvalidURL):
         return FetchError("bad_url", str(error))
     if isinstance(error, aiohttp.ClientPayloadError):
-        return FetchError("short_body", str(error))
+        return FetchError("truncated_body", str(error))
     if isinstance(error, aiohttp.ClientResponseError):
-        return FetchError("bad_response", f"{type(error).__name__}: {error.message}"[:200])
+        return FetchError("protocol_error", f"{type(error).__name__}: {error.message}"[:200])
     return FetchError("connect", f"{type(error).__name__}: {error}")
 
 

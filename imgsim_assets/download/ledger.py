@@ -14,13 +14,13 @@ from imgsim_assets.download.local import is_local
 from imgsim_assets.download.settings import Retry
 from imgsim_assets.download.status import (
     BY_SETTINGS,
-    HOST_UNAVAILABLE,
     OK,
+    SKIPPED_HOST,
     FetchError,
     is_transient,
 )
-from imgsim_assets.storage.collection import REFERS_TO_BLOBS
 from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.gc import REFERS_TO_BLOBS
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -41,7 +41,7 @@ SCHEMA: Mapping[str, Any] = {
     "format": pl.String,
     "fetched_at": pl.Datetime("ms", "UTC"),
     "checked_at": pl.Datetime("ms", "UTC"),
-    "refresh_failed": pl.String,
+    "revalidation_error": pl.String,
 }
 _MOMENTS = ("next_retry_at", "fetched_at", "checked_at")
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -65,7 +65,7 @@ _DECISIVE = (
     "etag",
     "sha256",
     "checked_at",
-    "refresh_failed",
+    "revalidation_error",
 )
 
 # What the items to fetch say of one that was never tried.
@@ -126,7 +126,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do for one shard: items to fetch, and ids that left the catalogue."""
+    """What a run has to do for one shard: items to fetch, and ids that left the catalog."""
 
     fetch: Items
     removed: list[str]
@@ -147,7 +147,7 @@ def completed(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def plan(
-    catalogue: pl.DataFrame,
+    catalog: pl.DataFrame,
     ledger: pl.DataFrame,
     *,
     now: datetime,
@@ -158,7 +158,7 @@ def plan(
     retry: Retry = "transient",
     refresh_age: timedelta | None = None,
 ) -> Plan:
-    """Compare a shard's catalogue rows (id, url) with its ledger.
+    """Compare a shard's catalog rows (id, url) with its ledger.
 
     Due are items that are new, whose URL changed, whose local file changed (`stamp(url)`, if
     given, differs from the etag), whose image bytes are `lost` (sha256 values that the store no
@@ -168,11 +168,11 @@ def plan(
     that are no longer the same, with "all" every one, with "none" none.
     """
     if not ledger.height:  # the list as it is, not a second one beside it
-        everything = catalogue.select("id", "url", **_FIRST_TRY)
+        everything = catalog.select("id", "url", **_FIRST_TRY)
         return Plan(Items(everything, ledger), [])
     # The ledger is joined by its rows' numbers: a new item costs a number, not a row of nulls.
     placed = (
-        catalogue.select("id", "url")
+        catalog.select("id", "url")
         .join(ledger.select("id").with_row_index("row"), on="id", how="left", maintain_order="left")
         .with_row_index("at")
     )
@@ -201,7 +201,7 @@ def plan(
     first = new.select("at", "id", "url", **_FIRST_TRY)
     fetch = first.merge_sorted(chosen_again, key="at") if chosen_again.height else first
     has_removed = known.height < ledger.height
-    removed = ledger.join(catalogue, on="id", how="anti")["id"].sort() if has_removed else ()
+    removed = ledger.join(catalog, on="id", how="anti")["id"].sort() if has_removed else ()
     return Plan(Items(fetch.drop("at"), held), list(removed))
 
 
@@ -227,7 +227,7 @@ def _failure_is_due(now: datetime, retry: Retry, same_settings: bool) -> pl.Expr
 def _refresh_is_due(now: datetime, retry: Retry, age: timedelta | None) -> pl.Expr:
     """Good web images; one whose last refresh failed has its own time to wait."""
     is_good = pl.col("status").eq(OK) & _is_remote("url")
-    failed = pl.col("refresh_failed").is_not_null()
+    failed = pl.col("revalidation_error").is_not_null()
     due = pl.lit(value=False)
     if age is not None:
         has_waited = pl.col("next_retry_at").is_null() | (pl.col("next_retry_at") <= now)
@@ -262,7 +262,7 @@ def confirmed(item: Item, now: datetime) -> dict[str, Any]:
         "attempts": 0,
         "next_retry_at": None,
         "checked_at": now,
-        "refresh_failed": None,
+        "revalidation_error": None,
     }
 
 
@@ -273,7 +273,7 @@ def failed(item: Item, error: FetchError, now: datetime) -> dict[str, Any]:
     and the row says that it could not be refreshed.
     """
     transient = is_transient(error.status)
-    attempts = item.attempts + (error.status != HOST_UNAVAILABLE)
+    attempts = item.attempts + (error.status != SKIPPED_HOST)
     wait = max(retry_wait(attempts), timedelta(seconds=error.retry_after or 0))
     if item.held is not None:
         return {
@@ -281,7 +281,7 @@ def failed(item: Item, error: FetchError, now: datetime) -> dict[str, Any]:
             "detail": error.detail[:500],
             "attempts": attempts,
             "next_retry_at": now + (wait if transient else _LONGEST_WAIT),
-            "refresh_failed": error.status,
+            "revalidation_error": error.status,
         }
     return {
         "id": item.id,

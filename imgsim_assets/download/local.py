@@ -20,22 +20,22 @@ _REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def is_local(url: str) -> bool:
-    """Whether a catalogue's url is a path (or file URL) rather than a URL of another kind."""
+    """Whether a catalog's url is a path (or file URL) rather than a URL of another kind."""
     return _REMOTE.match(url) is None
 
 
 def is_web(url: str) -> bool:
-    """Whether a catalogue's url is fetched over HTTP."""
+    """Whether a catalog's url is fetched over HTTP."""
     return url[:8].lower().startswith(("http://", "https://"))
 
 
 def below(root: str, url: str) -> str:
-    """A catalogue's url whose root lies on a web server: a path is a URL from there on."""
+    """A catalog's url whose root lies on a web server: a path is a URL from there on."""
     return urljoin(f"{root.rstrip('/')}/", quote(url)) if is_local(url) else url
 
 
 class ImageFolder:
-    """The one folder a catalogue's local images may lie in.
+    """The one folder a catalog's local images may lie in.
 
     `root` is a local path or an fsspec URL. Relative paths start there; absolute ones must
     lead into it, also after symbolic links are followed.
@@ -85,7 +85,7 @@ class ImageFolder:
         if len(data) > self._max_bytes:
             raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=stamp)
         if not data:
-            raise FetchError("short_body", "the file is empty", etag=stamp)
+            raise FetchError("truncated_body", "the file is empty", etag=stamp)
         return Fetched(data, etag=stamp)
 
     def _read_local(self, url: str) -> bytes:

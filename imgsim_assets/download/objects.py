@@ -23,7 +23,7 @@ class RemoteObjects:
     def read(self, url: str, held: Version | None = None) -> Fetched:
         """An object's bytes, None when it is the version held; its version as etag.
 
-        Raises FetchError: blocked_path, missing_file, unreadable_file, too_large, short_body,
+        Raises FetchError: blocked_path, missing_file, unreadable_file, too_large, truncated_body,
         or connect for whatever else the filesystem's library reports.
         """
         self._check_allowed(url)
@@ -42,7 +42,7 @@ class RemoteObjects:
         if not url.startswith(self._prefixes) or ".." in url.split("/") or "::" in url:
             place = url.split("?", 1)[0][:200]
             raise FetchError(
-                "blocked_path", f"{place} lies below no entry of download.allow_prefixes"
+                "blocked_path", f"{place} lies below no entry of download.allowed_url_prefixes"
             )
 
     def _read(self, url: str, held: Version | None) -> Fetched:
@@ -63,5 +63,5 @@ class RemoteObjects:
         if len(data) > self._max_bytes:
             raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=stamp)
         if not data:
-            raise FetchError("short_body", "the object is empty", etag=stamp)
+            raise FetchError("truncated_body", "the object is empty", etag=stamp)
         return Fetched(data, etag=stamp)

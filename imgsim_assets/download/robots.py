@@ -50,7 +50,7 @@ def _parser() -> Any:
         from protego import Protego
     except ImportError:
         raise SettingsError(
-            "download.robots_txt needs an extra package: install 'imgsim_assets[robots]'"
+            "download.respect_robots_txt needs an extra package: install 'imgsim_assets[robots]'"
         ) from None
     return Protego
 

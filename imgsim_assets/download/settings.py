@@ -1,4 +1,4 @@
-"""How a catalogue's images are fetched."""
+"""How a catalog's images are fetched."""
 
 from __future__ import annotations
 
@@ -35,22 +35,24 @@ class DownloadSettings(Settings):
     )
     max_per_host: int = Field(8, ge=1, le=256, description="requests under way at one host")
     timeout: float = Field(30.0, gt=0, description="seconds for one attempt, from name to byte")
-    connect_timeout: float = Field(5.0, gt=0, description="seconds to reach a host")
-    read_timeout: float = Field(10.0, gt=0, description="seconds until an answer begins or goes on")
+    connect_timeout_s: float = Field(5.0, gt=0, description="seconds to reach a host")
+    read_timeout_s: float = Field(
+        10.0, gt=0, description="seconds until an answer begins or goes on"
+    )
     min_bytes_per_second: float = Field(
-        500.0, ge=0, description="slowest body, after the first read_timeout; 0 for any"
+        500.0, ge=0, description="slowest body, after the first read_timeout_s; 0 for any"
     )
     retries: int = Field(2, ge=0, le=10, description="further attempts within one run")
-    max_rate_per_host: float | None = Field(
+    max_requests_per_second_per_host: float | None = Field(
         None, gt=0, le=1000, description="items of one host begun per second; default: any"
     )
-    breaker_failures: int = Field(
+    circuit_breaker_threshold: int = Field(
         10, ge=1, description="failures in a row after which a host is left alone"
     )
-    breaker_pause: float = Field(
+    circuit_breaker_cooldown_s: float = Field(
         10.0, ge=0, description="seconds before it is tried once more, and else given up"
     )
-    refresh_after: str | None = Field(
+    revalidate_after: str | None = Field(
         None, description="age at which a web image is asked for again, such as 12h or 7d"
     )
     max_megabytes: float = Field(20.0, gt=0, le=2000, description="largest image file")
@@ -58,23 +60,23 @@ class DownloadSettings(Settings):
         50_000_000, ge=1, le=MOST_PIXELS, description="largest image, width x height"
     )
     max_redirects: int = Field(5, ge=0, le=20)
-    allow_hosts: tuple[str, ...] = Field(
+    allowed_hosts: tuple[str, ...] = Field(
         (),
         description="host or host:port that may be fetched although it is internal or listens "
         "on an unusual port, such as 127.0.0.1:8080",
     )
-    allow_prefixes: tuple[str, ...] = Field(
+    allowed_url_prefixes: tuple[str, ...] = Field(
         (),
         description="what rows may name besides web addresses and local files, such as "
         "s3://bucket/folder/",
     )
     proxy: str | None = Field(
-        None, description="http://[user:password@]host:port of a proxy for all but allow_hosts"
+        None, description="http://[user:password@]host:port of a proxy for all but allowed_hosts"
     )
-    robots_tag: bool = Field(
+    respect_x_robots_tag: bool = Field(
         True, description="leave out images whose X-Robots-Tag says noai, noindex or the like"
     )
-    robots_txt: bool = Field(False, description="ask each host's robots.txt first")
+    respect_robots_txt: bool = Field(False, description="ask each host's robots.txt first")
     user_agent: str = Field(
         f"imgsim_assets/{version('imgsim_assets')}", min_length=1, description="product/version"
     )
@@ -82,7 +84,7 @@ class DownloadSettings(Settings):
         None, description="address of a page or mailbox, for owners of the sites; sent along"
     )
 
-    @field_validator("allow_hosts")
+    @field_validator("allowed_hosts")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_canonical_host(entry) for entry in value)
@@ -94,7 +96,7 @@ class DownloadSettings(Settings):
             raise ValueError(f"user_agent: {value!r} must be one line of printable text")
         return value
 
-    @field_validator("refresh_after")
+    @field_validator("revalidate_after")
     @classmethod
     def _is_age(cls, value: str | None) -> str | None:
         if value is not None:
@@ -111,7 +113,7 @@ class DownloadSettings(Settings):
                 raise ValueError("proxy: write it as http://host:port or http://user:pw@host:port")
         return value
 
-    @field_validator("allow_prefixes")
+    @field_validator("allowed_url_prefixes")
     @classmethod
     def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_usable_prefix(entry) for entry in value)
@@ -128,21 +130,21 @@ class DownloadSettings(Settings):
 
     @property
     def refresh_age(self) -> timedelta | None:
-        """`refresh_after` as a duration."""
-        return _age(self.refresh_after) if self.refresh_after is not None else None
+        """`revalidate_after` as a duration."""
+        return _age(self.revalidate_after) if self.revalidate_after is not None else None
 
     def limits(self, root: str) -> str:
         """A digest of the settings that decide whether an image is refused."""
         decisive = self.model_dump(
             mode="json",
             include={
-                "allow_hosts",
-                "allow_prefixes",
+                "allowed_hosts",
+                "allowed_url_prefixes",
                 "max_megabytes",
                 "max_pixels",
                 "max_redirects",
-                "robots_tag",
-                "robots_txt",
+                "respect_x_robots_tag",
+                "respect_robots_txt",
             },
         )
         listed = json.dumps({**decisive, "root": root, "heif": can_open_heif()}, sort_keys=True)
@@ -157,7 +159,9 @@ class DownloadSettings(Settings):
 def _age(text: str) -> timedelta:
     found = _AGE.fullmatch(text)
     if found is None or int(found[1]) == 0 or int(found[1]) > 100_000:
-        raise ValueError(f"refresh_after: {text!r} is no age; write a number and s, m, h, d or w")
+        raise ValueError(
+            f"revalidate_after: {text!r} is no age; write a number and s, m, h, d or w"
+        )
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
@@ -167,7 +171,7 @@ def _usable_prefix(entry: str) -> str:
     is_chained = "::" in entry
     if not separator or not place.strip("/") or is_chained or protocol in _NO_PREFIX:
         raise ValueError(
-            f"allow_prefixes: {entry!r} names no place; write it like s3://bucket/folder/ "
+            f"allowed_url_prefixes: {entry!r} names no place; write it like s3://bucket/folder/ "
             "(web addresses need no entry, local files belong under the source's root)"
         )
     return f"{entry.rstrip('/')}/"
@@ -185,7 +189,7 @@ def _canonical_host(entry: str) -> str:
     usable = host and all(letter.isalnum() or letter in ".-_[]:" for letter in host)
     if not usable or (colon and not _is_port(port)):
         raise ValueError(
-            f"allow_hosts: {entry!r} is no host; write it without scheme and path, such as "
+            f"allowed_hosts: {entry!r} is no host; write it without scheme and path, such as "
             "127.0.0.1:8080 or images.example.com"
         )
     return f"{host}:{int(port)}" if colon else host

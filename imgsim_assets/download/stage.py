@@ -1,4 +1,4 @@
-"""The images stage: fetch what a shard of a catalogue lacks, and commit its ledger."""
+"""The images stage: fetch what a shard of a catalog lacks, and commit its ledger."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ from typing import Any, Self, TextIO
 import polars as pl
 
 from imgsim_assets.download import ledger
-from imgsim_assets.download.crawl import Crawl, Hosts, Sources, failure_of, wait_a_while
 from imgsim_assets.download.fetcher import Fetcher
+from imgsim_assets.download.host_stats import HostStats
 from imgsim_assets.download.ledger import Items
 from imgsim_assets.download.local import ImageFolder, below, is_web
 from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.settings import DownloadSettings, Retry
+from imgsim_assets.download.shard_downloader import (
+    Hosts,
+    ShardDownloader,
+    Sources,
+    failure_of,
+    wait_a_while,
+)
 from imgsim_assets.download.status import OK
 from imgsim_assets.download.summary import Summary
-from imgsim_assets.download.tally import HostTally
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.lease import Lease
@@ -35,7 +41,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import (
     Commit,
     DataFile,
-    Draft,
+    PendingCommit,
     append_to_shard,
     is_complete,
     replace_shard,
@@ -78,9 +84,9 @@ class DownloadReport:
     changed: bool
     data_version: str
     unchanged: int = 0
-    refresh_failures: Mapping[str, int] = field(default_factory=dict)
-    hosts: Sequence[HostTally] = ()
-    hosts_given_up: Sequence[str] = ()
+    revalidation_errors: Mapping[str, int] = field(default_factory=dict)
+    hosts: Sequence[HostStats] = ()
+    hosts_skipped: Sequence[str] = ()
 
 
 _NOTHING = pl.DataFrame(schema={name: ledger.SCHEMA[name] for name in ("id", "url")})
@@ -128,7 +134,7 @@ class _Run:
 
     `elsewhere` are the items (id, url) that other runs have fetched since it began, and `news`
     the ids of those that they have tried since that was last asked for.
-    `folder` is None for a catalogue whose root lies on a web server: all it has are URLs,
+    `folder` is None for a catalog whose root lies on a web server: all it has are URLs,
     which are fetched like any others, guarded and with deadlines.
     """
 
@@ -159,7 +165,7 @@ class _Run:
 
 
 class ImagesStage:
-    """Fetches the shards of one catalogue over one HTTP client.
+    """Fetches the shards of one catalog over one HTTP client.
 
     `retry` says which failures of earlier runs are tried again; `bar` is a terminal to draw
     the progress on; `on_row` is called after each item that was fetched or failed, `on_commit`,
@@ -189,10 +195,10 @@ class ImagesStage:
         self._on_commit = on_commit
         self._told: set[str] = set()
         self._table = ledger.ledger_table(store, name)
-        self._catalogue = store.table(f"{name}/catalogue", key="id")
+        self._catalog = store.table(f"{name}/items", key="id")
         self._fetcher = Fetcher(settings)
-        self._objects = RemoteObjects(settings.allow_prefixes, settings.max_bytes)
-        self._hosts = Hosts(settings.breaker_failures)
+        self._objects = RemoteObjects(settings.allowed_url_prefixes, settings.max_bytes)
+        self._hosts = Hosts(settings.circuit_breaker_threshold)
         self._runner = asyncio.Runner()
         self._fetching: asyncio.Task[Any] | None = None
 
@@ -228,11 +234,11 @@ class ImagesStage:
         """Fetch what is due in a shard and commit its ledger; nothing due, nothing committed.
 
         Every failure of an item is a status in the ledger. Raises StoreError when the
-        catalogue was never ingested.
+        catalog was never ingested.
         """
-        source = self._catalogue.latest()
+        source = self._catalog.latest()
         if source is None:
-            raise StoreError(f"{self._name}/catalogue has no version yet; materialize it first")
+            raise StoreError(f"{self._name}/items has no version yet; materialize it first")
         root = source.properties["root"]
         run = _Run(
             shard=shard,
@@ -268,9 +274,9 @@ class ImagesStage:
             changed=base is None or commit.version != base.version,
             data_version=summary.data_version,
             unchanged=run.refreshed,
-            refresh_failures=summary.refresh_failures,
+            revalidation_errors=summary.revalidation_errors,
             hosts=self._hosts.tallies.worst(),
-            hosts_given_up=self._hosts.given_up(),
+            hosts_skipped=self._hosts.given_up(),
         )
 
     def _plan(self, run: _Run, base: Commit | None) -> ledger.Plan:
@@ -301,8 +307,8 @@ class ImagesStage:
         )
 
     def _items(self, source: Commit, shard: Shard) -> pl.DataFrame:
-        """A shard's items by a version of the catalogue: id, and the url as it is fetched."""
-        rows = self._catalogue.read(source, shard=shard, columns=["id", "url"])
+        """A shard's items by a version of the catalog: id, and the url as it is fetched."""
+        rows = self._catalog.read(source, shard=shard, columns=["id", "url"])
         root = source.properties["root"]
         if not is_web(root):
             return rows
@@ -364,7 +370,9 @@ class ImagesStage:
             self._append(run, run.pending.frames())
             raise _innermost(error) from error
 
-    def _crawl(self, run: _Run, items: Items, progress: Progress, wake: asyncio.Event) -> Crawl:
+    def _crawl(
+        self, run: _Run, items: Items, progress: Progress, wake: asyncio.Event
+    ) -> ShardDownloader:
         settings = self._settings
 
         def keep_rows(rows: Sequence[dict[str, Any]]) -> None:
@@ -378,7 +386,7 @@ class ImagesStage:
                 for _ in rows:
                     self._on_row()
 
-        return Crawl(
+        return ShardDownloader(
             items,
             settings,
             sources=Sources(self._fetcher, run.folder, self._objects, settings),
@@ -389,7 +397,7 @@ class ImagesStage:
         )
 
     async def _commit_regularly(
-        self, run: _Run, crawl: Crawl, progress: Progress, wake: asyncio.Event
+        self, run: _Run, crawl: ShardDownloader, progress: Progress, wake: asyncio.Event
     ) -> None:
         """Commit every few seconds, and whenever it is woken, until everything is fetched."""
         pause = COMMIT_EVERY_SECONDS
@@ -417,7 +425,7 @@ class ImagesStage:
         self._store.blobs.flush()
         rows = pl.concat(taken)
 
-        def change(base: Commit | None) -> Draft:
+        def change(base: Commit | None) -> PendingCommit:
             worth_keeping = self._worth_keeping(run, base, rows)
             appended = _appended(base, run.shard)
             if base is None or len(appended) <= _MOST_APPENDED:
@@ -478,7 +486,7 @@ class ImagesStage:
     ) -> tuple[Commit, Summary]:
         summary: Summary | None = None
 
-        def change(base: Commit | None) -> Draft | None:
+        def change(base: Commit | None) -> PendingCommit | None:
             nonlocal summary
             summary = None
             has_changed = new.height or removed
@@ -510,8 +518,8 @@ class ImagesStage:
         return is_complete(base, shard) and self._table.is_whole(base, shard=shard)
 
     def _newest_wanted(self, run: _Run) -> pl.DataFrame:
-        """The shard's items (id, url) by the newest catalogue, which may be newer than ours."""
-        newest = self._catalogue.latest()
+        """The shard's items (id, url) by the newest catalog, which may be newer than ours."""
+        newest = self._catalog.latest()
         if newest is None or newest.version <= run.source.version:
             return run.wanted
         return self._items(newest, run.shard)
@@ -519,7 +527,7 @@ class ImagesStage:
     def _worth_keeping(self, run: _Run, base: Commit | None, new: pl.DataFrame) -> pl.DataFrame:
         """New rows that another run, on this shard at the same time, has not outdated.
 
-        Left out are rows of URLs that the catalogue no longer has, and failures of URLs that
+        Left out are rows of URLs that the catalog no longer has, and failures of URLs that
         the other run has fetched since this one began.
         """
         wanted = self._newest_wanted(run)
@@ -527,16 +535,16 @@ class ImagesStage:
         self._look_elsewhere(run, base)
         if not run.elsewhere.height:
             return current
-        has_failed = (pl.col("status") != OK) | pl.col("refresh_failed").is_not_null()
+        has_failed = (pl.col("status") != OK) | pl.col("revalidation_error").is_not_null()
         succeeded = current.filter(~has_failed)
         failed = current.filter(has_failed)
         return pl.concat([succeeded, failed.join(run.elsewhere, on=["id", "url"], how="anti")])
 
-    def _draft(self, run: _Run, base: Commit | None, files: Sequence[DataFile]) -> Draft:
-        seen = base.inputs.get("catalogue", 0) if base is not None else 0
-        return Draft(
+    def _draft(self, run: _Run, base: Commit | None, files: Sequence[DataFile]) -> PendingCommit:
+        seen = base.inputs.get("items", 0) if base is not None else 0
+        return PendingCommit(
             files,
-            inputs={"catalogue": max(run.source.version, seen)},
+            inputs={"items": max(run.source.version, seen)},
             properties=ledger.PROPERTIES,
         )
 

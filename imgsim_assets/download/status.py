@@ -6,20 +6,20 @@ from typing import Final
 
 OK: Final = "ok"
 # Not tried in this run, because the host had been given up.
-HOST_UNAVAILABLE: Final = "host_unavailable"
+SKIPPED_HOST: Final = "skipped_host"
 
 # Failures that pass by themselves. Everything else stays until the URL changes or a person asks.
 TRANSIENT: Final = frozenset(
     {
-        "bad_response",
+        "protocol_error",
         "connect",
         "dns",
         "error",
-        HOST_UNAVAILABLE,
+        SKIPPED_HOST,
         "http_408",
         "http_425",
         "rate_limited",
-        "short_body",
+        "truncated_body",
         "timeout",
         "tls",
     }

@@ -22,7 +22,7 @@ class Summary:
     def add(self, rows: pl.DataFrame) -> None:
         """Take in the rows that come next."""
         self._statuses.update(_counts(rows["status"]))
-        self._refresh_failures.update(_counts(rows["refresh_failed"].drop_nulls()))
+        self._refresh_failures.update(_counts(rows["revalidation_error"].drop_nulls()))
         self._images.update(ledger.images(rows))
 
     @property
@@ -36,7 +36,7 @@ class Summary:
         return dict(sorted(self._statuses.items()))
 
     @property
-    def refresh_failures(self) -> Mapping[str, int]:
+    def revalidation_errors(self) -> Mapping[str, int]:
         """The good images that could not be asked for again, by what was met."""
         return dict(sorted(self._refresh_failures.items()))
 

@@ -1,1 +1,1 @@
-"""Encoders: from pictures to embeddings, and the stage that keeps a catalogue's vectors."""
+"""Encoders: from images to embeddings, and the stage that keeps a catalog's vectors."""

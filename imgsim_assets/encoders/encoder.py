@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgsim_assets.encoders import hog_color, machine
+from imgsim_assets.encoders import hardware, hog_color
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import BF16, GPU, HOG_COLOR, EncoderSettings
 from imgsim_assets.errors import EncoderError
@@ -25,22 +25,22 @@ BACKBONE_VERSION = 1
 BF16_VERSION = 2
 # Raise it when what a GPU decodes, or how it resizes, changes.
 GPU_DECODER_VERSION = 1
-# Best-match threshold of ImageNet features on pictures of products; see docs/encoders.md.
+# Best-match threshold of ImageNet features on images of products; see docs/encoders.md.
 BACKBONE_THRESHOLD = 0.845
-# A picture that is decoded at a reduced size keeps this many times the encoder's input, which
+# An image that is decoded at a reduced size keeps this many times the encoder's input, which
 # leaves a cosine of more than 0.999 with the vector of the whole one.
 ENOUGH = 4
-# Pictures per forward pass of an encoder that does not say what suits it.
+# Images per forward pass of an encoder that does not say what suits it.
 _BATCH = 8
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns pictures into feature rows; what a factory's encoder has to offer.
+    """Turns images into feature rows; what a factory's encoder has to offer.
 
     `prepare` may be called from several threads at once, `encode` is called from one, unless
     the encoder has a method `replicas(cores)` that returns the encoders to be used at the same
-    time. With an attribute `input_side`, pictures may be decoded at a smaller size, as long as
+    time. With an attribute `input_side`, images may be decoded at a smaller size, as long as
     both sides keep ENOUGH times that many pixels; with a `jpeg_decoder` beside it, plain JPEGs
     are left to that.
     """
@@ -48,10 +48,10 @@ class Encoder(Protocol):
     dim: int
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
-        """A decoded RGB picture as an array; the same shape and dtype for every picture."""
+        """A decoded RGB image as an array; the same shape and dtype for every image."""
 
     def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Stacked prepared pictures (n, ...) to features (n, dim) float32, not normalised."""
+        """Stacked prepared images (n, ...) to features (n, dim) float32, not normalized."""
 
 
 class Decoder(Protocol):
@@ -70,7 +70,7 @@ def needs_loading(settings: EncoderSettings) -> bool:
 
 
 def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> str:
-    """16 hex digits that stand for everything that decides a picture's vector.
+    """16 hex digits that stand for everything that decides an image's vector.
 
     Found without importing torch, except for a factory without a declared version, whose
     encoder (made here unless it is given) is told by its weights. Weights files count by
@@ -98,7 +98,7 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
 
 
 def recommended_threshold(settings: EncoderSettings) -> float:
-    """The cosine at which two pictures are taken for copies when nothing is declared."""
+    """The cosine at which two images are taken for copies when nothing is declared."""
     if settings.name == HOG_COLOR and settings.factory is None:
         return hog_color.RECOMMENDED_THRESHOLD
     return BACKBONE_THRESHOLD
@@ -111,7 +111,7 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     """
     if settings.name == HOG_COLOR and settings.factory is None:
         return hog_color.HogColor()
-    machine.ask_for_huge_pages()
+    hardware.ask_for_huge_pages()
     if settings.factory is not None:
         return _from_factory(settings)
     from imgsim_assets.encoders.torch_encoder import load_backbone
@@ -120,7 +120,7 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
 
 
 def enough_for(encoder: Encoder) -> int | None:
-    """The side in pixels that pictures may be decoded at, None where they are to be whole."""
+    """The side in pixels that images may be decoded at, None where they are to be whole."""
     side = getattr(encoder, "input_side", None)
     return ENOUGH * side if side is not None else None
 
@@ -134,7 +134,7 @@ def left_undecoded(data: bytes, encoder: Encoder) -> Jpeg | None:
 
 
 def default_batch_size(settings: EncoderSettings, encoder: Encoder) -> int:
-    """Pictures per forward pass: as declared, or what the encoder says suits it."""
+    """Images per forward pass: as declared, or what the encoder says suits it."""
     return settings.batch_size or int(getattr(encoder, "batch_size", _BATCH))
 
 

@@ -1,10 +1,10 @@
-"""Pictures to features as fast as the machine allows: decoding and encoding overlap.
+"""Images to features as fast as the machine allows: decoding and encoding overlap.
 
-Decoding threads prepare pictures in order; batches of them go to the encoder's replicas, one
+Decoding threads prepare images in order; batches of them go to the encoder's replicas, one
 thread each: the cores of a CPU, or GPUs. Where the encoder has a decoder of its own, the threads
 hand on JPEGs as they are, and the batch is decoded before it is encoded. Results come back in
-the order of the keys. What decides a picture's vector is the picture alone: every batch of an
-encoder that wants it so is filled up to the same size, so that neither its neighbours nor the
+the order of the keys. What decides an image's vector is the image alone: every batch of an
+encoder that wants it so is filled up to the same size, so that neither its neighbors nor the
 number of threads change the kernels that are run.
 """
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgsim_assets.encoders.encoder import Decoder, Encoder
-from imgsim_assets.encoders.machine import is_out_of_memory, usable_cores
+from imgsim_assets.encoders.hardware import is_out_of_memory, usable_cores
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
@@ -36,15 +36,15 @@ from imgsim_assets.images.jpeg import Jpeg
 K = TypeVar("K")
 # Batches handed to the replicas beyond those that they are at work on.
 _BATCHES_WAITING = 1
-# Status of a picture that the encoder cannot prepare, and how many of them in a row, from the
+# Status of an image that the encoder cannot prepare, and how many of them in a row, from the
 # first one on, are the encoder's fault.
-UNPREPARED = "not_prepared"
+UNPREPARED = "preprocess_error"
 _MOST_ODD = 16
 
 
 @dataclass(frozen=True)
 class Encoded(Generic[K]):
-    """Pictures and their features: (n, dim), not normalised."""
+    """Images and their features: (n, dim), not normalized."""
 
     keys: Sequence[K]
     features: NDArray[Any]
@@ -52,7 +52,7 @@ class Encoded(Generic[K]):
 
 @dataclass(frozen=True)
 class Refused(Generic[K]):
-    """A picture that has no features, and why."""
+    """An image that has no features, and why."""
 
     key: K
     error: ImageError
@@ -64,7 +64,7 @@ _Done = Sequence[Encoded[K] | Refused[K]]
 
 @dataclass(frozen=True)
 class _Odd:
-    """What the encoder raised when it prepared a picture."""
+    """What the encoder raised when it prepared an image."""
 
     error: Exception
 
@@ -76,27 +76,27 @@ class Effort:
     What a CPU does is counted by what its core did, what a GPU does, by the clock.
     """
 
-    pictures: int = 0
+    images: int = 0
     decode: float = 0.0
     preprocess: float = 0.0
     forward: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def add(self, *, pictures: int = 0, **seconds: float) -> None:
+    def add(self, *, images: int = 0, **seconds: float) -> None:
         """Count further seconds of a part; threads may do so at the same time."""
         with self._lock:
-            self.pictures += pictures
+            self.images += images
             for part, spent in seconds.items():
                 setattr(self, part, getattr(self, part) + spent)
 
     def per_second(self) -> dict[str, float]:
-        """Pictures a second that one core (or one card) does of each part."""
+        """Images a second that one core (or one card) does of each part."""
         parts = {"decode": self.decode, "preprocess": self.preprocess, "forward": self.forward}
-        return {part: self.pictures / spent for part, spent in parts.items() if spent > 0}
+        return {part: self.images / spent for part, spent in parts.items() if spent > 0}
 
 
 class Engine:
-    """Runs one encoder over any number of pictures in bounded memory.
+    """Runs one encoder over any number of images in bounded memory.
 
     Its threads live as long as it does, from one run to the next: the C library keeps what each
     thread has freed for that thread, so that new ones in every run would take ever more memory.
@@ -131,13 +131,13 @@ class Engine:
     def run(
         self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
     ) -> Generator[Encoded[K] | Refused[K], None, None]:
-        """The features of the pictures that `load` gives, in order, batch by batch.
+        """The features of the images that `load` gives, in order, batch by batch.
 
         `load` is called from several threads, and gives a Jpeg only to an encoder that decodes
-        it (see encoder.left_undecoded). An ImageError of it refuses that picture alone, as does
+        it (see encoder.left_undecoded). An ImageError of it refuses that image alone, as does
         whatever the encoder raises while it prepares one, unless it can prepare none.
         Raises EncoderError when the encoder misbehaves, or when the memory does not hold even
-        one picture. When it ends, by whatever, nothing of it is under way any more.
+        one image. When it ends, by whatever, nothing of it is under way any more.
         """
         under_way: deque[Future[_Done[K]]] = deque()
         with closing(self._prepared(keys, load)) as prepared:
@@ -174,7 +174,7 @@ class Engine:
     def _prepared(
         self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
     ) -> Generator[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd], None, None]:
-        """Every key with its prepared picture, in order, a bounded number ahead."""
+        """Every key with its prepared image, in order, a bounded number ahead."""
         ahead: deque[Future[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]]] = deque()
         remaining = iter(keys)
         most = 2 * self.batch_size + 2 * self._cores
@@ -207,19 +207,17 @@ class Engine:
         except (EncoderError, MemoryError):
             raise
         except Exception as error:
-            # A factory's transform may raise anything over a picture that it was not made for.
+            # A factory's transform may raise anything over an image that it was not made for.
             return key, _Odd(error)
-        self.effort.add(
-            pictures=1, decode=decoded - started, preprocess=time.thread_time() - decoded
-        )
+        self.effort.add(images=1, decode=decoded - started, preprocess=time.thread_time() - decoded)
         return key, prepared
 
     def _without_odd(
         self, prepared: Iterable[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]]
     ) -> Iterator[tuple[K, NDArray[Any] | Jpeg | ImageError]]:
-        """The same, with odd pictures refused; EncoderError if the encoder can prepare none.
+        """The same, with odd images refused; EncoderError if the encoder can prepare none.
 
-        Odd pictures wait for the first one that can be prepared. Where none comes, an ordinary
+        Odd images wait for the first one that can be prepared. Where none comes, an ordinary
         one stands in for it.
         """
         odd: list[tuple[K, _Odd]] = []
@@ -248,7 +246,7 @@ class Engine:
 
     def _cannot_prepare(self, error: Exception) -> EncoderError:
         wrong = EncoderError(
-            f"{self._what} cannot prepare any picture ({type(error).__name__}: {error}); correct "
+            f"{self._what} cannot prepare any image ({type(error).__name__}: {error}); correct "
             "its 'prepare', or the transform of its factory"
         )
         wrong.__cause__ = error
@@ -295,8 +293,8 @@ class Engine:
         with self._decoding:
             started = self._clock()
             squares = self._decoder.decode(jpegs)
-            pictures = sum(each is not None for each in squares)
-            self.effort.add(pictures=pictures, decode=self._clock() - started)
+            images = sum(each is not None for each in squares)
+            self.effort.add(images=images, decode=self._clock() - started)
         return squares
 
     def _within_memory(self, replica: Encoder, batch: Sequence[Any]) -> NDArray[Any]:
@@ -314,7 +312,7 @@ class Engine:
                     raise
                 if size == 1:
                     raise EncoderError(
-                        f"out of memory: {self._what} does not fit with one picture ({error}); "
+                        f"out of memory: {self._what} does not fit with one image ({error}); "
                         "use a smaller encoder, or another 'device'"
                     ) from error
                 # Other replicas may have halved it already.
@@ -331,7 +329,7 @@ class Engine:
         if features.shape != (len(part), replica.dim):
             raise EncoderError(
                 f"{self._what} returned an array of shape {features.shape} for {len(part)} "
-                f"pictures; it must be ({len(part)}, {replica.dim})"
+                f"images; it must be ({len(part)}, {replica.dim})"
             )
         return features[:count]
 
@@ -342,8 +340,8 @@ class Engine:
             return np.stack(prepared)
         except ValueError as error:
             raise EncoderError(
-                f"{self._what} prepares pictures in different shapes ({error}); it must give the "
-                "same for every picture"
+                f"{self._what} prepares images in different shapes ({error}); it must give the "
+                "same for every image"
             ) from error
 
 

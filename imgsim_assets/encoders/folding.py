@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it: the same function, fewer steps."""
+"""Batch normalization folded into the convolution before it: the same function, fewer steps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """The module with every foldable batch normalisation folded away, in evaluation mode.
+    """The module with every foldable batch normalization folded away, in evaluation mode.
 
-    A normalisation y = (x - m) / s * g + b behind a convolution is itself affine, so that it
+    A normalization y = (x - m) / s * g + b behind a convolution is itself affine, so that it
     becomes part of the convolution's weights (Jacob et al., "Quantization and Training of
     Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2).
     Vectors move by float32 rounding alone. A module whose forward pass depends on its input's

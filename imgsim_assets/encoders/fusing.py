@@ -36,7 +36,7 @@ class FusedConvolution(nn.Module):
     """A convolution followed by an activation, or by none.
 
     Its weights are put into oneDNN's order by the first forward pass, for the batches and
-    pictures of that size; others are slower. In that order they cannot be copied, and neither
+    images of that size; others are slower. In that order they cannot be copied, and neither
     can the module.
     """
 

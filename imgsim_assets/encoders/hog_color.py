@@ -1,9 +1,9 @@
-"""hog_color: an encoder without weights, from the shape and the colours of a picture.
+"""hog_color: an encoder without weights, from the shape and the colors of an image.
 
 Histograms of oriented gradients (Dalal and Triggs, "Histograms of Oriented Gradients for
-Human Detection", CVPR 2005) on a grid, joined by a coarse layout of lightness and colour.
-It finds recompressed, resized, recoloured, captioned and slightly cropped copies; it does
-not know what a picture shows, and a mirrored or padded copy looks like another picture.
+Human Detection", CVPR 2005) on a grid, joined by a coarse layout of lightness and color.
+It finds recompressed, resized, recolored, captioned and slightly cropped copies; it does
+not know what an image shows, and a mirrored or padded copy looks like another image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Raise it when the same picture gives another vector.
+# Raise it when the same image gives another vector.
 VERSION = 1
 SIZE = 112
 DIM = 8 * 8 * 9 + 7 * 7 * 4
@@ -21,8 +21,8 @@ RECOMMENDED_THRESHOLD = 0.9
 
 _ORIENTATIONS = 9
 _CELLS = 8
-_COLOUR_CELLS = 7
-_COLOUR_WEIGHT = 0.6
+_COLOR_CELLS = 7
+_COLOR_WEIGHT = 0.6
 _DAMPING = 0.02
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -37,7 +37,7 @@ class HogColor:
     input_side = 2 * SIZE
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The whole picture squashed to a square: (112, 112, 3) uint8."""
+        """The whole image squashed to a square: (112, 112, 3) uint8."""
         return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
     def replicas(self, cores: int) -> list[HogColor]:
@@ -47,21 +47,21 @@ class HogColor:
     def encode(self, batch: NDArray[np.uint8]) -> Floats:
         """(n, 112, 112, 3) uint8 to (n, 772) float32.
 
-        A picture of one grey gives zeros, one of a single colour only that colour.
+        An image of one gray gives zeros, one of a single color only that color.
         """
         pixels: Floats = batch.astype(np.float32) / np.float32(255)
-        grey: Floats = pixels @ _LUMA
-        shape = _unit(_gradients(grey))
-        colour = _unit(_colours(pixels, grey))
-        return np.concatenate([shape, np.float32(_COLOUR_WEIGHT) * colour], axis=1)
+        gray: Floats = pixels @ _LUMA
+        shape = _unit(_gradients(gray))
+        color = _unit(_colors(pixels, gray))
+        return np.concatenate([shape, np.float32(_COLOR_WEIGHT) * color], axis=1)
 
 
-def _gradients(grey: Floats) -> Floats:
+def _gradients(gray: Floats) -> Floats:
     """Orientation histograms of cells, each divided by its norm: (n, 576)."""
-    dx = np.zeros_like(grey)
-    dy = np.zeros_like(grey)
-    dx[:, :, 1:-1] = grey[:, :, 2:] - grey[:, :, :-2]
-    dy[:, 1:-1] = grey[:, 2:] - grey[:, :-2]
+    dx = np.zeros_like(gray)
+    dy = np.zeros_like(gray)
+    dx[:, :, 1:-1] = gray[:, :, 2:] - gray[:, :, :-2]
+    dy[:, 1:-1] = gray[:, 2:] - gray[:, :-2]
     strength = np.hypot(dx, dy)
     angle = np.arctan2(dy, dx) % np.float32(np.pi) * np.float32(_ORIENTATIONS / np.pi)
     lower = np.floor(angle)
@@ -80,15 +80,15 @@ def _gradients(grey: Floats) -> Floats:
     )
     cells *= (SIZE // _CELLS) ** 2
     cells /= np.linalg.norm(cells, axis=-1, keepdims=True) + np.float32(_DAMPING)
-    return cells.reshape(len(grey), -1)
+    return cells.reshape(len(gray), -1)
 
 
-def _colours(pixels: Floats, grey: Floats) -> Floats:
-    """Lightness about its mean, and each channel's distance from grey, by cells: (n, 196)."""
-    channels = [grey - grey.mean(axis=(1, 2), keepdims=True)]
-    channels += [pixels[..., channel] - grey for channel in range(3)]
-    means = [_cell_means(channel, _COLOUR_CELLS) for channel in channels]
-    return np.stack(means, axis=-1).reshape(len(grey), -1)
+def _colors(pixels: Floats, gray: Floats) -> Floats:
+    """Lightness about its mean, and each channel's distance from gray, by cells: (n, 196)."""
+    channels = [gray - gray.mean(axis=(1, 2), keepdims=True)]
+    channels += [pixels[..., channel] - gray for channel in range(3)]
+    means = [_cell_means(channel, _COLOR_CELLS) for channel in channels]
+    return np.stack(means, axis=-1).reshape(len(gray), -1)
 
 
 def _cell_means(values: Floats, cells: int) -> Floats:
@@ -99,6 +99,6 @@ def _cell_means(values: Floats, cells: int) -> Floats:
 
 def _unit(rows: Floats) -> Floats:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    # What is left of a flat picture's rounding errors must not be blown up to a unit vector.
+    # What is left of a flat image's rounding errors must not be blown up to a unit vector.
     flat = norms < 1e-3
     return np.where(flat, np.float32(0), rows / np.where(flat, np.float32(1), norms))

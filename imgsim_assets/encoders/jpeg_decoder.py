@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from imgsim_assets.encoders.machine import is_out_of_memory
+from imgsim_assets.encoders.hardware import is_out_of_memory
 from imgsim_assets.encoders.pretrained import short
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.jpeg import Jpeg
@@ -31,15 +31,15 @@ class JpegDecoder:
     def __init__(self, device: torch.device, side: int) -> None:
         self.device = device
         self._side = side
-        self._most = sys.maxsize  # pictures at once that the memory holds, as far as is known
+        self._most = sys.maxsize  # images at once that the memory holds, as far as is known
         self._stream = _stream_of(device)
         self._refuse_broken()
 
     def decode(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor | None]:
-        """The pictures as TorchEncoder.prepare would give them, (side, side, 3) uint8, but there.
+        """The images as TorchEncoder.prepare would give them, (side, side, 3) uint8, but there.
 
         None for one that the decoder refuses. What else is decoded changes no bit of a square.
-        Raises EncoderError when the device has no memory for a single picture.
+        Raises EncoderError when the device has no memory for a single image.
         """
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             squares = self._squares(jpegs)
@@ -72,9 +72,9 @@ class JpegDecoder:
                 no_memory = is_out_of_memory(error)
                 if no_memory and not half:
                     raise EncoderError(
-                        f"decode: {self.device} has no memory to decode one picture "
+                        f"decode: {self.device} has no memory to decode one image "
                         f"({short(error)}); use a smaller 'batch_size', or set 'decode: cpu' of "
-                        "the encoder in all catalogues that are compared"
+                        "the encoder in all catalogs that are compared"
                     ) from error
             if not half:
                 return [None]
@@ -84,15 +84,15 @@ class JpegDecoder:
         return [*self._squares(jpegs[:half]), *self._squares(jpegs[half:])]
 
     def _pixels(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor]:
-        """The pictures in full, (3, height, width) uint8."""
+        """The images in full, (3, height, width) uint8."""
         files = [torch.frombuffer(bytearray(jpeg.data), dtype=torch.uint8) for jpeg in jpegs]
         # Torchvision decodes on a stream of its own, which does not wait for what still reads
         # the memory that it is given. All that this memory ever held is used on our stream.
         self._finish()
-        pictures: list[torch.Tensor] = torchvision.io.decode_jpeg(
+        images: list[torch.Tensor] = torchvision.io.decode_jpeg(
             files, mode=torchvision.io.ImageReadMode.RGB, device=self.device
         )
-        return pictures
+        return images
 
     def _squashed(self, pixels: torch.Tensor) -> torch.Tensor:
         """As Pillow resizes: bilinear, over all the pixels that a smaller one covers."""
@@ -110,7 +110,7 @@ class JpegDecoder:
             torch.cuda.empty_cache()
 
     def _refuse_broken(self) -> None:
-        """Raise EncoderError, since what refuses every picture would leave all to another."""
+        """Raise EncoderError, since what refuses every image would leave all to another."""
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
         try:
@@ -120,7 +120,7 @@ class JpegDecoder:
             raise EncoderError(
                 f"decode: torchvision {torchvision.__version__} does not decode JPEGs on "
                 f"{self.device} ({short(error)}); install one that does, or set 'decode: cpu' of "
-                "the encoder in all catalogues that are compared, which computes their vectors anew"
+                "the encoder in all catalogs that are compared, which computes their vectors anew"
             ) from error
 
 

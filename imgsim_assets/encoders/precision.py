@@ -1,16 +1,16 @@
-"""Which number format a catalogue's vectors are computed in, settled by its first run.
+"""Which number format a catalog's vectors are computed in, settled by its first run.
 
 In bfloat16 the vectors of a network differ from those in float32 by more than can be
 overlooked (a cosine of 0.992 was seen), so the format is part of the fingerprint. `auto`
 takes what the vectors that are there were made with, so that two machines never fill one
-catalogue in two formats.
+catalog in two formats.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from imgsim_assets.encoders import machine
+from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.settings import AUTO, BF16, FP32, HOG_COLOR, EncoderSettings
 from imgsim_assets.storage.store import Store
@@ -25,8 +25,8 @@ def settled(
 ) -> EncoderSettings:
     """The settings with `precision: auto` replaced by fp32 or bf16.
 
-    In this order: what the catalogue's embeddings say, what vectors the catalogue has, what
-    vectors any other catalogue of the store has, and what this machine is best at.
+    In this order: what the catalog's embeddings say, what vectors the catalog has, what
+    vectors any other catalog of the store has, and what this machine is best at.
     """
     if settings.precision != AUTO:
         return settings
@@ -35,7 +35,7 @@ def settled(
     choices = {fingerprint(chosen): chosen for chosen in (_in(settings, FP32), _in(settings, BF16))}
     if embeddings is not None and embeddings.properties["fingerprint"] in choices:
         return choices[embeddings.properties["fingerprint"]]
-    # With a catalogue of two formats the order of names decides, the same on every machine.
+    # With a catalog of two formats the order of names decides, the same on every machine.
     for table in sorted(
         store.table_names(), key=lambda table: (table.split("/")[0] != name, table)
     ):
@@ -57,4 +57,4 @@ def _computes_bf16(device: str, num_gpus: int) -> bool:
 
         if torch.cuda.is_available():
             return bool(torch.cuda.is_bf16_supported())
-    return machine.has_bf16()
+    return hardware.has_bf16()

@@ -15,7 +15,7 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.errors import EncoderError
 
-# These two normalise their input once more unless they are told that it came from ImageNet's
+# These two normalize their input once more unless they are told that it came from ImageNet's
 # mean and deviation, and have side outputs that are used in training only.
 _INCEPTIONS = ("googlenet", "inception_v3")
 # The published files of densenets still call their layers what torch no longer lets it:
@@ -44,7 +44,7 @@ def weights_enum(settings: EncoderSettings) -> Any:
     return published[named or BACKBONES[settings.name].default_weights]
 
 
-def normalisation(settings: EncoderSettings) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalization(settings: EncoderSettings) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel, in units of 0 to 1, that the weights expect."""
     transform = weights_enum(settings).transforms()
     return tuple(transform.mean), tuple(transform.std)

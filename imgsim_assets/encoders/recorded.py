@@ -47,7 +47,7 @@ def elsewhere(
         raise SettingsError(message) from error
 
 
-def refuse_another(
+def require_same_encoder(
     settings: EncoderSettings, made_by: str, vectors: str, encoder: Encoder | None = None
 ) -> None:
     """Raise unless settings mean the encoder with the fingerprint `made_by`.

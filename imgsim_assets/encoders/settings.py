@@ -1,4 +1,4 @@
-"""Which encoder a catalogue uses, checked without importing torch."""
+"""Which encoder a catalog uses, checked without importing torch."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class EncoderSettings(Settings):
         "auto", description="auto: what the first run's machine is best at, kept from then on"
     )
     preprocess: Literal["squash", "weights"] = Field(
-        "squash", description="the whole picture in a square, or the transform of the weights"
+        "squash", description="the whole image in a square, or the transform of the weights"
     )
     decode: Literal["cpu", "gpu"] = Field(
         "cpu", description="gpu: plain JPEGs are decoded and resized on the GPU"
     )
     batch_size: int | None = Field(
-        None, ge=1, le=4096, description="pictures a forward pass; default: by the device"
+        None, ge=1, le=4096, description="images a forward pass; default: by the device"
     )
 
     @model_validator(mode="after")
@@ -97,12 +97,12 @@ class EncoderSettings(Settings):
     def _can_decode_on_a_gpu(self) -> None:
         if self.factory or self.name == HOG_COLOR or self.preprocess != SQUASH:
             raise ValueError(
-                "decode: a GPU prepares pictures for torchvision's models with 'preprocess: "
+                "decode: a GPU prepares images for torchvision's models with 'preprocess: "
                 "squash' only; remove the key"
             )
         if self.device == CPU or self.num_gpus == 0:
             raise ValueError(
-                "decode: pictures are decoded on the GPU that computes, and 'device' or "
+                "decode: images are decoded on the GPU that computes, and 'device' or "
                 "'num_gpus' names none; remove one of the keys"
             )
 
@@ -121,9 +121,9 @@ class EncoderSettings(Settings):
 
     @property
     def identity(self) -> tuple[str | None, ...]:
-        """What makes two catalogues' vectors comparable (not the device or batch).
+        """What makes two catalogs' vectors comparable (not the device or batch).
 
-        Two catalogues with precision auto may still differ when their first runs were on
+        Two catalogs with precision auto may still differ when their first runs were on
         different machines at the same time; what they were made with is compared later.
         """
         weights = self.weights

@@ -38,7 +38,7 @@ from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Draft, Table, is_complete, replace_shard
+from imgsim_assets.storage.table import Commit, PendingCommit, Table, is_complete, replace_shard
 
 SCHEMA = {"id": pl.String, "sha256": pl.String, "status": pl.String, "detail": pl.String}
 FINGERPRINT = "fingerprint"
@@ -52,8 +52,8 @@ class EmbeddingReport:
     """What a run did for one shard.
 
     `embedded` are forward passes, `ahead` of them while the shard was still being fetched;
-    `borrowed` vectors came from other catalogues, the rest were there already. `seconds` are
-    those of work. `rates` are pictures a second by part (see Effort); without a forward pass it
+    `borrowed` vectors came from other catalogs, the rest were there already. `seconds` are
+    those of work. `rates` are images a second by part (see Effort); without a forward pass it
     is empty, and `device` and `batch_size` are unknown.
     """
 
@@ -101,7 +101,7 @@ def embeddings_table(store: Store, name: str) -> Table:
 
 
 class EmbeddingStage:
-    """Embeds the shards of one catalogue; the encoder is loaded when first needed.
+    """Embeds the shards of one catalog; the encoder is loaded when first needed.
 
     `on_start` is called before that. Once `stop` is set, from whatever thread, the stage raises
     StoppedError within a batch.
@@ -142,7 +142,7 @@ class EmbeddingStage:
     def run(self, shard: Shard) -> EmbeddingReport:
         """Embed what a shard's images lack and commit their states.
 
-        A picture that cannot be decoded is a status. Raises StoreError when the images were
+        An image that cannot be decoded is a status. Raises StoreError when the images were
         never fetched, and EncoderError when the encoder cannot be loaded or misbehaves.
         """
         started = time.monotonic()
@@ -249,7 +249,7 @@ class EmbeddingStage:
         engine.effort = work.effort
 
         def load(sha256: str) -> Image.Image | Jpeg:
-            return self._picture(sha256, engine.encoder)
+            return self._image(sha256, engine.encoder)
 
         pending: list[VectorRows] = []
         committed = time.monotonic()
@@ -294,7 +294,7 @@ class EmbeddingStage:
         return load_encoder(self._settings)
 
     def _performance(self, work: _Work) -> dict[str, Any]:
-        """How a shard's pictures were embedded, for the report."""
+        """How a shard's images were embedded, for the report."""
         rates = work.effort.per_second()
         if self._engine is None or not rates:
             return {}
@@ -304,7 +304,7 @@ class EmbeddingStage:
             "batch_size": self._engine.batch_size,
         }
 
-    def _picture(self, sha256: str, encoder: Encoder) -> Image.Image | Jpeg:
+    def _image(self, sha256: str, encoder: Encoder) -> Image.Image | Jpeg:
         try:
             data = self._store.blobs.get(sha256)
         except CorruptFileError as error:
@@ -319,12 +319,12 @@ class EmbeddingStage:
     def _commit(
         self, base: Commit | None, shard: Shard, ledger: Commit, rows: pl.DataFrame
     ) -> Commit:
-        def change(newest: Commit | None) -> Draft | None:
+        def change(newest: Commit | None) -> PendingCommit | None:
             if newest is not None and self._holds(newest, shard, rows):
                 return None
             file = self._table.write_rows(rows).noted(**{FINGERPRINT: self.fingerprint})
             seen = newest.inputs.get("images", 0) if newest is not None else 0
-            return Draft(
+            return PendingCommit(
                 replace_shard(newest, shard, [file]),
                 inputs={"images": max(ledger.version, seen)},
                 properties={
@@ -378,9 +378,9 @@ def _unit_rows(encoded: Encoded[str], failures: dict[str, tuple[str, str]]) -> V
     for position in np.flatnonzero(~usable).tolist():
         blank = norms[position] == 0
         failures[encoded.keys[position]] = (
-            ("zero_vector", "the encoder sees nothing in this picture")
+            ("zero_vector", "the encoder sees nothing in this image")
             if blank
-            else ("not_finite", "the encoder's numbers overflow on this picture")
+            else ("not_finite", "the encoder's numbers overflow on this image")
         )
     kept = np.flatnonzero(usable)
     unit = (raw[kept] / norms[kept, None]).astype(np.float32)

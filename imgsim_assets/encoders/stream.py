@@ -1,4 +1,4 @@
-"""Embedding while fetching: the two stages of a catalogue at work at the same time."""
+"""Embedding while fetching: the two stages of a catalog at work at the same time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imgsim_assets.storage.shards import Shard
 
 
 class EmbeddingThread:
-    """One thread for the embedding of any number of catalogues.
+    """One thread for the embedding of any number of catalogs.
 
     One, since an encoder is called from one thread at a time, and so that shards are finished in
     the order in which they were asked for. What works in it ends soon after `stop` is set; that
@@ -47,7 +47,7 @@ class EmbeddingThread:
 
 
 class Stream:
-    """A catalogue's embeddings stage, which follows its images stage.
+    """A catalog's embeddings stage, which follows its images stage.
 
     `grown` is to be called after each commit of the images stage, and embeds what that brought;
     `finish` when a shard is complete. What comes of a shard is what the embeddings stage alone

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from imgsim_assets.encoders import machine
+from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.folding import fold_batch_norms
 from imgsim_assets.encoders.fusing import can_fuse, fuse_convolutions
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
-from imgsim_assets.encoders.pretrained import load_features, normalisation, short, weights_enum
+from imgsim_assets.encoders.pretrained import load_features, normalization, short, weights_enum
 from imgsim_assets.encoders.settings import BF16, GPU, SQUASH, EncoderSettings
 from imgsim_assets.encoders.tf32 import without_tf32
 from imgsim_assets.errors import EncoderError
 
-# Pictures of 224 x 224 pixels a forward pass. On a CPU the activations of one layer are to
+# Images of 224 x 224 pixels a forward pass. On a CPU the activations of one layer are to
 # stay near the cache; on a GPU they are to keep all of it busy.
 CPU_BATCH = 8
 GPU_BATCH = 128
@@ -36,7 +36,7 @@ _BATCH_PIXELS = 224 * 224
 # process is killed, so that its batches must fit from the start.
 _BYTES_PER_PIXEL = 1024
 _SHARE_OF_MEMORY = 0.25
-# A picture that many times as long as wide is not resized as a whole before its middle is cut
+# An image that many times as long as wide is not resized as a whole before its middle is cut
 # out: a line of 1 x 20,000 pixels would become gigabytes. Others keep the pixels they had.
 _LONGEST = 16
 # While one batch is computed, the next one is on its way to the card.
@@ -63,12 +63,12 @@ class CustomEncoder(NamedTuple):
 class TorchEncoder:
     """A module in evaluation mode on one device, with its preprocessing.
 
-    `input_side` is the size in pixels that pictures are reduced to, None where a transform of
+    `input_side` is the size in pixels that images are reduced to, None where a transform of
     one's own decides. `ordinary` makes the module anew where this one was fitted to the machine,
     as what is traced for another has to be without that. `jpeg_decoder` prepares plain JPEGs in
     place of `prepare`, for all devices.
 
-    Batches should always have the same size: then a picture's vector does not depend, not even
+    Batches should always have the same size: then an image's vector does not depend, not even
     in its last bit, on what else is in the batch.
     """
 
@@ -81,7 +81,7 @@ class TorchEncoder:
         dim: int,
         devices: Sequence[torch.device],
         *,
-        normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         precision: str = "fp32",
         input_side: int | None = None,
         ordinary: Callable[[], nn.Module] | None = None,
@@ -94,44 +94,44 @@ class TorchEncoder:
         self.jpeg_decoder = jpeg_decoder
         self._devices = devices
         self._prepare = prepare
-        self._normalise = normalise
+        self._normalize = normalize
         self._ordinary = ordinary
         self._kind = kind_of(precision)
         refuse_without_bf16(self._kind, self.device)
         self._module = module.eval().to(self.device, self._kind)
         self._module.to(memory_format=torch.channels_last)
         self._mean = self._deviation = torch.empty(0)
-        if normalise is not None:
+        if normalize is not None:
             self._mean, self._deviation = (
-                torch.tensor(part, device=self.device).view(1, -1, 1, 1) for part in normalise
+                torch.tensor(part, device=self.device).view(1, -1, 1, 1) for part in normalize
             )
         if self.device.type == "cpu":
-            machine.keep_freed_memory()
+            hardware.keep_freed_memory()
 
     @property
     def batch_size(self) -> int:
-        """Pictures per forward pass that suit the device, its memory and the input's size."""
+        """Images per forward pass that suit the device, its memory and the input's size."""
         pixels = (self.input_side or 224) ** 2
         most = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
         suiting = min(most, most * _BATCH_PIXELS // pixels)
         if self.device.type == "cpu":
-            memory = _SHARE_OF_MEMORY * machine.usable_memory() / machine.usable_cores()
+            memory = _SHARE_OF_MEMORY * hardware.usable_memory() / hardware.usable_cores()
             suiting = min(suiting, int(memory / (_BYTES_PER_PIXEL * pixels)))
         return max(1, suiting)
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
-        """One picture as the module's input, on the CPU."""
+        """One image as the module's input, on the CPU."""
         return self._prepare(image)
 
     def encode(self, batch: NDArray[Any] | torch.Tensor) -> NDArray[np.float32]:
-        """(n, ...) prepared pictures, here or on a device, to (n, dim) float32 features."""
+        """(n, ...) prepared images, here or on a device, to (n, dim) float32 features."""
         arithmetic = without_tf32() if uses_tf32(self.device, self._kind) else nullcontext()
         with torch.inference_mode(), arithmetic:
             if not isinstance(batch, torch.Tensor):
                 batch = torch.from_numpy(np.ascontiguousarray(batch))
             tensor = batch.to(self.device).contiguous()
-            if self._normalise is not None:
-                # From bytes in rows of pixels to normalised planes; still laid out by pixel,
+            if self._normalize is not None:
+                # From bytes in rows of pixels to normalized planes; still laid out by pixel,
                 # which is the faster order for convolutions.
                 tensor = tensor.permute(0, 3, 1, 2).float().div_(255)
                 tensor = tensor.sub_(self._mean).div_(self._deviation)
@@ -161,7 +161,7 @@ class TorchEncoder:
             self._prepare,
             self.dim,
             [device],
-            normalise=self._normalise,
+            normalize=self._normalize,
             precision=self.precision,
             input_side=self.input_side,
         )
@@ -233,12 +233,12 @@ def refuse_without_bf16(kind: torch.dtype, device: torch.device) -> None:
     """Raise EncoderError where a device would have to imitate bfloat16."""
     if kind != torch.bfloat16:
         return
-    able = machine.has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported()
+    able = hardware.has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported()
     if not able:
         raise EncoderError(
-            f"precision: this catalogue's vectors are computed in bf16, which the {device.type} "
+            f"precision: this catalog's vectors are computed in bf16, which the {device.type} "
             "of this machine cannot; run it where the first run was, or set 'precision: fp32' of "
-            "the encoder in all catalogues that are compared, which computes their vectors anew"
+            "the encoder in all catalogs that are compared, which computes their vectors anew"
         )
 
 
@@ -246,9 +246,9 @@ def refuse_without_gpu(settings: EncoderSettings, device: torch.device) -> None:
     """Raise EncoderError where JPEGs are to be decoded on a GPU and the device is none."""
     if settings.decode == GPU and device.type != "cuda":
         raise EncoderError(
-            "decode: this catalogue's JPEGs are decoded on a GPU, and this machine has none that "
+            "decode: this catalog's JPEGs are decoded on a GPU, and this machine has none that "
             "torch can use; run it on one that has, or set 'decode: cpu' of the encoder in all "
-            "catalogues that are compared, which computes their vectors anew"
+            "catalogs that are compared, which computes their vectors anew"
         )
 
 
@@ -268,7 +268,7 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
         prepare,
         BACKBONES[settings.name].dim,
         devices,
-        normalise=normalisation(settings),
+        normalize=normalization(settings),
         precision=settings.precision,
         input_side=side,
         ordinary=ordinary,
@@ -282,24 +282,24 @@ def _ordinary_features(settings: EncoderSettings) -> nn.Module:
 
 
 def _preparation(settings: EncoderSettings, size: int) -> tuple[Prepare, int]:
-    """How pictures become the input, and the side in pixels that they are first reduced to."""
+    """How images become the input, and the side in pixels that they are first reduced to."""
     if settings.preprocess == SQUASH:
         return lambda image: squash(image, size), size
     transform = weights_enum(settings).transforms()
     (side,) = transform.resize_size
     method = Image.Resampling[transform.interpolation.name]
-    return lambda image: centre_crop(image, side, transform.crop_size[0], method), side
+    return lambda image: center_crop(image, side, transform.crop_size[0], method), side
 
 
 def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The whole picture in a square: (size, size, 3) uint8. A crop would lose the borders."""
+    """The whole image in a square: (size, size, 3) uint8. A crop would lose the borders."""
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def centre_crop(
+def center_crop(
     image: Image.Image, side: int, size: int, method: Image.Resampling
 ) -> NDArray[np.uint8]:
-    """The middle of the picture at its own proportions: (size, size, 3) uint8.
+    """The middle of the image at its own proportions: (size, size, 3) uint8.
 
     The shorter side is brought to `side` pixels and the middle cut out, as torchvision's
     transforms of its weights do.
@@ -347,6 +347,6 @@ def from_module(made: Any, settings: EncoderSettings) -> TorchEncoder:
     except Exception as error:
         raise EncoderError(
             f"factory {settings.factory}: its module does not turn what its transform gives into "
-            f"one row of features a picture ({short(error)})"
+            f"one row of features an image ({short(error)})"
         ) from error
     return encoder

@@ -1,4 +1,4 @@
-"""The vectors of a catalogue's distinct images: `<name>/vectors/<fingerprint>`.
+"""The vectors of a catalog's distinct images: `<name>/vectors/<fingerprint>`.
 
 Rows are keyed by the sha256 of the image bytes; another encoder is another table. Beside
 each file of vectors lies a small file of its keys, so that finding out what is there does
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log
-from imgsim_assets.storage.collection import PER_IMAGE, SHA256
 from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.gc import PER_IMAGE, SHA256
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, Draft, Table
+from imgsim_assets.storage.table import Commit, DataFile, PendingCommit, Table
 
 KEYS = "keys"
 _DIM = "dim"
@@ -71,7 +71,7 @@ def joined(rows: Sequence[VectorRows]) -> VectorRows:
 
 
 class VectorTable:
-    """The vectors of one catalogue under one encoder fingerprint."""
+    """The vectors of one catalog under one encoder fingerprint."""
 
     def __init__(self, store: Store, name: str, fingerprint: str) -> None:
         self._store = store
@@ -161,12 +161,12 @@ class VectorTable:
         added = self._write(_frame(rows))
         width = rows.vectors.shape[1]
 
-        def change(base: Commit | None) -> Draft:
+        def change(base: Commit | None) -> PendingCommit:
             damaged: list[str] = []
             files = self._merged(base, damaged.append) if base is not None else []
             known = base.properties if base is not None else {}
             own = {PER_IMAGE: True, "fingerprint": self._fingerprint, _DIM: width}
-            return Draft(
+            return PendingCommit(
                 [*files, *added], properties={**own, **_counted(known, dropped=bool(damaged))}
             )
 
@@ -226,12 +226,12 @@ class VectorTable:
         """Take files that fail their checksum out of the table, and their keys with them."""
         damaged = {file.note["part"] for file in commit.files if not self._is_whole(file)}
 
-        def change(base: Commit | None) -> Draft | None:
+        def change(base: Commit | None) -> PendingCommit | None:
             if base is None:
                 return None
             kept = [file for file in base.files if file.note["part"] not in damaged]
             counted = _counted(base.properties, dropped=len(kept) < len(base.files))
-            return Draft(kept, properties={**base.properties, **counted})
+            return PendingCommit(kept, properties={**base.properties, **counted})
 
         self.table.commit(change)
 
@@ -243,7 +243,7 @@ class VectorTable:
         return True
 
     def borrow(self, missing: set[str]) -> int:
-        """Copy vectors of missing images from other catalogues with the same fingerprint.
+        """Copy vectors of missing images from other catalogs with the same fingerprint.
 
         Returns how many were found; they are committed here and taken out of `missing`. However
         many vectors others have, the files of some are in memory at a time.
@@ -269,7 +269,7 @@ class VectorTable:
                     rows = other.read_file(rows_of[keys.note["part"]])
                     found.append(_rows_of(sorted(shared), rows))
             except CorruptFileError:
-                continue  # for the other catalogue's own runs to mend
+                continue  # for the other catalog's own runs to mend
             missing -= shared
             if sum(part.vectors.nbytes for part in found) >= _MAX_MERGED_BYTES:
                 self.append(joined(found))

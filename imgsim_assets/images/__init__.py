@@ -1,1 +1,1 @@
-"""Pictures: reading headers, decoding, and composing sheets of thumbnails."""
+"""Images: reading headers, decoding, and composing sheets of thumbnails."""

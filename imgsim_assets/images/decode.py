@@ -1,4 +1,4 @@
-"""Decoding a picture the way a person sees it: upright, on white, in sRGB, 8 bits."""
+"""Decoding an image the way a person sees it: upright, on white, in sRGB, 8 bits."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def decode(data: bytes, max_pixels: int = MOST_PIXELS, *, enough: int | None = N
     """The first frame as an 8-bit RGB image.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit and floating values are
-    scaled to 8 bits, and colours with a profile of their own are brought to sRGB. With
+    scaled to 8 bits, and colors with a profile of their own are brought to sRGB. With
     `enough`, a JPEG whose sides both have at least twice that many pixels may come smaller, by
     1/2, 1/4 or 1/8, but not below `enough`: libjpeg then skips the high frequencies, several
     times as fast. Raises ImageError with the status not_image, unsupported_format,
-    too_many_pixels, truncated or undecodable.
+    too_many_pixels, truncated or decode_error.
     """
-    return as_seen(open_image(data, max_pixels), enough=enough)
+    return to_display_rgb(open_image(data, max_pixels), enough=enough)
 
 
-def as_seen(image: Image.Image, *, enough: int | None = None) -> Image.Image:
-    """A picture that Pillow has opened, the way `decode` gives it.
+def to_display_rgb(image: Image.Image, *, enough: int | None = None) -> Image.Image:
+    """An image that Pillow has opened, the way `decode` gives it.
 
-    Raises ImageError with the status truncated or undecodable.
+    Raises ImageError with the status truncated or decode_error.
     """
     try:
         if enough is not None and image.format in ("JPEG", "MPO"):
@@ -53,11 +53,11 @@ def as_seen(image: Image.Image, *, enough: int | None = None) -> Image.Image:
         # Broken streams surface as OSError, SyntaxError, ValueError, struct.error and more.
         is_cut = "truncated" in str(error).lower() or "incomplete" in str(error).lower()
         detail = f"{type(error).__name__}: {error}"
-        raise ImageError("truncated" if is_cut else "undecodable", detail) from error
+        raise ImageError("truncated" if is_cut else "decode_error", detail) from error
 
 
 def is_seen_as_stored(image: Image.Image) -> bool:
-    """Whether `as_seen` takes the pixels of an opened RGB or grey picture as they are stored."""
+    """Whether `to_display_rgb` takes the pixels of an opened RGB or gray image as they are stored."""
     if image.mode not in ("L", "RGB") or "transparency" in image.info:
         return False
     profile = image.info.get("icc_profile")
@@ -65,7 +65,7 @@ def is_seen_as_stored(image: Image.Image) -> bool:
 
 
 def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
-    """The RGB picture turned as the original's EXIF says."""
+    """The RGB image turned as the original's EXIF says."""
     turn = _turn(image)
     return rgb.transpose(turn) if turn is not None else rgb
 
@@ -84,9 +84,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _scaled_to_8_bits(image).convert("RGB")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        colours = _from_profile(rgba.convert("RGB"), image.info.get("icc_profile"))
+        colors = _from_profile(rgba.convert("RGB"), image.info.get("icc_profile"))
         white = Image.new("RGB", rgba.size, (255, 255, 255))
-        return Image.composite(colours, white, rgba.getchannel("A"))
+        return Image.composite(colors, white, rgba.getchannel("A"))
     plain = image if image.mode in ("RGB", "CMYK") else image.convert("RGB")
     return _from_profile(plain, image.info.get("icc_profile"))
 
@@ -120,7 +120,7 @@ def _from_profile(image: Image.Image, profile: object) -> Image.Image:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        # A damaged profile is no reason to lose the picture: take its values as they are.
+        # A damaged profile is no reason to lose the image: take its values as they are.
         converted = None
     return converted or image.convert("RGB")
 

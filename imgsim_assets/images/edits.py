@@ -1,4 +1,4 @@
-"""Edited copies of a picture, as shops and re-uploaders make them, to measure recall with."""
+"""Edited copies of an image, as shops and re-uploaders make them, to measure recall with."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def brighten(image: Image.Image, chance: random.Random) -> Image.Image:
     return ImageEnhance.Brightness(image).enhance(chance.uniform(1.2, 1.4))
 
 
-def grey(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Without its colours."""
+def gray(image: Image.Image, chance: random.Random) -> Image.Image:
+    """Without its colors."""
     return ImageOps.grayscale(image).convert("RGB")
 
 
@@ -56,8 +56,8 @@ def banner(image: Image.Image, chance: random.Random) -> Image.Image:
     draw = ImageDraw.Draw(edited)
     height = max(8, image.height // 8)
     top = image.height - height
-    colour = tuple(chance.randint(0, 255) for _ in range(3))
-    draw.rectangle((0, top, image.width, image.height), fill=colour)
+    color = tuple(chance.randint(0, 255) for _ in range(3))
+    draw.rectangle((0, top, image.width, image.height), fill=color)
     text = f"SALE -{chance.randint(10, 70)} %"
     draw.text((image.width // 20, top), text, fill=(255, 255, 255), font_size=height * 3 // 4)
     return edited
@@ -93,7 +93,7 @@ EDITS: Mapping[str, Edit] = {
         resize,
         crop,
         brighten,
-        grey,
+        gray,
         rotate,
         banner,
         watermark,
@@ -104,5 +104,5 @@ EDITS: Mapping[str, Edit] = {
 
 
 def edited(image: Image.Image, name: str, seed: int) -> Image.Image:
-    """The picture with one of EDITS applied; the same seed gives the same copy."""
+    """The image with one of EDITS applied; the same seed gives the same copy."""
     return EDITS[name](image.convert("RGB"), random.Random(seed))

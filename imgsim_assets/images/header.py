@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from imgsim_assets.images.limits import MOST_PIXELS, can_open_heif
 
-# Only formats that catalogues of pictures hold: every further decoder of Pillow is further
+# Only formats that catalogs of images hold: every further decoder of Pillow is further
 # code that a hostile file may reach. Multi-picture JPEGs open by way of JPEG.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
@@ -22,14 +22,14 @@ _PLAIN_JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01"
 _PLAIN_SEGMENTS = frozenset({0xC0, 0xC2, 0xC4, 0xDA, 0xDB, 0xE0, 0xFE})
 _MOST_SEGMENTS = 64
 
-# Damaged metadata of somebody's picture is no news for the operator of a nightly run, and
-# large pictures are judged by the catalogue's own limit.
+# Damaged metadata of somebody's image is no news for the operator of a nightly run, and
+# large images are judged by the catalog's own limit.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(Exception):
-    """Why bytes are not a usable picture; `status` is what the tables record."""
+    """Why bytes are not a usable image; `status` is what the tables record."""
 
     def __init__(self, status: str, detail: str) -> None:
         super().__init__(f"{status}: {detail}")
@@ -61,8 +61,8 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 def plain_jpeg(data: bytes, max_pixels: int) -> Header | None:
     """The header of a JPEG that has nothing but the usual, in a fifth of Pillow's time.
 
-    None leaves the judgement to `read_header`: for anything that Pillow would look at more
-    closely (EXIF, profiles, several pictures), refuse or repair.
+    None leaves the judgment to `read_header`: for anything that Pillow would look at more
+    closely (EXIF, profiles, several images), refuse or repair.
     """
     size = _plain_jpeg_size(data)
     if size is not None and 0 < size[0] * size[1] <= min(max_pixels, MOST_PIXELS):
@@ -90,8 +90,8 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
                 if length % 65 != 2 or any(data[table] > 15 for table in range(at + 4, end, 65)):
                     return None
             elif marker in (0xC0, 0xC2):
-                colours = data[at + 9]
-                if size or data[at + 4] != 8 or colours not in (1, 3) or length != 8 + 3 * colours:
+                colors = data[at + 9]
+                if size or data[at + 4] != 8 or colors not in (1, 3) or length != 8 + 3 * colors:
                     return None
                 size = data[at + 7] << 8 | data[at + 8], data[at + 5] << 8 | data[at + 6]
             elif marker == 0xE0 and at != 2:

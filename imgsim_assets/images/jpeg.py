@@ -1,4 +1,4 @@
-"""JPEGs that any decoder may decode: their pixels, as they are stored, are the picture."""
+"""JPEGs that any decoder may decode: their pixels, as they are stored, are the image."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from imgsim_assets.images.header import open_image, plain_jpeg
 from imgsim_assets.images.limits import MOST_PIXELS
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
-# A decoder that does not look at these takes red, green and blue for lightness and colour.
+# A decoder that does not look at these takes red, green and blue for lightness and color.
 _RED_GREEN_BLUE = (*b"RGB",)
 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """The bytes of a picture that is still to be decoded."""
+    """The bytes of an image that is still to be decoded."""
 
     data: bytes
 
 
 def undecoded(data: bytes, enough: int) -> Jpeg | None:
-    """The picture, where decoding it in full is all that `images.decode.decode` would do to it.
+    """The image, where decoding it in full is all that `images.decode.decode` would do to it.
 
-    That is a complete JPEG in YCbCr or grey that is stored upright and in sRGB, that `decode`
+    That is a complete JPEG in YCbCr or gray that is stored upright and in sRGB, that `decode`
     would not reduce to `enough` pixels, and that has at most 4 x `enough` on the longer side.
     The bytes alone decide. None for everything else, damaged files among it.
     """
@@ -43,14 +43,14 @@ def _size_of_odd(data: bytes) -> tuple[int, int] | None:
     """The size of a JPEG with EXIF, a profile or the like, if these change nothing."""
     try:
         with open_image(data, MOST_PIXELS) as image:
-            alike = image.format == "JPEG" and _is_ycbcr_or_grey(image) and is_seen_as_stored(image)
+            alike = image.format == "JPEG" and _is_ycbcr_or_gray(image) and is_seen_as_stored(image)
             return image.size if alike else None
     except Exception:
         return None  # what is wrong with it is found when it is decoded
 
 
-def _is_ycbcr_or_grey(image: Image.Image) -> bool:
-    """Whether libjpeg takes an opened JPEG for grey, or for lightness and two colours."""
+def _is_ycbcr_or_gray(image: Image.Image) -> bool:
+    """Whether libjpeg takes an opened JPEG for gray, or for lightness and two colors."""
     if image.mode == "L":
         return True
     # By Adobe's marker or the names of the components, as in libjpeg's default_decompress_parms.

@@ -1,14 +1,14 @@
-"""Limits on pictures, known without loading an imaging library."""
+"""Limits on images, known without loading an imaging library."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from typing import Final
 
-# Pillow itself refuses pictures with more.
+# Pillow itself refuses images with more.
 MOST_PIXELS: Final = 178_956_970
 
 
 def can_open_heif() -> bool:
-    """Whether the extra that opens HEIC and HEIF pictures is installed."""
+    """Whether the extra that opens HEIC and HEIF images is installed."""
     return find_spec("pillow_heif") is not None

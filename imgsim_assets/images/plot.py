@@ -89,9 +89,9 @@ def trade_off(
     def y(share: float) -> float:
         return base - share * (base - _TOP - 14)
 
-    def curve(shares: Sequence[float], colour: str) -> str:
+    def curve(shares: Sequence[float], color: str) -> str:
         points = " ".join(f"{x(a):.1f},{y(s):.1f}" for a, s in zip(at, shares, strict=True))
-        return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        return f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>'
 
     magnitudes = [math.log10(max(value, 1.0)) / highest for value in price]
     parts = [
@@ -118,7 +118,7 @@ def _magnitude(power: int) -> str:
 
 
 def bars(values: Sequence[tuple[str, float]], *, title: str, full: float | None = None) -> str:
-    """An SVG chart of labelled horizontal bars, in the given order.
+    """An SVG chart of labeled horizontal bars, in the given order.
 
     A bar of the value `full` is as long as there is room for; by default the longest is.
     """

@@ -22,7 +22,7 @@ _MOST_LETTERS = 120
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a sheet; a picture that is missing is drawn as a grey square."""
+    """One place of a sheet; an image that is missing is drawn as a gray square."""
 
     image: Image.Image | None
     caption: str
@@ -31,7 +31,7 @@ class Cell:
 def contact_sheet(
     rows: Sequence[Sequence[Cell]], *, group: int | None = None, thumbnail: int = 96
 ) -> bytes:
-    """A JPEG of rows of cells, every picture fitted into a square of `thumbnail` pixels.
+    """A JPEG of rows of cells, every image fitted into a square of `thumbnail` pixels.
 
     With `group`, a wider gap follows every so many cells of a row.
     """

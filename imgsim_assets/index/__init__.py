@@ -1,1 +1,1 @@
-"""Indexes: a catalogue's vectors as a FAISS file that is updated, checked and searched."""
+"""Indexes: a catalog's vectors as a FAISS file that is updated, checked and searched."""

@@ -1,6 +1,6 @@
 """An approximate FAISS index: IndexIVFFlat, of which a search looks at the nearest lists only.
 
-For catalogues so large that exact searches take too long. How much a search misses depends on
+For catalogs so large that exact searches take too long. How much a search misses depends on
 the vectors, so it is measured on them (`recall`) and checked.
 """
 
@@ -22,36 +22,36 @@ _OUTGROWN = 4
 
 
 class IvfIndex(FlatIndex):
-    """Unit vectors under string ids, in lists by their nearest centre."""
+    """Unit vectors under string ids, in lists by their nearest center."""
 
     kind = "ivf"
     file_type: ClassVar[Any] = faiss.IndexIVFFlat
 
     @classmethod
-    def trained(cls, vectors: Floats, probes: int) -> IvfIndex:
-        """An empty index whose centres are those of the vectors (n, dim), at least one.
+    def trained(cls, vectors: Floats, nprobe: int) -> IvfIndex:
+        """An empty index whose centers are those of the vectors (n, dim), at least one.
 
-        A search looks at the `probes` nearest of 4 sqrt(n) lists, as far as n allows as many.
+        A search looks at the `nprobe` nearest of 4 sqrt(n) lists, as far as n allows as many.
         """
         lists = _lists(len(vectors))
         dim = vectors.shape[1]
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
-        # Unit centres: the list of a vector is that of the centre of greatest cosine.
+        # Unit centers: the list of a vector is that of the center of greatest cosine.
         index.cp.spherical = True
         index.cp.seed = 1
         index.train(np.ascontiguousarray(vectors, dtype=np.float32))
         made = cls(index, FlatIndex.empty(dim).entries, 0)
-        made.probes = probes
+        made.nprobe = nprobe
         return made
 
     @property
-    def probes(self) -> int:
+    def nprobe(self) -> int:
         """How many lists a search looks at."""
         return int(self._index.nprobe)
 
-    @probes.setter
-    def probes(self, probes: int) -> None:
-        self._index.nprobe = min(probes, int(self._index.nlist))
+    @nprobe.setter
+    def nprobe(self, nprobe: int) -> None:
+        self._index.nprobe = min(nprobe, int(self._index.nlist))
 
     @property
     def outgrown(self) -> bool:

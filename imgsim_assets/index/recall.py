@@ -6,7 +6,7 @@ import numpy as np
 
 from imgsim_assets.index.flat import FlatIndex
 
-# Two neighbours that are equally near are as good as each other.
+# Two neighbors that are equally near are as good as each other.
 _TOLERANCE = 1e-5
 
 

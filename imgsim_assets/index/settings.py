@@ -1,4 +1,4 @@
-"""Which kind of index a catalogue has."""
+"""Which kind of index a catalog has."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from imgsim_assets.settings import Settings
 
 
 class IndexSettings(Settings):
-    """The persisted FAISS index of one catalogue."""
+    """The persisted FAISS index of one catalog."""
 
     kind: Literal["flat", "ivf"] = Field(
-        "flat", description="flat (exact), or ivf (approximate, faster for large catalogues)"
+        "flat", description="flat (exact), or ivf (approximate, faster for large catalogs)"
     )
-    least_items: int = Field(
+    min_items: int = Field(
         10_000,
         ge=1,
-        description="of kind ivf: catalogues with fewer items stay flat, "
+        description="of kind ivf: catalogs with fewer items stay flat, "
         "and with a quarter fewer become so again",
     )
-    probes: int = Field(32, ge=1, le=4096, description="of kind ivf: lists that a search looks at")
+    nprobe: int = Field(32, ge=1, le=4096, description="of kind ivf: lists that a search looks at")
     min_recall: float = Field(
         0.95, ge=0, le=1, description="of kind ivf: least recall@10 on a sample, by a check"
     )

@@ -1,4 +1,4 @@
-"""The index stage: bring the persisted FAISS index of a catalogue up to its embeddings."""
+"""The index stage: bring the persisted FAISS index of a catalog up to its embeddings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Draft, Table
+from imgsim_assets.storage.table import Commit, PendingCommit, Table
 
 if TYPE_CHECKING:
     # FAISS is loaded only when an index has to be opened.
@@ -29,7 +29,7 @@ INDEX = "index"
 METRIC = "cosine"
 FLAT = IndexSettings()
 # An index in lists becomes flat only when the items are fewer than the least by this part of
-# it, so that a catalogue about that size is not indexed anew at every crossing.
+# it, so that a catalog about that size is not indexed anew at every crossing.
 _SLACK = 4
 
 
@@ -122,7 +122,7 @@ def drops_of(index: Commit) -> int:
 
 
 def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
-    """The newest index of a catalogue, its file verified.
+    """The newest index of a catalog, its file verified.
 
     Raises StoreError when there is none, and CorruptFileError when it is damaged.
     """
@@ -153,19 +153,19 @@ def _as_it_is(base: Commit | None) -> IndexSettings:
     """The settings by which an index stays of its kind."""
     if base is None or base.properties["kind"] != "ivf":
         return FLAT
-    return IndexSettings(kind="ivf", probes=base.properties["probes"], least_items=1)
+    return IndexSettings(kind="ivf", nprobe=base.properties["nprobe"], min_items=1)
 
 
 def _recipe(
     settings: IndexSettings, base: Commit | None, items: int, fingerprint: str
 ) -> dict[str, Any]:
     """The properties by which an index can be told to be of these settings and encoder."""
-    least = settings.least_items
+    least = settings.min_items
     if base is not None and base.properties.get("kind") == "ivf":
         least -= least // _SLACK
     if settings.kind == "ivf" and items >= least:
-        return {"kind": "ivf", "probes": settings.probes, FINGERPRINT: fingerprint}
-    return {"kind": "flat", "probes": None, FINGERPRINT: fingerprint}
+        return {"kind": "ivf", "nprobe": settings.nprobe, FINGERPRINT: fingerprint}
+    return {"kind": "flat", "nprobe": None, FINGERPRINT: fingerprint}
 
 
 def _is_current(table: Table, base: Commit, items: pl.DataFrame) -> bool:
@@ -195,7 +195,7 @@ def _empty(store: Store, name: str, items: pl.DataFrame, recipe: Mapping[str, An
         return FlatIndex.empty(1)
     vectors = VectorTable(store, name, recipe[FINGERPRINT])
     if recipe["kind"] == IvfIndex.kind:
-        return IvfIndex.trained(vectors.read(items["sha256"].to_list()).vectors, recipe["probes"])
+        return IvfIndex.trained(vectors.read(items["sha256"].to_list()).vectors, recipe["nprobe"])
     return FlatIndex.empty(vectors.read(items["sha256"].head(1).to_list()).vectors.shape[1])
 
 
@@ -221,11 +221,11 @@ def _commit(
         stored = table.upload(path, role=INDEX)
     entries = table.write_rows(index.entries)
 
-    def change(newest: Commit | None) -> Draft | None:
+    def change(newest: Commit | None) -> PendingCommit | None:
         overtaken = newest is not None and (base is None or newest.version != base.version)
         if overtaken and newest is not None and newest.inputs["embeddings"] > embeddings.version:
             return None  # another run has indexed something newer meanwhile
-        return Draft(
+        return PendingCommit(
             [stored, entries],
             inputs={"embeddings": embeddings.version},
             properties={

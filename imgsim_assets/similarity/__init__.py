@@ -1,4 +1,4 @@
-"""Similarity: exact joins and neighbours of unit vectors, match tables, similarity graphs.
+"""Similarity: exact joins and neighbors of unit vectors, match tables, similarity graphs.
 
 The functions are loaded when they are first used: what is declared about similarity is read
 wherever a code location is loaded, and must not load NumPy there.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imgsim_assets.lazy import loading
+from imgsim_assets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from imgsim_assets.similarity.distance import cosine_matrix, radius_join
@@ -23,7 +23,7 @@ _HOMES = {
     "top_k": "join",
 }
 
-__getattr__ = loading(__name__, _HOMES)
+__getattr__ = lazy_getattr(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -18,8 +18,8 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.matches import match_table
+from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.similarity.pairs import LEAST, Items
-from imgsim_assets.similarity.state import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, Table
 
@@ -85,7 +85,7 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
 def audit_graph(
     store: Store, name: str, *, sample: int, seed: int = 0, variant: str | None = None
 ) -> Audit:
-    """Audit the newest similarity graph of a catalogue over a sample of its items."""
+    """Audit the newest similarity graph of a catalog over a sample of its items."""
     table = graph_table(store, name, variant)
     commit = _newest(table)
     nodes = _items(store, name, table, commit, LEFT_ITEMS)
@@ -97,7 +97,7 @@ def audit_graph(
 
     def audited(some: Items) -> Audit:
         scores = _scores(some, nodes)
-        scores[_positions(some, nodes)] = -np.inf  # no item is its own neighbour
+        scores[_positions(some, nodes)] = -np.inf  # no item is its own neighbor
         return _audit_best(some, nodes, scores, found, threshold, commit.properties["k"])
 
     return _together(audited(some) for some in _blocks(asked, len(nodes)))
@@ -120,12 +120,12 @@ def _newest(table: Table) -> Commit:
     return commit
 
 
-def _items(store: Store, catalogue: str, table: Table, commit: Commit, role: str) -> Items:
+def _items(store: Store, catalog: str, table: Table, commit: Commit, role: str) -> Items:
     file = commit.only(role)
     if file is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no {role}")
     fingerprint = commit.properties[FINGERPRINT]
-    return items.with_vectors(store, catalogue, fingerprint, table.read_file(file))
+    return items.with_vectors(store, catalog, fingerprint, table.read_file(file))
 
 
 def _sample(length: int, sample: int, seed: int) -> NDArray[np.bool_]:

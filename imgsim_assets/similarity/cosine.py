@@ -22,7 +22,7 @@ Indices = NDArray[np.int64]
 # Rows are scored in pieces of about this many numbers, to stay in the cache.
 _PIECE_NUMBERS = 1 << 17
 # How far a row's norm may be from 1: float32 rounding of a unit row is far below, rows that
-# were never normalised are far above.
+# were never normalized are far above.
 _NORM_TOLERANCE = 1e-3
 
 

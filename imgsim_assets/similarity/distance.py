@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Doubles, Indices, distances, pair_cosines
 from imgsim_assets.similarity.join import MEMORY_BUDGET, threshold_join
-from imgsim_assets.similarity.sides import Pair, Side
+from imgsim_assets.similarity.join_input import Pair, Side
 
 # Far more than the rounding of 1 - radius^2 / 2 and of the distance back from it.
 _SLACK = 1e-12

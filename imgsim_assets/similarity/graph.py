@@ -1,4 +1,4 @@
-"""The graph stage: the edges `<name>/similarity_graph` from items to their neighbours."""
+"""The graph stage: the edges `<name>/similarity_graph` from items to their neighbors."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.encoders.report import advised_threshold
+from imgsim_assets.encoders.evaluation import advised_threshold
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import distances
+from imgsim_assets.similarity.materialized import LISTS, State, updated
 from imgsim_assets.similarity.pairs import LEAST, Question, best, with_rank
 from imgsim_assets.similarity.settings import GraphSettings
-from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -47,7 +47,7 @@ class GraphReport:
 def graph_table(store: Store, name: str, variant: str | None = None) -> Table:
     """`<name>/similarity_graph`; see SCHEMA.
 
-    A `variant` has a table of its own beside the one that the catalogue declares.
+    A `variant` has a table of its own beside the one that the catalog declares.
     """
     return store.table(f"{name}/similarity_graph" + (f".{variant}" if variant else ""))
 
@@ -55,7 +55,7 @@ def graph_table(store: Store, name: str, variant: str | None = None) -> Table:
 def update_graph(
     store: Store, name: str, settings: GraphSettings, *, variant: str | None = None
 ) -> GraphReport:
-    """Bring a catalogue's graph up to its index, and commit it to its `graph_table`.
+    """Bring a catalog's graph up to its index, and commit it to its `graph_table`.
 
     Every item has an edge to each of its k nearest other items (fewer where a threshold
     leaves fewer), ties by id. Raises StoreError when there is no index, or no report that says

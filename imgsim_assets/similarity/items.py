@@ -1,4 +1,4 @@
-"""Reading a catalogue's items with their vectors from the store."""
+"""Reading a catalog's items with their vectors from the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def with_vectors(store: Store, name: str, fingerprint: str, keys: pl.DataFrame) 
 
 
 def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
-    """A catalogue's items as its embeddings have them, and the embeddings' commit."""
+    """A catalog's items as its embeddings have them, and the embeddings' commit."""
     commit, keys = embedded_items(store, name)
     return commit, with_vectors(store, name, commit.properties[FINGERPRINT], keys)
 
@@ -35,6 +35,6 @@ def drops(*of_sides: int) -> dict[str, list[int]]:
 
 
 def from_index(store: Store, name: str) -> tuple[Commit, Items]:
-    """A catalogue's items as its index has them, and the index's commit."""
+    """A catalog's items as its index has them, and the index's commit."""
     commit, index = open_index(store, name)
     return commit, Items(index.entries.select("id", "sha256"), index.vectors())

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from imgsim_assets.similarity.copies import Distinct, expanded
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
-from imgsim_assets.similarity.screen import Screen, for_neighbours, for_threshold
-from imgsim_assets.similarity.sides import Pair, Side
+from imgsim_assets.similarity.join_input import Pair, Side
+from imgsim_assets.similarity.screen import Screen, for_neighbors, for_threshold
 from imgsim_assets.similarity.threads import processors, spread
 
 R = TypeVar("R")
@@ -151,10 +151,10 @@ def nearest(
 ) -> tuple[Indices, Doubles]:
     """`top_k` of sides that are checked already, with a bar (n,) for each query.
 
-    Rows that are not of the left side have no neighbours.
+    Rows that are not of the left side have no neighbors.
     """
     found = _Nearest.none(k, pair.left.copies.least(at_least))
-    screen = for_neighbours(pair, k, found.least)
+    screen = for_neighbors(pair, k, found.least)
     most = _most_candidates(memory_budget)
 
     def search(band: Band) -> None:

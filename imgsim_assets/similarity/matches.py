@@ -1,4 +1,4 @@
-"""The match stage: the table `matches/<name>` of similar items of two catalogues."""
+"""The match stage: the table `matches/<name>` of similar items of two catalogs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.assignment import one_to_one
-from imgsim_assets.similarity.origin import least_similarity, refuse_different_encoders
+from imgsim_assets.similarity.encoder_compat import least_similarity, require_same_encoders
+from imgsim_assets.similarity.materialized import LISTS, State, updated
 from imgsim_assets.similarity.pairs import Answer, Items, Question, best, with_rank
 from imgsim_assets.similarity.settings import MatchSettings
-from imgsim_assets.similarity.state import LISTS, State, updated
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import ROWS, DataFile, Table
@@ -57,7 +57,7 @@ def match_table(store: Store, name: str) -> Table:
 def update_matches(
     store: Store, name: str, left: str, right: str, settings: MatchSettings
 ) -> MatchReport:
-    """Match a left catalogue's embeddings against a right one's index, and commit the table.
+    """Match a left catalog's embeddings against a right one's index, and commit the table.
 
     Raises StoreError when an input is missing, or when the two were made by different
     encoders.
@@ -68,7 +68,7 @@ def update_matches(
     left_commit, left_items = items.from_embeddings(store, left)
     right_commit, right_items = items.from_index(store, right)
     made = [(left, left_commit), (right, right_commit)]
-    refuse_different_encoders(made)
+    require_same_encoders(made)
     threshold = least_similarity(store, settings.threshold, made)
     fingerprint = left_commit.properties[FINGERPRINT]
     recipe = {

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.join import nearest, pairs_above
-from imgsim_assets.similarity.sides import Pair, Side
+from imgsim_assets.similarity.join_input import Pair, Side
 
 SCHEMA = {"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64}
 COMPLETE = "complete"
@@ -257,7 +257,7 @@ def _compared(left: Side, right: Side, question: Question, at_least: Doubles) ->
     if depth is None:
         i, j, similarity = pairs_above(Pair.of(left, right), question.threshold)
     else:
-        # Each item may find itself among its neighbours, so ask for one more.
+        # Each item may find itself among its neighbors, so ask for one more.
         wanted = depth + 1 if question.others_only else depth
         index, cosines = nearest(Pair.of(left, right), wanted, at_least)
         i, places = np.nonzero(index >= 0)

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgsim_assets.similarity.cosine import Doubles, Floats, product_error
+from imgsim_assets.similarity.join_input import Pair
 from imgsim_assets.similarity.projection import Projection, fit
-from imgsim_assets.similarity.sides import Pair
 
 # What it takes to look again at a pair that passed, in multiply-adds of a product: so many,
 # and so many for each number of a row; measured by benchmarks/similarity.py.
 _PAIR_COST = 10_000
 _NUMBER_COST = 20
 # Smaller jobs (multiply-adds) are done before a basis is found and a width chosen, and so are
-# searches for neighbours of less than so many times that.
+# searches for neighbors of less than so many times that.
 _WORTH_PROJECTING = 3e10
-_NEIGHBOURS = 3
+_NEIGHBORS = 3
 _WIDTHS = (32, 64, 96, 128, 192, 256)
 _FITTED = 2048
 _SAMPLE = 1024
-# For neighbours fewer queries are sampled, as their bars take a product with every reference.
+# For neighbors fewer queries are sampled, as their bars take a product with every reference.
 _QUERIES = 128
 _QUERIES_SHARE = 32
 _REFERENCES = 8192
@@ -66,13 +66,13 @@ def for_threshold(pair: Pair, threshold: float) -> Screen:
     return _cheapest(pair, samples, [np.array(threshold)])
 
 
-def for_neighbours(pair: Pair, k: int, least: Doubles) -> Screen:
+def for_neighbors(pair: Pair, k: int, least: Doubles) -> Screen:
     """The screen that is expected to find the k nearest fastest, above the bars (u,) of queries.
 
     The k-th best cosines of a sample of queries, as they rise from reference to reference, say
     how much a screen would let pass.
     """
-    if _multiply_adds(pair) < _NEIGHBOURS * _WORTH_PROJECTING or k > len(pair.right):
+    if _multiply_adds(pair) < _NEIGHBORS * _WORTH_PROJECTING or k > len(pair.right):
         return Screen.of(None, pair)
     count = max(1, min(_QUERIES, len(pair.left) // _QUERIES_SHARE))
     queries, squares, asked = pair.left.sample(count)

@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from imgsim_assets.settings import Settings
 
 AUTO = "auto"
-# Where the groups across catalogues live.
+# Where the groups across catalogs live.
 ACROSS = "duplicate_groups"
 Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
 Representative = Literal["pixels", "bytes", "oldest"]
-AcrossRule = Literal["catalogue", "pixels", "bytes", "oldest"]
+AcrossRule = Literal["catalog", "pixels", "bytes", "oldest"]
 
 
 def _is_threshold(value: Any) -> Any:
@@ -26,18 +26,18 @@ def _is_threshold(value: Any) -> Any:
     raise ValueError(f"{value!r} is no cosine; give a number from -1 to 1, or {AUTO}")
 
 
-# A least cosine; auto: what the encoder_report of the catalogue, or catalogues, recommends.
+# A least cosine; auto: what the encoder_evaluation of the catalog, or catalogs, recommends.
 Threshold = Annotated[
     Annotated[float, Field(ge=-1, le=1)] | Literal["auto"], BeforeValidator(_is_threshold)
 ]
 
 
 class MatchSettings(Settings):
-    """Which pairs of a left and a right catalogue count as matches."""
+    """Which pairs of a left and a right catalog count as matches."""
 
     threshold: Threshold | None = Field(
         None,
-        description="least cosine, inclusive; auto: what the catalogues' encoder_report found; "
+        description="least cosine, inclusive; auto: what the catalogs' encoder_evaluation found; "
         "default: the encoder's",
     )
     mode: Mode = Field(
@@ -58,12 +58,12 @@ class MatchSettings(Settings):
 
 
 class GraphSettings(Settings):
-    """The similarity graph of one catalogue."""
+    """The similarity graph of one catalog."""
 
-    k: int = Field(10, ge=1, le=1000, description="neighbours of each item")
+    k: int = Field(10, ge=1, le=1000, description="neighbors of each item")
     threshold: Threshold | None = Field(
         None,
-        description="least cosine of an edge, inclusive; auto: what the encoder_report found; "
+        description="least cosine of an edge, inclusive; auto: what the encoder_evaluation found; "
         "default: none",
     )
 
@@ -73,7 +73,7 @@ class LinkSettings(Settings):
 
     threshold: Threshold | None = Field(
         None,
-        description="least cosine of a link, inclusive; auto: what the encoder_report found; "
+        description="least cosine of a link, inclusive; auto: what the encoder_evaluation found; "
         "default: the encoder's",
     )
     close_to_representative: bool = Field(
@@ -84,7 +84,7 @@ class LinkSettings(Settings):
 
 
 class GroupSettings(LinkSettings):
-    """The duplicate groups of one catalogue."""
+    """The duplicate groups of one catalog."""
 
     representative: Representative = Field(
         "pixels",
@@ -94,10 +94,10 @@ class GroupSettings(LinkSettings):
 
 
 class AcrossSettings(LinkSettings):
-    """The duplicate groups of several catalogues together."""
+    """The duplicate groups of several catalogs together."""
 
     representative: AcrossRule = Field(
-        "catalogue",
-        description="which item stands for its group: one of the catalogue that is listed first, "
-        "and of those the one with the most pixels; or as for one catalogue; ties by id",
+        "catalog",
+        description="which item stands for its group: one of the catalog that is listed first, "
+        "and of those the one with the most pixels; or as for one catalog; ties by id",
     )

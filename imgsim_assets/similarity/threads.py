@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from imgsim_assets.encoders.machine import usable_cores
+from imgsim_assets.encoders.hardware import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -1,4 +1,4 @@
-"""Image bytes by the hash of their content, shared by all catalogues of a store.
+"""Image bytes by the hash of their content, shared by all catalogs of a store.
 
     _blobs/packs/<name>     many images one after the other, and where each lies
     _blobs/indexes/<name>   the same of many packs together

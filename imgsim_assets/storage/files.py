@@ -39,7 +39,7 @@ class Entry:
 _MOST_PIECES = 1024
 
 
-class GrowingFile:
+class StagedFile:
     """A file that is appended to and that nobody else can read before `finish`.
 
     It lies in `scratch` meanwhile, which is removed by `discard`, or when nobody holds the file
@@ -108,7 +108,7 @@ class Files(Protocol):
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file."""
 
-    def grow(self, path: str) -> GrowingFile:
+    def grow(self, path: str) -> StagedFile:
         """Begin a file that is put in place later, under a name that no other writer uses."""
 
     def upload(self, path: str, local: Path) -> None:
@@ -164,7 +164,7 @@ class LocalFiles:
                 os.fsync(file.fileno())
             os.replace(unfinished, final)
 
-    def grow(self, path: str) -> GrowingFile:
+    def grow(self, path: str) -> StagedFile:
         final = self.root / path
         final.parent.mkdir(parents=True, exist_ok=True)
 
@@ -173,7 +173,7 @@ class LocalFiles:
             _sync_folder(final.parent)
 
         # A disk that could not write says so once: the next sync may succeed nevertheless.
-        return GrowingFile(_unfinished_beside(final), put_in_place, may_try_again=False)
+        return StagedFile(_unfinished_beside(final), put_in_place, may_try_again=False)
 
     def upload(self, path: str, local: Path) -> None:
         with self._unfinished(path) as (unfinished, final):
@@ -342,11 +342,11 @@ class RemoteFiles:
         with self._explained(len(data)) as options:
             self._fs.pipe_file(self._path(path), data, **options)
 
-    def grow(self, path: str) -> GrowingFile:
+    def grow(self, path: str) -> StagedFile:
         folder = Path(tempfile.gettempdir())
         _sweep(folder)
         scratch = folder / f"{_SCRATCH}{uuid.uuid4().hex}"
-        growing = GrowingFile(scratch, lambda local: self.upload(path, local), may_try_again=True)
+        growing = StagedFile(scratch, lambda local: self.upload(path, local), may_try_again=True)
         return growing.lock()
 
     def upload(self, path: str, local: Path) -> None:

@@ -7,10 +7,10 @@ from pydantic import Field
 from imgsim_assets.settings import Settings
 
 
-class KeepRules(Settings):
+class RetentionPolicy(Settings):
     """What a collection must leave alone."""
 
     commits: int = Field(5, ge=1, description="newest commits kept of every table")
-    grace_hours: float = Field(
+    min_age_hours: float = Field(
         168.0, ge=1.0, description="age below which nothing is deleted; longer than any run"
     )

@@ -1,4 +1,4 @@
-"""Shards: the stable split of a catalogue's items into units of work."""
+"""Shards: the stable split of a catalog's items into units of work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Shard:
 
 
 def shard_names(count: int) -> list[str]:
-    """The partition keys of a catalogue of `count` shards."""
+    """The partition keys of a catalog of `count` shards."""
     return [Shard(index, count).name for index in range(count)]
 
 

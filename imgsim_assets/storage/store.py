@@ -81,7 +81,7 @@ class Store:
 def find_project_root(start: Path | None = None) -> Path:
     """The nearest folder, from `start` (the working directory) upwards, of a Dagster project.
 
-    It is recognised by a pyproject.toml or dg.toml with a [tool.dg] or [project] table of dg;
+    It is recognized by a pyproject.toml or dg.toml with a [tool.dg] or [project] table of dg;
     without one, `start` itself is returned.
     """
     here = (start or Path.cwd()).absolute()

@@ -141,7 +141,7 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class Draft:
+class PendingCommit:
     """What a change wants committed: the complete list of files, and what goes with it."""
 
     files: Sequence[DataFile]
@@ -210,7 +210,7 @@ class Table:
 
     # ---- writing --------------------------------------------------------------------
 
-    def commit(self, change: Callable[[Commit | None], Draft | None]) -> Commit | None:
+    def commit(self, change: Callable[[Commit | None], PendingCommit | None]) -> Commit | None:
         """Apply `change` to the newest commit and commit what it returns.
 
         `change` is called again, on the newer commit, whenever another writer was faster;

@@ -15,10 +15,10 @@ from imgsim_assets.cli.main import _COMMANDS
 from imgsim_assets.similarity.graph import update_graph
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import indexed, tiny
+from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.damage import flip_a_bit_of_blob, remove_blob
+from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.model_datasets import folder_of
-from imgsim_assets_tests.support.pictures import jpeg
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import versions
@@ -112,7 +112,7 @@ def test_a_folder_becomes_a_list_of_its_images(shell: Shell) -> None:
     assert shell("images", "nowhere").code == 1
 
 
-def test_a_catalogue_and_a_saved_model_can_be_queried(shell: Shell) -> None:
+def test_a_catalog_and_a_saved_model_can_be_queried(shell: Shell) -> None:
     indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
     shell.write("one.png", tiny(1))
     shell.write("two.png", tiny(2))
@@ -144,10 +144,10 @@ def test_a_query_that_cannot_be_answered_says_why(shell: Shell) -> None:
 
     assert gone.code == unknown.code == 1
     assert "gone.jpg: missing_file" in gone.err
-    assert "neither a folder nor a catalogue" in unknown.err
+    assert "neither a folder nor a catalog" in unknown.err
 
 
-def test_the_graph_of_a_catalogue(shell: Shell) -> None:
+def test_the_graph_of_a_catalog(shell: Shell) -> None:
     indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
 
     ran = shell("graph", "products", "-k", "2", "--json")
@@ -182,10 +182,10 @@ def test_a_graph_of_other_settings_is_left_alone(shell: Shell) -> None:
 
 
 def _match(shell: Shell, web: Web, *more: str) -> str:
-    """Match a list of three pictures with itself; returns its catalogue."""
+    """Match a list of three images with itself; returns its catalog."""
     shell.write("list.csv", "id,url\n" + "".join(f"{n},{web.url(f'/{n}.jpg')}\n" for n in range(3)))
     ran = shell.match("list.csv", "list.csv", "--allow-host", web.address, "--json", *more)
-    name: str = ran.json["left"]["catalogue"]
+    name: str = ran.json["left"]["catalog"]
     return name
 
 
@@ -205,11 +205,11 @@ def test_status_tells_what_is_fresh_stale_and_failing(shell: Shell, web: Web) ->
     after = shell("status", name, "--json").json
     told = shell("status")
 
-    (catalogue,) = before["catalogues"]
-    assert (catalogue["items"], catalogue["images"], catalogue["vectors"]) == (3, 1, 1)
-    assert catalogue["failures"] == {"http_404": 1, "http_503": 1}
-    assert catalogue["transient"] == 1
-    assert catalogue["stages"] == {
+    (catalog,) = before["catalogs"]
+    assert (catalog["items"], catalog["images"], catalog["vectors"]) == (3, 1, 1)
+    assert catalog["failures"] == {"http_404": 1, "http_503": 1}
+    assert catalog["transient"] == 1
+    assert catalog["stages"] == {
         "images": "fresh",
         "embeddings": "fresh",
         "index": "fresh",
@@ -234,9 +234,9 @@ def test_transient_failures_are_fetched_again_at_once(shell: Shell, web: Web) ->
 
     assert ran.json == {"tried": 1, "recovered": 1}
     assert web.gets["/2.jpg"] == gets["/2.jpg"]
-    (catalogue,) = shell("status", "--json").json["catalogues"]
-    assert catalogue["vectors"] == 2
-    assert catalogue["stages"]["index"] == "fresh"
+    (catalog,) = shell("status", "--json").json["catalogs"]
+    assert catalog["vectors"] == 2
+    assert catalog["stages"]["index"] == "fresh"
     assert shell("retry", name, "--transient", "--json").json == {"tried": 0, "recovered": 0}
     assert shell("retry", "shoes", "--transient").code == 1
     assert shell("retry", name).code == 2
@@ -255,9 +255,9 @@ def test_every_failure_is_fetched_again_when_asked_for(shell: Shell, web: Web) -
     assert transient.json == {"tried": 1, "recovered": 0}
     assert ran.json == {"tried": 2, "recovered": 1}
     assert web.gets["/0.jpg"] == gets["/0.jpg"]
-    (catalogue,) = shell("status", "--json").json["catalogues"]
-    assert (catalogue["vectors"], catalogue["stages"]["index"]) == (2, "fresh")
-    assert catalogue["failures"] == {"http_503": 1}
+    (catalog,) = shell("status", "--json").json["catalogs"]
+    assert (catalog["vectors"], catalog["stages"]["index"]) == (2, "fresh")
+    assert catalog["failures"] == {"http_503": 1}
 
 
 def test_a_retry_takes_the_weights_file_from_where_it_lies_now(shell: Shell, web: Web) -> None:
@@ -267,7 +267,7 @@ def test_a_retry_takes_the_weights_file_from_where_it_lies_now(shell: Shell, web
     shell.write("list.csv", "id,url\n" + "".join(f"{n},{web.url(f'/{n}.jpg')}\n" for n in range(2)))
     encoder = ("--encoder", "squeezenet1_1", "--weights", str(weights), "--device", "cpu")
     made = shell("match", "list.csv", "list.csv", *encoder, "--allow-host", web.address, "--json")
-    name = made.json["left"]["catalogue"]
+    name = made.json["left"]["catalog"]
     weights.rename(shell.folder / "moved.pth")
     saved(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
     web.pages["/1.jpg"] = jpeg(1)
@@ -334,9 +334,7 @@ def test_a_sound_store_passes_the_check(shell: Shell, web: Web) -> None:
     assert ran.json["tables"] == 8
 
 
-@pytest.mark.parametrize(
-    "kind", ["catalogue", "images", "embeddings", "index", "vectors", "matches"]
-)
+@pytest.mark.parametrize("kind", ["items", "images", "embeddings", "index", "vectors", "matches"])
 def test_a_flipped_byte_anywhere_is_found(shell: Shell, web: Web, kind: str) -> None:
     web.pages.update({f"/{n}.jpg": jpeg(n) for n in range(3)})
     name = _match(shell, web)
@@ -407,10 +405,10 @@ def _age(folder: Path, by: timedelta) -> None:
         os.utime(path, (status.st_atime, status.st_mtime - by.total_seconds()))
 
 
-# ---- add-catalogue ------------------------------------------------------------------
+# ---- add-catalog ------------------------------------------------------------------
 
 
-def test_a_list_is_declared_as_a_catalogue_that_loads(
+def test_a_list_is_declared_as_a_catalog_that_loads(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = Project.make(shell.folder / "project")
@@ -418,7 +416,7 @@ def test_a_list_is_declared_as_a_catalogue_that_loads(
     monkeypatch.chdir(project.root)
 
     ran = shell(
-        "add-catalogue", "data/New Shoes.csv", "--id", "sku", "--url", "image_url",
+        "add-catalog", "data/New Shoes.csv", "--id", "sku", "--url", "image_url",
         "--encoder", "hog_color",
     )  # fmt: skip
 
@@ -426,7 +424,7 @@ def test_a_list_is_declared_as_a_catalogue_that_loads(
     assert "1 items, 1 rows left out" in ran.out
     written = yaml.safe_load((project.root / "shop/defs/new_shoes/defs.yaml").read_text())
     assert written == {
-        "type": "imgsim_assets.ImageCatalogue",
+        "type": "imgsim_assets.ImageCatalogComponent",
         "attributes": {
             "name": "new_shoes",
             "source": {"path": "data/New Shoes.csv", "id": "sku", "url": "image_url"},
@@ -435,7 +433,7 @@ def test_a_list_is_declared_as_a_catalogue_that_loads(
     }
     keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
     assert "new_shoes/index" in keys
-    again = shell("add-catalogue", "data/New Shoes.csv", "--id", "sku", "--url", "image_url")
+    again = shell("add-catalog", "data/New Shoes.csv", "--id", "sku", "--url", "image_url")
     assert again.code == 1
     assert "is there already" in again.err
 
@@ -454,7 +452,7 @@ def test_a_declaration_that_would_not_load_is_not_written(
 ) -> None:
     shell.write("list.csv", "id,url\n1,1.jpg\n")
 
-    ran = shell("add-catalogue", *arguments, "--defs", "defs")
+    ran = shell("add-catalog", *arguments, "--defs", "defs")
 
     assert ran.code == code
     assert message in ran.err
@@ -464,7 +462,7 @@ def test_a_declaration_that_would_not_load_is_not_written(
 def test_outside_of_a_project_the_folder_is_asked_for(shell: Shell) -> None:
     shell.write("list.csv", "id,url\n1,1.jpg\n")
 
-    ran = shell("add-catalogue", "list.csv")
+    ran = shell("add-catalog", "list.csv")
 
     assert ran.code == 1
     assert "--defs" in ran.err

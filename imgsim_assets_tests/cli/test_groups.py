@@ -7,9 +7,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from imgsim_assets.similarity.groups import groups_table, update_groups
+from imgsim_assets.similarity.duplicate_groups import groups_table, update_groups
 from imgsim_assets.similarity.settings import GroupSettings
-from imgsim_assets_tests.support.catalogues import indexed, repacked, tiny
+from imgsim_assets_tests.support.catalogs import indexed, repacked, tiny
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import versions
 
@@ -92,7 +92,7 @@ def test_groups_are_written_in_every_format(products: Shell, suffix: str) -> Non
     assert found["is_representative"].to_list() == [True, False, True, False]
 
 
-def test_catalogues_are_grouped_together_in_the_order_in_which_they_are_named(
+def test_catalogs_are_grouped_together_in_the_order_in_which_they_are_named(
     products: Shell,
 ) -> None:
     indexed(products.store, "suppliers", {"s": repacked(tiny(3)), "t": tiny(50)})
@@ -108,7 +108,7 @@ def test_catalogues_are_grouped_together_in_the_order_in_which_they_are_named(
         "products/b",
         "suppliers/s",
     ]
-    assert [member["catalogue"] for member in ran.json["groups"][2]["members"]] == [
+    assert [member["catalog"] for member in ran.json["groups"][2]["members"]] == [
         "suppliers",
         "products",
     ]

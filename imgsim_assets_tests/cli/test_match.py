@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from imgsim_assets.storage.reader import read_table
-from imgsim_assets_tests.support.catalogues import indexed, tiny
+from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.downloads import until
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import versions
 from imgsim_assets_tests.support.web import Web
@@ -34,7 +34,7 @@ def demo(shell: Shell, web: Web) -> Shell:
     shows = {1: 1, 2: 1, 3: 1, 4: 2, 5: 3, 6: 3}
     for number, seed in shows.items():
         quality = {1: 90, 2: 50, 3: 30, 4: 90, 5: 90, 6: 40}[number]
-        web.pages[f"/{number}.jpg"] = encoded(picture(seed), "JPEG", quality=quality)
+        web.pages[f"/{number}.jpg"] = encoded(make_image(seed), "JPEG", quality=quality)
     rows = {number: f"{number},{web.url(f'/{number}.jpg')}" for number in shows}
     shell.write("test1.csv", "\n".join(["id,url", *rows.values()]) + "\n")
     shell.write("test2.csv", "\n".join(["id,url", *(rows[number] for number in (3, 4, 5))]) + "\n")
@@ -113,7 +113,7 @@ def test_a_rerun_works_from_what_is_stored(
 
 def test_a_new_row_costs_itself_only(demo: Shell, web: Web) -> None:
     demo.match("test1.csv", "test2.csv", *_allow(web))
-    web.pages["/7.jpg"] = encoded(picture(2), "JPEG", quality=45)
+    web.pages["/7.jpg"] = encoded(make_image(2), "JPEG", quality=45)
     with (demo.folder / "test1.csv").open("a") as file:
         file.write(f"7,{web.url('/7.jpg')}\n")
 
@@ -138,12 +138,12 @@ def test_columns_are_carried_in_the_order_asked_for(shell: Shell) -> None:
 
 def test_without_cols_the_last_column_holds_the_images(shell: Shell) -> None:
     shell.write("a.jpg", jpeg(1))
-    shell.write("list.csv", "sku,title,picture\n7,A,a.jpg\n")
+    shell.write("list.csv", "sku,title,image\n7,A,a.jpg\n")
 
     ran = shell.match("list.csv", "list.csv", "--out", "-", "-q")
 
     assert ran.out.splitlines() == [
-        "left_sku\tleft_title\tleft_picture\tright_sku\tright_title\tright_picture\tsimilarity",
+        "left_sku\tleft_title\tleft_image\tright_sku\tright_title\tright_image\tsimilarity",
         "7\tA\ta.jpg\t7\tA\ta.jpg\t1.00000",
     ]
 
@@ -184,10 +184,10 @@ def test_the_list_of_a_folder_is_matched_wherever_it_lies(shell: Shell) -> None:
     assert shell.table("r.tsv")["left_name"].to_list() == ["0.jpg", "1.jpg", "2.jpg"]
 
 
-def test_stored_catalogues_are_matched_by_name(shell: Shell) -> None:
+def test_stored_catalogs_are_matched_by_name(shell: Shell) -> None:
     for name, seeds in (("products", range(3)), ("suppliers", range(1, 4))):
         indexed(shell.store, name, {f"{name[0]}{seed}": tiny(seed) for seed in seeds})
-        _catalogue_of(shell, name)
+        _catalog_of(shell, name)
 
     ran = shell("match", "products", "suppliers", "--threshold", "0.99", "--json")
 
@@ -195,16 +195,16 @@ def test_stored_catalogues_are_matched_by_name(shell: Shell) -> None:
     assert _pairs(ran.json) == [("p1", "s1"), ("p2", "s2")]
     unknown = shell("match", "product", "suppliers")
     assert unknown.code == 1
-    assert "neither a file nor a catalogue" in unknown.err
+    assert "neither a file nor a catalog" in unknown.err
     assert "products, suppliers" in unknown.err
 
 
-def test_stored_catalogues_are_assigned_one_to_one(shell: Shell) -> None:
+def test_stored_catalogs_are_assigned_one_to_one(shell: Shell) -> None:
     """Both products are best matched by the same supplier, and the other one takes what is left."""
     indexed(shell.store, "products", {"p": tiny(1), "q": tiny(8, like=1)})
     indexed(shell.store, "suppliers", {"s": tiny(1), "t": tiny(9, like=1)})
     for name in ("products", "suppliers"):
-        _catalogue_of(shell, name)
+        _catalog_of(shell, name)
 
     best = shell("match", "products", "suppliers", "--threshold", "0.5", "--json")
     assigned = shell(
@@ -219,14 +219,16 @@ def _pairs(document: Any) -> list[tuple[str, str]]:
     return [(match["left_id"], match["right_id"]) for match in document["matches"]]
 
 
-def _catalogue_of(shell: Shell, name: str) -> None:
-    """The catalogue table that goes with a ledger made for a test."""
-    from imgsim_assets.storage.table import Draft
+def _catalog_of(shell: Shell, name: str) -> None:
+    """The catalog table that goes with a ledger made for a test."""
+    from imgsim_assets.storage.table import PendingCommit
 
     ids = read_table(f"{name}/images", store=shell.store).select("id", "url").collect()
-    table = shell.store.table(f"{name}/catalogue", key="id")
+    table = shell.store.table(f"{name}/items", key="id")
     file = table.write_rows(ids)
-    table.commit(lambda _: Draft([file], properties={"id_column": "id", "url_column": "url"}))
+    table.commit(
+        lambda _: PendingCommit([file], properties={"id_column": "id", "url_column": "url"})
+    )
 
 
 # ---- a loader of one's own ----------------------------------------------------------
@@ -261,7 +263,7 @@ def test_a_loader_stands_in_for_the_download(shell: Shell, monkeypatch: pytest.M
 
     assert ran.code == 0, ran.err
     assert [match["left_id"] for match in ran.json["matches"]] == ["0", "1"]
-    assert ran.json["left"]["failures"] == {"loader_error": 1, "no_picture": 1}
+    assert ran.json["left"]["failures"] == {"loader_error": 1, "no_image": 1}
     assert sorted(first) == ["0", "1", "bad", "none"]
     assert sorted(second) == ["bad", "none"]
 
@@ -287,7 +289,7 @@ def test_a_loader_that_is_none_is_named(shell: Shell, loader: str, message: str)
 # ---- what went wrong elsewhere ------------------------------------------------------
 
 
-def _pictures(shell: Shell, *seeds: int) -> None:
+def _images(shell: Shell, *seeds: int) -> None:
     for seed in seeds:
         shell.write(f"{seed}.jpg", jpeg(seed))
 
@@ -298,22 +300,22 @@ def _ids(shell: Shell, source: str, *more: str) -> list[str]:
     return [next(iter(match.values())) for match in ran.json["matches"]]
 
 
-def test_a_list_of_one_column_is_a_row_a_picture(shell: Shell) -> None:
-    _pictures(shell, 1, 2, 3)
+def test_a_list_of_one_column_is_a_row_an_image(shell: Shell) -> None:
+    _images(shell, 1, 2, 3)
     shell.write("urls.csv", "url\n1.jpg\n2.jpg\n3.jpg\n")
 
     assert _ids(shell, "urls.csv") == ["1.jpg", "2.jpg", "3.jpg"]
 
 
 def test_quotes_cost_no_row(shell: Shell) -> None:
-    _pictures(shell, 1, 2)
+    _images(shell, 1, 2)
     shell.write("list.csv", 'title,url\n"a, b",1.jpg\nc,2.jpg\n')
 
     assert _ids(shell, "list.csv") == ["a, b", "c"]
 
 
 def test_a_ragged_row_costs_itself_only_and_is_told(shell: Shell) -> None:
-    _pictures(shell, 1, 2)
+    _images(shell, 1, 2)
     shell.write("list.csv", "title,url\na,b,1.jpg\nc,2.jpg\n")
 
     assert _ids(shell, "list.csv") == ["c"]
@@ -323,7 +325,7 @@ def test_a_ragged_row_costs_itself_only_and_is_told(shell: Shell) -> None:
 
 
 def test_a_byte_order_mark_and_a_quoted_header_are_no_part_of_the_names(shell: Shell) -> None:
-    _pictures(shell, 1)
+    _images(shell, 1)
     shell.write("list.csv", b"\xef\xbb\xbf" + b'"id","url"\n5,1.jpg\n')
 
     assert _ids(shell, "list.csv", "--cols", "id,url") == ["5"]
@@ -338,10 +340,10 @@ def test_a_list_that_is_only_a_header_says_so(shell: Shell) -> None:
     assert "list.csv holds no row" in ran.err
 
 
-def test_a_blank_picture_is_a_status_and_no_match(shell: Shell) -> None:
-    _pictures(shell, 1)
-    shell.write("grey.png", encoded(Image.new("RGB", (60, 60), (128, 128, 128)), "PNG"))
-    shell.write("list.csv", "id,url\ngrey,grey.png\n1,1.jpg\n")
+def test_a_blank_image_is_a_status_and_no_match(shell: Shell) -> None:
+    _images(shell, 1)
+    shell.write("gray.png", encoded(Image.new("RGB", (60, 60), (128, 128, 128)), "PNG"))
+    shell.write("list.csv", "id,url\ngrey,gray.png\n1,1.jpg\n")
 
     ran = shell(
         "match", "list.csv", "list.csv", "--encoder", "hog_color", "--mode", "all", "--json"
@@ -362,7 +364,7 @@ def test_a_list_whose_downloads_all_fail_ends_with_the_reason(shell: Shell, web:
 
 
 def test_tabs_and_line_breaks_in_fields_shift_nothing(shell: Shell) -> None:
-    _pictures(shell, 1, 2)
+    _images(shell, 1, 2)
     shell.write("list.csv", 'title,url\n"a\tb",1.jpg\n"c\nd",2.jpg\n')
 
     ran = shell.match("list.csv", "list.csv", "--out", "r.tsv")
@@ -374,14 +376,14 @@ def test_tabs_and_line_breaks_in_fields_shift_nothing(shell: Shell) -> None:
 
 
 def test_a_tab_may_be_written_as_backslash_t(shell: Shell) -> None:
-    _pictures(shell, 1)
+    _images(shell, 1)
     shell.write("list.csv", "id\turl\n5\t1.jpg\n")
 
     assert _ids(shell, "list.csv", "--delimiter", "\\t") == ["5"]
 
 
 def test_without_a_header_columns_are_numbered(shell: Shell) -> None:
-    _pictures(shell, 1)
+    _images(shell, 1)
     shell.write("list.csv", "5,x,1.jpg\n")
 
     ran = shell.match(
@@ -406,7 +408,7 @@ def test_internal_addresses_stay_refused_unless_they_are_named(shell: Shell, web
 
 
 def test_paths_out_of_the_lists_folder_stay_refused_unless_it_is_named(shell: Shell) -> None:
-    _pictures(shell, 1)
+    _images(shell, 1)
     shell.write("lists/list.csv", "id,url\n1,../1.jpg\n")
 
     refused = shell.match("lists/list.csv", "lists/list.csv")
@@ -467,8 +469,8 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
         (("--delimiter", ",,"), "delimiter: ',,' is no delimiter"),
         (("--out", "r.xls"), "--out: r.xls ends in none of .tsv"),
         (("--out", "nowhere/r.tsv"), "--out: there is no folder"),
-        (("--allow-host", "http://x/"), "allow_hosts: 'http://x/' is no host"),
-        (("--encoder", "hog_colour"), "did you mean hog_color"),
+        (("--allow-host", "http://x/"), "allowed_hosts: 'http://x/' is no host"),
+        (("--encoder", "hog_color"), "did you mean hog_color"),
         (("--batch-size", "0"), "batch_size: Input should be greater than or equal to 1"),
         (("--concurrency", "0"), "concurrency: Input should be greater than or equal to 1"),
     ],
@@ -493,15 +495,15 @@ def test_a_list_that_is_not_there_is_named(shell: Shell) -> None:
     assert "Traceback" not in ran.err
 
 
-def test_lists_of_one_name_are_two_catalogues(shell: Shell) -> None:
-    _pictures(shell, 1, 2)
+def test_lists_of_one_name_are_two_catalogs(shell: Shell) -> None:
+    _images(shell, 1, 2)
     for folder, seed in (("a", 1), ("b", 2)):
         shell.write(f"{folder}/list.csv", f"id,url\n{seed},{seed}.jpg\n")
         shell.write(f"{folder}/{seed}.jpg", jpeg(seed))
 
     ran = shell.match("a/list.csv", "b/list.csv", "--threshold", "-1", "--json")
 
-    assert ran.json["left"]["catalogue"] != ran.json["right"]["catalogue"]
+    assert ran.json["left"]["catalog"] != ran.json["right"]["catalog"]
     assert [tuple(match.values())[:3:2] for match in ran.json["matches"]] == [("1", "2")]
 
 
@@ -515,8 +517,8 @@ def test_large_lists_are_worked_on_shard_by_shard(shell: Shell) -> None:
     ran = shell.match("list.csv", "list.csv", "--json")
 
     assert len(ran.json["matches"]) == 600
-    catalogue = ran.json["left"]["catalogue"]
-    commit = shell.store.table(f"{catalogue}/embeddings").latest()
+    catalog = ran.json["left"]["catalog"]
+    commit = shell.store.table(f"{catalog}/embeddings").latest()
     assert commit is not None
     assert len(commit.files) == 4
     assert json.dumps(ran.json["left"]["failures"]) == "{}"
@@ -556,7 +558,7 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
 
 
 def test_bars_are_drawn_where_somebody_looks(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    _pictures(shell, 1, 2)
+    _images(shell, 1, 2)
     shell.write("list.csv", "id,url\n1,1.jpg\n2,2.jpg\n")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
 
@@ -568,10 +570,10 @@ def test_bars_are_drawn_where_somebody_looks(shell: Shell, monkeypatch: pytest.M
 
 
 def test_a_carried_column_may_be_called_like_one_of_ours(shell: Shell) -> None:
-    _pictures(shell, 1)
-    shell.write("list.csv", "id,sku,url,picture\n9,A,http://shop/1,1.jpg\n")
+    _images(shell, 1)
+    shell.write("list.csv", "id,sku,url,image\n9,A,http://shop/1,1.jpg\n")
 
-    ran = shell.match("list.csv", "list.csv", "--id", "sku", "--url", "picture", "--json")
+    ran = shell.match("list.csv", "list.csv", "--id", "sku", "--url", "image", "--json")
 
     (match,) = ran.json["matches"]
     assert list(match.values())[:4] == ["9", "A", "http://shop/1", "1.jpg"]

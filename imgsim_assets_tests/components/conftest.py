@@ -22,7 +22,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shop, Se
         shop = Shop.open(tmp_path_factory.mktemp("daemon"), web)
         patch.setenv(COUNTER, str(shop.counter))
         # Two at a time, so that there is time to interrupt.
-        download = {"allow_hosts": [web.address], "retries": 0, "max_per_host": 2}
+        download = {"allowed_hosts": [web.address], "retries": 0, "max_per_host": 2}
         shop.declare(watch="* * * * *", download=download, suppliers={"max_shards_per_run": 1})
         shop.prepare_for_servers()
         assert shop.project.materialize()

@@ -12,7 +12,7 @@ from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from imgsim_assets.components.automation import freshness
-from imgsim_assets.components.refresh import whole_catalogue_tags
+from imgsim_assets.components.image_catalog.schedule import whole_catalog_tags
 from imgsim_assets_tests.support.shop import ENCODER, Shop
 from imgsim_assets_tests.support.web import Web
 
@@ -49,7 +49,7 @@ class Evaluations:
         """What the schedule does at its time; whether it succeeded."""
         definitions = self._shop.project.definitions()
         job = definitions.resolve_job_def(f"{name}_refresh")
-        tags = whole_catalogue_tags(job.partitions_def)
+        tags = whole_catalog_tags(job.partitions_def)
         done = job.execute_in_process(instance=self._instance, tags=tags, raise_on_error=False)
         return bool(done.success)
 
@@ -61,7 +61,7 @@ def shop(tmp_path: Path, web: Web) -> Shop:
     return opened
 
 
-def test_a_source_that_changed_starts_its_catalogue_and_one_that_did_not_nothing(
+def test_a_source_that_changed_starts_its_catalog_and_one_that_did_not_nothing(
     shop: Shop,
 ) -> None:
     with shop.project.instance() as instance:
@@ -75,7 +75,7 @@ def test_a_source_that_changed_starts_its_catalogue_and_one_that_did_not_nothing
 
         shop.sell("new", 100)
         evaluations.observe("products")
-        assert evaluations.requested() == {"products/catalogue": 1}
+        assert evaluations.requested() == {"products/items": 1}
         assert evaluations.requested() == {}
 
 
@@ -130,7 +130,7 @@ def test_another_encoder_starts_embeddings_and_what_hangs_on_them_and_no_downloa
 
     assert requested["products/embeddings"] == 3
     assert requested["suppliers/embeddings"] == 2
-    assert not {"products/catalogue", "products/images", "suppliers/images"} & set(requested)
+    assert not {"products/items", "products/images", "suppliers/images"} & set(requested)
 
 
 def test_a_source_is_looked_at_when_it_is_watched_and_only_then(shop: Shop) -> None:
@@ -152,7 +152,7 @@ def test_without_automation_nothing_is_started_and_no_asset_has_a_condition(shop
         assert evaluations.requested() == {}
 
 
-def test_one_sensor_is_on_for_all_catalogues_and_looks_at_their_sources(shop: Shop) -> None:
+def test_one_sensor_is_on_for_all_catalogs_and_looks_at_their_sources(shop: Shop) -> None:
     shop.declare(watch="*/5 * * * *")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -181,7 +181,7 @@ def test_a_declared_schedule_runs_and_says_when_its_results_are_stale(shop: Shop
         for key in repository.asset_graph.materializable_asset_keys
     }
     fresh = {name for name, policy in policies.items() if policy is not None}
-    assert fresh == {"products/catalogue", "products/index", "products/similarity_graph"}
+    assert fresh == {"products/items", "products/index", "products/similarity_graph"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.shop import Shop, versions
 from imgsim_assets_tests.support.web import Web
 
-DRIFT = "matches/pair:similarities_have_not_drifted"
+DRIFT = "matches/pair:similarity_drift"
 CURRENT = "matches/pair:index_is_current"
 RECALL = "products/index:recall_at_10"
 SUCCESS = "products/images:success_rate"
@@ -44,12 +44,12 @@ def test_what_is_measured_is_told_with_the_declared_severity(
     shop = Shop.open(tmp_path, web, products=90)
     checks = {"sample": 50, "severity": severity, "min_success_rate": 0.1}
     # So few vectors make two lists, of which a search looks at one.
-    index = {"kind": "ivf", "least_items": 1, "probes": 1, "min_recall": 1.0}
+    index = {"kind": "ivf", "min_items": 1, "nprobe": 1, "min_recall": 1.0}
     shop.declare(checks=checks, index=index, pair={"checks": checks})
     assert shop.project.materialize()
     for number in range(1, 8):
         shop.sell(f"p{number}", 900 + number)
-    stages = ("catalogue", "images", "embeddings")
+    stages = ("items", "images", "embeddings")
     with shop.project.instance() as instance:
         _run(shop, instance, *(["products", stage] for stage in stages))
         _run(shop, instance, ["matches", "pair"])
@@ -65,7 +65,7 @@ def test_an_index_that_was_left_behind_is_told(shop: Shop) -> None:
     assert shop.project.materialize()
     suppliers = shop.project.root / "suppliers.csv"
     suppliers.write_text("".join(suppliers.read_text().splitlines(keepends=True)[:-1]))
-    stages = ("catalogue", "images", "embeddings")
+    stages = ("items", "images", "embeddings")
     with shop.project.instance() as instance:
         _run(shop, instance, *(["suppliers", stage] for stage in stages))
         _run(shop, instance, ["matches", "pair"])
@@ -91,14 +91,14 @@ def _run(shop: Shop, instance: dg.DagsterInstance, *keys: list[str]) -> None:
         assert result.success
 
 
-def test_a_catalogue_that_shrinks_too_much_stops_until_a_person_accepts_it(shop: Shop) -> None:
+def test_a_catalog_that_shrinks_too_much_stops_until_a_person_accepts_it(shop: Shop) -> None:
     assert shop.project.materialize()
     for item in list(shop.rows)[:7]:
         shop.drop(item)
 
     assert not shop.project.materialize()
 
-    rows = read_table("products/catalogue", store=shop.project.store)
+    rows = read_table("products/items", store=shop.project.store)
     assert rows.collect().height == 12
     page = (Path(__file__).parents[2] / "docs/operate.md").read_text()
     accept = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
@@ -106,13 +106,13 @@ def test_a_catalogue_that_shrinks_too_much_stops_until_a_person_accepts_it(shop:
     with shop.project.instance() as instance:
         job.execute_in_process(
             instance=instance,
-            asset_selection=[dg.AssetKey(["products", "catalogue"])],
+            asset_selection=[dg.AssetKey(["products", "items"])],
             run_config=accept,
         )
-    assert read_table("products/catalogue", store=shop.project.store).collect().height == 5
+    assert read_table("products/items", store=shop.project.store).collect().height == 5
 
 
-def test_an_emptied_catalogue_empties_what_hangs_on_it(shop: Shop) -> None:
+def test_an_emptied_catalog_empties_what_hangs_on_it(shop: Shop) -> None:
     empty = {
         "source": {"path": "products.csv", "allow_empty": True},
         "checks": {"min_success_rate": 0.9, "severity": "error"},

@@ -10,7 +10,7 @@ import pytest
 from imgsim_assets.components import columns
 from imgsim_assets.components.metadata import schema_of
 from imgsim_assets.download import ledger
-from imgsim_assets.encoders import report, stage
+from imgsim_assets.encoders import evaluation, stage
 from imgsim_assets.similarity import graph, grouping, groups, matches
 
 
@@ -23,7 +23,7 @@ from imgsim_assets.similarity import graph, grouping, groups, matches
         pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
         pytest.param(columns.GROUPS, grouping.SCHEMA, id="duplicate_groups"),
         pytest.param(columns.GROUPS_ACROSS, groups.ACROSS_SCHEMA, id="duplicate_groups across"),
-        pytest.param(columns.ENCODER_REPORT, report.SCHEMA, id="encoder_report"),
+        pytest.param(columns.ENCODER_REPORT, evaluation.SCHEMA, id="encoder_evaluation"),
     ],
 )
 def test_declared_columns_are_those_written(

@@ -52,12 +52,12 @@ def test_an_edited_source_is_noticed_and_worked_on_and_a_touched_one_is_not(
     def matched() -> bool:
         return versions(shop.project.store)["products/similarity_graph"] > 1
 
-    dagster.wait_for(matched, "the graph of the edited catalogue", 400)
+    dagster.wait_for(matched, "the graph of the edited catalog", 400)
     dagster.wait_for(lambda: _nothing_runs(dagster), "the end of all runs")
 
     assert (shop.web.total_gets - before[0], shop.encodings - before[1]) == (1, 1)
     started = _materialized(dagster, edited)
-    assert {"products/catalogue", IMAGES, EMBEDDINGS, "products/index"} <= started
+    assert {"products/items", IMAGES, EMBEDDINGS, "products/index"} <= started
     assert not any(name.startswith("suppliers/") for name in started)
     suppliers = {name: number for name, number in committed.items() if "suppliers" in name}
     assert suppliers.items() <= versions(shop.project.store).items()
@@ -206,7 +206,7 @@ def test_a_cancelled_backfill_keeps_what_it_fetched(still: tuple[Shop, Servers])
         shop.sell(f"late{number}", 200 + number)
     pages = shop.slow_down(1.0)
     before = shop.web.total_gets
-    backfill = dagster.launch(["products/catalogue", IMAGES])
+    backfill = dagster.launch(["products/items", IMAGES])
     dagster.wait_for(lambda: shop.web.total_gets > before + 4, "the first downloads")
     time.sleep(6)  # downloads are committed every five seconds
 
@@ -226,16 +226,16 @@ def test_a_cancelled_backfill_keeps_what_it_fetched(still: tuple[Shop, Servers])
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "pool"), [("images", "network"), ("embeddings", "gpu")])
-def test_a_pool_keeps_two_catalogues_apart(
+def test_a_pool_keeps_two_catalogs_apart(
     still: tuple[Shop, Servers], stage: str, pool: str
 ) -> None:
     shop, dagster = still
     shop.sell(f"at {pool}", 600 + len(pool))
     if stage == "embeddings":
-        ended = dagster.ended(dagster.launch(["products/catalogue", IMAGES]))
+        ended = dagster.ended(dagster.launch(["products/items", IMAGES]))
         assert ended == "COMPLETED_SUCCESS"
     shop.hold.before(f"products/{stage}/_commits")
-    upstream = ["products/catalogue"] if stage == "images" else []
+    upstream = ["products/items"] if stage == "images" else []
     holder = dagster.launch([*upstream, f"products/{stage}"])
     dagster.wait_for(shop.hold.is_reached, f"products/{stage} to have something to commit")
 

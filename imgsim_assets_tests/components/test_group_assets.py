@@ -1,4 +1,4 @@
-"""Duplicate groups through a real Dagster instance, for a catalogue that declares them."""
+"""Duplicate groups through a real Dagster instance, for a catalog that declares them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.encoders import COUNTER
-from imgsim_assets_tests.support.pictures import encoded, picture
+from imgsim_assets_tests.support.images import encoded, make_image
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
@@ -24,7 +24,7 @@ def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return opened
 
 
-def test_a_catalogue_has_groups_only_if_it_declares_them(shop: Shop) -> None:
+def test_a_catalog_has_groups_only_if_it_declares_them(shop: Shop) -> None:
     keys = {spec.key for spec in shop.project.definitions().resolve_all_asset_specs()}
     assert KEY not in keys
 
@@ -36,8 +36,8 @@ def test_a_catalogue_has_groups_only_if_it_declares_them(shop: Shop) -> None:
     assert KEY in job.asset_layer.executable_asset_keys
 
 
-def test_copies_of_a_picture_are_shown_as_a_group(shop: Shop) -> None:
-    shop.web.pages["/copy.jpg"] = encoded(picture(1), "JPEG", quality=50)
+def test_copies_of_an_image_are_shown_as_a_group(shop: Shop) -> None:
+    shop.web.pages["/copy.jpg"] = encoded(make_image(1), "JPEG", quality=50)
     shop.sell("copy", 1, path="/copy.jpg")
     shop.declare(groups={"threshold": 0.95, "representative": "bytes"})
 
@@ -61,15 +61,15 @@ def test_copies_of_a_picture_are_shown_as_a_group(shop: Shop) -> None:
         assert execution.status.value == "SUCCEEDED"
 
 
-def test_groups_across_catalogues_are_an_asset_below_their_indexes(shop: Shop) -> None:
-    settings = {"name": "all", "catalogues": ["suppliers", "products"], "threshold": 0.95}
-    shop.project.declare("all", "DuplicateGroups", settings)
+def test_groups_across_catalogs_are_an_asset_below_their_indexes(shop: Shop) -> None:
+    settings = {"name": "all", "catalogs": ["suppliers", "products"], "threshold": 0.95}
+    shop.project.declare("all", "DuplicateGroupsComponent", settings)
 
     assert shop.project.materialize()
 
     rows = read_table("duplicate_groups/all", store=shop.project.store).collect()
-    # Every supplied picture but the first is a recompressed one of the products'.
-    assert rows.select("group_id", "catalogue", "id").rows() == [
+    # Every supplied image but the first is a recompressed one of the products'.
+    assert rows.select("group_id", "catalog", "id").rows() == [
         row
         for number in (1, 2, 3)
         for row in (

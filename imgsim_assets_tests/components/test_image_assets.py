@@ -20,13 +20,13 @@ def project(tmp_path: Path, web: Web) -> Project:
     made = Project.make(tmp_path / "project")
     made.declare(
         "products",
-        "ImageCatalogue",
+        "ImageCatalogComponent",
         {
             "name": "products",
             "source": {"path": "products.csv"},
             "shards": 1,
             "encoder": "hog_color",
-            "download": {"allow_hosts": [web.address], "retries": 0},
+            "download": {"allowed_hosts": [web.address], "retries": 0},
         },
     )
     made.write("products.csv", f"id,url\ngone,{web.url('/gone.jpg')}\n")
@@ -34,7 +34,7 @@ def project(tmp_path: Path, web: Web) -> Project:
 
 
 def materialized(project: Project, stage: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Materialize one asset of the catalogue, with a run config; its metadata."""
+    """Materialize one asset of the catalog, with a run config; its metadata."""
     everything = project.definitions().resolve_implicit_global_asset_job_def()
     key = dg.AssetKey(["products", stage])
     with project.instance() as instance:
@@ -56,7 +56,7 @@ def documented() -> dict[str, Any]:
 
 
 def test_a_person_may_ask_for_what_has_failed_for_good(project: Project, web: Web) -> None:
-    materialized(project, "catalogue", {})
+    materialized(project, "items", {})
     materialized(project, "images", {})
     assert web.total_gets == 1
     materialized(project, "images", {})
@@ -66,16 +66,16 @@ def test_a_person_may_ask_for_what_has_failed_for_good(project: Project, web: We
 
 
 def test_the_metadata_names_the_hosts_that_failed(project: Project, web: Web) -> None:
-    materialized(project, "catalogue", {})
+    materialized(project, "items", {})
     facts = materialized(project, "images", {})
-    (host,) = [record.data for record in facts["hosts_in_run_so_far"].records]
+    (host,) = [record.data for record in facts["host_stats"].records]
     assert (host["host"], host["items"], host["failed"]) == (web.address, 1, 1)
     assert host["failures"] == "http_404 1"
-    assert facts["hosts_given_up"] == []
+    assert facts["hosts_skipped"] == []
 
 
 def test_another_word_for_retry_is_refused(project: Project) -> None:
-    materialized(project, "catalogue", {})
+    materialized(project, "items", {})
     config = {"ops": {"products__images": {"config": {"retry": "some"}}}}
     with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type RetryChoice"):
         materialized(project, "images", config)

@@ -74,8 +74,10 @@ def test_a_second_project_installs_the_wheel_and_loads_both_components(tmp_path:
     project.write("list.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
     for name in ("ours", "theirs"):
         attributes = {"name": name, "source": {"path": "list.csv"}, "encoder": "hog_color"}
-        project.declare(name, "ImageCatalogue", attributes)
-    project.declare("pair", "MatchMatrix", {"name": "pair", "left": "ours", "right": "theirs"})
+        project.declare(name, "ImageCatalogComponent", attributes)
+    project.declare(
+        "pair", "MatchMatrixComponent", {"name": "pair", "left": "ours", "right": "theirs"}
+    )
     script = (
         "import imgsim_assets\n"
         "from second.definitions import defs\n"
@@ -94,7 +96,7 @@ def test_a_second_project_installs_the_wheel_and_loads_both_components(tmp_path:
             f"{name}/{stage}"
             for name in ("ours", "theirs")
             for stage in (
-                "catalogue",
+                "items",
                 "embeddings",
                 "images",
                 "index",

@@ -11,14 +11,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgsim_assets.model.soundness import verify
+from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.servers import Servers
 from imgsim_assets_tests.support.shop import Shop, versions
 
 IMAGES = "products/images"
 EVERYTHING = [
-    "products/catalogue",
+    "products/items",
     IMAGES,
     "products/embeddings",
     "products/index",
@@ -61,7 +61,7 @@ def test_a_run_that_is_killed_before_it_commits_is_run_again_and_repeats_only_th
     first = 1000 + 100 * len(stage)
     for number in range(9):
         shop.sell(f"{stage}{number}", first + number)
-    shop.sell(f"{stage} again", 1)  # the picture of p1, and so a match
+    shop.sell(f"{stage} again", 1)  # the image of p1, and so a match
     store = shop.project.store
     fetched, encoded, vectors = shop.web.total_gets, shop.encodings, _vector_count(store)
     shop.hold.before(_commit_of(store, stage))
@@ -95,7 +95,7 @@ def _vector_tables(store: Store) -> list[str]:
 
 
 def _vector_count(store: Store) -> int:
-    """How many of the products' pictures have a committed vector."""
+    """How many of the products' images have a committed vector."""
     (name,) = _vector_tables(store)
     commit = store.table(name).latest()
     assert commit is not None

@@ -12,32 +12,32 @@ import pytest
 from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets_tests.support.projects import Project
 
-_CATALOGUE: dict[str, Any] = {
+_CATALOG: dict[str, Any] = {
     "name": "products",
     "source": {"path": "products.csv"},
     "encoder": "hog_color",
 }
-_SUPPLIERS = _CATALOGUE | {"name": "suppliers", "source": "products.csv"}
+_SUPPLIERS = _CATALOG | {"name": "suppliers", "source": "products.csv"}
 _PAIR: dict[str, Any] = {"name": "pair", "left": "products", "right": "suppliers"}
 
 CASES = {
     "unknown key": (
-        _CATALOGUE | {"shard": 3},
+        _CATALOG | {"shard": 3},
         _PAIR,
         ["defs/products/defs.yaml:", "unknown key 'shard'", "did you mean 'shards'?"],
     ),
     "unknown nested key": (
-        _CATALOGUE | {"source": {"path": "products.csv", "delimeter": ";"}},
+        _CATALOG | {"source": {"path": "products.csv", "delimeter": ";"}},
         _PAIR,
         ["defs/products/defs.yaml:", "attributes.source", "did you mean 'delimiter'?"],
     ),
     "no shards": (
-        _CATALOGUE | {"shards": 0},
+        _CATALOG | {"shards": 0},
         _PAIR,
         ["defs/products/defs.yaml:", "attributes.shards", "greater than or equal to 1"],
     ),
     "threshold that is no cosine": (
-        _CATALOGUE,
+        _CATALOG,
         _PAIR | {"threshold": 2},
         [
             "defs/pair/defs.yaml:",
@@ -46,27 +46,27 @@ CASES = {
         ],
     ),
     "name of something else": (
-        _CATALOGUE | {"name": "duplicate_groups"},
+        _CATALOG | {"name": "duplicate_groups"},
         _PAIR | {"left": "duplicate_groups"},
-        ["defs/products/defs.yaml:", "attributes.name", "is where groups across catalogues live"],
+        ["defs/products/defs.yaml:", "attributes.name", "is where groups across catalogs live"],
     ),
     "report with nothing behind it": (
-        _CATALOGUE | {"report": None},
+        _CATALOG | {"report": None},
         _PAIR,
         ["defs/products/defs.yaml:", "attributes.report", "write 'report: {}' for the defaults"],
     ),
     "unknown encoder": (
-        _CATALOGUE | {"encoder": {"name": "hog_colour"}},
+        _CATALOG | {"encoder": {"name": "hog_color"}},
         _PAIR,
         ["defs/products/defs.yaml:", "attributes.encoder", "did you mean hog_color?"],
     ),
-    "the same catalogue twice": (
-        _CATALOGUE,
+    "the same catalog twice": (
+        _CATALOG,
         _PAIR | {"right": "products"},
         ["defs/pair/defs.yaml:", "attributes.right", "products/similarity_graph compares"],
     ),
-    "unknown catalogue": (
-        _CATALOGUE,
+    "unknown catalog": (
+        _CATALOG,
         _PAIR | {"right": "product"},
         ["defs/pair/defs.yaml:", "attributes.right", "did you mean 'products'?"],
     ),
@@ -75,13 +75,13 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_one_message_names_file_key_and_mend(case: str, tmp_path: Path) -> None:
-    catalogue, pair, expected = CASES[case]
+    catalog, pair, expected = CASES[case]
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    project.declare("products", "ImageCatalogue", catalogue)
-    suppliers = _SUPPLIERS | {"encoder": catalogue["encoder"]}
-    project.declare("suppliers", "ImageCatalogue", suppliers)
-    project.declare("pair", "MatchMatrix", pair)
+    project.declare("products", "ImageCatalogComponent", catalog)
+    suppliers = _SUPPLIERS | {"encoder": catalog["encoder"]}
+    project.declare("suppliers", "ImageCatalogComponent", suppliers)
+    project.declare("pair", "MatchMatrixComponent", pair)
 
     said = project.check_definitions()
 
@@ -91,13 +91,13 @@ def test_one_message_names_file_key_and_mend(case: str, tmp_path: Path) -> None:
         assert part in cause
 
 
-def test_a_list_that_is_missing_fails_the_runs_of_its_own_catalogue_only(
+def test_a_list_that_is_missing_fails_the_runs_of_its_own_catalog_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    project.declare("suppliers", "ImageCatalogue", _SUPPLIERS)
-    project.declare("products", "ImageCatalogue", _CATALOGUE | {"source": "nowhere.csv"})
+    project.declare("suppliers", "ImageCatalogComponent", _SUPPLIERS)
+    project.declare("products", "ImageCatalogComponent", _CATALOG | {"source": "nowhere.csv"})
 
     everything = project.definitions().resolve_implicit_global_asset_job_def()
 
@@ -107,7 +107,7 @@ def test_a_list_that_is_missing_fails_the_runs_of_its_own_catalogue_only(
     )
     assert re.search(problem, caplog.text)
     with project.instance() as instance:
-        for stage in ("source", "catalogue"):
+        for stage in ("source", "items"):
             with pytest.raises(SourceError, match=problem):
                 _run(everything, instance, ["products", stage])
             assert _run(everything, instance, ["suppliers", stage])
@@ -121,7 +121,7 @@ def test_weights_that_are_missing_fail_the_embeddings_only(
     project.write("products.csv", "id,url\n1,nowhere.jpg\n")
     encoder = {"name": "resnet18", "weights": "mine.pth"}
     declared = {"encoder": encoder, "shards": 1, "stream": stream}
-    project.declare("products", "ImageCatalogue", _CATALOGUE | declared)
+    project.declare("products", "ImageCatalogComponent", _CATALOG | declared)
 
     everything = project.definitions().resolve_implicit_global_asset_job_def()
 
@@ -131,7 +131,7 @@ def test_weights_that_are_missing_fail_the_embeddings_only(
     )
     assert re.search(problem, caplog.text)
     with project.instance() as instance:
-        for stage in ("source", "catalogue", "images"):
+        for stage in ("source", "items", "images"):
             assert _run(everything, instance, ["products", stage])
         with pytest.raises(SettingsError, match=problem):
             _run(everything, instance, ["products", "embeddings"])
@@ -147,21 +147,21 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, key: list[str]) ->
 
 
 GROUPS: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "unknown catalogue": (
-        {"name": "all", "catalogues": ["products", "supplier"]},
-        ["attributes.catalogues", "did you mean 'suppliers'?"],
+    "unknown catalog": (
+        {"name": "all", "catalogs": ["products", "supplier"]},
+        ["attributes.catalogs", "did you mean 'suppliers'?"],
     ),
-    "one catalogue twice": (
-        {"name": "all", "catalogues": ["products", "products"]},
-        ["attributes.catalogues", "'products' is listed twice; list it once"],
+    "one catalog twice": (
+        {"name": "all", "catalogs": ["products", "products"]},
+        ["attributes.catalogs", "'products' is listed twice; list it once"],
     ),
-    "one catalogue": (
-        {"name": "all", "catalogues": ["products"]},
-        ["attributes.catalogues", "two catalogues or more", "its own 'groups: {}'"],
+    "one catalog": (
+        {"name": "all", "catalogs": ["products"]},
+        ["attributes.catalogs", "two catalogs or more", "its own 'groups: {}'"],
     ),
     "other encoder": (
-        {"name": "all", "catalogues": ["products", "suppliers"]},
-        ["attributes.catalogues", "give both catalogues the same 'encoder'"],
+        {"name": "all", "catalogs": ["products", "suppliers"]},
+        ["attributes.catalogs", "give both catalogs the same 'encoder'"],
     ),
 }
 
@@ -171,10 +171,10 @@ def test_groups_that_cannot_be_made_say_why(case: str, tmp_path: Path) -> None:
     declared, expected = GROUPS[case]
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    project.declare("products", "ImageCatalogue", _CATALOGUE)
-    encoder = "resnet18" if case == "other encoder" else _CATALOGUE["encoder"]
-    project.declare("suppliers", "ImageCatalogue", _SUPPLIERS | {"encoder": encoder})
-    project.declare("all", "DuplicateGroups", declared)
+    project.declare("products", "ImageCatalogComponent", _CATALOG)
+    encoder = "resnet18" if case == "other encoder" else _CATALOG["encoder"]
+    project.declare("suppliers", "ImageCatalogComponent", _SUPPLIERS | {"encoder": encoder})
+    project.declare("all", "DuplicateGroupsComponent", declared)
 
     said = project.check_definitions()
 
@@ -186,17 +186,17 @@ def test_groups_that_cannot_be_made_say_why(case: str, tmp_path: Path) -> None:
 def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    project.declare("products", "ImageCatalogue", _CATALOGUE)
-    other = _CATALOGUE | {"name": "suppliers", "encoder": "resnet50"}
-    project.declare("suppliers", "ImageCatalogue", other)
-    project.declare("pair", "MatchMatrix", _PAIR | {"right": "suppliers"})
+    project.declare("products", "ImageCatalogComponent", _CATALOG)
+    other = _CATALOG | {"name": "suppliers", "encoder": "resnet50"}
+    project.declare("suppliers", "ImageCatalogComponent", other)
+    project.declare("pair", "MatchMatrixComponent", _PAIR | {"right": "suppliers"})
 
     with pytest.raises(Exception, match="Error while building definitions") as raised:
         project.definitions()
 
     message = str(raised.value.__cause__)
     assert "products is embedded by hog_color and suppliers by resnet50" in message
-    assert "give both catalogues the same 'encoder'" in message
+    assert "give both catalogs the same 'encoder'" in message
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_what_dagster_would_refuse_is_refused_with_a_mend(
 ) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    project.declare("products", "ImageCatalogue", _CATALOGUE | attributes)
+    project.declare("products", "ImageCatalogComponent", _CATALOG | attributes)
 
     with pytest.raises(Exception, match="Error while building definitions") as raised:
         project.definitions()
@@ -228,16 +228,16 @@ def test_what_dagster_would_refuse_is_refused_with_a_mend(
     assert expected in str(raised.value.__cause__)
 
 
-def test_two_catalogues_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_catalogs_of_one_name_are_refused(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    project.declare("one", "ImageCatalogue", _CATALOGUE)
-    project.declare("two", "ImageCatalogue", _CATALOGUE)
+    project.declare("one", "ImageCatalogComponent", _CATALOG)
+    project.declare("two", "ImageCatalogComponent", _CATALOG)
 
     with pytest.raises(Exception, match="Error while building definitions") as raised:
         project.definitions()
 
-    assert "2 catalogues are named 'products'" in str(raised.value.__cause__)
+    assert "2 catalogs are named 'products'" in str(raised.value.__cause__)
 
 
 def test_templates_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_templates_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     project = Project.make(tmp_path / "project")
     project.write("from_environment.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
     source = {"path": "{{ env.PRODUCTS }}"}
-    project.declare("products", "ImageCatalogue", _CATALOGUE | {"source": source})
+    project.declare("products", "ImageCatalogComponent", _CATALOG | {"source": source})
 
     specs = {
         spec.key.to_user_string(): spec for spec in project.definitions().resolve_all_asset_specs()
@@ -257,10 +257,10 @@ def test_templates_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_two_match_tables_of_one_name_are_refused(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
-    for catalogue in (_CATALOGUE, _SUPPLIERS):
-        project.declare(catalogue["name"], "ImageCatalogue", catalogue)
+    for catalog in (_CATALOG, _SUPPLIERS):
+        project.declare(catalog["name"], "ImageCatalogComponent", catalog)
     for folder in ("first", "second"):
-        project.declare(folder, "MatchMatrix", _PAIR)
+        project.declare(folder, "MatchMatrixComponent", _PAIR)
 
     with pytest.raises(Exception, match="Error while building definitions") as raised:
         project.definitions()
@@ -271,11 +271,11 @@ def test_two_match_tables_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_two_sets_of_rules_for_one_store_are_refused(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     for folder in ("first", "second"):
-        project.declare(folder, "GarbageCollection", {"commits": 3})
+        project.declare(folder, "RetentionComponent", {"commits": 3})
 
     with pytest.raises(Exception, match="Error while building definitions") as raised:
         project.definitions()
 
     message = str(raised.value.__cause__)
     assert "/defs.yaml:" in message
-    assert "attributes: 2 components are a GarbageCollection" in message
+    assert "attributes: 2 components are a RetentionComponent" in message

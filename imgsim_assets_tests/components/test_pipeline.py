@@ -19,7 +19,7 @@ from imgsim_assets.storage.provenance import read_provenance
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
 
@@ -32,7 +32,7 @@ def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
 
 
 def _rebuilt(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> dict[str, pl.DataFrame]:
-    """The results of the shop's present catalogues in a store of their own."""
+    """The results of the shop's present catalogs in a store of their own."""
     fresh = shop.project.root / "rebuilt"
     monkeypatch.setenv("IMGSIM_STORE", str(fresh))
     assert shop.project.materialize()
@@ -49,7 +49,7 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
     assert shop.project.materialize()
 
     store = shop.project.store
-    assert set(versions(store)) >= {"products/catalogue", "products/rejects", "matches/pair"}
+    assert set(versions(store)) >= {"products/items", "products/rejects", "matches/pair"}
     matches = read_table("matches/pair", store=store).collect()
     pairs = set(matches.select("left_id", "right_id").rows())
     assert {("p1", "s1"), ("p2", "s2"), ("p3", "s3")} <= pairs
@@ -71,7 +71,7 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
             }
             assert len(own) == 3
         graph = _metadata(instance, ["products", "similarity_graph"])
-        assert graph["contact_sheet"].startswith("![items and their neighbours](data:image/jpeg")
+        assert graph["contact_sheet"].startswith("![items and their neighbors](data:image/jpeg")
         index = _metadata(instance, ["products", "index"])
         assert [column.name for column in index["dagster/column_schema"].columns] == [
             "number",
@@ -105,12 +105,10 @@ def test_every_match_can_be_traced_to_its_images_encoder_source_and_runs(shop: S
     made_of = read_provenance("matches/pair", store=store)
     tables = made_of["table"].to_list()
     assert tables[0] == "matches/pair"
-    assert {f"products/{stage}" for stage in ("embeddings", "images", "catalogue", "source")} < set(
+    assert {f"products/{stage}" for stage in ("embeddings", "images", "items", "source")} < set(
         tables
     )
-    assert {f"suppliers/{stage}" for stage in ("index", "images", "catalogue", "source")} < set(
-        tables
-    )
+    assert {f"suppliers/{stage}" for stage in ("index", "images", "items", "source")} < set(tables)
     committed = made_of.filter(~pl.col("table").str.ends_with("/source"))
     with shop.project.instance() as instance:
         assert all(instance.has_run(run) for run in committed["run_id"].to_list())
@@ -188,15 +186,15 @@ def test_the_store_with_an_empty_dagster_home_refetches_nothing(shop: Shop) -> N
     assert (shop.web.total_gets, shop.encodings, versions(shop.project.store)) == before
 
 
-def test_an_edited_catalogue_costs_the_difference_and_equals_a_rebuild(
+def test_an_edited_catalog_costs_the_difference_and_equals_a_rebuild(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert shop.project.materialize()
     shop.web.gets.clear()
     encodings = shop.encodings
     shop.sell("new", 100)
-    shop.sell("p3", 101)  # the same item with another picture
-    shop.sell("twin", 5)  # the same picture under another id
+    shop.sell("p3", 101)  # the same item with another image
+    shop.sell("twin", 5)  # the same image under another id
     shop.drop("p7")
 
     assert shop.project.materialize()
@@ -222,14 +220,14 @@ def test_touching_the_source_commits_nothing_and_reordering_its_rows_no_files(sh
     shop.sell("p0", 0)
     assert shop.project.materialize()
 
-    reordered = before[2] | {"products/catalogue": before[2]["products/catalogue"] + 1}
+    reordered = before[2] | {"products/items": before[2]["products/items"] + 1}
     assert (shop.web.total_gets, shop.encodings, versions(store)) == (*before[:2], reordered)
-    catalogue = store.table("products/catalogue", key="id")
-    old, new = (catalogue.at(found["products/catalogue"]) for found in (before[2], reordered))
+    catalog = store.table("products/items", key="id")
+    old, new = (catalog.at(found["products/items"]) for found in (before[2], reordered))
     assert new.files == old.files
 
 
-def test_a_dead_picture_is_a_status_and_keeps_nothing_from_working(shop: Shop) -> None:
+def test_a_dead_image_is_a_status_and_keeps_nothing_from_working(shop: Shop) -> None:
     shop.sell("dead", 500)
     del shop.web.pages["/p500.jpg"]
     shop.web.pages["/p2.jpg"] = jpeg(2)[:900]
@@ -253,7 +251,7 @@ def test_a_dead_picture_is_a_status_and_keeps_nothing_from_working(shop: Shop) -
 def test_killed_in_the_middle_and_run_again_it_ends_as_if_nothing_had_happened(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.declare(download={"allow_hosts": [shop.web.address], "max_per_host": 1})
+    shop.declare(download={"allowed_hosts": [shop.web.address], "max_per_host": 1})
     pages = shop.slow_down(0.4)
     victim = shop.project.start(**shop.environment())
     _wait_until(lambda: shop.web.total_gets >= 4)
@@ -295,15 +293,15 @@ def test_a_home_with_pools_bears_any_number_of_kills(shop: Shop) -> None:
         assert instance.get_run_records(dg.RunsFilter(statuses=unfinished)) == []
 
 
-def test_two_files_of_the_same_picture_pass_the_index_check(shop: Shop) -> None:
+def test_two_files_of_the_same_image_pass_the_index_check(shop: Shop) -> None:
     for item, level in (("flat", 0), ("packed", 9)):
-        shop.web.pages[f"/{item}.png"] = encoded(picture(0), "PNG", compress_level=level)
+        shop.web.pages[f"/{item}.png"] = encoded(make_image(0), "PNG", compress_level=level)
         shop.sell(item, 0, path=f"/{item}.png")
 
     assert shop.project.materialize()
 
     with shop.project.instance() as instance:
-        assert _check_results(instance)["products/index:finds_itself"]
+        assert _check_results(instance)["products/index:self_recall"]
 
 
 def test_a_shard_that_fails_leaves_the_others_materialized(shop: Shop) -> None:

@@ -122,13 +122,13 @@ def test_more_shards_refetch_and_reembed_nothing(shop: Shop) -> None:
     shop.assert_equals_a_rebuild()
 
 
-def test_a_renamed_id_column_is_told_and_once_declared_costs_nothing_behind_the_catalogue(
+def test_a_renamed_id_column_is_told_and_once_declared_costs_nothing_behind_the_catalog(
     shop: Shop,
 ) -> None:
     before = Before.of(shop)
     _rename_column(shop.project.root / "products.csv", "id", "sku")
 
-    # Without a column 'id' the picture itself is the id, and every item would be another one.
+    # Without a column 'id' the image itself is the id, and every item would be another one.
     assert not shop.project.materialize()
 
     assert before.fetched_since == 0
@@ -136,12 +136,14 @@ def test_a_renamed_id_column_is_told_and_once_declared_costs_nothing_behind_the_
     shop.declare(source={"path": "products.csv", "id": "sku"})
     assert shop.project.materialize()
     assert (before.fetched_since, before.encoded_since) == (0, 0)
-    assert before.committed_since == {"products/catalogue"}
+    assert before.committed_since == {"products/items"}
 
 
 def test_another_id_column_fetches_new_ids_and_embeds_the_same_bytes_once(shop: Shop) -> None:
     before = Before.of(shop)
-    shop.declare(source={"path": "products.csv", "id": "title"}, checks={"max_drop": 1.0})
+    shop.declare(
+        source={"path": "products.csv", "id": "title"}, checks={"max_removed_fraction": 1.0}
+    )
 
     assert shop.project.materialize()
 
@@ -159,7 +161,7 @@ def _rename_column(path: Path, old: str, new: str) -> None:
         csv.writer(file).writerows([[new if name == old else name for name in header], *rows])
 
 
-def test_a_catalogue_that_is_taken_out_leaves_its_tables_and_those_of_the_others(
+def test_a_catalog_that_is_taken_out_leaves_its_tables_and_those_of_the_others(
     shop: Shop,
 ) -> None:
     store, before = shop.project.store, Before.of(shop)
@@ -175,10 +177,10 @@ def test_a_catalogue_that_is_taken_out_leaves_its_tables_and_those_of_the_others
     assert all(now[name].equals(rows) for name, rows in found.items())
 
 
-def test_a_match_table_that_has_lost_its_catalogue_is_named(shop: Shop) -> None:
+def test_a_match_table_that_has_lost_its_catalog_is_named(shop: Shop) -> None:
     shutil.rmtree(shop.project.root / "shop/defs/suppliers")
 
     told = shop.project.check_definitions()
 
     assert "pair/defs.yaml:" in told
-    assert "attributes.right: there is no catalogue 'suppliers'" in told
+    assert "attributes.right: there is no catalog 'suppliers'" in told

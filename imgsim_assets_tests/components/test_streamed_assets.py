@@ -1,4 +1,4 @@
-"""A catalogue whose pictures are embedded while they are fetched, through a real Dagster."""
+"""A catalog whose images are embedded while they are fetched, through a real Dagster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgsim_assets.components.refresh import whole_catalogue_tags
+from imgsim_assets.components.image_catalog.schedule import whole_catalog_tags
 from imgsim_assets.download import stage as download_stage
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.downloads import until
@@ -45,11 +45,11 @@ def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
 
 @pytest.fixture
 def commits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The images stage commits every few pictures, as it does when they are many."""
+    """The images stage commits every few images, as it does when they are many."""
     monkeypatch.setattr(download_stage, "COMMIT_EVERY_SECONDS", 0.05)
 
 
-def test_a_streamed_catalogue_ends_as_one_that_is_not(
+def test_a_streamed_catalog_ends_as_one_that_is_not(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits_at_once: None
 ) -> None:
     assert shop.project.materialize()
@@ -88,10 +88,10 @@ def test_it_has_the_metadata_versions_and_checks_of_two_steps(shop: Shop) -> Non
             assert facts["code_versions"] == plain["code_versions"]
 
 
-def test_pictures_are_embedded_while_others_are_on_their_way(
+def test_images_are_embedded_while_others_are_on_their_way(
     shop: Shop, commits_at_once: None
 ) -> None:
-    """The last picture of the last shard is held back until others have been encoded."""
+    """The last image of the last shard is held back until others have been encoded."""
     page = shop.web.pages["/p11.jpg"]
     assert isinstance(page, bytes)
 
@@ -115,7 +115,7 @@ def test_pictures_are_embedded_while_others_are_on_their_way(
     assert read_table("products/embeddings", store=shop.project.store).collect().height == 12
 
 
-def test_a_picture_that_cannot_be_decoded_is_a_status(shop: Shop, commits_at_once: None) -> None:
+def test_an_image_that_cannot_be_decoded_is_a_status(shop: Shop, commits_at_once: None) -> None:
     whole = shop.web.pages["/p2.jpg"]
     assert isinstance(whole, bytes)
     shop.web.pages["/p2.jpg"] = whole[:900]
@@ -131,7 +131,7 @@ def test_one_of_the_two_may_be_materialized_alone(shop: Shop, chosen: dg.AssetKe
     assert shop.project.materialize()
     shop.sell("new", 100)
     with shop.project.instance() as instance:
-        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
         before = (shop.web.total_gets, shop.encodings)
         _run(shop, instance, [chosen])
         counts = {key: len(_materializations(instance, key)) for key in (IMAGES, EMBEDDINGS)}
@@ -147,7 +147,7 @@ def test_an_encoder_that_cannot_be_loaded_leaves_the_images_materialized(shop: S
     shutil.rmtree(shop.project.root / "shop/defs/pair")
 
     with shop.project.instance() as instance:
-        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
         result = _run(shop, instance, [IMAGES, EMBEDDINGS], succeeds=False)
         assert instance.get_materialized_partitions(IMAGES) == {"000", "001", "002"}
         assert instance.get_materialized_partitions(EMBEDDINGS) == set()
@@ -192,7 +192,7 @@ def test_killed_in_the_middle_it_keeps_what_was_embedded(shop: Shop) -> None:
     for path in pages:
         shop.web.pages[path] = _slowly(pages[path], 0.3)
     shop.declare(
-        stream=True, download={"allow_hosts": [shop.web.address], "max_per_host": 1, "retries": 0}
+        stream=True, download={"allowed_hosts": [shop.web.address], "max_per_host": 1, "retries": 0}
     )
     victim = shop.project.start(**shop.environment())
     _wait_until(lambda: shop.encodings > 0)
@@ -209,9 +209,9 @@ def test_killed_in_the_middle_it_keeps_what_was_embedded(shop: Shop) -> None:
     assert read_table("products/index", store=shop.project.store).collect().height == 12
 
 
-def test_a_card_that_is_taken_is_waited_for_while_the_pictures_are_fetched(shop: Shop) -> None:
+def test_a_card_that_is_taken_is_waited_for_while_the_images_are_fetched(shop: Shop) -> None:
     with shop.project.instance() as instance:
-        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
         storage = instance.event_log_storage
         for pool in ("network", "gpu"):
             storage.set_concurrency_slots(pool, 1)
@@ -243,7 +243,7 @@ def test_too_few_images_end_the_step_without_waiting_for_the_card(
     for number in range(2):
         del shop.web.pages[f"/p{number}.jpg"]
     with shop.project.instance() as instance:
-        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
         storage = instance.event_log_storage
         for pool in ("network", "gpu"):
             storage.set_concurrency_slots(pool, 1)
@@ -262,7 +262,7 @@ def test_what_changed_upstream_asks_for_both_at_once(shop: Shop) -> None:
             defs=shop.project.definitions(), instance=instance
         )
         shop.sell("new", 100)
-        _run(shop, instance, [dg.AssetKey(["products", "catalogue"])], {})
+        _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
         second = dg.evaluate_automation_conditions(
             defs=shop.project.definitions(), instance=instance, cursor=first.cursor
         )
@@ -283,7 +283,7 @@ def _run(
     result = job.execute_in_process(
         instance=instance,
         asset_selection=selection,
-        tags=whole_catalogue_tags(shards) if tags is None else tags,
+        tags=whole_catalog_tags(shards) if tags is None else tags,
         raise_on_error=False,
     )
     assert result.success is succeeds
@@ -299,7 +299,7 @@ def _facts(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, Any]:
     """What Dagster knows of the newest materialization of each shard."""
     newest = _materializations(instance, key)[:3]
     checks = instance.event_log_storage.get_latest_asset_check_execution_by_key(
-        [dg.AssetCheckKey(key, name) for name in ("success_rate", "vectors_finite_and_unit")]
+        [dg.AssetCheckKey(key, name) for name in ("success_rate", "vectors_normalized")]
     )
     return {
         "partitions": {each.partition for each in newest},

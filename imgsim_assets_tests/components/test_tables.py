@@ -12,14 +12,14 @@ import imgsim_assets
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Draft, Table, replace_shard
+from imgsim_assets.storage.table import Commit, PendingCommit, Table, replace_shard
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
 
 def _commit(table: Table, rows: pl.DataFrame) -> None:
-    table.commit(lambda _: Draft([table.write_rows(rows)]))
+    table.commit(lambda _: PendingCommit([table.write_rows(rows)]))
 
 
 def _matches(*ids: str) -> pl.DataFrame:
@@ -72,12 +72,12 @@ def test_a_partitioned_consumer_gets_its_shards_only(tmp_path: Path) -> None:
     table = store.table("products/embeddings", key="id")
     ids = pl.DataFrame({"id": [f"p{number}" for number in range(50)]})
 
-    def every_shard(base: Commit | None) -> Draft:
+    def every_shard(base: Commit | None) -> PendingCommit:
         files = [
             replace_shard(None, shard, [table.write_rows(shard.keep(ids))])[0]
             for shard in (Shard(0, 3), Shard(1, 3), Shard(2, 3))
         ]
-        return Draft(files)
+        return PendingCommit(files)
 
     table.commit(every_shard)
     shards = dg.StaticPartitionsDefinition(["000", "001", "002"])
@@ -153,12 +153,12 @@ def test_an_asset_of_the_same_location_takes_the_matches(tmp_path: Path, web: We
     assert written.height >= 3
 
 
-def test_a_second_catalogue_and_pair_share_the_io_manager(tmp_path: Path) -> None:
+def test_a_second_catalog_and_pair_share_the_io_manager(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("a.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
     for name in ("one", "two"):
         attributes = {"name": name, "source": {"path": "a.csv"}, "encoder": "hog_color"}
-        project.declare(name, "ImageCatalogue", attributes)
-    project.declare("pair", "MatchMatrix", {"name": "pair", "left": "one", "right": "two"})
+        project.declare(name, "ImageCatalogComponent", attributes)
+    project.declare("pair", "MatchMatrixComponent", {"name": "pair", "left": "one", "right": "two"})
 
     assert "imgsim_tables" in (project.definitions().resources or {})

@@ -54,9 +54,9 @@ def test_contact_sheet_and_histogram_are_drawn(page: sync_api.Page, asset: str) 
         row = page.locator("tr", has=page.get_by_text(entry, exact=True))
         row.get_by_text("[Show Markdown]").first.click()
 
-        picture = page.get_by_role("dialog").locator("img").first
-        picture.wait_for(state="attached")
-        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+        image = page.get_by_role("dialog").locator("img").first
+        image.wait_for(state="attached")
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 
 def test_each_shard_shows_its_own_rows_and_statuses(page: sync_api.Page) -> None:
@@ -70,7 +70,7 @@ def test_each_shard_shows_its_own_rows_and_statuses(page: sync_api.Page) -> None
         assert page.get_by_text(shard, exact=True).count() >= 1
 
 
-def test_the_lineage_shows_both_catalogues_and_their_match_table(page: sync_api.Page) -> None:
+def test_the_lineage_shows_both_catalogs_and_their_match_table(page: sync_api.Page) -> None:
     page.goto("/asset-groups")
 
     for name in ("products", "suppliers", "matches"):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from imgsim_assets.components.catalogue_settings import CheckSettings
-from imgsim_assets.components.version_checks import check_drift
+from imgsim_assets.components.image_catalog.version_checks import check_drift
+from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.similarity.graph import graph_table, update_graph
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import THUMBNAIL, indexed, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
 
 _STRICT = CheckSettings(max_drift=0.0)
 
@@ -27,7 +27,7 @@ def _drift_of(store: Store, settings: GraphSettings) -> dg.AssetCheckResult:
     return check_drift(table, table.at(report.version), _STRICT)
 
 
-def test_other_pictures_drift(store: Store) -> None:
+def test_other_images_drift(store: Store) -> None:
     settings = GraphSettings(k=2)
     first = _drift_of(store, settings)
     indexed(store, "shop", {f"i{seed}": tiny(seed) for seed in range(20, 26)})

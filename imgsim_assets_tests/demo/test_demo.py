@@ -12,42 +12,42 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from imgsim_assets.demo import catalogues, pictures
+from imgsim_assets.demo import catalogs, pictures
 from imgsim_assets.demo.server import ADDRESS, serving
 from imgsim_assets.storage.reader import read_table
 
 _ROOT = Path(__file__).parents[2]
 
 
-def test_the_committed_catalogues_are_those_the_demo_writes(tmp_path: Path) -> None:
-    written = catalogues.write_missing(tmp_path)
+def test_the_committed_catalogs_are_those_the_demo_writes(tmp_path: Path) -> None:
+    written = catalogs.write_missing(tmp_path)
 
     assert [path.name for path in written] == ["products.csv", "suppliers.tsv"]
     for path in written:
         assert path.read_text() == (_ROOT / "data/demo" / path.name).read_text()
 
 
-def test_an_edited_catalogue_is_not_overwritten(tmp_path: Path) -> None:
-    catalogues.write_missing(tmp_path)
+def test_an_edited_catalog_is_not_overwritten(tmp_path: Path) -> None:
+    catalogs.write_missing(tmp_path)
     (tmp_path / "products.csv").write_text("sku,image_url\n")
 
-    assert catalogues.write_missing(tmp_path) == []
+    assert catalogs.write_missing(tmp_path) == []
     assert (tmp_path / "products.csv").read_text() == "sku,image_url\n"
 
 
-def test_every_url_of_the_catalogues_is_served_or_dead_on_purpose(tmp_path: Path) -> None:
+def test_every_url_of_the_catalogs_is_served_or_dead_on_purpose(tmp_path: Path) -> None:
     pictures.build(tmp_path)
     with (_ROOT / "data/demo/suppliers.tsv").open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
 
-    paths = [row["picture"].removeprefix(f"http://{ADDRESS}/") for row in rows if row["picture"]]
+    paths = [row["image"].removeprefix(f"http://{ADDRESS}/") for row in rows if row["image"]]
 
     absent = [path for path in paths if not (tmp_path / path).exists()]
     assert absent == [
         "suppliers/sold-out.jpg",
-        "http://pictures.example.invalid/chair.jpg",
+        "http://images.example.invalid/chair.jpg",
         "http://192.168.0.1/internal.jpg",
-        "ftp://pictures.example.com/old.jpg",
+        "ftp://images.example.com/old.jpg",
     ]
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.downloads import Catalogue
-from imgsim_assets_tests.support.misbehaving import Shop
+from imgsim_assets_tests.support.downloads import Catalog
+from imgsim_assets_tests.support.faulty_server import Shop
 
 
 @pytest.fixture
-def things(store: Store, tmp_path: Path) -> Catalogue:
-    """A catalogue that is not declared yet."""
+def things(store: Store, tmp_path: Path) -> Catalog:
+    """A catalog that is not declared yet."""
     folder = tmp_path / "things"
     folder.mkdir()
-    return Catalogue(store, folder)
+    return Catalog(store, folder)
 
 
 @pytest.fixture

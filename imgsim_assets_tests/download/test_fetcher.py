@@ -21,7 +21,7 @@ from imgsim_assets.download import address
 from imgsim_assets.download.fetcher import Fetched, Fetcher, host_of, retry_after
 from imgsim_assets.download.status import FetchError
 from imgsim_assets_tests.support.downloads import quick
-from imgsim_assets_tests.support.misbehaving import (
+from imgsim_assets_tests.support.faulty_server import (
     Behave,
     Connection,
     Misbehaving,
@@ -31,7 +31,7 @@ from imgsim_assets_tests.support.misbehaving import (
 )
 from imgsim_assets_tests.support.tls import self_signed, server_context
 
-PICTURE = b"\x89PNG and so on"
+IMAGE = b"\x89PNG and so on"
 BUSY = response(status=b"503 Busy")
 REFUSED = {"blocked_address", "bad_url", "dns"}
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC).timestamp()
@@ -40,9 +40,9 @@ NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC).timestamp()
 
 
 def test_bytes_come_with_what_the_server_says_about_their_version() -> None:
-    versioned = response(PICTURE, b'ETag: "v1"', b"Last-Modified: Wed, 01 May 2024 12:00:00 GMT")
+    versioned = response(IMAGE, b'ETag: "v1"', b"Last-Modified: Wed, 01 May 2024 12:00:00 GMT")
     with Misbehaving(versioned) as server:
-        assert fetch(server.url()) == Fetched(PICTURE, '"v1"', "Wed, 01 May 2024 12:00:00 GMT")
+        assert fetch(server.url()) == Fetched(IMAGE, '"v1"', "Wed, 01 May 2024 12:00:00 GMT")
 
 
 def test_a_chunked_body_is_put_together() -> None:
@@ -54,12 +54,12 @@ def test_a_chunked_body_is_put_together() -> None:
 
 
 def test_a_body_without_a_length_ends_with_the_connection() -> None:
-    with Misbehaving(b"HTTP/1.0 200 OK\r\n\r\n" + PICTURE) as server:
-        assert fetch(server.url()).data == PICTURE
+    with Misbehaving(b"HTTP/1.0 200 OK\r\n\r\n" + IMAGE) as server:
+        assert fetch(server.url()).data == IMAGE
 
 
 def test_a_request_says_who_asks_and_for_plain_bytes() -> None:
-    with Misbehaving(response(PICTURE)) as server:
+    with Misbehaving(response(IMAGE)) as server:
         fetch(server.url("/a.jpg"), user_agent="shop images, ask ops@shop.example")
     sent = server.headers[0].lower()
     assert sent.startswith(b"get /a.jpg http/1.1\r\n")
@@ -70,10 +70,10 @@ def test_a_request_says_who_asks_and_for_plain_bytes() -> None:
 def test_cookies_of_one_answer_are_not_sent_with_the_next_request() -> None:
     pages = {
         "/first": redirect("/second", b"Set-Cookie: session=1; Path=/"),
-        "/second": response(PICTURE),
+        "/second": response(IMAGE),
     }
     with Misbehaving(serving(pages)) as server:
-        assert fetch(server.url("/first")).data == PICTURE
+        assert fetch(server.url("/first")).data == IMAGE
     assert server.requests == ["/first", "/second"]
     assert not any(b"cookie" in sent.lower() for sent in server.headers)
 
@@ -95,7 +95,7 @@ def test_cookies_of_one_answer_are_not_sent_with_the_next_request() -> None:
     ],
 )
 def test_an_escaped_url_is_asked_for_as_it_is_written(path: str) -> None:
-    with Misbehaving(response(PICTURE)) as server:
+    with Misbehaving(response(IMAGE)) as server:
         fetch(server.url(path))
     assert server.requests == [path]
 
@@ -111,17 +111,17 @@ def test_an_escaped_url_is_asked_for_as_it_is_written(path: str) -> None:
     ],
 )
 def test_what_a_url_may_not_hold_is_escaped(path: str, sent: str) -> None:
-    with Misbehaving(response(PICTURE)) as server:
+    with Misbehaving(response(IMAGE)) as server:
         fetch(server.url(path))
     assert server.requests == [sent]
 
 
 def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Misbehaving(response(b"from the proxy")) as proxy, Misbehaving(response(PICTURE)) as shop:
+    with Misbehaving(response(b"from the proxy")) as proxy, Misbehaving(response(IMAGE)) as shop:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://{proxy.address}")
         monkeypatch.delenv("no_proxy", raising=False)
-        assert fetch(shop.url()).data == PICTURE
+        assert fetch(shop.url()).data == IMAGE
     assert proxy.connections == 0
 
 
@@ -133,8 +133,8 @@ def test_a_compressed_body_is_neither_read_nor_unfolded(encoding: bytes) -> None
 
 
 def test_a_body_that_says_it_is_plain_is_read() -> None:
-    with Misbehaving(response(PICTURE, b"Content-Encoding: Identity")) as server:
-        assert fetch(server.url()).data == PICTURE
+    with Misbehaving(response(IMAGE, b"Content-Encoding: Identity")) as server:
+        assert fetch(server.url()).data == IMAGE
 
 
 # ---- what goes wrong ----------------------------------------------------------------
@@ -151,23 +151,23 @@ def test_a_body_that_says_it_is_plain_is_read() -> None:
         (response(status=b"999 Request denied"), "http_999"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", "http_204"),
         (b"HTTP/1.1 304 Not Modified\r\n\r\n", "http_304"),
-        (response(PICTURE, b"Content-Range: bytes 0-9/99", status=b"206 Part"), "http_206"),
+        (response(IMAGE, b"Content-Range: bytes 0-9/99", status=b"206 Part"), "http_206"),
         (response(status=b"302 Found"), "http_302"),
         (response(status=b"300 Multiple Choices"), "http_300"),
-        (response(PICTURE, length=1000), "short_body"),
-        (response(b""), "short_body"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "short_body"),
+        (response(IMAGE, length=1000), "truncated_body"),
+        (response(b""), "truncated_body"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "truncated_body"),
         (b"", "connect"),
         (b"HTTP/1.1 200 OK\r\nConte", "connect"),
-        (b"what is this?\r\n\r\n", "bad_response"),
-        (bytes(range(256)) * 8, "bad_response"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "bad_response"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 9\r\n\r\nabc", "bad_response"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc", "bad_response"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n", "bad_response"),
-        (response(PICTURE, b"Transfer-Encoding: chunked"), "bad_response"),
-        (response(PICTURE, b"X-Large: " + b"a" * 100_000), "bad_response"),
-        (b"HTTP/1.1 200 " + b"a" * 100_000 + b"\r\n\r\n", "bad_response"),
+        (b"what is this?\r\n\r\n", "protocol_error"),
+        (bytes(range(256)) * 8, "protocol_error"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 9\r\n\r\nabc", "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc", "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n", "protocol_error"),
+        (response(IMAGE, b"Transfer-Encoding: chunked"), "protocol_error"),
+        (response(IMAGE, b"X-Large: " + b"a" * 100_000), "protocol_error"),
+        (b"HTTP/1.1 200 " + b"a" * 100_000 + b"\r\n\r\n", "protocol_error"),
     ],
 )
 def test_every_answer_that_is_no_image_has_a_status(sent: bytes, status: str) -> None:
@@ -183,7 +183,7 @@ def test_any_damage_to_an_answer_ends_as_bytes_or_a_status() -> None:
     ) as server:
         outcomes = asyncio.run(fetch_in_turn([server.url()] * len(answers)))
     assert len(outcomes) == len(answers)
-    assert {"ok", "bad_response", "short_body"} <= set(outcomes)
+    assert {"ok", "protocol_error", "truncated_body"} <= set(outcomes)
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,13 @@ def test_an_unknown_name_is_a_failed_look_up() -> None:
 
 def test_an_allowed_name_that_is_unknown_is_a_failed_look_up() -> None:
     name = "no-such-shop.invalid"
-    assert status_of(f"http://{name}:8080/a.jpg", allow_hosts=(name,)) == "dns"
+    assert status_of(f"http://{name}:8080/a.jpg", allowed_hosts=(name,)) == "dns"
 
 
 def test_a_host_that_does_not_take_connections_is_given_up() -> None:
     with full_backlog() as port:
         started = time.monotonic()
-        assert status_of(f"http://127.0.0.1:{port}/", connect_timeout=0.3) == "timeout"
+        assert status_of(f"http://127.0.0.1:{port}/", connect_timeout_s=0.3) == "timeout"
         assert time.monotonic() - started < 1.5
 
 
@@ -231,13 +231,13 @@ def test_a_host_that_does_not_take_connections_is_given_up() -> None:
         pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", id="interim answers without end"),
         pytest.param(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a", id="a header without end"),
         pytest.param(response(length=1_000_000), b"a", id="a body without end"),
-        pytest.param(response(PICTURE, length=1_000_000), b"", id="silence within the body"),
+        pytest.param(response(IMAGE, length=1_000_000), b"", id="silence within the body"),
     ],
 )
 def test_a_server_that_takes_its_time_is_given_up(head: bytes, piece: bytes) -> None:
     with Misbehaving(endless(head, piece, every=0.05)) as server:
         started = time.monotonic()
-        assert status_of(server.url(), timeout=0.8, read_timeout=0.5) == "timeout"
+        assert status_of(server.url(), timeout=0.8, read_timeout_s=0.5) == "timeout"
         assert time.monotonic() - started < 2.5
 
 
@@ -245,14 +245,14 @@ def test_a_server_that_takes_its_time_is_given_up(head: bytes, piece: bytes) -> 
     ("head", "piece"),
     [
         pytest.param(b"", b"", id="silence"),
-        pytest.param(response(PICTURE, length=1_000_000), b"", id="silence within the body"),
+        pytest.param(response(IMAGE, length=1_000_000), b"", id="silence within the body"),
     ],
 )
 def test_a_silent_server_is_given_up_before_the_deadline(head: bytes, piece: bytes) -> None:
     with Misbehaving(endless(head, piece, every=0.05)) as server:
         started = time.monotonic()
         with pytest.raises(FetchError, match=r"timeout: silent for 0\.5 s"):
-            fetch(server.url(), timeout=30, read_timeout=0.5)
+            fetch(server.url(), timeout=30, read_timeout_s=0.5)
         assert time.monotonic() - started < 5
 
 
@@ -267,7 +267,7 @@ def test_what_connecting_takes_is_no_silence() -> None:
         port = listener.getsockname()[1]
         server = threading.Thread(target=late_handshake, args=(listener,))
         server.start()
-        status = status_of(f"https://127.0.0.1:{port}/", read_timeout=0.3, connect_timeout=20)
+        status = status_of(f"https://127.0.0.1:{port}/", read_timeout_s=0.3, connect_timeout_s=20)
         server.join()
     assert status == "tls"
 
@@ -279,7 +279,7 @@ def test_a_body_that_trickles_is_given_up_before_the_deadline() -> None:
 
     started = time.monotonic()
     with Misbehaving(page) as server:
-        status = status_of(server.url(), read_timeout=0.3, timeout=30, min_bytes_per_second=100)
+        status = status_of(server.url(), read_timeout_s=0.3, timeout=30, min_bytes_per_second=100)
         assert status == "timeout"
     assert time.monotonic() - started < 10
 
@@ -292,7 +292,7 @@ def test_a_body_that_trickles_is_read_where_any_rate_will_do() -> None:
             time.sleep(0.05)
 
     with Misbehaving(page) as server:
-        fetched = fetch(server.url(), read_timeout=0.3, timeout=30, min_bytes_per_second=0)
+        fetched = fetch(server.url(), read_timeout_s=0.3, timeout=30, min_bytes_per_second=0)
     assert fetched.data == b"x" * 10
 
 
@@ -325,7 +325,7 @@ def test_a_body_may_be_as_large_as_the_limit() -> None:
 def test_headers_without_end_are_refused() -> None:
     lines = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 1000) for number in range(100))
     with Misbehaving(endless(b"HTTP/1.1 200 OK\r\n", lines)) as server:
-        assert status_of(server.url()) == "bad_response"
+        assert status_of(server.url()) == "protocol_error"
     assert server.most_sent < 20_000_000
 
 
@@ -336,16 +336,16 @@ def test_headers_without_end_are_refused() -> None:
 def test_redirects_are_followed(status: int) -> None:
     pages = {
         "/folder/old": redirect("../new?size=1", status=b"%d Elsewhere" % status),
-        "/new?size=1": response(PICTURE),
+        "/new?size=1": response(IMAGE),
     }
     with Misbehaving(serving(pages)) as server:
-        assert fetch(server.url("/folder/old")).data == PICTURE
+        assert fetch(server.url("/folder/old")).data == IMAGE
 
 
 @pytest.mark.parametrize(("hops", "outcome"), [(0, "ok"), (3, "ok"), (4, "redirect_loop")])
 def test_as_many_redirects_are_followed_as_the_settings_say(hops: int, outcome: str) -> None:
     pages = {f"/{hop}": redirect(f"/{hop + 1}") for hop in range(hops)}
-    with Misbehaving(serving({**pages, f"/{hops}": response(PICTURE)})) as server:
+    with Misbehaving(serving({**pages, f"/{hops}": response(IMAGE)})) as server:
         assert status_of(server.url("/0"), max_redirects=3) == outcome
     assert len(server.requests) == min(hops, 3) + 1
 
@@ -362,7 +362,7 @@ def test_a_redirect_to_bytes_that_should_have_been_escaped_is_followed(
     location: bytes, asked: str
 ) -> None:
     moved = response(b"", b"Location: " + location, status=b"302 Found")
-    with Misbehaving(serving({"/moved": moved, asked: response(PICTURE)})) as server:
+    with Misbehaving(serving({"/moved": moved, asked: response(IMAGE)})) as server:
         assert status_of(server.url("/moved")) == "ok"
     assert server.requests == ["/moved", asked]
 
@@ -396,8 +396,8 @@ def test_a_redirect_to_what_is_not_fetched_is_a_bad_url(target: str) -> None:
 def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
     certificate = self_signed(tmp_path)
     tls = server_context(certificate)
-    pages = {"/a.jpg": response(PICTURE), "/moved": redirect("/a.jpg")}
-    with Misbehaving(response(PICTURE)) as plain, Misbehaving(serving(pages), tls=tls) as secure:
+    pages = {"/a.jpg": response(IMAGE), "/moved": redirect("/a.jpg")}
+    with Misbehaving(response(IMAGE)) as plain, Misbehaving(serving(pages), tls=tls) as secure:
         pages["/downgraded"] = redirect(plain.url())
         outcomes = fetch_trusting(certificate, [secure.url(path) for path in pages])
     assert outcomes == ["ok", "ok", "bad_redirect"]
@@ -405,7 +405,7 @@ def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
-    with Misbehaving(response(PICTURE), tls=server_context(self_signed(tmp_path))) as server:
+    with Misbehaving(response(IMAGE), tls=server_context(self_signed(tmp_path))) as server:
         assert status_of(server.url()) == "tls"
     assert server.requests == []
 
@@ -449,7 +449,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> Non
     ],
 )
 def test_no_spelling_of_an_internal_address_is_dialled(internal: Misbehaving, host: str) -> None:
-    assert status_of(f"http://{host}:{internal.port}/", allow_hosts=()) in REFUSED
+    assert status_of(f"http://{host}:{internal.port}/", allowed_hosts=()) in REFUSED
     assert internal.connections == 0
 
 
@@ -457,7 +457,7 @@ def test_no_spelling_of_an_internal_address_is_dialled(internal: Misbehaving, ho
 def test_an_internal_ipv6_server_is_not_dialled(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     with loopback_v6() as server:
         treat_as_web_port(monkeypatch, server.port)
-        assert status_of(f"http://{host}:{server.port}/", allow_hosts=()) in REFUSED
+        assert status_of(f"http://{host}:{server.port}/", allowed_hosts=()) in REFUSED
     assert server.connections == 0
 
 
@@ -466,18 +466,18 @@ def test_a_redirect_from_an_allowed_host_to_an_internal_address_is_not_followed(
     internal: Misbehaving, host: str
 ) -> None:
     with Misbehaving(redirect(f"http://{host}:{internal.port}/")) as shop:
-        assert status_of(shop.url(), allow_hosts=(shop.address,)) == "blocked_address"
+        assert status_of(shop.url(), allowed_hosts=(shop.address,)) == "blocked_address"
     assert (shop.connections, internal.connections) == (1, 0)
 
 
 def test_the_addresses_of_cloud_metadata_are_not_dialled() -> None:
     for host in ("169.254.169.254", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"):
-        assert status_of(f"http://{host}/latest/meta-data/", allow_hosts=()) == "blocked_address"
+        assert status_of(f"http://{host}/latest/meta-data/", allowed_hosts=()) == "blocked_address"
 
 
 def test_another_port_is_blocked_for_itself() -> None:
-    with Misbehaving(response(PICTURE)) as server:
-        assert status_of(server.url(), allow_hosts=()) == "blocked_address"
+    with Misbehaving(response(IMAGE)) as server:
+        assert status_of(server.url(), allowed_hosts=()) == "blocked_address"
     assert server.connections == 0
 
 
@@ -504,10 +504,10 @@ def test_what_is_no_url_is_a_bad_url(url: str) -> None:
 
 
 def test_a_proxy_is_asked_for_the_whole_url_and_told_who_we_are() -> None:
-    with Misbehaving(response(PICTURE)) as proxy:
+    with Misbehaving(response(IMAGE)) as proxy:
         way = f"http://me:secret@{proxy.address}"
-        fetched = fetch("http://shop.example/a.jpg?x=1", proxy=way, allow_hosts=())
-    assert fetched.data == PICTURE
+        fetched = fetch("http://shop.example/a.jpg?x=1", proxy=way, allowed_hosts=())
+    assert fetched.data == IMAGE
     assert proxy.requests == ["http://shop.example/a.jpg?x=1"]
     assert b"Proxy-Authorization: Basic" in proxy.headers[0]
 
@@ -520,15 +520,17 @@ def test_a_proxy_is_asked_for_the_whole_url_and_told_who_we_are() -> None:
     ],
 )
 def test_a_proxy_is_not_asked_for_internal_addresses(host: str) -> None:
-    with Misbehaving(response(PICTURE)) as proxy:
-        status = status_of(f"http://{host}/a.jpg", proxy=f"http://{proxy.address}", allow_hosts=())
+    with Misbehaving(response(IMAGE)) as proxy:
+        status = status_of(
+            f"http://{host}/a.jpg", proxy=f"http://{proxy.address}", allowed_hosts=()
+        )
     assert status in REFUSED
     assert proxy.requests == []
 
 
-def test_a_host_that_the_catalogue_names_is_reached_without_the_proxy() -> None:
-    with Misbehaving(response(PICTURE)) as server, Misbehaving(BUSY) as proxy:
-        assert fetch(server.url(), proxy=f"http://{proxy.address}").data == PICTURE
+def test_a_host_that_the_catalog_names_is_reached_without_the_proxy() -> None:
+    with Misbehaving(response(IMAGE)) as server, Misbehaving(BUSY) as proxy:
+        assert fetch(server.url(), proxy=f"http://{proxy.address}").data == IMAGE
     assert proxy.requests == []
 
 
@@ -538,7 +540,7 @@ def test_a_host_that_the_catalogue_names_is_reached_without_the_proxy() -> None:
 def test_waiting_for_a_place_at_a_host_does_not_count_as_fetching() -> None:
     def slowly(connection: Connection) -> None:
         time.sleep(0.4)
-        connection.send(response(PICTURE))
+        connection.send(response(IMAGE))
 
     with Misbehaving(slowly) as server:
         outcomes = fetch_at_once([server.url()] * 4, max_per_host=1, timeout=1.2)
@@ -550,7 +552,7 @@ def test_whoever_waited_for_a_place_is_still_given_up_in_time() -> None:
     def page(connection: Connection) -> None:
         if len(server.requests) == 1:
             time.sleep(0.3)
-            connection.send(response(PICTURE))
+            connection.send(response(IMAGE))
         connection.send_forever(b"", every=0.05)
 
     started = time.monotonic()
@@ -561,7 +563,7 @@ def test_whoever_waited_for_a_place_is_still_given_up_in_time() -> None:
 
 
 def test_redirects_between_full_hosts_do_not_wait_for_each_other() -> None:
-    with Misbehaving(response(PICTURE)) as images:
+    with Misbehaving(response(IMAGE)) as images:
         pages = {f"/{number}": redirect(images.url()) for number in range(8)}
         with Misbehaving(serving({**pages, "/back": redirect("/0")})) as shop:
             urls = [shop.url(path) for path in (*pages, "/back")]
@@ -573,37 +575,37 @@ def test_redirects_between_full_hosts_do_not_wait_for_each_other() -> None:
 
 
 def test_a_host_with_a_port_is_allowed_on_that_port_alone() -> None:
-    with Misbehaving(response(PICTURE)) as shop, Misbehaving(response(PICTURE)) as other:
-        assert status_of(shop.url(), allow_hosts=(shop.address,)) == "ok"
-        assert status_of(other.url(), allow_hosts=(shop.address,)) == "blocked_address"
+    with Misbehaving(response(IMAGE)) as shop, Misbehaving(response(IMAGE)) as other:
+        assert status_of(shop.url(), allowed_hosts=(shop.address,)) == "ok"
+        assert status_of(other.url(), allowed_hosts=(shop.address,)) == "blocked_address"
     assert other.connections == 0
 
 
 def test_a_host_without_a_port_is_allowed_on_every_port() -> None:
-    with Misbehaving(response(PICTURE)) as shop, Misbehaving(response(PICTURE)) as other:
-        assert status_of(shop.url(), allow_hosts=("127.0.0.1",)) == "ok"
-        assert status_of(other.url(), allow_hosts=("127.0.0.1",)) == "ok"
+    with Misbehaving(response(IMAGE)) as shop, Misbehaving(response(IMAGE)) as other:
+        assert status_of(shop.url(), allowed_hosts=("127.0.0.1",)) == "ok"
+        assert status_of(other.url(), allowed_hosts=("127.0.0.1",)) == "ok"
 
 
 def test_a_host_is_allowed_by_the_name_it_is_asked_for() -> None:
-    with Misbehaving(response(PICTURE)) as server:
+    with Misbehaving(response(IMAGE)) as server:
         by_name = server.url().replace("127.0.0.1", "LocalHost")
-        assert status_of(by_name, allow_hosts=("LOCALHOST",)) == "ok"
-        assert status_of(by_name, allow_hosts=("127.0.0.1",)) == "blocked_address"
-        assert status_of(server.url(), allow_hosts=("localhost",)) == "blocked_address"
+        assert status_of(by_name, allowed_hosts=("LOCALHOST",)) == "ok"
+        assert status_of(by_name, allowed_hosts=("127.0.0.1",)) == "blocked_address"
+        assert status_of(server.url(), allowed_hosts=("localhost",)) == "blocked_address"
 
 
 def test_an_ipv6_address_is_allowed_in_brackets() -> None:
     with loopback_v6() as server:
-        assert status_of(server.url(), allow_hosts=("[::1]",)) == "ok"
-        assert status_of(server.url(), allow_hosts=(server.address,)) == "ok"
+        assert status_of(server.url(), allowed_hosts=("[::1]",)) == "ok"
+        assert status_of(server.url(), allowed_hosts=(server.address,)) == "ok"
 
 
 def test_an_ipv6_address_is_allowed_however_it_is_spelled() -> None:
     spelled = "[0:0:0:0:0:0:0:1]"
     with loopback_v6() as server:
         url = f"http://{spelled}:{server.port}/"
-        assert status_of(url, allow_hosts=(spelled,)) == "ok"
+        assert status_of(url, allowed_hosts=(spelled,)) == "ok"
 
 
 def test_an_allowed_host_does_not_vouch_for_names_that_begin_or_end_like_it(
@@ -611,7 +613,7 @@ def test_an_allowed_host_does_not_vouch_for_names_that_begin_or_end_like_it(
 ) -> None:
     for host in ("127.0.0.1", "127.0.0.1.example", "shop.localhost", "ocalhost"):
         url = f"http://localhost:{internal.port}/"
-        assert status_of(url, allow_hosts=(host,)) == "blocked_address"
+        assert status_of(url, allowed_hosts=(host,)) == "blocked_address"
     assert internal.connections == 0
 
 
@@ -662,8 +664,8 @@ def test_what_the_server_asks_for_comes_with_the_failure(status: bytes) -> None:
         ("https://[::1]:9/a.jpg", "::1:9"),
         ("http://[::1/a.jpg", ""),
         ("http://shop.example:port/a.jpg", ""),
-        ("pictures/a.jpg", ""),
-        ("/pictures/a.jpg", ""),
+        ("images/a.jpg", ""),
+        ("/images/a.jpg", ""),
     ],
 )
 def test_politeness_counts_by_host_and_port(url: str, host: str) -> None:
@@ -694,7 +696,7 @@ def treat_as_web_port(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
 
 def loopback_v6() -> Misbehaving:
     try:
-        return Misbehaving(response(PICTURE), host="::1")
+        return Misbehaving(response(IMAGE), host="::1")
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
 
@@ -776,7 +778,7 @@ def damaged(chance: random.Random) -> bytes:
     answer = bytearray(
         chance.choice(
             [
-                response(PICTURE, b'ETag: "v1"', b"Content-Type: image/png"),
+                response(IMAGE, b'ETag: "v1"', b"Content-Type: image/png"),
                 response(b"", b"Set-Cookie: a=b; Max-Age=9; Expires=never", status=b"404 No"),
                 redirect("http://shop.invalid/a.jpg"),
                 b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",

@@ -18,16 +18,16 @@ def test_a_new_item_is_fetched() -> None:
     assert planned(URL, None) == [Item("a", URL, 0)]
 
 
-def test_new_and_due_items_come_in_the_order_of_the_catalogue() -> None:
+def test_new_and_due_items_come_in_the_order_of_the_catalog() -> None:
     ids = ["c", "a", "d", "b", "e"]
-    catalogue = pl.DataFrame({"id": ids, "url": [f"http://shop.example/{one}.jpg" for one in ids]})
+    catalog = pl.DataFrame({"id": ids, "url": [f"http://shop.example/{one}.jpg" for one in ids]})
     known = [
         ok("http://shop.example/d.jpg") | {"id": "d"},
         ok("http://shop.example/old.jpg") | {"id": "a"},
         ok("http://shop.example/gone.jpg") | {"id": "gone"},
     ]
     plan = ledger.plan(
-        catalogue,
+        catalog,
         ledger.as_rows(known),
         now=NOW,
         stamp=None,
@@ -87,8 +87,8 @@ def test_an_image_of_an_age_is_asked_for_with_conditions_only_if_its_bytes_are_t
 
 @pytest.mark.parametrize(("stamp", "due"), [("5-1", False), ("5-2", True), (None, True)])
 def test_a_local_image_is_read_again_when_its_file_changed(stamp: str | None, due: bool) -> None:
-    known = ok("pictures/a.jpg", etag="5-1")
-    assert bool(planned("pictures/a.jpg", known, stamp=stamp)) == due
+    known = ok("images/a.jpg", etag="5-1")
+    assert bool(planned("images/a.jpg", known, stamp=stamp)) == due
 
 
 @pytest.mark.parametrize(("stamp", "due"), [(None, False), ("5-1", True)])
@@ -108,7 +108,7 @@ def test_local_paths_that_are_no_files_are_not_looked_at() -> None:
     assert planned("a.jpg", missing, stamp="5-1", stamps=False) == []
 
 
-def test_ids_that_left_the_catalogue_are_removed() -> None:
+def test_ids_that_left_the_catalog_are_removed() -> None:
     known = ledger.as_rows([{**ok(URL), "id": name} for name in ("c", "a", "b")])
     plan = ledger.plan(
         pl.DataFrame({"id": ["a"], "url": [URL]}),
@@ -122,7 +122,7 @@ def test_ids_that_left_the_catalogue_are_removed() -> None:
     assert len(plan.fetch) == 0
 
 
-def test_items_are_fetched_in_the_order_of_the_catalogue() -> None:
+def test_items_are_fetched_in_the_order_of_the_catalog() -> None:
     names = [f"item {number}" for number in (5, 3, 9, 1)]
     plan = ledger.plan(
         pl.DataFrame({"id": names, "url": [URL] * 4}),
@@ -165,7 +165,7 @@ def test_a_permanent_failure_is_not_scheduled() -> None:
 
 
 def test_a_long_detail_is_cut() -> None:
-    row = ledger.failed(Item("a", URL, 0), FetchError("bad_response", "x" * 100_000), NOW)
+    row = ledger.failed(Item("a", URL, 0), FetchError("protocol_error", "x" * 100_000), NOW)
     assert len(row["detail"]) == 500
 
 
@@ -230,7 +230,7 @@ def planned(
     same_settings: bool = True,
     refresh_age: timedelta | None = None,
 ) -> list[Item]:
-    """What a run fetches of a catalogue with the one item "a", of which a row is known."""
+    """What a run fetches of a catalog with the one item "a", of which a row is known."""
     plan = ledger.plan(
         pl.DataFrame({"id": ["a"], "url": [url]}),
         ledger.as_rows([known] if known else []),

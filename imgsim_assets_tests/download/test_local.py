@@ -13,7 +13,7 @@ import pytest
 from imgsim_assets.download.local import ImageFolder, below, is_local
 from imgsim_assets.download.status import FetchError
 
-CONTENT = b"the bytes of a picture"
+CONTENT = b"the bytes of an image"
 
 
 @pytest.mark.parametrize(
@@ -22,25 +22,25 @@ CONTENT = b"the bytes of a picture"
         ("http://shop.example/a.jpg", False),
         ("HTTPS://shop.example/a.jpg", False),
         ("a.jpg", True),
-        ("pictures/http/a.jpg", True),
-        ("/pictures/a.jpg", True),
-        ("file:///pictures/a.jpg", True),
-        ("FILE:///pictures/a.jpg", True),
+        ("images/http/a.jpg", True),
+        ("/images/a.jpg", True),
+        ("file:///images/a.jpg", True),
+        ("FILE:///images/a.jpg", True),
     ],
 )
 def test_only_http_is_fetched_over_the_network(url: str, local: bool) -> None:
     assert is_local(url) == local
 
 
-@pytest.mark.parametrize("root", ["http://shop.example/pictures", "http://shop.example/pictures/"])
+@pytest.mark.parametrize("root", ["http://shop.example/images", "http://shop.example/images/"])
 @pytest.mark.parametrize(
     ("url", "fetched"),
     [
-        ("a.jpg", "http://shop.example/pictures/a.jpg"),
-        ("deep/b c.jpg", "http://shop.example/pictures/deep/b%20c.jpg"),
-        ("100%.jpg", "http://shop.example/pictures/100%25.jpg"),
-        ("what?.jpg", "http://shop.example/pictures/what%3F.jpg"),
-        ("caf\u00e9.jpg", "http://shop.example/pictures/caf%C3%A9.jpg"),
+        ("a.jpg", "http://shop.example/images/a.jpg"),
+        ("deep/b c.jpg", "http://shop.example/images/deep/b%20c.jpg"),
+        ("100%.jpg", "http://shop.example/images/100%25.jpg"),
+        ("what?.jpg", "http://shop.example/images/what%3F.jpg"),
+        ("caf\u00e9.jpg", "http://shop.example/images/caf%C3%A9.jpg"),
         ("/a.jpg", "http://shop.example/a.jpg"),
         ("https://other.example/a%20b.jpg", "https://other.example/a%20b.jpg"),
     ],
@@ -80,7 +80,7 @@ def test_files_of_the_folder_are_read(root: Path, url: str) -> None:
         "{root}/../secret.jpg",
         "{parent}/secret.jpg",
         "{root}-beside/secret.jpg",
-        "../pictures-beside/secret.jpg",
+        "../images-beside/secret.jpg",
         "file://{parent}/secret.jpg",
         "file://{root}/..%2Fsecret.jpg",
         "file://{root}/%2e%2e/secret.jpg",
@@ -117,7 +117,7 @@ def test_the_folder_may_itself_be_reached_through_a_link(root: Path, tmp_path: P
         ("~/a.jpg", "missing_file"),
         ("a.jpg/b.jpg", "unreadable_file"),
         ("x" * 5000, "unreadable_file"),
-        ("empty.jpg", "short_body"),
+        ("empty.jpg", "truncated_body"),
     ],
 )
 def test_what_is_no_file_has_a_status_and_is_known_again(root: Path, url: str, status: str) -> None:
@@ -234,15 +234,15 @@ def test_a_pipe_is_not_waited_for(root: Path) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with pictures, links within and out of it, and secrets beside it."""
+    """A folder with images, links within and out of it, and secrets beside it."""
     root = tmp_path / "pictures"
     (root / "deep").mkdir(parents=True)
     (root / "a.jpg").write_bytes(CONTENT)
     (root / "deep" / "b c.jpg").write_bytes(CONTENT)
     (root / "empty.jpg").write_bytes(b"")
     (tmp_path / "secret.jpg").write_bytes(b"secret")
-    (tmp_path / "pictures-beside").mkdir()
-    (tmp_path / "pictures-beside" / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "images-beside").mkdir()
+    (tmp_path / "images-beside" / "secret.jpg").write_bytes(b"secret")
     (root / "link.jpg").symlink_to("a.jpg")
     (root / "escape.jpg").symlink_to("../secret.jpg")
     (root / "escape").symlink_to("..")
@@ -251,12 +251,12 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def remote(tmp_path: Path) -> Iterator[str]:
-    """A folder with pictures in fsspec's memory, and another beside it."""
+    """A folder with images in fsspec's memory, and another beside it."""
     memory: Any = fsspec.filesystem("memory")
     base = f"/{tmp_path.name}"
-    memory.pipe_file(f"{base}/pictures/deep/a.jpg", CONTENT)
+    memory.pipe_file(f"{base}/images/deep/a.jpg", CONTENT)
     memory.pipe_file(f"{base}/other/a.jpg", b"secret")
-    yield f"memory:/{base}/pictures"
+    yield f"memory:/{base}/images"
     memory.rm(base, recursive=True)
 
 

@@ -10,13 +10,13 @@ from imgsim_assets.download.fetcher import Fetched, Version
 from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.status import FetchError
 
-CONTENT = b"the bytes of a picture"
+CONTENT = b"the bytes of an image"
 
 
 @pytest.fixture
 def place() -> Iterator[str]:
     """A folder of fsspec's filesystem in memory, with one object."""
-    url = f"memory://{uuid.uuid4().hex}/pictures"
+    url = f"memory://{uuid.uuid4().hex}/images"
     with fsspec.open(f"{url}/a.jpg", "wb") as file:
         file.write(CONTENT)
     yield url

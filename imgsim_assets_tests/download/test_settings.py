@@ -22,7 +22,7 @@ from imgsim_assets.download.settings import DownloadSettings
     ],
 )
 def test_a_host_may_be_allowed_with_or_without_a_port(host: str) -> None:
-    assert DownloadSettings(allow_hosts=(host,)).allow_hosts == (host,)
+    assert DownloadSettings(allowed_hosts=(host,)).allowed_hosts == (host,)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_host_may_be_allowed_with_or_without_a_port(host: str) -> None:
         "",
         "http://images.example.com",
         "images.example.com/",
-        "images.example.com/pictures",
+        "images.example.com/images",
         "user@images.example.com",
         "*.example.com",
         "10.0.0.0/8",
@@ -61,8 +61,8 @@ def test_a_host_may_be_allowed_with_or_without_a_port(host: str) -> None:
     ],
 )
 def test_what_is_no_host_is_refused_and_named(host: str) -> None:
-    with pytest.raises(ValidationError, match="allow_hosts") as refused:
-        DownloadSettings(allow_hosts=("127.0.0.1", host))
+    with pytest.raises(ValidationError, match="allowed_hosts") as refused:
+        DownloadSettings(allowed_hosts=("127.0.0.1", host))
     assert repr(host) in str(refused.value)
 
 
@@ -76,11 +76,11 @@ def test_what_is_no_host_is_refused_and_named(host: str) -> None:
     ],
 )
 def test_an_allowed_host_is_compared_in_one_spelling(written: str, compared: str) -> None:
-    assert DownloadSettings(allow_hosts=(written,)).allow_hosts == (compared,)
+    assert DownloadSettings(allowed_hosts=(written,)).allowed_hosts == (compared,)
 
 
 def test_nothing_internal_is_allowed_by_default() -> None:
-    assert DownloadSettings().allow_hosts == ()
+    assert DownloadSettings().allowed_hosts == ()
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_nothing_internal_is_allowed_by_default() -> None:
         ("timeout", 0),
         ("timeout", -1),
         ("timeout", float("nan")),
-        ("connect_timeout", 0),
-        ("read_timeout", 0),
+        ("connect_timeout_s", 0),
+        ("read_timeout_s", 0),
         ("retries", -1),
         ("retries", 11),
         ("max_megabytes", 0),
@@ -132,15 +132,15 @@ def test_an_infinite_size_is_refused() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"allow_hosts": ("127.0.0.1",)},
+        {"allowed_hosts": ("127.0.0.1",)},
         {"max_megabytes": 1.0},
         {"max_pixels": 100},
         {"max_redirects": 0},
     ],
 )
 def test_limits_are_others_when_something_else_is_refused(changed: dict[str, Any]) -> None:
-    limits = DownloadSettings().limits("/pictures")
-    assert DownloadSettings(**changed).limits("/pictures") != limits
+    limits = DownloadSettings().limits("/images")
+    assert DownloadSettings(**changed).limits("/images") != limits
     assert DownloadSettings().limits("/other") != limits
 
 
@@ -149,12 +149,12 @@ def test_manners_do_not_decide_what_is_refused() -> None:
         concurrency=1,
         max_per_host=1,
         timeout=1.0,
-        connect_timeout=1.0,
-        read_timeout=1.0,
+        connect_timeout_s=1.0,
+        read_timeout_s=1.0,
         retries=0,
         user_agent="shop images",
     )
-    assert polite.limits("/pictures") == DownloadSettings().limits("/pictures")
+    assert polite.limits("/images") == DownloadSettings().limits("/images")
 
 
 @pytest.mark.parametrize(
@@ -169,15 +169,15 @@ def test_manners_do_not_decide_what_is_refused() -> None:
     ],
 )
 def test_an_age_is_a_number_and_a_unit(written: str | None, age: timedelta | None) -> None:
-    assert DownloadSettings(refresh_after=written).refresh_age == age
+    assert DownloadSettings(revalidate_after=written).refresh_age == age
 
 
 @pytest.mark.parametrize(
     "written", ["7", "d", "0d", "-1d", "1.5h", "7 d", "P7D", "7d\n", "9999999w"]
 )
 def test_what_is_no_age_is_refused(written: str) -> None:
-    with pytest.raises(ValueError, match="refresh_after"):
-        DownloadSettings(refresh_after=written)
+    with pytest.raises(ValueError, match="revalidate_after"):
+        DownloadSettings(revalidate_after=written)
 
 
 def test_the_user_agent_names_a_contact() -> None:
@@ -197,15 +197,15 @@ def test_what_is_no_proxy_is_refused_without_telling_its_password(proxy: str) ->
 
 
 @pytest.mark.parametrize(
-    "prefix", ["s3://", "bucket/x", "file:///pictures", "https://shop.example/", "zip://a::s3://b"]
+    "prefix", ["s3://", "bucket/x", "file:///images", "https://shop.example/", "zip://a::s3://b"]
 )
 def test_what_is_no_prefix_is_refused(prefix: str) -> None:
-    with pytest.raises(ValueError, match="allow_prefixes"):
-        DownloadSettings(allow_prefixes=(prefix,))
+    with pytest.raises(ValueError, match="allowed_url_prefixes"):
+        DownloadSettings(allowed_url_prefixes=(prefix,))
 
 
 def test_a_prefix_ends_where_a_folder_ends() -> None:
-    assert DownloadSettings(allow_prefixes=("s3://a", "gs://b/c/")).allow_prefixes == (
+    assert DownloadSettings(allowed_url_prefixes=("s3://a", "gs://b/c/")).allowed_url_prefixes == (
         "s3://a/",
         "gs://b/c/",
     )

@@ -20,10 +20,10 @@ from imgsim_assets.download.local import ImageFolder
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.packs import list_packs
 from imgsim_assets.storage.shards import Shard, shard_of
-from imgsim_assets.storage.table import Draft, replace_shard
+from imgsim_assets.storage.table import PendingCommit, replace_shard
 from imgsim_assets_tests.support.damage import blobs_of, remove_blob
-from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalogue, quick
-from imgsim_assets_tests.support.misbehaving import (
+from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalog, quick
+from imgsim_assets_tests.support.faulty_server import (
     Behave,
     Connection,
     Misbehaving,
@@ -31,17 +31,17 @@ from imgsim_assets_tests.support.misbehaving import (
     redirect,
     response,
 )
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.web import Web
 
-PICTURE = jpeg(1)
+IMAGE = jpeg(1)
 BUSY = response(status=b"503 Busy")
 
 # ---- what is fetched, and when ------------------------------------------------------
 
 
 def test_a_ledger_that_is_committed_and_merged_in_many_parts_is_that_of_one_part(
-    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(0, 40, 2)})
     urls = {f"item {number * 7 % 40}": shop.url(f"/{number}") for number in range(40)}
@@ -64,9 +64,7 @@ def test_a_ledger_that_is_committed_and_merged_in_many_parts_is_that_of_one_part
     assert report.statuses == expected.statuses == {"http_404": 20, "ok": 20}
 
 
-def test_a_first_run_fetches_everything_and_a_second_run_nothing(
-    things: Catalogue, web: Web
-) -> None:
+def test_a_first_run_fetches_everything_and_a_second_run_nothing(things: Catalog, web: Web) -> None:
     web.pages.update({f"/{number}.jpg": jpeg(number) for number in range(9)})
     things.declare({f"item {number}": web.url(f"/{number}.jpg") for number in range(9)}, shards=3)
     first = things.run()
@@ -85,16 +83,16 @@ def test_a_first_run_fetches_everything_and_a_second_run_nothing(
     assert [r.data_version for r in second] == [r.data_version for r in first]
 
 
-def test_a_report_counts_what_the_run_did(things: Catalogue, shop: Shop) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+def test_a_report_counts_what_the_run_did(things: Catalog, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg"), "c": "missing.jpg"})
     [report] = things.run()
     assert (report.items, report.fetched, report.removed) == (3, 3, 0)
-    assert (report.bytes, report.version) == (len(PICTURE), 1)
+    assert (report.bytes, report.version) == (len(IMAGE), 1)
     assert report.statuses == {"http_404": 1, "missing_file": 1, "ok": 1}
 
 
-def test_only_an_item_whose_url_changed_is_fetched_again(things: Catalogue, shop: Shop) -> None:
+def test_only_an_item_whose_url_changed_is_fetched_again(things: Catalog, shop: Shop) -> None:
     shop.pages.update({f"/{name}.jpg": response(jpeg(ord(name))) for name in "abc"})
     things.declare({"1": shop.url("/a.jpg"), "2": shop.url("/b.jpg")}, shards=2)
     before = things.run()
@@ -106,13 +104,13 @@ def test_only_an_item_whose_url_changed_is_fetched_again(things: Catalogue, shop
     assert [r.data_version for r in before] != [r.data_version for r in after]
 
 
-def test_a_ledger_that_lacks_newer_columns_is_carried_on(things: Catalogue, web: Web) -> None:
+def test_a_ledger_that_lacks_newer_columns_is_carried_on(things: Catalog, web: Web) -> None:
     web.pages.update({"/1.jpg": jpeg(1), "/2.jpg": jpeg(2)})
     things.declare({"a": web.url("/1.jpg")})
     things.run()
-    older = things.table.write_rows(things.frame().drop("checked_at", "refresh_failed"))
+    older = things.table.write_rows(things.frame().drop("checked_at", "revalidation_error"))
     things.table.commit(
-        lambda base: Draft(
+        lambda base: PendingCommit(
             replace_shard(base, Shard(0, 1), [older]),
             inputs=things.commit().inputs,
             properties=things.commit().properties,
@@ -126,8 +124,8 @@ def test_a_ledger_that_lacks_newer_columns_is_carried_on(things: Catalogue, web:
     assert things.statuses() == {"a": "ok", "b": "ok"}
 
 
-def test_only_a_new_item_is_fetched(things: Catalogue, shop: Shop) -> None:
-    shop.pages.update({f"/{name}.jpg": response(PICTURE) for name in "ab"})
+def test_only_a_new_item_is_fetched(things: Catalog, shop: Shop) -> None:
+    shop.pages.update({f"/{name}.jpg": response(IMAGE) for name in "ab"})
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
@@ -136,8 +134,8 @@ def test_only_a_new_item_is_fetched(things: Catalogue, shop: Shop) -> None:
     assert things.statuses() == {"a": "ok", "b": "ok"}
 
 
-def test_an_item_that_left_the_catalogue_leaves_the_ledger(things: Catalogue, shop: Shop) -> None:
-    shop.pages.update({f"/{name}.jpg": response(PICTURE) for name in "ab"})
+def test_an_item_that_left_the_catalog_leaves_the_ledger(things: Catalog, shop: Shop) -> None:
+    shop.pages.update({f"/{name}.jpg": response(IMAGE) for name in "ab"})
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
     things.run()
     things.declare({"a": shop.url("/a.jpg")})
@@ -147,8 +145,8 @@ def test_an_item_that_left_the_catalogue_leaves_the_ledger(things: Catalogue, sh
     assert len(shop.requests) == 2
 
 
-def test_an_item_that_comes_back_is_fetched_again(things: Catalogue, shop: Shop) -> None:
-    shop.pages.update({f"/{name}.jpg": response(PICTURE) for name in "ab"})
+def test_an_item_that_comes_back_is_fetched_again(things: Catalog, shop: Shop) -> None:
+    shop.pages.update({f"/{name}.jpg": response(IMAGE) for name in "ab"})
     both = {"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")}
     for urls in (both, {"a": shop.url("/a.jpg")}, both):
         things.declare(urls)
@@ -158,12 +156,12 @@ def test_an_item_that_comes_back_is_fetched_again(things: Catalogue, shop: Shop)
 
 
 def test_a_transient_failure_is_tried_again_only_when_it_is_due(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
     shop.pages["/a.jpg"] = BUSY
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
-    shop.pages["/a.jpg"] = response(PICTURE)
+    shop.pages["/a.jpg"] = response(IMAGE)
     things.run()
     assert things.statuses() == {"a": "http_503"}
     things.move_retries(-retry_wait(1) + timedelta(seconds=60))
@@ -176,7 +174,7 @@ def test_a_transient_failure_is_tried_again_only_when_it_is_due(
     assert (row["status"], row["attempts"], row["next_retry_at"]) == ("ok", 0, None)
 
 
-def test_a_failure_that_lasts_is_tried_less_and_less_often(things: Catalogue, shop: Shop) -> None:
+def test_a_failure_that_lasts_is_tried_less_and_less_often(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = BUSY
     things.declare({"a": shop.url("/a.jpg")})
     for failures in (1, 2, 3):
@@ -188,7 +186,7 @@ def test_a_failure_that_lasts_is_tried_less_and_less_often(things: Catalogue, sh
     assert shop.gets == {"/a.jpg": 3}
 
 
-def test_a_permanent_failure_is_not_tried_again(things: Catalogue, shop: Shop) -> None:
+def test_a_permanent_failure_is_not_tried_again(things: Catalog, shop: Shop) -> None:
     things.declare({"a": shop.url("/missing.jpg")})
     for _ in range(3):
         things.run(quick(retries=2))
@@ -197,33 +195,33 @@ def test_a_permanent_failure_is_not_tried_again(things: Catalogue, shop: Shop) -
     assert things.statuses() == {"a": "http_404"}
 
 
-def test_a_lost_image_is_fetched_again(things: Catalogue, shop: Shop) -> None:
-    shop.pages.update({"/a.jpg": response(PICTURE), "/b.jpg": response(jpeg(2))})
+def test_a_lost_image_is_fetched_again(things: Catalog, shop: Shop) -> None:
+    shop.pages.update({"/a.jpg": response(IMAGE), "/b.jpg": response(jpeg(2))})
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
     things.run()
     sha256 = lose(things, "a")
     [report] = things.run()
     assert (report.fetched, report.statuses) == (1, {"ok": 2})
     assert shop.gets == {"/a.jpg": 2, "/b.jpg": 1}
-    assert things.store.blobs.get(sha256) == PICTURE
+    assert things.store.blobs.get(sha256) == IMAGE
     things.run()
     assert len(shop.requests) == 3
 
 
-def test_a_lost_local_image_is_read_again(things: Catalogue) -> None:
-    (things.folder / "a.jpg").write_bytes(PICTURE)
+def test_a_lost_local_image_is_read_again(things: Catalog) -> None:
+    (things.folder / "a.jpg").write_bytes(IMAGE)
     things.declare({"a": "a.jpg"})
     things.run()
     sha256 = lose(things, "a")
     [report] = things.run()
     assert report.fetched == 1
-    assert things.store.blobs.get(sha256) == PICTURE
+    assert things.store.blobs.get(sha256) == IMAGE
 
 
 def test_a_lost_image_that_is_gone_from_the_web_is_no_longer_ok(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+    shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")})
     [before] = things.run()
     lose(things, "a")
@@ -234,18 +232,18 @@ def test_a_lost_image_that_is_gone_from_the_web_is_no_longer_ok(
     assert after.data_version != before.data_version
 
 
-def test_the_same_image_behind_two_urls_is_kept_once(things: Catalogue, shop: Shop) -> None:
-    shop.pages.update({f"/{name}.jpg": response(PICTURE) for name in "ab"})
+def test_the_same_image_behind_two_urls_is_kept_once(things: Catalog, shop: Shop) -> None:
+    shop.pages.update({f"/{name}.jpg": response(IMAGE) for name in "ab"})
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
     things.run()
     rows = things.rows()
     assert rows["a"]["sha256"] == rows["b"]["sha256"]
-    assert blobs_of(things.store) == {rows["a"]["sha256"]: PICTURE}
+    assert blobs_of(things.store) == {rows["a"]["sha256"]: IMAGE}
     [pack] = list_packs(things.store.files)
-    assert pack.size < 2 * len(PICTURE)
+    assert pack.size < 2 * len(IMAGE)
 
 
-def test_another_number_of_shards_fetches_nothing_anew(things: Catalogue, shop: Shop) -> None:
+def test_another_number_of_shards_fetches_nothing_anew(things: Catalog, shop: Shop) -> None:
     urls = {f"item {number}": shop.url(f"/{number}.jpg") for number in range(12)}
     shop.pages.update({f"/{number}.jpg": response(jpeg(number)) for number in range(10)})
     things.declare(urls, shards=1)
@@ -261,7 +259,7 @@ def test_another_number_of_shards_fetches_nothing_anew(things: Catalogue, shop: 
     assert len(shop.requests) == 12
 
 
-def test_changes_count_while_only_some_shards_have_moved(things: Catalogue, shop: Shop) -> None:
+def test_changes_count_while_only_some_shards_have_moved(things: Catalog, shop: Shop) -> None:
     urls = {f"item {number}": shop.url(f"/{number}.jpg") for number in range(12)}
     shop.pages.update({f"/{number}.jpg": response(jpeg(number)) for number in range(13)})
     things.declare(urls, shards=2)
@@ -280,9 +278,9 @@ def test_changes_count_while_only_some_shards_have_moved(things: Catalogue, shop
 
 
 def test_going_back_to_the_former_number_of_shards_loses_nothing(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+    shop.pages["/a.jpg"] = response(IMAGE)
     names = [f"item {number}" for number in range(60)]
     first = [name for name in names if shard_of(name, 2) == 0]
     moved = next(name for name in first if shard_of(name, 3) == 0)
@@ -299,12 +297,12 @@ def test_going_back_to_the_former_number_of_shards_loses_nothing(
     assert things.statuses() == dict.fromkeys(urls, "ok")
 
 
-def test_a_catalogue_that_was_never_ingested_is_an_error(things: Catalogue) -> None:
-    with pytest.raises(StoreError, match=f"{NAME}/catalogue has no version yet"):
+def test_a_catalog_that_was_never_ingested_is_an_error(things: Catalog) -> None:
+    with pytest.raises(StoreError, match=f"{NAME}/items has no version yet"):
         things.run()
 
 
-def test_an_empty_catalogue_has_an_empty_ledger(things: Catalogue) -> None:
+def test_an_empty_catalog_has_an_empty_ledger(things: Catalog) -> None:
     things.declare({})
     [first] = things.run()
     [second] = things.run()
@@ -315,16 +313,16 @@ def test_an_empty_catalogue_has_an_empty_ledger(things: Catalogue) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "status"),
     [
-        pytest.param({"allow_hosts": ()}, {}, "blocked_address", id="allow_hosts"),
+        pytest.param({"allowed_hosts": ()}, {}, "blocked_address", id="allowed_hosts"),
         pytest.param({"max_megabytes": 0.001}, {}, "too_large", id="max_megabytes"),
         pytest.param({"max_pixels": 100}, {}, "too_many_pixels", id="max_pixels"),
         pytest.param({"max_redirects": 0}, {}, "redirect_loop", id="max_redirects"),
     ],
 )
 def test_a_changed_setting_gives_what_it_had_refused_another_try(
-    things: Catalogue, shop: Shop, before: dict[str, Any], after: dict[str, Any], status: str
+    things: Catalog, shop: Shop, before: dict[str, Any], after: dict[str, Any], status: str
 ) -> None:
-    shop.pages.update({"/a.jpg": redirect("/b.jpg"), "/b.jpg": response(PICTURE)})
+    shop.pages.update({"/a.jpg": redirect("/b.jpg"), "/b.jpg": response(IMAGE)})
     things.declare({"a": shop.url("/a.jpg")})
     things.run(quick(**before))
     assert things.statuses() == {"a": status}
@@ -333,16 +331,16 @@ def test_a_changed_setting_gives_what_it_had_refused_another_try(
     assert things.statuses() == {"a": "ok"}
 
 
-def test_other_settings_fetch_nothing_that_was_not_refused(things: Catalogue, shop: Shop) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+def test_other_settings_fetch_nothing_that_was_not_refused(things: Catalog, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/missing.jpg")})
     things.run()
     assert [report.changed for report in things.run(quick(max_megabytes=1))] == [False]
     assert len(shop.requests) == 2
 
 
-def test_what_is_refused_again_is_not_tried_a_third_time(things: Catalogue, shop: Shop) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+def test_what_is_refused_again_is_not_tried_a_third_time(things: Catalog, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")})
     for megabytes in (0.001, 0.002, 0.002):
         things.run(quick(max_megabytes=megabytes))
@@ -351,9 +349,9 @@ def test_what_is_refused_again_is_not_tried_a_third_time(things: Catalogue, shop
 
 
 def test_settings_may_change_together_with_the_number_of_shards(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+    shop.pages["/a.jpg"] = response(IMAGE)
     urls = {f"item {number}": shop.url("/a.jpg") for number in range(6)}
     things.declare(urls, shards=2)
     things.run(quick(max_megabytes=0.001))
@@ -363,9 +361,9 @@ def test_settings_may_change_together_with_the_number_of_shards(
 
 
 def test_refusals_move_to_another_number_of_shards_without_a_request(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+    shop.pages["/a.jpg"] = response(IMAGE)
     urls = {f"item {number}": shop.url("/a.jpg") for number in range(6)}
     for shards in (2, 3):
         things.declare(urls, shards=shards)
@@ -377,27 +375,27 @@ def test_refusals_move_to_another_number_of_shards_without_a_request(
 # ---- what becomes of an item --------------------------------------------------------
 
 
-def test_every_outcome_is_a_status_in_the_ledger(things: Catalogue, shop: Shop) -> None:
+def test_every_outcome_is_a_status_in_the_ledger(things: Catalog, shop: Shop) -> None:
     bomb = gzip.compress(bytes(5_000_000))
     shop.pages.update(
         {
-            "/ok": response(PICTURE),
-            "/png": response(encoded(picture(2), "PNG")),
+            "/ok": response(IMAGE),
+            "/png": response(encoded(make_image(2), "PNG")),
             "/moved": redirect("/ok"),
             "/http_500": response(status=b"500 Oops"),
             "/rate_limited": response(status=b"429 Slow down"),
-            "/short": response(PICTURE, length=len(PICTURE) + 1),
+            "/short": response(IMAGE, length=len(IMAGE) + 1),
             "/empty": response(),
             "/declared": response(length=10**12),
             "/undeclared": lambda connection: connection.send_forever(OPEN_END),
             "/bomb": response(bomb, b"Content-Encoding: gzip"),
             "/html": response(b"<!DOCTYPE html><title>Sorry</title>", b"Content-Type: image/jpeg"),
             "/svg": response(b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
-            "/pixels": response(encoded(picture(3, (2000, 1000)), "PNG")),
+            "/pixels": response(encoded(make_image(3, (2000, 1000)), "PNG")),
             "/loop": redirect("/loop"),
             "/inside": redirect("http://10.0.0.1/"),
             "/file": redirect("file:///etc/passwd"),
-            "/headers": response(PICTURE, b"X: " + b"a" * 100_000),
+            "/headers": response(IMAGE, b"X: " + b"a" * 100_000),
             "/garbage": b"\x00\xff" * 100 + b"\r\n\r\n",
             "/silent": lambda connection: connection.send_forever(b"", 0.05),
             "/hang-up": b"",
@@ -410,8 +408,8 @@ def test_every_outcome_is_a_status_in_the_ledger(things: Catalogue, shop: Shop) 
         "/nowhere": "http_404",
         "/http_500": "http_500",
         "/rate_limited": "rate_limited",
-        "/short": "short_body",
-        "/empty": "short_body",
+        "/short": "truncated_body",
+        "/empty": "truncated_body",
         "/declared": "too_large",
         "/undeclared": "too_large",
         "/bomb": "content_encoding",
@@ -421,8 +419,8 @@ def test_every_outcome_is_a_status_in_the_ledger(things: Catalogue, shop: Shop) 
         "/loop": "redirect_loop",
         "/inside": "blocked_address",
         "/file": "bad_url",
-        "/headers": "bad_response",
-        "/garbage": "bad_response",
+        "/headers": "protocol_error",
+        "/garbage": "protocol_error",
         "/silent": "timeout",
         "/hang-up": "connect",
     }
@@ -445,8 +443,8 @@ def test_every_outcome_is_a_status_in_the_ledger(things: Catalogue, shop: Shop) 
         assert row["attempts"] == (0 if good else 1)
 
 
-def test_a_transient_failure_is_tried_again_within_the_run(things: Catalogue, shop: Shop) -> None:
-    shop.pages["/a.jpg"] = in_turn(BUSY, response(PICTURE))
+def test_a_transient_failure_is_tried_again_within_the_run(things: Catalog, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = in_turn(BUSY, response(IMAGE))
     things.declare({"a": shop.url("/a.jpg")})
     [report] = things.run(quick(retries=2))
     assert shop.gets == {"/a.jpg": 2}
@@ -454,7 +452,7 @@ def test_a_transient_failure_is_tried_again_within_the_run(things: Catalogue, sh
     assert things.rows()["a"]["attempts"] == 0
 
 
-def test_a_failure_that_lasts_uses_up_the_tries_of_a_run(things: Catalogue, shop: Shop) -> None:
+def test_a_failure_that_lasts_uses_up_the_tries_of_a_run(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = BUSY
     things.declare({"a": shop.url("/a.jpg")})
     things.run(quick(retries=2))
@@ -470,20 +468,20 @@ def test_a_failure_that_lasts_uses_up_the_tries_of_a_run(things: Catalogue, shop
         pytest.param(response(length=10**12), id="too_large"),
     ],
 )
-def test_a_permanent_failure_takes_one_try(things: Catalogue, shop: Shop, page: bytes) -> None:
+def test_a_permanent_failure_takes_one_try(things: Catalog, shop: Shop, page: bytes) -> None:
     shop.pages["/a.jpg"] = page
     things.declare({"a": shop.url("/a.jpg")})
     things.run(quick(retries=2))
     assert shop.gets == {"/a.jpg": 1}
 
 
-def test_a_server_that_asks_for_a_pause_gets_it(things: Catalogue, shop: Shop) -> None:
+def test_a_server_that_asks_for_a_pause_gets_it(things: Catalog, shop: Shop) -> None:
     asked: list[float] = []
 
     def page(connection: Connection) -> None:
         asked.append(time.monotonic())
         slow_down = response(b"", b"Retry-After: 1", status=b"429 Slow down")
-        connection.send(slow_down if len(asked) == 1 else response(PICTURE))
+        connection.send(slow_down if len(asked) == 1 else response(IMAGE))
 
     shop.pages["/a.jpg"] = page
     things.declare({"a": shop.url("/a.jpg")})
@@ -493,7 +491,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(things: Catalogue, shop: Shop) -
 
 
 def test_a_server_that_asks_for_an_hour_is_left_alone_for_an_hour(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
     shop.pages["/a.jpg"] = response(b"", b"Retry-After: 3600", status=b"429 Slow down")
     things.declare({"a": shop.url("/a.jpg")})
@@ -522,9 +520,9 @@ def test_a_server_that_asks_for_an_hour_is_left_alone_for_an_hour(
     ],
 )
 def test_a_url_that_cannot_be_read_costs_only_its_own_item(
-    things: Catalogue, shop: Shop, url: str
+    things: Catalog, shop: Shop, url: str
 ) -> None:
-    shop.pages["/good.jpg"] = response(PICTURE)
+    shop.pages["/good.jpg"] = response(IMAGE)
     things.declare({"bad": url, "good": shop.url("/good.jpg")})
     things.run()
     statuses = things.statuses()
@@ -535,8 +533,8 @@ def test_a_url_that_cannot_be_read_costs_only_its_own_item(
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(response(PICTURE, b'ETag: "caf\xe9"'), id="etag"),
-        pytest.param(response(PICTURE, b"Last-Modified: 1 ao\xfbt 2024"), id="last-modified"),
+        pytest.param(response(IMAGE, b'ETag: "caf\xe9"'), id="etag"),
+        pytest.param(response(IMAGE, b"Last-Modified: 1 ao\xfbt 2024"), id="last-modified"),
         pytest.param(response(status=b"404 N\xe3o encontrado"), id="reason"),
         pytest.param(
             response(b"", b"Retry-After: Wed, 01 Jan 99999999999 00:00:00 GMT", status=b"503 Busy"),
@@ -544,17 +542,15 @@ def test_a_url_that_cannot_be_read_costs_only_its_own_item(
         ),
     ],
 )
-def test_a_strange_header_costs_only_its_own_item(
-    things: Catalogue, shop: Shop, page: bytes
-) -> None:
-    shop.pages.update({"/strange.jpg": page, "/good.jpg": response(PICTURE)})
+def test_a_strange_header_costs_only_its_own_item(things: Catalog, shop: Shop, page: bytes) -> None:
+    shop.pages.update({"/strange.jpg": page, "/good.jpg": response(IMAGE)})
     things.declare({"strange": shop.url("/strange.jpg"), "good": shop.url("/good.jpg")})
     things.run()
     assert things.statuses()["good"] == "ok"
 
 
 def test_a_mistake_in_a_library_costs_only_its_own_item(
-    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Fetcher.fetch
 
@@ -565,7 +561,7 @@ def test_a_mistake_in_a_library_costs_only_its_own_item(
 
     monkeypatch.setattr(Fetcher, "fetch", fetch)
     said: list[str] = []
-    shop.pages["/good.jpg"] = response(PICTURE)
+    shop.pages["/good.jpg"] = response(IMAGE)
     things.declare({"bad": shop.url("/bad.jpg"), "good": shop.url("/good.jpg")})
     things.run(log=said.append)
     assert things.statuses() == {"bad": "error", "good": "ok"}
@@ -577,10 +573,10 @@ def test_a_mistake_in_a_library_costs_only_its_own_item(
 # ---- local images -------------------------------------------------------------------
 
 
-def test_local_images_are_read_however_they_are_written(things: Catalogue) -> None:
+def test_local_images_are_read_however_they_are_written(things: Catalog) -> None:
     (things.folder / "deep").mkdir()
     path = things.folder / "deep" / "a b.jpg"
-    path.write_bytes(PICTURE)
+    path.write_bytes(IMAGE)
     things.declare(
         {
             "relative": "deep/a b.jpg",
@@ -592,24 +588,24 @@ def test_local_images_are_read_however_they_are_written(things: Catalogue) -> No
     assert report.statuses == {"ok": 3}
 
 
-def test_a_local_image_is_read_again_only_when_it_changes(things: Catalogue) -> None:
+def test_a_local_image_is_read_again_only_when_it_changes(things: Catalog) -> None:
     for name in "ab":
         (things.folder / f"{name}.jpg").write_bytes(jpeg(ord(name)))
     things.declare({"a": "a.jpg", "b": "b.jpg"})
     things.run()
     assert [report.fetched for report in things.run()] == [0]
-    (things.folder / "b.jpg").write_bytes(PICTURE)
+    (things.folder / "b.jpg").write_bytes(IMAGE)
     [report] = things.run()
     assert report.fetched == 1
-    assert things.store.blobs.get(things.rows()["b"]["sha256"]) == PICTURE
+    assert things.store.blobs.get(things.rows()["b"]["sha256"]) == IMAGE
 
 
-def test_a_local_image_that_appears_or_goes_is_noticed(things: Catalogue) -> None:
+def test_a_local_image_that_appears_or_goes_is_noticed(things: Catalog) -> None:
     things.declare({"a": "a.jpg"})
     things.run()
     assert things.statuses() == {"a": "missing_file"}
     assert [report.changed for report in things.run()] == [False]
-    (things.folder / "a.jpg").write_bytes(PICTURE)
+    (things.folder / "a.jpg").write_bytes(IMAGE)
     things.run()
     assert things.statuses() == {"a": "ok"}
     (things.folder / "a.jpg").unlink()
@@ -617,22 +613,22 @@ def test_a_local_image_that_appears_or_goes_is_noticed(things: Catalogue) -> Non
     assert things.statuses() == {"a": "missing_file"}
 
 
-def test_a_local_file_that_is_no_image_is_looked_at_once(things: Catalogue) -> None:
+def test_a_local_file_that_is_no_image_is_looked_at_once(things: Catalog) -> None:
     (things.folder / "a.jpg").write_text("not yet")
     things.declare({"a": "a.jpg"})
     assert [report.fetched for report in [*things.run(), *things.run()]] == [1, 0]
-    (things.folder / "a.jpg").write_bytes(PICTURE)
+    (things.folder / "a.jpg").write_bytes(IMAGE)
     things.run()
     assert things.statuses() == {"a": "ok"}
 
 
 def test_a_local_file_that_cannot_be_read_is_tried_by_every_run(
-    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> bytes:
         raise PermissionError("Permission denied")
 
-    (things.folder / "a.jpg").write_bytes(PICTURE)
+    (things.folder / "a.jpg").write_bytes(IMAGE)
     things.declare({"a": "a.jpg"})
     with monkeypatch.context() as forbidden:
         forbidden.setattr(ImageFolder, "_read_local", refuse)
@@ -644,9 +640,9 @@ def test_a_local_file_that_cannot_be_read_is_tried_by_every_run(
     assert things.statuses() == {"a": "ok"}
 
 
-@pytest.mark.parametrize("unfinished", [PICTURE[:20], b"", PICTURE + bytes(1_000_000)])
+@pytest.mark.parametrize("unfinished", [IMAGE[:20], b"", IMAGE + bytes(1_000_000)])
 def test_a_local_image_that_is_read_while_it_is_written_is_read_again(
-    things: Catalogue, monkeypatch: pytest.MonkeyPatch, unfinished: bytes
+    things: Catalog, monkeypatch: pytest.MonkeyPatch, unfinished: bytes
 ) -> None:
     path = things.folder / "a.jpg"
     path.write_bytes(unfinished)
@@ -655,7 +651,7 @@ def test_a_local_image_that_is_read_while_it_is_written_is_read_again(
 
     def read_too_early(folder: ImageFolder, url: str) -> bytes:
         data = read(folder, url)
-        path.write_bytes(PICTURE)
+        path.write_bytes(IMAGE)
         return data
 
     with monkeypatch.context() as busy:
@@ -667,12 +663,12 @@ def test_a_local_image_that_is_read_while_it_is_written_is_read_again(
 
 
 def test_a_local_image_that_appears_while_it_is_looked_for_is_read_by_the_next_run(
-    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     things.declare({"a": "a.jpg"})
 
     def read_too_early(*_: object) -> bytes:
-        (things.folder / "a.jpg").write_bytes(PICTURE)
+        (things.folder / "a.jpg").write_bytes(IMAGE)
         raise FileNotFoundError
 
     with monkeypatch.context() as busy:
@@ -684,7 +680,7 @@ def test_a_local_image_that_appears_while_it_is_looked_for_is_read_by_the_next_r
 
 
 @pytest.mark.parametrize("url", ["deep", "pipe.jpg"])
-def test_what_is_no_file_is_looked_at_once(things: Catalogue, url: str) -> None:
+def test_what_is_no_file_is_looked_at_once(things: Catalog, url: str) -> None:
     (things.folder / "deep").mkdir()
     os.mkfifo(things.folder / "pipe.jpg")
     things.declare({"a": url})
@@ -692,10 +688,10 @@ def test_what_is_no_file_is_looked_at_once(things: Catalogue, url: str) -> None:
     assert things.statuses() == {"a": "missing_file"}
 
 
-def test_another_root_gives_blocked_paths_another_try(things: Catalogue) -> None:
+def test_another_root_gives_blocked_paths_another_try(things: Catalog) -> None:
     beside = things.folder.parent / "beside"
     beside.mkdir()
-    (beside / "a.jpg").write_bytes(PICTURE)
+    (beside / "a.jpg").write_bytes(IMAGE)
     things.declare({"a": str(beside / "a.jpg")})
     things.run()
     assert things.statuses() == {"a": "blocked_path"}
@@ -704,9 +700,9 @@ def test_another_root_gives_blocked_paths_another_try(things: Catalogue) -> None
     assert things.statuses() == {"a": "ok"}
 
 
-def test_images_of_a_remote_folder_are_read(things: Catalogue, tmp_path: Path) -> None:
+def test_images_of_a_remote_folder_are_read(things: Catalog, tmp_path: Path) -> None:
     memory: Any = fsspec.filesystem("memory")
-    memory.pipe_file(f"/{tmp_path.name}/a.jpg", PICTURE)
+    memory.pipe_file(f"/{tmp_path.name}/a.jpg", IMAGE)
     things.declare({"a": "a.jpg", "b": "b.jpg"}, root=f"memory://{tmp_path.name}")
     things.run()
     assert things.statuses() == {"a": "ok", "b": "missing_file"}
@@ -714,10 +710,10 @@ def test_images_of_a_remote_folder_are_read(things: Catalogue, tmp_path: Path) -
 
 
 def test_a_folder_on_a_web_server_is_fetched_like_any_other_url(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
-    shop.pages["/shop/deep/a%20b.jpg"] = response(PICTURE, b'ETag: "v1"')
-    shop.pages["/c.jpg"] = response(PICTURE)
+    shop.pages["/shop/deep/a%20b.jpg"] = response(IMAGE, b'ETag: "v1"')
+    shop.pages["/c.jpg"] = response(IMAGE)
     things.declare(
         {"a": "deep/a b.jpg", "b": "missing.jpg", "c": shop.url("/c.jpg")},
         root=shop.url("/shop"),
@@ -731,9 +727,9 @@ def test_a_folder_on_a_web_server_is_fetched_like_any_other_url(
 
 
 def test_a_folder_that_moved_on_the_web_is_fetched_from_its_new_place(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
-    shop.pages["/new/a.jpg"] = response(PICTURE)
+    shop.pages["/new/a.jpg"] = response(IMAGE)
     things.declare({"a": "a.jpg"}, root=shop.url("/old"))
     things.run()
     assert things.statuses() == {"a": "http_404"}
@@ -744,25 +740,25 @@ def test_a_folder_that_moved_on_the_web_is_fetched_from_its_new_place(
 
 
 def test_a_remote_folder_that_fails_half_way_costs_only_its_own_item(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
     def page(connection: Connection) -> None:
         asks = connection.request.startswith(b"HEAD")
         connection.send(response(length=100) if asks else response(status=b"500 Oops"))
 
     shop.pages["/bad.jpg"] = page
-    shop.pages["/good.jpg"] = response(PICTURE)
+    shop.pages["/good.jpg"] = response(IMAGE)
     things.declare({"bad": "bad.jpg", "good": "good.jpg"}, root=shop.url(""))
     things.run()
     assert things.statuses() == {"bad": "http_500", "good": "ok"}
 
 
 def test_an_error_of_a_filesystems_own_library_costs_only_its_own_item(
-    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory: Any = fsspec.filesystem("memory")
     for name in ("bad", "good"):
-        memory.pipe_file(f"/{things.folder.parent.name}/{name}.jpg", PICTURE)
+        memory.pipe_file(f"/{things.folder.parent.name}/{name}.jpg", IMAGE)
     real = type(memory).open
 
     def fail(filesystem: Any, path: str, *arguments: Any, **options: Any) -> Any:
@@ -782,56 +778,56 @@ def test_an_error_of_a_filesystems_own_library_costs_only_its_own_item(
     assert things.statuses() == {"bad": "ok", "good": "ok"}
 
 
-def test_a_remote_folder_does_not_lead_to_internal_addresses(things: Catalogue, shop: Shop) -> None:
-    with Misbehaving(response(PICTURE)) as internal:
+def test_a_remote_folder_does_not_lead_to_internal_addresses(things: Catalog, shop: Shop) -> None:
+    with Misbehaving(response(IMAGE)) as internal:
         shop.pages["/a.jpg"] = redirect(internal.url())
         things.declare({"a": "a.jpg"}, root=shop.url(""))
-        things.run(quick(allow_hosts=(shop.address,)))
+        things.run(quick(allowed_hosts=(shop.address,)))
     assert internal.connections == 0
     assert things.statuses() == {"a": "blocked_address"}
 
 
-def test_a_remote_folder_that_takes_its_time_is_given_up(things: Catalogue, shop: Shop) -> None:
+def test_a_remote_folder_that_takes_its_time_is_given_up(things: Catalog, shop: Shop) -> None:
     def page(connection: Connection) -> None:
         time.sleep(0.8)
-        connection.send(response(PICTURE))
+        connection.send(response(IMAGE))
 
     shop.pages["/a.jpg"] = page
     things.declare({"a": "a.jpg"}, root=shop.url(""))
-    things.run(quick(timeout=0.2, read_timeout=0.2, connect_timeout=0.2))
+    things.run(quick(timeout=0.2, read_timeout_s=0.2, connect_timeout_s=0.2))
     assert things.statuses() == {"a": "timeout"}
 
 
 # ---- manners ------------------------------------------------------------------------
 
 
-def test_a_slow_host_keeps_only_its_own_items_waiting(things: Catalogue, shop: Shop) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+def test_a_slow_host_keeps_only_its_own_items_waiting(things: Catalog, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(IMAGE)
     done_in_time: list[bool] = []
 
     def slow(connection: Connection) -> None:
         done_in_time.append(connection.wait(lambda: shop.gets["/a.jpg"] == 30))
-        connection.send(response(PICTURE))
+        connection.send(response(IMAGE))
 
     with Misbehaving(slow) as slow_shop:
         urls = {f"slow {number}": slow_shop.url() for number in range(4)}
         urls |= {f"quick {number}": shop.url("/a.jpg") for number in range(30)}
         things.declare(urls)
-        things.run(quick(concurrency=4, max_per_host=2, timeout=30, read_timeout=30))
+        things.run(quick(concurrency=4, max_per_host=2, timeout=30, read_timeout_s=30))
     assert done_in_time == [True] * 4
     assert things.statuses() == dict.fromkeys(urls, "ok")
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_a_host_gets_no_more_requests_at_once_than_allowed(things: Catalogue, limit: int) -> None:
-    with Misbehaving(slowly(response(PICTURE))) as server:
+def test_a_host_gets_no_more_requests_at_once_than_allowed(things: Catalog, limit: int) -> None:
+    with Misbehaving(slowly(response(IMAGE))) as server:
         things.declare({str(number): server.url(f"/{number}") for number in range(12)})
         things.run(quick(concurrency=16, max_per_host=limit))
     assert server.most_at_once == limit
     assert len(server.requests) == 12
 
 
-def test_tries_within_a_run_count_as_requests_at_once(things: Catalogue) -> None:
+def test_tries_within_a_run_count_as_requests_at_once(things: Catalog) -> None:
     with Misbehaving(slowly(BUSY)) as server:
         things.declare({str(number): server.url(f"/{number}") for number in range(4)})
         things.run(quick(concurrency=16, max_per_host=2, retries=1))
@@ -839,7 +835,7 @@ def test_tries_within_a_run_count_as_requests_at_once(things: Catalogue) -> None
     assert len(server.requests) == 8
 
 
-def test_all_hosts_together_get_no_more_requests_at_once_than_allowed(things: Catalogue) -> None:
+def test_all_hosts_together_get_no_more_requests_at_once_than_allowed(things: Catalog) -> None:
     gauge = Gauge()
     with ExitStack() as stack:
         servers = [stack.enter_context(Misbehaving(gauge.answer)) for _ in range(4)]
@@ -849,9 +845,9 @@ def test_all_hosts_together_get_no_more_requests_at_once_than_allowed(things: Ca
     assert gauge.most == 5
 
 
-def test_a_host_that_others_redirect_to_gets_no_more_than_allowed(things: Catalogue) -> None:
+def test_a_host_that_others_redirect_to_gets_no_more_than_allowed(things: Catalog) -> None:
     with ExitStack() as stack:
-        images = stack.enter_context(Misbehaving(slowly(response(PICTURE))))
+        images = stack.enter_context(Misbehaving(slowly(response(IMAGE))))
         shops = [stack.enter_context(Misbehaving(redirect(images.url()))) for _ in range(4)]
         things.declare({server.address: server.url() for server in shops})
         things.run(quick(concurrency=16, max_per_host=1))
@@ -859,7 +855,7 @@ def test_a_host_that_others_redirect_to_gets_no_more_than_allowed(things: Catalo
 
 
 def test_how_many_are_fetched_at_once_does_not_change_the_ledger(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
     for number in range(24):
         kind = number % 6
@@ -870,12 +866,12 @@ def test_how_many_are_fetched_at_once_does_not_change_the_ledger(
         )
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(26)}
     other = things.beside("other")
-    for catalogue, settings, shards in (
+    for catalog, settings, shards in (
         (things, quick(concurrency=1, max_per_host=1), 2),
         (other, quick(concurrency=32, max_per_host=16), 5),
     ):
-        catalogue.declare(urls, shards=shards)
-        catalogue.run(settings)
+        catalog.declare(urls, shards=shards)
+        catalog.run(settings)
     assert things.frame().drop(TIMES).equals(other.frame().drop(TIMES))
     assert len(things.frame()["status"].unique()) == 4
 
@@ -884,7 +880,7 @@ def test_how_many_are_fetched_at_once_does_not_change_the_ledger(
 
 
 def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
-    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.05)
     seen: list[int] = []
@@ -897,7 +893,7 @@ def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
 
     with Misbehaving(page) as server:
         things.declare({str(number): server.url(f"/{number}") for number in range(20)})
-        things.run(quick(max_per_host=1, timeout=30, read_timeout=30))
+        things.run(quick(max_per_host=1, timeout=30, read_timeout_s=30))
     assert seen
     assert 10 <= seen[0] < 20
     assert len(things.table.versions()) > 1
@@ -905,7 +901,7 @@ def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
 
 
 def test_a_run_that_is_followed_commits_sooner_and_says_so(
-    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 3600)
     monkeypatch.setattr(stage, "_FOLLOWED_COMMIT_EVERY_SECONDS", 0.05)
@@ -918,7 +914,7 @@ def test_a_run_that_is_followed_commits_sooner_and_says_so(
 
     with Misbehaving(page) as server:
         things.declare({str(number): server.url(f"/{number}") for number in range(10)})
-        settings = quick(max_per_host=1, timeout=30, read_timeout=30)
+        settings = quick(max_per_host=1, timeout=30, read_timeout_s=30)
         with stage.ImagesStage(things.store, NAME, settings, on_commit=told.append) as images:
             images.run(Shard(0, 1))
     assert set(told) == {Shard(0, 1)}
@@ -926,7 +922,7 @@ def test_a_run_that_is_followed_commits_sooner_and_says_so(
 
 
 def test_the_commits_of_a_very_long_run_stay_small(
-    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.001)
     monkeypatch.setattr(stage, "_MOST_APPENDED", 3)
@@ -939,7 +935,7 @@ def test_the_commits_of_a_very_long_run_stay_small(
     with Misbehaving(page) as server:
         urls = {f"item {number:02}": server.url(f"/{number}") for number in range(12)}
         things.declare(urls)
-        things.run(quick(max_per_host=1, timeout=30, read_timeout=30))
+        things.run(quick(max_per_host=1, timeout=30, read_timeout_s=30))
     commits = [things.table.at(version) for version in things.table.versions()]
     assert len(commits) >= 12
     assert max(len(commit.files) for commit in commits) == 4
@@ -949,18 +945,18 @@ def test_the_commits_of_a_very_long_run_stay_small(
     assert [(file.rows, file.complete) for file in things.commit().files] == [(12, True)]
 
 
-def test_a_ledger_names_the_catalogue_it_was_made_from(things: Catalogue, shop: Shop) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+def test_a_ledger_names_the_catalog_it_was_made_from(things: Catalog, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
-    assert things.commit().inputs == {"catalogue": 1}
+    assert things.commit().inputs == {"items": 1}
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/a.jpg")})
     things.run()
-    assert things.commit().inputs == {"catalogue": 2}
+    assert things.commit().inputs == {"items": 2}
 
 
-def test_an_older_version_of_the_ledger_stays_readable(things: Catalogue, shop: Shop) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+def test_an_older_version_of_the_ledger_stays_readable(things: Catalog, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
     pinned = things.commit()
@@ -990,7 +986,7 @@ class Gauge:
         time.sleep(0.05)
         with self._lock:
             self._active -= 1
-        connection.send(response(PICTURE))
+        connection.send(response(IMAGE))
 
 
 def slowly(page: bytes) -> Behave:
@@ -1006,7 +1002,7 @@ def in_turn(*pages: bytes) -> Behave:
     return lambda connection: connection.send(left.pop(0))
 
 
-def everything_in(things: Catalogue) -> dict[str, int]:
+def everything_in(things: Catalog) -> dict[str, int]:
     """Every file of the store with the time it was written."""
     root = Path(things.store.url)
     return {
@@ -1016,7 +1012,7 @@ def everything_in(things: Catalogue) -> dict[str, int]:
     }
 
 
-def lose(things: Catalogue, item: str) -> str:
+def lose(things: Catalog, item: str) -> str:
     """Delete an item's image from the store, as a reader that misses it reports."""
     sha256: str = things.rows()[item]["sha256"]
     remove_blob(things.store, sha256)

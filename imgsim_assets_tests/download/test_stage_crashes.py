@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from imgsim_assets_tests.support.crash_sweep import KILLED
-from imgsim_assets_tests.support.downloads import Catalogue, quick
-from imgsim_assets_tests.support.misbehaving import Shop, response
-from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.downloads import Catalog, quick
+from imgsim_assets_tests.support.faulty_server import Shop, response
+from imgsim_assets_tests.support.images import jpeg
 
 _PROJECT = Path(__file__).parents[2]
 ITEMS = 4
 
 
-def check_invariants(things: Catalogue, acknowledged: dict[str, str]) -> dict[str, str]:
+def check_invariants(things: Catalog, acknowledged: dict[str, str]) -> dict[str, str]:
     """Every good row has its bytes, keys are unique, and nothing acknowledged is lost.
 
     Returns what is acknowledged now: ids of good rows and their sha256.
@@ -38,14 +38,14 @@ def check_invariants(things: Catalogue, acknowledged: dict[str, str]) -> dict[st
     return good
 
 
-def stocked(things: Catalogue, shop: Shop, count: int = ITEMS) -> dict[str, str]:
+def stocked(things: Catalog, shop: Shop, count: int = ITEMS) -> dict[str, str]:
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(count)})
     urls = {f"item {number:03}": shop.url(f"/{number}") for number in range(count)}
     things.declare(urls)
     return urls
 
 
-def sweep(things: Catalogue, first: int) -> tuple[int, dict[str, str]]:
+def sweep(things: Catalog, first: int) -> tuple[int, dict[str, str]]:
     """End the stage at every I/O call from the first on; how many calls, and what is there."""
     options = {
         "store": things.store.url,
@@ -76,11 +76,11 @@ def sweep(things: Catalogue, first: int) -> tuple[int, dict[str, str]]:
 
 
 def test_a_stage_that_ends_at_any_io_call_loses_nothing_acknowledged(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
     urls = stocked(things, shop)
     attempts, acknowledged = sweep(things, first=1)
-    # Reading the catalogue, the pack with its writes, sync and rename, a file, its commit.
+    # Reading the catalog, the pack with its writes, sync and rename, a file, its commit.
     assert attempts > 20
     assert acknowledged.keys() == urls.keys()
     assert [report.fetched for report in things.run()] == [0]
@@ -88,7 +88,7 @@ def test_a_stage_that_ends_at_any_io_call_loses_nothing_acknowledged(
 
 @pytest.mark.slow
 def test_runs_killed_at_random_moments_lose_nothing_acknowledged(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")

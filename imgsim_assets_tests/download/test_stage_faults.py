@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imgsim_assets.download import crawl, keeper, stage
+from imgsim_assets.download import image_writer, shard_downloader, stage
 from imgsim_assets.download.fetcher import Fetched, Fetcher, Version
 from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
@@ -27,11 +27,11 @@ from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import DataFile
 from imgsim_assets_tests.support.damage import flip_a_bit
-from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalogue, quick, until
-from imgsim_assets_tests.support.misbehaving import Connection, Misbehaving, Shop, response
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalog, quick, until
+from imgsim_assets_tests.support.faulty_server import Connection, Misbehaving, Shop, response
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 
-PICTURE = jpeg(1)
+IMAGE = jpeg(1)
 BUSY = response(status=b"503 Busy")
 
 # ---- several runs at once -----------------------------------------------------------
@@ -43,7 +43,7 @@ def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "STALE_SECONDS", -60.0)
 
 
-def test_of_several_runs_at_once_one_fetches_and_the_others_wait(things: Catalogue) -> None:
+def test_of_several_runs_at_once_one_fetches_and_the_others_wait(things: Catalog) -> None:
     told: list[str] = []
     gets: Counter[str] = Counter()
 
@@ -55,7 +55,7 @@ def test_of_several_runs_at_once_one_fetches_and_the_others_wait(things: Catalog
     with Misbehaving(page) as server:
         urls = {f"item {number}": server.url(f"/{number}") for number in range(20)}
         things.declare(urls)
-        patient = quick(timeout=30, read_timeout=30)
+        patient = quick(timeout=30, read_timeout_s=30)
 
         def run() -> list[DownloadReport]:
             return again(things).run(patient, retry="all", log=told.append)
@@ -68,7 +68,7 @@ def test_of_several_runs_at_once_one_fetches_and_the_others_wait(things: Catalog
 
 
 def test_what_another_run_has_just_failed_to_fetch_is_not_tried_once_more(
-    things: Catalogue,
+    things: Catalog,
 ) -> None:
     told: list[str] = []
 
@@ -78,7 +78,7 @@ def test_what_another_run_has_just_failed_to_fetch_is_not_tried_once_more(
 
     with Misbehaving(page) as server:
         things.declare({"a": server.url("/a")})
-        patient = quick(timeout=30, read_timeout=30)
+        patient = quick(timeout=30, read_timeout_s=30)
 
         def run() -> list[DownloadReport]:
             return again(things).run(patient, retry="all", log=told.append)
@@ -90,7 +90,7 @@ def test_what_another_run_has_just_failed_to_fetch_is_not_tried_once_more(
 
 @pytest.mark.usefixtures("no_leases")
 def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
-    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.02)
 
@@ -101,7 +101,7 @@ def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
     with Misbehaving(page) as server:
         urls = {f"item {number}": server.url(f"/{number}") for number in range(20)}
         things.declare(urls)
-        settings = quick(max_per_host=2, timeout=30, read_timeout=30)
+        settings = quick(max_per_host=2, timeout=30, read_timeout_s=30)
         both = [in_background(again(things).run, settings) for _ in range(2)]
         reports = [join(run)[0] for run in both]
         assert len(server.requests) == 40
@@ -112,7 +112,7 @@ def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
     assert len(server.requests) == 40
 
 
-def test_two_processes_at_once_end_with_one_correct_ledger(things: Catalogue, shop: Shop) -> None:
+def test_two_processes_at_once_end_with_one_correct_ledger(things: Catalog, shop: Shop) -> None:
     for number in range(30):
         shop.pages[f"/{number}"] = response(jpeg(number)) if number % 5 else BUSY
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(30)}
@@ -131,7 +131,7 @@ def test_two_processes_at_once_end_with_one_correct_ledger(things: Catalogue, sh
 
 
 @pytest.mark.usefixtures("no_leases")
-def test_a_run_on_an_older_catalogue_does_not_undo_a_newer_one(things: Catalogue) -> None:
+def test_a_run_on_an_older_catalog_does_not_undo_a_newer_one(things: Catalog) -> None:
     newer_is_done = threading.Event()
 
     def page(connection: Connection) -> None:
@@ -141,7 +141,7 @@ def test_a_run_on_an_older_catalogue_does_not_undo_a_newer_one(things: Catalogue
 
     with Misbehaving(page) as server:
         things.declare({"kept": server.url("/old"), "removed": server.url("/old")})
-        older = in_background(again(things).run, quick(timeout=30, read_timeout=30))
+        older = in_background(again(things).run, quick(timeout=30, read_timeout_s=30))
         until(lambda: len(server.requests) == 2)
         things.declare({"kept": server.url("/new")})
         things.run()
@@ -152,7 +152,7 @@ def test_a_run_on_an_older_catalogue_does_not_undo_a_newer_one(things: Catalogue
 
 @pytest.mark.usefixtures("no_leases")
 def test_a_run_that_fails_does_not_take_away_what_another_fetched_meanwhile(
-    things: Catalogue,
+    things: Catalog,
 ) -> None:
     other_is_done = threading.Event()
 
@@ -160,11 +160,11 @@ def test_a_run_that_fails_does_not_take_away_what_another_fetched_meanwhile(
         is_first = len(server.requests) == 1
         if is_first:
             connection.wait(other_is_done.is_set)
-        connection.send(BUSY if is_first else response(PICTURE))
+        connection.send(BUSY if is_first else response(IMAGE))
 
     with Misbehaving(page) as server:
         things.declare({"a": server.url("/a.jpg")})
-        failing = in_background(again(things).run, quick(timeout=30, read_timeout=30))
+        failing = in_background(again(things).run, quick(timeout=30, read_timeout_s=30))
         until(lambda: len(server.requests) == 1)
         things.run()
         assert things.statuses() == {"a": "ok"}
@@ -176,7 +176,7 @@ def test_a_run_that_fails_does_not_take_away_what_another_fetched_meanwhile(
 # ---- runs that end early ------------------------------------------------------------
 
 
-def test_a_killed_run_keeps_what_it_had_committed(things: Catalogue) -> None:
+def test_a_killed_run_keeps_what_it_had_committed(things: Catalog) -> None:
     numbers = itertools.count()
     answered: dict[str, datetime] = {}
     killed = threading.Event()
@@ -193,7 +193,7 @@ def test_a_killed_run_keeps_what_it_had_committed(things: Catalogue) -> None:
     with Misbehaving(page) as server:
         urls = {f"item {number:02}": server.url(f"/{number}") for number in range(60)}
         things.declare(urls)
-        patient = quick(max_per_host=4, timeout=60, read_timeout=60)
+        patient = quick(max_per_host=4, timeout=60, read_timeout_s=60)
         run = things.start(patient, commit_every=0.3)
         until(lambda: len(things.table.versions()) >= 3)
         run.send_signal(signal.SIGKILL)
@@ -220,18 +220,18 @@ def test_a_killed_run_keeps_what_it_had_committed(things: Catalogue) -> None:
     assert len(things.commit().files) == 1
 
 
-def test_an_interrupted_run_keeps_everything_it_had_fetched(things: Catalogue) -> None:
+def test_an_interrupted_run_keeps_everything_it_had_fetched(things: Catalog) -> None:
     interrupted = threading.Event()
 
     def page(connection: Connection) -> None:
         if len(server.requests) > 10:
             connection.wait(interrupted.is_set)
-        connection.send(response(PICTURE))
+        connection.send(response(IMAGE))
 
     with Misbehaving(page) as server:
         urls = {f"item {number:02}": server.url(f"/{number}") for number in range(20)}
         things.declare(urls)
-        run = things.start(quick(max_per_host=1, timeout=60, read_timeout=60))
+        run = things.start(quick(max_per_host=1, timeout=60, read_timeout_s=60))
         until(lambda: len(server.requests) == 11)
         run.send_signal(signal.SIGINT)
         assert finished(run) != 0
@@ -243,39 +243,39 @@ def test_an_interrupted_run_keeps_everything_it_had_fetched(things: Catalogue) -
 
 
 def test_a_run_that_is_interrupted_as_a_commit_becomes_due_ends(
-    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has arrived is kept at the end, which wakes the commits as they are cancelled."""
-    monkeypatch.setattr(keeper, "_LONGEST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(image_writer, "_LONGEST_PAUSE_SECONDS", 60.0)
     monkeypatch.setattr(stage, "_MOST_PENDING", 4)
     monkeypatch.setattr(stage, "_LOOSE_ROWS", 4)
-    run = crawl.Crawl.run
+    run = shard_downloader.ShardDownloader.run
 
-    async def interrupted(one: crawl.Crawl) -> None:
+    async def interrupted(one: shard_downloader.ShardDownloader) -> None:
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().call_later(1.0, task.cancel)
         await run(one)
 
-    monkeypatch.setattr(crawl.Crawl, "run", interrupted)
+    monkeypatch.setattr(shard_downloader.ShardDownloader, "run", interrupted)
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(4)})
     shop.pages["/silent"] = lambda connection: connection.send_forever(b"")
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(4)}
     things.declare(urls | {"silent": shop.url("/silent")})
     with pytest.raises(asyncio.CancelledError):
-        join(in_background(things.run, quick(timeout=60, read_timeout=60)))
+        join(in_background(things.run, quick(timeout=60, read_timeout_s=60)))
     assert things.statuses() == dict.fromkeys(urls, "ok")
 
 
 def test_an_interruption_of_the_event_loop_itself_fails_no_item(
-    things: Catalogue, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by a handler of signals that raises wherever the process is."""
-    run = crawl.Crawl.run
+    run = shard_downloader.ShardDownloader.run
 
     loops: list[asyncio.AbstractEventLoop] = []
 
-    async def observed(one: crawl.Crawl) -> None:
+    async def observed(one: shard_downloader.ShardDownloader) -> None:
         loops.append(asyncio.get_running_loop())
         await run(one)
 
@@ -284,20 +284,20 @@ def test_an_interruption_of_the_event_loop_itself_fails_no_item(
 
     def page(connection: Connection) -> None:
         time.sleep(0.01)
-        connection.send(response(PICTURE))
+        connection.send(response(IMAGE))
         if connection.path == "/100":
             loops[0].call_soon_threadsafe(interrupt)
 
-    monkeypatch.setattr(crawl.Crawl, "run", observed)
+    monkeypatch.setattr(shard_downloader.ShardDownloader, "run", observed)
     with Misbehaving(page) as server:
         things.declare({f"item {number:04}": server.url(f"/{number}") for number in range(2000)})
         with pytest.raises(KeyboardInterrupt):
-            things.run(quick(timeout=60, read_timeout=60))
+            things.run(quick(timeout=60, read_timeout_s=60))
     assert set(things.statuses().values()) == {"ok"}
 
 
 def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_fetched(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
     large = noise()
     assert len(large) > 60_000
@@ -315,9 +315,9 @@ def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_fetched(
 
 
 def test_a_failed_upload_costs_its_own_shard_alone(
-    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away = Catalogue(Store.open("memory://an-upload-that-fails/store"), things.folder)
+    away = Catalog(Store.open("memory://an-upload-that-fails/store"), things.folder)
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(20)})
     away.declare({f"item {number}": shop.url(f"/{number}") for number in range(20)}, shards=2)
     upload, fails = away.store.files.upload, iter([True])
@@ -338,7 +338,7 @@ def test_a_failed_upload_costs_its_own_shard_alone(
 
 
 def test_a_silent_object_store_keeps_neither_commits_nor_other_items_waiting(
-    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
     monkeypatch.setattr(RemoteObjects, "read", lambda *_: answers.wait(15))
@@ -354,7 +354,9 @@ def test_a_silent_object_store_keeps_neither_commits_nor_other_items_waiting(
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(20)}
     silent = {f"silent {number}": f"s3://bucket/{number}.jpg" for number in range(30)}
     things.declare(urls | silent)
-    chosen = quick(allow_prefixes=("s3://bucket/",), max_per_host=30, breaker_failures=40)
+    chosen = quick(
+        allowed_url_prefixes=("s3://bucket/",), max_per_host=30, circuit_breaker_threshold=40
+    )
     try:
         with ImagesStage(things.store, NAME, chosen, on_commit=lambda _: committed.set()) as images:
             report = images.run(Shard(0, 1))
@@ -363,8 +365,8 @@ def test_a_silent_object_store_keeps_neither_commits_nor_other_items_waiting(
     assert report.statuses == {"ok": 20, "timeout": 30}
 
 
-def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalogue, shop: Shop) -> None:
-    tiny = encoded(picture(1, (4, 4)), "PNG")
+def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalog, shop: Shop) -> None:
+    tiny = encoded(make_image(1, (4, 4)), "PNG")
     shop.pages.update({"/a": response(tiny), "/b": response(tiny)})
     things.declare({"a": shop.url("/a")})
     things.run()
@@ -380,20 +382,20 @@ def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalogue, s
 
 
 def test_other_settings_after_an_interrupted_run_give_its_refusals_another_try(
-    things: Catalogue,
+    things: Catalog,
 ) -> None:
     interrupted = threading.Event()
 
     def page(connection: Connection) -> None:
         if connection.path == "/last" and len(server.requests) == 4:
             connection.wait(interrupted.is_set)
-        connection.send(response(PICTURE))
+        connection.send(response(IMAGE))
 
     with Misbehaving(page) as server:
         urls = {f"item {number}": server.url(f"/{number}") for number in range(3)}
         urls["last"] = server.url("/last")
         things.declare(urls)
-        mistaken = quick(max_megabytes=0.001, max_per_host=1, timeout=60, read_timeout=60)
+        mistaken = quick(max_megabytes=0.001, max_per_host=1, timeout=60, read_timeout_s=60)
         run = things.start(mistaken)
         until(lambda: len(server.requests) == 4)
         run.send_signal(signal.SIGINT)
@@ -406,7 +408,7 @@ def test_other_settings_after_an_interrupted_run_give_its_refusals_another_try(
 
 @pytest.mark.parametrize("most_appended", [0, 32], ids=["merged", "appended"])
 def test_refusals_that_an_interrupted_run_did_not_come_to_get_their_other_try(
-    things: Catalogue, shop: Shop, monkeypatch: pytest.MonkeyPatch, most_appended: int
+    things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch, most_appended: int
 ) -> None:
     monkeypatch.setattr(stage, "_MOST_APPENDED", most_appended)
     real = Fetcher.fetch
@@ -435,7 +437,7 @@ def test_refusals_that_an_interrupted_run_did_not_come_to_get_their_other_try(
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_what_a_damaged_ledger_held_is_fetched_again(
-    things: Catalogue, shop: Shop, damage: str
+    things: Catalog, shop: Shop, damage: str
 ) -> None:
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(12)}
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(11)})
@@ -457,7 +459,7 @@ def test_what_a_damaged_ledger_held_is_fetched_again(
 
 
 def test_damage_to_what_an_interrupted_run_had_committed_costs_only_those_items(
-    things: Catalogue,
+    things: Catalog,
 ) -> None:
     interrupted = threading.Event()
 
@@ -471,7 +473,7 @@ def test_damage_to_what_an_interrupted_run_had_committed_costs_only_those_items(
         things.declare(dict(list(urls.items())[:3]))
         things.run()
         things.declare(urls)
-        run = things.start(quick(max_per_host=1, timeout=60, read_timeout=60))
+        run = things.start(quick(max_per_host=1, timeout=60, read_timeout_s=60))
         until(lambda: len(server.requests) == 6)
         run.send_signal(signal.SIGINT)
         assert finished(run) != 0
@@ -487,8 +489,8 @@ def test_damage_to_what_an_interrupted_run_had_committed_costs_only_those_items(
     assert things.table.is_whole(things.commit())
 
 
-def test_a_damaged_ledger_of_a_shard_without_items_is_mended(things: Catalogue, shop: Shop) -> None:
-    shop.pages["/a.jpg"] = response(PICTURE)
+def test_a_damaged_ledger_of_a_shard_without_items_is_mended(things: Catalog, shop: Shop) -> None:
+    shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")}, shards=2)
     things.run()
     [empty] = [file for file in things.commit().files if not file.rows]
@@ -500,7 +502,7 @@ def test_a_damaged_ledger_of_a_shard_without_items_is_mended(things: Catalogue, 
 
 
 def test_damage_to_files_of_the_former_number_of_shards_is_mended_by_the_new_ones(
-    things: Catalogue, shop: Shop
+    things: Catalog, shop: Shop
 ) -> None:
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(12)}
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(12)})
@@ -521,7 +523,7 @@ def test_damage_to_files_of_the_former_number_of_shards_is_mended_by_the_new_one
 
 @pytest.mark.parametrize("seed", range(4))
 def test_any_history_ends_with_the_ledger_of_a_first_run(
-    things: Catalogue, shop: Shop, seed: int
+    things: Catalog, shop: Shop, seed: int
 ) -> None:
     """Whatever is added, changed, removed, busy, lost or damaged in between."""
     chance = random.Random(seed)
@@ -594,9 +596,9 @@ def join(started: Background) -> Any:
     return started.result
 
 
-def again(things: Catalogue) -> Catalogue:
-    """The same catalogue through a store object of its own."""
-    return Catalogue(Store.open(things.store.url), things.folder)
+def again(things: Catalog) -> Catalog:
+    """The same catalog through a store object of its own."""
+    return Catalog(Store.open(things.store.url), things.folder)
 
 
 def finished(process: subprocess.Popen[str], expect: str = "") -> int:
@@ -609,19 +611,19 @@ def finished(process: subprocess.Popen[str], expect: str = "") -> int:
     return process.returncode
 
 
-def unfinished_files(things: Catalogue) -> list[Path]:
+def unfinished_files(things: Catalog) -> list[Path]:
     return list(Path(things.store.url).rglob(f"{UNFINISHED}*"))
 
 
 def noise() -> bytes:
-    """A picture that does not compress."""
+    """An image that does not compress."""
     pixels = random.Random(1).randbytes(200 * 200 * 3)
     body = io.BytesIO()
     Image.frombytes("RGB", (200, 200), pixels).save(body, "PNG")
     return body.getvalue()
 
 
-def harm(things: Catalogue, file: DataFile, damage: str) -> Path:
+def harm(things: Catalog, file: DataFile, damage: str) -> Path:
     """Damage a file of the ledger; its path."""
     path = flip_a_bit(things.store, things.table, file)
     if damage == "cut":
@@ -631,7 +633,7 @@ def harm(things: Catalogue, file: DataFile, damage: str) -> Path:
     return path
 
 
-def lose_one(things: Catalogue, chance: random.Random) -> None:
+def lose_one(things: Catalog, chance: random.Random) -> None:
     stored = sorted({row["sha256"] for row in things.rows().values() if row["sha256"]})
     if stored:
         things.store.blobs.report_lost(chance.choice(stored))

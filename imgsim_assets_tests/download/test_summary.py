@@ -16,7 +16,7 @@ def test_a_ledger_in_parts_comes_to_what_it_comes_to_as_a_whole(
     rows = ledger.as_rows(
         [
             {"id": f"{number}", "status": status, "sha256": f"{number}" * 4}
-            | ({"refresh_failed": "http_500"} if status == "ok" and number % 2 else {})
+            | ({"revalidation_error": "http_500"} if status == "ok" and number % 2 else {})
             for number, status in enumerate(statuses)
         ]
     )
@@ -27,5 +27,5 @@ def test_a_ledger_in_parts_comes_to_what_it_comes_to_as_a_whole(
     assert summary.items == len(statuses)
     assert summary.statuses == {status: statuses.count(status) for status in sorted(set(statuses))}
     failed = sum(status == "ok" and number % 2 for number, status in enumerate(statuses))
-    assert summary.refresh_failures == ({"http_500": failed} if failed else {})
+    assert summary.revalidation_errors == ({"http_500": failed} if failed else {})
     assert summary.data_version == ledger.data_version(rows)

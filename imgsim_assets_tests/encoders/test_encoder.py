@@ -18,7 +18,7 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import EncoderError
 from imgsim_assets_tests.support import custom_encoders, encoders
 from imgsim_assets_tests.support.fresh_python import printed
-from imgsim_assets_tests.support.pictures import picture
+from imgsim_assets_tests.support.images import make_image
 
 THUMBNAIL = f"{encoders.__name__}:thumbnail"
 
@@ -197,7 +197,9 @@ def test_hog_color_is_loaded_by_its_name() -> None:
 def test_a_factory_may_return_an_object_that_prepares_and_encodes() -> None:
     encoder = load_encoder(EncoderSettings(factory=THUMBNAIL, version="1"))
 
-    features = encoder.encode(np.stack([encoder.prepare(picture(1)), encoder.prepare(picture(2))]))
+    features = encoder.encode(
+        np.stack([encoder.prepare(make_image(1)), encoder.prepare(make_image(2))])
+    )
 
     assert isinstance(encoder, Encoder)
     assert features.shape == (2, encoder.dim)

@@ -79,7 +79,7 @@ class _Replica(ThumbnailEncoder):
     cores=st.integers(1, 4),
     broken=st.sets(st.integers(0, 39)),
 )
-def test_every_picture_is_encoded_or_refused_in_order_whatever_the_batches(
+def test_every_image_is_encoded_or_refused_in_order_whatever_the_batches(
     count: int, batch_size: int, cores: int, broken: set[int]
 ) -> None:
     encoder = Recording()
@@ -95,11 +95,11 @@ def test_every_picture_is_encoded_or_refused_in_order_whatever_the_batches(
 
 
 class Particular(Recording):
-    """Cannot prepare a picture of less than 8 pixels each way."""
+    """Cannot prepare an image of less than 8 pixels each way."""
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         if min(image.size) < 8:
-            raise ValueError(f"a picture of {image.size}")
+            raise ValueError(f"an image of {image.size}")
         return super().prepare(image)
 
 
@@ -110,7 +110,7 @@ class Particular(Recording):
     odd=st.sets(st.integers(0, 29), max_size=16),
     broken=st.sets(st.integers(0, 29), max_size=5),
 )
-def test_a_picture_that_cannot_be_prepared_costs_nothing_but_itself(
+def test_an_image_that_cannot_be_prepared_costs_nothing_but_itself(
     count: int, batch_size: int, odd: set[int], broken: set[int]
 ) -> None:
     engine = Engine(Particular(), batch_size, what="the encoder", cores=2)
@@ -123,34 +123,34 @@ def test_a_picture_that_cannot_be_prepared_costs_nothing_but_itself(
     assert refused.keys() == (odd | broken) & set(range(count))
     for key in late:
         assert refused[key].status == UNPREPARED
-        assert "the encoder cannot prepare it (ValueError: a picture of" in refused[key].detail
+        assert "the encoder cannot prepare it (ValueError: an image of" in refused[key].detail
     assert _features(results).tolist() == [
         _pixel(key) for key in range(count) if key not in odd | broken
     ]
 
 
 @pytest.mark.parametrize("count", [1, 17, 200])
-def test_an_encoder_that_can_prepare_no_picture_is_an_error(count: int) -> None:
+def test_an_encoder_that_can_prepare_no_image_is_an_error(count: int) -> None:
     class Broken(ThumbnailEncoder):
         def prepare(self, image: Image.Image) -> np.ndarray:
             raise ZeroDivisionError("its own fault")
 
-    with pytest.raises(EncoderError, match=r"cannot prepare any picture \(ZeroDivisionError: its"):
+    with pytest.raises(EncoderError, match=r"cannot prepare any image \(ZeroDivisionError: its"):
         list(Engine(Broken(), 4, cores=2).run(range(count), _load()))
 
 
-def test_many_odd_pictures_and_no_other_are_an_error() -> None:
+def test_many_odd_images_and_no_other_are_an_error() -> None:
     engine = Engine(Particular(), 4)
     odd = set(range(17))
 
-    with pytest.raises(EncoderError, match="cannot prepare any picture"):
+    with pytest.raises(EncoderError, match="cannot prepare any image"):
         list(engine.run(range(17), _load(odd=odd)))
     list(engine.run([17], _load()))
 
     assert all(isinstance(each, Refused) for each in engine.run(range(17), _load(odd=odd)))
 
 
-def test_batches_of_only_broken_pictures_reach_no_encoder() -> None:
+def test_batches_of_only_broken_images_reach_no_encoder() -> None:
     encoder = Recording()
 
     results = list(Engine(encoder, 2).run(range(9), _load(set(range(9)))))
@@ -193,7 +193,7 @@ def test_a_later_run_keeps_the_size_that_memory_holds() -> None:
     assert max(encoder.sizes) == 2
 
 
-def test_memory_for_not_even_one_picture_is_an_error_that_says_what_to_do() -> None:
+def test_memory_for_not_even_one_image_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(EncoderError, match=r"out of memory: the encoder .* use a smaller encoder"):
         list(Engine(Recording(memory=0), 4).run(range(9), _load()))
 
@@ -236,7 +236,7 @@ def test_a_run_that_is_given_up_decodes_no_further() -> None:
 
     def load(key: int) -> Image.Image:
         loaded.append(key)
-        return _picture(key)
+        return _image(key)
 
     results = Engine(Recording(), 2, cores=1).run(range(1000), load)
     next(results)
@@ -276,7 +276,7 @@ def test_after_a_run_nothing_of_it_is_under_way(fails: bool) -> None:
         with encoder.at_work(0.002):
             if fails and key == 30:
                 raise ZeroDivisionError
-            return _picture(key)
+            return _image(key)
 
     results = Engine(encoder, 2, cores=2).run(range(1000), load)
     with pytest.raises(ZeroDivisionError) if fails else nullcontext():
@@ -340,10 +340,10 @@ def test_runs_at_the_same_time_share_the_replicas() -> None:
         assert _features(run.result()).tolist() == [_pixel(key) for key in range(16)]
 
 
-def test_effort_becomes_pictures_a_second_of_each_part() -> None:
+def test_effort_becomes_images_a_second_of_each_part() -> None:
     effort = Effort()
-    effort.add(pictures=3, decode=1.0, preprocess=0.5)
-    effort.add(pictures=1, decode=1.0)
+    effort.add(images=3, decode=1.0, preprocess=0.5)
+    effort.add(images=1, decode=1.0)
     assert effort.per_second() == {"decode": 2.0, "preprocess": 8.0}
 
     effort.add(forward=4.0)
@@ -370,7 +370,7 @@ def test_a_pass_on_a_card_is_counted_by_the_clock(device: str, counts: bool) -> 
     assert (engine.effort.forward >= 0.2) is counts
 
 
-def _picture(key: int) -> Image.Image:
+def _image(key: int) -> Image.Image:
     return Image.new("RGB", (8, 8), (key, 2 * key, 3 * key))
 
 
@@ -386,7 +386,7 @@ def _load(
             raise ImageError("truncated", "cut")
         if key in odd:
             return Image.new("RGB", (8, 1))
-        return _picture(key)
+        return _image(key)
 
     return load
 

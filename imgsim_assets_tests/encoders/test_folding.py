@@ -13,7 +13,7 @@ from imgsim_assets_tests.support.weights import untrained
     ("name", "left"),
     [("mobilenet_v3_small", 0), ("resnet18", 0), ("shufflenet_v2_x0_5", 0), ("densenet121", 62)],
 )
-def test_a_backbone_without_its_normalisations_is_the_same_function(name: str, left: int) -> None:
+def test_a_backbone_without_its_normalizations_is_the_same_function(name: str, left: int) -> None:
     model = _unsettled(feature_model(untrained(name), name))
     batch = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -23,12 +23,12 @@ def test_a_backbone_without_its_normalisations_is_the_same_function(name: str, l
 
     with torch.inference_mode():
         found = folded(batch)
-    assert _normalisations(folded) == left
+    assert _normalizations(folded) == left
     scale = expected.abs().max()
     torch.testing.assert_close(found / scale, expected / scale, rtol=1e-4, atol=1e-5)
 
 
-def test_a_convolution_that_is_read_twice_keeps_its_normalisation() -> None:
+def test_a_convolution_that_is_read_twice_keeps_its_normalization() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -45,11 +45,11 @@ def test_a_convolution_that_is_read_twice_keeps_its_normalisation() -> None:
 
     folded = fold_batch_norms(model)
 
-    assert _normalisations(folded) == 1
+    assert _normalizations(folded) == 1
     torch.testing.assert_close(folded(batch), expected)
 
 
-def test_a_convolution_that_is_used_twice_keeps_its_normalisation() -> None:
+def test_a_convolution_that_is_used_twice_keeps_its_normalization() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -90,7 +90,7 @@ def _unsettled(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def _normalisations(model: nn.Module) -> int:
+def _normalizations(model: nn.Module) -> int:
     """How many a forward pass still calls."""
     called: list[str] = []
     hooks = [

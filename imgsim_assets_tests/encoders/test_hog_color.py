@@ -9,15 +9,15 @@ from PIL import Image
 
 from imgsim_assets.encoders.hog_color import DIM, RECOMMENDED_THRESHOLD, SIZE, HogColor
 from imgsim_assets.images.edits import edited
-from imgsim_assets_tests.support.pictures import picture
+from imgsim_assets_tests.support.images import make_image
 
 ENCODER = HogColor()
-# What the encoder says it recognises; mirrored and padded copies it says it does not.
-RECOGNISED = ["recompress", "resize", "crop", "brighten", "grey", "rotate", "banner", "watermark"]
+# What the encoder says it recognizes; mirrored and padded copies it says it does not.
+RECOGNIZED = ["recompress", "resize", "crop", "brighten", "gray", "rotate", "banner", "watermark"]
 
 
-def test_a_picture_becomes_772_finite_numbers() -> None:
-    features = _encode([picture(1), picture(2, (40, 300)), picture(3, (20, 20))])
+def test_an_image_becomes_772_finite_numbers() -> None:
+    features = _encode([make_image(1), make_image(2, (40, 300)), make_image(3, (20, 20))])
 
     assert features.shape == (3, DIM) == (3, 772)
     assert features.dtype == np.float32
@@ -25,7 +25,7 @@ def test_a_picture_becomes_772_finite_numbers() -> None:
     assert ENCODER.dim == DIM
 
 
-def test_a_picture_is_squashed_whole() -> None:
+def test_an_image_is_squashed_whole() -> None:
     image = Image.new("RGB", (300, 100), (10, 20, 30))
     image.paste((250, 0, 0), (285, 0, 300, 100))
 
@@ -42,7 +42,7 @@ def test_a_picture_is_squashed_whole() -> None:
     count=st.integers(1, 9),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=9),
 )
-def test_a_picture_has_the_same_bits_in_any_batch(seed: int, count: int, sizes: list[int]) -> None:
+def test_an_image_has_the_same_bits_in_any_batch(seed: int, count: int, sizes: list[int]) -> None:
     batch = np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
     whole = ENCODER.encode(batch)
 
@@ -56,45 +56,45 @@ def test_a_picture_has_the_same_bits_in_any_batch(seed: int, count: int, sizes: 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), low=st.integers(0, 254), span=st.integers(1, 255))
-def test_any_picture_gives_parts_of_length_one_or_nothing(seed: int, low: int, span: int) -> None:
+def test_any_image_gives_parts_of_length_one_or_nothing(seed: int, low: int, span: int) -> None:
     high = min(256, low + span + 1)
     pixels = np.random.default_rng(seed).integers(low, high, (1, SIZE, SIZE, 3), dtype=np.uint8)
 
     features = ENCODER.encode(pixels).astype(np.float64)[0]
 
-    shape, colour = np.linalg.norm(features[:576]), np.linalg.norm(features[576:])
+    shape, color = np.linalg.norm(features[:576]), np.linalg.norm(features[576:])
     assert shape == pytest.approx(1, abs=1e-5) or shape == 0
-    assert colour == pytest.approx(0.6, abs=1e-5) or colour == 0
+    assert color == pytest.approx(0.6, abs=1e-5) or color == 0
 
 
 @pytest.mark.parametrize("level", [0, 1, 127, 200, 255])
-def test_a_flat_grey_picture_gives_zeros(level: int) -> None:
+def test_a_flat_gray_image_gives_zeros(level: int) -> None:
     features = _encode([Image.new("RGB", (64, 48), (level, level, level))])
 
     assert not features.any()
 
 
-def test_a_picture_of_one_grey_gives_zeros_and_one_of_one_colour_that_colour_only() -> None:
-    grey, red, blue = _encode(
-        [Image.new("RGB", (64, 48), colour) for colour in ((90,) * 3, (200, 10, 30), (9, 9, 99))]
+def test_an_image_of_one_gray_gives_zeros_and_one_of_one_color_that_color_only() -> None:
+    gray, red, blue = _encode(
+        [Image.new("RGB", (64, 48), color) for color in ((90,) * 3, (200, 10, 30), (9, 9, 99))]
     )
 
-    assert not grey.any()
+    assert not gray.any()
     assert not red[: 8 * 8 * 9].any()
     assert _unit(red[None])[0] @ _unit(blue[None])[0] < RECOMMENDED_THRESHOLD
 
 
-def test_the_same_shapes_in_other_colours_are_not_the_same() -> None:
-    image = picture(4)
+def test_the_same_shapes_in_other_colors_are_not_the_same() -> None:
+    image = make_image(4)
     red, green, blue = image.split()
     features = _unit(_encode([image, Image.merge("RGB", (blue, red, green))]))
 
     assert features[0] @ features[1] < RECOMMENDED_THRESHOLD
 
 
-@pytest.mark.parametrize("edit", RECOGNISED)
-def test_an_edited_copy_is_nearer_to_its_original_than_any_other_picture(edit: str) -> None:
-    originals = [picture(seed, (200, 150)) for seed in range(12)]
+@pytest.mark.parametrize("edit", RECOGNIZED)
+def test_an_edited_copy_is_nearer_to_its_original_than_any_other_image(edit: str) -> None:
+    originals = [make_image(seed, (200, 150)) for seed in range(12)]
     copies = [edited(image, edit, seed) for seed, image in enumerate(originals)]
 
     similarity = _unit(_encode(copies)) @ _unit(_encode(originals)).T
@@ -104,7 +104,7 @@ def test_an_edited_copy_is_nearer_to_its_original_than_any_other_picture(edit: s
 
 @pytest.mark.parametrize("edit", ["recompress", "resize", "brighten"])
 def test_a_lightly_edited_copy_passes_the_recommended_threshold(edit: str) -> None:
-    originals = [picture(seed, (200, 150)) for seed in range(12)]
+    originals = [make_image(seed, (200, 150)) for seed in range(12)]
     copies = [edited(image, edit, seed) for seed, image in enumerate(originals)]
 
     similarity = _unit(_encode(copies)) @ _unit(_encode(originals)).T

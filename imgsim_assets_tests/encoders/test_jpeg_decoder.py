@@ -22,9 +22,9 @@ from imgsim_assets.encoders.encoder import (
     load_encoder,
 )
 from imgsim_assets.encoders.engine import Encoded, Engine, Refused
+from imgsim_assets.encoders.evaluation import update_evaluation
+from imgsim_assets.encoders.evaluation_settings import EvaluationSettings
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
-from imgsim_assets.encoders.report import update_report
-from imgsim_assets.encoders.report_settings import ReportSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage, embed, embeddings_table
 from imgsim_assets.encoders.torch_encoder import TorchEncoder, squash
@@ -32,12 +32,12 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.jpeg import Jpeg
-from imgsim_assets.model.features import Embedder
-from imgsim_assets.model.picture import Picture
+from imgsim_assets.search.features import Embedder
+from imgsim_assets.search.image_ref import ImageRef
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import fill, sha256_of
-from imgsim_assets_tests.support.odd_pictures import lying, wide_gamut_profile
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.catalogs import fill, sha256_of
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.malformed_images import lying, wide_gamut_profile
 from imgsim_assets_tests.support.weights import saved, untrained
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -47,20 +47,20 @@ NAME = "squeezenet1_1"
 SIDE = 224
 PLAIN: dict[str, bytes] = {
     "small": jpeg(1),
-    "4:4:4": encoded(picture(2, (400, 300)), subsampling=0),
-    "progressive": encoded(picture(3, (301, 203)), progressive=True),
-    "grey": encoded(picture(4, (200, 260)).convert("L")),
+    "4:4:4": encoded(make_image(2, (400, 300)), subsampling=0),
+    "progressive": encoded(make_image(3, (301, 203)), progressive=True),
+    "gray": encoded(make_image(4, (200, 260)).convert("L")),
     "one pixel": jpeg(5, (1, 1)),
     "thin": jpeg(6, (3000, 2)),
     "large": jpeg(7, (1790, 1800)),
 }
-_STORED, _EXIF = lying(picture(8, (320, 200)), 6)
+_STORED, _EXIF = lying(make_image(8, (320, 200)), 6)
 ODD: dict[str, bytes] = {
     "turned": encoded(_STORED, exif=_EXIF),
-    "with a profile": encoded(picture(9), icc_profile=wide_gamut_profile()),
-    "in CMYK": encoded(picture(10).convert("CMYK")),
+    "with a profile": encoded(make_image(9), icc_profile=wide_gamut_profile()),
+    "in CMYK": encoded(make_image(10).convert("CMYK")),
     "to be reduced": jpeg(11, (1800, 1800)),
-    "PNG": encoded(picture(12), "PNG"),
+    "PNG": encoded(make_image(12), "PNG"),
 }
 # A JPEG with a header and an end that are in order, and a table of codes that cannot be.
 _TABLE = PLAIN["small"].index(b"\xff\xc4") + 5
@@ -68,7 +68,7 @@ BROKEN: dict[str, bytes] = {
     "cut": PLAIN["4:4:4"][:-2],
     "cut in half": PLAIN["progressive"][: len(PLAIN["progressive"]) // 2],
     "damaged": PLAIN["small"][:_TABLE] + b"\xff" * 16 + PLAIN["small"][_TABLE + 16 :],
-    "no picture": b"<html>",
+    "no image": b"<html>",
 }
 FILES = {**PLAIN, **ODD, **BROKEN}
 
@@ -95,7 +95,7 @@ def own(weights: str, on_a_cpu: None) -> Encoder:
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_a_square_is_what_pillow_would_make_of_the_picture(kind: str) -> None:
+def test_a_square_is_what_pillow_would_make_of_the_image(kind: str) -> None:
     (square,) = JpegDecoder(CPU, SIDE).decode([Jpeg(PLAIN[kind])])
 
     expected = squash(decode(PLAIN[kind]), SIDE).astype(int)
@@ -140,7 +140,7 @@ def test_a_batch_has_arrays_and_squares_in_their_order() -> None:
 # ---- failures of the device -------------------------------------------------------------
 
 
-def test_what_the_device_refuses_costs_few_calls_and_no_other_picture(
+def test_what_the_device_refuses_costs_few_calls_and_no_other_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoder = JpegDecoder(CPU, 32)
@@ -182,13 +182,13 @@ def test_a_list_that_the_memory_does_not_hold_is_decoded_in_parts(
     assert sum(calls) == 11, "a list was tried that the memory is known not to hold"
 
 
-def test_a_single_picture_that_the_memory_does_not_hold_is_an_error(
+def test_a_single_image_that_the_memory_does_not_hold_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoder = JpegDecoder(CPU, 32)
     _failing(monkeypatch, lambda _: True, "CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    with pytest.raises(EncoderError, match="cpu has no memory to decode one picture"):
+    with pytest.raises(EncoderError, match="cpu has no memory to decode one image"):
         decoder.decode([Jpeg(jpeg(1)), Jpeg(jpeg(2))])
 
 
@@ -250,9 +250,7 @@ def test_a_machine_without_a_gpu_says_so(weights: str) -> None:
 # ---- vectors ----------------------------------------------------------------------------
 
 
-def test_vectors_agree_with_those_of_pictures_that_pillow_decoded(
-    own: Encoder, weights: str
-) -> None:
+def test_vectors_agree_with_those_of_images_that_pillow_decoded(own: Encoder, weights: str) -> None:
     others = load_encoder(EncoderSettings(name=NAME, weights=weights, device="cpu"))
 
     found, errors = _embedded(own, FILES)
@@ -269,8 +267,8 @@ def test_vectors_agree_with_those_of_pictures_that_pillow_decoded(
     assert errors == {
         "cut": "truncated",
         "cut in half": "truncated",
-        "damaged": "undecodable",
-        "no picture": "not_image",
+        "damaged": "decode_error",
+        "no image": "not_image",
     }
 
 
@@ -290,20 +288,20 @@ def test_a_vector_does_not_depend_on_its_batch(own: Encoder) -> None:
             np.testing.assert_allclose(_unit(rows[kind]), _unit(row), atol=1e-6)
 
 
-def test_a_refused_jpeg_has_the_vector_of_the_picture_that_pillow_decodes(
+def test_a_refused_jpeg_has_the_vector_of_the_image_that_pillow_decodes(
     own: Encoder, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = load_encoder(EncoderSettings(name=NAME, weights=weights, device="cpu"))
     expected, _ = _embedded(others, PLAIN)
-    refused = sha256_of(PLAIN["grey"])
+    refused = sha256_of(PLAIN["gray"])
     _failing(monkeypatch, lambda seen: refused in seen, "Unknown chroma subsampling")
 
     engine = Engine(own, 4, cores=2)
     found, errors = _results(engine, own, PLAIN)
 
     assert not errors
-    np.testing.assert_array_equal(found["grey"], expected["grey"])
-    assert engine.effort.pictures == len(PLAIN)
+    np.testing.assert_array_equal(found["gray"], expected["gray"])
+    assert engine.effort.images == len(PLAIN)
     assert set(engine.effort.per_second()) == {"decode", "preprocess", "forward"}
 
 
@@ -328,7 +326,7 @@ def test_several_devices_share_one_decoder(weights: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("on_a_cpu")
-def test_a_catalogue_has_the_states_it_would_have_and_vectors_of_their_own(
+def test_a_catalog_has_the_states_it_would_have_and_vectors_of_their_own(
     store: Store, weights: str
 ) -> None:
     shards = fill(store, "shop", FILES, 2)
@@ -351,7 +349,7 @@ def test_a_catalogue_has_the_states_it_would_have_and_vectors_of_their_own(
 
 
 @pytest.mark.usefixtures("on_a_cpu")
-def test_pictures_that_are_embedded_ahead_have_the_same_vectors(store: Store, weights: str) -> None:
+def test_images_that_are_embedded_ahead_have_the_same_vectors(store: Store, weights: str) -> None:
     (shard,) = fill(store, "shop", PLAIN)
     fill(store, "other", PLAIN)
     embed(store, "shop", _settings(weights), [shard])
@@ -376,8 +374,8 @@ def test_a_query_by_its_file_has_the_vector_of_the_stage_and_by_its_pixels_nearl
     stored = _vectors(store, "shop", _settings(weights))
     embedder = Embedder(_settings(weights))
 
-    by_file = embedder.embed([_picture(name, data) for name, data in FILES.items()])
-    by_pixels = embedder.embed([_picture(name, decode(data)) for name, data in PLAIN.items()])
+    by_file = embedder.embed([_image(name, data) for name, data in FILES.items()])
+    by_pixels = embedder.embed([_image(name, decode(data)) for name, data in PLAIN.items()])
 
     files = list(FILES.values())
     assert [failure.name for failure in by_file.failures] == list(BROKEN)
@@ -392,7 +390,7 @@ def test_a_file_whose_vector_is_known_is_not_decoded(weights: str) -> None:
     data = PLAIN["small"]
     known = {sha256_of(data): np.array([1.0, 2.0], np.float32)}
 
-    found = Embedder(_settings(weights)).embed([_picture("small", data)], known=known)
+    found = Embedder(_settings(weights)).embed([_image("small", data)], known=known)
 
     assert found.vectors.tolist() == [[1.0, 2.0]]
     assert [keys.sha256 for keys in found.keys] == [sha256_of(data)]
@@ -404,7 +402,7 @@ def test_an_encoders_report_compares_its_edited_copies_with_these_vectors(
 ) -> None:
     embed(store, "shop", _settings(weights), fill(store, "shop", PLAIN))
 
-    report = update_report(store, "shop", ReportSettings(sample=2), _settings(weights))
+    report = update_evaluation(store, "shop", EvaluationSettings(sample=2), _settings(weights))
 
     assert report.fingerprint == fingerprint(_settings(weights))
     assert report.recall["recompress"] == 1.0
@@ -420,7 +418,7 @@ def test_squares_are_nearly_those_of_pillow() -> None:
     found = {
         kind: square for kind, square in zip(PLAIN, squares, strict=True) if square is not None
     }
-    assert {"small", "4:4:4", "progressive", "grey", "large"} <= found.keys()
+    assert {"small", "4:4:4", "progressive", "gray", "large"} <= found.keys()
     for kind, square in found.items():
         assert square.device == _card()
         expected = squash(decode(PLAIN[kind]), SIDE).astype(int)
@@ -485,8 +483,8 @@ def _settings(weights: str) -> EncoderSettings:
     return EncoderSettings(name=NAME, weights=weights, decode="gpu", precision="fp32", batch_size=4)
 
 
-def _picture(name: str, content: bytes | Image.Image) -> Picture:
-    return Picture(name, lambda: content)
+def _image(name: str, content: bytes | Image.Image) -> ImageRef:
+    return ImageRef(name, lambda: content)
 
 
 def _known(square: torch.Tensor | None) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import torch
 
-from imgsim_assets.encoders import machine
+from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders import precision as precision_module
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.precision import settled
@@ -14,8 +14,8 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill
-from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill
+from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.weights import hollow, saved, untrained
 
 SQUEEZENET = EncoderSettings(name="squeezenet1_1", device="cpu")
@@ -85,7 +85,7 @@ def test_only_torchvisions_models_are_changed_by_the_machine(
 
 
 @pytest.mark.parametrize("able_at_first", [True, False])
-def test_the_first_run_of_a_store_decides_for_all_machines_and_catalogues(
+def test_the_first_run_of_a_store_decides_for_all_machines_and_catalogs(
     able_at_first: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
@@ -102,7 +102,7 @@ def test_the_first_run_of_a_store_decides_for_all_machines_and_catalogues(
     assert first.precision == ("bf16" if able_at_first else "fp32")
 
 
-def test_a_catalogue_goes_by_its_own_embeddings_before_those_of_others(
+def test_a_catalog_goes_by_its_own_embeddings_before_those_of_others(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, True)
@@ -116,7 +116,7 @@ def test_a_catalogue_goes_by_its_own_embeddings_before_those_of_others(
     assert EmbeddingStage(store, "shop", choice).fingerprint == fp32
 
 
-def test_a_machine_that_cannot_go_on_with_a_catalogue_says_so_and_leaves_it_as_it_is(
+def test_a_machine_that_cannot_go_on_with_a_catalog_says_so_and_leaves_it_as_it_is(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, True)
@@ -126,7 +126,7 @@ def test_a_machine_that_cannot_go_on_with_a_catalogue_says_so_and_leaves_it_as_i
     (shard,) = fill(store, "shop", {"a": jpeg(1), "b": jpeg(2)})
     _machine(monkeypatch, False)
 
-    with pytest.raises(EncoderError, match="this catalogue's vectors are computed in bf16"):
+    with pytest.raises(EncoderError, match="this catalog's vectors are computed in bf16"):
         EmbeddingStage(store, "shop", choice).run(shard)
 
     newest = embeddings_table(store, "shop").latest()
@@ -154,4 +154,4 @@ def test_a_machine_that_cannot_go_on_in_bf16_says_what_to_do(
 
 
 def _machine(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
-    monkeypatch.setattr(machine, "has_bf16", lambda: able)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: able)

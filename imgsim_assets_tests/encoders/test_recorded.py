@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from imgsim_assets.encoders.encoder import fingerprint
-from imgsim_assets.encoders.recorded import elsewhere, recorded_in, refuse_another
+from imgsim_assets.encoders.recorded import elsewhere, recorded_in, require_same_encoder
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import EncoderError, SettingsError, StoreError
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import indexed
-from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.catalogs import indexed
+from imgsim_assets_tests.support.images import jpeg
 
 
 def test_what_a_commit_has_recorded_is_the_encoder_without_its_device(store: Store) -> None:
@@ -68,10 +68,10 @@ def test_the_same_weights_at_another_place_are_the_same_encoder(tmp_path: Path) 
     )
     made_by = fingerprint(first)
 
-    refuse_another(copy, made_by, "its vectors")
+    require_same_encoder(copy, made_by, "its vectors")
     with pytest.raises(StoreError, match=r"its vectors were not made by .* resnet18 .*--weights"):
-        refuse_another(other, made_by, "its vectors")
+        require_same_encoder(other, made_by, "its vectors")
     with pytest.raises(StoreError, match="precision"):
-        refuse_another(copy.model_copy(update={"precision": "bf16"}), made_by, "its vectors")
+        require_same_encoder(copy.model_copy(update={"precision": "bf16"}), made_by, "its vectors")
     with pytest.raises(EncoderError, match=r"gone\.pth, with which its vectors were made, is not"):
-        refuse_another(gone, made_by, "its vectors")
+        require_same_encoder(gone, made_by, "its vectors")

@@ -30,7 +30,7 @@ def test_without_a_word_the_encoder_is_mobilenet_v3_large_on_any_device() -> Non
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("resnet_50", "resnet50"), ("hog_colour", "hog_color"), ("mobilenetv3_large", "mobilenet_v3")],
+    [("resnet_50", "resnet50"), ("hog_color", "hog_color"), ("mobilenetv3_large", "mobilenet_v3")],
 )
 def test_a_misspelt_name_is_answered_with_the_one_that_was_meant(written: str, meant: str) -> None:
     with pytest.raises(
@@ -84,11 +84,11 @@ def test_the_name_of_published_weights_is_not_taken_for_a_file() -> None:
         ({"factory": FACTORY, "preprocess": "weights"}, "only torchvision's weights have"),
         ({"batch_size": 4097}, "batch_size"),
         ({"decode": "cuda"}, "decode"),
-        ({"name": "hog_color", "decode": "gpu"}, "decode: a GPU prepares pictures for torch"),
-        ({"factory": FACTORY, "decode": "gpu"}, "decode: a GPU prepares pictures for torch"),
+        ({"name": "hog_color", "decode": "gpu"}, "decode: a GPU prepares images for torch"),
+        ({"factory": FACTORY, "decode": "gpu"}, "decode: a GPU prepares images for torch"),
         ({"preprocess": "weights", "decode": "gpu"}, "models with 'preprocess: squash' only"),
-        ({"device": "cpu", "decode": "gpu"}, "decode: pictures are decoded on the GPU that"),
-        ({"num_gpus": 0, "decode": "gpu"}, "decode: pictures are decoded on the GPU that"),
+        ({"device": "cpu", "decode": "gpu"}, "decode: images are decoded on the GPU that"),
+        ({"num_gpus": 0, "decode": "gpu"}, "decode: images are decoded on the GPU that"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_key_and_the_reason(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgsim_assets.encoders import engine, machine, stage
+from imgsim_assets.encoders import engine, hardware, stage
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage, StoppedError, embed, embeddings_table
@@ -25,7 +25,7 @@ from imgsim_assets.storage.shards import Shard, shard_of
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, DataFile, Table
 from imgsim_assets_tests.support import custom_encoders
-from imgsim_assets_tests.support.catalogues import (
+from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
     fill,
     fill_shard,
@@ -39,7 +39,7 @@ from imgsim_assets_tests.support.damage import (
 )
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.fresh_python import printed, run_python
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.weights import saved, untrained
 
 HOG_COLOR = EncoderSettings(name="hog_color", batch_size=4)
@@ -59,7 +59,7 @@ print(sorted({"torch", "torchvision", "faiss"} & set(sys.modules)))
 
 @pytest.fixture
 def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the thumbnail encoder leaves a line for every picture it encodes."""
+    """Where the thumbnail encoder leaves a line for every image it encodes."""
     path = tmp_path / "encoded"
     monkeypatch.setenv(COUNTER, str(path))
     return path
@@ -68,18 +68,18 @@ def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---- each image once --------------------------------------------------------------------
 
 
-def test_items_get_the_unit_vector_of_their_picture_and_its_length(store: Store) -> None:
-    pictures = {f"item{seed}": jpeg(seed) for seed in range(6)}
+def test_items_get_the_unit_vector_of_their_image_and_its_length(store: Store) -> None:
+    images = {f"item{seed}": jpeg(seed) for seed in range(6)}
 
-    (report,) = embed(store, "shop", HOG_COLOR, fill(store, "shop", pictures))
+    (report,) = embed(store, "shop", HOG_COLOR, fill(store, "shop", images))
 
     rows = _rows(store, "shop")
-    assert rows["id"].to_list() == sorted(pictures)
-    assert rows["sha256"].to_list() == [sha256_of(pictures[item]) for item in sorted(pictures)]
+    assert rows["id"].to_list() == sorted(images)
+    assert rows["sha256"].to_list() == [sha256_of(images[item]) for item in sorted(images)]
     assert rows["status"].unique().to_list() == ["ok"]
     assert rows["detail"].null_count() == 6
     assert (report.items, report.images, report.embedded, report.statuses) == (6, 6, 6, {"ok": 6})
-    found = _vectors(store, "shop", HOG_COLOR, pictures)
+    found = _vectors(store, "shop", HOG_COLOR, images)
     encoder = load_encoder(HOG_COLOR)
     for sha256, vector, norm in zip(found.sha256, found.vectors, found.norms, strict=True):
         raw = encoder.encode(encoder.prepare(decode(store.blobs.get(sha256)))[None])[0]
@@ -88,13 +88,13 @@ def test_items_get_the_unit_vector_of_their_picture_and_its_length(store: Store)
         np.testing.assert_allclose(vector * norm, raw, atol=1e-6)
 
 
-def test_an_image_is_embedded_once_whatever_ids_shards_and_catalogues_have_it(
+def test_an_image_is_embedded_once_whatever_ids_shards_and_catalogs_have_it(
     store: Store, counter: Path
 ) -> None:
-    pictures = {f"item{number:02d}": tiny(number % 5) for number in range(20)}
+    images = {f"item{number:02d}": tiny(number % 5) for number in range(20)}
 
-    first = embed(store, "first", THUMBNAIL, fill(store, "first", pictures, shards=3))
-    second = embed(store, "second", THUMBNAIL, fill(store, "second", pictures, shards=2))
+    first = embed(store, "first", THUMBNAIL, fill(store, "first", images, shards=3))
+    second = embed(store, "second", THUMBNAIL, fill(store, "second", images, shards=2))
 
     assert encoded_count(counter) == 5
     assert sum(report.embedded for report in first) == 5
@@ -102,15 +102,15 @@ def test_an_image_is_embedded_once_whatever_ids_shards_and_catalogues_have_it(
     assert [report.embedded for report in second] == [0, 0]
     assert sum(report.borrowed for report in second) == 5
     for name in ("first", "second"):
-        assert len(_vectors(store, name, THUMBNAIL, pictures).sha256) == 5
+        assert len(_vectors(store, name, THUMBNAIL, images).sha256) == 5
 
 
 def test_another_process_embeds_only_what_is_new(store: Store, counter: Path) -> None:
-    pictures: dict[str, bytes | None] = {f"item{seed}": tiny(seed) for seed in range(6)}
-    embed(store, "first", THUMBNAIL, fill(store, "first", pictures))
-    pictures["new"] = tiny(99)
-    fill(store, "first", pictures)
-    fill(store, "second", pictures)
+    images: dict[str, bytes | None] = {f"item{seed}": tiny(seed) for seed in range(6)}
+    embed(store, "first", THUMBNAIL, fill(store, "first", images))
+    images["new"] = tiny(99)
+    fill(store, "first", images)
+    fill(store, "second", images)
 
     lines = [
         printed(EMBED_AGAIN, store.url, THUMBNAIL.model_dump_json(), name)
@@ -127,7 +127,7 @@ def test_another_process_embeds_only_what_is_new(store: Store, counter: Path) ->
 
 @settings(max_examples=15, deadline=None)
 @given(
-    catalogues=st.lists(
+    catalogs=st.lists(
         st.tuples(
             st.dictionaries(st.text("abcdé/", min_size=1, max_size=4), st.integers(0, 5)),
             st.integers(1, 3),
@@ -136,13 +136,13 @@ def test_another_process_embeds_only_what_is_new(store: Store, counter: Path) ->
         max_size=4,
     )
 )
-def test_any_history_of_catalogues_embeds_each_distinct_image_once(
-    catalogues: list[tuple[dict[str, int], int]],
+def test_any_history_of_catalogs_embeds_each_distinct_image_once(
+    catalogs: list[tuple[dict[str, int], int]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         seen: set[int] = set()
-        for turn, (numbers, shards) in enumerate(catalogues):
+        for turn, (numbers, shards) in enumerate(catalogs):
             name = f"shop{turn % 2}"
             images = {item: tiny(number) for item, number in numbers.items()}
 
@@ -158,14 +158,14 @@ def test_any_history_of_catalogues_embeds_each_distinct_image_once(
 
 
 def test_another_number_of_shards_embeds_nothing(store: Store, counter: Path) -> None:
-    pictures = {f"item{seed}": tiny(seed) for seed in range(12)}
-    embed(store, "shop", THUMBNAIL, fill(store, "shop", pictures, shards=4))
+    images = {f"item{seed}": tiny(seed) for seed in range(12)}
+    embed(store, "shop", THUMBNAIL, fill(store, "shop", images, shards=4))
 
-    reports = embed(store, "shop", THUMBNAIL, fill(store, "shop", pictures, shards=3))
+    reports = embed(store, "shop", THUMBNAIL, fill(store, "shop", images, shards=3))
 
     assert encoded_count(counter) == 12
     assert sum(report.items for report in reports) == 12
-    assert _rows(store, "shop")["id"].to_list() == sorted(pictures)
+    assert _rows(store, "shop")["id"].to_list() == sorted(images)
 
 
 def test_items_without_an_image_are_not_embedded(store: Store) -> None:
@@ -189,23 +189,23 @@ def test_removed_and_changed_items_follow_the_ledger(store: Store) -> None:
 
 
 def test_one_shard_is_brought_up_to_date_without_touching_the_others(store: Store) -> None:
-    pictures = {f"item{seed}": tiny(seed) for seed in range(8)}
-    shards = fill(store, "shop", pictures, shards=2)
+    images = {f"item{seed}": tiny(seed) for seed in range(8)}
+    shards = fill(store, "shop", images, shards=2)
     embed(store, "shop", THUMBNAIL, shards)
-    mine = [item for item in pictures if shard_of(item, 2) == 1]
-    fill(store, "shop", {item: tiny(100 + seed) for seed, item in enumerate(pictures)}, shards=2)
+    mine = [item for item in images if shard_of(item, 2) == 1]
+    fill(store, "shop", {item: tiny(100 + seed) for seed, item in enumerate(images)}, shards=2)
 
     (report,) = embed(store, "shop", THUMBNAIL, [shards[1]])
 
     assert (report.shard, report.embedded) == ("001", len(mine))
     for item, sha256 in _rows(store, "shop").select("id", "sha256").iter_rows():
-        changed = sha256 != sha256_of(pictures[item])
+        changed = sha256 != sha256_of(images[item])
         assert changed == (item in mine)
 
 
 def test_shards_embedded_at_the_same_time_are_all_kept(store: Store) -> None:
-    pictures = {f"item{seed}": tiny(seed) for seed in range(16)}
-    shards = fill(store, "shop", pictures, shards=4)
+    images = {f"item{seed}": tiny(seed) for seed in range(16)}
+    shards = fill(store, "shop", images, shards=4)
     runs = [
         threading.Thread(target=embed, args=(store, "shop", THUMBNAIL, [shard])) for shard in shards
     ]
@@ -214,16 +214,16 @@ def test_shards_embedded_at_the_same_time_are_all_kept(store: Store) -> None:
     for run in runs:
         run.join()
 
-    assert _rows(store, "shop")["id"].to_list() == sorted(pictures)
-    assert len(_vectors(store, "shop", THUMBNAIL, pictures).sha256) == 16
+    assert _rows(store, "shop")["id"].to_list() == sorted(images)
+    assert len(_vectors(store, "shop", THUMBNAIL, images).sha256) == 16
 
 
 # ---- nothing to do ----------------------------------------------------------------------
 
 
 def test_a_second_run_commits_nothing_and_loads_no_encoder(store: Store, counter: Path) -> None:
-    pictures = {"a": tiny(1), "b": tiny(2), "broken": b"no picture"}
-    shards = fill(store, "shop", pictures, shards=2)
+    images = {"a": tiny(1), "b": tiny(2), "broken": b"no image"}
+    shards = fill(store, "shop", images, shards=2)
     first = embed(store, "shop", THUMBNAIL, shards)
     versions = _versions(store)
 
@@ -277,12 +277,12 @@ def test_the_data_version_follows_items_images_and_the_encoder_only(tmp_path: Pa
     assert len(different | {base}) == 5
 
 
-# ---- pictures that cannot be embedded ---------------------------------------------------
+# ---- images that cannot be embedded ---------------------------------------------------
 
 
-def test_broken_pictures_become_statuses_beside_the_good_ones(store: Store) -> None:
+def test_broken_images_become_statuses_beside_the_good_ones(store: Store) -> None:
     whole = jpeg(1)
-    pictures = {
+    images = {
         "cut": whole[: len(whole) // 2],
         "empty": b"",
         "flat": encoded(Image.new("RGB", (50, 50), (90, 90, 90)), "PNG"),
@@ -290,7 +290,7 @@ def test_broken_pictures_become_statuses_beside_the_good_ones(store: Store) -> N
         "page": b"<!doctype html><title>404</title>",
     }
 
-    (report,) = embed(store, "shop", HOG_COLOR, fill(store, "shop", pictures))
+    (report,) = embed(store, "shop", HOG_COLOR, fill(store, "shop", images))
 
     rows = _rows(store, "shop")
     assert dict(zip(rows["id"], rows["status"], strict=True)) == {
@@ -305,34 +305,34 @@ def test_broken_pictures_become_statuses_beside_the_good_ones(store: Store) -> N
     assert VectorTable(store, "shop", report.fingerprint).keys() == {sha256_of(whole)}
 
 
-def test_batches_of_only_broken_pictures_are_no_failure(store: Store) -> None:
-    pictures = {f"item{number:02d}": b"no picture %d" % number for number in range(10)}
+def test_batches_of_only_broken_images_are_no_failure(store: Store) -> None:
+    images = {f"item{number:02d}": b"no image %d" % number for number in range(10)}
 
-    (report,) = embed(store, "shop", THUMBNAIL, fill(store, "shop", pictures))
+    (report,) = embed(store, "shop", THUMBNAIL, fill(store, "shop", images))
 
     assert report.statuses == {"not_image": 10}
     assert report.embedded == 0
 
 
-def test_an_encoder_that_sees_nothing_or_nonsense_costs_only_those_pictures(store: Store) -> None:
-    pictures = {
+def test_an_encoder_that_sees_nothing_or_nonsense_costs_only_those_images(store: Store) -> None:
+    images = {
         "dark": encoded(Image.new("RGB", (8, 8), (5, 5, 5)), "PNG"),
         "light": encoded(Image.new("RGB", (8, 8), (250, 250, 250)), "PNG"),
         "plain": tiny(1),
     }
 
-    embed(store, "shop", _own("moody"), fill(store, "shop", pictures))
+    embed(store, "shop", _own("moody"), fill(store, "shop", images))
 
     rows = _rows(store, "shop")
     assert rows["status"].to_list() == ["zero_vector", "not_finite", "ok"]
     assert VectorTable(store, "shop", fingerprint(_own("moody"))).keys() == {sha256_of(tiny(1))}
 
 
-def test_broken_pictures_are_not_decoded_again(store: Store) -> None:
-    pictures = {"broken": jpeg(1)[:3000], "flat": encoded(Image.new("RGB", (9, 9)), "PNG")}
-    shards = fill(store, "shop", pictures)
+def test_broken_images_are_not_decoded_again(store: Store) -> None:
+    images = {"broken": jpeg(1)[:3000], "flat": encoded(Image.new("RGB", (9, 9)), "PNG")}
+    shards = fill(store, "shop", images)
     (first,) = embed(store, "shop", HOG_COLOR, shards)
-    for data in pictures.values():
+    for data in images.values():
         remove_blob(store, sha256_of(data))
 
     again = EmbeddingStage(store, "shop", HOG_COLOR)
@@ -343,7 +343,7 @@ def test_broken_pictures_are_not_decoded_again(store: Store) -> None:
     assert store.blobs.lost() == set()
 
 
-def test_a_broken_picture_under_another_id_or_in_another_shard_is_not_decoded_again(
+def test_a_broken_image_under_another_id_or_in_another_shard_is_not_decoded_again(
     store: Store,
 ) -> None:
     broken = jpeg(1)[:3000]
@@ -433,15 +433,15 @@ def test_a_new_encoder_gets_new_vectors_beside_the_old_which_serve_on_the_way_ba
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_hog_color_gives_the_same_bits_for_any_batch_size(store: Store, batch_size: int) -> None:
-    pictures = {f"item{seed}": jpeg(seed) for seed in range(7)}
-    embed(store, "first", HOG_COLOR, fill(store, "first", pictures))
+    images = {f"item{seed}": jpeg(seed) for seed in range(7)}
+    embed(store, "first", HOG_COLOR, fill(store, "first", images))
     other = Store.open(Path(store.url) / "other")
     choice = EncoderSettings(name="hog_color", batch_size=batch_size)
 
-    embed(other, "first", choice, fill(other, "first", pictures))
+    embed(other, "first", choice, fill(other, "first", images))
 
-    found = _vectors(other, "first", choice, pictures)
-    expected = _vectors(store, "first", HOG_COLOR, pictures)
+    found = _vectors(other, "first", choice, images)
+    expected = _vectors(store, "first", HOG_COLOR, images)
     np.testing.assert_array_equal(found.vectors, expected.vectors)
     np.testing.assert_array_equal(found.norms, expected.norms)
 
@@ -453,9 +453,9 @@ def test_a_torch_encoder_gives_the_same_vectors_for_any_batch_size(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Without the hardware torch imitates it, slowly, which is fast enough for five pictures.
-    monkeypatch.setattr(machine, "has_bf16", lambda: True)
-    pictures = {f"item{seed}": jpeg(seed) for seed in range(5)}
+    # Without the hardware torch imitates it, slowly, which is fast enough for five images.
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
+    images = {f"item{seed}": jpeg(seed) for seed in range(5)}
     path = saved(untrained("mobilenet_v3_small"), tmp_path / "own.pth")
     results = []
     for batch_size in (1, 2, 5):
@@ -467,18 +467,18 @@ def test_a_torch_encoder_gives_the_same_vectors_for_any_batch_size(
             precision=precision,
         )
         own = Store.open(tmp_path / f"store{batch_size}")
-        embed(own, "shop", choice, fill(own, "shop", pictures))
-        results.append(_vectors(own, "shop", choice, pictures).vectors)
+        embed(own, "shop", choice, fill(own, "shop", images))
+        results.append(_vectors(own, "shop", choice, images).vectors)
 
     assert results[0].shape == (5, 1024)
     np.testing.assert_allclose(results[1], results[0], atol=tolerance)
     np.testing.assert_allclose(results[2], results[0], atol=tolerance)
 
 
-def test_a_picture_has_the_same_bits_whatever_is_embedded_with_it_and_by_how_many_cores(
+def test_an_image_has_the_same_bits_whatever_is_embedded_with_it_and_by_how_many_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = {f"item{seed}": jpeg(seed) for seed in range(11)}
+    images = {f"item{seed}": jpeg(seed) for seed in range(11)}
     path = saved(untrained("mobilenet_v3_small"), tmp_path / "own.pth")
     choice = EncoderSettings(
         name="mobilenet_v3_small", weights=path, device="cpu", precision="fp32"
@@ -487,7 +487,7 @@ def test_a_picture_has_the_same_bits_whatever_is_embedded_with_it_and_by_how_man
     for cores, chosen in ((1, 11), (3, 11), (2, 7)):
         monkeypatch.setattr(engine, "usable_cores", lambda cores=cores: cores)
         own = Store.open(tmp_path / f"store{cores}")
-        some = dict(list(pictures.items())[:chosen])
+        some = dict(list(images.items())[:chosen])
         embed(own, "shop", choice, fill(own, "shop", some))
         rows = _vectors(own, "shop", choice, some)
         found.append(dict(zip(rows.sha256, rows.vectors, strict=True)))
@@ -501,8 +501,8 @@ def test_a_picture_has_the_same_bits_whatever_is_embedded_with_it_and_by_how_man
 @pytest.mark.parametrize(
     ("function", "shapes"),
     [
-        ("wide", r"shape \(3, 193\) for 3 pictures; it must be \(3, 192\)"),
-        ("one_short", r"shape \(2, 192\) for 3 pictures; it must be \(3, 192\)"),
+        ("wide", r"shape \(3, 193\) for 3 images; it must be \(3, 192\)"),
+        ("one_short", r"shape \(2, 192\) for 3 images; it must be \(3, 192\)"),
     ],
 )
 def test_an_encoder_that_returns_another_shape_is_refused_with_both_shapes(
@@ -516,11 +516,11 @@ def test_an_encoder_that_returns_another_shape_is_refused_with_both_shapes(
     assert embeddings_table(store, "shop").latest() is None
 
 
-def test_an_encoder_that_prepares_pictures_of_different_shapes_is_refused(store: Store) -> None:
-    pictures = {"a": encoded(picture(1, (40, 30))), "b": encoded(picture(2, (30, 40)))}
+def test_an_encoder_that_prepares_images_of_different_shapes_is_refused(store: Store) -> None:
+    images = {"a": encoded(make_image(1, (40, 30))), "b": encoded(make_image(2, (30, 40)))}
 
     with pytest.raises(EncoderError, match="shape"):
-        embed(store, "shop", _own("ragged"), fill(store, "shop", pictures))
+        embed(store, "shop", _own("ragged"), fill(store, "shop", images))
 
 
 def test_several_shards_share_one_encoder(
@@ -546,7 +546,7 @@ def test_an_encoder_without_a_declared_version_is_made_once(
     assert custom_encoders.calls(tmp_path / "calls") == 1
 
 
-def test_the_report_says_how_the_pictures_were_embedded(store: Store, tmp_path: Path) -> None:
+def test_the_report_says_how_the_images_were_embedded(store: Store, tmp_path: Path) -> None:
     path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
     choice = EncoderSettings(
         name="squeezenet1_1", weights=path, device="cpu", precision="fp32", batch_size=2
@@ -564,7 +564,7 @@ def test_the_report_says_how_the_pictures_were_embedded(store: Store, tmp_path: 
 
 
 @pytest.mark.parametrize("side", [1000, 2000, 4000])
-def test_a_large_picture_has_nearly_the_vector_that_all_its_pixels_would_give(
+def test_a_large_image_has_nearly_the_vector_that_all_its_pixels_would_give(
     side: int, store: Store
 ) -> None:
     data = jpeg(7, (side, side * 3 // 4))
@@ -583,15 +583,15 @@ def test_a_large_picture_has_nearly_the_vector_that_all_its_pixels_would_give(
 def test_what_was_embedded_while_the_shard_was_fetched_is_not_embedded_again(
     store: Store, counter: Path
 ) -> None:
-    pictures: dict[str, bytes | None] = {f"item{seed}": tiny(seed) for seed in range(9)}
-    some = dict(list(pictures.items())[:5])
+    images: dict[str, bytes | None] = {f"item{seed}": tiny(seed) for seed in range(9)}
+    some = dict(list(images.items())[:5])
     (shard,) = fill(store, "shop", some | {"broken": b"no"})
     follower = EmbeddingStage(store, "shop", THUMBNAIL)
 
     assert follower.run_ahead(shard) == 5
     assert follower.run_ahead(shard) == 0
     assert embeddings_table(store, "shop").latest() is None
-    fill(store, "shop", pictures | {"broken": b"no"})
+    fill(store, "shop", images | {"broken": b"no"})
     assert follower.run_ahead(shard) == 4
     report = follower.run(shard)
 
@@ -600,7 +600,7 @@ def test_what_was_embedded_while_the_shard_was_fetched_is_not_embedded_again(
     assert report.statuses == {"not_image": 1, "ok": 9}
     assert follower.run(shard).embedded == 0
     other = Store.open(Path(store.url) / "other")
-    embed(other, "shop", THUMBNAIL, fill(other, "shop", pictures | {"broken": b"no"}))
+    embed(other, "shop", THUMBNAIL, fill(other, "shop", images | {"broken": b"no"}))
     assert _rows(store, "shop").equals(_rows(other, "shop"))
 
 
@@ -653,8 +653,8 @@ def test_a_shard_that_was_never_fetched_beside_others_that_were_is_an_error_that
 def test_what_was_computed_before_a_failure_is_kept(
     store: Store, counter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = {f"item{seed}": tiny(seed) for seed in range(11)}
-    shards = fill(store, "shop", pictures)
+    images = {f"item{seed}": tiny(seed) for seed in range(11)}
+    shards = fill(store, "shop", images)
     monkeypatch.setenv(custom_encoders.PATIENCE, "9")
 
     with pytest.raises(EncoderError, match="out of memory"):
@@ -672,8 +672,8 @@ def test_what_was_computed_before_a_failure_is_kept(
 def test_a_killed_process_loses_only_what_it_computed_since_its_last_commit(
     store: Store, counter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = {f"item{seed}": tiny(seed) for seed in range(40)}
-    shards = fill(store, "shop", pictures)
+    images = {f"item{seed}": tiny(seed) for seed in range(40)}
+    shards = fill(store, "shop", images)
     monkeypatch.setenv(custom_encoders.PATIENCE, "31")
     commit_at_once = f"import {stage.__name__} as s; s.COMMIT_EVERY_SECONDS = 0\n"
 
@@ -698,10 +698,10 @@ def test_a_killed_process_loses_only_what_it_computed_since_its_last_commit(
 def test_damaged_vectors_are_an_error_that_names_the_file_and_the_next_run_repairs_them(
     store: Store,
 ) -> None:
-    pictures = {f"item{seed}": tiny(seed) for seed in range(5)}
-    shards = fill(store, "shop", pictures)
+    images = {f"item{seed}": tiny(seed) for seed in range(5)}
+    shards = fill(store, "shop", images)
     embed(store, "shop", THUMBNAIL, shards)
-    before = _vectors(store, "shop", THUMBNAIL, pictures)
+    before = _vectors(store, "shop", THUMBNAIL, images)
     path = _damage_vectors(store)
 
     with pytest.raises(StoreError, match=f"{path} does not match.*materialize shop/embeddings"):
@@ -709,7 +709,7 @@ def test_damaged_vectors_are_an_error_that_names_the_file_and_the_next_run_repai
 
     (report,) = embed(store, "shop", THUMBNAIL, shards)
     assert (report.embedded, report.changed) == (5, False)
-    after = _vectors(store, "shop", THUMBNAIL, pictures)
+    after = _vectors(store, "shop", THUMBNAIL, images)
     np.testing.assert_array_equal(after.vectors, before.vectors)
     assert update_index(store, "shop").items == 5
 

@@ -14,28 +14,28 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from imgsim_assets.encoders import machine, torch_encoder
+from imgsim_assets.encoders import hardware, torch_encoder
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
 from imgsim_assets.encoders.engine import Encoded, Engine
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.torch_encoder import (
     TorchEncoder,
-    centre_crop,
+    center_crop,
     choose_devices,
     refuse_without_bf16,
     squash,
 )
 from imgsim_assets.errors import EncoderError
 from imgsim_assets_tests.support import custom_encoders
-from imgsim_assets_tests.support.pictures import picture
+from imgsim_assets_tests.support.images import make_image
 from imgsim_assets_tests.support.weights import hollow, saved, untrained
 
-PICTURES = [picture(seed, (120 + 10 * seed, 90)) for seed in range(3)]
+IMAGES = [make_image(seed, (120 + 10 * seed, 90)) for seed in range(3)]
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "vit_b_32", "swin_t"])
-def test_a_backbone_turns_pictures_into_finite_features_that_tell_them_apart(
+def test_a_backbone_turns_images_into_finite_features_that_tell_them_apart(
     name: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "own.pth"
@@ -57,7 +57,7 @@ def test_every_backbone_gives_features_in_both_precisions(
 ) -> None:
     """Through the registry: a weights file, preprocessing, folding, fusing, a forward pass."""
     # Without the hardware torch imitates it, slowly.
-    monkeypatch.setattr(machine, "has_bf16", lambda: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     path = tmp_path / "own.pth"
     saved(untrained(name), path)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
@@ -65,7 +65,7 @@ def test_every_backbone_gives_features_in_both_precisions(
     for precision in precisions:
         settings = EncoderSettings(name=name, weights=str(path), device="cpu", precision=precision)
         encoder = load_encoder(settings)
-        rows.append(encoder.encode(encoder.prepare(PICTURES[0])[None]))
+        rows.append(encoder.encode(encoder.prepare(IMAGES[0])[None]))
         del encoder
     path.unlink()  # up to gigabytes would stay behind
 
@@ -78,7 +78,7 @@ def test_every_backbone_gives_features_in_both_precisions(
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"])
-def test_features_are_what_the_classifier_would_read_of_a_picture_normalised_as_in_training(
+def test_features_are_what_the_classifier_would_read_of_an_image_normalized_as_in_training(
     name: str, tmp_path: Path
 ) -> None:
     model = untrained(name)
@@ -86,13 +86,13 @@ def test_features_are_what_the_classifier_would_read_of_a_picture_normalised_as_
 
     features = _encode(encoder)
 
-    expected = _input_of_the_classifier(model, _normalised(BACKBONES[name].input_size()))
+    expected = _input_of_the_classifier(model, _normalized(BACKBONES[name].input_size()))
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_whole_picture_is_squashed_to_the_input_size_of_the_weights(tmp_path: Path) -> None:
+def test_the_whole_image_is_squashed_to_the_input_size_of_the_weights(tmp_path: Path) -> None:
     encoder = _load("squeezenet1_1", saved(untrained("squeezenet1_1"), tmp_path / "own.pth"))
-    wide = picture(1, (400, 100))
+    wide = make_image(1, (400, 100))
     wide.paste((255, 0, 0), (0, 0, 30, 100))
     wide.paste((0, 0, 255), (370, 0, 400, 100))
 
@@ -104,37 +104,37 @@ def test_the_whole_picture_is_squashed_to_the_input_size_of_the_weights(tmp_path
     assert prepared[100, -3].tolist() == [0, 0, 255]
 
 
-def test_of_a_thin_picture_only_the_middle_is_resized() -> None:
-    # Resized as a whole it would be wider than any picture can be.
+def test_of_a_thin_image_only_the_middle_is_resized() -> None:
+    # Resized as a whole it would be wider than any image can be.
     line = Image.new("RGB", (3_000_000, 1), (255, 0, 0))
     line.paste((0, 255, 0), (1_499_990, 0, 1_500_010, 1))
 
     for thin in (line, line.transpose(Image.Transpose.ROTATE_90)):
-        cut = centre_crop(thin, 256, 224, Image.Resampling.BICUBIC)
+        cut = center_crop(thin, 256, 224, Image.Resampling.BICUBIC)
 
         assert cut.shape == (224, 224, 3)
         assert np.unique(cut.reshape(-1, 3), axis=0).tolist() == [[0, 255, 0]]
 
 
 @pytest.mark.parametrize("size", [(30, 480), (30, 481), (1000, 31), (90, 120)])
-def test_the_middle_is_that_of_the_whole_picture_resized(size: tuple[int, int]) -> None:
-    image = picture(1, size)
+def test_the_middle_is_that_of_the_whole_image_resized(size: tuple[int, int]) -> None:
+    image = make_image(1, size)
     scale = 256 / min(size)
     width, height = (int(length * scale) for length in size)
     left, top = round((width - 224) / 2), round((height - 224) / 2)
     whole = image.resize((width, height), Image.Resampling.BILINEAR)
 
-    cut = centre_crop(image, 256, 224, Image.Resampling.BILINEAR)
+    cut = center_crop(image, 256, 224, Image.Resampling.BILINEAR)
 
     expected = np.asarray(whole.crop((left, top, left + 224, top + 224)))
     difference = np.abs(cut.astype(int) - expected.astype(int)).max()
     assert difference <= (1 if max(size) > 16 * min(size) else 0)
 
 
-def test_a_picture_has_the_same_vector_in_any_batch(tmp_path: Path) -> None:
+def test_an_image_has_the_same_vector_in_any_batch(tmp_path: Path) -> None:
     name = "mobilenet_v3_small"
     encoder = _load(name, saved(untrained(name), tmp_path / "own.pth"))
-    prepared = np.stack([encoder.prepare(picture(seed)) for seed in range(7)])
+    prepared = np.stack([encoder.prepare(make_image(seed)) for seed in range(7)])
 
     alone = np.concatenate([encoder.encode(one[None]) for one in prepared])
 
@@ -411,11 +411,11 @@ def test_every_device_has_a_copy_of_the_model_and_takes_batches_from_one_queue()
         module, lambda image: custom_encoders.to_tensor(image).numpy(), 5, devices
     )
 
-    results = list(Engine(encoder, 2, cores=2).run(range(16), lambda key: picture(key)))
+    results = list(Engine(encoder, 2, cores=2).run(range(16), lambda key: make_image(key)))
 
     assert len(module.weights_in_use) == 2
     found = np.concatenate([result.features for result in results if isinstance(result, Encoded)])
-    tensors = torch.stack([custom_encoders.to_tensor(picture(key)) for key in range(16)])
+    tensors = torch.stack([custom_encoders.to_tensor(make_image(key)) for key in range(16)])
     expected = module.layer(tensors.flatten(1)).detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -442,7 +442,7 @@ def test_a_backbone_on_several_devices_gives_the_vectors_of_one(
 def test_a_card_takes_larger_batches_whatever_the_machines_memory(
     side: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "usable_memory", lambda: 2**30)
+    monkeypatch.setattr(hardware, "usable_memory", lambda: 2**30)
     encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, [torch.device("cpu")], input_side=side)
     encoder.device = torch.device("cuda")
 
@@ -491,7 +491,7 @@ def test_every_encoding_thread_keeps_to_one_core_in_every_run_and_no_other_threa
     torch.set_num_threads(3)
     try:
         for _ in range(3):
-            list(engine.run(range(8), lambda key: picture(key, (8, 8))))
+            list(engine.run(range(8), lambda key: make_image(key, (8, 8))))
         engine._encoders.shutdown()  # one that found nothing to do may still be starting
 
         assert _Counting.numbers == [1] * 12
@@ -506,11 +506,11 @@ def test_every_encoding_thread_keeps_to_one_core_in_every_run_and_no_other_threa
     ("gibibytes", "cores", "side", "expected"),
     [(24, 2, 224, 8), (24, 2, 448, 2), (1, 2, 224, 2), (8, 64, 224, 1), (24, 2, 1024, 1)],
 )
-def test_a_batch_suits_the_size_of_its_pictures_and_the_memory_of_all_cores(
+def test_a_batch_suits_the_size_of_its_images_and_the_memory_of_all_cores(
     gibibytes: int, cores: int, side: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "usable_memory", lambda: gibibytes * 2**30)
-    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
+    monkeypatch.setattr(hardware, "usable_memory", lambda: gibibytes * 2**30)
+    monkeypatch.setattr(hardware, "usable_cores", lambda: cores)
     cpu = [torch.device("cpu")]
 
     encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, cpu, input_side=side)
@@ -540,7 +540,7 @@ def test_a_factory_may_return_a_name_a_module_and_a_transform(factory: str) -> N
     features = _encode(encoder)
 
     linear = custom_encoders.module().module
-    tensors = torch.stack([custom_encoders.to_tensor(image) for image in PICTURES])
+    tensors = torch.stack([custom_encoders.to_tensor(image) for image in IMAGES])
     assert encoder.dim == 5
     np.testing.assert_allclose(features, linear(tensors).detach().numpy(), rtol=1e-5)
 
@@ -556,7 +556,7 @@ def test_the_digest_of_a_module_follows_its_weights(monkeypatch: pytest.MonkeyPa
     assert digest("1") != digest("2")
 
 
-def test_the_digest_of_a_module_with_batch_normalisation_is_found() -> None:
+def test_the_digest_of_a_module_with_batch_normalization_is_found() -> None:
     encoder = _own("batch_norm")
     assert isinstance(encoder, TorchEncoder)
 
@@ -574,7 +574,7 @@ def _own(function: str) -> Encoder:
 
 
 def _encode(encoder: Encoder) -> NDArray[np.float32]:
-    return encoder.encode(np.stack([encoder.prepare(image) for image in PICTURES]))
+    return encoder.encode(np.stack([encoder.prepare(image) for image in IMAGES]))
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -582,8 +582,8 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit
 
 
-def _normalised(size: int) -> torch.Tensor:
-    pixels = torch.stack([torch.from_numpy(squash(image, size).copy()) for image in PICTURES])
+def _normalized(size: int) -> torch.Tensor:
+    pixels = torch.stack([torch.from_numpy(squash(image, size).copy()) for image in IMAGES])
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return ((pixels / 255 - mean) / deviation).permute(0, 3, 1, 2)
 

@@ -12,7 +12,7 @@ import pytest
 from imgsim_assets.encoders import vectors
 from imgsim_assets.encoders.vectors import KEYS, VectorAudit, VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.collection import PER_IMAGE
+from imgsim_assets.storage.gc import PER_IMAGE
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import ROWS, DataFile
 from imgsim_assets_tests.support.damage import flip_a_bit
@@ -49,7 +49,7 @@ def test_vectors_that_are_not_there_are_an_error_that_says_what_to_run(store: St
     with pytest.raises(StoreError, match="lacks the vectors of 1 images"):
         table.read(["a"])
     table.append(_rows(["a", "b"]))
-    with pytest.raises(StoreError, match="of 2 images; materialize pictures/embeddings again"):
+    with pytest.raises(StoreError, match="of 2 images; materialize images/embeddings again"):
         table.read(["a", "x", "y"])
 
 
@@ -145,7 +145,7 @@ def test_writers_at_the_same_time_lose_none_of_each_others_vectors(store: Store)
 # ---- borrowing --------------------------------------------------------------------------
 
 
-def test_missing_vectors_are_copied_from_other_catalogues_of_the_same_encoder(
+def test_missing_vectors_are_copied_from_other_catalogs_of_the_same_encoder(
     store: Store,
 ) -> None:
     _table(store, "first").append(_rows(["a", "b"], seed=1))
@@ -170,7 +170,7 @@ def test_vectors_of_another_encoder_are_not_borrowed(store: Store) -> None:
     assert _table(store, "second").table.latest() is None
 
 
-def test_damaged_vectors_of_another_catalogue_are_not_borrowed(store: Store) -> None:
+def test_damaged_vectors_of_another_catalog_are_not_borrowed(store: Store) -> None:
     _table(store, "first").append(_rows(["a"]))
     _damage(store, _table(store, "first"))
     missing = {"a"}
@@ -218,7 +218,7 @@ def test_damaged_vectors_are_never_returned_and_leave_the_table(store: Store) ->
     table.append(_rows(["c"]))
     path = _damage(store, table)
 
-    with pytest.raises(StoreError, match=f"{path}.*materialize pictures/embeddings again"):
+    with pytest.raises(StoreError, match=f"{path}.*materialize images/embeddings again"):
         table.read(["c"])
 
     assert table.keys() == {"c"}
@@ -244,7 +244,7 @@ def test_vectors_computed_again_after_the_damage_can_be_read(store: Store, role:
     table = _table(store)
     table.append(_rows(["a"]))
     _damage(store, table, role)
-    with pytest.raises(StoreError, match="materialize pictures/embeddings again"):
+    with pytest.raises(StoreError, match="materialize images/embeddings again"):
         table.read(["a"])
     assert table.keys() == set()
 
@@ -259,7 +259,7 @@ def test_a_table_that_lost_all_its_files_lacks_its_vectors(store: Store) -> None
     _damage(store, table)
 
     for _ in range(2):
-        with pytest.raises(StoreError, match="materialize pictures/embeddings again"):
+        with pytest.raises(StoreError, match="materialize images/embeddings again"):
             table.read(["a"])
 
 
@@ -329,7 +329,7 @@ def test_the_parts_are_all_vectors(store: Store) -> None:
     np.testing.assert_array_equal(first.vectors, _rows(["b", "a"], seed=1).vectors)
     assert list(second.sha256) == ["c"]
     _damage(store, table)
-    with pytest.raises(StoreError, match="materialize pictures/embeddings again"):
+    with pytest.raises(StoreError, match="materialize images/embeddings again"):
         list(table.parts())
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from examples import price_watch
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Draft
+from imgsim_assets.storage.table import PendingCommit
 
 ASSETS = ("price_list", "news", "warehouse")
 
@@ -25,7 +25,7 @@ def _match(store: Store, pairs: dict[tuple[str, str], float]) -> None:
         orient="row",
     )
     table = store.table(price_watch.TABLE)
-    table.commit(lambda _: Draft([table.write_rows(frame)]))
+    table.commit(lambda _: PendingCommit([table.write_rows(frame)]))
 
 
 def _run(home: Path) -> dict[str, dict[str, Any]]:

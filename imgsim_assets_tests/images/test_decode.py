@@ -17,7 +17,8 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import FORMATS, ImageError
-from imgsim_assets_tests.support.odd_pictures import (
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.malformed_images import (
     exif_of,
     lying,
     png_of,
@@ -25,24 +26,23 @@ from imgsim_assets_tests.support.odd_pictures import (
     wide_gamut_profile,
     with_segment,
 )
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
 
-STATUSES = {"not_image", "unsupported_format", "too_many_pixels", "truncated", "undecodable"}
+STATUSES = {"not_image", "unsupported_format", "too_many_pixels", "truncated", "decode_error"}
 WHITE = (255, 255, 255)
 
 # What a lossy format may change on average; the wrong way up differs by more than 25.
 LOSSY = 12.0
 
-# A folder of pictures that are broken or odd, to be decoded one by one.
-CORPUS = "IMGSIM_TEST_PICTURES"
+# A folder of images that are broken or odd, to be decoded one by one.
+CORPUS = "IMGSIM_TEST_IMAGES"
 
 
 # ---- formats -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_allowed_format_decodes_to_the_picture(kind: str) -> None:
-    original = picture(1, (96, 64))
+def test_every_allowed_format_decodes_to_the_image(kind: str) -> None:
+    original = make_image(1, (96, 64))
 
     found = decode(encoded(original, kind))
 
@@ -51,8 +51,8 @@ def test_every_allowed_format_decodes_to_the_picture(kind: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "RGB", "CMYK", "YCbCr", "LAB"])
-def test_every_mode_of_pixels_decodes_to_the_picture(mode: str) -> None:
-    original = picture(1, (96, 64)).convert("1" if mode == "1" else "RGB")
+def test_every_mode_of_pixels_decodes_to_the_image(mode: str) -> None:
+    original = make_image(1, (96, 64)).convert("1" if mode == "1" else "RGB")
     if mode in ("L", "LA"):
         original = original.convert("L")
     stored = in_lab(original) if mode == "LAB" else original.convert(mode)
@@ -63,17 +63,17 @@ def test_every_mode_of_pixels_decodes_to_the_picture(mode: str) -> None:
     assert difference(found, original.convert("RGB")) < (25 if mode == "P" else 4)
 
 
-def test_a_cmyk_jpeg_has_its_colours_and_not_their_negative() -> None:
-    colour = (200, 40, 90)
-    data = encoded(Image.new("RGB", (32, 32), colour).convert("CMYK"), "JPEG", quality=95)
+def test_a_cmyk_jpeg_has_its_colors_and_not_their_negative() -> None:
+    color = (200, 40, 90)
+    data = encoded(Image.new("RGB", (32, 32), color).convert("CMYK"), "JPEG", quality=95)
     assert Image.open(io.BytesIO(data)).mode == "CMYK"
 
-    assert near(decode(data).getpixel((16, 16)), colour, 6)
+    assert near(decode(data).getpixel((16, 16)), color, 6)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
 def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
-    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (32, 24), color) for color in ("red", "lime", "blue")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
 
     found = decode(data)
@@ -82,14 +82,14 @@ def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
     assert near(found.getpixel((10, 10)), (255, 0, 0), 4)
 
 
-def test_the_first_picture_of_a_jpeg_of_several_counts() -> None:
-    data = encoded(picture(1), "MPO", save_all=True, append_images=[picture(2)])
+def test_the_first_image_of_a_jpeg_of_several_counts() -> None:
+    data = encoded(make_image(1), "MPO", save_all=True, append_images=[make_image(2)])
 
-    assert difference(decode(data), picture(1)) < LOSSY
+    assert difference(decode(data), make_image(1)) < LOSSY
 
 
 def test_the_same_bytes_decode_to_the_same_pixels() -> None:
-    data = encoded(picture(1), "WEBP", quality=40)
+    data = encoded(make_image(1), "WEBP", quality=40)
 
     assert decode(data).tobytes() == decode(data).tobytes()
 
@@ -99,8 +99,8 @@ def test_the_same_bytes_decode_to_the_same_pixels() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
-def test_a_picture_is_turned_upright(kind: str, orientation: int) -> None:
-    upright = picture(1, (96, 64))
+def test_an_image_is_turned_upright(kind: str, orientation: int) -> None:
+    upright = make_image(1, (96, 64))
     stored, exif = lying(upright, orientation)
 
     found = decode(encoded(stored, kind, exif=exif))
@@ -111,9 +111,9 @@ def test_a_picture_is_turned_upright(kind: str, orientation: int) -> None:
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_is_none_turns_nothing(orientation: int) -> None:
-    stored, exif = lying(picture(1, (96, 64)), orientation)
+    stored, exif = lying(make_image(1, (96, 64)), orientation)
 
-    assert difference(decode(encoded(stored, exif=exif)), picture(1, (96, 64))) < LOSSY
+    assert difference(decode(encoded(stored, exif=exif)), make_image(1, (96, 64))) < LOSSY
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -121,11 +121,11 @@ def test_an_orientation_that_is_none_turns_nothing(orientation: int) -> None:
     "payload", [b"", b"garbage", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"]
 )
 def test_damaged_exif_does_not_cost_a_jpeg(payload: bytes) -> None:
-    assert difference(decode(with_segment(jpeg(1), payload)), picture(1)) < LOSSY
+    assert difference(decode(with_segment(jpeg(1), payload)), make_image(1)) < LOSSY
 
 
 def test_damaged_exif_says_nothing_in_the_log(tmp_path: Path) -> None:
-    file = tmp_path / "picture.jpg"
+    file = tmp_path / "image.jpg"
     file.write_bytes(with_segment(jpeg(1), b"II*\0\xff\xff\xff\xff"))
     program = (
         "import sys, pathlib; from imgsim_assets.images.decode import decode; "
@@ -141,12 +141,12 @@ def test_damaged_exif_says_nothing_in_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 @pytest.mark.parametrize("payload", [b"Exif\0\0garbage!", b"Exif\0\0MM\0*"])
-def test_damaged_exif_does_not_cost_a_picture(kind: str, payload: bytes) -> None:
-    assert difference(decode(encoded(picture(1), kind, exif=payload)), picture(1)) < LOSSY
+def test_damaged_exif_does_not_cost_an_image(kind: str, payload: bytes) -> None:
+    assert difference(decode(encoded(make_image(1), kind, exif=payload)), make_image(1)) < LOSSY
 
 
-def test_an_odd_tag_beside_the_orientation_does_not_cost_the_picture() -> None:
-    upright = picture(1, (96, 64))
+def test_an_odd_tag_beside_the_orientation_does_not_cost_the_image() -> None:
+    upright = make_image(1, (96, 64))
     stored, _ = lying(upright, 6)
     odd = exif_of([(0x0112, 3, 1, b"\x06\0"), (0x011B, 2, 2, b"x\0")])
 
@@ -157,20 +157,20 @@ def test_an_odd_tag_beside_the_orientation_does_not_cost_the_picture() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
-def test_hidden_colours_under_full_transparency_are_white(kind: str) -> None:
+def test_hidden_colors_under_full_transparency_are_white(kind: str) -> None:
     data = encoded(Image.new("RGBA", (16, 16), (255, 0, 0, 0)), kind)
 
     assert near(decode(data).getpixel((8, 8)), WHITE, 2)
 
 
-def test_half_transparent_colours_are_mixed_with_white() -> None:
+def test_half_transparent_colors_are_mixed_with_white() -> None:
     data = encoded(Image.new("RGBA", (16, 16), (255, 0, 0, 128)), "PNG")
 
     assert near(decode(data).getpixel((8, 8)), (255, 127, 127), 1)
 
 
 @pytest.mark.parametrize(("alpha", "expected"), [(0, 255), (128, 127), (255, 0)])
-def test_transparent_grey_is_mixed_with_white(alpha: int, expected: int) -> None:
+def test_transparent_gray_is_mixed_with_white(alpha: int, expected: int) -> None:
     data = encoded(Image.new("LA", (16, 16), (0, alpha)), "PNG")
 
     assert near(decode(data).getpixel((8, 8)), (expected,) * 3, 1)
@@ -199,7 +199,7 @@ def test_half_transparent_entries_of_a_palette_are_mixed_with_white() -> None:
 @pytest.mark.parametrize(
     ("mode", "key"), [("RGB", (10, 20, 30)), ("L", 7), ("1", 0)], ids=["RGB", "L", "1"]
 )
-def test_a_colour_that_stands_for_transparency_is_white(mode: str, key: Any) -> None:
+def test_a_color_that_stands_for_transparency_is_white(mode: str, key: Any) -> None:
     data = encoded(Image.new(mode, (16, 16), key), "PNG", transparency=key)
 
     assert decode(data).getpixel((8, 8)) == WHITE
@@ -209,23 +209,23 @@ def test_a_colour_that_stands_for_transparency_is_white(mode: str, key: Any) -> 
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000", "PPM"])
-def test_grey_of_16_bits_is_scaled_and_not_clipped(kind: str) -> None:
+def test_gray_of_16_bits_is_scaled_and_not_clipped(kind: str) -> None:
     values = np.array([[0, 255, 256], [20_000, 40_000, 65_535]], dtype=np.uint16)
 
-    assert greys(encoded(Image.fromarray(values), kind)) == [[0, 0, 1], [78, 156, 255]]
+    assert grays(encoded(Image.fromarray(values), kind)) == [[0, 0, 1], [78, 156, 255]]
 
 
-def test_dark_grey_of_16_bits_stays_dark() -> None:
+def test_dark_gray_of_16_bits_stays_dark() -> None:
     values = np.array([[0, 100], [200, 255]], dtype=np.uint16)
 
-    assert greys(encoded(Image.fromarray(values), "PNG")) == [[0, 0], [0, 0]]
+    assert grays(encoded(Image.fromarray(values), "PNG")) == [[0, 0], [0, 0]]
 
 
-def test_big_endian_grey_of_16_bits_is_scaled() -> None:
+def test_big_endian_gray_of_16_bits_is_scaled() -> None:
     values = np.array([[0, 256], [40_000, 65_535]], dtype=">u2")
     stored = Image.frombytes("I;16B", (2, 2), values.tobytes())
 
-    assert greys(encoded(stored, "TIFF")) == [[0, 1], [156, 255]]
+    assert grays(encoded(stored, "TIFF")) == [[0, 1], [156, 255]]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_big_endian_grey_of_16_bits_is_scaled() -> None:
 def test_whole_numbers_are_scaled_by_their_range(
     values: list[list[int]], expected: list[list[int]]
 ) -> None:
-    assert greys(encoded(Image.fromarray(np.array(values, dtype=np.int32)), "TIFF")) == expected
+    assert grays(encoded(Image.fromarray(np.array(values, dtype=np.int32)), "TIFF")) == expected
 
 
 @pytest.mark.parametrize(
@@ -258,48 +258,46 @@ def test_whole_numbers_are_scaled_by_their_range(
 def test_floating_values_are_scaled_by_their_range(
     values: list[list[float]], expected: list[list[int]]
 ) -> None:
-    assert greys(encoded(Image.fromarray(np.array(values, dtype=np.float32)), "TIFF")) == expected
+    assert grays(encoded(Image.fromarray(np.array(values, dtype=np.float32)), "TIFF")) == expected
 
 
-# ---- colours -----------------------------------------------------------------------------
+# ---- colors -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
-@pytest.mark.parametrize("colour", [(200, 50, 50), (60, 180, 75), (128, 128, 128)])
-def test_colours_of_a_wide_gamut_are_brought_to_srgb(
-    kind: str, colour: tuple[int, int, int]
-) -> None:
-    data = encoded(Image.new("RGB", (16, 16), colour), kind, icc_profile=wide_gamut_profile())
+@pytest.mark.parametrize("color", [(200, 50, 50), (60, 180, 75), (128, 128, 128)])
+def test_colors_of_a_wide_gamut_are_brought_to_srgb(kind: str, color: tuple[int, int, int]) -> None:
+    data = encoded(Image.new("RGB", (16, 16), color), kind, icc_profile=wide_gamut_profile())
 
-    assert near(decode(data).getpixel((8, 8)), srgb_of_wide(colour), 4)
+    assert near(decode(data).getpixel((8, 8)), srgb_of_wide(color), 4)
 
 
-def test_colours_of_srgb_stay_as_they_are() -> None:
+def test_colors_of_srgb_stay_as_they_are() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    original = picture(1)
+    original = make_image(1)
 
     assert decode(encoded(original, "PNG", icc_profile=profile)).tobytes() == original.tobytes()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
 def test_a_profile_counts_in_every_mode(mode: str) -> None:
-    colour = (200, 50, 50)
-    stored = Image.new("RGB", (16, 16), colour)
+    color = (200, 50, 50)
+    stored = Image.new("RGB", (16, 16), color)
     stored = stored.convert("RGBA") if mode == "RGBA" else stored.quantize(4)
     data = encoded(stored, "PNG", icc_profile=wide_gamut_profile())
 
-    assert near(decode(data).getpixel((8, 8)), srgb_of_wide(colour), 4)
+    assert near(decode(data).getpixel((8, 8)), srgb_of_wide(color), 4)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
 @pytest.mark.parametrize("damage", ["garbage", "cut", "of another kind"])
-def test_a_damaged_profile_does_not_cost_the_picture(mode: str, damage: str) -> None:
+def test_a_damaged_profile_does_not_cost_the_image(mode: str, damage: str) -> None:
     profile = {
         "garbage": b"no profile at all",
         "cut": wide_gamut_profile()[:200],
         "of another kind": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(),
     }[damage]
-    stored = picture(1).convert(mode)
+    stored = make_image(1).convert(mode)
 
     found = decode(encoded(stored, "TIFF", icc_profile=profile))
 
@@ -307,12 +305,12 @@ def test_a_damaged_profile_does_not_cost_the_picture(mode: str, damage: str) -> 
 
 
 @pytest.mark.filterwarnings("ignore:Metadata Warning")
-def test_a_profile_that_is_not_even_bytes_does_not_cost_the_picture() -> None:
+def test_a_profile_that_is_not_even_bytes_does_not_cost_the_image() -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[34675] = (1, 2, 3)
     tags.tagtype[34675] = 3
 
-    assert difference(decode(encoded(picture(1), "TIFF", tiffinfo=tags)), picture(1)) < 2
+    assert difference(decode(encoded(make_image(1), "TIFF", tiffinfo=tags)), make_image(1)) < 2
 
 
 # ---- decoding no more than is needed ----------------------------------------------------
@@ -330,26 +328,26 @@ def test_a_profile_that_is_not_even_bytes_does_not_cost_the_picture() -> None:
 def test_a_large_jpeg_comes_smaller_but_not_below_what_is_enough(
     size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    found = decode(encoded(picture(1, size)), enough=50)
+    found = decode(encoded(make_image(1, size)), enough=50)
 
     assert found.size == expected
-    whole = picture(1, size).resize(found.size, Image.Resampling.BOX)
+    whole = make_image(1, size).resize(found.size, Image.Resampling.BOX)
     assert difference(found, whole) < LOSSY
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
 def test_other_formats_come_whole(kind: str) -> None:
-    assert decode(encoded(picture(1, (300, 200)), kind), enough=20).size == (300, 200)
+    assert decode(encoded(make_image(1, (300, 200)), kind), enough=20).size == (300, 200)
 
 
-def test_a_smaller_picture_is_turned_upright_too() -> None:
-    stored, exif = lying(picture(1, (400, 200)), 6)
+def test_a_smaller_image_is_turned_upright_too() -> None:
+    stored, exif = lying(make_image(1, (400, 200)), 6)
 
     assert decode(encoded(stored, exif=exif), enough=50).size == (100, 50)
 
 
 def test_a_large_jpeg_that_was_cut_off_is_truncated_at_any_size() -> None:
-    data = encoded(picture(1, (800, 800)))
+    data = encoded(make_image(1, (800, 800)))
 
     with pytest.raises(ImageError, match="truncated"):
         decode(data[: len(data) // 2], enough=50)
@@ -360,8 +358,8 @@ def test_a_large_jpeg_that_was_cut_off_is_truncated_at_any_size() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "PPM"])
 @pytest.mark.parametrize("part", [0.5, 0.9])
-def test_a_picture_that_was_cut_off_is_truncated(kind: str, part: float) -> None:
-    data = encoded(picture(1), kind)
+def test_an_image_that_was_cut_off_is_truncated(kind: str, part: float) -> None:
+    data = encoded(make_image(1), kind)
 
     with pytest.raises(ImageError) as refused:
         decode(data[: int(len(data) * part)])
@@ -371,8 +369,8 @@ def test_a_picture_that_was_cut_off_is_truncated(kind: str, part: float) -> None
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
 @pytest.mark.parametrize("part", [0.5, 0.9])
-def test_a_modern_picture_that_was_cut_off_is_truncated(kind: str, part: float) -> None:
-    data = encoded(picture(1), kind)
+def test_a_modern_image_that_was_cut_off_is_truncated(kind: str, part: float) -> None:
+    data = encoded(make_image(1), kind)
 
     with pytest.raises(ImageError) as refused:
         decode(data[: int(len(data) * part)])
@@ -381,7 +379,7 @@ def test_a_modern_picture_that_was_cut_off_is_truncated(kind: str, part: float) 
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF"])
-def test_a_beginning_without_a_picture_is_none(data: bytes) -> None:
+def test_a_beginning_without_an_image_is_none(data: bytes) -> None:
     with pytest.raises(ImageError) as refused:
         decode(data)
 
@@ -396,7 +394,7 @@ def test_too_many_pixels_are_judged_before_they_are_decoded() -> None:
 
 
 def test_the_limit_of_pixels_can_be_set() -> None:
-    data = encoded(picture(1, (40, 30)), "PNG")
+    data = encoded(make_image(1, (40, 30)), "PNG")
 
     assert decode(data, max_pixels=1200).size == (40, 30)
     with pytest.raises(ImageError, match="too_many_pixels"):
@@ -406,8 +404,8 @@ def test_the_limit_of_pixels_can_be_set() -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_a_damaged_file_is_a_picture_or_an_image_error(kind: str, data: st.DataObject) -> None:
-    stored, exif = lying(picture(3, (32, 24)), 6)
+def test_a_damaged_file_is_an_image_or_an_image_error(kind: str, data: st.DataObject) -> None:
+    stored, exif = lying(make_image(3, (32, 24)), 6)
     options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {}
     body = bytearray(encoded(stored, kind, **options))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -429,8 +427,8 @@ def test_a_damaged_file_is_a_picture_or_an_image_error(kind: str, data: st.DataO
     assert 0 < found.width * found.height <= 200_000
 
 
-@pytest.mark.skipif(CORPUS not in os.environ, reason=f"{CORPUS} names no folder of pictures")
-def test_a_corpus_of_odd_pictures_decodes_or_is_refused() -> None:
+@pytest.mark.skipif(CORPUS not in os.environ, reason=f"{CORPUS} names no folder of images")
+def test_a_corpus_of_odd_images_decodes_or_is_refused() -> None:
     files = sorted(path for path in Path(os.environ[CORPUS]).rglob("*") if path.is_file())
     assert files
 
@@ -447,7 +445,7 @@ def test_a_corpus_of_odd_pictures_decodes_or_is_refused() -> None:
 
 
 def difference(left: Image.Image, right: Image.Image) -> float:
-    """The mean difference of two pictures' values; 255 when their sizes differ."""
+    """The mean difference of two images' values; 255 when their sizes differ."""
     if left.size != right.size:
         return 255.0
     pair = [np.asarray(image.convert("RGB"), dtype=np.float64) for image in (left, right)]
@@ -458,7 +456,7 @@ def near(found: Any, expected: tuple[int, ...], tolerance: int) -> bool:
     return all(abs(a - b) <= tolerance for a, b in zip(found, expected, strict=True))
 
 
-def greys(data: bytes) -> list[list[int]]:
+def grays(data: bytes) -> list[list[int]]:
     values = np.asarray(decode(data))
     assert (values == values[..., :1]).all()
     rows: list[list[int]] = values[..., 0].tolist()

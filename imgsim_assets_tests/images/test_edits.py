@@ -7,30 +7,30 @@ import pytest
 from PIL import Image
 
 from imgsim_assets.images.edits import EDITS, edited
-from imgsim_assets_tests.support.pictures import picture
+from imgsim_assets_tests.support.images import make_image
 
-SEEDED = sorted(set(EDITS) - {"grey", "watermark", "flip", "pad"})
+SEEDED = sorted(set(EDITS) - {"gray", "watermark", "flip", "pad"})
 
 
 @pytest.mark.parametrize("name", EDITS)
 def test_the_same_seed_gives_the_same_copy(name: str) -> None:
-    first = edited(picture(1), name, 7)
+    first = edited(make_image(1), name, 7)
 
     assert first.mode == "RGB"
-    assert first.size == edited(picture(1), name, 7).size
-    assert first.tobytes() == edited(picture(1), name, 7).tobytes()
+    assert first.size == edited(make_image(1), name, 7).size
+    assert first.tobytes() == edited(make_image(1), name, 7).tobytes()
 
 
 @pytest.mark.parametrize("name", SEEDED)
 def test_other_seeds_give_other_copies(name: str) -> None:
-    copies = [edited(picture(1), name, seed) for seed in range(12)]
+    copies = [edited(make_image(1), name, seed) for seed in range(12)]
 
     assert len({(copy.size, copy.tobytes()) for copy in copies}) > 1
 
 
 @pytest.mark.parametrize("name", EDITS)
 def test_the_copy_differs_and_the_original_stays(name: str) -> None:
-    original = picture(1)
+    original = make_image(1)
     before = original.tobytes()
 
     copy = EDITS[name](original, random.Random(3))
@@ -41,13 +41,13 @@ def test_the_copy_differs_and_the_original_stays(name: str) -> None:
 
 @pytest.mark.parametrize("name", EDITS)
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK", "1"])
-def test_pictures_of_every_mode_can_be_edited(name: str, mode: str) -> None:
-    assert edited(picture(1).convert(mode), name, 1).mode == "RGB"
+def test_images_of_every_mode_can_be_edited(name: str, mode: str) -> None:
+    assert edited(make_image(1).convert(mode), name, 1).mode == "RGB"
 
 
 @pytest.mark.parametrize("name", EDITS)
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (400, 1), (1, 400)])
-def test_tiny_and_narrow_pictures_can_be_edited(name: str, size: tuple[int, int]) -> None:
+def test_tiny_and_narrow_images_can_be_edited(name: str, size: tuple[int, int]) -> None:
     copy = edited(Image.new("RGB", size, (90, 120, 150)), name, 1)
 
     assert copy.width > 0
@@ -56,13 +56,13 @@ def test_tiny_and_narrow_pictures_can_be_edited(name: str, size: tuple[int, int]
 
 def test_a_resized_copy_is_40_to_70_percent_wide_and_high() -> None:
     for seed in range(20):
-        copy = edited(picture(1, (200, 100)), "resize", seed)
+        copy = edited(make_image(1, (200, 100)), "resize", seed)
         assert 80 <= copy.width <= 140
         assert copy.height == pytest.approx(copy.width / 2, abs=1)
 
 
 def test_a_crop_is_a_window_of_80_percent_of_the_area() -> None:
-    original = picture(1, (160, 120))
+    original = make_image(1, (160, 120))
 
     copy = edited(original, "crop", 4)
 
@@ -75,14 +75,14 @@ def test_a_crop_is_a_window_of_80_percent_of_the_area() -> None:
 
 
 def test_a_flip_is_its_own_reverse() -> None:
-    original = picture(1)
+    original = make_image(1)
 
     assert edited(edited(original, "flip", 1), "flip", 2).tobytes() == original.tobytes()
     assert pixels(edited(original, "flip", 1))[:, ::-1].tobytes() == original.tobytes()
 
 
 def test_a_padded_copy_holds_the_original_on_white() -> None:
-    original = picture(1, (160, 120))
+    original = make_image(1, (160, 120))
 
     copy = edited(original, "pad", 1)
 
@@ -92,8 +92,8 @@ def test_a_padded_copy_holds_the_original_on_white() -> None:
     assert (pixels(copy)[:, -20:] == 255).all()
 
 
-def test_a_grey_copy_has_no_colours() -> None:
-    values = pixels(edited(picture(1), "grey", 1))
+def test_a_gray_copy_has_no_colors() -> None:
+    values = pixels(edited(make_image(1), "gray", 1))
 
     assert (values == values[..., :1]).all()
     assert values.std() > 5
@@ -116,7 +116,7 @@ def test_a_turned_copy_has_white_corners_and_keeps_its_middle() -> None:
 
 
 def test_a_banner_covers_the_lowest_eighth_alone() -> None:
-    original = picture(1, (160, 120))
+    original = make_image(1, (160, 120))
 
     copy = pixels(edited(original, "banner", 5))
 
@@ -136,7 +136,7 @@ def test_a_watermark_lies_across_the_middle() -> None:
 
 
 def test_a_recompressed_copy_is_close_but_not_equal() -> None:
-    original = picture(1)
+    original = make_image(1)
 
     gap = np.abs(
         pixels(edited(original, "recompress", 1)).astype(float) - pixels(original).astype(float)
@@ -147,7 +147,7 @@ def test_a_recompressed_copy_is_close_but_not_equal() -> None:
 
 def test_an_edit_that_there_is_not_is_an_error() -> None:
     with pytest.raises(KeyError, match="sepia"):
-        edited(picture(1), "sepia", 1)
+        edited(make_image(1), "sepia", 1)
 
 
 def pixels(image: Image.Image) -> np.ndarray:

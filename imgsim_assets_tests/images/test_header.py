@@ -14,33 +14,33 @@ from PIL import Image
 from imgsim_assets.images import header
 from imgsim_assets.images.header import FORMATS, Header, ImageError, open_image, read_header
 from imgsim_assets.images.limits import MOST_PIXELS
-from imgsim_assets_tests.support.odd_pictures import (
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.malformed_images import (
     bmp_of,
     gif_of,
     lying,
     png_of,
     ppm_of,
 )
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
 
 LIMIT = 50_000_000
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_format_and_size_are_read(kind: str) -> None:
-    data = encoded(picture(1, (48, 32)), kind)
+    data = encoded(make_image(1, (48, 32)), kind)
 
     assert read_header(data, LIMIT) == Header(kind, 48, 32)
 
 
-def test_a_jpeg_of_several_pictures_is_accepted_as_its_first() -> None:
-    data = encoded(picture(1, (80, 60)), "MPO", save_all=True, append_images=[picture(2)])
+def test_a_jpeg_of_several_images_is_accepted_as_its_first() -> None:
+    data = encoded(make_image(1, (80, 60)), "MPO", save_all=True, append_images=[make_image(2)])
 
     assert read_header(data, LIMIT) == Header("MPO", 80, 60)
 
 
 def test_the_size_is_that_before_rotation() -> None:
-    stored, exif = lying(picture(1, (160, 120)), 6)
+    stored, exif = lying(make_image(1, (160, 120)), 6)
 
     assert read_header(encoded(stored, exif=exif), LIMIT) == Header("JPEG", 120, 160)
 
@@ -59,7 +59,7 @@ def test_a_plain_jpeg_is_judged_as_pillow_judges_it_however_damaged(
 ) -> None:
     """The reader of plain headers accepts nothing that Pillow refuses, and reads the same."""
     chance = random.Random(1)
-    data = encoded(picture(1, (160, 120)), "JPEG", **options)
+    data = encoded(make_image(1, (160, 120)), "JPEG", **options)
     start = data.index(b"\xff\xda") + 16
     bodies = [data, data[:start], *(data[:end] for end in range(0, start, 3))]
     for _ in range(1500):
@@ -94,7 +94,7 @@ def test_a_tiny_file_that_declares_too_many_pixels_is_refused(
 
 
 def test_the_limit_itself_is_allowed_and_one_pixel_more_is_not() -> None:
-    data = encoded(picture(1, (40, 30)), "PNG")
+    data = encoded(make_image(1, (40, 30)), "PNG")
 
     assert read_header(data, 1200).width == 40
     with pytest.raises(ImageError, match="too_many_pixels: 40 x 30 pixels are more than 1199"):
@@ -104,7 +104,7 @@ def test_the_limit_itself_is_allowed_and_one_pixel_more_is_not() -> None:
 def test_a_size_that_pillow_warns_of_is_refused_without_a_warning() -> None:
     program = (
         "from imgsim_assets.images.header import ImageError, read_header\n"
-        "from imgsim_assets_tests.support.odd_pictures import png_of\n"
+        "from imgsim_assets_tests.support.malformed_images import png_of\n"
         "try:\n"
         f"    read_header(png_of(10_000, 10_000), {LIMIT})\n"
         "except ImageError as refused:\n"
@@ -127,7 +127,7 @@ def test_the_largest_limit_that_can_be_set_is_kept() -> None:
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
 def test_a_header_that_tells_nothing_without_its_end_is_truncated(kind: str) -> None:
-    data = encoded(picture(1), kind)
+    data = encoded(make_image(1), kind)
 
     with pytest.raises(ImageError) as refused:
         read_header(data[: len(data) // 2], LIMIT)
@@ -151,7 +151,7 @@ def test_a_header_that_tells_nothing_without_its_end_is_truncated(kind: str) -> 
         (b"", "not_image", "not one of AVIF"),
     ],
 )
-def test_what_is_no_picture_is_named(data: bytes, status: str, named: str) -> None:
+def test_what_is_no_image_is_named(data: bytes, status: str, named: str) -> None:
     with pytest.raises(ImageError) as refused:
         read_header(data, LIMIT)
 
@@ -170,7 +170,7 @@ def test_what_is_no_picture_is_named(data: bytes, status: str, named: str) -> No
     ],
     ids=["marked HTML", "marked SVG", "commented SVG", "HTML after blank lines"],
 )
-def test_what_is_no_picture_is_named_behind_marks_and_comments(data: bytes, named: str) -> None:
+def test_what_is_no_image_is_named_behind_marks_and_comments(data: bytes, named: str) -> None:
     with pytest.raises(ImageError) as refused:
         read_header(data, LIMIT)
 
@@ -179,7 +179,7 @@ def test_what_is_no_picture_is_named_behind_marks_and_comments(data: bytes, name
 
 @pytest.mark.parametrize("kind", ["TGA", "PCX", "ICO", "SGI", "DDS"])
 def test_formats_beside_the_allowed_ones_are_not_opened(kind: str) -> None:
-    data = encoded(picture(1, (64, 64)), kind)
+    data = encoded(make_image(1, (64, 64)), kind)
     assert Image.open(io.BytesIO(data)).format == kind
 
     with pytest.raises(ImageError) as refused:
@@ -188,9 +188,9 @@ def test_formats_beside_the_allowed_ones_are_not_opened(kind: str) -> None:
     assert refused.value.status in ("not_image", "unsupported_format")
 
 
-def test_an_opened_picture_can_be_decoded() -> None:
-    with open_image(encoded(picture(1, (48, 32)), "PNG"), LIMIT) as image:
-        assert image.getpixel((0, 0)) == picture(1, (48, 32)).getpixel((0, 0))
+def test_an_opened_image_can_be_decoded() -> None:
+    with open_image(encoded(make_image(1, (48, 32)), "PNG"), LIMIT) as image:
+        assert image.getpixel((0, 0)) == make_image(1, (48, 32)).getpixel((0, 0))
 
 
 def test_heic_is_opened_by_its_extra_and_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

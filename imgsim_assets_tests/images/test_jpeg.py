@@ -12,8 +12,8 @@ from PIL import Image, ImageCms
 
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.jpeg import Jpeg, undecoded
-from imgsim_assets_tests.support.odd_pictures import lying, wide_gamut_profile, with_segment
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.malformed_images import lying, wide_gamut_profile, with_segment
 
 ENOUGH = 64
 SIZE = (120, 90)
@@ -21,42 +21,42 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def _with_orientation(orientation: int) -> bytes:
-    stored, exif = lying(picture(1, SIZE), orientation)
+    stored, exif = lying(make_image(1, SIZE), orientation)
     return encoded(stored, exif=exif)
 
 
-def _two_pictures() -> bytes:
-    return encoded(picture(1, SIZE), "MPO", save_all=True, append_images=[picture(2, SIZE)])
+def _two_images() -> bytes:
+    return encoded(make_image(1, SIZE), "MPO", save_all=True, append_images=[make_image(2, SIZE)])
 
 
 PLAIN: dict[str, bytes] = {
-    "4:2:0": encoded(picture(1, SIZE), subsampling="4:2:0"),
-    "4:2:2": encoded(picture(1, SIZE), subsampling="4:2:2"),
-    "4:4:4": encoded(picture(1, SIZE), subsampling="4:4:4"),
-    "progressive": encoded(picture(1, SIZE), progressive=True),
-    "grey": encoded(picture(1, SIZE).convert("L")),
-    "grey, progressive": encoded(picture(1, SIZE).convert("L"), progressive=True),
+    "4:2:0": encoded(make_image(1, SIZE), subsampling="4:2:0"),
+    "4:2:2": encoded(make_image(1, SIZE), subsampling="4:2:2"),
+    "4:4:4": encoded(make_image(1, SIZE), subsampling="4:4:4"),
+    "progressive": encoded(make_image(1, SIZE), progressive=True),
+    "gray": encoded(make_image(1, SIZE).convert("L")),
+    "gray, progressive": encoded(make_image(1, SIZE).convert("L"), progressive=True),
     "of one pixel": jpeg(1, (1, 1)),
-    "with restarts": encoded(picture(1, SIZE), restart_marker_rows=1),
-    "with a comment": encoded(picture(1, SIZE), comment=b"hello"),
+    "with restarts": encoded(make_image(1, SIZE), restart_marker_rows=1),
+    "with a comment": encoded(make_image(1, SIZE), comment=b"hello"),
     "upright by EXIF": _with_orientation(1),
-    "without an orientation in EXIF": encoded(picture(1, SIZE), exif=Image.Exif().tobytes()),
+    "without an orientation in EXIF": encoded(make_image(1, SIZE), exif=Image.Exif().tobytes()),
     "with damaged EXIF": with_segment(jpeg(1, SIZE), b"II*\0\xff\xff\xff\xff"),
-    "in sRGB": encoded(picture(1, SIZE), icc_profile=SRGB),
+    "in sRGB": encoded(make_image(1, SIZE), icc_profile=SRGB),
     "of the largest size": jpeg(1, (256, 127)),
 }
 ODD: dict[str, bytes] = {
     **{f"turned by EXIF {way}": _with_orientation(way) for way in range(2, 9)},
-    "with a profile": encoded(picture(1, SIZE), icc_profile=wide_gamut_profile()),
-    "with a damaged profile": encoded(picture(1, SIZE), icc_profile=b"no profile"),
-    "in CMYK": encoded(picture(1, SIZE).convert("CMYK")),
-    "in RGB": encoded(picture(1, SIZE), keep_rgb=True),
-    "of two pictures": _two_pictures(),
+    "with a profile": encoded(make_image(1, SIZE), icc_profile=wide_gamut_profile()),
+    "with a damaged profile": encoded(make_image(1, SIZE), icc_profile=b"no profile"),
+    "in CMYK": encoded(make_image(1, SIZE).convert("CMYK")),
+    "in RGB": encoded(make_image(1, SIZE), keep_rgb=True),
+    "of two images": _two_images(),
     "to be reduced": jpeg(1, (128, 128)),
     "longer than wide by far": jpeg(1, (257, 20)),
     "with something behind it": jpeg(1, SIZE) + b"\0",
-    "a PNG": encoded(picture(1, SIZE), "PNG"),
-    "a WebP": encoded(picture(1, SIZE), "WEBP"),
+    "a PNG": encoded(make_image(1, SIZE), "PNG"),
+    "a WebP": encoded(make_image(1, SIZE), "WEBP"),
     "nothing": b"",
     "its ends alone": b"\xff\xd8\xff\xd9",
     "a beginning and noise": jpeg(1, SIZE)[:100] + b"\x13" * 50 + b"\xff\xd9",
@@ -64,7 +64,7 @@ ODD: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_a_jpeg_whose_pixels_are_the_picture_is_left_undecoded(kind: str) -> None:
+def test_a_jpeg_whose_pixels_are_the_image_is_left_undecoded(kind: str) -> None:
     data = PLAIN[kind]
 
     assert undecoded(data, ENOUGH) == Jpeg(data)
@@ -76,7 +76,7 @@ def test_every_other_file_is_to_be_decoded(kind: str) -> None:
     assert undecoded(ODD[kind], ENOUGH) is None
 
 
-@pytest.mark.parametrize("kind", ["4:2:0", "progressive", "grey, progressive", "upright by EXIF"])
+@pytest.mark.parametrize("kind", ["4:2:0", "progressive", "gray, progressive", "upright by EXIF"])
 def test_a_jpeg_that_was_cut_short_is_to_be_decoded_wherever_it_was_cut(kind: str) -> None:
     data = PLAIN[kind]
 
@@ -92,7 +92,7 @@ def test_a_jpeg_that_was_cut_short_is_to_be_decoded_wherever_it_was_cut(kind: st
     mode=st.sampled_from(["RGB", "L", "CMYK"]),
     orientation=st.integers(0, 9),
     profile=st.sampled_from([None, SRGB, wide_gamut_profile()]),
-    colours=st.sampled_from(
+    colors=st.sampled_from(
         [{"subsampling": "4:2:0"}, {"subsampling": "4:2:2"}, {"subsampling": 0}, {"keep_rgb": True}]
     ),
     options=st.fixed_dictionaries(
@@ -100,18 +100,18 @@ def test_a_jpeg_that_was_cut_short_is_to_be_decoded_wherever_it_was_cut(kind: st
         optional={"comment": st.just(b"hello")},
     ),
 )
-def test_what_is_left_undecoded_is_for_every_decoder_the_picture_in_full(
+def test_what_is_left_undecoded_is_for_every_decoder_the_image_in_full(
     width: int,
     height: int,
     mode: str,
     orientation: int,
     profile: bytes | None,
-    colours: dict[str, Any],
+    colors: dict[str, Any],
     options: dict[str, Any],
 ) -> None:
-    stored, exif = lying(picture(width, (width, height)).convert(mode), orientation)
+    stored, exif = lying(make_image(width, (width, height)).convert(mode), orientation)
     options |= {"icc_profile": profile, "exif": exif if orientation else b""}
-    data = encoded(stored, **options, **colours)
+    data = encoded(stored, **options, **colors)
 
     if undecoded(data, ENOUGH) is not None:
         seen = np.asarray(decode(data, enough=ENOUGH))

@@ -31,7 +31,7 @@ def test_bars_of_a_histogram_stand_side_by_side_on_one_line() -> None:
     assert max(feet) - min(feet) < 0.2
 
 
-def test_a_histogram_is_labelled_with_title_range_and_largest_count() -> None:
+def test_a_histogram_is_labeled_with_title_range_and_largest_count() -> None:
     drawn = parsed(histogram([3, 12_345], [0.5, 0.75, 1.0], title="similarity"))
 
     assert {"similarity", "0.5", "0.75", "1", "12,345", "0"} <= set(words(drawn))
@@ -122,7 +122,7 @@ def test_counts_and_edges_that_do_not_fit_are_an_error() -> None:
     [([], [0.0]), ([0, 0], [0.0, 0.5, 1.0]), ([5], [1.0, 1.0]), ([10**15], [-1.0, 1.0])],
     ids=["no bins", "no values", "no range", "huge"],
 )
-def test_a_histogram_of_little_is_still_a_picture(counts: list[int], edges: list[float]) -> None:
+def test_a_histogram_of_little_is_still_an_image(counts: list[int], edges: list[float]) -> None:
     drawn = parsed(histogram(counts, edges, title="t", mark=edges[0]))
 
     assert len(rectangles(drawn)) == len(counts)
@@ -139,14 +139,14 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [("a", 0)], [("a", 0.001)], [("a", 1e12), ("b", 1)]])
-def test_bars_of_little_are_still_a_picture(values: list[tuple[str, float]]) -> None:
+def test_bars_of_little_are_still_an_image(values: list[tuple[str, float]]) -> None:
     drawn = parsed(bars(values, title="t"))
 
     assert len(rectangles(drawn)) == len(values)
     inside(drawn)
 
 
-def test_bars_keep_their_order_and_grow_the_picture() -> None:
+def test_bars_keep_their_order_and_grow_the_image() -> None:
     few, many = (
         parsed(bars([(f"status {n}", n + 1) for n in range(count)], title="t")) for count in (2, 9)
     )

@@ -9,14 +9,16 @@ import pytest
 from PIL import Image
 
 from imgsim_assets.images.sheet import Cell, contact_sheet
-from imgsim_assets_tests.support.pictures import picture
+from imgsim_assets_tests.support.images import make_image
 
 RED = Image.new("RGB", (60, 60), (255, 0, 0))
 SIDE = 96
 
 
 def test_a_sheet_is_one_jpeg() -> None:
-    sheet = Image.open(io.BytesIO(contact_sheet([[Cell(picture(1), "a"), Cell(picture(2), "b")]])))
+    sheet = Image.open(
+        io.BytesIO(contact_sheet([[Cell(make_image(1), "a"), Cell(make_image(2), "b")]]))
+    )
 
     assert sheet.format == "JPEG"
     assert sheet.mode == "RGB"
@@ -54,7 +56,7 @@ def test_the_thumbnails_have_the_wanted_size() -> None:
 
 
 @pytest.mark.parametrize("size", [(200, 100), (100, 200), (10, 20), (96, 96)])
-def test_a_picture_is_fitted_whole_into_its_square(size: tuple[int, int]) -> None:
+def test_an_image_is_fitted_whole_into_its_square(size: tuple[int, int]) -> None:
     sheet = opened([[Cell(Image.new("RGB", size, (255, 0, 0)), "")]])
 
     seen = red(sheet)
@@ -65,11 +67,11 @@ def test_a_picture_is_fitted_whole_into_its_square(size: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize("size", [(5000, 1), (1, 5000), (1, 1)])
-def test_a_picture_of_an_extreme_shape_is_no_error(size: tuple[int, int]) -> None:
+def test_an_image_of_an_extreme_shape_is_no_error(size: tuple[int, int]) -> None:
     assert opened([[Cell(Image.new("RGB", size), "spacer")]]).width >= SIDE
 
 
-def test_a_missing_picture_is_a_grey_square() -> None:
+def test_a_missing_image_is_a_gray_square() -> None:
     values = np.asarray(opened([[Cell(None, "gone")]])).astype(int)
 
     middle = values[values.shape[0] // 2, values.shape[1] // 2]
@@ -85,13 +87,13 @@ def test_rows_may_have_different_lengths() -> None:
 
 @pytest.mark.parametrize("rows", [[], [[]], [[], []]])
 @pytest.mark.parametrize("group", [None, 2])
-def test_a_sheet_without_pictures_is_no_error(
+def test_a_sheet_without_images_is_no_error(
     rows: Sequence[Sequence[Cell]], group: int | None
 ) -> None:
     assert opened(rows, group=group).width >= 1
 
 
-def test_a_caption_is_drawn_below_its_picture() -> None:
+def test_a_caption_is_drawn_below_its_image() -> None:
     bare, titled = opened([[Cell(RED, "")]]), opened([[Cell(RED, "sku 4711")]])
 
     changed = np.asarray(bare.convert("L")).astype(int) - np.asarray(titled.convert("L"))

@@ -14,14 +14,14 @@ from imgsim_assets.index.recall import recall
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.index.stage import open_index, update_index
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill, indexed, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill, indexed, tiny
 from imgsim_assets_tests.support.vectors import Floats, families, noise
 
 ROWS = families(1200, 16, seed=1)
 
 
-def _filled(probes: int, rows: Floats = ROWS) -> IvfIndex:
-    index = IvfIndex.trained(rows, probes)
+def _filled(nprobe: int, rows: Floats = ROWS) -> IvfIndex:
+    index = IvfIndex.trained(rows, nprobe)
     _add(index, rows, range(len(rows)))
     return index
 
@@ -31,7 +31,7 @@ def _add(index: FlatIndex, rows: Floats, numbers: range) -> None:
     index.add(ids, ids, rows[list(numbers)])
 
 
-@pytest.mark.parametrize("make", [_filled, lambda probes: _flat()], ids=["ivf", "flat"])
+@pytest.mark.parametrize("make", [_filled, lambda nprobe: _flat()], ids=["ivf", "flat"])
 def test_an_index_that_looks_everywhere_finds_what_a_product_finds(make: object) -> None:
     index: FlatIndex = make(10_000)  # type: ignore[operator]
     scores = ROWS[:50] @ ROWS.T
@@ -76,7 +76,7 @@ def test_removed_items_are_gone_and_the_others_keep_their_vectors(tmp_path: Path
 
 def test_more_probes_find_more_and_all_of_them_everything() -> None:
     rows = noise(2000, 24, seed=2)
-    found = [recall(_filled(probes, rows), sample=200) for probes in (1, 8, 10_000)]
+    found = [recall(_filled(nprobe, rows), sample=200) for nprobe in (1, 8, 10_000)]
 
     assert found == sorted(found)
     assert found[0] < 0.9
@@ -109,13 +109,13 @@ def test_a_flat_file_is_no_inverted_file(tmp_path: Path) -> None:
         IvfIndex.load(tmp_path / "index.faiss", flat.entries, flat.next_number)
 
 
-def test_the_kind_of_a_catalogues_index_follows_its_settings(store: Store) -> None:
+def test_the_kind_of_a_catalogs_index_follows_its_settings(store: Store) -> None:
     images = {f"i{seed}": tiny(seed) for seed in range(8)}
     indexed(store, "shop", images)
-    ivf = IndexSettings(kind="ivf", least_items=6, probes=4)
+    ivf = IndexSettings(kind="ivf", min_items=6, nprobe=4)
 
     kinds = []
-    for settings in (IndexSettings(), ivf, ivf, IndexSettings(kind="ivf", least_items=12)):
+    for settings in (IndexSettings(), ivf, ivf, IndexSettings(kind="ivf", min_items=12)):
         report = update_index(store, "shop", settings)
         _, index = open_index(store, "shop")
         kinds.append((report.kind, type(index).__name__, report.rebuilt, len(index)))
@@ -129,7 +129,7 @@ def test_the_kind_of_a_catalogues_index_follows_its_settings(store: Store) -> No
 
 
 def test_an_index_stays_of_its_kind_where_nothing_is_said(store: Store) -> None:
-    settings = IndexSettings(kind="ivf", least_items=1, probes=3)
+    settings = IndexSettings(kind="ivf", min_items=1, nprobe=3)
     indexed(store, "shop", {f"i{seed}": tiny(seed) for seed in range(8)})
     update_index(store, "shop", settings)
     embed(store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in range(9)}))
@@ -140,8 +140,8 @@ def test_an_index_stays_of_its_kind_where_nothing_is_said(store: Store) -> None:
     assert not update_index(store, "shop", settings).changed
 
 
-def test_a_catalogue_about_the_least_size_keeps_its_kind(store: Store) -> None:
-    settings = IndexSettings(kind="ivf", least_items=8, probes=4)
+def test_a_catalog_about_the_least_size_keeps_its_kind(store: Store) -> None:
+    settings = IndexSettings(kind="ivf", min_items=8, nprobe=4)
 
     kinds = []
     for count in (8, 6, 7, 5, 7, 8):
@@ -161,7 +161,7 @@ def test_a_catalogue_about_the_least_size_keeps_its_kind(store: Store) -> None:
 
 
 def test_an_inverted_file_is_updated_by_what_changed(store: Store) -> None:
-    settings = IndexSettings(kind="ivf", least_items=1, probes=100)
+    settings = IndexSettings(kind="ivf", min_items=1, nprobe=100)
     for seeds in (range(8), range(2, 12)):
         embed(store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in seeds}))
         report = update_index(store, "shop", settings)

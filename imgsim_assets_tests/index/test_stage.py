@@ -26,7 +26,7 @@ from imgsim_assets.index.stage import (
 )
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, Draft, replace_shard
+from imgsim_assets.storage.table import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets_tests.support import tables
 from imgsim_assets_tests.support.damage import compute_elsewhere
 
@@ -158,7 +158,7 @@ def test_the_data_version_changes_with_items_images_and_encoder(store: Store) ->
 # ---- empty ------------------------------------------------------------------------------
 
 
-def test_a_catalogue_without_a_vector_has_an_empty_index(store: Store) -> None:
+def test_a_catalog_without_a_vector_has_an_empty_index(store: Store) -> None:
     _embed(store, {"failed": None})
 
     report = update_index(store, "products")
@@ -375,7 +375,7 @@ def test_missing_vectors_say_that_the_embeddings_have_to_run(store: Store, left:
 
 
 def test_a_version_without_an_index_file_is_refused(store: Store) -> None:
-    index_table(store, "products").commit(lambda _: Draft([]))
+    index_table(store, "products").commit(lambda _: PendingCommit([]))
 
     with pytest.raises(StoreError, match="products/index version 1 lists no index file"):
         open_index(store, "products")
@@ -399,8 +399,8 @@ def _embed(store: Store, content: Content, encoder: str = ENCODER, shard: Shard 
     return commit
 
 
-def _draft(file: DataFile, shard: Shard, encoder: str, base: Commit | None) -> Draft:
-    return Draft(
+def _draft(file: DataFile, shard: Shard, encoder: str, base: Commit | None) -> PendingCommit:
+    return PendingCommit(
         replace_shard(base, shard, [file]),
         properties={"fingerprint": encoder, "encoder": {"name": "an encoder"}},
     )

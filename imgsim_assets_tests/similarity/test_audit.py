@@ -17,13 +17,13 @@ from imgsim_assets.similarity.matches import match_table, update_matches
 from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, Commit, Draft, Table
-from imgsim_assets_tests.support.catalogues import THUMBNAIL, indexed, repacked, tiny
+from imgsim_assets.storage.table import ROWS, Commit, PendingCommit, Table
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, repacked, tiny
 from imgsim_assets_tests.support.damage import flip_a_bit
 from imgsim_assets_tests.support.histories import Images, history
 from imgsim_assets_tests.support.vectors import Doubles
 
-# The right side has copies, repacked copies and look-alikes of the left one's pictures.
+# The right side has copies, repacked copies and look-alikes of the left one's images.
 LEFT: Images = {f"l{seed}": tiny(seed) for seed in range(8)}
 RIGHT: Images = {
     **{f"r{seed}": repacked(tiny(seed)) for seed in range(4)},
@@ -312,7 +312,7 @@ def _doctor(table: Table, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Non
     true = _newest(table)
     rows = table.write_rows(change(table.read(true)))
     others = [file for file in true.files if file.role != ROWS]
-    table.commit(lambda base: Draft([rows, *others], true.inputs, true.properties))
+    table.commit(lambda base: PendingCommit([rows, *others], true.inputs, true.properties))
 
 
 def _with_pair(rows: pl.DataFrame, one: str, other: str, similarity: float) -> pl.DataFrame:

@@ -10,11 +10,11 @@ import pytest
 from imgsim_assets.encoders.stage import embed
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.graph import SCHEMA, graph_table, update_graph
+from imgsim_assets.similarity.materialized import LISTS
 from imgsim_assets.similarity.settings import GraphSettings
-from imgsim_assets.similarity.state import LISTS
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import ROWS
-from imgsim_assets_tests.support.catalogues import (
+from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
     fill,
     indexed,
@@ -24,7 +24,7 @@ from imgsim_assets_tests.support.catalogues import (
 from imgsim_assets_tests.support.damage import flip_a_bit
 from imgsim_assets_tests.support.histories import Images, history, similarity, usable
 
-# Three equal pictures, two of them in the same bytes, look-alikes, and one that is none.
+# Three equal images, two of them in the same bytes, look-alikes, and one that is none.
 SHOP: Images = {
     "a": tiny(1),
     "b": repacked(tiny(1)),
@@ -32,7 +32,7 @@ SHOP: Images = {
     "d": tiny(50, like=1),
     "e": tiny(2),
     "f": tiny(51, like=2),
-    "gone": b"no picture",
+    "gone": b"no image",
 }
 SETTINGS = [
     GraphSettings(k=1),
@@ -72,7 +72,7 @@ def test_edges_lead_to_the_nearest_others_in_order(shops: Store, settings: Graph
     assert (report.version, report.changed, report.incremental) == (1, True, False)
 
 
-def test_copies_are_neighbours_at_no_distance_ties_by_id_and_nobody_is_their_own(
+def test_copies_are_neighbors_at_no_distance_ties_by_id_and_nobody_is_their_own(
     shops: Store,
 ) -> None:
     update_graph(shops, "shop", GraphSettings(k=2))
@@ -88,7 +88,7 @@ def test_copies_are_neighbours_at_no_distance_ties_by_id_and_nobody_is_their_own
     ]
 
 
-@pytest.mark.parametrize("images", [{}, {"a": tiny(1)}, {"a": tiny(1), "b": b"no picture"}])
+@pytest.mark.parametrize("images", [{}, {"a": tiny(1)}, {"a": tiny(1), "b": b"no image"}])
 def test_an_item_without_others_has_no_edges(store: Store, images: Images) -> None:
     indexed(store, "shop", images)
 
@@ -120,7 +120,7 @@ def test_after_any_history_the_graph_is_that_of_a_full_rebuild_and_of_the_defini
 
 def test_when_nothing_changed_nothing_is_committed(shops: Store) -> None:
     first = update_graph(shops, "shop", SETTINGS[0])
-    indexed(shops, "shop", {**SHOP, "more": b"also no picture"})
+    indexed(shops, "shop", {**SHOP, "more": b"also no image"})
 
     second = update_graph(shops, "shop", SETTINGS[0])
 
@@ -159,7 +159,7 @@ def test_the_graph_follows_the_index_and_says_which(shops: Store) -> None:
     assert commit.inputs == {"shop/index": 1}
 
 
-def test_a_catalogue_without_an_index_is_named(store: Store) -> None:
+def test_a_catalog_without_an_index_is_named(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/index has no version yet; materialize it first"):
         update_graph(store, "shop", GraphSettings())
 

@@ -11,13 +11,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from imgsim_assets.similarity.duplicate_groups import groups_table, update_groups
 from imgsim_assets.similarity.graph import graph_table, update_graph
-from imgsim_assets.similarity.groups import groups_table, update_groups
 from imgsim_assets.similarity.matches import match_table, update_matches
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings, Mode
 from imgsim_assets.storage.files import LocalFiles
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import indexed
+from imgsim_assets_tests.support.catalogs import indexed
 from imgsim_assets_tests.support.histories import POOL, Images
 
 MODES: dict[Mode, MatchSettings] = {
@@ -58,7 +58,7 @@ class MortalFiles(LocalFiles):
 
 
 class Histories(RuleBasedStateMachine):
-    """Two catalogues on real storage that change, and results that are updated or killed."""
+    """Two catalogs on real storage that change, and results that are updated or killed."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,8 +10,8 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.index.stage import index_table, update_index
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.duplicate_groups import GroupReport, update_across, update_groups
 from imgsim_assets.similarity.graph import GraphReport, update_graph
-from imgsim_assets.similarity.groups import GroupReport, update_across, update_groups
 from imgsim_assets.similarity.matches import MatchReport, update_matches
 from imgsim_assets.similarity.settings import (
     AcrossSettings,
@@ -20,30 +20,30 @@ from imgsim_assets.similarity.settings import (
     MatchSettings,
 )
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import THUMBNAIL, fill, indexed, sha256_of, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill, indexed, sha256_of, tiny
 from imgsim_assets_tests.support.damage import compute_elsewhere, flip_a_bit
 
 PRINT = fingerprint(THUMBNAIL)
-# The order of the hashes is not that of the ids, and two items share a picture.
-PICTURES = {"a": tiny(3), "b": tiny(1), "c": tiny(3), "é": tiny(2), "z": b"no picture"}
+# The order of the hashes is not that of the ids, and two items share an image.
+IMAGES = {"a": tiny(3), "b": tiny(1), "c": tiny(3), "é": tiny(2), "z": b"no image"}
 
 
 def test_embeddings_and_index_give_the_same_items_in_order_of_id(store: Store) -> None:
-    indexed(store, "shop", PICTURES)
+    indexed(store, "shop", IMAGES)
 
     embeddings, embedded = items.from_embeddings(store, "shop")
     index, searched = items.from_index(store, "shop")
 
     assert embedded.keys["id"].to_list() == ["a", "b", "c", "é"]
-    assert embedded.keys["sha256"].to_list() == [sha256_of(PICTURES[item]) for item in "abcé"]
+    assert embedded.keys["sha256"].to_list() == [sha256_of(IMAGES[item]) for item in "abcé"]
     assert searched.keys.equals(embedded.keys)
     np.testing.assert_array_equal(searched.vectors, embedded.vectors)
     assert embeddings.table == "shop/embeddings"
     assert index.inputs == {"embeddings": embeddings.version}
 
 
-def test_every_item_gets_the_vector_of_its_own_picture(store: Store) -> None:
-    indexed(store, "shop", PICTURES)
+def test_every_item_gets_the_vector_of_its_own_image(store: Store) -> None:
+    indexed(store, "shop", IMAGES)
     table = VectorTable(store, "shop", PRINT)
 
     _, found = items.from_embeddings(store, "shop")
@@ -62,8 +62,8 @@ def test_the_index_keeps_its_items_until_it_is_brought_up_to_date(store: Store) 
     assert items.from_index(store, "shop")[1].keys["id"].to_list() == ["b"]
 
 
-def test_a_catalogue_without_one_usable_picture_has_no_items(store: Store) -> None:
-    indexed(store, "shop", {"a": b"no picture"})
+def test_a_catalog_without_one_usable_image_has_no_items(store: Store) -> None:
+    indexed(store, "shop", {"a": b"no image"})
 
     assert len(items.from_embeddings(store, "shop")[1]) == 0
     assert len(items.from_index(store, "shop")[1]) == 0
@@ -85,7 +85,7 @@ def test_an_item_without_a_vector_is_an_error(store: Store) -> None:
 
 
 def test_a_damaged_index_is_rebuilt_by_its_next_run(store: Store) -> None:
-    indexed(store, "shop", PICTURES)
+    indexed(store, "shop", IMAGES)
     table = index_table(store, "shop")
     commit = table.latest()
     file = commit.only("index") if commit is not None else None
@@ -101,7 +101,7 @@ def test_a_damaged_index_is_rebuilt_by_its_next_run(store: Store) -> None:
 
 def test_results_of_vectors_that_were_computed_anew_are_computed_in_full(store: Store) -> None:
     for name in ("shop", "other"):
-        indexed(store, name, PICTURES)
+        indexed(store, name, IMAGES)
     before = _results(store)
     assert [report.changed for report in before] == [True] * 4
 

@@ -221,7 +221,7 @@ def test_the_k_nearest_are_right_in_every_width(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_neighbours_that_float32_cannot_tell_apart_are_ordered_as_float64_does(seed: int) -> None:
+def test_neighbors_that_float32_cannot_tell_apart_are_ordered_as_float64_does(seed: int) -> None:
     queries, references = noise(20, 512, seed + 10), hardly_different(300, 512, seed)
 
     index, similarity = top_k(queries, references, 5)
@@ -252,7 +252,7 @@ def test_ties_go_to_the_lower_row_over_several_tiles() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=sides(), k=st.integers(1, 9), seed=st.integers(0, 2**32 - 1), copied=st.booleans())
-def test_neighbours_below_a_querys_bar_are_left_out(
+def test_neighbors_below_a_querys_bar_are_left_out(
     rows: tuple[Floats, Floats], k: int, seed: int, copied: bool
 ) -> None:
     queries, references = rows
@@ -287,7 +287,7 @@ def test_the_k_nearest_have_the_same_bits_for_any_memory_budget(
 
 @settings(max_examples=50, deadline=None)
 @given(rows=sides(), k=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
-def test_shuffled_queries_have_the_same_neighbours_and_shuffled_references_the_same_cosines(
+def test_shuffled_queries_have_the_same_neighbors_and_shuffled_references_the_same_cosines(
     rows: tuple[Floats, Floats], k: int, seed: int
 ) -> None:
     queries, references = rows
@@ -310,7 +310,7 @@ def test_shuffled_queries_have_the_same_neighbours_and_shuffled_references_the_s
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0)])
-def test_an_empty_side_has_no_neighbours(n: int, m: int) -> None:
+def test_an_empty_side_has_no_neighbors(n: int, m: int) -> None:
     index, similarity = top_k(noise(n, 5, 0), noise(m, 5, 1), 2)
 
     assert index.shape == similarity.shape == (n, 2)
@@ -358,7 +358,7 @@ def test_working_memory_stays_within_its_budget_among_copies() -> None:
 
 
 @pytest.mark.parametrize("make", [noise, lattice])
-def test_working_memory_stays_within_its_budget_where_all_neighbours_have_copies(
+def test_working_memory_stays_within_its_budget_where_all_neighbors_have_copies(
     make: Callable[[int, int, int], Floats],
 ) -> None:
     queries, references = noise(500, 16, seed=6), np.repeat(make(500, 16, 7), 20, axis=0)

@@ -15,13 +15,13 @@ from imgsim_assets.encoders.stage import embed
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.matches import SCHEMA, match_table, update_matches
+from imgsim_assets.similarity.materialized import LEFT_ITEMS
 from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.similarity.settings import MatchSettings
-from imgsim_assets.similarity.state import LEFT_ITEMS
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import ROWS, Commit
 from imgsim_assets_tests.support import custom_encoders
-from imgsim_assets_tests.support.catalogues import (
+from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
     fill,
     indexed,
@@ -31,7 +31,7 @@ from imgsim_assets_tests.support.catalogues import (
 )
 from imgsim_assets_tests.support.damage import flip_a_bit
 from imgsim_assets_tests.support.histories import Images, history, similarity, usable
-from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.vectors import Doubles
 
 MODES = [
@@ -50,7 +50,7 @@ LEFT: Images = {
     "d": tiny(50, like=1),
     "e": tiny(51, like=3),
     "f": tiny(60),
-    "gone": b"no picture",
+    "gone": b"no image",
 }
 RIGHT: Images = {
     "p": repacked(tiny(1)),
@@ -127,7 +127,7 @@ def test_after_any_history_the_matches_are_those_of_a_full_rebuild_and_of_the_de
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[4]], ids=str)
-def test_items_that_move_from_one_catalogue_to_the_other_are_matched_anew(
+def test_items_that_move_from_one_catalog_to_the_other_are_matched_anew(
     shops: Store, settings: MatchSettings
 ) -> None:
     update_matches(shops, "pair", "left", "right", settings)
@@ -190,7 +190,7 @@ def test_when_nothing_changed_nothing_is_committed(shops: Store, settings: Match
 
 def test_a_new_commit_of_the_inputs_without_another_item_commits_nothing(shops: Store) -> None:
     update_matches(shops, "pair", "left", "right", MODES[0])
-    indexed(shops, "left", {**LEFT, "more": b"also no picture"})
+    indexed(shops, "left", {**LEFT, "more": b"also no image"})
 
     report = update_matches(shops, "pair", "left", "right", MODES[0])
 
@@ -228,7 +228,7 @@ def test_a_new_encoder_makes_the_table_anew(store: Store) -> None:
     assert (report.incremental, report.version) == (False, 2)
 
 
-def test_a_changed_picture_of_the_same_id_is_matched_anew(store: Store) -> None:
+def test_a_changed_image_of_the_same_id_is_matched_anew(store: Store) -> None:
     indexed(store, "left", {"a": tiny(1)})
     indexed(store, "right", {"x": tiny(1), "y": tiny(2)})
     update_matches(store, "pair", "left", "right", MatchSettings())
@@ -259,8 +259,8 @@ def test_a_commit_says_what_it_was_made_from(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("left", "right"),
-    [({}, RIGHT), (LEFT, {}), ({"a": b"no picture"}, {"b": b"no picture"})],
-    ids=["no left", "no right", "no pictures"],
+    [({}, RIGHT), (LEFT, {}), ({"a": b"no image"}, {"b": b"no image"})],
+    ids=["no left", "no right", "no images"],
 )
 @pytest.mark.parametrize("settings", MODES[2:5], ids=str)
 def test_a_side_without_items_has_no_matches(
@@ -396,7 +396,7 @@ def test_matches_whose_file_is_gone_are_made_anew_by_the_next_run(shops: Store) 
     assert _rows(shops).equals(before)
 
 
-def test_a_catalogue_that_was_deleted_and_made_anew_is_matched_anew(store: Store) -> None:
+def test_a_catalog_that_was_deleted_and_made_anew_is_matched_anew(store: Store) -> None:
     indexed(store, "left", LEFT)
     for images in ({"q": tiny(1)}, RIGHT):
         indexed(store, "right", images)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from imgsim_assets.similarity import pairs as pairs_module
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.join import nearest
+from imgsim_assets.similarity.join_input import Pair
 from imgsim_assets.similarity.pairs import (
     LIST_SCHEMA,
     SCHEMA,
@@ -23,14 +24,13 @@ from imgsim_assets.similarity.pairs import (
     update,
     with_rank,
 )
-from imgsim_assets.similarity.sides import Pair
 from imgsim_assets_tests.support.vectors import cosines, lattice, noise
 
 # Images by number: exact ties among the first, some with the same vector under another sha256.
 _LATTICE = lattice(6, 4, seed=3)
 POOL = np.concatenate([_LATTICE, noise(5, 4, seed=4), _LATTICE[:2], noise(5, 4, seed=4)[:2]])
 
-# Few ids, so that catalogues of one history share most of them.
+# Few ids, so that catalogs of one history share most of them.
 IDS = ["1", "Z", "a", "a b", "ab", "b/c", "é", "😀", *"mnopqrst"]
 CONTENT = st.dictionaries(st.sampled_from(IDS), st.integers(0, len(POOL) - 1))
 QUESTIONS = st.builds(
@@ -82,7 +82,7 @@ def test_after_any_history_updated_pairs_equal_those_computed_in_full(
 
 @settings(max_examples=100, deadline=None)
 @given(states=st.lists(CONTENT, min_size=2, max_size=5), question=QUESTIONS)
-def test_after_any_history_updated_neighbours_equal_those_computed_in_full(
+def test_after_any_history_updated_neighbors_equal_those_computed_in_full(
     states: list[dict[str, int]], question: Question
 ) -> None:
     others = Question(question.threshold, question.k, others_only=True)
@@ -108,7 +108,7 @@ def test_an_update_does_not_compute_pairs_of_unchanged_items_again(k: int | None
     assert pairs.filter(left_id=pl.lit("c")).height == 2
 
 
-def test_neighbours_that_are_removed_are_replaced_from_the_reserve(
+def test_neighbors_that_are_removed_are_replaced_from_the_reserve(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     question = Question(k=2)

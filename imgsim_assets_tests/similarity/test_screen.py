@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from imgsim_assets.similarity import join, screen, threshold_join, top_k
+from imgsim_assets.similarity.join_input import Pair, Side
 from imgsim_assets.similarity.projection import Projection, fit
-from imgsim_assets.similarity.screen import Screen, for_neighbours, for_threshold
-from imgsim_assets.similarity.sides import Pair, Side
+from imgsim_assets.similarity.screen import Screen, for_neighbors, for_threshold
 from imgsim_assets_tests.support.vectors import (
     Floats,
     cosines,
@@ -126,7 +126,7 @@ def test_every_screen_leads_to_the_same_join(make: object, monkeypatch: pytest.M
 @pytest.mark.parametrize("make", [noise, families, hardly_different])
 @pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.usefixtures("small_jobs_are_worth_it")
-def test_every_screen_leads_to_the_same_neighbours(
+def test_every_screen_leads_to_the_same_neighbors(
     make: object, copied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, right = make(300, 128, 5), make(200, 128, 5)  # type: ignore[operator]
@@ -135,11 +135,11 @@ def test_every_screen_leads_to_the_same_neighbours(
     bars = np.random.default_rng(0).uniform(-1, 0.5, len(left))
     for k, at_least in ((1, -1.0), (7, bars), (50, -1.0)):
         pair = _pair(left, right)
-        chosen = for_neighbours(pair, k, np.full(len(pair.left), -1.0))
+        chosen = for_neighbors(pair, k, np.full(len(pair.left), -1.0))
         assert chosen.projection is not None
         found = top_k(left, right, k, at_least=at_least, memory_budget=100_000)
         with monkeypatch.context() as patched:
-            patched.setattr(join, "for_neighbours", lambda pair, *_: Screen.of(None, pair))
+            patched.setattr(join, "for_neighbors", lambda pair, *_: Screen.of(None, pair))
             expected = top_k(left, right, k, at_least=at_least)
 
         for mine, theirs in zip(found, expected, strict=True):
@@ -171,7 +171,7 @@ def test_jobs_too_small_to_choose_a_width_for_are_done_with_whole_rows(
     ):
         monkeypatch.setattr(screen, "_WORTH_PROJECTING", worth)
         assert (for_threshold(pair, 0.9).projection is not None) is join_projects
-        assert (for_neighbours(pair, 7, no_bars).projection is not None) is search_projects
+        assert (for_neighbors(pair, 7, no_bars).projection is not None) is search_projects
 
 
 @pytest.mark.parametrize("processors", [1, 2, 5])
@@ -209,15 +209,15 @@ def test_looking_again_leaves_the_threads_of_faiss_as_they_were() -> None:
         faiss.omp_set_num_threads(before)
 
 
-def test_more_copies_than_neighbours_do_not_make_the_screen_for_neighbours_too_narrow() -> None:
+def test_more_copies_than_neighbors_do_not_make_the_screen_for_neighbors_too_narrow() -> None:
     # The best of all bars would let next to nothing pass; most of the time it is not met yet.
     random = np.random.default_rng(0)
-    pictures = random.normal(size=(1000, 64)) @ random.normal(size=(64, 512)) / 8
-    pictures += random.normal(size=pictures.shape) / 2
-    drawn = pictures[random.integers(0, len(pictures), 20_000)]
+    images = random.normal(size=(1000, 64)) @ random.normal(size=(64, 512)) / 8
+    images += random.normal(size=images.shape) / 2
+    drawn = images[random.integers(0, len(images), 20_000)]
     side = Side.of(unit(drawn + random.normal(size=drawn.shape) / 10), "rows")
 
-    made = for_neighbours(Pair.of(side, side), 5, np.full(len(side), -1.0))
+    made = for_neighbors(Pair.of(side, side), 5, np.full(len(side), -1.0))
 
     assert made.projection is not None
     assert made.projection.width - 1 > 32

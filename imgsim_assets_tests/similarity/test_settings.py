@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 
 
-def test_without_a_word_matches_are_the_best_and_a_graph_has_ten_neighbours() -> None:
+def test_without_a_word_matches_are_the_best_and_a_graph_has_ten_neighbors() -> None:
     assert MatchSettings() == MatchSettings(mode="best", threshold=None, k=None)
     assert GraphSettings() == GraphSettings(k=10, threshold=None)
 
@@ -56,7 +56,7 @@ def test_match_settings_that_cannot_work_are_refused_with_the_reason(
         ({"k": 0}, "greater than or equal to 1"),
         ({"k": 1001}, "less than or equal to 1000"),
         ({"threshold": 2}, "2 is no cosine"),
-        ({"neighbours": 5}, "unknown key 'neighbours'"),
+        ({"neighbors": 5}, "unknown key 'neighbors'"),
     ],
 )
 def test_graph_settings_that_cannot_work_are_refused_with_the_reason(

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage import packs
 from imgsim_assets.storage.blobs import IN_USE, MARK_AFTER_SECONDS, Blobs
-from imgsim_assets.storage.files import Entry, GrowingFile, LocalFiles, open_files
+from imgsim_assets.storage.files import Entry, LocalFiles, StagedFile, open_files
 from imgsim_assets.storage.packs import PACKS, list_packs
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.damage import blobs_of, flip_a_bit_of_blob, remove_blob
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
-IMAGE = b"bytes of a picture" * 50
+IMAGE = b"bytes of an image" * 50
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
 
 
@@ -78,7 +78,7 @@ def test_others_see_what_was_put_after_a_flush(store: Store) -> None:
     assert reader.holds([SHA256, "00" * 32]) == [True, False]
 
 
-def test_all_catalogues_share_one_copy(store: Store) -> None:
+def test_all_catalogs_share_one_copy(store: Store) -> None:
     stored(store, IMAGE)
     stored(reopened(store), IMAGE)
 
@@ -268,7 +268,7 @@ class Refusing(LocalFiles):
 
     refuses = True
 
-    def grow(self, path: str) -> GrowingFile:
+    def grow(self, path: str) -> StagedFile:
         growing = super().grow(path)
         real = growing.finish
 
@@ -386,7 +386,7 @@ class Interrupting(LocalFiles):
 
     act: Callable[[], object]
 
-    def grow(self, path: str) -> GrowingFile:
+    def grow(self, path: str) -> StagedFile:
         growing = super().grow(path)
         real = growing.finish
 

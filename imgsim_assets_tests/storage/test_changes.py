@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.changes import read_changes
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Draft
+from imgsim_assets.storage.table import PendingCommit
 
 NAME = "matches/pair"
 Pairs = dict[tuple[str, str], float]
@@ -27,7 +27,7 @@ def _commit(store: Store, pairs: Pairs, **more: object) -> int:
     schema = {"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64}
     frame = pl.DataFrame(rows, schema=None if more else schema)
     table = store.table(NAME)
-    commit = table.commit(lambda _: Draft([table.write_rows(frame)]))
+    commit = table.commit(lambda _: PendingCommit([table.write_rows(frame)]))
     assert commit is not None
     return commit.version
 
@@ -57,7 +57,7 @@ def test_an_update_of_a_keyed_table_is_told_by_its_key(store: Store) -> None:
     table = store.table("shop/images", key="id")
     for rows in ([("a", "ok"), ("b", "dns")], [("b", "ok"), ("c", "ok")]):
         frame = pl.DataFrame(rows, schema=["id", "status"], orient="row")
-        draft = Draft([table.write_rows(frame)])
+        draft = PendingCommit([table.write_rows(frame)])
         table.commit(lambda _, draft=draft: draft)  # type: ignore[misc]
 
     changes = read_changes("shop/images", since=1, store=store)
@@ -102,7 +102,7 @@ def test_versions_that_are_not_there_are_refused(store: Store) -> None:
 
 def test_rows_without_a_key_are_refused(store: Store) -> None:
     table = store.table("shop/rejects")
-    table.commit(lambda _: Draft([table.write_rows(pl.DataFrame({"line": [1]}))]))
+    table.commit(lambda _: PendingCommit([table.write_rows(pl.DataFrame({"line": [1]}))]))
 
     with pytest.raises(StoreError, match="the rows of shop/rejects have no key"):
         read_changes("shop/rejects", since=0, store=store)

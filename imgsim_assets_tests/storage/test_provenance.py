@@ -4,18 +4,18 @@ import polars as pl
 
 from imgsim_assets.storage.provenance import read_provenance
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Draft
+from imgsim_assets.storage.table import PendingCommit
 
 
 def _commit(store: Store, name: str, inputs: dict[str, int | str], **properties: str) -> None:
     table = store.table(name)
     file = table.write_rows(pl.DataFrame({"id": ["a"]}))
-    table.commit(lambda _: Draft([file], inputs=inputs, properties=properties))
+    table.commit(lambda _: PendingCommit([file], inputs=inputs, properties=properties))
 
 
 def test_inputs_are_followed_to_the_source(store: Store) -> None:
-    _commit(store, "shop/catalogue", {"source": "ab12"})
-    _commit(store, "shop/images", {"catalogue": 1})
+    _commit(store, "shop/items", {"source": "ab12"})
+    _commit(store, "shop/images", {"catalog": 1})
     _commit(store, "shop/embeddings", {"images": 1}, fingerprint="f")
     _commit(store, "matches/pair", {"shop/embeddings": 1, "shop/images": 1})
 
@@ -25,7 +25,7 @@ def test_inputs_are_followed_to_the_source(store: Store) -> None:
         ("matches/pair", "1"),
         ("shop/embeddings", "1"),
         ("shop/images", "1"),
-        ("shop/catalogue", "1"),
+        ("shop/items", "1"),
         ("shop/source", "ab12"),
     ]
     assert found["fingerprint"].to_list() == [None, "f", None, None, None]
@@ -33,12 +33,12 @@ def test_inputs_are_followed_to_the_source(store: Store) -> None:
 
 
 def test_what_is_no_longer_kept_ends_the_trace(store: Store) -> None:
-    _commit(store, "shop/images", {"catalogue": 7})
+    _commit(store, "shop/images", {"catalog": 7})
 
     found = read_provenance("shop/images", version=1, store=store)
 
     assert found.select("table", "version", "committed_at").rows()[1] == (
-        "shop/catalogue",
+        "shop/items",
         "7",
         None,
     )

@@ -13,7 +13,7 @@ from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.reader import pinned, read_table
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Draft
+from imgsim_assets.storage.table import PendingCommit
 from imgsim_assets_tests.support import tables
 
 NAME = "matches/products__suppliers"
@@ -130,7 +130,7 @@ def test_a_name_that_is_no_table_name_is_refused(store: Store) -> None:
 
 
 def test_a_table_without_rows_of_its_own_says_so(store: Store) -> None:
-    store.table(NAME).commit(lambda _: Draft([]))
+    store.table(NAME).commit(lambda _: PendingCommit([]))
 
     with pytest.raises(StoreError, match=f"{NAME} version 1 holds no rows"):
         read_table(NAME, store=store)
@@ -184,7 +184,7 @@ def test_nothing_is_read_that_the_query_does_not_need(store: Store) -> None:
         schema={"id": pl.String, "vector": pl.Array(pl.Float32, 64)},
     )
     file = table.write_rows(wide)
-    table.commit(lambda _: Draft([file]))
+    table.commit(lambda _: PendingCommit([file]))
 
     plan = read_table(NAME, store=store).select("id").explain()
 
@@ -236,7 +236,7 @@ def test_a_damaged_file_of_a_table_that_is_read_by_path_is_named_with_the_mend(
         pl.DataFrame({"left_id": ["a"] * 200, "similarity": [0.9 + n / 1e4 for n in range(200)]}),
         compression="uncompressed",
     )
-    table.commit(lambda _: Draft([file]))
+    table.commit(lambda _: PendingCommit([file]))
     _harm(store, f"{NAME}/{file.path}", damage)
 
     with pytest.raises(StoreError, match=f"{file.path}.*materialize the asset again"):
@@ -269,7 +269,7 @@ def test_files_of_two_versions_of_the_code_are_one_table(place: str, tmp_path: P
     table = store.table(NAME)
     new = table.write_rows(pl.DataFrame({"id": ["a"], "value": [1.5], "since": ["now"]}))
     old = table.write_rows(pl.DataFrame({"id": ["b"], "value": [2]}))
-    table.commit(lambda _: Draft([new, old]))
+    table.commit(lambda _: PendingCommit([new, old]))
 
     rows = read_table(NAME, store=store)
 

@@ -17,21 +17,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.storage.collection import collect
 from imgsim_assets.storage.files import UNFINISHED
-from imgsim_assets.storage.settings import KeepRules
+from imgsim_assets.storage.gc import collect
+from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import (
     Commit,
     DataFile,
-    Draft,
+    PendingCommit,
     Table,
     append_to_shard,
     replace_shard,
 )
 from imgsim_assets_tests.support import tables, writer_process
-from imgsim_assets_tests.support.ageing import age
+from imgsim_assets_tests.support.file_ages import age
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
 NAME = "products/images"
@@ -81,7 +81,7 @@ def test_rows_written_in_pieces_are_one_file_that_is_read_by_ranges(
     rows = tables.frame({f"{number:02}": number for number in range(30)})
     pieces = [rows[start:end] for start, end in pairwise(cuts)]
     file = table.write_pieces(iter(pieces), row_group=4)
-    commit = table.commit(lambda _: Draft([file.in_shard(Shard(0, 1))]))
+    commit = table.commit(lambda _: PendingCommit([file.in_shard(Shard(0, 1))]))
     assert commit is not None
 
     assert file.rows == cuts[-1]
@@ -122,8 +122,8 @@ def test_ranges_of_a_table_are_those_of_its_sound_files(
     assert bad in told[0]
 
 
-def _drafted(files: Sequence[DataFile], _: Commit | None) -> Draft:
-    return Draft(files)
+def _drafted(files: Sequence[DataFile], _: Commit | None) -> PendingCommit:
+    return PendingCommit(files)
 
 
 def test_a_failure_of_a_piece_is_the_failure_of_the_file(store: Store) -> None:
@@ -141,7 +141,9 @@ def test_a_commit_reads_back_with_all_that_was_said_about_it(tmp_path: Path) -> 
     beside = table.write_bytes(b"beside", role="index", suffix=".bin")
 
     made = table.commit(
-        lambda _: Draft([file, beside], inputs={"images": 4}, properties={"deep": {"er": [None]}})
+        lambda _: PendingCommit(
+            [file, beside], inputs={"images": 4}, properties={"deep": {"er": [None]}}
+        )
     )
 
     read = Store.open(tmp_path).table(NAME).latest()
@@ -205,7 +207,7 @@ def test_a_commit_of_the_first_release_is_read_by_every_later_one(
                 "committed_at": "2026-01-02T03:04:05.678+00:00",
                 "run_id": None,
                 "key": "id",
-                "inputs": {"catalogue": 3},
+                "inputs": {"catalog": 3},
                 "properties": {"refers_to_blobs": True},
                 "files": [
                     {
@@ -317,12 +319,12 @@ def test_the_slower_of_two_writers_applies_its_change_to_the_newer_commit(store:
     file = table.write_rows(tables.frame({"slow": 3}))
     seen: list[int] = []
 
-    def change(base: Commit | None) -> Draft:
+    def change(base: Commit | None) -> PendingCommit:
         assert base is not None
         seen.append(base.version)
         if len(seen) == 1:
             tables.add(store.table(NAME), {"quick": 2})
-        return Draft([*base.files, file])
+        return PendingCommit([*base.files, file])
 
     commit = table.commit(change)
 
@@ -335,11 +337,11 @@ def test_the_slower_of_two_writers_applies_its_change_to_the_newer_commit(store:
 def test_a_slower_writer_may_find_that_nothing_is_left_to_do(store: Store) -> None:
     table = store.table(NAME)
 
-    def change(base: Commit | None) -> Draft | None:
+    def change(base: Commit | None) -> PendingCommit | None:
         if base is not None:
             return None
         tables.put(store.table(NAME), {"quick": 1})
-        return Draft([])
+        return PendingCommit([])
 
     commit = table.commit(change)
 
@@ -473,7 +475,7 @@ def test_a_writer_may_die_before_any_of_its_file_operations(tmp_path: Path) -> N
         assert table.versions() == list(range(1, following.version + 1)), name
 
     age(tmp_path, hours=2)
-    collect(store, KeepRules(commits=9, grace_hours=1))
+    collect(store, RetentionPolicy(commits=9, min_age_hours=1))
     for name in outcomes:
         table = store.table(name)
         assert [table.read_bytes(file) for file in tables.newest(table).files][-1] == b"later"
@@ -543,7 +545,7 @@ def test_files_of_every_role_are_part_of_the_whole(store: Store) -> None:
     table = store.table(NAME)
     rows = table.write_rows(tables.frame({"a": 1}))
     beside = table.write_bytes(b"beside", role="index", suffix=".bin")
-    commit = table.commit(lambda _: Draft([rows, beside]))
+    commit = table.commit(lambda _: PendingCommit([rows, beside]))
     assert commit is not None
     _damage(Path(store.url) / NAME / beside.path, DAMAGES["last byte flipped"])
 
@@ -637,7 +639,7 @@ def test_without_a_key_every_row_counts(store: Store) -> None:
 def test_a_later_row_replaces_an_earlier_one_within_a_file(store: Store) -> None:
     table = store.table(NAME, key="id")
     file = table.write_rows(pl.DataFrame({"id": ["a", "a"], "value": [1, 2]}))
-    commit = table.commit(lambda _: Draft([file]))
+    commit = table.commit(lambda _: PendingCommit([file]))
     assert commit is not None
 
     assert list(table.read(commit).iter_rows()) == [("a", 2)]
@@ -656,7 +658,7 @@ def test_files_of_another_role_are_no_rows(store: Store) -> None:
     beside = table.write_rows(tables.frame({"x": 9}), role="keys")
     assert tables.put(table, {"a": 1}).rows == 1
 
-    commit = table.commit(lambda base: Draft([*(base.files if base else ()), beside]))
+    commit = table.commit(lambda base: PendingCommit([*(base.files if base else ()), beside]))
 
     assert commit is not None
     assert tables.values(table.read(commit)) == {"a": 1}
@@ -666,7 +668,7 @@ def test_files_of_another_role_are_no_rows(store: Store) -> None:
 
 def test_a_commit_without_row_files_reads_as_nothing(store: Store) -> None:
     table = store.table(NAME)
-    commit = table.commit(lambda _: Draft([]))
+    commit = table.commit(lambda _: PendingCommit([]))
     assert commit is not None
 
     assert table.read(commit).shape == (0, 0)
@@ -685,7 +687,7 @@ def test_an_uploaded_file_is_checked_like_any_other(
 
     assert table.read_bytes(file) == local.read_bytes()
     assert (file.role, file.rows, file.path.rsplit(".", 1)[-1]) == ("index", 3, "faiss")
-    commit = table.commit(lambda _: Draft([file]))
+    commit = table.commit(lambda _: PendingCommit([file]))
     assert commit is not None
     assert table.is_whole(commit)
     table.check_present(commit)
@@ -883,12 +885,12 @@ def _assert_holds(table: Table, content: dict[str, int], counts: list[int]) -> N
         assert tables.values(table.read(commit, shard=shard)) == tables.of_shard(content, shard)
 
 
-def _exactly(files: Sequence[DataFile], _: Commit | None) -> Draft:
-    return Draft(files)
+def _exactly(files: Sequence[DataFile], _: Commit | None) -> PendingCommit:
+    return PendingCommit(files)
 
 
-def _and_one_more(file: DataFile, base: Commit | None) -> Draft:
-    return Draft([*(base.files if base else ()), file])
+def _and_one_more(file: DataFile, base: Commit | None) -> PendingCommit:
+    return PendingCommit([*(base.files if base else ()), file])
 
 
 def _run_threads(actions: Sequence[Callable[[], None]]) -> None:

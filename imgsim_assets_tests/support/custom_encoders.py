@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgsim_assets_tests.support.encoders import ThumbnailEncoder, encoded_count
 
-# How many pictures the failing encoders take before they fail.
+# How many images the failing encoders take before they fail.
 PATIENCE = "IMGSIM_TEST_PATIENCE"
 # What the weights of the torch encoders are drawn from.
 SEED = "IMGSIM_TEST_SEED"
@@ -56,7 +56,7 @@ class _Ragged(ThumbnailEncoder):
 
 
 class _Moody(ThumbnailEncoder):
-    """Zeros for dark pictures, NaN for light ones."""
+    """Zeros for dark images, NaN for light ones."""
 
     def encode(self, batch: np.ndarray) -> np.ndarray:
         rows = super().encode(batch)
@@ -144,7 +144,7 @@ def batch_norm() -> Any:
     import torch
 
     layers = (torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.AdaptiveAvgPool2d(1))
-    return ("normalised", torch.nn.Sequential(*layers), to_tensor)
+    return ("normalized", torch.nn.Sequential(*layers), to_tensor)
 
 
 def with_dropout() -> Any:
@@ -157,15 +157,15 @@ def two_outputs() -> Any:
     import torch
 
     class Twice(torch.nn.Module):
-        def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            flat = pictures.flatten(1)
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            flat = images.flatten(1)
             return flat, flat
 
     return ("twice", Twice(), to_tensor)
 
 
 def bare_function() -> Any:
-    return ("function", lambda pictures: pictures.flatten(1), to_tensor)
+    return ("function", lambda images: images.flatten(1), to_tensor)
 
 
 def calls(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""A catalogue of images to be fetched, with its ledger at hand."""
+"""A catalog of images to be fetched, with its ledger at hand."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 
 import polars as pl
 
-from imgsim_assets.catalogue.ingest import ingest
-from imgsim_assets.catalogue.source import SourceSettings
+from imgsim_assets.catalog.ingest import ingest
+from imgsim_assets.catalog.source import SourceSettings
 from imgsim_assets.download import ledger
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, download
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Draft, replace_shard
+from imgsim_assets.storage.table import Commit, PendingCommit, replace_shard
 
 NAME = "things"
 TIMES = ("fetched_at", "checked_at", "next_retry_at")
@@ -32,17 +32,17 @@ _PROJECT = Path(__file__).parents[2]
 def quick(**changes: Any) -> DownloadSettings:
     """Settings that reach loopback, give up soon and do not retry."""
     chosen: dict[str, Any] = {
-        "allow_hosts": ("127.0.0.1",),
+        "allowed_hosts": ("127.0.0.1",),
         "timeout": 2.0,
-        "connect_timeout": 1.0,
-        "read_timeout": 1.0,
+        "connect_timeout_s": 1.0,
+        "read_timeout_s": 1.0,
         "retries": 0,
     }
     return DownloadSettings(**{**chosen, **changes})
 
 
-class Catalogue:
-    """One catalogue of a store. `folder` holds its source and its local images."""
+class Catalog:
+    """One catalog of a store. `folder` holds its source and its local images."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
@@ -50,14 +50,14 @@ class Catalogue:
         self.shards = 1
         self.table = ledger.ledger_table(store, NAME)
 
-    def beside(self, name: str) -> Catalogue:
+    def beside(self, name: str) -> Catalog:
         """The same, not declared yet, in another store."""
         folder = self.folder.parent / name
         folder.mkdir()
-        return Catalogue(Store.open(folder / "store"), folder)
+        return Catalog(Store.open(folder / "store"), folder)
 
     def declare(self, urls: Mapping[str, str], *, shards: int = 1, root: str | None = None) -> None:
-        """Ingest a new version of the catalogue: ids and their URLs."""
+        """Ingest a new version of the catalog: ids and their URLs."""
         lines = (json.dumps({"id": item, "url": url}) for item, url in urls.items())
         (self.folder / "things.jsonl").write_text("\n".join(lines), encoding="utf-8")
         settings = SourceSettings(path="things.jsonl", root=root, allow_empty=True)
@@ -106,7 +106,7 @@ class Catalogue:
     def move_times(self, by: timedelta, *columns: str) -> None:
         """Shift moments of all items (all moments, unless named), through a commit."""
 
-        def change(base: Commit | None) -> Draft:
+        def change(base: Commit | None) -> PendingCommit:
             assert base is not None
             files = base.files
             for index in range(self.shards):
@@ -114,7 +114,7 @@ class Catalogue:
                 rows = self.table.read(base, shard=shard)
                 moved = self.table.write_rows(rows.with_columns(pl.col(columns or TIMES) + by))
                 files = replace_shard(replace(base, files=files), shard, [moved])
-            return Draft(files, inputs=base.inputs, properties=base.properties)
+            return PendingCommit(files, inputs=base.inputs, properties=base.properties)
 
         self.table.commit(change)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# Where the counting encoder writes, one line a picture it encodes.
+# Where the counting encoder writes, one line an image it encodes.
 COUNTER = "IMGSIM_TEST_ENCODED"
 
 
 class ThumbnailEncoder:
-    """A picture as its own 8 x 8 thumbnail: tiny, weight-free, and sensible."""
+    """An image as its own 8 x 8 thumbnail: tiny, weight-free, and sensible."""
 
     dim = 8 * 8 * 3
 
@@ -33,5 +33,5 @@ def thumbnail() -> ThumbnailEncoder:
 
 
 def encoded_count(path: Path) -> int:
-    """How many pictures the counting encoder was given."""
+    """How many images the counting encoder was given."""
     return len(path.read_text().splitlines()) if path.exists() else 0

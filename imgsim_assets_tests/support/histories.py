@@ -1,4 +1,4 @@
-"""Catalogues as they change from night to night, and what must come of them by definition."""
+"""Catalogs as they change from night to night, and what must come of them by definition."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogues import THUMBNAIL, repacked, sha256_of, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, repacked, sha256_of, tiny
 from imgsim_assets_tests.support.vectors import Doubles, cosines
 
 Images = dict[str, bytes]
 
-# A few pictures, copies of them in other bytes, look-alikes, and files that are no picture.
+# A few images, copies of them in other bytes, look-alikes, and files that are no image.
 POOL = [
     *(tiny(seed) for seed in range(6)),
     *(repacked(tiny(seed)) for seed in range(3)),
     *(tiny(100 + seed, like=seed % 4) for seed in range(10)),
-    b"no picture",
+    b"no image",
 ]
 
 
 def history(seed: int, steps: int, prefix: str) -> list[Images]:
-    """States of a catalogue; each comes of the last by additions, changes and removals."""
+    """States of a catalog; each comes of the last by additions, changes and removals."""
     chance = random.Random(f"{seed} {prefix}")
     images: Images = {}
     states = []
@@ -43,7 +43,7 @@ def history(seed: int, steps: int, prefix: str) -> list[Images]:
 
 
 def usable(images: Mapping[str, bytes]) -> list[str]:
-    """The ids whose file is a picture, sorted."""
+    """The ids whose file is an image, sorted."""
     return sorted(item for item, data in images.items() if data != POOL[-1])
 
 

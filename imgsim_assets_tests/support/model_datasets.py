@@ -1,4 +1,4 @@
-"""Pictures for models: a folder of seeded files, and the white and black noise of a tutorial."""
+"""Images for models: a folder of seeded files, and the white and black noise of a tutorial."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imgsim_assets_tests.support.pictures import jpeg
+from imgsim_assets_tests.support.images import jpeg
 
 
 def folder_of(path: Path, seeds: range) -> Path:
@@ -19,7 +19,7 @@ def folder_of(path: Path, seeds: range) -> Path:
 
 
 def noisy(mean: int, seed: int, side: int = 64) -> Image.Image:
-    """A nearly white (high mean) or nearly black (low mean) picture of noise."""
+    """A nearly white (high mean) or nearly black (low mean) image of noise."""
     chance = np.random.default_rng(seed)
     pixels = chance.normal(mean, 12, (side, side, 3)).clip(0, 255).astype(np.uint8)
     return Image.fromarray(pixels)

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from imgsim_assets.components.local_run import LocalRun
+from imgsim_assets.demo.local_run import LocalRun
 from imgsim_assets.storage.store import Store
 
 _PYPROJECT = """
@@ -110,7 +110,7 @@ class Project:
         script = (
             "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
             "from imgsim_assets_tests.support.projects import Project\n"
-            "from imgsim_assets_tests.support.quick_sqlite import do_not_wait_for_the_disk\n"
+            "from imgsim_assets_tests.support.fast_sqlite import do_not_wait_for_the_disk\n"
             "do_not_wait_for_the_disk()\n"
             "sys.exit(0 if Project(Path(sys.argv[1]), sys.argv[2]).materialize() else 1)\n"
         )

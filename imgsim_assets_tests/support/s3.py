@@ -1,4 +1,4 @@
-"""A real S3 endpoint over HTTP on loopback, which honours If-None-Match."""
+"""A real S3 endpoint over HTTP on loopback, which honors If-None-Match."""
 
 from __future__ import annotations
 

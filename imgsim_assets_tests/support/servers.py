@@ -108,7 +108,7 @@ class Servers:
         self.start_daemon()
 
     def start_daemon(self) -> None:
-        self._start("daemon", "-m", "imgsim_assets_tests.support.quick_daemon", "run")
+        self._start("daemon", "-m", "imgsim_assets_tests.support.fast_daemon", "run")
 
     def start_web_server(self) -> None:
         with socket.socket() as free:

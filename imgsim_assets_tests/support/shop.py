@@ -1,4 +1,4 @@
-"""A small shop: two catalogues of self-made pictures behind a counting web server."""
+"""A small shop: two catalogs of self-made images behind a counting web server."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
-from imgsim_assets_tests.support.holding import FOLDER, Hold
-from imgsim_assets_tests.support.pictures import encoded, jpeg, picture
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.pause_points import FOLDER, Hold
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.web import Respond, Web
 
@@ -27,7 +27,7 @@ ENCODER = {
     "version": "1",
 }
 RESULTS = (
-    "products/catalogue",
+    "products/items",
     "products/images",
     "products/embeddings",
     "products/index",
@@ -41,7 +41,7 @@ _PROVENANCE = {"fetched_at", "checked_at", "attempts", "next_retry_at", "number"
 
 @dataclass
 class Shop:
-    """Products p0.. with pictures 0.., suppliers s0.. with recompressed copies of some."""
+    """Products p0.. with images 0.., suppliers s0.. with recompressed copies of some."""
 
     project: Project
     web: Web
@@ -56,7 +56,7 @@ class Shop:
         for number in range(suppliers):
             path = f"/s{number}.jpg"
             seed = number if number % 4 else 1000 + number
-            web.pages[path] = encoded(picture(seed), "JPEG", quality=55)
+            web.pages[path] = encoded(make_image(seed), "JPEG", quality=55)
             supplied[f"s{number}"] = {"id": f"s{number}", "url": web.url(path)}
         shop._write("suppliers.csv", supplied)
         shop.declare()
@@ -76,24 +76,24 @@ class Shop:
                 "source": {"path": f"{name}.csv"},
                 "shards": shards,
                 "encoder": ENCODER,
-                "download": {"allow_hosts": [self.web.address], "retries": 0},
+                "download": {"allowed_hosts": [self.web.address], "retries": 0},
                 "graph": {"k": 3},
                 "checks": {"sample": 5},
             }
             more = products if name == "products" else suppliers or {}
-            self.project.declare(name, "ImageCatalogue", attributes | more)
+            self.project.declare(name, "ImageCatalogComponent", attributes | more)
         both = {"name": "pair", "left": "products", "right": "suppliers", "threshold": 0.9}
-        self.project.declare("pair", "MatchMatrix", both | {"mode": "all"} | (pair or {}))
+        self.project.declare("pair", "MatchMatrixComponent", both | {"mode": "all"} | (pair or {}))
 
     def sell(self, item: str, seed: int, *, path: str | None = None) -> None:
-        """Add or change a product; its picture follows from the seed."""
+        """Add or change a product; its image follows from the seed."""
         page = path or f"/p{seed}.jpg"
         self.web.pages.setdefault(page, jpeg(seed))
         self.rows[item] = {"id": item, "url": self.web.url(page), "title": f"item {item}"}
         self._write("products.csv", self.rows)
 
     def drop(self, item: str) -> None:
-        """Take a product out of the catalogue."""
+        """Take a product out of the catalog."""
         del self.rows[item]
         self._write("products.csv", self.rows)
 
@@ -113,8 +113,8 @@ class Shop:
         self.project.write(
             "shop/__init__.py",
             """
-            from imgsim_assets_tests.support.holding import hold_where_asked
-            from imgsim_assets_tests.support.quick_sqlite import do_not_wait_for_the_disk
+            from imgsim_assets_tests.support.pause_points import hold_where_asked
+            from imgsim_assets_tests.support.fast_sqlite import do_not_wait_for_the_disk
 
             hold_where_asked()
             do_not_wait_for_the_disk()
@@ -151,7 +151,7 @@ class Shop:
 
     @property
     def counter(self) -> Path:
-        """The file in which the encoder leaves a line for every picture it encodes."""
+        """The file in which the encoder leaves a line for every image it encodes."""
         return self.project.root / "encoded"
 
     @property

@@ -1,4 +1,4 @@
-"""Catalogue sources on disk, and what is read from them."""
+"""Catalog sources on disk, and what is read from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from imgsim_assets.catalogue import reader, rows
-from imgsim_assets.catalogue.source import Source, SourceSettings, open_source
+from imgsim_assets.catalog import reader, rows
+from imgsim_assets.catalog.source import Source, SourceSettings, open_source
 from imgsim_assets.errors import SourceError
 
 
@@ -69,7 +69,7 @@ def values(folder: Path, path: str, **settings: Any) -> pl.DataFrame:
     return read(folder, path, **settings).frame().drop(reader.FILE, reader.LINE)
 
 
-def validated(folder: Path, path: str, **settings: Any) -> rows.CatalogueRows:
+def validated(folder: Path, path: str, **settings: Any) -> rows.CatalogRows:
     """A source's rows and rejects."""
     opened = source(folder, path, **settings)
     return rows.validate(reader.read(opened), opened)

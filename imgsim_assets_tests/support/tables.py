@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from imgsim_assets.storage.shards import Shard, shard_of
-from imgsim_assets.storage.table import Commit, Draft, Table, append_to_shard, replace_shard
+from imgsim_assets.storage.table import Commit, PendingCommit, Table, append_to_shard, replace_shard
 
 
 def frame(values: Mapping[str, int]) -> pl.DataFrame:
@@ -37,25 +37,29 @@ def of_shard(content: Mapping[str, int], shard: Shard) -> dict[str, int]:
 def put(table: Table, content: Mapping[str, int]) -> Commit:
     """Commit the content as the whole table, in one file."""
     file = table.write_rows(frame(content))
-    return _committed(table.commit(lambda _: Draft([file])))
+    return _committed(table.commit(lambda _: PendingCommit([file])))
 
 
 def add(table: Table, content: Mapping[str, int]) -> Commit:
     """Commit the content as one more file of a table without shards."""
     file = table.write_rows(frame(content))
-    return _committed(table.commit(lambda base: Draft([*(base.files if base else ()), file])))
+    return _committed(
+        table.commit(lambda base: PendingCommit([*(base.files if base else ()), file]))
+    )
 
 
 def append(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
     """Commit rows that arrived for a shard."""
     file = table.write_rows(frame(content))
-    return _committed(table.commit(lambda base: Draft(append_to_shard(base, shard, [file]))))
+    return _committed(
+        table.commit(lambda base: PendingCommit(append_to_shard(base, shard, [file])))
+    )
 
 
 def complete(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
     """Commit all rows of a shard."""
     file = table.write_rows(frame(content))
-    return _committed(table.commit(lambda base: Draft(replace_shard(base, shard, [file]))))
+    return _committed(table.commit(lambda base: PendingCommit(replace_shard(base, shard, [file]))))
 
 
 def newest(table: Table) -> Commit:

@@ -22,7 +22,7 @@ def noise(count: int, dim: int, seed: int) -> Floats:
 
 
 def families(count: int, dim: int, seed: int) -> Floats:
-    """Rows like a catalogue's: some are copies of another, some resemble one, some do not."""
+    """Rows like a catalog's: some are copies of another, some resemble one, some do not."""
     chance = np.random.default_rng(seed)
     parents = chance.standard_normal((max(1, count // 4), dim))
     rows = parents[chance.integers(0, len(parents), count)]

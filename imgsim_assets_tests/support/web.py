@@ -68,7 +68,7 @@ class Web:
 
     @property
     def address(self) -> str:
-        """host:port, as `allow_hosts` wants it."""
+        """host:port, as `allowed_hosts` wants it."""
         return f"127.0.0.1:{self._server.server_port}"
 
     def url(self, path: str) -> str:

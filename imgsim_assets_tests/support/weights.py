@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-# Their random initialisation takes seconds, and they would normalise their input twice.
+# Their random initialization takes seconds, and they would normalize their input twice.
 _INCEPTIONS = ("googlenet", "inception_v3")
 
 

@@ -19,7 +19,7 @@ import polars as pl
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Draft, append_to_shard
+from imgsim_assets.storage.table import Commit, PendingCommit, append_to_shard
 
 CRASHED = 137
 
@@ -53,8 +53,8 @@ def commit_rows(root: str, table_name: str, writer: str, count: int) -> None:
         row = f"{writer}-{number}"
         file = table.write_rows(pl.DataFrame({"id": [row]}))
 
-        def appended(base: Commit | None, file: Any = file) -> Draft:
-            return Draft(append_to_shard(base, Shard(0, 1), [file]))
+        def appended(base: Commit | None, file: Any = file) -> PendingCommit:
+            return PendingCommit(append_to_shard(base, Shard(0, 1), [file]))
 
         table.commit(appended)
         print(row, flush=True)
@@ -87,7 +87,7 @@ def crash_everywhere(root: str) -> None:
 def _commit_one_more(root: str, name: str, data: bytes) -> None:
     table = Store.open(root).table(name)
     file = table.write_bytes(data, role="bytes", suffix=".bin")
-    table.commit(lambda base: Draft([*(base.files if base else ()), file]))
+    table.commit(lambda base: PendingCommit([*(base.files if base else ()), file]))
 
 
 def _die_at(root: str, operation: int) -> None:

@@ -1,0 +1,1 @@
+"""Catalogs: from a declared source to validated rows in stable shards."""

@@ -1,1 +1,0 @@
-"""Catalogues: from a declared source to validated rows in stable shards."""

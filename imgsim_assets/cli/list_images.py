@@ -1,0 +1,51 @@
+"""`imgsim images`: a folder as a list of images."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import click
+
+from imgsim_assets.cli.options import json_option
+from imgsim_assets.cli.output import show_json
+from imgsim_assets.errors import SettingsError
+from imgsim_assets.search.dataset import folder_files
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imgsim images photos --out photos.csv
+  imgsim images photos --no-recursive --delimiter '\\t' --out photos.tsv
+"""
+)
+@click.argument("folder")
+@click.option("--out", metavar="FILE", help="The list.  [default: FOLDER.csv]")
+@click.option("--delimiter", "-d", default=",", show_default=True, help="One character.")
+@click.option("--recursive/--no-recursive", default=True, help="Look into folders below.")
+@json_option
+def command(folder: str, out: str | None, delimiter: str, recursive: bool, as_json: bool) -> None:
+    """Write the list of a FOLDER's images: name and path, sorted by path.
+
+    Files that are no images and hidden ones are passed over.
+    """
+    separator = "\t" if delimiter == "\\t" else delimiter
+    if len(separator) != 1 or separator in '"\r\n':
+        raise click.UsageError(f"--delimiter: {delimiter!r} is no single character")
+    target = Path(out or f"{Path(folder).expanduser().absolute()}.csv")
+    paths = [
+        str(Path(path).absolute()) if "://" not in folder else path
+        for path, _ in folder_files(folder, "FOLDER", recursive=recursive)
+    ]
+    try:
+        with target.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, delimiter=separator, lineterminator="\n")
+            writer.writerow(["name", "path"])
+            writer.writerows((Path(path).name, path) for path in paths)
+    except OSError as error:
+        raise SettingsError(f"--out: {target} cannot be written: {error.strerror}") from error
+    if as_json:
+        show_json({"out": str(target), "images": len(paths)})
+    else:
+        click.echo(f"{len(paths)} images written to {target}")

@@ -1,0 +1,117 @@
+"""The images of results: contact sheets of pairs and neighbors, and histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.images.decode import decode
+from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.plot import heat_map, histogram
+from imgsim_assets.images.sheet import Cell, contact_sheet
+from imgsim_assets.similarity import cosine_matrix
+from imgsim_assets.similarity.pairs import Items
+from imgsim_assets.storage.store import Store
+
+_PAIRS_PER_ROW = 4
+_BINS = 40
+
+
+def match_sheet(store: Store, matches: pl.DataFrame, pairs: int = 12) -> bytes:
+    """The most similar pairs, and behind them those nearest to the threshold."""
+    ordered = matches.sort(["similarity", "left_id", "right_id"], descending=[True, False, False])
+    half = pairs // 2
+    shown = (
+        ordered if ordered.height <= pairs else pl.concat([ordered.head(half), ordered.tail(half)])
+    )
+    cells = []
+    for row in shown.iter_rows(named=True):
+        cells.append(Cell(_thumbnail(store, row["left_sha256"]), row["left_id"]))
+        caption = f"{row['similarity']:.3f}  {row['right_id']}"
+        cells.append(Cell(_thumbnail(store, row["right_sha256"]), caption))
+    width = 2 * _PAIRS_PER_ROW
+    return contact_sheet([cells[at : at + width] for at in range(0, len(cells), width)], group=2)
+
+
+def graph_sheet(
+    store: Store, edges: pl.DataFrame, sha256: pl.DataFrame, items: int = 5, neighbors: int = 6
+) -> bytes:
+    """Some items, spread over the catalog, each before its nearest neighbors."""
+    image_of = dict(sha256.select("id", "sha256").iter_rows())
+    sources = edges["src_id"].unique(maintain_order=True)
+    step = max(1, len(sources) // items)
+    rows = []
+    for source in sources.gather_every(step).head(items).to_list():
+        row = [Cell(_thumbnail(store, image_of[source]), source)]
+        nearest = edges.filter(pl.col("src_id") == source).head(neighbors)
+        for edge in nearest.iter_rows(named=True):
+            caption = f"{edge['similarity']:.3f}  {edge['dst_id']}"
+            row.append(Cell(_thumbnail(store, image_of[edge["dst_id"]]), caption))
+        rows.append(row)
+    return contact_sheet(rows)
+
+
+def group_sheet(store: Store, groups: pl.DataFrame, rows: int = 6, members: int = 8) -> bytes:
+    """The largest groups, each with its representative in front and its most different last."""
+    largest = (
+        groups.unique("group_id").sort(["size", "group_id"], descending=[True, False]).head(rows)
+    )
+    sheet = []
+    for group in largest["group_id"].to_list():
+        own = groups.filter(pl.col("group_id") == group).sort(
+            ["is_representative", "similarity", "id"], descending=[True, True, False]
+        )
+        shown = own if own.height <= members else pl.concat([own.head(members - 1), own.tail(1)])
+        sheet.append(
+            [
+                Cell(_thumbnail(store, row["sha256"]), f"{row['similarity']:.3f}  {_item(row)}")
+                for row in shown.iter_rows(named=True)
+            ]
+        )
+    return contact_sheet(sheet)
+
+
+def _item(row: Mapping[str, Any]) -> str:
+    """What an item is called, with its catalog where there are several."""
+    return f"{row['catalog']}/{row['id']}" if "catalog" in row else str(row["id"])
+
+
+def similarity_heat_map(left: Items, right: Items, threshold: float) -> str:
+    """All cosines of a few left and right items, as SVG."""
+    return heat_map(
+        cosine_matrix(left.vectors, right.vectors).tolist(),
+        left.keys["id"].to_list(),
+        right.keys["id"].to_list(),
+        title="similarity of every pair",
+        mark=threshold,
+    )
+
+
+def similarity_histogram(similarity: pl.Series, threshold: float | None) -> str:
+    """How the similarities of the committed pairs are spread, as SVG."""
+    values = similarity.to_numpy()
+    low = min(float(values.min(initial=1.0)), threshold if threshold is not None else 1.0)
+    low = float(np.floor(low * 20) / 20) if low < 1 else 0.95
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, 1.0))
+    return histogram(
+        counts.tolist(),
+        edges.tolist(),
+        title=f"similarity of {len(values):,} pairs",
+        mark=threshold,
+        mark_label="threshold",
+    )
+
+
+def _thumbnail(store: Store, sha256: str) -> Image.Image | None:
+    """The image, small; None when it cannot be shown (that is for checks to report)."""
+    try:
+        image = decode(store.blobs.get(sha256))
+    except (CorruptFileError, ImageError):
+        return None
+    image.thumbnail((192, 192))
+    return image

@@ -1,0 +1,186 @@
+"""A person's own loader in place of the download: a function from a row to its image."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import polars as pl
+from PIL import Image
+
+from imgsim_assets.download import ledger
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.download.stage import DownloadReport
+from imgsim_assets.download.status import OK
+from imgsim_assets.errors import SettingsError, StoreError
+from imgsim_assets.images.header import ImageError, read_header
+from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, PendingCommit, replace_shard
+
+# Property of a ledger that a loader has filled, whose URLs nobody else may be able to fetch.
+LOADED = "filled_by_loader"
+
+# From a row (id, url and the carried columns) to the file's bytes, a PIL image, or None where
+# there is no image. It is called from several threads at once.
+Loader = Callable[[Mapping[str, Any]], bytes | Image.Image | None]
+
+
+def find_loader(name: str) -> Loader:
+    """The function that 'package.module:function' names; SettingsError when there is none."""
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise SettingsError(f"loader: {name!r} does not read like 'package.module:function'")
+    try:
+        found = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(
+            f"loader: {name}: {error}; correct the name, or set PYTHONPATH to where it lies"
+        ) from error
+    if not callable(found):
+        raise SettingsError(f"loader: {name} is {type(found).__name__}; name a function")
+    loader: Loader = found
+    return loader
+
+
+class LoaderStage:
+    """Fills the ledger of a catalog by calling a loader for what it lacks.
+
+    An item is loaded when it is new, when its URL changed, when its bytes are gone, and again
+    in every run while it fails; `on_row` is called after each.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        loader: Loader,
+        settings: DownloadSettings,
+        *,
+        log: Log = silent,
+        on_row: Callable[[], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._loader = loader
+        self._settings = settings
+        self._log = log
+        self._on_row = on_row
+        self._table = ledger.ledger_table(store, name)
+
+    def run(self, shard: Shard) -> DownloadReport:
+        """Load what a shard lacks and commit its ledger; a loader that raises is a status."""
+        started = time.monotonic()
+        catalog = self._store.table(f"{self._name}/items", key="id")
+        source = catalog.latest()
+        if source is None:
+            raise StoreError(f"{self._name}/items has no version yet; ingest it first")
+        wanted = catalog.read(source, shard=shard)
+        base = self._table.latest()
+        known = self._known(base, shard)
+        kept = known.join(wanted, on=["id", "url"], how="semi")
+        due = wanted.join(kept, on="id", how="anti").to_dicts()
+        loaded = self._load_all(due, shard)
+        rows = pl.concat([kept, ledger.as_rows(loaded)]).sort("id")
+        if due or known.height != kept.height or base is None or not base.of_shard(shard):
+            base = self._commit(rows, shard, source)
+        return DownloadReport(
+            shard=shard.name,
+            version=base.version,
+            items=rows.height,
+            fetched=len(due),
+            removed=known.height - kept.height,
+            bytes=sum(row.get("bytes") or 0 for row in loaded),
+            seconds=time.monotonic() - started,
+            statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
+            changed=bool(due),
+            data_version=ledger.data_version(rows),
+        )
+
+    def _known(self, base: Commit | None, shard: Shard) -> pl.DataFrame:
+        """The shard's images that need not be loaded again."""
+        rows = pl.DataFrame()
+        if base is not None:
+            rows = self._table.read(base, shard=shard, skip_damaged=self._log)
+        if not rows.width:
+            return ledger.empty_ledger()
+        lost = list(self._store.blobs.lost())
+        return rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(lost))
+
+    def _load_all(self, due: list[dict[str, Any]], shard: Shard) -> list[dict[str, Any]]:
+        workers = max(1, min(self._settings.concurrency, len(due)))
+        label = f"{self._name} shard {shard.name}"
+        loaded = []
+        with (
+            Progress(label, len(due), self._log) as progress,
+            ThreadPoolExecutor(workers, "load") as pool,
+        ):
+            for row in pool.map(self._row, due):
+                loaded.append(row)
+                progress.advance(kind=row["status"])
+                if self._on_row is not None:
+                    self._on_row()
+        return loaded
+
+    def _row(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        row = {
+            "id": item["id"],
+            "url": item["url"],
+            "transient": False,
+            "fetched_at": ledger.utc_now(),
+        }
+        try:
+            data = _file_bytes(self._loader(item))
+            header = read_header(data, self._settings.max_pixels)
+        except ImageError as error:
+            return {**row, "status": error.status, "detail": error.detail[:500], "attempts": 1}
+        except Exception as error:
+            # Somebody's code may raise anything; it costs its own row only.
+            detail = f"{type(error).__name__}: {error}"
+            return {**row, "status": "loader_error", "detail": detail[:500], "attempts": 1}
+        return {
+            **row,
+            "status": OK,
+            "attempts": 0,
+            "sha256": self._store.blobs.put(data),
+            "bytes": len(data),
+            "width": header.width,
+            "height": header.height,
+            "format": header.format,
+        }
+
+    def _commit(self, rows: pl.DataFrame, shard: Shard, source: Commit) -> Commit:
+        self._store.blobs.flush()
+        file = self._table.write_rows(rows)
+
+        def change(base: Commit | None) -> PendingCommit:
+            seen = base.inputs.get("items", 0) if base is not None else 0
+            return PendingCommit(
+                replace_shard(base, shard, [file]),
+                inputs={"items": max(source.version, seen)},
+                properties={**ledger.PROPERTIES, LOADED: True},
+            )
+
+        commit = self._table.commit(change)
+        if commit is None:
+            raise AssertionError("a shard that changed is committed")
+        return commit
+
+
+def _file_bytes(loaded: object) -> bytes:
+    if loaded is None:
+        raise ImageError("no_image", "the loader returned None")
+    if isinstance(loaded, bytes):
+        return loaded
+    if isinstance(loaded, Image.Image):
+        body = io.BytesIO()
+        loaded.save(body, "PNG", compress_level=1)
+        return body.getvalue()
+    kind = type(loaded).__name__
+    raise ImageError("no_image", f"the loader returned {kind}; return bytes or a PIL image")

@@ -1,0 +1,173 @@
+"""The report about an encoder, and a threshold that follows it, through Dagster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster.components.core.component_tree import ComponentTreeException
+
+from imgsim_assets.encoders.evaluation import evaluation_table
+from imgsim_assets.errors import SettingsError
+from imgsim_assets.storage.reader import read_table
+from imgsim_assets_tests.support.shop import Shop
+from imgsim_assets_tests.support.web import Web
+from imgsim_assets_tests.support.weights import saved, untrained
+
+PAIR = {"name": "pair", "left": "products", "right": "suppliers", "threshold": "auto"}
+GROUPS = {"name": "all", "catalogs": ["products", "suppliers"], "threshold": "auto"}
+
+
+def test_a_match_table_follows_the_report_of_its_catalog(tmp_path: Path, web: Web) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.declare(report={"sample": 3, "false_positives_per_million": 100_000})
+    shop.project.declare("pair", "MatchMatrixComponent", PAIR)
+
+    assert shop.project.materialize()
+
+    report = evaluation_table(shop.project.store, "products").latest()
+    assert report is not None
+    threshold = report.properties["recommended_threshold"]
+    assert report.properties["is_measured"]
+    with shop.project.instance() as instance:
+        metadata = _metadata(instance, ["products", "encoder_evaluation"])
+        matched = _metadata(instance, ["matches", "pair"])
+    assert matched["threshold"] == threshold
+    assert metadata["recommended_threshold"] == threshold
+    assert str(metadata["recall"]).startswith("![recall by kind of edit](data:image/svg")
+    assert str(metadata["trade_off"]).startswith("![recall and false matches by threshold](data:")
+    listed = [record.data for record in metadata["thresholds"].records]
+    assert threshold in [row["threshold"] for row in listed]
+    assert str(metadata["different_images"]).startswith("![null distribution](data:image/svg")
+
+
+def test_a_report_is_made_in_the_pool_of_the_card_with_the_encoder_as_declared_now(
+    tmp_path: Path, web: Web
+) -> None:
+    shop = Shop.open(tmp_path, web)
+    weights = shop.project.root / "first.pth"
+    saved(untrained("squeezenet1_1"), weights)
+    encoder = {"name": "squeezenet1_1", "device": "cpu", "weights": "first.pth"}
+    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, report={"sample": 2})
+    assert shop.project.materialize()
+
+    weights.rename(weights.with_name("moved.pth"))
+    encoder = {**encoder, "weights": "moved.pth"}
+    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, report={"sample": 1})
+
+    assert shop.project.materialize()
+    assets = shop.project.definitions().resolve_asset_graph()
+    node = assets.get(dg.AssetKey(["products", "encoder_evaluation"]))
+    assert node.pools == {"gpu"}
+
+
+def test_a_graph_and_groups_follow_the_report_of_their_catalog(tmp_path: Path, web: Web) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.sell("twin", 5)
+    shop.declare(
+        report={"sample": 3, "false_positives_per_million": 100_000},
+        graph={"k": 3, "threshold": "auto"},
+        groups={"threshold": "auto"},
+    )
+
+    assert shop.project.materialize()
+
+    report = evaluation_table(shop.project.store, "products").latest()
+    assert report is not None
+    threshold = report.properties["recommended_threshold"]
+    with shop.project.instance() as instance:
+        graph = _metadata(instance, ["products", "similarity_graph"])
+        groups = _metadata(instance, ["products", "duplicate_groups"])
+    assert graph["threshold"] == groups["threshold"] == threshold
+    edges = read_table("products/similarity_graph", store=shop.project.store).collect()
+    assert edges.height
+    assert edges["similarity"].min() >= threshold
+    grouped = read_table("products/duplicate_groups", store=shop.project.store).collect()
+    assert set(grouped["id"]) >= {"p5", "twin"}
+    dependencies = {
+        spec.key.path[-1]: {dep.asset_key.path[-1] for dep in spec.deps}
+        for spec in shop.project.definitions().resolve_all_asset_specs()
+        if spec.key.path[0] == "products"
+    }
+    assert dependencies["similarity_graph"] == {"index", "encoder_evaluation"}
+    assert dependencies["duplicate_groups"] == {"index", "images", "encoder_evaluation"}
+
+
+@pytest.mark.parametrize("part", ["graph", "groups"])
+def test_a_graph_or_groups_that_follow_no_report_are_refused_at_load(
+    part: str, tmp_path: Path, web: Web
+) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.declare(**{part: {"threshold": "auto"}})
+
+    with pytest.raises(ComponentTreeException) as raised:
+        shop.project.definitions()
+
+    cause = str(raised.value.__cause__)
+    assert f"attributes.{part}.threshold: auto needs a report about the encoder" in cause
+
+
+def test_a_catalog_that_is_too_small_to_tell_is_warned_of(tmp_path: Path, web: Web) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.declare(report={"sample": 3})
+
+    assert shop.project.materialize()
+
+    key = dg.AssetCheckKey(dg.AssetKey(["products", "encoder_evaluation"]), "threshold_calibrated")
+    with shop.project.instance() as instance:
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert record.event is not None
+    assert record.event.dagster_event is not None
+    evaluation = record.event.dagster_event.asset_check_evaluation_data
+    assert not evaluation.passed
+    assert evaluation.severity == dg.AssetCheckSeverity.WARN
+    assert evaluation.metadata["budget"].value == 100.0
+
+
+def test_a_threshold_that_follows_no_report_is_refused_at_load(tmp_path: Path, web: Web) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.project.declare("pair", "MatchMatrixComponent", PAIR)
+
+    with pytest.raises(ComponentTreeException) as raised:
+        shop.project.definitions()
+
+    cause = raised.value.__cause__
+    assert isinstance(cause, SettingsError)
+    assert "attributes.threshold: auto needs a report" in str(cause)
+    assert "of products or suppliers, or give a number" in str(cause)
+
+
+def test_groups_across_catalogs_follow_the_report_of_one_of_them(tmp_path: Path, web: Web) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.declare(report={"sample": 3, "false_positives_per_million": 100_000})
+    shop.project.declare("all", "DuplicateGroupsComponent", GROUPS)
+
+    assert shop.project.materialize()
+
+    report = evaluation_table(shop.project.store, "products").latest()
+    assert report is not None
+    with shop.project.instance() as instance:
+        grouped = _metadata(instance, ["duplicate_groups", "all"])
+    assert grouped["threshold"] == report.properties["recommended_threshold"]
+
+
+def test_groups_across_catalogs_that_follow_no_report_are_refused_at_load(
+    tmp_path: Path, web: Web
+) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.project.declare("all", "DuplicateGroupsComponent", GROUPS)
+
+    with pytest.raises(ComponentTreeException) as raised:
+        shop.project.definitions()
+
+    assert "attributes.threshold: auto needs a report" in str(raised.value.__cause__)
+
+
+def _metadata(instance: dg.DagsterInstance, key: list[str]) -> dict[str, Any]:
+    event = instance.get_latest_materialization_event(dg.AssetKey(key))
+    assert event is not None
+    materialization = event.asset_materialization
+    assert materialization is not None
+    return {name: value.value for name, value in materialization.metadata.items()}

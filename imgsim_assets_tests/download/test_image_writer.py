@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets.download import image_writer as module
+from imgsim_assets.download.image_writer import ImageWriter, Kept
+from imgsim_assets.images.header import Header, ImageError
+from imgsim_assets.storage.blobs import Blobs
+from imgsim_assets.storage.files import LocalFiles, StagedFile
+from imgsim_assets_tests.support.images import jpeg
+
+Results = Sequence[tuple[int, Kept | ImageError]]
+
+
+class FullDisk(LocalFiles):
+    def grow(self, path: str) -> StagedFile:
+        raise OSError(28, "No space left on device")
+
+
+class SlowBlobs(Blobs):
+    """Stores nothing before it may."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(LocalFiles(folder))
+        self.may_store = threading.Event()
+
+    def put_hashed(self, images: Sequence[tuple[bytes, bytes]]) -> list[str]:
+        assert self.may_store.wait(20)
+        return super().put_hashed(images)
+
+
+def kept(blobs: Blobs, bodies: Sequence[bytes], *, pause: float = 0.0) -> list[Kept | ImageError]:
+    """What comes of bodies, by their order; they arrive with a pause between them."""
+    answers: dict[int, Kept | ImageError] = {}
+
+    async def all_of_them() -> None:
+        async with ImageWriter[int](blobs, 100_000, answers.update) as keeper:
+            for number, body in enumerate(bodies):
+                await keeper.put(number, body)
+                await asyncio.sleep(pause)
+
+    asyncio.run(asyncio.wait_for(all_of_them(), 30))
+    return [answers[number] for number in range(len(bodies))]
+
+
+def test_each_body_gets_its_own_answer(tmp_path: Path) -> None:
+    blobs = Blobs(LocalFiles(tmp_path))
+    sizes = [(40 + number % 200, 30) for number in range(module._BATCH + 100)]
+    bodies = [
+        jpeg(number, size) if number % 7 else b"<html>%d" % number
+        for number, size in enumerate(sizes)
+    ]
+    for number, (body, answer) in enumerate(zip(bodies, kept(blobs, bodies), strict=True)):
+        if number % 7:
+            sha256 = hashlib.sha256(body).hexdigest()
+            assert answer == Kept(sha256, Header("JPEG", *sizes[number]))
+            assert blobs.get(sha256) == body
+        else:
+            assert isinstance(answer, ImageError)
+            assert answer.status == "not_image"
+
+
+def test_large_and_small_images_have_the_sha256_of_their_bytes(tmp_path: Path) -> None:
+    bodies = [jpeg(1) + bytes(size) for size in (0, 65_000, 70_000, 1_000_000)]
+    answers = kept(Blobs(LocalFiles(tmp_path)), bodies)
+    assert [answer.sha256 for answer in answers if isinstance(answer, Kept)] == [
+        hashlib.sha256(body).hexdigest() for body in bodies
+    ]
+
+
+def test_one_that_comes_alone_is_not_kept_waiting_for_others(tmp_path: Path) -> None:
+    async def first_answer() -> None:
+        delivered = asyncio.Event()
+        async with ImageWriter[int](
+            Blobs(LocalFiles(tmp_path)), 100_000, lambda _: delivered.set()
+        ) as keeper:
+            for number in range(3):
+                await keeper.put(number, jpeg(number))
+                await delivered.wait()
+                delivered.clear()
+
+    asyncio.run(asyncio.wait_for(first_answer(), 30))
+
+
+def test_whoever_brings_more_than_may_wait_waits_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BATCH", 4)
+    monkeypatch.setattr(module, "_MOST_WAITING_BYTES", 10 * len(jpeg(0)))
+    blobs = SlowBlobs(tmp_path)
+    answers: dict[int, Kept | ImageError] = {}
+    brought = 0
+
+    async def bring_many() -> None:
+        nonlocal brought
+        async with ImageWriter[int](blobs, 100_000, answers.update) as keeper:
+            asyncio.get_running_loop().call_later(0.5, look)
+            for number in range(100):
+                await keeper.put(number, jpeg(number))
+                brought += 1
+
+    def look() -> None:
+        assert brought < 20, "the keeper took in more than may wait"
+        blobs.may_store.set()
+
+    asyncio.run(asyncio.wait_for(bring_many(), 30))
+    assert len(answers) == 100
+    assert brought == 100
+
+
+def test_a_full_disk_ends_the_keeper_and_whoever_goes_on(tmp_path: Path) -> None:
+    async def bring_for_ever() -> None:
+        async with ImageWriter[int](Blobs(FullDisk(tmp_path)), 100_000, lambda _: None) as keeper:
+            await keeper.put(1, jpeg(1))
+            await asyncio.sleep(60)
+
+    with pytest.raises(ExceptionGroup) as raised:
+        asyncio.run(asyncio.wait_for(bring_for_ever(), 30))
+    assert raised.group_contains(OSError, match="No space left")
+
+
+def test_one_that_is_cancelled_keeps_what_has_arrived(tmp_path: Path) -> None:
+    delivered: list[Results] = []
+
+    async def bring_and_stop() -> None:
+        async with ImageWriter[int](
+            Blobs(LocalFiles(tmp_path)), 100_000, delivered.append
+        ) as keeper:
+            await keeper.put(1, jpeg(1))
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(bring_and_stop())
+    assert [key for results in delivered for key, _ in results] == [1]
+    assert not [one for one in threading.enumerate() if one.name.startswith("keeper")]

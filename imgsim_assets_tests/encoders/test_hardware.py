@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from imgsim_assets.encoders.hardware import (
+    has_bf16,
+    is_out_of_memory,
+    keep_freed_memory,
+    usable_cores,
+    usable_memory,
+)
+from imgsim_assets_tests.support.fresh_python import printed
+
+
+@pytest.mark.parametrize(
+    ("quota", "most"), [("100000 100000", 1), ("50000 100000", 1), ("150000 100000", 2)]
+)
+def test_a_containers_quota_limits_the_cores(quota: str, most: int, tmp_path: Path) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(quota)
+
+    assert usable_cores(file) == min(most, len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize("content", ["max 100000\n", "", "nonsense"])
+def test_without_a_quota_every_core_counts_that_the_process_may_use(
+    content: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(content)
+
+    assert usable_cores(file) == len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path / "gone") == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("content", ["max\n", "", "9" * 30])
+def test_without_a_smaller_limit_the_machines_memory_counts(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text(content)
+
+    assert usable_memory(file) == usable_memory(tmp_path / "gone") > 2**28
+
+
+def test_a_containers_limit_counts_for_its_memory(tmp_path: Path) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text("104857600\n")
+
+    assert usable_memory(file) == 100 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16 sse\n", True),
+        ("flags : fpu amx_bf16", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("model name\t: the bf16 one\n", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_is_found_among_the_flags_of_the_cpu(
+    text: str, expected: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(text)
+
+    assert has_bf16(file) is expected
+    assert has_bf16(tmp_path / "gone") is False
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (2**40, [(-3, 2**30), (-1, 2**30)]),
+        (2**25, [(-3, 2**30), (-3, 2**25), (-1, 2**30)]),
+        (0, [(-3, 2**30), (-3, 2**25)]),
+    ],
+)
+def test_a_c_library_that_refuses_to_keep_so_much_is_asked_for_less(
+    most: int, expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def mallopt(parameter: int, value: int) -> int:
+        calls.append((parameter, value))
+        return int(parameter == -1 or value <= most)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+
+    keep_freed_memory.__wrapped__()
+
+    assert calls == expected
+
+
+def test_keeping_freed_memory_may_be_asked_for_again_and_again() -> None:
+    keep_freed_memory()
+    keep_freed_memory()
+
+    assert keep_freed_memory.cache_info().misses == 1
+
+
+_FLAGS_OF_A_TENSOR = """
+import os, sys
+os.environ.pop("THP_MEM_ALLOC_ENABLE", None)
+os.environ.update(argument.split("=") for argument in sys.argv[1:])
+from imgsim_assets.encoders.encoder import load_encoder
+from imgsim_assets.encoders.settings import EncoderSettings
+load_encoder(EncoderSettings(factory="imgsim_assets_tests.support.custom_encoders:module",
+                             version="1", device="cpu"))
+import torch
+tensor = torch.ones(2**24)
+middle = tensor.data_ptr() + 2**25
+for line in open("/proc/self/smaps"):
+    first, *rest = line.split()
+    if "-" in first and not first.endswith(":"):
+        start, end = (int(place, 16) for place in first.split("-"))
+    elif first == "VmFlags:" and start <= middle < end:
+        print("hg" in rest)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's list of mappings")
+@pytest.mark.parametrize(("declared", "expected"), [((), "True"), (("0",), "False")])
+def test_tensors_ask_for_huge_pages_unless_the_environment_says_otherwise(
+    declared: tuple[str, ...], expected: str
+) -> None:
+    arguments = [f"THP_MEM_ALLOC_ENABLE={value}" for value in declared]
+
+    assert printed(_FLAGS_OF_A_TENSOR, *arguments) == [expected]
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OutOfMemoryError("HIP"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("Error while decoding JPEG images: Failed to decode batch: 5"), True),
+        (RuntimeError("Error while decoding JPEG images: Failed to decode batch: 3"), False),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+        (RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"), False),
+        (RuntimeError("size mismatch"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_recognized_from_any_library(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected

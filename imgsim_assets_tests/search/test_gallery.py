@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from PIL import Image
+
+import imgsim_assets
+from imgsim_assets import ImageSimilarityModel, load_images
+from imgsim_assets.errors import SettingsError
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.model_datasets import folder_of
+
+_BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ImageSimilarityModel:
+    frame = load_images(folder_of(tmp_path / "pics", range(5))).with_columns(
+        name=pl.Series(["a", "b", "</script><script>alert(1)</script>", "d", "<b>"])
+    )
+    return ImageSimilarityModel.create(
+        frame, label="name", feature="image", encoder="hog_color", progress=False
+    )
+
+
+def _data(page: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def test_a_result_is_shown_with_the_images_that_were_asked_for(
+    model: ImageSimilarityModel, tmp_path: Path
+) -> None:
+    queries = pl.DataFrame({"id": [7, 8], "image": [jpeg(1), jpeg(40)]})
+    result = model.query(queries, label="id", k=3, progress=False)
+
+    page = model.explore(tmp_path / "g.html", result, queries, label="id")
+
+    data = _data(page)
+    assert [row["label"] for row in data["rows"]] == ["7", "8"]
+    first = data["rows"][0]
+    assert [item["label"] for item in first["found"]] == result["reference_label"][:3].to_list()
+    assert first["found"][0]["distance"] == 0.0
+    assert first["found"][0]["image"] == first["image"]  # the same bytes, kept once
+    assert data["rows"][1]["image"] != first["image"]
+    assert all(url.startswith("data:image/jpeg;base64,") for url in data["images"])
+
+
+def test_a_gallery_needs_nothing_from_outside_and_runs_nothing_from_a_label(
+    model: ImageSimilarityModel, tmp_path: Path
+) -> None:
+    text = model.explore(tmp_path / "g.html").read_text()
+
+    assert set(re.findall(r"https?://[^\"' ]+", text)) <= {"http://www.w3.org/2000/svg"}
+    assert text.count("<script") == 2
+    assert text.count("</script>") == 2
+
+
+def test_images_of_other_queries_are_never_guessed(
+    model: ImageSimilarityModel, tmp_path: Path
+) -> None:
+    result = model.query(make_image(3), progress=False)
+
+    with pytest.raises(SettingsError, match="queries: give the dataset that was queried"):
+        model.explore(tmp_path / "g.html", result)
+    with pytest.raises(SettingsError, match="result: it has no column 'distance'"):
+        model.explore(tmp_path / "g.html", result.drop("distance"), make_image(3))
+
+
+def test_an_image_that_is_gone_leaves_its_place(
+    model: ImageSimilarityModel, tmp_path: Path
+) -> None:
+    model.save(tmp_path / "m")
+    loaded = imgsim_assets.load_model(tmp_path / "m")
+
+    rows = _data(loaded.explore(tmp_path / "g.html"))["rows"]
+
+    assert {row["image"] for row in rows} == {-1}
+
+
+def test_a_frame_of_images_is_a_wall_with_captions(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"name": ["x", "y"], "score": [0.123456, 1.0], "image": [jpeg(1), b"broken"]}
+    )
+
+    page = imgsim_assets.explore(frame, tmp_path / "wall.html", title="Mine <3 @DATA@")
+
+    data = _data(page)
+    assert [row["label"] for row in data["rows"]] == ["x, 0.1235", "y, 1"]
+    assert [row["image"] for row in data["rows"]] == [0, -1]
+    assert "<title>Mine &lt;3 @DATA@</title>" in page.read_text()
+
+
+def test_a_long_result_is_cut_off_and_says_so(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"image": [jpeg(1)] * 1001})
+
+    text = imgsim_assets.explore(frame, tmp_path / "wall.html").read_text()
+
+    assert "1001 images, the first 1000 shown" in text
+
+
+def test_an_image_is_shown_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "turned.jpg").write_bytes(encoded(make_image(1), "JPEG", exif=exif))
+
+    shown = imgsim_assets.show(tmp_path / "turned.jpg")
+
+    assert shown.size == (120, 160)
+    assert shown.mode == "RGB"
+    with pytest.raises(SettingsError, match="image: it cannot be shown: missing_file"):
+        imgsim_assets.show(str(tmp_path / "gone.jpg"))
+    with pytest.raises(SettingsError, match="give one image"):
+        imgsim_assets.show([jpeg(1), jpeg(2)])
+
+
+@pytest.mark.skipif(_BROWSER is None, reason="no Chromium to look at the page with")
+def test_the_filters_work_in_a_browser(model: ImageSimilarityModel, tmp_path: Path) -> None:
+    page = model.explore(tmp_path / "g.html", k=3)
+    graph = model.similarity_graph(k=3, output_type="frame")
+    bar = float(graph["distance"].median())
+    moved = (
+        f"<script>radius.value = {bar}; radius.dispatchEvent(new Event('input'));"
+        "text.value = 'B>'; text.dispatchEvent(new Event('input'));</script></body>"
+    )
+    (tmp_path / "moved.html").write_text(page.read_text().replace("</body>", moved))
+
+    whole, filtered = (_count(tmp_path / name, tmp_path) for name in ("g.html", "moved.html"))
+
+    named = pl.col("reference_label").str.to_lowercase().str.contains("b>", literal=True)
+    rows = [*graph.filter(named)["query_label"].to_list(), "<b>"]
+    near = graph.filter((pl.col("distance") <= bar) & pl.col("query_label").is_in(rows))
+    assert whole == "15 pairs, 5 queries"
+    assert filtered == f"{near.height} pairs, {len(set(rows))} queries"
+
+
+def _count(page: Path, home: Path) -> str:
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={home / 'chromium'}"]
+    done = subprocess.run(
+        [str(_BROWSER), *flags, "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    found = re.search(r'<p id="count">(.*?)</p>', done.stdout)
+    assert found is not None
+    return found[1]

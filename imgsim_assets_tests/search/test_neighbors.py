@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from imgsim_assets.errors import SettingsError
+from imgsim_assets.search import neighbors
+from imgsim_assets.search.neighbors import Found, Search, nearest, unit
+
+_SMALL = st.integers(-3, 3).map(float)
+
+
+def _rows(least: int = 1) -> st.SearchStrategy[np.ndarray]:
+    shape = st.tuples(st.integers(least, 12), st.just(4))
+    return arrays(np.float32, shape, elements=_SMALL)
+
+
+def _pairs(found: Found) -> list[tuple[int, int, float]]:
+    return list(
+        zip(found.query.tolist(), found.reference.tolist(), found.distance.tolist(), strict=True)
+    )
+
+
+def _definition(
+    queries: np.ndarray, references: np.ndarray, search: Search
+) -> list[tuple[int, int, float]]:
+    expected = []
+    for i, query in enumerate(queries.astype(np.float64)):
+        apart = np.sqrt(np.square(query - references.astype(np.float64)).sum(axis=1))
+        order = np.lexsort((np.arange(len(apart)), apart))
+        if search.radius is not None:
+            order = order[apart[order] <= search.radius]
+        expected += [(i, int(j), float(apart[j])) for j in order[: search.k]]
+    return expected
+
+
+@settings(deadline=None, max_examples=150)
+@given(_rows(), _rows(), st.none() | st.integers(1, 15), st.none() | st.integers(0, 8))
+def test_euclidean_neighbors_are_those_of_the_definition(
+    queries: np.ndarray, references: np.ndarray, k: int | None, radius: int | None
+) -> None:
+    search = Search(k, None if radius is None else float(radius))
+    # Whole numbers with many ties; the quarters keep them from being unit vectors.
+    queries, references = queries + np.float32(0.25), references + np.float32(0.25)
+
+    found = nearest(queries, references, "euclidean", search)
+
+    assert _pairs(found) == _definition(queries, references, search)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.none() | st.integers(1, 9), st.none() | st.floats(0, 2))
+def test_unit_vectors_have_the_distances_of_the_definition(
+    seed: int, k: int | None, radius: float | None
+) -> None:
+    chance = np.random.default_rng(seed)
+    queries = unit(chance.normal(size=(5, 16)).astype(np.float32), "q")
+    references = unit(chance.normal(size=(7, 16)).astype(np.float32), "r")
+
+    found = nearest(queries, references, "euclidean", Search(k, radius))
+    cosine = nearest(queries, references, "cosine", Search(k))
+
+    expected = _definition(queries, references, Search(k, radius))
+    assert [pair[:2] for pair in _pairs(found)] == [pair[:2] for pair in expected]
+    assert found.distance == pytest.approx([pair[2] for pair in expected], abs=1e-6)
+    wide = queries.astype(np.float64) @ references.astype(np.float64).T
+    assert cosine.distance == pytest.approx(1 - wide[cosine.query, cosine.reference], abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_radius_is_inclusive_to_the_last_digit(metric: neighbors.Metric) -> None:
+    chance = np.random.default_rng(3)
+    rows = unit(chance.normal(size=(40, 24)).astype(np.float32), "rows")
+    everything = nearest(rows, rows, metric, Search(None))
+
+    for place in range(0, len(everything.distance), 97):
+        radius = float(everything.distance[place])
+        within = nearest(rows, rows, metric, Search(None, radius))
+
+        assert len(within.distance) == int((everything.distance <= radius).sum())
+
+
+def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(5)
+    queries = chance.normal(size=(30, 8)).astype(np.float32) * 9
+    references = chance.normal(size=(50, 8)).astype(np.float32) * 9
+    whole = nearest(queries, references, "euclidean", Search(4))
+
+    monkeypatch.setattr(neighbors, "_BLOCK_BYTES", 512)
+
+    assert _pairs(nearest(queries, references, "euclidean", Search(4))) == _pairs(whole)
+
+
+def test_equal_vectors_are_at_distance_zero_however_long_they_are() -> None:
+    rows = np.array([[1e6, 3.3], [1e6, 3.3000002], [0, 0]], dtype=np.float32)
+
+    found = nearest(rows, rows, "euclidean", Search(1))
+
+    assert _pairs(found) == [(0, 0, 0.0), (1, 1, 0.0), (2, 2, 0.0)]
+
+
+def test_a_zero_vector_has_no_cosine() -> None:
+    with pytest.raises(SettingsError, match="row 1 is zero and has no cosine"):
+        unit(np.array([[1, 0], [0, 0]], dtype=np.float32), "dataset")
+
+
+@pytest.mark.parametrize(
+    ("k", "radius", "message"),
+    [
+        (0, None, "k is 0; it must be at least 1"),
+        (2.5, None, "k is 2.5; give a whole number"),
+        (True, None, "k is True; give a whole number"),
+        (5, -0.1, "radius is -0.1; it must be 0 or more"),
+        (5, float("nan"), "radius is nan"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(k: int, radius: float | None, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Search(k, radius)

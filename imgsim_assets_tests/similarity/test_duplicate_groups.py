@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity import grouping
+from imgsim_assets.similarity.clustering import SCHEMA, bridges_of, grouped
+from imgsim_assets.similarity.duplicate_groups import (
+    ACROSS_SCHEMA,
+    BRIDGES,
+    across_table,
+    groups_table,
+    update_across,
+    update_groups,
+)
+from imgsim_assets.similarity.pairs import Items, Question, compute
+from imgsim_assets.similarity.settings import (
+    AcrossRule,
+    AcrossSettings,
+    GroupSettings,
+    Representative,
+)
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import PendingCommit
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, repacked, tiny
+from imgsim_assets_tests.support.histories import history
+from imgsim_assets_tests.support.vectors import cosines, families
+
+LINKS = st.sets(
+    st.tuples(st.integers(0, 8), st.integers(0, 8)).filter(lambda link: link[0] < link[1])
+)
+ACROSS = AcrossSettings(threshold=0.99)
+CHAINED = GroupSettings(threshold=0.8)
+CLOSE = GroupSettings(threshold=0.8, close_to_representative=True)
+
+
+# ---- bridges ----------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(links=LINKS)
+def test_a_bridge_is_a_link_without_which_there_are_more_parts(
+    links: set[tuple[int, int]],
+) -> None:
+    expected = [link for link in sorted(links) if _parts(links - {link}) > _parts(links)]
+
+    assert bridges_of(sorted(links)) == expected
+
+
+def test_a_long_chain_is_all_bridges() -> None:
+    chain = [(n, n + 1) for n in range(20_000)]
+
+    assert bridges_of(chain) == chain
+
+
+def _parts(links: set[tuple[int, int]]) -> int:
+    label = list(range(9))
+    for a, b in links:
+        old, new = label[a], label[b]
+        label = [new if value == old else value for value in label]
+    return len(set(label))
+
+
+# ---- groups of given links --------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), close=st.booleans())
+def test_groups_are_as_described_whatever_the_order_of_links(seed: int, close: bool) -> None:
+    images, ranked = _catalog(seed)
+    lists = compute(images, images, Question(0.8, others_only=True))
+
+    rows, bridges = grouped(ranked, images, lists, close_to_representative=close)
+    disordered = lists.sample(fraction=1, shuffle=True)
+    shuffled = grouped(ranked, images, disordered, close_to_representative=close)
+
+    assert rows.schema == SCHEMA
+    assert rows.equals(shuffled[0])
+    assert bridges.equals(shuffled[1])
+    assert rows["id"].n_unique() == rows.height
+    _assert_described(rows, ranked, images)
+    if close:
+        assert rows.filter(pl.col("similarity") < 0.8).is_empty()
+    else:
+        _assert_hang_together(rows, ranked, images)
+
+
+def test_a_chain_is_one_group_with_bridges_or_several_around_representatives() -> None:
+    angles = np.array([0, 20, 40, 60]) * np.pi / 180
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    keys = pl.DataFrame({"id": list("abcd"), "sha256": list("abcd")})
+    images = Items(keys, vectors)
+    lists = compute(images, images, Question(0.9, others_only=True))
+
+    chained, bridges = grouped(keys, images, lists)
+    close, _ = grouped(keys, images, lists, close_to_representative=True)
+
+    assert chained["group_id"].to_list() == ["a"] * 4
+    assert chained["min_similarity"][0] == pytest.approx(0.5)
+    mean = (3 * np.cos(angles[1]) + 2 * np.cos(angles[2]) + np.cos(angles[3])) / 6
+    assert chained["mean_similarity"][0] == pytest.approx(mean)
+    assert bridges["left_sha256"].to_list() == ["a", "b", "c"]
+    assert bridges["right_sha256"].to_list() == ["b", "c", "d"]
+    assert dict(close.select("id", "group_id").iter_rows()) == {
+        "a": "a",
+        "b": "a",
+        "c": "c",
+        "d": "c",
+    }
+
+
+@pytest.mark.parametrize("piece", [1, 20])
+def test_groups_are_the_same_however_many_pairs_are_scored_at_once(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    images, ranked = _catalog(1)
+    lists = compute(images, images, Question(0.8, others_only=True))
+    at_once, its_bridges = grouped(ranked, images, lists)
+
+    monkeypatch.setattr(grouping, "_PIECE", piece)
+    rows, bridges = grouped(ranked, images, lists)
+
+    assert_frame_equal(rows, at_once, rel_tol=0, abs_tol=1e-15)
+    assert bridges.equals(its_bridges)
+
+
+def _catalog(seed: int) -> tuple[Items, pl.DataFrame]:
+    """Some images, and items of which several may have the same image, in order of rank."""
+    chance = random.Random(seed)
+    sha256 = sorted(f"{chance.getrandbits(32):08x}" for _ in range(25))
+    images = Items(pl.DataFrame({"id": sha256, "sha256": sha256}), families(25, 12, seed))
+    own = [*sha256, *chance.choices(sha256, k=10)]
+    ranked = pl.DataFrame({"id": [f"i{n}" for n in range(len(own))], "sha256": own})
+    return images, ranked.sample(fraction=1, shuffle=True, seed=seed)
+
+
+def _assert_described(rows: pl.DataFrame, ranked: pl.DataFrame, images: Items) -> None:
+    place = {sha256: row for row, sha256 in enumerate(images.keys["sha256"].to_list())}
+    order = ranked["id"].to_list()
+    for (group,), own in rows.group_by("group_id"):
+        vectors = images.vectors[[place[sha256] for sha256 in own["sha256"].to_list()]]
+        scores = cosines(vectors, vectors)
+        between = scores[np.triu_indices(own.height, k=1)]
+        assert own["size"].unique().to_list() == [own.height]
+        np.testing.assert_allclose(own["min_similarity"], between.min(), atol=1e-12)
+        np.testing.assert_allclose(own["mean_similarity"], between.mean(), atol=1e-12)
+        first = min(own["id"].to_list(), key=order.index)
+        assert own.filter("is_representative")["id"].to_list() == [first] == [group]
+        to_first = scores[own["id"].to_list().index(first)]
+        np.testing.assert_allclose(own["similarity"], to_first, atol=1e-12)
+
+
+def _assert_hang_together(rows: pl.DataFrame, ranked: pl.DataFrame, images: Items) -> None:
+    """Two linked items are in one group; and an item that is linked to none is in none."""
+    place = {sha256: row for row, sha256 in enumerate(images.keys["sha256"].to_list())}
+    scores = cosines(images.vectors, images.vectors)
+    group = dict(rows.select("id", "group_id").iter_rows())
+    at = [(item, place[sha256]) for item, sha256 in ranked.iter_rows()]
+    for item, row in at:
+        linked = [other for other, column in at if other != item and scores[row, column] >= 0.8]
+        assert (item in group) == bool(linked)
+        assert all(group[other] == group[item] for other in linked)
+
+
+# ---- the stage --------------------------------------------------------------------------
+
+
+def test_the_groups_of_a_catalog_are_committed_once(store: Store) -> None:
+    images = {"a": tiny(1), "b": repacked(tiny(1)), "c": tiny(1), "d": tiny(2), "e": tiny(60)}
+    indexed(store, "shop", images)
+
+    report = update_groups(store, "shop", GroupSettings(threshold=0.99))
+    again = update_groups(store, "shop", GroupSettings(threshold=0.99))
+
+    rows = _rows(store)
+    assert sorted(rows["id"].to_list()) == ["a", "b", "c"]
+    assert (report.groups, report.grouped, report.items, report.changed) == (1, 3, 5, True)
+    assert (again.version, again.changed) == (report.version, False)
+
+
+@pytest.mark.parametrize("declared", [CHAINED, CLOSE], ids=["chained", "close"])
+@pytest.mark.parametrize("seed", range(3))
+def test_after_any_history_updated_groups_equal_those_made_in_full(
+    store: Store, seed: int, declared: GroupSettings
+) -> None:
+    for number, images in enumerate(history(seed, 5, "s")):
+        indexed(store, "shop", images)
+        update_groups(store, "shop", declared)
+        updated, its_bridges = _rows(store), _bridges(store)
+        fresh = Store.open(f"{store.url}-{number}")
+        indexed(fresh, "shop", images)
+        update_groups(fresh, "shop", declared)
+
+        assert updated.equals(_rows(fresh))
+        assert its_bridges.equals(_bridges(fresh))
+
+
+@pytest.mark.parametrize(("rule", "first"), [("pixels", "b"), ("bytes", "c"), ("oldest", "d")])
+def test_the_representative_is_the_first_by_the_rule(
+    store: Store, rule: Representative, first: str
+) -> None:
+    indexed(store, "shop", {item: tiny(1) for item in "abcd"})
+    _tell(store, width=[1, 9, 9, 1], bytes=[5, 5, 6, 5], day=[2, 2, 2, 1])
+
+    update_groups(store, "shop", GroupSettings(threshold=0.9, representative=rule))
+
+    assert _rows(store)["group_id"].unique().to_list() == [first]
+
+
+def test_when_the_order_of_representatives_changes_groups_do_too(store: Store) -> None:
+    indexed(store, "shop", {item: tiny(1) for item in "abcd"})
+    settings = GroupSettings(threshold=0.9, representative="oldest")
+    for oldest in ("b", "c"):
+        _tell(store, day=[int(item != oldest) + 1 for item in "abcd"])
+
+        report = update_groups(store, "shop", settings)
+
+        assert report.changed
+        assert _rows(store)["group_id"].unique().to_list() == [oldest]
+
+
+def test_other_rules_divide_the_links_that_are_known(store: Store) -> None:
+    indexed(store, "shop", {"a": tiny(1), "b": repacked(tiny(1)), "c": tiny(2)})
+    update_groups(store, "shop", CHAINED)
+
+    ruled = update_groups(store, "shop", GroupSettings(threshold=0.8, representative="bytes"))
+    close = update_groups(store, "shop", CLOSE)
+    lower = update_groups(store, "shop", GroupSettings(threshold=0.7))
+
+    assert (ruled.changed, ruled.incremental) == (True, True)
+    assert (close.changed, close.incremental) == (True, True)
+    assert (lower.changed, lower.incremental) == (True, False)
+
+
+def _tell(store: Store, *, day: list[int], **facts: list[int]) -> None:
+    """Let the ledger say other things of four images."""
+    table = ledger_table(store, "shop")
+    commit = table.latest()
+    assert commit is not None
+    rows = table.read(commit).sort("id")
+    changed = [pl.Series(name, values, rows.schema[name]) for name, values in facts.items()]
+    fetched = pl.Series("fetched_at", [datetime(2024, 1, number, tzinfo=UTC) for number in day])
+    height = pl.lit(3).cast(rows.schema["height"]).alias("height")
+    rows = rows.with_columns(*changed, fetched.cast(rows.schema["fetched_at"]), height)
+    file = table.write_rows(rows)
+    table.commit(lambda base: PendingCommit([file], commit.inputs, commit.properties))
+
+
+def test_without_an_index_there_are_no_groups(store: Store) -> None:
+    with pytest.raises(StoreError, match="shop/index has no version yet"):
+        update_groups(store, "shop", GroupSettings())
+
+
+# ---- across catalogs ------------------------------------------------------------------
+
+
+def test_groups_across_catalogs_join_what_shows_the_same_wherever_it_is(store: Store) -> None:
+    indexed(store, "ours", {"1": tiny(1), "2": tiny(2), "a/b": tiny(3)})
+    indexed(store, "theirs", {"1": tiny(4), "x": repacked(tiny(1)), "y": tiny(1)})
+    indexed(store, "others", {"z": repacked(tiny(3))})
+
+    report = update_across(store, "all", ["theirs", "ours", "others"], ACROSS)
+    again = update_across(store, "all", ["theirs", "ours", "others"], ACROSS)
+
+    rows = _across(store)
+    assert rows.schema == ACROSS_SCHEMA
+    assert rows.select("group_id", "catalog", "id", "is_representative").rows() == [
+        ("ours/a/b", "ours", "a/b", True),
+        ("ours/a/b", "others", "z", False),
+        ("theirs/x", "theirs", "x", True),
+        ("theirs/x", "ours", "1", False),
+        ("theirs/x", "theirs", "y", False),
+    ]
+    assert rows["min_similarity"].to_list() == [1.0] * 5
+    assert (report.groups, report.grouped, report.items, report.changed) == (2, 5, 7, True)
+    assert (again.version, again.changed) == (report.version, False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "catalogs", "first"),
+    [
+        ("catalog", ["a", "b"], "a/1"),
+        ("catalog", ["b", "a"], "b/2"),
+        ("pixels", ["a", "b"], "b/2"),
+        ("pixels", ["b", "a"], "b/2"),
+    ],
+)
+def test_across_catalogs_the_order_of_catalogs_decides_only_where_it_is_declared(
+    store: Store, rule: AcrossRule, catalogs: list[str], first: str
+) -> None:
+    for name, items, width in (("a", "1", 5), ("b", "123", 7)):
+        indexed(store, name, {item: tiny(1) for item in items})
+        _measure(store, name, {"2": 9}, width)
+
+    update_across(store, "all", catalogs, AcrossSettings(threshold=0.9, representative=rule))
+
+    assert _across(store)["group_id"].unique().to_list() == [first]
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+def test_after_any_history_groups_across_catalogs_equal_those_made_in_full(
+    store: Store, seed: int, close: bool
+) -> None:
+    declared = AcrossSettings(threshold=0.8, close_to_representative=close)
+    sides = zip(history(seed, 5, "s"), history(seed + 50, 5, "s"), strict=True)
+    for number, (left, right) in enumerate(sides):
+        fresh = Store.open(f"{store.url}-{number}")
+        for each in (store, fresh):
+            indexed(each, "left", left)
+            indexed(each, "right", right)
+            update_across(each, "all", ["left", "right"], declared)
+
+        assert _across(store).equals(_across(fresh))
+
+
+def test_catalogs_of_different_encoders_are_not_grouped(store: Store) -> None:
+    indexed(store, "a", {"1": tiny(1)})
+    indexed(store, "b", {"1": tiny(1)}, THUMBNAIL.model_copy(update={"version": "2"}))
+
+    with pytest.raises(StoreError, match=r"cannot be compared: a by .* and b by .*; give both"):
+        update_across(store, "all", ["a", "b"], ACROSS)
+
+
+def _across(store: Store) -> pl.DataFrame:
+    commit = across_table(store, "all").latest()
+    assert commit is not None
+    return across_table(store, "all").read(commit)
+
+
+def _measure(store: Store, name: str, widths: dict[str, int], other: int) -> None:
+    """Let the ledger say how wide images are."""
+    table = ledger_table(store, name)
+    commit = table.latest()
+    assert commit is not None
+    rows = table.read(commit)
+    wide = pl.Series("width", [widths.get(item, other) for item in rows["id"]])
+    sized = rows.with_columns(
+        wide.cast(rows.schema["width"]), pl.lit(3).cast(rows.schema["height"]).alias("height")
+    )
+    file = table.write_rows(sized)
+    table.commit(lambda base: PendingCommit([file], commit.inputs, commit.properties))
+
+
+def _rows(store: Store) -> pl.DataFrame:
+    commit = groups_table(store, "shop").latest()
+    assert commit is not None
+    return groups_table(store, "shop").read(commit)
+
+
+def _bridges(store: Store) -> pl.DataFrame:
+    table = groups_table(store, "shop")
+    commit = table.latest()
+    assert commit is not None
+    file = commit.only(BRIDGES)
+    assert file is not None
+    return table.read_file(file)

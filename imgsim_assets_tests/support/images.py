@@ -1,0 +1,36 @@
+"""Self-made images: seeded, textured, and different enough to be told apart."""
+
+from __future__ import annotations
+
+import io
+import random
+
+from PIL import Image, ImageDraw
+
+
+def make_image(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
+    """An image of random shapes; the same seed gives the same pixels."""
+    chance = random.Random(seed)
+    width, height = size
+    image = Image.new("RGB", size, tuple(chance.randint(0, 255) for _ in range(3)))
+    draw = ImageDraw.Draw(image)
+    for _ in range(14):
+        box = sorted(chance.randint(0, width) for _ in range(2))
+        rows = sorted(chance.randint(0, height) for _ in range(2))
+        corners = (box[0], rows[0], box[1] + 8, rows[1] + 8)
+        color = tuple(chance.randint(0, 255) for _ in range(3))
+        draw_shape = chance.choice((draw.rectangle, draw.ellipse))
+        draw_shape(corners, fill=color)
+    return image
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    """The image as file bytes."""
+    body = io.BytesIO()
+    image.save(body, kind, **options)
+    return body.getvalue()
+
+
+def jpeg(seed: int, size: tuple[int, int] = (160, 120)) -> bytes:
+    """A seeded image as JPEG bytes."""
+    return encoded(make_image(seed, size), quality=90)

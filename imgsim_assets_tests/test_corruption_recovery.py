@@ -1,0 +1,145 @@
+"""Damage to any file of any table, and the next run of every stage with nothing else changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from imgsim_assets.catalog.ingest import ingest
+from imgsim_assets.catalog.source import SourceSettings
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.download.stage import download
+from imgsim_assets.encoders.encoder import fingerprint
+from imgsim_assets.encoders.stage import embed
+from imgsim_assets.errors import StoreError
+from imgsim_assets.index.stage import open_index, update_index
+from imgsim_assets.similarity.graph import update_graph
+from imgsim_assets.similarity.matches import update_matches
+from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
+from imgsim_assets.storage.gc import SHA256
+from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support import tables
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, tiny
+from imgsim_assets_tests.support.damage import flip_a_bit
+
+VECTORS = f"products/vectors/{fingerprint(THUMBNAIL)}"
+SHARDS = [Shard(0, 2), Shard(1, 2)]
+# Every kind of file there is: the table and the role.
+FILES = [
+    ("products/items", "rows"),
+    ("products/rejects", "rows"),
+    ("products/images", "rows"),
+    ("products/embeddings", "rows"),
+    (VECTORS, "rows"),
+    (VECTORS, "keys"),
+    ("products/index", "rows"),
+    ("products/index", "index"),
+    ("products/similarity_graph", "rows"),
+    ("products/similarity_graph", "lists"),
+    ("products/similarity_graph", "left_items"),
+    ("products/similarity_graph", "right_items"),
+    ("matches/pair", "rows"),
+    ("matches/pair", "left_items"),
+    ("matches/pair", "right_items"),
+    ("matches/pair", "lists_of_left"),
+    ("matches/pair", "lists_of_right"),
+]
+# They say when and how, not what.
+_PROVENANCE = ("fetched_at", "checked_at", "number")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two catalogs with their images, and a store in which every stage has run."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name, seeds in (("products", range(6)), ("suppliers", range(3, 9))):
+        lines = [{"id": f"{name} {seed}", "url": f"{seed}.png"} for seed in seeds]
+        body = "\n".join(json.dumps(line) for line in [*lines, {"id": "rejected"}])
+        (folder / f"{name}.jsonl").write_text(body)
+        for seed in seeds:
+            (folder / f"{seed}.png").write_bytes(tiny(seed))
+    materialize(Store.open(folder / "store"), folder)
+    return folder
+
+
+@pytest.fixture
+def store(sources: Path, tmp_path: Path) -> Store:
+    """A copy of the store of the sources, to be harmed."""
+    return Store.open(shutil.copytree(sources / "store", tmp_path / "store"))
+
+
+def test_every_kind_of_file_is_harmed_below(store: Store) -> None:
+    found = {
+        (name, file.role)
+        for name in store.table_names()
+        for file in tables.newest(store.table(name)).files
+    }
+    assert {kind for kind in found if not kind[0].startswith("suppliers/")} == set(FILES)
+
+
+def test_a_run_of_every_stage_without_damage_commits_nothing(store: Store, sources: Path) -> None:
+    before = versions(store)
+    materialize(store, sources)
+    assert versions(store) == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+@pytest.mark.parametrize(("name", "role"), FILES)
+def test_the_next_run_mends_what_was_damaged(
+    store: Store, sources: Path, name: str, role: str, damage: str
+) -> None:
+    before = contents(store)
+    table = store.table(name)
+    path = flip_a_bit(store, table, tables.newest(table).with_role(role)[0])
+    if damage == "gone":
+        path.unlink()
+    assert not table.is_whole(tables.newest(table))
+
+    if (name, role) == (VECTORS, "rows"):
+        # Nothing is amiss until somebody needs a vector, who then says what has to run.
+        with pytest.raises(StoreError, match="materialize products/embeddings again"):
+            materialize(store, sources)
+    materialize(store, sources)
+
+    assert contents(store) == before
+    settled = versions(store)
+    materialize(store, sources)
+    assert versions(store) == settled
+
+
+def materialize(store: Store, sources: Path) -> None:
+    """Run every stage of both catalogs, each after those it reads from."""
+    for name in ("products", "suppliers"):
+        ingest(store, name, SourceSettings(path=f"{name}.jsonl"), len(SHARDS), sources)
+        download(store, name, DownloadSettings(), SHARDS)
+        embed(store, name, THUMBNAIL, SHARDS)
+        update_index(store, name)
+        update_graph(store, name, GraphSettings(k=2))
+    mutual = MatchSettings(mode="mutual", threshold=0.5)
+    update_matches(store, "pair", "products", "suppliers", mutual)
+
+
+def versions(store: Store) -> dict[str, list[int]]:
+    return {name: store.table(name).versions() for name in store.table_names()}
+
+
+def contents(store: Store) -> dict[tuple[str, str], object]:
+    """All that the newest versions hold, every file of which is whole."""
+    held: dict[tuple[str, str], object] = {}
+    for name in store.table_names():
+        table = store.table(name)
+        commit = tables.newest(table)
+        assert table.is_whole(commit)
+        for role in {file.role for file in commit.files} - {"index"}:
+            rows = pl.concat([table.read_file(file) for file in commit.with_role(role)])
+            known = rows.drop(_PROVENANCE, strict=False)
+            key = SHA256 if "/vectors/" in name else known.columns[0]
+            held[name, role] = known.sort(key, maintain_order=True).to_dict(as_series=False)
+    for name in ("products", "suppliers"):
+        held[name, "index"] = open_index(store, name)[1].vectors().tolist()
+    return held
