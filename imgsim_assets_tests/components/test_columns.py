@@ -11,7 +11,7 @@ from imgsim_assets.components import columns
 from imgsim_assets.components.metadata import schema_of
 from imgsim_assets.download import ledger
 from imgsim_assets.encoders import evaluation, stage
-from imgsim_assets.similarity import graph, grouping, groups, matches
+from imgsim_assets.similarity import clustering, duplicate_groups, graph, matches
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,10 @@ from imgsim_assets.similarity import graph, grouping, groups, matches
         pytest.param(columns.EMBEDDINGS, stage.SCHEMA, id="embeddings"),
         pytest.param(columns.GRAPH, graph.SCHEMA, id="similarity_graph"),
         pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
-        pytest.param(columns.GROUPS, grouping.SCHEMA, id="duplicate_groups"),
-        pytest.param(columns.GROUPS_ACROSS, groups.ACROSS_SCHEMA, id="duplicate_groups across"),
+        pytest.param(columns.GROUPS, clustering.SCHEMA, id="duplicate_groups"),
+        pytest.param(
+            columns.GROUPS_ACROSS, duplicate_groups.ACROSS_SCHEMA, id="duplicate_groups across"
+        ),
         pytest.param(columns.ENCODER_REPORT, evaluation.SCHEMA, id="encoder_evaluation"),
     ],
 )

@@ -96,10 +96,10 @@ def test_a_second_project_installs_the_wheel_and_loads_both_components(tmp_path:
             f"{name}/{stage}"
             for name in ("ours", "theirs")
             for stage in (
-                "items",
                 "embeddings",
                 "images",
                 "index",
+                "items",
                 "similarity_graph",
                 "source",
             )
