@@ -159,7 +159,7 @@ def _measured(report: DownloadReport, seconds: float) -> dict[str, Any]:
     return {
         "images": report.statuses.get("ok", 0),
         "seconds": seconds,
-        "fetched": report.fetched,
+        "requested": report.requested,
         "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "statuses": report.statuses,
     }
@@ -250,7 +250,7 @@ def _spoiled(urls: Sequence[str], address: str, silent: Sequence[str]) -> list[s
 
 
 def _latency(work: Path) -> dict[str, float]:
-    return _ours(work, timeout=5.0, retries=1)
+    return _ours(work, timeout_s=5.0, retries=1)
 
 
 # ---- memory -----------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
         "peak MiB": {count: round(peak) for count, peak in peaks.items()},
         "times as much": round(peaks[SMALL_IMAGES[1]] / peaks[SMALL_IMAGES[0]], 2),
         "images per second": round(measured["images"] / measured["seconds"]),
-        "second run": {"seconds": round(again["seconds"], 2), "fetched": again["fetched"]},
+        "second run": {"seconds": round(again["seconds"], 2), "requested": again["requested"]},
     }
 
 

@@ -217,7 +217,7 @@ def _stages(
             materialization = entry.asset_materialization
             if materialization is not None:
                 facts = {name: value.value for name, value in materialization.metadata.items()}
-                worked_on = facts.get("fetched", facts.get("embedded"))
+                worked_on = facts.get("requested", facts.get("embedded"))
                 if isinstance(worked_on, int):
                     images[materialization.asset_key.to_user_string()] += worked_on
         for step in instance.get_run_step_stats(run.run_id):

@@ -121,7 +121,7 @@ def command(
     output.check_out(out)
     settings = made(MatchSettings, threshold=_threshold(threshold), mode=mode, k=k)
     download = made(
-        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout=timeout
+        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout
     )
     chosen = encoder_of(encoder, encoder_version, weights, batch_size, device)
     options = ListOptions(
@@ -255,6 +255,7 @@ def _document(
             "images": status.images,
             "vectors": status.vectors,
             "failures": dict(status.failures),
+            "requested": refreshed[each.name].requested if each.name in refreshed else 0,
             "fetched": refreshed[each.name].fetched if each.name in refreshed else 0,
             "embedded": refreshed[each.name].embedded if each.name in refreshed else 0,
         }
@@ -275,7 +276,11 @@ def _tell(
 ) -> None:
     for each, status in zip(sides, statuses, strict=True):
         done = refreshed.get(each.name)
-        work = f" ({done.fetched} fetched, {done.embedded} embedded now)" if done else ""
+        work = (
+            f" ({done.requested} requested, {done.fetched} fetched, {done.embedded} embedded now)"
+            if done
+            else ""
+        )
         click.echo(
             f"{each.title}: {status.items} items, {status.vectors} usable{work}", err=to_stderr
         )

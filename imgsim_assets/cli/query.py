@@ -66,7 +66,7 @@ def command(
     """
     output.check_out(out)
     download = made(
-        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout=timeout
+        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout
     )
     if is_model(Path(catalog)):
         model = load_model(catalog, device=device, weights=weights)

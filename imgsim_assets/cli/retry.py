@@ -22,13 +22,13 @@ from imgsim_assets.storage.store import Store
 @click.command(
     epilog="""\b
 Examples:
-  imgsim retry products --transient
+  imgsim retry products --retryable
   imgsim retry products --all --concurrency 8 --timeout 60
 """
 )
 @click.argument("catalog")
 @click.option(
-    "--transient",
+    "--retryable",
     is_flag=True,
     help="Timeouts, server errors and the like, without waiting until they are due.",
 )
@@ -40,7 +40,7 @@ Examples:
 @quiet_option
 def command(
     catalog: str,
-    transient: bool,
+    retryable: bool,
     everything: bool,
     concurrency: int | None,
     allowed_hosts: tuple[str, ...],
@@ -52,15 +52,15 @@ def command(
     quiet: bool,
 ) -> None:
     """Fetch the failed images of CATALOG again, embed what arrives, and update the index."""
-    if transient == everything:
-        raise click.UsageError("say which failures: either --transient or --all")
+    if retryable == everything:
+        raise click.UsageError("say which failures: either --retryable or --all")
     settings = made(
-        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout=timeout
+        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout
     )
     store = Store.open(store_url)
     with output.bars(quiet=quiet or as_json) as watch:
         log = silent if watch is not None or quiet or as_json else output.note
-        which: Which = "all" if everything else "transient"
+        which: Which = "all" if everything else "retryable"
         done = retry(
             store,
             catalog,

@@ -61,8 +61,8 @@ def _tell_catalog(status: CatalogStatus) -> None:
     if status.failures:
         failures = ", ".join(f"{kind} {count}" for kind, count in status.failures.items())
         click.echo(f"  failing: {failures}")
-    if status.transient:
-        click.echo(f"  {status.transient} of them may pass: imgsim retry {status.name} --transient")
+    if status.retryable:
+        click.echo(f"  {status.retryable} of them may pass: imgsim retry {status.name} --retryable")
 
 
 def _tell_match(match: MatchStatus) -> None:

@@ -154,7 +154,7 @@ class Fetcher:
         Raises FetchError for whatever goes wrong.
         """
         try:
-            with self._deadlines.within(self._settings.timeout) as deadline:
+            with self._deadlines.within(self._settings.timeout_s) as deadline:
                 return await self._follow(_parsed(url), deadline, held)
         except aiohttp.ClientError as error:
             raise _explain(error) from error
@@ -173,7 +173,7 @@ class Fetcher:
     def _too_late(self, deadline: Deadline) -> FetchError:
         if deadline.silent_at < deadline.at:
             return FetchError("timeout", f"silent for {self._settings.read_timeout_s:g} s")
-        return FetchError("timeout", f"not done in {self._settings.timeout:g} s")
+        return FetchError("timeout", f"not done in {self._settings.timeout_s:g} s")
 
     async def _follow(
         self, target: URL, deadline: Deadline, held: Version | None, *, obey: bool = True
@@ -226,7 +226,7 @@ class Fetcher:
         tags = headers.getall("X-Robots-Tag", ())
         refused = robots.refusal(tags, self._settings.product) if tags else None
         if refused is not None:
-            raise FetchError("robots", f"X-Robots-Tag: {refused}", etag=etag)
+            raise FetchError("robots_disallowed", f"X-Robots-Tag: {refused}", etag=etag)
 
     async def _ask_robots_txt(self, url: URL, deadline: Deadline) -> None:
         """Raise FetchError when the host's robots.txt forbids the URL, or cannot be had.
@@ -245,11 +245,11 @@ class Fetcher:
                 error
             )
         if not rules.allow(str(url), self._settings.product):
-            raise FetchError("robots", "refused by robots.txt")
+            raise FetchError("robots_disallowed", "refused by robots.txt")
 
     async def _robots_txt(self, origin: URL) -> robots.Rules:
         try:
-            with self._deadlines.within(self._settings.timeout) as deadline:
+            with self._deadlines.within(self._settings.timeout_s) as deadline:
                 fetched = await self._follow(
                     origin.with_path("/robots.txt"), deadline, None, obey=False
                 )
@@ -393,7 +393,7 @@ def _check_encoding(headers: CIMultiDictProxy[str]) -> None:
     """Refuse compressed bodies: none was asked for, and a small one may unfold into gigabytes."""
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise FetchError("content_encoding", f"the body is packed by {plain_text(encoding)[:40]}")
+        raise FetchError("unexpected_encoding", f"the body is packed by {plain_text(encoding)[:40]}")
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
@@ -418,15 +418,15 @@ def _header(headers: CIMultiDictProxy[str], name: str) -> str | None:
 def _explain(error: aiohttp.ClientError) -> FetchError:
     """The status of an error of aiohttp's; the order matters, they derive from each other."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return FetchError("dns", str(error.os_error))
+        return FetchError("dns_error", str(error.os_error))
     if isinstance(error, aiohttp.ClientSSLError):
-        return FetchError("tls", str(error))
+        return FetchError("tls_error", str(error))
     if isinstance(error, aiohttp.ClientConnectorError):
         # With several addresses aiohttp folds their errors into one text.
         blocked = isinstance(error.os_error, BlockedAddressError) or (
             "blocked address" in str(error.os_error)
         )
-        return FetchError("blocked_address" if blocked else "connect", str(error.os_error))
+        return FetchError("blocked_address" if blocked else "connection_error", str(error.os_error))
     if isinstance(error, aiohttp.ServerTimeoutError):
         return FetchError("timeout", str(error))
     if isinstance(error, aiohttp.InvalidURL):
@@ -435,7 +435,7 @@ def _explain(error: aiohttp.ClientError) -> FetchError:
         return FetchError("truncated_body", str(error))
     if isinstance(error, aiohttp.ClientResponseError):
         return FetchError("protocol_error", f"{type(error).__name__}: {error.message}"[:200])
-    return FetchError("connect", f"{type(error).__name__}: {error}")
+    return FetchError("connection_error", f"{type(error).__name__}: {error}")
 
 
 def _is_internal(host: str) -> bool:

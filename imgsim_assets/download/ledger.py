@@ -17,7 +17,7 @@ from imgsim_assets.download.status import (
     OK,
     SKIPPED_HOST,
     FetchError,
-    is_transient,
+    is_retryable,
 )
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.gc import REFERS_TO_BLOBS
@@ -28,7 +28,7 @@ SCHEMA: Mapping[str, Any] = {
     "id": pl.String,
     "url": pl.String,
     "status": pl.String,
-    "transient": pl.Boolean,
+    "retryable": pl.Boolean,
     "detail": pl.String,
     "attempts": pl.Int32,
     "next_retry_at": pl.Datetime("ms", "UTC"),
@@ -48,7 +48,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 PROPERTIES = {REFERS_TO_BLOBS: True}
 
-# Runs apart, a transient failure waits 5 minutes, then 4 times as long each time. The last
+# Runs apart, a retryable failure waits 5 minutes, then 4 times as long each time. The last
 # wait stays under a day, so that a nightly run always tries again.
 _FIRST_WAIT = timedelta(minutes=5)
 _LONGEST_WAIT = timedelta(hours=20)
@@ -59,7 +59,7 @@ _DECISIVE = (
     "id",
     "url",
     "status",
-    "transient",
+    "retryable",
     "attempts",
     "next_retry_at",
     "etag",
@@ -155,7 +155,7 @@ def plan(
     lost: Set[str],
     holds: Callable[[list[str]], list[bool]],
     same_settings: bool = True,
-    retry: Retry = "transient",
+    retry: Retry = "retryable",
     refresh_age: timedelta | None = None,
 ) -> Plan:
     """Compare a shard's catalog rows (id, url) with its ledger.
@@ -164,7 +164,7 @@ def plan(
     given, differs from the etag), whose image bytes are `lost` (sha256 values that the store no
     longer holds), whose good image was last confirmed longer than `refresh_age` ago (with
     conditions only when the store `holds` its bytes, or a 304 would confirm nothing), and
-    failures: with `retry="transient"` those that have waited long enough and those by settings
+    failures: with `retry="retryable"` those that have waited long enough and those by settings
     that are no longer the same, with "all" every one, with "none" none.
     """
     if not ledger.height:  # the list as it is, not a second one beside it
@@ -217,9 +217,9 @@ def _held(
 
 def _failure_is_due(now: datetime, retry: Retry, same_settings: bool) -> pl.Expr:
     is_failure = pl.col("status").ne(OK).fill_null(value=False)
-    if retry != "transient":
+    if retry != "retryable":
         return is_failure & (retry == "all")
-    due = (pl.col("transient") & (pl.col("next_retry_at") <= now)).fill_null(value=False)
+    due = (pl.col("retryable") & (pl.col("next_retry_at") <= now)).fill_null(value=False)
     stale = pl.col("status").is_in(list(BY_SETTINGS)) & (not same_settings)
     return is_failure & (due | stale)
 
@@ -272,7 +272,7 @@ def failed(item: Item, error: FetchError, now: datetime) -> dict[str, Any]:
     An item that was not tried has not failed once more. One whose good image is held keeps it,
     and the row says that it could not be refreshed.
     """
-    transient = is_transient(error.status)
+    retryable = is_retryable(error.status)
     attempts = item.attempts + (error.status != SKIPPED_HOST)
     wait = max(retry_wait(attempts), timedelta(seconds=error.retry_after or 0))
     if item.held is not None:
@@ -280,17 +280,17 @@ def failed(item: Item, error: FetchError, now: datetime) -> dict[str, Any]:
             **item.held,
             "detail": error.detail[:500],
             "attempts": attempts,
-            "next_retry_at": now + (wait if transient else _LONGEST_WAIT),
+            "next_retry_at": now + (wait if retryable else _LONGEST_WAIT),
             "revalidation_error": error.status,
         }
     return {
         "id": item.id,
         "url": item.url,
         "status": error.status,
-        "transient": transient,
+        "retryable": retryable,
         "detail": error.detail[:500],
         "attempts": attempts,
-        "next_retry_at": now + wait if transient else None,
+        "next_retry_at": now + wait if retryable else None,
         "etag": error.etag,
         "fetched_at": now,
     }

@@ -24,7 +24,7 @@ class RemoteObjects:
         """An object's bytes, None when it is the version held; its version as etag.
 
         Raises FetchError: blocked_path, missing_file, unreadable_file, too_large, truncated_body,
-        or connect for whatever else the filesystem's library reports.
+        or connection_error for whatever else the filesystem's library reports.
         """
         self._check_allowed(url)
         try:
@@ -36,7 +36,7 @@ class RemoteObjects:
         except PermissionError as error:
             raise FetchError("unreadable_file", str(error)) from error
         except Exception as error:  # every filesystem has errors of its own library
-            raise FetchError("connect", f"{type(error).__name__}: {error}") from error
+            raise FetchError("connection_error", f"{type(error).__name__}: {error}") from error
 
     def _check_allowed(self, url: str) -> None:
         if not url.startswith(self._prefixes) or ".." in url.split("/") or "::" in url:

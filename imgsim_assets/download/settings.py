@@ -16,8 +16,8 @@ from pydantic import Field, field_validator
 from imgsim_assets.images.limits import MOST_PIXELS, can_open_heif
 from imgsim_assets.settings import Settings
 
-# Which failures of earlier runs a run tries again: all, the transient ones that are due, none.
-Retry = Literal["all", "transient", "none"]
+# Which failures of earlier runs a run tries again: all, the retryable ones that are due, none.
+Retry = Literal["all", "retryable", "none"]
 
 _AGE = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -34,7 +34,7 @@ class DownloadSettings(Settings):
         "count, up to as many again",
     )
     max_per_host: int = Field(8, ge=1, le=256, description="requests under way at one host")
-    timeout: float = Field(30.0, gt=0, description="seconds for one attempt, from name to byte")
+    timeout_s: float = Field(30.0, gt=0, description="seconds for one attempt, from name to byte")
     connect_timeout_s: float = Field(5.0, gt=0, description="seconds to reach a host")
     read_timeout_s: float = Field(
         10.0, gt=0, description="seconds until an answer begins or goes on"

@@ -22,7 +22,7 @@ from imgsim_assets.download.ledger import Item, Items
 from imgsim_assets.download.local import ImageFolder, is_local, is_web
 from imgsim_assets.download.objects import RemoteObjects
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.download.status import BY_HOST, OK, SKIPPED_HOST, FetchError, is_transient
+from imgsim_assets.download.status import BY_HOST, OK, SKIPPED_HOST, FetchError, is_retryable
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.progress import Log
 from imgsim_assets.storage.blobs import Blobs
@@ -70,7 +70,7 @@ class Sources:
         self._fetcher = fetcher
         self._folder = folder
         self._objects = objects
-        self._timeout = settings.timeout
+        self._timeout = settings.timeout_s
         # One for each, so that an object store that is silent keeps no file waiting.
         self._files_readers = DaemonThreadPool(settings.concurrency)
         self._objects_readers = DaemonThreadPool(settings.concurrency)
@@ -205,7 +205,7 @@ class ShardDownloader:
             failure = error
         except Exception as error:
             # One item that meets a mistake of a library or of ours must not end the others.
-            failure = FetchError("error", f"{type(error).__name__}: {error}")
+            failure = FetchError("internal_error", f"{type(error).__name__}: {error}")
             self._log(f"{item.id}: {failure.detail}")
         self._hosts.tallies.requested(host, time.monotonic() - started)
         if fetched is None:
@@ -238,7 +238,7 @@ class ShardDownloader:
         tries = self._tries.get(number, 0) + 1
         wait = backoff(tries - 1, error.retry_after)
         may_retry = (
-            is_transient(error.status)
+            is_retryable(error.status)
             and tries <= self._settings.retries
             and wait <= LONGEST_BACKOFF_SECONDS
             and self._hosts.breaker(host).state is not State.GIVEN_UP
@@ -319,7 +319,7 @@ def _row(answer: _Answer, kept: Kept | ImageError, now: datetime) -> Row:
         "id": item.id,
         "url": item.url,
         "status": OK,
-        "transient": False,
+        "retryable": False,
         "attempts": 0,
         "etag": fetched.etag,
         "last_modified": fetched.last_modified,

@@ -68,14 +68,16 @@ _LOOSE_ROWS = 1024
 class DownloadReport:
     """What a run did for one shard.
 
-    `statuses` counts every item of the shard. Of those `fetched`, `unchanged` were asked for
-    again because of their age and found to be the newest version, or kept because that failed.
+    `statuses` counts every item of the shard. `requested` items were tried in this run: `fetched`
+    of them arrived as images, `unchanged` were due for revalidation and keep their image, because
+    the server confirmed it or because the request failed; the others failed.
     `hosts` are the ones that failed most and took longest, so far in the run.
     """
 
     shard: str
     version: int
     items: int
+    requested: int
     fetched: int
     removed: int
     bytes: int
@@ -87,6 +89,11 @@ class DownloadReport:
     revalidation_errors: Mapping[str, int] = field(default_factory=dict)
     hosts: Sequence[HostStats] = ()
     hosts_skipped: Sequence[str] = ()
+
+    @property
+    def failed(self) -> int:
+        """Items of the shard without an image."""
+        return self.items - self.statuses.get(OK, 0)
 
 
 _NOTHING = pl.DataFrame(schema={name: ledger.SCHEMA[name] for name in ("id", "url")})
@@ -149,6 +156,7 @@ class _Run:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     pending: _Pending = field(default_factory=_Pending)
     is_fetched: bool = False
+    requested: int = 0
     fetched: int = 0
     refreshed: int = 0
     bytes: int = 0
@@ -158,9 +166,10 @@ class _Run:
     def take(self, row: dict[str, Any]) -> None:
         """Take the ledger row of an item in."""
         self.pending.add(row)
-        self.fetched += 1
+        self.requested += 1
         has_arrived = row["fetched_at"] >= self.started
         self.bytes += (row.get("bytes") or 0) if has_arrived else 0
+        self.fetched += has_arrived and row["status"] == OK
         self.refreshed += row.get("checked_at") is not None and not has_arrived
 
 
@@ -179,7 +188,7 @@ class ImagesStage:
         name: str,
         settings: DownloadSettings,
         *,
-        retry: Retry = "transient",
+        retry: Retry = "retryable",
         log: Log = silent,
         bar: TextIO | None = None,
         on_row: Callable[[], None] | None = None,
@@ -266,6 +275,7 @@ class ImagesStage:
             shard=shard.name,
             version=commit.version,
             items=summary.items,
+            requested=run.requested,
             fetched=run.fetched,
             removed=len(plan.removed),
             bytes=run.bytes,
@@ -635,7 +645,7 @@ def download(
     settings: DownloadSettings,
     shards: Sequence[Shard],
     *,
-    retry: Retry = "transient",
+    retry: Retry = "retryable",
     log: Log = silent,
     bar: TextIO | None = None,
 ) -> list[DownloadReport]:

@@ -9,19 +9,19 @@ OK: Final = "ok"
 SKIPPED_HOST: Final = "skipped_host"
 
 # Failures that pass by themselves. Everything else stays until the URL changes or a person asks.
-TRANSIENT: Final = frozenset(
+RETRYABLE: Final = frozenset(
     {
         "protocol_error",
-        "connect",
-        "dns",
-        "error",
+        "connection_error",
+        "dns_error",
+        "internal_error",
         SKIPPED_HOST,
         "http_408",
         "http_425",
         "rate_limited",
         "truncated_body",
         "timeout",
-        "tls",
+        "tls_error",
     }
 )
 # Failures by our own limits: other settings may decide otherwise.
@@ -31,7 +31,7 @@ BY_SETTINGS: Final = frozenset(
         "blocked_address",
         "blocked_path",
         "redirect_loop",
-        "robots",
+        "robots_disallowed",
         "too_large",
         "too_many_pixels",
         "unsupported_format",
@@ -39,13 +39,13 @@ BY_SETTINGS: Final = frozenset(
 )
 # Failures that tell of a host rather than of one of its URLs.
 BY_HOST: Final = frozenset(
-    {"connect", "dns", "http_502", "http_503", "http_504", "rate_limited", "timeout", "tls"}
+    {"connection_error", "dns_error", "http_502", "http_503", "http_504", "rate_limited", "timeout", "tls_error"}
 )
 
 
-def is_transient(status: str) -> bool:
+def is_retryable(status: str) -> bool:
     """Whether a later attempt may succeed without anything changing on our side."""
-    return status in TRANSIENT or status.startswith("http_5")
+    return status in RETRYABLE or status.startswith("http_5")
 
 
 class FetchError(Exception):

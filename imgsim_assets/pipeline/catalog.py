@@ -47,7 +47,7 @@ class CatalogJob:
     download: DownloadSettings = field(default_factory=DownloadSettings)
     loader: Loader | None = None
     root: Path = field(default_factory=Path.cwd)
-    retry: Retry = "transient"
+    retry: Retry = "retryable"
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,13 @@ class Refreshed:
     embeddings: Sequence[EmbeddingReport]
 
     @property
+    def requested(self) -> int:
+        """Items whose images this run asked for."""
+        return sum(report.requested for report in self.images)
+
+    @property
     def fetched(self) -> int:
-        """Images that were asked for in this run."""
+        """Images that arrived in this run."""
         return sum(report.fetched for report in self.images)
 
     @property
@@ -164,7 +169,7 @@ def _work(
             report = fetch(shard)
             images.append(report)
             # Those that were asked for have been told of one by one.
-            watch.fetched(job.name, max(0, report.items - report.fetched))
+            watch.fetched(job.name, max(0, report.items - report.requested))
             futures.append(stream.finish(shard))
             futures[-1].add_done_callback(partial(tell, items=report.items))
             _raise_early(futures)

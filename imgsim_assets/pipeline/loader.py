@@ -94,7 +94,8 @@ class LoaderStage:
             shard=shard.name,
             version=base.version,
             items=rows.height,
-            fetched=len(due),
+            requested=len(due),
+            fetched=sum(row["status"] == OK for row in loaded),
             removed=known.height - kept.height,
             bytes=sum(row.get("bytes") or 0 for row in loaded),
             seconds=time.monotonic() - started,
@@ -132,7 +133,7 @@ class LoaderStage:
         row = {
             "id": item["id"],
             "url": item["url"],
-            "transient": False,
+            "retryable": False,
             "fetched_at": ledger.utc_now(),
         }
         try:

@@ -21,7 +21,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Commit, PendingCommit, Table
 
 # Failures that may have passed, or every one.
-Which = Literal["transient", "all"]
+Which = Literal["retryable", "all"]
 _HAS_FAILED = (pl.col("status") != OK) | pl.col("revalidation_error").is_not_null()
 
 
@@ -38,7 +38,7 @@ def retry(
     name: str,
     settings: DownloadSettings,
     *,
-    which: Which = "transient",
+    which: Which = "retryable",
     device: str | None = None,
     weights: str | None = None,
     log: Log = silent,
@@ -69,7 +69,7 @@ def retry(
         return RetryReport(0, 0)
     encoder = elsewhere(recorded_in(embedded), device, weights)
     require_same_encoder(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}")
-    if which == "transient":
+    if which == "retryable":
         ledger.commit(lambda newest: _due_now(ledger, newest))
     shards = max(file.layout or 1 for file in commit.with_role())
     job = CatalogJob(name, None, shards, encoder, settings, retry=which)
@@ -81,18 +81,18 @@ def retry(
 
 def _failed(ledger: Table, commit: Commit, which: Which) -> pl.DataFrame:
     rows = completed(ledger.read(commit))
-    return rows.filter(_HAS_FAILED if which == "all" else pl.col("transient"))
+    return rows.filter(_HAS_FAILED if which == "all" else pl.col("retryable"))
 
 
 def _due_now(ledger: Table, base: Commit | None) -> PendingCommit | None:
-    """The ledger with every transient failure due at once, file by file."""
+    """The ledger with every retryable failure due at once, file by file."""
     if base is None:
         return None
     files = []
     for file in base.files:
         rows = ledger.read_file(file)
-        if rows["transient"].any():
-            due = pl.when("transient").then(pl.lit(utc_now())).otherwise("next_retry_at")
+        if rows["retryable"].any():
+            due = pl.when("retryable").then(pl.lit(utc_now())).otherwise("next_retry_at")
             moved = rows.with_columns(due.cast(rows.schema["next_retry_at"]).alias("next_retry_at"))
             files.append(file.with_content(ledger.write_rows(moved)))
         else:

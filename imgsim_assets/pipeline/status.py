@@ -27,7 +27,7 @@ _IMAGE = ["id", "sha256"]
 class CatalogStatus:
     """One catalog. `stages` says of each whether it is up to the one before it.
 
-    `failures` counts items without an image by status, `transient` those of them that a later
+    `failures` counts items without an image by status, `retryable` those of them that a later
     run tries again.
     """
 
@@ -37,7 +37,7 @@ class CatalogStatus:
     images: int
     vectors: int
     failures: Mapping[str, int]
-    transient: int
+    retryable: int
     encoder: str | None
     stages: Mapping[str, State]
 
@@ -67,7 +67,7 @@ def catalog_names(store: Store) -> list[str]:
 def catalog_status(store: Store, name: str) -> CatalogStatus:
     """How one catalog stands."""
     listed = _rows(catalog_table(store, name), ["id", "url"])
-    ledger = _rows(ledger_table(store, name), ["id", "url", "status", "transient", "sha256"])
+    ledger = _rows(ledger_table(store, name), ["id", "url", "status", "retryable", "sha256"])
     states = _rows(embeddings_table(store, name), ["id", "sha256", "status"])
     rejects = rejects_table(store, name).latest()
     embedded = embeddings_table(store, name).latest()
@@ -82,7 +82,7 @@ def catalog_status(store: Store, name: str) -> CatalogStatus:
         if states is not None and undecoded is not None
         else 0,
         failures={**_counts(failed), **_counts(undecoded)},
-        transient=int(failed["transient"].sum()) if failed is not None else 0,
+        retryable=int(failed["retryable"].sum()) if failed is not None else 0,
         encoder=_encoder(embedded),
         stages=_stages(store, name, listed, ledger, states),
     )

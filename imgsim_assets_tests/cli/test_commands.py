@@ -208,7 +208,7 @@ def test_status_tells_what_is_fresh_stale_and_failing(shell: Shell, web: Web) ->
     (catalog,) = before["catalogs"]
     assert (catalog["items"], catalog["images"], catalog["vectors"]) == (3, 1, 1)
     assert catalog["failures"] == {"http_404": 1, "http_503": 1}
-    assert catalog["transient"] == 1
+    assert catalog["retryable"] == 1
     assert catalog["stages"] == {
         "images": "fresh",
         "embeddings": "fresh",
@@ -230,17 +230,17 @@ def test_transient_failures_are_fetched_again_at_once(shell: Shell, web: Web) ->
     rerun = _match(shell, web)
     assert rerun == name
     assert web.gets["/1.jpg"] == gets["/1.jpg"]  # it is not due for an hour
-    ran = shell("retry", name, "--transient", "--allow-host", web.address, "--json")
+    ran = shell("retry", name, "--retryable", "--allow-host", web.address, "--json")
 
     assert ran.json == {"tried": 1, "recovered": 1}
     assert web.gets["/2.jpg"] == gets["/2.jpg"]
     (catalog,) = shell("status", "--json").json["catalogs"]
     assert catalog["vectors"] == 2
     assert catalog["stages"]["index"] == "fresh"
-    assert shell("retry", name, "--transient", "--json").json == {"tried": 0, "recovered": 0}
-    assert shell("retry", "shoes", "--transient").code == 1
+    assert shell("retry", name, "--retryable", "--json").json == {"tried": 0, "recovered": 0}
+    assert shell("retry", "shoes", "--retryable").code == 1
     assert shell("retry", name).code == 2
-    assert shell("retry", name, "--transient", "--all").code == 2
+    assert shell("retry", name, "--retryable", "--all").code == 2
 
 
 def test_every_failure_is_fetched_again_when_asked_for(shell: Shell, web: Web) -> None:
@@ -249,10 +249,10 @@ def test_every_failure_is_fetched_again_when_asked_for(shell: Shell, web: Web) -
     web.pages["/2.jpg"] = jpeg(2)  # it was not found before
     gets = dict(web.gets)
 
-    transient = shell("retry", name, "--transient", "--allow-host", web.address, "--json")
+    retryable = shell("retry", name, "--retryable", "--allow-host", web.address, "--json")
     ran = shell("retry", name, "--all", "--allow-host", web.address, "--json")
 
-    assert transient.json == {"tried": 1, "recovered": 0}
+    assert retryable.json == {"tried": 1, "recovered": 0}
     assert ran.json == {"tried": 2, "recovered": 1}
     assert web.gets["/0.jpg"] == gets["/0.jpg"]
     (catalog,) = shell("status", "--json").json["catalogs"]

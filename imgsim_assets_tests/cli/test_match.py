@@ -106,7 +106,7 @@ def test_a_rerun_works_from_what_is_stored(
     assert (web.total_gets, encoded_count(tmp_path / "count")) == (fetched, passes)
     assert again.json["matches"] == first.json["matches"]
     assert again.json["left"]["fetched"] == again.json["left"]["embedded"] == 0
-    assert first.json["left"]["fetched"] == 6
+    assert first.json["left"]["requested"] == first.json["left"]["fetched"] == 6
     assert len(other.json["matches"]) == 6
     assert {name: versions(demo.store)[name] for name in before} == before
 

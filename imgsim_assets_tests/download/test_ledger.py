@@ -138,7 +138,7 @@ def test_items_are_fetched_in_the_order_of_the_catalog() -> None:
 
 def test_a_transient_failure_counts_and_says_when_it_is_due() -> None:
     row = failed("timeout", Item("a", URL, 2))
-    assert (row["attempts"], row["transient"]) == (3, True)
+    assert (row["attempts"], row["retryable"]) == (3, True)
     assert row["next_retry_at"] == NOW + ledger.retry_wait(3)
 
 
@@ -161,7 +161,7 @@ def test_a_later_run_waits_at_least_as_long_as_the_server_asked(
 
 def test_a_permanent_failure_is_not_scheduled() -> None:
     row = ledger.failed(Item("a", URL, 0), FetchError("http_404", "Not Found", 60.0), NOW)
-    assert (row["attempts"], row["transient"], row["next_retry_at"]) == (1, False, None)
+    assert (row["attempts"], row["retryable"], row["next_retry_at"]) == (1, False, None)
 
 
 def test_a_long_detail_is_cut() -> None:
@@ -177,7 +177,7 @@ def test_waits_grow_from_minutes_and_never_skip_a_nightly_run() -> None:
 
 
 def test_rows_have_the_whole_schema_whatever_they_say() -> None:
-    rows = ledger.as_rows([ok(URL), failed("dns", Item("b", URL, 0))])
+    rows = ledger.as_rows([ok(URL), failed("dns_error", Item("b", URL, 0))])
     assert dict(rows.schema) == dict(ledger.SCHEMA)
     assert rows["detail"].to_list() == [None, "why it failed"]
     assert ledger.as_rows([]).equals(ledger.empty_ledger())
@@ -205,7 +205,7 @@ def ok(url: str, sha256: str = "a" * 64, etag: str | None = None) -> dict[str, A
         "id": "a",
         "url": url,
         "status": "ok",
-        "transient": False,
+        "retryable": False,
         "attempts": 0,
         "sha256": sha256,
         "etag": etag,

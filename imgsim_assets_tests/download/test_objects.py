@@ -64,7 +64,7 @@ def test_an_object_that_is_too_large_is_not_read(place: str) -> None:
 
 
 def test_an_unknown_filesystem_is_a_failed_connection() -> None:
-    assert status_of(["nosuch://bucket/"], "nosuch://bucket/a.jpg") == "connect"
+    assert status_of(["nosuch://bucket/"], "nosuch://bucket/a.jpg") == "connection_error"
 
 
 def status_of(prefixes: list[str], url: str, max_bytes: int = 100) -> str:

@@ -46,7 +46,7 @@ def test_a_host_that_keeps_failing_is_given_up_and_the_others_go_on(
     assert report.hosts_skipped == [dead.address]
     assert any(f"{dead.address} is given up" in line for line in said)
     left = [row for row in things.rows().values() if row["status"] == "skipped_host"]
-    assert {(row["attempts"], row["transient"]) for row in left} == {(0, True)}
+    assert {(row["attempts"], row["retryable"]) for row in left} == {(0, True)}
     assert {row["next_retry_at"] - row["fetched_at"] for row in left} == {timedelta(minutes=5)}
 
 
@@ -78,7 +78,7 @@ def test_servers_that_say_nothing_keep_no_other_items_waiting(things: Catalog) -
         urls = {f"silent {number}": silent.url(f"/{number}") for number in range(3)}
         urls |= {f"good {number:02}": good.url(f"/{number}") for number in range(40)}
         things.declare(urls)
-        (report,) = things.run(quick(concurrency=2, timeout=20.0, read_timeout_s=20.0))
+        (report,) = things.run(quick(concurrency=2, timeout_s=20.0, read_timeout_s=20.0))
     assert report.statuses == {"ok": 43}
     assert done_before == [40] * 3
 
@@ -99,7 +99,7 @@ def test_silence_lets_no_more_than_twice_as_many_requests_under_way(things: Cata
         things.declare({f"{number:02}": silent.url(f"/{number}") for number in range(12)})
         threading.Timer(4.0, end).start()
         (report,) = things.run(
-            quick(concurrency=3, max_per_host=12, timeout=20.0, read_timeout_s=20.0)
+            quick(concurrency=3, max_per_host=12, timeout_s=20.0, read_timeout_s=20.0)
         )
     assert report.statuses == {"ok": 12}
     assert asked == [6]
@@ -231,10 +231,10 @@ REFRESHING = quick(revalidate_after="7d")
 def test_an_image_is_asked_for_again_at_its_age_and_not_before(
     things: Catalog, page: Versioned
 ) -> None:
-    assert [report.fetched for report in things.run()] == [0]
-    assert [report.fetched for report in things.run(quick(revalidate_after="8d"))] == [0]
-    assert [report.fetched for report in things.run(REFRESHING)] == [1]
-    assert [report.fetched for report in things.run(REFRESHING)] == [0]
+    assert [report.requested for report in things.run()] == [0]
+    assert [report.requested for report in things.run(quick(revalidate_after="8d"))] == [0]
+    assert [report.requested for report in things.run(REFRESHING)] == [1]
+    assert [report.requested for report in things.run(REFRESHING)] == [0]
     assert len(page.requests) == 2
 
 
@@ -243,7 +243,7 @@ def test_an_image_that_is_still_the_newest_is_kept(things: Catalog, page: Versio
     (report,) = things.run(REFRESHING)
     after = things.rows()["a"]
     assert b'if-none-match: "1"' in page.requests[1]
-    assert (report.fetched, report.unchanged, report.bytes) == (1, 1, 0)
+    assert (report.requested, report.fetched, report.unchanged, report.bytes) == (1, 0, 1, 0)
     assert after["checked_at"] > before["checked_at"]
     assert {**after, "checked_at": None} == {**before, "checked_at": None}
 
@@ -253,7 +253,7 @@ def test_an_image_that_has_changed_is_replaced(things: Catalog, page: Versioned)
     page.body, page.etag = jpeg(2), b'"2"'
     (report,) = things.run(REFRESHING)
     after = things.rows()["a"]
-    assert (report.fetched, report.unchanged) == (1, 0)
+    assert (report.requested, report.fetched, report.unchanged) == (1, 1, 0)
     assert after["sha256"] != before["sha256"]
     assert things.store.blobs.get(after["sha256"]) == jpeg(2)
 
@@ -271,9 +271,9 @@ def test_an_image_whose_refresh_fails_keeps_its_good_version_and_says_so(
     assert after["sha256"] == before["sha256"]
     assert report.statuses == {"ok": 1}
     assert report.revalidation_errors == {status: 1}
-    assert [report.fetched for report in things.run(REFRESHING)] == [0]
+    assert [report.requested for report in things.run(REFRESHING)] == [0]
     page.failure = None
-    assert [report.fetched for report in things.run(REFRESHING, retry="all")] == [1]
+    assert [report.requested for report in things.run(REFRESHING, retry="all")] == [1]
     assert things.rows()["a"]["revalidation_error"] is None
 
 
@@ -293,7 +293,7 @@ def test_an_image_whose_bytes_nobody_has_missed_yet_is_asked_for_without_conditi
     remove_blob(things.store, sha256)
     (report,) = things.run(REFRESHING)
     assert b"if-none-match" not in page.requests[1]
-    assert (report.fetched, report.unchanged) == (1, 0)
+    assert (report.requested, report.unchanged) == (1, 0)
     assert Store.open(things.store.url).blobs.get(sha256) == IMAGE
 
 
@@ -311,7 +311,7 @@ def test_a_server_that_answers_304_to_a_first_request_is_a_failure(
 
 @pytest.mark.parametrize(
     ("retry", "asked"),
-    [("all", {"/busy", "/gone"}), ("transient", {"/busy"}), ("none", set())],
+    [("all", {"/busy", "/gone"}), ("retryable", {"/busy"}), ("none", set())],
 )
 def test_failures_are_tried_again_as_asked(
     things: Catalog, shop: Shop, retry: Retry, asked: set[str]
@@ -342,7 +342,7 @@ def test_an_owner_who_refuses_is_heard_unless_the_settings_say_otherwise(
     shop.pages["/a.jpg"] = response(IMAGE, b"X-Robots-Tag: noimageai")
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
-    assert things.statuses() == {"a": "robots"}
+    assert things.statuses() == {"a": "robots_disallowed"}
     things.run()
     assert len(shop.requests) == 1
     things.run(quick(respect_x_robots_tag=False))
@@ -354,7 +354,7 @@ def test_robots_txt_is_asked_once_and_obeyed(things: Catalog, shop: Shop) -> Non
     shop.pages.update({"/robots.txt": response(rules), "/a.jpg": response(IMAGE)})
     things.declare({path: shop.url(path) for path in ("/a.jpg", "/private/b.jpg")}, shards=2)
     things.run(quick(respect_robots_txt=True))
-    assert things.statuses() == {"/a.jpg": "ok", "/private/b.jpg": "robots"}
+    assert things.statuses() == {"/a.jpg": "ok", "/private/b.jpg": "robots_disallowed"}
     assert shop.gets == {"/robots.txt": 1, "/a.jpg": 1}
 
 
@@ -372,7 +372,7 @@ def test_a_robots_txt_that_cannot_be_had_keeps_its_host_for_later(
     things.declare({"a": shop.url("/a.jpg")})
     things.run(quick(respect_robots_txt=True))
     row = things.rows()["a"]
-    assert (row["status"], row["transient"]) == ("http_503", True)
+    assert (row["status"], row["retryable"]) == ("http_503", True)
     assert row["detail"].startswith("robots.txt:")
     assert set(shop.gets) == {"/robots.txt"}
 
@@ -386,7 +386,7 @@ def test_a_row_may_name_an_object_below_an_allowed_prefix(things: Catalog, s3_ro
     things.declare({"a": f"{s3_root}/a.jpg", "b": "s3://another/b.jpg"})
     things.run()
     assert things.statuses() == {"a": "blocked_path", "b": "blocked_path"}
-    settings = quick(allowed_url_prefixes=(s3_root,), revalidate_after="7d", timeout=10)
+    settings = quick(allowed_url_prefixes=(s3_root,), revalidate_after="7d", timeout_s=10)
     things.run(settings)
     assert things.statuses() == {"a": "ok", "b": "blocked_path"}
     things.move_times(-WEEK)

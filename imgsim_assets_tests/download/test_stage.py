@@ -79,7 +79,7 @@ def test_a_first_run_fetches_everything_and_a_second_run_nothing(things: Catalog
     second = things.run()
     assert web.total_gets == 9
     assert everything_in(things) == before
-    assert [(report.changed, report.fetched) for report in second] == [(False, 0)] * 3
+    assert [(report.changed, report.requested) for report in second] == [(False, 0)] * 3
     assert [r.data_version for r in second] == [r.data_version for r in first]
 
 
@@ -87,7 +87,7 @@ def test_a_report_counts_what_the_run_did(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg"), "c": "missing.jpg"})
     [report] = things.run()
-    assert (report.items, report.fetched, report.removed) == (3, 3, 0)
+    assert (report.items, report.requested, report.removed) == (3, 3, 0)
     assert (report.bytes, report.version) == (len(IMAGE), 1)
     assert report.statuses == {"http_404": 1, "missing_file": 1, "ok": 1}
 
@@ -140,7 +140,7 @@ def test_an_item_that_left_the_catalog_leaves_the_ledger(things: Catalog, shop: 
     things.run()
     things.declare({"a": shop.url("/a.jpg")})
     [report] = things.run()
-    assert (report.removed, report.fetched, report.items) == (1, 0, 1)
+    assert (report.removed, report.requested, report.items) == (1, 0, 1)
     assert things.statuses() == {"a": "ok"}
     assert len(shop.requests) == 2
 
@@ -201,7 +201,7 @@ def test_a_lost_image_is_fetched_again(things: Catalog, shop: Shop) -> None:
     things.run()
     sha256 = lose(things, "a")
     [report] = things.run()
-    assert (report.fetched, report.statuses) == (1, {"ok": 2})
+    assert (report.requested, report.statuses) == (1, {"ok": 2})
     assert shop.gets == {"/a.jpg": 2, "/b.jpg": 1}
     assert things.store.blobs.get(sha256) == IMAGE
     things.run()
@@ -214,7 +214,7 @@ def test_a_lost_local_image_is_read_again(things: Catalog) -> None:
     things.run()
     sha256 = lose(things, "a")
     [report] = things.run()
-    assert report.fetched == 1
+    assert report.requested == 1
     assert things.store.blobs.get(sha256) == IMAGE
 
 
@@ -412,7 +412,7 @@ def test_every_outcome_is_a_status_in_the_ledger(things: Catalog, shop: Shop) ->
         "/empty": "truncated_body",
         "/declared": "too_large",
         "/undeclared": "too_large",
-        "/bomb": "content_encoding",
+        "/bomb": "unexpected_encoding",
         "/html": "not_image",
         "/svg": "unsupported_format",
         "/pixels": "too_many_pixels",
@@ -422,10 +422,10 @@ def test_every_outcome_is_a_status_in_the_ledger(things: Catalog, shop: Shop) ->
         "/headers": "protocol_error",
         "/garbage": "protocol_error",
         "/silent": "timeout",
-        "/hang-up": "connect",
+        "/hang-up": "connection_error",
     }
     elsewhere = {
-        "http://no-such-shop.invalid/a.jpg": "dns",
+        "http://no-such-shop.invalid/a.jpg": "dns_error",
         "http://192.168.0.1/a.jpg": "blocked_address",
         "http://user:password@shop.invalid/a.jpg": "bad_url",
         "http://a..b/a.jpg": "bad_url",
@@ -434,12 +434,13 @@ def test_every_outcome_is_a_status_in_the_ledger(things: Catalog, shop: Shop) ->
         "/etc/passwd": "blocked_path",
     }
     things.declare({path: shop.url(path) for path in expected} | {url: url for url in elsewhere})
-    things.run(quick(max_megabytes=0.5, max_pixels=1_000_000, concurrency=4))
+    (report,) = things.run(quick(max_megabytes=0.5, max_pixels=1_000_000, concurrency=4))
     assert things.statuses() == expected | elsewhere
+    assert (report.requested, report.fetched) == (len(expected) + len(elsewhere), 3)
     for row in things.rows().values():
         good = row["status"] == "ok"
         assert (row["sha256"] is not None, row["detail"] is None) == (good, good)
-        assert (row["next_retry_at"] is not None) == row["transient"]
+        assert (row["next_retry_at"] is not None) == row["retryable"]
         assert row["attempts"] == (0 if good else 1)
 
 
@@ -448,7 +449,7 @@ def test_a_transient_failure_is_tried_again_within_the_run(things: Catalog, shop
     things.declare({"a": shop.url("/a.jpg")})
     [report] = things.run(quick(retries=2))
     assert shop.gets == {"/a.jpg": 2}
-    assert (report.fetched, report.statuses) == (1, {"ok": 1})
+    assert (report.requested, report.statuses) == (1, {"ok": 1})
     assert things.rows()["a"]["attempts"] == 0
 
 
@@ -564,9 +565,9 @@ def test_a_mistake_in_a_library_costs_only_its_own_item(
     shop.pages["/good.jpg"] = response(IMAGE)
     things.declare({"bad": shop.url("/bad.jpg"), "good": shop.url("/good.jpg")})
     things.run(log=said.append)
-    assert things.statuses() == {"bad": "error", "good": "ok"}
+    assert things.statuses() == {"bad": "internal_error", "good": "ok"}
     row = things.rows()["bad"]
-    assert (row["detail"], row["transient"]) == ("RuntimeError: dictionary changed size", True)
+    assert (row["detail"], row["retryable"]) == ("RuntimeError: dictionary changed size", True)
     assert "bad: RuntimeError: dictionary changed size" in said
 
 
@@ -593,10 +594,10 @@ def test_a_local_image_is_read_again_only_when_it_changes(things: Catalog) -> No
         (things.folder / f"{name}.jpg").write_bytes(jpeg(ord(name)))
     things.declare({"a": "a.jpg", "b": "b.jpg"})
     things.run()
-    assert [report.fetched for report in things.run()] == [0]
+    assert [report.requested for report in things.run()] == [0]
     (things.folder / "b.jpg").write_bytes(IMAGE)
     [report] = things.run()
-    assert report.fetched == 1
+    assert report.requested == 1
     assert things.store.blobs.get(things.rows()["b"]["sha256"]) == IMAGE
 
 
@@ -616,7 +617,7 @@ def test_a_local_image_that_appears_or_goes_is_noticed(things: Catalog) -> None:
 def test_a_local_file_that_is_no_image_is_looked_at_once(things: Catalog) -> None:
     (things.folder / "a.jpg").write_text("not yet")
     things.declare({"a": "a.jpg"})
-    assert [report.fetched for report in [*things.run(), *things.run()]] == [1, 0]
+    assert [report.requested for report in [*things.run(), *things.run()]] == [1, 0]
     (things.folder / "a.jpg").write_bytes(IMAGE)
     things.run()
     assert things.statuses() == {"a": "ok"}
@@ -794,7 +795,7 @@ def test_a_remote_folder_that_takes_its_time_is_given_up(things: Catalog, shop: 
 
     shop.pages["/a.jpg"] = page
     things.declare({"a": "a.jpg"}, root=shop.url(""))
-    things.run(quick(timeout=0.2, read_timeout_s=0.2, connect_timeout_s=0.2))
+    things.run(quick(timeout_s=0.2, read_timeout_s=0.2, connect_timeout_s=0.2))
     assert things.statuses() == {"a": "timeout"}
 
 
@@ -813,7 +814,7 @@ def test_a_slow_host_keeps_only_its_own_items_waiting(things: Catalog, shop: Sho
         urls = {f"slow {number}": slow_shop.url() for number in range(4)}
         urls |= {f"quick {number}": shop.url("/a.jpg") for number in range(30)}
         things.declare(urls)
-        things.run(quick(concurrency=4, max_per_host=2, timeout=30, read_timeout_s=30))
+        things.run(quick(concurrency=4, max_per_host=2, timeout_s=30, read_timeout_s=30))
     assert done_in_time == [True] * 4
     assert things.statuses() == dict.fromkeys(urls, "ok")
 
@@ -893,7 +894,7 @@ def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
 
     with Misbehaving(page) as server:
         things.declare({str(number): server.url(f"/{number}") for number in range(20)})
-        things.run(quick(max_per_host=1, timeout=30, read_timeout_s=30))
+        things.run(quick(max_per_host=1, timeout_s=30, read_timeout_s=30))
     assert seen
     assert 10 <= seen[0] < 20
     assert len(things.table.versions()) > 1
@@ -914,7 +915,7 @@ def test_a_run_that_is_followed_commits_sooner_and_says_so(
 
     with Misbehaving(page) as server:
         things.declare({str(number): server.url(f"/{number}") for number in range(10)})
-        settings = quick(max_per_host=1, timeout=30, read_timeout_s=30)
+        settings = quick(max_per_host=1, timeout_s=30, read_timeout_s=30)
         with stage.ImagesStage(things.store, NAME, settings, on_commit=told.append) as images:
             images.run(Shard(0, 1))
     assert set(told) == {Shard(0, 1)}
@@ -935,7 +936,7 @@ def test_the_commits_of_a_very_long_run_stay_small(
     with Misbehaving(page) as server:
         urls = {f"item {number:02}": server.url(f"/{number}") for number in range(12)}
         things.declare(urls)
-        things.run(quick(max_per_host=1, timeout=30, read_timeout_s=30))
+        things.run(quick(max_per_host=1, timeout_s=30, read_timeout_s=30))
     commits = [things.table.at(version) for version in things.table.versions()]
     assert len(commits) >= 12
     assert max(len(commit.files) for commit in commits) == 4

@@ -83,7 +83,7 @@ def test_a_stage_that_ends_at_any_io_call_loses_nothing_acknowledged(
     # Reading the catalog, the pack with its writes, sync and rename, a file, its commit.
     assert attempts > 20
     assert acknowledged.keys() == urls.keys()
-    assert [report.fetched for report in things.run()] == [0]
+    assert [report.requested for report in things.run()] == [0]
 
 
 @pytest.mark.slow

@@ -55,14 +55,14 @@ def test_of_several_runs_at_once_one_fetches_and_the_others_wait(things: Catalog
     with Misbehaving(page) as server:
         urls = {f"item {number}": server.url(f"/{number}") for number in range(20)}
         things.declare(urls)
-        patient = quick(timeout=30, read_timeout_s=30)
+        patient = quick(timeout_s=30, read_timeout_s=30)
 
         def run() -> list[DownloadReport]:
             return again(things).run(patient, retry="all", log=told.append)
 
         reports = [join(one)[0] for one in [in_background(run) for _ in range(3)]]
     assert gets == {f"/{number}": 1 for number in range(20)}
-    assert sorted(report.fetched for report in reports) == [0, 0, 20]
+    assert sorted(report.requested for report in reports) == [0, 0, 20]
     assert [report.statuses for report in reports] == [{"ok": 20}] * 3
     assert all("is at work in another run" in line for line in told[:2])
 
@@ -78,7 +78,7 @@ def test_what_another_run_has_just_failed_to_fetch_is_not_tried_once_more(
 
     with Misbehaving(page) as server:
         things.declare({"a": server.url("/a")})
-        patient = quick(timeout=30, read_timeout_s=30)
+        patient = quick(timeout_s=30, read_timeout_s=30)
 
         def run() -> list[DownloadReport]:
             return again(things).run(patient, retry="all", log=told.append)
@@ -101,7 +101,7 @@ def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
     with Misbehaving(page) as server:
         urls = {f"item {number}": server.url(f"/{number}") for number in range(20)}
         things.declare(urls)
-        settings = quick(max_per_host=2, timeout=30, read_timeout_s=30)
+        settings = quick(max_per_host=2, timeout_s=30, read_timeout_s=30)
         both = [in_background(again(things).run, settings) for _ in range(2)]
         reports = [join(run)[0] for run in both]
         assert len(server.requests) == 40
@@ -141,7 +141,7 @@ def test_a_run_on_an_older_catalog_does_not_undo_a_newer_one(things: Catalog) ->
 
     with Misbehaving(page) as server:
         things.declare({"kept": server.url("/old"), "removed": server.url("/old")})
-        older = in_background(again(things).run, quick(timeout=30, read_timeout_s=30))
+        older = in_background(again(things).run, quick(timeout_s=30, read_timeout_s=30))
         until(lambda: len(server.requests) == 2)
         things.declare({"kept": server.url("/new")})
         things.run()
@@ -164,7 +164,7 @@ def test_a_run_that_fails_does_not_take_away_what_another_fetched_meanwhile(
 
     with Misbehaving(page) as server:
         things.declare({"a": server.url("/a.jpg")})
-        failing = in_background(again(things).run, quick(timeout=30, read_timeout_s=30))
+        failing = in_background(again(things).run, quick(timeout_s=30, read_timeout_s=30))
         until(lambda: len(server.requests) == 1)
         things.run()
         assert things.statuses() == {"a": "ok"}
@@ -193,7 +193,7 @@ def test_a_killed_run_keeps_what_it_had_committed(things: Catalog) -> None:
     with Misbehaving(page) as server:
         urls = {f"item {number:02}": server.url(f"/{number}") for number in range(60)}
         things.declare(urls)
-        patient = quick(max_per_host=4, timeout=60, read_timeout_s=60)
+        patient = quick(max_per_host=4, timeout_s=60, read_timeout_s=60)
         run = things.start(patient, commit_every=0.3)
         until(lambda: len(things.table.versions()) >= 3)
         run.send_signal(signal.SIGKILL)
@@ -231,7 +231,7 @@ def test_an_interrupted_run_keeps_everything_it_had_fetched(things: Catalog) -> 
     with Misbehaving(page) as server:
         urls = {f"item {number:02}": server.url(f"/{number}") for number in range(20)}
         things.declare(urls)
-        run = things.start(quick(max_per_host=1, timeout=60, read_timeout_s=60))
+        run = things.start(quick(max_per_host=1, timeout_s=60, read_timeout_s=60))
         until(lambda: len(server.requests) == 11)
         run.send_signal(signal.SIGINT)
         assert finished(run) != 0
@@ -263,7 +263,7 @@ def test_a_run_that_is_interrupted_as_a_commit_becomes_due_ends(
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(4)}
     things.declare(urls | {"silent": shop.url("/silent")})
     with pytest.raises(asyncio.CancelledError):
-        join(in_background(things.run, quick(timeout=60, read_timeout_s=60)))
+        join(in_background(things.run, quick(timeout_s=60, read_timeout_s=60)))
     assert things.statuses() == dict.fromkeys(urls, "ok")
 
 
@@ -292,7 +292,7 @@ def test_an_interruption_of_the_event_loop_itself_fails_no_item(
     with Misbehaving(page) as server:
         things.declare({f"item {number:04}": server.url(f"/{number}") for number in range(2000)})
         with pytest.raises(KeyboardInterrupt):
-            things.run(quick(timeout=60, read_timeout_s=60))
+            things.run(quick(timeout_s=60, read_timeout_s=60))
     assert set(things.statuses().values()) == {"ok"}
 
 
@@ -395,7 +395,7 @@ def test_other_settings_after_an_interrupted_run_give_its_refusals_another_try(
         urls = {f"item {number}": server.url(f"/{number}") for number in range(3)}
         urls["last"] = server.url("/last")
         things.declare(urls)
-        mistaken = quick(max_megabytes=0.001, max_per_host=1, timeout=60, read_timeout_s=60)
+        mistaken = quick(max_megabytes=0.001, max_per_host=1, timeout_s=60, read_timeout_s=60)
         run = things.start(mistaken)
         until(lambda: len(server.requests) == 4)
         run.send_signal(signal.SIGINT)
@@ -448,7 +448,7 @@ def test_what_a_damaged_ledger_held_is_fetched_again(
     path = harm(things, damaged, damage)
     said: list[str] = []
     reports = things.run(log=said.append)
-    assert [report.fetched for report in reports] == [0, damaged.rows, 0]
+    assert [report.requested for report in reports] == [0, damaged.rows, 0]
     assert [report.changed for report in reports] == [False, True, False]
     assert [report.data_version for report in reports] == before
     assert things.frame().drop(TIMES).equals(ledger.drop(TIMES))
@@ -473,7 +473,7 @@ def test_damage_to_what_an_interrupted_run_had_committed_costs_only_those_items(
         things.declare(dict(list(urls.items())[:3]))
         things.run()
         things.declare(urls)
-        run = things.start(quick(max_per_host=1, timeout=60, read_timeout_s=60))
+        run = things.start(quick(max_per_host=1, timeout_s=60, read_timeout_s=60))
         until(lambda: len(server.requests) == 6)
         run.send_signal(signal.SIGINT)
         assert finished(run) != 0

@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from imgsim_assets.download.status import FetchError, is_transient
+from imgsim_assets.download.status import FetchError, is_retryable
 
 
 @pytest.mark.parametrize(
     "status",
     [
-        "connect",
-        "dns",
+        "connection_error",
+        "dns_error",
         "timeout",
         "truncated_body",
         "rate_limited",
         "protocol_error",
-        "error",
-        "tls",
+        "internal_error",
+        "tls_error",
         "http_408",
         "http_425",
         "http_500",
@@ -26,7 +26,7 @@ from imgsim_assets.download.status import FetchError, is_transient
     ],
 )
 def test_what_passes_by_itself_is_worth_another_try(status: str) -> None:
-    assert is_transient(status)
+    assert is_retryable(status)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_what_passes_by_itself_is_worth_another_try(status: str) -> None:
     ],
 )
 def test_what_only_a_change_can_mend_is_not_tried_again(status: str) -> None:
-    assert not is_transient(status)
+    assert not is_retryable(status)
 
 
 def test_an_error_reads_as_its_status_and_detail() -> None:

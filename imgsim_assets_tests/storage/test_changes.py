@@ -55,7 +55,7 @@ def test_the_changes_since_a_version_turn_it_into_the_newest(versions: list[Pair
 
 def test_an_update_of_a_keyed_table_is_told_by_its_key(store: Store) -> None:
     table = store.table("shop/images", key="id")
-    for rows in ([("a", "ok"), ("b", "dns")], [("b", "ok"), ("c", "ok")]):
+    for rows in ([("a", "ok"), ("b", "dns_error")], [("b", "ok"), ("c", "ok")]):
         frame = pl.DataFrame(rows, schema=["id", "status"], orient="row")
         draft = PendingCommit([table.write_rows(frame)])
         table.commit(lambda _, draft=draft: draft)  # type: ignore[misc]

@@ -96,7 +96,7 @@ def _ledger_row(item: str, data: bytes | None) -> dict[str, object]:
     row: dict[str, object] = {
         "id": item,
         "url": f"https://images.example/{item}",
-        "transient": False,
+        "retryable": False,
         "fetched_at": utc_now(),
     }
     if data is None:

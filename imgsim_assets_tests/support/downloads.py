@@ -33,7 +33,7 @@ def quick(**changes: Any) -> DownloadSettings:
     """Settings that reach loopback, give up soon and do not retry."""
     chosen: dict[str, Any] = {
         "allowed_hosts": ("127.0.0.1",),
-        "timeout": 2.0,
+        "timeout_s": 2.0,
         "connect_timeout_s": 1.0,
         "read_timeout_s": 1.0,
         "retries": 0,
@@ -69,7 +69,7 @@ class Catalog:
         settings: DownloadSettings | None = None,
         *,
         only: Sequence[int] | None = None,
-        retry: Retry = "transient",
+        retry: Retry = "retryable",
         log: Log = silent,
     ) -> list[DownloadReport]:
         """Run the images stage for all shards, or only for some."""

@@ -58,12 +58,13 @@ def _describe_images(store: Store, name: str, report: DownloadReport) -> dict[st
             store, f"{name}/images", report.version, report.items, changed=report.changed
         ),
         "ok": report.statuses.get(OK, 0),
-        "failed": report.items - report.statuses.get(OK, 0),
+        "failed": report.failed,
         "statuses": counted(report.statuses, "status"),
         "status_chart": svg(
             bars(sorted(report.statuses.items(), key=lambda pair: -pair[1]), title="items"),
             "items by status",
         ),
+        "requested": report.requested,
         "fetched": report.fetched,
         "unchanged": report.unchanged,
         "removed": report.removed,

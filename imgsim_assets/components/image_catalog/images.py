@@ -21,7 +21,7 @@ class RetryChoice(Enum):
     """Which failures of earlier runs are tried again."""
 
     all = "all"
-    transient = "transient"
+    retryable = "retryable"
     none = "none"
 
 
@@ -29,8 +29,8 @@ class ImagesConfig(dg.Config):
     """What a person may ask of one run."""
 
     retry: RetryChoice = Field(
-        RetryChoice.transient,
-        description="failures of earlier runs to try again: all, the transient ones that are "
+        RetryChoice.retryable,
+        description="failures of earlier runs to try again: all, the retryable ones that are "
         "due, or none",
     )
 
