@@ -393,7 +393,9 @@ def _check_encoding(headers: CIMultiDictProxy[str]) -> None:
     """Refuse compressed bodies: none was asked for, and a small one may unfold into gigabytes."""
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise FetchError("unexpected_encoding", f"the body is packed by {plain_text(encoding)[:40]}")
+        raise FetchError(
+            "unexpected_encoding", f"the body is packed by {plain_text(encoding)[:40]}"
+        )
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:

@@ -39,7 +39,16 @@ BY_SETTINGS: Final = frozenset(
 )
 # Failures that tell of a host rather than of one of its URLs.
 BY_HOST: Final = frozenset(
-    {"connection_error", "dns_error", "http_502", "http_503", "http_504", "rate_limited", "timeout", "tls_error"}
+    {
+        "connection_error",
+        "dns_error",
+        "http_502",
+        "http_503",
+        "http_504",
+        "rate_limited",
+        "timeout",
+        "tls_error",
+    }
 )
 
 
