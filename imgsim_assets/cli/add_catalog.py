@@ -12,7 +12,7 @@ import yaml
 
 from imgsim_assets.catalog import reader, rows
 from imgsim_assets.catalog.source import SourceSettings, open_source
-from imgsim_assets.cli.options import json_option, made
+from imgsim_assets.cli.options import json_option, parse_settings
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.pipeline.settings import CatalogSettings
@@ -48,7 +48,7 @@ def command(
     root = find_project_root()
     folder = Path(defs) if defs else _defs_folder(root)
     attributes = _attributes(source, name, id_column, url_column, encoder, shards, root)
-    declared = made(CatalogSettings, **attributes)
+    declared = parse_settings(CatalogSettings, **attributes)
     opened = open_source(declared.source, root)
     found = rows.validate(reader.read(opened), opened)
     target = folder / declared.name / "defs.yaml"
@@ -83,7 +83,7 @@ def _attributes(
         "shards": shards,
         "encoder": encoder,
     }
-    made(SourceSettings, **chosen["source"])
+    parse_settings(SourceSettings, **chosen["source"])
     return {key: value for key, value in chosen.items() if value is not None}
 
 

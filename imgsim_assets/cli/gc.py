@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from imgsim_assets.cli.options import json_option, made, store_option
+from imgsim_assets.cli.options import json_option, parse_settings, store_option
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.storage.gc import collect
 from imgsim_assets.storage.settings import RetentionPolicy
@@ -15,23 +15,23 @@ from imgsim_assets.storage.store import Store
     epilog="""\b
 Examples:
   imgsim gc --dry-run
-  imgsim gc --commits 3 --grace-hours 24
+  imgsim gc --retain-last 3 --min-age-hours 24
 """
 )
-@click.option("--commits", type=int, help="Newest versions kept of every table.  [default: 5]")
-@click.option("--grace-hours", type=float, help="Age below which all is kept.  [default: 168]")
+@click.option("--retain-last", type=int, help="Newest versions kept of every table.  [default: 5]")
+@click.option("--min-age-hours", type=float, help="Age below which all is kept.  [default: 168]")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @store_option
 @json_option
 def command(
-    commits: int | None,
+    retain_last: int | None,
     min_age_hours: float | None,
     dry_run: bool,
     store_url: str | None,
     as_json: bool,
 ) -> None:
     """Delete old versions, and images and vectors that no catalog has any more."""
-    rules = made(RetentionPolicy, commits=commits, min_age_hours=min_age_hours)
+    rules = parse_settings(RetentionPolicy, commits=retain_last, min_age_hours=min_age_hours)
     collected = collect(Store.open(store_url), rules, dry_run=dry_run)
     if as_json:
         show_json(collected)

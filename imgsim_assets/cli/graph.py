@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from imgsim_assets.cli import output
-from imgsim_assets.cli.options import json_option, made, store_option, variant_of
+from imgsim_assets.cli.options import json_option, parse_settings, settings_hash, store_option
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.similarity.graph import graph_table, update_graph
 from imgsim_assets.similarity.settings import GraphSettings
@@ -38,7 +38,7 @@ def command(
     A graph that is there by another k or threshold, such as a declared one, is left alone.
     """
     output.check_out(out)
-    settings = made(GraphSettings, k=k, threshold=threshold)
+    settings = parse_settings(GraphSettings, k=k, threshold=threshold)
     store = Store.open(store_url)
     update_index(store, catalog)
     variant = _variant(store, catalog, settings)
@@ -61,4 +61,4 @@ def _variant(store: Store, name: str, settings: GraphSettings) -> str | None:
     asked = settings.model_dump()
     if newest is None or all(newest.properties.get(key) == asked[key] for key in asked):
         return None
-    return variant_of(settings)
+    return settings_hash(settings)

@@ -8,7 +8,7 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import output
-from imgsim_assets.cli.options import json_option, made, store_option, variant_of
+from imgsim_assets.cli.options import json_option, parse_settings, settings_hash, store_option
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.similarity.duplicate_groups import (
     GroupReport,
@@ -33,7 +33,7 @@ _TOLD = ("group_id", "size", "min_similarity", "mean_similarity", "bridges")
 Examples:
   imgsim groups products
   imgsim groups products --threshold 0.95 --out groups.tsv
-  imgsim groups products --representative oldest --close --json
+  imgsim groups products --representative oldest --linkage star --json
   imgsim groups products suppliers
 """
 )
@@ -48,9 +48,12 @@ Examples:
     "[default: pixels; of several catalogs, catalog]",
 )
 @click.option(
-    "--close",
-    is_flag=True,
-    help="Every member reaches the threshold with the representative; groups cannot chain.",
+    "--linkage",
+    type=click.Choice(["connected", "star"]),
+    default="connected",
+    show_default=True,
+    help="connected: any path of links joins a group; star: every member reaches the threshold "
+    "with the representative.",
 )
 @click.option("--out", metavar="FILE", help="Write .tsv, .csv, .parquet or .jsonl; - for stdout.")
 @store_option
@@ -59,7 +62,7 @@ def command(
     catalogs: tuple[str, ...],
     threshold: float | None,
     representative: str | None,
-    close: bool,
+    linkage: str,
     out: str | None,
     store_url: str | None,
     as_json: bool,
@@ -75,10 +78,14 @@ def command(
     given = {
         "threshold": threshold,
         "representative": representative,
-        "close_to_representative": close,
+        "close_to_representative": linkage == "star",
     }
     several = len(catalogs) > 1
-    settings = made(AcrossSettings, **given) if several else made(GroupSettings, **given)
+    settings = (
+        parse_settings(AcrossSettings, **given)
+        if several
+        else parse_settings(GroupSettings, **given)
+    )
     store = Store.open(store_url)
     for name in catalogs:
         update_index(store, name)
@@ -104,7 +111,7 @@ def _updated(
     store: Store, catalogs: tuple[str, ...], settings: GroupSettings | AcrossSettings
 ) -> tuple[Table, GroupReport]:
     """A table for these settings alone, so that the next run with them updates it."""
-    variant = variant_of(settings)
+    variant = settings_hash(settings)
     if isinstance(settings, AcrossSettings):
         name = f"{'__'.join(catalogs)}.{variant}"
         return across_table(store, name), update_across(store, name, catalogs, settings)

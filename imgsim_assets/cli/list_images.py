@@ -1,4 +1,4 @@
-"""`imgsim images`: a folder as a list of images."""
+"""`imgsim list-images`: a folder as a list of images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from imgsim_assets.search.dataset import folder_files
 @click.command(
     epilog="""\b
 Examples:
-  imgsim images photos --out photos.csv
-  imgsim images photos --no-recursive --delimiter '\\t' --out photos.tsv
+  imgsim list-images photos --out photos.csv
+  imgsim list-images photos --no-recursive --delimiter '\\t' --out photos.tsv
 """
 )
 @click.argument("folder")

@@ -1,7 +1,7 @@
 """The group `imgsim`: finds its commands by name, and turns errors into exit codes.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, 3 done but something is wrong (what
-`check` found, a catalog without a single image), 130 interrupted.
+`verify` found, a catalog without a single image), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import click
 
 from imgsim_assets.errors import ImgsimError
 
-FAILED = 1
-WRONG = 3
+EXIT_FAILED = 1
+EXIT_PROBLEMS_FOUND = 3
 
-# A command's module, found by name, so that help and completion import none of them.
-_COMMANDS: Mapping[str, tuple[str, str]] = {
-    "match": ("match", "Match two lists of images, or two stored catalogs."),
-    "query": ("query", "Find what is most similar to some images."),
-    "images": ("images", "Write the list of a folder's images."),
-    "graph": ("graph", "The nearest neighbors of every item of a catalog."),
-    "groups": ("groups", "The items of one or several catalogs that show the same, by group."),
-    "threshold": ("threshold", "Which threshold to choose, measured on the stored images."),
-    "status": ("status", "What is fresh, stale or failing in the store."),
-    "retry": ("retry", "Fetch again what failed and may succeed now."),
-    "add-catalog": ("add_catalog", "Declare a list of images as a Dagster catalog."),
-    "gc": ("gc", "Delete old versions and images that nothing refers to."),
-    "check": ("check", "Verify every checksum and invariant of the store."),
-    "demo": ("demo", "Run the demo: two catalogs of photographs."),
+# Short help by command; a command's module is imported only when it runs.
+_COMMANDS: Mapping[str, str] = {
+    "match": "Match two lists of images, or two catalogs of the store.",
+    "query": "Find the items of a catalog that are most similar to given images.",
+    "graph": "Show the nearest neighbors of every item of a catalog.",
+    "groups": "Group the duplicates within one catalog or across several.",
+    "recommend-threshold": "Recommend a similarity threshold, measured on the stored images.",
+    "list-images": "Write a CSV list of the images in a folder.",
+    "status": "Show which tables are fresh or stale, and what failed.",
+    "retry": "Fetch failed images again and embed those that arrive.",
+    "add-catalog": "Declare a list of images as a catalog of a Dagster project.",
+    "gc": "Delete old versions and images that no catalog refers to.",
+    "verify": "Verify every checksum and invariant of the store.",
+    "demo": "Run the demo: two catalogs of photographs.",
 }
 
 _EPILOG = """\b
@@ -55,13 +55,13 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"imgsim_assets.cli.{_COMMANDS[cmd_name][0]}")
+        module = importlib.import_module(f"imgsim_assets.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except ImgsimError as error:
         click.echo(f"imgsim: {error}", err=True)
-        return FAILED
+        return EXIT_FAILED
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

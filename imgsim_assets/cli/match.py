@@ -12,14 +12,14 @@ import polars as pl
 
 from imgsim_assets.catalog.ingest import rejects_table
 from imgsim_assets.cli import output
-from imgsim_assets.cli.lists import ListOptions, Side, side
-from imgsim_assets.cli.main import WRONG
+from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
+from imgsim_assets.cli.operands import CatalogArg, ListOptions, resolve_operand
 from imgsim_assets.cli.options import (
     download_options,
-    encoder_of,
     encoder_options,
+    encoder_settings,
     json_option,
-    made,
+    parse_settings,
     quiet_option,
     store_option,
 )
@@ -44,7 +44,7 @@ _SHOWN_REJECTS = 3
     epilog="""\b
 Examples:
   imgsim match left.csv right.csv --encoder hog_color
-  imgsim match left.csv right.csv --cols id,url --threshold 0.845 --out result.tsv
+  imgsim match left.csv right.csv --columns id,url --threshold 0.845 --out result.tsv
   imgsim match urls.txt photos/ --mode all --out pairs.parquet
   imgsim match products suppliers --mode top_k --k 3 --json
 """
@@ -65,7 +65,7 @@ Examples:
     help=f"Which pairs count: {', '.join(get_args(Mode))}.",
 )
 @click.option("--k", "-k", type=int, help="How many of each left item, for --mode top_k.")
-@click.option("--cols", metavar="A,B,...", help="Columns to carry; the last holds the image.")
+@click.option("--columns", metavar="A,B,...", help="Columns to carry; the last holds the image.")
 @click.option("--id", "id_column", metavar="COLUMN", help="Column of unique ids.")
 @click.option("--url", "url_column", metavar="COLUMN", help="Column of URLs or paths.")
 @click.option("--delimiter", help="One character.  [default: found by looking]")
@@ -90,7 +90,7 @@ def command(
     threshold: str | None,
     mode: str,
     k: int | None,
-    cols: str | None,
+    columns: str | None,
     id_column: str | None,
     url_column: str | None,
     delimiter: str | None,
@@ -119,38 +119,38 @@ def command(
     is neither fetched nor embedded again.
     """
     output.check_out(out)
-    settings = made(MatchSettings, threshold=_threshold(threshold), mode=mode, k=k)
-    download = made(
+    settings = parse_settings(MatchSettings, threshold=_threshold(threshold), mode=mode, k=k)
+    download = parse_settings(
         DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout
     )
-    chosen = encoder_of(encoder, encoder_version, weights, batch_size, device)
+    chosen = encoder_settings(encoder, encoder_version, weights, batch_size, device)
     options = ListOptions(
-        _split(cols), id_column, url_column, delimiter, not no_header, root, loader
+        _split(columns), id_column, url_column, delimiter, not no_header, root, loader
     )
     store = Store.open(store_url)
-    sides = [side(text, store, options, chosen, download) for text in (left, right)]
-    refreshed = _refresh(store, sides, quiet=quiet or as_json)
-    update_index(store, sides[1].name)
+    operands = [resolve_operand(text, store, options, chosen, download) for text in (left, right)]
+    refreshed = _refresh(store, operands, quiet=quiet or as_json)
+    update_index(store, operands[1].name)
     report = update_matches(
-        store, _table_name(sides, settings, chosen), sides[0].name, sides[1].name, settings
+        store, _table_name(operands, settings, chosen), operands[0].name, operands[1].name, settings
     )
-    rows = _rows(store, sides, settings, chosen)
+    rows = _rows(store, operands, settings, chosen)
     named = _with_names(rows, _split(header))
-    table = _matrix(store, sides) if matrix or _is_small(report) else None
+    table = _matrix(store, operands) if matrix or _is_small(report) else None
     if out is not None:
         output.write_frame(named, out)
-    statuses = [catalog_status(store, each.name) for each in sides]
+    statuses = [catalog_status(store, each.name) for each in operands]
     if as_json:
-        output.show_json(_document(sides, statuses, refreshed, report, rows, table))
+        output.show_json(_document(operands, statuses, refreshed, report, rows, table))
     else:
-        _tell(store, sides, statuses, refreshed, report, to_stderr=out == output.STDOUT)
+        _tell(store, operands, statuses, refreshed, report, to_stderr=out == output.STDOUT)
         if table is not None and out != output.STDOUT:
             _show_matrix(table)
         if out is None:
             output.show_frame(named)
         elif out != output.STDOUT:
             click.echo(f"{named.height} matches written to {out}")
-    return 0 if all(status.vectors for status in statuses) else WRONG
+    return 0 if all(status.vectors for status in statuses) else EXIT_PROBLEMS_FOUND
 
 
 def _threshold(text: str | None) -> float | str | None:
@@ -166,31 +166,31 @@ def _split(listed: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in listed.split(",")) if listed else ()
 
 
-def _refresh(store: Store, sides: Sequence[Side], *, quiet: bool) -> dict[str, Refreshed]:
-    jobs = {each.name: each.job for each in sides if each.job is not None}
-    with output.bars(quiet=quiet) as watch:
+def _refresh(store: Store, operands: Sequence[CatalogArg], *, quiet: bool) -> dict[str, Refreshed]:
+    jobs = {each.name: each.job for each in operands if each.job is not None}
+    with output.progress_bars(quiet=quiet) as watch:
         log = silent if watch is not None or quiet else output.note
         done = refresh(store, list(jobs.values()), log=log, watch=watch)
     return {each.name: each for each in done}
 
 
-def _table_name(sides: Sequence[Side], settings: MatchSettings, encoder: Any) -> str:
+def _table_name(operands: Sequence[CatalogArg], settings: MatchSettings, encoder: Any) -> str:
     """A table for these settings alone: other runs and declared assets keep theirs."""
     asked = settings.model_dump(mode="json") | {"encoder": encoder.identity}
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{sides[0].name}__{sides[1].name}.{digest}"
+    return f"{operands[0].name}__{operands[1].name}.{digest}"
 
 
 def _rows(
-    store: Store, sides: Sequence[Side], settings: MatchSettings, encoder: Any
+    store: Store, operands: Sequence[CatalogArg], settings: MatchSettings, encoder: Any
 ) -> pl.DataFrame:
-    """The matches with all fields of both sides and the similarity, by left id and rank."""
-    table = match_table(store, _table_name(sides, settings, encoder))
+    """The matches with all fields of both operands and the similarity, by left id and rank."""
+    table = match_table(store, _table_name(operands, settings, encoder))
     commit = table.latest()
     if commit is None:
         raise AssertionError("a match is committed before it is read")
     rows = table.read(commit).select("left_id", "right_id", "similarity")
-    for key, each in zip(("left", "right"), sides, strict=True):
+    for key, each in zip(("left", "right"), operands, strict=True):
         fields = each.rows(store)
         renamed = fields.rename(
             {name: f"{key}_id_" if name == "__id" else f"__{key}_{name}" for name in fields.columns}
@@ -218,9 +218,9 @@ def _is_small(report: MatchReport) -> bool:
     return 0 < report.left_items * report.right_items <= _SMALL
 
 
-def _matrix(store: Store, sides: Sequence[Side]) -> pl.DataFrame:
+def _matrix(store: Store, operands: Sequence[CatalogArg]) -> pl.DataFrame:
     """The cosine of every pair: one row a left item, one column a right one."""
-    (_, left), (_, right) = (items.from_embeddings(store, each.name) for each in sides)
+    (_, left), (_, right) = (items.from_embeddings(store, each.name) for each in operands)
     columns: dict[str, Any] = {"left_id": left.keys["id"]}
     if not len(left) or not len(right):
         return pl.DataFrame(columns)
@@ -239,7 +239,7 @@ def _show_matrix(table: pl.DataFrame) -> None:
 
 
 def _document(
-    sides: Sequence[Side],
+    operands: Sequence[CatalogArg],
     statuses: Sequence[CatalogStatus],
     refreshed: dict[str, Refreshed],
     report: MatchReport,
@@ -259,7 +259,7 @@ def _document(
             "fetched": refreshed[each.name].fetched if each.name in refreshed else 0,
             "embedded": refreshed[each.name].embedded if each.name in refreshed else 0,
         }
-        for key, each, status in zip(("left", "right"), sides, statuses, strict=True)
+        for key, each, status in zip(("left", "right"), operands, statuses, strict=True)
     }
     document |= {"threshold": report.threshold, "seconds": report.seconds, "matches": rows}
     return document | ({"matrix": table} if table is not None else {})
@@ -267,14 +267,14 @@ def _document(
 
 def _tell(
     store: Store,
-    sides: Sequence[Side],
+    operands: Sequence[CatalogArg],
     statuses: Sequence[CatalogStatus],
     refreshed: dict[str, Refreshed],
     report: MatchReport,
     *,
     to_stderr: bool,
 ) -> None:
-    for each, status in zip(sides, statuses, strict=True):
+    for each, status in zip(operands, statuses, strict=True):
         done = refreshed.get(each.name)
         work = (
             f" ({done.requested} requested, {done.fetched} fetched, {done.embedded} embedded now)"
@@ -290,7 +290,9 @@ def _tell(
         if "blocked_path" in status.failures:
             click.echo("  name the folder that holds the images with --root", err=to_stderr)
         if "blocked_address" in status.failures:
-            click.echo("  name internal hosts that may be fetched with --allow-host", err=to_stderr)
+            click.echo(
+                "  name internal hosts that may be fetched with --allowed-host", err=to_stderr
+            )
         if status.rejects:
             _tell_rejects(store, each, status, to_stderr)
     click.echo(
@@ -300,7 +302,7 @@ def _tell(
     )
 
 
-def _tell_rejects(store: Store, each: Side, status: CatalogStatus, to_stderr: bool) -> None:
+def _tell_rejects(store: Store, each: CatalogArg, status: CatalogStatus, to_stderr: bool) -> None:
     click.echo(f"  rows left out: {status.rejects}", err=to_stderr)
     table = rejects_table(store, each.name)
     commit = table.latest()

@@ -65,7 +65,7 @@ def encoder_options(command: Command) -> Command:
     return command
 
 
-def place_options(command: Command) -> Command:
+def encoder_override_options(command: Command) -> Command:
     """--device and --weights: where an encoder that was recorded is to be had now."""
     for option in (
         click.option(
@@ -82,7 +82,7 @@ def place_options(command: Command) -> Command:
 def _device(_: click.Context, __: click.Parameter, device: str | None) -> str | None:
     from imgsim_assets.encoders.settings import EncoderSettings
 
-    made(EncoderSettings, device=device)
+    parse_settings(EncoderSettings, device=device)
     return device
 
 
@@ -91,7 +91,7 @@ def download_options(command: Command) -> Command:
     for option in (
         click.option("--timeout", type=float, help="Seconds for one attempt.  [default: 30]"),
         click.option(
-            "--allow-host",
+            "--allowed-host",
             "allowed_hosts",
             multiple=True,
             metavar="HOST[:PORT]",
@@ -103,26 +103,38 @@ def download_options(command: Command) -> Command:
     return command
 
 
-def made(kind: type[S], **values: Any) -> S:
+def parse_settings(kind: type[S], **values: Any) -> S:
     """Settings from the options that were given; those left out keep their defaults."""
     given = {key: value for key, value in values.items() if value not in (None, ())}
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        # Behind the option's own name stand those of a union's members.
-        place = str(first["loc"][0]) if first["loc"] else ""
-        message = first["msg"].removeprefix("Value error, ")
-        told = message if not place or message.startswith(f"{place}:") else f"{place}: {message}"
-        raise click.UsageError(told) from error
+        raise click.UsageError(_usage_message(error)) from error
 
 
-def variant_of(settings: Settings) -> str:
+def _usage_message(error: ValidationError) -> str:
+    """The first problem, under the name of the shell's option."""
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    prefix, _, rest = message.partition(": ")
+    # A validator may put the key before its message; the path of a union's member follows it.
+    if rest and prefix.isidentifier():
+        message = rest
+    elif not first["loc"]:
+        return message
+    key = str(first["loc"][0]) if first["loc"] else prefix
+    for parameter in click.get_current_context().command.params:
+        if key == parameter.name or f"--{key}" in parameter.opts:
+            key = parameter.opts[0]
+    return f"{key}: {message}"
+
+
+def settings_hash(settings: Settings) -> str:
     """The name of a table for these settings alone, beside the one that is declared."""
     return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
 
 
-def encoder_of(
+def encoder_settings(
     encoder: str, version: str | None, weights: str | None, batch_size: int | None, device: str
 ) -> Any:
     """EncoderSettings from the options of `encoder_options`."""
@@ -133,7 +145,7 @@ def encoder_of(
         chosen = {"name": name, "factory": encoder}
     else:
         chosen = {"name": encoder}
-    return made(
+    return parse_settings(
         EncoderSettings,
         **chosen,
         version=version,

@@ -99,7 +99,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON")
 
 
-class Bars:
+class ProgressBars:
     """Progress bars on stderr, two for each catalog: what is fetched, what is embedded."""
 
     def __init__(self, progress: Any) -> None:
@@ -122,7 +122,7 @@ class Bars:
 
 
 @contextlib.contextmanager
-def bars(*, quiet: bool) -> Iterator[Bars | None]:
+def progress_bars(*, quiet: bool) -> Iterator[ProgressBars | None]:
     """Progress bars while the context lasts, where somebody looks at stderr."""
     if quiet or not sys.stderr.isatty():
         yield None
@@ -143,7 +143,7 @@ def bars(*, quiet: bool) -> Iterator[Bars | None]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield Bars(progress)
+        yield ProgressBars(progress)
 
 
 def note(message: str, *, quiet: bool = False) -> None:

@@ -8,12 +8,12 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import output
-from imgsim_assets.cli.main import WRONG
+from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.options import (
     download_options,
+    encoder_override_options,
     json_option,
-    made,
-    place_options,
+    parse_settings,
     quiet_option,
     store_option,
 )
@@ -33,13 +33,14 @@ Examples:
 )
 @click.argument("catalog")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("-k", "k", type=int, default=5, show_default=True, help="How many; 0 for no limit.")
+@click.option("-k", "k", type=int, default=5, show_default=True, help="Neighbors of each image.")
+@click.option("--all", "no_limit", is_flag=True, help="Every item, not only the k nearest.")
 @click.option("--radius", type=float, help="Greatest distance, inclusive.")
 @click.option("--orientations", is_flag=True, help="Also turn and mirror each image.")
 @click.option("--html", metavar="FILE", help="Write a gallery of the images and what is found.")
 @click.option("--out", metavar="FILE", help="Write .tsv, .csv, .parquet or .jsonl; - for stdout.")
 @download_options
-@place_options
+@encoder_override_options
 @store_option
 @json_option
 @quiet_option
@@ -47,6 +48,7 @@ def command(
     catalog: str,
     images: tuple[str, ...],
     k: int,
+    no_limit: bool,
     radius: float | None,
     orientations: bool,
     html: str | None,
@@ -65,7 +67,7 @@ def command(
     CATALOG is the name of one in the store, or the folder of a saved model.
     """
     output.check_out(out)
-    download = made(
+    download = parse_settings(
         DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout
     )
     if is_model(Path(catalog)):
@@ -79,7 +81,7 @@ def command(
         asked.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64)),
         label="row",
         feature="image",
-        k=k or None,
+        k=None if no_limit else k,
         radius=radius,
         progress=not quiet,
         orientations=orientations,
@@ -100,4 +102,4 @@ def command(
         output.show_frame(found, rows=max(50, k))
     elif out != output.STDOUT:
         click.echo(f"{found.height} rows written to {out}")
-    return 0 if found.height else WRONG
+    return 0 if found.height else EXIT_PROBLEMS_FOUND

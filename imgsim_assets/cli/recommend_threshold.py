@@ -1,4 +1,4 @@
-"""`imgsim threshold`: which threshold to choose, measured on the stored images."""
+"""`imgsim recommend-threshold`: which threshold to choose, measured on the stored images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import output
-from imgsim_assets.cli.options import json_option, place_options, quiet_option, store_option
+from imgsim_assets.cli.options import (
+    encoder_override_options,
+    json_option,
+    quiet_option,
+    store_option,
+)
 from imgsim_assets.encoders.evaluation import recorded_encoder
 from imgsim_assets.encoders.recorded import elsewhere
 from imgsim_assets.encoders.threshold import ThresholdRecommendation, advise, require_same_encoders
@@ -23,20 +28,20 @@ _SHOWN = (0.7, 0.75, 0.8, 0.85, 0.875, 0.9, 0.925, 0.95, 0.975, 0.99)
 @click.command(
     epilog="""\b
 Examples:
-  imgsim threshold products
-  imgsim threshold products suppliers --false-per-million 10
+  imgsim recommend-threshold products
+  imgsim recommend-threshold products suppliers --false-positives-per-million 10
 """
 )
 @click.argument("catalog")
 @click.argument("other", required=False)
 @click.option(
-    "--false-per-million",
+    "--false-positives-per-million",
     type=click.FloatRange(min=0, min_open=True),
     default=100.0,
     show_default=True,
     help="Most false matches among a million pairs of different images.",
 )
-@place_options
+@encoder_override_options
 @store_option
 @json_option
 @quiet_option
@@ -81,7 +86,7 @@ def _document(
 ) -> dict[str, Any]:
     return {
         "threshold": threshold,
-        "false_per_million_allowed": false_positives_per_million,
+        "max_false_positives_per_million": false_positives_per_million,
         "catalogs": advices,
     }
 

@@ -7,9 +7,9 @@ import click
 from imgsim_assets.cli import output
 from imgsim_assets.cli.options import (
     download_options,
+    encoder_override_options,
     json_option,
-    made,
-    place_options,
+    parse_settings,
     quiet_option,
     store_option,
 )
@@ -34,7 +34,7 @@ Examples:
 )
 @click.option("--all", "everything", is_flag=True, help="Every failure, also a 404 or no image.")
 @download_options
-@place_options
+@encoder_override_options
 @store_option
 @json_option
 @quiet_option
@@ -54,11 +54,11 @@ def command(
     """Fetch the failed images of CATALOG again, embed what arrives, and update the index."""
     if retryable == everything:
         raise click.UsageError("say which failures: either --retryable or --all")
-    settings = made(
+    settings = parse_settings(
         DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout
     )
     store = Store.open(store_url)
-    with output.bars(quiet=quiet or as_json) as watch:
+    with output.progress_bars(quiet=quiet or as_json) as watch:
         log = silent if watch is not None or quiet or as_json else output.note
         which: Which = "all" if everything else "retryable"
         done = retry(

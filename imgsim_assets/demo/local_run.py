@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from imgsim_assets.components.image_catalog.schedule import REFRESH, whole_catalog_tags
-from imgsim_assets.demo.orphaned_runs import end_lost_runs, process_tags
+from imgsim_assets.demo.orphaned_runs import fail_orphaned_runs, process_tags
 from imgsim_assets.progress import Log, silent
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
@@ -17,19 +17,19 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 
 @dataclass(frozen=True)
 class LocalRun:
-    """Runs jobs of a project one after the other; `say` hears what they materialize."""
+    """Runs jobs of a project one after the other; `log` hears what they materialize."""
 
     definitions: dg.Definitions
     instance: dg.DagsterInstance
-    say: Log = silent
+    log: Log = silent
 
     def materialize_everything(self) -> bool:
         """Observe the sources, refresh every catalog, then materialize what lies behind.
 
         Returns whether every run succeeded; one that fails does not keep the others.
         """
-        for run_id in end_lost_runs(self.instance):
-            self.say(f"run {run_id} had lost its process; it is failed, and its work goes on here")
+        for run_id in fail_orphaned_runs(self.instance):
+            self.log(f"run {run_id} had lost its process; it is failed, and its work goes on here")
         repository = self.definitions.get_repository_def()
         graph = repository.asset_graph
         everything = self.definitions.resolve_implicit_global_asset_job_def()
@@ -52,7 +52,7 @@ class LocalRun:
         selection: Iterable[dg.AssetKey] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> bool:
-        self.say(f"\n== {title}")
+        self.log(f"\n== {title}")
         started = time.monotonic()
         result = job.execute_in_process(
             instance=self.instance,
@@ -62,13 +62,13 @@ class LocalRun:
             raise_on_error=False,
         )
         for event in result.get_asset_materialization_events():
-            self.say(f"   {_told(event)}")
+            self.log(f"   {_format_event(event)}")
         outcome = "done" if result.success else "FAILED"
-        self.say(f"   {outcome} in {time.monotonic() - started:.1f} s")
+        self.log(f"   {outcome} in {time.monotonic() - started:.1f} s")
         return result.success
 
 
-def _told(event: dg.DagsterEvent) -> str:
+def _format_event(event: dg.DagsterEvent) -> str:
     """One line about a materialization: asset, shard, rows, and whether anything changed."""
     materialization = event.step_materialization_data.materialization
     shard = f"[{materialization.partition}]" if materialization.partition else ""

@@ -24,7 +24,7 @@ def process_tags() -> dict[str, str]:
     return {_TAG: f"{socket.gethostname()}/{os.getpid()}"}
 
 
-def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
     """Fail the runs whose process is gone, free their slots, and return their ids.
 
     To be called before this process starts a run of its own: a run under its own process id is

@@ -20,7 +20,7 @@ def run(root: Path) -> int:
     started = time.monotonic()
     definitions = load_definitions()
     with dg.DagsterInstance.get() as instance:
-        succeeded = LocalRun(definitions, instance, say=_say).materialize_everything()
+        succeeded = LocalRun(definitions, instance, log=_log).materialize_everything()
     print(f"\ndone in {time.monotonic() - started:.0f} s")
     show(root)
     return 0 if succeeded else 1
@@ -72,5 +72,5 @@ def _show_matches(store: Store, name: str, root: Path) -> None:
         print(f"contact sheet: {sheet}")
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, flush=True)

@@ -230,7 +230,7 @@ def advised_threshold(store: Store, names: Sequence[str], fingerprint: str) -> f
         raise StoreError(
             f"threshold: auto needs a report about the encoder; set 'report: {{}}' of "
             f"{' or '.join(dict.fromkeys(names))} and materialize its encoder_evaluation, or run "
-            f"'imgsim threshold {' '.join(dict.fromkeys(names))}'"
+            f"'imgsim recommend-threshold {' '.join(dict.fromkeys(names))}'"
         )
     return max(found)
 

@@ -140,7 +140,7 @@ def read_contents(files: Files, pack: Entry) -> Contents:
     size = count * _PER_IMAGE + _TRAILER
     if tail[-8:] != _END or size + len(_BEGIN) > pack.size:
         raise CorruptFileError(
-            f"{files.url}/{path} is damaged; delete it, and imgsim check names the images to fetch"
+            f"{files.url}/{path} is damaged; delete it, and imgsim verify names the images to fetch"
         )
     if size > len(tail):
         tail = files.read_part(path, pack.size - size, size)

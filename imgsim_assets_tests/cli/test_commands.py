@@ -96,8 +96,8 @@ def test_a_folder_becomes_a_list_of_its_images(shell: Shell) -> None:
     shell.write("pics/.DS_Store", b"x")
     shell.write("pics/notes.txt", "x")
 
-    ran = shell("images", "pics")
-    flat = shell("images", "pics", "--no-recursive", "-d", "\\t", "--out", "flat.tsv")
+    ran = shell("list-images", "pics")
+    flat = shell("list-images", "pics", "--no-recursive", "-d", "\\t", "--out", "flat.tsv")
 
     assert (ran.code, flat.code) == (0, 0)
     here = shell.folder / "pics"
@@ -109,7 +109,7 @@ def test_a_folder_becomes_a_list_of_its_images(shell: Shell) -> None:
     ]
     assert (shell.folder / "flat.tsv").read_text().startswith("name\tpath\n000.jpg\t")
     assert len((shell.folder / "flat.tsv").read_text().splitlines()) == 3
-    assert shell("images", "nowhere").code == 1
+    assert shell("list-images", "nowhere").code == 1
 
 
 def test_a_catalog_and_a_saved_model_can_be_queried(shell: Shell) -> None:
@@ -175,7 +175,7 @@ def test_a_graph_of_other_settings_is_left_alone(shell: Shell) -> None:
     assert {name: after.pop(name) for name in before} == before
     ((variant, version),) = after.items()
     assert (variant.split(".")[0], version) == ("products/similarity_graph", 1)
-    assert shell("check").code == 0
+    assert shell("verify").code == 0
 
 
 # ---- status, retry ------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_a_graph_of_other_settings_is_left_alone(shell: Shell) -> None:
 def _match(shell: Shell, web: Web, *more: str) -> str:
     """Match a list of three images with itself; returns its catalog."""
     shell.write("list.csv", "id,url\n" + "".join(f"{n},{web.url(f'/{n}.jpg')}\n" for n in range(3)))
-    ran = shell.match("list.csv", "list.csv", "--allow-host", web.address, "--json", *more)
+    ran = shell.match("list.csv", "list.csv", "--allowed-host", web.address, "--json", *more)
     name: str = ran.json["left"]["catalog"]
     return name
 
@@ -230,7 +230,7 @@ def test_transient_failures_are_fetched_again_at_once(shell: Shell, web: Web) ->
     rerun = _match(shell, web)
     assert rerun == name
     assert web.gets["/1.jpg"] == gets["/1.jpg"]  # it is not due for an hour
-    ran = shell("retry", name, "--retryable", "--allow-host", web.address, "--json")
+    ran = shell("retry", name, "--retryable", "--allowed-host", web.address, "--json")
 
     assert ran.json == {"tried": 1, "recovered": 1}
     assert web.gets["/2.jpg"] == gets["/2.jpg"]
@@ -249,8 +249,8 @@ def test_every_failure_is_fetched_again_when_asked_for(shell: Shell, web: Web) -
     web.pages["/2.jpg"] = jpeg(2)  # it was not found before
     gets = dict(web.gets)
 
-    retryable = shell("retry", name, "--retryable", "--allow-host", web.address, "--json")
-    ran = shell("retry", name, "--all", "--allow-host", web.address, "--json")
+    retryable = shell("retry", name, "--retryable", "--allowed-host", web.address, "--json")
+    ran = shell("retry", name, "--all", "--allowed-host", web.address, "--json")
 
     assert retryable.json == {"tried": 1, "recovered": 0}
     assert ran.json == {"tried": 2, "recovered": 1}
@@ -266,12 +266,12 @@ def test_a_retry_takes_the_weights_file_from_where_it_lies_now(shell: Shell, web
     web.pages["/0.jpg"] = jpeg(0)
     shell.write("list.csv", "id,url\n" + "".join(f"{n},{web.url(f'/{n}.jpg')}\n" for n in range(2)))
     encoder = ("--encoder", "squeezenet1_1", "--weights", str(weights), "--device", "cpu")
-    made = shell("match", "list.csv", "list.csv", *encoder, "--allow-host", web.address, "--json")
+    made = shell("match", "list.csv", "list.csv", *encoder, "--allowed-host", web.address, "--json")
     name = made.json["left"]["catalog"]
     weights.rename(shell.folder / "moved.pth")
     saved(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
     web.pages["/1.jpg"] = jpeg(1)
-    asked = ("retry", name, "--all", "--allow-host", web.address, "--device", "cpu", "--json")
+    asked = ("retry", name, "--all", "--allowed-host", web.address, "--device", "cpu", "--json")
     gets = web.total_gets
 
     gone = shell(*asked)
@@ -297,7 +297,7 @@ def test_a_retry_draws_bars_where_somebody_looks(
     web.pages.update({"/1.jpg": jpeg(1), "/2.jpg": jpeg(2)})
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
 
-    ran = shell("retry", name, "--all", "--allow-host", web.address)
+    ran = shell("retry", name, "--all", "--allowed-host", web.address)
 
     assert ran.out == f"{name}: 2 tried again, 2 arrived\n"
     assert f"{name} images" in ran.err
@@ -311,7 +311,7 @@ def test_what_a_loader_has_filled_is_not_fetched_by_url(
     monkeypatch.syspath_prepend(shell.folder)
     name = _match(shell, web, "--loader", "by_hand:load")
 
-    ran = shell("retry", name, "--all", "--allow-host", web.address)
+    ran = shell("retry", name, "--all", "--allowed-host", web.address)
 
     assert ran.code == 1
     assert "came from a loader" in ran.err
@@ -326,7 +326,7 @@ def test_a_sound_store_passes_the_check(shell: Shell, web: Web) -> None:
     name = _match(shell, web, "--mode", "all")
     shell("graph", name)
 
-    ran = shell("check", "--json")
+    ran = shell("verify", "--json")
 
     assert ran.code == 0, ran.out
     assert ran.json["problems"] == []
@@ -346,8 +346,8 @@ def test_a_flipped_byte_anywhere_is_found(shell: Shell, web: Web, kind: str) -> 
 
     before = versions(shell.store)
 
-    ran = shell("check", "--json")
-    told = shell("check")
+    ran = shell("verify", "--json")
+    told = shell("verify")
 
     assert versions(shell.store) == before
     assert ran.code == told.code == 3
@@ -366,7 +366,7 @@ def test_a_damaged_or_missing_image_is_found(shell: Shell) -> None:
     remove_blob(Store.open(root), gone)
     flip_a_bit_of_blob(Store.open(root), damaged)
 
-    ran = shell("check", "--json")
+    ran = shell("verify", "--json")
 
     told = [f"{problem['place']}: {problem['what']}" for problem in ran.json["problems"]]
     assert ran.code == 3
@@ -378,7 +378,7 @@ def test_vectors_that_are_gone_are_found(shell: Shell) -> None:
     indexed(shell.store, "products", {"a": tiny(1)})
     shutil.rmtree(shell.folder / "data" / "store" / "products" / "vectors")
 
-    ran = shell("check", "--json")
+    ran = shell("verify", "--json")
 
     assert ran.code == 3
     assert any("vectors are gone" in problem["what"] for problem in ran.json["problems"])
@@ -389,14 +389,14 @@ def test_garbage_is_collected_by_rules(shell: Shell) -> None:
         indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in seeds})
     _age(shell.folder / "data" / "store", timedelta(hours=30))
 
-    dry = shell("gc", "--commits", "1", "--grace-hours", "24", "--dry-run", "--json")
-    ran = shell("gc", "--commits", "1", "--grace-hours", "24")
+    dry = shell("gc", "--retain-last", "1", "--min-age-hours", "24", "--dry-run", "--json")
+    ran = shell("gc", "--retain-last", "1", "--min-age-hours", "24")
 
     assert dry.json["blobs"] >= 0
     assert ran.code == 0
     assert ran.out.startswith("deleted ")
-    assert shell("check").code == 0
-    assert shell("gc", "--commits", "0").code == 2
+    assert shell("verify").code == 0
+    assert shell("gc", "--retain-last", "0").code == 2
 
 
 def _age(folder: Path, by: timedelta) -> None:
@@ -443,8 +443,8 @@ def test_a_list_is_declared_as_a_catalog_that_loads(
     [
         (("nothing.csv",), 1, "nothing.csv"),
         (("list.csv", "--url", "link"), 1, "there is no column 'link'"),
-        (("list.csv", "--name", "No"), 2, "name: String should match pattern"),
-        (("list.csv", "--encoder", "hog"), 2, "unknown encoder 'hog'"),
+        (("list.csv", "--name", "No"), 2, "--name: String should match pattern"),
+        (("list.csv", "--encoder", "hog"), 2, "--encoder: unknown encoder 'hog'"),
     ],
 )
 def test_a_declaration_that_would_not_load_is_not_written(
@@ -470,7 +470,7 @@ def test_outside_of_a_project_the_folder_is_asked_for(shell: Shell) -> None:
 
 def test_images_that_were_listed_can_be_loaded(shell: Shell) -> None:
     folder_of(shell.folder / "pics", range(2))
-    shell("images", "pics")
+    shell("list-images", "pics")
 
     assert load_images("pics").height == 2
 
@@ -482,7 +482,7 @@ def test_a_query_leaves_a_gallery(shell: Shell, web: Web) -> None:
 
     ran = shell(
         "query", "products", "two.png", web.url("/1.png"), "--html", "found.html",
-        "--allow-host", web.address,
+        "--allowed-host", web.address,
     )  # fmt: skip
 
     assert ran.code == 0, ran.err

@@ -69,7 +69,7 @@ def test_close_groups_do_not_chain(shell: Shell) -> None:
     asked = ("groups", "products", "--threshold", str(min(to_middle)), "--json")
 
     chained = shell(*asked)
-    close = shell(*asked, "--close")
+    close = shell(*asked, "--linkage", "star")
 
     assert _members(chained.json) == [["end", "middle", "other_end"]]
     assert chained.json["groups"][0]["min_similarity"] < min(to_middle)
@@ -115,7 +115,7 @@ def test_catalogs_are_grouped_together_in_the_order_in_which_they_are_named(
     assert other_way.json["groups"][2]["representative"] == "products/c"
     assert "suppliers, products: 3 groups of 6 of 7 items at 0.8 or more" in told.out
     assert (twice.code, "name each once" in twice.err) == (2, True)
-    assert products("check").code == 0
+    assert products("verify").code == 0
 
 
 def test_declared_groups_are_left_alone(products: Shell) -> None:
@@ -131,7 +131,7 @@ def test_declared_groups_are_left_alone(products: Shell) -> None:
     latest = groups_table(products.store, "products").latest()
     assert latest is not None
     assert latest.version == declared.version
-    assert products("check").code == 0
+    assert products("verify").code == 0
 
 
 def test_what_cannot_be_grouped_says_why(products: Shell) -> None:
@@ -141,4 +141,4 @@ def test_what_cannot_be_grouped_says_why(products: Shell) -> None:
     assert unknown.code == 1
     assert "shoes" in unknown.err
     assert wrong.code == 2
-    assert "representative: Input should be" in wrong.err
+    assert "--representative: Input should be" in wrong.err

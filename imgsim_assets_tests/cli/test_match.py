@@ -42,7 +42,7 @@ def demo(shell: Shell, web: Web) -> Shell:
 
 
 def _allow(web: Web) -> tuple[str, str]:
-    return ("--allow-host", web.address)
+    return ("--allowed-host", web.address)
 
 
 # ---- the demos ----------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_columns_are_carried_in_the_order_asked_for(shell: Shell) -> None:
     shell.write("a.jpg", jpeg(1))
     shell.write("list.csv", "title,shop,path,id\nA,one,a.jpg,7\n")
 
-    ran = shell.match("list.csv", "list.csv", "--cols", "id,title,path", "--out", "r.tsv")
+    ran = shell.match("list.csv", "list.csv", "--columns", "id,title,path", "--out", "r.tsv")
 
     assert ran.code == 0, ran.err
     found = shell.table("r.tsv")
@@ -177,7 +177,7 @@ def test_the_list_of_a_folder_is_matched_wherever_it_lies(shell: Shell) -> None:
         shell.write(f"pics/{seed}.jpg", jpeg(seed))
     (shell.folder / "lists").mkdir()
 
-    shell("images", "pics", "--out", "lists/pics.csv")
+    shell("list-images", "pics", "--out", "lists/pics.csv")
     ran = shell.match("lists/pics.csv", "pics", "--out", "r.tsv")
 
     assert ran.code == 0
@@ -328,7 +328,7 @@ def test_a_byte_order_mark_and_a_quoted_header_are_no_part_of_the_names(shell: S
     _images(shell, 1)
     shell.write("list.csv", b"\xef\xbb\xbf" + b'"id","url"\n5,1.jpg\n')
 
-    assert _ids(shell, "list.csv", "--cols", "id,url") == ["5"]
+    assert _ids(shell, "list.csv", "--columns", "id,url") == ["5"]
 
 
 def test_a_list_that_is_only_a_header_says_so(shell: Shell) -> None:
@@ -387,7 +387,7 @@ def test_without_a_header_columns_are_numbered(shell: Shell) -> None:
     shell.write("list.csv", "5,x,1.jpg\n")
 
     ran = shell.match(
-        "list.csv", "list.csv", "--no-header", "--cols", "column_1,column_3", "--json"
+        "list.csv", "list.csv", "--no-header", "--columns", "column_1,column_3", "--json"
     )
 
     (match,) = ran.json["matches"]
@@ -403,7 +403,7 @@ def test_internal_addresses_stay_refused_unless_they_are_named(shell: Shell, web
 
     assert refused.code == 3
     assert "blocked_address 1" in refused.out
-    assert "--allow-host" in refused.out
+    assert "--allowed-host" in refused.out
     assert allowed.code == 0
 
 
@@ -460,19 +460,19 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--threshold", "1.5"), "threshold: 1.5 is no cosine; give a number from -1 to 1"),
+        (("--threshold", "1.5"), "--threshold: 1.5 is no cosine; give a number from -1 to 1"),
         (("--threshold", "high"), "--threshold: 'high' is neither a number nor 'auto'"),
-        (("--mode", "some"), "mode: Input should be"),
-        (("--mode", "top_k"), "k: mode top_k needs it"),
-        (("--cols", "id,link"), "--cols: list.csv has no column 'link'; it has 'id', 'url'"),
+        (("--mode", "some"), "--mode: Input should be"),
+        (("--mode", "top_k"), "--k: mode top_k needs it"),
+        (("--columns", "id,link"), "--columns: list.csv has no column 'link'; it has 'id', 'url'"),
         (("--url", "link"), "--url: list.csv has no column 'link'"),
-        (("--delimiter", ",,"), "delimiter: ',,' is no delimiter"),
+        (("--delimiter", ",,"), "--delimiter: ',,' is no delimiter"),
         (("--out", "r.xls"), "--out: r.xls ends in none of .tsv"),
         (("--out", "nowhere/r.tsv"), "--out: there is no folder"),
-        (("--allow-host", "http://x/"), "allowed_hosts: 'http://x/' is no host"),
-        (("--encoder", "hog_color"), "did you mean hog_color"),
-        (("--batch-size", "0"), "batch_size: Input should be greater than or equal to 1"),
-        (("--concurrency", "0"), "concurrency: Input should be greater than or equal to 1"),
+        (("--allowed-host", "http://x/"), "--allowed-host: 'http://x/' is no host"),
+        (("--encoder", "hog_colr"), "did you mean hog_color"),
+        (("--batch-size", "0"), "--batch-size: Input should be greater than or equal to 1"),
+        (("--concurrency", "0"), "--concurrency: Input should be greater than or equal to 1"),
     ],
 )
 def test_a_wrong_option_is_named_before_any_work(

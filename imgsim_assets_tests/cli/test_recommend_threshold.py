@@ -1,4 +1,4 @@
-"""`imgsim threshold`, and matches that go by it."""
+"""`imgsim recommend-threshold`, and matches that go by it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def shop(shell: Shell) -> Shell:
 
 
 def test_the_advice_is_told_with_what_other_thresholds_give(shop: Shell) -> None:
-    told = shop("threshold", "products", "--false-per-million", "50000")
+    told = shop("recommend-threshold", "products", "--false-positives-per-million", "50000")
     before = versions(shop.store)
-    ran = shop("threshold", "products", "--false-per-million", "50000", "--json")
+    ran = shop(
+        "recommend-threshold", "products", "--false-positives-per-million", "50000", "--json"
+    )
 
     assert (told.code, ran.code) == (0, 0), told.err
     (advice,) = ran.json["catalogs"]
@@ -41,14 +43,20 @@ def test_the_advice_is_told_with_what_other_thresholds_give(shop: Shell) -> None
 
 
 def test_a_catalog_too_small_for_the_budget_says_so(shop: Shell) -> None:
-    told = shop("threshold", "products")
+    told = shop("recommend-threshold", "products")
 
     assert "too few pairs to be sure of at most 100 false matches" in told.out
     assert "0.9 is the encoder's own threshold" in told.out
 
 
 def test_of_two_catalogs_the_stricter_counts(shop: Shell) -> None:
-    asked = ("threshold", "products", "suppliers", "--false-per-million", "50000")
+    asked = (
+        "recommend-threshold",
+        "products",
+        "suppliers",
+        "--false-positives-per-million",
+        "50000",
+    )
 
     ran = shop(*asked, "--json")
     told = shop(*asked)
@@ -62,14 +70,14 @@ def test_of_two_catalogs_the_stricter_counts(shop: Shell) -> None:
 def test_what_cannot_be_advised_on_says_why(shop: Shell) -> None:
     indexed(shop.store, "thumbnails", {"a": jpeg(1)}, THUMBNAIL)
 
-    unknown = shop("threshold", "shoes")
-    mixed = shop("threshold", "products", "thumbnails")
-    wrong = shop("threshold", "products", "--false-per-million", "0")
+    unknown = shop("recommend-threshold", "shoes")
+    mixed = shop("recommend-threshold", "products", "thumbnails")
+    wrong = shop("recommend-threshold", "products", "--false-positives-per-million", "0")
 
     assert (unknown.code, mixed.code, wrong.code) == (1, 1, 2)
     assert "shoes/embeddings has no version yet" in unknown.err
     assert "vectors that cannot be compared" in mixed.err
-    assert "--false-per-million" in wrong.err
+    assert "--false-positives-per-million" in wrong.err
 
 
 def test_a_weights_file_that_was_moved_can_be_named(shell: Shell) -> None:
@@ -80,7 +88,7 @@ def test_a_weights_file_that_was_moved_can_be_named(shell: Shell) -> None:
     indexed(shell.store, "products", {f"{n}": jpeg(n) for n in range(3)}, encoder)
     weights.rename(shell.folder / "moved.pth")
     saved(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
-    asked = ("threshold", "products", "--device", "cpu", "--json")
+    asked = ("recommend-threshold", "products", "--device", "cpu", "--json")
 
     gone = shell(*asked)
     other = shell(*asked, "--weights", "other.pth")
@@ -97,8 +105,8 @@ def test_a_weights_file_that_was_moved_can_be_named(shell: Shell) -> None:
 def test_without_a_single_image_the_encoders_threshold_stands(shell: Shell) -> None:
     indexed(shell.store, "empty", {"gone": None}, HOG_COLOR)
 
-    ran = shell("threshold", "empty", "--json")
-    told = shell("threshold", "empty")
+    ran = shell("recommend-threshold", "empty", "--json")
+    told = shell("recommend-threshold", "empty")
 
     assert (ran.code, told.code) == (0, 0), told.err
     assert ran.json["threshold"] == 0.9
@@ -114,11 +122,11 @@ def test_a_match_goes_by_the_report(shell: Shell) -> None:
 
     without = shell(*asked)
     (catalog,) = shell("status", "--json").json["catalogs"]
-    advised = shell("threshold", catalog["name"], "--json")
+    advised = shell("recommend-threshold", catalog["name"], "--json")
     ran = shell(*asked, "--json")
 
     assert without.code == 1
-    assert f"imgsim threshold {catalog['name']}" in without.err
+    assert f"imgsim recommend-threshold {catalog['name']}" in without.err
     assert ran.code == 0, ran.err
     assert ran.json["threshold"] == advised.json["threshold"]
     assert len(ran.json["matches"]) == 12

@@ -103,7 +103,7 @@ def _vector_count(store: Store) -> int:
 
 
 def _assert_sound(shop: Shop) -> None:
-    """What `imgsim check` looks at: every checksum, and what must hold between tables."""
+    """What `imgsim verify` looks at: every checksum, and what must hold between tables."""
     found = verify(shop.project.store)
     assert found.tables
     assert found.problems == []

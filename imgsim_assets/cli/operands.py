@@ -16,7 +16,7 @@ from imgsim_assets.catalog import reader
 from imgsim_assets.catalog.ingest import catalog_table
 from imgsim_assets.catalog.reader import FILE, LINE
 from imgsim_assets.catalog.source import SourceSettings, open_source
-from imgsim_assets.cli.options import made
+from imgsim_assets.cli.options import parse_settings
 from imgsim_assets.errors import SourceError, StoreError
 from imgsim_assets.pipeline.catalog import CatalogJob, shards_for
 from imgsim_assets.pipeline.loader import find_loader
@@ -30,7 +30,7 @@ _STORED = re.compile(r"[a-z][a-z0-9_]*")
 class ListOptions:
     """How lists are read, from the options of the command line."""
 
-    cols: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     id: str | None = None
     url: str | None = None
     delimiter: str | None = None
@@ -40,7 +40,7 @@ class ListOptions:
 
 
 @dataclass(frozen=True)
-class Side:
+class CatalogArg:
     """A catalog under its name in the store; `job` is None for one that is taken as it is.
 
     `fields` are the source's columns that results carry, in their order.
@@ -84,11 +84,13 @@ def _source_names(
     return {"id": id_column, "url": url_column, **plain}
 
 
-def side(text: str, store: Store, options: ListOptions, encoder: Any, download: Any) -> Side:
+def resolve_operand(
+    text: str, store: Store, options: ListOptions, encoder: Any, download: Any
+) -> CatalogArg:
     """What an argument names: a stored catalog, or a list that is read from now on."""
     if _STORED.fullmatch(text) and not Path(text).exists():
         if text in catalog_names(store):
-            return Side(text, text, None)
+            return CatalogArg(text, text, None)
         known = ", ".join(catalog_names(store)) or "none"
         raise StoreError(
             f"{text!r} is neither a file nor a catalog of {store.url}; catalogs: {known}"
@@ -97,7 +99,7 @@ def side(text: str, store: Store, options: ListOptions, encoder: Any, download: 
     name = _name(text, options)
     loader = find_loader(options.loader) if options.loader else None
     job = CatalogJob(name, source, shards_for(rows), encoder, download, loader)
-    return Side(name, text, job, fields)
+    return CatalogArg(name, text, job, fields)
 
 
 def _name(text: str, options: ListOptions) -> str:
@@ -115,7 +117,7 @@ def _name(text: str, options: ListOptions) -> str:
 def _source(text: str, options: ListOptions) -> tuple[SourceSettings, list[str], int]:
     """How a list is read: its settings, the fields that are carried, and its length."""
     delimiter = options.delimiter if not Path(text).is_dir() else None
-    plain = made(
+    plain = parse_settings(
         SourceSettings,
         path=text,
         delimiter=delimiter,
@@ -128,7 +130,7 @@ def _source(text: str, options: ListOptions) -> tuple[SourceSettings, list[str],
     if not names:
         raise SourceError(f"{text} holds no row")
     fields = _fields(text, names, options)
-    url = options.url or (fields[-1] if options.cols or "url" not in fields else "url")
+    url = options.url or (fields[-1] if options.columns or "url" not in fields else "url")
     chosen = {"id": options.id, "url": url}
     for key, column in chosen.items():
         if column is not None and column not in names:
@@ -138,19 +140,19 @@ def _source(text: str, options: ListOptions) -> tuple[SourceSettings, list[str],
     if options.id is None and "id" not in names:
         chosen["id"] = url
     root = plain.root or _root(raw[url].cast(pl.String).drop_nulls().to_list())
-    settings = made(
+    settings = parse_settings(
         SourceSettings, **plain.model_dump(exclude={"id", "url", "root"}), **chosen, root=root
     )
     return settings, fields, raw.height
 
 
 def _fields(text: str, names: Sequence[str], options: ListOptions) -> list[str]:
-    for column in options.cols:
+    for column in options.columns:
         if column not in names:
             raise click.UsageError(
-                f"--cols: {text} has no column {column!r}; it has {_some(names)}"
+                f"--columns: {text} has no column {column!r}; it has {_some(names)}"
             )
-    return list(options.cols or names)
+    return list(options.columns or names)
 
 
 def _root(urls: Sequence[str]) -> str | None:
