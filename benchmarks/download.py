@@ -33,8 +33,8 @@ import aiohttp
 from PIL import Image
 
 from benchmarks.slow_serving import slow_server
-from imgsim_assets.catalog.ingest import ingest
-from imgsim_assets.catalog.source import SourceSettings
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.stage import ItemsStage
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import DownloadReport, download
 from imgsim_assets.storage.shards import Shard
@@ -139,7 +139,8 @@ def _ingest(work: Path) -> dict[str, float]:
     place.mkdir()
     lines = (json.dumps({"id": f"{number:07}", "url": url}) for number, url in enumerate(urls))
     (place / "urls.jsonl").write_text("\n".join(lines))
-    ingest(Store.open(place / "store"), "pictures", SourceSettings(path="urls.jsonl"), 1, place)
+    store, settings = Store.open(place / "store"), SourceSettings(path="urls.jsonl")
+    ItemsStage(store, "pictures", settings, shards=1, project_root=place).run()
     return {}
 
 

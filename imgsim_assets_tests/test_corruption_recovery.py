@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from imgsim_assets.catalog.ingest import ingest
-from imgsim_assets.catalog.source import SourceSettings
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.stage import ItemsStage
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import download
 from imgsim_assets.encoders.encoder import fingerprint
@@ -115,7 +115,8 @@ def test_the_next_run_mends_what_was_damaged(
 def materialize(store: Store, sources: Path) -> None:
     """Run every stage of both catalogs, each after those it reads from."""
     for name in ("products", "suppliers"):
-        ingest(store, name, SourceSettings(path=f"{name}.jsonl"), len(SHARDS), sources)
+        settings = SourceSettings(path=f"{name}.jsonl")
+        ItemsStage(store, name, settings, shards=len(SHARDS), project_root=sources).run()
         download(store, name, DownloadSettings(), SHARDS)
         embed(store, name, THUMBNAIL, SHARDS)
         update_index(store, name)

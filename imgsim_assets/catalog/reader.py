@@ -80,7 +80,7 @@ class RawRows:
         raise AssertionError("every column of the files can be put together")
 
 
-def read(source: Source) -> RawRows:
+def read_source(source: Source) -> RawRows:
     """Read every file of a source.
 
     Raises SourceError, naming the file, when a file as a whole cannot be read.

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import posixpath
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, cast
 
-from pydantic import Field, field_validator, model_validator
-
+from imgsim_assets.catalog.settings import Format, SourceSettings
 from imgsim_assets.errors import SourceError
-from imgsim_assets.settings import Settings
-
-Format = Literal["csv", "tsv", "lines", "jsonl", "parquet", "images"]
 
 _FORMATS: Mapping[str, Format] = {
     ".csv": "csv",
@@ -47,73 +42,6 @@ _VERSION_KEYS = (
 )
 _IMAGE_FORMATS = "avif bmp gif heic heif jfif jp2 jpe jpeg jpg png tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_FORMATS.split())
-
-
-class SourceSettings(Settings):
-    """What to read, and which of its columns are the id and the image."""
-
-    path: str = Field(
-        min_length=1,
-        description="csv, tsv, txt (one image per line), jsonl or parquet file, a folder of "
-        "images, or a glob of either; a local path (from the project's root) or an fsspec URL",
-    )
-    id: str | None = Field(
-        None, description="column of unique ids; default 'id' if there is one, else the image"
-    )
-    url: str | None = Field(
-        None,
-        description="column of image URLs or paths; default 'url', or the only column there is",
-    )
-    format: Format | None = Field(None, description="default: by the file's suffix")
-    delimiter: str | None = Field(None, description="one character; default: found by looking")
-    quote: str = Field('"', description="one character, or empty for a file without quoting")
-    header: bool = Field(True, description="whether the first line names the columns")
-    columns: tuple[str, ...] | None = Field(
-        None, description="the columns' names, in place of a header's; default column_1, ..."
-    )
-    encoding: str = Field("utf-8", description="of text files; a byte order mark overrules it")
-    root: str | None = Field(
-        None,
-        description="folder that relative paths start from and that local images must lie in; "
-        "default: the folder of the source",
-    )
-    allow_empty: bool = Field(
-        False, description="whether a source without any usable row may empty the catalog"
-    )
-
-    @field_validator("delimiter")
-    @classmethod
-    def _one_delimiter(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        character = "\t" if value == "\\t" else value
-        if len(character) != 1 or character in '"\r\n':
-            raise ValueError(f"{value!r} is no delimiter: give one character, such as ',' or '\\t'")
-        return character
-
-    @field_validator("quote")
-    @classmethod
-    def _one_quote(cls, value: str) -> str:
-        if len(value) > 1 or value in ("\r", "\n"):
-            raise ValueError(f"{value!r} is no quote: give one character, or '' for none")
-        return value
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, value: str) -> str:
-        try:
-            io.TextIOWrapper(io.BytesIO(b""), encoding=value, errors="surrogateescape").read()
-        except (LookupError, UnicodeError):
-            raise ValueError(f"unknown encoding {value!r}; try utf-8, utf-16 or cp1252") from None
-        return value
-
-    @model_validator(mode="after")
-    def _columns_have_names(self) -> SourceSettings:
-        if self.columns is not None and len(set(self.columns)) != len(self.columns):
-            raise ValueError("columns: every name may stand once")
-        if self.quote and self.quote == self.delimiter:
-            raise ValueError(f"quote: {self.quote!r} is the delimiter as well; choose another")
-        return self
 
 
 @dataclass(frozen=True)
@@ -232,7 +160,7 @@ def _check_compression(file: SourceFile) -> None:
         )
 
 
-def check_exists(settings: SourceSettings, project_root: Path) -> None:
+def check_source_exists(settings: SourceSettings, project_root: Path) -> None:
     """Raise the SourceError of `open_source` for a local source that is not there.
 
     Looks no further than it must: nothing is listed, and remote sources are taken on trust.

@@ -10,8 +10,10 @@ from typing import Any
 import click
 import yaml
 
-from imgsim_assets.catalog import reader, rows
-from imgsim_assets.catalog.source import SourceSettings, open_source
+from imgsim_assets.catalog.reader import read_source
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.source import open_source
+from imgsim_assets.catalog.validation import validate_rows
 from imgsim_assets.cli.options import json_option, parse_settings
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.errors import SettingsError
@@ -50,7 +52,7 @@ def command(
     attributes = _attributes(source, name, id_column, url_column, encoder, shards, root)
     declared = parse_settings(CatalogSettings, **attributes)
     opened = open_source(declared.source, root)
-    found = rows.validate(reader.read(opened), opened)
+    found = validate_rows(read_source(opened), opened)
     target = folder / declared.name / "defs.yaml"
     if target.exists():
         raise SettingsError(f"{target} is there already; choose another --name, or edit it")

@@ -10,7 +10,7 @@ import click
 from imgsim_assets.cli.options import json_option
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.search.dataset import folder_files
+from imgsim_assets.search.dataset import list_image_files
 
 
 @click.command(
@@ -36,7 +36,7 @@ def command(folder: str, out: str | None, delimiter: str, recursive: bool, as_js
     target = Path(out or f"{Path(folder).expanduser().absolute()}.csv")
     paths = [
         str(Path(path).absolute()) if "://" not in folder else path
-        for path, _ in folder_files(folder, "FOLDER", recursive=recursive)
+        for path, _ in list_image_files(folder, "FOLDER", recursive=recursive)
     ]
     try:
         with target.open("w", newline="", encoding="utf-8") as file:

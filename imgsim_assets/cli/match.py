@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 import polars as pl
 
-from imgsim_assets.catalog.ingest import rejects_table
+from imgsim_assets.catalog.stage import rejects_table
 from imgsim_assets.cli import output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operands import CatalogArg, ListOptions, resolve_operand

@@ -12,10 +12,10 @@ from typing import Any
 import click
 import polars as pl
 
-from imgsim_assets.catalog import reader
-from imgsim_assets.catalog.ingest import catalog_table
-from imgsim_assets.catalog.reader import FILE, LINE
-from imgsim_assets.catalog.source import SourceSettings, open_source
+from imgsim_assets.catalog.reader import FILE, LINE, read_source
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.source import open_source
+from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.cli.options import parse_settings
 from imgsim_assets.errors import SourceError, StoreError
 from imgsim_assets.pipeline.catalog import CatalogJob, shards_for
@@ -53,7 +53,7 @@ class CatalogArg:
 
     def rows(self, store: Store) -> pl.DataFrame:
         """The catalog's id (as `__id`), and its fields under the source's names."""
-        table = catalog_table(store, self.name)
+        table = items_table(store, self.name)
         commit = table.latest()
         if commit is None:
             raise StoreError(f"{self.name}/items has no version yet; materialize it first")
@@ -125,7 +125,7 @@ def _source(text: str, options: ListOptions) -> tuple[SourceSettings, list[str],
         root=options.root,
     )
     source = open_source(plain, Path.cwd())
-    raw = reader.read(source).frame()
+    raw = read_source(source).frame()
     names = [name for name in raw.columns if name not in (FILE, LINE)]
     if not names:
         raise SourceError(f"{text} holds no row")

@@ -18,8 +18,8 @@ from imgsim_assets.cli.options import (
     store_option,
 )
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.search.files import is_model
 from imgsim_assets.search.model import ImageSimilarityModel, load_model
+from imgsim_assets.search.saved_model import is_saved_model
 
 
 @click.command(
@@ -70,7 +70,7 @@ def command(
     download = parse_settings(
         DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout
     )
-    if is_model(Path(catalog)):
+    if is_saved_model(Path(catalog)):
         model = load_model(catalog, device=device, weights=weights)
     else:
         model = ImageSimilarityModel.create(

@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgsim_assets.catalog.ingest import catalog_table
+from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.encoder import (
     Encoder,
@@ -272,7 +272,7 @@ def _items(
     items = rows.select("id", "sha256")
     if settings.label is None:
         return items
-    table = catalog_table(store, name)
+    table = items_table(store, name)
     newest = table.latest()
     carried = table.read(newest) if newest is not None else pl.DataFrame()
     if settings.label not in carried.columns:

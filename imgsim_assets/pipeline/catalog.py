@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from imgsim_assets.catalog.ingest import CatalogReport, ingest
-from imgsim_assets.catalog.source import SourceSettings
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.stage import ItemsReport, ItemsStage
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -55,7 +55,7 @@ class Refreshed:
     """What the stages report of one catalog; `catalog` is None where no source was read."""
 
     name: str
-    catalog: CatalogReport | None
+    catalog: ItemsReport | None
     images: Sequence[DownloadReport]
     embeddings: Sequence[EmbeddingReport]
 
@@ -122,10 +122,7 @@ def refresh(
     EncoderError, StoreError.
     """
     told = watch or NullProgress()
-    catalogs = [
-        ingest(store, job.name, job.source, job.shards, job.root) if job.source else None
-        for job in jobs
-    ]
+    catalogs = [_update_items(store, job) for job in jobs]
     with EmbeddingThread() as thread:
         running = [
             _work(store, job, _items(store, job, report), thread, log, told)
@@ -137,7 +134,14 @@ def refresh(
         ]
 
 
-def _items(store: Store, job: CatalogJob, report: CatalogReport | None) -> int:
+def _update_items(store: Store, job: CatalogJob) -> ItemsReport | None:
+    if job.source is None:
+        return None
+    stage = ItemsStage(store, job.name, job.source, shards=job.shards, project_root=job.root)
+    return stage.run()
+
+
+def _items(store: Store, job: CatalogJob, report: ItemsReport | None) -> int:
     if report is not None:
         return report.rows
     commit = store.table(f"{job.name}/items").latest()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from imgsim_assets.catalog.source import SourceSettings
+from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.evaluation_settings import EvaluationSettings
 from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings

@@ -8,7 +8,7 @@ from typing import Literal
 
 import polars as pl
 
-from imgsim_assets.catalog.ingest import catalog_table, rejects_table
+from imgsim_assets.catalog.stage import items_table, rejects_table
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import recorded_in
@@ -66,7 +66,7 @@ def catalog_names(store: Store) -> list[str]:
 
 def catalog_status(store: Store, name: str) -> CatalogStatus:
     """How one catalog stands."""
-    listed = _rows(catalog_table(store, name), ["id", "url"])
+    listed = _rows(items_table(store, name), ["id", "url"])
     ledger = _rows(ledger_table(store, name), ["id", "url", "status", "retryable", "sha256"])
     states = _rows(embeddings_table(store, name), ["id", "sha256", "status"])
     rejects = rejects_table(store, name).latest()

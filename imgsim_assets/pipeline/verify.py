@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 
-from imgsim_assets.catalog.ingest import catalog_table
+from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
@@ -139,7 +139,7 @@ def _has_good_copy(store: Store, sha256: str) -> bool:
 
 
 def _verify_catalog(store: Store, name: str, found: VerificationReport) -> None:
-    for table in (catalog_table(store, name), ledger_table(store, name)):
+    for table in (items_table(store, name), ledger_table(store, name)):
         newest = table.latest()
         if newest is None:
             continue

@@ -15,12 +15,13 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgsim_assets.catalog.source import SourceFile, SourceSettings, open_source
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.source import SourceFile, open_source
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.search.image_ref import ImageRef, missing
-from imgsim_assets.search.url_images import fetched
+from imgsim_assets.search.url_images import fetch_urls
 
 # Columns of text that are taken for images when none is named, the likeliest first.
 _IMAGE_COLUMNS = ("image", "path", "url", "image_url", "file", "image")
@@ -243,7 +244,7 @@ def images_of(
 ) -> list[ImageRef]:
     """Images, bytes, pixel arrays, paths and URLs as images; URLs are fetched at once."""
     urls = [value for value in values if isinstance(value, str) and is_url(value)]
-    by_url = fetched(urls, reading.download, log=reading.log)
+    by_url = fetch_urls(urls, reading.download, log=reading.log)
     return [
         _image(value, f"{reading.argument} row {row} (label {label})", by_url, reading)
         for row, (value, label) in enumerate(zip(values, labels, strict=True))
@@ -301,10 +302,10 @@ def _is_collection(text: str) -> bool:
 
 
 def _files(location: str, reading: DatasetOptions) -> list[str]:
-    return [path for path, _ in folder_files(location, reading.argument)]
+    return [path for path, _ in list_image_files(location, reading.argument)]
 
 
-def folder_files(
+def list_image_files(
     location: str, argument: str, *, recursive: bool = True
 ) -> list[tuple[str, Callable[[], bytes]]]:
     """The images of a folder or glob, local or behind fsspec, sorted by path: path and read.

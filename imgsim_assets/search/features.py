@@ -32,8 +32,8 @@ from imgsim_assets.images.header import ImageError
 from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.search.dataset import DatasetOptions, read_dataset
-from imgsim_assets.search.image_ref import ImageDigests, ImageRef, file_digest, seen
-from imgsim_assets.search.orientation import UPRIGHT, View
+from imgsim_assets.search.image_ref import ImageDigests, ImageRef, file_digest, load_rgb
+from imgsim_assets.search.orientation import UPRIGHT, Orientation
 
 _SHOWN = 3
 _preferred_gpus = -1
@@ -106,7 +106,7 @@ class Embedder:
         images: Sequence[ImageRef],
         *,
         known: Mapping[str, Floats] | None = None,
-        view: View = UPRIGHT,
+        orientation: Orientation = UPRIGHT,
         batch_size: int | None = None,
         log: Log = silent,
     ) -> Embedded:
@@ -117,7 +117,7 @@ class Embedder:
         """
         if batch_size is not None and batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; it must be at least 1")
-        work = _Work(images, known or {}, view, self.encoder)
+        work = _Work(images, known or {}, orientation, self.encoder)
         engine = self._started(batch_size)
         with (
             Progress("embedding", len(images), log) as progress,
@@ -157,12 +157,12 @@ class _Work:
         self,
         images: Sequence[ImageRef],
         known: Mapping[str, Floats],
-        view: View,
+        orientation: Orientation,
         encoder: Encoder,
     ) -> None:
         self._images = images
         self._known = known
-        self._view = view
+        self._orientation = orientation
         self._encoder = encoder
         self._keys: dict[int, ImageDigests] = {}
         self._rows: dict[int, Floats] = {}
@@ -172,20 +172,20 @@ class _Work:
         """An image as the encoder is to see it; or _KnownError if it need not."""
         image, keys = self._read(self._images[position])
         self._keys[position] = keys
-        if self._view == UPRIGHT:
+        if self._orientation == UPRIGHT:
             for key in (keys.sha256, keys.pixels):
                 if key is not None and key in self._known:
                     raise _KnownError(self._known[key])
-        return image if isinstance(image, Jpeg) else self._view.turned(image)
+        return image if isinstance(image, Jpeg) else self._orientation.apply(image)
 
     def _read(self, ref: ImageRef) -> tuple[Image.Image | Jpeg, ImageDigests]:
         """As the embeddings stage reads it, and its keys."""
         loaded = ref.loaded()
-        if isinstance(loaded, bytes) and self._view == UPRIGHT:
+        if isinstance(loaded, bytes) and self._orientation == UPRIGHT:
             jpeg = left_undecoded(loaded, self._encoder)
             if jpeg is not None:
                 return jpeg, ImageDigests(file_digest(loaded))
-        return seen(loaded, enough_for(self._encoder))
+        return load_rgb(loaded, enough_for(self._encoder))
 
     def refuse(self, position: int, error: ImageError) -> None:
         """Note why there are no features."""

@@ -47,7 +47,7 @@ def write_result(
 ) -> Path:
     """Write query images beside what was found for them.
 
-    `result` has the columns of a query (query_label, reference_label, distance, rank, and view
+    `result` has the columns of a query (query_label, reference_label, distance, rank, and orientation
     if it was asked for); the images are by label as text. At most `most` queries are shown.
     """
     labels = result["query_label"].unique(maintain_order=True)
@@ -66,7 +66,7 @@ def write_result(
                     "label": str(row["reference_label"]),
                     "image": found_images[str(row["reference_label"])],
                     "distance": row["distance"],
-                    "view": row.get("view"),
+                    "orientation": row.get("orientation"),
                 }
                 for row in own.iter_rows(named=True)
             ],
@@ -303,7 +303,7 @@ function figure(parent, item) {
     caption.append(" ");
   }
   caption.append(item.label);
-  if (item.view && item.view !== "upright") element("div", caption, "", item.view);
+  if (item.orientation && item.orientation !== "upright") element("div", caption, "", item.orientation);
   return made;
 }
 const drawn = data.rows.map((row) => {

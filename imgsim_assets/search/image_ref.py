@@ -41,7 +41,7 @@ class ImageRef:
         With `enough`, a file may be decoded at a reduced size, as by images.decode.decode; its
         pixels are then no key.
         """
-        return seen(self.loaded(), enough)
+        return load_rgb(self.loaded(), enough)
 
     def loaded(self) -> bytes | Image.Image:
         """The bytes of its file, or the pixels that were handed over; ImageError without either."""
@@ -53,7 +53,7 @@ class ImageRef:
             raise ImageError("unreadable_file", str(error)) from error
 
 
-def seen(loaded: bytes | Image.Image, enough: int | None) -> tuple[Image.Image, ImageDigests]:
+def load_rgb(loaded: bytes | Image.Image, enough: int | None) -> tuple[Image.Image, ImageDigests]:
     """What an image loaded, as `ImageRef.read` gives it."""
     if isinstance(loaded, Image.Image):
         image = to_display_rgb(loaded)

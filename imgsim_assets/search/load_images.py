@@ -14,9 +14,9 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
-from imgsim_assets.search.dataset import folder_files, is_url
+from imgsim_assets.search.dataset import is_url, list_image_files
 from imgsim_assets.search.features import Failure, log_to, report_failures
-from imgsim_assets.search.url_images import fetched
+from imgsim_assets.search.url_images import fetch_urls
 
 _READERS = 4
 
@@ -71,13 +71,13 @@ def _loads(
     progress: bool,
 ) -> list[tuple[str, Callable[[], bytes | Image.Image]]]:
     if isinstance(source, str | os.PathLike) and not is_url(os.fspath(source)):
-        found = folder_files(os.fspath(source), "source", recursive=recursive)
+        found = list_image_files(os.fspath(source), "source", recursive=recursive)
         return [(path, load) for path, load in found]
     names = [source] if isinstance(source, str | os.PathLike) else list(source)
     if not names:
         raise SettingsError("source is empty; give a folder, a glob, or at least one path or URL")
     texts = [os.fspath(name) for name in names]
-    by_url = fetched([text for text in texts if is_url(text)], download, log=log_to(progress))
+    by_url = fetch_urls([text for text in texts if is_url(text)], download, log=log_to(progress))
     return [
         (text, by_url[text].load if is_url(text) else Path(text).expanduser().read_bytes)
         for text in texts

@@ -23,7 +23,7 @@ from imgsim_assets.encoders.recorded import as_recorded, elsewhere, recorded_in
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.search import files, gallery
+from imgsim_assets.search import gallery, saved_model
 from imgsim_assets.search.dataset import Dataset, DatasetOptions, read_dataset
 from imgsim_assets.search.features import (
     Embedded,
@@ -35,8 +35,15 @@ from imgsim_assets.search.features import (
 )
 from imgsim_assets.search.graph import SimilarityGraph
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef
-from imgsim_assets.search.neighbors import Found, Metric, Search, is_unit, nearest, unit
-from imgsim_assets.search.orientation import UPRIGHT, VIEWS
+from imgsim_assets.search.neighbors import (
+    Metric,
+    Neighbors,
+    SearchParams,
+    find_neighbors,
+    is_normalized,
+    normalize,
+)
+from imgsim_assets.search.orientation import ORIENTATIONS, UPRIGHT
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import Floats
 from imgsim_assets.storage.store import Store
@@ -133,7 +140,7 @@ class ImageSimilarityModel:
         )
         read = read_dataset(dataset, reading)
         settings = elsewhere(encoder_settings(encoder), device, weights)
-        unit_rows = read.vectors is None or is_unit(read.vectors)
+        unit_rows = read.vectors is None or is_normalized(read.vectors)
         embedder = Embedder(settings, unit=unit_rows or metric == "cosine")
         facts = {
             "label": label,
@@ -216,7 +223,7 @@ class ImageSimilarityModel:
             batch_size: images a forward pass; default by the device.
             feature: the column of images or vectors; default the only one there can be.
             orientations: whether each image is also turned and mirrored, eight views in all;
-                of those the nearest counts, and the column `view` names it.
+                of those the nearest counts, and the column `orientation` names it.
             ignore_failure: whether an image that cannot be used is left out with a warning,
                 or an error.
             download: manners and limits of fetching, for URLs.
@@ -229,7 +236,7 @@ class ImageSimilarityModel:
         Raises:
             SettingsError: naming the argument and the mend.
         """
-        search = Search(k, radius)
+        search = SearchParams(k, radius)
         reading = DatasetOptions(
             "dataset", label, feature, download or DownloadSettings(), log_to(progress)
         )
@@ -245,23 +252,26 @@ class ImageSimilarityModel:
         if not orientations:
             found = self._search(embedded.vectors, search)
             return self._answer(read.labels, embedded.positions, found)
-        return self._best_view(read, embedded, batch_size, reading, search)
+        return self._best_orientation(read, embedded, batch_size, reading, search)
 
-    def _best_view(
+    def _best_orientation(
         self,
         read: Dataset,
         upright: Embedded,
         batch_size: int | None,
         reading: DatasetOptions,
-        search: Search,
+        search: SearchParams,
     ) -> pl.DataFrame:
-        """Each pair at the distance of its nearest view: what is best of all is best of one."""
+        """Each pair at the distance of its nearest orientation: what is best of all is best of one."""
         answers = []
-        for number, view in enumerate(VIEWS):
+        for number, orientation in enumerate(ORIENTATIONS):
             seen = upright
-            if view != UPRIGHT:
+            if orientation != UPRIGHT:
                 seen = self._embedder.embed(
-                    read.images or [], view=view, batch_size=batch_size, log=reading.log
+                    read.images or [],
+                    orientation=orientation,
+                    batch_size=batch_size,
+                    log=reading.log,
                 )
             found = self._search(seen.vectors, search)
             answers.append(
@@ -270,24 +280,24 @@ class ImageSimilarityModel:
                         "query": seen.positions[found.query],
                         "reference": found.reference,
                         "distance": found.distance,
-                        "view": np.full(len(found.query), number),
+                        "orientation": np.full(len(found.query), number),
                     }
                 )
             )
         best = (
             pl.concat(answers)
-            .sort("query", "reference", "distance", "view")
+            .sort("query", "reference", "distance", "orientation")
             .unique(subset=["query", "reference"], keep="first", maintain_order=True)
             .sort("query", "distance", "reference")
         )
         if search.k is not None:
             best = best.filter(pl.int_range(pl.len()).over("query") < search.k)
-        found = Found(
+        found = Neighbors(
             best["query"].to_numpy(), best["reference"].to_numpy(), best["distance"].to_numpy()
         )
-        names = [VIEWS[number].name for number in best["view"].to_list()]
+        names = [ORIENTATIONS[number].name for number in best["orientation"].to_list()]
         rows = self._answer(read.labels, np.arange(len(read)), found)
-        return rows.with_columns(pl.Series("view", names, dtype=pl.String))
+        return rows.with_columns(pl.Series("orientation", names, dtype=pl.String))
 
     def similarity_graph(
         self,
@@ -307,9 +317,9 @@ class ImageSimilarityModel:
         """
         if output_type not in ("graph", "frame"):
             raise SettingsError(f"output_type is {output_type!r}; use 'graph' or 'frame'")
-        search = Search(k, radius)
+        search = SearchParams(k, radius)
         # Every item may find itself, so one more is asked for.
-        found = self._search(self._vectors, Search(None if k is None else k + 1, radius))
+        found = self._search(self._vectors, SearchParams(None if k is None else k + 1, radius))
         found = found.where(found.query != found.reference)
         if include_self_edges:
             found = _with_self(found, len(self))
@@ -368,12 +378,12 @@ class ImageSimilarityModel:
             asked = dict(zip(map(str, read.labels.to_list()), images, strict=True))
         return gallery.write_result(path, result, asked, own, title=repr(self))
 
-    def _search(self, vectors: Floats, search: Search) -> Found:
+    def _search(self, vectors: Floats, search: SearchParams) -> Neighbors:
         if self.metric == "cosine":
-            return nearest(unit(vectors, "dataset"), self._vectors, self.metric, search)
-        return nearest(vectors, self._vectors, self.metric, search)
+            return find_neighbors(normalize(vectors, "dataset"), self._vectors, self.metric, search)
+        return find_neighbors(vectors, self._vectors, self.metric, search)
 
-    def _answer(self, labels: pl.Series, positions: Any, found: Found) -> pl.DataFrame:
+    def _answer(self, labels: pl.Series, positions: Any, found: Neighbors) -> pl.DataFrame:
         """Rows of labels for rows of numbers; `positions` are where the queries were."""
         frame = pl.DataFrame(
             {
@@ -469,7 +479,7 @@ class ImageSimilarityModel:
             images = [None] * len(positions)
         report_failures(failures, len(read), "dataset", ignore_failure=ignore_failure)
         if self.metric == "cosine":
-            vectors = unit(vectors, "dataset")
+            vectors = normalize(vectors, "dataset")
         self._note_failures(read.labels, failures)
         self._labels = pl.concat([self._labels, read.labels.gather(positions)])
         self._vectors = np.concatenate([self._vectors, vectors]) if len(self._keys) else vectors
@@ -541,7 +551,7 @@ class ImageSimilarityModel:
             "encoder": as_recorded(self._embedder.settings),
             "failures": self.failures.to_dicts(),
         }
-        files.write_model(Path(path), facts, references)
+        saved_model.write_model(Path(path), facts, references)
 
     @classmethod
     def load(
@@ -552,7 +562,7 @@ class ImageSimilarityModel:
         weights: str | None = None,
     ) -> Self:
         """A model that `save` wrote; see `load_model`."""
-        document, references = files.read_model(Path(path))
+        document, references = saved_model.read_model(Path(path))
         facts = {
             key: document.get(key)
             for key in ("label", "feature", "created", "training_time", "catalog", FINGERPRINT)
@@ -693,14 +703,14 @@ def _image_again(name: str | None, sha256: str | None, store: str | None) -> Ima
     return None
 
 
-def _with_self(others: Found, count: int) -> Found:
+def _with_self(others: Neighbors, count: int) -> Neighbors:
     """With every item as its own neighbor, before others that are equally near."""
     own = np.arange(count)
     query = np.concatenate([own, others.query])
     reference = np.concatenate([own, others.reference])
     distance = np.concatenate([np.zeros(count), others.distance])
     order = np.lexsort((reference, query != reference, distance, query))
-    return Found(query[order], reference[order], distance[order])
+    return Neighbors(query[order], reference[order], distance[order])
 
 
 def _input_shape(settings: EncoderSettings) -> tuple[int, int, int] | None:

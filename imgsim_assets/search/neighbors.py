@@ -25,7 +25,7 @@ _UNIT_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchParams:
     """What is asked: the `k` nearest (None for all) within `radius` (inclusive, None for any)."""
 
     k: int | None = 5
@@ -41,24 +41,24 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Found:
+class Neighbors:
     """Query rows, reference rows and distances, sorted by query, distance, reference."""
 
     query: Indices
     reference: Indices
     distance: Doubles
 
-    def where(self, mask: NDArray[np.bool_]) -> Found:
+    def where(self, mask: NDArray[np.bool_]) -> Neighbors:
         """The pairs of a mask."""
-        return Found(self.query[mask], self.reference[mask], self.distance[mask])
+        return Neighbors(self.query[mask], self.reference[mask], self.distance[mask])
 
-    def first(self, k: int) -> Found:
+    def first(self, k: int) -> Neighbors:
         """The first k pairs of every query."""
         starts = np.searchsorted(self.query, self.query)
         return self.where(np.arange(len(self.query)) - starts < k)
 
 
-def unit(vectors: Floats, argument: str) -> Floats:
+def normalize(vectors: Floats, argument: str) -> Floats:
     """The vectors divided by their lengths; SettingsError names a row without a direction."""
     lengths = np.sqrt(np.square(vectors.astype(np.float64)).sum(axis=1))
     if len(zero := np.flatnonzero(lengths == 0)):
@@ -73,13 +73,15 @@ def unit(vectors: Floats, argument: str) -> Floats:
     return rows
 
 
-def is_unit(vectors: Floats) -> bool:
+def is_normalized(vectors: Floats) -> bool:
     """Whether every vector has length 1."""
     lengths = np.sqrt(np.square(vectors.astype(np.float64)).sum(axis=1))
     return bool((np.abs(lengths - 1) <= _UNIT_TOLERANCE).all())
 
 
-def nearest(queries: Floats, references: Floats, metric: Metric, search: Search) -> Found:
+def find_neighbors(
+    queries: Floats, references: Floats, metric: Metric, search: SearchParams
+) -> Neighbors:
     """The references nearest to each query.
 
     Args:
@@ -93,26 +95,28 @@ def nearest(queries: Floats, references: Floats, metric: Metric, search: Search)
     """
     if not len(queries) or not len(references):
         nothing = np.empty(0, np.int64)
-        return Found(nothing, nothing, np.empty(0))
-    if metric == "cosine" or (is_unit(queries) and is_unit(references)):
-        found = _by_cosine(queries, references, metric, search)
+        return Neighbors(nothing, nothing, np.empty(0))
+    if metric == "cosine" or (is_normalized(queries) and is_normalized(references)):
+        found = _cosine_knn(queries, references, metric, search)
     else:
-        found = _by_euclid(queries, references, search)
+        found = _euclidean_knn(queries, references, search)
     if search.radius is None:
         return found
     return found.where(found.distance <= search.radius)
 
 
-def _by_cosine(queries: Floats, references: Floats, metric: Metric, search: Search) -> Found:
+def _cosine_knn(
+    queries: Floats, references: Floats, metric: Metric, search: SearchParams
+) -> Neighbors:
     if search.k is None and search.radius is not None and metric == "euclidean":
-        return Found(*radius_join(queries, references, search.radius))
+        return Neighbors(*radius_join(queries, references, search.radius))
     if search.k is None:
         i, j, cosine = threshold_join(queries, references, _least_cosine(search.radius))
     else:
         index, cosines = top_k(queries, references, min(search.k, len(references)))
         i, place = np.nonzero(index >= 0)
         j, cosine = index[i, place], cosines[i, place]
-    return Found(i, j, distances(cosine) if metric == "euclidean" else 1.0 - cosine)
+    return Neighbors(i, j, distances(cosine) if metric == "euclidean" else 1.0 - cosine)
 
 
 def _least_cosine(radius: float | None) -> float:
@@ -120,7 +124,7 @@ def _least_cosine(radius: float | None) -> float:
     return -1.0 if radius is None else max(-1.0, 1.0 - radius - 1e-12)
 
 
-def _by_euclid(queries: Floats, references: Floats, search: Search) -> Found:
+def _euclidean_knn(queries: Floats, references: Floats, search: SearchParams) -> Neighbors:
     b = references.astype(np.float64)
     b_squares = np.square(b).sum(axis=1)
     step = max(1, _BLOCK_BYTES // (8 * len(b)))
@@ -130,10 +134,10 @@ def _by_euclid(queries: Floats, references: Floats, search: Search) -> Found:
         a_squares = np.square(a).sum(axis=1)
         squares = a_squares[:, None] + b_squares - 2.0 * (a @ b.T)
         i, j = _candidates(squares, _rounding(a_squares, b_squares, a.shape[1]), search)
-        parts.append((i + start, j, _apart(queries, references, i + start, j)))
+        parts.append((i + start, j, _pairwise_distance(queries, references, i + start, j)))
     i, j, distance = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((j, distance, i))
-    found = Found(i[order], j[order], distance[order])
+    found = Neighbors(i[order], j[order], distance[order])
     return found if search.k is None else found.first(search.k)
 
 
@@ -143,7 +147,7 @@ def _rounding(a: Doubles, b: Doubles, dim: int) -> float:
 
 
 def _candidates(
-    squares: NDArray[np.float64], error: float, search: Search
+    squares: NDArray[np.float64], error: float, search: SearchParams
 ) -> tuple[Indices, Indices]:
     """Pairs that may be among each row's k nearest, or within the radius."""
     bar = np.full(len(squares), np.inf)
@@ -155,7 +159,7 @@ def _candidates(
     return i.astype(np.int64), j.astype(np.int64)
 
 
-def _apart(queries: Floats, references: Floats, i: Indices, j: Indices) -> Doubles:
+def _pairwise_distance(queries: Floats, references: Floats, i: Indices, j: Indices) -> Doubles:
     """Euclidean distances of pairs from their differences: 0.0 for equal vectors."""
     apart = np.empty(len(i))
     step = max(1, _BLOCK_BYTES // (16 * queries.shape[1]))

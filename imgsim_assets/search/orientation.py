@@ -14,7 +14,7 @@ _TURNS = {
 
 
 @dataclass(frozen=True)
-class View:
+class Orientation:
     """A way to look at an image: mirrored left to right or not, then turned.
 
     `degrees` counts against the clock: 0, 90, 180 or 270.
@@ -30,15 +30,15 @@ class View:
         parts = [part for part in ("mirrored" if self.mirrored else "", turn) if part]
         return "_".join(parts) or "upright"
 
-    def turned(self, image: Image.Image) -> Image.Image:
+    def apply(self, image: Image.Image) -> Image.Image:
         """The image seen this way."""
         if self.mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return image.transpose(_TURNS[self.degrees]) if self.degrees else image
 
 
-UPRIGHT = View(0, mirrored=False)
+UPRIGHT = Orientation(0, mirrored=False)
 # The symmetries of the square, the upright one first: it wins where views are equally good.
-VIEWS = tuple(
-    View(degrees, mirrored) for mirrored in (False, True) for degrees in (0, 90, 180, 270)
+ORIENTATIONS = tuple(
+    Orientation(degrees, mirrored) for mirrored in (False, True) for degrees in (0, 90, 180, 270)
 )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from imgsim_assets.catalog.ingest import ingest, rejects_table
-from imgsim_assets.catalog.source import SourceSettings
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.stage import ItemsStage, rejects_table
 from imgsim_assets.download.ledger import ledger_table
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import ImagesStage
@@ -26,7 +26,7 @@ _NAME = "pictures"
 _SHARD = Shard(0, 1)
 
 
-def fetched(
+def fetch_urls(
     urls: Sequence[str], settings: DownloadSettings, *, log: Log = silent
 ) -> dict[str, ImageRef]:
     """Fetch every distinct URL once; what could not be had says so when it is read."""
@@ -44,7 +44,7 @@ def _fetch(urls: Sequence[str], settings: DownloadSettings, log: Log) -> dict[st
         listed = Path(folder) / "urls.parquet"
         pl.DataFrame({"url": urls}).write_parquet(listed)
         source = SourceSettings(path=str(listed), allow_empty=True)
-        ingest(store, _NAME, source, _SHARD.count, Path(folder))
+        ItemsStage(store, _NAME, source, shards=_SHARD.count, project_root=Path(folder)).run()
         with ImagesStage(store, _NAME, settings, log=log) as stage:
             stage.run(_SHARD)
         return {url: ImageRef(url, load) for url, load in _loads(store, urls).items()}

@@ -594,9 +594,9 @@ def test_an_empty_file_among_others_is_no_error(tmp_path: Path) -> None:
 
 def test_an_image_of_a_folder_is_its_own_id_with_name_and_folder(tmp_path: Path) -> None:
     for name in ("b.JPG", "sub/deep/a.tar.png"):
-        write(tmp_path / "pictures", name, b"x")
+        write(tmp_path / "images", name, b"x")
 
-    assert values(tmp_path, "pictures").to_dicts() == [
+    assert values(tmp_path, "images").to_dicts() == [
         {"id": "b.JPG", "url": "b.JPG", "name": "b", "folder": ""},
         {
             "id": "sub/deep/a.tar.png",

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from imgsim_assets.catalog.reader import FILE
-from imgsim_assets.catalog.source import check_exists, open_source
+from imgsim_assets.catalog.source import check_source_exists, open_source
 from imgsim_assets.errors import SourceError
 from imgsim_assets_tests.support.sources import (
     age,
@@ -160,18 +160,18 @@ def test_a_folder_lists_its_images_alone_with_subfolders_in_a_stable_order(
 ) -> None:
     names = ("z.webp", "b/10.JPG", "b/9.png", ".DS_Store", "notes.txt", "a/deep/x.tiff")
     for size, name in enumerate(names):
-        write(tmp_path / "pictures", name, b"x" * size)
+        write(tmp_path / "images", name, b"x" * size)
 
-    found = source(tmp_path, "pictures")
+    found = source(tmp_path, "images")
 
     assert [file.name for file in found.files] == ["a/deep/x.tiff", "b/10.JPG", "b/9.png", "z.webp"]
     assert found.format == "images"
-    assert found.root == str(tmp_path / "pictures")
+    assert found.root == str(tmp_path / "images")
 
 
 def test_a_glob_of_images_lists_images_alone(tmp_path: Path) -> None:
     for name in ("a.jpg", ".DS_Store", "notes.txt", "sub.jpg/inner.png"):
-        write(tmp_path / "pictures", name, b"x")
+        write(tmp_path / "images", name, b"x")
 
     assert [file.name for file in source(tmp_path, "images/*").files] == ["a.jpg"]
     assert [file.name for file in source(tmp_path, "images/**").files] == [
@@ -201,7 +201,7 @@ def test_a_declared_root_is_taken_from_the_project(tmp_path: Path) -> None:
     write(tmp_path, "lists/a.csv", "id,url\n")
 
     assert source(tmp_path, "lists/a.csv").root == str(tmp_path / "lists")
-    assert source(tmp_path, "lists/a.csv", root="pictures").root == str(tmp_path / "pictures")
+    assert source(tmp_path, "lists/a.csv", root="images").root == str(tmp_path / "images")
     assert source(tmp_path, "lists/a.csv", root="s3://box/p").root == "s3://box/p"
 
 
@@ -222,7 +222,7 @@ def test_a_remote_folder_and_glob_are_found(tmp_path: Path, memory: Any) -> None
 def test_a_folder_without_images_is_a_source_without_files(tmp_path: Path) -> None:
     write(tmp_path, "lists/a.csv", "id,url\n1,x.jpg\n")
 
-    check_exists(declared("lists"), tmp_path)
+    check_source_exists(declared("lists"), tmp_path)
     found = source(tmp_path, "lists")
 
     assert (found.format, found.files) == ("images", ())
@@ -267,35 +267,35 @@ def test_a_glob_works_in_a_project_whose_path_has_brackets(tmp_path: Path) -> No
     project = tmp_path / "shop [old]"
     write(project, "a.csv", "id,url\n1,x.jpg\n")
 
-    check_exists(declared("*.csv"), project)
+    check_source_exists(declared("*.csv"), project)
     assert values(project, "*.csv")["id"].to_list() == ["1"]
     assert source(project, "*.csv").root == str(project)
     with pytest.raises(SourceError, match="there is no"):
-        check_exists(declared("*.tsv"), project)
+        check_source_exists(declared("*.tsv"), project)
 
 
 def test_resource_forks_of_macos_are_not_images(tmp_path: Path) -> None:
     write(tmp_path, "images/a.jpg", b"x")
     write(tmp_path, "images/._a.jpg", b"\x00\x05\x16\x07")
 
-    assert [file.name for file in source(tmp_path, "pictures").files] == ["a.jpg"]
+    assert [file.name for file in source(tmp_path, "images").files] == ["a.jpg"]
 
 
 def test_nothing_hidden_is_ever_listed(tmp_path: Path) -> None:
     project = tmp_path / ".projects"
     for name in ("a.jpg", ".b.jpg", ".Trashes/501/c.jpg", "sub/.thumbnails/d.jpg", "sub/e.jpg"):
-        write(project / "pictures", name, b"x")
+        write(project / "images", name, b"x")
     write(project, "lists/a.csv", "id,url\n1,x\n")
     write(project, "lists/.a.csv", "id,url\n2,x\n")
 
-    assert [file.name for file in source(project, "pictures").files] == ["a.jpg", "sub/e.jpg"]
+    assert [file.name for file in source(project, "images").files] == ["a.jpg", "sub/e.jpg"]
     assert [file.name for file in source(project, "images/**").files] == ["a.jpg", "sub/e.jpg"]
     assert [file.name for file in source(project, "lists/*").files] == ["a.csv"]
 
 
 def test_a_declared_format_of_images_still_lists_images_alone(tmp_path: Path) -> None:
     for name in ("a.jpg", ".DS_Store", "notes.txt"):
-        write(tmp_path / "pictures", name, b"x")
+        write(tmp_path / "images", name, b"x")
 
     assert [file.name for file in source(tmp_path, "images/*", format="images").files] == ["a.jpg"]
 
@@ -303,15 +303,15 @@ def test_a_declared_format_of_images_still_lists_images_alone(tmp_path: Path) ->
 def test_a_file_name_that_is_no_text_does_not_cost_the_folder(tmp_path: Path) -> None:
     write(tmp_path, "images/a.jpg", b"x")
     write(tmp_path, "images/lost\ufffd.jpg", b"x")
-    write_odd_name(tmp_path / "pictures", b"caf\xe9.jpg")
+    write_odd_name(tmp_path / "images", b"caf\xe9.jpg")
 
-    found = validated(tmp_path, "pictures")
+    found = validated(tmp_path, "images")
 
     assert found.rows["id"].to_list() == ["a.jpg", "lost\ufffd.jpg"]
     assert found.rejects.rows() == [
         ("caf?.jpg", 0, "bad_name", "the name is no valid text", "caf?.jpg")
     ]
-    assert source(tmp_path, "pictures").fingerprint().digest
+    assert source(tmp_path, "images").fingerprint().digest
 
 
 def test_a_list_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
@@ -332,12 +332,12 @@ def test_a_list_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
 # ---- whether a source is there -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["a.csv", "pictures", "*.csv", "**/*.jpg"])
+@pytest.mark.parametrize("path", ["a.csv", "images", "*.csv", "**/*.jpg"])
 def test_a_source_that_is_there_passes_the_check(tmp_path: Path, path: str) -> None:
     write(tmp_path, "a.csv", "")
     write(tmp_path, "images/deep/x.jpg", b"x")
 
-    check_exists(declared(path), tmp_path)
+    check_source_exists(declared(path), tmp_path)
 
 
 @pytest.mark.parametrize("path", ["b.csv", "photos", "*.tsv", "**/*.png"])
@@ -347,7 +347,7 @@ def test_a_source_that_is_not_there_fails_the_check_like_the_opening(
     write(tmp_path, "a.csv", "")
 
     with pytest.raises(SourceError) as checked:
-        check_exists(declared(path), tmp_path)
+        check_source_exists(declared(path), tmp_path)
     with pytest.raises(SourceError) as opened:
         open_source(declared(path), tmp_path)
 
@@ -355,8 +355,8 @@ def test_a_source_that_is_not_there_fails_the_check_like_the_opening(
 
 
 def test_a_remote_source_is_taken_on_trust_until_it_is_read(tmp_path: Path, web: Web) -> None:
-    check_exists(declared(web.url("/none.csv")), tmp_path)
-    check_exists(declared("s3://no-such-box/none.csv"), tmp_path)
+    check_source_exists(declared(web.url("/none.csv")), tmp_path)
+    check_source_exists(declared("s3://no-such-box/none.csv"), tmp_path)
 
     assert web.total_gets == 0
 
@@ -423,15 +423,15 @@ def test_the_fingerprint_of_a_glob_follows_its_files(tmp_path: Path) -> None:
 def test_the_fingerprint_of_a_folder_follows_its_listing(tmp_path: Path) -> None:
     image = write(tmp_path, "images/a.jpg", b"xx")
     age(image)
-    first = source(tmp_path, "pictures").fingerprint().digest
+    first = source(tmp_path, "images").fingerprint().digest
 
     write(tmp_path, "images/.DS_Store", b"x")
-    assert source(tmp_path, "pictures").fingerprint().digest == first
+    assert source(tmp_path, "images").fingerprint().digest == first
 
     age(image, 1800)
-    touched = source(tmp_path, "pictures").fingerprint().digest
+    touched = source(tmp_path, "images").fingerprint().digest
     write(tmp_path, "images/b.jpg", b"x")
-    grown = source(tmp_path, "pictures").fingerprint().digest
+    grown = source(tmp_path, "images").fingerprint().digest
     assert len({first, touched, grown}) == 3
 
 

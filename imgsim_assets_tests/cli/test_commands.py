@@ -133,7 +133,7 @@ def test_a_catalog_and_a_saved_model_can_be_queried(shell: Shell) -> None:
     assert first[0]["distance"] == 0.0
     assert "p1" in shown.out
     assert written.code == 0
-    assert shell.table("found.tsv")["view"][0] == "upright"
+    assert shell.table("found.tsv")["orientation"][0] == "upright"
 
 
 def test_a_query_that_cannot_be_answered_says_why(shell: Shell) -> None:

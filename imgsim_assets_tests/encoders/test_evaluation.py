@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsim_assets.catalog.ingest import catalog_table
+from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.encoders import evaluation as evaluation_module
 from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.encoder import Encoder, fingerprint, load_encoder
@@ -250,6 +250,6 @@ def _reported(
 
 
 def _label(store: Store, labels: dict[str, str]) -> None:
-    table = catalog_table(store, "shop")
+    table = items_table(store, "shop")
     file = table.write_rows(pl.DataFrame({"id": list(labels), "kind": list(labels.values())}))
     table.commit(lambda _: PendingCommit([file]))

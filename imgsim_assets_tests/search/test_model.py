@@ -54,7 +54,7 @@ def _query(model: ImageSimilarityModel, dataset: Any, **options: Any) -> pl.Data
 @pytest.fixture
 def images(tmp_path: Path) -> pl.DataFrame:
     """Six images on disk: name, path, number."""
-    folder = folder_of(tmp_path / "pictures", range(6))
+    folder = folder_of(tmp_path / "images", range(6))
     paths = sorted(map(str, folder.iterdir()))
     return pl.DataFrame({"name": list("abcdef"), "path": paths, "number": range(10, 16)})
 
@@ -204,7 +204,7 @@ def test_vectors_of_ones_own_are_compared_as_they_are() -> None:
     assert found.select("reference_label", "distance").rows() == [("o", 0.0), ("p", 5.0)]
 
 
-def test_a_turned_or_mirrored_image_is_found_by_its_best_view(images: pl.DataFrame) -> None:
+def test_a_turned_or_mirrored_image_is_found_by_its_best_orientation(images: pl.DataFrame) -> None:
     model = _model(images, label="name", feature="path")
     original = decode(Path(images["path"][1]).read_bytes())
     views = {
@@ -219,8 +219,8 @@ def test_a_turned_or_mirrored_image_is_found_by_its_best_view(images: pl.DataFra
         plain = _query(model, turned, k=1)
         found = _query(model, turned, k=3, orientations=True)
 
-        assert found.columns[-1] == "view"
-        assert found.row(0, named=True)["view"] == name
+        assert found.columns[-1] == "orientation"
+        assert found.row(0, named=True)["orientation"] == name
         assert found["reference_label"][0] == "b"
         assert found["distance"][0] < 1e-3
         assert found["rank"].to_list() == [1, 2, 3]
@@ -365,7 +365,7 @@ def test_a_name_that_is_neither_folder_nor_catalog(store: Store) -> None:
         _model("shoes", store=store)
 
 
-@pytest.mark.parametrize("is_catalog", [False, True], ids=["pictures", "catalog"])
+@pytest.mark.parametrize("is_catalog", [False, True], ids=["images", "catalog"])
 def test_a_model_takes_its_weights_file_from_where_it_lies_now_if_it_is_the_same(
     is_catalog: bool, store: Store, tmp_path: Path
 ) -> None:
@@ -615,7 +615,7 @@ def test_a_summary_is_printed_or_returned(capsys: pytest.CaptureFixture[str]) ->
         (["gone.jpg"], {}, r"1 of 1 images cannot be used \(gone.jpg: missing_file"),
         ([b"x"], {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ([b"x"], {"metric": "l1"}, "metric is 'l1'; use 'euclidean' or 'cosine'"),
-        ([b"x"], {"encoder": "hog_color"}, "encoder: .*did you mean hog_color"),
+        ([b"x"], {"encoder": "hog_colour"}, "encoder: .*did you mean hog_color"),
         ([[0.0, 0.0]], {"metric": "cosine"}, "row 0 is zero and has no cosine"),
     ],
 )

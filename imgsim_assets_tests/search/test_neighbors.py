@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search import neighbors
-from imgsim_assets.search.neighbors import Found, Search, nearest, unit
+from imgsim_assets.search.neighbors import Neighbors, SearchParams, find_neighbors, normalize
 
 _SMALL = st.integers(-3, 3).map(float)
 
@@ -18,14 +18,14 @@ def _rows(least: int = 1) -> st.SearchStrategy[np.ndarray]:
     return arrays(np.float32, shape, elements=_SMALL)
 
 
-def _pairs(found: Found) -> list[tuple[int, int, float]]:
+def _pairs(found: Neighbors) -> list[tuple[int, int, float]]:
     return list(
         zip(found.query.tolist(), found.reference.tolist(), found.distance.tolist(), strict=True)
     )
 
 
 def _definition(
-    queries: np.ndarray, references: np.ndarray, search: Search
+    queries: np.ndarray, references: np.ndarray, search: SearchParams
 ) -> list[tuple[int, int, float]]:
     expected = []
     for i, query in enumerate(queries.astype(np.float64)):
@@ -42,11 +42,11 @@ def _definition(
 def test_euclidean_neighbors_are_those_of_the_definition(
     queries: np.ndarray, references: np.ndarray, k: int | None, radius: int | None
 ) -> None:
-    search = Search(k, None if radius is None else float(radius))
+    search = SearchParams(k, None if radius is None else float(radius))
     # Whole numbers with many ties; the quarters keep them from being unit vectors.
     queries, references = queries + np.float32(0.25), references + np.float32(0.25)
 
-    found = nearest(queries, references, "euclidean", search)
+    found = find_neighbors(queries, references, "euclidean", search)
 
     assert _pairs(found) == _definition(queries, references, search)
 
@@ -57,13 +57,13 @@ def test_unit_vectors_have_the_distances_of_the_definition(
     seed: int, k: int | None, radius: float | None
 ) -> None:
     chance = np.random.default_rng(seed)
-    queries = unit(chance.normal(size=(5, 16)).astype(np.float32), "q")
-    references = unit(chance.normal(size=(7, 16)).astype(np.float32), "r")
+    queries = normalize(chance.normal(size=(5, 16)).astype(np.float32), "q")
+    references = normalize(chance.normal(size=(7, 16)).astype(np.float32), "r")
 
-    found = nearest(queries, references, "euclidean", Search(k, radius))
-    cosine = nearest(queries, references, "cosine", Search(k))
+    found = find_neighbors(queries, references, "euclidean", SearchParams(k, radius))
+    cosine = find_neighbors(queries, references, "cosine", SearchParams(k))
 
-    expected = _definition(queries, references, Search(k, radius))
+    expected = _definition(queries, references, SearchParams(k, radius))
     assert [pair[:2] for pair in _pairs(found)] == [pair[:2] for pair in expected]
     assert found.distance == pytest.approx([pair[2] for pair in expected], abs=1e-6)
     wide = queries.astype(np.float64) @ references.astype(np.float64).T
@@ -73,12 +73,12 @@ def test_unit_vectors_have_the_distances_of_the_definition(
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_a_radius_is_inclusive_to_the_last_digit(metric: neighbors.Metric) -> None:
     chance = np.random.default_rng(3)
-    rows = unit(chance.normal(size=(40, 24)).astype(np.float32), "rows")
-    everything = nearest(rows, rows, metric, Search(None))
+    rows = normalize(chance.normal(size=(40, 24)).astype(np.float32), "rows")
+    everything = find_neighbors(rows, rows, metric, SearchParams(None))
 
     for place in range(0, len(everything.distance), 97):
         radius = float(everything.distance[place])
-        within = nearest(rows, rows, metric, Search(None, radius))
+        within = find_neighbors(rows, rows, metric, SearchParams(None, radius))
 
         assert len(within.distance) == int((everything.distance <= radius).sum())
 
@@ -87,24 +87,26 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     chance = np.random.default_rng(5)
     queries = chance.normal(size=(30, 8)).astype(np.float32) * 9
     references = chance.normal(size=(50, 8)).astype(np.float32) * 9
-    whole = nearest(queries, references, "euclidean", Search(4))
+    whole = find_neighbors(queries, references, "euclidean", SearchParams(4))
 
     monkeypatch.setattr(neighbors, "_BLOCK_BYTES", 512)
 
-    assert _pairs(nearest(queries, references, "euclidean", Search(4))) == _pairs(whole)
+    assert _pairs(find_neighbors(queries, references, "euclidean", SearchParams(4))) == _pairs(
+        whole
+    )
 
 
 def test_equal_vectors_are_at_distance_zero_however_long_they_are() -> None:
     rows = np.array([[1e6, 3.3], [1e6, 3.3000002], [0, 0]], dtype=np.float32)
 
-    found = nearest(rows, rows, "euclidean", Search(1))
+    found = find_neighbors(rows, rows, "euclidean", SearchParams(1))
 
     assert _pairs(found) == [(0, 0, 0.0), (1, 1, 0.0), (2, 2, 0.0)]
 
 
 def test_a_zero_vector_has_no_cosine() -> None:
     with pytest.raises(SettingsError, match="row 1 is zero and has no cosine"):
-        unit(np.array([[1, 0], [0, 0]], dtype=np.float32), "dataset")
+        normalize(np.array([[1, 0], [0, 0]], dtype=np.float32), "dataset")
 
 
 @pytest.mark.parametrize(
@@ -119,4 +121,4 @@ def test_a_zero_vector_has_no_cosine() -> None:
 )
 def test_a_search_that_cannot_be_is_refused(k: int, radius: float | None, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        Search(k, radius)
+        SearchParams(k, radius)

@@ -14,8 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from imgsim_assets.catalog.ingest import ingest
-from imgsim_assets.catalog.source import SourceSettings
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.stage import ItemsStage
 from imgsim_assets.download import ledger
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, download
@@ -61,7 +61,7 @@ class Catalog:
         lines = (json.dumps({"id": item, "url": url}) for item, url in urls.items())
         (self.folder / "things.jsonl").write_text("\n".join(lines), encoding="utf-8")
         settings = SourceSettings(path="things.jsonl", root=root, allow_empty=True)
-        ingest(self.store, NAME, settings, shards, self.folder)
+        ItemsStage(self.store, NAME, settings, shards=shards, project_root=self.folder).run()
         self.shards = shards
 
     def run(

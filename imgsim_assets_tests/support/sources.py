@@ -10,8 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from imgsim_assets.catalog import reader, rows
-from imgsim_assets.catalog.source import Source, SourceSettings, open_source
+from imgsim_assets.catalog.reader import FILE, LINE, RawRows, read_source
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.source import Source, open_source
+from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
 from imgsim_assets.errors import SourceError
 
 
@@ -59,20 +61,20 @@ def source(folder: Path, path: str, **settings: Any) -> Source:
     return open_source(declared(path, **settings), folder)
 
 
-def read(folder: Path, path: str, **settings: Any) -> reader.RawRows:
+def read(folder: Path, path: str, **settings: Any) -> RawRows:
     """What the reader makes of a source."""
-    return reader.read(source(folder, path, **settings))
+    return read_source(source(folder, path, **settings))
 
 
 def values(folder: Path, path: str, **settings: Any) -> pl.DataFrame:
     """The source's own columns as they were read."""
-    return read(folder, path, **settings).frame().drop(reader.FILE, reader.LINE)
+    return read(folder, path, **settings).frame().drop(FILE, LINE)
 
 
-def validated(folder: Path, path: str, **settings: Any) -> rows.CatalogRows:
+def validated(folder: Path, path: str, **settings: Any) -> ValidatedRows:
     """A source's rows and rejects."""
     opened = source(folder, path, **settings)
-    return rows.validate(reader.read(opened), opened)
+    return validate_rows(read_source(opened), opened)
 
 
 def ids_or_refusal(folder: Path, path: str, **settings: Any) -> list[str] | str:

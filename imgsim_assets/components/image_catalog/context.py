@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 import dagster as dg
 
-from imgsim_assets.catalog.source import check_exists
+from imgsim_assets.catalog.source import check_source_exists
 from imgsim_assets.components.automation import freshness, on_new_data, tagged
 from imgsim_assets.components.project import Project
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -81,7 +81,7 @@ class CatalogContext:
     def missing_source(self) -> str | None:
         """The problem with a local source that is not there; None if it is, or is remote."""
         try:
-            check_exists(self.settings.source, self.project.root)
+            check_source_exists(self.settings.source, self.project.root)
         except SourceError as error:
             return f"{self.source_place}: {error}"
         return None

@@ -8,13 +8,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from imgsim_assets.catalog.ingest import (
-    CatalogReport,
-    catalog_table,
-    ingest,
+from imgsim_assets.catalog.source import open_source
+from imgsim_assets.catalog.stage import (
+    ItemsReport,
+    ItemsStage,
+    items_table,
     rejects_table,
 )
-from imgsim_assets.catalog.source import open_source
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.metadata import counted, preview, schema_of, table_metadata
 from imgsim_assets.storage.store import Store
@@ -48,15 +48,15 @@ def take_in(
     settings = blueprint.settings
     blueprint.check_source()
     store = blueprint.project.store(context.run.run_id)
-    report = ingest(
+    report = ItemsStage(
         store,
         settings.name,
         settings.source,
-        settings.shards,
-        blueprint.project.root,
+        shards=settings.shards,
+        project_root=blueprint.project.root,
         max_removed_fraction=1.0 if allow_removals else settings.checks.max_removed_fraction,
-    )
-    table = catalog_table(store, settings.name)
+    ).run()
+    table = items_table(store, settings.name)
     rows = table.read(table.at(report.version))
     return dg.MaterializeResult(
         metadata=_describe(store, settings.name, report, rows),
@@ -74,7 +74,7 @@ def _known_hashes(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Mappin
     return found.value if isinstance(found, dg.JsonMetadataValue) else None  # type: ignore[return-value]
 
 
-def _describe(store: Store, name: str, report: CatalogReport, rows: pl.DataFrame) -> dict[str, Any]:
+def _describe(store: Store, name: str, report: ItemsReport, rows: pl.DataFrame) -> dict[str, Any]:
     rejected = sum(report.rejects.values())
     described = {
         **table_metadata(
@@ -101,7 +101,7 @@ def _ids_unique(rows: pl.DataFrame) -> dg.AssetCheckResult:
     )
 
 
-def _no_rejects(report: CatalogReport) -> dg.AssetCheckResult:
+def _no_rejects(report: ItemsReport) -> dg.AssetCheckResult:
     rejected = sum(report.rejects.values())
     return dg.AssetCheckResult(
         check_name="no_rejects",

@@ -26,7 +26,7 @@ def write_model(path: Path, facts: Mapping[str, Any], references: pl.DataFrame) 
     What is there stays whole until the new one is. Raises SettingsError when the path holds
     something that is no model.
     """
-    if path.exists() and not is_model(path):
+    if path.exists() and not is_saved_model(path):
         raise SettingsError(f"path: {path} is there and is no model; choose another")
     body = io.BytesIO()
     references.write_parquet(body, compression="uncompressed")
@@ -61,7 +61,7 @@ def _take_place(unfinished: Path, path: Path) -> None:
     shutil.rmtree(old)
 
 
-def is_model(path: Path) -> bool:
+def is_saved_model(path: Path) -> bool:
     """Whether a folder holds a saved model."""
     return (path / DOCUMENT).is_file()
 

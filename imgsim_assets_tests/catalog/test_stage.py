@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.catalog.ingest import (
-    CatalogReport,
-    catalog_table,
+from imgsim_assets.catalog.stage import (
+    ItemsReport,
+    ItemsStage,
     data_version,
-    ingest,
+    items_table,
     rejects_table,
 )
 from imgsim_assets.errors import SourceError
@@ -42,7 +42,7 @@ def test_a_source_becomes_a_catalog_and_a_report(tmp_path: Path, store: Store) -
         {"id": "1", "url": "u1", "name": "table"},
         {"id": "2", "url": "u2", "name": "chair"},
     ]
-    assert report == CatalogReport(
+    assert report == ItemsReport(
         version=1,
         rows=2,
         rejects={"duplicate_id": 1, "empty_url": 1},
@@ -61,7 +61,7 @@ def test_every_row_lies_in_the_shard_of_its_id(tmp_path: Path, store: Store) -> 
 
     commit = newest(store)
     for index in range(5):
-        rows = catalog_table(store, NAME).read(commit, shard=Shard(index, 5))
+        rows = items_table(store, NAME).read(commit, shard=Shard(index, 5))
         assert sorted(rows["id"]) == sorted(
             key for key in ids if key.strip() and zlib.crc32(key.encode()) % 5 == index
         )
@@ -180,7 +180,7 @@ def test_the_version_before_can_still_be_read(tmp_path: Path, store: Store) -> N
     write(tmp_path, "a.csv", table("xyz"))
     run(store, tmp_path, "a.csv")
 
-    catalog = catalog_table(store, NAME)
+    catalog = items_table(store, NAME)
     assert sorted(catalog.read(catalog.at(1))["id"]) == ["a", "b", "c"]
 
 
@@ -264,7 +264,7 @@ def test_more_shards_than_rows_leaves_some_empty(tmp_path: Path, store: Store) -
 
     run(store, tmp_path, "a.csv", shards=6)
 
-    read = [catalog_table(store, NAME).read(newest(store), shard=Shard(i, 6)) for i in range(6)]
+    read = [items_table(store, NAME).read(newest(store), shard=Shard(i, 6)) for i in range(6)]
     assert sorted(rows.height for rows in read) == [0, 0, 0, 0, 1, 1]
     assert {tuple(rows.columns) for rows in read} == {("id", "url")}
 
@@ -285,7 +285,7 @@ def test_another_root_is_a_new_version_of_the_same_files(tmp_path: Path, store: 
     first = run(store, tmp_path, "a.csv")
     before = newest(store)
 
-    second = run(store, tmp_path, "a.csv", root="pictures")
+    second = run(store, tmp_path, "a.csv", root="images")
 
     after = newest(store)
     assert (second.version, second.changed, list(second.changed_shards)) == (2, True, [])
@@ -293,7 +293,7 @@ def test_another_root_is_a_new_version_of_the_same_files(tmp_path: Path, store: 
     assert second.data_version == first.data_version
     assert (before.properties["root"], after.properties["root"]) == (
         str(tmp_path),
-        str(tmp_path / "pictures"),
+        str(tmp_path / "images"),
     )
 
 
@@ -365,7 +365,7 @@ def test_a_source_of_rejects_alone_tells_the_first_of_them(tmp_path: Path, store
         match=r"a\.csv holds no usable row: all 2 are rejected, the first in a\.csv line 2: only",
     ):
         run(store, tmp_path, "a.csv")
-    assert catalog_table(store, NAME).latest() is None
+    assert items_table(store, NAME).latest() is None
 
 
 @pytest.mark.parametrize("content", ["", "id,url\n", "id,url\n1\n"])
@@ -376,8 +376,7 @@ def test_a_source_that_may_be_empty_empties_the_catalog(
     run(store, tmp_path, "a.csv", allow_empty=True)
     write(tmp_path, "a.csv", content)
 
-    settings = declared("a.csv", allow_empty=True)
-    report = ingest(store, NAME, settings, 3, tmp_path, max_removed_fraction=0.5)
+    report = run(store, tmp_path, "a.csv", allow_empty=True, max_removed_fraction=0.5)
 
     assert (report.version, report.rows, report.changed) == (2, 0, True)
     assert stored(store).columns[:2] == ["id", "url"]
@@ -389,18 +388,18 @@ def test_a_source_that_lost_too_much_keeps_the_last_version(tmp_path: Path, stor
     run(store, tmp_path, "a.csv")
     for gone, left in ((5, "abcde"), (0, "abcdefghij")):
         write(tmp_path, "a.csv", table(left))
-        report = ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_removed_fraction=0.5)
+        report = run(store, tmp_path, "a.csv", max_removed_fraction=0.5)
         assert report.rows == 10 - gone
     write(tmp_path, "a.csv", table("abcd"))
 
     with pytest.raises(SourceError) as refused:
-        ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_removed_fraction=0.5)
+        run(store, tmp_path, "a.csv", max_removed_fraction=0.5)
 
     message = str(refused.value)
     assert message.startswith("a.csv has 4 usable rows and had 10: 60% of the items are gone")
     assert "run config 'allow_removals: true'" in message
     assert newest(store).version == 3
-    assert ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_removed_fraction=1.0).rows == 4
+    assert run(store, tmp_path, "a.csv", max_removed_fraction=1.0).rows == 4
 
 
 def test_a_source_that_lost_its_items_to_broken_rows_tells_the_first_of_them(
@@ -411,11 +410,11 @@ def test_a_source_that_lost_its_items_to_broken_rows_tells_the_first_of_them(
     write(tmp_path, "a.csv", table("a") + "b\nc\nd\n")
 
     with pytest.raises(SourceError, match=r"rows 3 are rejected, the first in a\.csv line 3: "):
-        ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_removed_fraction=0.5)
+        run(store, tmp_path, "a.csv", max_removed_fraction=0.5)
 
     assert rejected(store)["reason"].to_list() == ["ragged_line"] * 3
     write(tmp_path, "a.csv", table("abcd"))
-    report = ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_removed_fraction=0.5)
+    report = run(store, tmp_path, "a.csv", max_removed_fraction=0.5)
     assert dict(report.rejects) == {}
     assert rejected(store).is_empty()
 
@@ -426,7 +425,7 @@ def test_as_many_rows_under_other_ids_have_lost_the_old_ones(tmp_path: Path, sto
     write(tmp_path, "a.csv", table("abcd").replace("id,", "sku,", 1))
 
     with pytest.raises(SourceError, match=r"100% of the items.* 'id' and now come from 'url'"):
-        ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_removed_fraction=0.5)
+        run(store, tmp_path, "a.csv", max_removed_fraction=0.5)
 
     assert newest(store).version == 1
 
@@ -440,16 +439,16 @@ def test_a_damaged_version_does_not_keep_the_next_one_from_being_made(
         (Path(store.url) / NAME / "items" / file.path).write_bytes(b"")
     write(tmp_path, "a.csv", table("abce"))
 
-    assert ingest(store, NAME, declared("a.csv"), 3, tmp_path, max_removed_fraction=0.5).rows == 4
+    assert run(store, tmp_path, "a.csv", max_removed_fraction=0.5).rows == 4
 
 
 def test_an_emptied_folder_of_images_keeps_the_last_version(tmp_path: Path, store: Store) -> None:
     image = write(tmp_path, "images/a.jpg", b"x")
-    run(store, tmp_path, "pictures")
+    run(store, tmp_path, "images")
     image.unlink()
 
     with pytest.raises(SourceError) as refused:
-        run(store, tmp_path, "pictures")
+        run(store, tmp_path, "images")
 
     message = str(refused.value)
     assert message.startswith("images holds no images (.avif .bmp ")
@@ -469,26 +468,26 @@ def test_a_folder_of_lists_is_said_to_need_a_pattern(tmp_path: Path, store: Stor
 def test_a_folder_of_unreadable_names_alone_tells_the_first_of_them(
     tmp_path: Path, store: Store
 ) -> None:
-    write_odd_name(tmp_path / "pictures", b"caf\xe9.jpg")
+    write_odd_name(tmp_path / "images", b"caf\xe9.jpg")
 
     with pytest.raises(SourceError, match=r"all 1 are rejected, the first in caf\?\.jpg"):
-        run(store, tmp_path, "pictures")
+        run(store, tmp_path, "images")
 
 
 def test_a_folder_of_images_that_may_be_empty_empties_the_catalog(
     tmp_path: Path, store: Store
 ) -> None:
     image = write(tmp_path, "images/a.jpg", b"x")
-    run(store, tmp_path, "pictures", allow_empty=True)
+    run(store, tmp_path, "images", allow_empty=True)
     image.unlink()
 
-    report = run(store, tmp_path, "pictures", allow_empty=True)
+    report = run(store, tmp_path, "images", allow_empty=True)
 
     assert (report.version, report.rows, report.changed) == (2, 0, True)
     assert list(report.columns) == ["id", "url", "name", "folder"]
-    assert not run(store, tmp_path, "pictures", allow_empty=True).changed
+    assert not run(store, tmp_path, "images", allow_empty=True).changed
     write(tmp_path, "images/b.jpg", b"x")
-    run(store, tmp_path, "pictures", allow_empty=True)
+    run(store, tmp_path, "images", allow_empty=True)
     assert stored(store)["id"].to_list() == ["b.jpg"]
 
 
@@ -595,19 +594,33 @@ def test_types_are_stored_and_compared_as_they_are(tmp_path: Path, store: Store)
 
 
 def run(
-    store: Store, folder: Path, path: str, *, shards: int = 3, **settings: Any
-) -> CatalogReport:
-    return ingest(store, NAME, declared(path, **settings), shards, folder)
+    store: Store,
+    folder: Path,
+    path: str,
+    *,
+    shards: int = 3,
+    max_removed_fraction: float = 1.0,
+    **settings: Any,
+) -> ItemsReport:
+    stage = ItemsStage(
+        store,
+        NAME,
+        declared(path, **settings),
+        shards=shards,
+        project_root=folder,
+        max_removed_fraction=max_removed_fraction,
+    )
+    return stage.run()
 
 
 def newest(store: Store) -> Commit:
-    commit = catalog_table(store, NAME).latest()
+    commit = items_table(store, NAME).latest()
     assert commit is not None
     return commit
 
 
 def stored(store: Store) -> pl.DataFrame:
-    return catalog_table(store, NAME).read(newest(store)).sort("id")
+    return items_table(store, NAME).read(newest(store)).sort("id")
 
 
 def rejected(store: Store) -> pl.DataFrame:

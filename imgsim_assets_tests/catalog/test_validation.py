@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.catalog.reader import FILE, LINE, RawRows, Reject
-from imgsim_assets.catalog.rows import MAX_URL_LENGTH, CatalogRows, validate
+from imgsim_assets.catalog.validation import MAX_URL_LENGTH, ValidatedRows, validate_rows
 from imgsim_assets.errors import SourceError
 from imgsim_assets_tests.support.sources import source, validated, write
 
@@ -331,9 +331,9 @@ def test_an_unusable_row_does_not_take_the_id_of_a_usable_one(tmp_path: Path) ->
 
 def test_images_of_a_folder_are_rows_without_rejects(tmp_path: Path) -> None:
     for name in ("b:1.jpg", "sub/a.png", "http.jpg"):
-        write(tmp_path / "pictures", name, b"x")
+        write(tmp_path / "images", name, b"x")
 
-    found = validated(tmp_path, "pictures")
+    found = validated(tmp_path, "images")
 
     assert found.rows["id"].to_list() == ["b:1.jpg", "http.jpg", "sub/a.png"]
     assert found.rejects.height == 0
@@ -406,11 +406,11 @@ def test_what_was_rejected_while_reading_is_kept(tmp_path: Path) -> None:
     assert found.rejects.rows() == [("a.csv", 3, "unreadable_line", "why", "text")]
 
 
-def judged(rows: list[tuple[str, str]], unread: list[Reject] | None = None) -> CatalogRows:
+def judged(rows: list[tuple[str, str]], unread: list[Reject] | None = None) -> ValidatedRows:
     frame = pl.DataFrame(
         [("a.csv", number, key, url) for number, (key, url) in enumerate(rows, 2)],
         schema={FILE: pl.String, LINE: pl.Int64, "id": pl.String, "url": pl.String},
         orient="row",
     )
     raw = RawRows([frame], list(unread or []))
-    return validate(raw, source(Path(__file__).parent, Path(__file__).name, format="csv"))
+    return validate_rows(raw, source(Path(__file__).parent, Path(__file__).name, format="csv"))

@@ -26,7 +26,7 @@ _FETCHED_SCHEMES = ("http", "https", "file", "s3", "s3a", "gs", "gcs", "az", "ab
 
 
 @dataclass(frozen=True)
-class CatalogRows:
+class ValidatedRows:
     """A catalog's rows (id, url, carried columns; sorted by id) and its rejects.
 
     `id_column` and `url_column` are what the source called them.
@@ -38,7 +38,7 @@ class CatalogRows:
     url_column: str
 
 
-def validate(raw: RawRows, source: Source) -> CatalogRows:
+def validate_rows(raw: RawRows, source: Source) -> ValidatedRows:
     """Choose the id and url columns, and split what was read into rows and rejects.
 
     Of several rows with one id the first counts. Raises SourceError when a chosen column is
@@ -50,7 +50,7 @@ def validate(raw: RawRows, source: Source) -> CatalogRows:
     judged = _judge(named)
     bad = judged.filter(pl.col(REASON).is_not_null())
     good = judged.filter(pl.col(REASON).is_null()).drop(FILE, LINE, REASON, DETAIL)
-    return CatalogRows(
+    return ValidatedRows(
         rows=good.sort("id"),
         rejects=_rejects(raw.rejects, bad),
         id_column=id_column,

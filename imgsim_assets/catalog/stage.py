@@ -1,0 +1,273 @@
+"""The items stage: a source becomes the tables `<name>/items` and `<name>/rejects`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from imgsim_assets.catalog.reader import read_source
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.source import IMAGE_SUFFIXES, Source, open_source
+from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
+from imgsim_assets.errors import CorruptFileError, SourceError
+from imgsim_assets.progress import silent
+from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.shards import Shard, shard_indices
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Commit, DataFile, PendingCommit, Table, replace_shard
+
+_SHARD = "__shard"
+
+
+@dataclass(frozen=True)
+class ItemsReport:
+    """The outcome of one run of the items stage.
+
+    Attributes:
+        version: the version of `<name>/items` that is current after the run.
+        rows: the number of items in it.
+        rejects: the number of rejected rows by reason.
+        columns: the columns of the table.
+        changed: whether the run committed a version.
+        data_version: a digest of the rows of all shards.
+        changed_shards: the names of the shards whose rows changed.
+    """
+
+    version: int
+    rows: int
+    rejects: Mapping[str, int]
+    columns: Sequence[str]
+    changed: bool
+    data_version: str
+    changed_shards: Sequence[str]
+
+
+def items_table(store: Store, name: str) -> Table:
+    """`<name>/items`: id, url and the carried columns, one file per shard, sorted by id."""
+    return store.table(f"{name}/items", key="id")
+
+
+def rejects_table(store: Store, name: str) -> Table:
+    """`<name>/rejects`: file, line, reason, detail and text of every rejected row."""
+    return store.table(f"{name}/rejects")
+
+
+class ItemsStage:
+    """Reads a catalog's source, validates its rows and commits the shards that changed.
+
+    Args:
+        store: the store that holds the tables.
+        name: the catalog's name.
+        settings: the source.
+        shards: the number of shards of `<name>/items`.
+        project_root: the folder that relative paths start from.
+        max_removed_fraction: the largest fraction of the current items that one run may remove,
+            0 to 1.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        settings: SourceSettings,
+        *,
+        shards: int,
+        project_root: Path,
+        max_removed_fraction: float = 1.0,
+    ) -> None:
+        self._settings = settings
+        self._shards = shards
+        self._project_root = project_root
+        self._max_removed_fraction = max_removed_fraction
+        self._items = items_table(store, name)
+        self._rejects = rejects_table(store, name)
+
+    def run(self) -> ItemsReport:
+        """Bring the tables up to date with the source; an unchanged source is not read again.
+
+        A source with `allow_empty` may remove all items at once, but not more than
+        `max_removed_fraction` of them when it has rows left.
+
+        Raises:
+            SourceError: when the source cannot be read, lacks a column, has no usable row, or
+                removes too many items. The current version stays.
+        """
+        source = open_source(self._settings, self._project_root)
+        current = self._items.latest()
+        fingerprint = source.fingerprint(current.properties.get("hashes") if current else None)
+        recipe = self._recipe(source)
+        if current is not None and self._is_up_to_date(current, fingerprint.digest, recipe):
+            return self._report(current, current, changed_shards=[])
+        validated = validate_rows(read_source(source), source)
+        # Committed even if the source is refused below: the rejects show what is wrong with it.
+        rejects_version = self._commit_rejects(validated.rejects)
+        self._require_rows(validated, source, current)
+        if current is not None and validated.rows.height:
+            self._limit_removals(validated, source, current)
+        changed_shards: list[str] = []
+
+        def change(latest: Commit | None) -> PendingCommit:
+            changed_shards.clear()
+            return PendingCommit(
+                self._shard_files(latest, validated.rows, changed_shards),
+                inputs={"source": fingerprint.digest},
+                properties={
+                    "recipe": recipe,
+                    "rejects": rejects_version,
+                    "hashes": dict(fingerprint.hashes),
+                    "id_column": validated.id_column,
+                    "url_column": validated.url_column,
+                    "root": source.root,
+                },
+            )
+
+        commit = self._items.commit(change)
+        if commit is None:
+            raise AssertionError("a run that reads its source commits the rows")
+        return self._report(commit, current, changed_shards)
+
+    def _recipe(self, source: Source) -> str:
+        """A digest of everything that determines the rows, except the source's content."""
+        recipe = {
+            "settings": self._settings.model_dump(mode="json"),
+            "root": source.root,
+            "shards": self._shards,
+        }
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+    def _is_up_to_date(self, current: Commit, source_digest: str, recipe: str) -> bool:
+        """Whether the committed tables came from this source and recipe, and are undamaged."""
+        rejects = self._rejects.latest()
+        return (
+            current.inputs.get("source") == source_digest
+            and current.properties.get("recipe") == recipe
+            and self._items.is_whole(current)
+            and rejects is not None
+            # A source that was refused since then has committed its own rejects.
+            and current.properties.get("rejects", rejects.version) == rejects.version
+            and self._rejects.is_whole(rejects)
+        )
+
+    def _commit_rejects(self, rows: pl.DataFrame) -> int:
+        """Commit the rejects if they differ from the latest; returns their version."""
+        table = self._rejects
+
+        def change(latest: Commit | None) -> PendingCommit | None:
+            if latest is not None and table.is_whole(latest) and table.read(latest).equals(rows):
+                return None
+            return PendingCommit([table.write_rows(rows)])
+
+        commit = table.commit(change)
+        if commit is None:
+            raise AssertionError("the first run commits the rejects")
+        return commit.version
+
+    def _require_rows(
+        self, validated: ValidatedRows, source: Source, current: Commit | None
+    ) -> None:
+        if validated.rows.height or self._settings.allow_empty:
+            return
+        message = f"{source.location} holds no usable row"
+        if source.format == "images" and not source.files:
+            message = (
+                f"{source.location} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}); lists "
+                "in a folder need a pattern, such as *.csv"
+            )
+        if validated.rejects.height:
+            message += f": all {_describe_rejects(validated.rejects)}"
+        if current is not None and current.rows:
+            message += f"; the {current.rows} items of the last version are kept"
+        raise SourceError(f"{message}. If it is meant to be empty, set 'allow_empty: true'")
+
+    def _limit_removals(self, validated: ValidatedRows, source: Source, current: Commit) -> None:
+        if self._max_removed_fraction >= 1:
+            return
+        current_ids = self._items.read(current, columns=["id"], skip_damaged=silent)
+        count = validated.rows.height
+        # Compare ids, not counts: as many rows under other ids would remove every item, too.
+        removed = (
+            current_ids.join(validated.rows, on="id", how="anti").height if current_ids.width else 0
+        )
+        removed = max(removed, current.rows - count)
+        if removed <= current.rows * self._max_removed_fraction:
+            return
+        before, now = current.properties.get("id_column"), validated.id_column
+        cause = ""
+        if before != now:
+            cause = f" Ids came from column {before!r} and now come from {now!r}."
+        if validated.rejects.height:
+            cause += f" Of its rows {_describe_rejects(validated.rejects)}."
+        raise SourceError(
+            f"{source.location} has {count} usable rows and had {current.rows}: "
+            f"{removed / current.rows:.0%} of the items are gone, more than the "
+            f"{self._max_removed_fraction:.0%} of 'max_removed_fraction'.{cause} The last version "
+            "is kept. If the items are gone for good, materialize the catalog once with the run "
+            "config 'allow_removals: true'"
+        )
+
+    def _shard_files(
+        self, latest: Commit | None, rows: pl.DataFrame, changed_shards: list[str]
+    ) -> list[DataFile]:
+        """One file per shard: the committed file if its rows are equal, else a new one."""
+        by_shard = rows.with_columns(
+            shard_indices(rows["id"], self._shards).alias(_SHARD)
+        ).partition_by(_SHARD, as_dict=True, include_key=False, maintain_order=True)
+        files: list[DataFile] = []
+        for index in range(self._shards):
+            shard = Shard(index, self._shards)
+            shard_rows = by_shard.get((index,), rows.clear())
+            committed = latest.of_shard(shard) if latest else []
+            if len(committed) == 1 and self._has_rows(committed[0], shard_rows):
+                files.append(committed[0])
+            else:
+                changed_shards.append(shard.name)
+                files.extend(replace_shard(None, shard, [self._items.write_rows(shard_rows)]))
+        return files
+
+    def _has_rows(self, file: DataFile, rows: pl.DataFrame) -> bool:
+        if file.rows != rows.height:
+            return False
+        try:
+            stored = self._items.read_file(file)
+        except CorruptFileError:
+            return False
+        return stored.schema == rows.schema and stored.equals(rows)
+
+    def _report(
+        self, commit: Commit, previous: Commit | None, changed_shards: Sequence[str]
+    ) -> ItemsReport:
+        return ItemsReport(
+            version=commit.version,
+            rows=commit.rows,
+            rejects=self._count_rejects(),
+            columns=list(self._items.read_file(commit.files[0]).columns),
+            changed=previous is None or commit.version != previous.version,
+            data_version=data_version(commit),
+            changed_shards=list(changed_shards),
+        )
+
+    def _count_rejects(self) -> dict[str, int]:
+        commit = self._rejects.latest()
+        if commit is None:
+            return {}
+        counts: Any = self._rejects.read(commit)["reason"].value_counts().sort("reason").iter_rows()
+        return dict(counts)
+
+
+def data_version(commit: Commit) -> str:
+    """A digest of a commit's row files: equal when the rows of every shard are equal."""
+    return rows_digest(pl.DataFrame({"file": [file.sha256 for file in commit.with_role()]}))
+
+
+def _describe_rejects(rejects: pl.DataFrame) -> str:
+    first = rejects.row(0, named=True)
+    return (
+        f"{rejects.height} are rejected, the first in {first['file']} line {first['line']}: "
+        f"{first['detail']}"
+    )
