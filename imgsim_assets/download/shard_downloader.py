@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from imgsim_assets.download import ledger
-from imgsim_assets.download.breaker import Breaker, State
-from imgsim_assets.download.daemon_threads import DaemonThreadPool
-from imgsim_assets.download.fetcher import Fetched, Fetcher, Version, host_of
-from imgsim_assets.download.host_stats import Tallies
-from imgsim_assets.download.hosts import HostQueues
+from imgsim_assets.download.files.daemon_threads import DaemonThreadPool
+from imgsim_assets.download.files.image_folder import ImageFolder, is_local, is_web
+from imgsim_assets.download.files.remote_objects import RemoteObjects
+from imgsim_assets.download.http.client import Fetched, HttpClient, Version, host_of
 from imgsim_assets.download.image_writer import ImageWriter, Kept
-from imgsim_assets.download.ledger import Item, Items
-from imgsim_assets.download.local import ImageFolder, is_local, is_web
-from imgsim_assets.download.objects import RemoteObjects
+from imgsim_assets.download.ledger import table as ledger
+from imgsim_assets.download.ledger.table import Item, Items
+from imgsim_assets.download.scheduling.circuit_breaker import Breaker, State
+from imgsim_assets.download.scheduling.host_queues import HostQueues
+from imgsim_assets.download.scheduling.host_stats import Tallies
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import BY_HOST, OK, SKIPPED_HOST, FetchError, is_retryable
 from imgsim_assets.images.header import ImageError
@@ -62,7 +62,7 @@ class Sources:
 
     def __init__(
         self,
-        fetcher: Fetcher,
+        fetcher: HttpClient,
         folder: ImageFolder | None,
         objects: RemoteObjects,
         settings: DownloadSettings,

@@ -17,12 +17,13 @@ from typing import Any, Self, TextIO
 
 import polars as pl
 
-from imgsim_assets.download import ledger
-from imgsim_assets.download.fetcher import Fetcher
-from imgsim_assets.download.host_stats import HostStats
-from imgsim_assets.download.ledger import Items
-from imgsim_assets.download.local import ImageFolder, below, is_web
-from imgsim_assets.download.objects import RemoteObjects
+from imgsim_assets.download.files.image_folder import ImageFolder, below, is_web
+from imgsim_assets.download.files.remote_objects import RemoteObjects
+from imgsim_assets.download.http.client import HttpClient
+from imgsim_assets.download.ledger import table as ledger
+from imgsim_assets.download.ledger.summary import Summary
+from imgsim_assets.download.ledger.table import Items
+from imgsim_assets.download.scheduling.host_stats import HostStats
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.shard_downloader import (
     Hosts,
@@ -32,7 +33,6 @@ from imgsim_assets.download.shard_downloader import (
     wait_a_while,
 )
 from imgsim_assets.download.status import OK
-from imgsim_assets.download.summary import Summary
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.lease import Lease
@@ -117,7 +117,7 @@ class _Pending:
 
     def _seal(self) -> None:
         if self._loose:
-            self._frames.append(ledger.as_rows(self._loose))
+            self._frames.append(ledger.ledger_frame(self._loose))
             self._loose = []
 
     @property
@@ -205,7 +205,7 @@ class ImagesStage:
         self._told: set[str] = set()
         self._table = ledger.ledger_table(store, name)
         self._catalog = store.table(f"{name}/items", key="id")
-        self._fetcher = Fetcher(settings)
+        self._fetcher = HttpClient(settings)
         self._objects = RemoteObjects(settings.allowed_url_prefixes, settings.max_bytes)
         self._hosts = Hosts(settings.circuit_breaker_threshold)
         self._runner = asyncio.Runner()
@@ -329,12 +329,14 @@ class ImagesStage:
         """A shard's ledger; what a damaged file held is fetched anew."""
         if commit is None:
             return ledger.empty_ledger()
-        return ledger.completed(self._table.read(commit, shard=shard, skip_damaged=self._tell_once))
+        return ledger.with_all_columns(
+            self._table.read(commit, shard=shard, skip_damaged=self._tell_once)
+        )
 
     def _ids(self, commit: Commit, shard: Shard) -> pl.DataFrame:
         """The ids that a shard's ledger has."""
         ids = self._table.read(commit, shard=shard, columns=["id"], skip_damaged=self._tell_once)
-        return ledger.completed(ids).select("id")
+        return ledger.with_all_columns(ids).select("id")
 
     def _newest(
         self, base: Commit | None, shard: Shard, ids: pl.DataFrame, new: pl.DataFrame
@@ -348,7 +350,7 @@ class ImagesStage:
             for part in _parts(ids):
                 first, last = (part["id"][0], part["id"][-1]) if part.height else ("", "")
                 in_range = pl.col("id").is_between(pl.lit(first), pl.lit(last))
-                known = [ledger.completed(read((first, last)))] if read is not None else []
+                known = [ledger.with_all_columns(read((first, last)))] if read is not None else []
                 rows = _latest([*known, new.filter(in_range)])
                 yield rows.filter(pl.col("id").is_in(part["id"].implode()))
 
@@ -472,7 +474,7 @@ class ImagesStage:
     def _rows_of(self, file: DataFile) -> pl.DataFrame:
         """A file's rows; none when it is damaged, which is said."""
         try:
-            return ledger.completed(self._table.read_file(file))
+            return ledger.with_all_columns(self._table.read_file(file))
         except CorruptFileError as error:
             self._tell_once(str(error))
             return ledger.empty_ledger()

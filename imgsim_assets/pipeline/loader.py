@@ -13,7 +13,14 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
-from imgsim_assets.download import ledger
+from imgsim_assets.download.ledger.table import (
+    PROPERTIES,
+    data_version,
+    empty_ledger,
+    ledger_frame,
+    ledger_table,
+    utc_now,
+)
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import DownloadReport
 from imgsim_assets.download.status import OK
@@ -72,7 +79,7 @@ class LoaderStage:
         self._settings = settings
         self._log = log
         self._on_row = on_row
-        self._table = ledger.ledger_table(store, name)
+        self._table = ledger_table(store, name)
 
     def run(self, shard: Shard) -> DownloadReport:
         """Load what a shard lacks and commit its ledger; a loader that raises is a status."""
@@ -87,7 +94,7 @@ class LoaderStage:
         kept = known.join(wanted, on=["id", "url"], how="semi")
         due = wanted.join(kept, on="id", how="anti").to_dicts()
         loaded = self._load_all(due, shard)
-        rows = pl.concat([kept, ledger.as_rows(loaded)]).sort("id")
+        rows = pl.concat([kept, ledger_frame(loaded)]).sort("id")
         if due or known.height != kept.height or base is None or not base.of_shard(shard):
             base = self._commit(rows, shard, source)
         return DownloadReport(
@@ -101,7 +108,7 @@ class LoaderStage:
             seconds=time.monotonic() - started,
             statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
             changed=bool(due),
-            data_version=ledger.data_version(rows),
+            data_version=data_version(rows),
         )
 
     def _known(self, base: Commit | None, shard: Shard) -> pl.DataFrame:
@@ -110,7 +117,7 @@ class LoaderStage:
         if base is not None:
             rows = self._table.read(base, shard=shard, skip_damaged=self._log)
         if not rows.width:
-            return ledger.empty_ledger()
+            return empty_ledger()
         lost = list(self._store.blobs.lost())
         return rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(lost))
 
@@ -134,7 +141,7 @@ class LoaderStage:
             "id": item["id"],
             "url": item["url"],
             "retryable": False,
-            "fetched_at": ledger.utc_now(),
+            "fetched_at": utc_now(),
         }
         try:
             data = _file_bytes(self._loader(item))
@@ -165,7 +172,7 @@ class LoaderStage:
             return PendingCommit(
                 replace_shard(base, shard, [file]),
                 inputs={"items": max(source.version, seen)},
-                properties={**ledger.PROPERTIES, LOADED: True},
+                properties={**PROPERTIES, LOADED: True},
             )
 
         commit = self._table.commit(change)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import polars as pl
 
-from imgsim_assets.download.ledger import completed, ledger_table, utc_now
+from imgsim_assets.download.ledger.table import ledger_table, utc_now, with_all_columns
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import elsewhere, recorded_in, require_same_encoder
@@ -75,12 +75,12 @@ def retry(
     job = CatalogJob(name, None, shards, encoder, settings, retry=which)
     refresh(store, [job], log=log, watch=watch)
     update_index(store, name)
-    good = completed(ledger.read(ledger.latest() or commit)).filter(~_HAS_FAILED)
+    good = with_all_columns(ledger.read(ledger.latest() or commit)).filter(~_HAS_FAILED)
     return RetryReport(failed.height, failed.join(good, on="id", how="semi").height)
 
 
 def _failed(ledger: Table, commit: Commit, which: Which) -> pl.DataFrame:
-    rows = completed(ledger.read(commit))
+    rows = with_all_columns(ledger.read(commit))
     return rows.filter(_HAS_FAILED if which == "all" else pl.col("retryable"))
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import polars as pl
 
 from imgsim_assets.catalog.stage import items_table, rejects_table
-from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import recorded_in
 from imgsim_assets.encoders.stage import embeddings_table

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.catalog.stage import items_table
-from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable

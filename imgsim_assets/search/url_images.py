@@ -12,7 +12,7 @@ import polars as pl
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsStage, rejects_table
-from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import ImagesStage
 from imgsim_assets.download.status import OK

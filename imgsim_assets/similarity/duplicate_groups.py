@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.encoders.vectors import DROPS
 from imgsim_assets.errors import StoreError

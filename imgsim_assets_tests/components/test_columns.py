@@ -9,7 +9,7 @@ import pytest
 
 from imgsim_assets.components import columns
 from imgsim_assets.components.metadata import schema_of
-from imgsim_assets.download import ledger
+from imgsim_assets.download.ledger.table import SCHEMA
 from imgsim_assets.encoders import evaluation, stage
 from imgsim_assets.similarity import clustering, duplicate_groups, graph, matches
 
@@ -17,7 +17,7 @@ from imgsim_assets.similarity import clustering, duplicate_groups, graph, matche
 @pytest.mark.parametrize(
     ("declared", "written"),
     [
-        pytest.param(columns.IMAGES, ledger.SCHEMA, id="images"),
+        pytest.param(columns.IMAGES, SCHEMA, id="images"),
         pytest.param(columns.EMBEDDINGS, stage.SCHEMA, id="embeddings"),
         pytest.param(columns.GRAPH, graph.SCHEMA, id="similarity_graph"),
         pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.servers import Servers
 from imgsim_assets_tests.support.shop import Shop, versions

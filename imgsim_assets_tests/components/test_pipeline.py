@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.storage.provenance import read_provenance
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store

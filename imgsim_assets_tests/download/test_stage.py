@@ -14,9 +14,9 @@ import fsspec
 import pytest
 
 from imgsim_assets.download import stage
-from imgsim_assets.download.fetcher import Fetched, Fetcher, Version
-from imgsim_assets.download.ledger import retry_wait
-from imgsim_assets.download.local import ImageFolder
+from imgsim_assets.download.files.image_folder import ImageFolder
+from imgsim_assets.download.http.client import Fetched, HttpClient, Version
+from imgsim_assets.download.ledger.table import retry_wait
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.packs import list_packs
 from imgsim_assets.storage.shards import Shard, shard_of
@@ -553,14 +553,14 @@ def test_a_strange_header_costs_only_its_own_item(things: Catalog, shop: Shop, p
 def test_a_mistake_in_a_library_costs_only_its_own_item(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Fetcher.fetch
+    real = HttpClient.fetch
 
-    async def fetch(fetcher: Fetcher, url: str, held: Version | None) -> Fetched:
+    async def fetch(fetcher: HttpClient, url: str, held: Version | None) -> Fetched:
         if url.endswith("/bad.jpg"):
             raise RuntimeError("dictionary changed size")
         return await real(fetcher, url, held)
 
-    monkeypatch.setattr(Fetcher, "fetch", fetch)
+    monkeypatch.setattr(HttpClient, "fetch", fetch)
     said: list[str] = []
     shop.pages["/good.jpg"] = response(IMAGE)
     things.declare({"bad": shop.url("/bad.jpg"), "good": shop.url("/good.jpg")})

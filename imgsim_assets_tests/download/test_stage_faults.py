@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from imgsim_assets.download import image_writer, shard_downloader, stage
-from imgsim_assets.download.fetcher import Fetched, Fetcher, Version
-from imgsim_assets.download.objects import RemoteObjects
+from imgsim_assets.download.files.remote_objects import RemoteObjects
+from imgsim_assets.download.http.client import Fetched, HttpClient, Version
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.storage import lease
 from imgsim_assets.storage.files import UNFINISHED
@@ -411,9 +411,9 @@ def test_refusals_that_an_interrupted_run_did_not_come_to_get_their_other_try(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch, most_appended: int
 ) -> None:
     monkeypatch.setattr(stage, "_MOST_APPENDED", most_appended)
-    real = Fetcher.fetch
+    real = HttpClient.fetch
 
-    async def fetch(fetcher: Fetcher, url: str, held: Version | None) -> Fetched:
+    async def fetch(fetcher: HttpClient, url: str, held: Version | None) -> Fetched:
         if url.endswith("/2"):
             raise KeyboardInterrupt
         return await real(fetcher, url, held)
@@ -423,7 +423,7 @@ def test_refusals_that_an_interrupted_run_did_not_come_to_get_their_other_try(
     things.declare(urls)
     things.run(quick(max_megabytes=0.001))
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(Fetcher, "fetch", fetch)
+        interrupted.setattr(HttpClient, "fetch", fetch)
         with pytest.raises(KeyboardInterrupt):
             things.run(quick(concurrency=1))
     assert list(things.statuses().values()) == ["ok", "ok", "too_large", "too_large"]

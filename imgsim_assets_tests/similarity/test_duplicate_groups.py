@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import grouping
 from imgsim_assets.similarity.clustering import SCHEMA, bridges_of, grouped

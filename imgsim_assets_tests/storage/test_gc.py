@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from imgsim_assets.download.ledger import PROPERTIES, as_rows, ledger_table
+from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.blobs import IN_USE
@@ -274,7 +274,7 @@ def test_an_image_of_an_older_version_that_is_kept_is_kept(store: Store, root: P
 
 def test_items_without_an_image_are_no_obstacle(store: Store, root: Path) -> None:
     table = ledger_table(store, "products")
-    rows = table.write_rows(as_rows([{"id": "a", "url": "https://x/a", "status": "http_404"}]))
+    rows = table.write_rows(ledger_frame([{"id": "a", "url": "https://x/a", "status": "http_404"}]))
     table.commit(partial(_ledger_draft, rows))
     _put(store, b"dropped")
     age(root, 2)
@@ -597,7 +597,7 @@ def _ledger(store: Store, name: str, images: Mapping[str, bytes]) -> Commit:
     ]
     store.blobs.flush()
     table = ledger_table(store, name)
-    commit = table.commit(partial(_ledger_draft, table.write_rows(as_rows(items))))
+    commit = table.commit(partial(_ledger_draft, table.write_rows(ledger_frame(items))))
     assert commit is not None
     return commit
 

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from imgsim_assets.download.ledger import PROPERTIES, as_rows, ledger_table, utc_now
+from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger_table, utc_now
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import embed
@@ -45,7 +45,7 @@ def fill_shard(store: Store, name: str, images: Mapping[str, bytes | None], shar
     store.blobs.flush()
     table = ledger_table(store, name)
     ids = sorted(item for item in images if shard_of(item, shard.count) == shard.index)
-    rows = table.write_rows(as_rows([_ledger_row(item, images[item]) for item in ids]))
+    rows = table.write_rows(ledger_frame([_ledger_row(item, images[item]) for item in ids]))
     table.commit(partial(_draft, shard, rows))
 
 

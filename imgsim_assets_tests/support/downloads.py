@@ -16,7 +16,7 @@ import polars as pl
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsStage
-from imgsim_assets.download import ledger
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, download
 from imgsim_assets.progress import Log, silent
@@ -48,7 +48,7 @@ class Catalog:
         self.store = store
         self.folder = folder
         self.shards = 1
-        self.table = ledger.ledger_table(store, NAME)
+        self.table = ledger_table(store, NAME)
 
     def beside(self, name: str) -> Catalog:
         """The same, not declared yet, in another store."""

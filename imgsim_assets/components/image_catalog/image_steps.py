@@ -13,8 +13,8 @@ from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import carried, column_lineage
 from imgsim_assets.components.metadata import counted, svg, table_metadata
 from imgsim_assets.components.shard_runs import ShardRun, publish, run_shards
-from imgsim_assets.download.host_stats import HostStats
-from imgsim_assets.download.ledger import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table
+from imgsim_assets.download.scheduling.host_stats import HostStats
 from imgsim_assets.download.settings import Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.download.status import OK

@@ -19,10 +19,10 @@ from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from imgsim_assets.download import robots
-from imgsim_assets.download.address import BlockedAddressError, guarded_socket, is_public
-from imgsim_assets.download.deadline import Deadline, Deadlines
-from imgsim_assets.download.host_semaphore import HostSemaphore
+from imgsim_assets.download.http import robots
+from imgsim_assets.download.http.address import BlockedAddressError, guarded_socket, is_public
+from imgsim_assets.download.http.deadline import Deadline, Deadlines
+from imgsim_assets.download.http.host_semaphore import HostSemaphore
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError, plain_text
 
@@ -89,7 +89,7 @@ class _Connector(aiohttp.TCPConnector):
         return made
 
 
-class Fetcher:
+class HttpClient:
     """An HTTP client that dials public web addresses and the hosts a catalog allows.
 
     Use it as an async context manager within one event loop.
@@ -287,7 +287,7 @@ class Fetcher:
         if not url.host:
             raise FetchError("bad_url", "no host")
         if self._guarded is None or self._trusted is None:
-            raise RuntimeError("a Fetcher is used inside `async with`")
+            raise RuntimeError("a HttpClient is used inside `async with`")
         host = f"[{url.host}]" if ":" in url.host else url.host.lower()
         if host in self._allowed or f"{host}:{url.port}" in self._allowed:
             return self._trusted, None

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import fsspec
 import pytest
 
-from imgsim_assets.download.fetcher import Fetched, Version
-from imgsim_assets.download.objects import RemoteObjects
+from imgsim_assets.download.files.remote_objects import RemoteObjects
+from imgsim_assets.download.http.client import Fetched, Version
 from imgsim_assets.download.status import FetchError
 
 CONTENT = b"the bytes of an image"

@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from imgsim_assets.download import ledger
-from imgsim_assets.download.ledger import Item
+from imgsim_assets.download.ledger import table as ledger
+from imgsim_assets.download.ledger.table import Item
 from imgsim_assets.download.status import BY_SETTINGS, FetchError
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
@@ -28,7 +28,7 @@ def test_new_and_due_items_come_in_the_order_of_the_catalog() -> None:
     ]
     plan = ledger.plan(
         catalog,
-        ledger.as_rows(known),
+        ledger.ledger_frame(known),
         now=NOW,
         stamp=None,
         lost=set(),
@@ -109,7 +109,7 @@ def test_local_paths_that_are_no_files_are_not_looked_at() -> None:
 
 
 def test_ids_that_left_the_catalog_are_removed() -> None:
-    known = ledger.as_rows([{**ok(URL), "id": name} for name in ("c", "a", "b")])
+    known = ledger.ledger_frame([{**ok(URL), "id": name} for name in ("c", "a", "b")])
     plan = ledger.plan(
         pl.DataFrame({"id": ["a"], "url": [URL]}),
         known,
@@ -177,27 +177,31 @@ def test_waits_grow_from_minutes_and_never_skip_a_nightly_run() -> None:
 
 
 def test_rows_have_the_whole_schema_whatever_they_say() -> None:
-    rows = ledger.as_rows([ok(URL), failed("dns_error", Item("b", URL, 0))])
+    rows = ledger.ledger_frame([ok(URL), failed("dns_error", Item("b", URL, 0))])
     assert dict(rows.schema) == dict(ledger.SCHEMA)
     assert rows["detail"].to_list() == [None, "why it failed"]
-    assert ledger.as_rows([]).equals(ledger.empty_ledger())
+    assert ledger.ledger_frame([]).equals(ledger.empty_ledger())
 
 
 def test_a_moment_reads_back_from_the_ledger_as_it_was_written() -> None:
     now = ledger.utc_now()
-    assert ledger.as_rows([{"id": "a", "fetched_at": now}])["fetched_at"].to_list() == [now]
+    assert ledger.ledger_frame([{"id": "a", "fetched_at": now}])["fetched_at"].to_list() == [now]
 
 
 def test_the_data_version_is_that_of_the_images() -> None:
     first, second = ok(URL, sha256="1" * 64), {**ok(URL, sha256="2" * 64), "id": "b"}
-    rows = ledger.as_rows([first, second])
+    rows = ledger.ledger_frame([first, second])
     version = ledger.data_version(rows)
-    later = ledger.as_rows([{**second, "fetched_at": NOW + timedelta(1)}, {**first, "etag": "x"}])
+    later = ledger.ledger_frame(
+        [{**second, "fetched_at": NOW + timedelta(1)}, {**first, "etag": "x"}]
+    )
     missing = failed("http_404", Item("c", URL, 0))
     assert ledger.data_version(later) == version
-    assert ledger.data_version(ledger.as_rows([first, second, missing])) == version
-    assert ledger.data_version(ledger.as_rows([first])) != version
-    assert ledger.data_version(ledger.as_rows([first, {**second, "sha256": "3" * 64}])) != version
+    assert ledger.data_version(ledger.ledger_frame([first, second, missing])) == version
+    assert ledger.data_version(ledger.ledger_frame([first])) != version
+    assert (
+        ledger.data_version(ledger.ledger_frame([first, {**second, "sha256": "3" * 64}])) != version
+    )
 
 
 def ok(url: str, sha256: str = "a" * 64, etag: str | None = None) -> dict[str, Any]:
@@ -233,7 +237,7 @@ def planned(
     """What a run fetches of a catalog with the one item "a", of which a row is known."""
     plan = ledger.plan(
         pl.DataFrame({"id": ["a"], "url": [url]}),
-        ledger.as_rows([known] if known else []),
+        ledger.ledger_frame([known] if known else []),
         now=now,
         stamp=(lambda _: stamp) if stamps else None,
         lost=lost or set(),

@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from imgsim_assets.download.local import ImageFolder, below, is_local
+from imgsim_assets.download.files.image_folder import ImageFolder, below, is_local
 from imgsim_assets.download.status import FetchError
 
 CONTENT = b"the bytes of an image"

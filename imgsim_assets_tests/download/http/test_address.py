@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.download.address import (
+from imgsim_assets.download.http.address import (
     BlockedAddressError,
     guarded_socket,
     is_public,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from imgsim_assets.download import ledger
+from imgsim_assets.download.ledger import table as ledger
 from imgsim_assets.storage.digest import RowsDigest
 
 

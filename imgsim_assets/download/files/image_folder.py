@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from imgsim_assets.download.fetcher import Fetched
+from imgsim_assets.download.http.client import Fetched
 from imgsim_assets.download.status import FetchError
 
 # Objects whose versions are asked for at the same time: each answer takes a while.

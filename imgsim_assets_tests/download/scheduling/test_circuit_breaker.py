@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsim_assets.download.breaker import Breaker, State
+from imgsim_assets.download.scheduling.circuit_breaker import Breaker, State
 
 
 def test_failures_in_a_row_open_it_and_an_answer_between_them_does_not() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from imgsim_assets.download.daemon_threads import DaemonThreadPool
+from imgsim_assets.download.files.daemon_threads import DaemonThreadPool
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsim_assets.download import ledger
-from imgsim_assets.download.summary import Summary
+from imgsim_assets.download.ledger import table as ledger
+from imgsim_assets.download.ledger.summary import Summary
 
 ROWS = st.lists(st.sampled_from(["ok", "http_404", "timeout"]), max_size=6)
 
@@ -13,7 +13,7 @@ ROWS = st.lists(st.sampled_from(["ok", "http_404", "timeout"]), max_size=6)
 def test_a_ledger_in_parts_comes_to_what_it_comes_to_as_a_whole(
     statuses: list[str], cut: int
 ) -> None:
-    rows = ledger.as_rows(
+    rows = ledger.ledger_frame(
         [
             {"id": f"{number}", "status": status, "sha256": f"{number}" * 4}
             | ({"revalidation_error": "http_500"} if status == "ok" and number % 2 else {})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imgsim_assets.download.fetcher import Fetched, Version
-from imgsim_assets.download.local import stamp_of
+from imgsim_assets.download.files.image_folder import stamp_of
+from imgsim_assets.download.http.client import Fetched, Version
 from imgsim_assets.download.status import FetchError
 
 

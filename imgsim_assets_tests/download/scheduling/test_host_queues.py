@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.download.hosts import HostQueues
+from imgsim_assets.download.scheduling.host_queues import HostQueues
 
 # A number that says which of which host it is.
 Piece = int

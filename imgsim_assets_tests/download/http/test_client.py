@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from imgsim_assets.download import address
-from imgsim_assets.download.fetcher import Fetched, Fetcher, host_of, retry_after
+from imgsim_assets.download.http import address
+from imgsim_assets.download.http.client import Fetched, HttpClient, host_of, retry_after
 from imgsim_assets.download.status import FetchError
 from imgsim_assets_tests.support.downloads import quick
 from imgsim_assets_tests.support.faulty_server import (
@@ -703,7 +703,7 @@ def loopback_v6() -> Misbehaving:
 
 def fetch(url: str, **changes: Any) -> Fetched:
     async def once() -> Fetched:
-        async with Fetcher(quick(**changes)) as fetcher:
+        async with HttpClient(quick(**changes)) as fetcher:
             return await fetcher.fetch(url)
 
     return asyncio.run(once())
@@ -719,7 +719,7 @@ def status_of(url: str, **changes: Any) -> str:
 
 async def fetch_in_turn(urls: list[str]) -> list[str]:
     outcomes = []
-    async with Fetcher(quick()) as fetcher:
+    async with HttpClient(quick()) as fetcher:
         for url in urls:
             try:
                 await fetcher.fetch(url)
@@ -731,7 +731,7 @@ async def fetch_in_turn(urls: list[str]) -> list[str]:
 
 
 def fetch_at_once(urls: list[str], **changes: Any) -> list[str]:
-    async def outcome(fetcher: Fetcher, url: str) -> str:
+    async def outcome(fetcher: HttpClient, url: str) -> str:
         try:
             await fetcher.fetch(url)
         except FetchError as error:
@@ -739,7 +739,7 @@ def fetch_at_once(urls: list[str], **changes: Any) -> list[str]:
         return "ok"
 
     async def all_of_them() -> list[str]:
-        async with Fetcher(quick(**changes)) as fetcher:
+        async with HttpClient(quick(**changes)) as fetcher:
             return await asyncio.gather(*(outcome(fetcher, url) for url in urls))
 
     return asyncio.run(all_of_them())
@@ -749,13 +749,13 @@ def fetch_trusting(certificate: Path, urls: list[str]) -> list[str]:
     """What becomes of URLs in a process that trusts a certificate."""
     program = (
         "import asyncio, sys\n"
-        "from imgsim_assets_tests.download.test_fetcher import fetch_in_turn\n"
+        "from imgsim_assets_tests.download.http.test_client import fetch_in_turn\n"
         "print(*asyncio.run(fetch_in_turn(sys.argv[1:])))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *urls],
         env={**os.environ, "SSL_CERT_FILE": str(certificate)},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=60,

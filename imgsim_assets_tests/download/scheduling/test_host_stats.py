@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from imgsim_assets.download.host_stats import Tallies
+from imgsim_assets.download.scheduling.host_stats import Tallies
 
 
 def test_the_worst_hosts_are_those_that_fail_most_and_those_that_take_longest() -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from imgsim_assets.download.deadline import Deadlines
+from imgsim_assets.download.http.deadline import Deadlines
 
 
 def test_a_task_that_takes_too_long_ends_in_time() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imgsim_assets.download import robots
+from imgsim_assets.download.http import robots
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from imgsim_assets.download.local import is_local
+from imgsim_assets.download.files.image_folder import is_local
 from imgsim_assets.download.settings import Retry
 from imgsim_assets.download.status import (
     BY_SETTINGS,
@@ -141,7 +141,7 @@ def empty_ledger() -> pl.DataFrame:
     return pl.DataFrame(schema=SCHEMA)
 
 
-def completed(rows: pl.DataFrame) -> pl.DataFrame:
+def with_all_columns(rows: pl.DataFrame) -> pl.DataFrame:
     """A ledger with every column of SCHEMA: null in those that it was written without."""
     return pl.concat([empty_ledger(), rows], how="diagonal_relaxed").select(list(SCHEMA))
 
@@ -302,7 +302,7 @@ def retry_wait(attempts: int) -> timedelta:
     return min(_FIRST_WAIT * growth, _LONGEST_WAIT)
 
 
-def as_rows(rows: list[dict[str, Any]]) -> pl.DataFrame:
+def ledger_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     """Ledger rows as a frame; what a row does not say is null."""
     columns = {name: [row.get(name) for row in rows] for name in SCHEMA}
     for name in _MOMENTS:

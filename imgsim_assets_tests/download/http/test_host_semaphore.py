@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 
-from imgsim_assets.download.host_semaphore import HostSemaphore
+from imgsim_assets.download.http.host_semaphore import HostSemaphore
 
 
 def test_no_more_than_so_many_hold_a_place() -> None:

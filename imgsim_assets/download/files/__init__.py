@@ -1,0 +1,1 @@
+"""Images of local folders and object stores."""

@@ -1,0 +1,1 @@
+"""The HTTP client: address guard, deadlines, robots rules, one status for each error."""

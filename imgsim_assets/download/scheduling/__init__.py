@@ -1,0 +1,1 @@
+"""Which item is requested next: queues, circuit breakers and statistics by host."""
