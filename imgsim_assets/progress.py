@@ -23,7 +23,7 @@ class Progress:
     """Counts what is done and says so every few seconds: done/total, rate, time left, kinds.
 
     Use it as a context manager. Nothing is said about steps shorter than the interval. On a
-    terminal given as `bar` the same line is drawn over and over, behind a bar.
+    terminal given as `tty` the same line is drawn over and over, behind a bar.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class Progress:
         *,
         unit: str = "images",
         every: float = 5.0,
-        bar: TextIO | None = None,
+        tty: TextIO | None = None,
     ) -> None:
         self._label = label
         self._total = total
         self._log = log
         self._unit = unit
         self._every = every
-        self._bar = bar if bar is not None and bar.isatty() else None
+        self._tty = tty if tty is not None and tty.isatty() else None
         self._drawn = 0.0
         self._started = self._said = time.monotonic()
         self.done = 0
@@ -57,10 +57,10 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._draw(self._bar)
-            self._bar.write("\n")
-            self._bar.flush()
+        if self._tty is not None:
+            self._draw(self._tty)
+            self._tty.write("\n")
+            self._tty.flush()
         if error is None and self._said != self._started:
             self._log(self._line())
 
@@ -75,19 +75,19 @@ class Progress:
         if kind is not None:
             self.kinds[kind] += count
         now = time.monotonic()
-        if self._bar is not None and now - self._drawn >= _REDRAW_SECONDS:
+        if self._tty is not None and now - self._drawn >= _REDRAW_SECONDS:
             self._drawn = now
-            self._draw(self._bar)
+            self._draw(self._tty)
         if now - self._said >= self._every:
             self._said = now
             self._log(self._line())
 
-    def _draw(self, bar: TextIO) -> None:
+    def _draw(self, tty: TextIO) -> None:
         filled = _BAR_CELLS * self.done // max(self._total, 1)
         line = f"[{'#' * filled}{'.' * (_BAR_CELLS - filled)}] {self._line()}"
         width = shutil.get_terminal_size().columns - 1
-        bar.write("\r" + line[:width].ljust(width))
-        bar.flush()
+        tty.write("\r" + line[:width].ljust(width))
+        tty.flush()
 
     def _line(self) -> str:
         rate = self.done / max(self.seconds, 1e-9)

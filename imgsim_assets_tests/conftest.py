@@ -7,10 +7,10 @@ import pytest
 
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import encoders, s3
-from imgsim_assets_tests.support.fast_sqlite import do_not_wait_for_the_disk
+from imgsim_assets_tests.support.fast_sqlite import disable_fsync
 from imgsim_assets_tests.support.web import Web
 
-do_not_wait_for_the_disk()
+disable_fsync()
 
 
 @pytest.fixture(autouse=True)

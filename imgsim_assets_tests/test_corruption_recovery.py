@@ -25,7 +25,7 @@ from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import tables
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, tiny
-from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.damage import flip_bit
 
 VECTORS = f"products/vectors/{fingerprint(THUMBNAIL)}"
 SHARDS = [Shard(0, 2), Shard(1, 2)]
@@ -77,7 +77,7 @@ def test_every_kind_of_file_is_harmed_below(store: Store) -> None:
     found = {
         (name, file.role)
         for name in store.table_names()
-        for file in tables.newest(store.table(name)).files
+        for file in tables.latest_commit(store.table(name)).files
     }
     assert {kind for kind in found if not kind[0].startswith("suppliers/")} == set(FILES)
 
@@ -95,10 +95,10 @@ def test_the_next_run_mends_what_was_damaged(
 ) -> None:
     before = contents(store)
     table = store.table(name)
-    path = flip_a_bit(store, table, tables.newest(table).with_role(role)[0])
+    path = flip_bit(store, table, tables.latest_commit(table).files_with_role(role)[0])
     if damage == "gone":
         path.unlink()
-    assert not table.is_whole(tables.newest(table))
+    assert not table.verify_checksums(tables.latest_commit(table))
 
     if (name, role) == (VECTORS, "rows"):
         # Nothing is amiss until somebody needs a vector, who then says what has to run.
@@ -134,10 +134,10 @@ def contents(store: Store) -> dict[tuple[str, str], object]:
     held: dict[tuple[str, str], object] = {}
     for name in store.table_names():
         table = store.table(name)
-        commit = tables.newest(table)
-        assert table.is_whole(commit)
+        commit = tables.latest_commit(table)
+        assert table.verify_checksums(commit)
         for role in {file.role for file in commit.files} - {"index"}:
-            rows = pl.concat([table.read_file(file) for file in commit.with_role(role)])
+            rows = pl.concat([table.read_file(file) for file in commit.files_with_role(role)])
             known = rows.drop(_PROVENANCE, strict=False)
             key = SHA256 if "/vectors/" in name else known.columns[0]
             held[name, role] = known.sort(key, maintain_order=True).to_dict(as_series=False)

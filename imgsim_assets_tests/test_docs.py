@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, PendingCommit
 from imgsim_assets_tests.support.projects import Project
 
 _ROOT = Path(__file__).parents[1]

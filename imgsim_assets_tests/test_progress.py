@@ -111,7 +111,7 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_shows_a_bar_that_ends_full() -> None:
     terminal = Terminal()
-    with Progress("shop", 10, silent, bar=terminal) as progress:
+    with Progress("shop", 10, silent, tty=terminal) as progress:
         for _ in range(10):
             progress.advance(kind="ok")
     drawn = terminal.getvalue().split("\r")
@@ -122,6 +122,6 @@ def test_a_terminal_shows_a_bar_that_ends_full() -> None:
 
 def test_what_is_no_terminal_shows_no_bar() -> None:
     stream = io.StringIO()
-    with Progress("shop", 1, silent, bar=stream) as progress:
+    with Progress("shop", 1, silent, tty=stream) as progress:
         progress.advance()
     assert stream.getvalue() == ""

@@ -31,7 +31,7 @@ def test_an_unknown_key_like_no_other_is_named_with_all_that_are_known() -> None
 
 def test_an_unknown_key_of_a_nested_setting_is_located() -> None:
     with pytest.raises(ValidationError) as refused:
-        Room.model_validate({"shelf": {"color": "blue"}})
+        Room.model_validate({"shelf": {"colour": "blue"}})
 
     (error,) = refused.value.errors()
     assert error["loc"] == ("shelf",)

@@ -17,10 +17,11 @@ from imgsim_assets.catalog.source import IMAGE_SUFFIXES, Source, open_source
 from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
 from imgsim_assets.errors import CorruptFileError, SourceError
 from imgsim_assets.progress import silent
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.shards import Shard, shard_indices
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, PendingCommit, Table, replace_shard
+from imgsim_assets.storage.table import Table
 
 _SHARD = "__shard"
 
@@ -147,11 +148,11 @@ class ItemsStage:
         return (
             current.inputs.get("source") == source_digest
             and current.properties.get("recipe") == recipe
-            and self._items.is_whole(current)
+            and self._items.verify_checksums(current)
             and rejects is not None
             # A source that was refused since then has committed its own rejects.
             and current.properties.get("rejects", rejects.version) == rejects.version
-            and self._rejects.is_whole(rejects)
+            and self._rejects.verify_checksums(rejects)
         )
 
     def _commit_rejects(self, rows: pl.DataFrame) -> int:
@@ -159,7 +160,11 @@ class ItemsStage:
         table = self._rejects
 
         def change(latest: Commit | None) -> PendingCommit | None:
-            if latest is not None and table.is_whole(latest) and table.read(latest).equals(rows):
+            if (
+                latest is not None
+                and table.verify_checksums(latest)
+                and table.read(latest).equals(rows)
+            ):
                 return None
             return PendingCommit([table.write_rows(rows)])
 
@@ -188,7 +193,7 @@ class ItemsStage:
     def _limit_removals(self, validated: ValidatedRows, source: Source, current: Commit) -> None:
         if self._max_removed_fraction >= 1:
             return
-        current_ids = self._items.read(current, columns=["id"], skip_damaged=silent)
+        current_ids = self._items.read(current, columns=["id"], on_corrupt=silent)
         count = validated.rows.height
         # Compare ids, not counts: as many rows under other ids would remove every item, too.
         removed = (
@@ -222,7 +227,7 @@ class ItemsStage:
         for index in range(self._shards):
             shard = Shard(index, self._shards)
             shard_rows = by_shard.get((index,), rows.clear())
-            committed = latest.of_shard(shard) if latest else []
+            committed = latest.files_of_shard(shard) if latest else []
             if len(committed) == 1 and self._has_rows(committed[0], shard_rows):
                 files.append(committed[0])
             else:
@@ -262,7 +267,7 @@ class ItemsStage:
 
 def data_version(commit: Commit) -> str:
     """A digest of a commit's row files: equal when the rows of every shard are equal."""
-    return rows_digest(pl.DataFrame({"file": [file.sha256 for file in commit.with_role()]}))
+    return rows_digest(pl.DataFrame({"file": [file.sha256 for file in commit.files_with_role()]}))
 
 
 def _describe_rejects(rejects: pl.DataFrame) -> str:

@@ -6,7 +6,7 @@ import click
 
 from imgsim_assets.cli.options import json_option, parse_settings, store_option
 from imgsim_assets.cli.output import show_json
-from imgsim_assets.storage.gc import collect
+from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
 
@@ -31,8 +31,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Delete old versions, and images and vectors that no catalog has any more."""
-    rules = parse_settings(RetentionPolicy, commits=retain_last, min_age_hours=min_age_hours)
-    collected = collect(Store.open(store_url), rules, dry_run=dry_run)
+    rules = parse_settings(RetentionPolicy, retain_last=retain_last, min_age_hours=min_age_hours)
+    collected = collect_garbage(Store.open(store_url), rules, dry_run=dry_run)
     if as_json:
         show_json(collected)
         return

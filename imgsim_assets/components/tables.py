@@ -36,13 +36,13 @@ class TableIOManager(dg.ConfigurableIOManager):
         """The upstream table, as far as the mapped partitions go."""
         import polars as pl
 
-        from imgsim_assets.storage.reader import pinned, scan
+        from imgsim_assets.storage.reader import resolve_version, scan_table
         from imgsim_assets.storage.shards import Shard
         from imgsim_assets.storage.store import Store
 
         root = Path(self.project_root) if self.project_root else None
         store = Store.open(self.store, project_root=root)
-        table, commit = pinned(store, "/".join(context.asset_key.path))
+        table, commit = resolve_version(store, "/".join(context.asset_key.path))
         context.add_input_metadata({"imgsim/version": commit.version, "imgsim/store": store.url})
         names = context.asset_partition_keys if context.has_asset_partitions else []
         if names and len(names) < _partition_count(context):
@@ -50,7 +50,7 @@ class TableIOManager(dg.ConfigurableIOManager):
             shards = [table.read(commit, shard=Shard(int(name), count)) for name in names]
             rows = pl.concat(shards).lazy()
         else:
-            rows = scan(table, commit)
+            rows = scan_table(table, commit)
         wanted = context.dagster_type.typing_type
         return rows.collect() if wanted is pl.DataFrame else rows
 

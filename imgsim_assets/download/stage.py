@@ -35,17 +35,17 @@ from imgsim_assets.download.shard_downloader import (
 from imgsim_assets.download.status import OK
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log, Progress, silent
-from imgsim_assets.storage.lease import Lease
-from imgsim_assets.storage.shards import Shard
-from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import (
+from imgsim_assets.storage.commit import (
     Commit,
     DataFile,
     PendingCommit,
     append_to_shard,
-    is_complete,
+    is_compacted,
     replace_shard,
 )
+from imgsim_assets.storage.lease import Lease
+from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.store import Store
 
 # A killed run loses at most what it fetched since the last commit.
 COMMIT_EVERY_SECONDS = 5.0
@@ -297,14 +297,14 @@ class ImagesStage:
             known,
             now=run.started,
             stamp=run.folder.stamps(run.wanted["url"]) if run.folder is not None else None,
-            lost=self._store.blobs.lost(),
-            holds=self._store.blobs.holds,
+            lost=self._store.blobs.missing(),
+            holds=self._store.blobs.contains,
             same_settings=_limits_of(base, run.shard) <= {run.limits},
             retry=self._retry,
             refresh_age=self._settings.refresh_age,
         )
         if base is not None:
-            run.known_files.update(file.path for file in base.concerning(run.shard))
+            run.known_files.update(file.path for file in base.row_files_for_shard(run.shard))
         tried = known.filter(pl.col("fetched_at") >= run.started).select("id", "url")
         return replace(plan, fetch=plan.fetch.without(tried)) if tried.height else plan
 
@@ -330,12 +330,12 @@ class ImagesStage:
         if commit is None:
             return ledger.empty_ledger()
         return ledger.with_all_columns(
-            self._table.read(commit, shard=shard, skip_damaged=self._tell_once)
+            self._table.read(commit, shard=shard, on_corrupt=self._tell_once)
         )
 
     def _ids(self, commit: Commit, shard: Shard) -> pl.DataFrame:
         """The ids that a shard's ledger has."""
-        ids = self._table.read(commit, shard=shard, columns=["id"], skip_damaged=self._tell_once)
+        ids = self._table.read(commit, shard=shard, columns=["id"], on_corrupt=self._tell_once)
         return ledger.with_all_columns(ids).select("id")
 
     def _newest(
@@ -345,7 +345,9 @@ class ImagesStage:
         with contextlib.ExitStack() as files:
             read = None
             if base is not None:
-                opened = self._table.by_ranges(base, shard=shard, skip_damaged=self._tell_once)
+                opened = self._table.open_range_reader(
+                    base, shard=shard, on_corrupt=self._tell_once
+                )
                 read = files.enter_context(opened)
             for part in _parts(ids):
                 first, last = (part["id"][0], part["id"][-1]) if part.height else ("", "")
@@ -369,7 +371,7 @@ class ImagesStage:
         wake = asyncio.Event()
         label = f"{self._name} shard {run.shard.name}"
         try:
-            with Progress(label, len(items), self._log, bar=self._bar) as progress:
+            with Progress(label, len(items), self._log, tty=self._bar) as progress:
                 crawl = self._crawl(run, items, progress, wake)
                 async with asyncio.TaskGroup() as group:
                     regularly = self._commit_regularly(run, crawl, progress, wake)
@@ -442,12 +444,12 @@ class ImagesStage:
             appended = _appended(base, run.shard)
             if base is None or len(appended) <= _MOST_APPENDED:
                 file = self._write(run, None, worth_keeping)
-                file = file.noted(limits=run.limits, run=run.token)
+                file = file.with_metadata(limits=run.limits, run=run.token)
                 return self._draft(run, base, append_to_shard(base, run.shard, [file]))
             merged = _no_larger(appended)
-            notes = [*(file.note for file in merged), {"limits": run.limits, "run": run.token}]
+            notes = [*(file.metadata for file in merged), {"limits": run.limits, "run": run.token}]
             file = self._write(run, replace(base, files=tuple(merged)), worth_keeping)
-            file = file.noted(**_common(notes))
+            file = file.with_metadata(**_common(notes))
             rest = replace(base, files=tuple(file for file in base.files if file not in merged))
             return self._draft(run, base, append_to_shard(rest, run.shard, [file]))
 
@@ -461,11 +463,11 @@ class ImagesStage:
 
     def _look_elsewhere(self, run: _Run, base: Commit | None) -> None:
         """Take note of what other runs have fetched, in files that were not looked at before."""
-        files = base.concerning(run.shard) if base is not None else []
+        files = base.row_files_for_shard(run.shard) if base is not None else []
         unseen = [file for file in files if file.path not in run.known_files]
         run.known_files.update(file.path for file in files)
         for file in unseen:
-            if file.note.get("run") != run.token:
+            if file.metadata.get("run") != run.token:
                 rows = self._rows_of(file).filter(pl.col("fetched_at") >= run.started)
                 run.news.update(rows["id"])
                 fetched = rows.filter(pl.col("status") == OK).select("id", "url")
@@ -508,7 +510,7 @@ class ImagesStage:
             summary = Summary()
             ids = self._newest_wanted(run).select("id")
             rows = _summed(self._newest(base, run.shard, ids, kept), summary)
-            file = self._table.write_pieces(rows).noted(limits=run.limits)
+            file = self._table.write_sorted_chunks(rows).with_metadata(limits=run.limits)
             if flushed is not None:
                 flushed.result()
             return self._draft(run, base, replace_shard(base, run.shard, [file]))
@@ -523,11 +525,11 @@ class ImagesStage:
         known = [self._ids(base, run.shard)] if base is not None else []
         ids = pl.concat([*known, new.select("id")]).unique()
         rows = self._newest(base, run.shard, ids, new)
-        return self._table.write_pieces(rows, row_group=_APPENDED_GROUP)
+        return self._table.write_sorted_chunks(rows, row_group_size=_APPENDED_GROUP)
 
     def _is_whole(self, base: Commit, shard: Shard) -> bool:
         """Whether a shard's ledger is one complete file, and that file is whole."""
-        return is_complete(base, shard) and self._table.is_whole(base, shard=shard)
+        return is_compacted(base, shard) and self._table.verify_checksums(base, shard=shard)
 
     def _newest_wanted(self, run: _Run) -> pl.DataFrame:
         """The shard's items (id, url) by the newest catalog, which may be newer than ours."""
@@ -599,8 +601,8 @@ def _latest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _appended(base: Commit | None, shard: Shard) -> list[DataFile]:
     """The files with a shard's rows that have arrived since it was last complete."""
-    files = base.of_shard(shard) if base is not None else []
-    return [file for file in files if not file.complete]
+    files = base.files_of_shard(shard) if base is not None else []
+    return [file for file in files if not file.is_snapshot]
 
 
 def _no_larger(appended: Sequence[DataFile]) -> list[DataFile]:
@@ -631,7 +633,7 @@ def _limits_of(base: Commit | None, shard: Shard) -> set[str | None]:
     """
     if base is None:
         return set()
-    return {file.note.get("limits") for file in base.concerning(shard)}
+    return {file.metadata.get("limits") for file in base.row_files_for_shard(shard)}
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -41,8 +41,9 @@ from imgsim_assets.images.decode import decode
 from imgsim_assets.images.edits import EDITS, edited
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, PendingCommit, Table
+from imgsim_assets.storage.table import Table
 
 SCHEMA = {"edit": pl.String, "threshold": pl.Float64, "share": pl.Float64, "count": pl.Int64}
 CHOICES = {

@@ -13,8 +13,8 @@ from pathlib import Path
 from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.settings import AUTO, BF16, FP32, HOG_COLOR, EncoderSettings
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit
 
 # Where the drivers of NVIDIA's cards are found, natively and under Windows.
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")

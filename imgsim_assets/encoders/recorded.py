@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from imgsim_assets.encoders.encoder import Encoder, fingerprint
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import EncoderError, SettingsError, StoreError
-from imgsim_assets.storage.table import Commit
+from imgsim_assets.storage.commit import Commit
 
 # In the properties of a commit of embeddings, and of what was made from them.
 ENCODER = "encoder"

@@ -36,9 +36,10 @@ from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.storage.commit import Commit, PendingCommit, is_compacted, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, PendingCommit, Table, is_complete, replace_shard
+from imgsim_assets.storage.table import Table
 
 SCHEMA = {"id": pl.String, "sha256": pl.String, "status": pl.String, "detail": pl.String}
 FINGERPRINT = "fingerprint"
@@ -197,7 +198,7 @@ class EmbeddingStage:
         self._learn_failures(self._table.latest())
         work = self._works.setdefault(shard, _Work())
         distinct: set[str] = set()
-        for file in ledger.of_shard(shard):
+        for file in ledger.files_of_shard(shard):
             if file.path in work.read:
                 continue
             work.read.add(file.path)
@@ -220,7 +221,7 @@ class EmbeddingStage:
         """
         files = base.files if base is not None else ()
         for file in files:
-            if file.path in self._learnt or file.note.get(FINGERPRINT) != self.fingerprint:
+            if file.path in self._learnt or file.metadata.get(FINGERPRINT) != self.fingerprint:
                 continue
             self._learnt.add(file.path)
             try:
@@ -308,7 +309,7 @@ class EmbeddingStage:
         try:
             data = self._store.blobs.get(sha256)
         except CorruptFileError as error:
-            self._store.blobs.report_lost(sha256)
+            self._store.blobs.report_missing(sha256)
             raise ImageError(
                 LOST, "its bytes are gone or damaged; they are fetched anew"
             ) from error
@@ -322,7 +323,7 @@ class EmbeddingStage:
         def change(newest: Commit | None) -> PendingCommit | None:
             if newest is not None and self._holds(newest, shard, rows):
                 return None
-            file = self._table.write_rows(rows).noted(**{FINGERPRINT: self.fingerprint})
+            file = self._table.write_rows(rows).with_metadata(**{FINGERPRINT: self.fingerprint})
             seen = newest.inputs.get("images", 0) if newest is not None else 0
             return PendingCommit(
                 replace_shard(newest, shard, [file]),
@@ -339,10 +340,10 @@ class EmbeddingStage:
         return commit
 
     def _holds(self, commit: Commit, shard: Shard, rows: pl.DataFrame) -> bool:
-        if not is_complete(commit, shard):
+        if not is_compacted(commit, shard):
             return False
-        own = commit.of_shard(shard)[0]
-        if own.note.get(FINGERPRINT) != self.fingerprint or own.rows != rows.height:
+        own = commit.files_of_shard(shard)[0]
+        if own.metadata.get(FINGERPRINT) != self.fingerprint or own.rows != rows.height:
             return False
         try:
             return self._table.read_file(own).equals(rows)

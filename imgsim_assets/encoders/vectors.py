@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.gc import PER_IMAGE, SHA256
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, PendingCommit, Table
+from imgsim_assets.storage.table import Table
 
 KEYS = "keys"
 _DIM = "dim"
@@ -114,7 +115,7 @@ class VectorTable:
         if commit is None:
             return missing
         try:
-            for file in commit.with_role(KEYS):
+            for file in commit.files_with_role(KEYS):
                 missing.difference_update(self.table.read_file(file)[SHA256])
         except CorruptFileError:
             self._drop_damaged(commit)
@@ -126,7 +127,7 @@ class VectorTable:
         commit = self.table.latest()
         if commit is None:
             return
-        for file in commit.with_role():
+        for file in commit.files_with_role():
             try:
                 frame = self.table.read_file(file)
             except CorruptFileError as error:
@@ -172,9 +173,9 @@ class VectorTable:
 
         self.table.commit(change)
 
-    def _merged(self, commit: Commit, skip_damaged: Log) -> list[DataFile]:
+    def _merged(self, commit: Commit, on_corrupt: Log) -> list[DataFile]:
         """The commit's files, the small ones of them merged when there are many."""
-        small = [file for file in commit.with_role() if file.bytes <= _MAX_MERGED_BYTES // 4]
+        small = [file for file in commit.files_with_role() if file.bytes <= _MAX_MERGED_BYTES // 4]
         if len(small) < _MAX_SMALL_FILES:
             return list(commit.files)
         chosen: list[DataFile] = []
@@ -182,9 +183,9 @@ class VectorTable:
             if sum(file.bytes for file in chosen) + file.bytes > _MAX_MERGED_BYTES:
                 break
             chosen.append(file)
-        rows = self.table.read(replace(commit, files=tuple(chosen)), skip_damaged=skip_damaged)
-        parts = {file.note["part"] for file in chosen}
-        kept = [file for file in commit.files if file.note["part"] not in parts]
+        rows = self.table.read(replace(commit, files=tuple(chosen)), on_corrupt=on_corrupt)
+        parts = {file.metadata["part"] for file in chosen}
+        kept = [file for file in commit.files if file.metadata["part"] not in parts]
         # In front: what was there already must not replace what came after it.
         return [*(self._write(rows) if rows.width else []), *kept]
 
@@ -193,7 +194,7 @@ class VectorTable:
         rows = self.table.write_rows(frame, compression="uncompressed")
         keys = self.table.write_rows(frame.select(SHA256), role=KEYS)
         part = uuid.uuid4().hex
-        return [rows.noted(part=part), keys.noted(part=part)]
+        return [rows.with_metadata(part=part), keys.with_metadata(part=part)]
 
     def read(self, wanted: Iterable[str]) -> VectorRows:
         """The vectors of the wanted images, in sorted order of sha256.
@@ -224,12 +225,12 @@ class VectorTable:
 
     def _drop_damaged(self, commit: Commit) -> None:
         """Take files that fail their checksum out of the table, and their keys with them."""
-        damaged = {file.note["part"] for file in commit.files if not self._is_whole(file)}
+        damaged = {file.metadata["part"] for file in commit.files if not self._is_whole(file)}
 
         def change(base: Commit | None) -> PendingCommit | None:
             if base is None:
                 return None
-            kept = [file for file in base.files if file.note["part"] not in damaged]
+            kept = [file for file in base.files if file.metadata["part"] not in damaged]
             counted = _counted(base.properties, dropped=len(kept) < len(base.files))
             return PendingCommit(kept, properties={**base.properties, **counted})
 
@@ -259,14 +260,14 @@ class VectorTable:
         commit = other.latest()
         if commit is None:
             return
-        rows_of = {file.note["part"]: file for file in commit.with_role()}
+        rows_of = {file.metadata["part"]: file for file in commit.files_with_role()}
         found: list[VectorRows] = []
         # The newest first: a later vector replaces an earlier one.
-        for keys in reversed(commit.with_role(KEYS)):
+        for keys in reversed(commit.files_with_role(KEYS)):
             try:
                 shared = missing & set(other.read_file(keys)[SHA256])
                 if shared:
-                    rows = other.read_file(rows_of[keys.note["part"]])
+                    rows = other.read_file(rows_of[keys.metadata["part"]])
                     found.append(_rows_of(sorted(shared), rows))
             except CorruptFileError:
                 continue  # for the other catalog's own runs to mend
@@ -291,7 +292,7 @@ def _counted(known: Mapping[str, Any], *, dropped: bool) -> dict[str, int]:
 
 def _keys(table: Table, commit: Commit) -> set[str]:
     keys: set[str] = set()
-    for file in commit.with_role(KEYS):
+    for file in commit.files_with_role(KEYS):
         keys.update(table.read_file(file)[SHA256].to_list())
     return keys
 

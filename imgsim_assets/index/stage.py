@@ -18,8 +18,9 @@ from imgsim_assets.encoders.vectors import DROPS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.progress import Log, silent
+from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, PendingCommit, Table
+from imgsim_assets.storage.table import Table
 
 if TYPE_CHECKING:
     # FAISS is loaded only when an index has to be opened.
@@ -65,7 +66,7 @@ def embedded_items(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
     commit = table.latest()
     if commit is None:
         raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
-    fingerprints = {file.note.get(FINGERPRINT) for file in commit.with_role()}
+    fingerprints = {file.metadata.get(FINGERPRINT) for file in commit.files_with_role()}
     if len(fingerprints) > 1:
         raise StoreError(
             f"the shards of {name}/embeddings were made by {len(fingerprints)} different "
@@ -138,7 +139,7 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
     from imgsim_assets.index.ivf import IvfIndex
 
     kind = IvfIndex if commit.properties.get("kind") == IvfIndex.kind else FlatIndex
-    file = commit.only(INDEX)
+    file = commit.file_with_role(INDEX)
     if file is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no index file")
     entries = table.read(commit)
@@ -172,7 +173,7 @@ def _is_current(table: Table, base: Commit, items: pl.DataFrame) -> bool:
     if base.rows != items.height:
         return False
     # Only a run of this stage can mend a damaged index, so it looks at every byte.
-    return table.is_whole(base) and table.read(base, columns=["id", "sha256"]).equals(items)
+    return table.verify_checksums(base) and table.read(base, columns=["id", "sha256"]).equals(items)
 
 
 def _open_or_none(table: Table, base: Commit | None, log: Log) -> FlatIndex | None:
@@ -253,7 +254,7 @@ def _report(
     rebuilt: bool = False,
     started: float,
 ) -> IndexReport:
-    file = commit.only(INDEX)
+    file = commit.file_with_role(INDEX)
     return IndexReport(
         version=commit.version,
         items=commit.rows,

@@ -27,9 +27,9 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.images.header import ImageError, read_header
 from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.storage.commit import Commit, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, PendingCommit, replace_shard
 
 # Property of a ledger that a loader has filled, whose URLs nobody else may be able to fetch.
 LOADED = "filled_by_loader"
@@ -95,7 +95,7 @@ class LoaderStage:
         due = wanted.join(kept, on="id", how="anti").to_dicts()
         loaded = self._load_all(due, shard)
         rows = pl.concat([kept, ledger_frame(loaded)]).sort("id")
-        if due or known.height != kept.height or base is None or not base.of_shard(shard):
+        if due or known.height != kept.height or base is None or not base.files_of_shard(shard):
             base = self._commit(rows, shard, source)
         return DownloadReport(
             shard=shard.name,
@@ -115,10 +115,10 @@ class LoaderStage:
         """The shard's images that need not be loaded again."""
         rows = pl.DataFrame()
         if base is not None:
-            rows = self._table.read(base, shard=shard, skip_damaged=self._log)
+            rows = self._table.read(base, shard=shard, on_corrupt=self._log)
         if not rows.width:
             return empty_ledger()
-        lost = list(self._store.blobs.lost())
+        lost = list(self._store.blobs.missing())
         return rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(lost))
 
     def _load_all(self, due: list[dict[str, Any]], shard: Shard) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ from imgsim_assets.index.stage import update_index
 from imgsim_assets.pipeline.catalog import CatalogJob, ProgressListener, refresh
 from imgsim_assets.pipeline.loader import LOADED
 from imgsim_assets.progress import Log, silent
+from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, PendingCommit, Table
+from imgsim_assets.storage.table import Table
 
 # Failures that may have passed, or every one.
 Which = Literal["retryable", "all"]
@@ -71,7 +72,7 @@ def retry(
     require_same_encoder(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}")
     if which == "retryable":
         ledger.commit(lambda newest: _due_now(ledger, newest))
-    shards = max(file.layout or 1 for file in commit.with_role())
+    shards = max(file.shard_count or 1 for file in commit.files_with_role())
     job = CatalogJob(name, None, shards, encoder, settings, retry=which)
     refresh(store, [job], log=log, watch=watch)
     update_index(store, name)

@@ -16,8 +16,9 @@ from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.index.stage import index_table
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Table
+from imgsim_assets.storage.table import Table
 
 State = Literal["fresh", "stale", "missing"]
 _IMAGE = ["id", "sha256"]
@@ -164,7 +165,7 @@ def _rows(table: Table, columns: list[str]) -> pl.DataFrame | None:
 
 
 def _beside(table: Table, commit: Commit, role: str) -> pl.DataFrame | None:
-    file = commit.only(role)
+    file = commit.file_with_role(role)
     return table.read_file(file).select(_IMAGE) if file is not None else None
 
 

@@ -19,8 +19,8 @@ from imgsim_assets.index.stage import index_table, open_index
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.similarity.audit import Audit, audit_graph, audit_matches
-from imgsim_assets.storage.blobs import LOST
-from imgsim_assets.storage.packs import PACKS, check_pack, list_packs
+from imgsim_assets.storage.blobs import MISSING
+from imgsim_assets.storage.packs import PACKS, list_packs, verify_pack
 from imgsim_assets.storage.store import Store
 
 _NORM_TOLERANCE = 1e-3
@@ -108,12 +108,12 @@ def _verify_tables(store: Store, found: VerificationReport, log: Log) -> None:
 
 def _verify_blobs(store: Store, found: VerificationReport, log: Log) -> None:
     packs = list_packs(store.files)
-    lost = store.blobs.lost()
+    lost = store.blobs.missing()
     with Progress("packs of images", len(packs), log, unit="packs") as progress:
         for pack in packs:
             found.bytes += pack.size
             try:
-                count, damaged = check_pack(store.files, pack)
+                count, damaged = verify_pack(store.files, pack)
             except CorruptFileError as error:
                 found.blame(f"{PACKS}/{pack.name}", str(error))
                 continue
@@ -123,7 +123,7 @@ def _verify_blobs(store: Store, found: VerificationReport, log: Log) -> None:
                     found.blame(
                         f"{PACKS}/{pack.name}",
                         f"the bytes of image {sha256} do not match the name; create an empty file "
-                        f"{store.url}/{LOST}/{sha256}, and the next run of the images fetches it "
+                        f"{store.url}/{MISSING}/{sha256}, and the next run of the images fetches it "
                         "again",
                     )
             progress.advance()
@@ -144,8 +144,10 @@ def _verify_catalog(store: Store, name: str, found: VerificationReport) -> None:
         if newest is None:
             continue
         # Without the key, so that a row that is there twice is seen twice.
-        ids = pl.concat([table.read_file(file, ["id"]) for file in newest.with_role()] or [_NONE])
-        complete = all(file.complete for file in newest.with_role())
+        ids = pl.concat(
+            [table.read_file(file, ["id"]) for file in newest.files_with_role()] or [_NONE]
+        )
+        complete = all(file.is_snapshot for file in newest.files_with_role())
         if complete and ids["id"].is_duplicated().any():
             twice = ids.filter(ids["id"].is_duplicated())["id"][0]
             found.blame(table.name, f"id {twice!r} stands twice; materialize it again")
@@ -162,8 +164,8 @@ def _verify_images(store: Store, name: str, found: VerificationReport) -> None:
     if newest is None:
         return
     rows = table.read(newest, columns=["id", "status", "sha256"])
-    rows = rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(store.blobs.lost()))
-    held = pl.Series(store.blobs.holds(rows["sha256"]), dtype=pl.Boolean)
+    rows = rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(store.blobs.missing()))
+    held = pl.Series(store.blobs.contains(rows["sha256"]), dtype=pl.Boolean)
     for item, sha256 in rows.filter(~held).select("id", "sha256").iter_rows():
         found.blame(
             table.name,

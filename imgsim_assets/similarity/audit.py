@@ -20,8 +20,9 @@ from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.matches import match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.similarity.pairs import LEAST, Items
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Table
+from imgsim_assets.storage.table import Table
 
 # Two ways to sum a float64 product differ by less; pairs this near the bar may fall on
 # either side of it.
@@ -121,7 +122,7 @@ def _newest(table: Table) -> Commit:
 
 
 def _items(store: Store, catalog: str, table: Table, commit: Commit, role: str) -> Items:
-    file = commit.only(role)
+    file = commit.file_with_role(role)
     if file is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no {role}")
     fingerprint = commit.properties[FINGERPRINT]

@@ -24,9 +24,10 @@ from imgsim_assets.similarity.encoder_compat import least_similarity, require_sa
 from imgsim_assets.similarity.materialized import LISTS, State, updated
 from imgsim_assets.similarity.pairs import Answer, Items, Question
 from imgsim_assets.similarity.settings import ACROSS, AcrossSettings, GroupSettings, LinkSettings
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Table
+from imgsim_assets.storage.table import Table
 
 # The rows of groups across catalogs; there a group_id is catalog/id of its representative.
 ACROSS_SCHEMA = {"group_id": pl.String, "catalog": pl.String, **SCHEMA}

@@ -10,8 +10,8 @@ from imgsim_assets.encoders.recorded import recorded_in
 from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.settings import Threshold
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit
 
 
 def require_same_encoders(made: Sequence[tuple[str, Commit]]) -> None:

@@ -8,8 +8,8 @@ from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.encoders.vectors import DROPS, VectorTable
 from imgsim_assets.index.stage import embedded_items, open_index
 from imgsim_assets.similarity.pairs import Items
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit
 
 
 def with_vectors(store: Store, name: str, fingerprint: str, keys: pl.DataFrame) -> Items:

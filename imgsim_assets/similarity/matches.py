@@ -16,9 +16,10 @@ from imgsim_assets.similarity.encoder_compat import least_similarity, require_sa
 from imgsim_assets.similarity.materialized import LISTS, State, updated
 from imgsim_assets.similarity.pairs import Answer, Items, Question, best, with_rank
 from imgsim_assets.similarity.settings import MatchSettings
+from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, DataFile, Table
+from imgsim_assets.storage.table import Table
 
 SCHEMA = {
     "left_id": pl.String,

@@ -18,7 +18,8 @@ from imgsim_assets.similarity.pairs import (
     compute,
     update,
 )
-from imgsim_assets.storage.table import Commit, DataFile, PendingCommit, Table
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
+from imgsim_assets.storage.table import Table
 
 LEFT_ITEMS = "left_items"
 RIGHT_ITEMS = "right_items"
@@ -81,7 +82,7 @@ class State:
         return Answer(lists.select(list(LIST_SCHEMA)), left, right)
 
     def _read(self, commit: Commit, role: str) -> pl.DataFrame:
-        file = commit.only(role)
+        file = commit.file_with_role(role)
         if file is None:
             raise CorruptFileError(f"table {self.table.name} lists no file of role {role}")
         return self.table.read_file(file)
@@ -90,7 +91,7 @@ class State:
         """Whether the base was computed from exactly these items."""
         return (
             self.base is not None
-            and self.table.is_whole(self.base)
+            and self.table.verify_checksums(self.base)
             and self._read(self.base, LEFT_ITEMS).equals(left.keys)
             and self._read(self.base, RIGHT_ITEMS).equals(right.keys)
         )

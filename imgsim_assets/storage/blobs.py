@@ -2,9 +2,9 @@
 
     _blobs/packs/<name>     many images one after the other, and where each lies
     _blobs/indexes/<name>   the same of many packs together
-    _blobs/in_use/<pack>    a run has come upon an image of this older pack, and goes on with it
-    _blobs/doomed/<pack>.*  a collection is about to delete this pack
-    _blobs/lost/<sha256>    an image whose bytes are gone or damaged, to be fetched again
+    _blobs/pins/<pack>    a run has come upon an image of this older pack, and goes on with it
+    _blobs/pending_delete/<pack>.*  a collection is about to delete this pack
+    _blobs/missing/<sha256>    an image whose bytes are gone or damaged, to be fetched again
 
 Every writer has packs of its own, and they are put in place whole: by `flush`, or once they are
 large enough. Nothing that is in place is ever changed.
@@ -24,9 +24,9 @@ from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.pack_index import Location, PackIndex
 from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, pack_size
 
-IN_USE = "_blobs/in_use"
-DOOMED = "_blobs/doomed"
-LOST = "_blobs/lost"
+PINS = "_blobs/pins"
+PENDING_DELETE = "_blobs/pending_delete"
+MISSING = "_blobs/missing"
 
 # A pack in which an image was found is marked as used when it is older than this, so that a
 # collection running beside the writer cannot take it before the writer's commit names it.
@@ -49,7 +49,7 @@ class Blobs:
         self._is_stuck = False
         self._failure: BaseException | None = None
         self._marked: dict[str, float] = {}
-        self._known_lost: set[str] = set()
+        self._known_missing: set[str] = set()
         self._found_again: set[str] = set()
 
     # ---- writing ----------------------------------------------------------------------
@@ -59,14 +59,14 @@ class Blobs:
 
         Others can read them after `flush`: call it before a commit names the blob.
         """
-        return self.put_all([data])[0]
+        return self.put_many([data])[0]
 
-    def put_all(self, images: Sequence[bytes]) -> list[str]:
+    def put_many(self, images: Sequence[bytes]) -> list[str]:
         """`put` for several at once, which is faster; an OSError means that none is stored."""
         return self.put_hashed([(hashlib.sha256(data).digest(), data) for data in images])
 
     def put_hashed(self, images: Sequence[tuple[bytes, bytes]]) -> list[str]:
-        """`put_all` for images whose sha256 is known, each behind it."""
+        """`put_many` for images whose sha256 is known, each behind it."""
         if not self._index.generation:
             self._index.refresh(0)
         names = [digest.hex() for digest, _ in images]
@@ -79,7 +79,7 @@ class Blobs:
                 if self._writer is None:
                     self._writer = PackWriter(self._files)
                 self._writer.add(list(new), list(new.values()))
-            self._found_again.update(self._known_lost.intersection(names))
+            self._found_again.update(self._known_missing.intersection(names))
             is_full = self._writer is not None and self._writer.is_full
         if is_full:
             self._place_all(full_ones=True)
@@ -88,10 +88,10 @@ class Blobs:
     def _not_stored(self, images: dict[bytes, bytes]) -> dict[bytes, bytes]:
         """Those of some images, by their digests, whose bytes have to be written."""
         for writer in self._writers():
-            for digest in writer.among(images):
+            for digest in writer.filter_known(images):
                 del images[digest]
-        for digest in self._index.among(list(images)):
-            if digest.hex() not in self._known_lost and any(
+        for digest in self._index.filter_known(list(images)):
+            if digest.hex() not in self._known_missing and any(
                 self._stays(place.pack) for place in self._index.find(digest)
             ):
                 del images[digest]
@@ -106,8 +106,8 @@ class Blobs:
             return True
         # In this order: a collection says which pack it is about to delete, and looks for the
         # mark before it does, so that one of the two sees the other.
-        self._files.write(f"{IN_USE}/{pack}", b"")
-        if any(entry.name.startswith(pack) for entry in self._files.entries(DOOMED)):
+        self._files.write(f"{PINS}/{pack}", b"")
+        if any(entry.name.startswith(pack) for entry in self._files.entries(PENDING_DELETE)):
             return False
         if self._files.stat(f"{PACKS}/{pack}") is None:
             return False
@@ -125,11 +125,11 @@ class Blobs:
             found_again = list(self._found_again)
         self._place_all()
         for sha256 in found_again:
-            self._files.delete(f"{LOST}/{sha256}")
+            self._files.delete(f"{MISSING}/{sha256}")
             with self._lock:
-                self._known_lost.discard(sha256)
+                self._known_missing.discard(sha256)
                 self._found_again.discard(sha256)
-        self._index.consolidate()
+        self._index.compact()
 
     def _place_all(self, *, full_ones: bool = False) -> None:
         """Put packs in place; who calls meanwhile waits, since they may hold images of theirs."""
@@ -149,7 +149,7 @@ class Blobs:
         try:
             contents = writer.finish()
         except BaseException as error:  # object stores have errors of their own libraries
-            if writer.may_try_again:
+            if writer.retryable:
                 self._is_stuck = True
             else:
                 # Whoever goes on as if its images were stored would name what is not there.
@@ -164,7 +164,7 @@ class Blobs:
     def _close(self, writer: PackWriter) -> None:
         with self._lock:
             self._closed.remove(writer)
-            writer.discard()
+            writer.close()
 
     def _writers(self) -> list[PackWriter]:
         return [*self._closed, *([self._writer] if self._writer is not None else [])]
@@ -205,31 +205,31 @@ class Blobs:
                     return writer.read(digest)
         return None
 
-    def holds(self, sha256: Iterable[str]) -> list[bool]:
+    def contains(self, sha256: Iterable[str]) -> list[bool]:
         """Which blobs are in place, by the indexes as they are now."""
         digests = np.array([bytes.fromhex(name) for name in sha256], SHA256)
         if len(digests):
             self._index.refresh()
-        held: list[bool] = self._index.holds(digests).tolist()
+        held: list[bool] = self._index.contains(digests).tolist()
         return held
 
     # ---- losses -----------------------------------------------------------------------
 
-    def report_lost(self, sha256: str) -> None:
+    def report_missing(self, sha256: str) -> None:
         """Note that a blob, which `get` refused, has to be fetched again."""
-        self._files.write(f"{LOST}/{sha256}", b"")
+        self._files.write(f"{MISSING}/{sha256}", b"")
         with self._lock:
-            self._known_lost.add(sha256)
+            self._known_missing.add(sha256)
             self._found_again.discard(sha256)
 
-    def lost(self) -> set[str]:
+    def missing(self) -> set[str]:
         """The sha256 of blobs that were reported lost and not put since."""
-        known = {entry.name for entry in self._files.entries(LOST)}
+        known = {entry.name for entry in self._files.entries(MISSING)}
         with self._lock:
-            self._known_lost = known
+            self._known_missing = known
             return known - self._found_again
 
 
 def read_blob(files: Files, place: Location) -> bytes:
     """The bytes at a place, unchecked; FileNotFoundError when the pack is gone."""
-    return files.read_part(f"{PACKS}/{place.pack}", place.start, place.length)
+    return files.read_range(f"{PACKS}/{place.pack}", place.start, place.length)

@@ -9,9 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.reader import pinned
+from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.reader import resolve_version
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Table
+from imgsim_assets.storage.table import Table
 
 CHANGE = "change"
 # What tells the rows of a table apart, where it is not the table's own key.
@@ -45,7 +46,7 @@ def read_changes(
     once. Raises StoreError when a version is no longer kept: then read the whole table.
     """
     opened = store if isinstance(store, Store) else Store.open(store)
-    table, newer = pinned(opened, name, until)
+    table, newer = resolve_version(opened, name, until)
     if newer.version < since:
         raise StoreError(f"{name} is at version {newer.version}, and has none after {since}")
     older = table.at(since) if since else None

@@ -17,10 +17,11 @@ from datetime import datetime
 import polars as pl
 
 from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.pack_gc import collect_blobs
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import COMMITS, DATA, Commit, DataFile, PendingCommit, Table
+from imgsim_assets.storage.table import COMMITS, DATA, Table
 
 SHA256 = "sha256"
 # A table with this property holds one row per distinct image, worth keeping only while
@@ -42,7 +43,7 @@ class GcReport:
     tables: list[str] = field(default_factory=list)
 
 
-def collect(
+def collect_garbage(
     store: Store, rules: RetentionPolicy, *, now: float | None = None, dry_run: bool = False
 ) -> GcReport:
     """Delete what the rules do not keep, and say how much that was.
@@ -84,7 +85,7 @@ class _History:
 
 def _history(table: Table, rules: RetentionPolicy, before: float) -> _History:
     versions = table.versions()
-    newest = set(versions[-rules.commits :])
+    newest = set(versions[-rules.retain_last :])
     kept, dropped = [], []
     for version in versions:
         try:
@@ -143,7 +144,7 @@ def _collect_files(
         *(
             (place, entry)
             for place in (folder, f"{folder}/{COMMITS}", f"{folder}/{DATA}")
-            for entry in store.files.unfinished(place)
+            for entry in store.files.temporary_entries(place)
         ),
     ]
     for place, entry in unnamed:
@@ -174,7 +175,7 @@ def _collect_vectors(
         return
     if dry_run:
         if _committed_at(newest) < before:
-            kept = (_living_rows(table, file, alive) for file in newest.with_role())
+            kept = (_living_rows(table, file, alive) for file in newest.files_with_role())
             collected.vectors += sum(dead for _, dead in kept)
         return
     pruned = table.commit(without_dead)

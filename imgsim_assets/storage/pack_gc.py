@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.storage.blobs import DOOMED, IN_USE, LOST, Blobs, read_blob
+from imgsim_assets.storage.blobs import MISSING, PENDING_DELETE, PINS, Blobs, read_blob
 from imgsim_assets.storage.files import Entry, Files
 from imgsim_assets.storage.pack_index import INDEXES, Location, PackIndex
 from imgsim_assets.storage.packs import (
@@ -29,7 +29,7 @@ from imgsim_assets.storage.packs import (
     PackWriter,
     list_packs,
     pack_size,
-    read_contents,
+    read_pack_entries,
 )
 
 # A pack is rewritten when at most this share of its bytes is alive.
@@ -107,12 +107,12 @@ def _digests(living: pl.Series) -> np.ndarray:
 def _judged(files: Files, living: np.ndarray, before: float) -> list[_Judged]:
     """The packs that are old, and what of them is needed; newest first."""
     packs = list_packs(files)
-    marks = {entry.name: entry.modified for entry in files.entries(IN_USE)}
+    marks = {entry.name: entry.modified for entry in files.entries(PINS)}
     claimed = np.zeros(len(living), bool)
     judged = []
     for pack in sorted(packs, key=lambda entry: (-entry.modified, entry.name)):
         try:
-            contents = read_contents(files, pack)
+            contents = read_pack_entries(files, pack)
         except (FileNotFoundError, CorruptFileError):  # gone, or for a person to look at
             continue
         alive = spare = np.zeros(len(contents), bool)
@@ -206,7 +206,7 @@ def _finish(writer: PackWriter) -> None:
     try:
         writer.finish()
     finally:
-        writer.discard()
+        writer.close()
 
 
 def _places(files: Files, pack: Entry, chosen: np.ndarray) -> Iterable[tuple[int, bytes, Location]]:
@@ -214,7 +214,7 @@ def _places(files: Files, pack: Entry, chosen: np.ndarray) -> Iterable[tuple[int
     if not chosen.any():
         return
     try:
-        contents = read_contents(files, pack)
+        contents = read_pack_entries(files, pack)
     except FileNotFoundError:  # another collection was faster
         return
     kept = np.flatnonzero(chosen)
@@ -249,18 +249,18 @@ def _kept(
     try:
         return blobs.get(digest.hex())
     except CorruptFileError:
-        blobs.report_lost(digest.hex())
+        blobs.report_missing(digest.hex())
         return None
 
 
 def _delete(files: Files, packs: Sequence[_Judged], before: float) -> None:
     for one in packs:
         # A name of this collection's own, which no other one takes away too early.
-        doomed = f"{DOOMED}/{one.pack.name}.{uuid.uuid4().hex}"
+        doomed = f"{PENDING_DELETE}/{one.pack.name}.{uuid.uuid4().hex}"
         files.write(doomed, b"")
         # Somebody may have come upon one of its images since they were judged; who does so
         # from now on stores the image anew.
-        mark = files.stat(f"{IN_USE}/{one.pack.name}")
+        mark = files.stat(f"{PINS}/{one.pack.name}")
         if mark is None or mark.modified < before:
             files.delete(f"{PACKS}/{one.pack.name}")
         files.delete(doomed)
@@ -273,11 +273,11 @@ def _collect_beside(
     index = PackIndex(files)
     index.refresh()
     needless: Mapping[str, Callable[[], Iterable[Entry]]] = {
-        PACKS: lambda: files.unfinished(PACKS),
-        INDEXES: lambda: [*files.unfinished(INDEXES), *index.needless_files()],
-        IN_USE: lambda: files.entries(IN_USE),
-        DOOMED: lambda: files.entries(DOOMED),
-        LOST: lambda: _not_needed(files.entries(LOST), living),
+        PACKS: lambda: files.temporary_entries(PACKS),
+        INDEXES: lambda: [*files.temporary_entries(INDEXES), *index.obsolete_files()],
+        PINS: lambda: files.entries(PINS),
+        PENDING_DELETE: lambda: files.entries(PENDING_DELETE),
+        MISSING: lambda: _not_needed(files.entries(MISSING), living),
     }
     for folder, listed in needless.items():
         for entry in listed():

@@ -29,7 +29,13 @@ import numpy as np
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.files import Entry, Files
-from imgsim_assets.storage.packs import SHA256, Contents, contents_of, list_packs, read_contents
+from imgsim_assets.storage.packs import (
+    SHA256,
+    PackEntries,
+    entries_from_bytes,
+    list_packs,
+    read_pack_entries,
+)
 
 INDEXES = "_blobs/indexes"
 # Packs without an index file before they get one together.
@@ -61,7 +67,7 @@ class Location(NamedTuple):
 class _Run:
     """Images sorted by sha256; `pack` (uint32) numbers each one's pack in `names`."""
 
-    contents: Contents
+    contents: PackEntries
     pack: np.ndarray
     names: Sequence[str]
     file: str | None = None
@@ -108,7 +114,7 @@ class PackIndex:
             found.sort(key=lambda place: (-packs[place.pack].modified, place))
         return found
 
-    def among(self, digests: Sequence[bytes]) -> list[bytes]:
+    def filter_known(self, digests: Sequence[bytes]) -> list[bytes]:
         """Which of some images it lists, in packs that are perhaps gone."""
         if not self._runs or not digests:
             return []
@@ -120,7 +126,7 @@ class PackIndex:
             listed |= known[at] == keys
         return [digests[at] for at in np.flatnonzero(listed).tolist()]
 
-    def holds(self, digests: np.ndarray) -> np.ndarray:
+    def contains(self, digests: np.ndarray) -> np.ndarray:
         """Which of these digests (S32) are in a pack that is in place."""
         held = np.zeros(len(digests), bool)
         for run in self._runs:
@@ -154,7 +160,7 @@ class PackIndex:
                     break
             self.generation += 1
 
-    def add(self, name: str, size: int, modified: float, contents: Contents) -> None:
+    def add(self, name: str, size: int, modified: float, contents: PackEntries) -> None:
         """Take in a pack that has just been put in place."""
         with self._lock:
             self.packs = {**self.packs, name: Entry(name, size, modified, is_folder=False)}
@@ -198,11 +204,11 @@ class PackIndex:
             if name not in self._covered and name not in self._damaged
         ]
         gone = 0
-        read: list[tuple[str, Contents]] = []
+        read: list[tuple[str, PackEntries]] = []
         with ThreadPoolExecutor(_READERS) if len(loose) > 1 else contextlib.nullcontext() as pool:
             results = pool.map(self._read_pack, loose) if pool else map(self._read_pack, loose)
             for entry, contents in zip(loose, results, strict=True):
-                if isinstance(contents, Contents):
+                if isinstance(contents, PackEntries):
                     read.append((entry.name, contents))
                 elif contents is None:
                     gone += 1
@@ -212,15 +218,15 @@ class PackIndex:
         self._take_in(read)
         return not gone
 
-    def _read_pack(self, pack: Entry) -> Contents | CorruptFileError | None:
+    def _read_pack(self, pack: Entry) -> PackEntries | CorruptFileError | None:
         try:
-            return read_contents(self._files, pack)
+            return read_pack_entries(self._files, pack)
         except FileNotFoundError:
             return None
         except CorruptFileError as error:
             return error
 
-    def _take_in(self, packs: Sequence[tuple[str, Contents]]) -> None:
+    def _take_in(self, packs: Sequence[tuple[str, PackEntries]]) -> None:
         """Merge the indexes of packs into the runs in memory, of which there are few."""
         self._covered.update(name for name, _ in packs)
         taken = [_run_of(name, contents) for name, contents in packs if len(contents)]
@@ -236,7 +242,7 @@ class PackIndex:
 
     # ---- index files ------------------------------------------------------------------
 
-    def consolidate(self, *, at_least: int = LOOSE_PACKS) -> None:
+    def compact(self, *, at_least: int = LOOSE_PACKS) -> None:
         """Write an index file for the packs that have none, once they are so many."""
         with self._lock:
             loose = [run for run in self._runs if run.file is None]
@@ -260,7 +266,7 @@ class PackIndex:
                         if run.file is not None:
                             self._files.delete(f"{INDEXES}/{run.file}")
 
-    def needless_files(self) -> list[Entry]:
+    def obsolete_files(self) -> list[Entry]:
         """Index files of packs that are gone, or that others cover as well."""
         used = {run.file for run in self._runs if self.packs.keys() & set(run.names)}
         return [entry for entry in self._files.entries(INDEXES) if entry.name not in used]
@@ -270,7 +276,7 @@ def _names(runs: Iterable[_Run]) -> set[str]:
     return {name for run in runs for name in run.names}
 
 
-def _run_of(name: str, contents: Contents) -> _Run:
+def _run_of(name: str, contents: PackEntries) -> _Run:
     return _Run(contents, np.zeros(len(contents), np.uint32), [name])
 
 
@@ -279,7 +285,7 @@ def _merged_in_memory(runs: Sequence[_Run]) -> _Run:
         return runs[0]
     merge = _Merge(runs, _names(runs), _SLICE_IN_MEMORY)
     sha256, start, length, pack = (_joined(merge.column(number), len(merge)) for number in range(4))
-    return _Run(Contents(sha256, start, length), pack, merge.names)
+    return _Run(PackEntries(sha256, start, length), pack, merge.names)
 
 
 def _joined(pieces: Iterator[np.ndarray], count: int) -> np.ndarray:
@@ -334,25 +340,25 @@ def _write_run(files: Files, runs: Sequence[_Run], present: Iterable[str]) -> st
     """Merge runs into an index file, and return its name."""
     merge = _Merge(runs, present)
     name = uuid.uuid4().hex
-    growing = files.grow(f"{INDEXES}/{name}")
+    staged = files.create_staged(f"{INDEXES}/{name}")
     try:
         count = 0
         for number in range(4):
             for piece in merge.column(number):
-                growing.append([piece.tobytes()])
+                staged.append([piece.tobytes()])
                 count += len(piece) if number == 0 else 0
         sizes = [count.to_bytes(8, "little"), len(merge.names).to_bytes(8, "little")]
-        growing.append([*(pack.encode() for pack in merge.names), *sizes, _END])
-        growing.finish()
+        staged.append([*(pack.encode() for pack in merge.names), *sizes, _END])
+        staged.finish()
     finally:
-        growing.discard()
+        staged.close()
     return name
 
 
 def _read_run(files: Files, entry: Entry) -> _Run:
     """Open an index file; FileNotFoundError when it is gone, CorruptFileError when it is none."""
     path = f"{INDEXES}/{entry.name}"
-    trailer = files.read_part(path, max(entry.size - _TRAILER, 0), _TRAILER)
+    trailer = files.read_range(path, max(entry.size - _TRAILER, 0), _TRAILER)
     count = int.from_bytes(trailer[:8], "little")
     packs = int.from_bytes(trailer[8:16], "little")
     if (
@@ -362,14 +368,14 @@ def _read_run(files: Files, entry: Entry) -> _Run:
     ):
         raise CorruptFileError(f"{files.url}/{path} is no index file")
     names_at = count * _PER_IMAGE
-    names = files.read_part(path, names_at, 32 * packs)
+    names = files.read_range(path, names_at, 32 * packs)
     columns = _mapped(files, path, names_at)
     pack = np.frombuffer(columns, "<u4", count, 44 * count)
     # Other damage is found out with an image's bytes, which do not match their name then.
     if not _HEX.fullmatch(names) or pack.max() >= packs:
         raise CorruptFileError(f"{files.url}/{path} is damaged")
     return _Run(
-        contents_of(columns, count),
+        entries_from_bytes(columns, count),
         pack,
         [names[at : at + 32].decode() for at in range(0, len(names), 32)],
         entry.name,
@@ -382,6 +388,6 @@ def _mapped(files: Files, path: str, size: int) -> np.ndarray:
     with open(local, "rb") if local is not None else tempfile.TemporaryFile() as file:
         if local is None:
             for at in range(0, size, _COPIED_AT_ONCE):
-                file.write(files.read_part(path, at, min(_COPIED_AT_ONCE, size - at)))
+                file.write(files.read_range(path, at, min(_COPIED_AT_ONCE, size - at)))
             file.flush()
         return np.memmap(file, np.uint8, "r", shape=(size,))

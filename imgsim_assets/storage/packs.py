@@ -39,7 +39,7 @@ SHA256 = np.dtype("S32")
 
 
 @dataclass(frozen=True)
-class Contents:
+class PackEntries:
     """What a pack holds: n digests (S32, ascending), first bytes (uint64), lengths (uint32)."""
 
     sha256: np.ndarray
@@ -58,10 +58,10 @@ class PackWriter:
 
     def __init__(self, files: Files) -> None:
         self.name = uuid.uuid4().hex
-        self._file = files.grow(f"{PACKS}/{self.name}")
+        self._file = files.create_staged(f"{PACKS}/{self.name}")
         self._file.append([_BEGIN])
         self._places: dict[bytes, tuple[int, int]] = {}
-        self._contents: Contents | None = None
+        self._contents: PackEntries | None = None
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._places
@@ -74,7 +74,7 @@ class PackWriter:
         """Whether it has reached its size."""
         return self._file.size >= PACK_BYTES
 
-    def among(self, digests: Mapping[bytes, Any]) -> Set[bytes]:
+    def filter_known(self, digests: Mapping[bytes, Any]) -> Set[bytes]:
         """Which of some images it holds."""
         return self._places.keys() & digests.keys()
 
@@ -91,8 +91,8 @@ class PackWriter:
         """An image's bytes."""
         return self._file.read(*self._places[digest])
 
-    def finish(self) -> Contents:
-        """Put the pack in its place, whole and durable; it can be read until `discard`."""
+    def finish(self) -> PackEntries:
+        """Put the pack in its place, whole and durable; it can be read until `close`."""
         if self._contents is None:
             contents = self._sorted()
             count = len(contents).to_bytes(8, "little")
@@ -103,19 +103,19 @@ class PackWriter:
         return self._contents
 
     @property
-    def may_try_again(self) -> bool:
+    def retryable(self) -> bool:
         """Whether `finish` may be called again after it failed."""
-        return self._file.may_try_again
+        return self._file.retryable
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Close the pack, which is given up unless it is in its place."""
-        self._file.discard()
+        self._file.close()
 
-    def _sorted(self) -> Contents:
+    def _sorted(self) -> PackEntries:
         digests = np.array(list(self._places), SHA256)
         places = np.array(list(self._places.values()), np.uint64).reshape(-1, 2)
         order = np.argsort(digests)
-        return Contents(digests[order], places[order, 0], places[order, 1].astype(np.uint32))
+        return PackEntries(digests[order], places[order, 0], places[order, 1].astype(np.uint32))
 
 
 def pack_size(lengths: np.ndarray) -> int:
@@ -128,14 +128,14 @@ def list_packs(files: Files) -> list[Entry]:
     return files.entries(PACKS)
 
 
-def read_contents(files: Files, pack: Entry) -> Contents:
+def read_pack_entries(files: Files, pack: Entry) -> PackEntries:
     """What a pack holds, by its own index.
 
     Raises FileNotFoundError when it is gone, CorruptFileError when it is no pack.
     """
     path = f"{PACKS}/{pack.name}"
     begin = max(pack.size - _TAIL, 0)
-    tail = files.read_part(path, begin, pack.size - begin)
+    tail = files.read_range(path, begin, pack.size - begin)
     count = int.from_bytes(tail[-_TRAILER:-8], "little")
     size = count * _PER_IMAGE + _TRAILER
     if tail[-8:] != _END or size + len(_BEGIN) > pack.size:
@@ -143,17 +143,17 @@ def read_contents(files: Files, pack: Entry) -> Contents:
             f"{files.url}/{path} is damaged; delete it, and imgsim verify names the images to fetch"
         )
     if size > len(tail):
-        tail = files.read_part(path, pack.size - size, size)
-    return contents_of(tail[-size:-_TRAILER], count)
+        tail = files.read_range(path, pack.size - size, size)
+    return entries_from_bytes(tail[-size:-_TRAILER], count)
 
 
-def check_pack(files: Files, pack: Entry) -> tuple[int, list[str]]:
+def verify_pack(files: Files, pack: Entry) -> tuple[int, list[str]]:
     """How many images a pack holds, and the sha256 (hex) of those that are damaged.
 
     Raises CorruptFileError when it is no pack, and counts nothing of one that is gone.
     """
     try:
-        contents = read_contents(files, pack)
+        contents = read_pack_entries(files, pack)
         whole = memoryview(files.read(f"{PACKS}/{pack.name}"))
     except FileNotFoundError:  # collected meanwhile
         return 0, []
@@ -166,9 +166,9 @@ def check_pack(files: Files, pack: Entry) -> tuple[int, list[str]]:
     return len(contents), damaged
 
 
-def contents_of(columns: bytes | np.ndarray, count: int) -> Contents:
+def entries_from_bytes(columns: bytes | np.ndarray, count: int) -> PackEntries:
     """The index of `count` images, from the bytes of its columns."""
-    return Contents(
+    return PackEntries(
         np.frombuffer(columns, SHA256, count),
         np.frombuffer(columns, "<u8", count, 32 * count),
         np.frombuffer(columns, "<u4", count, 40 * count),

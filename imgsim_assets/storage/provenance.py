@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.reader import pinned
+from imgsim_assets.storage.reader import resolve_version
 from imgsim_assets.storage.store import Store
 
 _SCHEMA = {
@@ -30,7 +30,7 @@ def read_provenance(
     that is no longer kept has a row without a run, and nothing is known of what lies behind it.
     """
     opened = store if isinstance(store, Store) else Store.open(store)
-    table, commit = pinned(opened, name, version)
+    table, commit = resolve_version(opened, name, version)
     rows: dict[tuple[str, str], dict[str, str | None]] = {}
     waiting = [(table.name, str(commit.version))]
     while waiting:

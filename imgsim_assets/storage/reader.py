@@ -9,8 +9,9 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.commit import ROWS, Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, Commit, Table
+from imgsim_assets.storage.table import Table
 
 
 def read_table(
@@ -23,11 +24,11 @@ def read_table(
     data/store). Raises StoreError, naming the tables there are, when the name has no commit.
     """
     opened = store if isinstance(store, Store) else Store.open(store)
-    table, commit = pinned(opened, name, version)
-    return scan(table, commit)
+    table, commit = resolve_version(opened, name, version)
+    return scan_table(table, commit)
 
 
-def pinned(store: Store, name: str, version: int | None = None) -> tuple[Table, Commit]:
+def resolve_version(store: Store, name: str, version: int | None = None) -> tuple[Table, Commit]:
     """A table and one of its commits, the newest by default; StoreError when there is none."""
     table = store.table(name)
     commit = table.at(version) if version is not None else table.latest()
@@ -40,19 +41,19 @@ def pinned(store: Store, name: str, version: int | None = None) -> tuple[Table, 
     return store.table(name, key=commit.key), commit
 
 
-def scan(table: Table, commit: Commit) -> pl.LazyFrame:
+def scan_table(table: Table, commit: Commit) -> pl.LazyFrame:
     """A commit's rows, read when they are collected and only as far as the query needs.
 
     Local files are mapped by Polars: they are checked to be there in their committed size,
     not against their checksums. Remote ones are checked as they are read.
     """
-    if not commit.with_role(ROWS):
+    if not commit.files_with_role(ROWS):
         raise StoreError(f"table {table.name} version {commit.version} holds no rows")
-    paths = table.local_files(commit)
+    paths = table.local_paths(commit)
     if paths is not None and _is_plain(commit):
-        table.check_present(commit)
+        table.check_files_exist(commit)
         return _scan_files(paths)
-    schema = table.read_file(commit.with_role(ROWS)[0]).schema
+    schema = table.read_file(commit.files_with_role(ROWS)[0]).schema
 
     def read_in_batches(
         columns: list[str] | None,
@@ -91,7 +92,7 @@ def _with_schema(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
 
 def _batches(table: Table, commit: Commit) -> Iterator[pl.DataFrame]:
     if _is_plain(commit):
-        for file in commit.with_role(ROWS):
+        for file in commit.files_with_role(ROWS):
             yield table.read_file(file)
     else:
         yield table.read(commit)
@@ -99,10 +100,10 @@ def _batches(table: Table, commit: Commit) -> Iterator[pl.DataFrame]:
 
 def _is_plain(commit: Commit) -> bool:
     """Whether every row of every file counts, so that the files can be read one by one."""
-    files = commit.with_role(ROWS)
+    files = commit.files_with_role(ROWS)
     if not files:
         return False
     if commit.key is None:
-        return not any(commit.replaced_in(file) for file in files)
-    shards = {(file.shard, file.layout) for file in files}
-    return len(shards) == len(files) and len({file.layout for file in files}) == 1
+        return not any(commit.superseded_shards(file) for file in files)
+    shards = {(file.shard, file.shard_count) for file in files}
+    return len(shards) == len(files) and len({file.shard_count for file in files}) == 1

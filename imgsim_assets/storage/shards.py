@@ -22,7 +22,7 @@ class Shard:
         """The partition key, zero-padded to three digits: "000", "001", ..."""
         return f"{self.index:03d}"
 
-    def keep(self, rows: pl.DataFrame, key: str = "id") -> pl.DataFrame:
+    def filter(self, rows: pl.DataFrame, key: str = "id") -> pl.DataFrame:
         """The rows of this shard, in their order."""
         return rows.filter(shard_indices(rows[key], self.count) == self.index)
 
@@ -32,13 +32,15 @@ def shard_names(count: int) -> list[str]:
     return [Shard(index, count).name for index in range(count)]
 
 
-def shard_of(item_id: str, count: int) -> int:
+def shard_index(item_id: str, count: int) -> int:
     """The shard index of one id: `crc32(utf-8 id) % count`, the same on every machine."""
     return zlib.crc32(item_id.encode()) % count
 
 
 def shard_indices(ids: pl.Series, count: int) -> pl.Series:
-    """`shard_of` for a column of ids, as UInt32."""
+    """`shard_index` for a column of ids, as UInt32."""
     import polars as pl
 
-    return pl.Series(ids.name, [shard_of(item, count) for item in ids.to_list()], dtype=pl.UInt32)
+    return pl.Series(
+        ids.name, [shard_index(item, count) for item in ids.to_list()], dtype=pl.UInt32
+    )

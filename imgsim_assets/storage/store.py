@@ -9,7 +9,9 @@ from pathlib import Path
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.blobs import Blobs
-from imgsim_assets.storage.files import Files, open_files
+from imgsim_assets.storage.files import Files
+from imgsim_assets.storage.local_files import LocalFiles
+from imgsim_assets.storage.remote_files import RemoteFiles
 from imgsim_assets.storage.table import COMMITS, DATA, Table
 
 ENVIRONMENT_VARIABLE = "IMGSIM_STORE"
@@ -20,7 +22,9 @@ _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_.-]*)+")
 class Store:
     """Tables and blobs under one local path or fsspec URL.
 
-    `run_id` is recorded in every commit made through this object.
+    Args:
+        files: The root of the store.
+        run_id: The Dagster run that every commit made through this object records.
     """
 
     def __init__(self, files: Files, *, run_id: str | None = None) -> None:
@@ -36,15 +40,22 @@ class Store:
         project_root: Path | None = None,
         run_id: str | None = None,
     ) -> Store:
-        """Open a store: `url`, else IMGSIM_STORE, else data/store of the project.
+        """Open a store. A store that does not exist yet is created by the first write.
 
-        A relative path is taken from the project root: the given one, else the nearest
-        folder above the working directory that holds a Dagster project.
+        Args:
+            url: Local path or fsspec URL; default: the environment variable IMGSIM_STORE, else
+                data/store.
+            project_root: Folder that a relative path starts from; default: the nearest folder
+                above the working directory that holds a Dagster project.
+            run_id: The Dagster run that every commit records.
+
+        Raises:
+            StoreError: The URL's filesystem cannot hold a store.
         """
-        chosen = str(url or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT)
-        if "://" not in chosen and not Path(chosen).expanduser().is_absolute():
-            chosen = str((project_root or find_project_root()) / chosen)
-        return cls(open_files(chosen), run_id=run_id)
+        location = str(url or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT)
+        if "://" not in location and not Path(location).expanduser().is_absolute():
+            location = str((project_root or find_project_root()) / location)
+        return cls(open_files(location), run_id=run_id)
 
     @property
     def url(self) -> str:
@@ -52,10 +63,18 @@ class Store:
         return self.files.url
 
     def table(self, name: str, *, key: str | None = None) -> Table:
-        """The table of a name such as "products/images"; it need not exist yet."""
+        """A table, which need not exist yet.
+
+        Args:
+            name: Such as "products/images".
+            key: Column by which a later row replaces an earlier one; see `Table`.
+
+        Raises:
+            StoreError: The name is malformed.
+        """
         if not _TABLE_NAME.fullmatch(name):
             raise StoreError(
-                f"{name!r} is no table name; it reads like 'products/images' or "
+                f"{name!r} is not a table name; write one such as 'products/images' or "
                 "'matches/products__suppliers'"
             )
         return Table(self.files, name, key=key, run_id=self._run_id)
@@ -65,7 +84,7 @@ class Store:
         return [folder for folder in self.table_folders() if self.table(folder).versions()]
 
     def table_folders(self) -> list[str]:
-        """Every folder that looks like a table's, also those that were never committed to."""
+        """Every folder that looks like a table's, also those without a commit, sorted."""
         return sorted(self._folders_below(""))
 
     def _folders_below(self, folder: str) -> Iterator[str]:
@@ -78,17 +97,24 @@ class Store:
                 yield from self._folders_below(f"{folder}/{name}" if folder else name)
 
 
-def find_project_root(start: Path | None = None) -> Path:
-    """The nearest folder, from `start` (the working directory) upwards, of a Dagster project.
+def open_files(url: str) -> Files:
+    """The files under a local path, a `file://` URL or any other fsspec URL."""
+    if "://" in url and not url.startswith("file://"):
+        return RemoteFiles(url)
+    return LocalFiles(Path(url.removeprefix("file://")).expanduser().absolute())
 
-    It is recognized by a pyproject.toml or dg.toml with a [tool.dg] or [project] table of dg;
-    without one, `start` itself is returned.
+
+def find_project_root(start: Path | None = None) -> Path:
+    """The nearest folder, from `start` upwards, that holds a Dagster project.
+
+    A Dagster project has a dg.toml, or a pyproject.toml with a [tool.dg] table. Without one,
+    `start` (default: the working directory) is returned.
     """
-    here = (start or Path.cwd()).absolute()
-    for folder in (here, *here.parents):
+    start = (start or Path.cwd()).absolute()
+    for folder in (start, *start.parents):
         pyproject = folder / "pyproject.toml"
         if (folder / "dg.toml").is_file():
             return folder
         if pyproject.is_file() and "[tool.dg" in pyproject.read_text(encoding="utf-8"):
             return folder
-    return here
+    return start

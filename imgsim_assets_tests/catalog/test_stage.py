@@ -19,9 +19,9 @@ from imgsim_assets.catalog.stage import (
     rejects_table,
 )
 from imgsim_assets.errors import SourceError
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit
 from imgsim_assets_tests.support.sources import (
     age,
     declared,
@@ -254,7 +254,7 @@ def test_another_number_of_shards_keeps_every_row(
     commit = newest(store)
     assert report.rows == 25
     assert stored(store)["id"].to_list() == sorted(ids)
-    assert [(file.shard, file.layout) for file in commit.files] == [
+    assert [(file.shard, file.shard_count) for file in commit.files] == [
         (index, after) for index in range(after)
     ]
 

@@ -16,7 +16,7 @@ from imgsim_assets.similarity.graph import update_graph
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed, tiny
-from imgsim_assets_tests.support.damage import flip_a_bit_of_blob, remove_blob
+from imgsim_assets_tests.support.damage import flip_bit_in_blob, remove_blob
 from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.model_datasets import folder_of
 from imgsim_assets_tests.support.projects import Project
@@ -364,7 +364,7 @@ def test_a_damaged_or_missing_image_is_found(shell: Shell) -> None:
     damaged, gone = ledger.read(commit)["sha256"].to_list()
     root = shell.folder / "data" / "store"
     remove_blob(Store.open(root), gone)
-    flip_a_bit_of_blob(Store.open(root), damaged)
+    flip_bit_in_blob(Store.open(root), damaged)
 
     ran = shell("verify", "--json")
 

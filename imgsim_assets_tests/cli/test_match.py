@@ -221,7 +221,7 @@ def _pairs(document: Any) -> list[tuple[str, str]]:
 
 def _catalog_of(shell: Shell, name: str) -> None:
     """The catalog table that goes with a ledger made for a test."""
-    from imgsim_assets.storage.table import PendingCommit
+    from imgsim_assets.storage.commit import PendingCommit
 
     ids = read_table(f"{name}/images", store=shell.store).select("id", "url").collect()
     table = shell.store.table(f"{name}/items", key="id")

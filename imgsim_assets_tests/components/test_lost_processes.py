@@ -99,7 +99,7 @@ def _vector_count(store: Store) -> int:
     (name,) = _vector_tables(store)
     commit = store.table(name).latest()
     assert commit is not None
-    return sum(file.rows or 0 for file in commit.with_role())
+    return sum(file.rows or 0 for file in commit.files_with_role())
 
 
 def _assert_sound(shop: Shop) -> None:

@@ -271,7 +271,7 @@ def test_two_match_tables_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_two_sets_of_rules_for_one_store_are_refused(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     for folder in ("first", "second"):
-        project.declare(folder, "RetentionComponent", {"commits": 3})
+        project.declare(folder, "RetentionComponent", {"retain_last": 3})
 
     with pytest.raises(Exception, match="Error while building definitions") as raised:
         project.definitions()

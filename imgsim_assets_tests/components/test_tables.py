@@ -10,9 +10,10 @@ import pytest
 
 import imgsim_assets
 from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.commit import Commit, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, PendingCommit, Table, replace_shard
+from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
@@ -74,7 +75,7 @@ def test_a_partitioned_consumer_gets_its_shards_only(tmp_path: Path) -> None:
 
     def every_shard(base: Commit | None) -> PendingCommit:
         files = [
-            replace_shard(None, shard, [table.write_rows(shard.keep(ids))])[0]
+            replace_shard(None, shard, [table.write_rows(shard.filter(ids))])[0]
             for shard in (Shard(0, 3), Shard(1, 3), Shard(2, 3))
         ]
         return PendingCommit(files)
@@ -95,7 +96,7 @@ def test_a_partitioned_consumer_gets_its_shards_only(tmp_path: Path) -> None:
         partition_key="001",
     )
 
-    assert seen[0].collect()["id"].sort().equals(Shard(1, 3).keep(ids)["id"].sort())
+    assert seen[0].collect()["id"].sort().equals(Shard(1, 3).filter(ids)["id"].sort())
 
 
 def test_a_table_that_was_never_materialized_is_named(tmp_path: Path) -> None:

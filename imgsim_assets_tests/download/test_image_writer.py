@@ -12,14 +12,15 @@ from imgsim_assets.download import image_writer as module
 from imgsim_assets.download.image_writer import ImageWriter, Kept
 from imgsim_assets.images.header import Header, ImageError
 from imgsim_assets.storage.blobs import Blobs
-from imgsim_assets.storage.files import LocalFiles, StagedFile
+from imgsim_assets.storage.files import StagedFile
+from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets_tests.support.images import jpeg
 
 Results = Sequence[tuple[int, Kept | ImageError]]
 
 
 class FullDisk(LocalFiles):
-    def grow(self, path: str) -> StagedFile:
+    def create_staged(self, path: str) -> StagedFile:
         raise OSError(28, "No space left on device")
 
 

@@ -280,7 +280,7 @@ def test_an_image_whose_refresh_fails_keeps_its_good_version_and_says_so(
 def test_an_image_whose_bytes_are_lost_is_asked_for_without_conditions(
     things: Catalog, page: Versioned
 ) -> None:
-    things.store.blobs.report_lost(things.rows()["a"]["sha256"])
+    things.store.blobs.report_missing(things.rows()["a"]["sha256"])
     things.run(REFRESHING)
     assert b"if-none-match" not in page.requests[1]
     assert things.store.blobs.get(things.rows()["a"]["sha256"]) == IMAGE

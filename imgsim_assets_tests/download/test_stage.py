@@ -18,10 +18,10 @@ from imgsim_assets.download.files.image_folder import ImageFolder
 from imgsim_assets.download.http.client import Fetched, HttpClient, Version
 from imgsim_assets.download.ledger.table import retry_wait
 from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.commit import PendingCommit, replace_shard
 from imgsim_assets.storage.packs import list_packs
-from imgsim_assets.storage.shards import Shard, shard_of
-from imgsim_assets.storage.table import PendingCommit, replace_shard
-from imgsim_assets_tests.support.damage import blobs_of, remove_blob
+from imgsim_assets.storage.shards import Shard, shard_index
+from imgsim_assets_tests.support.damage import read_blobs, remove_blob
 from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalog, quick
 from imgsim_assets_tests.support.faulty_server import (
     Behave,
@@ -238,7 +238,7 @@ def test_the_same_image_behind_two_urls_is_kept_once(things: Catalog, shop: Shop
     things.run()
     rows = things.rows()
     assert rows["a"]["sha256"] == rows["b"]["sha256"]
-    assert blobs_of(things.store) == {rows["a"]["sha256"]: IMAGE}
+    assert read_blobs(things.store) == {rows["a"]["sha256"]: IMAGE}
     [pack] = list_packs(things.store.files)
     assert pack.size < 2 * len(IMAGE)
 
@@ -282,9 +282,9 @@ def test_going_back_to_the_former_number_of_shards_loses_nothing(
 ) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     names = [f"item {number}" for number in range(60)]
-    first = [name for name in names if shard_of(name, 2) == 0]
-    moved = next(name for name in first if shard_of(name, 3) == 0)
-    last = next(name for name in names if shard_of(name, 2) == 1)
+    first = [name for name in names if shard_index(name, 2) == 0]
+    moved = next(name for name in first if shard_index(name, 3) == 0)
+    last = next(name for name in names if shard_index(name, 2) == 1)
     urls = {name: shop.url("/a.jpg") for name in names if name not in (moved, last)}
     things.declare(urls, shards=2)
     things.run()
@@ -898,7 +898,7 @@ def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
     assert seen
     assert 10 <= seen[0] < 20
     assert len(things.table.versions()) > 1
-    assert [(file.rows, file.complete) for file in things.commit().files] == [(20, True)]
+    assert [(file.rows, file.is_snapshot) for file in things.commit().files] == [(20, True)]
 
 
 def test_a_run_that_is_followed_commits_sooner_and_says_so(
@@ -943,7 +943,7 @@ def test_the_commits_of_a_very_long_run_stay_small(
     heights = [things.table.read(commit).height for commit in commits]
     assert heights == sorted(heights)
     assert things.statuses() == dict.fromkeys(urls, "ok")
-    assert [(file.rows, file.complete) for file in things.commit().files] == [(12, True)]
+    assert [(file.rows, file.is_snapshot) for file in things.commit().files] == [(12, True)]
 
 
 def test_a_ledger_names_the_catalog_it_was_made_from(things: Catalog, shop: Shop) -> None:
@@ -1017,5 +1017,5 @@ def lose(things: Catalog, item: str) -> str:
     """Delete an item's image from the store, as a reader that misses it reports."""
     sha256: str = things.rows()[item]["sha256"]
     remove_blob(things.store, sha256)
-    things.store.blobs.report_lost(sha256)
+    things.store.blobs.report_missing(sha256)
     return sha256

@@ -22,11 +22,11 @@ from imgsim_assets.download.files.remote_objects import RemoteObjects
 from imgsim_assets.download.http.client import Fetched, HttpClient, Version
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.storage import lease
-from imgsim_assets.storage.files import UNFINISHED
+from imgsim_assets.storage.commit import DataFile
+from imgsim_assets.storage.local_files import TEMPORARY_PREFIX
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import DataFile
-from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalog, quick, until
 from imgsim_assets_tests.support.faulty_server import Connection, Misbehaving, Shop, response
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
@@ -107,7 +107,7 @@ def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
         assert len(server.requests) == 40
         assert [report.statuses for report in reports] == [{"ok": 20}] * 2
         assert things.statuses() == dict.fromkeys(urls, "ok")
-        assert [(file.rows, file.complete) for file in things.commit().files] == [(20, True)]
+        assert [(file.rows, file.is_snapshot) for file in things.commit().files] == [(20, True)]
         assert [report.changed for report in things.run()] == [False]
     assert len(server.requests) == 40
 
@@ -444,7 +444,7 @@ def test_what_a_damaged_ledger_held_is_fetched_again(
     things.declare(urls, shards=3)
     before = [report.data_version for report in things.run()]
     ledger = things.frame()
-    damaged = things.commit().of_shard(Shard(1, 3))[0]
+    damaged = things.commit().files_of_shard(Shard(1, 3))[0]
     path = harm(things, damaged, damage)
     said: list[str] = []
     reports = things.run(log=said.append)
@@ -452,7 +452,7 @@ def test_what_a_damaged_ledger_held_is_fetched_again(
     assert [report.changed for report in reports] == [False, True, False]
     assert [report.data_version for report in reports] == before
     assert things.frame().drop(TIMES).equals(ledger.drop(TIMES))
-    assert things.table.is_whole(things.commit())
+    assert things.table.verify_checksums(things.commit())
     assert len(shop.requests) == 12 + (damaged.rows or 0)
     assert any(str(path) in line for line in said)
     assert not any(report.changed for report in things.run())
@@ -486,7 +486,7 @@ def test_damage_to_what_an_interrupted_run_had_committed_costs_only_those_items(
         assert Counter(server.requests) == {
             f"/{number}": 1 if number in (0, 1, 2, 6, 7) else 2 for number in range(8)
         }
-    assert things.table.is_whole(things.commit())
+    assert things.table.verify_checksums(things.commit())
 
 
 def test_a_damaged_ledger_of_a_shard_without_items_is_mended(things: Catalog, shop: Shop) -> None:
@@ -497,7 +497,7 @@ def test_a_damaged_ledger_of_a_shard_without_items_is_mended(things: Catalog, sh
     harm(things, empty, "flipped")
     things.run()
     assert things.statuses() == {"a": "ok"}
-    assert things.table.is_whole(things.commit())
+    assert things.table.verify_checksums(things.commit())
     assert shop.gets == {"/a.jpg": 1}
 
 
@@ -514,7 +514,7 @@ def test_damage_to_files_of_the_former_number_of_shards_is_mended_by_the_new_one
     things.run(only=[0])
     things.run(only=[1, 2])
     assert things.statuses() == dict.fromkeys(urls, "ok")
-    assert things.table.is_whole(things.commit())
+    assert things.table.verify_checksums(things.commit())
     assert len(shop.requests) == 24
 
 
@@ -612,7 +612,7 @@ def finished(process: subprocess.Popen[str], expect: str = "") -> int:
 
 
 def unfinished_files(things: Catalog) -> list[Path]:
-    return list(Path(things.store.url).rglob(f"{UNFINISHED}*"))
+    return list(Path(things.store.url).rglob(f"{TEMPORARY_PREFIX}*"))
 
 
 def noise() -> bytes:
@@ -625,7 +625,7 @@ def noise() -> bytes:
 
 def harm(things: Catalog, file: DataFile, damage: str) -> Path:
     """Damage a file of the ledger; its path."""
-    path = flip_a_bit(things.store, things.table, file)
+    path = flip_bit(things.store, things.table, file)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-10])
     elif damage == "gone":
@@ -636,4 +636,4 @@ def harm(things: Catalog, file: DataFile, damage: str) -> Path:
 def lose_one(things: Catalog, chance: random.Random) -> None:
     stored = sorted({row["sha256"] for row in things.rows().values() if row["sha256"]})
     if stored:
-        things.store.blobs.report_lost(chance.choice(stored))
+        things.store.blobs.report_missing(chance.choice(stored))

@@ -28,8 +28,8 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import embed
 from imgsim_assets.errors import StoreError
 from imgsim_assets.images.edits import EDITS
+from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import PendingCommit
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill, sha256_of
 from imgsim_assets_tests.support.damage import remove_blob
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count

@@ -21,9 +21,10 @@ from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import EncoderError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.index.stage import update_index
-from imgsim_assets.storage.shards import Shard, shard_of
+from imgsim_assets.storage.commit import Commit, DataFile
+from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, Table
+from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
@@ -33,8 +34,8 @@ from imgsim_assets_tests.support.catalogs import (
     tiny,
 )
 from imgsim_assets_tests.support.damage import (
-    flip_a_bit,
-    flip_a_bit_of_blob,
+    flip_bit,
+    flip_bit_in_blob,
     remove_blob,
 )
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
@@ -192,7 +193,7 @@ def test_one_shard_is_brought_up_to_date_without_touching_the_others(store: Stor
     images = {f"item{seed}": tiny(seed) for seed in range(8)}
     shards = fill(store, "shop", images, shards=2)
     embed(store, "shop", THUMBNAIL, shards)
-    mine = [item for item in images if shard_of(item, 2) == 1]
+    mine = [item for item in images if shard_index(item, 2) == 1]
     fill(store, "shop", {item: tiny(100 + seed) for seed, item in enumerate(images)}, shards=2)
 
     (report,) = embed(store, "shop", THUMBNAIL, [shards[1]])
@@ -340,7 +341,7 @@ def test_broken_images_are_not_decoded_again(store: Store) -> None:
 
     assert second.statuses == first.statuses == {"truncated": 1, "zero_vector": 1}
     assert again.encoder is None
-    assert store.blobs.lost() == set()
+    assert store.blobs.missing() == set()
 
 
 def test_a_broken_image_under_another_id_or_in_another_shard_is_not_decoded_again(
@@ -350,7 +351,7 @@ def test_a_broken_image_under_another_id_or_in_another_shard_is_not_decoded_agai
     embed(store, "shop", THUMBNAIL, fill(store, "shop", {"a": broken}, shards=2))
     remove_blob(store, sha256_of(broken))
     shards = [Shard(0, 2), Shard(1, 2)]
-    ids = [next(f"i{n}" for n in range(99) if shard_of(f"i{n}", 2) == index) for index in (0, 1)]
+    ids = [next(f"i{n}" for n in range(99) if shard_index(f"i{n}", 2) == index) for index in (0, 1)]
     for shard in shards:
         _refill_without_blobs(store, dict.fromkeys(ids, broken), shard)
 
@@ -365,12 +366,12 @@ def test_an_image_whose_bytes_are_lost_is_reported_and_embedded_once_it_is_back(
 ) -> None:
     shards = fill(store, "shop", {"a": tiny(1), "b": tiny(2)})
     lost = sha256_of(tiny(1))
-    (remove_blob if harm == "deleted" else flip_a_bit_of_blob)(store, lost)
+    (remove_blob if harm == "deleted" else flip_bit_in_blob)(store, lost)
 
     (hurt,) = embed(store, "shop", THUMBNAIL, shards)
 
     assert hurt.statuses == {"lost_image": 1, "ok": 1}
-    assert store.blobs.lost() == {lost}
+    assert store.blobs.missing() == {lost}
 
     store.blobs.put(tiny(1))
     store.blobs.flush()
@@ -378,7 +379,7 @@ def test_an_image_whose_bytes_are_lost_is_reported_and_embedded_once_it_is_back(
 
     assert healed.statuses == {"ok": 2}
     assert healed.embedded == 1
-    assert store.blobs.lost() == set()
+    assert store.blobs.missing() == set()
 
 
 @pytest.mark.parametrize(
@@ -390,7 +391,7 @@ def test_an_image_whose_bytes_are_lost_is_reported_and_embedded_once_it_is_back(
 )
 def test_an_image_that_stays_lost_commits_nothing_more(harm: str, store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1)})
-    (remove_blob if harm == "deleted" else flip_a_bit_of_blob)(store, sha256_of(tiny(1)))
+    (remove_blob if harm == "deleted" else flip_bit_in_blob)(store, sha256_of(tiny(1)))
     embed(store, "shop", THUMBNAIL, shards)
     versions = _versions(store)
 
@@ -403,7 +404,7 @@ def test_an_image_that_stays_lost_commits_nothing_more(harm: str, store: Store) 
 def test_an_image_that_has_its_vector_may_lose_its_bytes(store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1)})
     embed(store, "shop", THUMBNAIL, shards)
-    flip_a_bit_of_blob(store, sha256_of(tiny(1)))
+    flip_bit_in_blob(store, sha256_of(tiny(1)))
 
     (report,) = embed(store, "shop", THUMBNAIL, shards)
 
@@ -608,7 +609,7 @@ def test_an_image_that_is_lost_while_the_shard_is_fetched_is_tried_again_at_its_
     store: Store,
 ) -> None:
     (shard,) = fill(store, "shop", {"a": tiny(1)})
-    flip_a_bit_of_blob(store, sha256_of(tiny(1)))
+    flip_bit_in_blob(store, sha256_of(tiny(1)))
     follower = EmbeddingStage(store, "shop", THUMBNAIL)
     assert follower.run_ahead(shard) == 0
 
@@ -731,7 +732,7 @@ def test_damaged_rows_of_one_shard_are_repaired_by_its_next_run(store: Store) ->
     table = embeddings_table(store, "shop")
     commit = table.latest()
     assert commit is not None
-    flip_a_bit(store, table, commit.files[0])
+    flip_bit(store, table, commit.files[0])
 
     embed(store, "shop", THUMBNAIL, shards)
 
@@ -770,7 +771,7 @@ def _damage_vectors(store: Store) -> Path:
     table = VectorTable(store, "shop", fingerprint(THUMBNAIL)).table
     commit = table.latest()
     assert commit is not None
-    return flip_a_bit(store, table, commit.with_role()[0])
+    return flip_bit(store, table, commit.files_with_role()[0])
 
 
 def _refill_without_blobs(store: Store, images: Mapping[str, bytes], shard: Shard) -> None:

@@ -12,10 +12,10 @@ import pytest
 from imgsim_assets.encoders import vectors
 from imgsim_assets.encoders.vectors import KEYS, VectorAudit, VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.gc import PER_IMAGE
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, DataFile
-from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.vectors import noise
 
 PRINT = "0123456789abcdef"
@@ -112,7 +112,7 @@ def test_many_small_appends_do_not_pile_up_files_and_lose_no_vector(store: Store
 
     commit = table.table.latest()
     assert commit is not None
-    assert len(commit.with_role()) <= 25
+    assert len(commit.files_with_role()) <= 25
     assert table.keys() == expected.keys()
     found = table.read(expected)
     np.testing.assert_array_equal(found.vectors, [expected[key] for key in sorted(expected)])
@@ -233,7 +233,7 @@ def test_a_file_that_is_gone_leaves_the_table_too(store: Store) -> None:
     table.append(_rows(["b"]))
     _damage(store, table).unlink()
 
-    with pytest.raises(StoreError, match="is gone although a commit lists it"):
+    with pytest.raises(StoreError, match="is missing although a commit lists it"):
         table.read(["b"])
 
     assert table.keys() == {"b"}
@@ -338,7 +338,7 @@ def test_files_are_merged_up_to_a_size_only(store: Store, monkeypatch: pytest.Mo
     table.append(_rows(["0"]))
     commit = table.table.latest()
     assert commit is not None
-    monkeypatch.setattr(vectors, "_MAX_MERGED_BYTES", 10 * commit.with_role()[0].bytes)
+    monkeypatch.setattr(vectors, "_MAX_MERGED_BYTES", 10 * commit.files_with_role()[0].bytes)
 
     for turn in range(1, 120):
         table.append(_rows([f"{turn:03d}"], seed=turn))
@@ -354,7 +354,7 @@ def test_files_are_merged_up_to_a_size_only(store: Store, monkeypatch: pytest.Mo
 def _files(table: VectorTable) -> list[DataFile]:
     commit = table.table.latest()
     assert commit is not None
-    return commit.with_role()
+    return commit.files_with_role()
 
 
 def _table(store: Store, name: str = "pictures") -> VectorTable:
@@ -370,4 +370,4 @@ def _damage(store: Store, table: VectorTable, role: str = "rows") -> Path:
     """Flip a bit in the oldest file of a role; its path."""
     commit = table.table.latest()
     assert commit is not None
-    return flip_a_bit(store, table.table, commit.with_role(role)[0])
+    return flip_bit(store, table.table, commit.files_with_role(role)[0])

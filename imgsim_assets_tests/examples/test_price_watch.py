@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from examples import price_watch
+from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import PendingCommit
 
 ASSETS = ("price_list", "news", "warehouse")
 

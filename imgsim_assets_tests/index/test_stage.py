@@ -24,11 +24,11 @@ from imgsim_assets.index.stage import (
     open_index,
     update_index,
 )
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets_tests.support import tables
-from imgsim_assets_tests.support.damage import compute_elsewhere
+from imgsim_assets_tests.support.damage import recompute_with_rounding_difference
 
 ENCODER = "0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -115,7 +115,7 @@ def test_items_of_one_image_are_all_found(store: Store) -> None:
 def test_shards_are_indexed_together(store: Store) -> None:
     content = dict(zip(IDS, range(10), strict=True))
     for shard in (Shard(index, 3) for index in range(3)):
-        _embed(store, tables.of_shard(dict(content), shard), shard=shard)
+        _embed(store, tables.items_of_shard(dict(content), shard), shard=shard)
 
     update_index(store, "products")
 
@@ -203,7 +203,7 @@ def test_shards_of_different_encoders_are_refused_with_the_mend(store: Store) ->
     content = dict(zip(IDS, range(10), strict=True))
     for index, encoder in enumerate([ENCODER, OTHER]):
         shard = Shard(index, 2)
-        _embed(store, tables.of_shard(content, shard), encoder, shard)
+        _embed(store, tables.items_of_shard(content, shard), encoder, shard)
 
     for refused in (update_index, embedded_items):
         with pytest.raises(StoreError) as error:
@@ -344,7 +344,7 @@ def test_vectors_computed_anew_after_damage_are_indexed_anew(store: Store) -> No
     _embed(store, {"a": 0, "b": 1})
     first = update_index(store, "products")
     table = VectorTable(store, "products", ENCODER)
-    compute_elsewhere(store, table)
+    recompute_with_rounding_difference(store, table)
 
     report = update_index(store, "products")
 
@@ -394,7 +394,7 @@ def _embed(store: Store, content: Content, encoder: str = ENCODER, shard: Shard 
     ]
     table = embeddings_table(store, "products")
     file = table.write_rows(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
-    commit = table.commit(partial(_draft, file.noted(fingerprint=encoder), shard, encoder))
+    commit = table.commit(partial(_draft, file.with_metadata(fingerprint=encoder), shard, encoder))
     assert commit is not None
     return commit
 
@@ -445,21 +445,21 @@ def _assert_holds(store: Store, content: Content, encoder: str = ENCODER) -> Non
 
 
 def _index_file(store: Store) -> Path:
-    commit = tables.newest(index_table(store, "products"))
-    file = commit.only("index")
+    commit = tables.latest_commit(index_table(store, "products"))
+    file = commit.file_with_role("index")
     assert file is not None
     return Path(store.url) / "products" / "index" / file.path
 
 
 def _entries_file(store: Store) -> Path:
     table = index_table(store, "products")
-    (path,) = table.local_files(tables.newest(table)) or []
+    (path,) = table.local_paths(tables.latest_commit(table)) or []
     return path
 
 
 def _vectors_file(store: Store) -> Path:
     table = VectorTable(store, "products", ENCODER).table
-    return (table.local_files(tables.newest(table)) or [])[0]
+    return (table.local_paths(tables.latest_commit(table)) or [])[0]
 
 
 def _harm(path: Path, damage: str) -> None:

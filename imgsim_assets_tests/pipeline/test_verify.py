@@ -3,25 +3,25 @@ from __future__ import annotations
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import sha256_of, tiny
-from imgsim_assets_tests.support.damage import flip_a_bit_of_blob
+from imgsim_assets_tests.support.damage import flip_bit_in_blob
 
 
 def stored(store: Store, *images: bytes) -> None:
-    store.blobs.put_all(images)
+    store.blobs.put_many(images)
     store.blobs.flush()
 
 
 def test_a_damaged_image_is_blamed_until_it_has_been_put_again(store: Store) -> None:
     image, other = tiny(1), tiny(2)
     stored(store, image, other)
-    flip_a_bit_of_blob(store, sha256_of(image))
+    flip_bit_in_blob(store, sha256_of(image))
 
     [problem] = verify(Store.open(store.url)).problems
     assert sha256_of(image) in problem.what
     mender = Store.open(store.url)
-    mender.blobs.report_lost(sha256_of(image))
+    mender.blobs.report_missing(sha256_of(image))
     assert verify(Store.open(store.url)).problems == []
     stored(mender, image)
 
-    assert mender.blobs.lost() == set()
+    assert mender.blobs.missing() == set()
     assert verify(Store.open(store.url)).problems == []

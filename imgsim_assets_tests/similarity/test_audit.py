@@ -16,10 +16,11 @@ from imgsim_assets.similarity.graph import graph_table, update_graph
 from imgsim_assets.similarity.matches import match_table, update_matches
 from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
+from imgsim_assets.storage.commit import ROWS, Commit, PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, Commit, PendingCommit, Table
+from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, repacked, tiny
-from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.histories import Images, history
 from imgsim_assets_tests.support.vectors import Doubles
 
@@ -295,7 +296,7 @@ def test_an_audit_holds_no_more_scores_at_once_than_it_may(
 def test_an_audit_does_not_pass_over_damaged_vectors(shops: Store) -> None:
     update_matches(shops, "pair", "left", "right", MODES[0])
     table = VectorTable(shops, "left", fingerprint(THUMBNAIL)).table
-    flip_a_bit(shops, table, _newest(table).with_role()[0])
+    flip_bit(shops, table, _newest(table).files_with_role()[0])
 
     with pytest.raises(StoreError, match="materialize left/embeddings again"):
         audit_matches(shops, "pair", sample=1)

@@ -29,8 +29,8 @@ from imgsim_assets.similarity.settings import (
     GroupSettings,
     Representative,
 )
+from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import PendingCommit
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, repacked, tiny
 from imgsim_assets_tests.support.histories import history
 from imgsim_assets_tests.support.vectors import cosines, families
@@ -361,6 +361,6 @@ def _bridges(store: Store) -> pl.DataFrame:
     table = groups_table(store, "shop")
     commit = table.latest()
     assert commit is not None
-    file = commit.only(BRIDGES)
+    file = commit.file_with_role(BRIDGES)
     assert file is not None
     return table.read_file(file)

@@ -12,8 +12,8 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.graph import SCHEMA, graph_table, update_graph
 from imgsim_assets.similarity.materialized import LISTS
 from imgsim_assets.similarity.settings import GraphSettings
+from imgsim_assets.storage.commit import ROWS
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS
 from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
     fill,
@@ -21,7 +21,7 @@ from imgsim_assets_tests.support.catalogs import (
     repacked,
     tiny,
 )
-from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.histories import Images, history, similarity, usable
 
 # Three equal images, two of them in the same bytes, look-alikes, and one that is none.
@@ -197,9 +197,9 @@ def _rows(store: Store, name: str = "shop") -> pl.DataFrame:
 def _damage(store: Store, role: str = ROWS) -> Path:
     table = graph_table(store, "shop")
     commit = table.latest()
-    file = commit.only(role) if commit is not None else None
+    file = commit.file_with_role(role) if commit is not None else None
     assert file is not None
-    return flip_a_bit(store, table, file)
+    return flip_bit(store, table, file)
 
 
 def _expected(

@@ -15,7 +15,7 @@ from imgsim_assets.similarity.duplicate_groups import groups_table, update_group
 from imgsim_assets.similarity.graph import graph_table, update_graph
 from imgsim_assets.similarity.matches import match_table, update_matches
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings, Mode
-from imgsim_assets.storage.files import LocalFiles
+from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed
 from imgsim_assets_tests.support.histories import POOL, Images

@@ -21,7 +21,7 @@ from imgsim_assets.similarity.settings import (
 )
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill, indexed, sha256_of, tiny
-from imgsim_assets_tests.support.damage import compute_elsewhere, flip_a_bit
+from imgsim_assets_tests.support.damage import flip_bit, recompute_with_rounding_difference
 
 PRINT = fingerprint(THUMBNAIL)
 # The order of the hashes is not that of the ids, and two items share an image.
@@ -88,9 +88,9 @@ def test_a_damaged_index_is_rebuilt_by_its_next_run(store: Store) -> None:
     indexed(store, "shop", IMAGES)
     table = index_table(store, "shop")
     commit = table.latest()
-    file = commit.only("index") if commit is not None else None
+    file = commit.file_with_role("index") if commit is not None else None
     assert file is not None
-    flip_a_bit(store, table, file)
+    flip_bit(store, table, file)
     with pytest.raises(CorruptFileError, match="materialize the asset again to rebuild it"):
         items.from_index(store, "shop")
 
@@ -105,7 +105,7 @@ def test_results_of_vectors_that_were_computed_anew_are_computed_in_full(store: 
     before = _results(store)
     assert [report.changed for report in before] == [True] * 4
 
-    compute_elsewhere(store, VectorTable(store, "shop", PRINT))
+    recompute_with_rounding_difference(store, VectorTable(store, "shop", PRINT))
     assert update_index(store, "shop").changed
 
     after = _results(store)
@@ -116,7 +116,7 @@ def test_results_of_vectors_that_were_computed_anew_are_computed_in_full(store: 
     assert [report.changed for report in _results(store)] == [False] * 4
 
     # A match table looks from the left side's vectors into the right one's index.
-    compute_elsewhere(store, VectorTable(store, "other", PRINT))
+    recompute_with_rounding_difference(store, VectorTable(store, "other", PRINT))
     assert update_index(store, "other").changed
     assert [report.changed for report in _results(store)] == [False, True, False, True]
 

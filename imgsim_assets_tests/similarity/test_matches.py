@@ -18,8 +18,8 @@ from imgsim_assets.similarity.matches import SCHEMA, match_table, update_matches
 from imgsim_assets.similarity.materialized import LEFT_ITEMS
 from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.similarity.settings import MatchSettings
+from imgsim_assets.storage.commit import ROWS, Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, Commit
 from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
@@ -29,7 +29,7 @@ from imgsim_assets_tests.support.catalogs import (
     sha256_of,
     tiny,
 )
-from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.histories import Images, history, similarity, usable
 from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.vectors import Doubles
@@ -424,9 +424,9 @@ def _rows(store: Store, name: str = "pair") -> pl.DataFrame:
 def _damage(store: Store, role: str) -> Path:
     commit = match_table(store, "pair").latest()
     assert commit is not None
-    file = commit.only(role) or commit.only(ROWS)
+    file = commit.file_with_role(role) or commit.file_with_role(ROWS)
     assert file is not None
-    return flip_a_bit(store, match_table(store, "pair"), file)
+    return flip_bit(store, match_table(store, "pair"), file)
 
 
 def _expected(

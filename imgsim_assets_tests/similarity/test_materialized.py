@@ -8,9 +8,10 @@ import pytest
 
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, State, updated
 from imgsim_assets.similarity.pairs import Answer, Items, Question, compute
+from imgsim_assets.storage.commit import ROWS, Commit, PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import ROWS, Commit, PendingCommit, Table
-from imgsim_assets_tests.support.damage import flip_a_bit
+from imgsim_assets.storage.table import Table
+from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.vectors import noise
 
 RECIPE = {"mode": "best", "k": None, "threshold": 0.5}
@@ -175,6 +176,6 @@ def _commit(store: Store, inputs: Mapping[str, int] | None = None) -> Commit:
 
 
 def _damage(store: Store, commit: Commit, role: str) -> Path:
-    file = commit.only(role)
+    file = commit.file_with_role(role)
     assert file is not None
-    return flip_a_bit(store, _table(store), file)
+    return flip_bit(store, _table(store), file)

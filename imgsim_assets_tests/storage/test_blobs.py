@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage import packs
-from imgsim_assets.storage.blobs import IN_USE, MARK_AFTER_SECONDS, Blobs
-from imgsim_assets.storage.files import Entry, LocalFiles, StagedFile, open_files
+from imgsim_assets.storage.blobs import MARK_AFTER_SECONDS, PINS, Blobs
+from imgsim_assets.storage.files import Entry, StagedFile
+from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.packs import PACKS, list_packs
-from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.damage import blobs_of, flip_a_bit_of_blob, remove_blob
+from imgsim_assets.storage.store import Store, open_files
+from imgsim_assets_tests.support.damage import flip_bit_in_blob, read_blobs, remove_blob
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
 IMAGE = b"bytes of an image" * 50
@@ -25,7 +26,7 @@ SHA256 = hashlib.sha256(IMAGE).hexdigest()
 
 
 def stored(store: Store, *images: bytes) -> None:
-    store.blobs.put_all(images)
+    store.blobs.put_many(images)
     store.blobs.flush()
 
 
@@ -52,14 +53,14 @@ def test_the_same_bytes_are_stored_once(batches: list[list[bytes]]) -> None:
     blobs = Blobs(files)
 
     for images in batches:
-        hashes = blobs.put_all(images)
+        hashes = blobs.put_many(images)
         assert hashes == [hashlib.sha256(image).hexdigest() for image in images]
         assert [blobs.get(sha256) for sha256 in hashes] == images
         blobs.flush()
         assert [Blobs(files).get(sha256) for sha256 in hashes] == images
 
     new = [entry for entry in list_packs(files) if entry.name not in files_before]
-    assert sum(len(packs.read_contents(files, pack)) for pack in new) <= len(
+    assert sum(len(packs.read_pack_entries(files, pack)) for pack in new) <= len(
         {image for images in batches for image in images}
     )
     for entry in list_packs(files):
@@ -75,7 +76,7 @@ def test_others_see_what_was_put_after_a_flush(store: Store) -> None:
     store.blobs.flush()
 
     assert reader.get(SHA256) == IMAGE
-    assert reader.holds([SHA256, "00" * 32]) == [True, False]
+    assert reader.contains([SHA256, "00" * 32]) == [True, False]
 
 
 def test_all_catalogs_share_one_copy(store: Store) -> None:
@@ -105,7 +106,7 @@ def test_a_pack_is_put_in_place_once_it_is_full(
     store.blobs.flush()
 
     assert len(list_packs(store.files)) == 3
-    assert len(blobs_of(store)) == 10
+    assert len(read_blobs(store)) == 10
 
 
 def test_a_store_that_is_forgotten_leaves_nothing_half_written(tmp_path: Path) -> None:
@@ -121,12 +122,12 @@ def test_blobs_on_object_storage_behave_like_local_ones(s3_root: str) -> None:
     assert blobs.get(SHA256) == IMAGE
     blobs.flush()
     assert Store.open(s3_root).blobs.get(SHA256) == IMAGE
-    blobs.report_lost(SHA256)
-    assert blobs.lost() == {SHA256}
+    blobs.report_missing(SHA256)
+    assert blobs.missing() == {SHA256}
     blobs.put(IMAGE)
-    assert blobs.lost() == set()
+    assert blobs.missing() == set()
     blobs.flush()
-    assert Store.open(s3_root).blobs.lost() == set()
+    assert Store.open(s3_root).blobs.missing() == set()
     assert Store.open(s3_root).blobs.get(SHA256) == IMAGE
     with pytest.raises(CorruptFileError, match=f"{'00' * 32} is not in {s3_root}"):
         blobs.get("00" * 32)
@@ -158,8 +159,8 @@ def test_threads_may_put_flush_and_read_at_once(
     store.blobs.flush()
 
     assert failures == []
-    assert len(blobs_of(store)) == 120
-    assert sum(len(packs.read_contents(store.files, p)) for p in list_packs(store.files)) == 120
+    assert len(read_blobs(store)) == 120
+    assert sum(len(packs.read_pack_entries(store.files, p)) for p in list_packs(store.files)) == 120
 
 
 # ---- damage and loss --------------------------------------------------------------------
@@ -196,7 +197,7 @@ def test_for_an_image_that_is_not_there_the_packs_are_listed_once(
 
 def test_a_damaged_image_is_never_handed_out(store: Store) -> None:
     stored(store, IMAGE)
-    path = flip_a_bit_of_blob(store, SHA256)
+    path = flip_bit_in_blob(store, SHA256)
 
     for blobs in (store.blobs, reopened(store).blobs):
         with pytest.raises(CorruptFileError, match="no longer matches its name") as refused:
@@ -220,15 +221,15 @@ def test_of_a_pack_that_was_cut_short_nothing_is_handed_out(store: Store, left: 
 
 def test_a_lost_image_is_remembered_until_it_is_put_again(store: Store) -> None:
     stored(store, IMAGE)
-    flip_a_bit_of_blob(store, SHA256)
+    flip_bit_in_blob(store, SHA256)
 
-    store.blobs.report_lost(SHA256)
-    store.blobs.report_lost(SHA256)
+    store.blobs.report_missing(SHA256)
+    store.blobs.report_missing(SHA256)
 
     other = reopened(store)
-    assert other.blobs.lost() == {SHA256}
+    assert other.blobs.missing() == {SHA256}
     stored(other, IMAGE)
-    assert other.blobs.lost() == reopened(store).blobs.lost() == set()
+    assert other.blobs.missing() == reopened(store).blobs.missing() == set()
     for blobs in (store.blobs, other.blobs, reopened(store).blobs):
         assert blobs.get(SHA256) == IMAGE, "the damaged copy is passed over"
 
@@ -238,7 +239,7 @@ def test_an_image_whose_pack_is_gone_can_be_put_again(store: Store) -> None:
     remove_blob(store, SHA256)
     with pytest.raises(CorruptFileError, match="is not in"):
         store.blobs.get(SHA256)
-    store.blobs.report_lost(SHA256)
+    store.blobs.report_missing(SHA256)
 
     stored(store, IMAGE)
 
@@ -246,18 +247,18 @@ def test_an_image_whose_pack_is_gone_can_be_put_again(store: Store) -> None:
 
 
 def test_nothing_is_lost_in_an_empty_store(store: Store) -> None:
-    assert store.blobs.lost() == set()
+    assert store.blobs.missing() == set()
 
 
 def test_a_put_that_is_never_flushed_does_not_take_the_loss_back(store: Store) -> None:
-    store.blobs.report_lost(SHA256)
+    store.blobs.report_missing(SHA256)
     killed = reopened(store)
-    killed.blobs.lost()
+    killed.blobs.missing()
     killed.blobs.put(IMAGE)
-    assert killed.blobs.lost() == set()
+    assert killed.blobs.missing() == set()
     del killed
 
-    assert reopened(store).blobs.lost() == {SHA256}
+    assert reopened(store).blobs.missing() == {SHA256}
 
 
 # ---- disks that refuse ------------------------------------------------------------------
@@ -268,17 +269,17 @@ class Refusing(LocalFiles):
 
     refuses = True
 
-    def grow(self, path: str) -> StagedFile:
-        growing = super().grow(path)
-        real = growing.finish
+    def create_staged(self, path: str) -> StagedFile:
+        staged = super().create_staged(path)
+        real = staged.finish
 
         def finish() -> None:
             if self.refuses and PACKS in path:
                 raise OSError(28, "No space left on device")
             real()
 
-        growing.finish = finish  # type: ignore[method-assign]
-        return growing
+        staged.finish = finish  # type: ignore[method-assign]
+        return staged
 
 
 def test_after_a_failed_flush_nothing_can_be_acknowledged(tmp_path: Path) -> None:
@@ -378,7 +379,10 @@ def test_an_upload_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
     blobs.flush()
 
     assert [Blobs(files).get(name) for name in (sha256, *others)] == [first, second, third]
-    assert [len(packs.read_contents(files, pack)) for pack in list_packs(files)] in ([1, 2], [2, 1])
+    assert [len(packs.read_pack_entries(files, pack)) for pack in list_packs(files)] in (
+        [1, 2],
+        [2, 1],
+    )
 
 
 class Interrupting(LocalFiles):
@@ -386,16 +390,16 @@ class Interrupting(LocalFiles):
 
     act: Callable[[], object]
 
-    def grow(self, path: str) -> StagedFile:
-        growing = super().grow(path)
-        real = growing.finish
+    def create_staged(self, path: str) -> StagedFile:
+        staged = super().create_staged(path)
+        real = staged.finish
 
         def finish() -> None:
             real()
             self.act()
 
-        growing.finish = finish  # type: ignore[method-assign]
-        return growing
+        staged.finish = finish  # type: ignore[method-assign]
+        return staged
 
 
 def test_an_image_is_read_while_its_pack_is_put_in_place(tmp_path: Path) -> None:
@@ -413,16 +417,16 @@ def test_an_image_is_read_while_its_pack_is_put_in_place(tmp_path: Path) -> None
 def test_a_loss_is_not_taken_back_before_the_image_is_in_place(tmp_path: Path) -> None:
     files = Interrupting(tmp_path)
     blobs = Blobs(files)
-    blobs.report_lost(SHA256)
-    files.act = lambda: blobs.put_all([IMAGE])
+    blobs.report_missing(SHA256)
+    files.act = lambda: blobs.put_many([IMAGE])
     blobs.put(b"another image")
 
     blobs.flush()
 
-    assert Blobs(files).lost() == {SHA256}
+    assert Blobs(files).missing() == {SHA256}
     files.act = lambda: None
     blobs.flush()
-    assert Blobs(files).lost() == set()
+    assert Blobs(files).missing() == set()
     assert Blobs(files).get(SHA256) == IMAGE
 
 
@@ -444,14 +448,14 @@ def test_an_image_that_is_damaged_before_it_is_in_place_is_never_handed_out(
 def test_an_old_pack_is_marked_when_its_image_is_put_again(store: Store) -> None:
     stored(store, IMAGE)
     [pack] = list_packs(store.files)
-    assert store.files.entries(IN_USE) == []
+    assert store.files.entries(PINS) == []
     grow_old(store)
     other = reopened(store)
 
-    other.blobs.put_all([IMAGE, IMAGE])
+    other.blobs.put_many([IMAGE, IMAGE])
     other.blobs.put(IMAGE)
 
-    [mark] = store.files.entries(IN_USE)
+    [mark] = store.files.entries(PINS)
     assert mark.name == pack.name
     other.blobs.flush()
     assert len(list_packs(store.files)) == 1
@@ -465,7 +469,7 @@ def test_an_image_that_is_collected_while_it_is_put_is_stored_anew(tmp_path: Pat
         for path in (tmp_path / PACKS).iterdir():
             path.unlink()
 
-    blobs = Blobs(InterruptedFiles(tmp_path, "after write", IN_USE, collect))
+    blobs = Blobs(InterruptedFiles(tmp_path, "after write", PINS, collect))
     blobs.put(IMAGE)
     blobs.flush()
 
@@ -478,7 +482,7 @@ def test_a_reader_finds_what_was_moved_to_another_pack(store: Store) -> None:
     assert reader.get(SHA256) == IMAGE
     [pack] = list_packs(store.files)
     moved = reopened(store)
-    moved.blobs.report_lost(SHA256)
+    moved.blobs.report_missing(SHA256)
     stored(moved, IMAGE)
     store.files.delete(f"{PACKS}/{pack.name}")
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.changes import read_changes
+from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import PendingCommit
 
 NAME = "matches/pair"
 Pairs = dict[tuple[str, str], float]
@@ -96,7 +96,7 @@ def test_versions_that_are_not_there_are_refused(store: Store) -> None:
         read_changes("matches/other", since=0, store=store)
     _commit(store, {})
     (Path(store.url) / NAME / "_commits/000000000001.json").unlink()
-    with pytest.raises(StoreError, match=r"has no version 1; it keeps \[2\]"):
+    with pytest.raises(StoreError, match=r"has no version 1; it has \[2\]"):
         read_changes(NAME, since=1, store=store)
 
 

@@ -19,8 +19,11 @@ import fsspec
 import pytest
 
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage import files as files_module
-from imgsim_assets.storage.files import UNFINISHED, Files, LocalFiles, RemoteFiles, open_files
+from imgsim_assets.storage import remote_files
+from imgsim_assets.storage.files import Files
+from imgsim_assets.storage.local_files import TEMPORARY_PREFIX, LocalFiles
+from imgsim_assets.storage.remote_files import RemoteFiles
+from imgsim_assets.storage.store import open_files
 from imgsim_assets_tests.support import s3, writer_process
 
 STRANGE_NAMES = ["with space", "ü-é-字", "a#b", "a?b", "a%20b", "[1]", "star*", "a=b", "q'\"q"]
@@ -66,7 +69,7 @@ def test_create_refuses_a_name_that_is_taken_and_leaves_its_content(files: Files
         files.create("a/file", b"second")
     assert files.read("a/file") == b"first"
     assert [entry.name for entry in files.entries("a")] == ["file"]
-    assert files.unfinished("a") == []
+    assert files.temporary_entries("a") == []
 
 
 def test_deleting_twice_is_no_error(files: Files) -> None:
@@ -97,7 +100,7 @@ def test_entries_are_sorted_and_tell_files_from_folders(files: Files) -> None:
 def test_a_folder_that_is_not_there_has_no_entries(files: Files) -> None:
     assert files.entries("nowhere") == []
     assert files.entries("") == []
-    assert files.unfinished("nowhere") == []
+    assert files.temporary_entries("nowhere") == []
 
 
 def test_what_another_client_writes_is_seen_at_once(s3_root: str) -> None:
@@ -145,12 +148,12 @@ def test_upload_copies_a_local_file_and_leaves_the_original(files: Files, tmp_pa
 def test_a_part_of_a_file_is_read(files: Files, start: int, length: int, part: bytes) -> None:
     files.write("a/file", b"0123456789")
 
-    assert files.read_part("a/file", start, length) == part
+    assert files.read_range("a/file", start, length) == part
 
 
 def test_a_part_of_what_is_not_there_raises_file_not_found(files: Files) -> None:
     with pytest.raises(FileNotFoundError):
-        files.read_part("a/file", 0, 1)
+        files.read_range("a/file", 0, 1)
 
 
 @pytest.mark.parametrize("operation", ["write", "create", "upload"])
@@ -158,7 +161,7 @@ def test_a_store_that_says_nothing_to_a_write_is_given_up(
     operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "local").write_bytes(b"x")
-    monkeypatch.setattr(files_module, "_WRITE_SECONDS", 0.5)
+    monkeypatch.setattr(remote_files, "_WRITE_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         for name, value in s3.environment(endpoint).items():
@@ -170,7 +173,7 @@ def test_a_store_that_says_nothing_to_a_write_is_given_up(
             "create": lambda: files.create("a", b"x"),
             "upload": lambda: files.upload("a", tmp_path / "local"),
         }
-        with pytest.raises(StoreError, match="s3://bucket/store has not taken a file"):
+        with pytest.raises(StoreError, match="s3://bucket/store did not accept a file"):
             writes[operation]()
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
@@ -186,36 +189,36 @@ def test_a_file_is_copied_to_this_disk(files: Files, tmp_path: Path) -> None:
 
 
 def test_a_file_that_grows_is_seen_when_it_is_finished(files: Files) -> None:
-    growing = files.grow("a/file")
-    growing.append([b"one ", b"two "])
-    growing.append([])
-    growing.append([b"three"])
+    staged = files.create_staged("a/file")
+    staged.append([b"one ", b"two "])
+    staged.append([])
+    staged.append([b"three"])
 
-    assert (growing.size, growing.read(4, 4)) == (13, b"two ")
+    assert (staged.size, staged.read(4, 4)) == (13, b"two ")
     assert files.entries("a") == []
-    growing.finish()
+    staged.finish()
 
     assert files.read("a/file") == b"one two three"
-    assert files.unfinished("a") == []
+    assert files.temporary_entries("a") == []
 
 
 def test_a_file_of_very_many_pieces_is_whole(files: Files) -> None:
     pieces = [b"%d," % number for number in range(5000)]
-    growing = files.grow("a/file")
+    staged = files.create_staged("a/file")
 
-    growing.append(pieces)
-    growing.finish()
+    staged.append(pieces)
+    staged.finish()
 
     assert files.read("a/file") == b"".join(pieces)
 
 
 @pytest.mark.parametrize("end", ["discarded", "dropped"])
 def test_a_file_that_is_given_up_leaves_nothing(tmp_path: Path, end: str) -> None:
-    growing = open_files(str(tmp_path)).grow("a/file")
-    growing.append([b"half"])
+    staged = open_files(str(tmp_path)).create_staged("a/file")
+    staged.append([b"half"])
     if end == "discarded":
-        growing.discard()
-    del growing
+        staged.close()
+    del staged
     gc.collect()
 
     assert list((tmp_path / "a").iterdir()) == []
@@ -229,18 +232,18 @@ def test_what_killed_processes_were_going_to_upload_is_removed(
     killed = os.fork()
     if not killed:
         try:
-            growing = open_files(url).grow("a/file")
-            growing.append([b"half"])
+            staged = open_files(url).create_staged("a/file")
+            staged.append([b"half"])
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(killed, 0)
     [left] = tmp_path.iterdir()
-    in_use = open_files(url).grow("a/file")
+    in_use = open_files(url).create_staged("a/file")
     in_use.append([b"whole"])
     for path in tmp_path.iterdir():
         os.utime(path, (1e9, 1e9))
 
-    open_files(url).grow("a/other").discard()
+    open_files(url).create_staged("a/other").close()
 
     assert not left.exists()
     in_use.finish()
@@ -250,8 +253,8 @@ def test_what_killed_processes_were_going_to_upload_is_removed(
 def test_a_full_disk_takes_nothing_of_an_append(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    growing = open_files(str(tmp_path)).grow("a/file")
-    growing.append([b"kept"])
+    staged = open_files(str(tmp_path)).create_staged("a/file")
+    staged.append([b"kept"])
     real = os.writev
 
     def writes_half(descriptor: int, pieces: list[bytes]) -> int:
@@ -264,9 +267,9 @@ def test_a_full_disk_takes_nothing_of_an_append(
         full.setattr(os, "writev", writes_half)
         full.setattr(os, "write", is_full)
         with pytest.raises(OSError, match="No space left"):
-            growing.append([b"lost", b"too"])
-    growing.append([b" and more"])
-    growing.finish()
+            staged.append([b"lost", b"too"])
+    staged.append([b" and more"])
+    staged.finish()
 
     assert (tmp_path / "a" / "file").read_bytes() == b"kept and more"
 
@@ -276,10 +279,10 @@ def test_an_append_that_the_system_cuts_short_goes_on(
 ) -> None:
     real = os.writev
     monkeypatch.setattr(os, "writev", lambda to, pieces: real(to, [b"".join(pieces)[:5]]))
-    growing = open_files(str(tmp_path)).grow("a/file")
+    staged = open_files(str(tmp_path)).create_staged("a/file")
 
-    growing.append([b"abc", b"defg", b"", b"hi"])
-    growing.finish()
+    staged.append([b"abc", b"defg", b"", b"hi"])
+    staged.finish()
 
     assert (tmp_path / "a" / "file").read_bytes() == b"abcdefghi"
 
@@ -339,11 +342,11 @@ def test_a_reader_never_sees_half_a_write(tmp_path: Path) -> None:
 def test_what_interrupted_writers_left_is_listed_apart(tmp_path: Path) -> None:
     files = open_files(str(tmp_path))
     files.write("a/file", b"x")
-    (tmp_path / "a" / f"{UNFINISHED}0123").write_bytes(b"half")
+    (tmp_path / "a" / f"{TEMPORARY_PREFIX}0123").write_bytes(b"half")
 
     assert [entry.name for entry in files.entries("a")] == ["file"]
-    assert [(entry.name, entry.size) for entry in files.unfinished("a")] == [
-        (f"{UNFINISHED}0123", 4)
+    assert [(entry.name, entry.size) for entry in files.temporary_entries("a")] == [
+        (f"{TEMPORARY_PREFIX}0123", 4)
     ]
 
 

@@ -16,24 +16,24 @@ from pydantic import ValidationError
 from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.blobs import IN_USE
-from imgsim_assets.storage.files import UNFINISHED
-from imgsim_assets.storage.gc import GcReport, collect
-from imgsim_assets.storage.packs import PACKS, list_packs, read_contents
+from imgsim_assets.storage.blobs import PINS
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
+from imgsim_assets.storage.gc import GcReport, collect_garbage
+from imgsim_assets.storage.local_files import TEMPORARY_PREFIX
+from imgsim_assets.storage.packs import PACKS, list_packs, read_pack_entries
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets_tests.support import tables
-from imgsim_assets_tests.support.damage import blobs_of, flip_a_bit
-from imgsim_assets_tests.support.file_ages import age, snapshot
+from imgsim_assets_tests.support.damage import flip_bit, read_blobs
+from imgsim_assets_tests.support.file_ages import file_sizes, make_older
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
 NAME = "products/index"
 ENCODER = "0123456789abcdef"
 HOUR = 3600.0
 WEEK = 168.0
-ONE = RetentionPolicy(commits=1, min_age_hours=1)
+ONE = RetentionPolicy(retain_last=1, min_age_hours=1)
 
 
 @pytest.fixture
@@ -46,16 +46,16 @@ def root(store: Store) -> Path:
 
 
 def test_an_empty_store_has_nothing_to_collect(store: Store) -> None:
-    assert collect(store, RetentionPolicy()) == GcReport()
+    assert collect_garbage(store, RetentionPolicy()) == GcReport()
 
 
 def test_only_the_newest_versions_outlive_the_grace_period(store: Store, root: Path) -> None:
     table = store.table(NAME)
     for value in range(6):
         tables.put(table, {"a": value})
-    age(root, 2)
+    make_older(root, 2)
 
-    collected = collect(store, RetentionPolicy(commits=2, min_age_hours=1))
+    collected = collect_garbage(store, RetentionPolicy(retain_last=2, min_age_hours=1))
 
     assert table.versions() == [5, 6]
     assert [tables.values(table.read(table.at(version))) for version in (5, 6)] == [
@@ -70,11 +70,11 @@ def test_only_the_newest_versions_outlive_the_grace_period(store: Store, root: P
 def test_young_versions_are_kept_however_many(store: Store, root: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"old": 1})
-    age(root, 2)
+    make_older(root, 2)
     for value in range(4):
         tables.put(table, {"a": value})
 
-    collect(store, ONE)
+    collect_garbage(store, ONE)
 
     assert table.versions() == [2, 3, 4, 5]
 
@@ -82,10 +82,10 @@ def test_young_versions_are_kept_however_many(store: Store, root: Path) -> None:
 def test_the_only_version_is_kept_however_old(store: Store, root: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
-    age(root, 10 * 365 * 24)
+    make_older(root, 10 * 365 * 24)
 
-    assert collect(store, ONE) == GcReport(tables=[NAME])
-    assert tables.values(table.read(tables.newest(table))) == {"a": 1}
+    assert collect_garbage(store, ONE) == GcReport(tables=[NAME])
+    assert tables.values(table.read(tables.latest_commit(table))) == {"a": 1}
 
 
 def test_a_file_that_a_later_version_still_lists_is_kept(store: Store, root: Path) -> None:
@@ -93,27 +93,27 @@ def test_a_file_that_a_later_version_still_lists_is_kept(store: Store, root: Pat
     tables.add(table, {"a": 1})
     for value in range(3):
         tables.add(table, {"b": value})
-    age(root, 2)
+    make_older(root, 2)
 
-    collected = collect(store, ONE)
+    collected = collect_garbage(store, ONE)
 
     assert (collected.commits, collected.files) == (3, 0)
-    assert tables.values(table.read(tables.newest(table))) == {"a": 1, "b": 2}
+    assert tables.values(table.read(tables.latest_commit(table))) == {"a": 1, "b": 2}
 
 
 def test_files_that_no_commit_names_go_once_they_are_old(store: Store, root: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     table.write_bytes(b"a killed run's", role="rows", suffix=".parquet")
-    age(root, 2)
+    make_older(root, 2)
     young = table.write_bytes(b"a present run's", role="rows", suffix=".parquet")
 
-    collected = collect(store, ONE)
+    collected = collect_garbage(store, ONE)
 
     assert collected.files == 1
     assert collected.bytes == len(b"a killed run's")
     assert _names(root / NAME / "data") == {
-        Path(file.path).name for file in (young, *tables.newest(table).files)
+        Path(file.path).name for file in (young, *tables.latest_commit(table).files)
     }
 
 
@@ -124,15 +124,15 @@ def test_what_killed_writers_left_unfinished_goes_once_it_is_old(store: Store, r
     folders = [root / NAME, root / NAME / "data", root / NAME / "_commits"]
     folders.append(root / PACKS)
     for folder in folders:
-        (folder / f"{UNFINISHED}old").write_bytes(b"12345")
-    age(root, 2)
+        (folder / f"{TEMPORARY_PREFIX}old").write_bytes(b"12345")
+    make_older(root, 2)
     for folder in folders:
-        (folder / f"{UNFINISHED}young").write_bytes(b"12345")
+        (folder / f"{TEMPORARY_PREFIX}young").write_bytes(b"12345")
 
-    collected = collect(store, ONE)
+    collected = collect_garbage(store, ONE)
 
-    left = {path.name for folder in folders for path in folder.glob(f"{UNFINISHED}*")}
-    assert left == {f"{UNFINISHED}young"}
+    left = {path.name for folder in folders for path in folder.glob(f"{TEMPORARY_PREFIX}*")}
+    assert left == {f"{TEMPORARY_PREFIX}young"}
     assert collected.files == len(folders)
     assert collected.bytes == 5 * len(folders)
 
@@ -140,10 +140,12 @@ def test_what_killed_writers_left_unfinished_goes_once_it_is_old(store: Store, r
 def test_what_a_killed_first_run_left_goes_once_it_is_old(store: Store, root: Path) -> None:
     store.table("products/images").write_rows(tables.frame({"a": 1}))
     tables.put(store.table(NAME), {"a": 1})
-    age(root, 2)
+    make_older(root, 2)
 
-    assert collect(store, ONE).files == 1
-    assert tables.values(store.table(NAME).read(tables.newest(store.table(NAME)))) == {"a": 1}
+    assert collect_garbage(store, ONE).files == 1
+    assert tables.values(store.table(NAME).read(tables.latest_commit(store.table(NAME)))) == {
+        "a": 1
+    }
 
 
 def test_clocks_that_run_ahead_delete_nothing(store: Store, root: Path) -> None:
@@ -152,25 +154,25 @@ def test_clocks_that_run_ahead_delete_nothing(store: Store, root: Path) -> None:
         tables.put(table, {"a": value})
     orphan = table.write_bytes(b"x", role="rows", suffix=".bin")
     _put(store, b"unreferenced")
-    before = snapshot(root)
-    age(root, -48)
+    before = file_sizes(root)
+    make_older(root, -48)
 
-    assert collect(store, ONE) == GcReport(tables=[NAME])
-    assert snapshot(root).keys() == before.keys()
+    assert collect_garbage(store, ONE) == GcReport(tables=[NAME])
+    assert file_sizes(root).keys() == before.keys()
     assert Path(orphan.path).name in _names(root / NAME / "data")
 
-    age(root, 48 + 2)
-    assert (collect(store, ONE).commits, table.versions()) == (2, [3])
+    make_older(root, 48 + 2)
+    assert (collect_garbage(store, ONE).commits, table.versions()) == (2, [3])
 
 
 def test_a_collector_whose_clock_was_set_back_deletes_nothing(store: Store, root: Path) -> None:
     for value in range(3):
         tables.put(store.table(NAME), {"a": value})
-    before = snapshot(root)
+    before = file_sizes(root)
 
-    collect(store, ONE, now=time.time() - 48 * HOUR)
+    collect_garbage(store, ONE, now=time.time() - 48 * HOUR)
 
-    assert snapshot(root) == before
+    assert file_sizes(root) == before
 
 
 def test_time_may_be_given(store: Store) -> None:
@@ -178,34 +180,42 @@ def test_time_may_be_given(store: Store) -> None:
         tables.put(store.table(NAME), {"a": value})
 
     assert (
-        collect(store, RetentionPolicy(commits=1), now=time.time() + (WEEK - 1) * HOUR).commits == 0
+        collect_garbage(
+            store, RetentionPolicy(retain_last=1), now=time.time() + (WEEK - 1) * HOUR
+        ).commits
+        == 0
     )
     assert (
-        collect(store, RetentionPolicy(commits=1), now=time.time() + (WEEK + 1) * HOUR).commits == 2
+        collect_garbage(
+            store, RetentionPolicy(retain_last=1), now=time.time() + (WEEK + 1) * HOUR
+        ).commits
+        == 2
     )
 
 
 def test_collections_without_anything_new_come_to_an_end(store: Store, root: Path) -> None:
     _some_catalog(store, root)
-    first = collect(store, ONE)
-    second = collect(store, ONE)  # takes the version of the vectors that the first one replaced
-    after = snapshot(root)
+    first = collect_garbage(store, ONE)
+    second = collect_garbage(
+        store, ONE
+    )  # takes the version of the vectors that the first one replaced
+    after = file_sizes(root)
 
-    third = collect(store, ONE)
+    third = collect_garbage(store, ONE)
 
     assert third == GcReport(tables=first.tables)
     assert (second.blobs, second.vectors) == (0, 0)
-    assert snapshot(root) == after
+    assert file_sizes(root) == after
 
 
 def test_a_dry_run_deletes_nothing_and_says_what_would_be(store: Store, root: Path) -> None:
     _some_catalog(store, root)
-    before = snapshot(root)
+    before = file_sizes(root)
 
-    announced = collect(store, ONE, dry_run=True)
+    announced = collect_garbage(store, ONE, dry_run=True)
 
-    assert snapshot(root) == before
-    done = collect(store, ONE)
+    assert file_sizes(root) == before
+    done = collect_garbage(store, ONE)
     assert announced == done
     assert min(done.commits, done.files, done.blobs, done.vectors, done.bytes) > 0
 
@@ -218,22 +228,22 @@ def test_collection_on_object_storage(s3_root: str) -> None:
     _ledger(store, "products", {"a": b"kept"})
     unreferenced = _put(store, b"unreferenced")
 
-    assert collect(store, ONE) == GcReport(tables=["products/images", NAME])
-    collected = collect(store, ONE, now=time.time() + 2 * HOUR)
+    assert collect_garbage(store, ONE) == GcReport(tables=["products/images", NAME])
+    collected = collect_garbage(store, ONE, now=time.time() + 2 * HOUR)
 
     assert (collected.commits, collected.files, collected.blobs) == (2, 2, 1)
     assert table.versions() == [3]
-    assert tables.values(table.read(tables.newest(table))) == {"a": 2}
-    assert unreferenced not in blobs_of(store)
+    assert tables.values(table.read(tables.latest_commit(table))) == {"a": 2}
+    assert unreferenced not in read_blobs(store)
     assert store.blobs.get(_sha256(b"kept")) == b"kept"
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"commits": 0}, "commits"),
+        ({"retain_last": 0}, "retain_last"),
         ({"min_age_hours": 0.5}, "min_age_hours"),
-        ({"grace": 5}, "did you mean 'min_age_hours'"),
+        ({"min_age": 5}, "did you mean 'min_age_hours'"),
     ],
 )
 def test_rules_that_cannot_be_meant_are_refused(values: Mapping[str, int], message: str) -> None:
@@ -248,14 +258,14 @@ def test_images_that_no_catalog_has_go_once_they_are_old(store: Store, root: Pat
     _ledger(store, "products", {"a": b"kept", "b": b"dropped"})
     _ledger(store, "suppliers", {"x": b"kept too"})
     _ledger(store, "products", {"a": b"kept"})
-    age(root, 2)
+    make_older(root, 2)
     young = _put(store, b"a present run's")
 
-    collected = collect(store, ONE)
+    collected = collect_garbage(store, ONE)
 
     assert (collected.blobs, collected.files) == (1, 1)
     assert collected.bytes > len(b"dropped")
-    assert _sha256(b"dropped") not in blobs_of(store)
+    assert _sha256(b"dropped") not in read_blobs(store)
     for data in (b"kept", b"kept too"):
         assert store.blobs.get(_sha256(data)) == data
     assert store.blobs.get(young) == b"a present run's"
@@ -265,11 +275,11 @@ def test_an_image_of_an_older_version_that_is_kept_is_kept(store: Store, root: P
     _ledger(store, "products", {"a": b"first"})
     _ledger(store, "products", {"a": b"second"})
     _ledger(store, "products", {"a": b"third"})
-    age(root, 2)
+    make_older(root, 2)
 
-    collect(store, RetentionPolicy(commits=2, min_age_hours=1))
+    collect_garbage(store, RetentionPolicy(retain_last=2, min_age_hours=1))
 
-    assert blobs_of(store).keys() == {_sha256(b"second"), _sha256(b"third")}
+    assert read_blobs(store).keys() == {_sha256(b"second"), _sha256(b"third")}
 
 
 def test_items_without_an_image_are_no_obstacle(store: Store, root: Path) -> None:
@@ -277,9 +287,9 @@ def test_items_without_an_image_are_no_obstacle(store: Store, root: Path) -> Non
     rows = table.write_rows(ledger_frame([{"id": "a", "url": "https://x/a", "status": "http_404"}]))
     table.commit(partial(_ledger_draft, rows))
     _put(store, b"dropped")
-    age(root, 2)
+    make_older(root, 2)
 
-    assert collect(store, ONE).blobs == 1
+    assert collect_garbage(store, ONE).blobs == 1
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
@@ -289,13 +299,13 @@ def test_a_ledger_that_reads_empty_stops_the_whole_collection(
     _some_catalog(store, root)
     _ledger(store, "suppliers", {"x": b"image"})
     _ledger(store, "suppliers", {})
-    age(root, 1000)
-    before = snapshot(root)
+    make_older(root, 1000)
+    before = file_sizes(root)
 
     with pytest.raises(StoreError) as refused:
-        collect(store, ONE, dry_run=dry_run)
+        collect_garbage(store, ONE, dry_run=dry_run)
 
-    assert snapshot(root) == before
+    assert file_sizes(root) == before
     assert "table suppliers/images reads empty" in str(refused.value)
     assert "nothing was collected" in str(refused.value)
     assert f"delete {root}/suppliers/images" in str(refused.value)
@@ -314,21 +324,21 @@ def test_a_ledger_that_cannot_be_read_stops_the_whole_collection(
     else:
         data[len(data) // 2] ^= 1
         path.write_bytes(bytes(data) if damage == "flipped" else b"")
-    age(root, 1000)
-    before = snapshot(root)
+    make_older(root, 1000)
+    before = file_sizes(root)
 
     with pytest.raises(StoreError, match=str(path)):
-        collect(store, ONE)
+        collect_garbage(store, ONE)
 
-    assert snapshot(root) == before
+    assert file_sizes(root) == before
 
 
 def test_an_image_that_was_put_a_moment_ago_is_kept(store: Store, root: Path) -> None:
     sha256 = _put(store, b"image")
-    age(root, ONE.min_age_hours - 20 / HOUR)
+    make_older(root, ONE.min_age_hours - 20 / HOUR)
     _put(Store.open(root), b"image")
 
-    collect(store, ONE, now=time.time() + 60)
+    collect_garbage(store, ONE, now=time.time() + 60)
 
     assert store.blobs.get(sha256) == b"image"
 
@@ -343,9 +353,9 @@ def test_vectors_of_images_that_no_catalog_has_are_taken_out(store: Store, root:
     _vectors(store, "products", [b"dropped too", b"borrowed"])
     before = VectorTable(store, "products", ENCODER).read(map(_sha256, (b"kept", b"borrowed")))
     _ledger(store, "products", {"a": b"kept"})
-    age(root, 2)
+    make_older(root, 2)
 
-    collected = collect(store, ONE)
+    collected = collect_garbage(store, ONE)
 
     vectors = VectorTable(store, "products", ENCODER)
     assert collected.vectors == 2
@@ -358,10 +368,10 @@ def test_vectors_of_images_that_no_catalog_has_are_taken_out(store: Store, root:
 
 def test_young_vectors_are_left_alone(store: Store, root: Path) -> None:
     _ledger(store, "products", {"a": b"kept"})
-    age(root, 2)
+    make_older(root, 2)
     _vectors(store, "products", [b"of a run that is about to say which item has it"])
 
-    assert collect(store, ONE).vectors == 0
+    assert collect_garbage(store, ONE).vectors == 0
     assert len(VectorTable(store, "products", ENCODER).keys()) == 1
 
 
@@ -374,32 +384,32 @@ def test_damaged_vectors_are_left_to_others_and_stop_nothing(
     _vectors(store, "products", [b"dropped too"])
     _ledger(store, "products", {"a": b"kept"})
     table = VectorTable(store, "products", ENCODER).table
-    damaged = tables.newest(table).with_role(role)[0]
-    flip_a_bit(store, table, damaged)
-    age(root, 2)
+    damaged = tables.latest_commit(table).files_with_role(role)[0]
+    flip_bit(store, table, damaged)
+    make_older(root, 2)
 
-    announced = collect(store, ONE, dry_run=True)
-    collected = collect(store, ONE)
+    announced = collect_garbage(store, ONE, dry_run=True)
+    collected = collect_garbage(store, ONE)
 
     assert announced == collected
     assert (collected.blobs, collected.vectors) == (1, {"rows": 1, "keys": 2}[role])
-    assert damaged in tables.newest(table).files
+    assert damaged in tables.latest_commit(table).files
 
 
 def test_vectors_that_are_all_needed_are_not_rewritten(store: Store, root: Path) -> None:
     _ledger(store, "products", {"a": b"kept"})
     _vectors(store, "products", [b"kept"])
-    age(root, 2)
+    make_older(root, 2)
 
-    assert collect(store, ONE).vectors == 0
+    assert collect_garbage(store, ONE).vectors == 0
     assert VectorTable(store, "products", ENCODER).table.versions() == [1]
 
 
 def test_more_vectors_can_be_added_after_a_collection(store: Store, root: Path) -> None:
     _ledger(store, "products", {"a": b"one", "b": b"two"})
     _vectors(store, "products", [b"one", b"gone"])
-    age(root, 2)
-    collect(store, ONE)
+    make_older(root, 2)
+    collect_garbage(store, ONE)
 
     _vectors(store, "products", [b"two"])
 
@@ -417,20 +427,20 @@ def test_a_version_that_is_committed_meanwhile_is_kept(store: Store, root: Path)
         root, "after read", "products/images/data/", lambda: tables.put(table, {"a": 2})
     )
 
-    collect(Store(busy), ONE)
+    collect_garbage(Store(busy), ONE)
 
     assert table.versions() == [1, 2]
-    assert tables.values(table.read(tables.newest(table))) == {"a": 2}
+    assert tables.values(table.read(tables.latest_commit(table))) == {"a": 2}
 
 
 def test_two_collections_at_once_are_no_error(store: Store, root: Path) -> None:
     table = store.table(NAME)
     for value in range(4):
         tables.put(table, {"a": value})
-    age(root, 2)
-    busy = InterruptedFiles(root, "after read", "_commits/", lambda: collect(store, ONE))
+    make_older(root, 2)
+    busy = InterruptedFiles(root, "after read", "_commits/", lambda: collect_garbage(store, ONE))
 
-    collect(Store(busy), ONE)
+    collect_garbage(Store(busy), ONE)
 
     assert table.versions() == [4]
 
@@ -441,10 +451,10 @@ def test_a_table_whose_first_commit_was_cut_short_is_no_obstacle(store: Store, r
         tables.put(table, {"a": value})
     commits = root / "products" / "images" / "_commits"
     commits.mkdir(parents=True)
-    (commits / f"{UNFINISHED}0123").write_bytes(b"{")
-    age(root, 2)
+    (commits / f"{TEMPORARY_PREFIX}0123").write_bytes(b"{")
+    make_older(root, 2)
 
-    assert collect(store, ONE).commits == 1
+    assert collect_garbage(store, ONE).commits == 1
     assert table.versions() == [2]
 
 
@@ -464,13 +474,13 @@ def test_writers_lose_nothing_to_collections_beside_them(store: Store, root: Pat
     writer.start()
     try:
         for _ in range(40):
-            collect(Store.open(root), ONE)
+            collect_garbage(Store.open(root), ONE)
     finally:
         over.set()
         writer.join()
 
     assert table.versions() == list(range(1, len(acked) + 1))
-    assert sorted(table.read(tables.newest(table))["id"]) == sorted(acked)
+    assert sorted(table.read(tables.latest_commit(table))["id"]) == sorted(acked)
 
 
 Step = tuple[str, int]
@@ -493,13 +503,13 @@ def test_what_is_named_or_young_is_never_deleted_and_the_rest_is(
 ) -> None:
     root = tmp_path_factory.mktemp("store")
     store = Store.open(root)
-    rules = RetentionPolicy(commits=keep, min_age_hours=2)
+    rules = RetentionPolicy(retain_last=keep, min_age_hours=2)
     for number, name in enumerate(TABLES):
         _commit_something(store, name, number)
     end = [("collect", 0), ("age", 9), ("collect", 0)]
     for written, (kind, number) in enumerate([*steps, *end]):
         if kind == "age":
-            age(root, number / 4)
+            make_older(root, number / 4)
             store = Store.open(root)  # which remembers no pack as young that is no longer
         elif kind == "orphan":
             _put(store, f"blob {written}".encode())
@@ -519,19 +529,19 @@ def _commit_something(store: Store, name: str, number: int) -> None:
 
 
 def _collect_and_check(store: Store, root: Path, rules: RetentionPolicy) -> None:
-    before = snapshot(root)
+    before = file_sizes(root)
     edge = time.time() - rules.min_age_hours * HOUR
     young = {path for path in before if (root / path).stat().st_mtime > edge + 60}
     commits = {
         name: {version: store.table(name).at(version) for version in store.table(name).versions()}
         for name in store.table_names()
     }
-    announced = collect(store, rules, dry_run=True)
-    assert snapshot(root) == before
+    announced = collect_garbage(store, rules, dry_run=True)
+    assert file_sizes(root) == before
 
-    collected = collect(store, rules)
+    collected = collect_garbage(store, rules)
 
-    after = snapshot(root)
+    after = file_sizes(root)
     gone = before.keys() - after.keys()
     assert collected == announced
     assert not gone & young
@@ -543,7 +553,7 @@ def _collect_and_check(store: Store, root: Path, rules: RetentionPolicy) -> None
     living: set[str] = set()
     for name, known in commits.items():
         kept = store.table(name).versions()
-        assert kept[-rules.commits :] == sorted(known)[-rules.commits :]
+        assert kept[-rules.retain_last :] == sorted(known)[-rules.retain_last :]
         for commit in (known[version] for version in kept):
             store.table(name, key=commit.key).read(commit)
             named.update(f"{name}/{file.path}" for file in commit.files)
@@ -558,10 +568,10 @@ def _collect_and_check(store: Store, root: Path, rules: RetentionPolicy) -> None
 
 def _check_packs(store: Store, living: set[str], edge: float) -> None:
     """No old pack that nobody has marked is mostly dead."""
-    marks = {entry.name: entry.modified for entry in store.files.entries(IN_USE)}
+    marks = {entry.name: entry.modified for entry in store.files.entries(PINS)}
     for pack in list_packs(store.files):
         if max(pack.modified, marks.get(pack.name, 0.0)) < edge - 60:
-            contents = read_contents(store.files, pack)
+            contents = read_pack_entries(store.files, pack)
             names = [contents.sha256[at : at + 1].tobytes().hex() for at in range(len(contents))]
             alive = [name in living for name in names]
             assert 2 * contents.length[alive].sum() > contents.length.sum()
@@ -586,7 +596,7 @@ def _some_catalog(store: Store, root: Path) -> None:
     store.table(NAME).write_bytes(b"orphan", role="index", suffix=".faiss")
     tables.put(store.table(NAME), {"a": 1})
     tables.put(store.table(NAME), {"a": 2})
-    age(root, 2)
+    make_older(root, 2)
 
 
 def _ledger(store: Store, name: str, images: Mapping[str, bytes]) -> Commit:

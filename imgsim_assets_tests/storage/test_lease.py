@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from imgsim_assets.storage import lease
-from imgsim_assets.storage.files import Files, LocalFiles, open_files
+from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.lease import Lease
-from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.local_files import LocalFiles
+from imgsim_assets.storage.store import Store, open_files
 
 PATH = "things/_leases/000"
 
@@ -61,7 +62,7 @@ def test_who_waits_says_so_once(store: Store, monkeypatch: pytest.MonkeyPatch) -
 def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     held = (
         "import os, sys; from pathlib import Path\n"
-        "from imgsim_assets.storage.files import LocalFiles\n"
+        "from imgsim_assets.storage.local_files import LocalFiles\n"
         "from imgsim_assets.storage.lease import Lease\n"
         f"Lease(LocalFiles(Path(sys.argv[1])), {PATH!r}, what='it').__enter__(); os._exit(9)"
     )

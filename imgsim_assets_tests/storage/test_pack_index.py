@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.storage import pack_index
-from imgsim_assets.storage.files import Files, LocalFiles, open_files
+from imgsim_assets.storage.files import Files
+from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.pack_index import INDEXES, PackIndex
 from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, list_packs
-from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.store import Store, open_files
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
 
@@ -37,15 +38,15 @@ def looked_up(files: Files) -> PackIndex:
 
 def read(files: Files, index: PackIndex, image: bytes) -> list[bytes]:
     return [
-        files.read_part(f"{PACKS}/{place.pack}", place.start, place.length)
+        files.read_range(f"{PACKS}/{place.pack}", place.start, place.length)
         for place in index.find(digest(image))
     ]
 
 
 def held(index: PackIndex, images: list[bytes]) -> list[bool]:
     digests = [digest(image) for image in images]
-    found: list[bool] = index.holds(np.array(digests, SHA256)).tolist()
-    listed = index.among(digests)  # perhaps by packs that are gone, too
+    found: list[bool] = index.contains(np.array(digests, SHA256)).tolist()
+    listed = index.filter_known(digests)  # perhaps by packs that are gone, too
     assert {one for one, is_held in zip(digests, found, strict=True) if is_held} <= set(listed)
     assert len(set(listed)) == len(listed)
     return found
@@ -81,7 +82,7 @@ def test_what_is_in_place_is_found_whatever_has_happened(
         elif kind == "refresh":
             index.refresh()
         elif kind == "consolidate":
-            index.consolidate(at_least=1)
+            index.compact(at_least=1)
         elif there:
             name = sorted(there)[numbers[0] % len(there)]
             del there[name]
@@ -102,7 +103,7 @@ def test_many_packs_share_few_index_files(files: Files, monkeypatch: pytest.Monk
     for number in range(60):
         pack(files, b"%d" % number, b"second of %d" % number)
         index.refresh()
-        index.consolidate(at_least=4)
+        index.compact(at_least=4)
 
     assert len(files.entries(INDEXES)) <= 4
     for view in (index, looked_up(files)):
@@ -115,7 +116,7 @@ def test_index_files_save_the_reading_of_packs(tmp_path: Path) -> None:
     index = PackIndex(files)
     names = [pack(files, b"%d" % number) for number in range(5)]
     index.refresh()
-    index.consolidate(at_least=5)
+    index.compact(at_least=5)
     for name in names:  # what is never opened may as well be unreadable
         (tmp_path / PACKS / name).write_bytes(b"")
 
@@ -126,7 +127,7 @@ def test_few_packs_get_no_index_file(files: Files) -> None:
     index = PackIndex(files)
     pack(files, b"one")
     index.refresh()
-    index.consolidate()
+    index.compact()
 
     assert files.entries(INDEXES) == []
 
@@ -140,7 +141,7 @@ def test_without_a_usable_index_file_the_packs_are_read(
     pack(files, b"one")
     pack(files, b"two")
     index.refresh()
-    index.consolidate(at_least=1)
+    index.compact(at_least=1)
     [path] = (tmp_path / INDEXES).iterdir()
     whole = path.read_bytes()
     names_at = 2 * 48
@@ -169,10 +170,10 @@ def test_packs_without_images_are_passed_over(files: Files) -> None:
         pack(files)
     index.refresh()
     assert held(index, [b"one"]) == [False]
-    index.consolidate(at_least=1)
+    index.compact(at_least=1)
     pack(files, b"one")
     index.refresh()
-    index.consolidate(at_least=1)
+    index.compact(at_least=1)
 
     for view in (index, looked_up(files)):
         assert held(view, [b"one", b"two"]) == [True, False]
@@ -222,9 +223,9 @@ def test_another_writers_index_files_are_taken_up(files: Files) -> None:
     index = looked_up(files)
     for number in range(4):
         pack(files, b"%d" % number)
-    looked_up(files).consolidate(at_least=1)
+    looked_up(files).compact(at_least=1)
     writer = looked_up(files)
-    writer.consolidate(at_least=1)
+    writer.compact(at_least=1)
     index.refresh()
 
     assert all(held(index, [b"%d" % number for number in range(4)]))
@@ -233,12 +234,12 @@ def test_another_writers_index_files_are_taken_up(files: Files) -> None:
 def test_index_files_that_another_writer_has_merged_are_let_go(files: Files) -> None:
     pack(files, b"0")
     writer = looked_up(files)
-    writer.consolidate(at_least=1)
+    writer.compact(at_least=1)
     reader = looked_up(files)
     for number in range(1, 4):
         pack(files, b"%d" % number)
         writer.refresh()
-    writer.consolidate(at_least=1)
+    writer.compact(at_least=1)
     pack(files, b"4")
 
     reader.refresh()
@@ -263,7 +264,7 @@ def test_an_index_file_that_another_writer_has_merged_already_is_no_error(tmp_pa
     index = PackIndex(InterruptedFiles(tmp_path, "after stat", INDEXES, merge))
     pack(LocalFiles(tmp_path), b"one")
     index.refresh()
-    index.consolidate(at_least=1)
+    index.compact(at_least=1)
 
     assert held(index, [b"one"]) == [True]
 
@@ -272,12 +273,12 @@ def test_index_files_that_say_nothing_new_are_needless(files: Files) -> None:
     name = pack(files, b"one")
     both = looked_up(files), looked_up(files)
     for index in both:
-        index.consolidate(at_least=1)
+        index.compact(at_least=1)
 
     assert len(files.entries(INDEXES)) == 2
-    assert len(looked_up(files).needless_files()) == 1
+    assert len(looked_up(files).obsolete_files()) == 1
     files.delete(f"{PACKS}/{name}")
-    assert len(looked_up(files).needless_files()) == 2
+    assert len(looked_up(files).obsolete_files()) == 2
 
 
 def test_index_files_on_object_storage(s3_root: str) -> None:
@@ -286,7 +287,7 @@ def test_index_files_on_object_storage(s3_root: str) -> None:
     for number in range(6):
         pack(files, b"%d" % number)
     index.refresh()
-    index.consolidate(at_least=6)
+    index.compact(at_least=6)
 
     assert len(files.entries(INDEXES)) == 1
     again = looked_up(files)
@@ -301,4 +302,4 @@ def test_an_empty_store_holds_nothing(store: Store) -> None:
 
     assert held(index, [b"one"]) == [False]
     assert index.find(digest(b"one")) == []
-    assert index.holds(np.array([], SHA256)).tolist() == []
+    assert index.contains(np.array([], SHA256)).tolist() == []

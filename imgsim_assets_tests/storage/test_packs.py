@@ -9,15 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.storage.files import Entry, Files, LocalFiles, open_files
+from imgsim_assets.storage.files import Entry, Files
+from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.packs import (
     PACKS,
     PackWriter,
-    check_pack,
     list_packs,
     pack_size,
-    read_contents,
+    read_pack_entries,
+    verify_pack,
 )
+from imgsim_assets.storage.store import open_files
 
 
 def packed(files: Files, images: list[bytes]) -> Entry:
@@ -34,17 +36,17 @@ def test_a_pack_says_where_each_image_lies(images: list[bytes]) -> None:
     files = open_files("memory://packs-of-a-property-test")
     pack = packed(files, images)
 
-    contents = read_contents(files, pack)
+    contents = read_pack_entries(files, pack)
 
     found = {}
     for at in range(len(contents)):
         start, length = int(contents.start[at]), int(contents.length[at])
         digest = contents.sha256[at : at + 1].tobytes()
-        found[digest] = files.read_part(f"{PACKS}/{pack.name}", start, length)
+        found[digest] = files.read_range(f"{PACKS}/{pack.name}", start, length)
     assert found == {hashlib.sha256(image).digest(): image for image in images}
     assert np.array_equal(contents.sha256, np.sort(contents.sha256))
     assert pack.size == pack_size(contents.length)
-    assert check_pack(files, pack) == (len(images), [])
+    assert verify_pack(files, pack) == (len(images), [])
 
 
 def test_an_index_that_is_longer_than_what_is_read_at_first_is_read_whole(tmp_path: Path) -> None:
@@ -52,7 +54,7 @@ def test_an_index_that_is_longer_than_what_is_read_at_first_is_read_whole(tmp_pa
     images = [b"%d" % number for number in range(3000)]
     pack = packed(files, images)
 
-    assert len(read_contents(files, pack)) == 3000
+    assert len(read_pack_entries(files, pack)) == 3000
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "no end", "count"])
@@ -71,7 +73,7 @@ def test_what_is_no_pack_is_named(tmp_path: Path, damage: str) -> None:
     [pack] = list_packs(files)
 
     with pytest.raises(CorruptFileError, match=pack.name):
-        read_contents(files, pack)
+        read_pack_entries(files, pack)
 
 
 def test_a_damaged_image_is_told_apart(tmp_path: Path) -> None:
@@ -80,13 +82,13 @@ def test_a_damaged_image_is_told_apart(tmp_path: Path) -> None:
     path = tmp_path / PACKS / pack.name
     path.write_bytes(path.read_bytes().replace(b"second", b"sekond"))
 
-    assert check_pack(files, pack) == (2, [hashlib.sha256(b"second").hexdigest()])
+    assert verify_pack(files, pack) == (2, [hashlib.sha256(b"second").hexdigest()])
 
 
 def test_a_pack_that_is_collected_meanwhile_is_no_damage(tmp_path: Path) -> None:
     gone = Entry("0" * 32, 100, 0.0, is_folder=False)
 
-    assert check_pack(LocalFiles(tmp_path), gone) == (0, [])
+    assert verify_pack(LocalFiles(tmp_path), gone) == (0, [])
 
 
 def test_a_pack_is_read_by_its_writer_before_it_is_in_place(tmp_path: Path) -> None:
@@ -97,5 +99,5 @@ def test_a_pack_is_read_by_its_writer_before_it_is_in_place(tmp_path: Path) -> N
     assert b"d" * 32 in writer
     assert writer.read(b"d" * 32) == b"image"
     assert list_packs(files) == []
-    writer.discard()
+    writer.close()
     assert list((tmp_path / PACKS).iterdir()) == []

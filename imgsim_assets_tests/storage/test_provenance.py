@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import polars as pl
 
+from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.provenance import read_provenance
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import PendingCommit
 
 
 def _commit(store: Store, name: str, inputs: dict[str, int | str], **properties: str) -> None:
@@ -15,7 +15,7 @@ def _commit(store: Store, name: str, inputs: dict[str, int | str], **properties:
 
 def test_inputs_are_followed_to_the_source(store: Store) -> None:
     _commit(store, "shop/items", {"source": "ab12"})
-    _commit(store, "shop/images", {"catalog": 1})
+    _commit(store, "shop/images", {"items": 1})
     _commit(store, "shop/embeddings", {"images": 1}, fingerprint="f")
     _commit(store, "matches/pair", {"shop/embeddings": 1, "shop/images": 1})
 
@@ -33,7 +33,7 @@ def test_inputs_are_followed_to_the_source(store: Store) -> None:
 
 
 def test_what_is_no_longer_kept_ends_the_trace(store: Store) -> None:
-    _commit(store, "shop/images", {"catalog": 7})
+    _commit(store, "shop/images", {"items": 7})
 
     found = read_provenance("shop/images", version=1, store=store)
 

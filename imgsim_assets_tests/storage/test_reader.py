@@ -10,10 +10,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.storage.reader import pinned, read_table
+from imgsim_assets.storage.commit import PendingCommit
+from imgsim_assets.storage.reader import read_table, resolve_version
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import PendingCommit
 from imgsim_assets_tests.support import tables
 
 NAME = "matches/products__suppliers"
@@ -103,7 +103,7 @@ def test_an_older_version_is_read_by_its_number(layout: Store) -> None:
 def test_a_version_that_is_not_kept_is_refused_naming_those_that_are(store: Store) -> None:
     tables.put(store.table(NAME), {"a": 1})
 
-    with pytest.raises(StoreError, match=rf"{NAME} has no version 2; it keeps \[1\]"):
+    with pytest.raises(StoreError, match=rf"{NAME} has no version 2; it has \[1\]"):
         read_table(NAME, version=2, store=store)
 
 
@@ -150,9 +150,11 @@ def test_the_store_may_be_a_path_a_url_or_the_environments(
 def test_a_table_on_object_storage_reads_like_a_local_one(s3_root: str) -> None:
     table = Store.open(s3_root).table(NAME, key="id")
     for shard in (Shard(0, 2), Shard(1, 2)):
-        tables.complete(table, shard, tables.of_shard({"a": 1, "b": 2, "c": 3}, shard))
-    tables.append(table, Shard(0, 2), tables.of_shard({"a": 7, "b": 7, "c": 7}, Shard(0, 2)))
-    expected = {"a": 1, "b": 2, "c": 3} | tables.of_shard(dict.fromkeys("abc", 7), Shard(0, 2))
+        tables.put_snapshot(table, shard, tables.items_of_shard({"a": 1, "b": 2, "c": 3}, shard))
+    tables.append(table, Shard(0, 2), tables.items_of_shard({"a": 7, "b": 7, "c": 7}, Shard(0, 2)))
+    expected = {"a": 1, "b": 2, "c": 3} | tables.items_of_shard(
+        dict.fromkeys("abc", 7), Shard(0, 2)
+    )
 
     frame = read_table(NAME, store=s3_root)
 
@@ -169,10 +171,10 @@ def test_a_changed_number_of_shards_is_read_correctly_before_all_are_complete(
     table = store.table(NAME, key=key)
     content = {f"item-{number}": number for number in range(12)}
     for shard in (Shard(index, 4) for index in range(4)):
-        tables.complete(table, shard, tables.of_shard(content, shard))
-    content |= dict.fromkeys(tables.of_shard(content, Shard(1, 3)), 99)
-    del content[next(iter(tables.of_shard(content, Shard(1, 3))))]
-    tables.complete(table, Shard(1, 3), tables.of_shard(content, Shard(1, 3)))
+        tables.put_snapshot(table, shard, tables.items_of_shard(content, shard))
+    content |= dict.fromkeys(tables.items_of_shard(content, Shard(1, 3)), 99)
+    del content[next(iter(tables.items_of_shard(content, Shard(1, 3))))]
+    tables.put_snapshot(table, Shard(1, 3), tables.items_of_shard(content, Shard(1, 3)))
 
     assert tables.values(read_table(NAME, store=store).collect()) == content
 
@@ -194,7 +196,7 @@ def test_nothing_is_read_that_the_query_does_not_need(store: Store) -> None:
 def test_a_pinned_table_comes_with_the_key_it_was_committed_with(store: Store) -> None:
     tables.put(store.table(NAME, key="id"), {"a": 1})
 
-    table, commit = pinned(store, NAME)
+    table, commit = resolve_version(store, NAME)
 
     assert (table.key, commit.version) == ("id", 1)
 

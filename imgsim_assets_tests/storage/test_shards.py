@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsim_assets.storage.shards import Shard, shard_indices, shard_names, shard_of
+from imgsim_assets.storage.shards import Shard, shard_index, shard_indices, shard_names
 
 
 def test_partition_keys_are_padded_to_three_digits() -> None:
@@ -17,30 +17,30 @@ def test_partition_keys_are_padded_to_three_digits() -> None:
 def test_an_id_falls_to_the_same_shard_in_every_release() -> None:
     ids = ["sku-1", "sku-2", "sku-3", "", "ü-字", " a ", "123456789"]
 
-    assert [shard_of(item, 4) for item in ids] == [2, 0, 2, 0, 3, 0, 2]
-    assert [shard_of(item, 1000) for item in ids] == [470, 612, 218, 0, 799, 244, 262]
+    assert [shard_index(item, 4) for item in ids] == [2, 0, 2, 0, 3, 0, 2]
+    assert [shard_index(item, 1000) for item in ids] == [470, 612, 218, 0, 799, 244, 262]
 
 
 @given(ids=st.lists(st.text(), max_size=30), count=st.integers(1, 9))
 def test_shards_are_a_partition_of_the_rows_in_their_order(ids: list[str], count: int) -> None:
     rows = pl.DataFrame({"id": ids, "row": range(len(ids))}, schema={"id": pl.String, "row": int})
 
-    parts = [Shard(index, count).keep(rows) for index in range(count)]
+    parts = [Shard(index, count).filter(rows) for index in range(count)]
 
     assert all(part["row"].is_sorted() for part in parts)
     assert pl.concat(parts).sort("row").equals(rows)
     for index, part in enumerate(parts):
-        assert all(shard_of(item, count) == index for item in part["id"])
+        assert all(shard_index(item, count) == index for item in part["id"])
 
 
 @given(ids=st.lists(st.text(), max_size=30), count=st.integers(1, 9))
 def test_a_column_of_ids_is_split_like_single_ids(ids: list[str], count: int) -> None:
     found = shard_indices(pl.Series("id", ids, dtype=pl.String), count)
 
-    assert found.to_list() == [shard_of(item, count) for item in ids]
+    assert found.to_list() == [shard_index(item, count) for item in ids]
 
 
 def test_another_column_may_be_the_key() -> None:
     rows = pl.DataFrame({"id": ["x", "x"], "sku": ["sku-1", "sku-2"]})
 
-    assert Shard(2, 4).keep(rows, "sku")["sku"].to_list() == ["sku-1"]
+    assert Shard(2, 4).filter(rows, "sku")["sku"].to_list() == ["sku-1"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.files import UNFINISHED
+from imgsim_assets.storage.local_files import TEMPORARY_PREFIX
 from imgsim_assets.storage.store import Store, find_project_root
 from imgsim_assets_tests.support import tables
 
@@ -113,7 +113,9 @@ def test_without_a_project_the_folder_itself_is_taken(
 def test_a_name_that_could_leave_the_store_or_hide_in_it_is_no_table(
     store: Store, name: str
 ) -> None:
-    with pytest.raises(StoreError, match="no table name; it reads like 'products/images'") as error:
+    with pytest.raises(
+        StoreError, match="not a table name; write one such as 'products/images'"
+    ) as error:
         store.table(name)
 
     assert repr(name) in str(error.value)
@@ -140,7 +142,7 @@ def test_a_table_whose_first_commit_was_cut_short_has_no_commit(
 ) -> None:
     commits = tmp_path / "store" / "a" / "b" / "_commits"
     commits.mkdir(parents=True)
-    (commits / f"{UNFINISHED}0123").write_bytes(b"{")
+    (commits / f"{TEMPORARY_PREFIX}0123").write_bytes(b"{")
 
     assert store.table("a/b").latest() is None
     assert store.table_names() == []

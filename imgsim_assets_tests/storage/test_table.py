@@ -17,21 +17,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.storage.files import UNFINISHED
-from imgsim_assets.storage.gc import collect
-from imgsim_assets.storage.settings import RetentionPolicy
-from imgsim_assets.storage.shards import Shard
-from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import (
+from imgsim_assets.storage.commit import (
     Commit,
     DataFile,
     PendingCommit,
-    Table,
     append_to_shard,
     replace_shard,
 )
+from imgsim_assets.storage.gc import collect_garbage
+from imgsim_assets.storage.local_files import TEMPORARY_PREFIX
+from imgsim_assets.storage.settings import RetentionPolicy
+from imgsim_assets.storage.shards import Shard
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support import tables, writer_process
-from imgsim_assets_tests.support.file_ages import age
+from imgsim_assets_tests.support.file_ages import make_older
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
 NAME = "products/images"
@@ -80,13 +80,13 @@ def test_rows_written_in_pieces_are_one_file_that_is_read_by_ranges(
     table = store.table(NAME, key="id")
     rows = tables.frame({f"{number:02}": number for number in range(30)})
     pieces = [rows[start:end] for start, end in pairwise(cuts)]
-    file = table.write_pieces(iter(pieces), row_group=4)
+    file = table.write_sorted_chunks(iter(pieces), row_group_size=4)
     commit = table.commit(lambda _: PendingCommit([file.in_shard(Shard(0, 1))]))
     assert commit is not None
 
     assert file.rows == cuts[-1]
     assert table.read(commit).equals(rows[: cuts[-1]])
-    with table.by_ranges(commit, shard=Shard(0, 1), skip_damaged=pytest.fail) as read:
+    with table.open_range_reader(commit, shard=Shard(0, 1), on_corrupt=pytest.fail) as read:
         assert read(("05", "21")).equals(rows[5 : min(22, cuts[-1])])
         assert read(("22", "21")).equals(rows.clear())
 
@@ -100,13 +100,15 @@ def test_ranges_of_a_table_are_those_of_its_sound_files(
     table = opened.table(NAME, key="id")
     shard = Shard(0, 1)
     for rows in ({"a": 1, "c": 1, "e": 1}, {"b": 2, "c": 2}, {"c": 3, "d": 3}):
-        files = append_to_shard(table.latest(), shard, [table.write_pieces([tables.frame(rows)])])
+        files = append_to_shard(
+            table.latest(), shard, [table.write_sorted_chunks([tables.frame(rows)])]
+        )
         table.commit(partial(_drafted, files))
     commit = table.latest()
     assert commit is not None
     told: list[str] = []
 
-    with table.by_ranges(commit, shard=shard, skip_damaged=told.append) as read:
+    with table.open_range_reader(commit, shard=shard, on_corrupt=told.append) as read:
         assert read(("b", "d")).rows() == [("c", 1), ("b", 2), ("c", 2), ("c", 3), ("d", 3)]
         assert read(("x", "y")).height == 0
     assert told == []
@@ -115,7 +117,7 @@ def test_ranges_of_a_table_are_those_of_its_sound_files(
     opened.files.delete(bad)
     if damage == "flipped":
         opened.files.write(bad, b"something else")
-    with table.by_ranges(commit, shard=shard, skip_damaged=told.append) as read:
+    with table.open_range_reader(commit, shard=shard, on_corrupt=told.append) as read:
         assert read(("b", "d")).rows() == [("c", 1), ("c", 3), ("d", 3)]
         assert read(("a", "a")).rows() == [("a", 1)]
     assert len(told) == 1
@@ -132,12 +134,16 @@ def test_a_failure_of_a_piece_is_the_failure_of_the_file(store: Store) -> None:
         raise CorruptFileError("the second piece")
 
     with pytest.raises(CorruptFileError, match="the second piece"):
-        store.table(NAME, key="id").write_pieces(pieces())
+        store.table(NAME, key="id").write_sorted_chunks(pieces())
 
 
 def test_a_commit_reads_back_with_all_that_was_said_about_it(tmp_path: Path) -> None:
     table = Store.open(tmp_path, run_id="run-7").table(NAME, key="id")
-    file = table.write_rows(tables.frame({"a": 1})).in_shard(Shard(1, 3)).noted(part="p", n=[1, 2])
+    file = (
+        table.write_rows(tables.frame({"a": 1}))
+        .in_shard(Shard(1, 3))
+        .with_metadata(part="p", n=[1, 2])
+    )
     beside = table.write_bytes(b"beside", role="index", suffix=".bin")
 
     made = table.commit(
@@ -152,8 +158,8 @@ def test_a_commit_reads_back_with_all_that_was_said_about_it(tmp_path: Path) -> 
     assert (read.table, read.version, read.key, read.run_id) == (NAME, 1, "id", "run-7")
     assert read.commit_id not in ("", tables.put(table, {}).commit_id)
     assert (read.inputs, read.properties) == ({"images": 4}, {"deep": {"er": [None]}})
-    assert read.only("index") == beside
-    assert read.only("nothing of the kind") is None
+    assert read.file_with_role("index") == beside
+    assert read.file_with_role("nothing of the kind") is None
     assert read.rows == 1
 
 
@@ -173,9 +179,9 @@ def test_a_version_that_is_not_kept_is_refused_naming_those_that_are(store: Stor
     tables.put(table, {"a": 1})
     tables.put(table, {"a": 2})
 
-    with pytest.raises(StoreError, match=rf"{NAME} has no version 7; it keeps \[1, 2\]"):
+    with pytest.raises(StoreError, match=rf"{NAME} has no version 7; it has \[1, 2\]"):
         table.at(7)
-    with pytest.raises(StoreError, match="it keeps none"):
+    with pytest.raises(StoreError, match="it has none"):
         store.table("products/other").at(1)
 
 
@@ -183,9 +189,9 @@ def test_a_store_of_a_newer_format_asks_for_an_upgrade(store: Store, tmp_path: P
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     path = _commit_path(tmp_path, 1)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
 
-    with pytest.raises(StoreError, match=r"products/images .*format 2.*upgrade imgsim_assets"):
+    with pytest.raises(StoreError, match=r"products/images .*format 3.*upgrade imgsim_assets"):
         table.latest()
 
 
@@ -200,14 +206,14 @@ def test_a_commit_of_the_first_release_is_read_by_every_later_one(
     (folder / "_commits" / "000000000012.json").write_text(
         json.dumps(
             {
-                "format": 1,
+                "format": 2,
                 "table": NAME,
                 "version": 12,
                 "commit_id": "0123456789abcdef0123456789abcdef",
                 "committed_at": "2026-01-02T03:04:05.678+00:00",
                 "run_id": None,
                 "key": "id",
-                "inputs": {"catalog": 3},
+                "inputs": {"items": 3},
                 "properties": {"refers_to_blobs": True},
                 "files": [
                     {
@@ -217,8 +223,8 @@ def test_a_commit_of_the_first_release_is_read_by_every_later_one(
                         "rows": 2,
                         "role": "rows",
                         "shard": 0,
-                        "layout": 1,
-                        "complete": True,
+                        "shard_count": 1,
+                        "is_snapshot": True,
                     }
                 ],
             }
@@ -226,7 +232,7 @@ def test_a_commit_of_the_first_release_is_read_by_every_later_one(
     )
     table = store.table(NAME, key="id")
 
-    assert tables.values(table.read(tables.newest(table))) == {"a": 1, "b": 2}
+    assert tables.values(table.read(tables.latest_commit(table))) == {"a": 1, "b": 2}
     assert tables.put(table, {"a": 3}).version == 13
 
 
@@ -362,10 +368,10 @@ def test_processes_that_commit_at_once_lose_nothing(tmp_path: Path) -> None:
     table = Store.open(tmp_path).table(NAME, key="id")
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     assert table.versions() == list(range(1, 37))
-    assert sorted(table.read(tables.newest(table))["id"]) == sorted(acked)
+    assert sorted(table.read(tables.latest_commit(table))["id"]) == sorted(acked)
     assert len(acked) == 36
     for folder in ("_commits", "data", ""):
-        assert Store.open(tmp_path).files.unfinished(f"{NAME}/{folder}") == []
+        assert Store.open(tmp_path).files.temporary_entries(f"{NAME}/{folder}") == []
 
 
 def test_threads_that_commit_at_once_lose_nothing_on_object_storage(s3_root: str) -> None:
@@ -378,7 +384,7 @@ def test_threads_that_commit_at_once_lose_nothing_on_object_storage(s3_root: str
 
     table = Store.open(s3_root).table(NAME, key="id")
     assert table.versions() == list(range(1, 10))
-    assert sorted(table.read(tables.newest(table))["id"]) == [
+    assert sorted(table.read(tables.latest_commit(table))["id"]) == [
         f"{writer}-{number}" for writer in range(3) for number in range(3)
     ]
 
@@ -393,7 +399,7 @@ def test_a_commit_whose_confirmation_was_lost_is_not_made_twice(tmp_path: Path) 
     tables.add(Store(files).table(NAME), {"b": 2})
 
     table = Store.open(tmp_path).table(NAME)
-    assert sorted(table.read(tables.newest(table))["id"]) == ["a", "b"]
+    assert sorted(table.read(tables.latest_commit(table))["id"]) == ["a", "b"]
 
 
 def test_a_pinned_commit_reads_the_same_while_others_are_made(store: Store) -> None:
@@ -401,14 +407,14 @@ def test_a_pinned_commit_reads_the_same_while_others_are_made(store: Store) -> N
     shards = [Shard(0, 2), Shard(1, 2)]
     content = dict.fromkeys(IDS, 0)
     for shard in shards:
-        tables.complete(table, shard, tables.of_shard(content, shard))
-    pinned = tables.newest(table)
+        tables.put_snapshot(table, shard, tables.items_of_shard(content, shard))
+    pinned = tables.latest_commit(table)
 
     def write() -> None:
         for turn in range(1, 16):
             files: list[DataFile] = []
             for shard in shards:
-                own = dict.fromkeys(tables.of_shard(content, shard), turn)
+                own = dict.fromkeys(tables.items_of_shard(content, shard), turn)
                 files += replace_shard(None, shard, [table.write_rows(tables.frame(own))])
             table.commit(partial(_exactly, files))
 
@@ -417,12 +423,12 @@ def test_a_pinned_commit_reads_the_same_while_others_are_made(store: Store) -> N
     try:
         while writer.is_alive():
             assert tables.values(table.read(pinned)) == content
-            newest = tables.values(table.read(tables.newest(table)))
+            newest = tables.values(table.read(tables.latest_commit(table)))
             assert newest.keys() == content.keys()
             assert len(set(newest.values())) == 1, "a commit of two files was seen by halves"
     finally:
         writer.join()
-    assert tables.values(table.read(tables.newest(table))) == dict.fromkeys(IDS, 15)
+    assert tables.values(table.read(tables.latest_commit(table))) == dict.fromkeys(IDS, 15)
     assert tables.values(table.read(table.at(pinned.version))) == content
 
 
@@ -448,7 +454,7 @@ def test_killed_writers_lose_nothing_that_was_confirmed(tmp_path: Path) -> None:
             attempted += 1
 
         table = Store.open(tmp_path).table(NAME, key="id")
-        stored = set(table.read(tables.newest(table))["id"])
+        stored = set(table.read(tables.latest_commit(table))["id"])
         assert acked <= stored
         assert len(stored - acked) <= attempted, "at most one commit a writer is unconfirmed"
         assert table.versions() == list(range(1, table.versions()[-1] + 1))
@@ -474,14 +480,16 @@ def test_a_writer_may_die_before_any_of_its_file_operations(tmp_path: Path) -> N
         assert [table.read_bytes(file) for file in following.files] == [*found, b"later"], name
         assert table.versions() == list(range(1, following.version + 1)), name
 
-    age(tmp_path, hours=2)
-    collect(store, RetentionPolicy(commits=9, min_age_hours=1))
+    make_older(tmp_path, hours=2)
+    collect_garbage(store, RetentionPolicy(retain_last=9, min_age_hours=1))
     for name in outcomes:
         table = store.table(name)
-        assert [table.read_bytes(file) for file in tables.newest(table).files][-1] == b"later"
-        named = {Path(file.path).name for file in tables.newest(table).files}
+        assert [table.read_bytes(file) for file in tables.latest_commit(table).files][
+            -1
+        ] == b"later"
+        named = {Path(file.path).name for file in tables.latest_commit(table).files}
         assert {path.name for path in (tmp_path / name / "data").iterdir()} == named
-        assert not list((tmp_path / name).rglob(f"{UNFINISHED}*"))
+        assert not list((tmp_path / name).rglob(f"{TEMPORARY_PREFIX}*"))
 
 
 # ---- damage -----------------------------------------------------------------------------
@@ -535,10 +543,10 @@ def test_a_damaged_object_is_named_by_its_url(s3_root: str, damage: str) -> None
 def test_a_commit_with_a_damaged_file_is_not_whole(store: Store, damage: str) -> None:
     table = store.table(NAME)
     commit = tables.put(table, {"a": 1})
-    assert table.is_whole(commit)
+    assert table.verify_checksums(commit)
     _damage(_only_file(table, commit), DAMAGES[damage])
 
-    assert not table.is_whole(commit)
+    assert not table.verify_checksums(commit)
 
 
 def test_files_of_every_role_are_part_of_the_whole(store: Store) -> None:
@@ -549,21 +557,21 @@ def test_files_of_every_role_are_part_of_the_whole(store: Store) -> None:
     assert commit is not None
     _damage(Path(store.url) / NAME / beside.path, DAMAGES["last byte flipped"])
 
-    assert not table.is_whole(commit)
-    table.check_present(commit)
+    assert not table.verify_checksums(commit)
+    table.check_files_exist(commit)
 
 
 def test_a_shard_is_whole_whatever_happened_to_others(store: Store) -> None:
     table = store.table(NAME, key="id")
     shards = [Shard(0, 2), Shard(1, 2)]
     for shard in shards:
-        tables.complete(table, shard, tables.of_shard(dict.fromkeys(IDS, 1), shard))
-    commit = tables.newest(table)
-    (path, _) = table.local_files(commit) or []
+        tables.put_snapshot(table, shard, tables.items_of_shard(dict.fromkeys(IDS, 1), shard))
+    commit = tables.latest_commit(table)
+    (path, _) = table.local_paths(commit) or []
     _damage(path, DAMAGES["middle byte flipped"])
 
-    assert [table.is_whole(commit, shard=shard) for shard in shards] == [False, True]
-    assert not table.is_whole(commit)
+    assert [table.verify_checksums(commit, shard=shard) for shard in shards] == [False, True]
+    assert not table.verify_checksums(commit)
 
 
 @pytest.mark.parametrize(
@@ -573,28 +581,28 @@ def test_a_file_of_the_wrong_size_does_not_count_as_present(store: Store, damage
     table = store.table(NAME)
     commit = tables.put(table, {"a": 1})
     path = _only_file(table, commit)
-    table.check_present(commit)
+    table.check_files_exist(commit)
     _damage(path, DAMAGES[damage])
 
-    with pytest.raises(CorruptFileError, match=f"{path} is gone or cut short.*materialize"):
-        table.check_present(commit)
+    with pytest.raises(CorruptFileError, match=f"{path} is missing or truncated.*materialize"):
+        table.check_files_exist(commit)
 
 
 def test_what_a_damaged_file_held_can_be_left_out(store: Store) -> None:
     table = store.table(NAME, key="id")
     tables.add(table, {"a": 1, "b": 1})
     commit = tables.add(table, {"b": 2, "c": 2})
-    first, second = table.local_files(commit) or []
+    first, second = table.local_paths(commit) or []
     said: list[str] = []
-    assert tables.values(table.read(commit, skip_damaged=said.append)) == {"a": 1, "b": 2, "c": 2}
+    assert tables.values(table.read(commit, on_corrupt=said.append)) == {"a": 1, "b": 2, "c": 2}
     assert said == []
 
     _damage(second, DAMAGES["middle byte flipped"])
-    assert tables.values(table.read(commit, skip_damaged=said.append)) == {"a": 1, "b": 1}
+    assert tables.values(table.read(commit, on_corrupt=said.append)) == {"a": 1, "b": 1}
     assert [str(second) in line for line in said] == [True]
 
     _damage(first, DAMAGES["deleted"])
-    assert table.read(commit, skip_damaged=said.append).shape == (0, 0)
+    assert table.read(commit, on_corrupt=said.append).shape == (0, 0)
     with pytest.raises(CorruptFileError, match=str(first)):
         table.read(commit)
 
@@ -607,11 +615,13 @@ def test_a_damaged_commit_is_named_with_the_mend(store: Store, tmp_path: Path, d
     path = _commit_path(tmp_path, 2)
     _damage(path, DAMAGES[damage])
 
-    with pytest.raises(CorruptFileError, match=f"{path} .*delete it to go back to the version"):
+    with pytest.raises(
+        CorruptFileError, match=f"{path} .*delete it to go back to the previous version"
+    ):
         table.latest()
 
     path.unlink()
-    assert tables.values(table.read(tables.newest(table))) == {"a": 1}
+    assert tables.values(table.read(tables.latest_commit(table))) == {"a": 1}
 
 
 # ---- rows -------------------------------------------------------------------------------
@@ -663,7 +673,7 @@ def test_files_of_another_role_are_no_rows(store: Store) -> None:
     assert commit is not None
     assert tables.values(table.read(commit)) == {"a": 1}
     assert commit.rows == 1
-    assert tables.values(table.read_file(commit.with_role("keys")[0])) == {"x": 9}
+    assert tables.values(table.read_file(commit.files_with_role("keys")[0])) == {"x": 9}
 
 
 def test_a_commit_without_row_files_reads_as_nothing(store: Store) -> None:
@@ -689,8 +699,8 @@ def test_an_uploaded_file_is_checked_like_any_other(
     assert (file.role, file.rows, file.path.rsplit(".", 1)[-1]) == ("index", 3, "faiss")
     commit = table.commit(lambda _: PendingCommit([file]))
     assert commit is not None
-    assert table.is_whole(commit)
-    table.check_present(commit)
+    assert table.verify_checksums(commit)
+    table.check_files_exist(commit)
 
 
 def test_vectors_survive_the_way_through_a_file(s3_root: str) -> None:
@@ -714,18 +724,18 @@ def test_completing_a_shard_leaves_the_others_alone(store: Store) -> None:
     shards = [Shard(index, 3) for index in range(3)]
     content = dict.fromkeys(IDS, 1)
     for shard in shards:
-        tables.complete(table, shard, tables.of_shard(content, shard))
-    before = tables.newest(table)
-    tables.append(table, shards[1], {next(iter(tables.of_shard(content, shards[1]))): 5})
+        tables.put_snapshot(table, shard, tables.items_of_shard(content, shard))
+    before = tables.latest_commit(table)
+    tables.append(table, shards[1], {next(iter(tables.items_of_shard(content, shards[1]))): 5})
 
-    commit = tables.complete(table, shards[1], {})
+    commit = tables.put_snapshot(table, shards[1], {})
 
-    assert commit.of_shard(shards[0]) == before.of_shard(shards[0])
-    assert commit.of_shard(shards[2]) == before.of_shard(shards[2])
-    assert len(commit.of_shard(shards[1])) == 1
+    assert commit.files_of_shard(shards[0]) == before.files_of_shard(shards[0])
+    assert commit.files_of_shard(shards[2]) == before.files_of_shard(shards[2])
+    assert len(commit.files_of_shard(shards[1])) == 1
     assert tables.values(table.read(commit)) == {
-        **tables.of_shard(content, shards[0]),
-        **tables.of_shard(content, shards[2]),
+        **tables.items_of_shard(content, shards[0]),
+        **tables.items_of_shard(content, shards[2]),
     }
 
 
@@ -733,11 +743,13 @@ def test_a_shard_of_another_number_is_read_across_the_files(store: Store) -> Non
     table = store.table(NAME, key="id")
     content = {item: number for number, item in enumerate(IDS)}
     for index in range(4):
-        tables.complete(table, Shard(index, 4), tables.of_shard(content, Shard(index, 4)))
-    commit = tables.newest(table)
+        tables.put_snapshot(table, Shard(index, 4), tables.items_of_shard(content, Shard(index, 4)))
+    commit = tables.latest_commit(table)
 
     for shard in (Shard(index, count) for count in (1, 3, 4, 5) for index in range(count)):
-        assert tables.values(table.read(commit, shard=shard)) == tables.of_shard(content, shard)
+        assert tables.values(table.read(commit, shard=shard)) == tables.items_of_shard(
+            content, shard
+        )
 
 
 Step = tuple[str, int, dict[str, int]]
@@ -774,11 +786,11 @@ def test_a_keyed_table_holds_what_a_dictionary_would(steps: list[Step]) -> None:
     for step in steps:
         if step[0] == "reshard":
             for index in range(count):
-                tables.complete(
-                    table, Shard(index, count), tables.of_shard(content, Shard(index, count))
+                tables.put_snapshot(
+                    table, Shard(index, count), tables.items_of_shard(content, Shard(index, count))
                 )
-            assert {file.layout for file in tables.newest(table).files} == {count}
-            assert len(tables.newest(table).files) == count
+            assert {file.shard_count for file in tables.latest_commit(table).files} == {count}
+            assert len(tables.latest_commit(table).files) == count
             count = 3 + step[1] % 3
         else:
             _apply(table, step, count, content)
@@ -814,16 +826,16 @@ def test_a_removed_row_stays_removed_when_shards_change_twice(store: Store) -> N
     table = store.table(NAME, key="id")
     content = dict.fromkeys(IDS, 1)
     for index in range(4):
-        tables.complete(table, Shard(index, 4), tables.of_shard(content, Shard(index, 4)))
-    gone = next(iter(tables.of_shard(content, Shard(0, 3))))
+        tables.put_snapshot(table, Shard(index, 4), tables.items_of_shard(content, Shard(index, 4)))
+    gone = next(iter(tables.items_of_shard(content, Shard(0, 3))))
     del content[gone]
-    tables.complete(table, Shard(0, 3), tables.of_shard(content, Shard(0, 3)))
-    assert tables.values(table.read(tables.newest(table))) == content
+    tables.put_snapshot(table, Shard(0, 3), tables.items_of_shard(content, Shard(0, 3)))
+    assert tables.values(table.read(tables.latest_commit(table))) == content
 
-    other = next(s for s in (Shard(0, 5), Shard(1, 5)) if not tables.of_shard({gone: 1}, s))
-    tables.complete(table, other, tables.of_shard(content, other))
+    other = next(s for s in (Shard(0, 5), Shard(1, 5)) if not tables.items_of_shard({gone: 1}, s))
+    tables.put_snapshot(table, other, tables.items_of_shard(content, other))
 
-    assert tables.values(table.read(tables.newest(table))) == content
+    assert tables.values(table.read(tables.latest_commit(table))) == content
 
 
 def test_going_back_to_the_former_number_of_shards_keeps_what_was_written_between(
@@ -832,13 +844,13 @@ def test_going_back_to_the_former_number_of_shards_keeps_what_was_written_betwee
     table = store.table(NAME, key="id")
     content = dict.fromkeys(IDS, 1)
     for index in range(4):
-        tables.complete(table, Shard(index, 4), tables.of_shard(content, Shard(index, 4)))
-    content |= dict.fromkeys(tables.of_shard(content, Shard(0, 3)), 2)
-    tables.complete(table, Shard(0, 3), tables.of_shard(content, Shard(0, 3)))
+        tables.put_snapshot(table, Shard(index, 4), tables.items_of_shard(content, Shard(index, 4)))
+    content |= dict.fromkeys(tables.items_of_shard(content, Shard(0, 3)), 2)
+    tables.put_snapshot(table, Shard(0, 3), tables.items_of_shard(content, Shard(0, 3)))
 
-    tables.complete(table, Shard(0, 4), tables.of_shard(content, Shard(0, 4)))
+    tables.put_snapshot(table, Shard(0, 4), tables.items_of_shard(content, Shard(0, 4)))
 
-    assert tables.values(table.read(tables.newest(table))) == content
+    assert tables.values(table.read(tables.latest_commit(table))) == content
 
 
 def test_a_shard_of_the_former_number_is_without_what_was_removed_under_the_new_one(
@@ -847,12 +859,14 @@ def test_a_shard_of_the_former_number_is_without_what_was_removed_under_the_new_
     table = store.table(NAME, key="id")
     content = dict.fromkeys(IDS, 1)
     for index in range(4):
-        tables.complete(table, Shard(index, 4), tables.of_shard(content, Shard(index, 4)))
-    del content[next(iter(tables.of_shard(content, Shard(0, 3))))]
-    commit = tables.complete(table, Shard(0, 3), tables.of_shard(content, Shard(0, 3)))
+        tables.put_snapshot(table, Shard(index, 4), tables.items_of_shard(content, Shard(index, 4)))
+    del content[next(iter(tables.items_of_shard(content, Shard(0, 3))))]
+    commit = tables.put_snapshot(table, Shard(0, 3), tables.items_of_shard(content, Shard(0, 3)))
 
     for shard in (Shard(index, 4) for index in range(4)):
-        assert tables.values(table.read(commit, shard=shard)) == tables.of_shard(content, shard)
+        assert tables.values(table.read(commit, shard=shard)) == tables.items_of_shard(
+            content, shard
+        )
 
 
 # ---- helpers ----------------------------------------------------------------------------
@@ -865,12 +879,12 @@ def _in_memory() -> Table:
 def _apply(table: Table, step: Step, count: int, content: dict[str, int]) -> None:
     kind, pick, rows = step
     shard = Shard(pick % count, count)
-    own = tables.of_shard(rows, shard)
+    own = tables.items_of_shard(rows, shard)
     if kind == "append":
         tables.append(table, shard, own)
     else:
-        tables.complete(table, shard, own)
-        for item in tables.of_shard(content, shard):
+        tables.put_snapshot(table, shard, own)
+        for item in tables.items_of_shard(content, shard):
             del content[item]
     content.update(own)
 
@@ -882,7 +896,9 @@ def _assert_holds(table: Table, content: dict[str, int], counts: list[int]) -> N
         return
     assert tables.values(table.read(commit)) == content
     for shard in (Shard(index, count) for count in counts for index in range(count)):
-        assert tables.values(table.read(commit, shard=shard)) == tables.of_shard(content, shard)
+        assert tables.values(table.read(commit, shard=shard)) == tables.items_of_shard(
+            content, shard
+        )
 
 
 def _exactly(files: Sequence[DataFile], _: Commit | None) -> PendingCommit:
@@ -902,7 +918,7 @@ def _run_threads(actions: Sequence[Callable[[], None]]) -> None:
 
 
 def _only_file(table: Table, commit: Commit) -> Path:
-    (path,) = table.local_files(commit) or []
+    (path,) = table.local_paths(commit) or []
     return path
 
 

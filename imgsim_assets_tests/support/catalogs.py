@@ -15,9 +15,9 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import embed
 from imgsim_assets.index.stage import update_index
-from imgsim_assets.storage.shards import Shard, shard_of
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
+from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, DataFile, PendingCommit, replace_shard
 
 THUMBNAIL = EncoderSettings(
     name="thumbnail",
@@ -44,7 +44,7 @@ def fill_shard(store: Store, name: str, images: Mapping[str, bytes | None], shar
             store.blobs.put(data)
     store.blobs.flush()
     table = ledger_table(store, name)
-    ids = sorted(item for item in images if shard_of(item, shard.count) == shard.index)
+    ids = sorted(item for item in images if shard_index(item, shard.count) == shard.index)
     rows = table.write_rows(ledger_frame([_ledger_row(item, images[item]) for item in ids]))
     table.commit(partial(_draft, shard, rows))
 
@@ -89,7 +89,7 @@ def _png(pixels: np.ndarray, compress_level: int) -> bytes:
 
 
 def _draft(shard: Shard, rows: DataFile, base: Commit | None) -> PendingCommit:
-    return PendingCommit(replace_shard(base, shard, [rows]), {"catalog": 1}, PROPERTIES)
+    return PendingCommit(replace_shard(base, shard, [rows]), {"items": 1}, PROPERTIES)
 
 
 def _ledger_row(item: str, data: bytes | None) -> dict[str, object]:

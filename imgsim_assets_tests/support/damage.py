@@ -10,21 +10,22 @@ import pytest
 
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.pack_index import INDEXES, Location, PackIndex
-from imgsim_assets.storage.packs import PACKS, list_packs, read_contents
+from imgsim_assets.storage.packs import PACKS, list_packs, read_pack_entries
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import DataFile, Table
+from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support import tables
 
 
-def flip_a_bit(store: Store, table: Table, file: DataFile) -> Path:
+def flip_bit(store: Store, table: Table, file: DataFile) -> Path:
     """Change one bit in the middle of a table's file; the size stays. Returns its path."""
-    return flip_a_bit_of(Path(store.url) / table.name / file.path)
+    return flip_bit_in_file(Path(store.url) / table.name / file.path)
 
 
-def flip_a_bit_of_blob(store: Store, sha256: str) -> Path:
+def flip_bit_in_blob(store: Store, sha256: str) -> Path:
     """Change one bit in the middle of an image's bytes. Returns the path of its pack."""
-    place = place_of(store, sha256)
+    place = locate_blob(store, sha256)
     path = pack_path(store, place.pack)
     data = bytearray(path.read_bytes())
     data[place.start + place.length // 2] ^= 1
@@ -32,10 +33,10 @@ def flip_a_bit_of_blob(store: Store, sha256: str) -> Path:
     return path
 
 
-def compute_elsewhere(store: Store, table: VectorTable) -> None:
+def recompute_with_rounding_difference(store: Store, table: VectorTable) -> None:
     """Damage a table's vectors, and let another processor compute them anew: a little different."""
     before = table.read(table.keys())
-    flip_a_bit(store, table.table, tables.newest(table.table).with_role()[0])
+    flip_bit(store, table.table, tables.latest_commit(table.table).files_with_role()[0])
     with pytest.raises(StoreError):
         table.read(before.sha256)
     table.append(replace(before, vectors=np.nextafter(before.vectors, np.float32(2))))
@@ -43,10 +44,10 @@ def compute_elsewhere(store: Store, table: VectorTable) -> None:
 
 def remove_blob(store: Store, sha256: str) -> None:
     """Take an image, if it is there, out of the store, as if its pack had never held it."""
-    others = blobs_of(store)
+    others = read_blobs(store)
     if others.pop(sha256, None) is None:
         return
-    pack_path(store, place_of(store, sha256).pack).unlink()
+    pack_path(store, locate_blob(store, sha256).pack).unlink()
     for path in (Path(store.url) / INDEXES).glob("*"):
         path.unlink()
     beside = Store.open(store.url)
@@ -55,19 +56,19 @@ def remove_blob(store: Store, sha256: str) -> None:
     beside.blobs.flush()
 
 
-def blobs_of(store: Store) -> dict[str, bytes]:
+def read_blobs(store: Store) -> dict[str, bytes]:
     """Every image that is in place, by the sha256 it is filed under."""
     found = {}
     for pack in list_packs(store.files):
-        contents = read_contents(store.files, pack)
+        contents = read_pack_entries(store.files, pack)
         for at in range(len(contents)):
             start, length = int(contents.start[at]), int(contents.length[at])
             name = contents.sha256[at : at + 1].tobytes().hex()
-            found[name] = store.files.read_part(f"{PACKS}/{pack.name}", start, length)
+            found[name] = store.files.read_range(f"{PACKS}/{pack.name}", start, length)
     return found
 
 
-def place_of(store: Store, sha256: str) -> Location:
+def locate_blob(store: Store, sha256: str) -> Location:
     """Where an image lies."""
     index = PackIndex(store.files)
     index.refresh()
@@ -79,7 +80,7 @@ def pack_path(store: Store, name: str) -> Path:
     return Path(store.url) / PACKS / name
 
 
-def flip_a_bit_of(path: Path) -> Path:
+def flip_bit_in_file(path: Path) -> Path:
     """Change one bit in the middle of a file. Returns its path."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -20,9 +20,9 @@ from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, download
 from imgsim_assets.progress import Log, silent
+from imgsim_assets.storage.commit import Commit, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, PendingCommit, replace_shard
 
 NAME = "things"
 TIMES = ("fetched_at", "checked_at", "next_retry_at")

@@ -7,12 +7,12 @@ import sys
 from dagster._daemon import controller
 from dagster._daemon.cli import main
 
-from imgsim_assets_tests.support.fast_sqlite import do_not_wait_for_the_disk
+from imgsim_assets_tests.support.fast_sqlite import disable_fsync
 
 PAUSE_SECONDS = 3
 
 if __name__ == "__main__":
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = PAUSE_SECONDS
-    do_not_wait_for_the_disk()
+    disable_fsync()
     sys.argv = ["dagster-daemon", *sys.argv[1:]]
     main()

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 
-def do_not_wait_for_the_disk() -> None:
+def disable_fsync() -> None:
     """From now on this process leaves it to the system when its databases reach the disk."""
     event.listen(Engine, "connect", _leave_it_to_the_system)
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 
-def age(root: Path, hours: float) -> None:
+def make_older(root: Path, hours: float) -> None:
     """Make every file and every commit below a folder that many hours older."""
     for path in root.rglob("*"):
         if not path.is_file():
@@ -22,7 +22,7 @@ def age(root: Path, hours: float) -> None:
         os.utime(path, (status.st_atime, status.st_mtime - hours * 3600))
 
 
-def snapshot(root: Path) -> dict[str, int]:
+def file_sizes(root: Path) -> dict[str, int]:
     """The size of every file below a folder."""
     return {
         str(path.relative_to(root)): path.stat().st_size

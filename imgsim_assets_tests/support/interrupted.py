@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from imgsim_assets.storage.files import Entry, LocalFiles
+from imgsim_assets.storage.files import Entry
+from imgsim_assets.storage.local_files import LocalFiles
 
 
 class InterruptedFiles(LocalFiles):
@@ -31,8 +32,8 @@ class InterruptedFiles(LocalFiles):
         self._reach("after read", path)
         return data
 
-    def read_part(self, path: str, start: int, length: int) -> bytes:
-        data = super().read_part(path, start, length)
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        data = super().read_range(path, start, length)
         self._reach("after part", path)
         return data
 

@@ -110,8 +110,8 @@ class Project:
         script = (
             "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
             "from imgsim_assets_tests.support.projects import Project\n"
-            "from imgsim_assets_tests.support.fast_sqlite import do_not_wait_for_the_disk\n"
-            "do_not_wait_for_the_disk()\n"
+            "from imgsim_assets_tests.support.fast_sqlite import disable_fsync\n"
+            "disable_fsync()\n"
             "sys.exit(0 if Project(Path(sys.argv[1]), sys.argv[2]).materialize() else 1)\n"
         )
         return subprocess.Popen(

@@ -114,10 +114,10 @@ class Shop:
             "shop/__init__.py",
             """
             from imgsim_assets_tests.support.pause_points import hold_where_asked
-            from imgsim_assets_tests.support.fast_sqlite import do_not_wait_for_the_disk
+            from imgsim_assets_tests.support.fast_sqlite import disable_fsync
 
             hold_where_asked()
-            do_not_wait_for_the_disk()
+            disable_fsync()
             """,
         )
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from imgsim_assets.storage.shards import Shard, shard_of
-from imgsim_assets.storage.table import Commit, PendingCommit, Table, append_to_shard, replace_shard
+from imgsim_assets.storage.commit import Commit, PendingCommit, append_to_shard, replace_shard
+from imgsim_assets.storage.shards import Shard, shard_index
+from imgsim_assets.storage.table import Table
 
 
 def frame(values: Mapping[str, int]) -> pl.DataFrame:
@@ -27,10 +28,12 @@ def values(rows: pl.DataFrame) -> dict[str, int]:
     return found
 
 
-def of_shard(content: Mapping[str, int], shard: Shard) -> dict[str, int]:
+def items_of_shard(content: Mapping[str, int], shard: Shard) -> dict[str, int]:
     """The part of the content that falls to a shard."""
     return {
-        item: value for item, value in content.items() if shard_of(item, shard.count) == shard.index
+        item: value
+        for item, value in content.items()
+        if shard_index(item, shard.count) == shard.index
     }
 
 
@@ -56,13 +59,13 @@ def append(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
     )
 
 
-def complete(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
+def put_snapshot(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
     """Commit all rows of a shard."""
     file = table.write_rows(frame(content))
     return _committed(table.commit(lambda base: PendingCommit(replace_shard(base, shard, [file]))))
 
 
-def newest(table: Table) -> Commit:
+def latest_commit(table: Table) -> Commit:
     """The newest commit of a table that has one."""
     return _committed(table.latest())
 

@@ -17,9 +17,9 @@ from typing import Any
 import polars as pl
 
 from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.commit import Commit, PendingCommit, append_to_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, PendingCommit, append_to_shard
 
 CRASHED = 137
 

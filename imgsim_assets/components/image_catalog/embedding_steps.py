@@ -17,9 +17,10 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage, embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.pipeline.settings import CatalogSettings
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Table
+from imgsim_assets.storage.table import Table
 
 
 def embed_shards(

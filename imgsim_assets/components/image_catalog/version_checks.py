@@ -10,8 +10,9 @@ from imgsim_assets.index.stage import embedded_items, index_table
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.similarity.audit import Audit
 from imgsim_assets.similarity.drift import drift
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Commit, Table
+from imgsim_assets.storage.table import Table
 
 _ITEM = ["id", "sha256"]
 

@@ -46,20 +46,20 @@ class RetentionComponent(YamlComponent):
         self.check_timezone(context, self.settings.timezone)
         project = Project(context.project_root)
         rules = RetentionPolicy(
-            commits=self.settings.commits, min_age_hours=self.settings.min_age_hours
+            retain_last=self.settings.retain_last, min_age_hours=self.settings.min_age_hours
         )
 
         @dg.op(description="Delete what the rules do not keep.")
         def delete_what_is_not_kept(context: dg.OpExecutionContext) -> None:
-            from imgsim_assets.storage.gc import collect
+            from imgsim_assets.storage.gc import collect_garbage
 
-            collected = collect(project.store(context.run.run_id), rules)
+            collected = collect_garbage(project.store(context.run.run_id), rules)
             context.log.info(f"collected: {asdict(collected)}")
             context.add_output_metadata(asdict(collected))
 
         @dg.job(
             name=JOB,
-            description=f"Keeps the newest {rules.commits} versions of every table, and "
+            description=f"Keeps the newest {rules.retain_last} versions of every table, and "
             f"everything younger than {rules.min_age_hours:g} hours.",
         )
         def job() -> None:
