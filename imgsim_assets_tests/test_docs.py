@@ -1,4 +1,4 @@
-"""What the README and the pages say can be done is done here, as it is written there."""
+"""Every snippet and link of the README and of docs/ works as written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from imgsim_assets_tests.support.projects import Project
 
 _ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (_ROOT / "docs").glob("*.md"))]
+_PAGES = [
+    "README.md",
+    *sorted(str(path.relative_to(_ROOT)) for path in (_ROOT / "docs").rglob("*.md")),
+]
 
 
 def _blocks(page: str, language: str) -> list[str]:
@@ -34,7 +37,7 @@ def _blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/add_a_catalog.md"])
-def test_the_yaml_of_a_page_loads(page: str, tmp_path: Path) -> None:
+def test_yaml_of_page_loads(page: str, tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
     documents = [yaml.safe_load(block) for block in _blocks(page, "yaml")]
@@ -49,7 +52,7 @@ def test_the_yaml_of_a_page_loads(page: str, tmp_path: Path) -> None:
     assert {"shoes/index", "suppliers/index", "matches/shoes__suppliers"} <= keys
 
 
-def test_the_groups_and_the_index_of_the_page_load(tmp_path: Path) -> None:
+def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
     groups, across, index = (yaml.safe_load(block) for block in _blocks("docs/matching.md", "yaml"))
@@ -63,7 +66,7 @@ def test_the_groups_and_the_index_of_the_page_load(tmp_path: Path) -> None:
     assert {"shoes/duplicate_groups", "duplicate_groups/everything"} <= keys
 
 
-def test_every_encoder_of_the_page_can_be_declared() -> None:
+def test_encoders_of_encoders_page_are_valid_settings() -> None:
     block, *_ = _blocks("docs/encoders.md", "yaml")
     lines = [line for line in block.splitlines() if line.startswith("encoder:")]
 
@@ -74,12 +77,12 @@ def test_every_encoder_of_the_page_can_be_declared() -> None:
         EncoderSettings.model_validate({"name": encoder} if isinstance(encoder, str) else encoder)
 
 
-def test_the_report_and_the_threshold_of_the_page_can_be_declared(tmp_path: Path) -> None:
-    _, report, pair = (yaml.safe_load(b) for b in _blocks("docs/encoders.md", "yaml"))
+def test_evaluation_and_auto_threshold_of_encoders_page_load(tmp_path: Path) -> None:
+    _, evaluation, pair = (yaml.safe_load(b) for b in _blocks("docs/encoders.md", "yaml"))
     project = Project.make(tmp_path / "project")
     project.write("items.csv", "id,url,brand\n1,http://127.0.0.1/a.jpg,x\n")
     for name in ("products", "suppliers"):
-        catalog = {"source": {"path": "items.csv"}, **report, "name": name}
+        catalog = {"source": {"path": "items.csv"}, **evaluation, "name": name}
         project.declare(name, "ImageCatalogComponent", catalog)
     project.declare("pair", "MatchMatrixComponent", pair["attributes"])
 
@@ -96,7 +99,7 @@ def test_the_report_and_the_threshold_of_the_page_can_be_declared(tmp_path: Path
         for number, _ in enumerate(_blocks(page, "python"))
     ],
 )
-def test_the_python_of_a_page_runs(
+def test_python_of_page_runs(
     page: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store.open(tmp_path / "data/store")
@@ -105,8 +108,8 @@ def test_the_python_of_a_page_runs(
         _commit(store, name, products)
     matches = {"left_id": "p", "right_id": "s", "similarity": 0.97, "rank": 1}
     images = {"left_sha256": "a", "right_sha256": "b"}
-    made_of = {"products/items": 1, "suppliers/items": 1}
-    _commit(store, "matches/products__suppliers", pl.DataFrame([matches | images]), made_of)
+    inputs = {"products/items": 1, "suppliers/items": 1}
+    _commit(store, "matches/products__suppliers", pl.DataFrame([matches | images]), inputs)
     monkeypatch.chdir(tmp_path)
 
     names: dict[str, object] = {}
@@ -128,22 +131,22 @@ def _commit(
     store: Store, name: str, rows: pl.DataFrame, inputs: Mapping[str, int] | None = None
 ) -> DataFile:
     file = store.table(name).write_rows(rows)
-    store.table(name).commit(partial(_draft_of, [file], inputs or {}))
+    store.table(name).commit(partial(_pending_commit, [file], inputs or {}))
     return file
 
 
-def _draft_of(
+def _pending_commit(
     files: list[DataFile], inputs: Mapping[str, int], base: Commit | None
 ) -> PendingCommit:
     return PendingCommit(files, inputs=inputs)
 
 
-def test_the_sql_of_the_page_reads_the_newest_rows(
+def test_sql_of_consume_page_reads_newest_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store.open(tmp_path / "data/store")
     rows = pl.DataFrame({"left_id": ["p"], "right_id": ["s"], "similarity": [0.97]})
-    for part in (rows.clear(), rows):  # an older version, too
+    for part in (rows.clear(), rows):  # an older version and the newest one
         _commit(store, "matches/products__suppliers", part)
     monkeypatch.chdir(tmp_path)
     (block,) = _blocks("docs/consume.md", "sql")
@@ -156,7 +159,7 @@ def test_the_sql_of_the_page_reads_the_newest_rows(
 
 
 @pytest.mark.parametrize("page", ["docs/operate.md", "docs/backfill.md"])
-def test_the_yaml_of_the_pages_for_operators_loads(page: str, tmp_path: Path) -> None:
+def test_yaml_of_operator_page_loads(page: str, tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
     document = yaml.safe_load(_blocks(page, "yaml")[-1])
@@ -167,14 +170,14 @@ def test_the_yaml_of_the_pages_for_operators_loads(page: str, tmp_path: Path) ->
     project.definitions().get_repository_def()
 
 
-def test_the_pools_of_the_page_are_those_that_are_shipped() -> None:
+def test_pools_of_schedule_page_equal_shipped_dagster_yaml() -> None:
     shipped = yaml.safe_load((_ROOT / "data/dagster_home/dagster.yaml").read_text())
     (block,) = _blocks("docs/schedule.md", "yaml")
 
     assert shipped["concurrency"] == yaml.safe_load(block)["concurrency"]
 
 
-def test_the_command_of_the_page_limits_its_pool(tmp_path: Path) -> None:
+def test_command_of_schedule_page_sets_pool_limit(tmp_path: Path) -> None:
     shutil.copy(_ROOT / "data/dagster_home/dagster.yaml", tmp_path)
     (line,) = _blocks("docs/schedule.md", "bash")
     program, *arguments = shlex.split(line)
@@ -190,7 +193,24 @@ def test_the_command_of_the_page_limits_its_pool(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", _PAGES)
-def test_links_between_pages_lead_somewhere(page: str) -> None:
+def test_anchors_of_page_are_headings(page: str) -> None:
+    path = _ROOT / page
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", path.read_text())
+    missing = [
+        (target, anchor)
+        for target, anchor in links
+        if anchor not in _anchors((path.parent / target) if target else path)
+    ]
+    assert not missing
+
+
+def _anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", _BLOCK.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", _PAGES)
+def test_links_of_page_have_targets(page: str) -> None:
     text = (_ROOT / page).read_text()
     targets = re.findall(r"\]\(([^)#]+)\)", text)
     missing = [
@@ -201,13 +221,13 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
     assert not missing
 
 
-def test_the_make_targets_of_the_pages_exist() -> None:
+def test_make_targets_of_pages_exist() -> None:
     pages = "".join((_ROOT / page).read_text() for page in ("README.md", "docs/consume.md"))
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", pages, re.MULTILINE))
+    used = set(re.findall(r"(?:^|`)make ([a-z-]+)", pages, re.MULTILINE))
     targets = set(re.findall(r"^([a-z-]+):", (_ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert named <= targets, named - targets
+    assert used <= targets, used - targets
 
 
-def test_no_page_speaks_of_this_machine() -> None:
+def test_no_page_contains_a_path_of_this_machine() -> None:
     pages = [path for path in _ROOT.rglob("*.md") if ".venv" not in path.parts]
     assert not [page for page in pages if os.fspath(_ROOT) in page.read_text()]

@@ -1,4 +1,4 @@
-"""Every snippet of docs/python.md and docs/cli.md runs, in the page's order."""
+"""Every snippet of docs/python.md and docs/cli.md runs, in the order of the page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _blocks(page: str, language: str) -> list[str]:
     return [body for kind, body in _BLOCK.findall((_DOCS / page).read_text()) if kind == language]
 
 
-def test_the_python_page_runs_from_top_to_bottom(
+def test_python_page_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shop").mkdir()
@@ -31,15 +31,15 @@ def test_the_python_page_runs_from_top_to_bottom(
         (tmp_path / "shop" / f"{seed}.jpg").write_bytes(jpeg(seed))
     monkeypatch.chdir(tmp_path)
 
-    names: dict[str, object] = {}
+    variables: dict[str, object] = {}
     for number, block in enumerate(_blocks("python.md", "python")):
-        exec(compile(block, f"python.md block {number}", "exec"), names)
+        exec(compile(block, f"python.md block {number}", "exec"), variables)
 
     for written in ("found.html", "neighbors.html", "images.html", "features.parquet"):
         assert (tmp_path / written).stat().st_size > 1000
 
 
-def test_the_commands_of_the_shell_page_run_from_top_to_bottom(
+def test_commands_of_shell_page_run_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -69,18 +69,18 @@ def test_the_commands_of_the_shell_page_run_from_top_to_bottom(
     assert (tmp_path / "defs" / "shoes" / "defs.yaml").is_file()
 
 
-def test_the_shell_page_names_every_command_and_option_of_match() -> None:
+def test_shell_page_documents_every_command_and_every_option_of_match() -> None:
     text = (_DOCS / "cli.md").read_text()
     options = {name for option in match.params for name in option.opts if name.startswith("--")}
-    named = set(re.findall(r"--[a-z][a-z-]*", text))
+    documented = set(re.findall(r"--[a-z][a-z-]*", text))
 
     assert {name for name in _COMMANDS if f"imgsim {name}" not in text} == set()
-    assert options - named - {"--quiet", "--store"} == set()
-    assert named & options == options - {"--quiet"}
+    assert options - documented - {"--quiet", "--store"} == set()
+    assert documented & options == options - {"--quiet"}
 
 
 @pytest.mark.parametrize("page", ["python.md", "cli.md"])
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_have_targets(page: str) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", (_DOCS / page).read_text())
 
     assert targets
