@@ -1,8 +1,8 @@
-"""Delimited text, read record by record, so that one bad line costs that line only.
+"""Delimited text, read record by record, so that a bad line affects no other line.
 
-The standard csv parser reads the records. What is added: line numbers, a declared or found
-delimiter, byte order marks, and recovery from a quote that is opened and never closed,
-which would otherwise swallow every line up to the next quote.
+The csv module parses the records. This module adds line numbers, detection of the delimiter,
+byte order marks, and recovery from a quote that is opened and never closed, which would
+otherwise consume every line up to the next quote.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-# A record of more lines than this is taken for a quote that was never closed.
+# A longer record is treated as a quote that was never closed.
 MAX_RECORD_LINES = 200
 INVALID_TEXT = "bytes that are not valid text in the declared encoding"
 _DELIMITERS = ",\t;|"
@@ -27,22 +27,22 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_MARKING = "imgsim_assets.mark"
+_MARK_INVALID = "imgsim_assets.mark"
 
 
-def _mark(error: UnicodeError) -> tuple[str, int]:
-    """Half a character, which no valid text can hold, for bytes that mean nothing."""
+def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
+    """Replace undecodable bytes by an unpaired surrogate, which valid text cannot contain."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "\udcff", error.end
 
 
-codecs.register_error(_MARKING, _mark)
+codecs.register_error(_MARK_INVALID, _mark_invalid)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How fields are told apart. An empty `quote` means that nothing is quoted."""
+    """How fields are separated. With an empty `quote` no field is quoted."""
 
     delimiter: str
     quote: str = '"'
@@ -50,7 +50,7 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Record:
-    """The fields that start on a line (counted from 1), or the reason they cannot be read."""
+    """The fields of a record that starts at `line` (from 1), or why it cannot be read."""
 
     line: int
     fields: list[str]
@@ -59,18 +59,20 @@ class Record:
 
 
 def open_text(raw: IO[bytes], encoding: str) -> io.TextIOWrapper:
-    """Bytes as text; a byte order mark overrules the encoding.
+    """Decode a stream; a byte order mark takes precedence over the encoding.
 
-    Bytes that are not valid text are marked, and `is_valid` tells the lines that hold some.
+    Bytes that are not valid text are marked: `is_valid` is False for their lines.
     """
     buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
     head = buffered.peek(4)[:4]
-    marked = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
-    return io.TextIOWrapper(buffered, encoding=marked or encoding, errors=_MARKING, newline="")
+    by_mark = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
+    return io.TextIOWrapper(
+        buffered, encoding=by_mark or encoding, errors=_MARK_INVALID, newline=""
+    )
 
 
-def find_delimiter(sample: Sequence[str], quote: str) -> str:
-    """The delimiter that splits the sample's lines most evenly; a comma when none does."""
+def detect_delimiter(sample: Sequence[str], quote: str) -> str:
+    """The delimiter that gives the most lines the same number of fields; else a comma."""
 
     def agreement(delimiter: str) -> tuple[int, int]:
         parsed = list(records(iter(sample), Dialect(delimiter, quote)))
@@ -84,16 +86,15 @@ def find_delimiter(sample: Sequence[str], quote: str) -> str:
 
 
 def take_sample(lines: Iterator[str]) -> list[str]:
-    """The first lines, enough to find a delimiter."""
+    """The first lines, enough to detect the delimiter."""
     return [line for _, line in zip(range(_SAMPLE_LINES), lines, strict=False)]
 
 
 def records(lines: Iterator[str], dialect: Dialect, width: int | None = None) -> Iterator[Record]:
     """Parse lines into records, skipping blank lines.
 
-    A record that spans lines and does not come out whole (an unclosed quote, text behind a
-    closing quote, not `width` fields) is reported by its first line alone; reading goes on
-    with the line after it.
+    A record that is broken (an unclosed quote, text after a closing quote, not `width` fields)
+    is reported with its first line only; parsing continues with the next line.
     """
     pending = _Lines(lines)
     reader = csv.reader(
@@ -118,7 +119,7 @@ def records(lines: Iterator[str], dialect: Dialect, width: int | None = None) ->
         if problem is None and width is not None and fields and len(fields) != width:
             problem = f"{len(fields)} fields where {width} are expected"
         if problem is not None:
-            pending.give_back_all_but_first()
+            pending.return_all_but_first()
         text = pending.taken[0].rstrip("\r\n")
         if problem is None and not is_valid("".join(pending.taken)):
             problem = INVALID_TEXT
@@ -131,7 +132,7 @@ def _explain(error: csv.Error, dialect: Dialect) -> str:
     if "unexpected end of data" in text:
         return "a quote is opened and never closed"
     if "expected after" in text:
-        return f"text behind a closing quote {dialect.quote} (a quote inside must be doubled)"
+        return f"text after a closing quote {dialect.quote} (a quote inside must be doubled)"
     return text
 
 
@@ -147,7 +148,7 @@ def is_valid(text: str) -> bool:
 
 
 class _Lines:
-    """Lines that can be given back, with the number of the first one of the record."""
+    """An iterator of lines that can be returned, with the line number of the current record."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
@@ -169,6 +170,6 @@ class _Lines:
         self.first_line += len(self.taken)
         self.taken = []
 
-    def give_back_all_but_first(self) -> None:
+    def return_all_but_first(self) -> None:
         self._returned.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]

@@ -13,7 +13,8 @@ import polars as pl
 
 from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.settings import SourceSettings
-from imgsim_assets.catalog.source import IMAGE_SUFFIXES, Source, open_source
+from imgsim_assets.catalog.source import Source, open_source
+from imgsim_assets.catalog.source_files import IMAGE_SUFFIXES
 from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
 from imgsim_assets.errors import CorruptFileError, SourceError
 from imgsim_assets.progress import silent

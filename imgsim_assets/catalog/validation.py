@@ -1,4 +1,4 @@
-"""From what was read to what counts: chosen columns, checked values, and the rejects."""
+"""Validates raw rows: chooses the id and url columns, and separates valid rows from rejects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.catalog.reader import DETAIL, FILE, LINE, REASON, RawRows, Reject
+from imgsim_assets.catalog.raw_rows import DETAIL, FILE, LINE, REASON, RawRows, Reject
 from imgsim_assets.catalog.source import Source
 from imgsim_assets.errors import SourceError
 
@@ -20,16 +20,26 @@ REJECTS_SCHEMA = {
     "detail": pl.String,
     "text": pl.String,
 }
+_DETAILS = {
+    "empty_id": "the id is empty",
+    "empty_url": "the image's URL or path is empty",
+    "unsupported_scheme": "only http, https, file and object store URLs and paths can be fetched",
+    "bad_url": f"not a URL: control characters, no host, or longer than {MAX_URL_LENGTH} bytes",
+}
 _SCHEME = r"^([A-Za-z][A-Za-z0-9+.-]*)://"
-# Object stores are fetched from where the download settings allow it.
-_FETCHED_SCHEMES = ("http", "https", "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+# The download settings decide which object stores may be read.
+_SUPPORTED_SCHEMES = ("http", "https", "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 
 @dataclass(frozen=True)
 class ValidatedRows:
-    """A catalog's rows (id, url, carried columns; sorted by id) and its rejects.
+    """A catalog's valid rows and its rejects.
 
-    `id_column` and `url_column` are what the source called them.
+    Attributes:
+        rows: id, url and the carried columns, sorted by id.
+        rejects: REJECTS_SCHEMA, sorted by file and line.
+        id_column: the source's name of the id column.
+        url_column: the source's name of the url column.
     """
 
     rows: pl.DataFrame
@@ -39,20 +49,21 @@ class ValidatedRows:
 
 
 def validate_rows(raw: RawRows, source: Source) -> ValidatedRows:
-    """Choose the id and url columns, and split what was read into rows and rejects.
+    """Separate the rows of a source into valid rows and rejects.
 
-    Of several rows with one id the first counts. Raises SourceError when a chosen column is
-    missing, naming the columns there are.
+    Of several valid rows with one id, the first is taken and the others are rejected.
+
+    Raises:
+        SourceError: when a chosen column is missing; the message lists the existing columns.
     """
     frame = raw.frame()
     id_column, url_column = _choose_columns(frame, source)
-    named = _named(frame, id_column, url_column)
-    judged = _judge(named)
-    bad = judged.filter(pl.col(REASON).is_not_null())
-    good = judged.filter(pl.col(REASON).is_null()).drop(FILE, LINE, REASON, DETAIL)
+    checked = _find_invalid(_rename_columns(frame, id_column, url_column))
+    invalid = checked.filter(pl.col(REASON).is_not_null())
+    valid = checked.filter(pl.col(REASON).is_null()).drop(FILE, LINE, REASON, DETAIL)
     return ValidatedRows(
-        rows=good.sort("id"),
-        rejects=_rejects(raw.rejects, bad),
+        rows=valid.sort("id"),
+        rejects=_rejects_frame(raw.rejects, invalid),
         id_column=id_column,
         url_column=url_column,
     )
@@ -63,29 +74,26 @@ def _choose_columns(frame: pl.DataFrame, source: Source) -> tuple[str, str]:
     settings = source.settings
     if not names:
         return settings.id or "id", settings.url or "url"
+    listed_names = ", ".join(repr(name) for name in names)
     url = settings.url or ("url" if "url" in names else None)
     if url is None and len(names) == 1:
         url = names[0]
     if url is None:
         raise SourceError(
             f"{source.location}: no column is named 'url'; set 'url:' of the source to the one "
-            f"that holds the images: {_listed(names)}"
+            f"that holds the images: {listed_names}"
         )
     id_column = settings.id or ("id" if "id" in names else url)
     for key, column in (("id", id_column), ("url", url)):
         if column not in names:
             raise SourceError(
                 f"{source.location}: there is no column {column!r}; set '{key}:' of the source "
-                f"to one of {_listed(names)}"
+                f"to one of {listed_names}"
             )
     return id_column, url
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)
-
-
-def _named(frame: pl.DataFrame, id_column: str, url_column: str) -> pl.DataFrame:
+def _rename_columns(frame: pl.DataFrame, id_column: str, url_column: str) -> pl.DataFrame:
     if id_column not in frame.columns:
         return pl.DataFrame(
             schema={FILE: pl.String, LINE: pl.Int64, "id": pl.String, "url": pl.String}
@@ -100,24 +108,24 @@ def _named(frame: pl.DataFrame, id_column: str, url_column: str) -> pl.DataFrame
     )
 
 
-def _carried_name(name: str, taken: Sequence[str]) -> str:
-    """A carried column keeps its name unless a column of ours has it."""
+def _carried_name(name: str, existing_names: Sequence[str]) -> str:
+    """A carried column named id or url is renamed, since the chosen columns get these names."""
     if name not in ("id", "url"):
         return name
     renamed = f"source_{name}"
-    while renamed in taken:
+    while renamed in existing_names:
         renamed = f"source_{renamed}"
     return renamed
 
 
-def _judge(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add REASON and DETAIL, null for rows that count."""
+def _find_invalid(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add REASON and DETAIL, null for valid rows."""
     blank_id = pl.col("id").is_null() | (pl.col("id").str.strip_chars() == "")
     blank_url = pl.col("url").is_null() | (pl.col("url") == "")
     scheme = pl.col("url").str.extract(_SCHEME, 1).str.to_lowercase()
-    # Without "://" it is a path, but for the two things that only look like one.
-    strange = pl.col("url").str.contains(r"(?i)^(//|data:)") | (
-        scheme.is_not_null() & ~scheme.is_in(_FETCHED_SCHEMES)
+    # Text without "://" is a path, except for these two forms.
+    unsupported = pl.col("url").str.contains(r"(?i)^(//|data:)") | (
+        scheme.is_not_null() & ~scheme.is_in(_SUPPORTED_SCHEMES)
     )
     malformed = (
         pl.col("url").str.contains(r"[\x00-\x1f\x7f]")
@@ -129,55 +137,45 @@ def _judge(rows: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("empty_id"))
         .when(blank_url)
         .then(pl.lit("empty_url"))
-        .when(strange)
+        .when(unsupported)
         .then(pl.lit("unsupported_scheme"))
         .when(malformed)
         .then(pl.lit("bad_url"))
         .otherwise(None)
         .alias(REASON)
     )
-    usable = pl.col(REASON).is_null()
-    first_line = pl.col(LINE).filter(usable).first().over("id")
-    first_file = pl.col(FILE).filter(usable).first().over("id")
-    is_first = (pl.col(LINE) == first_line) & (pl.col(FILE) == first_file)
+    valid = pl.col(REASON).is_null()
+    first_line = pl.col(LINE).filter(valid).first().over("id")
+    first_file = pl.col(FILE).filter(valid).first().over("id")
+    repeated = valid & ~((pl.col(LINE) == first_line) & (pl.col(FILE) == first_file))
     return checked.with_columns(
-        pl.when(usable & ~is_first).then(pl.lit("duplicate_id")).otherwise(REASON).alias(REASON),
-        pl.when(usable & ~is_first)
-        .then(pl.format("the id stands already in {} line {}", first_file, first_line))
+        pl.when(repeated).then(pl.lit("duplicate_id")).otherwise(REASON).alias(REASON),
+        pl.when(repeated)
+        .then(pl.format("the id is already used in {} line {}", first_file, first_line))
         .otherwise(pl.col(REASON).replace_strict(_DETAILS, default=None))
         .alias(DETAIL),
     )
 
 
-_DETAILS = {
-    "empty_id": "the id is empty",
-    "empty_url": "the image's URL or path is empty",
-    "unsupported_scheme": "only http, https, file and object store URLs and paths can be fetched",
-    "bad_url": "no URL: control characters, no host, or longer than 8192 bytes",
-}
-
-
-def _rejects(unread: Sequence[Reject], bad: pl.DataFrame) -> pl.DataFrame:
-    judged = bad.select(
+def _rejects_frame(unreadable: Sequence[Reject], invalid: pl.DataFrame) -> pl.DataFrame:
+    text = pl.format("id={} url={}", pl.col("id").fill_null(""), pl.col("url").fill_null(""))
+    invalid_rejects = invalid.select(
         pl.col(FILE).alias("file"),
         pl.col(LINE).alias("line"),
         pl.col(REASON).alias("reason"),
         pl.col(DETAIL).alias("detail"),
-        pl.format("id={} url={}", pl.col("id").fill_null(""), pl.col("url").fill_null("")).alias(
-            "text"
-        ),
+        text.alias("text"),
     )
-    listed = pl.DataFrame(
-        [(item.file, item.line, item.reason, item.detail, item.text) for item in unread],
+    unreadable_rejects = pl.DataFrame(
+        [(item.file, item.line, item.reason, item.detail, item.text) for item in unreadable],
         schema=REJECTS_SCHEMA,
         orient="row",
     )
+    short_text = pl.col("text").str.slice(0, _MAX_TEXT)
     return (
-        pl.concat([listed, judged])
-        .with_columns(_printable(pl.col("text").str.slice(0, _MAX_TEXT)))
+        pl.concat([unreadable_rejects, invalid_rejects])
+        .with_columns(
+            short_text.str.replace_all(r"[\x00-\x08\x0b-\x1f\x7f]", "\N{REPLACEMENT CHARACTER}")
+        )
         .sort("file", "line", "reason")
     )
-
-
-def _printable(text: pl.Expr) -> pl.Expr:
-    return text.str.replace_all(r"[\x00-\x08\x0b-\x1f\x7f]", "�")

@@ -12,7 +12,8 @@ from typing import Any
 import click
 import polars as pl
 
-from imgsim_assets.catalog.reader import FILE, LINE, read_source
+from imgsim_assets.catalog.raw_rows import FILE, LINE
+from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.stage import items_table

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgsim_assets.catalog.settings import SourceSettings
-from imgsim_assets.catalog.source import SourceFile, open_source
+from imgsim_assets.catalog.source import open_source
+from imgsim_assets.catalog.source_files import SourceFile
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.progress import Log, silent

@@ -13,7 +13,7 @@ from imgsim_assets.catalog.delimited import (
     MAX_RECORD_LINES,
     Dialect,
     Record,
-    find_delimiter,
+    detect_delimiter,
     open_text,
     records,
 )
@@ -29,7 +29,7 @@ def test_the_delimiter_is_found_by_looking(delimiter: str) -> None:
         for row in (["id", "url", "name"], ["1", "http://x/a.jpg", "chair"])
     ]
 
-    assert find_delimiter(lines, '"') == delimiter
+    assert detect_delimiter(lines, '"') == delimiter
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_the_delimiter_is_found_by_looking(delimiter: str) -> None:
 def test_other_delimiters_inside_the_fields_do_not_mislead(
     lines: Sequence[str], delimiter: str
 ) -> None:
-    assert find_delimiter(lines, '"') == delimiter
+    assert detect_delimiter(lines, '"') == delimiter
 
 
 def test_texts_of_many_lines_do_not_mislead() -> None:
@@ -66,18 +66,18 @@ def test_texts_of_many_lines_do_not_mislead() -> None:
         '"2";"Table";"u2"\n',
     ]
 
-    assert find_delimiter(lines, '"') == ";"
+    assert detect_delimiter(lines, '"') == ";"
 
 
 def test_a_single_column_counts_as_separated_by_commas() -> None:
-    assert find_delimiter(["url\n", "http://x/1\n", "http://x/2\n"], '"') == ","
-    assert find_delimiter([], '"') == ","
+    assert detect_delimiter(["url\n", "http://x/1\n", "http://x/2\n"], '"') == ","
+    assert detect_delimiter([], '"') == ","
 
 
 def test_a_broken_line_in_the_sample_does_not_hide_the_delimiter() -> None:
     lines = ["id;url\n", '1;"http://x/1\n', "2;http://x/2\n", "3;http://x/3;extra\n"]
 
-    assert find_delimiter(lines, '"') == ";"
+    assert detect_delimiter(lines, '"') == ";"
 
 
 def test_quotes_in_the_first_row_do_not_cost_the_others() -> None:
@@ -149,10 +149,10 @@ def test_an_unclosed_quote_on_the_last_line_is_reported() -> None:
     assert (found[1].line, found[1].problem) == (2, "a quote is opened and never closed")
 
 
-def test_text_behind_a_closing_quote_tells_the_mend() -> None:
+def test_text_after_a_closing_quote_says_how_to_fix_it() -> None:
     (record,) = parsed('1,"a"b\n', width=2)
 
-    assert record.problem == 'text behind a closing quote " (a quote inside must be doubled)'
+    assert record.problem == 'text after a closing quote " (a quote inside must be doubled)'
 
 
 @pytest.mark.parametrize(("line", "count"), [("2\n", 1), ("2,b,c,d\n", 4)])
@@ -316,7 +316,7 @@ def test_the_delimiter_of_a_quoted_table_is_found_whatever_it_holds(
 ) -> None:
     text = "".join(csv_line(row, delimiter, "\n", csv.QUOTE_ALL) for row in rows)
 
-    assert find_delimiter(text.splitlines(keepends=True), '"') == delimiter
+    assert detect_delimiter(text.splitlines(keepends=True), '"') == delimiter
 
 
 # Fields that begin with a letter, so that a quote left open before them is never taken for

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.catalog.reader import FILE, LINE
+from imgsim_assets.catalog.raw_rows import FILE, LINE
 from imgsim_assets.errors import SourceError
 from imgsim_assets_tests.support.sources import ids_or_refusal, read, validated, values, write
 

@@ -313,7 +313,7 @@ def test_rejects_are_a_table_that_follows_the_source(tmp_path: Path, store: Stor
             "only http, https, file and object store URLs and paths can be fetched",
             "id=3 url=ftp://x",
         ),
-        ("a.csv", 5, "duplicate_id", "the id stands already in a.csv line 2", "id=1 url=u3"),
+        ("a.csv", 5, "duplicate_id", "the id is already used in a.csv line 2", "id=1 url=u3"),
     ]
 
     before = newest(store).files

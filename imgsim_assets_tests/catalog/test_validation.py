@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.catalog.reader import FILE, LINE, RawRows, Reject
+from imgsim_assets.catalog.raw_rows import FILE, LINE, RawRows, Reject
 from imgsim_assets.catalog.validation import MAX_URL_LENGTH, ValidatedRows, validate_rows
 from imgsim_assets.errors import SourceError
 from imgsim_assets_tests.support.sources import source, validated, write
@@ -298,8 +298,8 @@ def test_of_rows_with_one_id_the_first_counts_and_is_named(tmp_path: Path) -> No
 
     assert found.rows["url"].to_list() == ["u1", "u2"]
     assert found.rejects.rows() == [
-        ("a.csv", 5, "duplicate_id", "the id stands already in a.csv line 2", "id=1 url=u3"),
-        ("a.csv", 6, "duplicate_id", "the id stands already in a.csv line 2", "id=1 url=u1"),
+        ("a.csv", 5, "duplicate_id", "the id is already used in a.csv line 2", "id=1 url=u3"),
+        ("a.csv", 6, "duplicate_id", "the id is already used in a.csv line 2", "id=1 url=u1"),
     ]
 
 
@@ -311,7 +311,7 @@ def test_the_first_of_one_id_is_found_over_several_files(tmp_path: Path) -> None
 
     assert found.rows["url"].to_list() == ["u0", "early", "u2"]
     assert found.rejects.select("file", "line", "detail").rows() == [
-        ("b.csv", 3, "the id stands already in a.csv line 3")
+        ("b.csv", 3, "the id is already used in a.csv line 3")
     ]
 
 
@@ -326,7 +326,7 @@ def test_an_unusable_row_does_not_take_the_id_of_a_usable_one(tmp_path: Path) ->
         (3, "empty_url"),
         (5, "duplicate_id"),
     ]
-    assert found.rejects["detail"][2] == "the id stands already in a.csv line 4"
+    assert found.rejects["detail"][2] == "the id is already used in a.csv line 4"
 
 
 def test_images_of_a_folder_are_rows_without_rejects(tmp_path: Path) -> None:

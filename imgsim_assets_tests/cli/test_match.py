@@ -466,7 +466,7 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
         (("--mode", "top_k"), "--k: mode top_k needs it"),
         (("--columns", "id,link"), "--columns: list.csv has no column 'link'; it has 'id', 'url'"),
         (("--url", "link"), "--url: list.csv has no column 'link'"),
-        (("--delimiter", ",,"), "--delimiter: ',,' is no delimiter"),
+        (("--delimiter", ",,"), "--delimiter: ',,' is not a delimiter"),
         (("--out", "r.xls"), "--out: r.xls ends in none of .tsv"),
         (("--out", "nowhere/r.tsv"), "--out: there is no folder"),
         (("--allowed-host", "http://x/"), "--allowed-host: 'http://x/' is no host"),

@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from imgsim_assets.catalog.reader import FILE, LINE, RawRows, read_source
+from imgsim_assets.catalog.raw_rows import FILE, LINE, RawRows
+from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import Source, open_source
 from imgsim_assets.catalog.validation import ValidatedRows, validate_rows

@@ -1,0 +1,202 @@
+"""Finds the files that a source's path names: one file, a folder of images, or a glob."""
+
+from __future__ import annotations
+
+import glob
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from imgsim_assets.catalog.settings import Format, SourceSettings
+from imgsim_assets.errors import SourceError
+
+_FORMATS: Mapping[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".txt": "lines",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+_IMAGE_FORMATS = "avif bmp gif heic heif jfif jp2 jpe jpeg jpg png tif tiff webp"
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_FORMATS.split())
+# Where fsspec filesystems report a file's version or time, the most exact first.
+_VERSION_KEYS = (
+    "ETag",
+    "etag",
+    "Content-MD5",
+    "LastModified",
+    "Last-Modified",
+    "last_modified",
+    "updated",
+    "mtime",
+    "created",
+)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source.
+
+    Attributes:
+        path: the path in its filesystem.
+        name: the path relative to the source's folder.
+        size: in bytes.
+        version: a text that changes with the content; None when the filesystem reports neither
+            a version nor a time.
+        modified: seconds since the epoch, 0.0 when unknown.
+    """
+
+    path: str
+    name: str
+    size: int
+    version: str | None
+    modified: float
+
+    @property
+    def label(self) -> str:
+        """The name as valid text, for tables and messages: invalid characters are replaced."""
+        return self.name.encode(errors="replace").decode()
+
+
+def find_files(
+    fs: Any, path: str, settings: SourceSettings, literal_prefix: str
+) -> tuple[str, list[SourceFile] | None]:
+    """The folder that file names are relative to, and the files; None when nothing is there.
+
+    Args:
+        fs: the fsspec filesystem.
+        path: what to find in it.
+        settings: the source.
+        literal_prefix: the start of the path in which brackets and stars are plain characters.
+
+    Raises:
+        SourceError: when a folder is declared as a list, or a glob finds lists and images.
+    """
+    if fs.isfile(path):
+        return posixpath.dirname(path), [_source_file(fs.info(path), posixpath.dirname(path))]
+    if fs.isdir(path):
+        _reject_list_format(settings)
+        return path, _image_files(fs.find(path, detail=True).values(), path)
+    prefix, pattern = split_literal_prefix(path, literal_prefix)
+    folder = prefix + _folder_before_pattern(pattern)
+    listing = fs.glob(glob.escape(prefix) + pattern, detail=True) if has_pattern(pattern) else {}
+    matches = [
+        info for info in listing.values() if info["type"] == "file" and not _is_hidden(info, folder)
+    ]
+    if not matches:
+        return folder, None
+    images = _image_files(matches, folder)
+    if settings.format == "images":
+        return folder, images
+    # A text file among images is a note, not a list of them.
+    lists = [info for info in matches if _suffix_format(info["name"]) not in (None, "lines")]
+    if lists and images and settings.format is None:
+        raise SourceError(
+            f"{settings.path} finds both lists and images; add 'format: images', or a pattern "
+            f"that finds only one kind, such as *{_suffix(lists[0]['name'])}"
+        )
+    return folder, images if images and not lists else _sorted_files(matches, folder)
+
+
+def infer_format(files: Sequence[SourceFile], path: str) -> Format:
+    """The format that the suffixes of all files agree on.
+
+    Raises:
+        SourceError: when there is no such format; `path` names the source.
+    """
+    if all(_suffix(file.path) in IMAGE_SUFFIXES for file in files):
+        return "images"
+    formats = {_suffix_format(file.path) for file in files}
+    if len(formats) != 1 or None in formats:
+        raise SourceError(
+            f"{path}: the suffix does not determine the format; add 'format:' with one of csv, "
+            "tsv, lines, jsonl, parquet, images"
+        )
+    return cast("Format", formats.pop())
+
+
+def check_compression(file: SourceFile) -> None:
+    """Raise SourceError when the package that decompresses the file is not installed."""
+    from fsspec.utils import infer_compression
+
+    if _suffix(file.path) in _COMPRESSIONS and infer_compression(file.path) is None:
+        available = ", ".join(name for name in _COMPRESSIONS if infer_compression(f"list{name}"))
+        raise SourceError(
+            f"{file.path} cannot be decompressed: install the package 'zstandard', or use one of "
+            f"{available}"
+        )
+
+
+def has_pattern(path: str) -> bool:
+    """Whether a path is a glob."""
+    return any(character in path for character in "*?[")
+
+
+def split_literal_prefix(path: str, prefix: str) -> tuple[str, str]:
+    """The prefix if the path starts with it, else nothing, and the rest of the path."""
+    return (prefix, path.removeprefix(prefix)) if path.startswith(prefix) else ("", path)
+
+
+def _reject_list_format(settings: SourceSettings) -> None:
+    if settings.format not in (None, "images"):
+        suffix = next(suffix for suffix, name in _FORMATS.items() if name == settings.format)
+        raise SourceError(
+            f"{settings.path} is a folder, whose files are read as images; for lists add a "
+            f"pattern: {settings.path.rstrip('/')}/*{suffix}"
+        )
+
+
+def _image_files(listing: Iterable[Mapping[str, Any]], folder: str) -> list[SourceFile]:
+    images = [
+        info
+        for info in listing
+        if _suffix(info["name"]) in IMAGE_SUFFIXES and not _is_hidden(info, folder)
+    ]
+    return _sorted_files(images, folder)
+
+
+def _is_hidden(info: Mapping[str, Any], folder: str) -> bool:
+    """Whether a part of the path below the folder starts with a dot.
+
+    That includes thumbnails, trash and resource forks of operating systems.
+    """
+    relative = str(info["name"]).removeprefix(folder)
+    return any(part.startswith(".") for part in relative.split("/"))
+
+
+def _folder_before_pattern(path: str) -> str:
+    parts = path.split("/")
+    first = next((index for index, part in enumerate(parts) if has_pattern(part)), len(parts))
+    return "/".join(parts[:first])
+
+
+def _sorted_files(listing: Iterable[Mapping[str, Any]], folder: str) -> list[SourceFile]:
+    return sorted((_source_file(info, folder) for info in listing), key=lambda file: file.name)
+
+
+def _source_file(info: Mapping[str, Any], folder: str) -> SourceFile:
+    path = str(info["name"])
+    size = int(info.get("size") or 0)
+    version = next((info[key] for key in _VERSION_KEYS if info.get(key)), None)
+    modified = info.get("mtime")
+    return SourceFile(
+        path=path,
+        name=path.removeprefix(folder).lstrip("/"),
+        size=size,
+        version=f"{path}:{size}:{version}" if version is not None else None,
+        modified=float(modified) if isinstance(modified, int | float) else 0.0,
+    )
+
+
+def _suffix(path: str) -> str:
+    return posixpath.splitext(path.lower())[1]
+
+
+def _suffix_format(path: str) -> Format | None:
+    stem, suffix = posixpath.splitext(path.lower())
+    return _FORMATS.get(_suffix(stem) if suffix in _COMPRESSIONS else suffix)
