@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.validation import validate_rows
-from imgsim_assets.cli.options import json_option, parse_settings
+from imgsim_assets.cli import options
+from imgsim_assets.cli.operands import name_from_path
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.pipeline.settings import CatalogSettings
@@ -29,13 +29,13 @@ Examples:
 """
 )
 @click.argument("source")
-@click.option("--name", help="Of the catalog.  [default: from the file's name]")
+@click.option("--name", help="Name of the catalog.  [default: from the file's name]")
 @click.option("--id", "id_column", metavar="COLUMN", help="Column of unique ids.")
-@click.option("--url", "url_column", metavar="COLUMN", help="Column of URLs or paths.")
-@click.option("--encoder", metavar="NAME", help="[default: mobilenet_v3_large]")
-@click.option("--shards", type=int, help="Partitions.  [default: 4]")
-@click.option("--defs", metavar="FOLDER", help="The project's defs folder.  [default: found]")
-@json_option
+@click.option("--url", "url_column", metavar="COLUMN", help="Column of image URLs or paths.")
+@click.option("--encoder", metavar="NAME", help="As in YAML.  [default: mobilenet_v3_large]")
+@click.option("--shards", type=int, help="Number of partitions.  [default: 4]")
+@click.option("--defs", metavar="FOLDER", help="The project's defs folder.  [default: detected]")
+@options.json_option
 def command(
     source: str,
     name: str | None,
@@ -46,51 +46,39 @@ def command(
     defs: str | None,
     as_json: bool,
 ) -> None:
-    """Write the YAML that declares SOURCE as a catalog, after reading it once."""
+    """Read SOURCE once and write the YAML that declares it as a catalog."""
     root = find_project_root()
     folder = Path(defs) if defs else _defs_folder(root)
-    attributes = _attributes(source, name, id_column, url_column, encoder, shards, root)
-    declared = parse_settings(CatalogSettings, **attributes)
-    opened = open_source(declared.source, root)
-    found = validate_rows(read_source(opened), opened)
-    target = folder / declared.name / "defs.yaml"
-    if target.exists():
-        raise SettingsError(f"{target} is there already; choose another --name, or edit it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    document = {"type": "imgsim_assets.ImageCatalogComponent", "attributes": attributes}
-    target.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    if as_json:
-        show_json(
-            {"wrote": str(target), "rows": found.rows.height, "rejects": found.rejects.height}
-        )
-        return
-    click.echo(f"wrote {target}: {found.rows.height} items, {found.rejects.height} rows left out")
-    click.echo(f"materialize it: dg launch --assets 'group:{declared.name}'")
-
-
-def _attributes(
-    source: str,
-    name: str | None,
-    id_column: str | None,
-    url_column: str | None,
-    encoder: str | None,
-    shards: int | None,
-    root: Path,
-) -> dict[str, Any]:
-    place = {"path": _from_root(source, root), "id": id_column, "url": url_column}
-    stem = re.sub(r"[^a-z0-9]+", "_", Path(source.rstrip("/")).name.split(".")[0].lower())
-    chosen: dict[str, Any] = {
-        "name": name or stem.strip("_"),
-        "source": {key: value for key, value in place.items() if value is not None},
+    columns = {"id": id_column, "url": url_column}
+    source_settings = options.parse_settings(
+        SourceSettings, path=_relative_to(root, source), **columns
+    )
+    attributes: dict[str, Any] = {
+        "name": name or name_from_path(source),
+        "source": source_settings.model_dump(exclude_unset=True),
         "shards": shards,
         "encoder": encoder,
     }
-    parse_settings(SourceSettings, **chosen["source"])
-    return {key: value for key, value in chosen.items() if value is not None}
+    attributes = {key: value for key, value in attributes.items() if value is not None}
+    settings = options.parse_settings(CatalogSettings, **attributes)
+    opened = open_source(settings.source, root)
+    validated = validate_rows(read_source(opened), opened)
+    target = folder / settings.name / "defs.yaml"
+    if target.exists():
+        raise SettingsError(f"{target} exists already; choose another --name, or edit it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    document = {"type": "imgsim_assets.ImageCatalogComponent", "attributes": attributes}
+    target.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    items, rejects = validated.rows.height, validated.rejects.height
+    if as_json:
+        show_json({"wrote": str(target), "items": items, "rejects": rejects})
+        return
+    click.echo(f"wrote {target}: {items} items, {rejects} rejected rows")
+    click.echo(f"materialize it: dg launch --assets 'group:{settings.name}'")
 
 
-def _from_root(source: str, root: Path) -> str:
-    """A local path as the YAML has it: from the project's root, if it lies in there."""
+def _relative_to(root: Path, source: str) -> str:
+    """A local path inside the project relative to its root; any other one absolute."""
     if "://" in source:
         return source
     path = Path(source).expanduser().absolute()
@@ -105,11 +93,10 @@ def _defs_folder(root: Path) -> Path:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         project = document.get("tool", {}).get("dg", document).get("project", {})
         module = str(project.get("root_module", ""))
-        bases: tuple[Path, ...] = (root / "src", root)
-        for base in bases:
+        for base in (root / "src", root):
             if module and (base / module).is_dir():
                 return base / module / "defs"
     raise SettingsError(
-        f"there is no Dagster project at {root}; go to its folder, or name the folder of its "
-        "definitions with --defs"
+        f"there is no Dagster project at {root}; change to its folder, or name its definitions "
+        "folder with --defs"
     )

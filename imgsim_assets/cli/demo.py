@@ -1,4 +1,4 @@
-"""`imgsim demo`: the demo of a checkout of the project."""
+"""`imgsim demo`: run the demo in a checkout of the project."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Examples:
   imgsim demo --ui
 """
 )
-@click.option("--ui", is_flag=True, help="Open it in Dagster's web server.")
+@click.option("--ui", is_flag=True, help="Open Dagster's web server instead.")
 def command(ui: bool) -> int:
-    """Materialize two demo catalogs of photographs and show what matches."""
+    """Materialize two demo catalogs of photographs and show their matches."""
     try:
         import skimage  # noqa: F401
     except ImportError as error:
         raise SettingsError(
-            f"the demo's photographs are not installed ({error}); pip install 'imgsim_assets[demo]'"
+            f"the demo's photographs are not installed ({error}); run "
+            "pip install 'imgsim_assets[demo]'"
         ) from error
     from imgsim_assets.demo.__main__ import main
 
     if not (find_project_root(Path(__file__).parent) / "pyproject.toml").is_file():
         raise SettingsError(
-            "the demo works on the catalogs of a checkout of the project; clone it, and run "
-            "'make demo' there"
+            "the demo needs a checkout of the project; clone it and run 'make demo' there"
         )
     return main(["ui" if ui else "run"])

@@ -1,10 +1,10 @@
-"""`imgsim gc`: delete what nothing refers to any more."""
+"""`imgsim gc`: delete what no retained version refers to."""
 
 from __future__ import annotations
 
 import click
 
-from imgsim_assets.cli.options import json_option, parse_settings, store_option
+from imgsim_assets.cli import options
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
@@ -18,26 +18,32 @@ Examples:
   imgsim gc --retain-last 3 --min-age-hours 24
 """
 )
-@click.option("--retain-last", type=int, help="Newest versions kept of every table.  [default: 5]")
-@click.option("--min-age-hours", type=float, help="Age below which all is kept.  [default: 168]")
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
-@store_option
-@json_option
+@click.option(
+    "--retain-last", type=int, help="Newest versions of each table to keep.  [default: 5]"
+)
+@click.option(
+    "--min-age-hours", type=float, help="Age at which a file may be deleted.  [default: 168]"
+)
+@click.option("--dry-run", is_flag=True, help="Report what would be deleted; delete nothing.")
+@options.store_option
+@options.json_option
 def command(
     retain_last: int | None,
     min_age_hours: float | None,
     dry_run: bool,
-    store_url: str | None,
+    store: Store,
     as_json: bool,
 ) -> None:
-    """Delete old versions, and images and vectors that no catalog has any more."""
-    rules = parse_settings(RetentionPolicy, retain_last=retain_last, min_age_hours=min_age_hours)
-    collected = collect_garbage(Store.open(store_url), rules, dry_run=dry_run)
+    """Delete old versions of tables, and images and vectors that no retained version refers to."""
+    policy = options.parse_settings(
+        RetentionPolicy, retain_last=retain_last, min_age_hours=min_age_hours
+    )
+    report = collect_garbage(store, policy, dry_run=dry_run)
     if as_json:
-        show_json(collected)
+        show_json(report)
         return
     verb = "would delete" if dry_run else "deleted"
     click.echo(
-        f"{verb} {collected.commits} versions, {collected.files} files, {collected.blobs} images "
-        f"and {collected.vectors} vectors: {collected.bytes / 1e6:.1f} MB"
+        f"{verb} {report.commits} versions, {report.files} files, {report.blobs} images "
+        f"and {report.vectors} vectors: {report.bytes / 1e6:.1f} MB"
     )

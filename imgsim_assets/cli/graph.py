@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from imgsim_assets.cli import output
-from imgsim_assets.cli.options import json_option, parse_settings, settings_hash, store_option
+from imgsim_assets.cli import options, output
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.similarity.graph import graph_table, update_graph
 from imgsim_assets.similarity.settings import GraphSettings
@@ -20,26 +19,19 @@ Examples:
 """
 )
 @click.argument("catalog")
-@click.option("-k", "k", type=int, default=10, show_default=True, help="Neighbors of each item.")
-@click.option("--threshold", type=float, help="Least cosine of an edge.  [default: none]")
-@click.option("--out", metavar="FILE", help="Write .tsv, .csv, .parquet or .jsonl; - for stdout.")
-@store_option
-@json_option
+@click.option("-k", "k", type=int, default=10, show_default=True, help="Neighbors per item.")
+@click.option("--threshold", type=float, help="Minimum cosine similarity of an edge.")
+@options.out_option
+@options.store_option
+@options.json_option
 def command(
-    catalog: str,
-    k: int,
-    threshold: float | None,
-    out: str | None,
-    store_url: str | None,
-    as_json: bool,
+    catalog: str, k: int, threshold: float | None, out: str | None, store: Store, as_json: bool
 ) -> None:
-    """Bring the similarity graph of CATALOG up to its embeddings, and show its edges.
+    """Update the similarity graph of CATALOG and show its edges.
 
-    A graph that is there by another k or threshold, such as a declared one, is left alone.
+    A graph with another k or threshold, such as the declared one, is not changed.
     """
-    output.check_out(out)
-    settings = parse_settings(GraphSettings, k=k, threshold=threshold)
-    store = Store.open(store_url)
+    settings = options.parse_settings(GraphSettings, k=k, threshold=threshold)
     update_index(store, catalog)
     variant = _variant(store, catalog, settings)
     report = update_graph(store, catalog, settings, variant=variant)
@@ -49,16 +41,16 @@ def command(
         output.write_frame(edges, out)
     if as_json:
         output.show_json({"items": report.items, "edges": edges})
-    elif out != output.STDOUT:
+    elif out != options.STDOUT:
         click.echo(f"{catalog}: {report.edges} edges between {report.items} items")
         if out is None:
             output.show_frame(edges)
 
 
 def _variant(store: Store, name: str, settings: GraphSettings) -> str | None:
-    """The table of these settings: the catalog's own, unless that is of others."""
-    newest = graph_table(store, name).latest()
-    asked = settings.model_dump()
-    if newest is None or all(newest.properties.get(key) == asked[key] for key in asked):
+    """None for the catalog's own graph, if it is missing or has these settings."""
+    latest = graph_table(store, name).latest()
+    values = settings.model_dump()
+    if latest is None or all(latest.properties.get(key) == values[key] for key in values):
         return None
-    return settings_hash(settings)
+    return options.settings_hash(settings)

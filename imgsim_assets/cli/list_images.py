@@ -1,4 +1,4 @@
-"""`imgsim list-images`: a folder as a list of images."""
+"""`imgsim list-images`: write a list of the images in a folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from imgsim_assets.cli.options import json_option
+from imgsim_assets.cli import options
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.dataset import list_image_files
@@ -21,18 +21,20 @@ Examples:
 """
 )
 @click.argument("folder")
-@click.option("--out", metavar="FILE", help="The list.  [default: FOLDER.csv]")
-@click.option("--delimiter", "-d", default=",", show_default=True, help="One character.")
-@click.option("--recursive/--no-recursive", default=True, help="Look into folders below.")
-@json_option
+@click.option("--out", metavar="FILE", help="The file to write.  [default: FOLDER.csv]")
+@click.option(
+    "--delimiter", "-d", metavar="CHAR", default=",", show_default=True, help="Field separator."
+)
+@click.option("--recursive/--no-recursive", default=True, help="Include subfolders (the default).")
+@options.json_option
 def command(folder: str, out: str | None, delimiter: str, recursive: bool, as_json: bool) -> None:
-    """Write the list of a FOLDER's images: name and path, sorted by path.
+    """Write a list of the images in FOLDER: name and absolute path, sorted by path.
 
-    Files that are no images and hidden ones are passed over.
+    Hidden files and files that are not images are skipped.
     """
     separator = "\t" if delimiter == "\\t" else delimiter
     if len(separator) != 1 or separator in '"\r\n':
-        raise click.UsageError(f"--delimiter: {delimiter!r} is no single character")
+        raise click.UsageError(f"--delimiter: {delimiter!r} is not a single character")
     target = Path(out or f"{Path(folder).expanduser().absolute()}.csv")
     paths = [
         str(Path(path).absolute()) if "://" not in folder else path

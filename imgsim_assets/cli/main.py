@@ -1,7 +1,7 @@
-"""The group `imgsim`: finds its commands by name, and turns errors into exit codes.
+"""The command group `imgsim`: imports a command when it runs, and maps errors to exit codes.
 
-Exit codes: 0 done, 1 could not be done, 2 wrong usage, 3 done but something is wrong (what
-`verify` found, a catalog without a single image), 130 interrupted.
+Exit codes: 0 success, 1 error, 2 wrong usage, 3 success with problems (`verify` found some, or
+a catalog has no image), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ Examples:
   imgsim query products photo.jpg -k 10
   imgsim status
 
-The store is IMGSIM_STORE, else data/store. Completion for bash: eval
-"$(_IMGSIM_COMPLETE=bash_source imgsim)"; also zsh_source, fish_source.
+The store is IMGSIM_STORE, else data/store. Shell completion for bash:
+eval "$(_IMGSIM_COMPLETE=bash_source imgsim)"; also zsh_source, fish_source.
 """
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class _Lazy(click.Group):
-    """A group that knows its commands' names and imports one when it runs."""
+class _LazyGroup(click.Group):
+    """A group that imports a command only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -64,15 +65,15 @@ class _Lazy(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, epilog=_EPILOG, context_settings=_CONTEXT)
 @click.version_option(package_name="imgsim_assets", prog_name="imgsim")
 def cli() -> None:
-    """Which of these images show the same thing?"""
+    """Find the images that show the same: match lists, query catalogs, group duplicates."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
-    # A user's own loaders and encoders are found where they are at work, behind installed ones.
+    """Run a command and return its exit code."""
+    # Loaders and encoders of the user may lie in the working directory.
     sys.path.append(str(Path.cwd()))
     try:
         result = cli.main(arguments, prog_name="imgsim", standalone_mode=False)
@@ -80,20 +81,20 @@ def main(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("imgsim: interrupted; what was done is kept, and a rerun goes on", err=True)
+        click.echo("imgsim: interrupted; finished work is stored, and a rerun continues", err=True)
         return 130
     except ImgsimError as error:
         click.echo(f"imgsim: {error}", err=True)
         return EXIT_FAILED
     except BrokenPipeError:
-        # Whoever read the output has seen enough.
+        # The reader of the output, such as `head`, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return result if isinstance(result, int) else 0
 
 
 def run() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     sys.exit(main())
 
 

@@ -1,4 +1,4 @@
-"""A side of a match: a list of images somewhere, or a catalog that the store knows."""
+"""The operands of `imgsim match`: lists of images, and catalogs in the store."""
 
 from __future__ import annotations
 
@@ -17,43 +17,36 @@ from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.stage import items_table
-from imgsim_assets.cli.options import parse_settings
+from imgsim_assets.cli.options import ListOptions, parse_settings
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import SourceError, StoreError
 from imgsim_assets.pipeline.catalog import CatalogJob, shards_for
 from imgsim_assets.pipeline.loader import find_loader
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.storage.store import Store
 
-_STORED = re.compile(r"[a-z][a-z0-9_]*")
-
-
-@dataclass(frozen=True)
-class ListOptions:
-    """How lists are read, from the options of the command line."""
-
-    columns: tuple[str, ...] = ()
-    id: str | None = None
-    url: str | None = None
-    delimiter: str | None = None
-    header: bool = True
-    root: str | None = None
-    loader: str | None = None
+_CATALOG_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class CatalogArg:
-    """A catalog under its name in the store; `job` is None for one that is taken as it is.
+    """A catalog that an operand names.
 
-    `fields` are the source's columns that results carry, in their order.
+    Attributes:
+        name: the catalog's name in the store.
+        title: the operand as it was typed.
+        job: how to read and process a list; None for a catalog of the store.
+        fields: the source's columns in the result, in their order; None for all.
     """
 
     name: str
     title: str
-    job: CatalogJob | None
+    job: CatalogJob | None = None
     fields: Sequence[str] | None = None
 
     def rows(self, store: Store) -> pl.DataFrame:
-        """The catalog's id (as `__id`), and its fields under the source's names."""
+        """The items' ids as `__id`, and their fields under the source's column names."""
         table = items_table(store, self.name)
         commit = table.latest()
         if commit is None:
@@ -70,97 +63,94 @@ class CatalogArg:
 def _source_names(
     columns: Sequence[str], properties: Mapping[str, Any], fields: Sequence[str] | None
 ) -> dict[str, str]:
-    """What the source calls each column of a catalog table."""
+    """The source's name of each column of an items table."""
     id_column, url_column = properties["id_column"], properties["url_column"]
-    taken = {id_column, url_column}
-    carried = [name for name in fields or () if name not in taken]
-    plain = {column: column for column in columns[2:]}
-    # A carried column that is called like one of ours was renamed.
+    extra = [name for name in fields or () if name not in (id_column, url_column)]
+    names = {"id": id_column, "url": url_column}
     for column in columns[2:]:
+        # An extra column that had the name of one of the table's own has a prefix.
         source = column
-        while source.startswith("source_") and source not in carried:
+        while source.startswith("source_") and source not in extra:
             source = source.removeprefix("source_")
-        if source in carried or source in ("id", "url"):
-            plain[column] = source
-    return {"id": id_column, "url": url_column, **plain}
+        names[column] = source if source in extra or source in ("id", "url") else column
+    return names
 
 
 def resolve_operand(
-    text: str, store: Store, options: ListOptions, encoder: Any, download: Any
+    text: str,
+    store: Store,
+    options: ListOptions,
+    encoder: EncoderSettings,
+    download: DownloadSettings,
 ) -> CatalogArg:
-    """What an argument names: a stored catalog, or a list that is read from now on."""
-    if _STORED.fullmatch(text) and not Path(text).exists():
-        if text in catalog_names(store):
-            return CatalogArg(text, text, None)
-        known = ", ".join(catalog_names(store)) or "none"
+    """The catalog that an operand names: one of the store, or that of a list or folder.
+
+    Raises:
+        StoreError: `text` is neither a file nor a catalog of the store.
+        SourceError: the list cannot be read or has no row.
+        click.UsageError: the list lacks a column that an option names.
+    """
+    if _CATALOG_NAME.fullmatch(text) and not Path(text).exists():
+        names = catalog_names(store)
+        if text in names:
+            return CatalogArg(text, text)
         raise StoreError(
-            f"{text!r} is neither a file nor a catalog of {store.url}; catalogs: {known}"
+            f"{text!r} is neither a file nor a catalog of {store.url}; catalogs: "
+            f"{', '.join(names) or 'none'}"
         )
-    source, fields, rows = _source(text, options)
-    name = _name(text, options)
+    source, fields, rows = _inspect_list(text, options)
     loader = find_loader(options.loader) if options.loader else None
+    name = _list_name(text, options)
     job = CatalogJob(name, source, shards_for(rows), encoder, download, loader)
     return CatalogArg(name, text, job, fields)
 
 
-def _name(text: str, options: ListOptions) -> str:
-    """A name for a list: its file's, and a digest of where it lies and how it is loaded.
-
-    The same list has the same name in every run, and no two lists share one.
-    """
-    place = text if "://" in text else str(Path(text).expanduser().resolve())
-    stem = re.sub(r"[^a-z0-9]+", "_", Path(text.rstrip("/")).name.split(".")[0].lower()).strip("_")
-    digest = hashlib.sha256(f"{place}\n{options.loader or ''}".encode()).hexdigest()[:8]
+def _list_name(text: str, options: ListOptions) -> str:
+    """The file's name and a digest of its path and loader: unique, and the same in every run."""
+    path = text if "://" in text else str(Path(text).expanduser().resolve())
+    digest = hashlib.sha256(f"{path}\n{options.loader or ''}".encode()).hexdigest()[:8]
+    stem = name_from_path(text)
     readable = stem[:40] if stem[:1].isalpha() else f"list_{stem[:35]}".rstrip("_")
     return f"{readable}_{digest}"
 
 
-def _source(text: str, options: ListOptions) -> tuple[SourceSettings, list[str], int]:
-    """How a list is read: its settings, the fields that are carried, and its length."""
+def name_from_path(path: str) -> str:
+    """The name of a file or folder in lower case, digits and underscores, without suffixes."""
+    stem = Path(path.rstrip("/")).name.split(".")[0].lower()
+    return re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
+
+
+def _inspect_list(text: str, options: ListOptions) -> tuple[SourceSettings, list[str], int]:
+    """How to read a list, its columns for the result, and the number of its rows."""
     delimiter = options.delimiter if not Path(text).is_dir() else None
-    plain = parse_settings(
+    settings = parse_settings(
         SourceSettings,
         path=text,
         delimiter=delimiter,
         header=None if options.header else False,
         root=options.root,
     )
-    source = open_source(plain, Path.cwd())
-    raw = read_source(source).frame()
-    names = [name for name in raw.columns if name not in (FILE, LINE)]
+    rows = read_source(open_source(settings, Path.cwd())).frame()
+    names = [name for name in rows.columns if name not in (FILE, LINE)]
     if not names:
         raise SourceError(f"{text} holds no row")
-    fields = _fields(text, names, options)
+    fields = list(options.columns or names)
     url = options.url or (fields[-1] if options.columns or "url" not in fields else "url")
-    chosen = {"id": options.id, "url": url}
-    for key, column in chosen.items():
+    named = [("--columns", name) for name in fields] + [("--id", options.id), ("--url", url)]
+    for option, column in named:
         if column is not None and column not in names:
-            raise click.UsageError(
-                f"--{key}: {text} has no column {column!r}; it has {_some(names)}"
-            )
-    if options.id is None and "id" not in names:
-        chosen["id"] = url
-    root = plain.root or _root(raw[url].cast(pl.String).drop_nulls().to_list())
-    settings = parse_settings(
-        SourceSettings, **plain.model_dump(exclude={"id", "url", "root"}), **chosen, root=root
-    )
-    return settings, fields, raw.height
+            listed = ", ".join(map(repr, names))
+            raise click.UsageError(f"{option}: {text} has no column {column!r}; it has {listed}")
+    chosen = {
+        "id": options.id or ("id" if "id" in names else url),
+        "url": url,
+        "root": settings.root or _common_root(rows[url]),
+    }
+    values = settings.model_dump(exclude=set(chosen)) | chosen
+    return parse_settings(SourceSettings, **values), fields, rows.height
 
 
-def _fields(text: str, names: Sequence[str], options: ListOptions) -> list[str]:
-    for column in options.columns:
-        if column not in names:
-            raise click.UsageError(
-                f"--columns: {text} has no column {column!r}; it has {_some(names)}"
-            )
-    return list(options.columns or names)
-
-
-def _root(urls: Sequence[str]) -> str | None:
-    """The whole disk when every path is an absolute one; else the list's own folder."""
-    paths = [url.strip() for url in urls if "://" not in url]
+def _common_root(urls: pl.Series) -> str | None:
+    """The root folder when every local path is absolute, else None: the list's own folder."""
+    paths = [url.strip() for url in urls.cast(pl.String).drop_nulls() if "://" not in url]
     return "/" if paths and all(path.startswith("/") for path in paths) else None
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)

@@ -1,110 +1,49 @@
-"""Options that several commands share, and settings made from them."""
+"""Options that several commands share; a group of options becomes one argument of the command."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from pydantic import ValidationError
 
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.settings import Settings
+from imgsim_assets.storage.store import Store
 
+STDOUT = "-"
+OUT_SUFFIXES = (".tsv", ".csv", ".parquet", ".jsonl")
+_ENCODER_KEYS = {"name": "encoder", "factory": "encoder", "version": "encoder_version"}
 Command = TypeVar("Command", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
 
 
-def store_option(command: Command) -> Command:
-    """--store: where tables and images are."""
-    return click.option(
-        "--store",
-        "store_url",
-        metavar="PATH|URL",
-        envvar="IMGSIM_STORE",
-        help="Where tables and images are kept.  [default: data/store]",
-    )(command)
+@dataclass(frozen=True)
+class ListOptions:
+    """How `imgsim match` reads lists; None leaves a choice to the reader."""
 
-
-def json_option(command: Command) -> Command:
-    """--json: for machines."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON document for machines."
-    )(command)
-
-
-def quiet_option(command: Command) -> Command:
-    """--quiet: no progress."""
-    return click.option("--quiet", "-q", is_flag=True, help="Show no progress.")(command)
-
-
-def encoder_options(command: Command) -> Command:
-    """--encoder and what belongs to it."""
-    for option in (
-        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
-        click.option("--batch-size", type=int, help="Images a forward pass."),
-        click.option(
-            "--weights",
-            metavar="NAME|FILE",
-            help="Published weights by name, or the file of a state dict.",
-        ),
-        click.option(
-            "--encoder-version",
-            metavar="TEXT",
-            help="Of an encoder of your own; vectors are computed anew when it changes.",
-        ),
-        click.option(
-            "--encoder",
-            metavar="NAME",
-            default="mobilenet_v3_large",
-            show_default=True,
-            help="hog_color (needs no weights), a torchvision model, or module:function.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def encoder_override_options(command: Command) -> Command:
-    """--device and --weights: where an encoder that was recorded is to be had now."""
-    for option in (
-        click.option(
-            "--weights",
-            metavar="FILE",
-            help="Where the encoder's weights file lies, if it was moved.",
-        ),
-        click.option("--device", callback=_device, help="auto, cpu or cuda[:N].  [default: auto]"),
-    ):
-        command = option(command)
-    return command
-
-
-def _device(_: click.Context, __: click.Parameter, device: str | None) -> str | None:
-    from imgsim_assets.encoders.settings import EncoderSettings
-
-    parse_settings(EncoderSettings, device=device)
-    return device
-
-
-def download_options(command: Command) -> Command:
-    """Manners of the downloader."""
-    for option in (
-        click.option("--timeout", type=float, help="Seconds for one attempt.  [default: 30]"),
-        click.option(
-            "--allowed-host",
-            "allowed_hosts",
-            multiple=True,
-            metavar="HOST[:PORT]",
-            help="An internal host that may be fetched all the same; repeat for several.",
-        ),
-        click.option("--concurrency", type=int, help="Requests under way at once.  [default: 64]"),
-    ):
-        command = option(command)
-    return command
+    columns: tuple[str, ...] = ()
+    id: str | None = None
+    url: str | None = None
+    delimiter: str | None = None
+    header: bool = True
+    root: str | None = None
+    loader: str | None = None
 
 
 def parse_settings(kind: type[S], **values: Any) -> S:
-    """Settings from the options that were given; those left out keep their defaults."""
+    """Validate options as settings; an option that was not given keeps its default.
+
+    Raises:
+        click.UsageError: A value is not valid. The message names the option.
+    """
     given = {key: value for key, value in values.items() if value not in (None, ())}
     try:
         return kind.model_validate(given)
@@ -123,33 +62,198 @@ def _usage_message(error: ValidationError) -> str:
     elif not first["loc"]:
         return message
     key = str(first["loc"][0]) if first["loc"] else prefix
+    key = _ENCODER_KEYS.get(key, key) if error.title == "EncoderSettings" else key
     for parameter in click.get_current_context().command.params:
         if key == parameter.name or f"--{key}" in parameter.opts:
             key = parameter.opts[0]
     return f"{key}: {message}"
 
 
-def settings_hash(settings: Settings) -> str:
-    """The name of a table for these settings alone, beside the one that is declared."""
-    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+def settings_hash(settings: Settings, *more: object) -> str:
+    """Eight hex digits that name the table of these settings, beside the declared one."""
+    text = "\n".join([settings.model_dump_json(), *map(repr, more)])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def encoder_settings(
-    encoder: str, version: str | None, weights: str | None, batch_size: int | None, device: str
-) -> Any:
-    """EncoderSettings from the options of `encoder_options`."""
-    from imgsim_assets.encoders.settings import EncoderSettings
+def split_names(listed: str | None) -> tuple[str, ...]:
+    """The names of a comma-separated option."""
+    return tuple(part.strip() for part in listed.split(",")) if listed else ()
 
-    if ":" in encoder:
-        name = encoder.rpartition(":")[2]
-        chosen = {"name": name, "factory": encoder}
-    else:
-        chosen = {"name": encoder}
+
+def _option_group(
+    argument: str, build: Callable[..., object], *options: Callable[[Any], Any]
+) -> Callable[[Command], Command]:
+    """A decorator: the options become the parameters of `build`, its result the `argument`."""
+    names = list(inspect.signature(build).parameters)
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def call(**values: Any) -> Any:
+            given = {name: values.pop(name) for name in names}
+            return command(**values, **{argument: build(**given)})
+
+        decorated: Any = call
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _list_options(
+    columns: str | None,
+    id_column: str | None,
+    url_column: str | None,
+    delimiter: str | None,
+    no_header: bool,
+    root: str | None,
+    loader: str | None,
+) -> ListOptions:
+    return ListOptions(
+        split_names(columns), id_column, url_column, delimiter, not no_header, root, loader
+    )
+
+
+def _encoder(
+    encoder: str,
+    encoder_version: str | None,
+    weights: str | None,
+    batch_size: int | None,
+    device: str,
+) -> EncoderSettings:
+    factory = encoder if ":" in encoder else None
     return parse_settings(
         EncoderSettings,
-        **chosen,
-        version=version,
+        name=encoder.rpartition(":")[2],
+        factory=factory,
+        version=encoder_version,
         weights=weights,
         batch_size=batch_size,
         device=device,
     )
+
+
+def _download(
+    concurrency: int | None, allowed_hosts: tuple[str, ...], timeout_s: float | None
+) -> DownloadSettings:
+    return parse_settings(
+        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout_s
+    )
+
+
+def _check_device(_: click.Context, __: click.Parameter, device: str | None) -> str | None:
+    parse_settings(EncoderSettings, device=device)
+    return device
+
+
+def _check_out(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
+    """Refuse an output file that could not be written, before any work is done."""
+    if path is None or path == STDOUT:
+        return path
+    if Path(path).suffix not in OUT_SUFFIXES:
+        raise click.UsageError(f"--out: {path} ends in none of {', '.join(OUT_SUFFIXES)}")
+    if not Path(path).absolute().parent.is_dir():
+        raise click.UsageError(f"--out: there is no folder {Path(path).absolute().parent}")
+    return path
+
+
+def _open_store(store_url: str | None) -> Store:
+    return Store.open(store_url)
+
+
+store_option = _option_group(
+    "store",
+    _open_store,
+    click.option(
+        "--store",
+        "store_url",
+        metavar="PATH|URL",
+        envvar="IMGSIM_STORE",
+        help="Where tables and images are stored.  [env: IMGSIM_STORE; default: data/store]",
+    ),
+)
+list_options = _option_group(
+    "list_options",
+    _list_options,
+    click.option(
+        "--columns",
+        metavar="A,B,...",
+        help="Source columns of the result; the last one holds the image.",
+    ),
+    click.option("--id", "id_column", metavar="COLUMN", help="Column of unique ids."),
+    click.option("--url", "url_column", metavar="COLUMN", help="Column of image URLs or paths."),
+    click.option("--delimiter", metavar="CHAR", help="Field separator.  [default: detected]"),
+    click.option(
+        "--no-header", is_flag=True, help="The first line is data; the columns are column_1, ..."
+    ),
+    click.option("--root", metavar="FOLDER", help="Folder that local images must lie in."),
+    click.option(
+        "--loader",
+        metavar="MODULE:FUNCTION",
+        help="Load images with this function instead of downloading them. It gets a row as a "
+        "mapping and returns bytes, a PIL image or None.",
+    ),
+)
+encoder_options = _option_group(
+    "encoder",
+    _encoder,
+    click.option(
+        "--encoder",
+        metavar="NAME",
+        default="mobilenet_v3_large",
+        show_default=True,
+        help="hog_color (needs no weights), a torchvision model, or module:function.",
+    ),
+    click.option(
+        "--encoder-version",
+        metavar="TEXT",
+        help="Version of your own encoder; a new one recomputes its vectors.",
+    ),
+    click.option(
+        "--weights",
+        metavar="NAME|FILE",
+        help="torchvision's name of the weights, or the file of a state dict.",
+    ),
+    click.option("--batch-size", type=int, help="Images per forward pass."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
+)
+download_options = _option_group(
+    "download",
+    _download,
+    click.option(
+        "--concurrency", type=int, help="Maximum number of concurrent requests.  [default: 64]"
+    ),
+    click.option(
+        "--allowed-host",
+        "allowed_hosts",
+        multiple=True,
+        metavar="HOST[:PORT]",
+        help="Internal host to fetch images from; repeat it for several.",
+    ),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        metavar="SECONDS",
+        type=float,
+        help="Time limit of one attempt.  [default: 30]",
+    ),
+)
+device_option = click.option(
+    "--device", callback=_check_device, help="auto, cpu or cuda[:N].  [default: auto]"
+)
+moved_weights_option = click.option(
+    "--weights", metavar="FILE", help="The encoder's weights file, if its path has changed."
+)
+out_option = click.option(
+    "--out",
+    metavar="FILE",
+    callback=_check_out,
+    help="Write .tsv, .csv, .parquet or .jsonl; - writes TSV to stdout.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+
+
+def encoder_override_options(command: Command) -> Command:
+    """--device and --weights of an encoder that the store has recorded."""
+    return device_option(moved_weights_option(command))

@@ -16,20 +16,11 @@ from typing import Any
 import click
 import polars as pl
 
-STDOUT = "-"
-SUFFIXES = (".tsv", ".csv", ".parquet", ".jsonl")
+from imgsim_assets.cli.options import STDOUT
+from imgsim_assets.progress import Log, silent
+
 _DECIMALS = 5
-_SHOWN_ROWS = 20
-
-
-def check_out(path: str | None) -> None:
-    """Raise UsageError for an output file whose suffix says nothing, before any work is done."""
-    if path is None or path == STDOUT:
-        return
-    if Path(path).suffix not in SUFFIXES:
-        raise click.UsageError(f"--out: {path} ends in none of {', '.join(SUFFIXES)}")
-    if not Path(path).absolute().parent.is_dir():
-        raise click.UsageError(f"--out: there is no folder {Path(path).absolute().parent}")
+_MAX_ROWS = 20
 
 
 def write_frame(frame: pl.DataFrame, path: str) -> None:
@@ -59,33 +50,30 @@ def _delimited(frame: pl.DataFrame, separator: str) -> str:
     return frame.write_csv(separator=separator, float_precision=_DECIMALS, quote_style="necessary")
 
 
-def show_frame(frame: pl.DataFrame, rows: int = _SHOWN_ROWS) -> None:
-    """Print a frame for people."""
+def show_frame(frame: pl.DataFrame, max_rows: int = _MAX_ROWS) -> None:
+    """Print a frame as a table of at most `max_rows` rows."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     with pl.Config(
         tbl_hide_dataframe_shape=True,
         tbl_hide_column_data_types=True,
-        tbl_rows=rows,
+        tbl_rows=max_rows,
         tbl_cols=-1,
         tbl_width_chars=160,
         fmt_str_lengths=60,
         float_precision=_DECIMALS,
-        tbl_formatting="UTF8_BORDERS_ONLY" if _is_utf8() else "ASCII_MARKDOWN",
+        tbl_formatting="UTF8_BORDERS_ONLY" if is_utf8 else "ASCII_MARKDOWN",
     ):
-        click.echo(str(frame.head(rows)))
-    if frame.height > rows:
-        click.echo(f"... {frame.height - rows} more rows")
-
-
-def _is_utf8() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        click.echo(str(frame.head(max_rows)))
+    if frame.height > max_rows:
+        click.echo(f"... {frame.height - max_rows} more rows")
 
 
 def show_json(document: Any) -> None:
     """Print a document as JSON."""
-    click.echo(json.dumps(document, indent=2, default=_plain, ensure_ascii=False))
+    click.echo(json.dumps(document, indent=2, default=_jsonable, ensure_ascii=False))
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, pl.DataFrame):
@@ -99,8 +87,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON")
 
 
+def log_to_stderr(message: str) -> None:
+    """Print a message on stderr."""
+    click.echo(message, err=True)
+
+
 class ProgressBars:
-    """Progress bars on stderr, two for each catalog: what is fetched, what is embedded."""
+    """Progress bars on stderr, two for each catalog: images fetched, and images embedded."""
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
@@ -109,23 +102,26 @@ class ProgressBars:
     def begins(self, name: str, items: int) -> None:
         """Draw the bars of a catalog."""
         for kind in ("images", "embeddings"):
-            task = self._progress.add_task(f"{name} {kind}", total=items)
-            self._tasks[name, kind] = task
+            self._tasks[name, kind] = self._progress.add_task(f"{name} {kind}", total=items)
 
     def fetched(self, name: str, items: int) -> None:
-        """Move the first bar."""
+        """Advance the bar of images."""
         self._progress.advance(self._tasks[name, "images"], items)
 
     def embedded(self, name: str, items: int) -> None:
-        """Move the second bar."""
+        """Advance the bar of embeddings."""
         self._progress.advance(self._tasks[name, "embeddings"], items)
 
 
 @contextlib.contextmanager
-def progress_bars(*, quiet: bool) -> Iterator[ProgressBars | None]:
-    """Progress bars while the context lasts, where somebody looks at stderr."""
+def show_progress(*, quiet: bool) -> Iterator[tuple[Log, ProgressBars | None]]:
+    """Show progress on stderr: bars on a terminal, else lines of the log.
+
+    Yields:
+        The log for the pipeline, and its progress listener, None without bars.
+    """
     if quiet or not sys.stderr.isatty():
-        yield None
+        yield silent if quiet else log_to_stderr, None
         return
     from rich.console import Console
     from rich.progress import (
@@ -143,10 +139,4 @@ def progress_bars(*, quiet: bool) -> Iterator[ProgressBars | None]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield ProgressBars(progress)
-
-
-def note(message: str, *, quiet: bool = False) -> None:
-    """Say something on stderr."""
-    if not quiet:
-        click.echo(message, err=True)
+        yield silent, ProgressBars(progress)

@@ -1,4 +1,4 @@
-"""`imgsim query`: what is most similar to some images."""
+"""`imgsim query`: the items of a catalog that are most similar to given images."""
 
 from __future__ import annotations
 
@@ -7,43 +7,38 @@ from pathlib import Path
 import click
 import polars as pl
 
-from imgsim_assets.cli import output
+from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
-from imgsim_assets.cli.options import (
-    download_options,
-    encoder_override_options,
-    json_option,
-    parse_settings,
-    quiet_option,
-    store_option,
-)
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.search.model import ImageSimilarityModel, load_model
 from imgsim_assets.search.saved_model import is_saved_model
+from imgsim_assets.storage.store import Store
 
 
 @click.command(
     epilog="""\b
 Examples:
   imgsim query products photo.jpg -k 10
-  imgsim query products photos/*.jpg --orientations --out found.tsv
-  imgsim query products photos/*.jpg --html found.html
+  imgsim query products photos/*.jpg --orientations --out neighbors.tsv
+  imgsim query products photos/*.jpg --html neighbors.html
   imgsim query shelf.model https://example.com/photo.jpg --radius 0.6
 """
 )
 @click.argument("catalog")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("-k", "k", type=int, default=5, show_default=True, help="Neighbors of each image.")
-@click.option("--all", "no_limit", is_flag=True, help="Every item, not only the k nearest.")
-@click.option("--radius", type=float, help="Greatest distance, inclusive.")
-@click.option("--orientations", is_flag=True, help="Also turn and mirror each image.")
-@click.option("--html", metavar="FILE", help="Write a gallery of the images and what is found.")
-@click.option("--out", metavar="FILE", help="Write .tsv, .csv, .parquet or .jsonl; - for stdout.")
-@download_options
-@encoder_override_options
-@store_option
-@json_option
-@quiet_option
+@click.option(
+    "-k", "k", type=click.IntRange(min=1), default=5, show_default=True, help="Items per image."
+)
+@click.option("--all", "no_limit", is_flag=True, help="Return every item instead of k.")
+@click.option("--radius", type=float, help="Maximum distance, inclusive.")
+@click.option("--orientations", is_flag=True, help="Also try each image rotated and mirrored.")
+@click.option("--html", metavar="FILE", help="Write a gallery of the images and their neighbors.")
+@options.out_option
+@options.download_options
+@options.encoder_override_options
+@options.store_option
+@options.json_option
+@options.quiet_option
 def command(
     catalog: str,
     images: tuple[str, ...],
@@ -53,32 +48,26 @@ def command(
     orientations: bool,
     html: str | None,
     out: str | None,
-    concurrency: int | None,
-    allowed_hosts: tuple[str, ...],
-    timeout: float | None,
+    download: DownloadSettings,
     device: str | None,
     weights: str | None,
-    store_url: str | None,
+    store: Store,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Find the items of CATALOG nearest to each IMAGE (a path or URL).
 
-    CATALOG is the name of one in the store, or the folder of a saved model.
+    CATALOG is the name of a catalog in the store, or the folder of a saved model.
     """
-    output.check_out(out)
-    download = parse_settings(
-        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout
-    )
     if is_saved_model(Path(catalog)):
         model = load_model(catalog, device=device, weights=weights)
     else:
         model = ImageSimilarityModel.create(
-            catalog, progress=False, store=store_url, device=device, weights=weights
+            catalog, progress=False, store=store, device=device, weights=weights
         )
-    asked = pl.DataFrame({"image": images})
-    found = model.query(
-        asked.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64)),
+    queries = pl.DataFrame({"image": images})
+    neighbors = model.query(
+        queries.select(pl.int_range(pl.len()).alias("row"), "image"),
         label="row",
         feature="image",
         k=None if no_limit else k,
@@ -87,19 +76,20 @@ def command(
         orientations=orientations,
         download=download,
     )
-    names = pl.Series("query_label", [images[row] for row in found["query_label"]], dtype=pl.String)
-    found = found.with_columns(names)
+    labels = pl.Series("query_label", [images[row] for row in neighbors["query_label"]], pl.String)
+    neighbors = neighbors.with_columns(labels)
     if html is not None:
-        named = asked.with_columns(pl.col("image").alias("name"))
-        asked = named.unique("name", maintain_order=True)
-        model.explore(html, found, asked, label="name", feature="image", download=download)
-        output.note(f"gallery written to {html}", quiet=quiet)
+        labeled = queries.select(pl.col("image").alias("name"), "image")
+        unique = labeled.unique("name", maintain_order=True)
+        model.explore(html, neighbors, unique, label="name", feature="image", download=download)
+        if not quiet:
+            output.log_to_stderr(f"gallery written to {html}")
     if out is not None:
-        output.write_frame(found, out)
+        output.write_frame(neighbors, out)
     if as_json:
-        output.show_json(found)
+        output.show_json(neighbors)
     elif out is None:
-        output.show_frame(found, rows=max(50, k))
-    elif out != output.STDOUT:
-        click.echo(f"{found.height} rows written to {out}")
-    return 0 if found.height else EXIT_PROBLEMS_FOUND
+        output.show_frame(neighbors, max_rows=max(50, k))
+    elif out != options.STDOUT:
+        click.echo(f"{neighbors.height} rows written to {out}")
+    return 0 if neighbors.height else EXIT_PROBLEMS_FOUND

@@ -1,21 +1,12 @@
-"""`imgsim retry`: fetch again what failed and may succeed now."""
+"""`imgsim retry`: fetch failed images again."""
 
 from __future__ import annotations
 
 import click
 
-from imgsim_assets.cli import output
-from imgsim_assets.cli.options import (
-    download_options,
-    encoder_override_options,
-    json_option,
-    parse_settings,
-    quiet_option,
-    store_option,
-)
+from imgsim_assets.cli import options, output
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.pipeline.retry import Which, retry
-from imgsim_assets.progress import silent
+from imgsim_assets.pipeline.retry import retry
 from imgsim_assets.storage.store import Store
 
 
@@ -30,48 +21,43 @@ Examples:
 @click.option(
     "--retryable",
     is_flag=True,
-    help="Timeouts, server errors and the like, without waiting until they are due.",
+    help="Timeouts, server errors and other temporary failures, without waiting for their retry "
+    "time.",
 )
-@click.option("--all", "everything", is_flag=True, help="Every failure, also a 404 or no image.")
-@download_options
-@encoder_override_options
-@store_option
-@json_option
-@quiet_option
+@click.option(
+    "--all", "all_failures", is_flag=True, help="Every failure, such as a 404 or a broken file."
+)
+@options.download_options
+@options.encoder_override_options
+@options.store_option
+@options.json_option
+@options.quiet_option
 def command(
     catalog: str,
     retryable: bool,
-    everything: bool,
-    concurrency: int | None,
-    allowed_hosts: tuple[str, ...],
-    timeout: float | None,
+    all_failures: bool,
+    download: DownloadSettings,
     device: str | None,
     weights: str | None,
-    store_url: str | None,
+    store: Store,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fetch the failed images of CATALOG again, embed what arrives, and update the index."""
-    if retryable == everything:
-        raise click.UsageError("say which failures: either --retryable or --all")
-    settings = parse_settings(
-        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout
-    )
-    store = Store.open(store_url)
-    with output.progress_bars(quiet=quiet or as_json) as watch:
-        log = silent if watch is not None or quiet or as_json else output.note
-        which: Which = "all" if everything else "retryable"
-        done = retry(
+    """Fetch the failed images of CATALOG again, embed those that arrive, and update the index."""
+    if retryable == all_failures:
+        raise click.UsageError("choose the failures: either --retryable or --all")
+    with output.show_progress(quiet=quiet or as_json) as (log, bars):
+        report = retry(
             store,
             catalog,
-            settings,
-            which=which,
+            download,
+            which="all" if all_failures else "retryable",
             device=device,
             weights=weights,
             log=log,
-            watch=watch,
+            watch=bars,
         )
     if as_json:
-        output.show_json(done)
+        output.show_json(report)
     else:
-        click.echo(f"{catalog}: {done.tried} tried again, {done.recovered} arrived")
+        click.echo(f"{catalog}: {report.tried} requested, {report.recovered} recovered")

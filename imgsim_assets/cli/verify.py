@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from imgsim_assets.cli import output
+from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
-from imgsim_assets.cli.options import json_option, quiet_option, store_option
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
@@ -24,26 +23,26 @@ Examples:
     type=click.IntRange(min=0),
     default=20,
     show_default=True,
-    help="Items of every result that are compared with a plain product.",
+    help="Items of each match table and graph to compare with an exhaustive search.",
 )
-@store_option
-@json_option
-@quiet_option
-def command(sample_size: int, store_url: str | None, as_json: bool, quiet: bool) -> int:
-    """Read everything the store holds and verify it; nothing is changed.
+@options.store_option
+@options.json_option
+@options.quiet_option
+def command(sample_size: int, store: Store, as_json: bool, quiet: bool) -> int:
+    """Read everything in the store and verify its checksums and invariants; change nothing.
 
-    Exits with 3 when something is wrong.
+    The exit code is 3 if there is a problem.
     """
-    log = silent if quiet or as_json else output.note
-    found = verify(Store.open(store_url), sample=sample_size, log=log)
+    log = silent if quiet or as_json else output.log_to_stderr
+    report = verify(store, sample=sample_size, log=log)
     if as_json:
-        output.show_json(found)
+        output.show_json(report)
     else:
         click.echo(
-            f"{found.tables} tables, {found.versions} versions, {found.files} files, "
-            f"{found.blobs} images, {found.bytes / 1e6:.1f} MB verified"
+            f"{report.tables} tables, {report.versions} versions, {report.files} files, "
+            f"{report.blobs} images, {report.bytes / 1e6:.1f} MB verified"
         )
-        for problem in found.problems:
+        for problem in report.problems:
             click.echo(f"{problem.place}: {problem.what}")
-        click.echo(f"{len(found.problems)} problems" if found.problems else "no problems")
-    return EXIT_PROBLEMS_FOUND if found.problems else 0
+        click.echo(f"{len(report.problems)} problems" if report.problems else "no problems")
+    return EXIT_PROBLEMS_FOUND if report.problems else 0

@@ -299,7 +299,7 @@ def test_a_retry_draws_bars_where_somebody_looks(
 
     ran = shell("retry", name, "--all", "--allowed-host", web.address)
 
-    assert ran.out == f"{name}: 2 tried again, 2 arrived\n"
+    assert ran.out == f"{name}: 2 requested, 2 recovered\n"
     assert f"{name} images" in ran.err
     assert "3/3" in ran.err
 
@@ -421,7 +421,7 @@ def test_a_list_is_declared_as_a_catalog_that_loads(
     )  # fmt: skip
 
     assert ran.code == 0, ran.err
-    assert "1 items, 1 rows left out" in ran.out
+    assert "1 items, 1 rejected rows" in ran.out
     written = yaml.safe_load((project.root / "shop/defs/new_shoes/defs.yaml").read_text())
     assert written == {
         "type": "imgsim_assets.ImageCatalogComponent",
@@ -435,7 +435,7 @@ def test_a_list_is_declared_as_a_catalog_that_loads(
     assert "new_shoes/index" in keys
     again = shell("add-catalog", "data/New Shoes.csv", "--id", "sku", "--url", "image_url")
     assert again.code == 1
-    assert "is there already" in again.err
+    assert "exists already" in again.err
 
 
 @pytest.mark.parametrize(

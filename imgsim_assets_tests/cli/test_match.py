@@ -320,7 +320,7 @@ def test_a_ragged_row_costs_itself_only_and_is_told(shell: Shell) -> None:
 
     assert _ids(shell, "list.csv") == ["c"]
     told = shell.match("list.csv", "list.csv").out
-    assert "rows left out: 1" in told
+    assert "rejected rows: 1" in told
     assert "list.csv line 2" in told
 
 
@@ -551,7 +551,7 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
     ran = shell(*arguments, "--json")
 
     assert process.returncode == 130, told
-    assert "interrupted; what was done is kept" in told
+    assert "interrupted; finished work is stored" in told
     assert "Traceback" not in told
     assert ran.json["left"]["vectors"] == 4
     assert web.gets["/0.jpg"] == web.gets["/1.jpg"] == web.gets["/2.jpg"] == 1

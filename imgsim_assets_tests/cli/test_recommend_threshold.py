@@ -45,8 +45,8 @@ def test_the_advice_is_told_with_what_other_thresholds_give(shop: Shell) -> None
 def test_a_catalog_too_small_for_the_budget_says_so(shop: Shell) -> None:
     told = shop("recommend-threshold", "products")
 
-    assert "too few pairs to be sure of at most 100 false matches" in told.out
-    assert "0.9 is the encoder's own threshold" in told.out
+    assert "too few pairs to show that there are at most 100 false matches" in told.out
+    assert "0.9 is the encoder's default threshold" in told.out
 
 
 def test_of_two_catalogs_the_stricter_counts(shop: Shell) -> None:
