@@ -1,1 +1,1 @@
-"""The demo: two small catalogs of real photographs, served on loopback and worked through."""
+"""The demo: two small catalogs of real photographs, served over HTTP on this machine."""

@@ -1,6 +1,7 @@
-"""`python -m imgsim_assets.demo run` works through the demo, `... ui` opens it in Dagster.
+"""`python -m imgsim_assets.demo run` materializes the demo; `ui` opens it in Dagster's web server.
 
-`... ui-consumers` opens it beside the code location that consumes it, examples/price_watch.py.
+`ui-consumers` opens it together with a code location that uses its matches,
+examples/price_watch.py. `prepare` only writes the demo's files.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from imgsim_assets.demo import catalogs, pictures
 from imgsim_assets.demo.server import serving
 from imgsim_assets.storage.store import find_project_root
 
+_IMAGES = Path("data/demo/pictures")
 _SERVERS = {
     "ui": ("dg", "dev"),
     "ui-consumers": ("dagster", "dev", "-w", "examples/workspace.yaml"),
@@ -22,36 +24,29 @@ _SERVERS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the commands; returns the exit status."""
+    """Run one of the commands and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m imgsim_assets.demo", description=__doc__)
     parser.add_argument("command", choices=["prepare", "run", *_SERVERS])
-    chosen = parser.parse_args(arguments)
+    command = parser.parse_args(arguments).command
     root = find_project_root(Path(__file__).parent)
     os.environ.setdefault("DAGSTER_HOME", str(root / "data" / "dagster_home"))
     prepare(root)
-    if chosen.command == "prepare":
+    if command == "prepare":
         return 0
-    with serving(_images(root)):
-        if chosen.command in _SERVERS:
-            server = _SERVERS[chosen.command]
-            return subprocess.run(server, cwd=root, check=False).returncode
+    with serving(root / _IMAGES):
+        if command in _SERVERS:
+            return subprocess.run(_SERVERS[command], cwd=root, check=False).returncode
         from imgsim_assets.demo.run import run
 
         return run(root)
 
 
 def prepare(root: Path) -> None:
-    """Make sure that the demo's catalog files and images are there."""
-    data = root / "data" / "demo"
-    for path in catalogs.write_missing(data):
+    """Write the demo's catalog files and images, unless they exist."""
+    for path in catalogs.write_missing(root / "data" / "demo"):
         print(f"wrote {path.relative_to(root)}")
-    if not (_images(root) / "suppliers" / "same-bytes.jpg").exists():
-        count = pictures.build(_images(root))
-        print(f"wrote {count} images to {_images(root).relative_to(root)}")
-
-
-def _images(root: Path) -> Path:
-    return root / "data" / "demo" / "pictures"
+    if not (root / _IMAGES / "suppliers" / "same-bytes.jpg").exists():
+        print(f"wrote {pictures.build(root / _IMAGES)} files to {_IMAGES}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The demo's two catalog files, with the kinds of rows that real ones have."""
+"""The demo's two catalog files, with good and bad rows as real files have them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from imgsim_assets.demo.pictures import OTHERS, offered_edits, product_names
+from imgsim_assets.demo.pictures import OTHER_PHOTOGRAPHS, product_names, supplier_edits
 from imgsim_assets.demo.server import ADDRESS
 
-PRODUCTS = "products.csv"
-SUPPLIERS = "suppliers.tsv"
-# The last host does not exist anywhere: names under .invalid are reserved for that.
-_DEAD = (
+# Names under .invalid never resolve (RFC 2606).
+_UNREACHABLE = (
     f"http://{ADDRESS}/suppliers/sold-out.jpg",
     "http://images.example.invalid/chair.jpg",
     "http://192.168.0.1/internal.jpg",
@@ -20,11 +18,11 @@ _DEAD = (
 
 
 def write_missing(folder: Path) -> list[Path]:
-    """Write the catalog files that are not there; files that are there may be edited."""
+    """Write the catalog files that do not exist, and return their paths."""
     written = []
     for name, header, rows, delimiter in (
-        (PRODUCTS, ["sku", "title", "image_url", "price"], _products(), ","),
-        (SUPPLIERS, ["article", "stock", "image"], _suppliers(), "\t"),
+        ("products.csv", ["sku", "title", "image_url", "price"], _products(), ","),
+        ("suppliers.tsv", ["article", "stock", "image"], _suppliers(), "\t"),
     ):
         path = folder / name
         if not path.exists():
@@ -44,12 +42,12 @@ def _products() -> Iterable[Sequence[str]]:
 
 
 def _suppliers() -> Iterable[Sequence[str]]:
-    names = [f"{name[:-4]}-{edit}.jpg" for name, edit in offered_edits()]
-    names += [f"{Path(name).stem}.jpg" for name in OTHERS]
+    names = [f"{name[:-4]}-{edit}.jpg" for name, edit in supplier_edits()]
+    names += [f"{Path(name).stem}.jpg" for name in OTHER_PHOTOGRAPHS]
     names += ["half.jpg", "page.jpg", "empty.jpg", "same-bytes.jpg"]
     for number, name in enumerate(names, start=1):
         yield [f"S-{number:03d}", str(number * 3), f"http://{ADDRESS}/suppliers/{name}"]
-    for number, url in enumerate(_DEAD, start=len(names) + 1):
+    for number, url in enumerate(_UNREACHABLE, start=len(names) + 1):
         yield [f"S-{number:03d}", "0", url]
     yield ["S-901", "5", "ftp://images.example.com/old.jpg"]
     yield ["S-902", "7"]

@@ -1,8 +1,7 @@
-"""The demo's images: photographs that come with scikit-image, cut and edited.
+"""The demo's images: photographs of scikit-image, cropped and edited.
 
-What the shop sells are whole photographs and windows of them that do not overlap. What the
-supplier offers are edited copies of most of these, images the shop does not have, and the
-broken files that every supplier sends.
+The shop's images are whole photographs, or crops of them that do not overlap. The supplier has
+edited copies of most of them, some other images, and some broken files.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from PIL import Image
 
 from imgsim_assets.images.edits import edited
 
-# Photograph, and windows of it as fractions (left, top, right, bottom) of its size.
+# Crops are fractions (left, top, right, bottom) of a photograph's size.
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
 _QUARTERS = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5), (0.0, 0.5, 0.5, 1.0), (0.5, 0.5, 1.0, 1.0))
 _HALVES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
-SOLD: Mapping[str, tuple[tuple[float, float, float, float], ...]] = {
+PRODUCTS: Mapping[str, tuple[tuple[float, float, float, float], ...]] = {
     "astronaut.png": (_WHOLE,),
     "brick.png": (_WHOLE,),
     "camera.png": _HALVES,
@@ -36,45 +35,49 @@ SOLD: Mapping[str, tuple[tuple[float, float, float, float], ...]] = {
     "rocket.jpg": _HALVES,
     "text.png": (_WHOLE,),
 }
-OTHERS = ("cell.png", "color.png", "gravel.png", "horse.png", "logo.png")
+OTHER_PHOTOGRAPHS = ("cell.png", "color.png", "gravel.png", "horse.png", "logo.png")
 _EDITS = ("recompress", "resize", "crop", "brighten", "watermark", "banner")
-_LARGEST_SIDE = 600
+_MAX_EDGE_PX = 600
 
 
 def product_names() -> list[str]:
     """File names of the shop's images."""
     return [
         f"{Path(photograph).stem}-{number}.jpg"
-        for photograph, windows in SOLD.items()
-        for number, _ in enumerate(windows, start=1)
+        for photograph, crops in PRODUCTS.items()
+        for number, _ in enumerate(crops, start=1)
     ]
 
 
-def offered_edits() -> Iterator[tuple[str, str]]:
-    """File name and edit of each product that the supplier offers; some are not offered."""
+def supplier_edits() -> Iterator[tuple[str, str]]:
+    """File name and edit of each product that the supplier has; every seventh is missing."""
     for position, name in enumerate(product_names()):
         if position % 7 != 6:
             yield name, _EDITS[position % len(_EDITS)]
 
 
 def build(folder: Path) -> int:
-    """Write the images of both catalogs; returns how many files there are.
+    """Write the images of both catalogs.
 
-    Raises ModuleNotFoundError without scikit-image, which the extra `demo` brings.
+    Returns:
+        The number of files in `folder`.
+
+    Raises:
+        ModuleNotFoundError: scikit-image is not installed; the extra `demo` installs it.
     """
     shop, supplier = folder / "products", folder / "suppliers"
     shop.mkdir(parents=True, exist_ok=True)
     supplier.mkdir(parents=True, exist_ok=True)
-    for photograph, windows in SOLD.items():
+    for photograph, crops in PRODUCTS.items():
         image = _photograph(photograph)
-        for number, window in enumerate(windows, start=1):
-            _save(_cut(image, window), shop / f"{Path(photograph).stem}-{number}.jpg")
-    for seed, (name, edit) in enumerate(offered_edits()):
+        for number, crop in enumerate(crops, start=1):
+            _save(_crop(image, crop), shop / f"{Path(photograph).stem}-{number}.jpg")
+    for seed, (name, edit) in enumerate(supplier_edits()):
         with Image.open(shop / name) as product:
             _save(edited(product, edit, seed), supplier / f"{Path(name).stem}-{edit}.jpg")
-    for photograph in OTHERS:
+    for photograph in OTHER_PHOTOGRAPHS:
         _save(_photograph(photograph), supplier / f"{Path(photograph).stem}.jpg")
-    _break_some(shop, supplier)
+    _write_broken_files(shop, supplier)
     return sum(1 for file in folder.rglob("*") if file.is_file())
 
 
@@ -85,26 +88,21 @@ def _photograph(name: str) -> Image.Image:
         return image.convert("RGB")
 
 
-def _cut(image: Image.Image, window: tuple[float, float, float, float]) -> Image.Image:
-    left, top, right, bottom = window
-    cut = image.crop(
-        (
-            round(left * image.width),
-            round(top * image.height),
-            round(right * image.width),
-            round(bottom * image.height),
-        )
-    )
-    cut.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
-    return cut
+def _crop(image: Image.Image, crop: tuple[float, float, float, float]) -> Image.Image:
+    left, top, right, bottom = crop
+    width, height = image.size
+    box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+    cropped = image.crop(box)
+    cropped.thumbnail((_MAX_EDGE_PX, _MAX_EDGE_PX))
+    return cropped
 
 
 def _save(image: Image.Image, path: Path) -> None:
     image.save(path, "JPEG", quality=90)
 
 
-def _break_some(shop: Path, supplier: Path) -> None:
-    """What suppliers send beside images: half a file, a web page, nothing, the same again."""
+def _write_broken_files(shop: Path, supplier: Path) -> None:
+    """Write half an image, a web page, an empty file and an exact copy."""
     whole = (shop / "coffee-1.jpg").read_bytes()
     (supplier / "half.jpg").write_bytes(whole[: len(whole) // 2])
     (supplier / "page.jpg").write_text("<!doctype html><title>Please log in</title>")

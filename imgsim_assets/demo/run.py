@@ -1,8 +1,9 @@
-"""Materializing everything under defs/ with Dagster, and showing what came of it."""
+"""Materialize everything under defs/ with Dagster and print the results."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -16,18 +17,19 @@ from imgsim_assets.storage.store import Store
 
 
 def run(root: Path) -> int:
-    """Materialize every asset in the persistent DAGSTER_HOME; returns the exit status."""
+    """Materialize every asset of the project at `root` and return the exit code."""
     started = time.monotonic()
     definitions = load_definitions()
     with dg.DagsterInstance.get() as instance:
-        succeeded = LocalRun(definitions, instance, log=_log).materialize_everything()
-    print(f"\ndone in {time.monotonic() - started:.0f} s")
+        local_run = LocalRun(definitions, instance, log=partial(print, flush=True))
+        succeeded = local_run.materialize_everything()
+    print(f"\nfinished in {time.monotonic() - started:.0f} s")
     show(root)
     return 0 if succeeded else 1
 
 
 def show(root: Path) -> None:
-    """Print what a person wants to see: counts, the matches, and where everything lies."""
+    """Print the counts, the matches, and the paths of the results."""
     store = Store.open(project_root=root)
     names = store.table_names()
     with pl.Config(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_rows=12):
@@ -38,27 +40,26 @@ def show(root: Path) -> None:
             if name.startswith("matches/"):
                 _show_matches(store, name, root)
     print(f"tables and images: {store.url}")
-    print("look around in Dagster's UI: make ui")
+    print("to open Dagster's web server: make ui")
 
 
 def _show_counts(store: Store, catalog: str) -> None:
-    print(f"\n{catalog}: items by what became of their image")
-    images = read_table(f"{catalog}/images", store=store)
-    print(_by(images, "status"))
-    for table, column in (("embeddings", "status"), ("rejects", "reason")):
+    print(f"\n{catalog}: items by the status of their image")
+    print(_counts(read_table(f"{catalog}/images", store=store), "status"))
+    for title, table, column in (
+        ("failed embeddings", "embeddings", "status"),
+        ("rejected rows", "rejects", "reason"),
+    ):
         if f"{catalog}/{table}" in store.table_names():
             rows = read_table(f"{catalog}/{table}", store=store)
-            failed = rows.filter(pl.col(column) != "ok")
-            counts = _by(failed, column)
+            counts = _counts(rows.filter(pl.col(column) != "ok"), column)
             if counts.height:
-                print(f"{catalog}: {table} that are not ok")
-                print(counts)
+                print(f"{catalog}: {title}\n{counts}")
 
 
-def _by(rows: pl.LazyFrame, column: str) -> pl.DataFrame:
-    return (
-        rows.group_by(column).len("items").sort("items", column, descending=[True, False]).collect()
-    )
+def _counts(rows: pl.LazyFrame, column: str) -> pl.DataFrame:
+    counts = rows.group_by(column).len("items")
+    return counts.sort("items", column, descending=[True, False]).collect()
 
 
 def _show_matches(store: Store, name: str, root: Path) -> None:
@@ -70,7 +71,3 @@ def _show_matches(store: Store, name: str, root: Path) -> None:
         sheet = root / "data" / "demo" / f"{name.split('/')[-1]}.jpg"
         sheet.write_bytes(match_sheet(store, matches))
         print(f"contact sheet: {sheet}")
-
-
-def _log(line: str) -> None:
-    print(line, flush=True)

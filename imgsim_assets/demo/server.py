@@ -1,4 +1,4 @@
-"""Serving the demo's images on loopback."""
+"""Serve the demo's images over HTTP on this machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     server_version = _NAME
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the pipeline counts what it fetches."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[None]:
-    """Serve a folder while the context lasts, unless another demo is serving already.
+    """Serve a folder while the context lasts, unless another demo serves it already.
 
-    Raises OSError when another program has the port.
+    Raises:
+        OSError: another program uses the port.
     """
     if _is_served():
         yield
@@ -37,8 +38,8 @@ def serving(folder: Path) -> Iterator[None]:
         server = http.server.ThreadingHTTPServer((HOST, PORT), partial(_Handler, directory=folder))
     except OSError as error:
         raise OSError(
-            f"port {PORT} of {HOST}, from which the demo's images are served, is taken by "
-            "another program; stop it and try again"
+            f"another program uses port {PORT} of {HOST}, which serves the demo's images; stop it "
+            "and try again"
         ) from error
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
