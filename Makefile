@@ -1,9 +1,9 @@
-# Every routine task. `make help` lists them.
+# Routine tasks. `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A worker for each core. The tests of one file share servers, so they stay together; the files
-# with the longest tests come first by name, and are kept there.
+# One worker per core. The tests of a file share servers, so one worker runs them all; files run in
+# the order of their names, in which those with the longest tests come first.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export DAGSTER_HOME ?= $(CURDIR)/data/dagster_home
 
@@ -13,14 +13,14 @@ export DAGSTER_HOME ?= $(CURDIR)/data/dagster_home
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
-# One environment; each stamp stands for a set of packages installed into it.
+# One environment; a stamp file records each set of packages installed into it.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-		{ echo "Python 3.11, 3.12 or 3.13 is needed; choose one with: make PYTHON=python3.12 ..."; exit 1; }
+		{ echo "Python 3.11, 3.12 or 3.13 is required; choose it with: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 define install
-	@echo "installing the packages of '$(1)' (torch is large: this takes a while the first time)"
+	@echo "installing the packages of '$(1)' (torch is large; the first time takes a while)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(1)]' || \
 		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(1)]'
@@ -34,27 +34,27 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,test)
 
 .PHONY: demo
-demo: $(VENV)/.demo ## materialize two demo catalogs and show what matches
+demo: $(VENV)/.demo ## materialize two demo catalogs and show their matches
 	$(BIN)/python -m imgsim_assets.demo run
 
 .PHONY: ui
-ui: $(VENV)/.demo ## open the same in Dagster's web server, http://127.0.0.1:3000
+ui: $(VENV)/.demo ## open the demo in Dagster's web server, http://127.0.0.1:3000
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui
 
 .PHONY: ui-consumers
-ui-consumers: $(VENV)/.demo ## the same beside another code location, examples/price_watch.py
+ui-consumers: $(VENV)/.demo ## open the demo with a second code location, examples/price_watch.py
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui-consumers
 
 .PHONY: test
-test: $(VENV)/.test ## what has to pass before a change lands
+test: $(VENV)/.test ## run the tests, without the slow ones
 	$(BIN)/python -m pytest $(PARALLEL)
 
 .PHONY: test-all
-test-all: $(VENV)/.test ## the same and the long drills, sweeps and load tests
+test-all: $(VENV)/.test ## run all tests, with the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or not slow'
 
 .PHONY: lint
-lint: $(VENV)/.test ## formatting, style, types, and the YAML under defs/
+lint: $(VENV)/.test ## check formatting, style, types, and the YAML under defs/
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy imgsim_assets imgsim_assets_tests benchmarks examples
@@ -62,15 +62,15 @@ lint: $(VENV)/.test ## formatting, style, types, and the YAML under defs/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dg check defs
 
 .PHONY: format
-format: $(VENV)/.test ## put the code into its canonical form
+format: $(VENV)/.test ## format the code and apply automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: constraints
-constraints: $(VENV)/.test ## write down the versions that are installed
+constraints: $(VENV)/.test ## pin the installed versions in constraints.txt
 	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' > constraints.txt
 
 .PHONY: clean
-clean: ## forget the store, the Dagster home, and what the demo and the example have made
+clean: ## delete the store, the Dagster home, and the files of the demo and the example
 	rm -rf data/store data/demo/pictures data/demo/*.jpg data/price_watch
 	find data/dagster_home -mindepth 1 -maxdepth 1 ! -name dagster.yaml -exec rm -rf {} +

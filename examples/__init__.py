@@ -1,1 +1,1 @@
-"""Code locations that consume what the pipeline makes."""
+"""Code locations that use the tables of the pipeline."""

@@ -1,10 +1,10 @@
-"""A code location of its own that lives on the match table of the demo.
+"""A separate code location that uses the match table of the demo.
 
     make demo
     dagster dev -w examples/workspace.yaml
 
-`price_list` takes the whole table, `news` what changed since it last ran, `warehouse` puts the
-table into DuckDB for SQL. All three start by themselves when the matches change.
+`price_list` reads the whole table, `match_changes` reads the changes since its last run, and
+`warehouse` loads the table into DuckDB for SQL. All three run when the matches change.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ WHEN_MATCHES_CHANGE = dg.AutomationCondition.any_deps_match(
     automation_condition=WHEN_MATCHES_CHANGE,
 )
 def price_list(matches: pl.LazyFrame) -> dg.MaterializeResult:
-    """Each product with the supplier's article that shows the same, as a CSV file."""
+    """Each product with the matching article of the supplier, as a CSV file."""
     rows = matches.select("left_id", "right_id", "similarity").sort("left_id").collect()
     OUT.mkdir(parents=True, exist_ok=True)
     rows.write_csv(OUT / "price_list.csv")
@@ -40,16 +40,16 @@ def price_list(matches: pl.LazyFrame) -> dg.MaterializeResult:
 
 
 @dg.asset(deps=[["matches", PAIR]], group_name=GROUP, automation_condition=WHEN_MATCHES_CHANGE)
-def news(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    """The pairs that were added, changed or removed since this asset last ran."""
+def match_changes(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The pairs that were added, changed or removed since the last run of this asset."""
     last = context.instance.get_latest_materialization_event(context.asset_key)
-    seen = last.asset_materialization.metadata["until"].value if last else 0
+    version = last.asset_materialization.metadata["until"].value if last else 0
     try:
-        changes = imgsim_assets.read_changes(TABLE, since=seen)
-    except StoreError:  # that version is no longer kept: everything is new
+        changes = imgsim_assets.read_changes(TABLE, since=version)
+    except StoreError:  # garbage collection has deleted that version: report every pair as added
         changes = imgsim_assets.read_changes(TABLE, since=0)
     OUT.mkdir(parents=True, exist_ok=True)
-    changes.rows.write_csv(OUT / f"news_{changes.until:06d}.csv")
+    changes.rows.write_csv(OUT / f"match_changes_{changes.until:06d}.csv")
     counts = dict(changes.rows["change"].value_counts().iter_rows())
     return dg.MaterializeResult(metadata={"until": changes.until, **counts})
 
@@ -61,7 +61,7 @@ def news(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     automation_condition=WHEN_MATCHES_CHANGE,
 )
 def warehouse(matches: pl.LazyFrame) -> None:
-    """The match table as a table of a DuckDB file."""
+    """The match table in a DuckDB file."""
     OUT.mkdir(parents=True, exist_ok=True)
     exported = OUT / "matches.parquet"
     matches.sink_parquet(exported)
@@ -71,11 +71,11 @@ def warehouse(matches: pl.LazyFrame) -> None:
 
 
 defs = dg.Definitions(
-    assets=[imgsim_assets.match_spec(PAIR), price_list, news, warehouse],
+    assets=[imgsim_assets.match_spec(PAIR), price_list, match_changes, warehouse],
     sensors=[
         dg.AutomationConditionSensorDefinition(
             "price_watch_automation",
-            target=dg.AssetSelection.assets(price_list, news, warehouse),
+            target=dg.AssetSelection.assets(price_list, match_changes, warehouse),
             default_status=dg.DefaultSensorStatus.RUNNING,
         )
     ],

@@ -11,6 +11,6 @@ from imgsim_assets_tests.support.shell import Shell
 def shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Shell:
-    """A shell in an empty folder, without a store from outside."""
+    """A shell in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Shell(tmp_path, capsys)

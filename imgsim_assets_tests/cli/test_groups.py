@@ -16,7 +16,7 @@ from imgsim_assets_tests.support.shop import versions
 
 @pytest.fixture
 def products(shell: Shell) -> Shell:
-    """Two items of the same pixels, a noisy copy of a third, and one that stands alone."""
+    """Two items with the same pixels, an item with a noisy copy, and an item without a copy."""
     images = {"a": tiny(1), "a2": repacked(tiny(1)), "b": tiny(2), "b2": tiny(9, like=2)}
     indexed(shell.store, "products", {**images, "c": tiny(3)})
     return shell
@@ -26,99 +26,99 @@ def _members(document: Any) -> list[list[str]]:
     return [[member["id"] for member in group["members"]] for group in document["groups"]]
 
 
-def test_groups_are_told_each_behind_its_representative(products: Shell) -> None:
-    ran = products("groups", "products", "--threshold", "0.8", "--json")
-    told = products("groups", "products", "--threshold", "0.8")
+def test_groups_list_the_representative_first(products: Shell) -> None:
+    result = products("groups", "products", "--threshold", "0.8", "--json")
+    printed = products("groups", "products", "--threshold", "0.8")
 
-    assert ran.code == 0, ran.err
-    assert (ran.json["items"], ran.json["threshold"]) == (5, 0.8)
-    assert _members(ran.json) == [["a", "a2"], ["b", "b2"]]
-    first, second = ran.json["groups"]
+    assert result.code == 0, result.err
+    assert (result.json["items"], result.json["threshold"]) == (5, 0.8)
+    assert _members(result.json) == [["a", "a2"], ["b", "b2"]]
+    first, second = result.json["groups"]
     assert (first["representative"], first["size"], first["min_similarity"]) == ("a", 2, 1.0)
     assert 0.8 <= second["min_similarity"] < 1
-    assert "products: 2 groups of 4 of 5 items at 0.8 or more" in told.out
-    assert "b2" in told.out
+    assert "products: 2 groups of 4 of 5 items at 0.8 or more" in printed.out
+    assert "b2" in printed.out
 
 
-def test_a_threshold_takes_groups_apart(products: Shell) -> None:
-    ran = products("groups", "products", "--threshold", "0.9999", "--json")
+def test_higher_threshold_splits_groups(products: Shell) -> None:
+    result = products("groups", "products", "--threshold", "0.9999", "--json")
 
-    assert _members(ran.json) == [["a", "a2"]]
+    assert _members(result.json) == [["a", "a2"]]
 
 
-def test_the_oldest_item_may_stand_for_its_group(products: Shell) -> None:
+def test_oldest_item_can_represent_its_group(products: Shell) -> None:
     ledger = products.store.table("products/images")
     commit = ledger.latest()
     assert commit is not None
     fetched = dict(ledger.read(commit).select("id", "fetched_at").iter_rows())
     oldest = min(("b", "b2"), key=lambda item: (fetched[item], item))
 
-    ran = products(
+    result = products(
         "groups", "products", "--threshold", "0.8", "--representative", "oldest", "--json"
     )
 
-    assert ran.json["groups"][1]["representative"] == oldest
+    assert result.json["groups"][1]["representative"] == oldest
 
 
-def test_close_groups_do_not_chain(shell: Shell) -> None:
-    """Both ends are copies of the middle, and further from each other than from it."""
+def test_star_linkage_does_not_chain(shell: Shell) -> None:
+    """Both ends are copies of the middle, and less similar to each other than to it."""
     chain = {"end": tiny(6, like=5), "middle": tiny(5), "other_end": tiny(7, like=5)}
     indexed(shell.store, "products", chain)
     edges = pl.DataFrame(shell("graph", "products", "--json").json["edges"])
     to_middle = edges.filter(pl.col("dst_id") == "middle")["similarity"].to_list()
-    asked = ("groups", "products", "--threshold", str(min(to_middle)), "--json")
+    arguments = ("groups", "products", "--threshold", str(min(to_middle)), "--json")
 
-    chained = shell(*asked)
-    close = shell(*asked, "--linkage", "star")
+    chained = shell(*arguments)
+    star = shell(*arguments, "--linkage", "star")
 
     assert _members(chained.json) == [["end", "middle", "other_end"]]
     assert chained.json["groups"][0]["min_similarity"] < min(to_middle)
-    assert _members(close.json) == [["end", "middle"]]
+    assert _members(star.json) == [["end", "middle"]]
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "csv", "parquet", "jsonl"])
 def test_groups_are_written_in_every_format(products: Shell, suffix: str) -> None:
-    ran = products("groups", "products", "--threshold", "0.8", "--out", f"g.{suffix}")
+    result = products("groups", "products", "--threshold", "0.8", "--out", f"g.{suffix}")
 
     path = products.folder / f"g.{suffix}"
-    found = {
+    table = {
         "tsv": lambda: pl.read_csv(path, separator="\t"),
         "csv": lambda: pl.read_csv(path),
         "parquet": lambda: pl.read_parquet(path),
         "jsonl": lambda: pl.read_ndjson(path),
     }[suffix]()
-    assert ran.code == 0
-    assert found["group_id"].to_list() == ["a", "a", "b", "b"]
-    assert found["is_representative"].to_list() == [True, False, True, False]
+    assert result.code == 0
+    assert table["group_id"].to_list() == ["a", "a", "b", "b"]
+    assert table["is_representative"].to_list() == [True, False, True, False]
 
 
-def test_catalogs_are_grouped_together_in_the_order_in_which_they_are_named(
+def test_groups_across_catalogs_prefer_the_catalog_named_first(
     products: Shell,
 ) -> None:
     indexed(products.store, "suppliers", {"s": repacked(tiny(3)), "t": tiny(50)})
 
-    ran = products("groups", "suppliers", "products", "--threshold", "0.8", "--json")
+    result = products("groups", "suppliers", "products", "--threshold", "0.8", "--json")
     other_way = products("groups", "products", "suppliers", "--threshold", "0.8", "--json")
     twice = products("groups", "products", "products")
-    told = products("groups", "suppliers", "products", "--threshold", "0.8")
+    printed = products("groups", "suppliers", "products", "--threshold", "0.8")
 
-    assert _members(ran.json) == [["a", "a2"], ["b", "b2"], ["s", "c"]]
-    assert [group["representative"] for group in ran.json["groups"]] == [
+    assert _members(result.json) == [["a", "a2"], ["b", "b2"], ["s", "c"]]
+    assert [group["representative"] for group in result.json["groups"]] == [
         "products/a",
         "products/b",
         "suppliers/s",
     ]
-    assert [member["catalog"] for member in ran.json["groups"][2]["members"]] == [
+    assert [member["catalog"] for member in result.json["groups"][2]["members"]] == [
         "suppliers",
         "products",
     ]
     assert other_way.json["groups"][2]["representative"] == "products/c"
-    assert "suppliers, products: 3 groups of 6 of 7 items at 0.8 or more" in told.out
+    assert "suppliers, products: 3 groups of 6 of 7 items at 0.8 or more" in printed.out
     assert (twice.code, "name each once" in twice.err) == (2, True)
     assert products("verify").code == 0
 
 
-def test_declared_groups_are_left_alone(products: Shell) -> None:
+def test_declared_groups_are_not_changed(products: Shell) -> None:
     declared = update_groups(products.store, "products", GroupSettings(threshold=0.99))
     before = versions(products.store)
 
@@ -134,11 +134,11 @@ def test_declared_groups_are_left_alone(products: Shell) -> None:
     assert products("verify").code == 0
 
 
-def test_what_cannot_be_grouped_says_why(products: Shell) -> None:
+def test_failed_groups_report_the_reason(products: Shell) -> None:
     unknown = products("groups", "shoes")
-    wrong = products("groups", "products", "--representative", "best")
+    invalid = products("groups", "products", "--representative", "best")
 
     assert unknown.code == 1
     assert "shoes" in unknown.err
-    assert wrong.code == 2
-    assert "--representative: Input should be" in wrong.err
+    assert invalid.code == 2
+    assert "--representative: Input should be" in invalid.err

@@ -1,4 +1,4 @@
-"""`imgsim match`: the demos of the tool it stands in for, and everything that went wrong there."""
+"""`imgsim match`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from imgsim_assets_tests.support.web import Web
 
 @pytest.fixture
 def demo(shell: Shell, web: Web) -> Shell:
-    """Six covers: 1, 2 and 3 are one, 4 another, 5 and 6 a third; the second list has 3 to 5."""
+    """Six images: 1, 2 and 3 show the same, so do 5 and 6; the second list has 3 to 5."""
     shows = {1: 1, 2: 1, 3: 1, 4: 2, 5: 3, 6: 3}
     for number, seed in shows.items():
         quality = {1: 90, 2: 50, 3: 30, 4: 90, 5: 90, 6: 40}[number]
@@ -45,34 +45,34 @@ def _allow(web: Web) -> tuple[str, str]:
     return ("--allowed-host", web.address)
 
 
-# ---- the demos ----------------------------------------------------------------------
+# ---- two lists ----------------------------------------------------------------------
 
 
-def test_both_lists_are_matched_in_one_line(demo: Shell, web: Web) -> None:
-    ran = demo.match(
+def test_match_writes_the_best_match_of_each_left_item(demo: Shell, web: Web) -> None:
+    result = demo.match(
         "test1.csv", "test2.csv", *_allow(web), "--threshold", "0.845", "--out", "r.tsv"
     )
 
-    assert ran.code == 0, ran.err
-    found = demo.table("r.tsv")
-    assert found.columns == ["left_id", "left_url", "right_id", "right_url", "similarity"]
-    assert found.select("left_id", "right_id").rows() == [
+    assert result.code == 0, result.err
+    table = demo.table("r.tsv")
+    assert table.columns == ["left_id", "left_url", "right_id", "right_url", "similarity"]
+    assert table.select("left_id", "right_id").rows() == [
         ("1", "3"), ("2", "3"), ("3", "3"), ("4", "4"), ("5", "5"), ("6", "5"),
     ]  # fmt: skip
-    assert found["similarity"][2] == "1.00000"
-    assert all(len(value.split(".")[1]) == 5 for value in found["similarity"])
-    assert found["left_url"][0] == web.url("/1.jpg")
-    assert "6 matches of 6 x 3 items at 0.845 or more" in ran.out
-    assert "similarity of every pair" in ran.out
+    assert table["similarity"][2] == "1.00000"
+    assert all(len(value.split(".")[1]) == 5 for value in table["similarity"])
+    assert table["left_url"][0] == web.url("/1.jpg")
+    assert "6 matches of 6 x 3 items at 0.845 or more" in result.out
+    assert "similarity of every pair" in result.out
 
 
-def test_the_matrix_holds_every_pair(demo: Shell, web: Web) -> None:
-    ran = demo.match("test1.csv", "test2.csv", *_allow(web), "--threshold", "0.845", "--json")
+def test_matrix_has_every_pair(demo: Shell, web: Web) -> None:
+    result = demo.match("test1.csv", "test2.csv", *_allow(web), "--threshold", "0.845", "--json")
 
-    matrix = pl.DataFrame(ran.json["matrix"])
+    matrix = pl.DataFrame(result.json["matrix"])
     best = {row["left_id"]: max(row[item] for item in "345") for row in matrix.to_dicts()}
     assert matrix.shape == (6, 4)
-    for match in ran.json["matches"]:
+    for match in result.json["matches"]:
         assert match["similarity"] == best[match["left_id"]] >= 0.845
     same = {("1", "3"), ("2", "3"), ("3", "3"), ("4", "4"), ("5", "5"), ("6", "5")}
     for row in matrix.to_dicts():
@@ -80,19 +80,19 @@ def test_the_matrix_holds_every_pair(demo: Shell, web: Web) -> None:
             assert (row[item] >= 0.845) == ((row["left_id"], item) in same)
 
 
-def test_a_large_matrix_is_printed_when_asked_for(shell: Shell) -> None:
+def test_large_matrix_is_printed_only_with_the_matrix_option(shell: Shell) -> None:
     for seed in range(9):
         shell.write(f"pics/{seed}.jpg", jpeg(seed))
 
-    plain = shell.match("pics", "pics")
-    asked = shell.match("pics", "pics", "--matrix")
+    without_option = shell.match("pics", "pics")
+    with_option = shell.match("pics", "pics", "--matrix")
 
-    assert "similarity of every pair" not in plain.out
-    assert "similarity of every pair" in asked.out
-    assert asked.out.count("1.00000") == 18  # the diagonal, and the matches
+    assert "similarity of every pair" not in without_option.out
+    assert "similarity of every pair" in with_option.out
+    assert with_option.out.count("1.00000") == 18  # the diagonal, and the matches
 
 
-def test_a_rerun_works_from_what_is_stored(
+def test_rerun_fetches_and_embeds_nothing(
     demo: Shell, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(COUNTER, str(tmp_path / "count"))
@@ -111,76 +111,76 @@ def test_a_rerun_works_from_what_is_stored(
     assert {name: versions(demo.store)[name] for name in before} == before
 
 
-def test_a_new_row_costs_itself_only(demo: Shell, web: Web) -> None:
+def test_new_row_fetches_and_embeds_one_image(demo: Shell, web: Web) -> None:
     demo.match("test1.csv", "test2.csv", *_allow(web))
     web.pages["/7.jpg"] = encoded(make_image(2), "JPEG", quality=45)
     with (demo.folder / "test1.csv").open("a") as file:
         file.write(f"7,{web.url('/7.jpg')}\n")
 
-    ran = demo.match("test1.csv", "test2.csv", *_allow(web), "--json")
+    result = demo.match("test1.csv", "test2.csv", *_allow(web), "--json")
 
-    assert ran.json["left"]["fetched"] == ran.json["left"]["embedded"] == 1
-    assert ran.json["right"]["fetched"] == 0
-    assert [match["right_id"] for match in ran.json["matches"]][-1] == "4"
+    assert result.json["left"]["fetched"] == result.json["left"]["embedded"] == 1
+    assert result.json["right"]["fetched"] == 0
+    assert [match["right_id"] for match in result.json["matches"]][-1] == "4"
 
 
-def test_columns_are_carried_in_the_order_asked_for(shell: Shell) -> None:
+def test_columns_option_selects_and_orders_result_columns(shell: Shell) -> None:
     shell.write("a.jpg", jpeg(1))
     shell.write("list.csv", "title,shop,path,id\nA,one,a.jpg,7\n")
 
-    ran = shell.match("list.csv", "list.csv", "--columns", "id,title,path", "--out", "r.tsv")
+    result = shell.match("list.csv", "list.csv", "--columns", "id,title,path", "--out", "r.tsv")
 
-    assert ran.code == 0, ran.err
-    found = shell.table("r.tsv")
-    assert found.columns[:3] == ["left_id", "left_title", "left_path"]
-    assert found.row(0) == ("7", "A", "a.jpg", "7", "A", "a.jpg", "1.00000")
+    assert result.code == 0, result.err
+    table = shell.table("r.tsv")
+    assert table.columns[:3] == ["left_id", "left_title", "left_path"]
+    assert table.row(0) == ("7", "A", "a.jpg", "7", "A", "a.jpg", "1.00000")
 
 
-def test_without_cols_the_last_column_holds_the_images(shell: Shell) -> None:
+def test_last_column_holds_the_images_without_columns_option(shell: Shell) -> None:
     shell.write("a.jpg", jpeg(1))
     shell.write("list.csv", "sku,title,image\n7,A,a.jpg\n")
 
-    ran = shell.match("list.csv", "list.csv", "--out", "-", "-q")
+    result = shell.match("list.csv", "list.csv", "--out", "-", "-q")
 
-    assert ran.out.splitlines() == [
+    assert result.out.splitlines() == [
         "left_sku\tleft_title\tleft_image\tright_sku\tright_title\tright_image\tsimilarity",
         "7\tA\ta.jpg\t7\tA\ta.jpg\t1.00000",
     ]
 
 
-def test_the_names_of_the_results_columns_can_be_given(demo: Shell, web: Web) -> None:
+def test_header_option_names_the_result_columns(demo: Shell, web: Web) -> None:
     header = ("--header", "id1,url1,id2,url2")
 
-    ran = demo.match("test1.csv", "test2.csv", *_allow(web), *header, "--out", "r.tsv")
+    result = demo.match("test1.csv", "test2.csv", *_allow(web), *header, "--out", "r.tsv")
     short = demo.match("test1.csv", "test2.csv", *_allow(web), "--header", "a,b")
 
-    assert ran.code == 0
+    assert result.code == 0
     assert demo.table("r.tsv").columns == ["id1", "url1", "id2", "url2", "similarity"]
     assert short.code == 2
     assert "--header names 2 columns; give 4 different names" in short.err
 
 
-def test_local_paths_and_urls_may_be_mixed(shell: Shell, web: Web) -> None:
+def test_local_paths_and_urls_can_be_mixed(shell: Shell, web: Web) -> None:
     web.pages["/1.jpg"] = jpeg(1)
-    near = shell.write("pics/1.jpg", jpeg(1))
-    shell.write("paths.csv", f"id,url\na,pics/1.jpg\nb,{near}\nc,{web.url('/1.jpg')}\n")
+    path = shell.write("pics/1.jpg", jpeg(1))
+    shell.write("paths.csv", f"id,url\na,pics/1.jpg\nb,{path}\nc,{web.url('/1.jpg')}\n")
     shell.write("urls.txt", f"{web.url('/1.jpg')}\n")
 
-    ran = shell.match("paths.csv", "urls.txt", *_allow(web), "--json")
+    result = shell.match("paths.csv", "urls.txt", *_allow(web), "--json")
 
-    assert [match["left_id"] for match in ran.json["matches"]] == ["a", "b", "c"]
-    assert {match["similarity"] for match in ran.json["matches"]} == {1.0}
+    assert [match["left_id"] for match in result.json["matches"]] == ["a", "b", "c"]
+    assert {match["similarity"] for match in result.json["matches"]} == {1.0}
 
 
-def test_the_list_of_a_folder_is_matched_wherever_it_lies(shell: Shell) -> None:
+def test_list_of_a_folder_can_be_matched_from_another_folder(shell: Shell) -> None:
     for seed in range(3):
         shell.write(f"pics/{seed}.jpg", jpeg(seed))
     (shell.folder / "lists").mkdir()
 
     shell("list-images", "pics", "--out", "lists/pics.csv")
-    ran = shell.match("lists/pics.csv", "pics", "--out", "r.tsv")
+    result = shell.match("lists/pics.csv", "pics", "--out", "r.tsv")
 
-    assert ran.code == 0
+    assert result.code == 0
     assert shell.table("r.tsv")["left_name"].to_list() == ["0.jpg", "1.jpg", "2.jpg"]
 
 
@@ -189,18 +189,18 @@ def test_stored_catalogs_are_matched_by_name(shell: Shell) -> None:
         indexed(shell.store, name, {f"{name[0]}{seed}": tiny(seed) for seed in seeds})
         _catalog_of(shell, name)
 
-    ran = shell("match", "products", "suppliers", "--threshold", "0.99", "--json")
+    result = shell("match", "products", "suppliers", "--threshold", "0.99", "--json")
 
-    assert ran.code == 0, ran.err
-    assert _pairs(ran.json) == [("p1", "s1"), ("p2", "s2")]
+    assert result.code == 0, result.err
+    assert _pairs(result.json) == [("p1", "s1"), ("p2", "s2")]
     unknown = shell("match", "product", "suppliers")
     assert unknown.code == 1
     assert "neither a file nor a catalog" in unknown.err
     assert "products, suppliers" in unknown.err
 
 
-def test_stored_catalogs_are_assigned_one_to_one(shell: Shell) -> None:
-    """Both products are best matched by the same supplier, and the other one takes what is left."""
+def test_stored_catalogs_are_matched_one_to_one(shell: Shell) -> None:
+    """The best match of both products is the same supplier item."""
     indexed(shell.store, "products", {"p": tiny(1), "q": tiny(8, like=1)})
     indexed(shell.store, "suppliers", {"s": tiny(1), "t": tiny(9, like=1)})
     for name in ("products", "suppliers"):
@@ -220,7 +220,7 @@ def _pairs(document: Any) -> list[tuple[str, str]]:
 
 
 def _catalog_of(shell: Shell, name: str) -> None:
-    """The catalog table that goes with a ledger made for a test."""
+    """Commit the items table that belongs to the ledger of a test."""
     from imgsim_assets.storage.commit import PendingCommit
 
     ids = read_table(f"{name}/images", store=shell.store).select("id", "url").collect()
@@ -231,7 +231,7 @@ def _catalog_of(shell: Shell, name: str) -> None:
     )
 
 
-# ---- a loader of one's own ----------------------------------------------------------
+# ---- loader -------------------------------------------------------------------------
 
 _LOADER = """
 from pathlib import Path
@@ -249,21 +249,21 @@ def load(row):
 """
 
 
-def test_a_loader_stands_in_for_the_download(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader_replaces_the_download(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     shell.write("my_loader.py", _LOADER)
     monkeypatch.syspath_prepend(str(shell.folder))
     for seed in range(2):
         shell.write(f"{seed}.jpg", jpeg(seed))
     shell.write("list.csv", "id,url\n0,0.jpg\n1,1.jpg\nnone,x\nbad,x\n")
 
-    ran = shell.match("list.csv", "list.csv", "--loader", "my_loader:load", "--json")
+    result = shell.match("list.csv", "list.csv", "--loader", "my_loader:load", "--json")
     first = (shell.folder / "loaded.txt").read_text().splitlines()
     shell.match("list.csv", "list.csv", "--loader", "my_loader:load", "--json")
     second = (shell.folder / "loaded.txt").read_text().splitlines()[len(first) :]
 
-    assert ran.code == 0, ran.err
-    assert [match["left_id"] for match in ran.json["matches"]] == ["0", "1"]
-    assert ran.json["left"]["failures"] == {"loader_error": 1, "no_image": 1}
+    assert result.code == 0, result.err
+    assert [match["left_id"] for match in result.json["matches"]] == ["0", "1"]
+    assert result.json["left"]["failures"] == {"loader_error": 1, "no_image": 1}
     assert sorted(first) == ["0", "1", "bad", "none"]
     assert sorted(second) == ["bad", "none"]
 
@@ -277,16 +277,16 @@ def test_a_loader_stands_in_for_the_download(shell: Shell, monkeypatch: pytest.M
         ("json:__name__", "is str; name a function"),
     ],
 )
-def test_a_loader_that_is_none_is_named(shell: Shell, loader: str, message: str) -> None:
+def test_invalid_loader_is_named(shell: Shell, loader: str, message: str) -> None:
     shell.write("list.csv", "id,url\n0,0.jpg\n")
 
-    ran = shell.match("list.csv", "list.csv", "--loader", loader)
+    result = shell.match("list.csv", "list.csv", "--loader", loader)
 
-    assert ran.code == 1
-    assert message in ran.err
+    assert result.code == 1
+    assert message in result.err
 
 
-# ---- what went wrong elsewhere ------------------------------------------------------
+# ---- unusual lists and images -------------------------------------------------------
 
 
 def _images(shell: Shell, *seeds: int) -> None:
@@ -295,106 +295,106 @@ def _images(shell: Shell, *seeds: int) -> None:
 
 
 def _ids(shell: Shell, source: str, *more: str) -> list[str]:
-    ran = shell.match(source, source, "--json", *more)
-    assert ran.code == 0, ran.err
-    return [next(iter(match.values())) for match in ran.json["matches"]]
+    result = shell.match(source, source, "--json", *more)
+    assert result.code == 0, result.err
+    return [next(iter(match.values())) for match in result.json["matches"]]
 
 
-def test_a_list_of_one_column_is_a_row_an_image(shell: Shell) -> None:
+def test_list_of_one_column_has_an_image_per_row(shell: Shell) -> None:
     _images(shell, 1, 2, 3)
     shell.write("urls.csv", "url\n1.jpg\n2.jpg\n3.jpg\n")
 
     assert _ids(shell, "urls.csv") == ["1.jpg", "2.jpg", "3.jpg"]
 
 
-def test_quotes_cost_no_row(shell: Shell) -> None:
+def test_quoted_fields_are_read(shell: Shell) -> None:
     _images(shell, 1, 2)
     shell.write("list.csv", 'title,url\n"a, b",1.jpg\nc,2.jpg\n')
 
     assert _ids(shell, "list.csv") == ["a, b", "c"]
 
 
-def test_a_ragged_row_costs_itself_only_and_is_told(shell: Shell) -> None:
+def test_row_with_too_many_fields_is_rejected_and_reported(shell: Shell) -> None:
     _images(shell, 1, 2)
     shell.write("list.csv", "title,url\na,b,1.jpg\nc,2.jpg\n")
 
     assert _ids(shell, "list.csv") == ["c"]
-    told = shell.match("list.csv", "list.csv").out
-    assert "rejected rows: 1" in told
-    assert "list.csv line 2" in told
+    printed = shell.match("list.csv", "list.csv").out
+    assert "rejected rows: 1" in printed
+    assert "list.csv line 2" in printed
 
 
-def test_a_byte_order_mark_and_a_quoted_header_are_no_part_of_the_names(shell: Shell) -> None:
+def test_byte_order_mark_and_quotes_are_not_part_of_column_names(shell: Shell) -> None:
     _images(shell, 1)
     shell.write("list.csv", b"\xef\xbb\xbf" + b'"id","url"\n5,1.jpg\n')
 
     assert _ids(shell, "list.csv", "--columns", "id,url") == ["5"]
 
 
-def test_a_list_that_is_only_a_header_says_so(shell: Shell) -> None:
+def test_list_without_rows_is_an_error(shell: Shell) -> None:
     shell.write("list.csv", "id,url\n")
 
-    ran = shell.match("list.csv", "list.csv")
+    result = shell.match("list.csv", "list.csv")
 
-    assert ran.code == 1
-    assert "list.csv holds no row" in ran.err
+    assert result.code == 1
+    assert "list.csv holds no row" in result.err
 
 
-def test_a_blank_image_is_a_status_and_no_match(shell: Shell) -> None:
+def test_uniform_image_gets_a_status_and_no_match(shell: Shell) -> None:
     _images(shell, 1)
     shell.write("gray.png", encoded(Image.new("RGB", (60, 60), (128, 128, 128)), "PNG"))
     shell.write("list.csv", "id,url\ngrey,gray.png\n1,1.jpg\n")
 
-    ran = shell(
+    result = shell(
         "match", "list.csv", "list.csv", "--encoder", "hog_color", "--mode", "all", "--json"
     )
 
-    assert [match["left_id"] for match in ran.json["matches"]] == ["1"]
-    assert ran.json["left"]["failures"] == {"zero_vector": 1}
+    assert [match["left_id"] for match in result.json["matches"]] == ["1"]
+    assert result.json["left"]["failures"] == {"zero_vector": 1}
 
 
-def test_a_list_whose_downloads_all_fail_ends_with_the_reason(shell: Shell, web: Web) -> None:
+def test_list_whose_downloads_all_fail_reports_the_reason(shell: Shell, web: Web) -> None:
     shell.write("list.csv", f"id,url\n1,{web.url('/gone.jpg')}\n2,{web.url('/too.jpg')}\n")
 
-    ran = shell.match("list.csv", "list.csv", *_allow(web))
+    result = shell.match("list.csv", "list.csv", *_allow(web))
 
-    assert ran.code == 3
-    assert "2 items, 0 usable" in ran.out
-    assert "http_404 2" in ran.out
+    assert result.code == 3
+    assert "2 items, 0 usable" in result.out
+    assert "http_404 2" in result.out
 
 
-def test_tabs_and_line_breaks_in_fields_shift_nothing(shell: Shell) -> None:
+def test_tabs_and_line_breaks_in_fields_are_preserved(shell: Shell) -> None:
     _images(shell, 1, 2)
     shell.write("list.csv", 'title,url\n"a\tb",1.jpg\n"c\nd",2.jpg\n')
 
-    ran = shell.match("list.csv", "list.csv", "--out", "r.tsv")
+    result = shell.match("list.csv", "list.csv", "--out", "r.tsv")
 
-    assert ran.code == 0
-    found = shell.table("r.tsv")
-    assert found["left_title"].to_list() == ["a\tb", "c\nd"]
-    assert found["right_url"].to_list() == ["1.jpg", "2.jpg"]
+    assert result.code == 0
+    table = shell.table("r.tsv")
+    assert table["left_title"].to_list() == ["a\tb", "c\nd"]
+    assert table["right_url"].to_list() == ["1.jpg", "2.jpg"]
 
 
-def test_a_tab_may_be_written_as_backslash_t(shell: Shell) -> None:
+def test_delimiter_accepts_backslash_t(shell: Shell) -> None:
     _images(shell, 1)
     shell.write("list.csv", "id\turl\n5\t1.jpg\n")
 
     assert _ids(shell, "list.csv", "--delimiter", "\\t") == ["5"]
 
 
-def test_without_a_header_columns_are_numbered(shell: Shell) -> None:
+def test_columns_are_numbered_without_a_header(shell: Shell) -> None:
     _images(shell, 1)
     shell.write("list.csv", "5,x,1.jpg\n")
 
-    ran = shell.match(
+    result = shell.match(
         "list.csv", "list.csv", "--no-header", "--columns", "column_1,column_3", "--json"
     )
 
-    (match,) = ran.json["matches"]
+    (match,) = result.json["matches"]
     assert list(match)[:2] == ["left_column_1", "left_column_3"]
 
 
-def test_internal_addresses_stay_refused_unless_they_are_named(shell: Shell, web: Web) -> None:
+def test_internal_address_is_blocked_unless_allowed(shell: Shell, web: Web) -> None:
     web.pages["/1.jpg"] = jpeg(1)
     shell.write("list.csv", f"id,url\n1,{web.url('/1.jpg')}\n")
 
@@ -407,7 +407,7 @@ def test_internal_addresses_stay_refused_unless_they_are_named(shell: Shell, web
     assert allowed.code == 0
 
 
-def test_paths_out_of_the_lists_folder_stay_refused_unless_it_is_named(shell: Shell) -> None:
+def test_path_outside_the_lists_folder_is_blocked_without_root(shell: Shell) -> None:
     _images(shell, 1)
     shell.write("lists/list.csv", "id,url\n1,../1.jpg\n")
 
@@ -433,15 +433,17 @@ def test_paths_out_of_the_lists_folder_stay_refused_unless_it_is_named(shell: Sh
         (("--mode", "one_to_one"), 3),
     ],
 )
-def test_modes(demo: Shell, web: Web, options: tuple[str, ...], pairs: int) -> None:
-    ran = demo.match("test1.csv", "test2.csv", *_allow(web), *options, "--json")
+def test_mode_selects_the_pairs(
+    demo: Shell, web: Web, options: tuple[str, ...], pairs: int
+) -> None:
+    result = demo.match("test1.csv", "test2.csv", *_allow(web), *options, "--json")
 
-    assert len(ran.json["matches"]) == pairs
+    assert len(result.json["matches"]) == pairs
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "csv", "parquet", "jsonl"])
 def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str) -> None:
-    ran = demo.match("test1.csv", "test2.csv", *_allow(web), "--out", f"r.{suffix}")
+    result = demo.match("test1.csv", "test2.csv", *_allow(web), "--out", f"r.{suffix}")
 
     readers: Mapping[str, Any] = {
         "tsv": lambda path: pl.read_csv(path, separator="\t"),
@@ -449,12 +451,12 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
         "parquet": pl.read_parquet,
         "jsonl": pl.read_ndjson,
     }
-    found = readers[suffix](demo.folder / f"r.{suffix}")
-    assert ran.code == 0
-    assert found.height == 6
-    assert found["similarity"].dtype == pl.Float64
-    assert np.isclose(found["similarity"].max(), 1.0)
-    assert f"6 matches written to r.{suffix}" in ran.out
+    table = readers[suffix](demo.folder / f"r.{suffix}")
+    assert result.code == 0
+    assert table.height == 6
+    assert table["similarity"].dtype == pl.Float64
+    assert np.isclose(table["similarity"].max(), 1.0)
+    assert f"6 matches written to r.{suffix}" in result.out
 
 
 @pytest.mark.parametrize(
@@ -475,58 +477,56 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
         (("--concurrency", "0"), "--concurrency: Input should be greater than or equal to 1"),
     ],
 )
-def test_a_wrong_option_is_named_before_any_work(
+def test_invalid_option_is_named_before_any_work(
     shell: Shell, options: tuple[str, ...], message: str
 ) -> None:
     shell.write("list.csv", "id,url\n1,1.jpg\n")
 
-    ran = shell("match", "list.csv", "list.csv", *options)
+    result = shell("match", "list.csv", "list.csv", *options)
 
-    assert ran.code == 2
-    assert message in ran.err
+    assert result.code == 2
+    assert message in result.err
     assert not (shell.folder / "data").exists()
 
 
-def test_a_list_that_is_not_there_is_named(shell: Shell) -> None:
-    ran = shell.match("nothing.csv", "nothing.csv")
+def test_missing_list_is_named(shell: Shell) -> None:
+    result = shell.match("nothing.csv", "nothing.csv")
 
-    assert ran.code == 1
-    assert "nothing.csv" in ran.err
-    assert "Traceback" not in ran.err
+    assert result.code == 1
+    assert "nothing.csv" in result.err
+    assert "Traceback" not in result.err
 
 
-def test_lists_of_one_name_are_two_catalogs(shell: Shell) -> None:
+def test_lists_with_the_same_file_name_are_two_catalogs(shell: Shell) -> None:
     _images(shell, 1, 2)
     for folder, seed in (("a", 1), ("b", 2)):
         shell.write(f"{folder}/list.csv", f"id,url\n{seed},{seed}.jpg\n")
         shell.write(f"{folder}/{seed}.jpg", jpeg(seed))
 
-    ran = shell.match("a/list.csv", "b/list.csv", "--threshold", "-1", "--json")
+    result = shell.match("a/list.csv", "b/list.csv", "--threshold", "-1", "--json")
 
-    assert ran.json["left"]["catalog"] != ran.json["right"]["catalog"]
-    assert [tuple(match.values())[:3:2] for match in ran.json["matches"]] == [("1", "2")]
+    assert result.json["left"]["catalog"] != result.json["right"]["catalog"]
+    assert [tuple(match.values())[:3:2] for match in result.json["matches"]] == [("1", "2")]
 
 
-def test_large_lists_are_worked_on_shard_by_shard(shell: Shell) -> None:
+def test_large_list_is_split_into_shards(shell: Shell) -> None:
     lines = ["id,url"]
     for seed in range(600):
         shell.write(f"p/{seed}.png", tiny(seed))
         lines.append(f"{seed},p/{seed}.png")
     shell.write("list.csv", "\n".join(lines))
 
-    ran = shell.match("list.csv", "list.csv", "--json")
+    result = shell.match("list.csv", "list.csv", "--json")
 
-    assert len(ran.json["matches"]) == 600
-    catalog = ran.json["left"]["catalog"]
+    assert len(result.json["matches"]) == 600
+    catalog = result.json["left"]["catalog"]
     commit = shell.store.table(f"{catalog}/embeddings").latest()
     assert commit is not None
     assert len(commit.files) == 4
-    assert json.dumps(ran.json["left"]["failures"]) == "{}"
+    assert json.dumps(result.json["left"]["failures"]) == "{}"
 
 
-def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
-    shell: Shell, web: Web, tmp_path: Path
-) -> None:
+def test_rerun_continues_after_an_interrupt(shell: Shell, web: Web, tmp_path: Path) -> None:
     waiting = threading.Event()
     for seed in range(3):
         web.pages[f"/{seed}.jpg"] = jpeg(seed)
@@ -542,38 +542,40 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
         text=True,
     )
     until(lambda: sum(web.gets.values()) == 4)
-    time.sleep(0.5)  # between an image and its row lies a thread's turn
+    time.sleep(0.5)  # a row is committed shortly after its image
 
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=20)
     waiting.set()
     web.pages["/slow.jpg"] = jpeg(9)
-    ran = shell(*arguments, "--json")
+    result = shell(*arguments, "--json")
 
-    assert process.returncode == 130, told
-    assert "interrupted; finished work is stored" in told
-    assert "Traceback" not in told
-    assert ran.json["left"]["vectors"] == 4
+    assert process.returncode == 130, stderr
+    assert "interrupted; finished work is stored" in stderr
+    assert "Traceback" not in stderr
+    assert result.json["left"]["vectors"] == 4
     assert web.gets["/0.jpg"] == web.gets["/1.jpg"] == web.gets["/2.jpg"] == 1
 
 
-def test_bars_are_drawn_where_somebody_looks(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bars_are_drawn_on_a_terminal(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _images(shell, 1, 2)
     shell.write("list.csv", "id,url\n1,1.jpg\n2,2.jpg\n")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
 
-    ran = shell.match("list.csv", "list.csv", "--out", "r.tsv")
+    result = shell.match("list.csv", "list.csv", "--out", "r.tsv")
 
-    assert ran.code == 0
-    assert "embeddings" in ran.err
-    assert "2/2" in ran.err
+    assert result.code == 0
+    assert "embeddings" in result.err
+    assert "2/2" in result.err
 
 
-def test_a_carried_column_may_be_called_like_one_of_ours(shell: Shell) -> None:
+def test_source_column_can_have_the_name_of_an_internal_column(shell: Shell) -> None:
     _images(shell, 1)
     shell.write("list.csv", "id,sku,url,image\n9,A,http://shop/1,1.jpg\n")
 
-    ran = shell.match("list.csv", "list.csv", "--id", "sku", "--url", "image", "--json")
+    result = shell.match("list.csv", "list.csv", "--id", "sku", "--url", "image", "--json")
 
-    (match,) = ran.json["matches"]
+    (match,) = result.json["matches"]
     assert list(match.values())[:4] == ["9", "A", "http://shop/1", "1.jpg"]

@@ -1,4 +1,4 @@
-"""`imgsim recommend-threshold`, and matches that go by it."""
+"""`imgsim recommend-threshold`, and `imgsim match --threshold auto`."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ def shop(shell: Shell) -> Shell:
     return shell
 
 
-def test_the_advice_is_told_with_what_other_thresholds_give(shop: Shell) -> None:
-    told = shop("recommend-threshold", "products", "--false-positives-per-million", "50000")
+def test_recommendation_is_shown_beside_other_thresholds(shop: Shell) -> None:
+    printed = shop("recommend-threshold", "products", "--false-positives-per-million", "50000")
     before = versions(shop.store)
-    ran = shop(
+    result = shop(
         "recommend-threshold", "products", "--false-positives-per-million", "50000", "--json"
     )
 
-    assert (told.code, ran.code) == (0, 0), told.err
-    (advice,) = ran.json["catalogs"]
-    assert advice["threshold"] == ran.json["threshold"] < 0.9
-    assert (advice["images"], advice["pairs"]) == (12, 66)
-    assert advice["recall"]["recompress"] == 1.0
-    assert len(advice["choices"]) == 101
-    assert "12 images by hog_color, 66 pairs" in told.out
-    assert f"{ran.json['threshold']:g} is the lowest threshold within 50000 false" in told.out
-    assert "recompress 100%" in told.out
+    assert (printed.code, result.code) == (0, 0), printed.err
+    (recommendation,) = result.json["catalogs"]
+    assert recommendation["threshold"] == result.json["threshold"] < 0.9
+    assert (recommendation["images"], recommendation["pairs"]) == (12, 66)
+    assert recommendation["recall"]["recompress"] == 1.0
+    assert len(recommendation["choices"]) == 101
+    assert "12 images by hog_color, 66 pairs" in printed.out
+    assert f"{result.json['threshold']:g} is the lowest threshold within 50000 false" in printed.out
+    assert "recompress 100%" in printed.out
     assert versions(shop.store) == before
 
 
-def test_a_catalog_too_small_for_the_budget_says_so(shop: Shell) -> None:
-    told = shop("recommend-threshold", "products")
+def test_catalog_too_small_for_the_budget_gets_the_default_threshold(shop: Shell) -> None:
+    printed = shop("recommend-threshold", "products")
 
-    assert "too few pairs to show that there are at most 100 false matches" in told.out
-    assert "0.9 is the encoder's default threshold" in told.out
+    assert "too few pairs to show that there are at most 100 false matches" in printed.out
+    assert "0.9 is the encoder's default threshold" in printed.out
 
 
-def test_of_two_catalogs_the_stricter_counts(shop: Shell) -> None:
-    asked = (
+def test_stricter_threshold_of_two_catalogs_is_recommended(shop: Shell) -> None:
+    arguments = (
         "recommend-threshold",
         "products",
         "suppliers",
@@ -58,29 +58,29 @@ def test_of_two_catalogs_the_stricter_counts(shop: Shell) -> None:
         "50000",
     )
 
-    ran = shop(*asked, "--json")
-    told = shop(*asked)
+    result = shop(*arguments, "--json")
+    printed = shop(*arguments)
 
-    thresholds = [advice["threshold"] for advice in ran.json["catalogs"]]
+    thresholds = [recommendation["threshold"] for recommendation in result.json["catalogs"]]
     assert thresholds[0] != thresholds[1]
-    assert ran.json["threshold"] == max(thresholds)
-    assert f"to match products with suppliers: {max(thresholds):g}" in told.out
+    assert result.json["threshold"] == max(thresholds)
+    assert f"to match products with suppliers: {max(thresholds):g}" in printed.out
 
 
-def test_what_cannot_be_advised_on_says_why(shop: Shell) -> None:
+def test_failed_recommendation_reports_the_reason(shop: Shell) -> None:
     indexed(shop.store, "thumbnails", {"a": jpeg(1)}, THUMBNAIL)
 
     unknown = shop("recommend-threshold", "shoes")
     mixed = shop("recommend-threshold", "products", "thumbnails")
-    wrong = shop("recommend-threshold", "products", "--false-positives-per-million", "0")
+    invalid = shop("recommend-threshold", "products", "--false-positives-per-million", "0")
 
-    assert (unknown.code, mixed.code, wrong.code) == (1, 1, 2)
+    assert (unknown.code, mixed.code, invalid.code) == (1, 1, 2)
     assert "shoes/embeddings has no version yet" in unknown.err
     assert "vectors that cannot be compared" in mixed.err
-    assert "--false-positives-per-million" in wrong.err
+    assert "--false-positives-per-million" in invalid.err
 
 
-def test_a_weights_file_that_was_moved_can_be_named(shell: Shell) -> None:
+def test_weights_option_names_a_moved_weights_file(shell: Shell) -> None:
     weights = shell.folder / "first.pth"
     encoder = EncoderSettings(
         name="squeezenet1_1", weights=saved(untrained("squeezenet1_1"), weights), device="cpu"
@@ -88,45 +88,47 @@ def test_a_weights_file_that_was_moved_can_be_named(shell: Shell) -> None:
     indexed(shell.store, "products", {f"{n}": jpeg(n) for n in range(3)}, encoder)
     weights.rename(shell.folder / "moved.pth")
     saved(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
-    asked = ("recommend-threshold", "products", "--device", "cpu", "--json")
+    arguments = ("recommend-threshold", "products", "--device", "cpu", "--json")
 
-    gone = shell(*asked)
-    other = shell(*asked, "--weights", "other.pth")
-    wrong = shell(*asked[:2], "--device", "gpu")
-    ran = shell(*asked, "--weights", "moved.pth")
+    missing = shell(*arguments)
+    other = shell(*arguments, "--weights", "other.pth")
+    invalid = shell(*arguments[:2], "--device", "gpu")
+    result = shell(*arguments, "--weights", "moved.pth")
 
-    assert (gone.code, other.code, wrong.code, ran.code) == (1, 1, 2, 0), ran.err
-    assert f"weights: {weights}, with which the vectors of products were made, is not" in gone.err
+    assert (missing.code, other.code, invalid.code, result.code) == (1, 1, 2, 0), result.err
+    assert (
+        f"weights: {weights}, with which the vectors of products were made, is not" in missing.err
+    )
     assert "the vectors of products were not made by the encoder" in other.err
-    assert "'gpu' is not one of auto, cpu, cuda" in wrong.err
-    assert ran.json["catalogs"][0]["recall"]["recompress"] == 1.0
+    assert "'gpu' is not one of auto, cpu, cuda" in invalid.err
+    assert result.json["catalogs"][0]["recall"]["recompress"] == 1.0
 
 
-def test_without_a_single_image_the_encoders_threshold_stands(shell: Shell) -> None:
+def test_catalog_without_images_gets_the_default_threshold(shell: Shell) -> None:
     indexed(shell.store, "empty", {"gone": None}, HOG_COLOR)
 
-    ran = shell("recommend-threshold", "empty", "--json")
-    told = shell("recommend-threshold", "empty")
+    result = shell("recommend-threshold", "empty", "--json")
+    printed = shell("recommend-threshold", "empty")
 
-    assert (ran.code, told.code) == (0, 0), told.err
-    assert ran.json["threshold"] == 0.9
-    assert ran.json["catalogs"][0]["pairs"] == 0
+    assert (result.code, printed.code) == (0, 0), printed.err
+    assert result.json["threshold"] == 0.9
+    assert result.json["catalogs"][0]["pairs"] == 0
 
 
-def test_a_match_goes_by_the_report(shell: Shell) -> None:
+def test_match_with_threshold_auto_uses_the_evaluation(shell: Shell) -> None:
     for seed in range(12):
         shell.write(f"{seed}.jpg", jpeg(seed))
     lines = [f"{seed},{seed}.jpg" for seed in range(12)]
     shell.write("list.csv", "\n".join(["id,url", *lines]) + "\n")
-    asked = ("match", "list.csv", "list.csv", "--encoder", "hog_color", "--threshold", "auto")
+    arguments = ("match", "list.csv", "list.csv", "--encoder", "hog_color", "--threshold", "auto")
 
-    without = shell(*asked)
+    without = shell(*arguments)
     (catalog,) = shell("status", "--json").json["catalogs"]
-    advised = shell("recommend-threshold", catalog["name"], "--json")
-    ran = shell(*asked, "--json")
+    recommended = shell("recommend-threshold", catalog["name"], "--json")
+    result = shell(*arguments, "--json")
 
     assert without.code == 1
     assert f"imgsim recommend-threshold {catalog['name']}" in without.err
-    assert ran.code == 0, ran.err
-    assert ran.json["threshold"] == advised.json["threshold"]
-    assert len(ran.json["matches"]) == 12
+    assert result.code == 0, result.err
+    assert result.json["threshold"] == recommended.json["threshold"]
+    assert len(result.json["matches"]) == 12

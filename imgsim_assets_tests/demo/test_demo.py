@@ -1,4 +1,4 @@
-"""The demo as `make demo` runs it: in a copy of the project, over its own port on loopback."""
+"""The demo as `make demo` runs it, in a copy of the project."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imgsim_assets.storage.reader import read_table
 _ROOT = Path(__file__).parents[2]
 
 
-def test_the_committed_catalogs_are_those_the_demo_writes(tmp_path: Path) -> None:
+def test_committed_catalogs_equal_those_that_the_demo_writes(tmp_path: Path) -> None:
     written = catalogs.write_missing(tmp_path)
 
     assert [path.name for path in written] == ["products.csv", "suppliers.tsv"]
@@ -27,7 +27,7 @@ def test_the_committed_catalogs_are_those_the_demo_writes(tmp_path: Path) -> Non
         assert path.read_text() == (_ROOT / "data/demo" / path.name).read_text()
 
 
-def test_an_edited_catalog_is_not_overwritten(tmp_path: Path) -> None:
+def test_edited_catalog_is_not_overwritten(tmp_path: Path) -> None:
     catalogs.write_missing(tmp_path)
     (tmp_path / "products.csv").write_text("sku,image_url\n")
 
@@ -35,7 +35,7 @@ def test_an_edited_catalog_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "products.csv").read_text() == "sku,image_url\n"
 
 
-def test_every_url_of_the_catalogs_is_served_or_dead_on_purpose(tmp_path: Path) -> None:
+def test_every_url_is_served_except_the_unreachable_ones(tmp_path: Path) -> None:
     pictures.build(tmp_path)
     with (_ROOT / "data/demo/suppliers.tsv").open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
@@ -51,7 +51,7 @@ def test_every_url_of_the_catalogs_is_served_or_dead_on_purpose(tmp_path: Path) 
     ]
 
 
-def test_a_taken_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_in_use_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import http.server
     import socket
 
@@ -69,7 +69,7 @@ def test_a_taken_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             pass
 
 
-def test_the_demo_finds_copies_and_a_second_run_does_next_to_nothing(tmp_path: Path) -> None:
+def test_demo_finds_copies_and_a_second_run_changes_nothing(tmp_path: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(
         _ROOT / "imgsim_assets",
@@ -99,7 +99,7 @@ def test_the_demo_finds_copies_and_a_second_run_does_next_to_nothing(tmp_path: P
 
 
 def _demo(project: Path) -> str:
-    # The copy comes before the installed package, so that all paths are the copy's.
+    # The copy has precedence over the installed package.
     environment = {**os.environ, "PYTHONPATH": str(project)}
     environment.pop("DAGSTER_HOME", None)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Running `imgsim` in this process, in a folder of its own."""
+"""Run `imgsim` in this process, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ THUMBNAIL = (
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a command left: its exit code, and what it wrote."""
+class CommandResult:
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -36,18 +36,18 @@ class Ran:
 
 @dataclass(frozen=True)
 class Shell:
-    """A working folder with a store, in which commands run."""
+    """Runs commands in a working folder with a store."""
 
     folder: Path
     capture: pytest.CaptureFixture[str]
 
-    def __call__(self, *arguments: str) -> Ran:
+    def __call__(self, *arguments: str) -> CommandResult:
         self.capture.readouterr()
         code = main([*arguments])
-        said = self.capture.readouterr()
-        return Ran(code, said.out, said.err)
+        captured = self.capture.readouterr()
+        return CommandResult(code, captured.out, captured.err)
 
-    def match(self, left: str, right: str, *more: str) -> Ran:
+    def match(self, left: str, right: str, *more: str) -> CommandResult:
         """`imgsim match` with the thumbnail encoder, which needs no weights."""
         return self("match", left, right, *THUMBNAIL, *more)
 
@@ -58,7 +58,7 @@ class Shell:
         return path
 
     def table(self, name: str) -> pl.DataFrame:
-        """A TSV that a command wrote, as text."""
+        """Read a TSV file that a command wrote; all columns are text."""
         return pl.read_csv(self.folder / name, separator="\t", infer_schema=False)
 
     @property
