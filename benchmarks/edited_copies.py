@@ -20,7 +20,7 @@ from PIL import Image
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.images.decode import decode
-from imgsim_assets.images.edits import EDITS, edited
+from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
 
 COPIES = 500
 THRESHOLDS = (0.8, 0.845, 0.9, 0.95)
@@ -40,8 +40,8 @@ def main() -> None:
     print(f"{chosen.encoder}: {COPIES} copies among {len(images)} images")
     print("| edit | R@1 | " + " | ".join(f"≥ {value}" for value in THRESHOLDS) + " |")
     print("| --- |" + " --- |" * (len(THRESHOLDS) + 1))
-    for name in EDITS:
-        copies = _vectors(encoder, [edited(images[at], name, at) for at in copied])
+    for name in PERTURBATIONS:
+        copies = _vectors(encoder, [perturb(images[at], name, at) for at in copied])
         scores = copies @ references.T
         first = float(np.mean(scores.argmax(axis=1) == copied))
         own = scores[np.arange(COPIES), copied]

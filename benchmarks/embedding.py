@@ -240,7 +240,7 @@ def _forward(images: Sequence[bytes], settings: EncoderSettings) -> tuple[float,
     size = encoder.batch_size
     prepared = [encoder.prepare(decode(data)) for data in images]
     batches = [np.stack(prepared[at : at + size]) for at in range(0, len(prepared), size)]
-    with ThreadPoolExecutor(usable_cores(), initializer=encoder.keep_to_one_core) as pool:
+    with ThreadPoolExecutor(usable_cores(), initializer=encoder.use_one_thread) as pool:
         list(pool.map(encoder.encode, batches[:8]))
         started = _Stopwatch()
         list(pool.map(encoder.encode, batches))
@@ -251,7 +251,7 @@ def _decode(images: Sequence[bytes], settings: EncoderSettings) -> tuple[float, 
     encoder: Any = load_encoder(settings)
 
     def prepare(data: bytes) -> None:
-        encoder.prepare(decode(data, enough=4 * encoder.input_side))
+        encoder.prepare(decode(data, min_size=4 * encoder.input_size))
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(prepare, images[:64]))
@@ -269,7 +269,7 @@ class OnnxEncoder:
     dim = 1280
     batch_size = 8
     fixed_batch = True
-    input_side = 224
+    input_size = 224
 
     def __init__(self, path: str) -> None:
         onnxruntime: Any = importlib.import_module("onnxruntime")
@@ -309,9 +309,9 @@ def _onnx(weights: Path) -> EncoderSettings:
     """Exports the model once a process."""
     import torch
 
-    from imgsim_assets.encoders.pretrained import load_features
+    from imgsim_assets.encoders.pretrained import load_feature_model
 
-    module, size = load_features(_mobilenet(weights, "32"))
+    module, size = load_feature_model(_mobilenet(weights, "32"))
     path = Path(tempfile.mkdtemp()) / "mobilenet_v2.onnx"
     example = torch.zeros(OnnxEncoder.batch_size, 3, size, size)
     torch.onnx.export(module.eval(), (example,), str(path), input_names=["pictures"], verbose=False)

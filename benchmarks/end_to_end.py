@@ -35,12 +35,12 @@ from imgsim_assets.demo.local_run import LocalRun
 from imgsim_assets.encoders.encoder import load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.images.decode import decode
-from imgsim_assets.images.edits import edited
+from imgsim_assets.images.perturbations import perturb
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.projects import Project
 
-EDITS = ("recompress", "resize", "crop", "brighten", "banner")
+PERTURBATIONS = ("recompress", "resize", "crop", "brighten", "banner")
 COPIES = 500
 DISTRACTORS = 1000
 THRESHOLD = 0.845
@@ -108,8 +108,8 @@ def _make_images(images: Path, distractors: Path, served: Path) -> dict[str, str
     copied = chance.sample(names, COPIES)
     truth = {}
     for number, name in enumerate(copied):
-        edit = EDITS[number % len(EDITS)]
-        copy = edited(decode((served / "a" / name).read_bytes()), edit, number)
+        edit = PERTURBATIONS[number % len(PERTURBATIONS)]
+        copy = perturb(decode((served / "a" / name).read_bytes()), edit, number)
         copy.save(served / "b" / f"{edit}-{name}", "JPEG", quality=92)
         truth[name] = f"{edit}-{name}"
     others = list(_members(distractors))
@@ -243,7 +243,7 @@ def _compare(store: Store, truth: Mapping[str, str]) -> dict[str, Any]:
             ),
             3,
         )
-        for edit in EDITS
+        for edit in PERTURBATIONS
     }
     false = matches.filter(
         pl.struct("left_id", "right_id").map_elements(

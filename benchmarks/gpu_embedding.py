@@ -37,7 +37,7 @@ import torch
 from numpy.typing import NDArray
 
 from imgsim_assets.encoders import torch_encoder
-from imgsim_assets.encoders.encoder import enough_for, left_undecoded, load_encoder
+from imgsim_assets.encoders.encoder import gpu_decodable_jpeg, load_encoder, min_decode_size
 from imgsim_assets.encoders.hardware import has_bf16, usable_cores
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
@@ -137,7 +137,7 @@ def _settings(chosen: argparse.Namespace, name: str, way: str) -> EncoderSetting
 def _stage(settings: EncoderSettings, images: Mapping[str, bytes]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         report, seconds = _embedded(Store.open(folder), settings, images)
-    spent = {part: 1 / rate for part, rate in report.rates.items()}
+    spent = {part: 1 / rate for part, rate in report.images_per_second.items()}
     return {
         "images/s": report.embedded / seconds,
         "share of decoding": spent["decode"] / sum(spent.values()),
@@ -159,9 +159,9 @@ def _embedded(
 
 def _decode(encoder: Any, images: Sequence[bytes]) -> dict[str, float]:
     def prepare(data: bytes) -> Jpeg | None:
-        left = left_undecoded(data, encoder)
+        left = gpu_decodable_jpeg(data, encoder)
         if left is None:
-            encoder.prepare(decode(data, enough=enough_for(encoder)))
+            encoder.prepare(decode(data, min_size=min_decode_size(encoder)))
         return left
 
     def run(part: Sequence[bytes]) -> None:
@@ -183,7 +183,7 @@ def _forward(encoder: Any, images: Sequence[bytes]) -> dict[str, float]:
     batch = full if encoder.jpeg_decoder is None else torch.from_numpy(full).to(encoder.device)
     batches = [batch] * max(8, len(images) // size)
     replicas = encoder.replicas(usable_cores())
-    with ThreadPoolExecutor(len(replicas), initializer=encoder.keep_to_one_core) as pool:
+    with ThreadPoolExecutor(len(replicas), initializer=encoder.use_one_thread) as pool:
         list(pool.map(encoder.encode, batches[:4]))
         started = time.perf_counter()
         list(pool.map(encoder.encode, batches))
@@ -205,7 +205,7 @@ def _cosines(
             vectors.append(read.vectors[[at[sha256] for sha256 in wanted]])
     cosines = (vectors[0].astype(np.float64) * vectors[1]).sum(axis=1)
     encoder = load_encoder(_settings(chosen, name, "gpu"))
-    left = [left_undecoded(data, encoder) is not None for data in images.values()]
+    left = [gpu_decodable_jpeg(data, encoder) is not None for data in images.values()]
     return {
         "median cosine": round(float(np.median(cosines)), 6),
         "1 % below": round(float(np.quantile(cosines, 0.01)), 6),
@@ -223,6 +223,6 @@ def _stand_in() -> Iterator[None]:
     """Let the CPU stand in for a GPU."""
     cpu = [torch.device("cpu")]
     with mock.patch.multiple(
-        torch_encoder, choose_devices=lambda _: cpu, refuse_without_gpu=lambda *_: None
+        torch_encoder, resolve_devices=lambda _: cpu, require_gpu_for_decoding=lambda *_: None
     ):
         yield

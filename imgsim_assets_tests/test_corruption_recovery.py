@@ -14,7 +14,7 @@ from imgsim_assets.catalog.stage import ItemsStage
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import download
 from imgsim_assets.encoders.encoder import fingerprint
-from imgsim_assets.encoders.stage import embed
+from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import open_index, update_index
 from imgsim_assets.similarity.graph import update_graph
@@ -118,7 +118,7 @@ def materialize(store: Store, sources: Path) -> None:
         settings = SourceSettings(path=f"{name}.jsonl")
         ItemsStage(store, name, settings, shards=len(SHARDS), project_root=sources).run()
         download(store, name, DownloadSettings(), SHARDS)
-        embed(store, name, THUMBNAIL, SHARDS)
+        embed_shards(store, name, THUMBNAIL, SHARDS)
         update_index(store, name)
         update_graph(store, name, GraphSettings(k=2))
     mutual = MatchSettings(mode="mutual", threshold=0.5)

@@ -14,7 +14,7 @@ from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operands import CatalogArg, resolve_operand
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.pipeline.catalog import Refreshed, refresh
 from imgsim_assets.pipeline.status import CatalogStatus, catalog_status
@@ -22,7 +22,7 @@ from imgsim_assets.similarity import items
 from imgsim_assets.similarity.join import threshold_join
 from imgsim_assets.similarity.matches import MatchReport, match_table, update_matches
 from imgsim_assets.similarity.pairs import LEAST
-from imgsim_assets.similarity.settings import AUTO, MatchSettings, Mode
+from imgsim_assets.similarity.settings import MatchSettings, Mode
 from imgsim_assets.storage.store import Store
 
 # A matrix of at most so many cells is shown without --matrix.
@@ -43,9 +43,11 @@ Examples:
 @click.argument("right")
 @click.option(
     "--threshold",
-    metavar="FLOAT|auto",
+    default=RECOMMENDED,
+    show_default=True,
+    metavar="FLOAT|auto|recommended",
     help="Minimum cosine similarity, inclusive; auto: as `imgsim recommend-threshold` measured "
-    "it.  [default: the encoder's]",
+    "it; recommended: the encoder's own.",
 )
 @click.option(
     "--mode",
@@ -67,7 +69,7 @@ Examples:
 def command(
     left: str,
     right: str,
-    threshold: str | None,
+    threshold: str,
     mode: str,
     k: int | None,
     list_options: options.ListOptions,
@@ -86,9 +88,7 @@ def command(
     catalogs in the store. The result has all columns of both. Images that the store has already
     are neither fetched nor embedded again.
     """
-    settings = options.parse_settings(
-        MatchSettings, threshold=_threshold(threshold), mode=mode, k=k
-    )
+    settings = options.parse_settings(MatchSettings, threshold=threshold, mode=mode, k=k)
     args = [resolve_operand(text, store, list_options, encoder, download) for text in (left, right)]
     jobs = {arg.name: arg.job for arg in args if arg.job is not None}
     with output.show_progress(quiet=quiet or as_json) as (log, bars):
@@ -119,15 +119,6 @@ def command(
         elif out != options.STDOUT:
             click.echo(f"{renamed.height} matches written to {out}")
     return 0 if all(summary.status.vectors for summary in summaries) else EXIT_PROBLEMS_FOUND
-
-
-def _threshold(text: str | None) -> float | str | None:
-    if text is None or text == AUTO:
-        return text
-    try:
-        return float(text)
-    except ValueError as error:
-        raise click.UsageError(f"--threshold: {text!r} is neither a number nor {AUTO!r}") from error
 
 
 def _with_source_columns(

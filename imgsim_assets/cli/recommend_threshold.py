@@ -8,9 +8,13 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
-from imgsim_assets.encoders.evaluation import recorded_encoder
-from imgsim_assets.encoders.recorded import elsewhere
-from imgsim_assets.encoders.threshold import ThresholdRecommendation, advise, require_same_encoders
+from imgsim_assets.encoders.recorded import (
+    encoder_from_commit,
+    require_same_encoder,
+    with_overrides,
+)
+from imgsim_assets.encoders.stage import latest_embeddings
+from imgsim_assets.encoders.threshold import ThresholdRecommendation, recommend_threshold
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
 
@@ -59,12 +63,16 @@ def command(
     """
     log = silent if quiet or as_json else output.log_to_stderr
     names = dict.fromkeys(name for name in (catalog, other) if name is not None)
-    encoders = [elsewhere(recorded_encoder(store, name), device, weights) for name in names]
+    embeddings = [(name, latest_embeddings(store, name)) for name in names]
+    require_same_encoder(embeddings)
+    encoders = {
+        name: with_overrides(encoder_from_commit(commit), device, weights)
+        for name, commit in embeddings
+    }
     recommendations = [
-        advise(store, name, budget, encoder, log=log)
-        for name, encoder in zip(names, encoders, strict=True)
+        recommend_threshold(store, name, budget, encoder, log=log)
+        for name, encoder in encoders.items()
     ]
-    require_same_encoders(recommendations)
     strictest = max(each.threshold for each in recommendations)
     if as_json:
         output.show_json(
@@ -87,7 +95,7 @@ def _show(recommendation: ThresholdRecommendation, budget: float) -> None:
         f"\n{recommendation.catalog}: {recommendation.images} images by {recommendation.encoder}, "
         f"{recommendation.pairs} pairs of different images"
     )
-    output.show_frame(_formatted(recommendation.around(_SHOWN_THRESHOLDS)))
+    output.show_frame(_formatted(recommendation.near(_SHOWN_THRESHOLDS)))
     limit = f"{budget:g} false matches per million pairs"
     if recommendation.is_measured:
         click.echo(f"{threshold} is the lowest threshold within {limit}; copies found:")

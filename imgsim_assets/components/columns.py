@@ -58,7 +58,12 @@ _GROUPED = {
 }
 GROUPS = {"group_id": "String", **_GROUPED}
 GROUPS_ACROSS = {"group_id": "String", "catalog": "String", **_GROUPED}
-ENCODER_REPORT = {"edit": "String", "threshold": "Float64", "share": "Float64", "count": "Int64"}
+ENCODER_EVALUATION = {
+    "perturbation": "String",
+    "threshold": "Float64",
+    "recall": "Float64",
+    "count": "Int64",
+}
 
 CARRIED = "carried from the source"
 _MEANING = {
@@ -71,7 +76,7 @@ _MEANING = {
     "detail": "what happened, in words",
     "distance": "Euclidean distance of the unit vectors, sqrt(2 - 2 similarity)",
     "dst_id": "the neighbor",
-    "edit": "how the copies were made, or 'different images' for pairs of different images",
+    "perturbation": "how the copies were made, or 'different images' for pairs of different images",
     "etag": "version the server gave, or size and time of a local file",
     "fetched_at": "when this outcome was reached",
     "file": "file of the source",
@@ -93,7 +98,7 @@ _MEANING = {
     "reason": "why the row is left out",
     "right_id": "item of the right catalog",
     "right_sha256": "image of the right item",
-    "share": "of the pairs that reach the threshold",
+    "recall": "share of the pairs that reach the threshold",
     "sha256": "hash of the image's bytes",
     "similarity": "cosine of the two vectors",
     "size": "items in the group",

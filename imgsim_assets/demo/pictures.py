@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from imgsim_assets.images.edits import edited
+from imgsim_assets.images.perturbations import perturb
 
 # Crops are fractions (left, top, right, bottom) of a photograph's size.
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -74,7 +74,7 @@ def build(folder: Path) -> int:
             _save(_crop(image, crop), shop / f"{Path(photograph).stem}-{number}.jpg")
     for seed, (name, edit) in enumerate(supplier_edits()):
         with Image.open(shop / name) as product:
-            _save(edited(product, edit, seed), supplier / f"{Path(name).stem}-{edit}.jpg")
+            _save(perturb(product, edit, seed), supplier / f"{Path(name).stem}-{edit}.jpg")
     for photograph in OTHER_PHOTOGRAPHS:
         _save(_photograph(photograph), supplier / f"{Path(photograph).stem}.jpg")
     _write_broken_files(shop, supplier)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
 
-from imgsim_assets.images.header import Header, ImageError, plain_jpeg, read_header
+from imgsim_assets.images.header import Header, ImageError, plain_jpeg_header, read_header
 from imgsim_assets.storage.blobs import Blobs
 
 K = TypeVar("K")
@@ -128,7 +128,7 @@ class ImageWriter(Generic[K]):
         if len(data) > _HASHED_AT_ONCE_BYTES:
             return _Image(key, data, None, None)
         digest = hashlib.sha256(data).digest()
-        return _Image(key, data, digest, plain_jpeg(data, self._max_pixels))
+        return _Image(key, data, digest, plain_jpeg_header(data, self._max_pixels))
 
     async def _store(self) -> None:
         loop = asyncio.get_running_loop()

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from imgsim_assets.images.limits import MOST_PIXELS, can_open_heif
+from imgsim_assets.images.limits import MAX_PIXELS, can_open_heif
 from imgsim_assets.settings import Settings
 
 # Which failures of earlier runs a run tries again: all, the retryable ones that are due, none.
@@ -57,7 +57,7 @@ class DownloadSettings(Settings):
     )
     max_megabytes: float = Field(20.0, gt=0, le=2000, description="largest image file")
     max_pixels: int = Field(
-        50_000_000, ge=1, le=MOST_PIXELS, description="largest image, width x height"
+        50_000_000, ge=1, le=MAX_PIXELS, description="largest image, width x height"
     )
     max_redirects: int = Field(5, ge=0, le=20)
     allowed_hosts: tuple[str, ...] = Field(

@@ -14,10 +14,17 @@ from PIL import Image
 
 from imgsim_assets.encoders import hardware, hog_color
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.settings import BF16, GPU, HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.settings import (
+    BF16,
+    GPU,
+    HOG_COLOR,
+    STRETCH,
+    WEIGHTS_TRANSFORM,
+    EncoderSettings,
+)
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import DECODER_VERSION
-from imgsim_assets.images.jpeg import Jpeg, undecoded
+from imgsim_assets.images.jpeg import Jpeg, as_plain_jpeg
 
 # Raise it when a torchvision encoder's preprocessing or choice of feature changes.
 BACKBONE_VERSION = 1
@@ -29,7 +36,9 @@ GPU_DECODER_VERSION = 1
 BACKBONE_THRESHOLD = 0.845
 # An image that is decoded at a reduced size keeps this many times the encoder's input, which
 # leaves a cosine of more than 0.999 with the vector of the whole one.
-ENOUGH = 4
+MIN_DECODE_SCALE = 4
+# How fingerprints spell `resize`; another spelling would recompute every vector.
+_RESIZE_TAGS = {STRETCH: "squash", WEIGHTS_TRANSFORM: "weights"}
 # Images per forward pass of an encoder that does not say what suits it.
 _BATCH = 8
 
@@ -40,7 +49,7 @@ class Encoder(Protocol):
 
     `prepare` may be called from several threads at once, `encode` is called from one, unless
     the encoder has a method `replicas(cores)` that returns the encoders to be used at the same
-    time. With an attribute `input_side`, images may be decoded at a smaller size, as long as
+    time. With an attribute `input_size`, images may be decoded at a smaller size, as long as
     both sides keep ENOUGH times that many pixels; with a `jpeg_decoder` beside it, plain JPEGs
     are left to that.
     """
@@ -88,7 +97,7 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
             weights = _file_digest(settings.weights_file)
         else:
             weights = settings.weights or backbone.default_weights
-        size = f"{settings.preprocess} {backbone.input_size(settings.weights)}"
+        size = f"{_RESIZE_TAGS[settings.resize]} {backbone.input_size(settings.weights)}"
         parts += ["torchvision", settings.name, weights, size, str(BACKBONE_VERSION)]
     if settings.precision == BF16:
         parts += [BF16, str(BF16_VERSION)]
@@ -111,7 +120,7 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     """
     if settings.name == HOG_COLOR and settings.factory is None:
         return hog_color.HogColor()
-    hardware.ask_for_huge_pages()
+    hardware.enable_huge_pages()
     if settings.factory is not None:
         return _from_factory(settings)
     from imgsim_assets.encoders.torch_encoder import load_backbone
@@ -119,18 +128,18 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     return load_backbone(settings)
 
 
-def enough_for(encoder: Encoder) -> int | None:
+def min_decode_size(encoder: Encoder) -> int | None:
     """The side in pixels that images may be decoded at, None where they are to be whole."""
-    side = getattr(encoder, "input_side", None)
-    return ENOUGH * side if side is not None else None
+    side = getattr(encoder, "input_size", None)
+    return MIN_DECODE_SCALE * side if side is not None else None
 
 
-def left_undecoded(data: bytes, encoder: Encoder) -> Jpeg | None:
+def gpu_decodable_jpeg(data: bytes, encoder: Encoder) -> Jpeg | None:
     """A file that the encoder's own decoder is to decode, None for every other."""
-    enough = enough_for(encoder)
-    if enough is None or getattr(encoder, "jpeg_decoder", None) is None:
+    min_size = min_decode_size(encoder)
+    if min_size is None or getattr(encoder, "jpeg_decoder", None) is None:
         return None
-    return undecoded(data, enough)
+    return as_plain_jpeg(data, min_size)
 
 
 def default_batch_size(settings: EncoderSettings, encoder: Encoder) -> int:

@@ -38,12 +38,12 @@ K = TypeVar("K")
 _BATCHES_WAITING = 1
 # Status of an image that the encoder cannot prepare, and how many of them in a row, from the
 # first one on, are the encoder's fault.
-UNPREPARED = "preprocess_error"
+PREPROCESS_ERROR = "preprocess_error"
 _MOST_ODD = 16
 
 
 @dataclass(frozen=True)
-class Encoded(Generic[K]):
+class EncodedBatch(Generic[K]):
     """Images and their features: (n, dim), not normalized."""
 
     keys: Sequence[K]
@@ -51,7 +51,7 @@ class Encoded(Generic[K]):
 
 
 @dataclass(frozen=True)
-class Refused(Generic[K]):
+class FailedImage(Generic[K]):
     """An image that has no features, and why."""
 
     key: K
@@ -59,18 +59,18 @@ class Refused(Generic[K]):
 
 
 # What has become of a batch: those that are refused, and the others.
-_Done = Sequence[Encoded[K] | Refused[K]]
+_Done = Sequence[EncodedBatch[K] | FailedImage[K]]
 
 
 @dataclass(frozen=True)
-class _Odd:
+class _PreprocessError:
     """What the encoder raised when it prepared an image."""
 
     error: Exception
 
 
 @dataclass
-class Effort:
+class StageTimings:
     """Core seconds spent on decoding and preprocessing, and seconds of forward passes.
 
     What a CPU does is counted by what its core did, what a GPU does, by the clock.
@@ -89,7 +89,7 @@ class Effort:
             for part, spent in seconds.items():
                 setattr(self, part, getattr(self, part) + spent)
 
-    def per_second(self) -> dict[str, float]:
+    def images_per_second(self) -> dict[str, float]:
         """Images a second that one core (or one card) does of each part."""
         parts = {"decode": self.decode, "preprocess": self.preprocess, "forward": self.forward}
         return {part: self.images / spent for part, spent in parts.items() if spent > 0}
@@ -106,7 +106,7 @@ class Engine:
         self, encoder: Encoder, batch_size: int, *, what: str = "the encoder", cores: int = 0
     ) -> None:
         self.batch_size = batch_size
-        self.effort = Effort()
+        self.timings = StageTimings()
         self.encoder = encoder
         self._what = what
         self._cores = cores or usable_cores()
@@ -121,7 +121,7 @@ class Engine:
         # Threads start with the first work that finds none idle, and end with their pool, which
         # nobody but this object holds.
         self._decoders = ThreadPoolExecutor(self._cores, "decode")
-        start = getattr(encoder, "keep_to_one_core", None)
+        start = getattr(encoder, "use_one_thread", None)
         self._encoders = ThreadPoolExecutor(len(self._replicas), "encode", start)
         self._fills_batches = bool(getattr(encoder, "fixed_batch", False))
         kinds = [str(getattr(replica, "device", "cpu")) for replica in self._replicas]
@@ -130,7 +130,7 @@ class Engine:
 
     def run(
         self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
-    ) -> Generator[Encoded[K] | Refused[K], None, None]:
+    ) -> Generator[EncodedBatch[K] | FailedImage[K], None, None]:
         """The features of the images that `load` gives, in order, batch by batch.
 
         `load` is called from several threads, and gives a Jpeg only to an encoder that decodes
@@ -148,14 +148,14 @@ class Engine:
 
     def _results(
         self,
-        prepared: Iterable[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]],
+        prepared: Iterable[tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError]],
         under_way: deque[Future[_Done[K]]],
-    ) -> Generator[Encoded[K] | Refused[K], None, None]:
+    ) -> Generator[EncodedBatch[K] | FailedImage[K], None, None]:
         most = len(self._replicas) + _BATCHES_WAITING
         batch: list[tuple[K, NDArray[Any] | Jpeg]] = []
         for key, result in self._without_odd(prepared):
             if isinstance(result, ImageError):
-                yield Refused(key, result)
+                yield FailedImage(key, result)
                 continue
             batch.append((key, result))
             if len(batch) < self.batch_size:
@@ -173,9 +173,11 @@ class Engine:
 
     def _prepared(
         self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
-    ) -> Generator[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd], None, None]:
+    ) -> Generator[tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError], None, None]:
         """Every key with its prepared image, in order, a bounded number ahead."""
-        ahead: deque[Future[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]]] = deque()
+        ahead: deque[Future[tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError]]] = (
+            deque()
+        )
         remaining = iter(keys)
         most = 2 * self.batch_size + 2 * self._cores
         try:
@@ -192,7 +194,7 @@ class Engine:
 
     def _load_and_prepare(
         self, key: K, load: Callable[[K], Image.Image | Jpeg]
-    ) -> tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]:
+    ) -> tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError]:
         started = time.thread_time()
         try:
             image = load(key)
@@ -200,7 +202,7 @@ class Engine:
             return key, error
         decoded = time.thread_time()
         if isinstance(image, Jpeg):
-            self.effort.add(decode=decoded - started)
+            self.timings.add(decode=decoded - started)
             return key, image
         try:
             prepared = self.encoder.prepare(image)
@@ -208,21 +210,23 @@ class Engine:
             raise
         except Exception as error:
             # A factory's transform may raise anything over an image that it was not made for.
-            return key, _Odd(error)
-        self.effort.add(images=1, decode=decoded - started, preprocess=time.thread_time() - decoded)
+            return key, _PreprocessError(error)
+        self.timings.add(
+            images=1, decode=decoded - started, preprocess=time.thread_time() - decoded
+        )
         return key, prepared
 
     def _without_odd(
-        self, prepared: Iterable[tuple[K, NDArray[Any] | Jpeg | ImageError | _Odd]]
+        self, prepared: Iterable[tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError]]
     ) -> Iterator[tuple[K, NDArray[Any] | Jpeg | ImageError]]:
         """The same, with odd images refused; EncoderError if the encoder can prepare none.
 
         Odd images wait for the first one that can be prepared. Where none comes, an ordinary
         one stands in for it.
         """
-        odd: list[tuple[K, _Odd]] = []
+        odd: list[tuple[K, _PreprocessError]] = []
         for key, result in prepared:
-            if isinstance(result, _Odd):
+            if isinstance(result, _PreprocessError):
                 odd.append((key, result))
                 if not self._can_prepare and len(odd) > _MOST_ODD:
                     raise self._cannot_prepare(result.error)
@@ -241,7 +245,7 @@ class Engine:
 
     def _refusal(self, error: Exception) -> ImageError:
         return ImageError(
-            UNPREPARED, f"{self._what} cannot prepare it ({type(error).__name__}: {error})"
+            PREPROCESS_ERROR, f"{self._what} cannot prepare it ({type(error).__name__}: {error})"
         )
 
     def _cannot_prepare(self, error: Exception) -> EncoderError:
@@ -264,25 +268,25 @@ class Engine:
             features = self._within_memory(replica, [prepared for _, prepared in ready])
         finally:
             self._free.put(replica)
-        self.effort.add(forward=self._clock() - started)
-        return [*refused, Encoded([key for key, _ in ready], features)]
+        self.timings.add(forward=self._clock() - started)
+        return [*refused, EncodedBatch([key for key, _ in ready], features)]
 
     def _decoded(
         self, batch: Sequence[tuple[K, NDArray[Any] | Jpeg]]
-    ) -> tuple[list[tuple[K, Any]], list[Refused[K]]]:
+    ) -> tuple[list[tuple[K, Any]], list[FailedImage[K]]]:
         """The batch with its JPEGs decoded and prepared, and those that cannot be."""
         squares = iter(self._squares([item for _, item in batch if isinstance(item, Jpeg)]))
         ready: list[tuple[K, Any]] = []
-        refused: list[Refused[K]] = []
+        refused: list[FailedImage[K]] = []
         for key, item in batch:
             prepared = next(squares) if isinstance(item, Jpeg) else item
             if isinstance(item, Jpeg) and prepared is None:
                 # What is wrong with it is for the decoder to say that all other files have.
                 _, prepared = self._load_and_prepare(key, partial(_whole, item))
-            if isinstance(prepared, _Odd):
+            if isinstance(prepared, _PreprocessError):
                 prepared = self._refusal(prepared.error)
             if isinstance(prepared, ImageError):
-                refused.append(Refused(key, prepared))
+                refused.append(FailedImage(key, prepared))
             else:
                 ready.append((key, prepared))
         return ready, refused
@@ -294,7 +298,7 @@ class Engine:
             started = self._clock()
             squares = self._decoder.decode(jpegs)
             images = sum(each is not None for each in squares)
-            self.effort.add(images=images, decode=self._clock() - started)
+            self.timings.add(images=images, decode=self._clock() - started)
         return squares
 
     def _within_memory(self, replica: Encoder, batch: Sequence[Any]) -> NDArray[Any]:

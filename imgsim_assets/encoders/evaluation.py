@@ -1,11 +1,10 @@
-"""How well an encoder does on a catalog's own images, and the threshold that follows.
+"""How well an encoder does on a catalog's own images: the table `<name>/encoder_evaluation`.
 
-Two things are measured on a sample. *Recall*: an image is edited as shops and re-uploaders do,
-and the copy's cosine with its original is compared with a threshold. The *null distribution*:
-cosines of pairs of different images of the catalog say how many false matches a threshold
-lets through. Recall only falls with the threshold, so the best one is the lowest whose false
-matches stay within a declared budget. Images of the same thing that the catalog does have
-count as false here, so the recommendation errs on the strict side.
+Two things are measured on a sample. *Recall*: images are perturbed as shops and re-uploaders do,
+and the cosine of each copy with its original is compared with a threshold. The *null
+distribution*: cosines of pairs of different images say how many false matches a threshold lets
+through. Images of the same thing count as different here, so the threshold that follows errs on
+the strict side.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import polars as pl
@@ -30,45 +28,44 @@ from imgsim_assets.encoders.encoder import (
     needs_loading,
     recommended_threshold,
 )
-from imgsim_assets.encoders.engine import Encoded, Engine
-from imgsim_assets.encoders.evaluation_settings import REPORT_VERSION, EvaluationSettings
-from imgsim_assets.encoders.recorded import recorded_in, require_same_encoder
-from imgsim_assets.encoders.settings import AUTO, EncoderSettings
-from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
+from imgsim_assets.encoders.engine import EncodedBatch, Engine
+from imgsim_assets.encoders.operating_points import (
+    DIFFERENT_IMAGES,
+    evaluation_rows,
+    lowest_threshold_within_budget,
+    recall_at,
+)
+from imgsim_assets.encoders.recorded import FINGERPRINT, encoder_from_commit, require_encoder
+from imgsim_assets.encoders.settings import (
+    AUTO,
+    EVALUATION_VERSION,
+    EncoderSettings,
+    EvaluationSettings,
+)
+from imgsim_assets.encoders.stage import LOST_IMAGE, embeddings_table, latest_embeddings
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
-from imgsim_assets.images.edits import EDITS, edited
 from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-SCHEMA = {"edit": pl.String, "threshold": pl.Float64, "share": pl.Float64, "count": pl.Int64}
-CHOICES = {
-    "threshold": pl.Float64,
-    "recall": pl.Float64,
-    "false_positives_per_million": pl.Float64,
-    "fpr_upper_bound_ppm": pl.Float64,
-}
-# The row that stands for pairs of different images, beside the rows of edits.
-DIFFERENT = "different images"
-RECOMMENDED = "recommended_threshold"
+MEASURED_THRESHOLD = "recommended_threshold"
 _RECIPE = "recipe"
 _SETTINGS = "settings"
-# From 0.5 in steps of 0.005; below, nothing is a copy.
-THRESHOLDS = tuple(round(0.5 + 0.005 * step, 3) for step in range(101))
-_NULL_IMAGES = 2000
+_MAX_IMAGES = 2000
 _BINS = 400
 _NEAREST = 10
 
 
 @dataclass(frozen=True)
 class LabelScores:
-    """How far neighbors share a label, over the images of the null sample.
+    """How well neighbors share a label: P@1, P@10 and mean average precision.
 
-    P@1, P@10 and mean average precision of ranking all others by cosine.
+    Every image whose label another one shares is a query that ranks all others by cosine.
     """
 
     images: int
@@ -79,10 +76,24 @@ class LabelScores:
 
 @dataclass(frozen=True)
 class EncoderEvaluation:
-    """The newest report. `recall` is by edit, at `threshold`.
+    """A catalog's newest evaluation.
 
-    `threshold` is the recommended one, or the encoder's own where the catalog is too small
-    to tell (`is_measured` is False).
+    Attributes:
+        version: of the table.
+        rows: a frame of `operating_points.SCHEMA`.
+        images: images of the sample.
+        pairs: pairs of different images in the sample.
+        threshold: the lowest cosine within the budget of false matches, or the encoder's
+            recommended one where the catalog is too small to tell.
+        is_measured: whether the catalog is large enough to guarantee the budget.
+        false_positives_per_million: false matches among a million pairs, at `threshold`.
+        recall: by perturbation, the share of copies that are found at `threshold`.
+        null_counts: histogram of the cosines of different images, equal bins over [-1, 1].
+        labels: scores of the label column, None without one or where no two images share one.
+        seconds: duration of the run.
+        changed: whether the run committed a new version.
+        fingerprint: of the encoder.
+        data_version: digest of everything that decides the evaluation.
     """
 
     version: int
@@ -102,320 +113,217 @@ class EncoderEvaluation:
 
 
 def evaluation_table(store: Store, name: str) -> Table:
-    """`<name>/encoder_evaluation`: shares of copies and of different pairs by threshold."""
+    """`<name>/encoder_evaluation`; see `operating_points.SCHEMA`."""
     return store.table(f"{name}/encoder_evaluation")
 
 
-def settings_of(store: Store, name: str) -> EvaluationSettings:
-    """The settings of a catalog's newest report; the defaults where there is none."""
+def recorded_settings(store: Store, name: str) -> EvaluationSettings:
+    """The settings of a catalog's newest evaluation; the defaults where there is none."""
     newest = evaluation_table(store, name).latest()
-    known = newest.properties.get(_SETTINGS, {}) if newest is not None else {}
-    return EvaluationSettings.model_validate(known)
+    settings = newest.properties.get(_SETTINGS, {}) if newest is not None else {}
+    return EvaluationSettings.model_validate(settings)
 
 
-def recorded_encoder(store: Store, name: str) -> EncoderSettings:
-    """The encoder of a catalog's newest vectors, as the run that made them recorded it.
+class EvaluationStage:
+    """Evaluates a catalog's encoder on a sample of its images.
 
-    Devices are not recorded, and a weights file may lie elsewhere by now. Raises StoreError
-    when there are no embeddings.
-    """
-    return recorded_in(_embeddings(store, name))
-
-
-def update_evaluation(
-    store: Store,
-    name: str,
-    settings: EvaluationSettings,
-    encoder: EncoderSettings | None = None,
-    *,
-    log: Log = silent,
-) -> EncoderEvaluation:
-    """Measure a catalog's encoder on a sample of its images and commit what was found.
-
-    `encoder` is the catalog's as it is declared now, its weights file located: it says where
-    and with what to compute. Without it the one that was recorded with the vectors is taken.
     The sample are the images with the smallest hashes: a random choice that stays nearly the
-    same as the catalog grows. Nothing is computed when neither it nor the settings changed.
-    Raises StoreError when there are no embeddings, when another encoder made them, or when
-    there is no such label column.
+    same as the catalog grows.
+
+    Args:
+        store: holds the catalog.
+        name: name of the catalog.
+        settings: size of the sample, budget of false matches, label column.
+        encoder: the catalog's encoder as declared, its weights file located: it says where to
+            compute. By default the encoder that was recorded with the vectors.
+        log: receives progress messages.
     """
-    started = time.monotonic()
-    embeddings = _embeddings(store, name)
-    items = _items(store, name, embeddings, settings)
-    images = sorted(set(items["sha256"].to_list()))[:_NULL_IMAGES]
-    labels = _labels(items, images) if settings.label else None
-    recipe = _recipe(embeddings, images, labels, settings)
-    table = evaluation_table(store, name)
-    newest = table.latest()
-    if newest is not None and newest.properties[_RECIPE] == recipe:
-        return _report(table, newest, started, changed=False)
-    recorded = recorded_in(embeddings)
-    chosen = _as_computed(encoder or recorded, recorded)
-    vectors = VectorTable(store, name, embeddings.properties[FINGERPRINT]).read(images).vectors
-    cosines = _cross_pairs(vectors)
-    copies = _copies(store, name, chosen, embeddings, images[: settings.sample], vectors, log)
-    rows = _rows(copies, cosines)
-    measured = lowest_within(rows, settings.false_positives_per_million)
-    threshold = measured if measured is not None else recommended_threshold(recorded)
-    properties = {
-        _RECIPE: recipe,
-        _SETTINGS: settings.model_dump(mode="json"),
-        FINGERPRINT: embeddings.properties[FINGERPRINT],
-        RECOMMENDED: threshold,
-        "is_measured": measured is not None,
-        "images": len(images),
-        "null_counts": np.histogram(cosines, bins=_BINS, range=(-1, 1))[0].tolist(),
-        "labels": _label_scores(vectors, labels) if labels is not None else None,
-    }
-    file = table.write_rows(rows)
-    commit = table.commit(
-        lambda _: PendingCommit([file], {f"{name}/embeddings": embeddings.version}, properties)
-    )
-    if commit is None:
-        raise AssertionError("a draft is always committed")
-    return _report(table, commit, started, changed=True)
 
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        settings: EvaluationSettings,
+        encoder: EncoderSettings | None = None,
+        *,
+        log: Log = silent,
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._settings = settings
+        self._declared = encoder
+        self._log = log
+        self._table = evaluation_table(store, name)
 
-def lowest_within(rows: pl.DataFrame, false_positives_per_million: float) -> float | None:
-    """The lowest threshold that keeps within a budget of false matches, by a report's rows.
+    def run(self) -> EncoderEvaluation:
+        """Measure and commit, unless neither the sample nor the settings changed.
 
-    None when not even the highest threshold is certain enough.
-    """
-    different = rows.filter(pl.col("edit") == DIFFERENT).sort("threshold")
-    passing = different.filter(fpr_upper_bound_ppm() <= false_positives_per_million)
-    return float(passing["threshold"][0]) if passing.height else None
-
-
-def fpr_upper_bound_ppm() -> pl.Expr:
-    """False matches among a million pairs, of a report's rows of DIFFERENT.
-
-    One pair more than was seen is reckoned with, so that a small sample does not promise what
-    it cannot know.
-    """
-    count = pl.col("count")
-    return (pl.col("share") * count + 1) / count.clip(lower_bound=1) * 1e6
-
-
-def choices_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """CHOICES: by threshold the mean recall over the edits, and false matches in a million pairs.
-
-    Of false matches as many as were seen, and with one more, which a budget is compared with.
-    """
-    of_edits = rows.filter(pl.col("edit") != DIFFERENT)
-    recall = of_edits.group_by("threshold").agg(pl.col("share").mean().alias("recall"))
-    false = rows.filter(pl.col("edit") == DIFFERENT).select(
-        "threshold",
-        (pl.col("share") * 1e6).alias("false_positives_per_million"),
-        fpr_upper_bound_ppm().alias("fpr_upper_bound_ppm"),
-    )
-    return recall.join(false, on="threshold").sort("threshold").select(list(CHOICES))
-
-
-def measured_below(threshold: float) -> float:
-    """The highest threshold of a report that is at most this one; else its lowest."""
-    # The encoder's own threshold may lie between two that were measured.
-    return max((value for value in THRESHOLDS if value <= threshold), default=THRESHOLDS[0])
-
-
-def advised_threshold(store: Store, names: Sequence[str], fingerprint: str) -> float:
-    """The strictest threshold that the reports of some catalogs recommend for an encoder.
-
-    Raises StoreError when none of them has a report about it.
-    """
-    found = []
-    for name in names:
-        commit = evaluation_table(store, name).latest()
-        if commit is not None and commit.properties[FINGERPRINT] == fingerprint:
-            found.append(float(commit.properties[RECOMMENDED]))
-    if not found:
-        raise StoreError(
-            f"threshold: auto needs a report about the encoder; set 'report: {{}}' of "
-            f"{' or '.join(dict.fromkeys(names))} and materialize its encoder_evaluation, or run "
-            f"'imgsim recommend-threshold {' '.join(dict.fromkeys(names))}'"
+        Raises:
+            StoreError: when there are no embeddings, when another encoder made them, or when
+                the label column does not exist.
+        """
+        started = time.monotonic()
+        embeddings = latest_embeddings(self._store, self._name)
+        fingerprint = embeddings.properties[FINGERPRINT]
+        items = self._items(embeddings)
+        images = sorted(set(items["sha256"].to_list()))[:_MAX_IMAGES]
+        labels = _labels(items, images) if self._settings.label else None
+        recipe = _recipe(fingerprint, images, labels, self._settings)
+        newest = self._table.latest()
+        if newest is not None and newest.properties[_RECIPE] == recipe:
+            return self._evaluation(newest, started, changed=False)
+        vectors = VectorTable(self._store, self._name, fingerprint).read(images).vectors
+        different = (vectors @ vectors.T)[np.triu_indices(len(vectors), k=1)]
+        recorded = encoder_from_commit(embeddings)
+        copies = self._cosines_of_copies(
+            recorded, fingerprint, images[: self._settings.sample], vectors
         )
-    return max(found)
+        rows = evaluation_rows(copies, different)
+        measured = lowest_threshold_within_budget(rows, self._settings.false_positives_per_million)
+        scores = _label_scores(vectors, labels) if labels is not None else None
+        properties = {
+            _RECIPE: recipe,
+            _SETTINGS: self._settings.model_dump(mode="json"),
+            FINGERPRINT: fingerprint,
+            MEASURED_THRESHOLD: recommended_threshold(recorded) if measured is None else measured,
+            "is_measured": measured is not None,
+            "images": len(images),
+            "null_counts": np.histogram(different, bins=_BINS, range=(-1, 1))[0].tolist(),
+            "labels": asdict(scores) if scores is not None else None,
+        }
+        file = self._table.write_rows(rows)
+        inputs = {f"{self._name}/embeddings": embeddings.version}
+        commit = self._table.commit(lambda _: PendingCommit([file], inputs, properties))
+        if commit is None:
+            raise AssertionError("a pending commit is always committed")
+        return self._evaluation(commit, started, changed=True)
+
+    def _items(self, embeddings: Commit) -> pl.DataFrame:
+        """id, sha256 (and label) of the items with a vector."""
+        rows = embeddings_table(self._store, self._name).read(embeddings)
+        items = rows.filter(pl.col("status") == OK).select("id", "sha256")
+        column = self._settings.label
+        if column is None:
+            return items
+        table = items_table(self._store, self._name)
+        newest = table.latest()
+        catalog = table.read(newest) if newest is not None else pl.DataFrame()
+        if column not in catalog.columns:
+            raise StoreError(
+                f"evaluation: label: {self._name}/items has no column {column!r}; it has "
+                f"{', '.join(catalog.columns) or 'none'}"
+            )
+        labels = catalog.select("id", pl.col(column).cast(pl.String).alias("label"))
+        return items.join(labels, on="id", how="left")
+
+    def _cosines_of_copies(
+        self,
+        recorded: EncoderSettings,
+        fingerprint: str,
+        images: Sequence[str],
+        vectors: NDArray[np.float32],
+    ) -> dict[str, NDArray[np.float64]]:
+        """By perturbation, the cosine of each image's copy with the image; 0 without a vector."""
+        keys = [(row, perturbation) for row in range(len(images)) for perturbation in PERTURBATIONS]
+        cosines = {perturbation: np.zeros(len(images)) for perturbation in PERTURBATIONS}
+        if not keys:
+            return cosines
+
+        def load_copy(key: tuple[int, str]) -> Image.Image:
+            row, perturbation = key
+            sha256 = images[row]
+            try:
+                original = decode(self._store.blobs.get(sha256))
+            except CorruptFileError as error:
+                raise ImageError(LOST_IMAGE, str(error)) from error
+            return perturb(original, perturbation, int(sha256[:8], 16))
+
+        settings = self._declared or recorded
+        if settings.precision == AUTO:
+            settings = settings.model_copy(update={"precision": recorded.precision})
+        encoder = _load(settings, fingerprint, f"the vectors of {self._name}")
+        engine = Engine(encoder, default_batch_size(settings, encoder), what=settings.describe())
+        label = f"{self._name} encoder evaluation"
+        with Progress(label, len(keys), self._log, unit="copies") as progress:
+            for result in engine.run(keys, load_copy):
+                if not isinstance(result, EncodedBatch):
+                    progress.advance(kind=result.error.status)
+                    continue
+                raw = result.features.astype(np.float64)
+                for (row, perturbation), features in zip(result.keys, raw, strict=True):
+                    length = float(np.linalg.norm(features))
+                    if np.isfinite(length) and length > 0:
+                        cosines[perturbation][row] = float(features @ vectors[row]) / length
+                progress.advance(len(result.keys), kind="encoded")
+        return cosines
+
+    def _evaluation(self, commit: Commit, started: float, *, changed: bool) -> EncoderEvaluation:
+        rows = self._table.read(commit)
+        properties = commit.properties
+        threshold = float(properties[MEASURED_THRESHOLD])
+        recall, false_positives = recall_at(rows, threshold)
+        return EncoderEvaluation(
+            version=commit.version,
+            rows=rows,
+            images=int(properties["images"]),
+            pairs=int(rows.filter(pl.col("perturbation") == DIFFERENT_IMAGES)["count"][0]),
+            threshold=threshold,
+            is_measured=bool(properties["is_measured"]),
+            false_positives_per_million=false_positives,
+            recall=recall,
+            null_counts=properties["null_counts"],
+            labels=LabelScores(**properties["labels"]) if properties["labels"] else None,
+            seconds=time.monotonic() - started,
+            changed=changed,
+            fingerprint=properties[FINGERPRINT],
+            data_version=properties[_RECIPE],
+        )
 
 
-# ---- the encoder ------------------------------------------------------------------------
-
-
-def _embeddings(store: Store, name: str) -> Commit:
-    commit = embeddings_table(store, name).latest()
-    if commit is None:
-        raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
-    return commit
-
-
-def _as_computed(encoder: EncoderSettings, recorded: EncoderSettings) -> EncoderSettings:
-    """The settings with `precision: auto` replaced by what the vectors were computed in."""
-    if encoder.precision != AUTO:
-        return encoder
-    return encoder.model_copy(update={"precision": recorded.precision})
-
-
-def _loaded(name: str, settings: EncoderSettings, embeddings: Commit) -> Encoder:
-    """The encoder, ready to work; raises as `require_same_encoder` when the vectors are not of it."""
-    # Found without loading wherever possible, so that a wrong network is not loaded first.
+def _load(settings: EncoderSettings, fingerprint: str, vectors: str) -> Encoder:
+    """The encoder, after a check that it made the vectors; raises as `require_encoder`."""
+    # Checked without loading wherever possible, so that a wrong network is not loaded first.
     encoder = load_encoder(settings) if needs_loading(settings) else None
-    made_by = embeddings.properties[FINGERPRINT]
-    require_same_encoder(settings, made_by, f"the vectors of {name}", encoder)
+    require_encoder(settings, fingerprint, vectors, encoder)
     return encoder or load_encoder(settings)
-
-
-# ---- the sample -------------------------------------------------------------------------
-
-
-def _items(
-    store: Store, name: str, embeddings: Commit, settings: EvaluationSettings
-) -> pl.DataFrame:
-    """id, sha256 (and label) of the items with a vector."""
-    rows = embeddings_table(store, name).read(embeddings).filter(pl.col("status") == OK)
-    items = rows.select("id", "sha256")
-    if settings.label is None:
-        return items
-    table = items_table(store, name)
-    newest = table.latest()
-    carried = table.read(newest) if newest is not None else pl.DataFrame()
-    if settings.label not in carried.columns:
-        raise StoreError(
-            f"report: label: {name}/items has no column {settings.label!r}; it has "
-            f"{', '.join(carried.columns) or 'none'}"
-        )
-    label = carried.select("id", pl.col(settings.label).cast(pl.String).alias("label"))
-    return items.join(label, on="id", how="left")
 
 
 def _labels(items: pl.DataFrame, images: Sequence[str]) -> list[str | None]:
     """The label of each image, by its first item; None without one."""
     first = items.sort("id").unique("sha256", keep="first")
-    of_image = dict(first.select("sha256", "label").iter_rows())
-    return [of_image[sha256] for sha256 in images]
+    label_of = dict(first.select("sha256", "label").iter_rows())
+    return [label_of[sha256] for sha256 in images]
 
 
 def _recipe(
-    embeddings: Commit,
+    fingerprint: str,
     images: Sequence[str],
     labels: Sequence[str | None] | None,
     settings: EvaluationSettings,
 ) -> str:
-    """A digest of everything that decides the report."""
-    parts = [REPORT_VERSION, embeddings.properties[FINGERPRINT], settings.model_dump_json()]
-    parts += [*images, repr(labels)]
+    """A digest of everything that decides the evaluation."""
+    parts = [EVALUATION_VERSION, fingerprint, settings.model_dump_json(), *images, repr(labels)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-# ---- measuring --------------------------------------------------------------------------
-
-
-def _cross_pairs(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosines of all pairs of different images."""
-    cosines: NDArray[np.float32] = (vectors @ vectors.T)[np.triu_indices(len(vectors), k=1)]
-    return cosines
-
-
-def _copies(
-    store: Store,
-    name: str,
-    settings: EncoderSettings,
-    embeddings: Commit,
-    images: Sequence[str],
-    vectors: NDArray[np.float32],
-    log: Log,
-) -> dict[str, NDArray[np.float64]]:
-    """By edit, the cosine of every image's copy with the image; 0 without a vector."""
-    keys = [(position, edit) for position in range(len(images)) for edit in EDITS]
-    cosines = {edit: np.zeros(len(images)) for edit in EDITS}
-    if not keys:
-        return cosines
-
-    def copy_of(key: tuple[int, str]) -> Image.Image:
-        position, edit = key
-        sha256 = images[position]
-        try:
-            original = decode(store.blobs.get(sha256))
-        except CorruptFileError as error:
-            raise ImageError("lost_image", str(error)) from error
-        return edited(original, edit, int(sha256[:8], 16))
-
-    encoder = _loaded(name, settings, embeddings)
-    engine = Engine(encoder, default_batch_size(settings, encoder), what=settings.describe())
-    with Progress(f"{name} encoder report", len(keys), log, unit="copies") as progress:
-        for result in engine.run(keys, copy_of):
-            if not isinstance(result, Encoded):
-                progress.advance(kind=result.error.status)
-                continue
-            raw = result.features.astype(np.float64)
-            for (position, edit), row in zip(result.keys, raw, strict=True):
-                length = float(np.linalg.norm(row))
-                if np.isfinite(length) and length > 0:
-                    cosines[edit][position] = float(row @ vectors[position]) / length
-            progress.advance(len(result.keys), kind="encoded")
-    return cosines
-
-
-def _rows(
-    copies: Mapping[str, NDArray[np.float64]], different: NDArray[np.floating[Any]]
-) -> pl.DataFrame:
-    """SCHEMA: of each edit and of different images, the share at or above each threshold."""
-    rows = []
-    measured: dict[str, NDArray[np.floating[Any]]] = {**copies, DIFFERENT: different}
-    for edit, values in measured.items():
-        ordered = np.sort(values)
-        below = np.searchsorted(ordered, np.asarray(THRESHOLDS, ordered.dtype), side="left")
-        for threshold, position in zip(THRESHOLDS, below.tolist(), strict=True):
-            share = (len(ordered) - position) / len(ordered) if len(ordered) else 0.0
-            rows.append((edit, threshold, share, len(ordered)))
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
-
-
-def _label_scores(
-    vectors: NDArray[np.float32], labels: Sequence[str | None]
-) -> dict[str, float] | None:
-    """P@1, P@10 and mAP of images whose label others share; None where there are none."""
-    known = np.array([label is not None for label in labels], dtype=bool)
+def _label_scores(vectors: NDArray[np.float32], labels: Sequence[str | None]) -> LabelScores | None:
+    """Scores of the images whose label others share; None where there are none."""
+    has_label = np.array([label is not None for label in labels], dtype=bool)
     names = np.array([label or "" for label in labels])
-    same = (names[:, None] == names[None, :]) & known[:, None] & known[None, :]
+    same = (names[:, None] == names[None, :]) & has_label[:, None] & has_label[None, :]
     np.fill_diagonal(same, False)
     queries = np.flatnonzero(same.any(axis=1))
     if not len(queries):
         return None
-    first, ten, average = [], [], []
+    at_1, at_10, average = [], [], []
     for query in queries.tolist():
         cosines = vectors @ vectors[query]
         cosines[query] = -np.inf
         hits = same[query][np.argsort(-cosines, kind="stable")][:-1]
-        first.append(hits[0])
-        ten.append(hits[:_NEAREST].mean())
-        found = np.flatnonzero(hits)
-        average.append(float((np.arange(1, len(found) + 1) / (found + 1)).mean()))
-    return {
-        "images": len(queries),
-        "precision_at_1": float(np.mean(first)),
-        "precision_at_10": float(np.mean(ten)),
-        "mean_average_precision": float(np.mean(average)),
-    }
-
-
-def _report(table: Table, commit: Commit, started: float, *, changed: bool) -> EncoderEvaluation:
-    rows = table.read(commit)
-    facts = commit.properties
-    threshold = float(facts[RECOMMENDED])
-    at_it = rows.filter(pl.col("threshold") == measured_below(threshold))
-    shares = dict(at_it.select("edit", "share").iter_rows())
-    different = rows.filter(pl.col("edit") == DIFFERENT)
-    return EncoderEvaluation(
-        version=commit.version,
-        rows=rows,
-        images=int(facts["images"]),
-        pairs=int(different["count"][0]),
-        threshold=threshold,
-        is_measured=bool(facts["is_measured"]),
-        false_positives_per_million=shares.pop(DIFFERENT) * 1e6,
-        recall=shares,
-        null_counts=facts["null_counts"],
-        labels=LabelScores(**facts["labels"]) if facts["labels"] else None,
-        seconds=time.monotonic() - started,
-        changed=changed,
-        fingerprint=facts[FINGERPRINT],
-        data_version=facts[_RECIPE],
+        ranks = np.flatnonzero(hits)
+        at_1.append(hits[0])
+        at_10.append(hits[:_NEAREST].mean())
+        average.append(float((np.arange(1, len(ranks) + 1) / (ranks + 1)).mean()))
+    return LabelScores(
+        len(queries), float(np.mean(at_1)), float(np.mean(at_10)), float(np.mean(average))
     )

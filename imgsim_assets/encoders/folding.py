@@ -25,7 +25,9 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     calls = [node for node in graph.graph.nodes if node.op == "call_module"]
     for node in calls:
         before = node.args[0]
-        if not isinstance(modules[node.target], nn.BatchNorm2d) or not _is_own(before, calls):
+        if not isinstance(modules[node.target], nn.BatchNorm2d) or not _is_sole_reader(
+            before, calls
+        ):
             continue
         convolution = modules[before.target]
         if not isinstance(convolution, nn.Conv2d):
@@ -41,7 +43,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     return graph
 
 
-def _is_own(node: fx.Node, calls: list[fx.Node]) -> bool:
+def _is_sole_reader(node: fx.Node, calls: list[fx.Node]) -> bool:
     """Whether a call of a module that is called once is read by one other call alone."""
     return (
         node.op == "call_module"

@@ -68,7 +68,7 @@ def has_bf16(cpu_info: Path = _CPU_INFO) -> bool:
     return any(key.strip() in flags and _BF16_FLAGS & set(text.split()) for key, _, text in named)
 
 
-def ask_for_huge_pages() -> None:
+def enable_huge_pages() -> None:
     """Let torch have large tensors in huge pages, unless the environment says otherwise.
 
     A processor finds its way in them with a fraction of the look-ups, which counts where a

@@ -34,7 +34,7 @@ class HogColor:
 
     dim = DIM
     # Gradients feel a lack of detail more than networks do: decode at least twice as much.
-    input_side = 2 * SIZE
+    input_size = 2 * SIZE
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """The whole image squashed to a square: (112, 112, 3) uint8."""

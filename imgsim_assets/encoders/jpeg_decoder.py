@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from imgsim_assets.encoders.hardware import is_out_of_memory
-from imgsim_assets.encoders.pretrained import short
+from imgsim_assets.encoders.pretrained import one_line
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.jpeg import Jpeg
 
@@ -73,7 +73,7 @@ class JpegDecoder:
                 if no_memory and not half:
                     raise EncoderError(
                         f"decode: {self.device} has no memory to decode one image "
-                        f"({short(error)}); use a smaller 'batch_size', or set 'decode: cpu' of "
+                        f"({one_line(error)}); use a smaller 'batch_size', or set 'decode: cpu' of "
                         "the encoder in all catalogs that are compared"
                     ) from error
             if not half:
@@ -119,7 +119,7 @@ class JpegDecoder:
         except (RuntimeError, AttributeError) as error:
             raise EncoderError(
                 f"decode: torchvision {torchvision.__version__} does not decode JPEGs on "
-                f"{self.device} ({short(error)}); install one that does, or set 'decode: cpu' of "
+                f"{self.device} ({one_line(error)}); install one that does, or set 'decode: cpu' of "
                 "the encoder in all catalogs that are compared, which computes their vectors anew"
             ) from error
 

@@ -20,7 +20,7 @@ from imgsim_assets.storage.store import Store
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 
 
-def settled(
+def resolve_precision(
     store: Store, name: str, settings: EncoderSettings, embeddings: Commit | None
 ) -> EncoderSettings:
     """The settings with `precision: auto` replaced by fp32 or bf16.
@@ -39,9 +39,9 @@ def settled(
     for table in sorted(
         store.table_names(), key=lambda table: (table.split("/")[0] != name, table)
     ):
-        _, _, made_by = table.partition("/vectors/")
-        if made_by in choices:
-            return choices[made_by]
+        _, _, encoder_fingerprint = table.partition("/vectors/")
+        if encoder_fingerprint in choices:
+            return choices[encoder_fingerprint]
     return _in(settings, BF16 if _computes_bf16(settings.device, settings.num_gpus) else FP32)
 
 

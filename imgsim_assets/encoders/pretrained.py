@@ -23,7 +23,7 @@ _INCEPTIONS = ("googlenet", "inception_v3")
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
 
 
-def load_features(settings: EncoderSettings) -> tuple[nn.Module, int]:
+def load_feature_model(settings: EncoderSettings) -> tuple[nn.Module, int]:
     """The model without its classifier, and the side of its square input in pixels.
 
     Raises EncoderError, with the mend, when weights cannot be had or do not fit.
@@ -58,7 +58,7 @@ def _published(settings: EncoderSettings) -> nn.Module:
         # No network, a full disk, or a damaged file in torch's cache, which it names.
         raise EncoderError(
             f"the weights {weights.name} of {settings.name} cannot be had from {weights.url} or "
-            f"torch's cache {torch.hub.get_dir()} ({short(error)}); set 'weights: PATH' of the "
+            f"torch's cache {torch.hub.get_dir()} ({one_line(error)}); set 'weights: PATH' of the "
             f"encoder to a copy of that file, or use 'encoder: {HOG_COLOR}', which needs none"
         ) from error
     return model
@@ -70,7 +70,7 @@ def _state_of(path: str) -> dict[str, torch.Tensor]:
     except Exception as error:
         # A file that is something else makes the unpickler raise nearly anything.
         raise EncoderError(
-            f"weights: {path} is not a state dict saved with torch.save: {short(error)}"
+            f"weights: {path} is not a state dict saved with torch.save: {one_line(error)}"
         ) from error
     other = _instead_of_a_state_dict(state)
     if other is not None:
@@ -95,7 +95,7 @@ def _is_entry(key: object, value: object) -> bool:
     return isinstance(key, str) and isinstance(value, torch.Tensor)
 
 
-def short(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """An error in one line, for messages."""
     first_line = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first_line[:200]}"

@@ -1,7 +1,8 @@
-"""The encoder that vectors were made with, to be used again, perhaps on another machine."""
+"""The encoder that made some vectors, as recorded in a commit, and checks against it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +13,87 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import EncoderError, SettingsError, StoreError
 from imgsim_assets.storage.commit import Commit
 
-# In the properties of a commit of embeddings, and of what was made from them.
+# Properties of a commit of embeddings, and of whatever is computed from them.
 ENCODER = "encoder"
+FINGERPRINT = "fingerprint"
 
 
-def as_recorded(settings: EncoderSettings) -> dict[str, Any]:
-    """What is recorded of an encoder: all but the devices that it ran on."""
+def to_metadata(settings: EncoderSettings) -> dict[str, Any]:
+    """The settings to record with vectors: all but the devices that computed them."""
     return settings.model_dump(mode="json", exclude={"device", "num_gpus"})
 
 
-def recorded_in(commit: Commit) -> EncoderSettings:
+def encoder_from_commit(commit: Commit) -> EncoderSettings:
     """The encoder of the vectors behind a commit, as the run that made them recorded it.
 
-    Devices are not recorded, and a weights file may lie elsewhere by now.
+    Devices are not recorded, and a weights file may have moved since.
     """
     return EncoderSettings.model_validate(commit.properties[ENCODER])
 
 
-def elsewhere(
+def with_overrides(
     recorded: EncoderSettings, device: str | None = None, weights: str | None = None
 ) -> EncoderSettings:
-    """The same encoder on a device, or with its weights file at a path, that are asked for.
+    """A recorded encoder on another device, or with its weights file at another path.
 
-    Raises SettingsError for a device or weights that there cannot be.
+    Raises:
+        SettingsError: when the encoder cannot have such a device or weights.
     """
-    asked = {"device": device, "weights": weights}
-    given = {key: value for key, value in asked.items() if value is not None}
-    known = recorded.model_dump(mode="json", exclude_unset=True)
+    options = {"device": device, "weights": weights}
+    given = {key: value for key, value in options.items() if value is not None}
+    settings = recorded.model_dump(mode="json", exclude_unset=True)
     try:
-        # Another run may record it again, and look for it from elsewhere.
-        return EncoderSettings.model_validate({**known, **given}).located(Path.cwd())
+        # Another run may record the path again and resolve it from another folder.
+        return EncoderSettings.model_validate({**settings, **given}).located(Path.cwd())
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise SettingsError(message) from error
 
 
-def require_same_encoder(
-    settings: EncoderSettings, made_by: str, vectors: str, encoder: Encoder | None = None
+def require_encoder(
+    settings: EncoderSettings,
+    encoder_fingerprint: str,
+    vectors: str,
+    encoder: Encoder | None = None,
 ) -> None:
-    """Raise unless settings mean the encoder with the fingerprint `made_by`.
+    """Raise unless settings mean, on this machine, the encoder with a fingerprint.
 
-    `vectors` names in messages what was made by that. Raises EncoderError when the weights file
-    is not there, and StoreError for another encoder. See `fingerprint` about `encoder`.
+    Args:
+        settings: the encoder as it would be used here.
+        encoder_fingerprint: of the encoder that made the vectors.
+        vectors: names the vectors in messages, such as "the vectors of products".
+        encoder: the encoder if it is loaded already; see `encoder.fingerprint`.
+
+    Raises:
+        EncoderError: when the weights file does not exist.
+        StoreError: when the settings mean another encoder.
     """
     path = settings.weights_file
     if path is not None and not Path(path).is_file():
         raise EncoderError(
-            f"weights: {path}, with which {vectors} were made, is not on this machine; say where "
-            "the file lies: --weights FILE, or weights=FILE in Python"
+            f"weights: {path}, with which {vectors} were made, is not on this machine; give the "
+            "path of the file: --weights FILE, or weights=FILE in Python"
         )
-    if fingerprint(settings, encoder) != made_by:
+    if fingerprint(settings, encoder) != encoder_fingerprint:
         raise StoreError(
             f"{vectors} were not made by the encoder {settings.describe()} as it is here: its "
-            "name, weights, version or precision differ; give the encoder and weights that they "
-            "were made with (--weights FILE, or weights=FILE in Python), or compute them anew"
+            "name, weights, version or precision differ; give the encoder and weights that made "
+            "them (--weights FILE, or weights=FILE in Python), or recompute them"
+        )
+
+
+def require_same_encoder(commits: Sequence[tuple[str, Commit]]) -> None:
+    """Raise StoreError unless one encoder made the vectors of all the catalogs.
+
+    Args:
+        commits: names of the catalogs with the commits of their embeddings or indexes.
+    """
+    if len({commit.properties[FINGERPRINT] for _, commit in commits}) > 1:
+        encoders = " and ".join(
+            f"{name} by {encoder_from_commit(commit).describe()}" for name, commit in commits
+        )
+        which = "both" if len(commits) == 2 else "all"
+        raise StoreError(
+            f"the vectors cannot be compared: {encoders}; give {which} catalogs the same encoder "
+            "and weights, and materialize their embeddings and indexes"
         )

@@ -1,11 +1,11 @@
-"""Which encoder a catalog uses, checked without importing torch."""
+"""Settings of encoders, their evaluation and similarity thresholds; imports no heavy library."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -13,9 +13,13 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.settings import Settings
 
 HOG_COLOR = "hog_color"
-AUTO, FP32, BF16 = "auto", "fp32", "bf16"
-SQUASH, OF_WEIGHTS = "squash", "weights"
+AUTO: Final = "auto"
+RECOMMENDED: Final = "recommended"
+FP32, BF16 = "fp32", "bf16"
+STRETCH, WEIGHTS_TRANSFORM = "stretch", "weights_transform"
 CPU, GPU = "cpu", "gpu"
+# Raise it when the same vectors give another evaluation.
+EVALUATION_VERSION = "1"
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -45,8 +49,8 @@ class EncoderSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: what the first run's machine is best at, kept from then on"
     )
-    preprocess: Literal["squash", "weights"] = Field(
-        "squash", description="the whole image in a square, or the transform of the weights"
+    resize: Literal["stretch", "weights_transform"] = Field(
+        "stretch", description="the whole image in a square, or the transform of the weights"
     )
     decode: Literal["cpu", "gpu"] = Field(
         "cpu", description="gpu: plain JPEGs are decoded and resized on the GPU"
@@ -63,8 +67,8 @@ class EncoderSettings(Settings):
             raise ValueError(f"num_gpus: device {self.device} says it already; remove one of them")
         if self.num_gpus == 0 and self.device == "cuda":
             raise ValueError("num_gpus: 0 leaves no GPU for device cuda; use 'device: cpu'")
-        if self.preprocess == OF_WEIGHTS and (self.factory or self.name == HOG_COLOR):
-            raise ValueError("preprocess: only torchvision's weights have a transform; remove it")
+        if self.resize == WEIGHTS_TRANSFORM and (self.factory or self.name == HOG_COLOR):
+            raise ValueError("resize: only torchvision's weights have a transform; remove it")
         if self.decode == GPU:
             self._can_decode_on_a_gpu()
         if self.factory is not None:
@@ -95,10 +99,10 @@ class EncoderSettings(Settings):
         return self
 
     def _can_decode_on_a_gpu(self) -> None:
-        if self.factory or self.name == HOG_COLOR or self.preprocess != SQUASH:
+        if self.factory or self.name == HOG_COLOR or self.resize != STRETCH:
             raise ValueError(
-                "decode: a GPU prepares images for torchvision's models with 'preprocess: "
-                "squash' only; remove the key"
+                "decode: a GPU prepares images for torchvision's models with 'resize: "
+                "stretch' only; remove the key"
             )
         if self.device == CPU or self.num_gpus == 0:
             raise ValueError(
@@ -132,7 +136,7 @@ class EncoderSettings(Settings):
         chosen = [self.name, weights, self.factory, self.version]
         # Only what was declared, so that a new setting does not outdate what is there.
         chosen += [self.precision] if self.precision != AUTO else []
-        chosen += [self.preprocess] if self.preprocess != SQUASH else []
+        chosen += [self.resize] if self.resize != STRETCH else []
         chosen += [self.decode] if self.decode != CPU else []
         return tuple(chosen)
 
@@ -143,7 +147,7 @@ class EncoderSettings(Settings):
         details = [self.weights] if self.weights else []
         has_choice = self.name != HOG_COLOR and self.precision != AUTO
         details += [self.precision] if has_choice else []
-        details += ["its own transform"] if self.preprocess == OF_WEIGHTS else []
+        details += ["its own transform"] if self.resize == WEIGHTS_TRANSFORM else []
         details += ["decoded on a GPU"] if self.decode == GPU else []
         return f"{self.name} ({', '.join(details)})" if details else self.name
 
@@ -165,3 +169,38 @@ def _from_name(value: Any) -> Any:
 EncoderChoice = Annotated[
     EncoderSettings, BeforeValidator(_from_name, json_schema_input_type=str | EncoderSettings)
 ]
+
+
+class EvaluationSettings(Settings):
+    """How a catalog's encoder is evaluated, and how many false matches are acceptable."""
+
+    sample: int = Field(
+        100, ge=1, le=5000, description="images that are copied with every perturbation"
+    )
+    false_positives_per_million: float = Field(
+        100.0, gt=0, description="most false matches among a million pairs of different images"
+    )
+    label: str | None = Field(None, description="column of the catalog that names a class")
+
+
+def _check_threshold(value: Any) -> Any:
+    """Report one problem; pydantic itself reports one for each member of the union."""
+    try:
+        if value in (AUTO, RECOMMENDED):
+            return value
+        if not isinstance(value, bool) and -1 <= float(value) <= 1:
+            return value
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{value!r} is no cosine; give a number from -1 to 1, {AUTO} or {RECOMMENDED}")
+
+
+# Least cosine of a pair, inclusive. `auto`: measured by the encoder_evaluation of the catalogs;
+# `recommended`: the encoder's own; None: no lower bound. See `threshold.resolve_threshold`.
+Threshold = (
+    Annotated[
+        Annotated[float, Field(ge=-1, le=1)] | Literal["auto", "recommended"],
+        BeforeValidator(_check_threshold),
+    ]
+    | None
+)

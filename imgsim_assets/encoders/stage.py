@@ -19,18 +19,18 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.encoder import (
     Encoder,
     default_batch_size,
-    enough_for,
     fingerprint,
-    left_undecoded,
+    gpu_decodable_jpeg,
     load_encoder,
+    min_decode_size,
     needs_loading,
     recommended_threshold,
 )
-from imgsim_assets.encoders.engine import Effort, Encoded, Engine, Refused
-from imgsim_assets.encoders.precision import settled
-from imgsim_assets.encoders.recorded import ENCODER, as_recorded
+from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage, StageTimings
+from imgsim_assets.encoders.precision import resolve_precision
+from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT, to_metadata
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable, joined, vectors_digest
+from imgsim_assets.encoders.vectors import VectorRows, VectorTable, concat_rows, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
@@ -42,9 +42,8 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
 SCHEMA = {"id": pl.String, "sha256": pl.String, "status": pl.String, "detail": pl.String}
-FINGERPRINT = "fingerprint"
 # An image whose bytes are gone is fetched again, so this failure must not stick.
-LOST = "lost_image"
+LOST_IMAGE = "lost_image"
 COMMIT_EVERY_SECONDS = 5.0
 
 
@@ -52,9 +51,9 @@ COMMIT_EVERY_SECONDS = 5.0
 class EmbeddingReport:
     """What a run did for one shard.
 
-    `embedded` are forward passes, `ahead` of them while the shard was still being fetched;
-    `borrowed` vectors came from other catalogs, the rest were there already. `seconds` are
-    those of work. `rates` are images a second by part (see Effort); without a forward pass it
+    `embedded` are forward passes, `embedded_early` of them while the shard was still being fetched;
+    `reused` vectors came from other catalogs, the rest were there already. `seconds` are
+    those of work. `images_per_second` are images a second by part (see Effort); without a forward pass it
     is empty, and `device` and `batch_size` are unknown.
     """
 
@@ -63,7 +62,7 @@ class EmbeddingReport:
     items: int
     images: int
     embedded: int
-    borrowed: int
+    reused: int
     seconds: float
     statuses: Mapping[str, int]
     changed: bool
@@ -72,8 +71,8 @@ class EmbeddingReport:
     precision: str
     recommended_threshold: float
     dim: int | None = None
-    ahead: int = 0
-    rates: Mapping[str, float] = field(default_factory=dict)
+    embedded_early: int = 0
+    images_per_second: Mapping[str, float] = field(default_factory=dict)
     device: str | None = None
     batch_size: int | None = None
 
@@ -90,15 +89,23 @@ class _Work:
     """
 
     embedded: int = 0
-    borrowed: int = 0
+    reused: int = 0
     seconds: float = 0.0
-    effort: Effort = field(default_factory=Effort)
+    timings: StageTimings = field(default_factory=StageTimings)
     read: set[str] = field(default_factory=set)
 
 
 def embeddings_table(store: Store, name: str) -> Table:
     """`<name>/embeddings`: id, sha256, status, detail of every item that has an image."""
     return store.table(f"{name}/embeddings", key="id")
+
+
+def latest_embeddings(store: Store, name: str) -> Commit:
+    """The newest commit of a catalog's embeddings; raises StoreError where there is none."""
+    commit = embeddings_table(store, name).latest()
+    if commit is None:
+        raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
+    return commit
 
 
 class EmbeddingStage:
@@ -129,7 +136,7 @@ class EmbeddingStage:
         self._learnt: set[str] = set()
         self._ledger = ledger_table(store, name)
         self._table = embeddings_table(store, name)
-        self._settings = settled(store, name, settings, self._table.latest())
+        self._settings = resolve_precision(store, name, settings, self._table.latest())
         self._encoder = self._loaded() if needs_loading(settings) else None
         self.fingerprint = fingerprint(self._settings, self._encoder)
         self._vectors = VectorTable(store, name, self.fingerprint)
@@ -160,8 +167,8 @@ class EmbeddingStage:
         work = self._works.pop(shard, _Work())
         self._learn_failures(base)
         # The bytes of an image that was lost while it was embedded ahead may be back.
-        self._failures = {key: why for key, why in self._failures.items() if why[0] != LOST}
-        ahead = work.embedded
+        self._failures = {key: why for key, why in self._failures.items() if why[0] != LOST_IMAGE}
+        embedded_early = work.embedded
         distinct = set(images["sha256"].to_list())
         self._complete(distinct, shard, work)
         commit = self._commit(base, shard, ledger, _rows(images, self._failures_among(distinct)))
@@ -172,7 +179,7 @@ class EmbeddingStage:
             items=rows.height,
             images=len(distinct),
             embedded=work.embedded,
-            borrowed=work.borrowed,
+            reused=work.reused,
             seconds=work.seconds + time.monotonic() - started,
             statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
             changed=base is None or commit.version != base.version,
@@ -181,11 +188,11 @@ class EmbeddingStage:
             precision=self._settings.precision,
             recommended_threshold=recommended_threshold(self._settings),
             dim=self._vectors.dim,
-            ahead=ahead,
+            embedded_early=embedded_early,
             **self._performance(work),
         )
 
-    def run_ahead(self, shard: Shard) -> int:
+    def embed_available(self, shard: Shard) -> int:
         """Embed what a shard that is still being fetched has so far; returns how many images.
 
         Only vectors are committed. The states of the items follow with `run`, which does what
@@ -228,7 +235,7 @@ class EmbeddingStage:
                 rows = self._table.read_file(file)
             except CorruptFileError:
                 continue  # what it knew is found out again
-            failed = rows.filter(~pl.col("status").is_in([OK, LOST]))
+            failed = rows.filter(~pl.col("status").is_in([OK, LOST_IMAGE]))
             for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
                 self._failures[sha256] = (status, detail)
 
@@ -239,15 +246,15 @@ class EmbeddingStage:
 
     def _complete(self, wanted: set[str], shard: Shard, work: _Work) -> None:
         """Find or compute the vectors of images, as far as that is possible."""
-        missing = self._vectors.lacking(wanted - self._failures.keys())
+        missing = self._vectors.missing(wanted - self._failures.keys())
         if missing:
-            work.borrowed += self._vectors.borrow(missing)
+            work.reused += self._vectors.copy_from_other_catalogs(missing)
         if missing:
             self._embed(sorted(missing), shard, work)
 
     def _embed(self, missing: Sequence[str], shard: Shard, work: _Work) -> None:
         engine = self._started()
-        engine.effort = work.effort
+        engine.timings = work.timings
 
         def load(sha256: str) -> Image.Image | Jpeg:
             return self._image(sha256, engine.encoder)
@@ -261,7 +268,7 @@ class EmbeddingStage:
         ):
             try:
                 for result in results:
-                    if isinstance(result, Refused):
+                    if isinstance(result, FailedImage):
                         status, detail = result.error.status, result.error.detail[:500]
                         self._failures[result.key] = (status, detail)
                         progress.advance(kind=status)
@@ -272,12 +279,12 @@ class EmbeddingStage:
                     if self._stop.is_set():
                         raise StoppedError
                     if time.monotonic() - committed >= COMMIT_EVERY_SECONDS:
-                        self._vectors.append(joined(pending))
+                        self._vectors.append(concat_rows(pending))
                         pending.clear()
                         committed = time.monotonic()
             finally:
                 # Also when the run fails or is cancelled: what was computed is kept.
-                self._vectors.append(joined(pending))
+                self._vectors.append(concat_rows(pending))
 
     def _started(self) -> Engine:
         """The engine, with the encoder loaded when it is first needed."""
@@ -296,11 +303,11 @@ class EmbeddingStage:
 
     def _performance(self, work: _Work) -> dict[str, Any]:
         """How a shard's images were embedded, for the report."""
-        rates = work.effort.per_second()
+        rates = work.timings.images_per_second()
         if self._engine is None or not rates:
             return {}
         return {
-            "rates": rates,
+            "images_per_second": rates,
             "device": self._engine.device,
             "batch_size": self._engine.batch_size,
         }
@@ -311,9 +318,9 @@ class EmbeddingStage:
         except CorruptFileError as error:
             self._store.blobs.report_missing(sha256)
             raise ImageError(
-                LOST, "its bytes are gone or damaged; they are fetched anew"
+                LOST_IMAGE, "its bytes are gone or damaged; they are fetched anew"
             ) from error
-        return left_undecoded(data, encoder) or decode(data, enough=enough_for(encoder))
+        return gpu_decodable_jpeg(data, encoder) or decode(data, min_size=min_decode_size(encoder))
 
     # ---- committing -----------------------------------------------------------------
 
@@ -330,7 +337,7 @@ class EmbeddingStage:
                 inputs={"images": max(ledger.version, seen)},
                 properties={
                     FINGERPRINT: self.fingerprint,
-                    ENCODER: as_recorded(self._settings),
+                    ENCODER: to_metadata(self._settings),
                 },
             )
 
@@ -353,7 +360,7 @@ class EmbeddingStage:
     def _data_version(self, rows: pl.DataFrame) -> str:
         """A digest of which item has which vector of which encoder."""
         have = rows.filter(pl.col("status") == OK).sort("id").select("id", "sha256")
-        return vectors_digest(have, self.fingerprint, self._vectors.drops)
+        return vectors_digest(have, self.fingerprint, self._vectors.rebuild_count)
 
 
 def _rows(images: pl.DataFrame, failures: Mapping[str, tuple[str, str]]) -> pl.DataFrame:
@@ -371,7 +378,7 @@ def _rows(images: pl.DataFrame, failures: Mapping[str, tuple[str, str]]) -> pl.D
     )
 
 
-def _unit_rows(encoded: Encoded[str], failures: dict[str, tuple[str, str]]) -> VectorRows:
+def _unit_rows(encoded: EncodedBatch[str], failures: dict[str, tuple[str, str]]) -> VectorRows:
     """Features as unit vectors; those that have no direction become failures."""
     raw = encoded.features.astype(np.float64)
     norms = np.sqrt((raw * raw).sum(axis=1))
@@ -390,7 +397,7 @@ def _unit_rows(encoded: Encoded[str], failures: dict[str, tuple[str, str]]) -> V
     )
 
 
-def embed(
+def embed_shards(
     store: Store,
     name: str,
     settings: EncoderSettings,

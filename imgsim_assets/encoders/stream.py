@@ -27,7 +27,7 @@ class EmbeddingThread:
         self._pool = ThreadPoolExecutor(1, "embed")
         self.submit = self._pool.submit
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Begin nothing more, and have what has begun end within a batch."""
         self.stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -42,15 +42,15 @@ class EmbeddingThread:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self.abandon()
+            self.cancel()
         self._pool.shutdown()
 
 
-class Stream:
+class EmbeddingStream:
     """A catalog's embeddings stage, which follows its images stage.
 
-    `grown` is to be called after each commit of the images stage, and embeds what that brought;
-    `finish` when a shard is complete. What comes of a shard is what the embeddings stage alone
+    `notify` is to be called after each commit of the images stage, and embeds what that brought;
+    `finalize` when a shard is complete. What comes of a shard is what the embeddings stage alone
     would have made of it. `open_stage` is called once, in the thread.
     """
 
@@ -73,28 +73,28 @@ class Stream:
         """The embeddings stage; opened when it is first needed."""
         return self._open_stage()
 
-    def grown(self, shard: Shard) -> None:
+    def notify(self, shard: Shard) -> None:
         """Embed, when the thread comes to it, what the shard's ledger has by then."""
         with self._lock:
             if shard in self._waiting:
                 return
             self._waiting.add(shard)
-        self._thread.submit(self._run_ahead, shard)
+        self._thread.submit(self._embed_available, shard)
 
-    def finish(self, shard: Shard) -> Future[EmbeddingReport]:
+    def finalize(self, shard: Shard) -> Future[EmbeddingReport]:
         """Embed the rest of a shard that is fetched, and commit its embeddings."""
         return self._thread.submit(lambda: self.stage.run(shard))
 
-    def _run_ahead(self, shard: Shard) -> None:
+    def _embed_available(self, shard: Shard) -> None:
         with self._lock:
             self._waiting.discard(shard)
         if self._has_failed:
             return
         try:
-            self.stage.run_ahead(shard)
+            self.stage.embed_available(shard)
         except StoppedError:
             return
         except Exception as error:
-            # No reason to stop fetching. `finish` meets it again, and reports it.
+            # No reason to stop fetching. `finalize` meets it again, and reports it.
             self._has_failed = True
             self._log(f"embedding waits until all is fetched: {type(error).__name__}: {error}")

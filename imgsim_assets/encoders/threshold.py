@@ -1,7 +1,7 @@
-"""Which threshold to choose for a catalog, by the report of its encoder.
+"""Similarity thresholds of a catalog: as declared, recommended by the encoder, or measured.
 
-The report is brought up to date under the settings it was made with, so that looking for a
-threshold changes no declared one; any budget of false matches is answered from its rows.
+A recommendation updates the evaluation under the settings that it was made with, so that asking
+for one changes no declared threshold. The committed rows answer for any budget of false matches.
 """
 
 from __future__ import annotations
@@ -13,29 +13,80 @@ import polars as pl
 
 from imgsim_assets.encoders.encoder import recommended_threshold
 from imgsim_assets.encoders.evaluation import (
-    DIFFERENT,
-    choices_of,
-    lowest_within,
-    measured_below,
-    recorded_encoder,
-    settings_of,
-    update_evaluation,
+    MEASURED_THRESHOLD,
+    EvaluationStage,
+    evaluation_table,
+    recorded_settings,
 )
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.operating_points import (
+    floor_to_grid,
+    lowest_threshold_within_budget,
+    operating_points,
+    recall_at,
+)
+from imgsim_assets.encoders.recorded import FINGERPRINT, encoder_from_commit
+from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings, Threshold
+from imgsim_assets.encoders.stage import latest_embeddings
 from imgsim_assets.errors import StoreError
 from imgsim_assets.progress import Log, silent
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
+
+
+def resolve_threshold(
+    store: Store, threshold: Threshold, commits: Sequence[tuple[str, Commit]]
+) -> float | None:
+    """The least cosine that a declared threshold means for catalogs of one encoder.
+
+    Args:
+        store: holds the evaluations of the catalogs.
+        threshold: a cosine; `recommended`, the encoder's own threshold; `auto`, the strictest
+            threshold measured by the catalogs' evaluations; or None.
+        commits: names of the catalogs with the commits of their embeddings or indexes.
+
+    Returns:
+        A cosine in [-1, 1], inclusive; None means no lower bound.
+
+    Raises:
+        StoreError: for `auto`, when no catalog has an evaluation of this encoder.
+    """
+    if not isinstance(threshold, str):
+        return threshold
+    if threshold == RECOMMENDED:
+        return recommended_threshold(encoder_from_commit(commits[0][1]))
+    names = list(dict.fromkeys(name for name, _ in commits))
+    evaluations = [evaluation_table(store, name).latest() for name in names]
+    measured = [
+        float(evaluation.properties[MEASURED_THRESHOLD])
+        for evaluation in evaluations
+        if evaluation is not None
+        and evaluation.properties[FINGERPRINT] == commits[0][1].properties[FINGERPRINT]
+    ]
+    if not measured:
+        raise StoreError(
+            "threshold: auto needs an evaluation of the encoder; set 'evaluation: {}' of "
+            f"{' or '.join(names)} and materialize its encoder_evaluation, or run "
+            f"'imgsim recommend-threshold {' '.join(names)}'"
+        )
+    return max(measured)
 
 
 @dataclass(frozen=True)
 class ThresholdRecommendation:
-    """A threshold for one catalog, and what it and others give.
+    """A threshold for one catalog, and the recall and false matches of all thresholds.
 
-    `threshold` is the lowest whose false matches stay within the budget, or the encoder's own
-    where the catalog is too small to tell (`is_measured` is False). `recall` is by edit, at
-    that threshold. `choices` are all measured thresholds (CHOICES): the mean recall over the
-    edits, and the false matches among a million pairs of different images: as many as were
-    seen among the `pairs`, and with one more, which is what a budget is compared with.
+    Attributes:
+        catalog: name of the catalog.
+        encoder: the encoder that made the catalog's vectors, in words.
+        images: images of the sample.
+        pairs: pairs of different images in the sample.
+        threshold: the lowest cosine within the budget of false matches, or the encoder's
+            recommended one where the catalog is too small to tell.
+        is_measured: whether the catalog is large enough to guarantee the budget.
+        false_positives_per_million: false matches among a million pairs, at `threshold`.
+        recall: by perturbation, the share of copies that are found at `threshold`.
+        operating_points: a frame of `operating_points.OPERATING_POINTS`.
+        fingerprint: of the encoder.
     """
 
     catalog: str
@@ -46,16 +97,16 @@ class ThresholdRecommendation:
     is_measured: bool
     false_positives_per_million: float
     recall: Mapping[str, float]
-    choices: pl.DataFrame
+    operating_points: pl.DataFrame
     fingerprint: str
 
-    def around(self, thresholds: Sequence[float]) -> pl.DataFrame:
-        """The choices at some thresholds and at the advised one."""
-        shown = {measured_below(value) for value in (*thresholds, self.threshold)}
-        return self.choices.filter(pl.col("threshold").is_in(sorted(shown)))
+    def near(self, thresholds: Sequence[float]) -> pl.DataFrame:
+        """The operating points at some thresholds and at the recommended one."""
+        shown = {floor_to_grid(value) for value in (*thresholds, self.threshold)}
+        return self.operating_points.filter(pl.col("threshold").is_in(sorted(shown)))
 
 
-def advise(
+def recommend_threshold(
     store: Store,
     name: str,
     false_positives_per_million: float,
@@ -63,37 +114,34 @@ def advise(
     *,
     log: Log = silent,
 ) -> ThresholdRecommendation:
-    """The threshold of a catalog for a budget of false matches.
+    """Recommend a threshold for a catalog from a budget of false matches.
 
-    Measures what no report has measured yet, and commits it as the catalog's report; with
-    `encoder`, or else with the one that was recorded. Raises StoreError when there are no
-    embeddings, or when another encoder made them.
+    Args:
+        store: holds the catalog.
+        name: name of the catalog.
+        false_positives_per_million: most false matches among a million pairs of different images.
+        encoder: the encoder with its device and weights file; by default as it was recorded.
+        log: receives progress messages.
+
+    Raises:
+        StoreError: when the catalog has no embeddings, or another encoder made them.
     """
-    recorded = recorded_encoder(store, name)
-    report = update_evaluation(store, name, settings_of(store, name), encoder, log=log)
-    lowest = lowest_within(report.rows, false_positives_per_million)
+    recorded = encoder_from_commit(latest_embeddings(store, name))
+    evaluation = EvaluationStage(
+        store, name, recorded_settings(store, name), encoder, log=log
+    ).run()
+    lowest = lowest_threshold_within_budget(evaluation.rows, false_positives_per_million)
     threshold = recommended_threshold(recorded) if lowest is None else lowest
-    at_it = report.rows.filter(pl.col("threshold") == measured_below(threshold))
-    shares = dict(at_it.select("edit", "share").iter_rows())
+    recall, false_positives = recall_at(evaluation.rows, threshold)
     return ThresholdRecommendation(
         catalog=name,
         encoder=recorded.describe(),
-        images=report.images,
-        pairs=report.pairs,
+        images=evaluation.images,
+        pairs=evaluation.pairs,
         threshold=threshold,
         is_measured=lowest is not None,
-        false_positives_per_million=shares.pop(DIFFERENT) * 1e6,
-        recall=shares,
-        choices=choices_of(report.rows),
-        fingerprint=report.fingerprint,
+        false_positives_per_million=false_positives,
+        recall=recall,
+        operating_points=operating_points(evaluation.rows),
+        fingerprint=evaluation.fingerprint,
     )
-
-
-def require_same_encoders(advices: Sequence[ThresholdRecommendation]) -> None:
-    """Raise StoreError unless one encoder made the vectors of all the catalogs."""
-    if len({advice.fingerprint for advice in advices}) > 1:
-        made_by = " and ".join(f"{advice.catalog} by {advice.encoder}" for advice in advices)
-        raise StoreError(
-            f"there is no threshold for vectors that cannot be compared: {made_by}; give both "
-            "catalogs the same encoder and weights, and materialize their embeddings"
-        )

@@ -21,8 +21,13 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.folding import fold_batch_norms
 from imgsim_assets.encoders.fusing import can_fuse, fuse_convolutions
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
-from imgsim_assets.encoders.pretrained import load_features, normalization, short, weights_enum
-from imgsim_assets.encoders.settings import BF16, GPU, SQUASH, EncoderSettings
+from imgsim_assets.encoders.pretrained import (
+    load_feature_model,
+    normalization,
+    one_line,
+    weights_enum,
+)
+from imgsim_assets.encoders.settings import BF16, GPU, STRETCH, EncoderSettings
 from imgsim_assets.encoders.tf32 import without_tf32
 from imgsim_assets.errors import EncoderError
 
@@ -63,8 +68,8 @@ class CustomEncoder(NamedTuple):
 class TorchEncoder:
     """A module in evaluation mode on one device, with its preprocessing.
 
-    `input_side` is the size in pixels that images are reduced to, None where a transform of
-    one's own decides. `ordinary` makes the module anew where this one was fitted to the machine,
+    `input_size` is the size in pixels that images are reduced to, None where a transform of
+    one's own decides. `plain_module` makes the module anew where this one was fitted to the machine,
     as what is traced for another has to be without that. `jpeg_decoder` prepares plain JPEGs in
     place of `prepare`, for all devices.
 
@@ -83,21 +88,21 @@ class TorchEncoder:
         *,
         normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         precision: str = "fp32",
-        input_side: int | None = None,
-        ordinary: Callable[[], nn.Module] | None = None,
+        input_size: int | None = None,
+        plain_module: Callable[[], nn.Module] | None = None,
         jpeg_decoder: JpegDecoder | None = None,
     ) -> None:
         self.dim = dim
         self.device = devices[0]
         self.precision = precision
-        self.input_side = input_side
+        self.input_size = input_size
         self.jpeg_decoder = jpeg_decoder
         self._devices = devices
         self._prepare = prepare
         self._normalize = normalize
-        self._ordinary = ordinary
-        self._kind = kind_of(precision)
-        refuse_without_bf16(self._kind, self.device)
+        self._plain_module = plain_module
+        self._kind = torch_dtype(precision)
+        require_bf16(self._kind, self.device)
         self._module = module.eval().to(self.device, self._kind)
         self._module.to(memory_format=torch.channels_last)
         self._mean = self._deviation = torch.empty(0)
@@ -111,7 +116,7 @@ class TorchEncoder:
     @property
     def batch_size(self) -> int:
         """Images per forward pass that suit the device, its memory and the input's size."""
-        pixels = (self.input_side or 224) ** 2
+        pixels = (self.input_size or 224) ** 2
         most = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
         suiting = min(most, most * _BATCH_PIXELS // pixels)
         if self.device.type == "cpu":
@@ -125,7 +130,7 @@ class TorchEncoder:
 
     def encode(self, batch: NDArray[Any] | torch.Tensor) -> NDArray[np.float32]:
         """(n, ...) prepared images, here or on a device, to (n, dim) float32 features."""
-        arithmetic = without_tf32() if uses_tf32(self.device, self._kind) else nullcontext()
+        arithmetic = without_tf32() if may_use_tf32(self.device, self._kind) else nullcontext()
         with torch.inference_mode(), arithmetic:
             if not isinstance(batch, torch.Tensor):
                 batch = torch.from_numpy(np.ascontiguousarray(batch))
@@ -139,9 +144,11 @@ class TorchEncoder:
         rows: NDArray[np.float32] = features.flatten(1).float().cpu().numpy()
         return rows
 
-    def ordinary_module(self) -> nn.Module:
+    def plain_module(self) -> nn.Module:
         """The module of torch's common operators, in float32 on the CPU, to be traced."""
-        made = self._ordinary() if self._ordinary is not None else copy.deepcopy(self._module)
+        made = (
+            self._plain_module() if self._plain_module is not None else copy.deepcopy(self._module)
+        )
         return made.eval().to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
 
     def replicas(self, cores: int) -> list[TorchEncoder]:
@@ -163,10 +170,10 @@ class TorchEncoder:
             [device],
             normalize=self._normalize,
             precision=self.precision,
-            input_side=self.input_side,
+            input_size=self.input_size,
         )
 
-    def keep_to_one_core(self) -> None:
+    def use_one_thread(self) -> None:
         """Called first by a thread that is to encode: what it computes, it computes alone.
 
         Torch's setting is that of the calling thread, but also what later threads begin with,
@@ -194,17 +201,17 @@ class TorchEncoder:
         return digest.hexdigest()
 
 
-def kind_of(precision: str) -> torch.dtype:
+def torch_dtype(precision: str) -> torch.dtype:
     """The number format that a settled precision means."""
     return torch.bfloat16 if precision == BF16 else torch.float32
 
 
-def uses_tf32(device: torch.device, kind: torch.dtype) -> bool:
+def may_use_tf32(device: torch.device, kind: torch.dtype) -> bool:
     """Whether a device, left to itself, may compute with fewer digits than a dtype has."""
     return device.type == "cuda" and kind == torch.float32
 
 
-def choose_devices(settings: EncoderSettings) -> list[torch.device]:
+def resolve_devices(settings: EncoderSettings) -> list[torch.device]:
     """The devices that `device` and `num_gpus` mean here: one CPU, or one or more GPUs.
 
     Raises EncoderError when a GPU is asked for that is not there.
@@ -229,7 +236,7 @@ def _no_gpu(problem: str, visible: int) -> EncoderError:
     return EncoderError(f"{problem} ({visible} GPUs are visible); use 'auto' or 'cpu'")
 
 
-def refuse_without_bf16(kind: torch.dtype, device: torch.device) -> None:
+def require_bf16(kind: torch.dtype, device: torch.device) -> None:
     """Raise EncoderError where a device would have to imitate bfloat16."""
     if kind != torch.bfloat16:
         return
@@ -242,7 +249,7 @@ def refuse_without_bf16(kind: torch.dtype, device: torch.device) -> None:
         )
 
 
-def refuse_without_gpu(settings: EncoderSettings, device: torch.device) -> None:
+def require_gpu_for_decoding(settings: EncoderSettings, device: torch.device) -> None:
     """Raise EncoderError where JPEGs are to be decoded on a GPU and the device is none."""
     if settings.decode == GPU and device.type != "cuda":
         raise EncoderError(
@@ -254,15 +261,15 @@ def refuse_without_gpu(settings: EncoderSettings, device: torch.device) -> None:
 
 def load_backbone(settings: EncoderSettings) -> TorchEncoder:
     """A torchvision classification model without its classifier, with its weights."""
-    devices = choose_devices(settings)
-    refuse_without_gpu(settings, devices[0])
-    module, size = load_features(settings)
+    devices = resolve_devices(settings)
+    require_gpu_for_decoding(settings, devices[0])
+    module, size = load_feature_model(settings)
     prepare, side = _preparation(settings, size)
     module = fold_batch_norms(module)
-    ordinary = None
-    if can_fuse(devices[0], kind_of(settings.precision)):
+    plain_module = None
+    if can_fuse(devices[0], torch_dtype(settings.precision)):
         module = fuse_convolutions(module)
-        ordinary = partial(_ordinary_features, settings)
+        plain_module = partial(_load_plain_module, settings)
     return TorchEncoder(
         module,
         prepare,
@@ -270,28 +277,28 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
         devices,
         normalize=normalization(settings),
         precision=settings.precision,
-        input_side=side,
-        ordinary=ordinary,
+        input_size=side,
+        plain_module=plain_module,
         jpeg_decoder=JpegDecoder(devices[0], size) if settings.decode == GPU else None,
     )
 
 
-def _ordinary_features(settings: EncoderSettings) -> nn.Module:
-    module, _ = load_features(settings)
+def _load_plain_module(settings: EncoderSettings) -> nn.Module:
+    module, _ = load_feature_model(settings)
     return fold_batch_norms(module)
 
 
 def _preparation(settings: EncoderSettings, size: int) -> tuple[Prepare, int]:
     """How images become the input, and the side in pixels that they are first reduced to."""
-    if settings.preprocess == SQUASH:
-        return lambda image: squash(image, size), size
+    if settings.resize == STRETCH:
+        return lambda image: stretch(image, size), size
     transform = weights_enum(settings).transforms()
     (side,) = transform.resize_size
     method = Image.Resampling[transform.interpolation.name]
     return lambda image: center_crop(image, side, transform.crop_size[0], method), side
 
 
-def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
+def stretch(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """The whole image in a square: (size, size, 3) uint8. A crop would lose the borders."""
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
@@ -337,7 +344,7 @@ def from_module(made: Any, settings: EncoderSettings) -> TorchEncoder:
         prepared = transform(image)
         return prepared.numpy() if isinstance(prepared, torch.Tensor) else np.asarray(prepared)
 
-    devices = choose_devices(settings)
+    devices = resolve_devices(settings)
     try:
         encoder = TorchEncoder(module, prepare, 0, devices, precision=settings.precision)
         probe = prepare(Image.new("RGB", (64, 64), (128, 128, 128)))
@@ -347,6 +354,6 @@ def from_module(made: Any, settings: EncoderSettings) -> TorchEncoder:
     except Exception as error:
         raise EncoderError(
             f"factory {settings.factory}: its module does not turn what its transform gives into "
-            f"one row of features an image ({short(error)})"
+            f"one row of features an image ({one_line(error)})"
         ) from error
     return encoder

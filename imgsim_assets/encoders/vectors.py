@@ -28,7 +28,7 @@ KEYS = "keys"
 _DIM = "dim"
 # How often damaged vectors were taken out of a table; in the properties of what was computed
 # from one, how often they had been by then.
-DROPS = "vector_drops"
+REBUILDS = "vector_rebuilds"
 # As many small files are merged into one by the next run that adds to them, but never into a
 # larger one than this, so that adding to a table of any size takes the same memory: up to five
 # times as much.
@@ -60,7 +60,7 @@ class VectorAudit:
 NO_VECTORS = VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32))
 
 
-def joined(rows: Sequence[VectorRows]) -> VectorRows:
+def concat_rows(rows: Sequence[VectorRows]) -> VectorRows:
     """One after the other, as one."""
     if not rows:
         return NO_VECTORS
@@ -87,14 +87,14 @@ class VectorTable:
         return commit.properties.get(_DIM) if commit is not None else None
 
     @property
-    def drops(self) -> int:
+    def rebuild_count(self) -> int:
         """How often damaged vectors were taken out.
 
         What is computed in their place, on another processor perhaps, may differ from them in
         its last digits under the same sha256 and fingerprint.
         """
         commit = self.table.latest()
-        return int(commit.properties.get(DROPS, 0)) if commit is not None else 0
+        return int(commit.properties.get(REBUILDS, 0)) if commit is not None else 0
 
     def keys(self) -> set[str]:
         """The sha256 of every image that has a vector."""
@@ -107,7 +107,7 @@ class VectorTable:
             self._drop_damaged(commit)
             return self.keys()
 
-    def lacking(self, wanted: Iterable[str]) -> set[str]:
+    def missing(self, wanted: Iterable[str]) -> set[str]:
         """Those of the wanted images that have no vector; the table's size does not matter."""
         asked = set(wanted)
         missing = set(asked)
@@ -119,7 +119,7 @@ class VectorTable:
                 missing.difference_update(self.table.read_file(file)[SHA256])
         except CorruptFileError:
             self._drop_damaged(commit)
-            return self.lacking(asked)
+            return self.missing(asked)
         return missing
 
     def parts(self) -> Iterator[VectorRows]:
@@ -140,12 +140,12 @@ class VectorTable:
         Eight bytes an image and one file of vectors are held at a time. Raises StoreError as
         `read` does.
         """
-        parts = [_shortened(part) for part in wanted]
+        parts = [_hash_prefix(part) for part in wanted]
         asked = np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
         found = np.zeros(len(asked), dtype=bool)
         bad = 0
         for part in self.parts():
-            keys = _shortened(pl.Series(part.sha256, dtype=pl.String))
+            keys = _hash_prefix(pl.Series(part.sha256, dtype=pl.String))
             places = np.searchsorted(asked, keys)
             for start in range(0, len(keys), _AUDITED):
                 piece = slice(start, start + _AUDITED)
@@ -243,7 +243,7 @@ class VectorTable:
             return False
         return True
 
-    def borrow(self, missing: set[str]) -> int:
+    def copy_from_other_catalogs(self, missing: set[str]) -> int:
         """Copy vectors of missing images from other catalogs with the same fingerprint.
 
         Returns how many were found; they are committed here and taken out of `missing`. However
@@ -253,10 +253,10 @@ class VectorTable:
         suffix = f"/vectors/{self._fingerprint}"
         for name in self._store.table_names():
             if missing and name.endswith(suffix) and name != self.table.name:
-                self._borrow_from(self._store.table(name, key=SHA256), missing)
+                self._copy_from(self._store.table(name, key=SHA256), missing)
         return before - len(missing)
 
-    def _borrow_from(self, other: Table, missing: set[str]) -> None:
+    def _copy_from(self, other: Table, missing: set[str]) -> None:
         commit = other.latest()
         if commit is None:
             return
@@ -273,9 +273,9 @@ class VectorTable:
                 continue  # for the other catalog's own runs to mend
             missing -= shared
             if sum(part.vectors.nbytes for part in found) >= _MAX_MERGED_BYTES:
-                self.append(joined(found))
+                self.append(concat_rows(found))
                 found.clear()
-        self.append(joined(found))
+        self.append(concat_rows(found))
 
 
 def vectors_digest(items: pl.DataFrame, fingerprint: str, drops: int) -> str:
@@ -286,8 +286,8 @@ def vectors_digest(items: pl.DataFrame, fingerprint: str, drops: int) -> str:
 
 def _counted(known: Mapping[str, Any], *, dropped: bool) -> dict[str, int]:
     """The property that counts drops, with one more if there was one; none as long as it is 0."""
-    drops = int(known.get(DROPS, 0)) + dropped
-    return {DROPS: drops} if drops else {}
+    drops = int(known.get(REBUILDS, 0)) + dropped
+    return {REBUILDS: drops} if drops else {}
 
 
 def _keys(table: Table, commit: Commit) -> set[str]:
@@ -297,7 +297,7 @@ def _keys(table: Table, commit: Commit) -> set[str]:
     return keys
 
 
-def _shortened(sha256: pl.Series) -> NDArray[np.uint64]:
+def _hash_prefix(sha256: pl.Series) -> NDArray[np.uint64]:
     """The first 64 bits of hashes in hex: as good as all of them to tell millions apart."""
     numbers = sha256.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)
     return numbers.to_numpy().astype(np.uint64, copy=False)

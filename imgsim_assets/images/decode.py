@@ -8,7 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
 from imgsim_assets.images.header import ImageError, open_image
-from imgsim_assets.images.limits import MOST_PIXELS
+from imgsim_assets.images.limits import MAX_PIXELS
 
 # Part of every encoder's fingerprint: raise it when the same bytes decode to other pixels.
 DECODER_VERSION = 2
@@ -26,27 +26,29 @@ _TURNS = {
 _SRGB = ImageCms.createProfile("sRGB")
 
 
-def decode(data: bytes, max_pixels: int = MOST_PIXELS, *, enough: int | None = None) -> Image.Image:
+def decode(
+    data: bytes, max_pixels: int = MAX_PIXELS, *, min_size: int | None = None
+) -> Image.Image:
     """The first frame as an 8-bit RGB image.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit and floating values are
     scaled to 8 bits, and colors with a profile of their own are brought to sRGB. With
-    `enough`, a JPEG whose sides both have at least twice that many pixels may come smaller, by
-    1/2, 1/4 or 1/8, but not below `enough`: libjpeg then skips the high frequencies, several
+    `min_size`, a JPEG whose sides both have at least twice that many pixels may come smaller, by
+    1/2, 1/4 or 1/8, but not below `min_size`: libjpeg then skips the high frequencies, several
     times as fast. Raises ImageError with the status not_image, unsupported_format,
     too_many_pixels, truncated or decode_error.
     """
-    return to_display_rgb(open_image(data, max_pixels), enough=enough)
+    return to_display_rgb(open_image(data, max_pixels), min_size=min_size)
 
 
-def to_display_rgb(image: Image.Image, *, enough: int | None = None) -> Image.Image:
+def to_display_rgb(image: Image.Image, *, min_size: int | None = None) -> Image.Image:
     """An image that Pillow has opened, the way `decode` gives it.
 
     Raises ImageError with the status truncated or decode_error.
     """
     try:
-        if enough is not None and image.format in ("JPEG", "MPO"):
-            image.draft(None, (enough, enough))
+        if min_size is not None and image.format in ("JPEG", "MPO"):
+            image.draft(None, (min_size, min_size))
         image.load()
         return _upright(image, _to_rgb(image))
     except Exception as error:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from imgsim_assets.images.limits import MOST_PIXELS, can_open_heif
+from imgsim_assets.images.limits import MAX_PIXELS, can_open_heif
 
 # Only formats that catalogs of images hold: every further decoder of Pillow is further
 # code that a hostile file may reach. Multi-picture JPEGs open by way of JPEG.
@@ -51,21 +51,21 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     Raises ImageError with the status not_image, unsupported_format, too_many_pixels or, in
     formats that tell nothing before their end is there, truncated.
     """
-    header = plain_jpeg(data, max_pixels)
+    header = plain_jpeg_header(data, max_pixels)
     if header is not None:
         return header
     with open_image(data, max_pixels) as image:
         return Header(str(image.format), image.width, image.height)
 
 
-def plain_jpeg(data: bytes, max_pixels: int) -> Header | None:
+def plain_jpeg_header(data: bytes, max_pixels: int) -> Header | None:
     """The header of a JPEG that has nothing but the usual, in a fifth of Pillow's time.
 
     None leaves the judgment to `read_header`: for anything that Pillow would look at more
     closely (EXIF, profiles, several images), refuse or repair.
     """
     size = _plain_jpeg_size(data)
-    if size is not None and 0 < size[0] * size[1] <= min(max_pixels, MOST_PIXELS):
+    if size is not None and 0 < size[0] * size[1] <= min(max_pixels, MAX_PIXELS):
         return Header("JPEG", *size)
     return None
 

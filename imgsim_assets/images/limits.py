@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Final
 
 # Pillow itself refuses images with more.
-MOST_PIXELS: Final = 178_956_970
+MAX_PIXELS: Final = 178_956_970
 
 
 def can_open_heif() -> bool:

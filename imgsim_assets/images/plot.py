@@ -117,7 +117,7 @@ def _magnitude(power: int) -> str:
     return f"{10 ** (power % 3)}{('', 'k', 'M', 'G')[power // 3]}"
 
 
-def bars(values: Sequence[tuple[str, float]], *, title: str, full: float | None = None) -> str:
+def bar_chart(values: Sequence[tuple[str, float]], *, title: str, full: float | None = None) -> str:
     """An SVG chart of labeled horizontal bars, in the given order.
 
     A bar of the value `full` is as long as there is room for; by default the longest is.

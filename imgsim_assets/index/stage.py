@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.recorded import ENCODER
-from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
-from imgsim_assets.encoders.vectors import DROPS, VectorTable, vectors_digest
+from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT
+from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.vectors import REBUILDS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.progress import Log, silent
@@ -90,9 +90,9 @@ def update_index(
     fingerprint = embeddings.properties[FINGERPRINT]
     table = index_table(store, name)
     base = table.latest()
-    drops = VectorTable(store, name, fingerprint).drops
+    drops = VectorTable(store, name, fingerprint).rebuild_count
     kind = _recipe(settings or _as_it_is(base), base, items.height, fingerprint)
-    recipe = {**kind, DROPS: drops or None}
+    recipe = {**kind, REBUILDS: drops or None}
     same = base is not None and all(base.properties.get(k) == v for k, v in recipe.items())
     if base is not None and same and _is_current(table, base, items):
         return _report(base, base, items, started=started)
@@ -118,8 +118,8 @@ def update_index(
 
 
 def drops_of(index: Commit) -> int:
-    """How often damaged vectors had been dropped when an index was made; see VectorTable.drops."""
-    return int(index.properties.get(DROPS) or 0)
+    """How often damaged vectors had been dropped when an index was made; see VectorTable.rebuild_count."""
+    return int(index.properties.get(REBUILDS) or 0)
 
 
 def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:

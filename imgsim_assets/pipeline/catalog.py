@@ -20,7 +20,7 @@ from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
-from imgsim_assets.encoders.stream import EmbeddingThread, Stream
+from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
 from imgsim_assets.pipeline.loader import Loader, LoaderStage
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.shards import Shard
@@ -159,7 +159,7 @@ def _work(
     """Fetch a catalog's shards here, and have each embedded by the other thread."""
     watch.begins(job.name, items)
     stage = EmbeddingStage(store, job.name, job.encoder, log=log, stop=thread.stop)
-    stream = Stream(lambda: stage, thread, log=log)
+    stream = EmbeddingStream(lambda: stage, thread, log=log)
     images: list[DownloadReport] = []
     futures: list[Future[EmbeddingReport]] = []
 
@@ -174,7 +174,7 @@ def _work(
             images.append(report)
             # Those that were asked for have been told of one by one.
             watch.fetched(job.name, max(0, report.items - report.requested))
-            futures.append(stream.finish(shard))
+            futures.append(stream.finalize(shard))
             futures[-1].add_done_callback(partial(tell, items=report.items))
             _raise_early(futures)
     return images, futures
@@ -182,7 +182,7 @@ def _work(
 
 @contextlib.contextmanager
 def _fetching(
-    store: Store, job: CatalogJob, stream: Stream, log: Log, watch: ProgressListener
+    store: Store, job: CatalogJob, stream: EmbeddingStream, log: Log, watch: ProgressListener
 ) -> Iterator[Callable[[Shard], DownloadReport]]:
     def one_fetched() -> None:
         watch.fetched(job.name, 1)
@@ -199,7 +199,7 @@ def _fetching(
             retry=job.retry,
             log=log,
             on_row=one_fetched,
-            on_commit=stream.grown,
+            on_commit=stream.notify,
         ) as stage:
             yield stage.run
 

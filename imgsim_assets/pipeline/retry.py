@@ -10,8 +10,13 @@ import polars as pl
 from imgsim_assets.download.ledger.table import ledger_table, utc_now, with_all_columns
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.recorded import elsewhere, recorded_in, require_same_encoder
-from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
+from imgsim_assets.encoders.recorded import (
+    FINGERPRINT,
+    encoder_from_commit,
+    require_encoder,
+    with_overrides,
+)
+from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.pipeline.catalog import CatalogJob, ProgressListener, refresh
@@ -68,8 +73,8 @@ def retry(
     failed = _failed(ledger, commit, which)
     if not failed.height:
         return RetryReport(0, 0)
-    encoder = elsewhere(recorded_in(embedded), device, weights)
-    require_same_encoder(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}")
+    encoder = with_overrides(encoder_from_commit(embedded), device, weights)
+    require_encoder(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}")
     if which == "retryable":
         ledger.commit(lambda newest: _due_now(ledger, newest))
     shards = max(file.shard_count or 1 for file in commit.files_with_role())

@@ -8,8 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.encoders.evaluation_settings import EvaluationSettings
-from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings
+from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings, EvaluationSettings
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.settings import Settings
 from imgsim_assets.similarity.settings import (

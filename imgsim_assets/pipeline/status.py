@@ -11,7 +11,7 @@ import polars as pl
 from imgsim_assets.catalog.stage import items_table, rejects_table
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.recorded import recorded_in
+from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.index.stage import index_table
 from imgsim_assets.similarity.graph import graph_table
@@ -180,4 +180,4 @@ def _counts(rows: pl.DataFrame | None) -> dict[str, int]:
 
 
 def _encoder(commit: Commit | None) -> str | None:
-    return recorded_in(commit).describe() if commit is not None else None
+    return encoder_from_commit(commit).describe() if commit is not None else None

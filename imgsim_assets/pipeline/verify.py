@@ -12,7 +12,8 @@ import polars as pl
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.stage import FINGERPRINT, embeddings_table
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, ImgsimError
 from imgsim_assets.index.stage import index_table, open_index

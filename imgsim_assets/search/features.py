@@ -18,14 +18,14 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.encoder import (
     Encoder,
     default_batch_size,
-    enough_for,
     fingerprint,
-    left_undecoded,
+    gpu_decodable_jpeg,
     load_encoder,
+    min_decode_size,
     needs_loading,
 )
-from imgsim_assets.encoders.engine import Encoded, Engine, Refused
-from imgsim_assets.encoders.recorded import require_same_encoder
+from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage
+from imgsim_assets.encoders.recorded import require_encoder
 from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.header import ImageError
@@ -65,17 +65,21 @@ class Embedder:
     """An encoder that is loaded when the first image comes.
 
     With `unit`, vectors are divided by their length, as everywhere else in this package;
-    without it they are what the encoder returns. `made_by` is the fingerprint of the encoder of
+    without it they are what the encoder returns. `encoder_fingerprint` is the fingerprint of the encoder of
     vectors that are there already; without any, of this one once it is loaded, and None for one
     of one's own that has no declared version.
     """
 
     def __init__(
-        self, settings: EncoderSettings, *, unit: bool = True, made_by: str | None = None
+        self,
+        settings: EncoderSettings,
+        *,
+        unit: bool = True,
+        encoder_fingerprint: str | None = None,
     ) -> None:
         self.settings = settings
         self.unit = unit
-        self.made_by = made_by
+        self.encoder_fingerprint = encoder_fingerprint
         self._encoder: Encoder | None = None
         self._engine: Engine | None = None
         self._batch_size: int | None = None
@@ -94,10 +98,10 @@ class Embedder:
             if settings.precision == AUTO:  # which a store settles, and a model has none
                 settings = settings.model_copy(update={"precision": FP32})
             loaded = load_encoder(settings) if needs_loading(settings) else None
-            if self.made_by is not None:
-                require_same_encoder(settings, self.made_by, "the model's vectors", loaded)
+            if self.encoder_fingerprint is not None:
+                require_encoder(settings, self.encoder_fingerprint, "the model's vectors", loaded)
             elif loaded is None:
-                self.made_by = fingerprint(settings)
+                self.encoder_fingerprint = fingerprint(settings)
             self._encoder = loaded or load_encoder(settings)
         return self._encoder
 
@@ -124,7 +128,7 @@ class Embedder:
             closing(engine.run(range(len(images)), work.load)) as results,
         ):
             for result in results:
-                if isinstance(result, Refused):
+                if isinstance(result, FailedImage):
                     work.refuse(result.key, result.error)
                     progress.advance()
                 else:
@@ -182,10 +186,10 @@ class _Work:
         """As the embeddings stage reads it, and its keys."""
         loaded = ref.loaded()
         if isinstance(loaded, bytes) and self._orientation == UPRIGHT:
-            jpeg = left_undecoded(loaded, self._encoder)
+            jpeg = gpu_decodable_jpeg(loaded, self._encoder)
             if jpeg is not None:
                 return jpeg, ImageDigests(file_digest(loaded))
-        return load_rgb(loaded, enough_for(self._encoder))
+        return load_rgb(loaded, min_decode_size(self._encoder))
 
     def refuse(self, position: int, error: ImageError) -> None:
         """Note why there are no features."""
@@ -194,7 +198,7 @@ class _Work:
         else:
             self._fail(position, error.status, error.detail)
 
-    def accept(self, encoded: Encoded[int], *, unit: bool) -> None:
+    def accept(self, encoded: EncodedBatch[int], *, unit: bool) -> None:
         """Note the features of a batch, with length 1 if they are to have it."""
         features = encoded.features.astype(np.float64)
         lengths = np.sqrt(np.square(features).sum(axis=1))

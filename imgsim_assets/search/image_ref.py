@@ -11,7 +11,7 @@ from PIL import Image
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.decode import decode, to_display_rgb
 from imgsim_assets.images.header import ImageError, read_header
-from imgsim_assets.images.limits import MOST_PIXELS
+from imgsim_assets.images.limits import MAX_PIXELS
 
 MISSING = "missing_file"
 NO_IMAGE = "no_image"
@@ -35,13 +35,13 @@ class ImageRef:
     name: str
     load: Callable[[], bytes | Image.Image]
 
-    def read(self, enough: int | None = None) -> tuple[Image.Image, ImageDigests]:
+    def read(self, min_size: int | None = None) -> tuple[Image.Image, ImageDigests]:
         """The image upright and in RGB, with its keys; ImageError when it cannot be had.
 
-        With `enough`, a file may be decoded at a reduced size, as by images.decode.decode; its
+        With `min_size`, a file may be decoded at a reduced size, as by images.decode.decode; its
         pixels are then no key.
         """
-        return load_rgb(self.loaded(), enough)
+        return load_rgb(self.loaded(), min_size)
 
     def loaded(self) -> bytes | Image.Image:
         """The bytes of its file, or the pixels that were handed over; ImageError without either."""
@@ -53,13 +53,13 @@ class ImageRef:
             raise ImageError("unreadable_file", str(error)) from error
 
 
-def load_rgb(loaded: bytes | Image.Image, enough: int | None) -> tuple[Image.Image, ImageDigests]:
+def load_rgb(loaded: bytes | Image.Image, min_size: int | None) -> tuple[Image.Image, ImageDigests]:
     """What an image loaded, as `ImageRef.read` gives it."""
     if isinstance(loaded, Image.Image):
         image = to_display_rgb(loaded)
         return image, ImageDigests(pixels=_pixel_digest(image))
-    image = decode(loaded, enough=enough)
-    header = read_header(loaded, MOST_PIXELS)
+    image = decode(loaded, min_size=min_size)
+    header = read_header(loaded, MAX_PIXELS)
     is_whole = header.width * header.height == image.width * image.height
     return image, ImageDigests(file_digest(loaded), _pixel_digest(image) if is_whole else None)
 

@@ -19,9 +19,13 @@ from numpy.typing import NDArray
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder
-from imgsim_assets.encoders.recorded import as_recorded, elsewhere, recorded_in
+from imgsim_assets.encoders.recorded import (
+    FINGERPRINT,
+    encoder_from_commit,
+    to_metadata,
+    with_overrides,
+)
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
-from imgsim_assets.encoders.stage import FINGERPRINT
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search import gallery, saved_model
 from imgsim_assets.search.dataset import Dataset, DatasetOptions, read_dataset
@@ -139,7 +143,7 @@ class ImageSimilarityModel:
             "dataset", label, feature, download or DownloadSettings(), log_to(progress)
         )
         read = read_dataset(dataset, reading)
-        settings = elsewhere(encoder_settings(encoder), device, weights)
+        settings = with_overrides(encoder_settings(encoder), device, weights)
         unit_rows = read.vectors is None or is_normalized(read.vectors)
         embedder = Embedder(settings, unit=unit_rows or metric == "cosine")
         facts = {
@@ -173,8 +177,11 @@ class ImageSimilarityModel:
         if label not in (None, "id"):
             raise SettingsError(f"label: a catalog's labels are its ids; leave out {label!r}")
         sha256 = found.keys["sha256"].to_list()
-        made_by = commit.properties[FINGERPRINT]
-        embedder = Embedder(elsewhere(recorded_in(commit), device, weights), made_by=made_by)
+        encoder_fingerprint = commit.properties[FINGERPRINT]
+        embedder = Embedder(
+            with_overrides(encoder_from_commit(commit), device, weights),
+            encoder_fingerprint=encoder_fingerprint,
+        )
         return cls(
             labels,
             found.vectors,
@@ -191,7 +198,7 @@ class ImageSimilarityModel:
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "training_time": time.monotonic() - started,
                 "catalog": {"name": name, "version": commit.version, "store": store.url},
-                FINGERPRINT: made_by,
+                FINGERPRINT: encoder_fingerprint,
             },
         )
 
@@ -469,7 +476,7 @@ class ImageSimilarityModel:
         self._check_new_labels(read.labels)
         if read.images is not None:
             embedded = self._embed(read.images, batch_size, reading)
-            self._facts[FINGERPRINT] = self._embedder.made_by
+            self._facts[FINGERPRINT] = self._embedder.encoder_fingerprint
             failures = list(embedded.failures)
             positions, vectors, keys = embedded.positions, embedded.vectors, list(embedded.keys)
             images: list[ImageRef | None] = [read.images[at] for at in positions.tolist()]
@@ -548,7 +555,7 @@ class ImageSimilarityModel:
             **self._facts,
             "metric": self.metric,
             "unit": self._embedder.unit,
-            "encoder": as_recorded(self._embedder.settings),
+            "encoder": to_metadata(self._embedder.settings),
             "failures": self.failures.to_dicts(),
         }
         saved_model.write_model(Path(path), facts, references)
@@ -567,8 +574,10 @@ class ImageSimilarityModel:
             key: document.get(key)
             for key in ("label", "feature", "created", "training_time", "catalog", FINGERPRINT)
         }
-        settings = elsewhere(EncoderSettings.model_validate(document["encoder"]), device, weights)
-        embedder = Embedder(settings, unit=document["unit"], made_by=facts[FINGERPRINT])
+        settings = with_overrides(
+            EncoderSettings.model_validate(document["encoder"]), device, weights
+        )
+        embedder = Embedder(settings, unit=document["unit"], encoder_fingerprint=facts[FINGERPRINT])
         keys = [ImageDigests(*row) for row in references.select("sha256", "pixels").iter_rows()]
         catalog = facts["catalog"]
         images = [

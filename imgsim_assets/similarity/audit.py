@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.graph import graph_table

@@ -14,15 +14,15 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.download.ledger.table import ledger_table
-from imgsim_assets.encoders.stage import FINGERPRINT
-from imgsim_assets.encoders.vectors import DROPS
+from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
+from imgsim_assets.encoders.threshold import resolve_threshold
+from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.clustering import SCHEMA, grouped
-from imgsim_assets.similarity.encoder_compat import least_similarity, require_same_encoders
 from imgsim_assets.similarity.materialized import LISTS, State, updated
-from imgsim_assets.similarity.pairs import Answer, Items, Question
+from imgsim_assets.similarity.pairs import LEAST, Answer, Items, Question
 from imgsim_assets.similarity.settings import ACROSS, AcrossSettings, GroupSettings, LinkSettings
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.digest import rows_digest
@@ -33,7 +33,7 @@ from imgsim_assets.storage.table import Table
 ACROSS_SCHEMA = {"group_id": pl.String, "catalog": pl.String, **SCHEMA}
 BRIDGES = "bridges"
 # What links depend on; the other settings only divide them into groups.
-_OF_LINKS = ("threshold", FINGERPRINT, DROPS)
+_OF_LINKS = ("threshold", FINGERPRINT, REBUILDS)
 # Between a catalog's name, which has none, and an id.
 _SEPARATOR = "/"
 
@@ -115,7 +115,7 @@ def update_across(
     table = across_table(store, name)
     newest = table.latest()
     opened = {own: items.from_index(store, own) for own in catalogs}
-    require_same_encoders([(own, commit) for own, (commit, _) in opened.items()])
+    require_same_encoder([(own, commit) for own, (commit, _) in opened.items()])
     rule = "pixels" if settings.representative == "catalog" else settings.representative
     named = []
     for priority, (own, (_, of_own)) in enumerate(opened.items()):
@@ -155,7 +155,9 @@ def _update(
 ) -> GroupReport | None:
     """Commit the groups; None if another run has meanwhile committed those of newer indexes."""
     first = candidates.first
-    threshold = least_similarity(store, settings.threshold, list(candidates.index_commits.items()))
+    commits = list(candidates.index_commits.items())
+    lower_bound = resolve_threshold(store, settings.threshold, commits)
+    threshold = LEAST if lower_bound is None else lower_bound
     recipe = {
         **asked,
         "threshold": threshold,

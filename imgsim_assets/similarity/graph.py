@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.encoders.evaluation import advised_threshold
-from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import distances
@@ -66,9 +66,7 @@ def update_graph(
     newest = table.latest()
     index_commit, nodes = items.from_index(store, name)
     fingerprint = index_commit.properties[FINGERPRINT]
-    threshold = settings.threshold
-    if isinstance(threshold, str):
-        threshold = advised_threshold(store, [name], fingerprint)
+    threshold = resolve_threshold(store, settings.threshold, [(name, index_commit)])
     recipe = {
         "k": settings.k,
         "threshold": threshold,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from imgsim_assets.encoders.stage import FINGERPRINT
-from imgsim_assets.encoders.vectors import DROPS, VectorTable
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.index.stage import embedded_items, open_index
 from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.storage.commit import Commit
@@ -31,7 +31,7 @@ def drops(*of_sides: int) -> dict[str, list[int]]:
 
     Nothing where none ever were: then a result is of the recipe that it would be without this.
     """
-    return {DROPS: list(of_sides)} if any(of_sides) else {}
+    return {REBUILDS: list(of_sides)} if any(of_sides) else {}
 
 
 def from_index(store: Store, name: str) -> tuple[Commit, Items]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.encoders.stage import FINGERPRINT
+from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
+from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import drops_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.assignment import one_to_one
-from imgsim_assets.similarity.encoder_compat import least_similarity, require_same_encoders
 from imgsim_assets.similarity.materialized import LISTS, State, updated
-from imgsim_assets.similarity.pairs import Answer, Items, Question, best, with_rank
+from imgsim_assets.similarity.pairs import LEAST, Answer, Items, Question, best, with_rank
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.digest import rows_digest
@@ -69,8 +69,9 @@ def update_matches(
     left_commit, left_items = items.from_embeddings(store, left)
     right_commit, right_items = items.from_index(store, right)
     made = [(left, left_commit), (right, right_commit)]
-    require_same_encoders(made)
-    threshold = least_similarity(store, settings.threshold, made)
+    require_same_encoder(made)
+    lower_bound = resolve_threshold(store, settings.threshold, made)
+    threshold = LEAST if lower_bound is None else lower_bound
     fingerprint = left_commit.properties[FINGERPRINT]
     recipe = {
         "left": left,
@@ -79,7 +80,7 @@ def update_matches(
         "k": settings.k,
         "threshold": threshold,
         FINGERPRINT: fingerprint,
-        **items.drops(VectorTable(store, left, fingerprint).drops, drops_of(right_commit)),
+        **items.drops(VectorTable(store, left, fingerprint).rebuild_count, drops_of(right_commit)),
     }
     state = State.of(table, newest, recipe)
     if state.base is not None and state.is_current(left_items, right_items):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from imgsim_assets.encoders.settings import RECOMMENDED, Threshold
 from imgsim_assets.settings import Settings
 
-AUTO = "auto"
 # Where the groups across catalogs live.
 ACROSS = "duplicate_groups"
 Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
@@ -16,29 +16,13 @@ Representative = Literal["pixels", "bytes", "oldest"]
 AcrossRule = Literal["catalog", "pixels", "bytes", "oldest"]
 
 
-def _is_threshold(value: Any) -> Any:
-    """Let thresholds pass: of a union pydantic would tell what each of its members lacks."""
-    try:
-        if value == AUTO or (not isinstance(value, bool) and -1 <= float(value) <= 1):
-            return value
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"{value!r} is no cosine; give a number from -1 to 1, or {AUTO}")
-
-
-# A least cosine; auto: what the encoder_evaluation of the catalog, or catalogs, recommends.
-Threshold = Annotated[
-    Annotated[float, Field(ge=-1, le=1)] | Literal["auto"], BeforeValidator(_is_threshold)
-]
-
-
 class MatchSettings(Settings):
     """Which pairs of a left and a right catalog count as matches."""
 
-    threshold: Threshold | None = Field(
-        None,
-        description="least cosine, inclusive; auto: what the catalogs' encoder_evaluation found; "
-        "default: the encoder's",
+    threshold: Threshold = Field(
+        RECOMMENDED,
+        description="least cosine, inclusive; recommended: the encoder's own; auto: measured by "
+        "the catalogs' encoder_evaluation; null: none",
     )
     mode: Mode = Field(
         "best",
@@ -61,20 +45,20 @@ class GraphSettings(Settings):
     """The similarity graph of one catalog."""
 
     k: int = Field(10, ge=1, le=1000, description="neighbors of each item")
-    threshold: Threshold | None = Field(
+    threshold: Threshold = Field(
         None,
-        description="least cosine of an edge, inclusive; auto: what the encoder_evaluation found; "
-        "default: none",
+        description="least cosine of an edge, inclusive; recommended: the encoder's own; auto: "
+        "measured by encoder_evaluation; null: none",
     )
 
 
 class LinkSettings(Settings):
     """What holds duplicate groups together."""
 
-    threshold: Threshold | None = Field(
-        None,
-        description="least cosine of a link, inclusive; auto: what the encoder_evaluation found; "
-        "default: the encoder's",
+    threshold: Threshold = Field(
+        RECOMMENDED,
+        description="least cosine of a link, inclusive; recommended: the encoder's own; auto: "
+        "measured by encoder_evaluation; null: none",
     )
     close_to_representative: bool = Field(
         default=False,

@@ -10,7 +10,7 @@ import pytest
 from imgsim_assets.components import columns
 from imgsim_assets.components.metadata import schema_of
 from imgsim_assets.download.ledger.table import SCHEMA
-from imgsim_assets.encoders import evaluation, stage
+from imgsim_assets.encoders import operating_points, stage
 from imgsim_assets.similarity import clustering, duplicate_groups, graph, matches
 
 
@@ -25,7 +25,7 @@ from imgsim_assets.similarity import clustering, duplicate_groups, graph, matche
         pytest.param(
             columns.GROUPS_ACROSS, duplicate_groups.ACROSS_SCHEMA, id="duplicate_groups across"
         ),
-        pytest.param(columns.ENCODER_REPORT, evaluation.SCHEMA, id="encoder_evaluation"),
+        pytest.param(columns.ENCODER_EVALUATION, operating_points.SCHEMA, id="encoder_evaluation"),
     ],
 )
 def test_declared_columns_are_those_written(

@@ -65,9 +65,9 @@ def test_device_and_batch_size_change_no_fingerprint(settings: EncoderSettings) 
 
 def test_another_precision_or_preprocessing_is_another_fingerprint() -> None:
     choices = [
-        EncoderSettings(name="resnet50", precision=precision, preprocess=preprocess)
+        EncoderSettings(name="resnet50", precision=precision, resize=resize)
         for precision in ("fp32", "bf16")
-        for preprocess in ("squash", "weights")
+        for resize in ("stretch", "weights_transform")
     ]
 
     assert len({fingerprint(settings) for settings in choices}) == 4
@@ -90,7 +90,7 @@ def test_decoding_on_a_gpu_is_another_fingerprint_in_every_precision() -> None:
     [
         (EncoderSettings(), "8b85df528e43c2f8"),
         (EncoderSettings(precision="bf16"), "9d8f89ecf8ae6b9b"),
-        (EncoderSettings(preprocess="weights"), "ac485edf0d681f9c"),
+        (EncoderSettings(resize="weights_transform"), "ac485edf0d681f9c"),
         (EncoderSettings(name="resnet50"), "8bfa95f2e2bde935"),
         (EncoderSettings(name="hog_color"), "e7e36ed6457af15a"),
         (EncoderSettings(factory=THUMBNAIL, version="1"), "e26d66e5eb983b8a"),

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgsim_assets.encoders.engine import (
-    UNPREPARED,
-    Effort,
-    Encoded,
+    PREPROCESS_ERROR,
+    EncodedBatch,
     Engine,
-    Refused,
+    FailedImage,
+    StageTimings,
 )
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.header import ImageError
@@ -86,8 +86,8 @@ def test_every_image_is_encoded_or_refused_in_order_whatever_the_batches(
 
     results = list(Engine(encoder, batch_size, cores=cores).run(range(count), _load(broken)))
 
-    refused = [result.key for result in results if isinstance(result, Refused)]
-    encoded = [key for result in results if isinstance(result, Encoded) for key in result.keys]
+    refused = [result.key for result in results if isinstance(result, FailedImage)]
+    encoded = [key for result in results if isinstance(result, EncodedBatch) for key in result.keys]
     assert refused == sorted(broken & set(range(count)))
     assert encoded == [key for key in range(count) if key not in broken]
     assert _features(results).tolist() == [_pixel(key) for key in encoded]
@@ -117,12 +117,12 @@ def test_an_image_that_cannot_be_prepared_costs_nothing_but_itself(
 
     results = list(engine.run(range(count), _load(broken, odd)))
 
-    refused = {result.key: result.error for result in results if isinstance(result, Refused)}
+    refused = {result.key: result.error for result in results if isinstance(result, FailedImage)}
     late = [key for key in refused if key not in broken]
     assert late == sorted(late)
     assert refused.keys() == (odd | broken) & set(range(count))
     for key in late:
-        assert refused[key].status == UNPREPARED
+        assert refused[key].status == PREPROCESS_ERROR
         assert "the encoder cannot prepare it (ValueError: an image of" in refused[key].detail
     assert _features(results).tolist() == [
         _pixel(key) for key in range(count) if key not in odd | broken
@@ -147,7 +147,7 @@ def test_many_odd_images_and_no_other_are_an_error() -> None:
         list(engine.run(range(17), _load(odd=odd)))
     list(engine.run([17], _load()))
 
-    assert all(isinstance(each, Refused) for each in engine.run(range(17), _load(odd=odd)))
+    assert all(isinstance(each, FailedImage) for each in engine.run(range(17), _load(odd=odd)))
 
 
 def test_batches_of_only_broken_images_reach_no_encoder() -> None:
@@ -155,7 +155,7 @@ def test_batches_of_only_broken_images_reach_no_encoder() -> None:
 
     results = list(Engine(encoder, 2).run(range(9), _load(set(range(9)))))
 
-    assert all(isinstance(result, Refused) for result in results)
+    assert all(isinstance(result, FailedImage) for result in results)
     assert encoder.sizes == []
 
 
@@ -341,14 +341,14 @@ def test_runs_at_the_same_time_share_the_replicas() -> None:
 
 
 def test_effort_becomes_images_a_second_of_each_part() -> None:
-    effort = Effort()
-    effort.add(images=3, decode=1.0, preprocess=0.5)
-    effort.add(images=1, decode=1.0)
-    assert effort.per_second() == {"decode": 2.0, "preprocess": 8.0}
+    timings = StageTimings()
+    timings.add(images=3, decode=1.0, preprocess=0.5)
+    timings.add(images=1, decode=1.0)
+    assert timings.images_per_second() == {"decode": 2.0, "preprocess": 8.0}
 
-    effort.add(forward=4.0)
+    timings.add(forward=4.0)
 
-    assert effort.per_second() == {"decode": 2.0, "preprocess": 8.0, "forward": 1.0}
+    assert timings.images_per_second() == {"decode": 2.0, "preprocess": 8.0, "forward": 1.0}
 
 
 @pytest.mark.parametrize(("device", "counts"), [("cuda:0", True), ("cpu", False)])
@@ -367,7 +367,7 @@ def test_a_pass_on_a_card_is_counted_by_the_clock(device: str, counts: bool) -> 
     list(engine.run(range(4), _load()))
 
     assert engine.device == device
-    assert (engine.effort.forward >= 0.2) is counts
+    assert (engine.timings.forward >= 0.2) is counts
 
 
 def _image(key: int) -> Image.Image:
@@ -391,6 +391,6 @@ def _load(
     return load
 
 
-def _features(results: Sequence[Encoded[int] | Refused[int]]) -> np.ndarray:
-    parts = [result.features for result in results if isinstance(result, Encoded)]
+def _features(results: Sequence[EncodedBatch[int] | FailedImage[int]]) -> np.ndarray:
+    parts = [result.features for result in results if isinstance(result, EncodedBatch)]
     return np.concatenate(parts)[:, :3] if parts else np.empty((0, 3))

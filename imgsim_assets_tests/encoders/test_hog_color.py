@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgsim_assets.encoders.hog_color import DIM, RECOMMENDED_THRESHOLD, SIZE, HogColor
-from imgsim_assets.images.edits import edited
+from imgsim_assets.images.perturbations import perturb
 from imgsim_assets_tests.support.images import make_image
 
 ENCODER = HogColor()
@@ -95,7 +95,7 @@ def test_the_same_shapes_in_other_colors_are_not_the_same() -> None:
 @pytest.mark.parametrize("edit", RECOGNIZED)
 def test_an_edited_copy_is_nearer_to_its_original_than_any_other_image(edit: str) -> None:
     originals = [make_image(seed, (200, 150)) for seed in range(12)]
-    copies = [edited(image, edit, seed) for seed, image in enumerate(originals)]
+    copies = [perturb(image, edit, seed) for seed, image in enumerate(originals)]
 
     similarity = _unit(_encode(copies)) @ _unit(_encode(originals)).T
 
@@ -105,7 +105,7 @@ def test_an_edited_copy_is_nearer_to_its_original_than_any_other_image(edit: str
 @pytest.mark.parametrize("edit", ["recompress", "resize", "brighten"])
 def test_a_lightly_edited_copy_passes_the_recommended_threshold(edit: str) -> None:
     originals = [make_image(seed, (200, 150)) for seed in range(12)]
-    copies = [edited(image, edit, seed) for seed, image in enumerate(originals)]
+    copies = [perturb(image, edit, seed) for seed, image in enumerate(originals)]
 
     similarity = _unit(_encode(copies)) @ _unit(_encode(originals)).T
 

@@ -16,18 +16,17 @@ from PIL import Image
 from imgsim_assets.encoders import torch_encoder
 from imgsim_assets.encoders.encoder import (
     Encoder,
-    enough_for,
     fingerprint,
-    left_undecoded,
+    gpu_decodable_jpeg,
     load_encoder,
+    min_decode_size,
 )
-from imgsim_assets.encoders.engine import Encoded, Engine, Refused
-from imgsim_assets.encoders.evaluation import update_evaluation
-from imgsim_assets.encoders.evaluation_settings import EvaluationSettings
+from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage
+from imgsim_assets.encoders.evaluation import EvaluationStage
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
-from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingStage, embed, embeddings_table
-from imgsim_assets.encoders.torch_encoder import TorchEncoder, squash
+from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
+from imgsim_assets.encoders.stage import EmbeddingStage, embed_shards, embeddings_table
+from imgsim_assets.encoders.torch_encoder import TorchEncoder, stretch
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import decode
@@ -81,8 +80,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the CPU stand in for the GPU that the settings ask for."""
-    monkeypatch.setattr(torch_encoder, "choose_devices", lambda _: [CPU])
-    monkeypatch.setattr(torch_encoder, "refuse_without_gpu", lambda *_: None)
+    monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: [CPU])
+    monkeypatch.setattr(torch_encoder, "require_gpu_for_decoding", lambda *_: None)
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def own(weights: str, on_a_cpu: None) -> Encoder:
 def test_a_square_is_what_pillow_would_make_of_the_image(kind: str) -> None:
     (square,) = JpegDecoder(CPU, SIDE).decode([Jpeg(PLAIN[kind])])
 
-    expected = squash(decode(PLAIN[kind]), SIDE).astype(int)
+    expected = stretch(decode(PLAIN[kind]), SIDE).astype(int)
     assert square is not None
     assert square.dtype == torch.uint8
     assert np.abs(square.numpy().astype(int) - expected).max() <= 1
@@ -256,9 +255,9 @@ def test_vectors_agree_with_those_of_images_that_pillow_decoded(own: Encoder, we
     found, errors = _embedded(own, FILES)
     expected, _ = _embedded(others, FILES)
 
-    left = {kind for kind, data in FILES.items() if left_undecoded(data, own)}
+    left = {kind for kind, data in FILES.items() if gpu_decodable_jpeg(data, own)}
     assert left == {*PLAIN, "damaged"}
-    assert not any(left_undecoded(data, others) for data in FILES.values())
+    assert not any(gpu_decodable_jpeg(data, others) for data in FILES.values())
     assert found.keys() == expected.keys() == {*PLAIN, *ODD}
     for kind in found:
         assert _unit(found[kind]) @ _unit(expected[kind]) > 0.9999, kind
@@ -301,15 +300,15 @@ def test_a_refused_jpeg_has_the_vector_of_the_image_that_pillow_decodes(
 
     assert not errors
     np.testing.assert_array_equal(found["gray"], expected["gray"])
-    assert engine.effort.images == len(PLAIN)
-    assert set(engine.effort.per_second()) == {"decode", "preprocess", "forward"}
+    assert engine.timings.images == len(PLAIN)
+    assert set(engine.timings.images_per_second()) == {"decode", "preprocess", "forward"}
 
 
 @pytest.mark.usefixtures("on_a_cpu")
 def test_several_devices_share_one_decoder(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, _ = _embedded(load_encoder(_settings(weights)), FILES)
     devices = [CPU, torch.device("cpu", 0), torch.device("cpu", 0)]
-    monkeypatch.setattr(torch_encoder, "choose_devices", lambda _: devices)
+    monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: devices)
     monkeypatch.setattr(torch_encoder, "can_fuse", lambda *_: False)  # as on cards
 
     spread = load_encoder(_settings(weights))
@@ -333,13 +332,15 @@ def test_a_catalog_has_the_states_it_would_have_and_vectors_of_their_own(
     fill(store, "plain", FILES)
     plain = EncoderSettings(name=NAME, weights=weights, device="cpu", precision="fp32")
 
-    reports = embed(store, "shop", _settings(weights), shards)
-    (other,) = embed(store, "plain", plain, fill(store, "plain", FILES))
+    reports = embed_shards(store, "shop", _settings(weights), shards)
+    (other,) = embed_shards(store, "plain", plain, fill(store, "plain", FILES))
 
     assert _states(store, "shop") == _states(store, "plain")
     assert sum(report.embedded for report in reports) == other.embedded == len(PLAIN) + len(ODD)
-    assert all(report.borrowed == 0 for report in reports)
-    assert all(report.rates.keys() == other.rates.keys() for report in reports)
+    assert all(report.reused == 0 for report in reports)
+    assert all(
+        report.images_per_second.keys() == other.images_per_second.keys() for report in reports
+    )
     assert {report.fingerprint for report in reports} == {fingerprint(_settings(weights))}
     assert other.fingerprint != reports[0].fingerprint
     found = _vectors(store, "shop", _settings(weights))
@@ -352,15 +353,15 @@ def test_a_catalog_has_the_states_it_would_have_and_vectors_of_their_own(
 def test_images_that_are_embedded_ahead_have_the_same_vectors(store: Store, weights: str) -> None:
     (shard,) = fill(store, "shop", PLAIN)
     fill(store, "other", PLAIN)
-    embed(store, "shop", _settings(weights), [shard])
+    embed_shards(store, "shop", _settings(weights), [shard])
     elsewhere = Store.open(f"{store.url}/elsewhere")
     fill(elsewhere, "shop", PLAIN)
 
     stage = EmbeddingStage(elsewhere, "shop", _settings(weights))
-    assert stage.run_ahead(shard) == len(PLAIN)
+    assert stage.embed_available(shard) == len(PLAIN)
     report = stage.run(shard)
 
-    assert (report.ahead, report.embedded) == (len(PLAIN), len(PLAIN))
+    assert (report.embedded_early, report.embedded) == (len(PLAIN), len(PLAIN))
     found = _vectors(elsewhere, "shop", _settings(weights))
     for key, vector in _vectors(store, "shop", _settings(weights)).items():
         np.testing.assert_array_equal(found[key], vector)
@@ -370,7 +371,7 @@ def test_images_that_are_embedded_ahead_have_the_same_vectors(store: Store, weig
 def test_a_query_by_its_file_has_the_vector_of_the_stage_and_by_its_pixels_nearly(
     store: Store, weights: str
 ) -> None:
-    embed(store, "shop", _settings(weights), fill(store, "shop", FILES))
+    embed_shards(store, "shop", _settings(weights), fill(store, "shop", FILES))
     stored = _vectors(store, "shop", _settings(weights))
     embedder = Embedder(_settings(weights))
 
@@ -400,9 +401,9 @@ def test_a_file_whose_vector_is_known_is_not_decoded(weights: str) -> None:
 def test_an_encoders_report_compares_its_edited_copies_with_these_vectors(
     store: Store, weights: str
 ) -> None:
-    embed(store, "shop", _settings(weights), fill(store, "shop", PLAIN))
+    embed_shards(store, "shop", _settings(weights), fill(store, "shop", PLAIN))
 
-    report = update_evaluation(store, "shop", EvaluationSettings(sample=2), _settings(weights))
+    report = EvaluationStage(store, "shop", EvaluationSettings(sample=2), _settings(weights)).run()
 
     assert report.fingerprint == fingerprint(_settings(weights))
     assert report.recall["recompress"] == 1.0
@@ -421,7 +422,7 @@ def test_squares_are_nearly_those_of_pillow() -> None:
     assert {"small", "4:4:4", "progressive", "gray", "large"} <= found.keys()
     for kind, square in found.items():
         assert square.device == _card()
-        expected = squash(decode(PLAIN[kind]), SIDE).astype(int)
+        expected = stretch(decode(PLAIN[kind]), SIDE).astype(int)
         assert np.abs(square.cpu().numpy().astype(int) - expected).mean() < 3, kind
 
 
@@ -520,15 +521,15 @@ def _results(
     engine: Engine, encoder: Encoder, files: Mapping[str, bytes]
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
     def load(name: str) -> Image.Image | Jpeg:
-        left = left_undecoded(files[name], encoder)
-        return left or decode(files[name], enough=enough_for(encoder))
+        left = gpu_decodable_jpeg(files[name], encoder)
+        return left or decode(files[name], min_size=min_decode_size(encoder))
 
     rows: dict[str, NDArray[np.float32]] = {}
     errors = {}
     for result in engine.run(list(files), load):
-        if isinstance(result, Refused):
+        if isinstance(result, FailedImage):
             errors[result.key] = result.error.status
-        elif isinstance(result, Encoded):
+        elif isinstance(result, EncodedBatch):
             rows.update(zip(result.keys, result.features, strict=True))
     return rows, errors
 

@@ -9,7 +9,7 @@ import torch
 from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders import precision as precision_module
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
-from imgsim_assets.encoders.precision import settled
+from imgsim_assets.encoders.precision import resolve_precision
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
 from imgsim_assets.errors import EncoderError
@@ -27,7 +27,7 @@ def test_a_first_run_takes_what_its_machine_is_best_at(
 ) -> None:
     _machine(monkeypatch, able)
 
-    assert settled(store, "shop", SQUEEZENET, None).precision == expected
+    assert resolve_precision(store, "shop", SQUEEZENET, None).precision == expected
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_where_there_is_a_card_it_decides(
     _machine(monkeypatch, not card_is_able)
     choice = EncoderSettings(name="squeezenet1_1", device=device, num_gpus=num_gpus)
 
-    assert settled(store, "shop", choice, None).precision == expected
+    assert resolve_precision(store, "shop", choice, None).precision == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -72,7 +72,7 @@ def test_a_declared_precision_stands(
     _machine(monkeypatch, precision == "fp32")
     declared = SQUEEZENET.model_copy(update={"precision": precision})
 
-    assert settled(store, "shop", declared, None) == declared
+    assert resolve_precision(store, "shop", declared, None) == declared
 
 
 @pytest.mark.parametrize("choice", [EncoderSettings(name="hog_color"), THUMBNAIL])
@@ -81,7 +81,7 @@ def test_only_torchvisions_models_are_changed_by_the_machine(
 ) -> None:
     _machine(monkeypatch, True)
 
-    assert settled(store, "shop", choice, None).precision == "fp32"
+    assert resolve_precision(store, "shop", choice, None).precision == "fp32"
 
 
 @pytest.mark.parametrize("able_at_first", [True, False])

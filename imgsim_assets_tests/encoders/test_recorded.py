@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imgsim_assets.encoders.encoder import fingerprint
-from imgsim_assets.encoders.recorded import elsewhere, recorded_in, require_same_encoder
+from imgsim_assets.encoders.recorded import encoder_from_commit, require_encoder, with_overrides
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import EncoderError, SettingsError, StoreError
@@ -19,7 +19,7 @@ def test_what_a_commit_has_recorded_is_the_encoder_without_its_device(store: Sto
     commit = embeddings_table(store, "shop").latest()
     assert commit is not None
 
-    recorded = recorded_in(commit)
+    recorded = encoder_from_commit(commit)
 
     assert (recorded.name, recorded.device, recorded.precision) == (HOG_COLOR, "auto", "fp32")
 
@@ -27,8 +27,8 @@ def test_what_a_commit_has_recorded_is_the_encoder_without_its_device(store: Sto
 def test_only_what_is_asked_for_moves() -> None:
     recorded = EncoderSettings(name="resnet18", weights="/there/own.pth", batch_size=3)
 
-    assert elsewhere(recorded) == recorded
-    moved = elsewhere(recorded, "cpu", "/here/own.pth")
+    assert with_overrides(recorded) == recorded
+    moved = with_overrides(recorded, "cpu", "/here/own.pth")
 
     assert (moved.device, moved.weights) == ("cpu", "/here/own.pth")
     assert (moved.name, moved.batch_size) == ("resnet18", 3)
@@ -40,8 +40,8 @@ def test_a_weights_file_is_found_again_from_any_folder(
     monkeypatch.chdir(tmp_path)
     recorded = EncoderSettings(name="resnet18", weights="/there/own.pth")
 
-    assert elsewhere(recorded, weights="own.pth").weights == str(tmp_path / "own.pth")
-    assert elsewhere(EncoderSettings(name="resnet18"), "cpu").weights is None
+    assert with_overrides(recorded, weights="own.pth").weights == str(tmp_path / "own.pth")
+    assert with_overrides(EncoderSettings(name="resnet18"), "cpu").weights is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_places_that_there_cannot_be_are_errors_in_one_line(
     name: str, device: str | None, weights: str | None, message: str
 ) -> None:
     with pytest.raises(SettingsError, match=f"^{message}"):
-        elsewhere(EncoderSettings(name=name), device, weights)
+        with_overrides(EncoderSettings(name=name), device, weights)
 
 
 def test_the_same_weights_at_another_place_are_the_same_encoder(tmp_path: Path) -> None:
@@ -66,12 +66,14 @@ def test_the_same_weights_at_another_place_are_the_same_encoder(tmp_path: Path) 
         EncoderSettings(name="resnet18", weights=str(tmp_path / f"{name}.pth"), precision="fp32")
         for name in ("first", "copy", "other", "gone")
     )
-    made_by = fingerprint(first)
+    encoder_fingerprint = fingerprint(first)
 
-    require_same_encoder(copy, made_by, "its vectors")
+    require_encoder(copy, encoder_fingerprint, "its vectors")
     with pytest.raises(StoreError, match=r"its vectors were not made by .* resnet18 .*--weights"):
-        require_same_encoder(other, made_by, "its vectors")
+        require_encoder(other, encoder_fingerprint, "its vectors")
     with pytest.raises(StoreError, match="precision"):
-        require_same_encoder(copy.model_copy(update={"precision": "bf16"}), made_by, "its vectors")
+        require_encoder(
+            copy.model_copy(update={"precision": "bf16"}), encoder_fingerprint, "its vectors"
+        )
     with pytest.raises(EncoderError, match=r"gone\.pth, with which its vectors were made, is not"):
-        require_same_encoder(gone, made_by, "its vectors")
+        require_encoder(gone, encoder_fingerprint, "its vectors")

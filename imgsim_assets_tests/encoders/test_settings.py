@@ -80,13 +80,13 @@ def test_the_name_of_published_weights_is_not_taken_for_a_file() -> None:
         ({"num_gpus": -2}, "num_gpus"),
         ({"precision": "fp16"}, "precision"),
         ({"name": "hog_color", "precision": "bf16"}, "precision: hog_color computes in fp32"),
-        ({"name": "hog_color", "preprocess": "weights"}, "only torchvision's weights have"),
-        ({"factory": FACTORY, "preprocess": "weights"}, "only torchvision's weights have"),
+        ({"name": "hog_color", "resize": "weights_transform"}, "only torchvision's weights have"),
+        ({"factory": FACTORY, "resize": "weights_transform"}, "only torchvision's weights have"),
         ({"batch_size": 4097}, "batch_size"),
         ({"decode": "cuda"}, "decode"),
         ({"name": "hog_color", "decode": "gpu"}, "decode: a GPU prepares images for torch"),
         ({"factory": FACTORY, "decode": "gpu"}, "decode: a GPU prepares images for torch"),
-        ({"preprocess": "weights", "decode": "gpu"}, "models with 'preprocess: squash' only"),
+        ({"resize": "weights_transform", "decode": "gpu"}, "models with 'resize: stretch' only"),
         ({"device": "cpu", "decode": "gpu"}, "decode: images are decoded on the GPU that"),
         ({"num_gpus": 0, "decode": "gpu"}, "decode: images are decoded on the GPU that"),
     ],
@@ -142,7 +142,7 @@ def test_vectors_stay_comparable_over_devices_and_batch_sizes() -> None:
         {"name": "resnet101"},
         {"name": "resnet50", "weights": "IMAGENET1K_V1"},
         {"name": "resnet50", "precision": "fp32"},
-        {"name": "resnet50", "preprocess": "weights"},
+        {"name": "resnet50", "resize": "weights_transform"},
         {"name": "resnet50", "decode": "gpu"},
         {"name": "resnet50", "factory": FACTORY},
         {"name": "resnet50", "factory": FACTORY, "version": "2"},
@@ -167,7 +167,7 @@ def test_messages_call_an_encoder_by_its_name_and_its_chosen_weights() -> None:
 
 
 def test_messages_say_what_precision_and_preprocessing_were_chosen() -> None:
-    chosen = EncoderSettings(name="resnet50", precision="bf16", preprocess="weights")
+    chosen = EncoderSettings(name="resnet50", precision="bf16", resize="weights_transform")
 
     assert chosen.describe() == "resnet50 (bf16, its own transform)"
     assert EncoderSettings(name="hog_color", precision="fp32").describe() == "hog_color"

@@ -16,7 +16,12 @@ from PIL import Image
 from imgsim_assets.encoders import engine, hardware, stage
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingStage, StoppedError, embed, embeddings_table
+from imgsim_assets.encoders.stage import (
+    EmbeddingStage,
+    StoppedError,
+    embed_shards,
+    embeddings_table,
+)
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import EncoderError, StoreError
 from imgsim_assets.images.decode import decode
@@ -53,7 +58,7 @@ from imgsim_assets.storage.store import Store
 settings = EncoderSettings.model_validate_json(sys.argv[2])
 stage = EmbeddingStage(Store.open(sys.argv[1]), sys.argv[3], settings)
 report = stage.run(Shard(0, 1))
-print(report.embedded, report.borrowed, report.changed, stage.encoder is None)
+print(report.embedded, report.reused, report.changed, stage.encoder is None)
 print(sorted({"torch", "torchvision", "faiss"} & set(sys.modules)))
 """
 
@@ -72,7 +77,7 @@ def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_items_get_the_unit_vector_of_their_image_and_its_length(store: Store) -> None:
     images = {f"item{seed}": jpeg(seed) for seed in range(6)}
 
-    (report,) = embed(store, "shop", HOG_COLOR, fill(store, "shop", images))
+    (report,) = embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", images))
 
     rows = _rows(store, "shop")
     assert rows["id"].to_list() == sorted(images)
@@ -94,21 +99,21 @@ def test_an_image_is_embedded_once_whatever_ids_shards_and_catalogs_have_it(
 ) -> None:
     images = {f"item{number:02d}": tiny(number % 5) for number in range(20)}
 
-    first = embed(store, "first", THUMBNAIL, fill(store, "first", images, shards=3))
-    second = embed(store, "second", THUMBNAIL, fill(store, "second", images, shards=2))
+    first = embed_shards(store, "first", THUMBNAIL, fill(store, "first", images, shards=3))
+    second = embed_shards(store, "second", THUMBNAIL, fill(store, "second", images, shards=2))
 
     assert encoded_count(counter) == 5
     assert sum(report.embedded for report in first) == 5
     assert sum(report.items for report in first) == 20
     assert [report.embedded for report in second] == [0, 0]
-    assert sum(report.borrowed for report in second) == 5
+    assert sum(report.reused for report in second) == 5
     for name in ("first", "second"):
         assert len(_vectors(store, name, THUMBNAIL, images).sha256) == 5
 
 
 def test_another_process_embeds_only_what_is_new(store: Store, counter: Path) -> None:
     images: dict[str, bytes | None] = {f"item{seed}": tiny(seed) for seed in range(6)}
-    embed(store, "first", THUMBNAIL, fill(store, "first", images))
+    embed_shards(store, "first", THUMBNAIL, fill(store, "first", images))
     images["new"] = tiny(99)
     fill(store, "first", images)
     fill(store, "second", images)
@@ -147,7 +152,7 @@ def test_any_history_of_catalogs_embeds_each_distinct_image_once(
             name = f"shop{turn % 2}"
             images = {item: tiny(number) for item, number in numbers.items()}
 
-            reports = embed(store, name, THUMBNAIL, fill(store, name, images, shards))
+            reports = embed_shards(store, name, THUMBNAIL, fill(store, name, images, shards))
 
             assert sum(report.embedded for report in reports) == len(set(numbers.values()) - seen)
             seen |= set(numbers.values())
@@ -160,9 +165,9 @@ def test_any_history_of_catalogs_embeds_each_distinct_image_once(
 
 def test_another_number_of_shards_embeds_nothing(store: Store, counter: Path) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(12)}
-    embed(store, "shop", THUMBNAIL, fill(store, "shop", images, shards=4))
+    embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", images, shards=4))
 
-    reports = embed(store, "shop", THUMBNAIL, fill(store, "shop", images, shards=3))
+    reports = embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", images, shards=3))
 
     assert encoded_count(counter) == 12
     assert sum(report.items for report in reports) == 12
@@ -170,16 +175,20 @@ def test_another_number_of_shards_embeds_nothing(store: Store, counter: Path) ->
 
 
 def test_items_without_an_image_are_not_embedded(store: Store) -> None:
-    (report,) = embed(store, "shop", THUMBNAIL, fill(store, "shop", {"a": tiny(1), "b": None}))
+    (report,) = embed_shards(
+        store, "shop", THUMBNAIL, fill(store, "shop", {"a": tiny(1), "b": None})
+    )
 
     assert _rows(store, "shop")["id"].to_list() == ["a"]
     assert (report.items, report.statuses) == (1, {"ok": 1})
 
 
 def test_removed_and_changed_items_follow_the_ledger(store: Store) -> None:
-    embed(store, "shop", THUMBNAIL, fill(store, "shop", {"a": tiny(1), "b": tiny(2)}))
+    embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", {"a": tiny(1), "b": tiny(2)}))
 
-    (report,) = embed(store, "shop", THUMBNAIL, fill(store, "shop", {"b": tiny(3), "c": tiny(2)}))
+    (report,) = embed_shards(
+        store, "shop", THUMBNAIL, fill(store, "shop", {"b": tiny(3), "c": tiny(2)})
+    )
 
     rows = _rows(store, "shop")
     assert rows.select("id", "sha256").rows() == [
@@ -192,11 +201,11 @@ def test_removed_and_changed_items_follow_the_ledger(store: Store) -> None:
 def test_one_shard_is_brought_up_to_date_without_touching_the_others(store: Store) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(8)}
     shards = fill(store, "shop", images, shards=2)
-    embed(store, "shop", THUMBNAIL, shards)
+    embed_shards(store, "shop", THUMBNAIL, shards)
     mine = [item for item in images if shard_index(item, 2) == 1]
     fill(store, "shop", {item: tiny(100 + seed) for seed, item in enumerate(images)}, shards=2)
 
-    (report,) = embed(store, "shop", THUMBNAIL, [shards[1]])
+    (report,) = embed_shards(store, "shop", THUMBNAIL, [shards[1]])
 
     assert (report.shard, report.embedded) == ("001", len(mine))
     for item, sha256 in _rows(store, "shop").select("id", "sha256").iter_rows():
@@ -208,7 +217,8 @@ def test_shards_embedded_at_the_same_time_are_all_kept(store: Store) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(16)}
     shards = fill(store, "shop", images, shards=4)
     runs = [
-        threading.Thread(target=embed, args=(store, "shop", THUMBNAIL, [shard])) for shard in shards
+        threading.Thread(target=embed_shards, args=(store, "shop", THUMBNAIL, [shard]))
+        for shard in shards
     ]
     for run in runs:
         run.start()
@@ -225,7 +235,7 @@ def test_shards_embedded_at_the_same_time_are_all_kept(store: Store) -> None:
 def test_a_second_run_commits_nothing_and_loads_no_encoder(store: Store, counter: Path) -> None:
     images = {"a": tiny(1), "b": tiny(2), "broken": b"no image"}
     shards = fill(store, "shop", images, shards=2)
-    first = embed(store, "shop", THUMBNAIL, shards)
+    first = embed_shards(store, "shop", THUMBNAIL, shards)
     versions = _versions(store)
 
     again = EmbeddingStage(store, "shop", THUMBNAIL)
@@ -240,10 +250,10 @@ def test_a_second_run_commits_nothing_and_loads_no_encoder(store: Store, counter
 
 def test_another_device_or_batch_size_is_nothing_to_do(store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1)})
-    embed(store, "shop", THUMBNAIL, shards)
+    embed_shards(store, "shop", THUMBNAIL, shards)
     elsewhere = THUMBNAIL.model_copy(update={"device": "cpu", "batch_size": 1})
 
-    (report,) = embed(store, "shop", elsewhere, shards)
+    (report,) = embed_shards(store, "shop", elsewhere, shards)
 
     assert not report.changed
 
@@ -253,7 +263,7 @@ def test_a_torchvision_encoder_with_nothing_to_do_leaves_torch_unimported(
 ) -> None:
     path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
     choice = EncoderSettings(name="squeezenet1_1", weights=path, device="cpu")
-    embed(store, "shop", choice, fill(store, "shop", {"a": jpeg(1), "b": jpeg(2)}))
+    embed_shards(store, "shop", choice, fill(store, "shop", {"a": jpeg(1), "b": jpeg(2)}))
 
     lines = printed(EMBED_AGAIN, store.url, choice.model_dump_json(), "shop")
 
@@ -263,7 +273,7 @@ def test_a_torchvision_encoder_with_nothing_to_do_leaves_torch_unimported(
 def test_the_data_version_follows_items_images_and_the_encoder_only(tmp_path: Path) -> None:
     def version(images: Mapping[str, bytes | None], choice: EncoderSettings = THUMBNAIL) -> str:
         store = Store.open(tempfile.mkdtemp(dir=tmp_path))
-        (report,) = embed(store, "shop", choice, fill(store, "shop", images))
+        (report,) = embed_shards(store, "shop", choice, fill(store, "shop", images))
         return report.data_version
 
     base = version({"a": tiny(1), "b": tiny(2)})
@@ -291,7 +301,7 @@ def test_broken_images_become_statuses_beside_the_good_ones(store: Store) -> Non
         "page": b"<!doctype html><title>404</title>",
     }
 
-    (report,) = embed(store, "shop", HOG_COLOR, fill(store, "shop", images))
+    (report,) = embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", images))
 
     rows = _rows(store, "shop")
     assert dict(zip(rows["id"], rows["status"], strict=True)) == {
@@ -309,7 +319,7 @@ def test_broken_images_become_statuses_beside_the_good_ones(store: Store) -> Non
 def test_batches_of_only_broken_images_are_no_failure(store: Store) -> None:
     images = {f"item{number:02d}": b"no image %d" % number for number in range(10)}
 
-    (report,) = embed(store, "shop", THUMBNAIL, fill(store, "shop", images))
+    (report,) = embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", images))
 
     assert report.statuses == {"not_image": 10}
     assert report.embedded == 0
@@ -322,7 +332,7 @@ def test_an_encoder_that_sees_nothing_or_nonsense_costs_only_those_images(store:
         "plain": tiny(1),
     }
 
-    embed(store, "shop", _own("moody"), fill(store, "shop", images))
+    embed_shards(store, "shop", _own("moody"), fill(store, "shop", images))
 
     rows = _rows(store, "shop")
     assert rows["status"].to_list() == ["zero_vector", "not_finite", "ok"]
@@ -332,7 +342,7 @@ def test_an_encoder_that_sees_nothing_or_nonsense_costs_only_those_images(store:
 def test_broken_images_are_not_decoded_again(store: Store) -> None:
     images = {"broken": jpeg(1)[:3000], "flat": encoded(Image.new("RGB", (9, 9)), "PNG")}
     shards = fill(store, "shop", images)
-    (first,) = embed(store, "shop", HOG_COLOR, shards)
+    (first,) = embed_shards(store, "shop", HOG_COLOR, shards)
     for data in images.values():
         remove_blob(store, sha256_of(data))
 
@@ -348,14 +358,14 @@ def test_a_broken_image_under_another_id_or_in_another_shard_is_not_decoded_agai
     store: Store,
 ) -> None:
     broken = jpeg(1)[:3000]
-    embed(store, "shop", THUMBNAIL, fill(store, "shop", {"a": broken}, shards=2))
+    embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", {"a": broken}, shards=2))
     remove_blob(store, sha256_of(broken))
     shards = [Shard(0, 2), Shard(1, 2)]
     ids = [next(f"i{n}" for n in range(99) if shard_index(f"i{n}", 2) == index) for index in (0, 1)]
     for shard in shards:
         _refill_without_blobs(store, dict.fromkeys(ids, broken), shard)
 
-    reports = embed(store, "shop", THUMBNAIL, shards)
+    reports = embed_shards(store, "shop", THUMBNAIL, shards)
 
     assert [report.statuses for report in reports] == [{"truncated": 1}, {"truncated": 1}]
 
@@ -368,14 +378,14 @@ def test_an_image_whose_bytes_are_lost_is_reported_and_embedded_once_it_is_back(
     lost = sha256_of(tiny(1))
     (remove_blob if harm == "deleted" else flip_bit_in_blob)(store, lost)
 
-    (hurt,) = embed(store, "shop", THUMBNAIL, shards)
+    (hurt,) = embed_shards(store, "shop", THUMBNAIL, shards)
 
     assert hurt.statuses == {"lost_image": 1, "ok": 1}
     assert store.blobs.missing() == {lost}
 
     store.blobs.put(tiny(1))
     store.blobs.flush()
-    (healed,) = embed(store, "shop", THUMBNAIL, shards)
+    (healed,) = embed_shards(store, "shop", THUMBNAIL, shards)
 
     assert healed.statuses == {"ok": 2}
     assert healed.embedded == 1
@@ -392,10 +402,10 @@ def test_an_image_whose_bytes_are_lost_is_reported_and_embedded_once_it_is_back(
 def test_an_image_that_stays_lost_commits_nothing_more(harm: str, store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1)})
     (remove_blob if harm == "deleted" else flip_bit_in_blob)(store, sha256_of(tiny(1)))
-    embed(store, "shop", THUMBNAIL, shards)
+    embed_shards(store, "shop", THUMBNAIL, shards)
     versions = _versions(store)
 
-    (report,) = embed(store, "shop", THUMBNAIL, shards)
+    (report,) = embed_shards(store, "shop", THUMBNAIL, shards)
 
     assert report.statuses == {"lost_image": 1}
     assert _versions(store) == versions
@@ -403,10 +413,10 @@ def test_an_image_that_stays_lost_commits_nothing_more(harm: str, store: Store) 
 
 def test_an_image_that_has_its_vector_may_lose_its_bytes(store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1)})
-    embed(store, "shop", THUMBNAIL, shards)
+    embed_shards(store, "shop", THUMBNAIL, shards)
     flip_bit_in_blob(store, sha256_of(tiny(1)))
 
-    (report,) = embed(store, "shop", THUMBNAIL, shards)
+    (report,) = embed_shards(store, "shop", THUMBNAIL, shards)
 
     assert report.statuses == {"ok": 1}
 
@@ -418,11 +428,11 @@ def test_a_new_encoder_gets_new_vectors_beside_the_old_which_serve_on_the_way_ba
     store: Store, counter: Path
 ) -> None:
     shards = fill(store, "shop", {"a": tiny(1), "b": tiny(2), "broken": b"no"}, shards=2)
-    embed(store, "shop", THUMBNAIL, shards)
+    embed_shards(store, "shop", THUMBNAIL, shards)
     newer = THUMBNAIL.model_copy(update={"version": "2"})
 
-    forth = embed(store, "shop", newer, shards)
-    back = embed(store, "shop", THUMBNAIL, shards)
+    forth = embed_shards(store, "shop", newer, shards)
+    back = embed_shards(store, "shop", THUMBNAIL, shards)
 
     assert encoded_count(counter) == 4
     assert all(report.changed for report in (*forth, *back))
@@ -435,11 +445,11 @@ def test_a_new_encoder_gets_new_vectors_beside_the_old_which_serve_on_the_way_ba
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_hog_color_gives_the_same_bits_for_any_batch_size(store: Store, batch_size: int) -> None:
     images = {f"item{seed}": jpeg(seed) for seed in range(7)}
-    embed(store, "first", HOG_COLOR, fill(store, "first", images))
+    embed_shards(store, "first", HOG_COLOR, fill(store, "first", images))
     other = Store.open(Path(store.url) / "other")
     choice = EncoderSettings(name="hog_color", batch_size=batch_size)
 
-    embed(other, "first", choice, fill(other, "first", images))
+    embed_shards(other, "first", choice, fill(other, "first", images))
 
     found = _vectors(other, "first", choice, images)
     expected = _vectors(store, "first", HOG_COLOR, images)
@@ -468,7 +478,7 @@ def test_a_torch_encoder_gives_the_same_vectors_for_any_batch_size(
             precision=precision,
         )
         own = Store.open(tmp_path / f"store{batch_size}")
-        embed(own, "shop", choice, fill(own, "shop", images))
+        embed_shards(own, "shop", choice, fill(own, "shop", images))
         results.append(_vectors(own, "shop", choice, images).vectors)
 
     assert results[0].shape == (5, 1024)
@@ -489,7 +499,7 @@ def test_an_image_has_the_same_bits_whatever_is_embedded_with_it_and_by_how_many
         monkeypatch.setattr(engine, "usable_cores", lambda cores=cores: cores)
         own = Store.open(tmp_path / f"store{cores}")
         some = dict(list(images.items())[:chosen])
-        embed(own, "shop", choice, fill(own, "shop", some))
+        embed_shards(own, "shop", choice, fill(own, "shop", some))
         rows = _vectors(own, "shop", choice, some)
         found.append(dict(zip(rows.sha256, rows.vectors, strict=True)))
 
@@ -512,7 +522,7 @@ def test_an_encoder_that_returns_another_shape_is_refused_with_both_shapes(
     shards = fill(store, "shop", {f"item{seed}": tiny(seed) for seed in range(3)})
 
     with pytest.raises(EncoderError, match=shapes):
-        embed(store, "shop", _own(function), shards)
+        embed_shards(store, "shop", _own(function), shards)
 
     assert embeddings_table(store, "shop").latest() is None
 
@@ -521,7 +531,7 @@ def test_an_encoder_that_prepares_images_of_different_shapes_is_refused(store: S
     images = {"a": encoded(make_image(1, (40, 30))), "b": encoded(make_image(2, (30, 40)))}
 
     with pytest.raises(EncoderError, match="shape"):
-        embed(store, "shop", _own("ragged"), fill(store, "shop", images))
+        embed_shards(store, "shop", _own("ragged"), fill(store, "shop", images))
 
 
 def test_several_shards_share_one_encoder(
@@ -530,8 +540,8 @@ def test_several_shards_share_one_encoder(
     monkeypatch.setenv(custom_encoders.CALLS, str(tmp_path / "calls"))
     shards = fill(store, "shop", {f"item{seed}": tiny(seed) for seed in range(6)}, shards=3)
 
-    embed(store, "shop", _own("counted_module"), shards)
-    embed(store, "shop", _own("counted_module"), shards)
+    embed_shards(store, "shop", _own("counted_module"), shards)
+    embed_shards(store, "shop", _own("counted_module"), shards)
 
     assert custom_encoders.calls(tmp_path / "calls") == 1
 
@@ -542,7 +552,7 @@ def test_an_encoder_without_a_declared_version_is_made_once(
     monkeypatch.setenv(custom_encoders.CALLS, str(tmp_path / "calls"))
     shards = fill(store, "shop", {f"item{seed}": tiny(seed) for seed in range(6)}, shards=3)
 
-    embed(store, "shop", _own("counted_module", version=None), shards)
+    embed_shards(store, "shop", _own("counted_module", version=None), shards)
 
     assert custom_encoders.calls(tmp_path / "calls") == 1
 
@@ -554,14 +564,19 @@ def test_the_report_says_how_the_images_were_embedded(store: Store, tmp_path: Pa
     )
     shards = fill(store, "shop", {f"item{seed}": jpeg(seed) for seed in range(3)})
 
-    (worked,) = embed(store, "shop", choice, shards)
-    (idle,) = embed(store, "shop", choice, shards)
+    (worked,) = embed_shards(store, "shop", choice, shards)
+    (idle,) = embed_shards(store, "shop", choice, shards)
 
     assert (worked.device, worked.precision, worked.batch_size) == ("cpu", "fp32", 2)
     assert (worked.dim, worked.recommended_threshold) == (idle.dim, 0.845) == (512, 0.845)
-    assert set(worked.rates) == {"decode", "preprocess", "forward"}
-    assert all(rate > 0 for rate in worked.rates.values())
-    assert (idle.device, idle.precision, idle.batch_size, idle.rates) == (None, "fp32", None, {})
+    assert set(worked.images_per_second) == {"decode", "preprocess", "forward"}
+    assert all(rate > 0 for rate in worked.images_per_second.values())
+    assert (idle.device, idle.precision, idle.batch_size, idle.images_per_second) == (
+        None,
+        "fp32",
+        None,
+        {},
+    )
 
 
 @pytest.mark.parametrize("side", [1000, 2000, 4000])
@@ -570,7 +585,7 @@ def test_a_large_image_has_nearly_the_vector_that_all_its_pixels_would_give(
 ) -> None:
     data = jpeg(7, (side, side * 3 // 4))
 
-    embed(store, "shop", HOG_COLOR, fill(store, "shop", {"a": data}))
+    embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", {"a": data}))
 
     encoder = load_encoder(HOG_COLOR)
     raw = encoder.encode(encoder.prepare(decode(data))[None])[0]
@@ -589,19 +604,19 @@ def test_what_was_embedded_while_the_shard_was_fetched_is_not_embedded_again(
     (shard,) = fill(store, "shop", some | {"broken": b"no"})
     follower = EmbeddingStage(store, "shop", THUMBNAIL)
 
-    assert follower.run_ahead(shard) == 5
-    assert follower.run_ahead(shard) == 0
+    assert follower.embed_available(shard) == 5
+    assert follower.embed_available(shard) == 0
     assert embeddings_table(store, "shop").latest() is None
     fill(store, "shop", images | {"broken": b"no"})
-    assert follower.run_ahead(shard) == 4
+    assert follower.embed_available(shard) == 4
     report = follower.run(shard)
 
     assert encoded_count(counter) == 9
-    assert (report.embedded, report.ahead, report.images) == (9, 9, 10)
+    assert (report.embedded, report.embedded_early, report.images) == (9, 9, 10)
     assert report.statuses == {"not_image": 1, "ok": 9}
     assert follower.run(shard).embedded == 0
     other = Store.open(Path(store.url) / "other")
-    embed(other, "shop", THUMBNAIL, fill(other, "shop", images | {"broken": b"no"}))
+    embed_shards(other, "shop", THUMBNAIL, fill(other, "shop", images | {"broken": b"no"}))
     assert _rows(store, "shop").equals(_rows(other, "shop"))
 
 
@@ -611,7 +626,7 @@ def test_an_image_that_is_lost_while_the_shard_is_fetched_is_tried_again_at_its_
     (shard,) = fill(store, "shop", {"a": tiny(1)})
     flip_bit_in_blob(store, sha256_of(tiny(1)))
     follower = EmbeddingStage(store, "shop", THUMBNAIL)
-    assert follower.run_ahead(shard) == 0
+    assert follower.embed_available(shard) == 0
 
     store.blobs.put(tiny(1))
 
@@ -631,7 +646,7 @@ def test_a_stage_that_is_stopped_keeps_what_it_computed(store: Store, counter: P
 
 
 def test_before_anything_was_committed_there_is_nothing_to_embed(store: Store) -> None:
-    assert EmbeddingStage(store, "shop", THUMBNAIL).run_ahead(Shard(0, 1)) == 0
+    assert EmbeddingStage(store, "shop", THUMBNAIL).embed_available(Shard(0, 1)) == 0
 
 
 # ---- failures ---------------------------------------------------------------------------
@@ -639,7 +654,7 @@ def test_before_anything_was_committed_there_is_nothing_to_embed(store: Store) -
 
 def test_images_that_were_never_fetched_are_an_error_that_names_the_asset(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/images has no version yet; materialize it first"):
-        embed(store, "shop", THUMBNAIL, [Shard(0, 1)])
+        embed_shards(store, "shop", THUMBNAIL, [Shard(0, 1)])
 
 
 def test_a_shard_that_was_never_fetched_beside_others_that_were_is_an_error_that_says_so(
@@ -648,7 +663,7 @@ def test_a_shard_that_was_never_fetched_beside_others_that_were_is_an_error_that
     fill_shard(store, "shop", {"a": tiny(1), "b": tiny(2), "c": tiny(3)}, Shard(0, 2))
 
     with pytest.raises(StoreError, match="shop/images"):
-        embed(store, "shop", THUMBNAIL, [Shard(1, 2)])
+        embed_shards(store, "shop", THUMBNAIL, [Shard(1, 2)])
 
 
 def test_what_was_computed_before_a_failure_is_kept(
@@ -659,13 +674,13 @@ def test_what_was_computed_before_a_failure_is_kept(
     monkeypatch.setenv(custom_encoders.PATIENCE, "9")
 
     with pytest.raises(EncoderError, match="out of memory"):
-        embed(store, "shop", _own("failing"), shards)
+        embed_shards(store, "shop", _own("failing"), shards)
 
     kept = VectorTable(store, "shop", fingerprint(_own("failing"))).keys()
     assert len(kept) == encoded_count(counter) == 9 // 3 * 3
     assert embeddings_table(store, "shop").latest() is None
     monkeypatch.setenv(custom_encoders.PATIENCE, "99")
-    (report,) = embed(store, "shop", _own("failing"), shards)
+    (report,) = embed_shards(store, "shop", _own("failing"), shards)
     assert (report.embedded, report.statuses) == (2, {"ok": 11})
     assert encoded_count(counter) == 11
 
@@ -691,7 +706,7 @@ def test_a_killed_process_loses_only_what_it_computed_since_its_last_commit(
     assert kept == commit.rows
     assert 30 - 3 * 3 <= kept <= 30
     monkeypatch.setenv(custom_encoders.PATIENCE, "99")
-    (report,) = embed(store, "shop", _own("dying"), shards)
+    (report,) = embed_shards(store, "shop", _own("dying"), shards)
     assert (report.embedded, report.statuses) == (40 - kept, {"ok": 40})
     assert encoded_count(counter) == 30 + 40 - kept
 
@@ -701,14 +716,14 @@ def test_damaged_vectors_are_an_error_that_names_the_file_and_the_next_run_repai
 ) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(5)}
     shards = fill(store, "shop", images)
-    embed(store, "shop", THUMBNAIL, shards)
+    embed_shards(store, "shop", THUMBNAIL, shards)
     before = _vectors(store, "shop", THUMBNAIL, images)
     path = _damage_vectors(store)
 
     with pytest.raises(StoreError, match=f"{path} does not match.*materialize shop/embeddings"):
         update_index(store, "shop")
 
-    (report,) = embed(store, "shop", THUMBNAIL, shards)
+    (report,) = embed_shards(store, "shop", THUMBNAIL, shards)
     assert (report.embedded, report.changed) == (5, False)
     after = _vectors(store, "shop", THUMBNAIL, images)
     np.testing.assert_array_equal(after.vectors, before.vectors)
@@ -718,7 +733,7 @@ def test_damaged_vectors_are_an_error_that_names_the_file_and_the_next_run_repai
 def test_until_they_are_repaired_damaged_vectors_stay_an_error_that_says_what_to_run(
     store: Store,
 ) -> None:
-    embed(store, "shop", THUMBNAIL, fill(store, "shop", {"a": tiny(1)}))
+    embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", {"a": tiny(1)}))
     _damage_vectors(store)
 
     for _ in range(2):
@@ -728,13 +743,13 @@ def test_until_they_are_repaired_damaged_vectors_stay_an_error_that_says_what_to
 
 def test_damaged_rows_of_one_shard_are_repaired_by_its_next_run(store: Store) -> None:
     shards = fill(store, "shop", {f"item{seed}": tiny(seed) for seed in range(6)}, shards=2)
-    embed(store, "shop", THUMBNAIL, shards)
+    embed_shards(store, "shop", THUMBNAIL, shards)
     table = embeddings_table(store, "shop")
     commit = table.latest()
     assert commit is not None
     flip_bit(store, table, commit.files[0])
 
-    embed(store, "shop", THUMBNAIL, shards)
+    embed_shards(store, "shop", THUMBNAIL, shards)
 
     assert _rows(store, "shop").height == 6
 
@@ -784,7 +799,7 @@ def test_what_could_not_be_embedded_is_read_once_for_all_shards(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = fill(store, "shop", {f"item{seed}": jpeg(seed)[:300] for seed in range(16)}, 8)
-    embed(store, "shop", HOG_COLOR, shards)
+    embed_shards(store, "shop", HOG_COLOR, shards)
     before = {file.path for file in _latest(store).files}
     read_file = Table.read_file
     read: list[str] = []

@@ -10,7 +10,7 @@ from torch import nn
 
 from imgsim_assets.encoders import tf32
 from imgsim_assets.encoders.tf32 import without_tf32
-from imgsim_assets.encoders.torch_encoder import TorchEncoder, uses_tf32
+from imgsim_assets.encoders.torch_encoder import TorchEncoder, may_use_tf32
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
 
@@ -73,7 +73,7 @@ def test_of_several_threads_the_last_one_turns_it_back() -> None:
 def test_only_float32_on_a_card_would_use_it(
     device: torch.device, kind: torch.dtype, *, expected: bool
 ) -> None:
-    assert uses_tf32(device, kind) is expected
+    assert may_use_tf32(device, kind) is expected
 
 
 class _Asking(nn.Module):
@@ -91,7 +91,7 @@ def test_a_forward_pass_on_a_card_is_without_it(monkeypatch: pytest.MonkeyPatch)
     encoder = TorchEncoder(module, np.asarray, 2, [CPU])
     encoder.encode(np.zeros((1, 2), np.float32))
     on_a_cpu = module.seen
-    monkeypatch.setattr("imgsim_assets.encoders.torch_encoder.uses_tf32", lambda *_: True)
+    monkeypatch.setattr("imgsim_assets.encoders.torch_encoder.may_use_tf32", lambda *_: True)
 
     encoder.encode(np.zeros((1, 2), np.float32))
 

@@ -17,14 +17,14 @@ from torch import nn
 from imgsim_assets.encoders import hardware, torch_encoder
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
-from imgsim_assets.encoders.engine import Encoded, Engine
+from imgsim_assets.encoders.engine import EncodedBatch, Engine
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.torch_encoder import (
     TorchEncoder,
     center_crop,
-    choose_devices,
-    refuse_without_bf16,
-    squash,
+    require_bf16,
+    resolve_devices,
+    stretch,
 )
 from imgsim_assets.errors import EncoderError
 from imgsim_assets_tests.support import custom_encoders
@@ -334,8 +334,8 @@ def test_a_gpu_that_is_not_there_is_an_error_that_names_what_to_write(tmp_path: 
 def test_auto_takes_a_gpu_if_there_is_one() -> None:
     expected = "cuda" if torch.cuda.is_available() else "cpu"
 
-    assert choose_devices(EncoderSettings())[0].type == expected
-    assert choose_devices(EncoderSettings(device="cpu")) == [torch.device("cpu")]
+    assert resolve_devices(EncoderSettings())[0].type == expected
+    assert resolve_devices(EncoderSettings(device="cpu")) == [torch.device("cpu")]
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_device_and_number_choose_among_two_cards(
 ) -> None:
     _cards(monkeypatch, 2)
 
-    chosen = choose_devices(EncoderSettings(device=device, num_gpus=num_gpus))
+    chosen = resolve_devices(EncoderSettings(device=device, num_gpus=num_gpus))
 
     assert [str(each) for each in chosen] == expected
 
@@ -376,13 +376,13 @@ def test_more_cards_than_there_are_is_an_error_that_says_how_many_there_are(
     _cards(monkeypatch, cards)
 
     with pytest.raises(EncoderError, match=message):
-        choose_devices(EncoderSettings(device=device, num_gpus=num_gpus))
+        resolve_devices(EncoderSettings(device=device, num_gpus=num_gpus))
 
 
 def test_without_a_card_all_of_them_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     _cards(monkeypatch, 0)
 
-    assert choose_devices(EncoderSettings(num_gpus=-1)) == [torch.device("cpu")]
+    assert resolve_devices(EncoderSettings(num_gpus=-1)) == [torch.device("cpu")]
 
 
 class _Meeting(nn.Module):
@@ -414,7 +414,9 @@ def test_every_device_has_a_copy_of_the_model_and_takes_batches_from_one_queue()
     results = list(Engine(encoder, 2, cores=2).run(range(16), lambda key: make_image(key)))
 
     assert len(module.weights_in_use) == 2
-    found = np.concatenate([result.features for result in results if isinstance(result, Encoded)])
+    found = np.concatenate(
+        [result.features for result in results if isinstance(result, EncodedBatch)]
+    )
     tensors = torch.stack([custom_encoders.to_tensor(make_image(key)) for key in range(16)])
     expected = module.layer(tensors.flatten(1)).detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -426,7 +428,7 @@ def test_a_backbone_on_several_devices_gives_the_vectors_of_one(
     path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
     alone = _encode(_load("squeezenet1_1", path))
     devices = [torch.device("cpu"), torch.device("cpu", 0), torch.device("cpu", 0)]
-    monkeypatch.setattr(torch_encoder, "choose_devices", lambda _: devices)
+    monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: devices)
     monkeypatch.setattr(torch_encoder, "can_fuse", lambda *_: False)  # as on cards
     spread = _load("squeezenet1_1", path)
     assert isinstance(spread, TorchEncoder)
@@ -443,7 +445,7 @@ def test_a_card_takes_larger_batches_whatever_the_machines_memory(
     side: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "usable_memory", lambda: 2**30)
-    encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, [torch.device("cpu")], input_side=side)
+    encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, [torch.device("cpu")], input_size=side)
     encoder.device = torch.device("cuda")
 
     assert encoder.batch_size == expected
@@ -466,12 +468,12 @@ def test_bf16_on_a_card_that_would_imitate_it_is_refused(monkeypatch: pytest.Mon
     card = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
 
-    refuse_without_bf16(torch.float32, card)
+    require_bf16(torch.float32, card)
     with pytest.raises(EncoderError, match=r"in bf16, which the cuda of this machine cannot"):
-        refuse_without_bf16(torch.bfloat16, card)
+        require_bf16(torch.bfloat16, card)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
 
-    refuse_without_bf16(torch.bfloat16, card)
+    require_bf16(torch.bfloat16, card)
 
 
 class _Counting(nn.Module):
@@ -513,7 +515,7 @@ def test_a_batch_suits_the_size_of_its_images_and_the_memory_of_all_cores(
     monkeypatch.setattr(hardware, "usable_cores", lambda: cores)
     cpu = [torch.device("cpu")]
 
-    encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, cpu, input_side=side)
+    encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, cpu, input_size=side)
 
     assert encoder.batch_size == expected
 
@@ -583,7 +585,7 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _normalized(size: int) -> torch.Tensor:
-    pixels = torch.stack([torch.from_numpy(squash(image, size).copy()) for image in IMAGES])
+    pixels = torch.stack([torch.from_numpy(stretch(image, size).copy()) for image in IMAGES])
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return ((pixels / 255 - mean) / deviation).permute(0, 3, 1, 2)
 

@@ -152,7 +152,7 @@ def test_missing_vectors_are_copied_from_other_catalogs_of_the_same_encoder(
     _table(store, "second").append(_rows(["b", "c", "d"], seed=2))
     missing = {"a", "b", "c", "x"}
 
-    borrowed = _table(store, "third").borrow(missing)
+    borrowed = _table(store, "third").copy_from_other_catalogs(missing)
 
     assert borrowed == 3
     assert missing == {"x"}
@@ -165,7 +165,7 @@ def test_vectors_of_another_encoder_are_not_borrowed(store: Store) -> None:
     VectorTable(store, "first", "f" * 16).append(_rows(["a"]))
     missing = {"a"}
 
-    assert _table(store, "second").borrow(missing) == 0
+    assert _table(store, "second").copy_from_other_catalogs(missing) == 0
     assert missing == {"a"}
     assert _table(store, "second").table.latest() is None
 
@@ -175,7 +175,7 @@ def test_damaged_vectors_of_another_catalog_are_not_borrowed(store: Store) -> No
     _damage(store, _table(store, "first"))
     missing = {"a"}
 
-    assert _table(store, "second").borrow(missing) == 0
+    assert _table(store, "second").copy_from_other_catalogs(missing) == 0
     assert missing == {"a"}
 
 
@@ -186,7 +186,7 @@ def test_what_is_whole_of_damaged_vectors_is_borrowed(store: Store) -> None:
     _damage(store, other)
     missing = {"a", "b", "c"}
 
-    assert _table(store, "second").borrow(missing) == 1
+    assert _table(store, "second").copy_from_other_catalogs(missing) == 1
     assert missing == {"a", "b"}
 
 
@@ -201,7 +201,7 @@ def test_many_files_are_borrowed_a_few_at_a_time_the_later_vector_of_an_image(
     monkeypatch.setattr(vectors, "_MAX_MERGED_BYTES", at_a_time)
     mine = _table(store, "second")
 
-    assert mine.borrow({*names, "again", "nowhere"}) == 13
+    assert mine.copy_from_other_catalogs({*names, "again", "nowhere"}) == 13
 
     expected = other.read([*names, "again"])
     np.testing.assert_array_equal(mine.read([*names, "again"]).vectors, expected.vectors)
@@ -288,33 +288,33 @@ def test_damaged_vectors_leave_the_table_when_its_files_are_merged(store: Store)
 
 def test_vectors_that_were_dropped_are_counted(store: Store) -> None:
     table = _table(store)
-    assert table.drops == 0
+    assert table.rebuild_count == 0
     for turn in range(24):
         table.append(_rows([f"{turn}"], seed=turn))
-    assert table.drops == 0
+    assert table.rebuild_count == 0
 
     _damage(store, table)
     with pytest.raises(StoreError):
         table.read(["1"])
-    assert table.drops == 1
+    assert table.rebuild_count == 1
     table.append(_rows(["again"]))
-    assert table.drops == 1
+    assert table.rebuild_count == 1
 
     _damage(store, table)
     table.append(_rows(["merged"]))  # which leaves out what is damaged
-    assert table.drops == 2
+    assert table.rebuild_count == 2
 
 
 def test_what_is_lacking_is_found_file_by_file(store: Store) -> None:
     table = _table(store)
-    assert table.lacking(["a", "b"]) == {"a", "b"}
+    assert table.missing(["a", "b"]) == {"a", "b"}
 
     table.append(_rows(["a"]))
     table.append(_rows(["c"]))
 
-    assert table.lacking(["a", "b", "c"]) == {"b"}
+    assert table.missing(["a", "b", "c"]) == {"b"}
     _damage(store, table, KEYS)
-    assert table.lacking(["a", "b", "c"]) == {"a", "b"}
+    assert table.missing(["a", "b", "c"]) == {"a", "b"}
 
 
 def test_the_parts_are_all_vectors(store: Store) -> None:

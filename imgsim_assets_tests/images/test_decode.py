@@ -328,7 +328,7 @@ def test_a_profile_that_is_not_even_bytes_does_not_cost_the_image() -> None:
 def test_a_large_jpeg_comes_smaller_but_not_below_what_is_enough(
     size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    found = decode(encoded(make_image(1, size)), enough=50)
+    found = decode(encoded(make_image(1, size)), min_size=50)
 
     assert found.size == expected
     whole = make_image(1, size).resize(found.size, Image.Resampling.BOX)
@@ -337,20 +337,20 @@ def test_a_large_jpeg_comes_smaller_but_not_below_what_is_enough(
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
 def test_other_formats_come_whole(kind: str) -> None:
-    assert decode(encoded(make_image(1, (300, 200)), kind), enough=20).size == (300, 200)
+    assert decode(encoded(make_image(1, (300, 200)), kind), min_size=20).size == (300, 200)
 
 
 def test_a_smaller_image_is_turned_upright_too() -> None:
     stored, exif = lying(make_image(1, (400, 200)), 6)
 
-    assert decode(encoded(stored, exif=exif), enough=50).size == (100, 50)
+    assert decode(encoded(stored, exif=exif), min_size=50).size == (100, 50)
 
 
 def test_a_large_jpeg_that_was_cut_off_is_truncated_at_any_size() -> None:
     data = encoded(make_image(1, (800, 800)))
 
     with pytest.raises(ImageError, match="truncated"):
-        decode(data[: len(data) // 2], enough=50)
+        decode(data[: len(data) // 2], min_size=50)
 
 
 # ---- what cannot be decoded --------------------------------------------------------------

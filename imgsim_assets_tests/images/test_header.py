@@ -13,7 +13,7 @@ from PIL import Image
 
 from imgsim_assets.images import header
 from imgsim_assets.images.header import FORMATS, Header, ImageError, open_image, read_header
-from imgsim_assets.images.limits import MOST_PIXELS
+from imgsim_assets.images.limits import MAX_PIXELS
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.malformed_images import (
     bmp_of,
@@ -120,9 +120,9 @@ def test_a_size_that_pillow_warns_of_is_refused_without_a_warning() -> None:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_the_largest_limit_that_can_be_set_is_kept() -> None:
-    assert read_header(png_of(MOST_PIXELS // 10, 10), MOST_PIXELS).height == 10
+    assert read_header(png_of(MAX_PIXELS // 10, 10), MAX_PIXELS).height == 10
     with pytest.raises(ImageError, match="too_many_pixels"):
-        read_header(png_of(MOST_PIXELS // 10 + 1, 10), MOST_PIXELS)
+        read_header(png_of(MAX_PIXELS // 10 + 1, 10), MAX_PIXELS)
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from imgsim_assets.images.decode import decode
-from imgsim_assets.images.jpeg import Jpeg, undecoded
+from imgsim_assets.images.jpeg import Jpeg, as_plain_jpeg
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.malformed_images import lying, wide_gamut_profile, with_segment
 
@@ -67,20 +67,20 @@ ODD: dict[str, bytes] = {
 def test_a_jpeg_whose_pixels_are_the_image_is_left_undecoded(kind: str) -> None:
     data = PLAIN[kind]
 
-    assert undecoded(data, ENOUGH) == Jpeg(data)
+    assert as_plain_jpeg(data, ENOUGH) == Jpeg(data)
     np.testing.assert_array_equal(_by_another_decoder(data), np.asarray(decode(data)))
 
 
 @pytest.mark.parametrize("kind", ODD)
 def test_every_other_file_is_to_be_decoded(kind: str) -> None:
-    assert undecoded(ODD[kind], ENOUGH) is None
+    assert as_plain_jpeg(ODD[kind], ENOUGH) is None
 
 
 @pytest.mark.parametrize("kind", ["4:2:0", "progressive", "gray, progressive", "upright by EXIF"])
 def test_a_jpeg_that_was_cut_short_is_to_be_decoded_wherever_it_was_cut(kind: str) -> None:
     data = PLAIN[kind]
 
-    left = [length for length in range(len(data)) if undecoded(data[:length], ENOUGH)]
+    left = [length for length in range(len(data)) if as_plain_jpeg(data[:length], ENOUGH)]
 
     assert not left
 
@@ -113,8 +113,8 @@ def test_what_is_left_undecoded_is_for_every_decoder_the_image_in_full(
     options |= {"icc_profile": profile, "exif": exif if orientation else b""}
     data = encoded(stored, **options, **colors)
 
-    if undecoded(data, ENOUGH) is not None:
-        seen = np.asarray(decode(data, enough=ENOUGH))
+    if as_plain_jpeg(data, ENOUGH) is not None:
+        seen = np.asarray(decode(data, min_size=ENOUGH))
         np.testing.assert_array_equal(_by_another_decoder(data), seen)
 
 

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from imgsim_assets.images.plot import bars, heat_map, histogram, trade_off
+from imgsim_assets.images.plot import bar_chart, heat_map, histogram, trade_off
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = """</text><script>alert("1")</script> & 'x' < y ]]> é"""
@@ -46,7 +46,7 @@ def test_a_mark_near_the_right_end_has_its_label_on_its_left() -> None:
 
 def test_bars_may_be_drawn_against_a_full_one() -> None:
     half, whole = (
-        rectangles(parsed(bars([("a", 0.5)], title="t", full=full)))[0].attrib["width"]
+        rectangles(parsed(bar_chart([("a", 0.5)], title="t", full=full)))[0].attrib["width"]
         for full in (1.0, None)
     )
 
@@ -130,7 +130,7 @@ def test_a_histogram_of_little_is_still_an_image(counts: list[int], edges: list[
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    drawn = parsed(bars([("ok", 200), ("timeout", 50), ("gone", 0)], title="items"))
+    drawn = parsed(bar_chart([("ok", 200), ("timeout", 50), ("gone", 0)], title="items"))
 
     widths = [float(bar.attrib["width"]) for bar in rectangles(drawn)]
     assert widths[1] == pytest.approx(widths[0] / 4, abs=0.2)
@@ -140,7 +140,7 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 @pytest.mark.parametrize("values", [[], [("a", 0)], [("a", 0.001)], [("a", 1e12), ("b", 1)]])
 def test_bars_of_little_are_still_an_image(values: list[tuple[str, float]]) -> None:
-    drawn = parsed(bars(values, title="t"))
+    drawn = parsed(bar_chart(values, title="t"))
 
     assert len(rectangles(drawn)) == len(values)
     inside(drawn)
@@ -148,7 +148,8 @@ def test_bars_of_little_are_still_an_image(values: list[tuple[str, float]]) -> N
 
 def test_bars_keep_their_order_and_grow_the_image() -> None:
     few, many = (
-        parsed(bars([(f"status {n}", n + 1) for n in range(count)], title="t")) for count in (2, 9)
+        parsed(bar_chart([(f"status {n}", n + 1) for n in range(count)], title="t"))
+        for count in (2, 9)
     )
 
     assert float(many.attrib["height"]) > float(few.attrib["height"])
@@ -160,7 +161,7 @@ def test_bars_keep_their_order_and_grow_the_image() -> None:
 
 def test_labels_are_text_whatever_they_hold() -> None:
     for drawn in (
-        parsed(bars([(HOSTILE, 1)], title=HOSTILE)),
+        parsed(bar_chart([(HOSTILE, 1)], title=HOSTILE)),
         parsed(histogram([1], [0.0, 1.0], title=HOSTILE, mark=0.5, mark_label=HOSTILE)),
     ):
         assert words(drawn).count(HOSTILE) == 2

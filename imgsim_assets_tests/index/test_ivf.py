@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from imgsim_assets.encoders.stage import embed
+from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.flat import FlatIndex
 from imgsim_assets.index.ivf import IvfIndex
@@ -132,7 +132,9 @@ def test_an_index_stays_of_its_kind_where_nothing_is_said(store: Store) -> None:
     settings = IndexSettings(kind="ivf", min_items=1, nprobe=3)
     indexed(store, "shop", {f"i{seed}": tiny(seed) for seed in range(8)})
     update_index(store, "shop", settings)
-    embed(store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in range(9)}))
+    embed_shards(
+        store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in range(9)})
+    )
 
     report = update_index(store, "shop")
 
@@ -146,7 +148,7 @@ def test_a_catalog_about_the_least_size_keeps_its_kind(store: Store) -> None:
     kinds = []
     for count in (8, 6, 7, 5, 7, 8):
         images = {f"i{seed}": tiny(seed) for seed in range(count)}
-        embed(store, "shop", THUMBNAIL, fill(store, "shop", images))
+        embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", images))
         report = update_index(store, "shop", settings)
         kinds.append((report.kind, report.rebuilt))
 
@@ -163,7 +165,9 @@ def test_a_catalog_about_the_least_size_keeps_its_kind(store: Store) -> None:
 def test_an_inverted_file_is_updated_by_what_changed(store: Store) -> None:
     settings = IndexSettings(kind="ivf", min_items=1, nprobe=100)
     for seeds in (range(8), range(2, 12)):
-        embed(store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in seeds}))
+        embed_shards(
+            store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in seeds})
+        )
         report = update_index(store, "shop", settings)
 
     _, index = open_index(store, "shop")

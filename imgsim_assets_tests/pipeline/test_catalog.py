@@ -12,7 +12,7 @@ from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
-from imgsim_assets.encoders.stream import Stream
+from imgsim_assets.encoders.stream import EmbeddingStream
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.pipeline.catalog import CatalogJob, NullProgress, refresh, shards_for
 from imgsim_assets.storage.shards import Shard
@@ -82,14 +82,14 @@ def test_an_interruption_ends_the_embedding_within_a_batch_and_keeps_what_there_
         interrupted.wait(60)
         return encode(encoder, batch)
 
-    def finish(stream: Stream, shard: Shard) -> Future[EmbeddingReport]:
+    def finalize(stream: EmbeddingStream, shard: Shard) -> Future[EmbeddingReport]:
         submitted(stream, shard)
         threading.Timer(0.5, interrupted.set).start()
         raise KeyboardInterrupt
 
-    submitted = Stream.finish
+    submitted = EmbeddingStream.finalize
     monkeypatch.setattr(ThumbnailEncoder, "encode", slow)
-    monkeypatch.setattr(Stream, "finish", finish)
+    monkeypatch.setattr(EmbeddingStream, "finalize", finalize)
 
     with pytest.raises(KeyboardInterrupt):
         refresh(store, [job])

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from imgsim_assets.encoders.stage import embed
+from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.graph import SCHEMA, graph_table, update_graph
 from imgsim_assets.similarity.materialized import LISTS
@@ -149,7 +149,7 @@ def test_a_new_encoder_makes_the_graph_anew(store: Store) -> None:
 
 
 def test_the_graph_follows_the_index_and_says_which(shops: Store) -> None:
-    embed(shops, "shop", THUMBNAIL, fill(shops, "shop", {"a": tiny(1), "b": tiny(2)}))
+    embed_shards(shops, "shop", THUMBNAIL, fill(shops, "shop", {"a": tiny(1), "b": tiny(2)}))
 
     report = update_graph(shops, "shop", SETTINGS[0])
 

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from imgsim_assets.encoders.encoder import fingerprint
-from imgsim_assets.encoders.stage import embed
+from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.index.stage import index_table, update_index
@@ -54,7 +54,7 @@ def test_every_item_gets_the_vector_of_its_own_image(store: Store) -> None:
 
 def test_the_index_keeps_its_items_until_it_is_brought_up_to_date(store: Store) -> None:
     indexed(store, "shop", {"a": tiny(1)})
-    embed(store, "shop", THUMBNAIL, fill(store, "shop", {"b": tiny(2)}))
+    embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", {"b": tiny(2)}))
 
     assert items.from_embeddings(store, "shop")[1].keys["id"].to_list() == ["b"]
     assert items.from_index(store, "shop")[1].keys["id"].to_list() == ["a"]

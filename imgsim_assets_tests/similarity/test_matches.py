@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import embed
+from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.matches import SCHEMA, match_table, update_matches
@@ -282,7 +282,7 @@ def test_inputs_that_were_never_made_are_named(store: Store) -> None:
     with pytest.raises(StoreError, match="left/embeddings has no version yet"):
         update_matches(store, "pair", "left", "right", MatchSettings())
     indexed(store, "left", LEFT)
-    embed(store, "right", THUMBNAIL, fill(store, "right", RIGHT))
+    embed_shards(store, "right", THUMBNAIL, fill(store, "right", RIGHT))
     with pytest.raises(StoreError, match="right/index has no version yet"):
         update_matches(store, "pair", "left", "right", MatchSettings())
 
@@ -311,7 +311,7 @@ def test_different_factories_are_refused_naming_both(store: Store) -> None:
 def test_an_index_of_the_encoder_before_is_refused(shops: Store) -> None:
     newer = THUMBNAIL.model_copy(update={"version": "2"})
     for side, images in (("left", LEFT), ("right", RIGHT)):
-        embed(shops, side, newer, fill(shops, side, images))
+        embed_shards(shops, side, newer, fill(shops, side, images))
 
     with pytest.raises(StoreError, match=r"cannot be compared.*materialize their embeddings and"):
         update_matches(shops, "pair", "left", "right", MatchSettings())

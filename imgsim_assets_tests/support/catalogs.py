@@ -13,7 +13,7 @@ from PIL import Image
 from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger_table, utc_now
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import embed
+from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.index.stage import update_index
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard, shard_index
@@ -56,7 +56,7 @@ def indexed(
     encoder: EncoderSettings = THUMBNAIL,
 ) -> None:
     """Bring a catalog of exactly these images as far as its index, through the stages."""
-    embed(store, name, encoder, fill(store, name, images))
+    embed_shards(store, name, encoder, fill(store, name, images))
     update_index(store, name)
 
 

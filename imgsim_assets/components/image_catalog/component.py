@@ -19,9 +19,9 @@ from imgsim_assets.components.image_catalog.pipelined import streamed_assets
 from imgsim_assets.components.image_catalog.schedule import refresh_job, refresh_schedule
 from imgsim_assets.components.project import Project, tables_of
 from imgsim_assets.components.tables import IO_MANAGER
+from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.settings import Settings
-from imgsim_assets.similarity.settings import AUTO
 
 
 class ImageCatalogComponent(YamlComponent):

@@ -14,10 +14,9 @@ import dagster as dg
 from imgsim_assets.catalog.source import check_source_exists
 from imgsim_assets.components.automation import freshness, on_new_data, tagged
 from imgsim_assets.components.project import Project
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import AUTO, EncoderSettings
 from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets.pipeline.settings import CatalogSettings
-from imgsim_assets.similarity.settings import AUTO
 from imgsim_assets.storage.shards import shard_names
 
 # Pools whose limits keep runs from crowding the network and the GPU; see docs/schedule.md.

@@ -52,16 +52,19 @@ def publish_embeddings(
 
 
 def _describe_embeddings(store: Store, name: str, report: EmbeddingReport) -> dict[str, Any]:
-    rates = {f"images_per_second_{part}": round(rate, 1) for part, rate in report.rates.items()}
+    rates = {
+        f"images_per_second_{part}": round(rate, 1)
+        for part, rate in report.images_per_second.items()
+    }
     return {
         **table_metadata(
             store, f"{name}/embeddings", report.version, report.items, changed=report.changed
         ),
         "distinct_images": report.images,
         "embedded": report.embedded,
-        **({"embedded_while_fetching": report.ahead} if report.ahead else {}),
+        **({"embedded_while_fetching": report.embedded_early} if report.embedded_early else {}),
         "reused": report.images - report.embedded,
-        "borrowed": report.borrowed,
+        "reused_from_other_catalogs": report.reused,
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.embedded / max(report.seconds, 1e-6), 1),
         # Of one core (of one card, for forward passes on GPUs); the line above is of all.

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from imgsim_assets.components.columns import ENCODER_REPORT, table_schema
+from imgsim_assets.components.columns import ENCODER_EVALUATION, table_schema
 from imgsim_assets.components.image_catalog.checks import THRESHOLD_CALIBRATED
 from imgsim_assets.components.image_catalog.context import GPU_POOL, CatalogContext, code_version
-from imgsim_assets.encoders.evaluation_settings import REPORT_VERSION, EvaluationSettings
+from imgsim_assets.encoders.settings import EVALUATION_VERSION, EvaluationSettings
 
 
 def evaluation_asset(
@@ -19,8 +19,8 @@ def evaluation_asset(
         description=f"Recall of edited copies of {settings.sample} of the catalog's own images "
         "and false matches among different ones, by threshold; and the lowest threshold with at "
         f"most {settings.false_positives_per_million:g} false matches in a million pairs.",
-        metadata={"dagster/column_schema": table_schema(ENCODER_REPORT)},
-        code_version=code_version(REPORT_VERSION, settings.model_dump()),
+        metadata={"dagster/column_schema": table_schema(ENCODER_EVALUATION)},
+        code_version=code_version(EVALUATION_VERSION, settings.model_dump()),
         pool=GPU_POOL,
         check_specs=[
             blueprint.check(

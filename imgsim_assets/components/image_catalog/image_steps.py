@@ -18,7 +18,7 @@ from imgsim_assets.download.scheduling.host_stats import HostStats
 from imgsim_assets.download.settings import Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.download.status import OK
-from imgsim_assets.images.plot import bars
+from imgsim_assets.images.plot import bar_chart
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -61,7 +61,7 @@ def _describe_images(store: Store, name: str, report: DownloadReport) -> dict[st
         "failed": report.failed,
         "statuses": counted(report.statuses, "status"),
         "status_chart": svg(
-            bars(sorted(report.statuses.items(), key=lambda pair: -pair[1]), title="items"),
+            bar_chart(sorted(report.statuses.items(), key=lambda pair: -pair[1]), title="items"),
             "items by status",
         ),
         "requested": report.requested,

@@ -11,14 +11,10 @@ import polars as pl
 from imgsim_assets.components.image_catalog.checks import THRESHOLD_CALIBRATED
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.metadata import svg, table_metadata
-from imgsim_assets.encoders.evaluation import (
-    EncoderEvaluation,
-    choices_of,
-    measured_below,
-    update_evaluation,
-)
-from imgsim_assets.encoders.evaluation_settings import EvaluationSettings
-from imgsim_assets.images.plot import bars, histogram, trade_off
+from imgsim_assets.encoders.evaluation import EncoderEvaluation, EvaluationStage
+from imgsim_assets.encoders.operating_points import floor_to_grid, operating_points
+from imgsim_assets.encoders.settings import EvaluationSettings
+from imgsim_assets.images.plot import bar_chart, histogram, trade_off
 from imgsim_assets.storage.store import Store
 
 # Bars of the histogram; finer ones are narrower than the gaps between them.
@@ -33,7 +29,8 @@ def measure_encoder(
     """Measure the encoder on the catalog's images, if anything it depends on has changed."""
     name = blueprint.name
     store = blueprint.project.store(context.run.run_id)
-    report = update_evaluation(store, name, settings, blueprint.encoder, log=context.log.info)
+    stage = EvaluationStage(store, name, settings, blueprint.encoder, log=context.log.info)
+    report = stage.run()
     return dg.MaterializeResult(
         metadata=_describe(store, name, report),
         data_version=dg.DataVersion(report.data_version),
@@ -72,7 +69,7 @@ def _describe(store: Store, name: str, report: EncoderEvaluation) -> dict[str, A
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
         "recall": svg(
-            bars(
+            bar_chart(
                 [(edit, round(share, 3)) for edit, share in report.recall.items()],
                 title=f"edited copies at or above {report.threshold:g}",
                 full=1.0,
@@ -103,7 +100,7 @@ def _describe(store: Store, name: str, report: EncoderEvaluation) -> dict[str, A
 
 
 def _trade_off(report: EncoderEvaluation) -> str:
-    choices = choices_of(report.rows)
+    choices = operating_points(report.rows)
     return trade_off(
         choices["threshold"].to_list(),
         choices["recall"].to_list(),
@@ -117,8 +114,8 @@ def _trade_off(report: EncoderEvaluation) -> str:
 
 def _thresholds(report: EncoderEvaluation) -> dg.MetadataValue:
     """What some thresholds give and cost, the recommended one among them."""
-    shown = sorted({*_SHOWN, measured_below(report.threshold)})
-    chosen = choices_of(report.rows).filter(pl.col("threshold").is_in(shown))
+    shown = sorted({*_SHOWN, floor_to_grid(report.threshold)})
+    chosen = operating_points(report.rows).filter(pl.col("threshold").is_in(shown))
     columns = {"threshold": 3, "recall": 3, "false_positives_per_million": 1}
     records = [
         dg.TableRecord({name: round(row[name], digits) for name, digits in columns.items()})

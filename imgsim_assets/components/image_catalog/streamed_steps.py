@@ -22,7 +22,7 @@ from imgsim_assets.components.shard_runs import run_shards
 from imgsim_assets.download.settings import Retry
 from imgsim_assets.download.stage import DownloadReport
 from imgsim_assets.encoders.stage import EmbeddingStage
-from imgsim_assets.encoders.stream import EmbeddingThread, Stream
+from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
@@ -35,7 +35,7 @@ def fetch_and_embed(
     wanted = context.selected_asset_keys
     thread = EmbeddingThread()
     with PoolSlot(context, GPU_POOL, thread.stop) as card, thread:
-        stream = Stream(
+        stream = EmbeddingStream(
             lambda: EmbeddingStage(
                 store,
                 blueprint.name,
@@ -52,7 +52,7 @@ def fetch_and_embed(
             check = _fetch(context, blueprint, store, retry, follower)
             yield _result(context, blueprint.key("images"), check)
             if not check.passed and success_rate_spec(blueprint).blocking:
-                thread.abandon()
+                thread.cancel()
                 return
         if blueprint.key("embeddings") in wanted:
             check = _embed(context, blueprint, store, stream)
@@ -64,10 +64,10 @@ def _fetch(
     blueprint: CatalogContext,
     store: Store,
     retry: Retry,
-    follower: Stream | None,
+    follower: EmbeddingStream | None,
 ) -> dg.AssetCheckResult:
     """Fetch the shards, with the stream on the heels of what is committed."""
-    on_commit = follower.grown if follower is not None else None
+    on_commit = follower.notify if follower is not None else None
     with images_stage(context, blueprint, store, retry, on_commit=on_commit) as stage:
 
         def fetch(shard: Shard) -> DownloadReport:
@@ -82,11 +82,14 @@ def _fetch(
 
 
 def _embed(
-    context: dg.AssetExecutionContext, blueprint: CatalogContext, store: Store, stream: Stream
+    context: dg.AssetExecutionContext,
+    blueprint: CatalogContext,
+    store: Store,
+    stream: EmbeddingStream,
 ) -> dg.AssetCheckResult:
     """Embed what is left of the shards, and commit their embeddings."""
     outcome = run_shards(
-        context, blueprint.settings.shards, lambda shard: stream.finish(shard).result()
+        context, blueprint.settings.shards, lambda shard: stream.finalize(shard).result()
     )
     publish_embeddings(context, blueprint, store, outcome)
     return vectors_normalized(store, blueprint.settings, stream.stage.fingerprint)

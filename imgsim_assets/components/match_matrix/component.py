@@ -17,9 +17,9 @@ from imgsim_assets.components.match_matrix.known_catalogs import (
 from imgsim_assets.components.match_matrix.matches import match_asset
 from imgsim_assets.components.project import Project, tables_of
 from imgsim_assets.components.tables import IO_MANAGER
+from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.settings import Settings
-from imgsim_assets.similarity.settings import AUTO
 
 
 class MatchMatrixComponent(YamlComponent):

@@ -6,49 +6,49 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgsim_assets.images.edits import EDITS, edited
+from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
 from imgsim_assets_tests.support.images import make_image
 
-SEEDED = sorted(set(EDITS) - {"gray", "watermark", "flip", "pad"})
+SEEDED = sorted(set(PERTURBATIONS) - {"gray", "watermark", "flip", "pad"})
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_the_same_seed_gives_the_same_copy(name: str) -> None:
-    first = edited(make_image(1), name, 7)
+    first = perturb(make_image(1), name, 7)
 
     assert first.mode == "RGB"
-    assert first.size == edited(make_image(1), name, 7).size
-    assert first.tobytes() == edited(make_image(1), name, 7).tobytes()
+    assert first.size == perturb(make_image(1), name, 7).size
+    assert first.tobytes() == perturb(make_image(1), name, 7).tobytes()
 
 
 @pytest.mark.parametrize("name", SEEDED)
 def test_other_seeds_give_other_copies(name: str) -> None:
-    copies = [edited(make_image(1), name, seed) for seed in range(12)]
+    copies = [perturb(make_image(1), name, seed) for seed in range(12)]
 
     assert len({(copy.size, copy.tobytes()) for copy in copies}) > 1
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_the_copy_differs_and_the_original_stays(name: str) -> None:
     original = make_image(1)
     before = original.tobytes()
 
-    copy = EDITS[name](original, random.Random(3))
+    copy = PERTURBATIONS[name](original, random.Random(3))
 
     assert original.tobytes() == before
     assert (copy.size, copy.tobytes()) != (original.size, before)
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK", "1"])
 def test_images_of_every_mode_can_be_edited(name: str, mode: str) -> None:
-    assert edited(make_image(1).convert(mode), name, 1).mode == "RGB"
+    assert perturb(make_image(1).convert(mode), name, 1).mode == "RGB"
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (400, 1), (1, 400)])
 def test_tiny_and_narrow_images_can_be_edited(name: str, size: tuple[int, int]) -> None:
-    copy = edited(Image.new("RGB", size, (90, 120, 150)), name, 1)
+    copy = perturb(Image.new("RGB", size, (90, 120, 150)), name, 1)
 
     assert copy.width > 0
     assert copy.height > 0
@@ -56,7 +56,7 @@ def test_tiny_and_narrow_images_can_be_edited(name: str, size: tuple[int, int]) 
 
 def test_a_resized_copy_is_40_to_70_percent_wide_and_high() -> None:
     for seed in range(20):
-        copy = edited(make_image(1, (200, 100)), "resize", seed)
+        copy = perturb(make_image(1, (200, 100)), "resize", seed)
         assert 80 <= copy.width <= 140
         assert copy.height == pytest.approx(copy.width / 2, abs=1)
 
@@ -64,7 +64,7 @@ def test_a_resized_copy_is_40_to_70_percent_wide_and_high() -> None:
 def test_a_crop_is_a_window_of_80_percent_of_the_area() -> None:
     original = make_image(1, (160, 120))
 
-    copy = edited(original, "crop", 4)
+    copy = perturb(original, "crop", 4)
 
     assert copy.width * copy.height == pytest.approx(0.8 * 160 * 120, rel=0.02)
     assert any(
@@ -77,14 +77,14 @@ def test_a_crop_is_a_window_of_80_percent_of_the_area() -> None:
 def test_a_flip_is_its_own_reverse() -> None:
     original = make_image(1)
 
-    assert edited(edited(original, "flip", 1), "flip", 2).tobytes() == original.tobytes()
-    assert pixels(edited(original, "flip", 1))[:, ::-1].tobytes() == original.tobytes()
+    assert perturb(perturb(original, "flip", 1), "flip", 2).tobytes() == original.tobytes()
+    assert pixels(perturb(original, "flip", 1))[:, ::-1].tobytes() == original.tobytes()
 
 
 def test_a_padded_copy_holds_the_original_on_white() -> None:
     original = make_image(1, (160, 120))
 
-    copy = edited(original, "pad", 1)
+    copy = perturb(original, "pad", 1)
 
     assert copy.size == (200, 150)
     assert copy.crop((20, 15, 180, 135)).tobytes() == original.tobytes()
@@ -93,7 +93,7 @@ def test_a_padded_copy_holds_the_original_on_white() -> None:
 
 
 def test_a_gray_copy_has_no_colors() -> None:
-    values = pixels(edited(make_image(1), "gray", 1))
+    values = pixels(perturb(make_image(1), "gray", 1))
 
     assert (values == values[..., :1]).all()
     assert values.std() > 5
@@ -103,14 +103,14 @@ def test_a_brightened_copy_is_20_to_40_percent_brighter() -> None:
     dark = Image.new("RGB", (16, 16), (100, 100, 100))
 
     for seed in range(10):
-        assert 119 <= pixels(edited(dark, "brighten", seed)).mean() <= 140
+        assert 119 <= pixels(perturb(dark, "brighten", seed)).mean() <= 140
 
 
 def test_a_turned_copy_has_white_corners_and_keeps_its_middle() -> None:
     original = Image.new("RGB", (100, 100), (10, 20, 30))
 
     for seed in range(6):
-        values = pixels(edited(original, "rotate", seed))
+        values = pixels(perturb(original, "rotate", seed))
         assert (values[50, 50] == (10, 20, 30)).all()
         assert any((values[y, x] == 255).all() for y in (0, 99) for x in (0, 99))
 
@@ -118,7 +118,7 @@ def test_a_turned_copy_has_white_corners_and_keeps_its_middle() -> None:
 def test_a_banner_covers_the_lowest_eighth_alone() -> None:
     original = make_image(1, (160, 120))
 
-    copy = pixels(edited(original, "banner", 5))
+    copy = pixels(perturb(original, "banner", 5))
 
     assert (copy[:105] == pixels(original)[:105]).all()
     assert (copy[105:] != pixels(original)[105:]).any()
@@ -128,7 +128,7 @@ def test_a_banner_covers_the_lowest_eighth_alone() -> None:
 def test_a_watermark_lies_across_the_middle() -> None:
     original = Image.new("RGB", (160, 120), (20, 40, 60))
 
-    changed = (pixels(edited(original, "watermark", 1)) != pixels(original)).any(axis=-1)
+    changed = (pixels(perturb(original, "watermark", 1)) != pixels(original)).any(axis=-1)
 
     assert changed[50:70, 60:100].any()
     assert not changed[:40].any()
@@ -139,7 +139,7 @@ def test_a_recompressed_copy_is_close_but_not_equal() -> None:
     original = make_image(1)
 
     gap = np.abs(
-        pixels(edited(original, "recompress", 1)).astype(float) - pixels(original).astype(float)
+        pixels(perturb(original, "recompress", 1)).astype(float) - pixels(original).astype(float)
     )
 
     assert 0 < gap.mean() < 15
@@ -147,7 +147,7 @@ def test_a_recompressed_copy_is_close_but_not_equal() -> None:
 
 def test_an_edit_that_there_is_not_is_an_error() -> None:
     with pytest.raises(KeyError, match="sepia"):
-        edited(make_image(1), "sepia", 1)
+        perturb(make_image(1), "sepia", 1)
 
 
 def pixels(image: Image.Image) -> np.ndarray:

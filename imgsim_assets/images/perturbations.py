@@ -52,15 +52,15 @@ def rotate(image: Image.Image, chance: random.Random) -> Image.Image:
 
 def banner(image: Image.Image, chance: random.Random) -> Image.Image:
     """With a strip of text across the lowest eighth."""
-    edited = image.copy()
-    draw = ImageDraw.Draw(edited)
+    perturb = image.copy()
+    draw = ImageDraw.Draw(perturb)
     height = max(8, image.height // 8)
     top = image.height - height
     color = tuple(chance.randint(0, 255) for _ in range(3))
     draw.rectangle((0, top, image.width, image.height), fill=color)
     text = f"SALE -{chance.randint(10, 70)} %"
     draw.text((image.width // 20, top), text, fill=(255, 255, 255), font_size=height * 3 // 4)
-    return edited
+    return perturb
 
 
 def watermark(image: Image.Image, chance: random.Random) -> Image.Image:
@@ -86,7 +86,7 @@ def pad(image: Image.Image, chance: random.Random) -> Image.Image:
     return padded
 
 
-EDITS: Mapping[str, Edit] = {
+PERTURBATIONS: Mapping[str, Edit] = {
     edit.__name__: edit
     for edit in (
         recompress,
@@ -103,6 +103,6 @@ EDITS: Mapping[str, Edit] = {
 }
 
 
-def edited(image: Image.Image, name: str, seed: int) -> Image.Image:
-    """The image with one of EDITS applied; the same seed gives the same copy."""
-    return EDITS[name](image.convert("RGB"), random.Random(seed))
+def perturb(image: Image.Image, name: str, seed: int) -> Image.Image:
+    """The image with one of PERTURBATIONS applied; the same seed gives the same copy."""
+    return PERTURBATIONS[name](image.convert("RGB"), random.Random(seed))
