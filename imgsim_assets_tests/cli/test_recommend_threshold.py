@@ -35,7 +35,7 @@ def test_recommendation_is_shown_beside_other_thresholds(shop: Shell) -> None:
     assert recommendation["threshold"] == result.json["threshold"] < 0.9
     assert (recommendation["images"], recommendation["pairs"]) == (12, 66)
     assert recommendation["recall"]["recompress"] == 1.0
-    assert len(recommendation["choices"]) == 101
+    assert len(recommendation["operating_points"]) == 101
     assert "12 images by hog_color, 66 pairs" in printed.out
     assert f"{result.json['threshold']:g} is the lowest threshold within 50000 false" in printed.out
     assert "recompress 100%" in printed.out
@@ -76,7 +76,7 @@ def test_failed_recommendation_reports_the_reason(shop: Shell) -> None:
 
     assert (unknown.code, mixed.code, invalid.code) == (1, 1, 2)
     assert "shoes/embeddings has no version yet" in unknown.err
-    assert "vectors that cannot be compared" in mixed.err
+    assert "the vectors cannot be compared" in mixed.err
     assert "--false-positives-per-million" in invalid.err
 
 

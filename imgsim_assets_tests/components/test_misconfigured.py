@@ -56,7 +56,7 @@ CASES = {
         ["defs/products/defs.yaml:", "attributes.report", "write 'report: {}' for the defaults"],
     ),
     "unknown encoder": (
-        _CATALOG | {"encoder": {"name": "hog_color"}},
+        _CATALOG | {"encoder": {"name": "hog_colr"}},
         _PAIR,
         ["defs/products/defs.yaml:", "attributes.encoder", "did you mean hog_color?"],
     ),

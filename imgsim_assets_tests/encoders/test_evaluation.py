@@ -145,7 +145,7 @@ def test_a_report_computes_where_and_with_what_is_declared_now(
     report = EvaluationStage(store, "shop", GENEROUS, _squeezenet(moved)).run()
 
     # An untrained network takes nearly everything for the same.
-    low = report.rows.filter(edit="recompress", threshold=0.7)
+    low = report.rows.filter(perturbation="recompress", threshold=0.7)
     assert low["recall"].to_list() == [1.0]
     assert [(each.weights, each.device, each.precision) for each in taken] == [
         (moved, "cpu", "fp32")

@@ -30,7 +30,7 @@ def test_without_a_word_the_encoder_is_mobilenet_v3_large_on_any_device() -> Non
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("resnet_50", "resnet50"), ("hog_color", "hog_color"), ("mobilenetv3_large", "mobilenet_v3")],
+    [("resnet_50", "resnet50"), ("hog_colr", "hog_color"), ("mobilenetv3_large", "mobilenet_v3")],
 )
 def test_a_misspelt_name_is_answered_with_the_one_that_was_meant(written: str, meant: str) -> None:
     with pytest.raises(

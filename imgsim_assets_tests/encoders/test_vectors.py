@@ -49,7 +49,7 @@ def test_vectors_that_are_not_there_are_an_error_that_says_what_to_run(store: St
     with pytest.raises(StoreError, match="lacks the vectors of 1 images"):
         table.read(["a"])
     table.append(_rows(["a", "b"]))
-    with pytest.raises(StoreError, match="of 2 images; materialize images/embeddings again"):
+    with pytest.raises(StoreError, match="of 2 images; materialize shop/embeddings again"):
         table.read(["a", "x", "y"])
 
 
@@ -218,7 +218,7 @@ def test_damaged_vectors_are_never_returned_and_leave_the_table(store: Store) ->
     table.append(_rows(["c"]))
     path = _damage(store, table)
 
-    with pytest.raises(StoreError, match=f"{path}.*materialize images/embeddings again"):
+    with pytest.raises(StoreError, match=f"{path}.*materialize shop/embeddings again"):
         table.read(["c"])
 
     assert table.keys() == {"c"}
@@ -244,7 +244,7 @@ def test_vectors_computed_again_after_the_damage_can_be_read(store: Store, role:
     table = _table(store)
     table.append(_rows(["a"]))
     _damage(store, table, role)
-    with pytest.raises(StoreError, match="materialize images/embeddings again"):
+    with pytest.raises(StoreError, match="materialize shop/embeddings again"):
         table.read(["a"])
     assert table.keys() == set()
 
@@ -259,7 +259,7 @@ def test_a_table_that_lost_all_its_files_lacks_its_vectors(store: Store) -> None
     _damage(store, table)
 
     for _ in range(2):
-        with pytest.raises(StoreError, match="materialize images/embeddings again"):
+        with pytest.raises(StoreError, match="materialize shop/embeddings again"):
             table.read(["a"])
 
 
@@ -329,7 +329,7 @@ def test_the_parts_are_all_vectors(store: Store) -> None:
     np.testing.assert_array_equal(first.vectors, _rows(["b", "a"], seed=1).vectors)
     assert list(second.sha256) == ["c"]
     _damage(store, table)
-    with pytest.raises(StoreError, match="materialize images/embeddings again"):
+    with pytest.raises(StoreError, match="materialize shop/embeddings again"):
         list(table.parts())
 
 
@@ -357,7 +357,7 @@ def _files(table: VectorTable) -> list[DataFile]:
     return commit.files_with_role()
 
 
-def _table(store: Store, name: str = "pictures") -> VectorTable:
+def _table(store: Store, name: str = "shop") -> VectorTable:
     return VectorTable(store, name, PRINT)
 
 

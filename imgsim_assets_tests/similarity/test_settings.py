@@ -9,7 +9,7 @@ from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 
 
 def test_without_a_word_matches_are_the_best_and_a_graph_has_ten_neighbors() -> None:
-    assert MatchSettings() == MatchSettings(mode="best", threshold=None, k=None)
+    assert MatchSettings() == MatchSettings(mode="best", threshold="recommended", k=None)
     assert GraphSettings() == GraphSettings(k=10, threshold=None)
 
 
@@ -35,7 +35,7 @@ def test_what_is_documented_is_accepted(values: dict[str, Any]) -> None:
         ({"mode": "top_k", "k": 0}, "greater than or equal to 1"),
         ({"mode": "top_k", "k": 1001}, "less than or equal to 1000"),
         ({"mode": "nearest"}, "'all', 'best', 'top_k', 'mutual' or 'one_to_one'"),
-        ({"threshold": 1.01}, "1.01 is no cosine; give a number from -1 to 1, or auto"),
+        ({"threshold": 1.01}, "1.01 is no cosine; give a number from -1 to 1, auto or recommended"),
         ({"threshold": -1.01}, "-1.01 is no cosine"),
         ({"threshold": float("nan")}, "threshold"),
         ({"treshold": 0.5}, "unknown key 'treshold': did you mean 'threshold'"),
