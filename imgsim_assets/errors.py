@@ -1,14 +1,14 @@
-"""Errors whose message is meant for the person who runs the pipeline."""
+"""Errors whose message is written for the person who runs the pipeline."""
 
 from __future__ import annotations
 
 
 class ImgsimError(Exception):
-    """Base of every error raised on purpose: the message names the place and the mend."""
+    """Base of all errors of this package. The message names the location and how to fix it."""
 
 
 class SettingsError(ImgsimError, ValueError):
-    """A setting (YAML key, argument, environment variable) has a value that cannot work."""
+    """A setting (YAML key, argument, environment variable) has an invalid value."""
 
 
 class SourceError(ImgsimError):
@@ -16,11 +16,11 @@ class SourceError(ImgsimError):
 
 
 class StoreError(ImgsimError):
-    """The store cannot do what was asked of it."""
+    """The store does not have what was requested, or cannot be used as configured."""
 
 
 class CorruptFileError(StoreError):
-    """A stored file's bytes differ from the checksum that was committed for it."""
+    """A stored file is missing or does not match its committed checksum."""
 
 
 class EncoderError(ImgsimError):

@@ -1,4 +1,4 @@
-"""Telling how a long step is getting on."""
+"""Progress of long steps, as log lines and as a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from typing import Self, TextIO
 
 Log = Callable[[str], None]
 
-_REDRAW_SECONDS = 0.2
-_BAR_CELLS = 24
+_REDRAW_INTERVAL_S = 0.2
+_BAR_WIDTH = 24
 
 
 def silent(_: str) -> None:
-    """A log that is not listened to."""
+    """A log that drops every message."""
 
 
 class Progress:
-    """Counts what is done and says so every few seconds: done/total, rate, time left, kinds.
+    """A context manager that counts processed items and logs the progress every few seconds.
 
-    Use it as a context manager. Nothing is said about steps shorter than the interval. On a
-    terminal given as `tty` the same line is drawn over and over, behind a bar.
+    A line has done/total, the rate, the time left and the counts by kind. Steps shorter than the
+    interval log nothing.
+
+    Args:
+        label: Begins every line.
+        total: Number of items to process.
+        log: Takes the lines.
+        unit: Plural noun for the items.
+        interval_s: Seconds between lines.
+        tty: Stream on which, if it is a terminal, the line is redrawn after a progress bar.
     """
 
     def __init__(
@@ -33,22 +41,22 @@ class Progress:
         log: Log,
         *,
         unit: str = "images",
-        every: float = 5.0,
+        interval_s: float = 5.0,
         tty: TextIO | None = None,
     ) -> None:
         self._label = label
         self._total = total
         self._log = log
         self._unit = unit
-        self._every = every
+        self._interval_s = interval_s
         self._tty = tty if tty is not None and tty.isatty() else None
-        self._drawn = 0.0
-        self._started = self._said = time.monotonic()
+        self._drawn_at = 0.0
+        self._started_at = self._logged_at = time.monotonic()
         self.done = 0
         self.kinds: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        self._started = self._said = time.monotonic()
+        self._started_at = self._logged_at = time.monotonic()
         return self
 
     def __exit__(
@@ -61,30 +69,30 @@ class Progress:
             self._draw(self._tty)
             self._tty.write("\n")
             self._tty.flush()
-        if error is None and self._said != self._started:
+        if error is None and self._logged_at != self._started_at:
             self._log(self._line())
 
     @property
     def seconds(self) -> float:
-        """Since the step began."""
-        return time.monotonic() - self._started
+        """Seconds since the step began."""
+        return time.monotonic() - self._started_at
 
     def advance(self, count: int = 1, kind: str | None = None) -> None:
-        """Count items as done, under a kind such as a status."""
+        """Count items as processed, under a kind such as a status."""
         self.done += count
         if kind is not None:
             self.kinds[kind] += count
         now = time.monotonic()
-        if self._tty is not None and now - self._drawn >= _REDRAW_SECONDS:
-            self._drawn = now
+        if self._tty is not None and now - self._drawn_at >= _REDRAW_INTERVAL_S:
+            self._drawn_at = now
             self._draw(self._tty)
-        if now - self._said >= self._every:
-            self._said = now
+        if now - self._logged_at >= self._interval_s:
+            self._logged_at = now
             self._log(self._line())
 
     def _draw(self, tty: TextIO) -> None:
-        filled = _BAR_CELLS * self.done // max(self._total, 1)
-        line = f"[{'#' * filled}{'.' * (_BAR_CELLS - filled)}] {self._line()}"
+        filled = _BAR_WIDTH * self.done // max(self._total, 1)
+        line = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {self._line()}"
         width = shutil.get_terminal_size().columns - 1
         tty.write("\r" + line[:width].ljust(width))
         tty.flush()

@@ -12,7 +12,7 @@ from imgsim_assets.progress import Progress, silent
 def test_a_step_shorter_than_the_interval_says_nothing() -> None:
     said: list[str] = []
 
-    with Progress("fetch", 3, said.append, every=60) as progress:
+    with Progress("fetch", 3, said.append, interval_s=60) as progress:
         for _ in range(3):
             progress.advance(kind="ok")
 
@@ -23,7 +23,7 @@ def test_a_step_shorter_than_the_interval_says_nothing() -> None:
 def test_a_line_tells_label_done_total_unit_and_kinds() -> None:
     said: list[str] = []
 
-    with Progress("fetch", 10, said.append, unit="rows", every=0) as progress:
+    with Progress("fetch", 10, said.append, unit="rows", interval_s=0) as progress:
         progress.advance(3, kind="timeout")
         progress.advance(2, kind="ok")
 
@@ -33,7 +33,7 @@ def test_a_line_tells_label_done_total_unit_and_kinds() -> None:
 def test_time_left_follows_from_the_rate_so_far() -> None:
     said: list[str] = []
 
-    with Progress("embed", 4, said.append, every=0) as progress:
+    with Progress("embed", 4, said.append, interval_s=0) as progress:
         time.sleep(0.3)
         progress.advance(1)
         elapsed = progress.seconds
@@ -46,7 +46,7 @@ def test_time_left_follows_from_the_rate_so_far() -> None:
 def test_a_finished_step_says_no_time_left() -> None:
     said: list[str] = []
 
-    with Progress("embed", 2, said.append, every=0) as progress:
+    with Progress("embed", 2, said.append, interval_s=0) as progress:
         progress.advance(2)
 
     assert said
@@ -57,7 +57,7 @@ def test_a_finished_step_says_no_time_left() -> None:
 def test_a_long_step_ends_with_its_final_counts() -> None:
     said: list[str] = []
 
-    with Progress("fetch", 3, said.append, every=0.05) as progress:
+    with Progress("fetch", 3, said.append, interval_s=0.05) as progress:
         time.sleep(0.06)
         progress.advance()
         progress.advance(2)
@@ -68,7 +68,7 @@ def test_a_long_step_ends_with_its_final_counts() -> None:
 def test_lines_keep_the_interval_between_them() -> None:
     said: list[str] = []
 
-    with Progress("fetch", 1000, said.append, every=0.1) as progress:
+    with Progress("fetch", 1000, said.append, interval_s=0.1) as progress:
         while len(said) < 3:
             progress.advance()
             time.sleep(0.001)
@@ -79,7 +79,7 @@ def test_a_step_that_fails_does_not_claim_to_have_ended() -> None:
     said: list[str] = []
 
     def fail_after_one() -> None:
-        with Progress("fetch", 3, said.append, every=0) as progress:
+        with Progress("fetch", 3, said.append, interval_s=0) as progress:
             progress.advance()
             raise RuntimeError("disk full")
 
@@ -91,14 +91,14 @@ def test_a_step_that_fails_does_not_claim_to_have_ended() -> None:
 def test_a_step_without_anything_to_do_divides_by_nothing() -> None:
     said: list[str] = []
 
-    with Progress("fetch", 0, said.append, every=0) as progress:
+    with Progress("fetch", 0, said.append, interval_s=0) as progress:
         progress.advance(0)
 
     assert said[0].startswith("fetch: 0/0 images, 0.0/s")
 
 
 def test_a_log_that_is_not_listened_to_takes_every_line() -> None:
-    with Progress("fetch", 1, silent, every=0) as progress:
+    with Progress("fetch", 1, silent, interval_s=0) as progress:
         progress.advance()
 
     assert progress.done == 1

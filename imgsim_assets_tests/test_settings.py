@@ -45,7 +45,7 @@ def test_a_key_that_yaml_read_as_something_else_than_text_is_named() -> None:
 
 def test_what_is_no_mapping_at_all_is_refused() -> None:
     with pytest.raises(
-        ValidationError, match=r"\['height', 4\] is no group of keys; write .*'height: "
+        ValidationError, match=r"\['height', 4\] is not a mapping; write .*'height: "
     ):
         Shelf.model_validate(["height", 4])
 

@@ -312,7 +312,7 @@ class ImagesStage:
         return Lease(
             self._store.files,
             f"{self._table.name}/_leases/{shard.name}-of-{shard.count}",
-            what=f"{self._name} shard {shard.name}",
+            work=f"{self._name} shard {shard.name}",
             log=self._log,
         )
 

@@ -1,4 +1,4 @@
-"""What changed between two versions of a table, row by row."""
+"""The rows that differ between two versions of a table."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
 CHANGE = "change"
-# What tells the rows of a table apart, where it is not the table's own key.
-_PAIRS = (["left_id", "right_id"], ["src_id", "dst_id"])
+# The keys of tables of pairs, whose commits name no single key column.
+_PAIR_KEYS = (["left_id", "right_id"], ["src_id", "dst_id"])
 
 
 @dataclass(frozen=True)
 class Changes:
-    """The rows that differ between the versions `since` and `until` of a table.
+    """The rows that differ between two versions of a table.
 
-    `rows` has the table's columns behind the column `change`: "added" and "changed" rows are
-    those of `until`, "removed" rows those of `since`. Sorted by the rows' key.
+    Args:
+        since: The older version.
+        until: The newer version.
+        rows: The table's columns after a column `change`: "added" and "changed" rows are those of
+            `until`, "removed" rows those of `since`. Sorted by key.
     """
 
     since: int
@@ -39,23 +42,38 @@ def read_changes(
     until: int | None = None,
     store: Store | str | Path | None = None,
 ) -> Changes:
-    """What a table gained, lost and changed after the version `since`.
+    """The rows that were added, changed and removed after a version of a table.
 
-    `since=0` stands for the empty table before the first version; `until` is the newest unless
-    given. A reader that remembers `until` and asks for what came `since` sees every change
-    once. Raises StoreError when a version is no longer kept: then read the whole table.
+    A reader that remembers `until` and passes it as the next `since` sees every change once.
+
+    Args:
+        name: Such as "matches/products__suppliers".
+        since: The older version; 0 is the empty table before version 1.
+        until: The newer version; default: the newest.
+        store: As of `read_table`.
+
+    Raises:
+        StoreError: A version does not exist (any more), or the table has no key. If garbage
+            collection deleted the version, read the whole table.
+
+    Examples:
+        >>> from imgsim_assets import read_changes
+        >>> changes = read_changes("matches/products__suppliers", since=41)
+        >>> changes.rows.filter(pl.col("change") == "removed")
     """
     opened = store if isinstance(store, Store) else Store.open(store)
     table, newer = resolve_version(opened, name, until)
     if newer.version < since:
-        raise StoreError(f"{name} is at version {newer.version}, and has none after {since}")
+        raise StoreError(f"{name} is at version {newer.version}, so there is none after {since}")
     older = table.at(since) if since else None
-    before, after = _both(table, older, newer)
-    return Changes(since, newer.version, _compared(before, after, _key(newer, after, name)))
+    before, after = _read_both(table, older, newer)
+    return Changes(since, newer.version, _compare(before, after, _key(newer, after, name)))
 
 
-def _both(table: Table, older: Commit | None, newer: Commit) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows of both versions, with the columns and types of both."""
+def _read_both(
+    table: Table, older: Commit | None, newer: Commit
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows of both versions, each with the columns and types of both."""
     after = table.read(newer)
     before = table.read(older) if older is not None else after.clear()
     return (
@@ -67,17 +85,21 @@ def _both(table: Table, older: Commit | None, newer: Commit) -> tuple[pl.DataFra
 def _key(commit: Commit, rows: pl.DataFrame, name: str) -> list[str]:
     if commit.key is not None:
         return [commit.key]
-    for pair in _PAIRS:
-        if set(pair) <= set(rows.columns):
-            return pair
-    raise StoreError(f"the rows of {name} have no key by which they could be told apart")
+    for key in _PAIR_KEYS:
+        if set(key) <= set(rows.columns):
+            return key
+    raise StoreError(f"table {name} has no key, so its versions cannot be compared")
 
 
-def _compared(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    added = after.join(before, on=key, how="anti")
-    removed = before.join(after, on=key, how="anti")
-    kept = after.join(before, on=key, how="semi")
-    changed = kept.join(before, on=before.columns, how="anti", nulls_equal=True)
-    kinds = [("added", added), ("changed", changed), ("removed", removed)]
-    marked = [rows.select(pl.lit(kind).alias(CHANGE), pl.all()) for kind, rows in kinds]
-    return pl.concat(marked).sort(key)
+def _compare(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    in_both = after.join(before, on=key, how="semi")
+    rows_by_change = {
+        "added": after.join(before, on=key, how="anti"),
+        "changed": in_both.join(before, on=before.columns, how="anti", nulls_equal=True),
+        "removed": before.join(after, on=key, how="anti"),
+    }
+    labeled = (
+        rows.select(pl.lit(change).alias(CHANGE), pl.all())
+        for change, rows in rows_by_change.items()
+    )
+    return pl.concat(labeled).sort(key)

@@ -1,4 +1,4 @@
-"""A digest of rows that depends on their values alone, for data versions."""
+"""A hash of the values of rows, for data versions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ import hashlib
 
 import polars as pl
 
-_AT_ONCE = 65_536
+_CHUNK_ROWS = 65_536
 
 
 def rows_digest(rows: pl.DataFrame, *context: str) -> str:
-    """Hex sha256 over string columns, row by row in the given order, after the context.
+    """Hash string columns, row by row in the given order.
 
-    Every value is preceded by its length, so that no two lists of rows read the same.
+    Every value is preceded by its length, so that different rows never hash the same text.
+
+    Args:
+        rows: String columns without nulls.
+        context: Strings that are hashed before the rows.
+
+    Returns:
+        sha256, hex.
+
+    Raises:
+        ValueError: A value is null.
     """
     digest = RowsDigest(rows.width, *context)
     digest.update(rows)
@@ -20,31 +30,35 @@ def rows_digest(rows: pl.DataFrame, *context: str) -> str:
 
 
 class RowsDigest:
-    """`rows_digest` of rows of `width` columns that come in pieces."""
+    """`rows_digest` of rows of `width` columns that come in chunks."""
 
     def __init__(self, width: int, *context: str) -> None:
         self._digest = hashlib.sha256(f"{len(context)} {width} ".encode())
         for part in context:
             self._digest.update(f"{len(part)}:{part}".encode())
 
-    def update(self, piece: pl.DataFrame) -> None:
-        """Take in the rows that come next."""
-        for rows in piece.iter_slices(_AT_ONCE):
-            self._digest.update(_marked(rows).encode())
+    def update(self, chunk: pl.DataFrame) -> None:
+        """Add the next rows."""
+        for rows in chunk.iter_slices(_CHUNK_ROWS):
+            self._digest.update(_length_prefixed(rows).encode())
 
     def hexdigest(self) -> str:
         """The digest of all rows so far."""
         return self._digest.hexdigest()
 
 
-def _marked(rows: pl.DataFrame) -> str:
-    """All values one after the other, each behind its length in characters."""
+def _length_prefixed(rows: pl.DataFrame) -> str:
+    """All values one after the other, each after its length in characters."""
     if any(rows.null_count().row(0)):
-        raise ValueError(f"a digest is over values, and of {rows.columns} some are null")
-    values = [part for name in rows.columns for part in (_length(name), pl.lit(":"), pl.col(name))]
-    text: str = rows.select(pl.concat_str(values).str.join()).item()
+        raise ValueError(f"cannot hash rows with null values in {rows.columns}")
+    parts = [
+        part
+        for name in rows.columns
+        for part in (
+            pl.col(name).str.len_chars().cast(pl.String),
+            pl.lit(":"),
+            pl.col(name),
+        )
+    ]
+    text: str = rows.select(pl.concat_str(parts).str.join()).item()
     return text
-
-
-def _length(name: str) -> pl.Expr:
-    return pl.col(name).str.len_chars().cast(pl.String)

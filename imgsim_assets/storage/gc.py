@@ -1,10 +1,9 @@
-"""Garbage collection: what may be deleted from a store, by declared rules.
+"""Garbage collection: deletes what a store no longer needs under a declared policy.
 
-A commit is kept while it is among the newest few of its table or younger than the grace
-period. A file is deleted when no kept commit names it and it is older than the grace
-period, which must be longer than any run: that alone makes collection safe beside writers.
-An image or a vector is kept while a kept commit of any table refers to its sha256; how images
-go that are not is said in `pack_gc`.
+A commit is kept while it is among the newest few of its table or younger than the minimum age. A
+file is deleted when no kept commit lists it and it is older than the minimum age, which must be
+longer than any run: that alone makes garbage collection safe beside writers. An image or a vector
+is kept while a kept commit of any table refers to its sha256; `pack_gc` deletes the others.
 """
 
 from __future__ import annotations
@@ -24,16 +23,24 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import COMMITS, DATA, Table
 
 SHA256 = "sha256"
-# A table with this property holds one row per distinct image, worth keeping only while
-# some catalog still has the image.
+# Property of a table with one row per distinct image, needed only while a catalog has the image.
 PER_IMAGE = "per_image"
-# A table with this property lists a catalog's images: its rows keep blobs alive.
+# Property of a table that lists a catalog's images: its rows keep blobs alive.
 REFERS_TO_BLOBS = "refers_to_blobs"
 
 
 @dataclass
 class GcReport:
-    """What a collection deleted (or, as a dry run, would delete)."""
+    """What a garbage collection deleted, or, as a dry run, would delete.
+
+    Args:
+        commits: Number of commits.
+        files: Number of other files.
+        blobs: Number of images.
+        vectors: Number of vectors.
+        bytes: Freed space.
+        tables: Names of the tables in the store.
+    """
 
     commits: int = 0
     files: int = 0
@@ -44,128 +51,142 @@ class GcReport:
 
 
 def collect_garbage(
-    store: Store, rules: RetentionPolicy, *, now: float | None = None, dry_run: bool = False
+    store: Store, policy: RetentionPolicy, *, now: float | None = None, dry_run: bool = False
 ) -> GcReport:
-    """Delete what the rules do not keep, and say how much that was.
+    """Delete what the policy does not keep.
 
-    Raises StoreError, and deletes nothing, when a catalog that has images reads empty: an
-    unreadable or emptied ledger must never be taken as permission to delete its images.
+    Args:
+        store: The store.
+        policy: What to keep.
+        now: Seconds since the epoch that ages are measured from; default: the present.
+        dry_run: Report what would be deleted, and delete nothing.
+
+    Raises:
+        StoreError: A catalog that had images is empty. Nothing is deleted then: an unreadable or
+            emptied ledger must never count as permission to delete its images.
     """
-    before = (time.time() if now is None else now) - rules.min_age_hours * 3600
-    histories = {name: _history(store.table(name), rules, before) for name in store.table_names()}
-    collected = GcReport(tables=list(histories))
-    living = _living_images(store, histories)
+    older_than = (time.time() if now is None else now) - policy.min_age_hours * 3600
+    histories = {
+        name: _history(store.table(name), policy, older_than) for name in store.table_names()
+    }
+    report = GcReport(tables=list(histories))
+    referenced = _referenced_images(store, histories)
     for name, history in histories.items():
-        for version in history.dropped:
-            collected.commits += 1
+        for version in history.expired:
+            report.commits += 1
             if not dry_run:
                 store.files.delete(f"{name}/{COMMITS}/{version:012d}.json")
     for folder in store.table_folders():
-        _collect_files(store, folder, histories.get(folder), before, collected, dry_run)
+        _collect_files(store, folder, histories.get(folder), older_than, report, dry_run)
     for name, history in histories.items():
         if history.kept[-1].properties.get(PER_IMAGE):
-            _collect_vectors(store, name, living, before, collected, dry_run)
-    gone = collect_blobs(store.files, living, before, dry_run=dry_run)
-    collected.blobs += gone.blobs
-    collected.files += gone.files
-    collected.bytes += gone.bytes
-    return collected
+            _collect_vectors(store, name, referenced, older_than, report, dry_run)
+    packs = collect_blobs(store.files, referenced, older_than, dry_run=dry_run)
+    report.blobs += packs.blobs
+    report.files += packs.files
+    report.bytes += packs.bytes
+    return report
 
 
 @dataclass(frozen=True)
 class _History:
-    """A table's commits when the collection began: those it keeps, and versions to drop.
+    """A table's commits when garbage collection began: those to keep, and versions to delete.
 
-    What is committed meanwhile is in neither, and is not touched.
+    Later commits are in neither and are not touched.
     """
 
     kept: list[Commit]
-    dropped: list[int]
+    expired: list[int]
 
 
-def _history(table: Table, rules: RetentionPolicy, before: float) -> _History:
+def _history(table: Table, policy: RetentionPolicy, older_than: float) -> _History:
     versions = table.versions()
-    newest = set(versions[-rules.retain_last :])
-    kept, dropped = [], []
+    newest = set(versions[-policy.retain_last :])
+    kept, expired = [], []
     for version in versions:
         try:
             commit = table.at(version)
         except StoreError:
             if version in newest:
                 raise
-            continue  # another collection has dropped it
-        if version in newest or _committed_at(commit) >= before:
+            continue  # another garbage collection has deleted it
+        if version in newest or _committed_at(commit) >= older_than:
             kept.append(commit)
         else:
-            dropped.append(version)
-    return _History(kept, dropped)
+            expired.append(version)
+    return _History(kept, expired)
 
 
 def _committed_at(commit: Commit) -> float:
     return datetime.fromisoformat(commit.committed_at).timestamp()
 
 
-def _living_images(store: Store, histories: Mapping[str, _History]) -> pl.Series:
-    """The sha256 of every image that a kept commit refers to, each once, sorted."""
-    living = pl.Series(SHA256, dtype=pl.String)
+def _referenced_images(store: Store, histories: Mapping[str, _History]) -> pl.Series:
+    """The distinct sha256 (hex) of every image that a kept commit refers to, sorted."""
+    referenced = pl.Series(SHA256, dtype=pl.String)
     for name, history in histories.items():
         newest = history.kept[-1]
         if not newest.properties.get(REFERS_TO_BLOBS):
             continue
         if newest.rows == 0:
             raise StoreError(
-                f"table {name} reads empty, so its images would all be deleted; nothing was "
-                f"collected. If the catalog really ended, delete {store.url}/{name}"
+                f"table {name} is empty, so all its images would be deleted; nothing was "
+                f"deleted. If the catalog was removed on purpose, delete {store.url}/{name}"
             )
         table = store.table(name, key=newest.key)
         for commit in history.kept:
-            named = table.read(commit, columns=[SHA256])[SHA256].drop_nulls()
-            living = pl.concat([living, named]).unique()
-    return living.sort()
+            listed = table.read(commit, columns=[SHA256])[SHA256].drop_nulls()
+            referenced = pl.concat([referenced, listed]).unique()
+    return referenced.sort()
 
 
 def _collect_files(
     store: Store,
     folder: str,
     history: _History | None,
-    before: float,
-    collected: GcReport,
+    older_than: float,
+    report: GcReport,
     dry_run: bool,
 ) -> None:
-    """Old files of a table that no kept commit names, and what interrupted writers left."""
+    """Delete old files of a table that no kept commit lists, and old temporary files."""
     kept = history.kept if history is not None else []
-    named = {file.path.rsplit("/", 1)[-1] for commit in kept for file in commit.files}
-    unnamed = [
+    listed = {file.path.rsplit("/", 1)[-1] for commit in kept for file in commit.files}
+    unlisted = [
         *(
             (f"{folder}/{DATA}", entry)
             for entry in store.files.entries(f"{folder}/{DATA}")
-            if entry.name not in named
+            if entry.name not in listed
         ),
         *(
-            (place, entry)
-            for place in (folder, f"{folder}/{COMMITS}", f"{folder}/{DATA}")
-            for entry in store.files.temporary_entries(place)
+            (parent, entry)
+            for parent in (folder, f"{folder}/{COMMITS}", f"{folder}/{DATA}")
+            for entry in store.files.temporary_entries(parent)
         ),
     ]
-    for place, entry in unnamed:
-        if entry.modified < before:
-            collected.files += 1
-            collected.bytes += entry.size
+    for parent, entry in unlisted:
+        if entry.modified < older_than:
+            report.files += 1
+            report.bytes += entry.size
             if not dry_run:
-                store.files.delete(f"{place}/{entry.name}")
+                store.files.delete(f"{parent}/{entry.name}")
 
 
 def _collect_vectors(
-    store: Store, name: str, alive: pl.Series, before: float, collected: GcReport, dry_run: bool
+    store: Store,
+    name: str,
+    referenced: pl.Series,
+    older_than: float,
+    report: GcReport,
+    dry_run: bool,
 ) -> None:
-    """Rewrite the files of a per-image table without the rows of images that are gone."""
+    """Rewrite the files of a per-image table without the rows of deleted images."""
     table = store.table(name, key=SHA256)
 
-    def without_dead(base: Commit | None) -> PendingCommit | None:
-        # A run that is at work may be about to refer to what it stored a moment ago.
-        if base is None or _committed_at(base) >= before:
+    def without_deleted_images(base: Commit | None) -> PendingCommit | None:
+        # A run may be about to refer to what it has just stored.
+        if base is None or _committed_at(base) >= older_than:
             return None
-        files = [_without_dead_rows(table, file, alive) for file in base.files]
+        files = [_without_deleted_images(table, file, referenced) for file in base.files]
         if files == list(base.files):
             return None
         return PendingCommit(files, inputs=base.inputs, properties=base.properties)
@@ -174,26 +195,26 @@ def _collect_vectors(
     if newest is None:
         return
     if dry_run:
-        if _committed_at(newest) < before:
-            kept = (_living_rows(table, file, alive) for file in newest.files_with_role())
-            collected.vectors += sum(dead for _, dead in kept)
+        if _committed_at(newest) < older_than:
+            counts = (_split_rows(table, file, referenced) for file in newest.files_with_role())
+            report.vectors += sum(deleted for _, deleted in counts)
         return
-    pruned = table.commit(without_dead)
-    collected.vectors += newest.rows - (pruned.rows if pruned else 0)
+    pruned = table.commit(without_deleted_images)
+    report.vectors += newest.rows - (pruned.rows if pruned else 0)
 
 
-def _without_dead_rows(table: Table, file: DataFile, alive: pl.Series) -> DataFile:
-    living, dead = _living_rows(table, file, alive)
-    if not dead:
+def _without_deleted_images(table: Table, file: DataFile, referenced: pl.Series) -> DataFile:
+    rows, deleted = _split_rows(table, file, referenced)
+    if not deleted:
         return file
-    return file.with_content(table.write_rows(living, role=file.role, compression="uncompressed"))
+    return file.with_content(table.write_rows(rows, role=file.role, compression="uncompressed"))
 
 
-def _living_rows(table: Table, file: DataFile, alive: pl.Series) -> tuple[pl.DataFrame, int]:
-    """The rows of images that are not gone, and how many are; a damaged file keeps what it has."""
+def _split_rows(table: Table, file: DataFile, referenced: pl.Series) -> tuple[pl.DataFrame, int]:
+    """The rows of referenced images, and the number of others; a corrupt file has none."""
     try:
         rows = table.read_file(file)
-    except CorruptFileError:  # for whoever next reads or adds vectors to mend
+    except CorruptFileError:  # the next reader or writer of vectors rebuilds it
         return pl.DataFrame(), 0
-    living = rows.filter(pl.col(SHA256).is_in(alive.implode()))
-    return living, rows.height - living.height
+    kept = rows.filter(pl.col(SHA256).is_in(referenced.implode()))
+    return kept, rows.height - kept.height

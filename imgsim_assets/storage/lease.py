@@ -1,7 +1,7 @@
-"""A lease: one of several runs does a piece of work, and the others wait for it.
+"""A lease: one of several runs does a piece of work while the others wait.
 
-It saves double work, and nothing depends on it: a run that was thought dead and goes on does no
-harm, because results are committed put-if-absent.
+It only saves duplicate work. A run that was taken for dead and continues does no harm, because
+results are committed put-if-absent.
 """
 
 from __future__ import annotations
@@ -19,34 +19,41 @@ from typing import Self
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.files import Files
 
-# The holder renews its lease this often; one that has not been for longer is free.
+# The holder renews its lease this often. A lease not renewed for STALE_SECONDS is free.
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 20.0
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 class Lease:
-    """Held from entering the context to leaving it, under a path that names the work."""
+    """A context manager that holds the lease of a piece of work.
 
-    def __init__(self, files: Files, path: str, *, what: str, log: Log = silent) -> None:
+    Args:
+        files: The root of the store.
+        path: File of the lease; one path per piece of work.
+        work: Name of the work in log messages.
+        log: Takes a message when another run holds the lease.
+    """
+
+    def __init__(self, files: Files, path: str, *, work: str, log: Log = silent) -> None:
         self._files = files
         self._path = path
-        self._what = what
+        self._work = work
         self._log = log
         holder = {"host": socket.gethostname(), "process": os.getpid(), "id": uuid.uuid4().hex}
         self._body = json.dumps(holder).encode()
-        self._over = threading.Event()
-        self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._released = threading.Event()
+        self._renewal = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
-        """Wait until nobody else holds the lease, and take it."""
-        has_told = False
-        while not self._taken():
-            if not has_told:
-                self._log(f"{self._what} is at work in another run; waiting for it")
-                has_told = True
-            time.sleep(_LOOK_SECONDS)
-        self._renewing.start()
+        """Wait until nobody else holds the lease, and acquire it."""
+        has_logged = False
+        while not self._try_acquire():
+            if not has_logged:
+                self._log(f"another run is working on {self._work}; waiting for it")
+                has_logged = True
+            time.sleep(_POLL_SECONDS)
+        self._renewal.start()
         return self
 
     def __exit__(
@@ -55,26 +62,26 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over.set()
-        self._renewing.join()
+        self._released.set()
+        self._renewal.join()
         if self._read() == self._body:
             self._files.delete(self._path)
 
-    def _taken(self) -> bool:
+    def _try_acquire(self) -> bool:
         with contextlib.suppress(FileExistsError):
             self._files.create(self._path, self._body)
             return True
         entry = self._files.stat(self._path)
         is_stale = entry is not None and time.time() - entry.modified > STALE_SECONDS
-        if is_stale or self._holder_is_dead():
+        if is_stale or self._is_holder_dead():
             self._files.delete(self._path)
         return False
 
-    def _holder_is_dead(self) -> bool:
-        """Whether the holder was a process of this machine that is no longer there."""
+    def _is_holder_dead(self) -> bool:
+        """Whether the holder was a process of this machine that no longer exists."""
         try:
             holder = json.loads(self._read() or b"{}")
-        except ValueError:  # cut short by a disk that was full; it becomes stale
+        except ValueError:  # truncated by a full disk; it becomes stale
             return False
         if holder.get("host") != socket.gethostname():
             return False
@@ -93,9 +100,9 @@ class Lease:
             return None
 
     def _renew(self) -> None:
-        while not self._over.wait(RENEW_SECONDS):
+        while not self._released.wait(RENEW_SECONDS):
             if self._read() != self._body:
-                return  # taken over, by a run that thought this one dead
-            # A disk or network that fails now will tell the work itself.
+                return  # another run took this one for dead and took the lease over
+            # The work itself will report a disk or network that fails now.
             with contextlib.suppress(Exception):
                 self._files.write(self._path, self._body)

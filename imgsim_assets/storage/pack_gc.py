@@ -1,8 +1,8 @@
-"""Garbage collection of packs: dead ones go, mostly dead and many small ones are rewritten.
+"""Garbage collection of packs: dead ones are deleted, sparse and small ones are rewritten.
 
-A pack is left alone while it is younger than the grace period, or marked as used within it.
-What is rewritten is in place, in a new pack, before the old one goes: a reader that finds a pack
-gone looks again and finds the copy.
+A pack younger than the minimum age, or pinned since, is left alone. A rewritten image is
+published in a new pack before the old pack is deleted: a reader that finds a pack gone refreshes
+its index and finds the copy.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from imgsim_assets.storage.packs import (
     read_pack_entries,
 )
 
-# A pack is rewritten when at most this share of its bytes is alive.
-_SPARSE = 0.5
+# A pack is rewritten when at most this fraction of its bytes is referenced.
+_MAX_SPARSE_FRACTION = 0.5
 # Packs below this size are merged once there are so many of them.
-_SMALL_BYTES = PACK_BYTES // 4
-_SMALL_PACKS = 8
-# Names of images that are Python objects at a time.
-_DIGESTS_AT_ONCE = 2**16
+_SMALL_PACK_BYTES = PACK_BYTES // 4
+_MIN_SMALL_PACKS = 8
+# Digests that are Python objects at the same time.
+_CHUNK_DIGESTS = 2**16
 
 
 @dataclass
-class CollectedBlobs:
-    """Images that were deleted, other files that were, and the bytes that became free."""
+class PackGcReport:
+    """Deleted images, other deleted files, and the bytes freed."""
 
     blobs: int = 0
     files: int = 0
@@ -51,141 +51,155 @@ class CollectedBlobs:
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """An old pack, and which of its images, in the order of its index, have to stay.
+class _PackAssessment:
+    """An old pack, and which of its images, in the order of its index, must be kept.
 
-    `spare` are those that are needed, but of which a newer pack has a copy too. The pack's index
-    is not kept, but read again when it is needed: there may be 10^8 images.
+    `duplicate` marks images that are referenced but have a copy in a newer pack. The pack's index
+    is read again when it is needed, since a store may hold 10^8 images.
     """
 
     pack: Entry
-    alive: np.ndarray
-    spare: np.ndarray
-    alive_lengths: np.ndarray
+    live: np.ndarray
+    duplicate: np.ndarray
+    live_lengths: np.ndarray
     all_bytes: int
 
     @property
-    def alive_bytes(self) -> int:
-        return int(self.alive_lengths.sum())
+    def live_bytes(self) -> int:
+        return int(self.live_lengths.sum())
 
     @property
-    def dead(self) -> int:
-        return len(self.alive) - int(self.alive.sum())
+    def dead_count(self) -> int:
+        return len(self.live) - int(self.live.sum())
 
 
 def collect_blobs(
-    files: Files, living: pl.Series, before: float, *, dry_run: bool
-) -> CollectedBlobs:
-    """Delete images that are not among `living` (sha256 as hex) from packs older than `before`.
+    files: Files, referenced: pl.Series, older_than: float, *, dry_run: bool
+) -> PackGcReport:
+    """Delete images that nothing refers to, from old packs.
 
-    Of several copies of an image the newest one stays that is intact.
+    Of several copies of an image the newest intact one is kept.
+
+    Args:
+        files: The root of the store.
+        referenced: sha256 (hex) of the images to keep.
+        older_than: Seconds since the epoch; packs modified or pinned later are left alone.
+        dry_run: Report what would be deleted, and delete nothing.
     """
-    collected = CollectedBlobs()
-    digests = _digests(living)
-    doomed, saved = _with_last_copies(files, _to_rewrite(_judged(files, digests, before)))
-    for one in doomed:
-        collected.blobs += one.dead
-        collected.bytes += one.pack.size
-    collected.bytes -= _rewritten_bytes(one.alive_lengths for one in doomed)
-    _collect_beside(files, living, before, collected, dry_run)
+    report = PackGcReport()
+    assessed = _assess_packs(files, _digests(referenced), older_than)
+    to_delete, rescued = _rescue_last_copies(files, _select_for_rewrite(assessed))
+    for assessment in to_delete:
+        report.blobs += assessment.dead_count
+        report.bytes += assessment.pack.size
+    report.bytes -= _rewritten_bytes(assessment.live_lengths for assessment in to_delete)
+    _collect_other_files(files, referenced, older_than, report, dry_run)
     if not dry_run:
-        _rewrite(files, doomed, saved, before)
-    return collected
+        _rewrite(files, to_delete, rescued, older_than)
+    return report
 
 
-def _digests(living: pl.Series) -> np.ndarray:
-    """Hex sha256 as sorted digests (S32)."""
-    pieces = [np.zeros(0, SHA256)]
-    for piece in living.unique().to_frame().iter_slices(_DIGESTS_AT_ONCE):
-        joined = b"".join(piece.to_series().str.decode("hex").to_list())
-        pieces.append(np.frombuffer(joined, SHA256))
-    digests = np.concatenate(pieces)
+def _digests(sha256: pl.Series) -> np.ndarray:
+    """Hex sha256 as sorted, distinct digests (S32)."""
+    chunks = [np.zeros(0, SHA256)]
+    for chunk in sha256.unique().to_frame().iter_slices(_CHUNK_DIGESTS):
+        joined = b"".join(chunk.to_series().str.decode("hex").to_list())
+        chunks.append(np.frombuffer(joined, SHA256))
+    digests = np.concatenate(chunks)
     digests.sort()
     return digests
 
 
-def _judged(files: Files, living: np.ndarray, before: float) -> list[_Judged]:
-    """The packs that are old, and what of them is needed; newest first."""
+def _assess_packs(files: Files, referenced: np.ndarray, older_than: float) -> list[_PackAssessment]:
+    """The old packs and which of their images are referenced, newest first."""
     packs = list_packs(files)
-    marks = {entry.name: entry.modified for entry in files.entries(PINS)}
-    claimed = np.zeros(len(living), bool)
-    judged = []
+    pinned_at = {entry.name: entry.modified for entry in files.entries(PINS)}
+    has_copy = np.zeros(len(referenced), bool)
+    assessed = []
     for pack in sorted(packs, key=lambda entry: (-entry.modified, entry.name)):
         try:
-            contents = read_pack_entries(files, pack)
-        except (FileNotFoundError, CorruptFileError):  # gone, or for a person to look at
+            entries = read_pack_entries(files, pack)
+        except (FileNotFoundError, CorruptFileError):  # deleted, or for an operator to look at
             continue
-        alive = spare = np.zeros(len(contents), bool)
-        if len(living) and len(contents):
-            at = np.minimum(living.searchsorted(contents.sha256), len(living) - 1)
-            needed = living[at] == contents.sha256
-            spare = needed & claimed[at]
-            alive = needed & ~spare
-            claimed[at[alive]] = True
-        if max(pack.modified, marks.get(pack.name, 0.0)) < before:
-            lengths = contents.length
-            judged.append(_Judged(pack, alive, spare, lengths[alive], int(lengths.sum())))
-    return judged
+        live = duplicate = np.zeros(len(entries), bool)
+        if len(referenced) and len(entries):
+            rows = np.minimum(referenced.searchsorted(entries.sha256), len(referenced) - 1)
+            is_referenced = referenced[rows] == entries.sha256
+            duplicate = is_referenced & has_copy[rows]
+            live = is_referenced & ~duplicate
+            has_copy[rows[live]] = True
+        if max(pack.modified, pinned_at.get(pack.name, 0.0)) < older_than:
+            lengths = entries.length
+            assessed.append(
+                _PackAssessment(pack, live, duplicate, lengths[live], int(lengths.sum()))
+            )
+    return assessed
 
 
-def _to_rewrite(judged: Sequence[_Judged]) -> list[_Judged]:
-    wasteful, small = [], []
-    for one in judged:
-        if one.dead and one.alive_bytes <= _SPARSE * one.all_bytes:
-            wasteful.append(one)
-        elif one.pack.size < _SMALL_BYTES:
-            small.append(one)
-    return [*wasteful, *(small if len(small) >= _SMALL_PACKS else ())]
+def _select_for_rewrite(assessed: Sequence[_PackAssessment]) -> list[_PackAssessment]:
+    """Sparse packs, and small ones when there are many."""
+    sparse, small = [], []
+    for assessment in assessed:
+        max_bytes = _MAX_SPARSE_FRACTION * assessment.all_bytes
+        if assessment.dead_count and assessment.live_bytes <= max_bytes:
+            sparse.append(assessment)
+        elif assessment.pack.size < _SMALL_PACK_BYTES:
+            small.append(assessment)
+    return [*sparse, *(small if len(small) >= _MIN_SMALL_PACKS else ())]
 
 
-def _with_last_copies(files: Files, doomed: Sequence[_Judged]) -> tuple[list[_Judged], set[bytes]]:
-    """The packs, keeping spare copies of which no newer one is intact, and what these are of.
+def _rescue_last_copies(
+    files: Files, to_delete: Sequence[_PackAssessment]
+) -> tuple[list[_PackAssessment], set[bytes]]:
+    """The packs, newest first, with duplicates kept that have no intact newer copy.
 
-    Only images of which a copy is about to go are read.
+    Also returns the digests of those duplicates. Only duplicates and their copies are read.
     """
     index = PackIndex(files)
-    if any(one.spare.any() for one in doomed):
+    if any(assessment.duplicate.any() for assessment in to_delete):
         index.refresh()
-    saved: set[bytes] = set()
-    kept = []
-    for one in sorted(doomed, key=lambda one: (-one.pack.modified, one.pack.name)):
-        alive, lengths = one.alive.copy(), one.alive_lengths
-        for at, digest, place in _places(files, one.pack, one.spare):
-            newer = itertools.takewhile(partial(ne, place), index.find(digest))
+    rescued: set[bytes] = set()
+    result = []
+    for assessment in sorted(to_delete, key=lambda each: (-each.pack.modified, each.pack.name)):
+        live, lengths = assessment.live.copy(), assessment.live_lengths
+        for row, digest, location in _locations(files, assessment.pack, assessment.duplicate):
+            newer = itertools.takewhile(partial(ne, location), index.find(digest))
             if (
-                digest not in saved
+                digest not in rescued
                 and not any(_is_intact(files, digest, copy) for copy in newer)
-                and _is_intact(files, digest, place)
+                and _is_intact(files, digest, location)
             ):
-                saved.add(digest)
-                alive[at] = True
-                lengths = np.append(lengths, np.uint32(place.length))
-        kept.append(replace(one, alive=alive, alive_lengths=lengths))
-    return kept, saved
+                rescued.add(digest)
+                live[row] = True
+                lengths = np.append(lengths, np.uint32(location.length))
+        result.append(replace(assessment, live=live, live_lengths=lengths))
+    return result, rescued
 
 
-def _rewritten_bytes(lengths: Iterable[np.ndarray]) -> int:
+def _rewritten_bytes(lengths_by_pack: Iterable[np.ndarray]) -> int:
     """Bytes of the packs to which images of these lengths are written."""
     empty = pack_size(np.zeros(0, np.uint32))
     written, size = 0, PACK_BYTES
-    for some in lengths:
-        written += pack_size(some) - empty
-        for length in some.tolist():
+    for lengths in lengths_by_pack:
+        written += pack_size(lengths) - empty
+        for length in lengths.tolist():
             if size >= PACK_BYTES:
                 written += empty
-                size = empty - 16  # its end comes last
+                size = empty - 16  # a pack that is being written has no trailer yet
             size += length
     return written
 
 
-def _rewrite(files: Files, doomed: Sequence[_Judged], saved: Set[bytes], before: float) -> None:
-    """Copy what is needed of packs, and delete each once its images are in place elsewhere."""
+def _rewrite(
+    files: Files, to_delete: Sequence[_PackAssessment], rescued: Set[bytes], older_than: float
+) -> None:
+    """Copy the live images of packs, and delete each pack once its copies are published."""
     blobs = Blobs(files)
     writer: PackWriter | None = None
-    copied: list[_Judged] = []
-    for one in doomed:
-        for _, digest, place in _places(files, one.pack, one.alive):
-            data = _kept(files, blobs, digest, place, saved)
+    copied: list[Entry] = []
+    for assessment in to_delete:
+        for _, digest, location in _locations(files, assessment.pack, assessment.live):
+            data = _read_to_copy(files, blobs, digest, location, rescued)
             if data is None:
                 continue
             if writer is None:
@@ -194,12 +208,12 @@ def _rewrite(files: Files, doomed: Sequence[_Judged], saved: Set[bytes], before:
             if writer.is_full:
                 _finish(writer)
                 writer = None
-                _delete(files, copied, before)
+                _delete_packs(files, copied, older_than)
                 copied = []
-        copied.append(one)
+        copied.append(assessment.pack)
     if writer is not None:
         _finish(writer)
-    _delete(files, copied, before)
+    _delete_packs(files, copied, older_than)
 
 
 def _finish(writer: PackWriter) -> None:
@@ -209,42 +223,43 @@ def _finish(writer: PackWriter) -> None:
         writer.close()
 
 
-def _places(files: Files, pack: Entry, chosen: np.ndarray) -> Iterable[tuple[int, bytes, Location]]:
-    """Chosen images of a pack in the order of its bytes: where in its index, sha256, place."""
-    if not chosen.any():
+def _locations(
+    files: Files, pack: Entry, selected: np.ndarray
+) -> Iterable[tuple[int, bytes, Location]]:
+    """Selected images of a pack by offset: row in its index, digest, location."""
+    if not selected.any():
         return
     try:
-        contents = read_pack_entries(files, pack)
-    except FileNotFoundError:  # another collection was faster
+        entries = read_pack_entries(files, pack)
+    except FileNotFoundError:  # another garbage collection was faster
         return
-    kept = np.flatnonzero(chosen)
-    for at in kept[np.argsort(contents.start[kept])].tolist():
-        digest = contents.sha256[at : at + 1].tobytes()
-        yield at, digest, Location(pack.name, int(contents.start[at]), int(contents.length[at]))
+    rows = np.flatnonzero(selected)
+    for row in rows[np.argsort(entries.start[rows])].tolist():
+        digest = entries.sha256[row : row + 1].tobytes()
+        yield row, digest, Location(pack.name, int(entries.start[row]), int(entries.length[row]))
 
 
-def _is_intact(files: Files, digest: bytes, place: Location) -> bool:
-    """Whether an image is there and matches its name."""
+def _is_intact(files: Files, digest: bytes, location: Location) -> bool:
     try:
-        return hashlib.sha256(read_blob(files, place)).digest() == digest
-    except FileNotFoundError:  # another collection was faster
+        return hashlib.sha256(read_blob(files, location)).digest() == digest
+    except FileNotFoundError:  # another garbage collection was faster
         return False
 
 
-def _kept(
-    files: Files, blobs: Blobs, digest: bytes, place: Location, saved: Set[bytes]
+def _read_to_copy(
+    files: Files, blobs: Blobs, digest: bytes, location: Location, rescued: Set[bytes]
 ) -> bytes | None:
-    """An image's bytes, from another pack if need be; None when they are not to be copied.
+    """An image's bytes, from another pack if need be; None when there is nothing to copy.
 
-    One that is damaged wherever it lies has to be fetched again.
+    An image without an intact copy is reported missing.
     """
     try:
-        data = read_blob(files, place)
-    except FileNotFoundError:  # another collection was faster
+        data = read_blob(files, location)
+    except FileNotFoundError:  # another garbage collection was faster
         return None
     if hashlib.sha256(data).digest() == digest:
         return data
-    if digest in saved:  # an older copy is kept in place of this one
+    if digest in rescued:  # an older copy is kept instead
         return None
     try:
         return blobs.get(digest.hex())
@@ -253,42 +268,42 @@ def _kept(
         return None
 
 
-def _delete(files: Files, packs: Sequence[_Judged], before: float) -> None:
-    for one in packs:
-        # A name of this collection's own, which no other one takes away too early.
-        doomed = f"{PENDING_DELETE}/{one.pack.name}.{uuid.uuid4().hex}"
-        files.write(doomed, b"")
-        # Somebody may have come upon one of its images since they were judged; who does so
-        # from now on stores the image anew.
-        mark = files.stat(f"{PINS}/{one.pack.name}")
-        if mark is None or mark.modified < before:
-            files.delete(f"{PACKS}/{one.pack.name}")
-        files.delete(doomed)
+def _delete_packs(files: Files, packs: Sequence[Entry], older_than: float) -> None:
+    for pack in packs:
+        # The name is unique, so that no other garbage collection removes it too early.
+        announcement = f"{PENDING_DELETE}/{pack.name}.{uuid.uuid4().hex}"
+        files.write(announcement, b"")
+        # A writer may have pinned the pack since it was assessed. A writer that comes later sees
+        # the announcement and stores the image again.
+        pin = files.stat(f"{PINS}/{pack.name}")
+        if pin is None or pin.modified < older_than:
+            files.delete(f"{PACKS}/{pack.name}")
+        files.delete(announcement)
 
 
-def _collect_beside(
-    files: Files, living: pl.Series, before: float, collected: CollectedBlobs, dry_run: bool
+def _collect_other_files(
+    files: Files, referenced: pl.Series, older_than: float, report: PackGcReport, dry_run: bool
 ) -> None:
-    """What lies beside the packs and is of no use any more."""
+    """Delete old files beside the packs that are of no use any more."""
     index = PackIndex(files)
     index.refresh()
-    needless: Mapping[str, Callable[[], Iterable[Entry]]] = {
+    unused: Mapping[str, Callable[[], Iterable[Entry]]] = {
         PACKS: lambda: files.temporary_entries(PACKS),
         INDEXES: lambda: [*files.temporary_entries(INDEXES), *index.obsolete_files()],
         PINS: lambda: files.entries(PINS),
         PENDING_DELETE: lambda: files.entries(PENDING_DELETE),
-        MISSING: lambda: _not_needed(files.entries(MISSING), living),
+        MISSING: lambda: _unreferenced(files.entries(MISSING), referenced),
     }
-    for folder, listed in needless.items():
-        for entry in listed():
-            if entry.modified < before:
-                collected.files += 1
-                collected.bytes += entry.size
+    for folder, list_entries in unused.items():
+        for entry in list_entries():
+            if entry.modified < older_than:
+                report.files += 1
+                report.bytes += entry.size
                 if not dry_run:
                     files.delete(f"{folder}/{entry.name}")
 
 
-def _not_needed(lost: Sequence[Entry], living: pl.Series) -> list[Entry]:
-    names = pl.Series([entry.name for entry in lost], dtype=pl.String)
-    is_needed = names.is_in(living.implode())
-    return [entry for entry, needed in zip(lost, is_needed, strict=True) if not needed]
+def _unreferenced(missing: Sequence[Entry], referenced: pl.Series) -> list[Entry]:
+    names = pl.Series([entry.name for entry in missing], dtype=pl.String)
+    is_referenced = names.is_in(referenced.implode())
+    return [entry for entry, keep in zip(missing, is_referenced, strict=True) if not keep]

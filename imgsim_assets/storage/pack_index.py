@@ -1,14 +1,13 @@
-"""Where each image lies: the indexes of all packs as one, found by binary search.
+"""The merged index of all packs, searched by bisection.
 
-Every pack ends with an index of its own, which is the truth. Once many packs have come
-together, their indexes are merged into one index file, and index files into larger ones of at
-least twice the size: a log-structured merge tree (O'Neil et al. 1996). Index files only save
-time. They are mapped, not loaded; what is in memory are the indexes of the few packs that no
-index file covers yet.
+Every pack ends with an index of its own, which is authoritative. The indexes of many packs are
+merged into one index file, and index files into larger ones of at least twice the size: a
+log-structured merge tree (O'Neil et al. 1996). Index files only save time. They are memory-mapped;
+only the indexes of the few packs that no index file covers are held in memory.
 
-    n x 32    sha256, ascending; n x 8 where each begins; n x 4 its length; n x 4 its pack
+    n x 32    sha256, ascending; n x 8 their offsets; n x 4 their lengths; n x 4 their packs
     m x 32    the names of the packs
-    8, 8, 8   n, m, and how an index file ends
+    8, 8, 8   n, m, and the magic number of an index file
 """
 
 from __future__ import annotations
@@ -38,25 +37,25 @@ from imgsim_assets.storage.packs import (
 )
 
 INDEXES = "_blobs/indexes"
-# Packs without an index file before they get one together.
-LOOSE_PACKS = 64
+# So many packs without an index file are merged into one.
+MIN_UNINDEXED_PACKS = 64
 
 _END = b"imgidx_1"
 _HEX = re.compile(b"[0-9a-f]*")
-_TRAILER = 24
-_PER_IMAGE = 32 + 8 + 4 + 4
-_SLICE = 2**20
-# Of what stays in memory: large against the work for each slice, small against the whole.
-_SLICE_IN_MEMORY = 2**14
-_COPIED_AT_ONCE = 64 * 2**20
-_READERS = 16
-_TRIES = 5
+_TRAILER_BYTES = 24
+_BYTES_PER_IMAGE = 32 + 8 + 4 + 4
+_SLICE_IMAGES = 2**20
+# For merges in memory: large against the work per slice, small against the whole.
+_MEMORY_SLICE_IMAGES = 2**14
+_COPY_CHUNK_BYTES = 64 * 2**20
+_MAX_READERS = 16
+_MAX_REFRESHES = 5
 
 _log = logging.getLogger(__name__)
 
 
 class Location(NamedTuple):
-    """Where an image lies: the name of its pack, and which bytes of it."""
+    """Where an image is stored: the name of a pack, an offset and a length in bytes."""
 
     pack: str
     start: int
@@ -64,20 +63,23 @@ class Location(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
-    """Images sorted by sha256; `pack` (uint32) numbers each one's pack in `names`."""
+class _SortedRun:
+    """Images of several packs, sorted by sha256; `pack` (uint32) indexes into `names`.
 
-    contents: PackEntries
+    `file` is the name of the index file, None for a run in memory.
+    """
+
+    entries: PackEntries
     pack: np.ndarray
     names: Sequence[str]
     file: str | None = None
 
     def __len__(self) -> int:
-        return len(self.contents)
+        return len(self.entries)
 
 
 class PackIndex:
-    """A view of the packs that are in place, as of the last `refresh`.
+    """A view of the published packs, as of the last `refresh`.
 
     Safe for use by several threads at once.
     """
@@ -85,93 +87,93 @@ class PackIndex:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._lock = threading.RLock()
-        self._runs: tuple[_Run, ...] = ()
+        self._runs: tuple[_SortedRun, ...] = ()
         self._covered: set[str] = set()
-        self._needless: set[str] = set()
+        self._obsolete: set[str] = set()
         self._damaged: set[str] = set()
         self.packs: Mapping[str, Entry] = {}
         self.generation = 0
 
-    # ---- looking up -------------------------------------------------------------------
+    # ---- lookup -----------------------------------------------------------------------
 
     def find(self, digest: bytes) -> list[Location]:
-        """Every copy of an image, the newest pack's first."""
+        """The locations of every copy of an image, the newest pack's first."""
         if not self._runs:
             return []
         key = np.array(digest, SHA256)
-        packs = self.packs  # which another thread may replace meanwhile
-        found = []
+        packs = self.packs  # another thread may replace it meanwhile
+        locations = []
         for run in self._runs:
-            keys = run.contents.sha256
-            at = int(keys.searchsorted(key))
-            while at < len(keys) and keys[at] == key:
-                name = run.names[run.pack[at]]
+            keys = run.entries.sha256
+            row = int(keys.searchsorted(key))
+            while row < len(keys) and keys[row] == key:
+                name = run.names[run.pack[row]]
                 if name in packs:
-                    start, length = run.contents.start[at], run.contents.length[at]
-                    found.append(Location(name, int(start), int(length)))
-                at += 1
-        if len(found) > 1:
-            found.sort(key=lambda place: (-packs[place.pack].modified, place))
-        return found
+                    start, length = run.entries.start[row], run.entries.length[row]
+                    locations.append(Location(name, int(start), int(length)))
+                row += 1
+        if len(locations) > 1:
+            locations.sort(key=lambda location: (-packs[location.pack].modified, location))
+        return locations
 
     def filter_known(self, digests: Sequence[bytes]) -> list[bytes]:
-        """Which of some images it lists, in packs that are perhaps gone."""
+        """The digests that it lists, perhaps in packs that are deleted. Cheaper than `contains`."""
         if not self._runs or not digests:
             return []
-        keys = np.array(digests, SHA256)
-        listed = np.zeros(len(keys), bool)
+        wanted = np.array(digests, SHA256)
+        is_listed = np.zeros(len(wanted), bool)
         for run in self._runs:
-            known = run.contents.sha256
-            at = np.minimum(known.searchsorted(keys), len(known) - 1)
-            listed |= known[at] == keys
-        return [digests[at] for at in np.flatnonzero(listed).tolist()]
+            keys = run.entries.sha256
+            rows = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
+            is_listed |= keys[rows] == wanted
+        return [digests[number] for number in np.flatnonzero(is_listed).tolist()]
 
     def contains(self, digests: np.ndarray) -> np.ndarray:
-        """Which of these digests (S32) are in a pack that is in place."""
-        held = np.zeros(len(digests), bool)
+        """Which of these digests, (n,) S32, are in a published pack: (n,) bool."""
+        contained = np.zeros(len(digests), bool)
         for run in self._runs:
-            keys = run.contents.sha256
-            present = np.array([name in self.packs for name in run.names], bool)
-            at = np.minimum(keys.searchsorted(digests), len(keys) - 1)
-            # Copies in several packs of one run stand side by side.
+            keys = run.entries.sha256
+            is_published = np.array([name in self.packs for name in run.names], bool)
+            rows = np.minimum(keys.searchsorted(digests), len(keys) - 1)
+            # Copies in several packs of one run are adjacent.
             for step in range(max(len(run.names), 1)):
-                here = np.minimum(at + step, len(keys) - 1)
-                same = keys[here] == digests
-                held |= same & present[run.pack[here]]
-                if not (same & ~held).any():
+                copies = np.minimum(rows + step, len(keys) - 1)
+                is_same = keys[copies] == digests
+                contained |= is_same & is_published[run.pack[copies]]
+                if not (is_same & ~contained).any():
                     break
-        return held
+        return contained
 
-    # ---- keeping up -------------------------------------------------------------------
+    # ---- refresh ----------------------------------------------------------------------
 
     def refresh(self, seen: int | None = None) -> None:
-        """Look which packs are in place now.
+        """List the published packs, and read the indexes of those that are new.
 
-        With `seen`, a `generation`, nothing is done when another thread has looked since.
+        With `seen`, a `generation`, nothing is done when another thread has refreshed since.
         """
         with self._lock:
             if seen is not None and seen != self.generation:
                 return
-            for _ in range(_TRIES):
+            for _ in range(_MAX_REFRESHES):
                 self.packs = {entry.name: entry for entry in list_packs(self._files)}
                 if self.packs.keys() - self._covered:
                     self._open_index_files()
-                if self._read_loose():
+                if self._read_uncovered_packs():
                     break
             self.generation += 1
 
-    def add(self, name: str, size: int, modified: float, contents: PackEntries) -> None:
-        """Take in a pack that has just been put in place."""
+    def add(self, name: str, size: int, modified: float, entries: PackEntries) -> None:
+        """Add a pack that has just been published."""
         with self._lock:
             self.packs = {**self.packs, name: Entry(name, size, modified, is_folder=False)}
-            self._take_in([(name, contents)])
+            self._merge_into_memory([(name, entries)])
 
     def _open_index_files(self) -> None:
         listed = sorted(self._files.entries(INDEXES), key=lambda entry: -entry.size)
-        runs = self._without_merged({entry.name for entry in listed})
-        known = {run.file for run in runs}
+        runs = self._drop_merged({entry.name for entry in listed})
+        opened = {run.file for run in runs}
         for entry in listed:
-            if entry.name in known | self._needless | self._damaged:
+            if entry.name in opened | self._obsolete | self._damaged:
                 continue
             try:
                 run = _read_run(self._files, entry)
@@ -185,38 +187,39 @@ class PackIndex:
                 self._covered.update(run.names)
                 runs.append(run)
             else:
-                self._needless.add(entry.name)
+                self._obsolete.add(entry.name)
         self._runs = tuple(runs)
 
-    def _without_merged(self, listed: Set[str]) -> list[_Run]:
-        """The runs without those of index files that another writer has merged into larger ones."""
+    def _drop_merged(self, listed: Set[str]) -> list[_SortedRun]:
+        """The runs without those whose index files another writer has merged into larger ones."""
         kept = [run for run in self._runs if run.file is None or run.file in listed]
         if len(kept) < len(self._runs):
             self._covered -= _names(self._runs) - _names(kept)
-            self._needless.clear()
+            self._obsolete.clear()
         return kept
 
-    def _read_loose(self) -> bool:
-        """Read the indexes of packs that no run covers; whether all of them were still there."""
-        loose = [
+    def _read_uncovered_packs(self) -> bool:
+        """Read the indexes of packs that no run covers; whether all of them still existed."""
+        uncovered = [
             entry
             for name, entry in self.packs.items()
             if name not in self._covered and name not in self._damaged
         ]
-        gone = 0
+        is_complete = True
         read: list[tuple[str, PackEntries]] = []
-        with ThreadPoolExecutor(_READERS) if len(loose) > 1 else contextlib.nullcontext() as pool:
-            results = pool.map(self._read_pack, loose) if pool else map(self._read_pack, loose)
-            for entry, contents in zip(loose, results, strict=True):
-                if isinstance(contents, PackEntries):
-                    read.append((entry.name, contents))
-                elif contents is None:
-                    gone += 1
+        is_pooled = len(uncovered) > 1
+        with ThreadPoolExecutor(_MAX_READERS) if is_pooled else contextlib.nullcontext() as pool:
+            results = (pool.map if pool else map)(self._read_pack, uncovered)
+            for entry, result in zip(uncovered, results, strict=True):
+                if isinstance(result, PackEntries):
+                    read.append((entry.name, result))
+                elif result is None:
+                    is_complete = False
                 else:
-                    _log.warning("%s", contents)
+                    _log.warning("%s", result)
                     self._damaged.add(entry.name)
-        self._take_in(read)
-        return not gone
+        self._merge_into_memory(read)
+        return is_complete
 
     def _read_pack(self, pack: Entry) -> PackEntries | CorruptFileError | None:
         try:
@@ -226,36 +229,31 @@ class PackIndex:
         except CorruptFileError as error:
             return error
 
-    def _take_in(self, packs: Sequence[tuple[str, PackEntries]]) -> None:
-        """Merge the indexes of packs into the runs in memory, of which there are few."""
+    def _merge_into_memory(self, packs: Sequence[tuple[str, PackEntries]]) -> None:
+        """Merge the indexes of packs into the runs in memory, so that these stay few."""
         self._covered.update(name for name, _ in packs)
-        taken = [_run_of(name, contents) for name, contents in packs if len(contents)]
-        if not taken:
+        new = [
+            _SortedRun(entries, np.zeros(len(entries), np.uint32), [name])
+            for name, entries in packs
+            if len(entries)
+        ]
+        if not new:
             return
-        kept = [run for run in self._runs if run.file is not None]
-        for run in sorted((run for run in self._runs if run.file is None), key=len):
-            if len(run) <= 2 * sum(map(len, taken)):
-                taken.append(run)
-            else:
-                kept.append(run)
-        self._runs = (*kept, _merged_in_memory(taken))
+        in_memory = [run for run in self._runs if run.file is None]
+        in_files = [run for run in self._runs if run.file is not None]
+        merged, kept = _absorb_small_runs(new, in_memory)
+        self._runs = (*in_files, *kept, _merged_in_memory(merged))
 
     # ---- index files ------------------------------------------------------------------
 
-    def compact(self, *, at_least: int = LOOSE_PACKS) -> None:
-        """Write an index file for the packs that have none, once they are so many."""
+    def compact(self, *, at_least: int = MIN_UNINDEXED_PACKS) -> None:
+        """Write an index file for the packs without one, if they are at least so many."""
         with self._lock:
-            loose = [run for run in self._runs if run.file is None]
-            here = _names(loose) & self.packs.keys()
-            if len(here) < at_least:
+            in_memory = [run for run in self._runs if run.file is None]
+            if len(_names(in_memory) & self.packs.keys()) < at_least:
                 return
-            merged = loose
-            kept = []
-            for run in sorted((run for run in self._runs if run.file is not None), key=len):
-                if len(run) <= 2 * sum(map(len, merged)):
-                    merged = [*merged, run]
-                else:
-                    kept.append(run)
+            in_files = [run for run in self._runs if run.file is not None]
+            merged, kept = _absorb_small_runs(in_memory, in_files)
             name = _write_run(self._files, merged, self.packs.keys())
             entry = self._files.stat(f"{INDEXES}/{name}")
             # Another writer may have merged it into a larger one already, or the disk damaged it.
@@ -267,78 +265,91 @@ class PackIndex:
                             self._files.delete(f"{INDEXES}/{run.file}")
 
     def obsolete_files(self) -> list[Entry]:
-        """Index files of packs that are gone, or that others cover as well."""
+        """Index files whose packs are all deleted, or covered by other index files."""
         used = {run.file for run in self._runs if self.packs.keys() & set(run.names)}
         return [entry for entry in self._files.entries(INDEXES) if entry.name not in used]
 
 
-def _names(runs: Iterable[_Run]) -> set[str]:
+def _names(runs: Iterable[_SortedRun]) -> set[str]:
     return {name for run in runs for name in run.names}
 
 
-def _run_of(name: str, contents: PackEntries) -> _Run:
-    return _Run(contents, np.zeros(len(contents), np.uint32), [name])
+def _absorb_small_runs(
+    new: Sequence[_SortedRun], existing: Iterable[_SortedRun]
+) -> tuple[list[_SortedRun], list[_SortedRun]]:
+    """The runs to merge, with every existing run that is not twice as large; and the others."""
+    merged = list(new)
+    kept: list[_SortedRun] = []
+    for run in sorted(existing, key=len):
+        (merged if len(run) <= 2 * sum(map(len, merged)) else kept).append(run)
+    return merged, kept
 
 
-def _merged_in_memory(runs: Sequence[_Run]) -> _Run:
+def _merged_in_memory(runs: Sequence[_SortedRun]) -> _SortedRun:
     if len(runs) == 1:
         return runs[0]
-    merge = _Merge(runs, _names(runs), _SLICE_IN_MEMORY)
-    sha256, start, length, pack = (_joined(merge.column(number), len(merge)) for number in range(4))
-    return _Run(PackEntries(sha256, start, length), pack, merge.names)
+    merge = _Merge(runs, _names(runs), _MEMORY_SLICE_IMAGES)
+    sha256, start, length, pack = (
+        _concatenated(merge.column(number), len(merge)) for number in range(4)
+    )
+    return _SortedRun(PackEntries(sha256, start, length), pack, merge.names)
 
 
-def _joined(pieces: Iterator[np.ndarray], count: int) -> np.ndarray:
-    """Pieces of a column as one, without a second copy of them all."""
+def _concatenated(pieces: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """Pieces of a column as one array, without a second copy of them all in memory."""
     first = next(pieces)
     column = np.empty(count, first.dtype)
-    at = 0
+    start = 0
     for piece in chain([first], pieces):
-        column[at : at + len(piece)] = piece
-        at += len(piece)
+        column[start : start + len(piece)] = piece
+        start += len(piece)
     return column
 
 
 class _Merge:
-    """Several runs as one, of the packs that are `present`, in pieces of about `size` images."""
+    """Several runs as one, without deleted packs, in slices of about `slice_images` images."""
 
-    def __init__(self, runs: Sequence[_Run], present: Iterable[str], size: int = _SLICE) -> None:
+    def __init__(
+        self,
+        runs: Sequence[_SortedRun],
+        published: Iterable[str],
+        slice_images: int = _SLICE_IMAGES,
+    ) -> None:
         self._runs = runs
-        here = set(present)
-        self.names = sorted(_names(runs) & here)
+        self.names = sorted(_names(runs) & set(published))
         numbers = {name: number for number, name in enumerate(self.names)}
         self._numbers = [
             np.array([numbers.get(name, -1) for name in run.names], np.int64) for run in runs
         ]
-        slices = min(len(self) // size + 1, 2**16)
+        slices = min(len(self) // slice_images + 1, 2**16)
         edges = [number * 2**16 // slices for number in range(1, slices)]
         keys = np.array([edge.to_bytes(2, "big") for edge in edges], SHA256)
         self._bounds = [
-            [0, *run.contents.sha256.searchsorted(keys).tolist(), len(run)] for run in runs
+            [0, *run.entries.sha256.searchsorted(keys).tolist(), len(run)] for run in runs
         ]
 
     def __len__(self) -> int:
-        """Images of all runs, of packs that are present and others."""
+        """Images of all runs, also those of deleted packs."""
         return sum(map(len, self._runs))
 
     def column(self, number: int) -> Iterator[np.ndarray]:
-        """A column of the merged run: sha256, start, length or pack."""
-        for piece in range(len(self._bounds[0]) - 1):
-            keys, wanted = [], []
+        """A column of the merged run by slices: 0 sha256, 1 start, 2 length, 3 pack."""
+        for slice_number in range(len(self._bounds[0]) - 1):
+            keys, values = [], []
             for run, numbers, bounds in zip(self._runs, self._numbers, self._bounds, strict=True):
-                part = slice(bounds[piece], bounds[piece + 1])
-                pack = numbers[run.pack[part]]
-                contents = run.contents
-                columns = (contents.sha256, contents.start, contents.length)
-                value = columns[number][part] if number < 3 else pack.astype(np.uint32)
-                keys.append(contents.sha256[part][pack >= 0])
-                wanted.append(value[pack >= 0])
-            yield np.concatenate(wanted)[np.argsort(np.concatenate(keys), kind="stable")]
+                rows = slice(bounds[slice_number], bounds[slice_number + 1])
+                pack = numbers[run.pack[rows]]
+                entries = run.entries
+                columns = (entries.sha256, entries.start, entries.length)
+                value = columns[number][rows] if number < 3 else pack.astype(np.uint32)
+                keys.append(entries.sha256[rows][pack >= 0])
+                values.append(value[pack >= 0])
+            yield np.concatenate(values)[np.argsort(np.concatenate(keys), kind="stable")]
 
 
-def _write_run(files: Files, runs: Sequence[_Run], present: Iterable[str]) -> str:
+def _write_run(files: Files, runs: Sequence[_SortedRun], published: Iterable[str]) -> str:
     """Merge runs into an index file, and return its name."""
-    merge = _Merge(runs, present)
+    merge = _Merge(runs, published)
     name = uuid.uuid4().hex
     staged = files.create_staged(f"{INDEXES}/{name}")
     try:
@@ -355,39 +366,39 @@ def _write_run(files: Files, runs: Sequence[_Run], present: Iterable[str]) -> st
     return name
 
 
-def _read_run(files: Files, entry: Entry) -> _Run:
+def _read_run(files: Files, entry: Entry) -> _SortedRun:
     """Open an index file; FileNotFoundError when it is gone, CorruptFileError when it is none."""
     path = f"{INDEXES}/{entry.name}"
-    trailer = files.read_range(path, max(entry.size - _TRAILER, 0), _TRAILER)
+    trailer = files.read_range(path, max(entry.size - _TRAILER_BYTES, 0), _TRAILER_BYTES)
     count = int.from_bytes(trailer[:8], "little")
     packs = int.from_bytes(trailer[8:16], "little")
     if (
         not count
         or trailer[16:] != _END
-        or count * _PER_IMAGE + 32 * packs + _TRAILER != entry.size
+        or count * _BYTES_PER_IMAGE + 32 * packs + _TRAILER_BYTES != entry.size
     ):
-        raise CorruptFileError(f"{files.url}/{path} is no index file")
-    names_at = count * _PER_IMAGE
-    names = files.read_range(path, names_at, 32 * packs)
-    columns = _mapped(files, path, names_at)
+        raise CorruptFileError(f"{files.url}/{path} is not an index file")
+    names_start = count * _BYTES_PER_IMAGE
+    names = files.read_range(path, names_start, 32 * packs)
+    columns = _mapped(files, path, names_start)
     pack = np.frombuffer(columns, "<u4", count, 44 * count)
-    # Other damage is found out with an image's bytes, which do not match their name then.
+    # Other damage is found when an image's bytes do not match its sha256.
     if not _HEX.fullmatch(names) or pack.max() >= packs:
         raise CorruptFileError(f"{files.url}/{path} is damaged")
-    return _Run(
+    return _SortedRun(
         entries_from_bytes(columns, count),
         pack,
-        [names[at : at + 32].decode() for at in range(0, len(names), 32)],
+        [names[start : start + 32].decode() for start in range(0, len(names), 32)],
         entry.name,
     )
 
 
 def _mapped(files: Files, path: str, size: int) -> np.ndarray:
-    """The beginning of a file as bytes, mapped from this disk or from a copy on this disk."""
+    """The first `size` bytes of a file, memory-mapped from the file or a temporary copy."""
     local = files.local_path(path)
     with open(local, "rb") if local is not None else tempfile.TemporaryFile() as file:
         if local is None:
-            for at in range(0, size, _COPIED_AT_ONCE):
-                file.write(files.read_range(path, at, min(_COPIED_AT_ONCE, size - at)))
+            for start in range(0, size, _COPY_CHUNK_BYTES):
+                file.write(files.read_range(path, start, min(_COPY_CHUNK_BYTES, size - start)))
             file.flush()
         return np.memmap(file, np.uint8, "r", shape=(size,))

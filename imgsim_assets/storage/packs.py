@@ -1,13 +1,13 @@
 """Packs: many images in one immutable file, with an index of them at its end.
 
-    8 bytes   how a pack begins
+    8 bytes   magic number
     ...       the images' bytes, one after the other
-    n x 32    their sha256, ascending; n x 8 where each begins; n x 4 its length
+    n x 32    their sha256, ascending; n x 8 their offsets; n x 4 their lengths
     8 bytes   n
-    8 bytes   how a pack ends
+    8 bytes   magic number of the end
 
-Numbers are unsigned and little-endian. A pack is put in place whole, so that whoever can read
-its end can read all of it.
+Numbers are unsigned and little-endian. A pack appears as a whole, so a reader that sees its end
+can read all of it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,28 @@ from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.files import Entry, Files
 
 PACKS = "_blobs/packs"
-# A pack is closed when it has reached this size: few enough files for a listing of 10^8 images,
-# small enough to be rewritten in a second.
+# A full pack is closed: large enough that 10^8 images are few files to list, small enough to be
+# rewritten in a second.
 PACK_BYTES = 128 * 2**20
 
 _BEGIN = b"imgpack1"
 _END = b"imgpackE"
-_TRAILER = 16
-_PER_IMAGE = 32 + 8 + 4
-# Read at once from the end of a pack: the whole index of most.
-_TAIL = 64 * 1024
+_TRAILER_BYTES = 16
+_BYTES_PER_IMAGE = 32 + 8 + 4
+# One read from the end of a pack covers the whole index of most packs.
+_TAIL_BYTES = 64 * 1024
 SHA256 = np.dtype("S32")
 
 
 @dataclass(frozen=True)
 class PackEntries:
-    """What a pack holds: n digests (S32, ascending), first bytes (uint64), lengths (uint32)."""
+    """The index of a pack.
+
+    Args:
+        sha256: (n,) S32, ascending.
+        start: (n,) uint64, offsets in bytes.
+        length: (n,) uint32, bytes.
+    """
 
     sha256: np.ndarray
     start: np.ndarray
@@ -51,7 +57,7 @@ class PackEntries:
 
 
 class PackWriter:
-    """One pack that is being written, under a name of its own.
+    """One pack that is being written, under a new name.
 
     Nobody else can read it before `finish`. Not safe for use by several threads at once.
     """
@@ -60,110 +66,120 @@ class PackWriter:
         self.name = uuid.uuid4().hex
         self._file = files.create_staged(f"{PACKS}/{self.name}")
         self._file.append([_BEGIN])
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._contents: PackEntries | None = None
+        self._locations: dict[bytes, tuple[int, int]] = {}
+        self._entries: PackEntries | None = None
 
     def __contains__(self, digest: bytes) -> bool:
-        return digest in self._places
+        return digest in self._locations
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     @property
     def is_full(self) -> bool:
-        """Whether it has reached its size."""
+        """Whether it has reached `PACK_BYTES`."""
         return self._file.size >= PACK_BYTES
-
-    def filter_known(self, digests: Mapping[bytes, Any]) -> Set[bytes]:
-        """Which of some images it holds."""
-        return self._places.keys() & digests.keys()
-
-    def add(self, digests: Sequence[bytes], images: Sequence[bytes]) -> None:
-        """Append images that it does not hold yet; all of them, or an OSError and none."""
-        lengths = list(map(len, images))
-        starts = itertools.accumulate(lengths, initial=self._file.size)
-        self._file.append(images)
-        # Not strict, for the last number is where the next image will start.
-        places = zip(starts, lengths, strict=False)
-        self._places.update(zip(digests, places, strict=True))
-
-    def read(self, digest: bytes) -> bytes:
-        """An image's bytes."""
-        return self._file.read(*self._places[digest])
-
-    def finish(self) -> PackEntries:
-        """Put the pack in its place, whole and durable; it can be read until `close`."""
-        if self._contents is None:
-            contents = self._sorted()
-            count = len(contents).to_bytes(8, "little")
-            columns = (contents.sha256, contents.start, contents.length)
-            self._file.append([*(column.tobytes() for column in columns), count, _END])
-            self._contents = contents
-        self._file.finish()
-        return self._contents
 
     @property
     def retryable(self) -> bool:
         """Whether `finish` may be called again after it failed."""
         return self._file.retryable
 
+    def filter_known(self, digests: Mapping[bytes, Any]) -> Set[bytes]:
+        """The digests of images that it holds."""
+        return self._locations.keys() & digests.keys()
+
+    def add(self, digests: Sequence[bytes], images: Sequence[bytes]) -> None:
+        """Append images that it does not hold yet; all of them, or an OSError and none."""
+        lengths = list(map(len, images))
+        starts = itertools.accumulate(lengths, initial=self._file.size)
+        self._file.append(images)
+        # Not strict: the last start is where the next image will begin.
+        locations = zip(starts, lengths, strict=False)
+        self._locations.update(zip(digests, locations, strict=True))
+
+    def read(self, digest: bytes) -> bytes:
+        """An image's bytes, readable until `close`."""
+        return self._file.read(*self._locations[digest])
+
+    def finish(self) -> PackEntries:
+        """Publish the pack, whole and durable, and return its index."""
+        if self._entries is None:
+            entries = self._sorted_entries()
+            count = len(entries).to_bytes(8, "little")
+            columns = (entries.sha256, entries.start, entries.length)
+            self._file.append([*(column.tobytes() for column in columns), count, _END])
+            self._entries = entries
+        self._file.finish()
+        return self._entries
+
     def close(self) -> None:
-        """Close the pack, which is given up unless it is in its place."""
+        """Close the pack; without `finish` it is dropped."""
         self._file.close()
 
-    def _sorted(self) -> PackEntries:
-        digests = np.array(list(self._places), SHA256)
-        places = np.array(list(self._places.values()), np.uint64).reshape(-1, 2)
+    def _sorted_entries(self) -> PackEntries:
+        digests = np.array(list(self._locations), SHA256)
+        locations = np.array(list(self._locations.values()), np.uint64).reshape(-1, 2)
         order = np.argsort(digests)
-        return PackEntries(digests[order], places[order, 0], places[order, 1].astype(np.uint32))
+        return PackEntries(
+            digests[order], locations[order, 0], locations[order, 1].astype(np.uint32)
+        )
 
 
 def pack_size(lengths: np.ndarray) -> int:
     """Bytes of a pack of images of these lengths."""
-    return len(_BEGIN) + int(lengths.sum()) + len(lengths) * _PER_IMAGE + _TRAILER
+    return len(_BEGIN) + int(lengths.sum()) + len(lengths) * _BYTES_PER_IMAGE + _TRAILER_BYTES
 
 
 def list_packs(files: Files) -> list[Entry]:
-    """The packs that are in place, by name."""
+    """The published packs, by name."""
     return files.entries(PACKS)
 
 
 def read_pack_entries(files: Files, pack: Entry) -> PackEntries:
-    """What a pack holds, by its own index.
+    """The index at the end of a pack.
 
-    Raises FileNotFoundError when it is gone, CorruptFileError when it is no pack.
+    Raises:
+        FileNotFoundError: The pack does not exist any more.
+        CorruptFileError: The file is not a pack.
     """
     path = f"{PACKS}/{pack.name}"
-    begin = max(pack.size - _TAIL, 0)
+    begin = max(pack.size - _TAIL_BYTES, 0)
     tail = files.read_range(path, begin, pack.size - begin)
-    count = int.from_bytes(tail[-_TRAILER:-8], "little")
-    size = count * _PER_IMAGE + _TRAILER
+    count = int.from_bytes(tail[-_TRAILER_BYTES:-8], "little")
+    size = count * _BYTES_PER_IMAGE + _TRAILER_BYTES
     if tail[-8:] != _END or size + len(_BEGIN) > pack.size:
         raise CorruptFileError(
-            f"{files.url}/{path} is damaged; delete it, and imgsim verify names the images to fetch"
+            f"{files.url}/{path} is damaged; delete it, and 'imgsim verify' lists the images to "
+            "fetch again"
         )
     if size > len(tail):
         tail = files.read_range(path, pack.size - size, size)
-    return entries_from_bytes(tail[-size:-_TRAILER], count)
+    return entries_from_bytes(tail[-size:-_TRAILER_BYTES], count)
 
 
 def verify_pack(files: Files, pack: Entry) -> tuple[int, list[str]]:
-    """How many images a pack holds, and the sha256 (hex) of those that are damaged.
+    """Check every image of a pack against its sha256.
 
-    Raises CorruptFileError when it is no pack, and counts nothing of one that is gone.
+    Returns:
+        The number of images, and the sha256 (hex) of the damaged ones. A pack that garbage
+        collection has deleted has no images.
+
+    Raises:
+        CorruptFileError: The file is not a pack.
     """
     try:
-        contents = read_pack_entries(files, pack)
-        whole = memoryview(files.read(f"{PACKS}/{pack.name}"))
-    except FileNotFoundError:  # collected meanwhile
+        entries = read_pack_entries(files, pack)
+        data = memoryview(files.read(f"{PACKS}/{pack.name}"))
+    except FileNotFoundError:
         return 0, []
     damaged = []
-    places = zip(contents.start.tolist(), contents.length.tolist(), strict=True)
-    for at, (start, length) in enumerate(places):
-        digest = contents.sha256[at : at + 1].tobytes()
-        if hashlib.sha256(whole[start : start + length]).digest() != digest:
+    locations = zip(entries.start.tolist(), entries.length.tolist(), strict=True)
+    for row, (start, length) in enumerate(locations):
+        digest = entries.sha256[row : row + 1].tobytes()
+        if hashlib.sha256(data[start : start + length]).digest() != digest:
             damaged.append(digest.hex())
-    return len(contents), damaged
+    return len(entries), damaged
 
 
 def entries_from_bytes(columns: bytes | np.ndarray, count: int) -> PackEntries:

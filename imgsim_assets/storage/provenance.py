@@ -1,4 +1,4 @@
-"""Where a version of a table came from: the versions it was made of, back to the source."""
+"""The versions that a version of a table was computed from, back to the source."""
 
 from __future__ import annotations
 
@@ -23,37 +23,51 @@ _SCHEMA = {
 def read_provenance(
     name: str, *, version: int | None = None, store: Store | str | Path | None = None
 ) -> pl.DataFrame:
-    """The versions that a version of a table (the newest by default) was made of.
+    """The versions that a version of a table was computed from, directly or indirectly.
 
-    One row for each: table, version, the Dagster run that committed it, when, and the encoder
-    fingerprint where there is one. A source's version is the hash of its content. A version
-    that is no longer kept has a row without a run, and nothing is known of what lies behind it.
+    Args:
+        name: Such as "matches/products__suppliers".
+        version: Number of the version; default: the newest.
+        store: As of `read_table`.
+
+    Returns:
+        One row per version, the given one first: `table`, `version` (of a source the hash of its
+        content), `run_id` of the Dagster run that committed it, `committed_at` (ISO 8601, UTC) and
+        the encoder's `fingerprint`. Values that do not apply are null, as are those of versions
+        that garbage collection has deleted, whose inputs are not listed.
+
+    Raises:
+        StoreError: The table or the version does not exist.
+
+    Examples:
+        >>> from imgsim_assets import read_provenance
+        >>> read_provenance("matches/products__suppliers")
     """
     opened = store if isinstance(store, Store) else Store.open(store)
     table, commit = resolve_version(opened, name, version)
     rows: dict[tuple[str, str], dict[str, str | None]] = {}
-    waiting = [(table.name, str(commit.version))]
-    while waiting:
-        entry = waiting.pop(0)
+    queue = [(table.name, str(commit.version))]
+    while queue:
+        entry = queue.pop(0)
         if entry in rows:
             continue
-        facts, inputs = _facts(opened, *entry)
-        rows[entry] = {"table": entry[0], "version": entry[1], **facts}
-        waiting += inputs
+        values, inputs = _read_entry(opened, *entry)
+        rows[entry] = {"table": entry[0], "version": entry[1], **values}
+        queue += inputs
     return pl.DataFrame(list(rows.values()), schema=_SCHEMA)
 
 
-def _facts(
+def _read_entry(
     store: Store, name: str, version: str
 ) -> tuple[dict[str, str | None], list[tuple[str, str]]]:
-    """What one commit says of itself, and the tables and versions it names as its inputs."""
+    """The columns of one commit, and the tables and versions of its inputs."""
     if not version.isdigit():
         return {}, []
     try:
         commit = store.table(name).at(int(version))
     except StoreError:
         return {}, []
-    facts = {
+    values = {
         "run_id": commit.run_id,
         "committed_at": commit.committed_at,
         "fingerprint": commit.properties.get("fingerprint"),
@@ -63,4 +77,4 @@ def _facts(
         (other if "/" in other else f"{folder}/{other}", str(number))
         for other, number in commit.inputs.items()
     ]
-    return facts, inputs
+    return values, inputs

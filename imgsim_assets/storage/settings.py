@@ -1,4 +1,4 @@
-"""What a person may declare about a store."""
+"""Settings of a store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from imgsim_assets.settings import Settings
 
 
 class RetentionPolicy(Settings):
-    """What a collection must leave alone."""
+    """What garbage collection keeps."""
 
-    retain_last: int = Field(5, ge=1, description="newest commits kept of every table")
+    retain_last: int = Field(5, ge=1, description="number of newest versions kept of every table")
     min_age_hours: float = Field(
-        168.0, ge=1.0, description="age below which nothing is deleted; longer than any run"
+        168.0,
+        ge=1.0,
+        description="files younger than this are never deleted; must be longer than any run",
     )

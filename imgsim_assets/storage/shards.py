@@ -1,4 +1,4 @@
-"""Shards: the stable split of a catalog's items into units of work."""
+"""Shards: the stable partition of a catalog's items by a hash of their id."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shard:
-    """The items whose id falls to `index` of `count` (0 <= index < count)."""
+    """The items whose id hashes to `index` of `count` (0 <= index < count)."""
 
     index: int
     count: int
@@ -23,12 +23,12 @@ class Shard:
         return f"{self.index:03d}"
 
     def filter(self, rows: pl.DataFrame, key: str = "id") -> pl.DataFrame:
-        """The rows of this shard, in their order."""
+        """The rows whose key belongs to this shard, in their order."""
         return rows.filter(shard_indices(rows[key], self.count) == self.index)
 
 
 def shard_names(count: int) -> list[str]:
-    """The partition keys of a catalog of `count` shards."""
+    """The partition keys of a catalog with `count` shards."""
     return [Shard(index, count).name for index in range(count)]
 
 

@@ -64,7 +64,7 @@ def test_of_several_runs_at_once_one_fetches_and_the_others_wait(things: Catalog
     assert gets == {f"/{number}": 1 for number in range(20)}
     assert sorted(report.requested for report in reports) == [0, 0, 20]
     assert [report.statuses for report in reports] == [{"ok": 20}] * 3
-    assert all("is at work in another run" in line for line in told[:2])
+    assert all("another run is working on" in line for line in told[:2])
 
 
 def test_what_another_run_has_just_failed_to_fetch_is_not_tried_once_more(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage import packs
-from imgsim_assets.storage.blobs import MARK_AFTER_SECONDS, PINS, Blobs
+from imgsim_assets.storage.blobs import PIN_AFTER_SECONDS, PINS, Blobs
 from imgsim_assets.storage.files import Entry, StagedFile
 from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.packs import PACKS, list_packs
@@ -200,7 +200,7 @@ def test_a_damaged_image_is_never_handed_out(store: Store) -> None:
     path = flip_bit_in_blob(store, SHA256)
 
     for blobs in (store.blobs, reopened(store).blobs):
-        with pytest.raises(CorruptFileError, match="no longer matches its name") as refused:
+        with pytest.raises(CorruptFileError, match="does not match its sha256") as refused:
             blobs.get(SHA256)
         assert str(path) in str(refused.value)
 
@@ -489,7 +489,7 @@ def test_a_reader_finds_what_was_moved_to_another_pack(store: Store) -> None:
     assert reader.get(SHA256) == IMAGE
 
 
-def grow_old(store: Store, seconds: float = MARK_AFTER_SECONDS + 60) -> None:
+def grow_old(store: Store, seconds: float = PIN_AFTER_SECONDS + 60) -> None:
     long_ago = time.time() - seconds
     for entry in list_packs(store.files):
         os.utime(Path(store.url) / PACKS / entry.name, (long_ago, long_ago))

@@ -26,7 +26,7 @@ def test_only_one_at_a_time_holds_it(store: Store) -> None:
 
     def work() -> None:
         nonlocal at_once, most
-        with Lease(store.files, PATH, what="it"):
+        with Lease(store.files, PATH, work="it"):
             with lock:
                 at_once += 1
                 most = max(most, at_once)
@@ -44,19 +44,19 @@ def test_only_one_at_a_time_holds_it(store: Store) -> None:
 
 
 def test_who_waits_says_so_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "_POLL_SECONDS", 0.01)
     told: list[str] = []
 
     def wait() -> None:
-        with Lease(store.files, PATH, what="things shard 000", log=told.append):
+        with Lease(store.files, PATH, work="things shard 000", log=told.append):
             pass
 
-    with Lease(store.files, PATH, what="it"):
+    with Lease(store.files, PATH, work="it"):
         waiting = threading.Thread(target=wait)
         waiting.start()
         time.sleep(0.2)
     waiting.join(30)
-    assert told == ["things shard 000 is at work in another run; waiting for it"]
+    assert told == ["another run is working on things shard 000; waiting for it"]
 
 
 def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
@@ -64,14 +64,14 @@ def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
         "import os, sys; from pathlib import Path\n"
         "from imgsim_assets.storage.local_files import LocalFiles\n"
         "from imgsim_assets.storage.lease import Lease\n"
-        f"Lease(LocalFiles(Path(sys.argv[1])), {PATH!r}, what='it').__enter__(); os._exit(9)"
+        f"Lease(LocalFiles(Path(sys.argv[1])), {PATH!r}, work='it').__enter__(); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", held, str(tmp_path)], check=False)
     files = LocalFiles(tmp_path)
     assert files.stat(PATH) is not None
 
     started = time.monotonic()
-    with Lease(files, PATH, what="it"):
+    with Lease(files, PATH, work="it"):
         assert time.monotonic() - started < lease.STALE_SECONDS / 2
 
 
@@ -82,7 +82,7 @@ def test_a_lease_that_is_not_renewed_is_free_after_a_while(tmp_path: Path, left:
     long_ago = time.time() - lease.STALE_SECONDS - 1
     os.utime(tmp_path / PATH, (long_ago, long_ago))
 
-    with Lease(files, PATH, what="it"):
+    with Lease(files, PATH, work="it"):
         assert files.read(PATH) != left
 
 
@@ -91,7 +91,7 @@ def test_a_lease_is_renewed_while_it_is_held(
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
     files = LocalFiles(tmp_path)
-    with Lease(files, PATH, what="it"):
+    with Lease(files, PATH, work="it"):
         os.utime(tmp_path / PATH, (0, 0))
         deadline = time.monotonic() + 10
         while (tmp_path / PATH).stat().st_mtime < 1e9:
@@ -102,7 +102,7 @@ def test_a_lease_is_renewed_while_it_is_held(
 def test_who_has_lost_a_lease_leaves_the_new_holder_alone(tmp_path: Path) -> None:
     files = LocalFiles(tmp_path)
     other = json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode()
-    with Lease(files, PATH, what="it"):
+    with Lease(files, PATH, work="it"):
         files.write(PATH, other)
 
     assert files.read(PATH) == other
@@ -110,6 +110,6 @@ def test_who_has_lost_a_lease_leaves_the_new_holder_alone(tmp_path: Path) -> Non
 
 def test_a_lease_on_object_storage(s3_root: str) -> None:
     files: Files = open_files(s3_root)
-    with Lease(files, PATH, what="it"):
+    with Lease(files, PATH, work="it"):
         assert files.stat(PATH) is not None
     assert files.stat(PATH) is None

@@ -14,7 +14,7 @@ from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage import pack_gc, packs
 from imgsim_assets.storage.blobs import MISSING, PENDING_DELETE, PINS, Blobs, read_blob
 from imgsim_assets.storage.files import Files
-from imgsim_assets.storage.pack_gc import CollectedBlobs, collect_blobs
+from imgsim_assets.storage.pack_gc import PackGcReport, collect_blobs
 from imgsim_assets.storage.pack_index import INDEXES, Location
 from imgsim_assets.storage.packs import PACKS, list_packs
 from imgsim_assets.storage.store import Store, open_files
@@ -39,7 +39,7 @@ def pack(store: Store, *images: bytes) -> str:
     return name
 
 
-def collected(store: Store, living: Iterable[bytes], *, dry_run: bool = False) -> CollectedBlobs:
+def collected(store: Store, living: Iterable[bytes], *, dry_run: bool = False) -> PackGcReport:
     names = pl.Series([sha(image) for image in living], dtype=pl.String)
     return collect_blobs(store.files, names, time.time() - 3600, dry_run=dry_run)
 
@@ -87,7 +87,7 @@ def test_a_pack_of_which_nothing_is_needed_goes(store: Store, root: Path) -> Non
     size = sum(entry.size for entry in list_packs(store.files) if entry.name != kept)
     make_older(root, 2)
 
-    assert collected(store, [LARGE[2]]) == CollectedBlobs(blobs=2, bytes=size)
+    assert collected(store, [LARGE[2]]) == PackGcReport(blobs=2, bytes=size)
     assert packs_of(store) == {kept}
 
 
@@ -103,14 +103,14 @@ def test_a_pack_that_is_mostly_dead_is_rewritten(store: Store, root: Path) -> No
     assert images_of(store) == set(LARGE[:2])
     assert old not in packs_of(store)
     assert reader.get(sha(LARGE[0])) == LARGE[0]
-    assert collected(store, LARGE[:2]) == CollectedBlobs()
+    assert collected(store, LARGE[:2]) == PackGcReport()
 
 
 def test_a_pack_that_is_mostly_alive_stays_as_it_is(store: Store, root: Path) -> None:
     old = pack(store, *LARGE[:4])
     make_older(root, 2)
 
-    assert collected(store, LARGE[:3]) == CollectedBlobs()
+    assert collected(store, LARGE[:3]) == PackGcReport()
     assert packs_of(store) == {old}
 
 
@@ -184,7 +184,7 @@ def test_young_and_used_packs_are_left_alone(store: Store, root: Path) -> None:
     store.files.write(f"{PINS}/{used}", b"")
     young = pack(store, LARGE[1])
 
-    assert collected(store, []) == CollectedBlobs()
+    assert collected(store, []) == PackGcReport()
     assert packs_of(store) == {used, young}
     make_older(root, 2)
     assert collected(store, []).blobs == 2
@@ -337,7 +337,7 @@ def test_what_is_no_pack_is_left_for_a_person(store: Store, root: Path) -> None:
     (root / PACKS / name).write_bytes(b"?")
     make_older(root, 2)
 
-    assert collected(store, []) == CollectedBlobs()
+    assert collected(store, []) == PackGcReport()
     assert packs_of(store) == {name}
 
 

@@ -64,7 +64,7 @@ Step = tuple[str, list[int]]
 @given(
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["pack", "pack", "refresh", "consolidate", "delete"]),
+            st.sampled_from(["pack", "pack", "refresh", "compact", "delete"]),
             st.lists(st.integers(0, 12), min_size=1, max_size=5, unique=True),
         ),
         max_size=14,
@@ -81,7 +81,7 @@ def test_what_is_in_place_is_found_whatever_has_happened(
             there[pack(files, *(b"%d" % number for number in numbers))] = set(numbers)
         elif kind == "refresh":
             index.refresh()
-        elif kind == "consolidate":
+        elif kind == "compact":
             index.compact(at_least=1)
         elif there:
             name = sorted(there)[numbers[0] % len(there)]
@@ -98,7 +98,7 @@ def test_what_is_in_place_is_found_whatever_has_happened(
 
 
 def test_many_packs_share_few_index_files(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_index, "_SLICE", 16)
+    monkeypatch.setattr(pack_index, "_SLICE_IMAGES", 16)
     index = PackIndex(files)
     for number in range(60):
         pack(files, b"%d" % number, b"second of %d" % number)

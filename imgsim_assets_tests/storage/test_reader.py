@@ -125,7 +125,7 @@ def test_an_empty_store_says_what_to_do_first(store: Store) -> None:
 
 
 def test_a_name_that_is_no_table_name_is_refused(store: Store) -> None:
-    with pytest.raises(StoreError, match="reads like 'products/images'"):
+    with pytest.raises(StoreError, match="write one such as 'products/images'"):
         read_table("products", store=store)
 
 

@@ -195,6 +195,16 @@ def test_a_store_of_a_newer_format_asks_for_an_upgrade(store: Store, tmp_path: P
         table.latest()
 
 
+def test_a_store_of_an_earlier_format_asks_for_a_new_store(store: Store, tmp_path: Path) -> None:
+    table = store.table(NAME)
+    tables.put(table, {"a": 1})
+    path = _commit_path(tmp_path, 1)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+
+    with pytest.raises(StoreError, match=r"products/images .*earlier version.*new store"):
+        table.latest()
+
+
 def test_a_commit_of_the_first_release_is_read_by_every_later_one(
     store: Store, tmp_path: Path
 ) -> None:
