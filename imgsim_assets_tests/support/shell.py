@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from imgsim_assets.cli.main import main
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.web import Web
 
 THUMBNAIL = (
     "--encoder",
@@ -64,3 +66,19 @@ class Shell:
     @property
     def store(self) -> Store:
         return Store.open(self.folder / "data" / "store")
+
+
+def match_web_list(shell: Shell, web: Web, *more: str) -> str:
+    """Match a list of three URLs with itself and return the name of its catalog."""
+    shell.write("list.csv", "id,url\n" + "".join(f"{n},{web.url(f'/{n}.jpg')}\n" for n in range(3)))
+    result = shell.match("list.csv", "list.csv", "--allowed-host", web.address, "--json", *more)
+    name: str = result.json["left"]["catalog"]
+    return name
+
+
+def unavailable(request: BaseHTTPRequestHandler) -> None:
+    """Answer a request with status 503 and a retry time of an hour."""
+    request.send_response(503)
+    request.send_header("Content-Length", "0")
+    request.send_header("Retry-After", "3600")
+    request.end_headers()

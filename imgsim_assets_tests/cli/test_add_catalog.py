@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from imgsim_assets_tests.support.projects import Project
+from imgsim_assets_tests.support.shell import Shell
+
+
+def test_add_catalog_writes_yaml_that_loads(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project.make(shell.folder / "project")
+    project.write("data/New Shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n2,\n")
+    monkeypatch.chdir(project.root)
+
+    result = shell(
+        "add-catalog", "data/New Shoes.csv", "--id", "sku", "--url", "image_url",
+        "--encoder", "hog_color",
+    )  # fmt: skip
+
+    assert result.code == 0, result.err
+    assert "1 items, 1 rejected rows" in result.out
+    written = yaml.safe_load((project.root / "shop/defs/new_shoes/defs.yaml").read_text())
+    assert written == {
+        "type": "imgsim_assets.ImageCatalogComponent",
+        "attributes": {
+            "name": "new_shoes",
+            "source": {"path": "data/New Shoes.csv", "id": "sku", "url": "image_url"},
+            "encoder": "hog_color",
+        },
+    }
+    keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
+    assert "new_shoes/index" in keys
+    again = shell("add-catalog", "data/New Shoes.csv", "--id", "sku", "--url", "image_url")
+    assert again.code == 1
+    assert "exists already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("nothing.csv",), 1, "nothing.csv"),
+        (("list.csv", "--url", "link"), 1, "there is no column 'link'"),
+        (("list.csv", "--name", "No"), 2, "--name: String should match pattern"),
+        (("list.csv", "--encoder", "hog"), 2, "--encoder: unknown encoder 'hog'"),
+    ],
+)
+def test_add_catalog_writes_no_invalid_declaration(
+    shell: Shell, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    shell.write("list.csv", "id,url\n1,1.jpg\n")
+
+    result = shell("add-catalog", *arguments, "--defs", "defs")
+
+    assert result.code == code
+    assert message in result.err
+    assert not (shell.folder / "defs").exists()
+
+
+def test_add_catalog_outside_a_project_requires_defs(shell: Shell) -> None:
+    shell.write("list.csv", "id,url\n1,1.jpg\n")
+
+    result = shell("add-catalog", "list.csv")
+
+    assert result.code == 1
+    assert "--defs" in result.err

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from imgsim_assets.similarity.graph import update_graph
+from imgsim_assets.similarity.settings import GraphSettings
+from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.shell import Shell
+from imgsim_assets_tests.support.shop import versions
+
+
+def test_graph_shows_and_writes_edges(shell: Shell) -> None:
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+
+    result = shell("graph", "products", "-k", "2", "--json")
+    written = shell("graph", "products", "-k", "2", "--out", "edges.tsv")
+
+    assert result.json["items"] == 4
+    assert len(result.json["edges"]) == 8
+    assert written.code == 0
+    assert shell.table("edges.tsv").height == 8
+    assert shell("graph", "nothing").code == 1
+
+
+def test_graph_with_other_settings_leaves_the_declared_graph_unchanged(shell: Shell) -> None:
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+    update_graph(shell.store, "products", GraphSettings(k=3))
+    before = versions(shell.store)
+
+    same = shell("graph", "products", "-k", "3", "--json")
+    assert versions(shell.store) == before
+    other = [shell("graph", "products", "-k", "1", "--json") for _ in range(2)]
+
+    after = versions(shell.store)
+    assert len(same.json["edges"]) == 12
+    assert [len(result.json["edges"]) for result in other] == [4, 4]
+    assert {name: after.pop(name) for name in before} == before
+    ((variant, version),) = after.items()
+    assert (variant.split(".")[0], version) == ("products/similarity_graph", 1)
+    assert shell("verify").code == 0

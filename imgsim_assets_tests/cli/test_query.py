@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from imgsim_assets import ImageSimilarityModel
+from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.shell import Shell
+from imgsim_assets_tests.support.web import Web
+
+
+def test_query_accepts_a_catalog_or_a_saved_model(shell: Shell) -> None:
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+    shell.write("one.png", tiny(1))
+    shell.write("two.png", tiny(2))
+    model = ImageSimilarityModel.create("products", progress=False)
+    model.save("products.model")
+
+    result = shell("query", "products", "one.png", "two.png", "-k", "2", "--json")
+    saved = shell("query", "products.model", "one.png", "two.png", "-k", "2", "--json")
+    shown = shell("query", "products", "one.png", "-k", "1")
+    written = shell("query", "products", "one.png", "--orientations", "--out", "found.tsv")
+
+    assert result.json == saved.json
+    first = [row for row in result.json if row["rank"] == 1]
+    assert [(row["query_label"], row["reference_label"]) for row in first] == [
+        ("one.png", "p1"),
+        ("two.png", "p2"),
+    ]
+    assert first[0]["distance"] == 0.0
+    assert "p1" in shown.out
+    assert written.code == 0
+    assert shell.table("found.tsv")["orientation"][0] == "upright"
+
+
+def test_failed_query_reports_the_reason(shell: Shell) -> None:
+    indexed(shell.store, "products", {"p": tiny(1)})
+
+    missing = shell("query", "products", "gone.jpg")
+    unknown = shell("query", "shoes", "gone.jpg")
+
+    assert missing.code == unknown.code == 1
+    assert "gone.jpg: missing_file" in missing.err
+    assert "neither a folder nor a catalog" in unknown.err
+
+
+def test_query_writes_an_html_gallery(shell: Shell, web: Web) -> None:
+    web.pages["/1.png"] = tiny(1)
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+    shell.write("two.png", tiny(2))
+
+    result = shell(
+        "query", "products", "two.png", web.url("/1.png"), "--html", "found.html",
+        "--allowed-host", web.address,
+    )  # fmt: skip
+
+    assert result.code == 0, result.err
+    text = (shell.folder / "found.html").read_text()
+    assert "two.png" in text
+    assert '"image": -1' not in text
