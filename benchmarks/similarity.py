@@ -1,12 +1,12 @@
-"""Joins of feature vectors: the package beside what others do, and how it grows.
+"""Joins of feature vectors: the package beside other methods, and how its cost grows.
 
     python -m benchmarks.similarity join --images caltech101.tar clothing.tar \
         --weights mobilenet_v2_imagenet.pth --work /tmp/similarity
 
-`join` compares methods on 13,501 x 21,221 rows, every method in turn, `--repeat` times over.
-`screens` times the ways to find candidates that the package chooses between, `growth` joins
-and graphs of larger catalogs, `update` a change of 1 % of them, `ivf` searches of an inverted
-file beside those of a flat index. `--question` narrows `growth` and `update`.
+`join` compares methods on 13,501 x 21,221 rows, every method in turn, `--repeat` times.
+`prefilters` times the prefilters that the package chooses from, `growth` joins and graphs of
+larger catalogs, `update` a change of 1 % of them, `ivf` searches of an inverted file beside a
+flat index. `--spec` limits `growth` and `update` to some joins.
 """
 
 from __future__ import annotations
@@ -25,16 +25,23 @@ import numpy as np
 import polars as pl
 
 from benchmarks.features import Floats, bootstrapped, mobilenet_features, projected
-from imgsim_assets.similarity import join, pairs, threshold_join, top_k
-from imgsim_assets.similarity.join_input import Pair, Side
+from imgsim_assets.similarity import threshold_join, top_k
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets.similarity.neighbor_lists import (
+    CachedNeighborLists,
+    JoinSpec,
+    neighbor_lists,
+)
+from imgsim_assets.similarity.prefilter import Prefilter, choose_for_threshold
 from imgsim_assets.similarity.projection import fit
-from imgsim_assets.similarity.screen import Screen, for_threshold
+from imgsim_assets.similarity.tiles import MEMORY_BUDGET, RowBlock, map_row_blocks
 
 LEFT, RIGHT, THRESHOLD = 13_501, 21_221, 0.845
-QUESTIONS = {
-    "all": pairs.Question(0.9),
-    "best": pairs.Question(0.9, k=1),
-    "graph": pairs.Question(k=10, others_only=True),
+SPECS = {
+    "all": JoinSpec(0.9),
+    "best": JoinSpec(0.9, k=1),
+    "graph": JoinSpec(k=10, exclude_self=True),
 }
 TILE = 1024
 QUERIES = 2000
@@ -48,13 +55,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("job", choices=["join", "screens", "growth", "update", "ivf", "memory"])
+    parser.add_argument("job", choices=["join", "prefilters", "growth", "update", "ivf", "memory"])
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="tars of JPEGs")
     parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
     parser.add_argument("--work", type=Path, required=True, help="where features are kept")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--rows", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000])
-    parser.add_argument("--question", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
+    parser.add_argument("--spec", nargs="+", choices=SPECS, default=list(SPECS))
     parser.add_argument("--method", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
@@ -62,7 +69,7 @@ def main() -> None:
     features = mobilenet_features(chosen.images, chosen.weights, cache)
     jobs = {
         "join": _join,
-        "screens": _screens,
+        "prefilters": _prefilters,
         "growth": _growth,
         "update": _update,
         "ivf": _ivf,
@@ -72,7 +79,7 @@ def main() -> None:
     print(json.dumps(report, indent=2))
 
 
-def _sides(features: Floats) -> tuple[Floats, Floats]:
+def _inputs(features: Floats) -> tuple[Floats, Floats]:
     return bootstrapped(features, LEFT, 0.1, seed=1), bootstrapped(features, RIGHT, 0.1, seed=2)
 
 
@@ -105,7 +112,7 @@ def faiss_range_search(left: Floats, right: Floats) -> Found | None:
 
 
 def bare_product(left: Floats, right: Floats) -> Found | None:
-    """Only the float32 product, in tiles that fit the cache; it finds nothing."""
+    """Only the float32 product, in tiles that fit the cache, without a result."""
     buffer = np.empty((TILE, 4 * TILE), dtype=np.float32)
     for row in range(0, len(left), TILE):
         for column in range(0, len(right), 4 * TILE):
@@ -139,8 +146,8 @@ def by_definition(left: Floats, right: Floats) -> set[tuple[int, int]]:
 
 
 def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
-    left, right = _sides(features)
-    right_pairs = by_definition(left, right)
+    left, right = _inputs(features)
+    true_pairs = by_definition(left, right)
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     processor: dict[str, list[float]] = {name: [] for name in METHODS}
     differing: dict[str, int] = {}
@@ -151,13 +158,13 @@ def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
             seconds[name].append(time.perf_counter() - started)
             processor[name].append(time.process_time() - used)
             if found is not None:
-                own_pairs = set(zip(*(part.tolist() for part in found), strict=True))
-                differing[name] = len(own_pairs ^ right_pairs)
+                found_pairs = set(zip(*(part.tolist() for part in found), strict=True))
+                differing[name] = len(found_pairs ^ true_pairs)
     medians = {name: float(np.median(taken)) for name, taken in seconds.items()}
     used_by = {name: float(np.median(taken)) for name, taken in processor.items()}
     return {
-        "pairs by definition": len(right_pairs),
-        "screen": _name(for_threshold(_pair(left, right), THRESHOLD)),
+        "pairs by definition": len(true_pairs),
+        "prefilter": _name(choose_for_threshold(_pair(left, right), THRESHOLD)),
         "median seconds": {name: round(value, 2) for name, value in medians.items()},
         "times the package's": _ratios(medians),
         "median processor seconds": {name: round(value, 2) for name, value in used_by.items()},
@@ -175,16 +182,16 @@ def _update(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
         old = [_items(bootstrapped(narrow, count, 0.05, seed=seed)) for seed in (4, 5)]
         new = [_changed(side, bootstrapped(narrow, count // 100, 0.05, 6)) for side in old]
         timed: dict[str, dict[str, Any]] = {}
-        for name in chosen.question:
-            question = QUESTIONS[name]
-            left, right = _asked(old, question)
-            full, lists = _timed(partial(pairs.compute, left, right, question))
-            known = pairs.Answer(lists, left.keys, right.keys)
-            left, right = _asked(new, question)
-            update, now = _timed(partial(pairs.update, known, left, right, question))
+        for name in chosen.spec:
+            spec = SPECS[name]
+            left, right = _fresh(old, spec)
+            full, lists = _timed(partial(neighbor_lists, left, right, spec))
+            cached = CachedNeighborLists(lists, left.keys, right.keys)
+            left, right = _fresh(new, spec)
+            update, now = _timed(partial(neighbor_lists, left, right, spec, cached))
             timed[name] = {
-                "full": full.told(),
-                "update": update.told(),
+                "full": full.text(),
+                "update": update.text(),
                 "share": round(update.wall / full.wall, 4),
                 "share of processor time": round(update.processor / full.processor, 4),
                 "rows": now.height,
@@ -194,21 +201,20 @@ def _update(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _asked(sides: Sequence[pairs.Items], question: pairs.Question) -> list[pairs.Items]:
-    """The sides of a question; nothing that an earlier one has found out of them is kept."""
-    own = [sides[1], sides[1]] if question.others_only else sides
-    fresh = [pairs.Items(side.keys, side.vectors) for side in own]
-    return [fresh[0], fresh[0]] if question.others_only else fresh
+def _fresh(sides: Sequence[Items], spec: JoinSpec) -> list[Items]:
+    """The inputs of a spec, without the results that `Items` caches."""
+    fresh = [Items(side.keys, side.vectors) for side in sides]
+    return [fresh[1], fresh[1]] if spec.exclude_self else fresh
 
 
 class Seconds(NamedTuple):
-    """What a piece of work took."""
+    """Wall time and processor time of a call."""
 
     wall: float
     processor: float
 
-    def told(self) -> str:
-        """Both, for people."""
+    def text(self) -> str:
+        """Both times as text."""
         return f"{self.wall:.2f} s, {self.processor:.2f} s of processors"
 
 
@@ -218,19 +224,19 @@ def _timed(work: Callable[[], T]) -> tuple[Seconds, T]:
     return Seconds(time.perf_counter() - started, time.process_time() - used), result
 
 
-def _items(vectors: Floats) -> pairs.Items:
+def _items(vectors: Floats) -> Items:
     ids = [f"{number:09d}" for number in range(len(vectors))]
-    return pairs.Items(pl.DataFrame({"id": ids, "sha256": ids}), vectors)
+    return Items(pl.DataFrame({"id": ids, "sha256": ids}), vectors)
 
 
-def _changed(items: pairs.Items, vectors: Floats) -> pairs.Items:
-    """The same items, some at equal distances with another image."""
-    places = np.linspace(0, len(items) - 1, len(vectors)).astype(np.int64)
+def _changed(items: Items, vectors: Floats) -> Items:
+    """The same items, some at equal intervals with another image."""
+    positions = np.linspace(0, len(items) - 1, len(vectors)).astype(np.int64)
     sha256 = items.keys["sha256"].to_numpy().copy()
-    sha256[places] = [f"changed {place}" for place in places]
+    sha256[positions] = [f"changed {position}" for position in positions]
     changed = items.vectors.copy()
-    changed[places] = vectors
-    return pairs.Items(items.keys.with_columns(pl.Series("sha256", sha256, pl.String)), changed)
+    changed[positions] = vectors
+    return Items(items.keys.with_columns(pl.Series("sha256", sha256, pl.String)), changed)
 
 
 def _ratios(taken: Mapping[str, float]) -> dict[str, float]:
@@ -238,15 +244,15 @@ def _ratios(taken: Mapping[str, float]) -> dict[str, float]:
 
 
 def _memory(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Peak memory over the inputs, each method in a process of its own."""
+    """Peak memory beside the inputs, each method in a process of its own."""
     files = [chosen.work / f"{side}.npy" for side in ("left", "right")]
     if chosen.method:
-        # Read, not made here, so that the peak before is that of the inputs.
+        # Loaded, not computed, so that the peak before is that of the inputs.
         left, right = (np.load(file) for file in files)
         before = _peak()
         METHODS[chosen.method](left, right)
         return {"MiB over the inputs": round(_peak() - before)}
-    for file, rows in zip(files, _sides(features), strict=True):
+    for file, rows in zip(files, _inputs(features), strict=True):
         np.save(file, rows)
     peaks = {}
     for name in METHODS:
@@ -257,67 +263,69 @@ def _memory(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def _peak() -> float:
-    """MiB at most so far. Not ru_maxrss, which a child process takes over from its parent."""
+    """Peak memory so far in MiB. Not ru_maxrss, which a child process inherits."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def _screens(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and candidates of each screen over the headline job, without what follows."""
-    left, right = _sides(features)
-    pair = _pair(left, right)
-    sample = np.concatenate([side.sample(1024)[0] for side in (pair.left, pair.right)])
-    widest = fit(sample, max(WIDTHS), 1 + max(s.unit.deviation for s in (pair.left, pair.right)))
+def _prefilters(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and candidates of each prefilter over the job of `join`, without scoring them."""
+    left, right = _inputs(features)
+    inputs = _pair(left, right)
+    sides = (inputs.left, inputs.right)
+    sample = np.concatenate([side.sample(1024)[0] for side in sides])
+    widest = fit(sample, max(WIDTHS), 1 + max(side.unit.deviation for side in sides))
     projections = [None, *(widest.leading(width) for width in WIDTHS)]
     found = {}
     for projection in projections:
-        made = Screen.of(projection, pair)
-        bar = np.float32(THRESHOLD - made.error)
+        prefilter = Prefilter.of(projection, inputs)
+        count = partial(_count, cutoff=np.float32(THRESHOLD - prefilter.error))
         seconds, candidates = [], 0
         for _ in range(chosen.repeat):
             started = time.perf_counter()
-            counted = partial(_counted, bar=bar)
-            candidates = sum(join.over_bands(pair, made, join.MEMORY_BUDGET, counted))
+            candidates = sum(map_row_blocks(inputs, prefilter, MEMORY_BUDGET, count))
             seconds.append(time.perf_counter() - started)
-        found[_name(made)] = {
+        found[_name(prefilter)] = {
             "seconds": round(float(np.median(seconds)), 2),
-            "error": round(made.error, 5),
+            "error": round(prefilter.error, 5),
             "candidates": candidates,
         }
     return found
 
 
-def _counted(band: join.Band, bar: np.float32) -> int:
-    return sum(int(np.count_nonzero(tile.scores >= bar)) for tile in band.tiles)
+def _count(block: RowBlock, cutoff: np.float32) -> int:
+    return sum(int(np.count_nonzero(tile.scores >= cutoff)) for tile in block.tiles)
 
 
-def _pair(left: Floats, right: Floats) -> Pair:
-    return Pair.of(Side.of(left, "left"), Side.of(right, "right"))
+def _pair(left: Floats, right: Floats) -> InputPair:
+    return InputPair.of(JoinInput.of(left, "left"), JoinInput.of(right, "right"))
 
 
-def _name(made: Screen) -> str:
-    return f"projection to {made.projection.width - 1}" if made.projection else "whole rows"
+def _name(prefilter: Prefilter) -> str:
+    if prefilter.projection is None:
+        return "whole rows"
+    return f"projection to {prefilter.projection.width - 1}"
 
 
 def _growth(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     """Join at 0.9 and 10 neighbors of n x n rows of 576 numbers, for growing n."""
     narrow = projected(features, 576, seed=3)
-    grown = {}
+    by_count = {}
     for count in chosen.rows:
         left = bootstrapped(narrow, count, 0.05, seed=4)
         right = bootstrapped(narrow, count, 0.05, seed=5)
-        told: dict[str, Any] = {}
+        row: dict[str, Any] = {}
         before = _peak()
-        if "all" in chosen.question:
+        if "all" in chosen.spec:
             taken, found = _timed(partial(threshold_join, left, right, 0.9))
-            told |= {"join": taken.told(), "pairs": len(found[0])}
-        if "graph" in chosen.question:
+            row |= {"join": taken.text(), "pairs": len(found[0])}
+        if "graph" in chosen.spec:
             taken, _ = _timed(partial(top_k, right, right, 11))
-            told |= {"graph": taken.told()}
-        told["MiB over the inputs"] = round(_peak() - before)
-        print(count, told, file=sys.stderr, flush=True)
-        grown[count] = told
-    return grown
+            row |= {"graph": taken.text()}
+        row["MiB over the inputs"] = round(_peak() - before)
+        print(count, row, file=sys.stderr, flush=True)
+        by_count[count] = row
+    return by_count
 
 
 def _ivf(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:

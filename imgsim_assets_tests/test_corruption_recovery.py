@@ -16,9 +16,9 @@ from imgsim_assets.download.stage import download
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.stage import open_index, update_index
-from imgsim_assets.similarity.graph import update_graph
-from imgsim_assets.similarity.matches import update_matches
+from imgsim_assets.index.stage import IndexStage, open_index
+from imgsim_assets.similarity.graph import GraphStage
+from imgsim_assets.similarity.matches import MatchStage
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.storage.gc import SHA256
 from imgsim_assets.storage.shards import Shard
@@ -40,14 +40,14 @@ FILES = [
     ("products/index", "rows"),
     ("products/index", "index"),
     ("products/similarity_graph", "rows"),
-    ("products/similarity_graph", "lists"),
+    ("products/similarity_graph", "neighbor_lists"),
     ("products/similarity_graph", "left_items"),
     ("products/similarity_graph", "right_items"),
     ("matches/pair", "rows"),
     ("matches/pair", "left_items"),
     ("matches/pair", "right_items"),
-    ("matches/pair", "lists_of_left"),
-    ("matches/pair", "lists_of_right"),
+    ("matches/pair", "left_neighbor_lists"),
+    ("matches/pair", "right_neighbor_lists"),
 ]
 # They say when and how, not what.
 _PROVENANCE = ("fetched_at", "checked_at", "number")
@@ -119,10 +119,10 @@ def materialize(store: Store, sources: Path) -> None:
         ItemsStage(store, name, settings, shards=len(SHARDS), project_root=sources).run()
         download(store, name, DownloadSettings(), SHARDS)
         embed_shards(store, name, THUMBNAIL, SHARDS)
-        update_index(store, name)
-        update_graph(store, name, GraphSettings(k=2))
+        IndexStage(store, name).run()
+        GraphStage(store, name, GraphSettings(k=2)).run()
     mutual = MatchSettings(mode="mutual", threshold=0.5)
-    update_matches(store, "pair", "products", "suppliers", mutual)
+    MatchStage(store, "pair", mutual, left="products", right="suppliers").run()
 
 
 def versions(store: Store) -> dict[str, list[int]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from imgsim_assets.cli import options, output
-from imgsim_assets.index.stage import update_index
-from imgsim_assets.similarity.graph import graph_table, update_graph
+from imgsim_assets.index.stage import IndexStage
+from imgsim_assets.similarity.graph import GraphStage, graph_table
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
 
@@ -32,9 +32,9 @@ def command(
     A graph with another k or threshold, such as the declared one, is not changed.
     """
     settings = options.parse_settings(GraphSettings, k=k, threshold=threshold)
-    update_index(store, catalog)
+    IndexStage(store, catalog).run()
     variant = _variant(store, catalog, settings)
-    report = update_graph(store, catalog, settings, variant=variant)
+    report = GraphStage(store, catalog, settings, variant=variant).run()
     table = graph_table(store, catalog, variant)
     edges = table.read(table.at(report.version))
     if out is not None:

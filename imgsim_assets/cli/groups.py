@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import get_args
 
 import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
-from imgsim_assets.index.stage import update_index
-from imgsim_assets.similarity.duplicate_groups import (
-    GroupReport,
-    across_table,
-    groups_table,
-    update_across,
-    update_groups,
+from imgsim_assets.index.stage import IndexStage
+from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.settings import (
+    CrossCatalogGroupSettings,
+    CrossCatalogRule,
+    GroupSettings,
+    Linkage,
 )
-from imgsim_assets.similarity.settings import AcrossRule, AcrossSettings, GroupSettings
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
 
 _GROUP_COLUMNS = ("group_id", "size", "min_similarity", "mean_similarity", "bridges")
 _MEMBER_COLUMNS = ("catalog", "id", "sha256", "similarity")
@@ -29,7 +28,7 @@ _MEMBER_COLUMNS = ("catalog", "id", "sha256", "similarity")
 Examples:
   imgsim groups products
   imgsim groups products --threshold 0.95 --out groups.tsv
-  imgsim groups products --representative oldest --linkage star --json
+  imgsim groups products --canonical first_seen --linkage star --json
   imgsim groups products suppliers
 """
 )
@@ -40,18 +39,18 @@ Examples:
     help="Minimum cosine similarity of a link, inclusive.  [default: the encoder's]",
 )
 @click.option(
-    "--representative",
+    "--canonical",
     metavar="RULE",
-    help=f"Which item represents its group: {', '.join(get_args(AcrossRule))}.  "
-    "[default: pixels; of several catalogs, catalog]",
+    help=f"Which item stands for its group: {', '.join(get_args(CrossCatalogRule))}.  "
+    "[default: largest_resolution; of several catalogs, catalog_order]",
 )
 @click.option(
     "--linkage",
-    type=click.Choice(["connected", "star"]),
+    type=click.Choice(get_args(Linkage)),
     default="connected",
     show_default=True,
     help="connected: any path of links joins a group; star: every member reaches the threshold "
-    "with the representative.",
+    "with the canonical item.",
 )
 @options.out_option
 @options.store_option
@@ -59,7 +58,7 @@ Examples:
 def command(
     catalogs: tuple[str, ...],
     threshold: float | None,
-    representative: str | None,
+    canonical: str | None,
     linkage: str,
     out: str | None,
     store: Store,
@@ -73,18 +72,12 @@ def command(
     """
     if len(set(catalogs)) < len(catalogs):
         raise click.UsageError("a catalog is named twice; name each once")
-    kind: type[AcrossSettings | GroupSettings]
-    kind = AcrossSettings if len(catalogs) > 1 else GroupSettings
-    settings = options.parse_settings(
-        kind,
-        threshold=threshold,
-        representative=representative,
-        close_to_representative=linkage == "star",
-    )
+    values = {"threshold": threshold, "canonical": canonical, "linkage": linkage}
+    stage = _stage(store, catalogs, values)
     for name in catalogs:
-        update_index(store, name)
-    table, report = _updated(store, catalogs, settings)
-    rows = table.read(table.at(report.version))
+        IndexStage(store, name).run()
+    report = stage.run()
+    rows = stage.table.read(stage.table.at(report.version))
     if out is not None:
         output.write_frame(rows, out)
     if as_json:
@@ -96,20 +89,18 @@ def command(
             f"items at {report.threshold:g} or more"
         )
         if out is None and rows.height:
-            output.show_frame(rows.drop("sha256", "is_representative"))
+            output.show_frame(rows.drop("sha256", "is_canonical"))
 
 
-def _updated(
-    store: Store, catalogs: tuple[str, ...], settings: GroupSettings | AcrossSettings
-) -> tuple[Table, GroupReport]:
-    """The table of these catalogs and settings alone; a rerun with the same ones updates it."""
-    variant = options.settings_hash(settings)
-    if isinstance(settings, AcrossSettings):
-        name = f"{'__'.join(catalogs)}.{variant}"
-        return across_table(store, name), update_across(store, name, catalogs, settings)
-    (name,) = catalogs
-    report = update_groups(store, name, settings, variant=variant)
-    return groups_table(store, name, variant), report
+def _stage(store: Store, catalogs: tuple[str, ...], values: Mapping[str, object]) -> GroupStage:
+    """The stage of these catalogs and settings alone; a rerun with the same ones updates it."""
+    if len(catalogs) == 1:
+        settings = options.parse_settings(GroupSettings, **values)
+        variant = options.settings_hash(settings)
+        return GroupStage(store, catalogs[0], settings, variant=variant)
+    across = options.parse_settings(CrossCatalogGroupSettings, **values)
+    name = f"{'__'.join(catalogs)}.{options.settings_hash(across)}"
+    return GroupStage(store, name, across, catalogs=catalogs)
 
 
 def _documents(rows: pl.DataFrame) -> list[dict[str, object]]:
@@ -117,4 +108,4 @@ def _documents(rows: pl.DataFrame) -> list[dict[str, object]]:
     columns = [name for name in _MEMBER_COLUMNS if name in rows.columns]
     members = pl.struct(columns).alias("members")
     by_group = rows.group_by(_GROUP_COLUMNS, maintain_order=True).agg(members)
-    return by_group.rename({"group_id": "representative"}).to_dicts()
+    return by_group.rename({"group_id": "canonical"}).to_dicts()

@@ -15,13 +15,13 @@ from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operands import CatalogArg, resolve_operand
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
-from imgsim_assets.index.stage import update_index
+from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.pipeline.catalog import Refreshed, refresh
 from imgsim_assets.pipeline.status import CatalogStatus, catalog_status
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.join import threshold_join
-from imgsim_assets.similarity.matches import MatchReport, match_table, update_matches
-from imgsim_assets.similarity.pairs import LEAST
+from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
+from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.similarity.settings import MatchSettings, Mode
 from imgsim_assets.storage.store import Store
 
@@ -93,9 +93,9 @@ def command(
     jobs = {arg.name: arg.job for arg in args if arg.job is not None}
     with output.show_progress(quiet=quiet or as_json) as (log, bars):
         refreshed = refresh(store, list(jobs.values()), log=log, watch=bars)
-    update_index(store, args[1].name)
+    IndexStage(store, args[1].name).run()
     table = f"{args[0].name}__{args[1].name}.{options.settings_hash(settings, encoder.identity)}"
-    report = update_matches(store, table, args[0].name, args[1].name, settings)
+    report = MatchStage(store, table, settings, left=args[0].name, right=args[1].name).run()
     matches = _with_source_columns(store, table, report, args)
     renamed = _rename_columns(matches, options.split_names(header))
     is_small = 0 < report.left_items * report.right_items <= _MAX_SHOWN_CELLS
@@ -158,7 +158,7 @@ def _matrix(store: Store, args: Sequence[CatalogArg]) -> pl.DataFrame:
     columns: dict[str, Any] = {"left_id": left.keys["id"]}
     if not len(left) or not len(right):
         return pl.DataFrame(columns)
-    i, j, cosine = threshold_join(left.vectors, right.vectors, LEAST)
+    i, j, cosine = threshold_join(left.vectors, right.vectors, MIN_COSINE)
     cells = pl.DataFrame({"i": i, "j": j, "cosine": cosine}).sort("i", "j")["cosine"].to_numpy()
     matrix = cells.reshape(len(left), len(right))
     for number, item in enumerate(right.keys["id"].to_list()):

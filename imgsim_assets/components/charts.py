@@ -15,7 +15,7 @@ from imgsim_assets.images.header import ImageError
 from imgsim_assets.images.plot import heat_map, histogram
 from imgsim_assets.images.sheet import Cell, contact_sheet
 from imgsim_assets.similarity import cosine_matrix
-from imgsim_assets.similarity.pairs import Items
+from imgsim_assets.similarity.items import Items
 from imgsim_assets.storage.store import Store
 
 _PAIRS_PER_ROW = 4
@@ -57,14 +57,14 @@ def graph_sheet(
 
 
 def group_sheet(store: Store, groups: pl.DataFrame, rows: int = 6, members: int = 8) -> bytes:
-    """The largest groups, each with its representative in front and its most different last."""
+    """The largest groups, each with its canonical item in front and its most different last."""
     largest = (
         groups.unique("group_id").sort(["size", "group_id"], descending=[True, False]).head(rows)
     )
     sheet = []
     for group in largest["group_id"].to_list():
         own = groups.filter(pl.col("group_id") == group).sort(
-            ["is_representative", "similarity", "id"], descending=[True, True, False]
+            ["is_canonical", "similarity", "id"], descending=[True, True, False]
         )
         shown = own if own.height <= members else pl.concat([own.head(members - 1), own.tail(1)])
         sheet.append(

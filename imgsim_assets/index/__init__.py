@@ -1,1 +1,1 @@
-"""Indexes: a catalog's vectors as a FAISS file that is updated, checked and searched."""
+"""The FAISS index of a catalog's vectors: its kinds, settings and stage."""

@@ -1,7 +1,7 @@
 """An exact FAISS index with string ids: IndexIDMap2 over IndexFlatIP, and its id table.
 
-FAISS knows 64-bit numbers only. Every item gets one when it is added, counting up and never
-used again, and a table of number, id and sha256 is stored beside the index file.
+FAISS ids are 64-bit numbers. Every item gets the next number when it is added; numbers are never
+reused. A table of number, id and sha256 is stored beside the index file.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ ENTRIES_SCHEMA = {NUMBER: pl.Int64, "id": pl.String, "sha256": pl.String}
 
 Floats = NDArray[np.float32]
 
+# Two neighbors whose similarities differ by less count as equally near.
+_RECALL_TOLERANCE = 1e-5
+
 
 class FlatIndex:
     """Unit vectors under string ids; searches are exact.
 
-    `entries` has one row (number, id, sha256) an item, sorted by id. `next_number` is the
-    number the next added item gets.
+    `entries` has a row (number, id, sha256) for each item, sorted by id. `next_number` is the
+    number of the next item that is added.
     """
 
     kind = "flat"
@@ -39,13 +42,18 @@ class FlatIndex:
 
     @classmethod
     def empty(cls, dim: int) -> FlatIndex:
-        """An index without items, for vectors of `dim` numbers."""
+        """An index without items, for vectors of width `dim`."""
         index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
         return cls(index, pl.DataFrame(schema=ENTRIES_SCHEMA), 0)
 
     @classmethod
     def load(cls, path: Path, entries: pl.DataFrame, next_number: int) -> Self:
-        """Open an index file; StoreError when it does not belong to the entries."""
+        """Open an index file.
+
+        Raises:
+            StoreError: when the file is no index of this type, or when it holds other items than
+                the entries.
+        """
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
@@ -63,24 +71,30 @@ class FlatIndex:
 
     @property
     def dim(self) -> int:
-        """Numbers in a vector."""
+        """The width of a vector."""
         return int(self._index.d)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
     def remove(self, ids: pl.Series) -> None:
-        """Take items out; ids that are not there are passed over."""
-        gone = pl.col("id").is_in(ids.implode())
-        numbers = self.entries.filter(gone)[NUMBER].to_numpy()
+        """Remove items; unknown ids are ignored."""
+        removed = pl.col("id").is_in(ids.implode())
+        numbers = self.entries.filter(removed)[NUMBER].to_numpy()
         if len(numbers):
             self._index.remove_ids(numbers)
-        self.entries = self.entries.filter(~gone)
+        self.entries = self.entries.filter(~removed)
 
     def add(self, ids: pl.Series, sha256: pl.Series, vectors: Floats) -> None:
-        """Put items in: (n,) ids that are not there yet, and (n, dim) unit vectors.
+        """Add items.
 
-        Raises StoreError for an id that is there, which FAISS itself would accept.
+        Args:
+            ids: (n,) new ids.
+            sha256: (n,) the images of the items.
+            vectors: (n, dim) float32 unit vectors.
+
+        Raises:
+            StoreError: for an id that is in the index already, which FAISS would accept.
         """
         if ids.is_in(self.entries["id"].implode()).any() or ids.n_unique() != len(ids):
             raise StoreError("an id is added to the index twice")
@@ -93,30 +107,76 @@ class FlatIndex:
         self.entries = pl.concat([self.entries, added]).sort("id")
 
     def search(self, queries: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
-        """Positions in `entries` (n, k), -1 where fewer exist, and inner products (n, k)."""
+        """The k items of greatest inner product for each query.
+
+        Args:
+            queries: (n, dim) float32.
+            k: how many.
+
+        Returns:
+            Positions in `entries` (n, k) int64, -1 where there are fewer, and inner products
+            (n, k) float32.
+        """
         if not len(self):
-            nothing = np.full((len(queries), k), -1, dtype=np.int64)
-            return nothing, np.full((len(queries), k), -np.inf, dtype=np.float32)
+            none = np.full((len(queries), k), -1, dtype=np.int64)
+            return none, np.full((len(queries), k), -np.inf, dtype=np.float32)
         similarity, numbers = self._index.search(np.ascontiguousarray(queries, np.float32), k)
         return self._positions()[numbers], similarity
 
-    def range(
+    def range_search(
         self, queries: Floats, threshold: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
         """Every item whose inner product with a query is at least the threshold.
 
-        Returns query numbers, positions in `entries` and inner products of as many pairs, by
-        query, falling product and position.
+        Args:
+            queries: (n, dim) float32.
+            threshold: the minimum inner product, inclusive.
+
+        Returns:
+            Query numbers, positions in `entries` and inner products of the pairs, sorted by
+            query, falling product and position.
         """
-        # FAISS takes what is greater than the radius.
+        # FAISS returns products greater than the radius.
         radius = float(np.nextafter(np.float32(threshold), np.float32(-2)))
-        plain = np.ascontiguousarray(queries, np.float32)
-        limits, similarity, numbers = self._index.range_search(plain, radius)
+        xq = np.ascontiguousarray(queries, np.float32)
+        limits, similarity, numbers = self._index.range_search(xq, radius)
         counts = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
-        asked = np.repeat(np.arange(len(queries)), counts)
+        query = np.repeat(np.arange(len(queries)), counts)
         positions = self._positions()[numbers]
-        order = np.lexsort((positions, -similarity, asked))
-        return asked[order], positions[order], similarity[order]
+        order = np.lexsort((positions, -similarity, query))
+        return query[order], positions[order], similarity[order]
+
+    def recall(self, *, k: int = 10, sample: int = 50, seed: int = 0) -> float:
+        """The recall@k of searches for the neighbors of sampled items, against exact search.
+
+        An item as near as the k-th neighbor counts as that neighbor.
+
+        Args:
+            k: neighbors of each item.
+            sample: how many items, at most.
+            seed: of the sample.
+
+        Returns:
+            The mean recall, from 0 to 1; 1.0 for an index of fewer than two items.
+        """
+        vectors = self.vectors()
+        sampled = np.sort(np.random.default_rng(seed).permutation(len(self))[:sample])
+        k = min(k, len(self) - 1)
+        if k < 1:
+            return 1.0
+        queries = vectors[sampled]
+        exact = queries @ vectors.T
+        exact[np.arange(len(sampled)), sampled] = -np.inf
+        kth = -np.partition(-exact, k - 1, axis=1)[:, k - 1]
+        positions, similarity = self.search(queries, k + 1)
+        correct = (positions >= 0) & (positions != sampled[:, None])
+        correct &= similarity >= kth[:, None] - _RECALL_TOLERANCE
+        return float(np.minimum(correct.sum(axis=1), k).mean() / k)
+
+    @property
+    def needs_retraining(self) -> bool:
+        """Whether the index should be rebuilt for its present number of items; never."""
+        return False
 
     def vectors(self) -> Floats:
         """All vectors (n, dim), in the order of `entries`."""
@@ -127,7 +187,7 @@ class FlatIndex:
         return ordered
 
     def _positions(self) -> NDArray[np.int64]:
-        """Positions in `entries` by number, and -1 for FAISS's -1, which means nothing found."""
+        """Positions in `entries` by number; FAISS's -1 for no result stays -1."""
         position = np.full(self.next_number + 1, -1, dtype=np.int64)
         position[self.entries[NUMBER].to_numpy()] = np.arange(self.entries.height)
         return position
@@ -137,11 +197,6 @@ class FlatIndex:
         flat: Any = faiss.downcast_index(self._index.index)
         stored: Floats = faiss.rev_swig_ptr(flat.get_xb(), len(self) * self.dim)
         return stored.reshape(len(self), self.dim)
-
-    @property
-    def outgrown(self) -> bool:
-        """Whether it should be made anew for as many items as there are; never."""
-        return False
 
     def _numbers(self) -> NDArray[np.int64]:
         numbers: NDArray[np.int64] = faiss.vector_to_array(self._index.id_map)

@@ -1,7 +1,7 @@
-"""An approximate FAISS index: IndexIVFFlat, of which a search looks at the nearest lists only.
+"""An approximate FAISS index: IndexIVFFlat, of which a search scans the nearest lists only.
 
-For catalogs so large that exact searches take too long. How much a search misses depends on
-the vectors, so it is measured on them (`recall`) and checked.
+For catalogs so large that exact searches take too long. The recall depends on the vectors, so it
+is measured on them (`FlatIndex.recall`) and checked.
 """
 
 from __future__ import annotations
@@ -15,38 +15,42 @@ from numpy.typing import NDArray
 
 from imgsim_assets.index.flat import FlatIndex, Floats
 
-# FAISS asks for so many training vectors a list, and takes no more than 256 of each.
+# The minimum of training vectors for each list that FAISS asks for.
 _VECTORS_PER_LIST = 39
-# A list count that has become too small by this factor is a reason to train anew.
-_OUTGROWN = 4
+# An index is retrained when it has fewer lists than a new one would, by more than this factor.
+_RETRAIN_FACTOR = 4
 
 
 class IvfIndex(FlatIndex):
-    """Unit vectors under string ids, in lists by their nearest center."""
+    """Unit vectors under string ids, in lists by their nearest centroid."""
 
     kind = "ivf"
     file_type: ClassVar[Any] = faiss.IndexIVFFlat
 
     @classmethod
     def trained(cls, vectors: Floats, nprobe: int) -> IvfIndex:
-        """An empty index whose centers are those of the vectors (n, dim), at least one.
+        """An empty index whose centroids are trained on vectors.
 
-        A search looks at the `nprobe` nearest of 4 sqrt(n) lists, as far as n allows as many.
+        It has 4 sqrt(n) lists, or fewer where n is too small to train as many.
+
+        Args:
+            vectors: (n, dim) float32, at least one.
+            nprobe: how many of the nearest lists a search scans.
         """
         lists = _lists(len(vectors))
         dim = vectors.shape[1]
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
-        # Unit centers: the list of a vector is that of the center of greatest cosine.
+        # Unit centroids: a vector is in the list of the centroid of greatest cosine.
         index.cp.spherical = True
         index.cp.seed = 1
         index.train(np.ascontiguousarray(vectors, dtype=np.float32))
-        made = cls(index, FlatIndex.empty(dim).entries, 0)
-        made.nprobe = nprobe
-        return made
+        trained = cls(index, FlatIndex.empty(dim).entries, 0)
+        trained.nprobe = nprobe
+        return trained
 
     @property
     def nprobe(self) -> int:
-        """How many lists a search looks at."""
+        """How many lists a search scans."""
         return int(self._index.nprobe)
 
     @nprobe.setter
@@ -54,9 +58,9 @@ class IvfIndex(FlatIndex):
         self._index.nprobe = min(nprobe, int(self._index.nlist))
 
     @property
-    def outgrown(self) -> bool:
-        """Whether the items have become so many that lists should be made anew."""
-        return _lists(len(self)) > _OUTGROWN * int(self._index.nlist)
+    def needs_retraining(self) -> bool:
+        """Whether there are so many items that the index should be trained again."""
+        return _lists(len(self)) > _RETRAIN_FACTOR * int(self._index.nlist)
 
     def _numbers(self) -> NDArray[np.int64]:
         lists: Any = self._index.invlists

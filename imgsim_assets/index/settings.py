@@ -1,4 +1,4 @@
-"""Which kind of index a catalog has."""
+"""The settings of a catalog's index."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class IndexSettings(Settings):
         10_000,
         ge=1,
         description="of kind ivf: catalogs with fewer items stay flat, "
-        "and with a quarter fewer become so again",
+        "and an ivf index becomes flat again below three quarters of it",
     )
-    nprobe: int = Field(32, ge=1, le=4096, description="of kind ivf: lists that a search looks at")
+    nprobe: int = Field(32, ge=1, le=4096, description="of kind ivf: lists that a search scans")
     min_recall: float = Field(
-        0.95, ge=0, le=1, description="of kind ivf: least recall@10 on a sample, by a check"
+        0.95, ge=0, le=1, description="of kind ivf: minimum recall@10 on a sample, by a check"
     )

@@ -1,4 +1,4 @@
-"""The index stage: bring the persisted FAISS index of a catalog up to its embeddings."""
+"""The index stage: updates the persisted FAISS index of a catalog to its embeddings."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from imgsim_assets.storage.table import Table
 
 if TYPE_CHECKING:
     # FAISS is loaded only when an index has to be opened.
-    from imgsim_assets.index.flat import FlatIndex
+    from imgsim_assets.index.flat import FlatIndex, Floats
 
 INDEX = "index"
 METRIC = "cosine"
 FLAT = IndexSettings()
-# An index in lists becomes flat only when the items are fewer than the least by this part of
-# it, so that a catalog about that size is not indexed anew at every crossing.
-_SLACK = 4
+# An ivf index becomes flat only when the items are fewer than three quarters of min_items, so
+# that a catalog of about that size does not change its kind back and forth.
+_HYSTERESIS = 4
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What a run did. `rebuilt` means that no earlier index could be used."""
+    """The outcome of a run. `rebuilt`: no earlier index could be updated."""
 
     version: int
     items: int
@@ -53,7 +53,7 @@ class IndexReport:
 
 
 def index_table(store: Store, name: str) -> Table:
-    """`<name>/index`: an index file, and rows number, id, sha256 of what is in it."""
+    """`<name>/index`: an index file, and a row (number, id, sha256) for each item in it."""
     return store.table(f"{name}/index")
 
 
@@ -70,56 +70,85 @@ def embedded_items(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
     if len(fingerprints) > 1:
         raise StoreError(
             f"the shards of {name}/embeddings were made by {len(fingerprints)} different "
-            "encoders; materialize every shard of the embeddings with the present one"
+            "encoders; materialize every shard of the embeddings with the current one"
         )
     rows = table.read(commit).filter(pl.col("status") == OK)
     return commit, rows.select("id", "sha256").sort("id")
 
 
-def update_index(
-    store: Store, name: str, settings: IndexSettings | None = None, *, log: Log = silent
-) -> IndexReport:
-    """Add and remove what changed since the last version, and commit the new index.
+class IndexStage:
+    """Updates the persisted FAISS index of a catalog to match its embeddings."""
 
-    Without `settings` it stays of the kind that it is; the first one is flat. An index that is
-    missing, damaged, outgrown, of another kind or another encoder, or older than vectors that
-    were damaged and computed anew, is rebuilt from the vectors.
-    """
-    started = time.monotonic()
-    embeddings, items = embedded_items(store, name)
-    fingerprint = embeddings.properties[FINGERPRINT]
-    table = index_table(store, name)
-    base = table.latest()
-    drops = VectorTable(store, name, fingerprint).rebuild_count
-    kind = _recipe(settings or _as_it_is(base), base, items.height, fingerprint)
-    recipe = {**kind, REBUILDS: drops or None}
-    same = base is not None and all(base.properties.get(k) == v for k, v in recipe.items())
-    if base is not None and same and _is_current(table, base, items):
-        return _report(base, base, items, started=started)
-    index = _open_or_none(table, base, log) if same else None
-    rebuilt = index is None
-    if index is None:
-        index = _empty(store, name, items, recipe)
-    known = index.entries.select("id", "sha256")
-    removed = known.join(items, on=["id", "sha256"], how="anti")
-    added = items.join(known, on=["id", "sha256"], how="anti", maintain_order="left")
-    index.remove(removed["id"])
-    _add(store, name, fingerprint, index, added)
-    commit = _commit(table, index, embeddings, base, recipe)
-    return _report(
-        commit,
-        base,
-        items,
-        added=added.height,
-        removed=removed.height,
-        rebuilt=rebuilt,
-        started=started,
-    )
+    def __init__(
+        self, store: Store, name: str, settings: IndexSettings | None = None, *, log: Log = silent
+    ) -> None:
+        """Prepare the stage.
+
+        Args:
+            store: the store of the catalog.
+            name: the catalog.
+            settings: kind and parameters of the index; None keeps the kind of the committed
+                index, and a first index is flat.
+            log: receives a line when an index cannot be read and is rebuilt.
+        """
+        self.table = index_table(store, name)
+        self._store, self._name, self._settings, self._log = store, name, settings, log
+
+    def run(self) -> IndexReport:
+        """Add and remove the items that changed since the last version, and commit the index.
+
+        An index is rebuilt from the vectors when it is missing, damaged, in need of retraining,
+        of another kind or another encoder, or older than vectors that were damaged and
+        recomputed. Nothing is committed when the index is current.
+
+        Raises:
+            StoreError: when the embeddings are missing or mix several encoders.
+        """
+        started = time.monotonic()
+        embeddings, items = embedded_items(self._store, self._name)
+        fingerprint = embeddings.properties[FINGERPRINT]
+        vectors = VectorTable(self._store, self._name, fingerprint)
+        latest = self.table.latest()
+        recipe = {
+            **_kind(self._settings or _same_kind(latest), latest, items.height),
+            FINGERPRINT: fingerprint,
+            REBUILDS: vectors.rebuild_count or None,
+        }
+        same = latest is not None and all(latest.properties.get(k) == v for k, v in recipe.items())
+        if latest is not None and same and _is_current(self.table, latest, items):
+            return _report(latest, latest, items, started=started)
+        index = _open_or_none(self.table, latest, self._log) if same else None
+        rebuilt = index is None
+        if index is None:
+            index = _empty(vectors, items, recipe)
+        entries = index.entries.select("id", "sha256")
+        removed = entries.join(items, on=["id", "sha256"], how="anti")
+        added = items.join(entries, on=["id", "sha256"], how="anti", maintain_order="left")
+        index.remove(removed["id"])
+        if added.height:
+            index.add(added["id"], added["sha256"], vectors_of(vectors, added["sha256"]))
+        commit = _commit(self.table, index, embeddings, latest, recipe)
+        return _report(
+            commit,
+            latest,
+            items,
+            added=added.height,
+            removed=removed.height,
+            rebuilt=rebuilt,
+            started=started,
+        )
 
 
-def drops_of(index: Commit) -> int:
-    """How often damaged vectors had been dropped when an index was made; see VectorTable.rebuild_count."""
+def rebuild_count(index: Commit) -> int:
+    """How often damaged vectors had been dropped before an index was built; see VectorTable."""
     return int(index.properties.get(REBUILDS) or 0)
+
+
+def vectors_of(vectors: VectorTable, sha256: pl.Series) -> Floats:
+    """The vectors (n, dim) float32 of images, in the order of their sha256."""
+    found = vectors.read(sha256.to_list())
+    position = {key: row for row, key in enumerate(found.sha256)}
+    return found.vectors[[position[key] for key in sha256.to_list()]]
 
 
 def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
@@ -145,75 +174,65 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
     entries = table.read(commit)
     with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
         path = Path(folder) / "index.faiss"
-        # A flipped byte would load without complaint: only verified bytes reach FAISS.
+        # FAISS would load a flipped byte without an error: it gets verified bytes only.
         path.write_bytes(table.read_bytes(file))
         return kind.load(path, entries, commit.properties["next_number"])
 
 
-def _as_it_is(base: Commit | None) -> IndexSettings:
-    """The settings by which an index stays of its kind."""
-    if base is None or base.properties["kind"] != "ivf":
+def _same_kind(latest: Commit | None) -> IndexSettings:
+    """The settings by which an index keeps its kind."""
+    if latest is None or latest.properties["kind"] != "ivf":
         return FLAT
-    return IndexSettings(kind="ivf", nprobe=base.properties["nprobe"], min_items=1)
+    return IndexSettings(kind="ivf", nprobe=latest.properties["nprobe"], min_items=1)
 
 
-def _recipe(
-    settings: IndexSettings, base: Commit | None, items: int, fingerprint: str
-) -> dict[str, Any]:
-    """The properties by which an index can be told to be of these settings and encoder."""
-    least = settings.min_items
-    if base is not None and base.properties.get("kind") == "ivf":
-        least -= least // _SLACK
-    if settings.kind == "ivf" and items >= least:
-        return {"kind": "ivf", "nprobe": settings.nprobe, FINGERPRINT: fingerprint}
-    return {"kind": "flat", "nprobe": None, FINGERPRINT: fingerprint}
+def _kind(settings: IndexSettings, latest: Commit | None, items: int) -> dict[str, Any]:
+    """The properties that say of which kind an index of so many items is."""
+    min_items = settings.min_items
+    if latest is not None and latest.properties.get("kind") == "ivf":
+        min_items -= min_items // _HYSTERESIS
+    if settings.kind == "ivf" and items >= min_items:
+        return {"kind": "ivf", "nprobe": settings.nprobe}
+    return {"kind": "flat", "nprobe": None}
 
 
-def _is_current(table: Table, base: Commit, items: pl.DataFrame) -> bool:
-    if base.rows != items.height:
+def _is_current(table: Table, latest: Commit, items: pl.DataFrame) -> bool:
+    if latest.rows != items.height:
         return False
-    # Only a run of this stage can mend a damaged index, so it looks at every byte.
-    return table.verify_checksums(base) and table.read(base, columns=["id", "sha256"]).equals(items)
+    # Only this stage can rebuild a damaged index, so it verifies every byte.
+    return table.verify_checksums(latest) and table.read(latest, columns=["id", "sha256"]).equals(
+        items
+    )
 
 
-def _open_or_none(table: Table, base: Commit | None, log: Log) -> FlatIndex | None:
-    if base is None:
+def _open_or_none(table: Table, latest: Commit | None, log: Log) -> FlatIndex | None:
+    if latest is None:
         return None
     try:
-        index = _open(table, base)
+        index = _open(table, latest)
     except StoreError as error:
         log(f"the index is rebuilt from the vectors: {error}")
         return None
-    # An index that was made without items does not know how wide their vectors are.
-    return index if len(index) and not index.outgrown else None
+    # An index that was built without items has no vector width.
+    return index if len(index) and not index.needs_retraining else None
 
 
-def _empty(store: Store, name: str, items: pl.DataFrame, recipe: Mapping[str, Any]) -> FlatIndex:
+def _empty(vectors: VectorTable, items: pl.DataFrame, recipe: Mapping[str, Any]) -> FlatIndex:
     from imgsim_assets.index.flat import FlatIndex
     from imgsim_assets.index.ivf import IvfIndex
 
     if not items.height:
         return FlatIndex.empty(1)
-    vectors = VectorTable(store, name, recipe[FINGERPRINT])
     if recipe["kind"] == IvfIndex.kind:
         return IvfIndex.trained(vectors.read(items["sha256"].to_list()).vectors, recipe["nprobe"])
     return FlatIndex.empty(vectors.read(items["sha256"].head(1).to_list()).vectors.shape[1])
-
-
-def _add(store: Store, name: str, fingerprint: str, index: FlatIndex, added: pl.DataFrame) -> None:
-    if not added.height:
-        return
-    found = VectorTable(store, name, fingerprint).read(added["sha256"].to_list())
-    row = {sha256: position for position, sha256 in enumerate(found.sha256)}
-    order = [row[sha256] for sha256 in added["sha256"].to_list()]
-    index.add(added["id"], added["sha256"], found.vectors[order])
 
 
 def _commit(
     table: Table,
     index: FlatIndex,
     embeddings: Commit,
-    base: Commit | None,
+    latest: Commit | None,
     recipe: Mapping[str, Any],
 ) -> Commit:
     with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
@@ -223,9 +242,9 @@ def _commit(
     entries = table.write_rows(index.entries)
 
     def change(newest: Commit | None) -> PendingCommit | None:
-        overtaken = newest is not None and (base is None or newest.version != base.version)
+        overtaken = newest is not None and (latest is None or newest.version != latest.version)
         if overtaken and newest is not None and newest.inputs["embeddings"] > embeddings.version:
-            return None  # another run has indexed something newer meanwhile
+            return None  # another run has committed an index of newer embeddings
         return PendingCommit(
             [stored, entries],
             inputs={"embeddings": embeddings.version},
@@ -246,7 +265,7 @@ def _commit(
 
 def _report(
     commit: Commit,
-    base: Commit | None,
+    latest: Commit | None,
     items: pl.DataFrame,
     *,
     added: int = 0,
@@ -265,7 +284,7 @@ def _report(
         rebuilt=rebuilt,
         seconds=time.monotonic() - started,
         bytes=file.bytes if file else 0,
-        changed=base is None or commit.version != base.version,
-        data_version=vectors_digest(items, commit.properties[FINGERPRINT], drops_of(commit)),
+        changed=latest is None or commit.version != latest.version,
+        data_version=vectors_digest(items, commit.properties[FINGERPRINT], rebuild_count(commit)),
         fingerprint=commit.properties[FINGERPRINT],
     )

@@ -18,7 +18,7 @@ from imgsim_assets.encoders.recorded import (
 )
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.stage import update_index
+from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.pipeline.catalog import CatalogJob, ProgressListener, refresh
 from imgsim_assets.pipeline.loader import LOADED
 from imgsim_assets.progress import Log, silent
@@ -80,7 +80,7 @@ def retry(
     shards = max(file.shard_count or 1 for file in commit.files_with_role())
     job = CatalogJob(name, None, shards, encoder, settings, retry=which)
     refresh(store, [job], log=log, watch=watch)
-    update_index(store, name)
+    IndexStage(store, name).run()
     good = with_all_columns(ledger.read(ledger.latest() or commit)).filter(~_HAS_FAILED)
     return RetryReport(failed.height, failed.join(good, on="id", how="semi").height)
 

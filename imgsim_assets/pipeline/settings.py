@@ -12,7 +12,7 @@ from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings, Eval
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.settings import Settings
 from imgsim_assets.similarity.settings import (
-    AcrossSettings,
+    CrossCatalogGroupSettings,
     GraphSettings,
     GroupSettings,
     MatchSettings,
@@ -133,7 +133,7 @@ class MatchMatrixSettings(MatchSettings):
     description: str | None = None
 
 
-class DuplicateGroupsSettings(AcrossSettings):
+class DuplicateGroupsSettings(CrossCatalogGroupSettings):
     """The duplicate groups of several catalogs together."""
 
     name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, distances
-from imgsim_assets.similarity.distance import radius_join
-from imgsim_assets.similarity.join import threshold_join, top_k
+from imgsim_assets.similarity.join import radius_join, threshold_join, top_k
 
 Metric = Literal["euclidean", "cosine"]
 

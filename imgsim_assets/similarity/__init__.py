@@ -1,7 +1,7 @@
 """Similarity: exact joins and neighbors of unit vectors, match tables, similarity graphs.
 
-The functions are loaded when they are first used: what is declared about similarity is read
-wherever a code location is loaded, and must not load NumPy there.
+The functions are loaded on first use: a code location reads the settings of this package
+whenever it loads, and must not load NumPy for that.
 """
 
 from __future__ import annotations
@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING
 from imgsim_assets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from imgsim_assets.similarity.distance import cosine_matrix, radius_join
-    from imgsim_assets.similarity.join import threshold_join, top_k
+    from imgsim_assets.similarity.join import cosine_matrix, radius_join, threshold_join, top_k
 
 __all__ = ["cosine_matrix", "radius_join", "threshold_join", "top_k"]
 
-_HOMES = {
-    "cosine_matrix": "distance",
-    "radius_join": "distance",
-    "threshold_join": "join",
-    "top_k": "join",
-}
-
-__getattr__ = lazy_getattr(__name__, _HOMES)
+__getattr__ = lazy_getattr(__name__, dict.fromkeys(__all__, "join"))
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
-"""Checking results against the definition, by a plain product over a seeded sample.
+"""Audits: committed results against a brute-force product over a seeded sample, and drift.
 
-Nothing here is shared with the code that makes the results: vectors are read from the
-embeddings, multiplied in float64 as they are, and compared with what is committed.
+An audit shares no code with the stages: it reads the vectors from the embeddings, multiplies
+them in float64, and compares the scores with the committed rows.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.graph import graph_table
+from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.matches import match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
-from imgsim_assets.similarity.pairs import LEAST, Items
+from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-# Two ways to sum a float64 product differ by less; pairs this near the bar may fall on
-# either side of it.
+# Two ways to sum a float64 product differ by less; a pair this near a cutoff may be on either
+# side of it.
 _TOLERANCE = 1e-6
-_PIECE = 8192
-# Scores that are held at once.
-_SCORES = 1 << 24
-_EXAMPLES = 5
+# Right vectors that are converted to float64 at once.
+_RIGHT_ROWS = 8192
+_MAX_SCORES = 1 << 24
+_MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What a sample showed: how many items were asked, and pairs that should not be so."""
+    """The outcome for a sample: sampled items, and pairs that are missing or false."""
 
     sampled: int
     missing: int
@@ -44,77 +45,120 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was missing and nothing false."""
+        """Whether no pair is missing and none is false."""
         return not self.missing and not self.false
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """Which of the other items one item must and may be paired with, and how many in all."""
+    """Masks (m,) of the right items that one item must and may be paired with, and how many."""
 
-    surely: NDArray[np.bool_]
-    possibly: NDArray[np.bool_]
-    least: int
-    most: int
+    required: NDArray[np.bool_]
+    allowed: NDArray[np.bool_]
+    min_pairs: int
+    max_pairs: int
 
 
 def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Audit:
-    """Audit the newest match table of a pair over a sample of its left items."""
+    """Compare the latest match table with brute force over a sample of its left items.
+
+    Args:
+        store: the store of both catalogs.
+        name: the match table.
+        sample: how many left items, at most.
+        seed: of the sample.
+
+    Raises:
+        StoreError: when the table has no version.
+    """
     table = match_table(store, name)
-    commit = _newest(table)
+    commit = _latest(table)
     settings = commit.properties
+    mode, threshold = settings["mode"], settings["threshold"]
     left = _items(store, settings["left"], table, commit, LEFT_ITEMS)
     right = _items(store, settings["right"], table, commit, RIGHT_ITEMS)
-    asked = left.where(_sample(len(left), sample, seed))
-    pairs = table.read(commit)
-    found = _by_left(pairs, asked)
+    sampled = left.where(_sample(len(left), sample, seed))
+    rows = table.read(commit)
+    pairs = _by_left(rows, sampled)
 
-    def audited(some: Items) -> Audit:
-        scores = _scores(some, right)
-        if settings["mode"] == "mutual":
-            return _audit_mutual(some, left, right, scores, found, settings["threshold"])
-        if settings["mode"] == "one_to_one":
-            taken = pairs["right_id"]
-            return _audit_one_to_one(some, right, taken, scores, found, settings["threshold"])
-        k = 1 if settings["mode"] == "best" else settings["k"]
-        return _audit_best(some, right, scores, found, settings["threshold"], k)
+    def audit(batch: Items) -> Audit:
+        scores = _scores(batch, right)
+        if mode == "mutual":
+            return _audit_mutual(batch, left, right, scores, pairs, threshold)
+        if mode == "one_to_one":
+            return _audit_one_to_one(batch, right, rows["right_id"], scores, pairs, threshold)
+        k = 1 if mode == "best" else settings["k"]
+        return _audit_best(batch, right, scores, pairs, threshold, k)
 
-    # For mutual pairs there are scores of the other side with the left one too.
-    return _together(audited(some) for some in _blocks(asked, max(len(left), len(right))))
+    # For mutual pairs right items are scored with all left ones too.
+    return _combine(audit(batch) for batch in _batches(sampled, max(len(left), len(right))))
 
 
 def audit_graph(
     store: Store, name: str, *, sample: int, seed: int = 0, variant: str | None = None
 ) -> Audit:
-    """Audit the newest similarity graph of a catalog over a sample of its items."""
+    """Compare the latest similarity graph with brute force over a sample of its items.
+
+    Args:
+        store: the store of the catalog.
+        name: the catalog.
+        sample: how many items, at most.
+        seed: of the sample.
+        variant: the graph of other settings than the declared ones.
+
+    Raises:
+        StoreError: when the graph has no version.
+    """
     table = graph_table(store, name, variant)
-    commit = _newest(table)
+    commit = _latest(table)
     nodes = _items(store, name, table, commit, LEFT_ITEMS)
-    asked = nodes.where(_sample(len(nodes), sample, seed))
+    sampled = nodes.where(_sample(len(nodes), sample, seed))
     edges = table.read(commit).rename({"src_id": "left_id", "dst_id": "right_id"})
-    found = _by_left(edges, asked)
-    bar = commit.properties["threshold"]
-    threshold = LEAST if bar is None else bar
+    pairs = _by_left(edges, sampled)
+    declared = commit.properties["threshold"]
+    threshold = MIN_COSINE if declared is None else declared
 
-    def audited(some: Items) -> Audit:
-        scores = _scores(some, nodes)
-        scores[_positions(some, nodes)] = -np.inf  # no item is its own neighbor
-        return _audit_best(some, nodes, scores, found, threshold, commit.properties["k"])
+    def audit(batch: Items) -> Audit:
+        scores = _scores(batch, nodes)
+        scores[_positions(batch, nodes)] = -np.inf  # no item is its own neighbor
+        return _audit_best(batch, nodes, scores, pairs, threshold, commit.properties["k"])
 
-    return _together(audited(some) for some in _blocks(asked, len(nodes)))
+    return _combine(audit(batch) for batch in _batches(sampled, len(nodes)))
 
 
-def _together(parts: Iterable[Audit]) -> Audit:
+def drift(before: pl.Series, after: pl.Series) -> float:
+    """The two-sample Kolmogorov-Smirnov distance of two sets of similarities.
+
+    It is the largest difference of their cumulative distributions (Kolmogorov 1933, Smirnov
+    1939).
+
+    Args:
+        before: similarities of one version.
+        after: similarities of the next version.
+
+    Returns:
+        0 when they are the same, 1 when every value of one lies above every value of the other,
+        or when only one is empty.
+    """
+    if before.is_empty() or after.is_empty():
+        return float(before.is_empty() != after.is_empty())
+    old, new = np.sort(before.to_numpy()), np.sort(after.to_numpy())
+    values = np.concatenate([old, new])
+    shares = [np.searchsorted(each, values, side="right") / len(each) for each in (old, new)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def _combine(parts: Iterable[Audit]) -> Audit:
     audits = list(parts)
     return Audit(
         sum(audit.sampled for audit in audits),
         sum(audit.missing for audit in audits),
         sum(audit.false for audit in audits),
-        tuple(example for audit in audits for example in audit.examples)[:_EXAMPLES],
+        tuple(example for audit in audits for example in audit.examples)[:_MAX_EXAMPLES],
     )
 
 
-def _newest(table: Table) -> Commit:
+def _latest(table: Table) -> Commit:
     commit = table.latest()
     if commit is None:
         raise StoreError(f"{table.name} has no version yet; materialize it first")
@@ -135,148 +179,139 @@ def _sample(length: int, sample: int, seed: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _blocks(asked: Items, width: int) -> Iterator[Items]:
+def _batches(sampled: Items, width: int) -> Iterator[Items]:
     """The items, as many at a time as may be scored with `width` others."""
-    step = max(1, _SCORES // max(1, width))
-    for start in range(0, len(asked), step):
-        yield Items(asked.keys[start : start + step], asked.vectors[start : start + step])
+    step = max(1, _MAX_SCORES // max(1, width))
+    for start in range(0, len(sampled), step):
+        yield Items(sampled.keys[start : start + step], sampled.vectors[start : start + step])
 
 
-def _positions(asked: Items, nodes: Items) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    columns = np.searchsorted(nodes.keys["id"].to_list(), asked.keys["id"].to_list())
-    return np.arange(len(asked)), columns
+def _positions(sampled: Items, nodes: Items) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    columns = np.searchsorted(nodes.keys["id"].to_list(), sampled.keys["id"].to_list())
+    return np.arange(len(sampled)), columns
 
 
 def _scores(left: Items, right: Items) -> NDArray[np.float64]:
     scores = np.empty((len(left), len(right)))
     if not scores.size:
         return scores
-    wide = left.vectors.astype(np.float64)
-    # In pieces: the other side may be large, and float64 doubles it.
-    for start in range(0, len(right), _PIECE):
-        piece = right.vectors[start : start + _PIECE].astype(np.float64)
-        scores[:, start : start + _PIECE] = wide @ piece.T
+    left_vectors = left.vectors.astype(np.float64)
+    # In parts: there may be many right vectors, and float64 doubles them.
+    for start in range(0, len(right), _RIGHT_ROWS):
+        part = right.vectors[start : start + _RIGHT_ROWS].astype(np.float64)
+        scores[:, start : start + _RIGHT_ROWS] = left_vectors @ part.T
     return scores
 
 
-def _by_left(pairs: pl.DataFrame, asked: Items) -> dict[str, set[str]]:
-    own = pairs.join(asked.keys, left_on="left_id", right_on="id", how="semi")
-    grouped: dict[str, set[str]] = {}
-    for left_id, right_id in own.select("left_id", "right_id").iter_rows():
-        grouped.setdefault(left_id, set()).add(right_id)
-    return grouped
+def _by_left(pairs: pl.DataFrame, sampled: Items) -> dict[str, set[str]]:
+    of_sample = pairs.join(sampled.keys, left_on="left_id", right_on="id", how="semi")
+    by_left: dict[str, set[str]] = {}
+    for left_id, right_id in of_sample.select("left_id", "right_id").iter_rows():
+        by_left.setdefault(left_id, set()).add(right_id)
+    return by_left
 
 
 def _audit_best(
-    asked: Items,
+    sampled: Items,
     right: Items,
     scores: NDArray[np.float64],
-    found: dict[str, set[str]],
+    pairs: dict[str, set[str]],
     threshold: float,
     k: int | None,
 ) -> Audit:
-    """What is clearly better than the first that is left out must be there.
-
-    What is clearly worse than the last that is kept must not; what is as good as either may,
-    as far as there is room for it.
-    """
+    """Pairs clearly better than the (k+1)-th are required; those as good as the k-th allowed."""
     expected = []
     for row in scores:
-        most = len(row) if k is None else k
-        kept, left_out = threshold, threshold
+        max_pairs = len(row) if k is None else k
+        kth, next_best = threshold, threshold
         if k is not None and len(row) > k:
             ordered = np.partition(row, (-k - 1, -k))
-            kept, left_out = max(threshold, ordered[-k]), max(threshold, ordered[-k - 1])
-        least = min(most, int((row >= threshold + _TOLERANCE).sum()))
-        expected.append(
-            _Expected(row >= left_out + _TOLERANCE, row >= kept - _TOLERANCE, least, most)
-        )
-    return _judged(asked, right, expected, found)
+            kth, next_best = max(threshold, ordered[-k]), max(threshold, ordered[-k - 1])
+        min_pairs = min(max_pairs, int((row >= threshold + _TOLERANCE).sum()))
+        required, allowed = row >= next_best + _TOLERANCE, row >= kth - _TOLERANCE
+        expected.append(_Expected(required, allowed, min_pairs, max_pairs))
+    return _compare(sampled, right, expected, pairs)
 
 
 def _audit_mutual(
-    asked: Items,
+    sampled: Items,
     left: Items,
     right: Items,
     scores: NDArray[np.float64],
-    found: dict[str, set[str]],
+    pairs: dict[str, set[str]],
     threshold: float,
 ) -> Audit:
     """A pair counts when neither member has a better partner on the other side."""
-    committed = {other for item in asked.keys["id"] for other in found.get(item, ())}
-    looked_at = right.keys["id"].is_in(list(committed)).to_numpy()
+    committed = {other for item in sampled.keys["id"] for other in pairs.get(item, ())}
+    relevant = right.keys["id"].is_in(list(committed)).to_numpy()
     if scores.size:
-        looked_at[scores.argmax(axis=1)] = True
-    partners = right.where(looked_at)
+        relevant[scores.argmax(axis=1)] = True
+    partners = right.where(relevant)
     first, best, second = _two_best(_scores(partners, left))
     expected = []
-    for row, place in zip(*_positions(asked, left), strict=True):
-        rivals = np.where(first == place, second, best)
-        its_first, its_best, its_second = _two_best(scores[row : row + 1])
-        others = np.where(np.arange(len(right)) == its_first, its_second, its_best)[looked_at]
-        bar = np.maximum(np.maximum(rivals, others), threshold)
-        own = scores[row][looked_at]
-        # Of several partners that are equally good, other ties may leave none.
-        expected.append(_Expected(own >= bar + _TOLERANCE, own >= bar - _TOLERANCE, 0, 1))
-    return _judged(asked, partners, expected, found)
+    for row, position in zip(*_positions(sampled, left), strict=True):
+        rivals_left = np.where(first == position, second, best)
+        row_first, row_best, row_second = _two_best(scores[row : row + 1])
+        rivals_right = np.where(np.arange(len(right)) == row_first, row_second, row_best)[relevant]
+        cutoffs = np.maximum(np.maximum(rivals_left, rivals_right), threshold)
+        own = scores[row][relevant]
+        # Of several equally good partners, ties elsewhere may leave none.
+        expected.append(_Expected(own >= cutoffs + _TOLERANCE, own >= cutoffs - _TOLERANCE, 0, 1))
+    return _compare(sampled, partners, expected, pairs)
 
 
 def _audit_one_to_one(
-    asked: Items,
+    sampled: Items,
     right: Items,
-    taken: pl.Series,
+    matched: pl.Series,
     scores: NDArray[np.float64],
-    found: dict[str, set[str]],
+    pairs: dict[str, set[str]],
     threshold: float,
 ) -> Audit:
-    """No partner that is still free would be better than the one an item has.
+    """No right item that is still free is better than the partner of an item.
 
-    That much follows from the greatest total; whether the total is the greatest cannot be
-    told from a sample.
+    This follows from the greatest total; a sample cannot show whether the total is the greatest.
     """
-    free = ~right.keys["id"].is_in(taken.implode()).to_numpy()
+    free = ~right.keys["id"].is_in(matched.implode()).to_numpy()
     columns = {item: column for column, item in enumerate(right.keys["id"].to_list())}
     expected = []
-    for item, row in zip(asked.keys["id"].to_list(), scores, strict=True):
-        partners = found.get(item, set()) & columns.keys()
-        own = max((row[columns[other]] for other in partners), default=-np.inf)
-        better = free & (row >= max(threshold, own, 0.0) + _TOLERANCE)
+    for item, row in zip(sampled.keys["id"].to_list(), scores, strict=True):
+        partners = pairs.get(item, set()) & columns.keys()
+        current = max((row[columns[other]] for other in partners), default=-np.inf)
+        better = free & (row >= max(threshold, current, 0.0) + _TOLERANCE)
         expected.append(_Expected(better, row >= threshold - _TOLERANCE, 0, 1))
-    return _judged(asked, right, expected, found)
+    return _compare(sampled, right, expected, pairs)
 
 
 def _two_best(
     scores: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Where the greatest score of each row is, it, and the greatest at any other place."""
+    """The column of the greatest score of each row, that score, and the greatest of the others."""
     if not scores.shape[1]:
-        nothing = np.full(len(scores), -np.inf)
-        return np.full(len(scores), -1), nothing, nothing
+        none = np.full(len(scores), -np.inf)
+        return np.full(len(scores), -1), none, none
     first = scores.argmax(axis=1)
-    left = [row[:at].max(initial=-np.inf) for row, at in zip(scores, first, strict=True)]
-    right = [row[at + 1 :].max(initial=-np.inf) for row, at in zip(scores, first, strict=True)]
-    return first, scores[np.arange(len(scores)), first], np.maximum(left, right)
+    before = [row[:at].max(initial=-np.inf) for row, at in zip(scores, first, strict=True)]
+    behind = [row[at + 1 :].max(initial=-np.inf) for row, at in zip(scores, first, strict=True)]
+    return first, scores[np.arange(len(scores)), first], np.maximum(before, behind)
 
 
-def _judged(
-    asked: Items,
-    right: Items,
-    expected: list[_Expected],
-    found: dict[str, set[str]],
+def _compare(
+    sampled: Items, right: Items, expected: list[_Expected], pairs: dict[str, set[str]]
 ) -> Audit:
-    names = np.array(right.keys["id"].to_list(), dtype=object)
-    missing, false = 0, 0
+    right_ids = np.array(right.keys["id"].to_list(), dtype=object)
+    missing_count, false_count = 0, 0
     examples: list[str] = []
-    for item, of_item in zip(asked.keys["id"].to_list(), expected, strict=True):
-        have = found.get(item, set())
-        must, may = set(names[of_item.surely]), set(names[of_item.possibly])
-        true = [*sorted(have & must), *sorted(have & may - must)]
-        lacking = sorted(must - have)
-        vacant = max(0, of_item.least - len(true) - len(lacking))
-        lacking += sorted(may - must - have)[:vacant]
-        wrong = sorted(have - may) + true[of_item.most :]
-        missing += len(lacking)
-        false += len(wrong)
-        examples += [f"missing: {item} {other}" for other in lacking[:2]]
-        examples += [f"false: {item} {other}" for other in wrong[:2]]
-    return Audit(len(asked), missing, false, tuple(examples[:_EXAMPLES]))
+    for item, of_item in zip(sampled.keys["id"].to_list(), expected, strict=True):
+        committed = pairs.get(item, set())
+        required, allowed = set(right_ids[of_item.required]), set(right_ids[of_item.allowed])
+        true = [*sorted(committed & required), *sorted(committed & allowed - required)]
+        missing = sorted(required - committed)
+        shortfall = max(0, of_item.min_pairs - len(true) - len(missing))
+        missing += sorted(allowed - required - committed)[:shortfall]
+        false = sorted(committed - allowed) + true[of_item.max_pairs :]
+        missing_count += len(missing)
+        false_count += len(false)
+        examples += [f"missing: {item} {other}" for other in missing[:2]]
+        examples += [f"false: {item} {other}" for other in false[:2]]
+    return Audit(len(sampled), missing_count, false_count, tuple(examples[:_MAX_EXAMPLES]))

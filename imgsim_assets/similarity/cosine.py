@@ -1,9 +1,8 @@
 """The one definition of similarity: the cosine of two float32 rows, in float64.
 
-Every result of this package is decided and reported by `pair_cosines`. Products of float32
-numbers are exact in float64, and their sum is taken along a fixed tree of plain additions,
-so the same two rows give the same bits in any batch, on any number of threads, under any
-instruction set.
+`pair_cosines` decides and reports every result of this package. Products of float32 numbers
+are exact in float64, and a fixed tree of plain additions sums them. So the same two rows give
+the same bits in any batch, on any number of threads, under any instruction set.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity.threads import in_pieces
+from imgsim_assets.similarity.threads import parallel_slices
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# Rows are scored in pieces of about this many numbers, to stay in the cache.
-_PIECE_NUMBERS = 1 << 17
-# How far a row's norm may be from 1: float32 rounding of a unit row is far below, rows that
-# were never normalized are far above.
+# Rows are scored in slices of about this many numbers, to stay in the cache.
+_NUMBERS_PER_SLICE = 1 << 17
+# How far a row's norm may be from 1: rounding to float32 stays far below, and rows that were
+# never normalized are far above.
 _NORM_TOLERANCE = 1e-3
 
 
 class UnitRows(NamedTuple):
     """Rows (n, d) float32 in C order with their squared lengths (n,) float64.
 
-    `deviation` is how far a length is from 1 at most.
+    `deviation` is the greatest difference of a length from 1.
     """
 
     rows: Floats
@@ -38,15 +37,19 @@ class UnitRows(NamedTuple):
 
 
 def unit_rows(rows: NDArray[np.floating], name: str) -> UnitRows:
-    """The rows, checked.
+    """The rows, validated.
 
-    Raises ValueError, naming the argument and the row, unless every row is finite and of
-    length 1.
+    Args:
+        rows: (n, d) of any float type and memory layout.
+        name: the argument that an error message names.
+
+    Raises:
+        ValueError: unless every row is finite and of length 1; the message names the row.
     """
     if rows.ndim != 2:
         raise ValueError(f"{name} must be a 2-D array (rows, numbers), not {rows.ndim}-D")
-    plain = np.ascontiguousarray(rows, dtype=np.float32)
-    squares = squared_norms(plain)
+    contiguous = np.ascontiguousarray(rows, dtype=np.float32)
+    squares = squared_norms(contiguous)
     norms = np.sqrt(squares)
     deviations = np.abs(norms - 1)
     # Negated, so that a NaN counts as bad.
@@ -58,19 +61,19 @@ def unit_rows(rows: NDArray[np.floating], name: str) -> UnitRows:
             f"{name} row {row} is {what}; every row must be a finite vector of length 1 "
             f"({len(bad)} of {len(norms)} rows are not)"
         )
-    return UnitRows(plain, squares, float(deviations.max(initial=0.0)))
+    return UnitRows(contiguous, squares, float(deviations.max(initial=0.0)))
 
 
 def squared_norms(rows: Floats) -> Doubles:
     """The squared length of each row, (n,) float64."""
     squares = np.empty(len(rows))
 
-    def fill(piece: slice) -> None:
-        wide = rows[piece].astype(np.float64)
-        squares[piece] = _tree_sum(np.multiply(wide, wide, out=wide))
+    def fill(part: slice) -> None:
+        wide = rows[part].astype(np.float64)
+        squares[part] = _tree_sum(np.multiply(wide, wide, out=wide))
 
-    # A sum is many short steps, between which threads queue for the interpreter.
-    in_pieces(len(rows), 2 * piece_rows(rows.shape[1]), fill)
+    # A sum is many short calls, and threads wait for the interpreter lock between them.
+    parallel_slices(len(rows), 2 * rows_per_slice(rows.shape[1]), fill)
     return squares
 
 
@@ -82,21 +85,28 @@ def pair_cosines(
     *,
     squares: tuple[Doubles, Doubles] | None = None,
 ) -> Doubles:
-    """The cosine of left[left_index[i]] and right[right_index[i]] for every i, (m,) float64.
+    """The cosines of pairs of rows; identical rows give exactly 1.0.
 
-    Identical rows give exactly 1.0. `squares` are the `squared_norms` of all rows of both
-    sides, where they are known already.
+    Args:
+        left: (n, d) float32 rows.
+        right: (m, d) float32 rows.
+        left_index: (p,) row numbers of left.
+        right_index: (p,) row numbers of right.
+        squares: the `squared_norms` of left and right, if they are computed already.
+
+    Returns:
+        (p,) float64 cosines of left[left_index[i]] and right[right_index[i]].
     """
-    of_left, of_right = squares or (squared_norms(left), squared_norms(right))
+    left_squares, right_squares = squares or (squared_norms(left), squared_norms(right))
     cosines = np.empty(len(left_index))
 
-    def fill(piece: slice) -> None:
-        i, j = left_index[piece], right_index[piece]
+    def fill(part: slice) -> None:
+        i, j = left_index[part], right_index[part]
         dot = _tree_sum(np.multiply(left[i], right[j], dtype=np.float64))
-        lengths = np.sqrt(of_left[i] * of_right[j])
-        cosines[piece] = np.clip(dot / lengths, -1.0, 1.0)
+        lengths = np.sqrt(left_squares[i] * right_squares[j])
+        cosines[part] = np.clip(dot / lengths, -1.0, 1.0)
 
-    in_pieces(len(left_index), piece_rows(left.shape[1]), fill)
+    parallel_slices(len(left_index), rows_per_slice(left.shape[1]), fill)
     return cosines
 
 
@@ -115,13 +125,13 @@ def product_error(dim: int, deviation: float) -> float:
     u = 2.0**-24
     lengths = (1 + deviation) ** 2
     rounding = (dim + 2) * u / (1 - (dim + 2) * u)
-    # What the lengths alone can shift the product by, and the rounding of the bar itself.
+    # The lengths alone shift the product by lengths - 1; u is the rounding of a cutoff.
     return rounding * lengths + (lengths - 1) + u
 
 
-def piece_rows(dim: int) -> int:
-    """How many rows of `dim` numbers make a piece."""
-    return max(1, _PIECE_NUMBERS // max(1, dim))
+def rows_per_slice(dim: int) -> int:
+    """How many rows of `dim` numbers make a slice."""
+    return max(1, _NUMBERS_PER_SLICE // max(1, dim))
 
 
 def _tree_sum(terms: Doubles) -> Doubles:
@@ -131,10 +141,10 @@ def _tree_sum(terms: Doubles) -> Doubles:
         return np.zeros(len(terms))
     while width > 1:
         half = width // 2
-        # Into an array of its own: in place, numpy would copy what seems to overlap first.
+        # Not in place: NumPy would first copy operands that seem to overlap.
         sums = np.empty((len(terms), width - half))
         np.add(terms[:, :half], terms[:, width - half : width], out=sums[:, :half])
-        # An odd column moves along unchanged.
+        # An odd column is carried over unchanged.
         sums[:, half:] = terms[:, half : width - half]
         terms, width = sums, width - half
     return terms[:, 0]

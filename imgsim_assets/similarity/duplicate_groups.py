@@ -1,13 +1,15 @@
-"""The group stage: the items that show the same, of one catalog or across several.
+"""The group stage: items of one or several catalogs that show the same image, by group.
 
-Images are linked where their similarity reaches the threshold, whichever catalog they are
-of; `grouping.py` makes groups of the links.
+Images are linked where their similarity reaches the threshold, whichever catalog they are of;
+`clustering.py` divides them into groups. Connected groups can chain: a is similar to b and b to
+c, but a is not similar to c. So each group carries the minimum and mean similarity over all its
+pairs, and the number of its bridges: links without which it would fall apart.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,29 +20,64 @@ from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
 from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.stage import drops_of
+from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.clustering import SCHEMA, grouped
-from imgsim_assets.similarity.materialized import LISTS, State, updated
-from imgsim_assets.similarity.pairs import LEAST, Answer, Items, Question
-from imgsim_assets.similarity.settings import ACROSS, AcrossSettings, GroupSettings, LinkSettings
-from imgsim_assets.storage.commit import Commit
+from imgsim_assets.similarity.clustering import (
+    Cluster,
+    connected_components,
+    find_bridges,
+    star_clusters,
+)
+from imgsim_assets.similarity.cosine import Doubles, Indices, pair_cosines
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.neighbor_lists import (
+    MIN_COSINE,
+    CachedNeighborLists,
+    JoinSpec,
+    neighbor_lists,
+)
+from imgsim_assets.similarity.settings import (
+    CROSS_CATALOG_GROUPS,
+    CrossCatalogGroupSettings,
+    GroupSettings,
+    Linkage,
+)
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-# The rows of groups across catalogs; there a group_id is catalog/id of its representative.
-ACROSS_SCHEMA = {"group_id": pl.String, "catalog": pl.String, **SCHEMA}
+SCHEMA = {
+    "group_id": pl.String,
+    "id": pl.String,
+    "sha256": pl.String,
+    "is_canonical": pl.Boolean,
+    "similarity": pl.Float64,
+    "size": pl.Int32,
+    "min_similarity": pl.Float64,
+    "mean_similarity": pl.Float64,
+    "bridges": pl.Int32,
+}
+# Rows of groups across catalogs; there a group_id is catalog/id of its canonical item.
+CROSS_CATALOG_SCHEMA = {"group_id": pl.String, "catalog": pl.String, **SCHEMA}
 BRIDGES = "bridges"
-# What links depend on; the other settings only divide them into groups.
-_OF_LINKS = ("threshold", FINGERPRINT, REBUILDS)
-# Between a catalog's name, which has none, and an id.
+BRIDGE_SCHEMA = {
+    "group_id": pl.String,
+    "left_sha256": pl.String,
+    "right_sha256": pl.String,
+    "similarity": pl.Float64,
+}
+# The part of the recipe that links depend on; the rest only divides them into groups.
+_LINK_KEYS = ("threshold", FINGERPRINT, REBUILDS)
+# Between the name of a catalog, which cannot contain it, and an id.
 _SEPARATOR = "/"
+# Pairs of a group that are scored at once.
+_PAIRS_PER_BATCH = 1 << 16
 
 
 @dataclass(frozen=True)
 class GroupReport:
-    """What a run did. `grouped` items are in a group of at least two."""
+    """The outcome of a run. `grouped`: items in a group; `incremental`: links were updated."""
 
     version: int
     groups: int
@@ -54,20 +91,6 @@ class GroupReport:
     fingerprint: str
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """What is to be grouped: items (id, sha256) in order of rank, and their distinct images."""
-
-    ranked: pl.DataFrame
-    images: Items
-    index_commits: dict[str, Commit]
-
-    @property
-    def first(self) -> Commit:
-        """One of the indexes, which are all of the same encoder."""
-        return next(iter(self.index_commits.values()))
-
-
 def groups_table(store: Store, name: str, variant: str | None = None) -> Table:
     """`<name>/duplicate_groups`; see SCHEMA, and BRIDGE_SCHEMA for the files of role BRIDGES.
 
@@ -76,189 +99,310 @@ def groups_table(store: Store, name: str, variant: str | None = None) -> Table:
     return store.table(f"{name}/duplicate_groups" + (f".{variant}" if variant else ""))
 
 
-def across_table(store: Store, name: str) -> Table:
-    """`duplicate_groups/<name>`; see ACROSS_SCHEMA, and BRIDGE_SCHEMA for those of BRIDGES."""
-    return store.table(f"{ACROSS}/{name}")
+def cross_catalog_groups_table(store: Store, name: str) -> Table:
+    """`duplicate_groups/<name>`; see CROSS_CATALOG_SCHEMA, and BRIDGE_SCHEMA for role BRIDGES."""
+    return store.table(f"{CROSS_CATALOG_GROUPS}/{name}")
 
 
-def update_groups(
-    store: Store, name: str, settings: GroupSettings, *, variant: str | None = None
-) -> GroupReport:
-    """Bring a catalog's groups up to its index, and commit them to its `groups_table`.
+class GroupStage:
+    """Updates the duplicate groups of one catalog, or across several, to match their indexes."""
 
-    Links are updated at the cost of the change; groups follow from all links. Raises
-    StoreError when there is no index, or no report that says what threshold auto is.
-    """
-    started = time.monotonic()
-    table = groups_table(store, name, variant)
-    newest = table.latest()
-    commit, own = items.from_index(store, name)
-    ranks = _ranks(store, name, settings.representative)
-    ranked = own.keys.join(ranks, on="id", how="left").sort("rank", "id", nulls_last=True)
-    candidates = _Candidates(ranked.select("id", "sha256"), _distinct_images([own]), {name: commit})
-    asked = {"representative": settings.representative}
-    report = _update(
-        store, table, newest, candidates, settings, asked, across=False, started=started
-    )
-    return report or update_groups(store, name, settings, variant=variant)
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        settings: GroupSettings | CrossCatalogGroupSettings,
+        *,
+        catalogs: Sequence[str] | None = None,
+        variant: str | None = None,
+    ) -> None:
+        """Prepare the stage.
 
+        Args:
+            store: the store of the catalogs.
+            name: the catalog; with `catalogs`, the table of groups across them.
+            settings: threshold, linkage and rule of the canonical item.
+            catalogs: the catalogs in order of priority, for groups across them.
+            variant: writes the groups of one catalog to a table of its own.
+        """
+        self._cross_catalog = catalogs is not None
+        self._catalogs = [name] if catalogs is None else list(catalogs)
+        self._store, self._settings = store, settings
+        self.table = (
+            groups_table(store, name, variant)
+            if catalogs is None
+            else cross_catalog_groups_table(store, name)
+        )
 
-def update_across(
-    store: Store, name: str, catalogs: Sequence[str], settings: AcrossSettings
-) -> GroupReport:
-    """Bring the groups of several catalogs up to their indexes, in their `across_table`.
+    def run(self) -> GroupReport:
+        """Update the links at the cost of the change, and commit the groups to `self.table`.
 
-    `catalogs` stand in their order of priority. Raises StoreError when an index is missing,
-    when the indexes are of different encoders, or when no report says what threshold auto is.
-    """
-    started = time.monotonic()
-    table = across_table(store, name)
-    newest = table.latest()
-    opened = {own: items.from_index(store, own) for own in catalogs}
-    require_same_encoder([(own, commit) for own, (commit, _) in opened.items()])
-    rule = "pixels" if settings.representative == "catalog" else settings.representative
-    named = []
-    for priority, (own, (_, of_own)) in enumerate(opened.items()):
-        ranks = of_own.keys.join(_ranks(store, own, rule), on="id", how="left")
-        first = priority if settings.representative == "catalog" else 0
-        named.append(
-            ranks.select(
-                pl.lit(first).alias("first"),
+        Nothing is committed when the groups are current.
+
+        Raises:
+            StoreError: when an index is missing, when the indexes are of different encoders, or
+                when the threshold is auto and no encoder evaluation recommends one.
+        """
+        started = time.monotonic()
+        latest = self.table.latest()
+        indexed = {name: items.from_index(self._store, name) for name in self._catalogs}
+        indexes = {name: index for name, (index, _) in indexed.items()}
+        commits = list(indexes.items())
+        require_same_encoder(commits)
+        ranked = self._rank({name: of_catalog.keys for name, (_, of_catalog) in indexed.items()})
+        images = _distinct_images([of_catalog for _, of_catalog in indexed.values()])
+        threshold = resolve_threshold(self._store, self._settings.threshold, commits)
+        threshold = MIN_COSINE if threshold is None else threshold
+        fingerprint = indexes[self._catalogs[0]].properties[FINGERPRINT]
+        recipe = {
+            "catalogs": self._catalogs,
+            "canonical": self._settings.canonical,
+            "threshold": threshold,
+            "linkage": self._settings.linkage,
+            FINGERPRINT: fingerprint,
+            **items.vector_rebuilds(*map(rebuild_count, indexes.values())),
+        }
+        result = MaterializedResult.for_recipe(self.table, latest, recipe, _LINK_KEYS)
+        # In order of rank, which decides the groups as much as the items; only keys are kept.
+        in_order = Items(ranked, np.empty((0, 0), dtype=np.float32))
+        if result.current is not None and result.is_up_to_date(in_order, images):
+            commit = result.current
+            rows, incremental = self.table.read(commit), True
+        else:
+            cached = _cached_links(result)
+            incremental = cached is not None
+            links = neighbor_lists(images, images, JoinSpec(threshold, exclude_self=True), cached)
+            rows, bridges = group_items(ranked, images, links, self._settings.linkage)
+            if self._cross_catalog:
+                rows = _with_catalog(rows)
+            files = [
+                self.table.write_rows(rows),
+                self.table.write_rows(bridges, role=BRIDGES),
+                self.table.write_rows(links, role=NEIGHBOR_LISTS),
+            ]
+            inputs = {f"{name}/index": index.version for name, index in indexes.items()}
+            committed = result.commit(files, in_order, images, inputs)
+            if committed is None:
+                return self.run()
+            commit = committed
+        identity = [
+            name for name in ("group_id", "catalog", "id", "sha256") if name in rows.columns
+        ]
+        return GroupReport(
+            version=commit.version,
+            groups=rows["group_id"].n_unique(),
+            grouped=rows.height,
+            items=ranked.height,
+            threshold=threshold,
+            incremental=incremental,
+            seconds=time.monotonic() - started,
+            changed=latest is None or commit.version != latest.version,
+            data_version=rows_digest(rows.select(identity), str(recipe)),
+            fingerprint=fingerprint,
+        )
+
+    def _rank(self, keys: dict[str, pl.DataFrame]) -> pl.DataFrame:
+        """All items (id, sha256), those that are canonical before others first."""
+        rule = self._settings.canonical
+        by_catalog = rule == "catalog_order"
+        ranked = [
+            of_catalog.join(
+                _ranks(self._store, name, "largest_resolution" if by_catalog else rule),
+                on="id",
+                how="left",
+            ).select(
+                pl.lit(priority if by_catalog else 0).alias("priority"),
                 "rank",
-                (pl.lit(own + _SEPARATOR) + pl.col("id")).alias("id"),
+                (pl.lit(f"{name}{_SEPARATOR}" if self._cross_catalog else "") + pl.col("id")).alias(
+                    "id"
+                ),
                 "sha256",
             )
-        )
-    ranked = pl.concat(named).sort("first", "rank", "id", nulls_last=True)
-    candidates = _Candidates(
-        ranked.select("id", "sha256"),
-        _distinct_images([of_own for _, of_own in opened.values()]),
-        {own: commit for own, (commit, _) in opened.items()},
-    )
-    asked = {"representative": settings.representative, "catalogs": list(catalogs)}
-    report = _update(
-        store, table, newest, candidates, settings, asked, across=True, started=started
-    )
-    return report or update_across(store, name, catalogs, settings)
-
-
-def _update(
-    store: Store,
-    table: Table,
-    newest: Commit | None,
-    candidates: _Candidates,
-    settings: LinkSettings,
-    asked: Mapping[str, object],
-    *,
-    across: bool,
-    started: float,
-) -> GroupReport | None:
-    """Commit the groups; None if another run has meanwhile committed those of newer indexes."""
-    first = candidates.first
-    commits = list(candidates.index_commits.items())
-    lower_bound = resolve_threshold(store, settings.threshold, commits)
-    threshold = LEAST if lower_bound is None else lower_bound
-    recipe = {
-        **asked,
-        "threshold": threshold,
-        "close_to_representative": settings.close_to_representative,
-        FINGERPRINT: first.properties[FINGERPRINT],
-        **items.drops(*map(drops_of, candidates.index_commits.values())),
-    }
-    state = State.of(table, newest, recipe, _OF_LINKS)
-    # In the order of the rule, which is as decisive as the items; only their keys are kept.
-    in_order = Items(candidates.ranked, np.empty((0, 0), dtype=np.float32))
-    if state.base is not None and state.is_current(in_order, candidates.images):
-        commit = state.base
-        rows, incremental = state.table.read(commit), True
-    else:
-        known = _known_links(state)
-        incremental = known is not None
-        links = Question(threshold, others_only=True)
-        lists = updated(known, candidates.images, candidates.images, links)
-        rows, bridges = grouped(
-            candidates.ranked,
-            candidates.images,
-            lists,
-            close_to_representative=settings.close_to_representative,
-        )
-        if across:
-            rows = _by_catalog(rows)
-        files = [
-            state.table.write_rows(rows),
-            state.table.write_rows(bridges, role=BRIDGES),
-            state.table.write_rows(lists, role=LISTS),
+            for priority, (name, of_catalog) in enumerate(keys.items())
         ]
-        inputs = {f"{own}/index": index.version for own, index in candidates.index_commits.items()}
-        committed = state.commit(files, in_order, candidates.images, inputs)
-        if committed is None:
-            return None
-        commit = committed
-    return GroupReport(
-        version=commit.version,
-        groups=rows["group_id"].n_unique(),
-        grouped=rows.height,
-        items=candidates.ranked.height,
-        threshold=threshold,
-        incremental=incremental,
-        seconds=time.monotonic() - started,
-        changed=state.newest is None or commit.version != state.newest.version,
-        data_version=rows_digest(rows.select(_decisive(rows)), str(recipe)),
-        fingerprint=first.properties[FINGERPRINT],
-    )
-
-
-def _decisive(rows: pl.DataFrame) -> list[str]:
-    """The columns that say who is in which group."""
-    return [name for name in ("group_id", "catalog", "id", "sha256") if name in rows.columns]
-
-
-def _distinct_images(sides: Sequence[Items]) -> Items:
-    """One item for each distinct image, its sha256 for an id."""
-    own = [side.keys.select("sha256").with_row_index("row") for side in sides]
-    numbered = (
-        pl.concat(keys.with_columns(pl.lit(side).alias("side")) for side, keys in enumerate(own))
-        .unique("sha256", keep="first", maintain_order=True)
-        .with_row_index("place")
-    )
-    vectors = np.concatenate(
-        [
-            side.vectors[numbered.filter(pl.col("side") == number)["row"].to_numpy()]
-            for number, side in enumerate(sides)
-            if len(side)
-        ]
-        or [sides[0].vectors]
-    )
-    ordered = numbered.sort("sha256")
-    keys = ordered.select(pl.col("sha256").alias("id"), "sha256")
-    return Items(keys, vectors[ordered["place"].to_numpy()])
-
-
-def _known_links(state: State) -> Answer | None:
-    """The links, both ways round, and the images they are of; None when there are none to use."""
-    known = state.answer(LISTS)
-    # Beside the links lie all items on the left, and the images they are of on the right.
-    return None if known is None else Answer(known.lists, known.right, known.right)
+        in_order = pl.concat(ranked).sort("priority", "rank", "id", nulls_last=True)
+        return in_order.select("id", "sha256")
 
 
 def _ranks(store: Store, name: str, rule: str) -> pl.DataFrame:
-    """What a rule goes by, for each item (id, rank); the least represents its group."""
+    """The rank of each item (id, rank) by a rule; the lowest of a group is canonical."""
     table = ledger_table(store, name)
     commit = table.latest()
     if commit is None:
-        raise StoreError(f"{name}/images has no version, which tells images apart; materialize it")
-    order = {
-        "pixels": -(pl.col("width").cast(pl.Int64) * pl.col("height")),
-        "bytes": -pl.col("bytes").cast(pl.Int64),
-        "oldest": pl.col("fetched_at"),
+        raise StoreError(f"{name}/images has no version, which ranks its items; materialize it")
+    rank = {
+        "largest_resolution": -(pl.col("width").cast(pl.Int64) * pl.col("height")),
+        "largest_file": -pl.col("bytes").cast(pl.Int64),
+        "first_seen": pl.col("fetched_at"),
     }[rule]
-    return table.read(commit).select("id", order.alias("rank"))
+    return table.read(commit).select("id", rank.alias("rank"))
 
 
-def _by_catalog(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows whose ids are catalog/id, with both in columns of their own."""
-    parts = pl.col("id").str.splitn(_SEPARATOR, 2)
-    split = rows.with_columns(
-        parts.struct.field("field_0").alias("catalog"), parts.struct.field("field_1").alias("id")
+def _distinct_images(catalogs: Sequence[Items]) -> Items:
+    """One item for each distinct image of all catalogs, with its sha256 as id."""
+    keys = [catalog.keys.select("sha256").with_row_index("row") for catalog in catalogs]
+    distinct = (
+        pl.concat(frame.with_columns(pl.lit(n).alias("catalog")) for n, frame in enumerate(keys))
+        .unique("sha256", keep="first", maintain_order=True)
+        .with_row_index("position")
     )
-    return split.select(list(ACROSS_SCHEMA))
+    vectors = np.concatenate(
+        [
+            catalog.vectors[distinct.filter(pl.col("catalog") == number)["row"].to_numpy()]
+            for number, catalog in enumerate(catalogs)
+            if len(catalog)
+        ]
+        or [catalogs[0].vectors]
+    )
+    in_order = distinct.sort("sha256")
+    sha256 = in_order.select(pl.col("sha256").alias("id"), "sha256")
+    return Items(sha256, vectors[in_order["position"].to_numpy()])
+
+
+def _cached_links(result: MaterializedResult) -> CachedNeighborLists | None:
+    """The links of an earlier run; of its items only the images, which lie on the right."""
+    cached = result.cached_lists()
+    return None if cached is None else CachedNeighborLists(cached.lists, cached.right, cached.right)
+
+
+def _with_catalog(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose ids are catalog/id, with catalog and id in columns of their own."""
+    parts = pl.col("id").str.splitn(_SEPARATOR, 2).struct
+    split = rows.with_columns(
+        parts.field("field_0").alias("catalog"), parts.field("field_1").alias("id")
+    )
+    return split.select(list(CROSS_CATALOG_SCHEMA))
+
+
+# ---- groups of items --------------------------------------------------------------------
+
+
+def group_items(
+    ranked: pl.DataFrame, images: Items, links: pl.DataFrame, linkage: Linkage
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Groups of at least two items, and their bridges.
+
+    Args:
+        ranked: items (id, sha256), those that are canonical before others first. The order
+            decides which item is canonical and, with linkage star, the groups.
+        images: the distinct images of the items.
+        links: neighbor lists (left_id, right_id) of the images, in both directions.
+        linkage: connected or star.
+
+    Returns:
+        The rows of the groups (SCHEMA) and their bridges (BRIDGE_SCHEMA).
+    """
+    sha256 = images.keys["sha256"]
+    by_image = (
+        ranked.with_row_index("rank")
+        .group_by("sha256", maintain_order=True)
+        .agg("id", pl.col("rank").min())
+    )
+    of_image = sha256.to_frame().join(by_image, on="sha256", how="left", maintain_order="left")
+    ids, rank = of_image["id"], of_image["rank"].to_numpy()
+    counts = ids.list.len().cast(pl.Int64).to_numpy()
+    one_way = links.filter(pl.col("left_id") < pl.col("right_id")).sort("left_id", "right_id")
+    ends = [sha256.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")]
+    cluster = star_clusters if linkage == "star" else connected_components
+    groups = [
+        group
+        for group in cluster(np.stack(ends, axis=1).astype(np.int64), rank)
+        if len(group.members) > 1 or counts[group.members[0]] > 1
+    ]
+    return _describe(groups, ids, counts, images)
+
+
+def _describe(
+    groups: Sequence[Cluster], ids: pl.Series, counts: Indices, images: Items
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows and bridges of groups of images, which have `ids` (n,) lists of `counts` (n,) items."""
+    sha256 = images.keys["sha256"]
+    name = ids.list.first()
+    canonical = np.array([group.members[0] for group in groups], dtype=np.int64)
+    members = np.array([image for group in groups for image in group.members], dtype=np.int64)
+    group = np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
+    bridges = [find_bridges(group.links) for group in groups]
+    bridge_counts = np.array([len(links) for links in bridges], dtype=np.int64)
+    minimum, mean = _similarity_within(groups, counts, images)
+    rows = pl.DataFrame(
+        {
+            "group_id": name.gather(canonical[group]),
+            "id": ids.gather(members),
+            "sha256": sha256.gather(members),
+            "similarity": _cosines(images, canonical[group], members),
+            "size": np.bincount(group, counts[members], len(groups))[group],
+            "min_similarity": minimum[group],
+            "mean_similarity": mean[group],
+            "bridges": bridge_counts[group],
+        }
+    ).explode("id")
+    rows = rows.with_columns((pl.col("id") == pl.col("group_id")).alias("is_canonical"))
+    ends = np.array([link for links in bridges for link in links], dtype=np.int64).reshape(-1, 2)
+    bridge_rows = pl.DataFrame(
+        {
+            "group_id": name.gather(canonical.repeat(bridge_counts)),
+            "left_sha256": sha256.gather(ends[:, 0]),
+            "right_sha256": sha256.gather(ends[:, 1]),
+            "similarity": _cosines(images, ends[:, 0], ends[:, 1]),
+        },
+        schema=BRIDGE_SCHEMA,
+    )
+    return (
+        rows.select(pl.col(column).cast(kind) for column, kind in SCHEMA.items()).sort(
+            ["group_id", "is_canonical", "similarity", "id"],
+            descending=[False, True, True, False],
+        ),
+        bridge_rows.sort("group_id", "left_sha256", "right_sha256"),
+    )
+
+
+def _cosines(images: Items, i: Indices, j: Indices) -> Doubles:
+    unit = images.join_input.unit
+    return pair_cosines(unit.rows, unit.rows, i, j, squares=(unit.squares, unit.squares))
+
+
+def _similarity_within(
+    groups: Sequence[Cluster], counts: Indices, images: Items
+) -> tuple[Doubles, Doubles]:
+    """The minimum and mean similarity (g,) over all pairs of each group's items.
+
+    Groups of the same number of images are scored together.
+    """
+    minimum, mean = np.empty(len(groups)), np.empty(len(groups))
+    sizes = np.array([len(group.members) for group in groups], dtype=np.int64)
+    for size in np.unique(sizes):
+        numbers = np.flatnonzero(sizes == size)
+        step = max(1, _PAIRS_PER_BATCH // int(size) ** 2)
+        for start in range(0, len(numbers), step):
+            batch = numbers[start : start + step]
+            members = np.sort([groups[number].members for number in batch], axis=1)
+            minimum[batch], mean[batch] = _similarity_of(images, members, counts[members])
+    return minimum, mean
+
+
+def _similarity_of(images: Items, members: Indices, counts: Indices) -> tuple[Doubles, Doubles]:
+    """The minimum and mean similarity (g,) of groups with these images (g, m).
+
+    `counts` (g, m) is how many items each image has; two items of one image have similarity 1.
+    """
+    minimum = np.ones(len(members))
+    pairs = (counts * (counts - 1) // 2).sum(axis=1).astype(np.float64)
+    total = pairs.copy()
+    for i, j in _pairs_of(members.shape[1]):
+        ends = (members.take(side, axis=1) for side in (i, j))
+        scores = _cosines(images, *(side.ravel() for side in ends)).reshape(len(members), -1)
+        weights = counts.take(i, axis=1) * counts.take(j, axis=1)
+        minimum = np.minimum(minimum, scores.min(axis=1))
+        total += (scores * weights).sum(axis=1)
+        pairs += weights.sum(axis=1)
+    return minimum, total / pairs
+
+
+def _pairs_of(count: int) -> Iterator[tuple[Indices, Indices]]:
+    """All pairs of numbers below `count`, the lower first, in batches."""
+    step = max(1, _PAIRS_PER_BATCH // max(1, count))
+    for start in range(0, count, step):
+        i, j = np.indices((min(step, count - start), count)).reshape(2, -1)
+        i = i + start
+        if len(i[i < j]):
+            yield i[i < j], j[i < j]

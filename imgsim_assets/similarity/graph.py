@@ -9,11 +9,17 @@ import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.threshold import resolve_threshold
-from imgsim_assets.index.stage import drops_of
+from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import distances
-from imgsim_assets.similarity.materialized import LISTS, State, updated
-from imgsim_assets.similarity.pairs import LEAST, Question, best, with_rank
+from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.neighbor_lists import (
+    MIN_COSINE,
+    JoinSpec,
+    neighbor_lists,
+    top_pairs,
+    with_rank,
+)
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -30,7 +36,7 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class GraphReport:
-    """What a run did. `incremental` means that an earlier graph was updated."""
+    """The outcome of a run. `incremental`: an earlier graph was updated."""
 
     version: int
     edges: int
@@ -52,58 +58,73 @@ def graph_table(store: Store, name: str, variant: str | None = None) -> Table:
     return store.table(f"{name}/similarity_graph" + (f".{variant}" if variant else ""))
 
 
-def update_graph(
-    store: Store, name: str, settings: GraphSettings, *, variant: str | None = None
-) -> GraphReport:
-    """Bring a catalog's graph up to its index, and commit it to its `graph_table`.
+class GraphStage:
+    """Updates the similarity graph of a catalog to match its index."""
 
-    Every item has an edge to each of its k nearest other items (fewer where a threshold
-    leaves fewer), ties by id. Raises StoreError when there is no index, or no report that says
-    what threshold auto is.
-    """
-    started = time.monotonic()
-    table = graph_table(store, name, variant)
-    newest = table.latest()
-    index_commit, nodes = items.from_index(store, name)
-    fingerprint = index_commit.properties[FINGERPRINT]
-    threshold = resolve_threshold(store, settings.threshold, [(name, index_commit)])
-    recipe = {
-        "k": settings.k,
-        "threshold": threshold,
-        FINGERPRINT: fingerprint,
-        **items.drops(drops_of(index_commit)),
-    }
-    question = Question(LEAST if threshold is None else threshold, settings.k, others_only=True)
-    state = State.of(table, newest, recipe)
-    if state.base is not None and state.is_current(nodes, nodes):
-        commit = state.base
-        edges, incremental = state.table.read(commit), True
-    else:
-        known = state.answer(LISTS)
-        incremental = known is not None
-        lists = updated(known, nodes, nodes, question)
-        edges = _edges(lists, question)
-        files = [state.table.write_rows(edges), state.table.write_rows(lists, role=LISTS)]
-        committed = state.commit(files, nodes, nodes, {f"{name}/index": index_commit.version})
-        if committed is None:
-            return update_graph(store, name, settings, variant=variant)
-        commit = committed
-    return GraphReport(
-        version=commit.version,
-        edges=edges.height,
-        items=len(nodes),
-        k=settings.k,
-        threshold=threshold,
-        incremental=incremental,
-        seconds=time.monotonic() - started,
-        changed=state.newest is None or commit.version != state.newest.version,
-        data_version=rows_digest(nodes.keys, str(recipe)),
-        fingerprint=fingerprint,
-    )
+    def __init__(
+        self, store: Store, name: str, settings: GraphSettings, *, variant: str | None = None
+    ) -> None:
+        """Prepare the stage for a catalog; a `variant` is written to a table of its own."""
+        self.table = graph_table(store, name, variant)
+        self._store, self._name, self._settings = store, name, settings
+
+    def run(self) -> GraphReport:
+        """Compute the edges at the cost of the change, and commit them to `self.table`.
+
+        Every item has an edge to each of its k nearest other items (fewer where a threshold
+        leaves fewer), ties by id. Nothing is committed when the graph is current.
+
+        Raises:
+            StoreError: when there is no index, or when the threshold is auto and no encoder
+                evaluation recommends one.
+        """
+        started = time.monotonic()
+        latest = self.table.latest()
+        index, nodes = items.from_index(self._store, self._name)
+        fingerprint = index.properties[FINGERPRINT]
+        k = self._settings.k
+        threshold = resolve_threshold(self._store, self._settings.threshold, [(self._name, index)])
+        recipe = {
+            "k": k,
+            "threshold": threshold,
+            FINGERPRINT: fingerprint,
+            **items.vector_rebuilds(rebuild_count(index)),
+        }
+        result = MaterializedResult.for_recipe(self.table, latest, recipe)
+        if result.current is not None and result.is_up_to_date(nodes, nodes):
+            commit = result.current
+            edges, incremental = self.table.read(commit), True
+        else:
+            spec = JoinSpec(MIN_COSINE if threshold is None else threshold, k, exclude_self=True)
+            cached = result.cached_lists()
+            incremental = cached is not None
+            lists = neighbor_lists(nodes, nodes, spec, cached)
+            edges = _edges(lists, spec)
+            files = [
+                self.table.write_rows(edges),
+                self.table.write_rows(lists, role=NEIGHBOR_LISTS),
+            ]
+            inputs = {f"{self._name}/index": index.version}
+            committed = result.commit(files, nodes, nodes, inputs)
+            if committed is None:
+                return self.run()
+            commit = committed
+        return GraphReport(
+            version=commit.version,
+            edges=edges.height,
+            items=len(nodes),
+            k=k,
+            threshold=threshold,
+            incremental=incremental,
+            seconds=time.monotonic() - started,
+            changed=latest is None or commit.version != latest.version,
+            data_version=rows_digest(nodes.keys, str(recipe)),
+            fingerprint=fingerprint,
+        )
 
 
-def _edges(lists: pl.DataFrame, question: Question) -> pl.DataFrame:
-    pairs = best(lists, question)
-    apart = pl.Series("distance", distances(pairs["similarity"].to_numpy()), dtype=pl.Float64)
-    named = with_rank(pairs).with_columns(apart).rename({"left_id": "src_id", "right_id": "dst_id"})
-    return named.select(list(SCHEMA))
+def _edges(lists: pl.DataFrame, spec: JoinSpec) -> pl.DataFrame:
+    pairs = top_pairs(lists, spec)
+    distance = pl.Series("distance", distances(pairs["similarity"].to_numpy()), dtype=pl.Float64)
+    edges = with_rank(pairs).with_columns(distance)
+    return edges.rename({"left_id": "src_id", "right_id": "dst_id"}).select(list(SCHEMA))

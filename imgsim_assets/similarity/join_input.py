@@ -1,4 +1,4 @@
-"""The two sides of a join: checked rows, of which copies are worked on once."""
+"""The inputs of a join: validated rows, of which equal ones are compared once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity.copies import Distinct, distinct
 from imgsim_assets.similarity.cosine import (
     Doubles,
     Floats,
@@ -17,107 +16,109 @@ from imgsim_assets.similarity.cosine import (
     product_error,
     unit_rows,
 )
-from imgsim_assets.similarity.threads import in_pieces, processors
+from imgsim_assets.similarity.threads import parallel_slices, worker_count
+from imgsim_assets.similarity.unique_rows import UniqueRows, find_unique_rows
 
 
 @dataclass(frozen=True)
-class Side:
-    """Rows, of which only the first of every set of copies is looked at.
+class JoinInput:
+    """Rows of one side of a join, of which only the unique ones are compared.
 
-    A side may be some of the rows only; row numbers are those of all of them.
+    It may cover some of the rows only; row numbers are those of all of them.
     """
 
     unit: UnitRows
-    copies: Distinct
+    unique: UniqueRows
 
     @classmethod
-    def of(cls, rows: NDArray[np.floating], name: str) -> Side:
-        """All the rows (n, d), checked; ValueError names the argument and the bad row."""
+    def of(cls, rows: NDArray[np.floating], name: str) -> JoinInput:
+        """All rows (n, d), validated; ValueError names the argument and the bad row."""
         unit = unit_rows(rows, name)
-        return cls(unit, distinct(unit.rows))
+        return cls(unit, find_unique_rows(unit.rows))
 
-    def where(self, mask: NDArray[np.bool_]) -> Side:
-        """The rows of a mask (n,); nothing is copied."""
-        return Side(self.unit, self.copies.where(mask))
+    def where(self, mask: NDArray[np.bool_]) -> JoinInput:
+        """The rows of a mask (n,), without a copy of the vectors."""
+        return JoinInput(self.unit, self.unique.where(mask))
 
     def __len__(self) -> int:
-        return len(self.copies.first)
+        return len(self.unique.first)
 
     @property
     def dim(self) -> int:
-        """Numbers of a row."""
+        """The width of a row."""
         return int(self.unit.rows.shape[1])
 
     @property
     def is_plain(self) -> bool:
-        """Whether its distinct rows are all the rows there are, in their order."""
-        return len(self.copies.first) == len(self.unit.rows)
+        """Whether the unique rows are all rows, in their order."""
+        return len(self.unique.first) == len(self.unit.rows)
 
-    def places(self, index: Indices) -> Indices:
-        """Row numbers of distinct rows."""
-        return index if self.is_plain else self.copies.first[index]
+    def row_numbers(self, index: Indices) -> Indices:
+        """The row numbers of unique rows."""
+        return index if self.is_plain else self.unique.first[index]
 
     def block(self, start: int, stop: int) -> tuple[Floats, Doubles]:
-        """Some distinct rows and their squared lengths."""
-        chosen = slice(start, stop) if self.is_plain else self.copies.first[start:stop]
+        """The unique rows from `start` to `stop`, and their squared lengths."""
+        chosen = slice(start, stop) if self.is_plain else self.unique.first[start:stop]
         return self.unit.rows[chosen], self.unit.squares[chosen]
 
     def sample(self, count: int) -> tuple[Floats, Doubles, Indices]:
-        """At most `count` distinct rows at equal distances, their squared lengths, and which."""
+        """At most `count` unique rows at equal intervals, their squared lengths and positions."""
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64)
-        rows = self.copies.first[chosen]
+        rows = self.unique.first[chosen]
         return self.unit.rows[rows], self.unit.squares[rows], chosen
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Both sides of a join; `error` is how far their float32 products may be off."""
+class InputPair:
+    """Both inputs of a join; `error` bounds how far their float32 products may be off."""
 
-    left: Side
-    right: Side
+    left: JoinInput
+    right: JoinInput
     error: float
 
     @classmethod
     def of(
-        cls, left: Side, right: Side, left_name: str = "left", right_name: str = "right"
-    ) -> Pair:
-        """Both sides; ValueError when their widths differ."""
+        cls, left: JoinInput, right: JoinInput, names: tuple[str, str] = ("left", "right")
+    ) -> InputPair:
+        """Both inputs; ValueError when their widths differ, with the names of the arguments."""
         if left.dim != right.dim:
             raise ValueError(
-                f"{left_name} has rows of {left.dim} numbers, {right_name} of {right.dim}; "
+                f"{names[0]} has rows of {left.dim} numbers, {names[1]} of {right.dim}; "
                 "they must come from the same encoder"
             )
         deviation = max(left.unit.deviation, right.unit.deviation)
         return cls(left, right, product_error(left.dim, deviation))
 
-    def turned(self) -> Pair:
-        """Right and left; cosines and products stay what they are."""
-        return Pair(self.right, self.left, self.error)
+    def swapped(self) -> InputPair:
+        """Right and left; cosines and products are symmetric."""
+        return InputPair(self.right, self.left, self.error)
 
     def cosines(self, i: Indices, j: Indices) -> Doubles:
-        """The cosines of distinct rows, by definition."""
+        """The float64 cosines of unique rows, by definition."""
         return pair_cosines(
             self.left.unit.rows,
             self.right.unit.rows,
-            self.left.places(i),
-            self.right.places(j),
+            self.left.row_numbers(i),
+            self.right.row_numbers(j),
             squares=(self.left.unit.squares, self.right.unit.squares),
         )
 
     def products(self, i: Indices, j: Indices) -> Floats:
-        """The float32 products of distinct rows, off by no more than `error`."""
+        """The float32 products of unique rows, off by no more than `error`."""
         import faiss
 
         a, b = self.left.unit.rows, self.right.unit.rows
-        i, j = (np.ascontiguousarray(part) for part in (self.left.places(i), self.right.places(j)))
+        i = np.ascontiguousarray(self.left.row_numbers(i))
+        j = np.ascontiguousarray(self.right.row_numbers(j))
         products = np.empty(len(i), dtype=np.float32)
 
-        def fill(piece: slice) -> None:
-            arrays = (a, i[piece], b, j[piece], products[piece])
-            pointers = [faiss.swig_ptr(part) for part in arrays]
-            count = len(i[piece])
-            # A team of OpenMP would spin on after its work, in the way of the next product. The
-            # number is this thread's own, which may be the caller's.
+        def fill(part: slice) -> None:
+            arrays = (a, i[part], b, j[part], products[part])
+            pointers = [faiss.swig_ptr(array) for array in arrays]
+            count = len(i[part])
+            # OpenMP threads would spin on after their work and slow down the next product. The
+            # number is set for this thread only, which may be the caller's: restore it.
             threads = faiss.omp_get_max_threads()
             faiss.omp_set_num_threads(1)
             try:
@@ -125,5 +126,5 @@ class Pair:
             finally:
                 faiss.omp_set_num_threads(threads)
 
-        in_pieces(len(i), -(-len(i) // processors()), fill)
+        parallel_slices(len(i), -(-len(i) // worker_count()), fill)
         return products

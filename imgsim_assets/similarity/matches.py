@@ -5,16 +5,23 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
 from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.encoders.vectors import VectorTable
-from imgsim_assets.index.stage import drops_of
+from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.assignment import one_to_one
-from imgsim_assets.similarity.materialized import LISTS, State, updated
-from imgsim_assets.similarity.pairs import LEAST, Answer, Items, Question, best, with_rank
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.neighbor_lists import (
+    MIN_COSINE,
+    JoinSpec,
+    neighbor_lists,
+    top_pairs,
+    with_rank,
+)
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.digest import rows_digest
@@ -29,13 +36,16 @@ SCHEMA = {
     "left_sha256": pl.String,
     "right_sha256": pl.String,
 }
-_LISTS_OF_LEFT = "lists_of_left"
-_LISTS_OF_RIGHT = "lists_of_right"
+# Files of the neighbor lists of mode mutual: those of the left items, and of the right ones.
+_LEFT_LISTS = "left_neighbor_lists"
+_RIGHT_LISTS = "right_neighbor_lists"
+# A cost that is positive for every cosine, since scipy treats a stored zero as no edge.
+_UNMATCHED_COST = 2.0
 
 
 @dataclass(frozen=True)
 class MatchReport:
-    """What a run did. `incremental` means that an earlier result was updated."""
+    """The outcome of a run. `incremental`: an earlier result was updated."""
 
     version: int
     matches: int
@@ -55,111 +65,174 @@ def match_table(store: Store, name: str) -> Table:
     return store.table(f"matches/{name}")
 
 
-def update_matches(
-    store: Store, name: str, left: str, right: str, settings: MatchSettings
-) -> MatchReport:
-    """Match a left catalog's embeddings against a right one's index, and commit the table.
+class MatchStage:
+    """Matches the embeddings of a left catalog against the index of a right one."""
 
-    Raises StoreError when an input is missing, or when the two were made by different
-    encoders.
-    """
-    started = time.monotonic()
-    table = match_table(store, name)
-    newest = table.latest()
-    left_commit, left_items = items.from_embeddings(store, left)
-    right_commit, right_items = items.from_index(store, right)
-    made = [(left, left_commit), (right, right_commit)]
-    require_same_encoder(made)
-    lower_bound = resolve_threshold(store, settings.threshold, made)
-    threshold = LEAST if lower_bound is None else lower_bound
-    fingerprint = left_commit.properties[FINGERPRINT]
-    recipe = {
-        "left": left,
-        "right": right,
-        "mode": settings.mode,
-        "k": settings.k,
-        "threshold": threshold,
-        FINGERPRINT: fingerprint,
-        **items.drops(VectorTable(store, left, fingerprint).rebuild_count, drops_of(right_commit)),
-    }
-    state = State.of(table, newest, recipe)
-    if state.base is not None and state.is_current(left_items, right_items):
-        commit = state.base
-        rows, incremental = state.table.read(commit), True
-    else:
-        rows, kept, incremental = _matches(state, left_items, right_items, settings, threshold)
-        committed = state.commit(
-            [state.table.write_rows(rows), *kept],
-            left_items,
-            right_items,
-            {f"{left}/embeddings": left_commit.version, f"{right}/index": right_commit.version},
+    def __init__(
+        self, store: Store, name: str, settings: MatchSettings, *, left: str, right: str
+    ) -> None:
+        """Prepare the stage for the match table `name` of the catalogs `left` and `right`."""
+        self.table = match_table(store, name)
+        self._store, self._settings, self._left, self._right = store, settings, left, right
+
+    def run(self) -> MatchReport:
+        """Compute the matches at the cost of the change, and commit them to `self.table`.
+
+        Nothing is committed when the matches are current.
+
+        Raises:
+            StoreError: when an input is missing, when the vectors of the catalogs are of
+                different encoders, or when the threshold is auto and no encoder evaluation
+                recommends one.
+        """
+        started = time.monotonic()
+        store, settings = self._store, self._settings
+        latest = self.table.latest()
+        embeddings, left = items.from_embeddings(store, self._left)
+        index, right = items.from_index(store, self._right)
+        inputs = [(self._left, embeddings), (self._right, index)]
+        require_same_encoder(inputs)
+        threshold = resolve_threshold(store, settings.threshold, inputs)
+        threshold = MIN_COSINE if threshold is None else threshold
+        fingerprint = embeddings.properties[FINGERPRINT]
+        left_rebuilds = VectorTable(store, self._left, fingerprint).rebuild_count
+        recipe = {
+            "left": self._left,
+            "right": self._right,
+            "mode": settings.mode,
+            "k": settings.k,
+            "threshold": threshold,
+            FINGERPRINT: fingerprint,
+            **items.vector_rebuilds(left_rebuilds, rebuild_count(index)),
+        }
+        result = MaterializedResult.for_recipe(self.table, latest, recipe)
+        if result.current is not None and result.is_up_to_date(left, right):
+            commit = result.current
+            rows, incremental = self.table.read(commit), True
+        else:
+            rows, list_files, incremental = _matches(result, left, right, settings, threshold)
+            committed = result.commit(
+                [self.table.write_rows(rows), *list_files],
+                left,
+                right,
+                {
+                    f"{self._left}/embeddings": embeddings.version,
+                    f"{self._right}/index": index.version,
+                },
+            )
+            if committed is None:
+                return self.run()
+            commit = committed
+        return MatchReport(
+            version=commit.version,
+            matches=rows.height,
+            left_items=len(left),
+            right_items=len(right),
+            left_matched=rows["left_id"].n_unique(),
+            threshold=threshold,
+            incremental=incremental,
+            seconds=time.monotonic() - started,
+            changed=latest is None or commit.version != latest.version,
+            data_version=rows_digest(
+                rows.select("left_id", "right_id", "left_sha256", "right_sha256"), str(recipe)
+            ),
+            fingerprint=fingerprint,
         )
-        if committed is None:
-            return update_matches(store, name, left, right, settings)
-        commit = committed
-    return MatchReport(
-        version=commit.version,
-        matches=rows.height,
-        left_items=len(left_items),
-        right_items=len(right_items),
-        left_matched=rows["left_id"].n_unique(),
-        threshold=threshold,
-        incremental=incremental,
-        seconds=time.monotonic() - started,
-        changed=state.newest is None or commit.version != state.newest.version,
-        data_version=rows_digest(
-            rows.select("left_id", "right_id", "left_sha256", "right_sha256"), str(recipe)
-        ),
-        fingerprint=fingerprint,
-    )
 
 
 def _matches(
-    state: State, left: Items, right: Items, settings: MatchSettings, threshold: float
+    result: MaterializedResult,
+    left: Items,
+    right: Items,
+    settings: MatchSettings,
+    threshold: float,
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
-    """The match rows, files that the next run needs beside them, and if earlier ones were used."""
-    kept: list[DataFile] = []
+    """The match rows, the files of their neighbor lists, and whether cached lists were used."""
+    files: list[DataFile] = []
     if settings.mode == "mutual":
-        pairs, kept, incremental = _mutual(state, left, right, threshold)
+        pairs, files, incremental = _mutual(result, left, right, threshold)
     else:
         k = {"all": None, "best": 1, "top_k": settings.k, "one_to_one": None}[settings.mode]
-        question = Question(threshold, k)
-        # All pairs are their own lists.
-        role = ROWS if settings.mode == "all" else LISTS
-        known = state.answer(role)
-        incremental = known is not None
-        lists = updated(known, left, right, question)
-        pairs = best(lists, question)
-        if role == LISTS:
-            kept = [state.table.write_rows(lists, role=LISTS)]
+        spec = JoinSpec(threshold, k)
+        # In mode all the rows themselves are the neighbor lists.
+        role = ROWS if settings.mode == "all" else NEIGHBOR_LISTS
+        cached = result.cached_lists(role)
+        incremental = cached is not None
+        lists = neighbor_lists(left, right, spec, cached)
+        pairs = top_pairs(lists, spec)
+        if role == NEIGHBOR_LISTS:
+            files = [result.table.write_rows(lists, role=role)]
         if settings.mode == "one_to_one":
             pairs = one_to_one(pairs)
     rows = with_rank(pairs)
-    for side, sides_items in (("left", left), ("right", right)):
-        images = sides_items.keys.select(
+    for side, catalog in (("left", left), ("right", right)):
+        images = catalog.keys.select(
             pl.col("id").alias(f"{side}_id"), pl.col("sha256").alias(f"{side}_sha256")
         )
         rows = rows.join(images, on=f"{side}_id", how="left", maintain_order="left")
-    return rows.select(list(SCHEMA)), kept, incremental
+    return rows.select(list(SCHEMA)), files, incremental
 
 
 def _mutual(
-    state: State, left: Items, right: Items, threshold: float
+    result: MaterializedResult, left: Items, right: Items, threshold: float
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
-    """Pairs whose members are each other's best, from the best of each side."""
-    question = Question(threshold, k=1)
-    known_of_left = state.answer(_LISTS_OF_LEFT)
-    lists_of_left = updated(known_of_left, left, right, question)
-    # The lists of the right items are pairs that run the other way.
-    known = state.answer(_LISTS_OF_RIGHT)
-    turned = Answer(known.lists, known.right, known.left) if known is not None else None
-    lists_of_right = updated(turned, right, left, question)
-    of_left, of_right = best(lists_of_left, question), best(lists_of_right, question)
-    pairs = of_left.join(
-        of_right, left_on=["left_id", "right_id"], right_on=["right_id", "left_id"], how="semi"
+    """Pairs whose members are each other's best."""
+    spec = JoinSpec(threshold, k=1)
+    cached_left = result.cached_lists(_LEFT_LISTS)
+    cached_right = result.cached_lists(_RIGHT_LISTS)
+    left_lists = neighbor_lists(left, right, spec, cached_left)
+    right_lists = neighbor_lists(
+        right, left, spec, cached_right.swapped() if cached_right is not None else None
     )
-    kept = [
-        state.table.write_rows(lists_of_left, role=_LISTS_OF_LEFT),
-        state.table.write_rows(lists_of_right, role=_LISTS_OF_RIGHT),
+    pairs = top_pairs(left_lists, spec).join(
+        top_pairs(right_lists, spec),
+        left_on=["left_id", "right_id"],
+        right_on=["right_id", "left_id"],
+        how="semi",
+    )
+    files = [
+        result.table.write_rows(left_lists, role=_LEFT_LISTS),
+        result.table.write_rows(right_lists, role=_RIGHT_LISTS),
     ]
-    return pairs, kept, known_of_left is not None and known is not None
+    return pairs, files, cached_left is not None and cached_right is not None
+
+
+def one_to_one(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The matching of greatest total similarity: no item is in more than one pair.
+
+    By scipy's sparse Jonker and Volgenant assignment, where every left item may also be assigned
+    to a dummy column that stands for no partner. Pairs of similarity 0 or less never add to the
+    total. Pairs are sorted by id first, so that their order does not decide among ties.
+
+    Args:
+        pairs: left_id, right_id, similarity.
+
+    Returns:
+        The chosen pairs, sorted by left_id.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    useful = pairs.filter(pl.col("similarity") > 0).sort("left_id", "right_id")
+    if not useful.height:
+        return pairs.clear()
+    left, right = (useful[side].unique().sort() for side in ("left_id", "right_id"))
+    i, j = left.search_sorted(useful["left_id"]), right.search_sorted(useful["right_id"])
+    unmatched = np.arange(len(left))
+    rows = np.concatenate([i.to_numpy(), unmatched])
+    columns = np.concatenate([j.to_numpy(), unmatched + len(right)])
+    costs = np.concatenate(
+        [_UNMATCHED_COST - useful["similarity"].to_numpy(), np.full(len(left), _UNMATCHED_COST)]
+    )
+    shape = (len(left), len(right) + len(left))
+    matched_left, matched_right = min_weight_full_bipartite_matching(
+        csr_array((costs, (rows, columns)), shape=shape)
+    )
+    is_pair = matched_right < len(right)
+    chosen = pl.DataFrame(
+        {
+            "left_id": left.gather(matched_left[is_pair]),
+            "right_id": right.gather(matched_right[is_pair]),
+        }
+    )
+    return useful.join(chosen, on=["left_id", "right_id"], how="semi").sort("left_id")

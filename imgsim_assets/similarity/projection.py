@@ -1,9 +1,9 @@
-"""An upper bound of cosines from a few numbers a row: projections and what they leave out.
+"""An upper bound of cosines from a few numbers a row: a projection and the length of the rest.
 
 A row x is split into its part in a subspace, with coordinates p, and the rest, of length r.
 By Cauchy and Schwarz x.y <= p.q + r s for another row y with q and s: one product of rows
-(p, r), with h + 1 numbers instead of d. It holds for any subspace; that of the leading
-principal directions leaves the shortest rests. (Jolliffe, "Principal Component Analysis",
+(p, r), with h + 1 numbers instead of d. It holds for any subspace; the leading principal
+directions leave the shortest rests. (Jolliffe, "Principal Component Analysis",
 section 2; the subspace is found by orthogonal iteration over a sample, Golub and Van Loan,
 "Matrix Computations", section 8.2.4.)
 """
@@ -46,56 +46,57 @@ class Projection:
 
     @property
     def width(self) -> int:
-        """Numbers of a projected row: the coordinates, and the length of the rest."""
+        """The width of a projected row: the coordinates, and the length of the rest."""
         return int(self.basis.shape[1]) + 1
 
     @property
     def error(self) -> float:
-        """What is to be added to the exact product of projected rows to bound x.y."""
-        delta, eta, most = self._departures
-        return delta * most**2 + 2 * most * (eta + delta * most)
+        """The number to add to the exact product of projected rows to bound x.y."""
+        delta, eta, m = self._rounding
+        return delta * m**2 + 2 * m * (eta + delta * m)
 
     @property
     def reach(self) -> float:
-        """How long a projected row can be."""
-        delta, eta, most = self._departures
-        return (
-            float(np.sqrt(max(self.length**2, most**2) + 2 * most * eta + delta * most**2)) + 1e-6
-        )
+        """The greatest length of a projected row."""
+        delta, eta, m = self._rounding
+        return float(np.sqrt(max(self.length**2, m**2) + 2 * m * eta + delta * m**2)) + 1e-6
 
     @cached_property
-    def _departures(self) -> tuple[float, float, float]:
+    def _rounding(self) -> tuple[float, float, float]:
         """delta, eta0 and M of the proof."""
-        wide = self.basis.astype(np.float64)
+        basis = self.basis.astype(np.float64)
         # The Frobenius norm bounds the spectral one; 1e-9 covers its own rounding.
-        delta = float(np.linalg.norm(wide.T @ wide - np.eye(wide.shape[1]))) + 1e-9
+        delta = float(np.linalg.norm(basis.T @ basis - np.eye(basis.shape[1]))) + 1e-9
         terms = (_CHUNK + len(self.basis) / _CHUNK + 3) * _U
-        eta = terms / (1 - terms) * np.sqrt(wide.shape[1] * (1 + delta)) * self.length
+        eta = terms / (1 - terms) * np.sqrt(basis.shape[1] * (1 + delta)) * self.length
         return delta, float(eta), self.length * float(np.sqrt(1 + delta)) + float(eta)
 
     def apply(self, rows: Floats, squares: Doubles) -> Floats:
         """Rows (n, d) with squared lengths (n,) as (n, h + 1) float32: (p, r)."""
-        delta, eta, most = self._departures
+        delta, eta, m = self._rounding
         projected = np.empty((len(rows), self.width), dtype=np.float32)
         p = np.zeros((len(rows), self.width - 1), dtype=np.float32)
         for start in range(0, rows.shape[1], _CHUNK):
             p += rows[:, start : start + _CHUNK] @ self.basis[start : start + _CHUNK]
         inside = np.einsum("ij,ij->i", p, p, dtype=np.float64)
-        rest = np.maximum(squares - inside, 0.0) + 2 * most * eta + delta * most**2
+        rest = np.maximum(squares - inside, 0.0) + 2 * m * eta + delta * m**2
         projected[:, :-1] = p
-        # Rounded up: the rest may only be overstated.
+        # Rounded up: the length of the rest must not be understated.
         projected[:, -1] = np.nextafter(np.sqrt(rest).astype(np.float32), np.float32(2))
         return projected
 
     def leading(self, width: int) -> Projection:
-        """The same with the first `width` directions only."""
+        """The projection onto the first `width` directions only."""
         return Projection(np.ascontiguousarray(self.basis[:, :width]), self.length)
 
 
 def fit(sample: Floats, width: int, length: float) -> Projection:
-    """The leading directions of sampled rows, the most important first.
+    """The projection onto the leading principal directions of sampled rows, in their order.
 
-    `length` bounds the length of the rows that are to be projected.
+    Args:
+        sample: (n, d) float32 rows.
+        width: how many directions.
+        length: a bound of the lengths of the rows that will be projected.
     """
     moment = (sample.T @ sample).astype(np.float64)
     basis = np.random.default_rng(0).standard_normal((len(moment), width))
@@ -108,11 +109,11 @@ def fit(sample: Floats, width: int, length: float) -> Projection:
 def _orthonormal(columns: Doubles) -> Doubles:
     """A basis of the same leading subspaces.
 
-    By the Cholesky factor of the Gram matrix, a few products instead of a QR. How far it is
-    from orthonormal is measured afterwards, so that it may be any way off.
+    By the Cholesky factor of the Gram matrix: a few products instead of a QR. The result need
+    not be exactly orthonormal, since `_rounding` measures how far it is.
     """
     gram = columns.T @ columns
-    # Columns that depend on each other, as of a sample of few rows, get a little of their own.
+    # A sample of few rows has dependent columns; the ridge keeps the factor defined.
     ridge = 1e-12 * float(np.trace(gram)) + 1e-300
     factor = np.linalg.cholesky(gram + ridge * np.eye(len(gram)))
     orthonormal: Doubles = columns @ np.linalg.inv(factor).T

@@ -1,4 +1,4 @@
-"""What a match table and a similarity graph are to hold."""
+"""The settings of match tables, similarity graphs and duplicate groups."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pydantic import Field, model_validator
 from imgsim_assets.encoders.settings import RECOMMENDED, Threshold
 from imgsim_assets.settings import Settings
 
-# Where the groups across catalogs live.
-ACROSS = "duplicate_groups"
+# Prefix of the tables of groups across catalogs.
+CROSS_CATALOG_GROUPS = "duplicate_groups"
 Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
-Representative = Literal["pixels", "bytes", "oldest"]
-AcrossRule = Literal["catalog", "pixels", "bytes", "oldest"]
+Linkage = Literal["connected", "star"]
+CanonicalRule = Literal["largest_resolution", "largest_file", "first_seen"]
+CrossCatalogRule = Literal["catalog_order", "largest_resolution", "largest_file", "first_seen"]
 
 
 class MatchSettings(Settings):
@@ -21,8 +22,8 @@ class MatchSettings(Settings):
 
     threshold: Threshold = Field(
         RECOMMENDED,
-        description="least cosine, inclusive; recommended: the encoder's own; auto: measured by "
-        "the catalogs' encoder_evaluation; null: none",
+        description="minimum cosine, inclusive; recommended: the encoder's own; auto: "
+        "measured by the catalogs' encoder_evaluation; null: none",
     )
     mode: Mode = Field(
         "best",
@@ -47,41 +48,41 @@ class GraphSettings(Settings):
     k: int = Field(10, ge=1, le=1000, description="neighbors of each item")
     threshold: Threshold = Field(
         None,
-        description="least cosine of an edge, inclusive; recommended: the encoder's own; auto: "
+        description="minimum cosine of an edge, inclusive; recommended: the encoder's own; auto: "
         "measured by encoder_evaluation; null: none",
     )
 
 
 class LinkSettings(Settings):
-    """What holds duplicate groups together."""
+    """How similar images are linked and divided into duplicate groups."""
 
     threshold: Threshold = Field(
         RECOMMENDED,
-        description="least cosine of a link, inclusive; recommended: the encoder's own; auto: "
+        description="minimum cosine of a link, inclusive; recommended: the encoder's own; auto: "
         "measured by encoder_evaluation; null: none",
     )
-    close_to_representative: bool = Field(
-        default=False,
-        description="whether every member must reach the threshold with the representative, so "
-        "that groups cannot chain",
+    linkage: Linkage = Field(
+        "connected",
+        description="connected: the connected components of the links, which can chain; star: "
+        "every member reaches the threshold with the canonical item",
     )
 
 
 class GroupSettings(LinkSettings):
     """The duplicate groups of one catalog."""
 
-    representative: Representative = Field(
-        "pixels",
+    canonical: CanonicalRule = Field(
+        "largest_resolution",
         description="which item stands for its group: the one with the most pixels, the largest "
-        "file, or the one fetched first; ties by id",
+        "file, or the earliest download; ties by id",
     )
 
 
-class AcrossSettings(LinkSettings):
+class CrossCatalogGroupSettings(LinkSettings):
     """The duplicate groups of several catalogs together."""
 
-    representative: AcrossRule = Field(
-        "catalog",
+    canonical: CrossCatalogRule = Field(
+        "catalog_order",
         description="which item stands for its group: one of the catalog that is listed first, "
         "and of those the one with the most pixels; or as for one catalog; ties by id",
     )

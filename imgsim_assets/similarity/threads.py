@@ -1,4 +1,4 @@
-"""Work on all processors: pieces of an array, and long pieces that multiply on their own."""
+"""Threads: slices of an array, and long tasks that each multiply matrices on one thread."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 # Fewer rows are not worth starting threads.
-_FEW = 1024
+_MIN_PARALLEL_ROWS = 1024
 _this_thread = threading.local()
 
 
-def processors() -> int:
-    """How many pieces of work are done at once."""
+def worker_count() -> int:
+    """How many tasks run at once."""
     return usable_cores()
 
 
-def in_pieces(count: int, step: int, work: Callable[[slice], None]) -> None:
-    """Do the work for slices of `step` rows, on all processors; each is done on its own."""
-    pieces = [slice(start, min(start + step, count)) for start in range(0, count, max(1, step))]
-    if count < _FEW or _is_worker():
-        for piece in pieces:
-            work(piece)
+def parallel_slices(count: int, step: int, work: Callable[[slice], None]) -> None:
+    """Call `work` for slices of `step` rows, which together cover `count`, on all cores."""
+    slices = [slice(start, min(start + step, count)) for start in range(0, count, max(1, step))]
+    if count < _MIN_PARALLEL_ROWS or _is_worker():
+        for part in slices:
+            work(part)
         return
-    with ThreadPoolExecutor(processors()) as threads:
-        for _ in threads.map(work, pieces):
+    with ThreadPoolExecutor(worker_count()) as threads:
+        for _ in threads.map(work, slices):
             pass
 
 
-def spread(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The results of long pieces of work, in order, one piece on each processor at a time.
+def parallel_map(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """The results of long tasks, in order, with one task on each core at a time.
 
-    Nothing inside a piece starts threads: neither `in_pieces` nor a matrix product. Threads of
-    several products would wait for each other, and for what lies between the products.
+    Nothing inside a task starts threads: neither `parallel_slices` nor a matrix product. Threads
+    of several products would wait for each other, and for the work between the products.
     """
     with (
         _blas.one_thread(),
-        ThreadPoolExecutor(processors(), initializer=_become_worker) as threads,
+        ThreadPoolExecutor(worker_count(), initializer=_become_worker) as threads,
     ):
         yield from threads.map(work, items)
 
@@ -59,7 +59,7 @@ def _is_worker() -> bool:
 
 
 class _Blas:
-    """How many threads a matrix product takes, which is one number for the whole process."""
+    """The number of threads of a matrix product, which is one setting for the whole process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -68,11 +68,11 @@ class _Blas:
 
     @contextmanager
     def one_thread(self) -> Iterator[None]:
-        """One thread until the last of those who asked for it has left."""
+        """Limit products to one thread until the last user has left."""
         with self._lock:
             self._users += 1
             if self._users == 1:
-                # Looked up each time: a library that was loaded since has threads of its own.
+                # Looked up each time, since a library loaded meanwhile has threads of its own.
                 self._limit = ThreadpoolController().limit(limits=1, user_api="blas")
         try:
             yield

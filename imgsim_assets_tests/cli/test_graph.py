@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from imgsim_assets.similarity.graph import update_graph
+from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.shell import Shell
@@ -22,7 +22,7 @@ def test_graph_shows_and_writes_edges(shell: Shell) -> None:
 
 def test_graph_with_other_settings_leaves_the_declared_graph_unchanged(shell: Shell) -> None:
     indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
-    update_graph(shell.store, "products", GraphSettings(k=3))
+    GraphStage(shell.store, "products", GraphSettings(k=3)).run()
     before = versions(shell.store)
 
     same = shell("graph", "products", "-k", "3", "--json")

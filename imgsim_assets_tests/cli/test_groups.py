@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from imgsim_assets.similarity.duplicate_groups import groups_table, update_groups
+from imgsim_assets.similarity.duplicate_groups import GroupStage, groups_table
 from imgsim_assets.similarity.settings import GroupSettings
 from imgsim_assets_tests.support.catalogs import indexed, repacked, tiny
 from imgsim_assets_tests.support.shell import Shell
@@ -26,7 +26,7 @@ def _members(document: Any) -> list[list[str]]:
     return [[member["id"] for member in group["members"]] for group in document["groups"]]
 
 
-def test_groups_list_the_representative_first(products: Shell) -> None:
+def test_groups_list_the_canonical_item_first(products: Shell) -> None:
     result = products("groups", "products", "--threshold", "0.8", "--json")
     printed = products("groups", "products", "--threshold", "0.8")
 
@@ -34,7 +34,7 @@ def test_groups_list_the_representative_first(products: Shell) -> None:
     assert (result.json["items"], result.json["threshold"]) == (5, 0.8)
     assert _members(result.json) == [["a", "a2"], ["b", "b2"]]
     first, second = result.json["groups"]
-    assert (first["representative"], first["size"], first["min_similarity"]) == ("a", 2, 1.0)
+    assert (first["canonical"], first["size"], first["min_similarity"]) == ("a", 2, 1.0)
     assert 0.8 <= second["min_similarity"] < 1
     assert "products: 2 groups of 4 of 5 items at 0.8 or more" in printed.out
     assert "b2" in printed.out
@@ -46,7 +46,7 @@ def test_higher_threshold_splits_groups(products: Shell) -> None:
     assert _members(result.json) == [["a", "a2"]]
 
 
-def test_oldest_item_can_represent_its_group(products: Shell) -> None:
+def test_first_seen_item_can_be_canonical(products: Shell) -> None:
     ledger = products.store.table("products/images")
     commit = ledger.latest()
     assert commit is not None
@@ -54,10 +54,10 @@ def test_oldest_item_can_represent_its_group(products: Shell) -> None:
     oldest = min(("b", "b2"), key=lambda item: (fetched[item], item))
 
     result = products(
-        "groups", "products", "--threshold", "0.8", "--representative", "oldest", "--json"
+        "groups", "products", "--threshold", "0.8", "--canonical", "first_seen", "--json"
     )
 
-    assert result.json["groups"][1]["representative"] == oldest
+    assert result.json["groups"][1]["canonical"] == oldest
 
 
 def test_star_linkage_does_not_chain(shell: Shell) -> None:
@@ -89,7 +89,7 @@ def test_groups_are_written_in_every_format(products: Shell, suffix: str) -> Non
     }[suffix]()
     assert result.code == 0
     assert table["group_id"].to_list() == ["a", "a", "b", "b"]
-    assert table["is_representative"].to_list() == [True, False, True, False]
+    assert table["is_canonical"].to_list() == [True, False, True, False]
 
 
 def test_groups_across_catalogs_prefer_the_catalog_named_first(
@@ -103,7 +103,7 @@ def test_groups_across_catalogs_prefer_the_catalog_named_first(
     printed = products("groups", "suppliers", "products", "--threshold", "0.8")
 
     assert _members(result.json) == [["a", "a2"], ["b", "b2"], ["s", "c"]]
-    assert [group["representative"] for group in result.json["groups"]] == [
+    assert [group["canonical"] for group in result.json["groups"]] == [
         "products/a",
         "products/b",
         "suppliers/s",
@@ -112,14 +112,14 @@ def test_groups_across_catalogs_prefer_the_catalog_named_first(
         "suppliers",
         "products",
     ]
-    assert other_way.json["groups"][2]["representative"] == "products/c"
+    assert other_way.json["groups"][2]["canonical"] == "products/c"
     assert "suppliers, products: 3 groups of 6 of 7 items at 0.8 or more" in printed.out
     assert (twice.code, "name each once" in twice.err) == (2, True)
     assert products("verify").code == 0
 
 
 def test_declared_groups_are_not_changed(products: Shell) -> None:
-    declared = update_groups(products.store, "products", GroupSettings(threshold=0.99))
+    declared = GroupStage(products.store, "products", GroupSettings(threshold=0.99)).run()
     before = versions(products.store)
 
     products("groups", "products", "--threshold", "0.8")
@@ -136,9 +136,9 @@ def test_declared_groups_are_not_changed(products: Shell) -> None:
 
 def test_failed_groups_report_the_reason(products: Shell) -> None:
     unknown = products("groups", "shoes")
-    invalid = products("groups", "products", "--representative", "best")
+    invalid = products("groups", "products", "--canonical", "best")
 
     assert unknown.code == 1
     assert "shoes" in unknown.err
     assert invalid.code == 2
-    assert "--representative: Input should be" in invalid.err
+    assert "--canonical: Input should be" in invalid.err

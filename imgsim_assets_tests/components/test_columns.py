@@ -11,7 +11,7 @@ from imgsim_assets.components import columns
 from imgsim_assets.components.metadata import schema_of
 from imgsim_assets.download.ledger.table import SCHEMA
 from imgsim_assets.encoders import operating_points, stage
-from imgsim_assets.similarity import clustering, duplicate_groups, graph, matches
+from imgsim_assets.similarity import duplicate_groups, graph, matches
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,11 @@ from imgsim_assets.similarity import clustering, duplicate_groups, graph, matche
         pytest.param(columns.EMBEDDINGS, stage.SCHEMA, id="embeddings"),
         pytest.param(columns.GRAPH, graph.SCHEMA, id="similarity_graph"),
         pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
-        pytest.param(columns.GROUPS, clustering.SCHEMA, id="duplicate_groups"),
+        pytest.param(columns.GROUPS, duplicate_groups.SCHEMA, id="duplicate_groups"),
         pytest.param(
-            columns.GROUPS_ACROSS, duplicate_groups.ACROSS_SCHEMA, id="duplicate_groups across"
+            columns.GROUPS_ACROSS,
+            duplicate_groups.CROSS_CATALOG_SCHEMA,
+            id="duplicate_groups across",
         ),
         pytest.param(columns.ENCODER_EVALUATION, operating_points.SCHEMA, id="encoder_evaluation"),
     ],

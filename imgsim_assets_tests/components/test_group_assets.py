@@ -39,12 +39,12 @@ def test_a_catalog_has_groups_only_if_it_declares_them(shop: Shop) -> None:
 def test_copies_of_an_image_are_shown_as_a_group(shop: Shop) -> None:
     shop.web.pages["/copy.jpg"] = encoded(make_image(1), "JPEG", quality=50)
     shop.sell("copy", 1, path="/copy.jpg")
-    shop.declare(groups={"threshold": 0.95, "representative": "bytes"})
+    shop.declare(groups={"threshold": 0.95, "canonical": "largest_file"})
 
     assert shop.project.materialize()
 
     rows = read_table("products/duplicate_groups", store=shop.project.store).collect()
-    assert rows.select("group_id", "id", "is_representative", "size").rows() == [
+    assert rows.select("group_id", "id", "is_canonical", "size").rows() == [
         ("p1", "p1", True, 2),
         ("p1", "copy", False, 2),
     ]
@@ -54,9 +54,9 @@ def test_copies_of_an_image_are_shown_as_a_group(shop: Shop) -> None:
         metadata = record.asset_materialization.metadata
         sheet = metadata["contact_sheet"].value
         assert isinstance(sheet, str)
-        assert sheet.startswith("![the largest groups, each behind its repr")
+        assert sheet.startswith("![the largest groups, each with its canon")
         assert metadata["groups"].value == 1
-        check = dg.AssetCheckKey(KEY, "one_representative_each")
+        check = dg.AssetCheckKey(KEY, "one_canonical_per_group")
         (execution,) = instance.event_log_storage.get_asset_check_execution_history(check, 1)
         assert execution.status.value == "SUCCEEDED"
 
@@ -77,7 +77,7 @@ def test_groups_across_catalogs_are_an_asset_below_their_indexes(shop: Shop) -> 
             (f"suppliers/s{number}", "products", f"p{number}"),
         )
     ]
-    assert rows["is_representative"].to_list() == [True, False] * 3
+    assert rows["is_canonical"].to_list() == [True, False] * 3
     specs = {spec.key: spec for spec in shop.project.definitions().resolve_all_asset_specs()}
     above = {dep.asset_key.to_user_string() for dep in specs[ACROSS].deps}
     assert above == {
@@ -89,6 +89,6 @@ def test_groups_across_catalogs_are_an_asset_below_their_indexes(shop: Shop) -> 
         metadata = record.asset_materialization.metadata
         assert str(metadata["contact_sheet"].value).startswith("![the largest groups")
         assert metadata["groups"].value == 3
-        check = dg.AssetCheckKey(ACROSS, "one_representative_each")
+        check = dg.AssetCheckKey(ACROSS, "one_canonical_per_group")
         (execution,) = instance.event_log_storage.get_asset_check_execution_history(check, 1)
         assert execution.status.value == "SUCCEEDED"

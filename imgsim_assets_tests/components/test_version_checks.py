@@ -7,7 +7,7 @@ import pytest
 
 from imgsim_assets.components.image_catalog.version_checks import check_drift
 from imgsim_assets.pipeline.settings import CheckSettings
-from imgsim_assets.similarity.graph import graph_table, update_graph
+from imgsim_assets.similarity.graph import GraphStage, graph_table
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
@@ -22,7 +22,7 @@ def store(store: Store) -> Store:
 
 
 def _drift_of(store: Store, settings: GraphSettings) -> dg.AssetCheckResult:
-    report = update_graph(store, "shop", settings)
+    report = GraphStage(store, "shop", settings).run()
     table = graph_table(store, "shop")
     return check_drift(table, table.at(report.version), _STRICT)
 

@@ -25,7 +25,7 @@ from imgsim_assets.encoders.stage import (
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import EncoderError, StoreError
 from imgsim_assets.images.decode import decode
-from imgsim_assets.index.stage import update_index
+from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.storage.commit import Commit, DataFile
 from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.store import Store
@@ -721,13 +721,13 @@ def test_damaged_vectors_are_an_error_that_names_the_file_and_the_next_run_repai
     path = _damage_vectors(store)
 
     with pytest.raises(StoreError, match=f"{path} does not match.*materialize shop/embeddings"):
-        update_index(store, "shop")
+        IndexStage(store, "shop").run()
 
     (report,) = embed_shards(store, "shop", THUMBNAIL, shards)
     assert (report.embedded, report.changed) == (5, False)
     after = _vectors(store, "shop", THUMBNAIL, images)
     np.testing.assert_array_equal(after.vectors, before.vectors)
-    assert update_index(store, "shop").items == 5
+    assert IndexStage(store, "shop").run().items == 5
 
 
 def test_until_they_are_repaired_damaged_vectors_stay_an_error_that_says_what_to_run(
@@ -738,7 +738,7 @@ def test_until_they_are_repaired_damaged_vectors_stay_an_error_that_says_what_to
 
     for _ in range(2):
         with pytest.raises(StoreError, match="materialize shop/embeddings again"):
-            update_index(store, "shop")
+            IndexStage(store, "shop").run()
 
 
 def test_damaged_rows_of_one_shard_are_repaired_by_its_next_run(store: Store) -> None:

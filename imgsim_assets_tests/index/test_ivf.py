@@ -10,9 +10,8 @@ from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.flat import FlatIndex
 from imgsim_assets.index.ivf import IvfIndex
-from imgsim_assets.index.recall import recall
 from imgsim_assets.index.settings import IndexSettings
-from imgsim_assets.index.stage import open_index, update_index
+from imgsim_assets.index.stage import IndexStage, open_index
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill, indexed, tiny
 from imgsim_assets_tests.support.vectors import Floats, families, noise
@@ -37,7 +36,7 @@ def test_an_index_that_looks_everywhere_finds_what_a_product_finds(make: object)
     scores = ROWS[:50] @ ROWS.T
 
     _, similarity = index.search(ROWS[:50], 10)
-    asked, positions, products = index.range(ROWS[:50], 0.9)
+    asked, positions, products = index.range_search(ROWS[:50], 0.9)
 
     np.testing.assert_allclose(similarity, -np.sort(-scores, axis=1)[:, :10], atol=1e-6)
     clear = np.abs(scores - 0.9) > 1e-6
@@ -53,8 +52,8 @@ def test_what_is_exactly_at_the_threshold_is_in_range() -> None:
     index = FlatIndex.empty(4)
     _add(index, rows, range(2))
 
-    assert index.range(rows[:1], 0.5)[1].tolist() == [0, 1]
-    assert index.range(rows[:1], 0.5001)[1].tolist() == [0]
+    assert index.range_search(rows[:1], 0.5)[1].tolist() == [0, 1]
+    assert index.range_search(rows[:1], 0.5001)[1].tolist() == [0]
 
 
 def test_removed_items_are_gone_and_the_others_keep_their_vectors(tmp_path: Path) -> None:
@@ -76,29 +75,29 @@ def test_removed_items_are_gone_and_the_others_keep_their_vectors(tmp_path: Path
 
 def test_more_probes_find_more_and_all_of_them_everything() -> None:
     rows = noise(2000, 24, seed=2)
-    found = [recall(_filled(nprobe, rows), sample=200) for nprobe in (1, 8, 10_000)]
+    found = [_filled(nprobe, rows).recall(sample=200) for nprobe in (1, 8, 10_000)]
 
     assert found == sorted(found)
     assert found[0] < 0.9
     assert found[2] == 1.0
-    assert recall(_flat(), sample=100) == 1.0
+    assert _flat().recall(sample=100) == 1.0
 
 
 def test_an_index_of_one_item_has_nothing_to_miss() -> None:
     index = IvfIndex.trained(ROWS[:1], 4)
     _add(index, ROWS, range(1))
 
-    assert recall(index) == 1.0
+    assert index.recall() == 1.0
 
 
 def test_an_index_that_grew_by_far_is_outgrown() -> None:
     index = IvfIndex.trained(ROWS[:60], 4)
     _add(index, ROWS, range(60))
-    assert not index.outgrown
+    assert not index.needs_retraining
 
     _add(index, ROWS, range(60, 1200))
 
-    assert index.outgrown
+    assert index.needs_retraining
 
 
 def test_a_flat_file_is_no_inverted_file(tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ def test_the_kind_of_a_catalogs_index_follows_its_settings(store: Store) -> None
 
     kinds = []
     for settings in (IndexSettings(), ivf, ivf, IndexSettings(kind="ivf", min_items=12)):
-        report = update_index(store, "shop", settings)
+        report = IndexStage(store, "shop", settings).run()
         _, index = open_index(store, "shop")
         kinds.append((report.kind, type(index).__name__, report.rebuilt, len(index)))
 
@@ -131,15 +130,15 @@ def test_the_kind_of_a_catalogs_index_follows_its_settings(store: Store) -> None
 def test_an_index_stays_of_its_kind_where_nothing_is_said(store: Store) -> None:
     settings = IndexSettings(kind="ivf", min_items=1, nprobe=3)
     indexed(store, "shop", {f"i{seed}": tiny(seed) for seed in range(8)})
-    update_index(store, "shop", settings)
+    IndexStage(store, "shop", settings).run()
     embed_shards(
         store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in range(9)})
     )
 
-    report = update_index(store, "shop")
+    report = IndexStage(store, "shop").run()
 
     assert (report.kind, report.rebuilt, report.added) == ("ivf", False, 1)
-    assert not update_index(store, "shop", settings).changed
+    assert not IndexStage(store, "shop", settings).run().changed
 
 
 def test_a_catalog_about_the_least_size_keeps_its_kind(store: Store) -> None:
@@ -149,7 +148,7 @@ def test_a_catalog_about_the_least_size_keeps_its_kind(store: Store) -> None:
     for count in (8, 6, 7, 5, 7, 8):
         images = {f"i{seed}": tiny(seed) for seed in range(count)}
         embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", images))
-        report = update_index(store, "shop", settings)
+        report = IndexStage(store, "shop", settings).run()
         kinds.append((report.kind, report.rebuilt))
 
     assert kinds == [
@@ -168,7 +167,7 @@ def test_an_inverted_file_is_updated_by_what_changed(store: Store) -> None:
         embed_shards(
             store, "shop", THUMBNAIL, fill(store, "shop", {f"i{n}": tiny(n) for n in seeds})
         )
-        report = update_index(store, "shop", settings)
+        report = IndexStage(store, "shop", settings).run()
 
     _, index = open_index(store, "shop")
     assert index.entries["id"].to_list() == sorted(f"i{seed}" for seed in range(2, 12))

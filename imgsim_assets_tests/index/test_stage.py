@@ -19,10 +19,10 @@ from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.index.flat import Floats
 from imgsim_assets.index.stage import (
     IndexReport,
+    IndexStage,
     embedded_items,
     index_table,
     open_index,
-    update_index,
 )
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
@@ -46,7 +46,7 @@ Content = Mapping[str, int | None]
 def test_the_first_index_holds_every_embedded_item(store: Store) -> None:
     embeddings = _embed(store, {"b": 1, "a": 0, "failed": None})
 
-    report = update_index(store, "products")
+    report = IndexStage(store, "products").run()
 
     commit, index = open_index(store, "products")
     _assert_holds(store, {"a": 0, "b": 1})
@@ -62,10 +62,10 @@ def test_the_first_index_holds_every_embedded_item(store: Store) -> None:
 
 def test_additions_removals_and_replacements_are_counted(store: Store) -> None:
     _embed(store, {"stays": 0, "goes": 1, "changes": 2})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
     _embed(store, {"stays": 0, "changes": 3, "comes": 4})
 
-    report = update_index(store, "products")
+    report = IndexStage(store, "products").run()
 
     assert (report.added, report.removed, report.rebuilt) == (2, 2, False)
     assert (report.version, report.items, report.changed) == (2, 3, True)
@@ -87,14 +87,14 @@ def test_any_history_gives_the_index_of_a_rebuild(history: list[tuple[str, Conte
     store = Store.open(f"memory://{uuid.uuid4().hex}")
     for encoder, content in history:
         _embed(store, content, encoder)
-        report = update_index(store, "products")
+        report = IndexStage(store, "products").run()
         _assert_holds(store, content, encoder)
-        assert not update_index(store, "products").changed
+        assert not IndexStage(store, "products").run().changed
 
     rebuilt = Store.open(f"memory://{uuid.uuid4().hex}")
     encoder, content = history[-1]
     _embed(rebuilt, content, encoder)
-    assert update_index(rebuilt, "products").data_version == report.data_version
+    assert IndexStage(rebuilt, "products").run().data_version == report.data_version
     kept, fresh = open_index(store, "products")[1], open_index(rebuilt, "products")[1]
     assert kept.entries.drop("number").equals(fresh.entries.drop("number"))
     assert kept.vectors().tolist() == fresh.vectors().tolist()
@@ -102,7 +102,7 @@ def test_any_history_gives_the_index_of_a_rebuild(history: list[tuple[str, Conte
 
 def test_items_of_one_image_are_all_found(store: Store) -> None:
     _embed(store, {"a": 3, "b": 3, "c": 3, "d": 4})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
 
     _, index = open_index(store, "products")
     positions, similarity = index.search(_vectors([3], ENCODER), 3)
@@ -117,7 +117,7 @@ def test_shards_are_indexed_together(store: Store) -> None:
     for shard in (Shard(index, 3) for index in range(3)):
         _embed(store, tables.items_of_shard(dict(content), shard), shard=shard)
 
-    update_index(store, "products")
+    IndexStage(store, "products").run()
 
     _assert_holds(store, content)
 
@@ -127,10 +127,10 @@ def test_shards_are_indexed_together(store: Store) -> None:
 
 def test_nothing_is_committed_when_nothing_changed(store: Store) -> None:
     _embed(store, {"a": 0, "b": 1})
-    first = update_index(store, "products")
+    first = IndexStage(store, "products").run()
     _embed(store, {"b": 1, "a": 0, "failed": None})
 
-    second = update_index(store, "products")
+    second = IndexStage(store, "products").run()
 
     assert index_table(store, "products").versions() == [1]
     assert (second.changed, second.added, second.removed, second.rebuilt) == (False, 0, 0, False)
@@ -148,11 +148,11 @@ def test_the_data_version_changes_with_items_images_and_encoder(store: Store) ->
         ({"b": 1}, OTHER),
     ):
         _embed(store, content, encoder)
-        seen.append(update_index(store, "products"))
+        seen.append(IndexStage(store, "products").run())
     assert len({report.data_version for report in seen}) == 4
 
     _embed(store, {"a": 0}, ENCODER)
-    assert update_index(store, "products").data_version == seen[0].data_version
+    assert IndexStage(store, "products").run().data_version == seen[0].data_version
 
 
 # ---- empty ------------------------------------------------------------------------------
@@ -161,23 +161,23 @@ def test_the_data_version_changes_with_items_images_and_encoder(store: Store) ->
 def test_a_catalog_without_a_vector_has_an_empty_index(store: Store) -> None:
     _embed(store, {"failed": None})
 
-    report = update_index(store, "products")
+    report = IndexStage(store, "products").run()
 
     assert (report.items, report.changed) == (0, True)
     assert len(open_index(store, "products")[1]) == 0
-    assert not update_index(store, "products").changed
+    assert not IndexStage(store, "products").run().changed
 
 
 def test_an_emptied_index_fills_again(store: Store) -> None:
     for content in ({"a": 0, "b": 1}, {}, {"b": 1, "c": 2}, {}, {"d": 3}):
         _embed(store, content)
-        assert update_index(store, "products").items == len(content)
+        assert IndexStage(store, "products").run().items == len(content)
         _assert_holds(store, content)
 
 
 def test_a_search_in_an_index_that_never_had_an_item_finds_nothing(store: Store) -> None:
     _embed(store, {})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
 
     positions, _ = open_index(store, "products")[1].search(_vectors([0, 1], ENCODER), 3)
 
@@ -189,10 +189,10 @@ def test_a_search_in_an_index_that_never_had_an_item_finds_nothing(store: Store)
 
 def test_an_index_of_another_encoder_is_rebuilt(store: Store) -> None:
     _embed(store, {"a": 0, "b": 1})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
     _embed(store, {"a": 0, "b": 1}, OTHER)
 
-    report = update_index(store, "products")
+    report = IndexStage(store, "products").run()
 
     assert (report.rebuilt, report.added, report.removed) == (True, 2, 0)
     assert (report.dim, report.fingerprint) == (5, OTHER)
@@ -205,9 +205,9 @@ def test_shards_of_different_encoders_are_refused_with_the_mend(store: Store) ->
         shard = Shard(index, 2)
         _embed(store, tables.items_of_shard(content, shard), encoder, shard)
 
-    for refused in (update_index, embedded_items):
+    for call in (IndexStage(store, "products").run, lambda: embedded_items(store, "products")):
         with pytest.raises(StoreError) as error:
-            refused(store, "products")
+            call()
         assert "the shards of products/embeddings were made by 2 different encoders" in str(
             error.value
         )
@@ -220,19 +220,19 @@ def test_shards_of_different_encoders_are_refused_with_the_mend(store: Store) ->
 
 def test_an_index_before_the_embeddings_says_what_to_do_first(store: Store) -> None:
     with pytest.raises(StoreError, match="products/embeddings has no version yet; materialize it"):
-        update_index(store, "products")
+        IndexStage(store, "products").run()
     with pytest.raises(StoreError, match="products/index has no version yet; materialize it"):
         open_index(store, "products")
 
 
 def test_runs_at_once_leave_one_right_index(store: Store) -> None:
     _embed(store, {"a": 0, "b": 1})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
     _embed(store, {"b": 1, "c": 2, "d": 3})
     reports: list[IndexReport] = []
 
     def update() -> None:
-        reports.append(update_index(Store.open(store.url), "products"))
+        reports.append(IndexStage(Store.open(store.url), "products").run())
 
     threads = [threading.Thread(target=update) for _ in range(4)]
     for thread in threads:
@@ -246,15 +246,15 @@ def test_runs_at_once_leave_one_right_index(store: Store) -> None:
 
 def test_a_slow_run_does_not_put_an_older_index_over_a_newer_one(store: Store) -> None:
     _embed(store, {"a": 0})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
     _index_file(store).unlink()
     _embed(store, {"a": 0, "b": 1})
 
     def be_overtaken(_: str) -> None:
         _embed(store, {"a": 0, "b": 1, "c": 2})
-        update_index(store, "products")
+        IndexStage(store, "products").run()
 
-    report = update_index(store, "products", log=be_overtaken)
+    report = IndexStage(store, "products", log=be_overtaken).run()
 
     _assert_holds(store, {"a": 0, "b": 1, "c": 2})
     assert report.version == 2
@@ -264,11 +264,11 @@ def test_a_slow_run_does_not_put_an_older_index_over_a_newer_one(store: Store) -
 def test_embeddings_that_were_deleted_and_made_anew_are_indexed(store: Store) -> None:
     for image in range(3):
         _embed(store, {"a": image})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
     shutil.rmtree(Path(store.url) / "products" / "embeddings")
     _embed(store, {"b": 5})
 
-    update_index(store, "products")
+    IndexStage(store, "products").run()
 
     _assert_holds(store, {"b": 5})
 
@@ -280,7 +280,7 @@ def test_embeddings_that_were_deleted_and_made_anew_are_indexed(store: Store) ->
 @pytest.mark.parametrize("damage", ["deleted", "emptied", "cut in half", "flipped"])
 def test_a_damaged_index_is_never_opened(store: Store, part: str, damage: str) -> None:
     _embed(store, {"a": 0, "b": 1})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
     path = _index_file(store) if part == "index" else _entries_file(store)
     _harm(path, damage)
 
@@ -297,12 +297,12 @@ def test_a_damaged_index_is_rebuilt_although_no_item_changed(
     store: Store, part: str, damage: str
 ) -> None:
     _embed(store, {"a": 0, "b": 1})
-    first = update_index(store, "products")
+    first = IndexStage(store, "products").run()
     path = _index_file(store) if part == "index" else _entries_file(store)
     _harm(path, damage)
     said: list[str] = []
 
-    report = update_index(store, "products", log=said.append)
+    report = IndexStage(store, "products", log=said.append).run()
 
     assert (report.rebuilt, report.changed, report.added) == (True, True, 2)
     assert report.data_version == first.data_version
@@ -310,17 +310,17 @@ def test_a_damaged_index_is_rebuilt_although_no_item_changed(
     assert len(said) == 1
     assert "the index is rebuilt from the vectors" in said[0]
     assert str(path) in said[0]
-    assert not update_index(store, "products").changed
+    assert not IndexStage(store, "products").run().changed
 
 
 @pytest.mark.parametrize("part", ["index", "entries"])
 def test_a_damaged_index_is_rebuilt_when_items_changed(store: Store, part: str) -> None:
     _embed(store, {"a": 0, "b": 1})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
     _harm(_index_file(store) if part == "index" else _entries_file(store), "flipped")
     _embed(store, {"a": 0, "c": 2})
 
-    assert update_index(store, "products").rebuilt
+    assert IndexStage(store, "products").run().rebuilt
     _assert_holds(store, {"a": 0, "c": 2})
 
 
@@ -333,7 +333,7 @@ def test_damaged_vectors_are_named_with_the_asset_that_makes_them(
     _harm(path, damage)
 
     with pytest.raises(StoreError) as refused:
-        update_index(store, "products")
+        IndexStage(store, "products").run()
 
     assert str(path) in str(refused.value)
     assert "materialize products/embeddings again" in str(refused.value)
@@ -342,11 +342,11 @@ def test_damaged_vectors_are_named_with_the_asset_that_makes_them(
 
 def test_vectors_computed_anew_after_damage_are_indexed_anew(store: Store) -> None:
     _embed(store, {"a": 0, "b": 1})
-    first = update_index(store, "products")
+    first = IndexStage(store, "products").run()
     table = VectorTable(store, "products", ENCODER)
     recompute_with_rounding_difference(store, table)
 
-    report = update_index(store, "products")
+    report = IndexStage(store, "products").run()
 
     _, index = open_index(store, "products")
     assert (report.rebuilt, report.changed) == (True, True)
@@ -354,7 +354,7 @@ def test_vectors_computed_anew_after_damage_are_indexed_anew(store: Store) -> No
     kept = table.read([_sha256(0), _sha256(1)]).vectors
     np.testing.assert_array_equal(index.vectors(), kept)
     assert not np.array_equal(kept, _vectors([0, 1], ENCODER))
-    assert not update_index(store, "products").changed
+    assert not IndexStage(store, "products").run().changed
 
 
 @pytest.mark.parametrize("left", ["other vectors", "nothing"])
@@ -364,13 +364,13 @@ def test_missing_vectors_say_that_the_embeddings_have_to_run(store: Store, left:
         _add_vectors(store, [7], ENCODER)
     _harm(_vectors_file(store), "flipped")
     with pytest.raises(StoreError):
-        update_index(store, "products")
+        IndexStage(store, "products").run()
 
     with pytest.raises(StoreError, match=r"lacks the vectors .* materialize products/embeddings"):
-        update_index(store, "products")
+        IndexStage(store, "products").run()
 
     _embed(store, {"a": 0, "b": 1})
-    update_index(store, "products")
+    IndexStage(store, "products").run()
     _assert_holds(store, {"a": 0, "b": 1})
 
 

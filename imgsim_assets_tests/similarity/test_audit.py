@@ -6,15 +6,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import audit
-from imgsim_assets.similarity.audit import Audit, audit_graph, audit_matches
-from imgsim_assets.similarity.graph import graph_table, update_graph
-from imgsim_assets.similarity.matches import match_table, update_matches
-from imgsim_assets.similarity.pairs import Items
+from imgsim_assets.similarity.audit import Audit, audit_graph, audit_matches, drift
+from imgsim_assets.similarity.graph import GraphStage, graph_table
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.matches import MatchStage, match_table
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.storage.commit import ROWS, Commit, PendingCommit
 from imgsim_assets.storage.store import Store
@@ -60,7 +62,7 @@ def shops(store: Store, built: Path) -> Store:
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_true_matches_pass(shops: Store, settings: MatchSettings) -> None:
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
 
     assert audit_matches(shops, "pair", sample=100) == Audit(8, 0, 0, ())
     assert audit_matches(shops, "pair", sample=100).passed
@@ -73,18 +75,18 @@ def test_true_results_pass_after_any_history_with_all_their_ties(store: Store, s
         indexed(store, "left", left)
         indexed(store, "right", right)
         for settings in (*MODES, MatchSettings(mode="mutual", threshold=-1)):
-            update_matches(store, "pair", "left", "right", settings)
+            MatchStage(store, "pair", settings, left="left", right="right").run()
 
             assert audit_matches(store, "pair", sample=100).passed
         for graph in GRAPHS:
-            update_graph(store, "left", graph)
+            GraphStage(store, "left", graph).run()
 
             assert audit_graph(store, "left", sample=100).passed
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[1], *MODES[2:]], ids=str)
 def test_a_missing_match_is_found_and_named(shops: Store, settings: MatchSettings) -> None:
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(pl.col("left_id") != "l5"))
 
     found = audit_matches(shops, "pair", sample=100)
@@ -95,7 +97,7 @@ def test_a_missing_match_is_found_and_named(shops: Store, settings: MatchSetting
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_a_false_match_is_found_and_named(shops: Store, settings: MatchSettings) -> None:
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
     _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, *UNRELATED))
 
     found = audit_matches(shops, "pair", sample=100)
@@ -108,14 +110,14 @@ def test_a_false_match_is_found_and_named(shops: Store, settings: MatchSettings)
 def test_a_match_with_an_item_that_does_not_exist_is_false(
     shops: Store, settings: MatchSettings
 ) -> None:
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
     _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, "l0", "who", 0.99))
 
     assert audit_matches(shops, "pair", sample=100).false == 1
 
 
 def test_the_last_of_k_matches_that_is_missing_is_found(shops: Store) -> None:
-    update_matches(shops, "pair", "left", "right", MODES[2])
+    MatchStage(shops, "pair", MODES[2], left="left", right="right").run()
     last = (pl.col("left_id") == "l1") & (pl.col("rank") == 2)
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(~last))
 
@@ -126,7 +128,7 @@ def test_the_last_of_k_matches_that_is_missing_is_found(shops: Store) -> None:
 def test_the_second_best_in_the_place_of_the_best_is_missing_and_false(
     shops: Store, settings: MatchSettings
 ) -> None:
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
     second = pl.when(pl.col("left_id") == "l1").then(pl.lit("s1")).otherwise("right_id")
     _doctor(match_table(shops, "pair"), lambda rows: rows.with_columns(right_id=second))
 
@@ -139,7 +141,9 @@ def test_the_second_best_in_the_place_of_the_best_is_missing_and_false(
 def test_a_match_that_is_best_from_one_side_only_is_not_mutual(store: Store) -> None:
     indexed(store, "left", {"copy": tiny(1), "like": tiny(50, like=1)})
     indexed(store, "right", {"r": tiny(1), "t": tiny(60)})
-    update_matches(store, "pair", "left", "right", MatchSettings(mode="mutual", threshold=0.5))
+    MatchStage(
+        store, "pair", MatchSettings(mode="mutual", threshold=0.5), left="left", right="right"
+    ).run()
     assert audit_matches(store, "pair", sample=9).passed
     _doctor(match_table(store, "pair"), lambda rows: _with_pair(rows, "like", "r", 0.9))
 
@@ -150,7 +154,7 @@ def test_a_match_that_is_best_from_one_side_only_is_not_mutual(store: Store) -> 
 def test_a_true_graph_passes_and_a_missing_edge_is_found_and_named(
     shops: Store, settings: GraphSettings
 ) -> None:
-    update_graph(shops, "right", settings)
+    GraphStage(shops, "right", settings).run()
     assert audit_graph(shops, "right", sample=100) == Audit(13, 0, 0, ())
     nearest = (pl.col("src_id") == "r1") & (pl.col("rank") == 1)
     _doctor(graph_table(shops, "right"), lambda rows: rows.filter(~nearest))
@@ -166,7 +170,7 @@ def test_a_true_graph_passes_and_a_missing_edge_is_found_and_named(
 def test_an_edge_to_itself_or_to_nobody_is_false(
     shops: Store, to: str, settings: GraphSettings
 ) -> None:
-    update_graph(shops, "right", settings)
+    GraphStage(shops, "right", settings).run()
     _doctor(graph_table(shops, "right"), lambda rows: _with_pair(rows, "r1", to, 1.0))
 
     found = audit_graph(shops, "right", sample=100)
@@ -176,17 +180,17 @@ def test_an_edge_to_itself_or_to_nobody_is_false(
 
 
 def test_an_edge_to_an_item_that_is_not_among_the_nearest_is_false(shops: Store) -> None:
-    update_graph(shops, "right", GRAPHS[2])
+    GraphStage(shops, "right", GRAPHS[2]).run()
     rows = graph_table(shops, "right").read(_newest(graph_table(shops, "right")))
     furthest = rows.filter(pl.col("src_id") == "r1")["dst_id"][-1]
-    update_graph(shops, "right", GRAPHS[0])
+    GraphStage(shops, "right", GRAPHS[0]).run()
     _doctor(graph_table(shops, "right"), lambda rows: _with_pair(rows, "r1", furthest, 0.9))
 
     assert audit_graph(shops, "right", sample=100).examples == (f"false: r1 {furthest}",)
 
 
 def test_the_last_of_k_edges_that_is_missing_is_found(shops: Store) -> None:
-    update_graph(shops, "right", GRAPHS[0])
+    GraphStage(shops, "right", GRAPHS[0]).run()
     last = (pl.col("src_id") == "r1") & (pl.col("rank") == 2)
     _doctor(graph_table(shops, "right"), lambda rows: rows.filter(~last))
 
@@ -196,7 +200,7 @@ def test_the_last_of_k_edges_that_is_missing_is_found(shops: Store) -> None:
 def test_a_sample_asks_as_many_items_as_it_says_and_other_ones_for_another_seed(
     shops: Store,
 ) -> None:
-    update_matches(shops, "pair", "left", "right", MODES[0])
+    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(pl.col("left_id") != "l5"))
 
     audits = [audit_matches(shops, "pair", sample=4, seed=seed) for seed in range(12)]
@@ -208,7 +212,7 @@ def test_a_sample_asks_as_many_items_as_it_says_and_other_ones_for_another_seed(
 
 
 def test_a_great_disorder_is_counted_whole_and_shown_in_a_few_examples(shops: Store) -> None:
-    update_matches(shops, "pair", "left", "right", MODES[0])
+    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     true = _newest(match_table(shops, "pair"))
     _doctor(match_table(shops, "pair"), lambda rows: rows.head(0))
 
@@ -225,14 +229,14 @@ def test_empty_sides_pass(
 ) -> None:
     indexed(store, "left", left)
     indexed(store, "right", right)
-    update_matches(store, "pair", "left", "right", settings)
+    MatchStage(store, "pair", settings, left="left", right="right").run()
 
     assert audit_matches(store, "pair", sample=10) == Audit(len(left), 0, 0, ())
 
 
 def test_an_empty_graph_passes(store: Store) -> None:
     indexed(store, "shop", {})
-    update_graph(store, "shop", GraphSettings())
+    GraphStage(store, "shop", GraphSettings()).run()
 
     assert audit_graph(store, "shop", sample=10) == Audit(0, 0, 0, ())
 
@@ -245,7 +249,7 @@ def test_what_was_never_made_cannot_be_audited(store: Store) -> None:
 
 
 def test_an_audit_is_of_the_items_the_table_was_made_from(shops: Store) -> None:
-    update_matches(shops, "pair", "left", "right", MODES[0])
+    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     indexed(shops, "left", {"l0": tiny(7), "new": tiny(1)})
     indexed(shops, "right", {"t": tiny(60)})
 
@@ -256,13 +260,13 @@ def test_an_audit_is_of_the_items_the_table_was_made_from(shops: Store) -> None:
 def test_an_audit_says_the_same_however_many_scores_it_holds_at_once(
     shops: Store, monkeypatch: pytest.MonkeyPatch, settings: MatchSettings
 ) -> None:
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
     _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, *UNRELATED))
-    update_graph(shops, "right", GRAPHS[0])
+    GraphStage(shops, "right", GRAPHS[0]).run()
     _doctor(graph_table(shops, "right"), lambda rows: rows.filter(pl.col("src_id") != "s5"))
     audits = []
     for scores in (1 << 24, 40, 1):
-        monkeypatch.setattr(audit, "_SCORES", scores)
+        monkeypatch.setattr(audit, "_MAX_SCORES", scores)
 
         audits.append(
             (audit_matches(shops, "pair", sample=9), audit_graph(shops, "right", sample=9))
@@ -275,8 +279,8 @@ def test_an_audit_says_the_same_however_many_scores_it_holds_at_once(
 def test_an_audit_holds_no_more_scores_at_once_than_it_may(
     shops: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update_matches(shops, "pair", "left", "right", MODES[3])
-    monkeypatch.setattr(audit, "_SCORES", 30)
+    MatchStage(shops, "pair", MODES[3], left="left", right="right").run()
+    monkeypatch.setattr(audit, "_MAX_SCORES", 30)
     sizes = []
     scored = audit._scores
 
@@ -294,12 +298,50 @@ def test_an_audit_holds_no_more_scores_at_once_than_it_may(
 
 
 def test_an_audit_does_not_pass_over_damaged_vectors(shops: Store) -> None:
-    update_matches(shops, "pair", "left", "right", MODES[0])
+    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     table = VectorTable(shops, "left", fingerprint(THUMBNAIL)).table
     flip_bit(shops, table, _newest(table).files_with_role()[0])
 
     with pytest.raises(StoreError, match="materialize left/embeddings again"):
         audit_matches(shops, "pair", sample=1)
+
+
+# ---- drift ------------------------------------------------------------------------------
+
+SIMILARITIES = st.lists(st.sampled_from([0.8, 0.85, 0.9, 0.95, 1.0]), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([], [], 0.0),
+        ([0.9], [], 1.0),
+        ([], [0.9], 1.0),
+        ([0.8, 0.9], [0.8, 0.9], 0.0),
+        ([0.8, 0.9], [0.95, 1.0], 1.0),
+        ([0.8, 0.9, 0.9, 0.9], [0.8, 0.8, 0.9, 0.9], 0.25),
+    ],
+)
+def test_drift_of_known_similarities(
+    before: list[float], after: list[float], expected: float
+) -> None:
+    series = (pl.Series(values, dtype=pl.Float64) for values in (before, after))
+    assert drift(*series) == expected
+
+
+@given(SIMILARITIES, SIMILARITIES)
+def test_drift_is_the_largest_difference_of_the_cumulative_distributions(
+    before: list[float], after: list[float]
+) -> None:
+    def share(values: list[float], limit: float) -> float:
+        return sum(value <= limit for value in values) / len(values)
+
+    expected = max(abs(share(before, limit) - share(after, limit)) for limit in {*before, *after})
+    found = drift(pl.Series(before), pl.Series(after))
+
+    assert found == pytest.approx(expected)
+    assert drift(pl.Series(after), pl.Series(before)) == found
+    assert drift(pl.Series(before * 3), pl.Series(after)) == pytest.approx(found)
 
 
 def _newest(table: Table) -> Commit:

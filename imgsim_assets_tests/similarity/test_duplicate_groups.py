@@ -12,22 +12,24 @@ from polars.testing import assert_frame_equal
 
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.errors import StoreError
-from imgsim_assets.similarity import grouping
-from imgsim_assets.similarity.clustering import SCHEMA, bridges_of, grouped
+from imgsim_assets.similarity import duplicate_groups
 from imgsim_assets.similarity.duplicate_groups import (
-    ACROSS_SCHEMA,
     BRIDGES,
-    across_table,
+    CROSS_CATALOG_SCHEMA,
+    SCHEMA,
+    GroupStage,
+    cross_catalog_groups_table,
+    group_items,
     groups_table,
-    update_across,
-    update_groups,
 )
-from imgsim_assets.similarity.pairs import Items, Question, compute
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.neighbor_lists import JoinSpec, neighbor_lists
 from imgsim_assets.similarity.settings import (
-    AcrossRule,
-    AcrossSettings,
+    CanonicalRule,
+    CrossCatalogGroupSettings,
+    CrossCatalogRule,
     GroupSettings,
-    Representative,
+    Linkage,
 )
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
@@ -35,60 +37,30 @@ from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, repacked, t
 from imgsim_assets_tests.support.histories import history
 from imgsim_assets_tests.support.vectors import cosines, families
 
-LINKS = st.sets(
-    st.tuples(st.integers(0, 8), st.integers(0, 8)).filter(lambda link: link[0] < link[1])
-)
-ACROSS = AcrossSettings(threshold=0.99)
-CHAINED = GroupSettings(threshold=0.8)
-CLOSE = GroupSettings(threshold=0.8, close_to_representative=True)
-
-
-# ---- bridges ----------------------------------------------------------------------------
-
-
-@settings(max_examples=200, deadline=None)
-@given(links=LINKS)
-def test_a_bridge_is_a_link_without_which_there_are_more_parts(
-    links: set[tuple[int, int]],
-) -> None:
-    expected = [link for link in sorted(links) if _parts(links - {link}) > _parts(links)]
-
-    assert bridges_of(sorted(links)) == expected
-
-
-def test_a_long_chain_is_all_bridges() -> None:
-    chain = [(n, n + 1) for n in range(20_000)]
-
-    assert bridges_of(chain) == chain
-
-
-def _parts(links: set[tuple[int, int]]) -> int:
-    label = list(range(9))
-    for a, b in links:
-        old, new = label[a], label[b]
-        label = [new if value == old else value for value in label]
-    return len(set(label))
+ACROSS = CrossCatalogGroupSettings(threshold=0.99)
+CONNECTED = GroupSettings(threshold=0.8)
+STAR = GroupSettings(threshold=0.8, linkage="star")
 
 
 # ---- groups of given links --------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), close=st.booleans())
-def test_groups_are_as_described_whatever_the_order_of_links(seed: int, close: bool) -> None:
+@given(seed=st.integers(0, 10_000), linkage=st.sampled_from(["connected", "star"]))
+def test_groups_are_as_described_whatever_the_order_of_links(seed: int, linkage: Linkage) -> None:
     images, ranked = _catalog(seed)
-    lists = compute(images, images, Question(0.8, others_only=True))
+    lists = neighbor_lists(images, images, JoinSpec(0.8, exclude_self=True))
 
-    rows, bridges = grouped(ranked, images, lists, close_to_representative=close)
+    rows, bridges = group_items(ranked, images, lists, linkage)
     disordered = lists.sample(fraction=1, shuffle=True)
-    shuffled = grouped(ranked, images, disordered, close_to_representative=close)
+    shuffled = group_items(ranked, images, disordered, linkage)
 
     assert rows.schema == SCHEMA
     assert rows.equals(shuffled[0])
     assert bridges.equals(shuffled[1])
     assert rows["id"].n_unique() == rows.height
     _assert_described(rows, ranked, images)
-    if close:
+    if linkage == "star":
         assert rows.filter(pl.col("similarity") < 0.8).is_empty()
     else:
         _assert_hang_together(rows, ranked, images)
@@ -99,18 +71,18 @@ def test_a_chain_is_one_group_with_bridges_or_several_around_representatives() -
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     keys = pl.DataFrame({"id": list("abcd"), "sha256": list("abcd")})
     images = Items(keys, vectors)
-    lists = compute(images, images, Question(0.9, others_only=True))
+    lists = neighbor_lists(images, images, JoinSpec(0.9, exclude_self=True))
 
-    chained, bridges = grouped(keys, images, lists)
-    close, _ = grouped(keys, images, lists, close_to_representative=True)
+    connected, bridges = group_items(keys, images, lists, "connected")
+    star, _ = group_items(keys, images, lists, "star")
 
-    assert chained["group_id"].to_list() == ["a"] * 4
-    assert chained["min_similarity"][0] == pytest.approx(0.5)
+    assert connected["group_id"].to_list() == ["a"] * 4
+    assert connected["min_similarity"][0] == pytest.approx(0.5)
     mean = (3 * np.cos(angles[1]) + 2 * np.cos(angles[2]) + np.cos(angles[3])) / 6
-    assert chained["mean_similarity"][0] == pytest.approx(mean)
+    assert connected["mean_similarity"][0] == pytest.approx(mean)
     assert bridges["left_sha256"].to_list() == ["a", "b", "c"]
     assert bridges["right_sha256"].to_list() == ["b", "c", "d"]
-    assert dict(close.select("id", "group_id").iter_rows()) == {
+    assert dict(star.select("id", "group_id").iter_rows()) == {
         "a": "a",
         "b": "a",
         "c": "c",
@@ -118,16 +90,16 @@ def test_a_chain_is_one_group_with_bridges_or_several_around_representatives() -
     }
 
 
-@pytest.mark.parametrize("piece", [1, 20])
+@pytest.mark.parametrize("batch", [1, 20])
 def test_groups_are_the_same_however_many_pairs_are_scored_at_once(
-    monkeypatch: pytest.MonkeyPatch, piece: int
+    monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     images, ranked = _catalog(1)
-    lists = compute(images, images, Question(0.8, others_only=True))
-    at_once, its_bridges = grouped(ranked, images, lists)
+    lists = neighbor_lists(images, images, JoinSpec(0.8, exclude_self=True))
+    at_once, its_bridges = group_items(ranked, images, lists, "connected")
 
-    monkeypatch.setattr(grouping, "_PIECE", piece)
-    rows, bridges = grouped(ranked, images, lists)
+    monkeypatch.setattr(duplicate_groups, "_PAIRS_PER_BATCH", batch)
+    rows, bridges = group_items(ranked, images, lists, "connected")
 
     assert_frame_equal(rows, at_once, rel_tol=0, abs_tol=1e-15)
     assert bridges.equals(its_bridges)
@@ -154,7 +126,7 @@ def _assert_described(rows: pl.DataFrame, ranked: pl.DataFrame, images: Items) -
         np.testing.assert_allclose(own["min_similarity"], between.min(), atol=1e-12)
         np.testing.assert_allclose(own["mean_similarity"], between.mean(), atol=1e-12)
         first = min(own["id"].to_list(), key=order.index)
-        assert own.filter("is_representative")["id"].to_list() == [first] == [group]
+        assert own.filter("is_canonical")["id"].to_list() == [first] == [group]
         to_first = scores[own["id"].to_list().index(first)]
         np.testing.assert_allclose(own["similarity"], to_first, atol=1e-12)
 
@@ -178,8 +150,8 @@ def test_the_groups_of_a_catalog_are_committed_once(store: Store) -> None:
     images = {"a": tiny(1), "b": repacked(tiny(1)), "c": tiny(1), "d": tiny(2), "e": tiny(60)}
     indexed(store, "shop", images)
 
-    report = update_groups(store, "shop", GroupSettings(threshold=0.99))
-    again = update_groups(store, "shop", GroupSettings(threshold=0.99))
+    report = GroupStage(store, "shop", GroupSettings(threshold=0.99)).run()
+    again = GroupStage(store, "shop", GroupSettings(threshold=0.99)).run()
 
     rows = _rows(store)
     assert sorted(rows["id"].to_list()) == ["a", "b", "c"]
@@ -187,42 +159,44 @@ def test_the_groups_of_a_catalog_are_committed_once(store: Store) -> None:
     assert (again.version, again.changed) == (report.version, False)
 
 
-@pytest.mark.parametrize("declared", [CHAINED, CLOSE], ids=["chained", "close"])
+@pytest.mark.parametrize("declared", [CONNECTED, STAR], ids=["connected", "star"])
 @pytest.mark.parametrize("seed", range(3))
 def test_after_any_history_updated_groups_equal_those_made_in_full(
     store: Store, seed: int, declared: GroupSettings
 ) -> None:
     for number, images in enumerate(history(seed, 5, "s")):
         indexed(store, "shop", images)
-        update_groups(store, "shop", declared)
+        GroupStage(store, "shop", declared).run()
         updated, its_bridges = _rows(store), _bridges(store)
         fresh = Store.open(f"{store.url}-{number}")
         indexed(fresh, "shop", images)
-        update_groups(fresh, "shop", declared)
+        GroupStage(fresh, "shop", declared).run()
 
         assert updated.equals(_rows(fresh))
         assert its_bridges.equals(_bridges(fresh))
 
 
-@pytest.mark.parametrize(("rule", "first"), [("pixels", "b"), ("bytes", "c"), ("oldest", "d")])
+@pytest.mark.parametrize(
+    ("rule", "first"), [("largest_resolution", "b"), ("largest_file", "c"), ("first_seen", "d")]
+)
 def test_the_representative_is_the_first_by_the_rule(
-    store: Store, rule: Representative, first: str
+    store: Store, rule: CanonicalRule, first: str
 ) -> None:
     indexed(store, "shop", {item: tiny(1) for item in "abcd"})
     _tell(store, width=[1, 9, 9, 1], bytes=[5, 5, 6, 5], day=[2, 2, 2, 1])
 
-    update_groups(store, "shop", GroupSettings(threshold=0.9, representative=rule))
+    GroupStage(store, "shop", GroupSettings(threshold=0.9, canonical=rule)).run()
 
     assert _rows(store)["group_id"].unique().to_list() == [first]
 
 
 def test_when_the_order_of_representatives_changes_groups_do_too(store: Store) -> None:
     indexed(store, "shop", {item: tiny(1) for item in "abcd"})
-    settings = GroupSettings(threshold=0.9, representative="oldest")
+    settings = GroupSettings(threshold=0.9, canonical="first_seen")
     for oldest in ("b", "c"):
         _tell(store, day=[int(item != oldest) + 1 for item in "abcd"])
 
-        report = update_groups(store, "shop", settings)
+        report = GroupStage(store, "shop", settings).run()
 
         assert report.changed
         assert _rows(store)["group_id"].unique().to_list() == [oldest]
@@ -230,14 +204,14 @@ def test_when_the_order_of_representatives_changes_groups_do_too(store: Store) -
 
 def test_other_rules_divide_the_links_that_are_known(store: Store) -> None:
     indexed(store, "shop", {"a": tiny(1), "b": repacked(tiny(1)), "c": tiny(2)})
-    update_groups(store, "shop", CHAINED)
+    GroupStage(store, "shop", CONNECTED).run()
 
-    ruled = update_groups(store, "shop", GroupSettings(threshold=0.8, representative="bytes"))
-    close = update_groups(store, "shop", CLOSE)
-    lower = update_groups(store, "shop", GroupSettings(threshold=0.7))
+    ruled = GroupStage(store, "shop", GroupSettings(threshold=0.8, canonical="largest_file")).run()
+    star = GroupStage(store, "shop", STAR).run()
+    lower = GroupStage(store, "shop", GroupSettings(threshold=0.7)).run()
 
     assert (ruled.changed, ruled.incremental) == (True, True)
-    assert (close.changed, close.incremental) == (True, True)
+    assert (star.changed, star.incremental) == (True, True)
     assert (lower.changed, lower.incremental) == (True, False)
 
 
@@ -257,7 +231,7 @@ def _tell(store: Store, *, day: list[int], **facts: list[int]) -> None:
 
 def test_without_an_index_there_are_no_groups(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/index has no version yet"):
-        update_groups(store, "shop", GroupSettings())
+        GroupStage(store, "shop", GroupSettings()).run()
 
 
 # ---- across catalogs ------------------------------------------------------------------
@@ -268,12 +242,12 @@ def test_groups_across_catalogs_join_what_shows_the_same_wherever_it_is(store: S
     indexed(store, "theirs", {"1": tiny(4), "x": repacked(tiny(1)), "y": tiny(1)})
     indexed(store, "others", {"z": repacked(tiny(3))})
 
-    report = update_across(store, "all", ["theirs", "ours", "others"], ACROSS)
-    again = update_across(store, "all", ["theirs", "ours", "others"], ACROSS)
+    report = GroupStage(store, "all", ACROSS, catalogs=["theirs", "ours", "others"]).run()
+    again = GroupStage(store, "all", ACROSS, catalogs=["theirs", "ours", "others"]).run()
 
     rows = _across(store)
-    assert rows.schema == ACROSS_SCHEMA
-    assert rows.select("group_id", "catalog", "id", "is_representative").rows() == [
+    assert rows.schema == CROSS_CATALOG_SCHEMA
+    assert rows.select("group_id", "catalog", "id", "is_canonical").rows() == [
         ("ours/a/b", "ours", "a/b", True),
         ("ours/a/b", "others", "z", False),
         ("theirs/x", "theirs", "x", True),
@@ -288,37 +262,42 @@ def test_groups_across_catalogs_join_what_shows_the_same_wherever_it_is(store: S
 @pytest.mark.parametrize(
     ("rule", "catalogs", "first"),
     [
-        ("catalog", ["a", "b"], "a/1"),
-        ("catalog", ["b", "a"], "b/2"),
-        ("pixels", ["a", "b"], "b/2"),
-        ("pixels", ["b", "a"], "b/2"),
+        ("catalog_order", ["a", "b"], "a/1"),
+        ("catalog_order", ["b", "a"], "b/2"),
+        ("largest_resolution", ["a", "b"], "b/2"),
+        ("largest_resolution", ["b", "a"], "b/2"),
     ],
 )
 def test_across_catalogs_the_order_of_catalogs_decides_only_where_it_is_declared(
-    store: Store, rule: AcrossRule, catalogs: list[str], first: str
+    store: Store, rule: CrossCatalogRule, catalogs: list[str], first: str
 ) -> None:
     for name, items, width in (("a", "1", 5), ("b", "123", 7)):
         indexed(store, name, {item: tiny(1) for item in items})
         _measure(store, name, {"2": 9}, width)
 
-    update_across(store, "all", catalogs, AcrossSettings(threshold=0.9, representative=rule))
+    GroupStage(
+        store,
+        "all",
+        CrossCatalogGroupSettings(threshold=0.9, canonical=rule),
+        catalogs=catalogs,
+    ).run()
 
     assert _across(store)["group_id"].unique().to_list() == [first]
 
 
-@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("linkage", ["connected", "star"])
 @pytest.mark.parametrize("seed", range(2))
 def test_after_any_history_groups_across_catalogs_equal_those_made_in_full(
-    store: Store, seed: int, close: bool
+    store: Store, seed: int, linkage: Linkage
 ) -> None:
-    declared = AcrossSettings(threshold=0.8, close_to_representative=close)
+    declared = CrossCatalogGroupSettings(threshold=0.8, linkage=linkage)
     sides = zip(history(seed, 5, "s"), history(seed + 50, 5, "s"), strict=True)
     for number, (left, right) in enumerate(sides):
         fresh = Store.open(f"{store.url}-{number}")
         for each in (store, fresh):
             indexed(each, "left", left)
             indexed(each, "right", right)
-            update_across(each, "all", ["left", "right"], declared)
+            GroupStage(each, "all", declared, catalogs=["left", "right"]).run()
 
         assert _across(store).equals(_across(fresh))
 
@@ -328,13 +307,13 @@ def test_catalogs_of_different_encoders_are_not_grouped(store: Store) -> None:
     indexed(store, "b", {"1": tiny(1)}, THUMBNAIL.model_copy(update={"version": "2"}))
 
     with pytest.raises(StoreError, match=r"cannot be compared: a by .* and b by .*; give both"):
-        update_across(store, "all", ["a", "b"], ACROSS)
+        GroupStage(store, "all", ACROSS, catalogs=["a", "b"]).run()
 
 
 def _across(store: Store) -> pl.DataFrame:
-    commit = across_table(store, "all").latest()
+    commit = cross_catalog_groups_table(store, "all").latest()
     assert commit is not None
-    return across_table(store, "all").read(commit)
+    return cross_catalog_groups_table(store, "all").read(commit)
 
 
 def _measure(store: Store, name: str, widths: dict[str, int], other: int) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
-from imgsim_assets.similarity.graph import SCHEMA, graph_table, update_graph
-from imgsim_assets.similarity.materialized import LISTS
+from imgsim_assets.similarity.graph import SCHEMA, GraphStage, graph_table
+from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.commit import ROWS
 from imgsim_assets.storage.store import Store
@@ -59,7 +59,7 @@ def shops(store: Store, built: Path) -> Store:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_edges_lead_to_the_nearest_others_in_order(shops: Store, settings: GraphSettings) -> None:
-    report = update_graph(shops, "shop", settings)
+    report = GraphStage(shops, "shop", settings).run()
 
     rows = _rows(shops)
     expected = _expected(shops, SHOP, settings)
@@ -75,7 +75,7 @@ def test_edges_lead_to_the_nearest_others_in_order(shops: Store, settings: Graph
 def test_copies_are_neighbors_at_no_distance_ties_by_id_and_nobody_is_their_own(
     shops: Store,
 ) -> None:
-    update_graph(shops, "shop", GraphSettings(k=2))
+    GraphStage(shops, "shop", GraphSettings(k=2)).run()
 
     rows = _rows(shops).filter(pl.col("src_id").is_in(["a", "b", "c"]))
     assert rows.select("src_id", "dst_id", "similarity", "distance").rows() == [
@@ -92,7 +92,7 @@ def test_copies_are_neighbors_at_no_distance_ties_by_id_and_nobody_is_their_own(
 def test_an_item_without_others_has_no_edges(store: Store, images: Images) -> None:
     indexed(store, "shop", images)
 
-    report = update_graph(store, "shop", GraphSettings())
+    report = GraphStage(store, "shop", GraphSettings()).run()
 
     assert (report.edges, report.items) == (0, len(usable(images)))
     assert _rows(store).schema == SCHEMA
@@ -109,8 +109,8 @@ def test_after_any_history_the_graph_is_that_of_a_full_rebuild_and_of_the_defini
             fresh = Store.open(tmp_path / f"fresh{settings.k}{step}")
             indexed(fresh, name, images)
 
-            report = update_graph(store, name, settings)
-            update_graph(fresh, name, settings)
+            report = GraphStage(store, name, settings).run()
+            GraphStage(fresh, name, settings).run()
 
             assert report.incremental == (step > 0)
             assert _rows(store, name).equals(_rows(fresh, name))
@@ -119,10 +119,10 @@ def test_after_any_history_the_graph_is_that_of_a_full_rebuild_and_of_the_defini
 
 
 def test_when_nothing_changed_nothing_is_committed(shops: Store) -> None:
-    first = update_graph(shops, "shop", SETTINGS[0])
+    first = GraphStage(shops, "shop", SETTINGS[0]).run()
     indexed(shops, "shop", {**SHOP, "more": b"also no image"})
 
-    second = update_graph(shops, "shop", SETTINGS[0])
+    second = GraphStage(shops, "shop", SETTINGS[0]).run()
 
     assert (second.changed, second.version, second.edges) == (False, 1, first.edges)
     assert second.data_version == first.data_version
@@ -131,9 +131,9 @@ def test_when_nothing_changed_nothing_is_committed(shops: Store) -> None:
 
 @pytest.mark.parametrize("other", SETTINGS[1:], ids=str)
 def test_other_settings_make_the_graph_anew(shops: Store, other: GraphSettings) -> None:
-    first = update_graph(shops, "shop", SETTINGS[0])
+    first = GraphStage(shops, "shop", SETTINGS[0]).run()
 
-    report = update_graph(shops, "shop", other)
+    report = GraphStage(shops, "shop", other).run()
 
     assert (report.incremental, report.changed, report.version) == (False, True, 2)
     assert report.data_version != first.data_version
@@ -143,7 +143,7 @@ def test_other_settings_make_the_graph_anew(shops: Store, other: GraphSettings) 
 def test_a_new_encoder_makes_the_graph_anew(store: Store) -> None:
     for version in ("1", "2"):
         indexed(store, "shop", SHOP, THUMBNAIL.model_copy(update={"version": version}))
-        report = update_graph(store, "shop", SETTINGS[0])
+        report = GraphStage(store, "shop", SETTINGS[0]).run()
 
     assert (report.incremental, report.version) == (False, 2)
 
@@ -151,7 +151,7 @@ def test_a_new_encoder_makes_the_graph_anew(store: Store) -> None:
 def test_the_graph_follows_the_index_and_says_which(shops: Store) -> None:
     embed_shards(shops, "shop", THUMBNAIL, fill(shops, "shop", {"a": tiny(1), "b": tiny(2)}))
 
-    report = update_graph(shops, "shop", SETTINGS[0])
+    report = GraphStage(shops, "shop", SETTINGS[0]).run()
 
     commit = graph_table(shops, "shop").latest()
     assert report.items == 6
@@ -161,16 +161,16 @@ def test_the_graph_follows_the_index_and_says_which(shops: Store) -> None:
 
 def test_a_catalog_without_an_index_is_named(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/index has no version yet; materialize it first"):
-        update_graph(store, "shop", GraphSettings())
+        GraphStage(store, "shop", GraphSettings()).run()
 
 
 def test_damage_to_what_the_next_run_builds_on_costs_time_only(shops: Store) -> None:
-    update_graph(shops, "shop", SETTINGS[1])
-    _damage(shops, LISTS)
+    GraphStage(shops, "shop", SETTINGS[1]).run()
+    _damage(shops, NEIGHBOR_LISTS)
     more = {**SHOP, "g": tiny(3)}
     indexed(shops, "shop", more)
 
-    report = update_graph(shops, "shop", SETTINGS[1])
+    report = GraphStage(shops, "shop", SETTINGS[1]).run()
 
     assert not report.incremental
     found = _rows(shops).select("src_id", "dst_id", "rank").rows()
@@ -178,11 +178,11 @@ def test_damage_to_what_the_next_run_builds_on_costs_time_only(shops: Store) -> 
 
 
 def test_a_damaged_graph_is_made_anew_by_the_next_run(shops: Store) -> None:
-    update_graph(shops, "shop", SETTINGS[1])
+    GraphStage(shops, "shop", SETTINGS[1]).run()
     before = _rows(shops)
     _damage(shops)
 
-    update_graph(shops, "shop", SETTINGS[1])
+    GraphStage(shops, "shop", SETTINGS[1]).run()
 
     assert _rows(shops).equals(before)
 

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from imgsim_assets.similarity.duplicate_groups import groups_table, update_groups
-from imgsim_assets.similarity.graph import graph_table, update_graph
-from imgsim_assets.similarity.matches import match_table, update_matches
+from imgsim_assets.similarity.duplicate_groups import GroupStage, groups_table
+from imgsim_assets.similarity.graph import GraphStage, graph_table
+from imgsim_assets.similarity.matches import MatchStage, match_table
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings, Mode
 from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.store import Store
@@ -120,9 +120,9 @@ class Histories(RuleBasedStateMachine):
 
     def _update(self, store: Store) -> None:
         for name, declared in MODES.items():
-            update_matches(store, name, "left", "right", declared)
-        update_graph(store, "left", GRAPH)
-        update_groups(store, "left", GROUPS)
+            MatchStage(store, name, declared, left="left", right="right").run()
+        GraphStage(store, "left", GRAPH).run()
+        GroupStage(store, "left", GROUPS).run()
 
 
 def _results(store: Store) -> list[pl.DataFrame]:

@@ -8,13 +8,13 @@ from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.index.stage import index_table, update_index
+from imgsim_assets.index.stage import IndexStage, index_table
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.duplicate_groups import GroupReport, update_across, update_groups
-from imgsim_assets.similarity.graph import GraphReport, update_graph
-from imgsim_assets.similarity.matches import MatchReport, update_matches
+from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
+from imgsim_assets.similarity.graph import GraphReport, GraphStage
+from imgsim_assets.similarity.matches import MatchReport, MatchStage
 from imgsim_assets.similarity.settings import (
-    AcrossSettings,
+    CrossCatalogGroupSettings,
     GraphSettings,
     GroupSettings,
     MatchSettings,
@@ -58,7 +58,7 @@ def test_the_index_keeps_its_items_until_it_is_brought_up_to_date(store: Store) 
 
     assert items.from_embeddings(store, "shop")[1].keys["id"].to_list() == ["b"]
     assert items.from_index(store, "shop")[1].keys["id"].to_list() == ["a"]
-    update_index(store, "shop")
+    IndexStage(store, "shop").run()
     assert items.from_index(store, "shop")[1].keys["id"].to_list() == ["b"]
 
 
@@ -94,7 +94,7 @@ def test_a_damaged_index_is_rebuilt_by_its_next_run(store: Store) -> None:
     with pytest.raises(CorruptFileError, match="materialize the asset again to rebuild it"):
         items.from_index(store, "shop")
 
-    update_index(store, "shop")
+    IndexStage(store, "shop").run()
 
     assert len(items.from_index(store, "shop")[1]) == 4
 
@@ -106,7 +106,7 @@ def test_results_of_vectors_that_were_computed_anew_are_computed_in_full(store: 
     assert [report.changed for report in before] == [True] * 4
 
     recompute_with_rounding_difference(store, VectorTable(store, "shop", PRINT))
-    assert update_index(store, "shop").changed
+    assert IndexStage(store, "shop").run().changed
 
     after = _results(store)
     assert [(report.changed, report.incremental) for report in after] == [(True, False)] * 4
@@ -117,14 +117,14 @@ def test_results_of_vectors_that_were_computed_anew_are_computed_in_full(store: 
 
     # A match table looks from the left side's vectors into the right one's index.
     recompute_with_rounding_difference(store, VectorTable(store, "other", PRINT))
-    assert update_index(store, "other").changed
+    assert IndexStage(store, "other").run().changed
     assert [report.changed for report in _results(store)] == [False, True, False, True]
 
 
 def _results(store: Store) -> list[GraphReport | MatchReport | GroupReport]:
     return [
-        update_graph(store, "shop", GraphSettings()),
-        update_matches(store, "pair", "shop", "other", MatchSettings()),
-        update_groups(store, "shop", GroupSettings()),
-        update_across(store, "all", ["shop", "other"], AcrossSettings()),
+        GraphStage(store, "shop", GraphSettings()).run(),
+        MatchStage(store, "pair", MatchSettings(), left="shop", right="other").run(),
+        GroupStage(store, "shop", GroupSettings()).run(),
+        GroupStage(store, "all", CrossCatalogGroupSettings(), catalogs=["shop", "other"]).run(),
     ]

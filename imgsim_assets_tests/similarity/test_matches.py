@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from imgsim_assets.encoders.encoder import fingerprint
@@ -14,9 +18,9 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.matches import SCHEMA, match_table, update_matches
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.matches import SCHEMA, MatchStage, match_table, one_to_one
 from imgsim_assets.similarity.materialized import LEFT_ITEMS
-from imgsim_assets.similarity.pairs import Items
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.commit import ROWS, Commit
 from imgsim_assets.storage.store import Store
@@ -82,7 +86,7 @@ def shops(store: Store, built: Path) -> Store:
 def test_matches_are_those_of_the_definition_in_order(
     shops: Store, settings: MatchSettings
 ) -> None:
-    report = update_matches(shops, "pair", "left", "right", settings)
+    report = MatchStage(shops, "pair", settings, left="left", right="right").run()
 
     expected = _expected(shops, LEFT, RIGHT, settings)
     rows = _rows(shops)
@@ -116,8 +120,8 @@ def test_after_any_history_the_matches_are_those_of_a_full_rebuild_and_of_the_de
         indexed(fresh, "right", current)
         for settings in MODES:
             name = _name(settings)
-            report = update_matches(store, name, "left", "right", settings)
-            update_matches(fresh, name, "left", "right", settings)
+            report = MatchStage(store, name, settings, left="left", right="right").run()
+            MatchStage(fresh, name, settings, left="left", right="right").run()
 
             assert report.incremental == (step > 0)
             assert _rows(store, name).equals(_rows(fresh, name))
@@ -130,11 +134,11 @@ def test_after_any_history_the_matches_are_those_of_a_full_rebuild_and_of_the_de
 def test_items_that_move_from_one_catalog_to_the_other_are_matched_anew(
     shops: Store, settings: MatchSettings
 ) -> None:
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
     indexed(shops, "left", RIGHT)
     indexed(shops, "right", LEFT)
 
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
 
     found = _rows(shops).select("left_id", "right_id", "rank").rows()
     assert found == [row[:3] for row in _expected(shops, RIGHT, LEFT, settings)]
@@ -143,8 +147,8 @@ def test_items_that_move_from_one_catalog_to_the_other_are_matched_anew(
 def test_mutual_matches_are_the_same_from_either_side(shops: Store) -> None:
     settings = MatchSettings(mode="mutual", threshold=-1)
 
-    update_matches(shops, "there", "left", "right", settings)
-    update_matches(shops, "back", "right", "left", settings)
+    MatchStage(shops, "there", settings, left="left", right="right").run()
+    MatchStage(shops, "back", settings, left="right", right="left").run()
 
     there = _rows(shops, "there").select("left_id", "right_id").rows()
     assert {(b, a) for a, b in _rows(shops, "back").select("left_id", "right_id").rows()} == set(
@@ -161,8 +165,10 @@ def test_the_threshold_counts_itself_and_defaults_to_the_encoders(store: Store) 
     for side in ("left", "right"):
         indexed(store, side, {f"{side}{seed}": jpeg(seed) for seed in range(3)}, hog_color)
 
-    report = update_matches(store, "pair", "left", "right", MatchSettings(mode="all"))
-    at_one = update_matches(store, "ones", "left", "right", MatchSettings(mode="all", threshold=1))
+    report = MatchStage(store, "pair", MatchSettings(mode="all"), left="left", right="right").run()
+    at_one = MatchStage(
+        store, "ones", MatchSettings(mode="all", threshold=1), left="left", right="right"
+    ).run()
 
     assert report.threshold == 0.9
     assert _rows(store)["similarity"].to_list() == [1.0, 1.0, 1.0]
@@ -170,7 +176,10 @@ def test_the_threshold_counts_itself_and_defaults_to_the_encoders(store: Store) 
 
 
 def test_the_default_threshold_of_ones_own_encoder_is_that_of_backbones(shops: Store) -> None:
-    assert update_matches(shops, "pair", "left", "right", MatchSettings()).threshold == 0.845
+    assert (
+        MatchStage(shops, "pair", MatchSettings(), left="left", right="right").run().threshold
+        == 0.845
+    )
 
 
 # ---- nothing new, other settings ---------------------------------------------------------
@@ -178,9 +187,9 @@ def test_the_default_threshold_of_ones_own_encoder_is_that_of_backbones(shops: S
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_when_nothing_changed_nothing_is_committed(shops: Store, settings: MatchSettings) -> None:
-    first = update_matches(shops, "pair", "left", "right", settings)
+    first = MatchStage(shops, "pair", settings, left="left", right="right").run()
 
-    second = update_matches(shops, "pair", "left", "right", settings)
+    second = MatchStage(shops, "pair", settings, left="left", right="right").run()
 
     assert (second.changed, second.version) == (False, 1)
     assert second.data_version == first.data_version
@@ -189,10 +198,10 @@ def test_when_nothing_changed_nothing_is_committed(shops: Store, settings: Match
 
 
 def test_a_new_commit_of_the_inputs_without_another_item_commits_nothing(shops: Store) -> None:
-    update_matches(shops, "pair", "left", "right", MODES[0])
+    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     indexed(shops, "left", {**LEFT, "more": b"also no image"})
 
-    report = update_matches(shops, "pair", "left", "right", MODES[0])
+    report = MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
 
     assert not report.changed
 
@@ -207,9 +216,9 @@ def test_a_new_commit_of_the_inputs_without_another_item_commits_nothing(shops: 
     ids=str,
 )
 def test_other_settings_make_the_table_anew(shops: Store, other: MatchSettings) -> None:
-    first = update_matches(shops, "pair", "left", "right", MODES[0])
+    first = MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
 
-    report = update_matches(shops, "pair", "left", "right", other)
+    report = MatchStage(shops, "pair", other, left="left", right="right").run()
 
     assert (report.incremental, report.changed, report.version) == (False, True, 2)
     assert report.data_version != first.data_version
@@ -223,7 +232,7 @@ def test_a_new_encoder_makes_the_table_anew(store: Store) -> None:
     for encoder in (THUMBNAIL, newer):
         indexed(store, "left", LEFT, encoder)
         indexed(store, "right", RIGHT, encoder)
-        report = update_matches(store, "pair", "left", "right", MODES[0])
+        report = MatchStage(store, "pair", MODES[0], left="left", right="right").run()
 
     assert (report.incremental, report.version) == (False, 2)
 
@@ -231,10 +240,10 @@ def test_a_new_encoder_makes_the_table_anew(store: Store) -> None:
 def test_a_changed_image_of_the_same_id_is_matched_anew(store: Store) -> None:
     indexed(store, "left", {"a": tiny(1)})
     indexed(store, "right", {"x": tiny(1), "y": tiny(2)})
-    update_matches(store, "pair", "left", "right", MatchSettings())
+    MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
     indexed(store, "left", {"a": tiny(2)})
 
-    report = update_matches(store, "pair", "left", "right", MatchSettings())
+    report = MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
 
     assert report.incremental
     assert _rows(store).select("left_id", "right_id", "left_sha256").rows() == [
@@ -247,7 +256,7 @@ def test_a_commit_says_what_it_was_made_from(store: Store) -> None:
     for images in (RIGHT, {**RIGHT, "v": tiny(62)}):
         indexed(store, "right", images)
 
-    report = update_matches(store, "pair", "left", "right", MODES[3])
+    report = MatchStage(store, "pair", MODES[3], left="left", right="right").run()
 
     commit = match_table(store, "pair").latest()
     assert commit is not None
@@ -269,7 +278,7 @@ def test_a_side_without_items_has_no_matches(
     indexed(store, "left", left)
     indexed(store, "right", right)
 
-    report = update_matches(store, "pair", "left", "right", settings)
+    report = MatchStage(store, "pair", settings, left="left", right="right").run()
 
     assert (report.matches, report.left_matched) == (0, 0)
     assert _rows(store).schema == SCHEMA
@@ -280,11 +289,11 @@ def test_a_side_without_items_has_no_matches(
 
 def test_inputs_that_were_never_made_are_named(store: Store) -> None:
     with pytest.raises(StoreError, match="left/embeddings has no version yet"):
-        update_matches(store, "pair", "left", "right", MatchSettings())
+        MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
     indexed(store, "left", LEFT)
     embed_shards(store, "right", THUMBNAIL, fill(store, "right", RIGHT))
     with pytest.raises(StoreError, match="right/index has no version yet"):
-        update_matches(store, "pair", "left", "right", MatchSettings())
+        MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
 
 
 def test_different_encoders_are_refused_naming_both_and_the_mend(store: Store) -> None:
@@ -295,7 +304,7 @@ def test_different_encoders_are_refused_naming_both_and_the_mend(store: Store) -
         StoreError,
         match=r"left by .*thumbnail.* and right by hog_color; give both .* the same encoder",
     ):
-        update_matches(store, "pair", "left", "right", MatchSettings())
+        MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
 
 
 def test_different_factories_are_refused_naming_both(store: Store) -> None:
@@ -305,7 +314,7 @@ def test_different_factories_are_refused_naming_both(store: Store) -> None:
     indexed(store, "right", RIGHT, other)
 
     with pytest.raises(StoreError, match=r"left by .*:thumbnail.* and right by .*:moody"):
-        update_matches(store, "pair", "left", "right", MatchSettings())
+        MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
 
 
 def test_an_index_of_the_encoder_before_is_refused(shops: Store) -> None:
@@ -314,7 +323,7 @@ def test_an_index_of_the_encoder_before_is_refused(shops: Store) -> None:
         embed_shards(shops, side, newer, fill(shops, side, images))
 
     with pytest.raises(StoreError, match=r"cannot be compared.*materialize their embeddings and"):
-        update_matches(shops, "pair", "left", "right", MatchSettings())
+        MatchStage(shops, "pair", MatchSettings(), left="left", right="right").run()
 
 
 # ---- runs that overtake -----------------------------------------------------------------
@@ -327,7 +336,7 @@ def test_a_run_that_was_overtaken_takes_in_what_the_other_did_not_see(
     """One run reads a newer left side and an older right one; the other the other way round."""
     indexed(store, "left", LEFT)
     indexed(store, "right", RIGHT)
-    update_matches(store, "pair", "left", "right", settings)
+    MatchStage(store, "pair", settings, left="left", right="right").run()
     fewer = {item: image for item, image in RIGHT.items() if item != "s"}
     more = {**LEFT, "n": tiny(1)}
     earlier, read = items.from_embeddings(store, "left"), items.from_index
@@ -339,11 +348,11 @@ def test_a_run_that_was_overtaken_takes_in_what_the_other_did_not_see(
         monkeypatch.setattr(items, "from_index", read)
         with monkeypatch.context() as other:
             other.setattr(items, "from_embeddings", lambda *_: earlier)
-            update_matches(store, "pair", "left", "right", settings)
+            MatchStage(store, "pair", settings, left="left", right="right").run()
         return found
 
     monkeypatch.setattr(items, "from_index", overtaken)
-    report = update_matches(store, "pair", "left", "right", settings)
+    report = MatchStage(store, "pair", settings, left="left", right="right").run()
 
     newest = match_table(store, "pair").latest()
     assert newest is not None
@@ -359,16 +368,16 @@ def test_a_run_that_was_overtaken_takes_in_what_the_other_did_not_see(
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[5]], ids=str)
-@pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, "lists", "lists_of_right"])
+@pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, "neighbor_lists", "right_neighbor_lists"])
 def test_damage_to_what_the_next_run_builds_on_costs_time_only(
     shops: Store, role: str, settings: MatchSettings
 ) -> None:
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
     _damage(shops, role)
     more = {**RIGHT, "v": tiny(54, like=2), "w": tiny(60)}
     indexed(shops, "right", more)
 
-    update_matches(shops, "pair", "left", "right", settings)
+    MatchStage(shops, "pair", settings, left="left", right="right").run()
 
     assert _rows(shops).select("left_id", "right_id", "rank").rows() == [
         row[:3] for row in _expected(shops, LEFT, more, settings)
@@ -376,21 +385,21 @@ def test_damage_to_what_the_next_run_builds_on_costs_time_only(
 
 
 def test_damaged_matches_are_made_anew_by_the_next_run(shops: Store) -> None:
-    update_matches(shops, "pair", "left", "right", MODES[0])
+    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     before = _rows(shops)
     _damage(shops, ROWS)
 
-    update_matches(shops, "pair", "left", "right", MODES[0])
+    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
 
     assert _rows(shops).equals(before)
 
 
 def test_matches_whose_file_is_gone_are_made_anew_by_the_next_run(shops: Store) -> None:
-    update_matches(shops, "pair", "left", "right", MODES[0])
+    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     before = _rows(shops)
     _damage(shops, ROWS).unlink()
 
-    report = update_matches(shops, "pair", "left", "right", MODES[0])
+    report = MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
 
     assert report.changed
     assert _rows(shops).equals(before)
@@ -400,14 +409,75 @@ def test_a_catalog_that_was_deleted_and_made_anew_is_matched_anew(store: Store) 
     indexed(store, "left", LEFT)
     for images in ({"q": tiny(1)}, RIGHT):
         indexed(store, "right", images)
-    update_matches(store, "pair", "left", "right", MODES[0])
+    MatchStage(store, "pair", MODES[0], left="left", right="right").run()
     shutil.rmtree(Path(store.url) / "right")
     indexed(store, "right", {"other": tiny(2)})
 
-    report = update_matches(store, "pair", "left", "right", MODES[0])
+    report = MatchStage(store, "pair", MODES[0], left="left", right="right").run()
 
     assert _rows(store)["right_id"].unique().to_list() == ["other"]
     assert report.matches == _rows(store).height
+
+
+# ---- one_to_one -------------------------------------------------------------------------
+
+EDGES = st.dictionaries(
+    st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    st.one_of(st.sampled_from([0.5, 0.9, 1.0, 0.0, -0.3]), st.floats(-1, 1)),
+)
+
+
+@hypothesis.settings(max_examples=150, deadline=None)
+@given(edges=EDGES)
+def test_no_matching_has_a_greater_total(edges: dict[tuple[int, int], float]) -> None:
+    found = one_to_one(_pairs_of(edges))
+
+    assert found["left_id"].n_unique() == found["right_id"].n_unique() == found.height
+    assert set(found.select("left_id", "right_id").rows()) <= {(f"l{i}", f"r{j}") for i, j in edges}
+    best = max(
+        sum(max(0.0, edges.get((i, j), 0.0)) for i, j in enumerate(order))
+        for order in permutations(range(5))
+    )
+    assert abs(float(found["similarity"].sum()) - best) < 1e-9
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@given(edges=EDGES, seed=st.integers(0, 1000))
+def test_the_order_of_the_pairs_does_not_matter(
+    edges: dict[tuple[int, int], float], seed: int
+) -> None:
+    pairs = _pairs_of(edges)
+
+    shuffled = pairs.sample(fraction=1, shuffle=True, seed=seed)
+
+    assert one_to_one(shuffled).equals(one_to_one(pairs))
+
+
+def test_the_greatest_total_may_take_a_pair_that_is_nobodys_best() -> None:
+    edges = {(0, 0): 0.99, (0, 1): 0.95, (1, 0): 0.97, (1, 1): 0.85}
+
+    found = one_to_one(_pairs_of(edges))
+
+    assert found.rows() == [("l0", "r1", 0.95), ("l1", "r0", 0.97)]
+
+
+def test_a_thousand_copies_are_matched_one_by_one() -> None:
+    edges = {(i, j): 1.0 for i in range(300) for j in range(300)}
+
+    assert one_to_one(_pairs_of(edges)).height == 300
+
+
+def test_no_pairs_give_no_matching() -> None:
+    assert one_to_one(_pairs_of({})).equals(_pairs_of({}))
+
+
+def _pairs_of(edges: dict[tuple[int, int], float]) -> pl.DataFrame:
+    rows = [(f"l{i}", f"r{j}", similarity) for (i, j), similarity in sorted(edges.items())]
+    return pl.DataFrame(
+        rows,
+        schema={"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64},
+        orient="row",
+    )
 
 
 def _name(settings: MatchSettings) -> str:

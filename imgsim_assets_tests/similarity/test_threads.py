@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from imgsim_assets.similarity import threads
-from imgsim_assets.similarity.threads import in_pieces, spread
+from imgsim_assets.similarity.threads import parallel_map, parallel_slices
 
 
 def _blas_threads() -> set[int]:
@@ -18,7 +18,9 @@ def _blas_threads() -> set[int]:
 
 
 def test_results_come_in_the_order_of_the_work() -> None:
-    assert list(spread(lambda number: number * number, range(100))) == [n * n for n in range(100)]
+    assert list(parallel_map(lambda number: number * number, range(100))) == [
+        n * n for n in range(100)
+    ]
 
 
 def test_a_piece_of_spread_work_starts_no_threads() -> None:
@@ -26,17 +28,17 @@ def test_a_piece_of_spread_work_starts_no_threads() -> None:
 
     def work(_: int) -> tuple[set[int], set[int]]:
         used = set()
-        in_pieces(5000, 100, lambda piece: used.add(threading.get_ident()))
+        parallel_slices(5000, 100, lambda piece: used.add(threading.get_ident()))
         return _blas_threads(), used | {threading.get_ident()}
 
-    for blas, used in spread(work, range(8)):
+    for blas, used in parallel_map(work, range(8)):
         assert blas == {1}
         assert len(used) == 1
     assert _blas_threads() == before
 
 
 def test_pieces_cover_everything_once_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "processors", lambda: 3)
+    monkeypatch.setattr(threads, "worker_count", lambda: 3)
     counts = np.zeros(5001, np.int64)
     together = threading.Barrier(3)
     waited = threading.local()
@@ -47,14 +49,14 @@ def test_pieces_cover_everything_once_on_several_threads(monkeypatch: pytest.Mon
             waited.once = True
             together.wait(30)
 
-    in_pieces(len(counts), 100, fill)
+    parallel_slices(len(counts), 100, fill)
 
     assert (counts == 1).all()
 
 
 def test_products_take_as_many_threads_as_before_once_the_last_work_has_ended() -> None:
     before = _blas_threads()
-    first, second = spread(str, range(3)), spread(str, range(3))
+    first, second = parallel_map(str, range(3)), parallel_map(str, range(3))
     next(first)
     next(second)
 
@@ -73,7 +75,7 @@ def test_an_error_in_a_piece_is_raised_and_the_threads_of_products_are_given_bac
         return number
 
     with pytest.raises(ArithmeticError, match="three"):
-        list(spread(work, range(8)))
+        list(parallel_map(work, range(8)))
 
     assert _blas_threads() == before
 
@@ -90,7 +92,7 @@ def test_there_are_no_more_threads_than_cores_may_be_used(
         seen.add(threading.get_ident())
         done.extend(range(piece.start, piece.stop))
 
-    in_pieces(4096, 16, work)
+    parallel_slices(4096, 16, work)
 
     assert sorted(done) == list(range(4096))
     assert len(seen) <= cores

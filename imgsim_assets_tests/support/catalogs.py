@@ -14,7 +14,7 @@ from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import embed_shards
-from imgsim_assets.index.stage import update_index
+from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.store import Store
@@ -57,7 +57,7 @@ def indexed(
 ) -> None:
     """Bring a catalog of exactly these images as far as its index, through the stages."""
     embed_shards(store, name, encoder, fill(store, name, images))
-    update_index(store, name)
+    IndexStage(store, name).run()
 
 
 def sha256_of(data: bytes) -> str:

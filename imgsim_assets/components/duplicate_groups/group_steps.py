@@ -8,21 +8,14 @@ import dagster as dg
 import polars as pl
 
 from imgsim_assets.components.charts import group_sheet
-from imgsim_assets.components.image_catalog.checks import ONE_REPRESENTATIVE_EACH
+from imgsim_assets.components.image_catalog.checks import ONE_CANONICAL_PER_GROUP
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.metadata import jpeg, preview, table_metadata
 from imgsim_assets.components.project import Project
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
-from imgsim_assets.similarity.duplicate_groups import (
-    GroupReport,
-    across_table,
-    groups_table,
-    update_across,
-    update_groups,
-)
-from imgsim_assets.similarity.settings import AcrossSettings, GroupSettings
+from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
+from imgsim_assets.similarity.settings import CrossCatalogGroupSettings, GroupSettings
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
 
 
 def group_items(
@@ -30,28 +23,27 @@ def group_items(
 ) -> dg.MaterializeResult:
     """Bring the groups of one catalog up to its index."""
     store = blueprint.project.store(context.run.run_id)
-    report = update_groups(store, blueprint.name, settings)
-    return _result(store, groups_table(store, blueprint.name), report)
+    return _result(store, GroupStage(store, blueprint.name, settings))
 
 
 def group_across(
     context: dg.AssetExecutionContext,
     project: Project,
     settings: DuplicateGroupsSettings,
-    wanted: AcrossSettings,
+    wanted: CrossCatalogGroupSettings,
 ) -> dg.MaterializeResult:
     """Bring the groups across catalogs up to their indexes."""
     store = project.store(context.run.run_id)
-    report = update_across(store, settings.name, settings.catalogs, wanted)
-    return _result(store, across_table(store, settings.name), report)
+    return _result(store, GroupStage(store, settings.name, wanted, catalogs=settings.catalogs))
 
 
-def _result(store: Store, table: Table, report: GroupReport) -> dg.MaterializeResult:
-    rows = table.read(table.at(report.version))
+def _result(store: Store, stage: GroupStage) -> dg.MaterializeResult:
+    report = stage.run()
+    rows = stage.table.read(stage.table.at(report.version))
     return dg.MaterializeResult(
-        metadata=_describe(store, table.name, report, rows),
+        metadata=_describe(store, stage.table.name, report, rows),
         data_version=dg.DataVersion(report.data_version),
-        check_results=[_one_representative_each(rows)],
+        check_results=[_one_canonical_per_group(rows)],
     )
 
 
@@ -71,19 +63,19 @@ def _describe(
     }
     if rows.height:
         described["contact_sheet"] = jpeg(
-            group_sheet(store, rows), "the largest groups, each behind its representative"
+            group_sheet(store, rows), "the largest groups, each with its canonical item first"
         )
     return described
 
 
-def _one_representative_each(rows: pl.DataFrame) -> dg.AssetCheckResult:
+def _one_canonical_per_group(rows: pl.DataFrame) -> dg.AssetCheckResult:
     groups = rows.group_by("group_id").agg(
-        pl.len().alias("items"), pl.col("is_representative").sum().alias("representatives")
+        pl.len().alias("items"), pl.col("is_canonical").sum().alias("canonical")
     )
-    bad = groups.filter((pl.col("items") < 2) | (pl.col("representatives") != 1)).height
+    bad = groups.filter((pl.col("items") < 2) | (pl.col("canonical") != 1)).height
     twice = rows.height - rows.select(_item(rows)).n_unique()
     return dg.AssetCheckResult(
-        check_name=ONE_REPRESENTATIVE_EACH,
+        check_name=ONE_CANONICAL_PER_GROUP,
         passed=bad == 0 and twice == 0,
         metadata={"groups": groups.height, "bad_groups": bad, "items_in_two_groups": twice},
     )

@@ -6,14 +6,18 @@ import dagster as dg
 
 from imgsim_assets.components.automation import on_new_data, tagged
 from imgsim_assets.components.columns import GROUPS, GROUPS_ACROSS, table_schema
-from imgsim_assets.components.image_catalog.checks import ONE_REPRESENTATIVE_EACH
+from imgsim_assets.components.image_catalog.checks import ONE_CANONICAL_PER_GROUP
 from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
 from imgsim_assets.components.project import Project
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
-from imgsim_assets.similarity.settings import ACROSS, AcrossSettings, GroupSettings
+from imgsim_assets.similarity.settings import (
+    CROSS_CATALOG_GROUPS,
+    CrossCatalogGroupSettings,
+    GroupSettings,
+)
 
 VERSION = "2"
-_SAYS = "Every group has two items or more and one representative, and no item is in two."
+_SAYS = "Every group has two items or more and one canonical item, and no item is in two."
 
 
 def groups_asset(blueprint: CatalogContext, settings: GroupSettings) -> dg.AssetsDefinition:
@@ -31,7 +35,7 @@ def groups_asset(blueprint: CatalogContext, settings: GroupSettings) -> dg.Asset
         "alike they are.",
         metadata={"dagster/column_schema": table_schema(GROUPS)},
         code_version=code_version(VERSION, settings.model_dump()),
-        check_specs=[blueprint.check("duplicate_groups", ONE_REPRESENTATIVE_EACH, _SAYS)],
+        check_specs=[blueprint.check("duplicate_groups", ONE_CANONICAL_PER_GROUP, _SAYS)],
     )
     def duplicate_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.components.duplicate_groups.group_steps import group_items
@@ -48,16 +52,16 @@ def across_asset(
 
     `reports` are the catalogs whose encoder_evaluation decides the threshold.
     """
-    key = dg.AssetKey([ACROSS, settings.name])
-    wanted = AcrossSettings(
+    key = dg.AssetKey([CROSS_CATALOG_GROUPS, settings.name])
+    wanted = CrossCatalogGroupSettings(
         threshold=settings.threshold,
-        representative=settings.representative,
-        close_to_representative=settings.close_to_representative,
+        canonical=settings.canonical,
+        linkage=settings.linkage,
     )
 
     @dg.asset(
         key=key,
-        group_name=ACROSS,
+        group_name=CROSS_CATALOG_GROUPS,
         owners=list(settings.owners),
         tags=tagged(settings.tags, automated=settings.automation),
         automation_condition=on_new_data() if settings.automation else None,
@@ -72,7 +76,7 @@ def across_asset(
         "together, by group, with how alike they are.",
         metadata={"dagster/column_schema": table_schema(GROUPS_ACROSS)},
         code_version=code_version(VERSION, settings.catalogs, wanted.model_dump()),
-        check_specs=[dg.AssetCheckSpec(ONE_REPRESENTATIVE_EACH, asset=key, description=_SAYS)],
+        check_specs=[dg.AssetCheckSpec(ONE_CANONICAL_PER_GROUP, asset=key, description=_SAYS)],
     )
     def groups_across(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.components.duplicate_groups.group_steps import group_across
@@ -83,5 +87,5 @@ def across_asset(
 
 
 def _images_of(name: str) -> dg.AssetDep:
-    """All images of a catalog: their size, or when they were fetched, decides who represents."""
+    """All images of a catalog: their size, or when they were fetched, decides which item is canonical."""
     return dg.AssetDep(dg.AssetKey([name, "images"]), partition_mapping=dg.AllPartitionMapping())

@@ -11,7 +11,7 @@ SUCCESS_RATE = "success_rate"
 VECTORS_NORMALIZED = "vectors_normalized"
 DRIFT = "similarity_drift"
 CURRENT_INDEX = "index_is_current"
-ONE_REPRESENTATIVE_EACH = "one_representative_each"
+ONE_CANONICAL_PER_GROUP = "one_canonical_per_group"
 THRESHOLD_CALIBRATED = "threshold_calibrated"
 
 

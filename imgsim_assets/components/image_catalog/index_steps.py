@@ -12,10 +12,10 @@ from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.image_catalog.version_checks import brute_force_check, check_drift
 from imgsim_assets.components.lineage import carried, column_lineage, of_graph
 from imgsim_assets.components.metadata import jpeg, preview, schema_of, svg, table_metadata
-from imgsim_assets.index.stage import embedded_items, open_index, update_index
+from imgsim_assets.index.stage import IndexStage, embedded_items, open_index
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.similarity.audit import audit_graph
-from imgsim_assets.similarity.graph import GraphReport, graph_table, update_graph
+from imgsim_assets.similarity.graph import GraphReport, GraphStage, graph_table
 from imgsim_assets.storage.store import Store
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def index_vectors(
     """Bring the index up to the embeddings, and check what it finds."""
     name, settings = blueprint.name, blueprint.settings.index
     store = blueprint.project.store(context.run.run_id)
-    report = update_index(store, name, settings, log=context.log.warning)
+    report = IndexStage(store, name, settings, log=context.log.warning).run()
     _, opened = open_index(store, name)
     checks, found = _check_index(store, name, opened, blueprint.settings)
     return dg.MaterializeResult(
@@ -63,7 +63,7 @@ def link_neighbors(
     """Bring the graph up to the index, and hold a sample of it against a plain product."""
     settings = blueprint.settings
     store = blueprint.project.store(context.run.run_id)
-    report = update_graph(store, settings.name, settings.graph)
+    report = GraphStage(store, settings.name, settings.graph).run()
     table = graph_table(store, settings.name)
     audit = audit_graph(store, settings.name, sample=settings.checks.sample)
     return dg.MaterializeResult(
@@ -81,8 +81,6 @@ def _check_index(
     store: Store, name: str, index: FlatIndex, settings: CatalogSettings
 ) -> tuple[list[dg.AssetCheckResult], float]:
     """The results of the checks, and the recall that one of them is about."""
-    from imgsim_assets.index.recall import recall
-
     sample = settings.checks.sample
     _, items = embedded_items(store, name)
     entries = index.entries.select("id", "sha256")
@@ -99,7 +97,7 @@ def _check_index(
             shas[nearest] != shas[asked] and score < 1 - _SELF_TOLERANCE
             for asked, nearest, score in triples
         )
-    found = recall(index, k=10, sample=sample)
+    found = index.recall(k=10, sample=sample)
     return [
         dg.AssetCheckResult(
             check_name="ids_match_embeddings",

@@ -8,8 +8,7 @@ from imgsim_assets.components.image_catalog.checks import CURRENT_INDEX, DRIFT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import embedded_items, index_table
 from imgsim_assets.pipeline.settings import CheckSettings
-from imgsim_assets.similarity.audit import Audit
-from imgsim_assets.similarity.drift import drift
+from imgsim_assets.similarity.audit import Audit, drift
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -18,7 +17,7 @@ _ITEM = ["id", "sha256"]
 
 
 def check_drift(table: Table, newest: Commit, settings: CheckSettings) -> dg.AssetCheckResult:
-    """The distance of the similarities from those of the version before; see drift.py.
+    """The distance of the similarities from those of the version before; see `drift`.
 
     Another encoder, threshold, mode or k moves them on purpose: then there is nothing to tell.
     """

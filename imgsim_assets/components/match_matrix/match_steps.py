@@ -23,7 +23,7 @@ from imgsim_assets.components.project import Project
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.audit import audit_matches
-from imgsim_assets.similarity.matches import MatchReport, match_table, update_matches
+from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.store import Store
 
@@ -41,7 +41,9 @@ def match_items(
     left = dg.AssetKey([settings.left, "embeddings"])
     right = dg.AssetKey([settings.right, "index"])
     store = project.store(context.run.run_id)
-    report = update_matches(store, settings.name, settings.left, settings.right, wanted)
+    report = MatchStage(
+        store, settings.name, wanted, left=settings.left, right=settings.right
+    ).run()
     table = match_table(store, settings.name)
     rows = table.read(table.at(report.version))
     audit = audit_matches(store, settings.name, sample=settings.checks.sample)

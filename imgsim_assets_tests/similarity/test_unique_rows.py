@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.similarity import copies, threshold_join, top_k
-from imgsim_assets.similarity.copies import distinct
+from imgsim_assets.similarity import threshold_join, top_k, unique_rows
+from imgsim_assets.similarity.unique_rows import find_unique_rows
 from imgsim_assets_tests.support.vectors import Floats, families, noise, unit
 
 
@@ -24,7 +24,7 @@ def test_rows_are_grouped_by_their_bytes(seed: int, count: int, kinds: int) -> N
     for number, row in enumerate(rows):
         expected.setdefault(row.tobytes(), []).append(number)
 
-    found = distinct(rows)
+    found = find_unique_rows(rows)
 
     groups = [found.rows[a:b].tolist() for a, b in zip(found.start, found.start[1:], strict=False)]
     assert groups == list(expected.values())
@@ -43,9 +43,9 @@ def test_some_of_the_rows_are_grouped_as_if_they_were_all(
 ) -> None:
     rows, kept = _copied(seed, len(mask), kinds), np.array(mask, dtype=bool)
     numbers = np.flatnonzero(kept)
-    alone = distinct(rows[kept])
+    alone = find_unique_rows(rows[kept])
 
-    found = distinct(rows).where(kept)
+    found = find_unique_rows(rows).where(kept)
     fewer = found.at_most(most)
 
     assert found.first.tolist() == numbers[alone.first].tolist()
@@ -57,7 +57,7 @@ def test_some_of_the_rows_are_grouped_as_if_they_were_all(
 
 
 def test_rows_whose_hashes_agree_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "_hashes", lambda rows: np.zeros(len(rows), dtype=np.int64))
+    monkeypatch.setattr(unique_rows, "_hashes", lambda rows: np.zeros(len(rows), dtype=np.int64))
     rows = np.repeat(noise(3, 5, 0), 2, axis=0)
 
     i, j, _ = threshold_join(rows, rows, 1.0)
@@ -68,9 +68,9 @@ def test_rows_whose_hashes_agree_are_told_apart(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_different_rows_rarely_share_a_hash() -> None:
-    assert len(np.unique(copies._hashes(noise(20_000, 16, 1)))) > 19_990
+    assert len(np.unique(unique_rows._hashes(noise(20_000, 16, 1)))) > 19_990
     signs = unit(np.sign(noise(3_000, 64, 2)))
-    assert len(np.unique(copies._hashes(signs))) > 2_990
+    assert len(np.unique(unique_rows._hashes(signs))) > 2_990
 
 
 def test_zero_and_minus_zero_are_no_copies_and_yet_the_same_vector() -> None:
@@ -78,7 +78,7 @@ def test_zero_and_minus_zero_are_no_copies_and_yet_the_same_vector() -> None:
 
     i, j, similarity = threshold_join(rows, rows, 1.0)
 
-    assert len(distinct(rows).first) == 2
+    assert len(find_unique_rows(rows).first) == 2
     assert (i.tolist(), j.tolist(), similarity.tolist()) == ([0, 0, 1, 1], [0, 1, 0, 1], [1.0] * 4)
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity import join, screen, threshold_join, top_k
-from imgsim_assets.similarity.join_input import Pair, Side
+from imgsim_assets.similarity import join, knn, prefilter, threshold_join, tiles, top_k
+from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets.similarity.prefilter import Prefilter, choose_for_knn, choose_for_threshold
 from imgsim_assets.similarity.projection import Projection, fit
-from imgsim_assets.similarity.screen import Screen, for_neighbors, for_threshold
 from imgsim_assets_tests.support.vectors import (
     Floats,
     cosines,
@@ -23,15 +23,15 @@ from imgsim_assets_tests.support.vectors import (
 MAKERS = st.sampled_from([noise, families, lattice, hardly_different])
 
 
-def _pair(left: Floats, right: Floats) -> Pair:
-    return Pair.of(Side.of(left, "left"), Side.of(right, "right"))
+def _pair(left: Floats, right: Floats) -> InputPair:
+    return InputPair.of(JoinInput.of(left, "left"), JoinInput.of(right, "right"))
 
 
-def _fit(pair: Pair, width: int, length: float = 1.001) -> Projection:
+def _fit(pair: InputPair, width: int, length: float = 1.001) -> Projection:
     return fit(np.concatenate([pair.left.unit.rows, pair.right.unit.rows]), width, length)
 
 
-def _scores(made: Screen, pair: Pair) -> Floats:
+def _scores(made: Prefilter, pair: InputPair) -> Floats:
     a, b = (made.prepare(side.unit.rows, side.unit.squares) for side in (pair.left, pair.right))
     return a @ b.T
 
@@ -49,7 +49,7 @@ def test_no_screen_scores_a_pair_below_its_cosine(
     left, right = make(20, dim, seed), make(30, dim, seed + 1)  # type: ignore[operator]
     pair = _pair(left, right)
     projection = _fit(pair, max(1, int(share * dim))) if share else None
-    made = Screen.of(projection, pair)
+    made = Prefilter.of(projection, pair)
 
     scores = _scores(made, pair).astype(np.float64)
 
@@ -58,7 +58,7 @@ def test_no_screen_scores_a_pair_below_its_cosine(
 
 def test_the_score_of_whole_rows_is_off_by_no_more_than_the_error() -> None:
     left, right = families(50, 512, 1), families(60, 512, 1)
-    made = Screen.of(None, _pair(left, right))
+    made = Prefilter.of(None, _pair(left, right))
 
     off = np.abs(_scores(made, _pair(left, right)) - cosines(left, right))
 
@@ -71,7 +71,7 @@ def test_rows_shorter_and_longer_than_one_are_bounded_too() -> None:
     rows[1::2] *= np.float32(0.9991)
     pair = _pair(rows, rows)
     for width in (8, 48, 96):
-        made = Screen.of(_fit(pair, width, 1 + pair.left.unit.deviation), pair)
+        made = Prefilter.of(_fit(pair, width, 1 + pair.left.unit.deviation), pair)
 
         assert (_scores(made, pair) + made.error >= cosines(rows, rows)).all()
 
@@ -81,7 +81,7 @@ def test_a_basis_that_is_not_orthonormal_costs_candidates_and_no_pairs() -> None
     pair = _pair(rows, rows)
     skewed = _fit(pair, 24).basis * np.float32(1.01)
 
-    made = Screen.of(Projection(skewed, 1.001), pair)
+    made = Prefilter.of(Projection(skewed, 1.001), pair)
 
     assert made.error > 0.01
     assert (_scores(made, pair) + made.error >= cosines(rows, rows)).all()
@@ -94,8 +94,8 @@ def test_more_directions_leave_fewer_candidates() -> None:
     pair = _pair(rows, rows)
     widest = _fit(pair, 96)
 
-    screens = [Screen.of(widest.leading(width), pair) for width in (4, 16, 64, 96)]
-    counts = [int((_scores(made, pair) >= 0.9 - made.error).sum()) for made in screens]
+    prefilters = [Prefilter.of(widest.leading(width), pair) for width in (4, 16, 64, 96)]
+    counts = [int((_scores(made, pair) >= 0.9 - made.error).sum()) for made in prefilters]
 
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > 10 * counts[-1] >= 10 * 400
@@ -103,9 +103,9 @@ def test_more_directions_leave_fewer_candidates() -> None:
 
 @pytest.fixture
 def small_jobs_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen, "_WORTH_PROJECTING", 0)
-    monkeypatch.setattr(screen, "_PAIR_COST", 0)
-    monkeypatch.setattr(screen, "_NUMBER_COST", 1e-3)
+    monkeypatch.setattr(prefilter, "_MIN_PROJECTED_WORK", 0)
+    monkeypatch.setattr(prefilter, "_CANDIDATE_COST", 0)
+    monkeypatch.setattr(prefilter, "_NUMBER_COST", 1e-3)
 
 
 @pytest.mark.parametrize("make", [noise, families, hardly_different])
@@ -113,10 +113,12 @@ def small_jobs_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_screen_leads_to_the_same_join(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = make(300, 128, 5), make(200, 128, 5)  # type: ignore[operator]
     for threshold in np.quantile(cosines(left, right), [0.5, 0.99, 0.999]).tolist():
-        assert for_threshold(_pair(left, right), threshold).projection is not None
+        assert choose_for_threshold(_pair(left, right), threshold).projection is not None
         found = threshold_join(left, right, threshold, memory_budget=100_000)
         with monkeypatch.context() as patched:
-            patched.setattr(join, "for_threshold", lambda pair, _: Screen.of(None, pair))
+            patched.setattr(
+                join, "choose_for_threshold", lambda inputs, _: Prefilter.of(None, inputs)
+            )
             expected = threshold_join(left, right, threshold)
 
         for mine, theirs in zip(found, expected, strict=True):
@@ -132,15 +134,15 @@ def test_every_screen_leads_to_the_same_neighbors(
     left, right = make(300, 128, 5), make(200, 128, 5)  # type: ignore[operator]
     if copied:
         left, right = np.concatenate([left, left[:40]]), np.repeat(right, 3, axis=0)[::-1]
-    bars = np.random.default_rng(0).uniform(-1, 0.5, len(left))
-    for k, at_least in ((1, -1.0), (7, bars), (50, -1.0)):
+    minimums = np.random.default_rng(0).uniform(-1, 0.5, len(left))
+    for k, minimum in ((1, -1.0), (7, minimums), (50, -1.0)):
         pair = _pair(left, right)
-        chosen = for_neighbors(pair, k, np.full(len(pair.left), -1.0))
+        chosen = choose_for_knn(pair, k, np.full(len(pair.left), -1.0))
         assert chosen.projection is not None
-        found = top_k(left, right, k, at_least=at_least, memory_budget=100_000)
+        found = top_k(left, right, k, min_similarity=minimum, memory_budget=100_000)
         with monkeypatch.context() as patched:
-            patched.setattr(join, "for_neighbors", lambda pair, *_: Screen.of(None, pair))
-            expected = top_k(left, right, k, at_least=at_least)
+            patched.setattr(knn, "choose_for_knn", lambda inputs, *_: Prefilter.of(None, inputs))
+            expected = top_k(left, right, k, min_similarity=minimum)
 
         for mine, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(mine, theirs)
@@ -149,10 +151,10 @@ def test_every_screen_leads_to_the_same_neighbors(
 def test_where_a_projection_hides_little_whole_rows_are_multiplied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(screen, "_WORTH_PROJECTING", 0)
+    monkeypatch.setattr(prefilter, "_MIN_PROJECTED_WORK", 0)
     pair = _pair(noise(200, 128, 7), noise(200, 128, 8))
 
-    assert for_threshold(pair, 0.2).projection is None
+    assert choose_for_threshold(pair, 0.2).projection is None
 
 
 def test_jobs_too_small_to_choose_a_width_for_are_done_with_whole_rows(
@@ -160,40 +162,40 @@ def test_jobs_too_small_to_choose_a_width_for_are_done_with_whole_rows(
 ) -> None:
     pair = _pair(families(300, 128, 5), families(200, 128, 5))
     job = len(pair.left) * len(pair.right) * 128
-    no_bars = np.full(len(pair.left), -1.0)
-    monkeypatch.setattr(screen, "_PAIR_COST", 0)
-    monkeypatch.setattr(screen, "_NUMBER_COST", 1e-3)
+    no_minimum = np.full(len(pair.left), -1.0)
+    monkeypatch.setattr(prefilter, "_CANDIDATE_COST", 0)
+    monkeypatch.setattr(prefilter, "_NUMBER_COST", 1e-3)
 
     for worth, join_projects, search_projects in (
         (job // 3, True, True),
         (job, True, False),
         (job + 1, False, False),
     ):
-        monkeypatch.setattr(screen, "_WORTH_PROJECTING", worth)
-        assert (for_threshold(pair, 0.9).projection is not None) is join_projects
-        assert (for_neighbors(pair, 7, no_bars).projection is not None) is search_projects
+        monkeypatch.setattr(prefilter, "_MIN_PROJECTED_WORK", worth)
+        assert (choose_for_threshold(pair, 0.9).projection is not None) is join_projects
+        assert (choose_for_knn(pair, 7, no_minimum).projection is not None) is search_projects
 
 
-@pytest.mark.parametrize("processors", [1, 2, 5])
+@pytest.mark.parametrize("workers", [1, 2, 5])
 def test_bands_of_tiles_cover_every_pair_once_whatever_the_budget(
-    processors: int, monkeypatch: pytest.MonkeyPatch
+    workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(join, "processors", lambda: processors)
-    monkeypatch.setattr(join, "_LEAST_ROWS", 8)
+    monkeypatch.setattr(tiles, "worker_count", lambda: workers)
+    monkeypatch.setattr(tiles, "_MIN_ROWS", 8)
     pair = _pair(noise(70, 32, 1), noise(90, 32, 2))
 
-    def seen(band: join.Band) -> NDArray[np.int64]:
+    def seen(block: tiles.RowBlock) -> NDArray[np.int64]:
         counted = np.zeros((70, 90), np.int64)
-        for tile in band.tiles:
+        for tile in block.tiles:
             rows, columns = tile.scores.shape
-            assert band.rows == slice(tile.row, tile.row + rows)
+            assert block.rows == slice(tile.row, tile.row + rows)
             counted[tile.row : tile.row + rows, tile.column : tile.column + columns] += 1
         return counted
 
     for budget in (1, 3_000, 1 << 20):
-        for made in (Screen.of(None, pair), Screen.of(_fit(pair, 8), pair)):
-            bands = list(join.over_bands(pair, made, budget, seen))
-            assert (np.sum(bands, axis=0) == 1).all()
+        for made in (Prefilter.of(None, pair), Prefilter.of(_fit(pair, 8), pair)):
+            counts = list(tiles.map_row_blocks(pair, made, budget, seen))
+            assert (np.sum(counts, axis=0) == 1).all()
 
 
 def test_looking_again_leaves_the_threads_of_faiss_as_they_were() -> None:
@@ -215,9 +217,9 @@ def test_more_copies_than_neighbors_do_not_make_the_screen_for_neighbors_too_nar
     images = random.normal(size=(1000, 64)) @ random.normal(size=(64, 512)) / 8
     images += random.normal(size=images.shape) / 2
     drawn = images[random.integers(0, len(images), 20_000)]
-    side = Side.of(unit(drawn + random.normal(size=drawn.shape) / 10), "rows")
+    side = JoinInput.of(unit(drawn + random.normal(size=drawn.shape) / 10), "rows")
 
-    made = for_neighbors(Pair.of(side, side), 5, np.full(len(side), -1.0))
+    made = choose_for_knn(InputPair.of(side, side), 5, np.full(len(side), -1.0))
 
     assert made.projection is not None
     assert made.projection.width - 1 > 32

@@ -9,19 +9,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.similarity import pairs as pairs_module
+from imgsim_assets.similarity import neighbor_lists as lists_module
 from imgsim_assets.similarity.cosine import Doubles, Indices
-from imgsim_assets.similarity.join import nearest
-from imgsim_assets.similarity.join_input import Pair
-from imgsim_assets.similarity.pairs import (
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_input import InputPair
+from imgsim_assets.similarity.knn import nearest
+from imgsim_assets.similarity.neighbor_lists import (
     LIST_SCHEMA,
     SCHEMA,
-    Answer,
-    Items,
-    Question,
-    best,
-    compute,
-    update,
+    CachedNeighborLists,
+    JoinSpec,
+    neighbor_lists,
+    top_pairs,
     with_rank,
 )
 from imgsim_assets_tests.support.vectors import cosines, lattice, noise
@@ -33,75 +32,77 @@ POOL = np.concatenate([_LATTICE, noise(5, 4, seed=4), _LATTICE[:2], noise(5, 4, 
 # Few ids, so that catalogs of one history share most of them.
 IDS = ["1", "Z", "a", "a b", "ab", "b/c", "é", "😀", *"mnopqrst"]
 CONTENT = st.dictionaries(st.sampled_from(IDS), st.integers(0, len(POOL) - 1))
-QUESTIONS = st.builds(
-    Question,
+SPECS = st.builds(
+    JoinSpec,
     threshold=st.sampled_from([-1.0, 0.0, 0.5, 1.0]),
     k=st.sampled_from([None, 1, 3]),
-    others_only=st.just(value=False),
+    exclude_self=st.just(value=False),
 )
 
 
 @settings(max_examples=100, deadline=None)
-@given(left=CONTENT, right=CONTENT, question=QUESTIONS)
+@given(left=CONTENT, right=CONTENT, spec=SPECS)
 def test_pairs_are_those_of_the_definition_in_the_described_order(
-    left: dict[str, int], right: dict[str, int], question: Question
+    left: dict[str, int], right: dict[str, int], spec: JoinSpec
 ) -> None:
-    found = best(compute(_items(left), _items(right), question), question)
+    found = top_pairs(neighbor_lists(_items(left), _items(right), spec), spec)
 
-    _assert_answers(found, left, right, question)
+    _assert_answers(found, left, right, spec)
 
 
 @settings(max_examples=60, deadline=None)
-@given(content=CONTENT, question=QUESTIONS)
+@given(content=CONTENT, spec=SPECS)
 def test_among_others_only_no_item_is_paired_with_itself_but_with_its_copies(
-    content: dict[str, int], question: Question
+    content: dict[str, int], spec: JoinSpec
 ) -> None:
-    others = Question(question.threshold, question.k, others_only=True)
+    others = JoinSpec(spec.threshold, spec.k, exclude_self=True)
 
-    found = best(compute(_items(content), _items(content), others), others)
+    found = top_pairs(neighbor_lists(_items(content), _items(content), others), others)
 
     _assert_answers(found, content, content, others)
 
 
 @settings(max_examples=150, deadline=None)
-@given(states=st.lists(st.tuples(CONTENT, CONTENT), min_size=2, max_size=5), question=QUESTIONS)
+@given(states=st.lists(st.tuples(CONTENT, CONTENT), min_size=2, max_size=5), spec=SPECS)
 @example(
     states=[({"l": 0}, {"r": 0, "s": 11, "t": 1}), ({"l": 0}, {"s": 11, "t": 1})],
-    question=Question(k=1),
+    spec=JoinSpec(k=1),
 )
 def test_after_any_history_updated_pairs_equal_those_computed_in_full(
-    states: list[tuple[dict[str, int], dict[str, int]]], question: Question
+    states: list[tuple[dict[str, int], dict[str, int]]], spec: JoinSpec
 ) -> None:
     sides = [(_items(left), _items(right)) for left, right in states]
-    lists = compute(*sides[0], question)
+    lists = neighbor_lists(*sides[0], spec)
     for (old_left, old_right), (left, right) in pairwise(sides):
-        lists = update(Answer(lists, old_left.keys, old_right.keys), left, right, question)
+        lists = neighbor_lists(
+            left, right, spec, CachedNeighborLists(lists, old_left.keys, old_right.keys)
+        )
 
-        assert best(lists, question).equals(best(compute(left, right, question), question))
+        assert top_pairs(lists, spec).equals(top_pairs(neighbor_lists(left, right, spec), spec))
 
 
 @settings(max_examples=100, deadline=None)
-@given(states=st.lists(CONTENT, min_size=2, max_size=5), question=QUESTIONS)
+@given(states=st.lists(CONTENT, min_size=2, max_size=5), spec=SPECS)
 def test_after_any_history_updated_neighbors_equal_those_computed_in_full(
-    states: list[dict[str, int]], question: Question
+    states: list[dict[str, int]], spec: JoinSpec
 ) -> None:
-    others = Question(question.threshold, question.k, others_only=True)
+    others = JoinSpec(spec.threshold, spec.k, exclude_self=True)
     items = [_items(content) for content in states]
-    lists = compute(items[0], items[0], others)
+    lists = neighbor_lists(items[0], items[0], others)
     for old, new in pairwise(items):
-        lists = update(Answer(lists, old.keys, old.keys), new, new, others)
+        lists = neighbor_lists(new, new, others, CachedNeighborLists(lists, old.keys, old.keys))
 
-        assert best(lists, others).equals(best(compute(new, new, others), others))
+        assert top_pairs(lists, others).equals(top_pairs(neighbor_lists(new, new, others), others))
 
 
 @pytest.mark.parametrize("k", [None, 2])
 def test_an_update_does_not_compute_pairs_of_unchanged_items_again(k: int | None) -> None:
     left, right = _items({"a": 6, "b": 7}), _items({"x": 6, "y": 8})
-    question = Question(k=k)
-    marked = compute(left, right, question).with_columns(similarity=pl.lit(0.125))
+    spec = JoinSpec(k=k)
+    marked = neighbor_lists(left, right, spec).with_columns(similarity=pl.lit(0.125))
     grown = _items({"a": 6, "b": 7, "c": 8})
 
-    pairs = update(Answer(marked, left.keys, right.keys), grown, right, question)
+    pairs = neighbor_lists(grown, right, spec, CachedNeighborLists(marked, left.keys, right.keys))
 
     kept = pairs.filter(pl.col("left_id") != "c")
     assert kept["similarity"].to_list() == [0.125] * 4
@@ -111,25 +112,25 @@ def test_an_update_does_not_compute_pairs_of_unchanged_items_again(k: int | None
 def test_neighbors_that_are_removed_are_replaced_from_the_reserve(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    question = Question(k=2)
+    spec = JoinSpec(k=2)
     names = [f"r{number:02d}" for number in range(len(POOL))]
     left, right = _items({"a": 6}), _items(dict(zip(names, range(len(POOL)), strict=True)))
-    lists = compute(left, right, question)
+    lists = neighbor_lists(left, right, spec)
     compared: list[int] = []
 
-    def counting(pair: Pair, k: int, at_least: Doubles) -> tuple[Indices, Doubles]:
-        compared.append(len(pair.left) * len(pair.right))
-        return nearest(pair, k, at_least)
+    def counting(inputs: InputPair, k: int, min_similarity: Doubles) -> tuple[Indices, Doubles]:
+        compared.append(len(inputs.left) * len(inputs.right))
+        return nearest(inputs, k, min_similarity)
 
-    monkeypatch.setattr(pairs_module, "nearest", counting)
+    monkeypatch.setattr(lists_module, "nearest", counting)
     for _ in range(6):
-        gone = best(lists, question)["right_id"][0]
+        gone = top_pairs(lists, spec)["right_id"][0]
         fewer = right.where((right.keys["id"] != gone).to_numpy())
-        lists = update(Answer(lists, left.keys, right.keys), left, fewer, question)
+        lists = neighbor_lists(left, fewer, spec, CachedNeighborLists(lists, left.keys, right.keys))
         right = fewer
 
-        expected = best(compute(left, right, question), question)
-        assert best(lists, question).equals(expected)
+        expected = top_pairs(neighbor_lists(left, right, spec), spec)
+        assert top_pairs(lists, spec).equals(expected)
 
     # 5 of the 6 came from the reserve; and each expectation was computed.
     assert len(compared) == 6 + 1
@@ -140,51 +141,51 @@ PARTS = (slice(0, 11), slice(1, 12), slice(5, 12))
 
 
 def test_what_comes_after_the_end_of_a_list_that_was_cut_off_is_not_taken_for_its_next() -> None:
-    question = Question(k=1)
+    spec = JoinSpec(k=1)
     scores = np.linspace(0.9, 0.1, 12)
     rows = np.stack([scores, np.sqrt(1 - scores**2)], axis=1).astype(np.float32)
     ids = [f"r{number:02d}" for number in range(12)]
     every = Items(pl.DataFrame({"id": ids, "sha256": ids}), rows)
     left = Items(pl.DataFrame({"id": ["a"], "sha256": ["a"]}), np.array([[1, 0]], np.float32))
     first, second, third = (every.where(np.isin(ids, ids[part])) for part in PARTS)
-    lists = compute(left, first, question)
+    lists = neighbor_lists(left, first, spec)
 
-    after = update(Answer(lists, left.keys, first.keys), left, second, question)
-    at_last = update(Answer(after, left.keys, second.keys), left, third, question)
+    after = neighbor_lists(left, second, spec, CachedNeighborLists(lists, left.keys, first.keys))
+    at_last = neighbor_lists(left, third, spec, CachedNeighborLists(after, left.keys, second.keys))
 
     assert lists["right_id"].to_list() == ids[:5]
     # r11 is new, but r05 to r10 were not listed and stand before it.
     assert after["right_id"].to_list() == ids[1:5]
-    assert best(at_last, question)["right_id"].to_list() == ["r05"]
+    assert top_pairs(at_last, spec)["right_id"].to_list() == ["r05"]
 
 
 def test_an_item_without_matches_may_get_more_than_a_list_holds_at_once() -> None:
-    question = Question(0.9, k=1)
+    spec = JoinSpec(0.9, k=1)
     scores = np.array([*np.linspace(0.99, 0.91, 8), 0.0])
     rows = np.stack([scores, np.sqrt(1 - scores**2)], axis=1).astype(np.float32)
     ids = [f"r{number}" for number in range(9)]
     every = Items(pl.DataFrame({"id": ids, "sha256": ids}), rows)
     left = Items(pl.DataFrame({"id": ["a"], "sha256": ["a"]}), np.array([[1, 0]], np.float32))
     first, third = (every.where(np.isin(ids, ids[part])) for part in (slice(8, 9), slice(5, 9)))
-    lists = compute(left, first, question)
+    lists = neighbor_lists(left, first, spec)
 
-    after = update(Answer(lists, left.keys, first.keys), left, every, question)
-    at_last = update(Answer(after, left.keys, every.keys), left, third, question)
+    after = neighbor_lists(left, every, spec, CachedNeighborLists(lists, left.keys, first.keys))
+    at_last = neighbor_lists(left, third, spec, CachedNeighborLists(after, left.keys, every.keys))
 
     assert lists.is_empty()
     assert after["right_id"].to_list() == ids[:5]
     # All five that were listed are gone, and three that were not stand.
-    assert best(at_last, question)["right_id"].to_list() == ["r5"]
+    assert top_pairs(at_last, spec)["right_id"].to_list() == ["r5"]
 
 
 def test_no_items_give_an_empty_frame_of_the_right_columns() -> None:
     for left, right in (({}, {"a": 1}), ({"a": 1}, {}), ({}, {})):
         for k in (None, 2):
-            assert compute(_items(left), _items(right), Question(k=k)).schema == LIST_SCHEMA
+            assert neighbor_lists(_items(left), _items(right), JoinSpec(k=k)).schema == LIST_SCHEMA
 
 
 def test_ranks_count_from_one_within_each_left_item() -> None:
-    pairs = compute(_items({"a": 6, "b": 7}), _items({"x": 6, "y": 8, "z": 9}), Question())
+    pairs = neighbor_lists(_items({"a": 6, "b": 7}), _items({"x": 6, "y": 8, "z": 9}), JoinSpec())
 
     ranked = with_rank(pairs)
 
@@ -212,7 +213,7 @@ def _items(content: Mapping[str, int]) -> Items:
 
 
 def _assert_answers(
-    found: pl.DataFrame, left: Mapping[str, int], right: Mapping[str, int], question: Question
+    found: pl.DataFrame, left: Mapping[str, int], right: Mapping[str, int], spec: JoinSpec
 ) -> None:
     expected = []
     for item in sorted(left):
@@ -223,9 +224,9 @@ def _assert_answers(
         kept = [
             (-score, other)
             for score, other in scores
-            if score >= question.threshold and not (question.others_only and other == item)
+            if score >= spec.threshold and not (spec.exclude_self and other == item)
         ]
-        expected += [(item, other, -score) for score, other in sorted(kept)[: question.k]]
+        expected += [(item, other, -score) for score, other in sorted(kept)[: spec.k]]
     assert found.schema == SCHEMA
     assert found.select("left_id", "right_id").rows() == [(a, b) for a, b, _ in expected]
     np.testing.assert_allclose(found["similarity"], [score for *_, score in expected], atol=1e-15)

@@ -1,0 +1,298 @@
+"""Neighbor lists: similar pairs of items, computed in full or updated at the cost of the change.
+
+A frame of pairs has the columns left_id, right_id and similarity (float64 cosine), sorted by
+left_id, falling similarity and right_id. With k, each left item has at most its k best.
+
+The neighbor lists of a result hold more than k pairs of each left item: when right items are
+removed, the reserve moves up. A list that was cut off holds every pair that is better than its
+last one, and none that is worse; the column `complete` is true for a list that was not cut off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.similarity.cosine import Doubles, Indices
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join import pairs_above
+from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets.similarity.knn import nearest
+
+SCHEMA = {"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64}
+COMPLETE = "complete"
+LIST_SCHEMA = {**SCHEMA, COMPLETE: pl.Boolean}
+MIN_COSINE = -1.0
+_MIN_RESERVE = 4
+
+
+@dataclass(frozen=True)
+class JoinSpec:
+    """Which pairs of left and right items are wanted.
+
+    `threshold` is the minimum cosine, inclusive. `k` keeps the k best of each left item, None
+    keeps all. `exclude_self` drops pairs of an id with itself, for a join of one set with itself.
+    """
+
+    threshold: float = MIN_COSINE
+    k: int | None = None
+    exclude_self: bool = False
+
+    @property
+    def depth(self) -> int | None:
+        """The maximum length of a neighbor list; None for no limit."""
+        return None if self.k is None else self.k + max(_MIN_RESERVE, self.k)
+
+
+@dataclass(frozen=True)
+class CachedNeighborLists:
+    """Neighbor lists, with the left and right items (id, sha256) they were computed from."""
+
+    lists: pl.DataFrame
+    left: pl.DataFrame
+    right: pl.DataFrame
+
+    def swapped(self) -> CachedNeighborLists:
+        """The same lists for a join with left and right exchanged."""
+        return CachedNeighborLists(self.lists, self.right, self.left)
+
+
+def neighbor_lists(
+    left: Items, right: Items, spec: JoinSpec, cached: CachedNeighborLists | None = None
+) -> pl.DataFrame:
+    """The neighbor lists of all left items.
+
+    With cached lists only these are compared: changed and added left items with all right
+    items, other left items with changed and added right items, and left items whose list has
+    lost so many pairs that fewer than k are left. `top_pairs` of the result are the same.
+
+    Args:
+        left: items whose neighbors are wanted.
+        right: items to find neighbors among.
+        spec: threshold, k and whether an item is its own neighbor.
+        cached: lists by the same spec, of earlier items.
+
+    Returns:
+        The lists, see LIST_SCHEMA.
+    """
+    if cached is None:
+        lists = _join(left.join_input, right.join_input, spec, np.full(len(left), spec.threshold))
+        complete = pl.Series(COMPLETE, ~lists.cut_off[lists.i])
+        return _frame(lists, left, right).with_columns(complete)
+    reusable = _ReusableLists.of(cached, left.keys, right.keys, min_length=spec.k or 0)
+    recomputed = _join(
+        left.join_input.where(reusable.recompute_left),
+        right.join_input,
+        spec,
+        np.full(len(left), spec.threshold),
+    )
+    added = _join(
+        left.join_input.where(~reusable.recompute_left),
+        right.join_input.where(reusable.new_right),
+        spec,
+        reusable.cutoffs(spec.threshold),
+    )
+    return reusable.merge(recomputed.beside(added), spec.depth, left, right)
+
+
+def top_pairs(lists: pl.DataFrame, spec: JoinSpec) -> pl.DataFrame:
+    """The pairs of neighbor lists that the spec asks for: the k best of each, or all."""
+    pairs = lists.select(list(SCHEMA))
+    return pairs if spec.k is None else pairs.filter(_position_in_list() < spec.k)
+
+
+def with_rank(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The pairs with `rank`, Int32 from 1 within each left item."""
+    return pairs.with_columns((_position_in_list() + 1).cast(pl.Int32).alias("rank"))
+
+
+def _position_in_list() -> pl.Expr:
+    """The position of each pair among those of its left item, from 0; pairs are in order."""
+    row = pl.int_range(pl.len())
+    begins = pl.col("left_id") != pl.col("left_id").shift()
+    return row - pl.when(begins.fill_null(value=True)).then(row).forward_fill()
+
+
+class _Lists(NamedTuple):
+    """Pairs of row numbers, by left row, falling similarity and right row.
+
+    `cut_off` (n,) says of each left row whether its list was cut off.
+    """
+
+    i: Indices
+    j: Indices
+    similarity: Doubles
+    cut_off: NDArray[np.bool_]
+
+    def beside(self, other: _Lists) -> _Lists:
+        """These lists and those of other left rows."""
+        i, j, similarity = (
+            np.concatenate(parts) for parts in zip(self[:3], other[:3], strict=True)
+        )
+        order = np.argsort(i, kind="stable")
+        return _Lists(i[order], j[order], similarity[order], self.cut_off | other.cut_off)
+
+
+class _ReusableLists(NamedTuple):
+    """Cached pairs that are still valid: those of unchanged items, in their order.
+
+    `lengths` and `cut_off` (n,) are those of the list of each left row. The lists of the left
+    rows `recompute_left` (n,) are empty, and the right rows `new_right` (m,) are in none.
+    """
+
+    pairs: pl.DataFrame
+    lengths: Indices
+    cut_off: NDArray[np.bool_]
+    recompute_left: NDArray[np.bool_]
+    new_right: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        cached: CachedNeighborLists,
+        left: pl.DataFrame,
+        right: pl.DataFrame,
+        *,
+        min_length: int,
+    ) -> _ReusableLists:
+        """What can be reused for the current items (id, sha256).
+
+        A list that was cut off is recomputed when fewer than `min_length` of its pairs are left.
+        """
+        left_position = _positions(cached.left, left)
+        right_position = _positions(cached.right, right)
+        pairs = cached.lists
+        first = pairs["left_id"].ne_missing(pairs["left_id"].shift()).arg_true().to_numpy()
+        # Positions rise from list to list, as both are sorted by id.
+        position = left_position[_rows_of(pairs["left_id"].gather(first), cached.left)]
+        reused = position >= 0
+        gone = cached.right["id"].filter(pl.Series(right_position < 0))
+        still_valid = ~pairs["right_id"].is_in(gone.implode()).to_numpy()
+
+        lengths, cut_off = np.zeros(left.height, np.int64), np.zeros(left.height, dtype=bool)
+        lengths[position[reused]] = np.add.reduceat(still_valid, first, dtype=np.int64)[reused]
+        cut_off[position[reused]] = ~pairs[COMPLETE].gather(first).to_numpy()[reused]
+        too_short = cut_off & (lengths < min_length)
+        lengths[too_short], cut_off[too_short] = 0, False
+
+        reused[reused] = ~too_short[position[reused]]
+        still_valid &= np.repeat(reused, np.diff(np.append(first, pairs.height)))
+        return cls(
+            pairs.select(list(SCHEMA)).filter(pl.Series(still_valid)),
+            lengths,
+            cut_off,
+            _without_position(left_position, left.height) | too_short,
+            _without_position(right_position, right.height),
+        )
+
+    def cutoffs(self, threshold: float) -> Doubles:
+        """The minimum similarity that a new pair of each list needs, (n,)."""
+        cutoffs = np.full(len(self.lengths), threshold)
+        last = np.cumsum(self.lengths) - 1
+        cutoffs[self.cut_off] = self.pairs["similarity"].gather(last[self.cut_off]).to_numpy()
+        return cutoffs
+
+    def merge(self, new: _Lists, depth: int | None, left: Items, right: Items) -> pl.DataFrame:
+        """The lists with new pairs, each cut off at `depth` and where pairs may be missing."""
+        at = self._insert_positions(new, right.keys["id"])
+        count = self.pairs.height
+        order = np.insert(np.arange(count), at, np.arange(count, count + len(at)))
+        cut_off = self.cut_off | new.cut_off
+        lengths = self.lengths + np.bincount(new.i, minlength=len(cut_off))
+        if depth is not None:
+            start = np.cumsum(lengths) - lengths
+            # Behind the last cached pair of a list that was cut off, pairs are missing.
+            last = np.cumsum(self.lengths) - 1
+            without_gap = last + np.searchsorted(at, last, side="right") - start + 1
+            limit = np.minimum(np.where(self.cut_off, without_gap, depth), depth)
+            order = order[
+                np.arange(len(order)) - np.repeat(start, lengths) < np.repeat(limit, lengths)
+            ]
+            cut_off |= lengths > depth
+            lengths = np.minimum(lengths, limit)
+        both = pl.concat([self.pairs, _frame(new, left, right)], rechunk=True)
+        ordered = both.select(pl.all().gather(pl.Series(order, dtype=pl.get_index_type())))
+        return ordered.with_columns(pl.Series(COMPLETE, np.repeat(~cut_off, lengths)))
+
+    def _insert_positions(self, new: _Lists, right_ids: pl.Series) -> Indices:
+        """Where each new pair belongs among the reused ones, by one bisection of all at once."""
+        ends = np.append(0, np.cumsum(self.lengths))
+        low, high = ends[new.i], ends[new.i + 1]
+        similarity, ids = self.pairs["similarity"].to_numpy(), self.pairs["right_id"]
+        while (searching := np.flatnonzero(low < high)).size:
+            middle = (low[searching] + high[searching]) // 2
+            reused, added = similarity[middle], new.similarity[searching]
+            before = reused > added
+            tied = np.flatnonzero(reused == added)
+            added_ids = right_ids.gather(new.j[searching[tied]])
+            before[tied] = (ids.gather(middle[tied]) < added_ids).to_numpy()
+            low[searching[before]] = middle[before] + 1
+            high[searching[~before]] = middle[~before]
+        return low
+
+
+def _join(left: JoinInput, right: JoinInput, spec: JoinSpec, min_similarity: Doubles) -> _Lists:
+    """The lists of the left rows, of pairs at or above the minimum (n,) of each left row."""
+    count = len(left.unit.rows)
+    none_cut_off = np.zeros(count, dtype=bool)
+    if not len(left) or not len(right):
+        return _Lists(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), none_cut_off)
+    depth = spec.depth
+    if depth is None:
+        i, j, similarity = pairs_above(InputPair.of(left, right), spec.threshold)
+    else:
+        # One more, since each item may find itself.
+        k = depth + 1 if spec.exclude_self else depth
+        index, cosines = nearest(InputPair.of(left, right), k, min_similarity)
+        i, ranks = np.nonzero(index >= 0)
+        j, similarity = index[i, ranks], cosines[i, ranks]
+    if spec.exclude_self:
+        others = i != j
+        i, j, similarity = i[others], j[others], similarity[others]
+    if depth is None:
+        return _Lists(i, j, similarity, none_cut_off)
+    start = np.searchsorted(i, np.arange(count))
+    within = np.arange(len(i)) - start[i] < depth
+    # A full list may have been cut off.
+    full = np.diff(np.append(start, len(i))) >= depth
+    return _Lists(i[within], j[within], similarity[within], full)
+
+
+def _frame(lists: _Lists, left: Items, right: Items) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "left_id": left.keys["id"].gather(lists.i),
+            "right_id": right.keys["id"].gather(lists.j),
+            "similarity": lists.similarity,
+        },
+        schema=SCHEMA,
+    )
+
+
+def _positions(cached: pl.DataFrame, keys: pl.DataFrame) -> Indices:
+    """The current position of each cached item, (n,); -1 if it is gone or has another image."""
+    joined = cached.join(
+        keys.with_row_index("position"), on=["id", "sha256"], how="left", maintain_order="left"
+    )
+    positions: Indices = joined["position"].cast(pl.Int64).fill_null(-1).to_numpy()
+    return positions
+
+
+def _without_position(positions: Indices, count: int) -> NDArray[np.bool_]:
+    """Which of `count` current items are not among the positions, (count,)."""
+    mask = np.ones(count, dtype=bool)
+    mask[positions[positions >= 0]] = False
+    return mask
+
+
+def _rows_of(ids: pl.Series, keys: pl.DataFrame) -> Indices:
+    """The row numbers (n,) of ids among the keys."""
+    joined = ids.to_frame("id").join(
+        keys.select("id").with_row_index("row"), on="id", how="left", maintain_order="left"
+    )
+    rows: Indices = joined["row"].cast(pl.Int64).to_numpy()
+    return rows

@@ -1,0 +1,117 @@
+"""Groups of equal rows, so that a thousand copies of a placeholder are joined once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, rows_per_slice
+from imgsim_assets.similarity.threads import parallel_slices
+
+
+class UniqueRows(NamedTuple):
+    """The first row of every group of equal rows, and all rows of each group.
+
+    `first` (u,) are the row numbers of the unique rows, ascending. The duplicates of the row
+    `first[i]`, itself among them, are `rows[start[i] : start[i + 1]]`, ascending.
+    """
+
+    first: Indices
+    rows: Indices
+    start: Indices
+
+    @property
+    def has_duplicates(self) -> bool:
+        """Whether any two rows are equal."""
+        return len(self.first) < len(self.rows)
+
+    @property
+    def counts(self) -> Indices:
+        """How many rows each unique row stands for, (u,)."""
+        counts: Indices = np.diff(self.start)
+        return counts
+
+    def where(self, mask: NDArray[np.bool_]) -> UniqueRows:
+        """The groups of the rows of a mask (n,); row numbers do not change."""
+        if mask.all():
+            return self
+        chosen = mask[self.rows]
+        rows, group = self.rows[chosen], np.repeat(np.arange(len(self.first)), self.counts)[chosen]
+        if self.has_duplicates:
+            # The first of a group may be out, and the next may follow those of other groups.
+            lowest = np.full(len(self.first), len(mask))
+            np.minimum.at(lowest, group, rows)
+            order = np.lexsort((rows, lowest[group]))
+            rows, group = rows[order], group[order]
+        start = np.append(np.flatnonzero(np.diff(group, prepend=-1)), len(rows))
+        return UniqueRows(rows[start[:-1]], rows, start)
+
+    def at_most(self, count: int) -> UniqueRows:
+        """The same groups with at most `count` rows each."""
+        within = np.arange(len(self.rows)) - np.repeat(self.start[:-1], self.counts)
+        counts = np.minimum(self.counts, count)
+        return UniqueRows(self.first, self.rows[within < count], np.append(0, np.cumsum(counts)))
+
+    def minimum(self, values: Doubles) -> Doubles:
+        """The minimum of the values (n,) over each group, (u,)."""
+        if not len(self.first):
+            return values[:0]
+        minimum: Doubles = np.minimum.reduceat(values[self.rows], self.start[:-1])
+        return minimum
+
+
+def find_unique_rows(rows: Floats) -> UniqueRows:
+    """Group rows (n, d) of the same bytes.
+
+    Rows are compared by a hash first. Where hashes agree the bytes decide; a row whose hash
+    agrees with that of a different row counts as unique.
+    """
+    _, first_of_key, key_of_row = np.unique(_hashes(rows), return_index=True, return_inverse=True)
+    leader = first_of_key[key_of_row].astype(np.int64)
+    duplicates = np.flatnonzero(leader != np.arange(len(rows)))
+    for row in duplicates:
+        if not np.array_equal(rows[row].view(np.uint32), rows[leader[row]].view(np.uint32)):
+            leader[row] = row
+    first = np.flatnonzero(leader == np.arange(len(rows)))
+    order = np.argsort(leader, kind="stable")
+    start = np.append(np.searchsorted(leader[order], first), len(rows))
+    return UniqueRows(first, order, start)
+
+
+def expand_duplicates(
+    i: Indices, j: Indices, similarity: Doubles, left: UniqueRows, right: UniqueRows
+) -> tuple[Indices, Indices, Doubles]:
+    """Pairs of unique rows as pairs of all the rows they stand for."""
+    pair, i = _duplicates_of(i, left)
+    j, similarity = j[pair], similarity[pair]
+    pair, j = _duplicates_of(j, right)
+    return i[pair], j, similarity[pair]
+
+
+def _duplicates_of(index: Indices, unique: UniqueRows) -> tuple[Indices, Indices]:
+    """For every duplicate of every indexed row: its position in the index, and its row number."""
+    counts = unique.counts[index]
+    positions = np.repeat(np.arange(len(index)), counts)
+    ends = np.cumsum(counts)
+    within = np.arange(len(positions)) - np.repeat(ends - counts, counts)
+    return positions, unique.rows[unique.start[index[positions]] + within]
+
+
+def _hashes(rows: Floats) -> Indices:
+    """A 32-bit multilinear hash of each row's bytes, independent of the row's position."""
+    odd = np.random.default_rng(0).integers(0, 1 << 31, rows.shape[1], dtype=np.uint32) * 2 + 1
+    hashes = np.empty(len(rows), dtype=np.uint32)
+    words = rows.view(np.uint32)
+
+    def fill(part: slice) -> None:
+        # The low bits of a product ignore the high bits of its factors, where floats differ most.
+        mixed = words[part] >> np.uint32(15)
+        mixed ^= words[part]
+        mixed *= odd
+        mixed ^= mixed >> np.uint32(13)
+        hashes[part] = mixed.sum(axis=1, dtype=np.uint32)
+
+    parallel_slices(len(rows), rows_per_slice(rows.shape[1]), fill)
+    return hashes.astype(np.int64)
