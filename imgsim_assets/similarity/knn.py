@@ -17,7 +17,7 @@ from imgsim_assets.similarity.tiles import (
     map_row_blocks,
     max_candidates,
 )
-from imgsim_assets.similarity.unique_rows import UniqueRows
+from imgsim_assets.similarity.unique_rows import UniqueRows, expand_duplicates
 
 # Rows of a tile that are partitioned at once, to stay in the cache.
 _ROWS_PER_PARTITION = 64
