@@ -72,5 +72,5 @@ constraints: $(VENV)/.test ## pin the installed versions in constraints.txt
 
 .PHONY: clean
 clean: ## delete the store, the Dagster home, and the files of the demo and the example
-	rm -rf data/store data/demo/pictures data/demo/*.jpg data/price_watch
+	rm -rf data/store data/demo/images data/demo/*.jpg data/price_watch
 	find data/dagster_home -mindepth 1 -maxdepth 1 ! -name dagster.yaml -exec rm -rf {} +

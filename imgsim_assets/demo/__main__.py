@@ -12,11 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from imgsim_assets.demo import catalogs, pictures
+from imgsim_assets.demo import catalogs, images
 from imgsim_assets.demo.server import serving
 from imgsim_assets.storage.store import find_project_root
 
-_IMAGES = Path("data/demo/pictures")
+_IMAGES = Path("data/demo/images")
 _SERVERS = {
     "ui": ("dg", "dev"),
     "ui-consumers": ("dagster", "dev", "-w", "examples/workspace.yaml"),
@@ -46,7 +46,7 @@ def prepare(root: Path) -> None:
     for path in catalogs.write_missing(root / "data" / "demo"):
         print(f"wrote {path.relative_to(root)}")
     if not (root / _IMAGES / "suppliers" / "same-bytes.jpg").exists():
-        print(f"wrote {pictures.build(root / _IMAGES)} files to {_IMAGES}")
+        print(f"wrote {images.build(root / _IMAGES)} files to {_IMAGES}")
 
 
 if __name__ == "__main__":

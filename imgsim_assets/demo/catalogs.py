@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from imgsim_assets.demo.pictures import OTHER_PHOTOGRAPHS, product_names, supplier_edits
+from imgsim_assets.demo.images import OTHER_PHOTOGRAPHS, product_names, supplier_edits
 from imgsim_assets.demo.server import ADDRESS
 
 # Names under .invalid never resolve (RFC 2606).

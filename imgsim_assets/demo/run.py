@@ -58,8 +58,8 @@ def _show_counts(store: Store, catalog: str) -> None:
 
 
 def _counts(rows: pl.LazyFrame, column: str) -> pl.DataFrame:
-    counts = rows.group_by(column).len("items")
-    return counts.sort("items", column, descending=[True, False]).collect()
+    counts = rows.group_by(column).len("count")
+    return counts.sort("count", column, descending=[True, False]).collect()
 
 
 def _show_matches(store: Store, name: str, root: Path) -> None:

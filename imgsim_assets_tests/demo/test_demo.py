@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from imgsim_assets.demo import catalogs, pictures
+from imgsim_assets.demo import catalogs, images
 from imgsim_assets.demo.server import ADDRESS, serving
 from imgsim_assets.storage.reader import read_table
 
@@ -36,7 +36,7 @@ def test_edited_catalog_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_every_url_is_served_except_the_unreachable_ones(tmp_path: Path) -> None:
-    pictures.build(tmp_path)
+    images.build(tmp_path)
     with (_ROOT / "data/demo/suppliers.tsv").open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
 
@@ -80,7 +80,7 @@ def test_demo_finds_copies_and_a_second_run_changes_nothing(tmp_path: Path) -> N
     shutil.copytree(
         _ROOT / "data/demo",
         project / "data/demo",
-        ignore=shutil.ignore_patterns("pictures", "*.jpg"),
+        ignore=shutil.ignore_patterns("images", "*.jpg"),
     )
     (project / "data/dagster_home").mkdir()
     shutil.copy(_ROOT / "data/dagster_home/dagster.yaml", project / "data/dagster_home")
@@ -92,6 +92,8 @@ def test_demo_finds_copies_and_a_second_run_changes_nothing(tmp_path: Path) -> N
     assert "FAILED" not in first + second
     assert ", changed" in first
     assert ", changed" not in second
+    products = read_table("products/images", store=project / "data/store").collect()
+    assert set(products["status"]) == {"ok"}
     matches = read_table("matches/products__suppliers", store=project / "data/store").collect()
     assert matches.height >= 15
     assert matches.filter(pl.col("left_id") == "P005")["similarity"].to_list() == [1.0]
