@@ -14,7 +14,6 @@ from imgsim_assets.catalog.stage import ItemsStage
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import download
 from imgsim_assets.encoders.encoder import fingerprint
-from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import IndexStage, open_index
 from imgsim_assets.similarity.graph import GraphStage
@@ -24,7 +23,7 @@ from imgsim_assets.storage.gc import SHA256
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import tables
-from imgsim_assets_tests.support.catalogs import THUMBNAIL, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, tiny
 from imgsim_assets_tests.support.damage import flip_bit
 
 VECTORS = f"products/vectors/{fingerprint(THUMBNAIL)}"

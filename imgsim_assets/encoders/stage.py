@@ -395,16 +395,3 @@ def _unit_rows(encoded: EncodedBatch[str], failures: dict[str, tuple[str, str]])
     return VectorRows(
         [encoded.keys[at] for at in kept.tolist()], unit, norms[kept].astype(np.float32)
     )
-
-
-def embed_shards(
-    store: Store,
-    name: str,
-    settings: EncoderSettings,
-    shards: Sequence[Shard],
-    *,
-    log: Log = silent,
-) -> list[EmbeddingReport]:
-    """Run the embeddings stage for several shards, loading the encoder once at most."""
-    stage = EmbeddingStage(store, name, settings, log=log)
-    return [stage.run(shard) for shard in shards]

@@ -1,4 +1,4 @@
-"""Encoders that run a torch module: torchvision's backbones, or a module of one's own."""
+"""Encoders that run a torch module: torchvision's backbones, or a user's module."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from torch import nn
 
 from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.folding import fold_batch_norms
-from imgsim_assets.encoders.fusing import can_fuse, fuse_convolutions
+from imgsim_assets.encoders.conv_fusion import (
+    can_fuse_activations,
+    fold_batch_norms,
+    fuse_activations,
+)
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
 from imgsim_assets.encoders.pretrained import (
     load_feature_model,
@@ -27,37 +30,45 @@ from imgsim_assets.encoders.pretrained import (
     one_line,
     weights_enum,
 )
-from imgsim_assets.encoders.settings import BF16, GPU, STRETCH, EncoderSettings
-from imgsim_assets.encoders.tf32 import without_tf32
+from imgsim_assets.encoders.settings import GPU, STRETCH, EncoderSettings
+from imgsim_assets.encoders.torch_device import (
+    may_use_tf32,
+    require_bf16,
+    require_gpu_for_decoding,
+    resolve_devices,
+    torch_dtype,
+    without_tf32,
+)
 from imgsim_assets.errors import EncoderError
 
-# Images of 224 x 224 pixels a forward pass. On a CPU the activations of one layer are to
-# stay near the cache; on a GPU they are to keep all of it busy.
+# Images of 224 x 224 pixels per forward pass. On a CPU the activations of a layer should stay
+# near the cache; on a GPU they should keep all of it busy.
 CPU_BATCH = 8
 GPU_BATCH = 128
 _BATCH_PIXELS = 224 * 224
-# The activations of the hungriest backbones (VGG) take so much for each pixel of the input. A
-# card refuses what it cannot hold, and the batch is halved; where a CPU's memory runs out the
-# process is killed, so that its batches must fit from the start.
+# Activations of the largest backbones (VGG) per pixel of the input. A GPU refuses what it cannot
+# hold, and the batch is halved. A process that exhausts a CPU's memory is killed, so that its
+# batches must fit from the start.
 _BYTES_PER_PIXEL = 1024
-_SHARE_OF_MEMORY = 0.25
-# An image that many times as long as wide is not resized as a whole before its middle is cut
-# out: a line of 1 x 20,000 pixels would become gigabytes. Others keep the pixels they had.
-_LONGEST = 16
-# While one batch is computed, the next one is on its way to the card.
+_MAX_MEMORY_FRACTION = 0.25
+# A thinner image is cropped before it is resized: 1 x 20,000 pixels would become gigabytes.
+_MAX_ASPECT_RATIO = 16
+# While a GPU computes one batch, the next one is on its way to it.
 _BATCHES_PER_DEVICE = 2
 
-_number_of_threads = threading.Lock()
+_thread_count_lock = threading.Lock()
 
 Prepare = Callable[[Image.Image], NDArray[Any]]
 
 
 class CustomEncoder(NamedTuple):
-    """An encoder of one's own: what a factory returns.
+    """A user's encoder: what a factory returns.
 
-    `module` maps a float batch (n, ...) to features (n, dim); it is used by several threads at
-    once, so its forward pass must not change it. `transform` maps a PIL image in RGB to one
-    item of that batch, as an array or tensor.
+    Attributes:
+        name: for messages.
+        module: maps a float batch (n, ...) to features (n, dim). Several threads use it at
+            once, so that its forward pass must not change it.
+        transform: maps a PIL image in RGB to one item of that batch, an array or tensor.
     """
 
     name: str
@@ -66,15 +77,26 @@ class CustomEncoder(NamedTuple):
 
 
 class TorchEncoder:
-    """A module in evaluation mode on one device, with its preprocessing.
-
-    `input_size` is the size in pixels that images are reduced to, None where a transform of
-    one's own decides. `plain_module` makes the module anew where this one was fitted to the machine,
-    as what is traced for another has to be without that. `jpeg_decoder` prepares plain JPEGs in
-    place of `prepare`, for all devices.
+    """A module in evaluation mode on one or more devices, with its preprocessing.
 
     Batches should always have the same size: then an image's vector does not depend, not even
-    in its last bit, on what else is in the batch.
+    in its last bit, on the rest of the batch.
+
+    Args:
+        module: maps a batch (n, 3, h, w), or whatever `prepare` gives, to features (n, dim).
+        prepare: maps an RGB image to one item of a batch.
+        dim: width of the features.
+        devices: the devices to compute on, the first one for this object.
+        normalize: mean and standard deviation of each channel in units of 0 to 1; then items
+            are (h, w, 3) uint8.
+        precision: fp32 or bf16.
+        input_size: edge in pixels that `prepare` reduces images to, None where unknown.
+        load_plain: loads the module with torch's common operators again, where `module` was
+            fitted to this machine.
+        jpeg_decoder: prepares plain JPEGs in place of `prepare`, for all devices.
+
+    Raises:
+        EncoderError: when the device has no bf16 and `precision` asks for it.
     """
 
     fixed_batch = True
@@ -89,7 +111,7 @@ class TorchEncoder:
         normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         precision: str = "fp32",
         input_size: int | None = None,
-        plain_module: Callable[[], nn.Module] | None = None,
+        load_plain: Callable[[], nn.Module] | None = None,
         jpeg_decoder: JpegDecoder | None = None,
     ) -> None:
         self.dim = dim
@@ -100,10 +122,10 @@ class TorchEncoder:
         self._devices = devices
         self._prepare = prepare
         self._normalize = normalize
-        self._plain_module = plain_module
-        self._kind = torch_dtype(precision)
-        require_bf16(self._kind, self.device)
-        self._module = module.eval().to(self.device, self._kind)
+        self._load_plain = load_plain
+        self._dtype = torch_dtype(precision)
+        require_bf16(self._dtype, self.device)
+        self._module = module.eval().to(self.device, self._dtype)
         self._module.to(memory_format=torch.channels_last)
         self._mean = self._deviation = torch.empty(0)
         if normalize is not None:
@@ -118,76 +140,72 @@ class TorchEncoder:
         """Images per forward pass that suit the device, its memory and the input's size."""
         pixels = (self.input_size or 224) ** 2
         most = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
-        suiting = min(most, most * _BATCH_PIXELS // pixels)
+        size = min(most, most * _BATCH_PIXELS // pixels)
         if self.device.type == "cpu":
-            memory = _SHARE_OF_MEMORY * hardware.usable_memory() / hardware.usable_cores()
-            suiting = min(suiting, int(memory / (_BYTES_PER_PIXEL * pixels)))
-        return max(1, suiting)
+            memory = _MAX_MEMORY_FRACTION * hardware.usable_memory() / hardware.usable_cores()
+            size = min(size, int(memory / (_BYTES_PER_PIXEL * pixels)))
+        return max(1, size)
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
-        """One image as the module's input, on the CPU."""
+        """One RGB image as an item of a batch, on the CPU."""
         return self._prepare(image)
 
     def encode(self, batch: NDArray[Any] | torch.Tensor) -> NDArray[np.float32]:
-        """(n, ...) prepared images, here or on a device, to (n, dim) float32 features."""
-        arithmetic = without_tf32() if may_use_tf32(self.device, self._kind) else nullcontext()
-        with torch.inference_mode(), arithmetic:
+        """(n, ...) prepared images, in memory or on a device, to (n, dim) float32 features."""
+        precision = without_tf32() if may_use_tf32(self.device, self._dtype) else nullcontext()
+        with torch.inference_mode(), precision:
             if not isinstance(batch, torch.Tensor):
                 batch = torch.from_numpy(np.ascontiguousarray(batch))
             tensor = batch.to(self.device).contiguous()
             if self._normalize is not None:
-                # From bytes in rows of pixels to normalized planes; still laid out by pixel,
-                # which is the faster order for convolutions.
+                # Channels last in memory: the faster order for convolutions.
                 tensor = tensor.permute(0, 3, 1, 2).float().div_(255)
                 tensor = tensor.sub_(self._mean).div_(self._deviation)
-            features = self._module(tensor.to(self._kind))
+            features = self._module(tensor.to(self._dtype))
         rows: NDArray[np.float32] = features.flatten(1).float().cpu().numpy()
         return rows
 
     def plain_module(self) -> nn.Module:
-        """The module of torch's common operators, in float32 on the CPU, to be traced."""
-        made = (
-            self._plain_module() if self._plain_module is not None else copy.deepcopy(self._module)
-        )
-        return made.eval().to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+        """The module of torch's common operators, float32 on the CPU, to be traced or exported."""
+        module = self._load_plain() if self._load_plain else copy.deepcopy(self._module)
+        return module.eval().to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
 
     def replicas(self, cores: int) -> list[TorchEncoder]:
         """This encoder once for every batch that can be computed at the same time.
 
-        Of several devices each has a copy of the weights; on one CPU every core computes a batch
-        of its own on shared weights, which wastes less than several cores on one layer.
+        Each GPU has a copy of the weights. On a CPU every core computes a batch of its own on
+        shared weights, which is faster than several cores on one layer.
         """
         if self.device.type == "cpu" and len(self._devices) == 1:
             return [self] * cores
-        others = [self._on(device) for device in self._devices[1:]]
-        return [self, *others] * _BATCHES_PER_DEVICE
-
-    def _on(self, device: torch.device) -> TorchEncoder:
-        return TorchEncoder(
-            copy.deepcopy(self._module),
-            self._prepare,
-            self.dim,
-            [device],
-            normalize=self._normalize,
-            precision=self.precision,
-            input_size=self.input_size,
-        )
+        copies = [
+            TorchEncoder(
+                copy.deepcopy(self._module),
+                self._prepare,
+                self.dim,
+                [device],
+                normalize=self._normalize,
+                precision=self.precision,
+                input_size=self.input_size,
+            )
+            for device in self._devices[1:]
+        ]
+        return [self, *copies] * _BATCHES_PER_DEVICE
 
     def use_one_thread(self) -> None:
-        """Called first by a thread that is to encode: what it computes, it computes alone.
+        """Let the calling thread compute on one core; call it before the thread encodes.
 
-        Torch's setting is that of the calling thread, but also what later threads begin with,
-        which is put back.
+        Torch also gives the setting to threads that start later; that default is restored.
         """
-        with _number_of_threads:
+        with _thread_count_lock:
             default = torch.get_num_threads()
             torch.set_num_threads(1)
-            other = threading.Thread(target=torch.set_num_threads, args=(default,))
-            other.start()
-            other.join()
+            restoring = threading.Thread(target=torch.set_num_threads, args=(default,))
+            restoring.start()
+            restoring.join()
 
     def release_memory(self) -> None:
-        """Give back what a failed pass left behind on the card."""
+        """Return to a GPU the memory that a failed forward pass allocated."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -201,75 +219,21 @@ class TorchEncoder:
         return digest.hexdigest()
 
 
-def torch_dtype(precision: str) -> torch.dtype:
-    """The number format that a settled precision means."""
-    return torch.bfloat16 if precision == BF16 else torch.float32
-
-
-def may_use_tf32(device: torch.device, kind: torch.dtype) -> bool:
-    """Whether a device, left to itself, may compute with fewer digits than a dtype has."""
-    return device.type == "cuda" and kind == torch.float32
-
-
-def resolve_devices(settings: EncoderSettings) -> list[torch.device]:
-    """The devices that `device` and `num_gpus` mean here: one CPU, or one or more GPUs.
-
-    Raises EncoderError when a GPU is asked for that is not there.
-    """
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    asked = torch.device(settings.device) if settings.device != "auto" else None
-    if asked is not None and asked.type == "cpu":
-        return [asked]
-    if asked is not None and ":" in settings.device:
-        if asked.index >= visible:
-            raise _no_gpu(f"device: there is no {settings.device} on this machine", visible)
-        return [asked]
-    if settings.num_gpus > visible:
-        raise _no_gpu(f"num_gpus: this machine does not have {settings.num_gpus}", visible)
-    wanted = visible if settings.num_gpus == -1 else settings.num_gpus
-    if asked is not None and not wanted:
-        raise _no_gpu("device: there is no cuda on this machine", visible)
-    return [torch.device("cuda", number) for number in range(wanted)] or [torch.device("cpu")]
-
-
-def _no_gpu(problem: str, visible: int) -> EncoderError:
-    return EncoderError(f"{problem} ({visible} GPUs are visible); use 'auto' or 'cpu'")
-
-
-def require_bf16(kind: torch.dtype, device: torch.device) -> None:
-    """Raise EncoderError where a device would have to imitate bfloat16."""
-    if kind != torch.bfloat16:
-        return
-    able = hardware.has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported()
-    if not able:
-        raise EncoderError(
-            f"precision: this catalog's vectors are computed in bf16, which the {device.type} "
-            "of this machine cannot; run it where the first run was, or set 'precision: fp32' of "
-            "the encoder in all catalogs that are compared, which computes their vectors anew"
-        )
-
-
-def require_gpu_for_decoding(settings: EncoderSettings, device: torch.device) -> None:
-    """Raise EncoderError where JPEGs are to be decoded on a GPU and the device is none."""
-    if settings.decode == GPU and device.type != "cuda":
-        raise EncoderError(
-            "decode: this catalog's JPEGs are decoded on a GPU, and this machine has none that "
-            "torch can use; run it on one that has, or set 'decode: cpu' of the encoder in all "
-            "catalogs that are compared, which computes their vectors anew"
-        )
-
-
 def load_backbone(settings: EncoderSettings) -> TorchEncoder:
-    """A torchvision classification model without its classifier, with its weights."""
+    """A torchvision classification model without its classifier, with its weights.
+
+    Raises:
+        EncoderError: when weights cannot be loaded, or this machine lacks a device.
+    """
     devices = resolve_devices(settings)
     require_gpu_for_decoding(settings, devices[0])
     module, size = load_feature_model(settings)
-    prepare, side = _preparation(settings, size)
+    prepare, resized = _preprocessing(settings, size)
     module = fold_batch_norms(module)
-    plain_module = None
-    if can_fuse(devices[0], torch_dtype(settings.precision)):
-        module = fuse_convolutions(module)
-        plain_module = partial(_load_plain_module, settings)
+    load_plain = None
+    if can_fuse_activations(devices[0], torch_dtype(settings.precision)):
+        module = fuse_activations(module)
+        load_plain = partial(_load_plain, settings)
     return TorchEncoder(
         module,
         prepare,
@@ -277,67 +241,73 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
         devices,
         normalize=normalization(settings),
         precision=settings.precision,
-        input_size=side,
-        plain_module=plain_module,
+        input_size=resized,
+        load_plain=load_plain,
         jpeg_decoder=JpegDecoder(devices[0], size) if settings.decode == GPU else None,
     )
 
 
-def _load_plain_module(settings: EncoderSettings) -> nn.Module:
+def _load_plain(settings: EncoderSettings) -> nn.Module:
     module, _ = load_feature_model(settings)
     return fold_batch_norms(module)
 
 
-def _preparation(settings: EncoderSettings, size: int) -> tuple[Prepare, int]:
-    """How images become the input, and the side in pixels that they are first reduced to."""
+def _preprocessing(settings: EncoderSettings, size: int) -> tuple[Prepare, int]:
+    """How images become the input, and the edge in pixels that they are first reduced to."""
     if settings.resize == STRETCH:
         return lambda image: stretch(image, size), size
     transform = weights_enum(settings).transforms()
-    (side,) = transform.resize_size
+    (edge,) = transform.resize_size
     method = Image.Resampling[transform.interpolation.name]
-    return lambda image: center_crop(image, side, transform.crop_size[0], method), side
+    return lambda image: center_crop(image, edge, transform.crop_size[0], method), edge
 
 
 def stretch(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The whole image in a square: (size, size, 3) uint8. A crop would lose the borders."""
+    """The whole image resized to a square, (size, size, 3) uint8. A crop would lose borders."""
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def center_crop(
-    image: Image.Image, side: int, size: int, method: Image.Resampling
+    image: Image.Image, edge: int, size: int, method: Image.Resampling
 ) -> NDArray[np.uint8]:
-    """The middle of the image at its own proportions: (size, size, 3) uint8.
+    """The middle of an image in its own proportions, as torchvision's transforms crop it.
 
-    The shorter side is brought to `side` pixels and the middle cut out, as torchvision's
-    transforms of its weights do.
+    Args:
+        image: an RGB image.
+        edge: length in pixels that the shorter edge is resized to.
+        size: edge of the square in pixels that is cut from the middle.
+        method: Pillow's resampling method.
+
+    Returns:
+        (size, size, 3) uint8.
     """
-    scale = side / min(image.size)
-    width, height = (max(side, int(length * scale)) for length in image.size)
+    scale = edge / min(image.size)
+    width, height = (max(edge, int(length * scale)) for length in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    if max(image.size) > _LONGEST * min(image.size):
-        own_width, own_height = image.size
+    if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
         window = (
-            left * own_width / width,
-            top * own_height / height,
-            (left + size) * own_width / width,
-            (top + size) * own_height / height,
+            left * image.width / width,
+            top * image.height / height,
+            (left + size) * image.width / width,
+            (top + size) * image.height / height,
         )
         return np.asarray(image.resize((size, size), method, box=window))
     resized = image.resize((width, height), method)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
-def from_module(made: Any, settings: EncoderSettings) -> TorchEncoder:
-    """An encoder from what a factory returned: (name, module, transform).
+def from_module(returned: Any, settings: EncoderSettings) -> TorchEncoder:
+    """An encoder from what a factory returned, a CustomEncoder or such a tuple.
 
-    Raises EncoderError when that is not what it returned, or when it does not yield features.
+    Raises:
+        EncoderError: when it is neither, or when its module does not give features.
     """
-    parts = made if isinstance(made, tuple) and len(made) == 3 else (None, None, None)
+    parts = returned if isinstance(returned, tuple) and len(returned) == 3 else (None, None, None)
     _, module, transform = parts
     if not isinstance(module, nn.Module) or not callable(transform):
         raise EncoderError(
-            f"factory {settings.factory} returned {type(made).__name__}; return a CustomEncoder "
-            "(name, module, transform), or an object with dim, prepare and encode"
+            f"factory {settings.factory} returned {type(returned).__name__}; return a "
+            "CustomEncoder (name, module, transform), or an object with dim, prepare and encode"
         )
 
     def prepare(image: Image.Image) -> NDArray[Any]:

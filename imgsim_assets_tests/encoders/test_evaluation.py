@@ -25,12 +25,12 @@ from imgsim_assets.encoders.operating_points import (
 )
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
-from imgsim_assets.encoders.stage import embed_shards, latest_embeddings
+from imgsim_assets.encoders.stage import latest_embeddings
 from imgsim_assets.errors import StoreError
 from imgsim_assets.images.perturbations import PERTURBATIONS
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill, sha256_of
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill, sha256_of
 from imgsim_assets_tests.support.damage import remove_blob
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.images import jpeg

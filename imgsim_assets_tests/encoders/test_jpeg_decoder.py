@@ -25,7 +25,7 @@ from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage
 from imgsim_assets.encoders.evaluation import EvaluationStage
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
 from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
-from imgsim_assets.encoders.stage import EmbeddingStage, embed_shards, embeddings_table
+from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
 from imgsim_assets.encoders.torch_encoder import TorchEncoder, stretch
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import EncoderError
@@ -34,7 +34,7 @@ from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.search.features import Embedder
 from imgsim_assets.search.image_ref import ImageRef
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import fill, sha256_of
+from imgsim_assets_tests.support.catalogs import embed_shards, fill, sha256_of
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.malformed_images import lying, wide_gamut_profile
 from imgsim_assets_tests.support.weights import saved, untrained
@@ -309,7 +309,7 @@ def test_several_devices_share_one_decoder(weights: str, monkeypatch: pytest.Mon
     alone, _ = _embedded(load_encoder(_settings(weights)), FILES)
     devices = [CPU, torch.device("cpu", 0), torch.device("cpu", 0)]
     monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: devices)
-    monkeypatch.setattr(torch_encoder, "can_fuse", lambda *_: False)  # as on cards
+    monkeypatch.setattr(torch_encoder, "can_fuse_activations", lambda *_: False)  # as on cards
 
     spread = load_encoder(_settings(weights))
     found, _ = _embedded(spread, FILES, batch_size=2)

@@ -19,7 +19,6 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import (
     EmbeddingStage,
     StoppedError,
-    embed_shards,
     embeddings_table,
 )
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
@@ -33,6 +32,7 @@ from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
+    embed_shards,
     fill,
     fill_shard,
     sha256_of,

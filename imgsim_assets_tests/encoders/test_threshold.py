@@ -10,12 +10,12 @@ from imgsim_assets.encoders.evaluation import EvaluationStage, evaluation_table
 from imgsim_assets.encoders.operating_points import OPERATING_POINTS, THRESHOLDS, floor_to_grid
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
 from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
-from imgsim_assets.encoders.stage import embed_shards, latest_embeddings
+from imgsim_assets.encoders.stage import latest_embeddings
 from imgsim_assets.encoders.threshold import recommend_threshold, resolve_threshold
 from imgsim_assets.errors import StoreError
 from imgsim_assets.images.perturbations import PERTURBATIONS
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill
 from imgsim_assets_tests.support.images import jpeg
 
 HOG_COLOR = EncoderSettings(name="hog_color")

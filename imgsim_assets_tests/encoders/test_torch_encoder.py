@@ -19,11 +19,10 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
 from imgsim_assets.encoders.engine import EncodedBatch, Engine
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.torch_device import require_bf16, resolve_devices
 from imgsim_assets.encoders.torch_encoder import (
     TorchEncoder,
     center_crop,
-    require_bf16,
-    resolve_devices,
     stretch,
 )
 from imgsim_assets.errors import EncoderError
@@ -429,7 +428,7 @@ def test_a_backbone_on_several_devices_gives_the_vectors_of_one(
     alone = _encode(_load("squeezenet1_1", path))
     devices = [torch.device("cpu"), torch.device("cpu", 0), torch.device("cpu", 0)]
     monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: devices)
-    monkeypatch.setattr(torch_encoder, "can_fuse", lambda *_: False)  # as on cards
+    monkeypatch.setattr(torch_encoder, "can_fuse_activations", lambda *_: False)  # as on cards
     spread = _load("squeezenet1_1", path)
     assert isinstance(spread, TorchEncoder)
     replicas = spread.replicas(2)

@@ -6,14 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.flat import FlatIndex
 from imgsim_assets.index.ivf import IvfIndex
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.index.stage import IndexStage, open_index
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill, indexed, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill, indexed, tiny
 from imgsim_assets_tests.support.vectors import Floats, families, noise
 
 ROWS = families(1200, 16, seed=1)

@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.graph import SCHEMA, GraphStage, graph_table
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS
@@ -16,6 +15,7 @@ from imgsim_assets.storage.commit import ROWS
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
+    embed_shards,
     fill,
     indexed,
     repacked,

@@ -5,7 +5,6 @@ import polars as pl
 import pytest
 
 from imgsim_assets.encoders.encoder import fingerprint
-from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.index.stage import IndexStage, index_table
@@ -20,7 +19,14 @@ from imgsim_assets.similarity.settings import (
     MatchSettings,
 )
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill, indexed, sha256_of, tiny
+from imgsim_assets_tests.support.catalogs import (
+    THUMBNAIL,
+    embed_shards,
+    fill,
+    indexed,
+    sha256_of,
+    tiny,
+)
 from imgsim_assets_tests.support.damage import flip_bit, recompute_with_rounding_difference
 
 PRINT = fingerprint(THUMBNAIL)

@@ -15,7 +15,6 @@ from scipy.optimize import linear_sum_assignment
 
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import embed_shards
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.items import Items
@@ -27,6 +26,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
+    embed_shards,
     fill,
     indexed,
     repacked,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,8 +13,9 @@ from PIL import Image
 from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger_table, utc_now
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import embed_shards
+from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
 from imgsim_assets.index.stage import IndexStage
+from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.store import Store
@@ -47,6 +48,19 @@ def fill_shard(store: Store, name: str, images: Mapping[str, bytes | None], shar
     ids = sorted(item for item in images if shard_index(item, shard.count) == shard.index)
     rows = table.write_rows(ledger_frame([_ledger_row(item, images[item]) for item in ids]))
     table.commit(partial(_draft, shard, rows))
+
+
+def embed_shards(
+    store: Store,
+    name: str,
+    settings: EncoderSettings,
+    shards: Sequence[Shard],
+    *,
+    log: Log = silent,
+) -> list[EmbeddingReport]:
+    """Run the embeddings stage for several shards with one encoder."""
+    stage = EmbeddingStage(store, name, settings, log=log)
+    return [stage.run(shard) for shard in shards]
 
 
 def indexed(

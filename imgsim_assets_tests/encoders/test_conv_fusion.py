@@ -11,20 +11,92 @@ import pytest
 import torch
 from torch import nn
 
-from imgsim_assets.encoders import fusing
+from imgsim_assets.encoders import conv_fusion
+from imgsim_assets.encoders.conv_fusion import (
+    FusedConvolution,
+    can_fuse_activations,
+    fold_batch_norms,
+    fuse_activations,
+)
 from imgsim_assets.encoders.encoder import load_encoder
-from imgsim_assets.encoders.folding import fold_batch_norms
-from imgsim_assets.encoders.fusing import FusedConvolution, can_fuse, fuse_convolutions
 from imgsim_assets.encoders.pretrained import feature_model
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets_tests.support.weights import saved, untrained
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.skipif(
-    not can_fuse(CPU, torch.float32), reason="only where oneDNN fuses convolutions"
+needs_onednn = pytest.mark.skipif(
+    not can_fuse_activations(CPU, torch.float32), reason="only where oneDNN fuses convolutions"
 )
 
 
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("mobilenet_v3_small", 0), ("resnet18", 0), ("shufflenet_v2_x0_5", 0), ("densenet121", 62)],
+)
+def test_a_backbone_without_its_normalizations_is_the_same_function(name: str, left: int) -> None:
+    model = _unsettled(feature_model(untrained(name), name))
+    batch = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = model(batch)
+
+    folded = fold_batch_norms(model)
+
+    with torch.inference_mode():
+        found = folded(batch)
+    assert _normalizations(folded) == left
+    scale = expected.abs().max()
+    torch.testing.assert_close(found / scale, expected / scale, rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolution_that_is_read_twice_keeps_its_normalization() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 4, 3)
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.convolution(x)
+            return self.norm(y) + y  # type: ignore[no-any-return]
+
+    model = _unsettled(Twice())
+    batch = torch.rand(1, 3, 8, 8)
+    expected = model(batch)
+
+    folded = fold_batch_norms(model)
+
+    assert _normalizations(folded) == 1
+    torch.testing.assert_close(folded(batch), expected)
+
+
+def test_a_convolution_that_is_used_twice_keeps_its_normalization() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 3, 3)
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.convolution(self.norm(self.convolution(x)))  # type: ignore[no-any-return]
+
+    model = _unsettled(Shared())
+    batch = torch.rand(1, 3, 8, 8)
+    expected = model(batch)
+
+    torch.testing.assert_close(fold_batch_norms(model)(batch), expected)
+
+
+def test_a_module_that_cannot_be_traced_comes_back_as_it_was() -> None:
+    class Depends(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    model = Depends()
+
+    assert fold_batch_norms(model) is model
+
+
+@needs_onednn
 @pytest.mark.parametrize(
     "name",
     [
@@ -44,7 +116,7 @@ def test_a_fused_backbone_is_the_same_function(name: str) -> None:
     with torch.inference_mode():
         expected = model(batch)
 
-    fused = fuse_convolutions(model)
+    fused = fuse_activations(model)
 
     with torch.inference_mode():
         found = [fused(batch) for _ in range(2)]
@@ -54,6 +126,7 @@ def test_a_fused_backbone_is_the_same_function(name: str) -> None:
     assert not [m for m in fused.modules() if type(m) is nn.Conv2d and m.weight.numel()]
 
 
+@needs_onednn
 @pytest.mark.parametrize(
     "activation",
     [nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.SiLU(), nn.GELU(), nn.GELU("tanh")],
@@ -66,7 +139,7 @@ def test_every_activation_that_is_fused_is_the_one_that_was_there(activation: nn
     with torch.inference_mode():
         expected = model(batch)
 
-    fused = fuse_convolutions(model)
+    fused = fuse_activations(model)
 
     assert isinstance(fused, torch.fx.GraphModule)
     assert not [node for node in fused.graph.nodes if node.target == "1"]
@@ -100,6 +173,7 @@ class _Reflecting(nn.Module):
         return self.same(self.convolution(batch)).relu()  # type: ignore[no-any-return]
 
 
+@needs_onednn
 @pytest.mark.parametrize("kind", [_ReadTwice, _CalledTwice, _Reflecting])
 def test_what_cannot_be_fused_stays_as_it_is(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
@@ -108,17 +182,19 @@ def test_what_cannot_be_fused_stays_as_it_is(kind: type[nn.Module]) -> None:
     with torch.inference_mode():
         expected = model(batch)
 
-        found = fuse_convolutions(model)(batch)
+        found = fuse_activations(model)(batch)
 
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@needs_onednn
 def test_a_module_that_was_not_traced_comes_back() -> None:
     module = nn.Sequential(nn.Conv2d(3, 3, 3))
 
-    assert fuse_convolutions(module) is module
+    assert fuse_activations(module) is module
 
 
+@needs_onednn
 def test_threads_that_begin_together_get_the_same_bits() -> None:
     torch.manual_seed(0)
     fused = FusedConvolution(nn.Conv2d(16, 16, 3, padding=1, groups=4).eval())
@@ -135,20 +211,21 @@ def test_threads_that_begin_together_get_the_same_bits() -> None:
     assert all(torch.equal(first, other) for other in others)
 
 
+@needs_onednn
 def test_it_is_for_processors_on_which_it_was_seen_to_be_faster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert not can_fuse(torch.device("cuda"), torch.float32)
+    assert not can_fuse_activations(torch.device("cuda"), torch.float32)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    assert not fusing.can_fuse(CPU, torch.float32)
+    assert not conv_fusion.can_fuse_activations(CPU, torch.float32)
 
 
 @pytest.fixture
 def anew() -> Iterator[None]:
     """The operators are tried again, and after the test once more."""
-    fusing._fuses_rightly.cache_clear()
+    conv_fusion._fuses_correctly.cache_clear()
     yield
-    fusing._fuses_rightly.cache_clear()
+    conv_fusion._fuses_correctly.cache_clear()
 
 
 def _refuse(*_: object) -> torch.Tensor:
@@ -163,6 +240,7 @@ def _forget_the_activation(batch: torch.Tensor, weight: torch.Tensor, *more: Any
 _OPERATOR = torch.ops.mkldnn._convolution_pointwise
 
 
+@needs_onednn
 @pytest.mark.parametrize("operator", [_refuse, _forget_the_activation])
 @pytest.mark.usefixtures("anew")
 def test_operators_that_have_changed_are_not_used(
@@ -174,26 +252,57 @@ def test_operators_that_have_changed_are_not_used(
 
     encoder = load_encoder(settings)
 
-    assert not can_fuse(CPU, torch.float32)
+    assert not can_fuse_activations(CPU, torch.float32)
     features = encoder.encode(np.zeros((1, 64, 64, 3), np.uint8))
     assert np.isfinite(features).all()
 
 
+@needs_onednn
 @pytest.mark.usefixtures("anew")
 def test_trying_the_operators_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
 
-    assert can_fuse(CPU, torch.float32)
+    assert can_fuse_activations(CPU, torch.float32)
 
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@needs_onednn
 @pytest.mark.usefixtures("anew")
 def test_in_bf16_the_operators_are_right_too() -> None:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("only where oneDNN computes in bf16")
 
-    assert can_fuse(CPU, torch.bfloat16)
+    assert can_fuse_activations(CPU, torch.bfloat16)
+
+
+def _unsettled(model: nn.Module) -> nn.Module:
+    """With statistics as training leaves them, not the zeros and ones of a new model."""
+    chance = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_var, module.weight.data):
+                assert tensor is not None
+                tensor.copy_(torch.rand(tensor.shape, generator=chance) + 0.5)
+            for tensor in (module.running_mean, module.bias.data):
+                assert tensor is not None
+                tensor.copy_(torch.rand(tensor.shape, generator=chance) - 0.5)
+    return model.eval()
+
+
+def _normalizations(model: nn.Module) -> int:
+    """How many a forward pass still calls."""
+    called: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda *_: called.append("norm"))
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm2d)
+    ]
+    with torch.inference_mode():
+        model(torch.rand(1, 3, 96, 96))
+    for hook in hooks:
+        hook.remove()
+    return len(called)
 
 
 def _batch(count: int, side: int) -> torch.Tensor:

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from imgsim_assets.encoders import tf32
-from imgsim_assets.encoders.tf32 import without_tf32
-from imgsim_assets.encoders.torch_encoder import TorchEncoder, may_use_tf32
+from imgsim_assets.encoders import torch_device
+from imgsim_assets.encoders.torch_device import may_use_tf32, without_tf32
+from imgsim_assets.encoders.torch_encoder import TorchEncoder
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
 
 
 def _values() -> list[Any]:
-    return [getattr(part, name) for part, name, _ in tf32._switches()]
+    return [getattr(part, name) for part, name, _ in torch_device._tf32_switches()]
 
 
 def test_meanwhile_it_is_off_and_afterwards_as_it_was() -> None:
