@@ -89,7 +89,7 @@ def _project(chosen: argparse.Namespace, number: int, address: str, is_streamed:
         "name": "things",
         "source": {"path": "things.txt"},
         "shards": 2,
-        "stream": is_streamed,
+        "pipelined": is_streamed,
         "encoder": {"name": "mobilenet_v2", "weights": str(chosen.weights.absolute())},
         "download": {"allowed_hosts": [address], "max_per_host": chosen.connections},
     }

@@ -16,11 +16,14 @@ from imgsim_assets.cli.operands import CatalogArg, resolve_operand
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
 from imgsim_assets.index.stage import IndexStage
-from imgsim_assets.pipeline.catalog import Refreshed, refresh
+from imgsim_assets.pipeline.catalog import CatalogPipeline
+from imgsim_assets.pipeline.match import MatchPipeline
+from imgsim_assets.pipeline.run import PipelineReport, fetch_and_embed
+from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.pipeline.status import CatalogStatus, catalog_status
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.join import threshold_join
-from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
+from imgsim_assets.similarity.matches import MatchReport
 from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.similarity.settings import MatchSettings, Mode
 from imgsim_assets.storage.store import Store
@@ -90,19 +93,31 @@ def command(
     """
     settings = options.parse_settings(MatchSettings, threshold=threshold, mode=mode, k=k)
     args = [resolve_operand(text, store, list_options, encoder, download) for text in (left, right)]
-    jobs = {arg.name: arg.job for arg in args if arg.job is not None}
     with output.show_progress(quiet=quiet or as_json) as (log, bars):
-        refreshed = refresh(store, list(jobs.values()), log=log, watch=bars)
-    IndexStage(store, args[1].name).run()
-    table = f"{args[0].name}__{args[1].name}.{options.settings_hash(settings, encoder.identity)}"
-    report = MatchStage(store, table, settings, left=args[0].name, right=args[1].name).run()
-    matches = _with_source_columns(store, table, report, args)
+        pipelines = {
+            arg.name: CatalogPipeline(store, arg.settings, loader=arg.loader, log=log)
+            for arg in args
+            if arg.settings is not None
+        }
+        fetched = fetch_and_embed(list(pipelines.values()), listener=bars)
+    left_name, right_name = (arg.name for arg in args)
+    IndexStage(store, right_name).run()
+    declared = MatchMatrixSettings(
+        name=f"{left_name}__{right_name}",
+        left=left_name,
+        right=right_name,
+        **settings.model_dump(),
+    )
+    variant = options.settings_hash(settings, encoder.identity)
+    pipeline = MatchPipeline(store, declared, variant=variant)
+    report = pipeline.run()
+    matches = _with_source_columns(store, pipeline.rows(report), args)
     renamed = _rename_columns(matches, options.split_names(header))
     is_small = 0 < report.left_items * report.right_items <= _MAX_SHOWN_CELLS
     cosines = _matrix(store, args) if matrix or is_small else None
     if out is not None:
         output.write_frame(renamed, out)
-    reports = {each.name: each for each in refreshed}
+    reports = {each.name: each for each in fetched}
     summaries = [
         _Summary(arg, catalog_status(store, arg.name), reports.get(arg.name)) for arg in args
     ]
@@ -122,11 +137,10 @@ def command(
 
 
 def _with_source_columns(
-    store: Store, table_name: str, report: MatchReport, args: Sequence[CatalogArg]
+    store: Store, matches: pl.DataFrame, args: Sequence[CatalogArg]
 ) -> pl.DataFrame:
     """The matches with the source columns of both operands, by left id and rank."""
-    table = match_table(store, table_name)
-    rows = table.read(table.at(report.version)).select("left_id", "right_id", "similarity")
+    rows = matches.select("left_id", "right_id", "similarity")
     for side, arg in zip(("left", "right"), args, strict=True):
         # The prefix keeps a source column apart from the columns of the matches.
         source_rows = arg.rows(store).select(pl.all().name.prefix(f"__{side}_"))
@@ -173,7 +187,7 @@ class _Summary:
 
     arg: CatalogArg
     status: CatalogStatus
-    report: Refreshed | None
+    report: PipelineReport | None
 
     def document(self) -> dict[str, Any]:
         return {

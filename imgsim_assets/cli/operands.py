@@ -21,8 +21,9 @@ from imgsim_assets.cli.options import ListOptions, parse_settings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import SourceError, StoreError
-from imgsim_assets.pipeline.catalog import CatalogJob, shards_for
-from imgsim_assets.pipeline.loader import find_loader
+from imgsim_assets.pipeline.loader import Loader, find_loader
+from imgsim_assets.pipeline.settings import CatalogSettings
+from imgsim_assets.pipeline.shards import shards_for
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.storage.store import Store
 
@@ -36,13 +37,15 @@ class CatalogArg:
     Attributes:
         name: the catalog's name in the store.
         title: the operand as it was typed.
-        job: how to read and process a list; None for a catalog of the store.
+        settings: how to read and process a list; None for a catalog of the store.
+        loader: gives the images in place of the download.
         fields: the source's columns in the result, in their order; None for all.
     """
 
     name: str
     title: str
-    job: CatalogJob | None = None
+    settings: CatalogSettings | None = None
+    loader: Loader | None = None
     fields: Sequence[str] | None = None
 
     def rows(self, store: Store) -> pl.DataFrame:
@@ -101,8 +104,10 @@ def resolve_operand(
     source, fields, rows = _inspect_list(text, options)
     loader = find_loader(options.loader) if options.loader else None
     name = _list_name(text, options)
-    job = CatalogJob(name, source, shards_for(rows), encoder, download, loader)
-    return CatalogArg(name, text, job, fields)
+    settings = CatalogSettings(
+        name=name, source=source, shards=shards_for(rows), encoder=encoder, download=download
+    )
+    return CatalogArg(name, text, settings, loader, fields)
 
 
 def _list_name(text: str, options: ListOptions) -> str:

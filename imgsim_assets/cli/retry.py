@@ -6,7 +6,7 @@ import click
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.pipeline.retry import retry
+from imgsim_assets.pipeline.retry import retry_failed
 from imgsim_assets.storage.store import Store
 
 
@@ -47,17 +47,17 @@ def command(
     if retryable == all_failures:
         raise click.UsageError("choose the failures: either --retryable or --all")
     with output.show_progress(quiet=quiet or as_json) as (log, bars):
-        report = retry(
+        report = retry_failed(
             store,
             catalog,
             download,
-            which="all" if all_failures else "retryable",
+            retry="all" if all_failures else "retryable",
             device=device,
             weights=weights,
             log=log,
-            watch=bars,
+            listener=bars,
         )
     if as_json:
         output.show_json(report)
     else:
-        click.echo(f"{catalog}: {report.tried} requested, {report.recovered} recovered")
+        click.echo(f"{catalog}: {report.retried} requested, {report.recovered} recovered")

@@ -66,5 +66,5 @@ def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
 def _match_line(match: MatchStatus) -> str:
     return (
         f"\nmatches/{match.name}: {match.matches} matches of {match.left} and {match.right}, "
-        f"{match.mode} at {match.threshold:g}, {match.state}"
+        f"{match.mode} at {match.threshold:g}, {match.freshness}"
     )

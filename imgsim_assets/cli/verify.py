@@ -34,7 +34,7 @@ def command(sample_size: int, store: Store, as_json: bool, quiet: bool) -> int:
     The exit code is 3 if there is a problem.
     """
     log = silent if quiet or as_json else output.log_to_stderr
-    report = verify(store, sample=sample_size, log=log)
+    report = verify(store, sample_size=sample_size, log=log)
     if as_json:
         output.show_json(report)
     else:
@@ -43,6 +43,6 @@ def command(sample_size: int, store: Store, as_json: bool, quiet: bool) -> int:
             f"{report.blobs} images, {report.bytes / 1e6:.1f} MB verified"
         )
         for problem in report.problems:
-            click.echo(f"{problem.place}: {problem.what}")
+            click.echo(f"{problem.location}: {problem.message}")
         click.echo(f"{len(report.problems)} problems" if report.problems else "no problems")
     return EXIT_PROBLEMS_FOUND if report.problems else 0

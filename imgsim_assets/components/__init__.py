@@ -1,1 +1,1 @@
-"""The Dagster layer: components that turn settings into assets, checks and schedules."""
+"""The Dagster components: one package per component, and the modules that they share."""

@@ -1,4 +1,4 @@
-"""What starts work by itself: conditions on data versions, their sensor, cron, freshness."""
+"""Automation: the condition on data versions, its sensor, and freshness policies."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dagster._utils.schedules import cron_string_iterator
 TAG = "imgsim/automation"
 _ON = "on"
 _SENSOR = "imgsim_automation"
-# Nights, weekends and the first of the month: five weeks show the gaps of what ticks in them.
+# Long enough to hold the longest gap of nightly, weekly and monthly schedules.
 _FIVE_WEEKS = timedelta(weeks=5)
-_SOME_MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
+_ANY_MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 _GRACE = timedelta(hours=2)
 
 
 def on_new_data() -> dg.AutomationCondition:
-    """Start when something upstream has another data version, or this asset other settings.
+    """Materialize when an upstream data version, or this asset's settings, changed.
 
-    A materialization that found nothing new keeps its data version, and starts nothing. Waits
-    for upstream runs, and never starts behind a blocking check that failed.
+    A materialization that changes nothing keeps its data version, and starts nothing. The
+    condition waits for upstream runs, and does not hold while an upstream blocking check fails.
     """
     condition = dg.AutomationCondition
     upstream = condition.any_deps_match(
@@ -39,17 +39,17 @@ def on_new_data() -> dg.AutomationCondition:
 
 
 def tagged(tags: dict[str, str], *, automated: bool) -> dict[str, str]:
-    """An asset's tags, with the one by which the sensor finds what it may start."""
+    """An asset's tags, with the tag by which the sensor selects the assets it may start."""
     return {**tags, TAG: _ON} if automated else tags
 
 
-def sensor() -> dg.AutomationConditionSensorDefinition:
+def automation_sensor() -> dg.AutomationConditionSensorDefinition:
     """The sensor that evaluates the conditions of every catalog and match table.
 
-    One for all, so that what hangs together is started together.
+    One sensor for all, so that dependent assets are started in one run.
     """
     with warnings.catch_warnings():
-        # Without its sources a catalog would never be looked at, and the option is beta.
+        # The selection must include the sources, and that option is beta.
         warnings.simplefilter("ignore", dg.BetaWarning)
         target = dg.AssetSelection.tag(TAG, _ON, include_sources=True)
     return dg.AutomationConditionSensorDefinition(
@@ -57,24 +57,24 @@ def sensor() -> dg.AutomationConditionSensorDefinition:
         target=target,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=10,
-        description="Looks at the sources that are watched, and starts what hangs on data that "
-        "changed.",
+        description="Observes the sources on their schedules, and materializes assets whose "
+        "upstream data changed.",
     )
 
 
 def freshness(schedule: str | None, time_zone: str) -> dg.FreshnessPolicy | None:
-    """Stale is what the schedule should have materialized two hours ago."""
+    """An asset is stale two hours after its schedule should have materialized it."""
     if schedule is None:
         return None
     return dg.FreshnessPolicy.time_window(fail_window=_longest_gap(schedule, time_zone) + _GRACE)
 
 
 def _longest_gap(schedule: str, time_zone: str) -> timedelta:
-    """The longest time between two ticks, among those of five weeks and the next."""
-    ticks = pairwise(cron_string_iterator(_SOME_MONDAY.timestamp(), schedule, time_zone))
+    """The longest time between two ticks within five weeks."""
+    ticks = pairwise(cron_string_iterator(_ANY_MONDAY.timestamp(), schedule, time_zone))
     longest = timedelta()
     for earlier, later in ticks:
         longest = max(longest, later - earlier)
-        if later - _SOME_MONDAY > _FIVE_WEEKS:
+        if later - _ANY_MONDAY > _FIVE_WEEKS:
             break
     return longest

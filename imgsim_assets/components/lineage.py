@@ -1,4 +1,4 @@
-"""Which columns a table's columns come from, as Dagster shows it."""
+"""Column lineage, as Dagster shows it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import dagster as dg
 
-# A column, and the upstream columns it is made of as (asset key, column).
+# A column, and the upstream columns it depends on, as (asset key, column).
 Origins = Mapping[str, Sequence[tuple[dg.AssetKey, str]]]
 
 
 def column_lineage(origins: Origins) -> dict[str, Any]:
-    """The metadata entry that says where columns come from."""
+    """The metadata entry for the lineage of columns."""
     deps = {
         column: [dg.TableColumnDep(asset_key=key, column_name=name) for key, name in sources]
         for column, sources in origins.items()
@@ -20,13 +20,13 @@ def column_lineage(origins: Origins) -> dict[str, Any]:
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
 
 
-def carried(key: dg.AssetKey, columns: Sequence[str]) -> Origins:
-    """Columns that are those of one upstream table under the same names."""
+def passthrough_columns(key: dg.AssetKey, columns: Sequence[str]) -> Origins:
+    """Columns that are copied from one upstream table under the same names."""
     return {column: [(key, column)] for column in columns}
 
 
-def of_matches(left: dg.AssetKey, right: dg.AssetKey) -> Origins:
-    """The columns of a match table, made from the items of two catalogs."""
+def match_lineage(left: dg.AssetKey, right: dg.AssetKey) -> Origins:
+    """The lineage of a match table's columns."""
     images = [(left, "sha256"), (right, "sha256")]
     return {
         "left_id": [(left, "id")],
@@ -38,8 +38,8 @@ def of_matches(left: dg.AssetKey, right: dg.AssetKey) -> Origins:
     }
 
 
-def of_graph(index: dg.AssetKey) -> Origins:
-    """The columns of a similarity graph, made from the items of an index."""
+def graph_lineage(index: dg.AssetKey) -> Origins:
+    """The lineage of a similarity graph's columns."""
     images = [(index, "sha256")]
     return {
         "src_id": [(index, "id")],

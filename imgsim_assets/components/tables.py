@@ -1,8 +1,9 @@
-"""Taking a committed table as a parameter of another asset, in this or any code location."""
+"""The store and its tables in Dagster: opening it, and loading a table as an asset's input."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,16 @@ import dagster as dg
 if TYPE_CHECKING:
     import polars as pl
 
+    from imgsim_assets.storage.store import Store
+
 IO_MANAGER = "imgsim_tables"
+
+
+def open_store(root: Path, run_id: str | None = None) -> Store:
+    """The project's store: IMGSIM_STORE, else data/store under the project's root."""
+    from imgsim_assets.storage.store import Store
+
+    return Store.open(project_root=root, run_id=run_id)
 
 
 class TableIOManager(dg.ConfigurableIOManager):
@@ -53,6 +63,12 @@ class TableIOManager(dg.ConfigurableIOManager):
             rows = scan_table(table, commit)
         wanted = context.dagster_type.typing_type
         return rows.collect() if wanted is pl.DataFrame else rows
+
+
+@lru_cache(maxsize=8)
+def get_table_io_manager(root: Path) -> TableIOManager:
+    """The IO manager of a project; always the same object, so that definitions can merge."""
+    return TableIOManager(project_root=str(root))
 
 
 def _partition_count(context: dg.InputContext) -> int:

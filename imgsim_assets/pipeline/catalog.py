@@ -1,211 +1,238 @@
-"""The stages of the pipeline driven from plain Python, over a store, without Dagster.
-
-What has been fetched is embedded while the rest is on its way: the network and the processor
-work at the same time. What is stored already is neither fetched nor embedded again.
-"""
+"""The pipeline of one catalog: its stages, each wired once from the catalog's settings."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Self
 
 from imgsim_assets.catalog.settings import SourceSettings
-from imgsim_assets.catalog.stage import ItemsReport, ItemsStage
+from imgsim_assets.catalog.stage import ItemsReport, ItemsStage, items_table
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
+from imgsim_assets.encoders.evaluation import EncoderEvaluation, EvaluationStage
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
 from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
+from imgsim_assets.errors import SettingsError
+from imgsim_assets.index.stage import IndexReport, IndexStage
 from imgsim_assets.pipeline.loader import Loader, LoaderStage
+from imgsim_assets.pipeline.settings import CatalogSettings
+from imgsim_assets.pipeline.shards import ShardReports, run_shards
 from imgsim_assets.progress import Log, silent
+from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
+from imgsim_assets.similarity.graph import GraphReport, GraphStage
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
-# Shards small enough that embedding begins soon, large enough that commits cost little.
-_ITEMS_PER_SHARD = 256
-_MOST_SHARDS = 256
 
+class CatalogPipeline:
+    """The stages of one catalog over a store; each method runs one of them.
 
-@dataclass(frozen=True)
-class CatalogJob:
-    """What is to be done for one catalog.
+    Every stage does only what is new: what the store holds is not fetched, embedded or computed
+    again. Dagster's assets, the shell and a notebook all run these methods.
 
-    `source` is read from `root`; None leaves the catalog as it was last ingested. A `loader`
-    gets the images in place of the download. `retry` says which earlier failures of the
-    download are tried again.
+    Args:
+        store: where tables and images are.
+        settings: the catalog as declared.
+        root: folder from which relative paths in the settings start; default: the working
+            directory.
+        loader: gives the images in place of the download.
+        retry: which failures of earlier runs the download tries again.
+        log: hears messages of long stages.
+        warn: hears what a person should look at; default: `log`.
+        log_exception: hears of a failed shard while its exception is being handled; default:
+            `warn`.
     """
 
-    name: str
-    source: SourceSettings | None
-    shards: int
-    encoder: EncoderSettings
-    download: DownloadSettings = field(default_factory=DownloadSettings)
-    loader: Loader | None = None
-    root: Path = field(default_factory=Path.cwd)
-    retry: Retry = "retryable"
+    def __init__(
+        self,
+        store: Store,
+        settings: CatalogSettings,
+        *,
+        root: Path | None = None,
+        loader: Loader | None = None,
+        retry: Retry = "retryable",
+        log: Log = silent,
+        warn: Log | None = None,
+        log_exception: Log | None = None,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.root = root or Path.cwd()
+        self.loader = loader
+        self.retry = retry
+        self.log = log
+        self.warn = warn or log
+        self.log_exception = log_exception or self.warn
 
-
-@dataclass(frozen=True)
-class Refreshed:
-    """What the stages report of one catalog; `catalog` is None where no source was read."""
-
-    name: str
-    catalog: ItemsReport | None
-    images: Sequence[DownloadReport]
-    embeddings: Sequence[EmbeddingReport]
+    @classmethod
+    def of_stored(
+        cls,
+        store: Store,
+        name: str,
+        *,
+        shards: int,
+        encoder: EncoderSettings,
+        download: DownloadSettings,
+        retry: Retry,
+        log: Log = silent,
+    ) -> Self:
+        """The pipeline of a catalog as the store holds it; its source is not to be read."""
+        settings = CatalogSettings(
+            name=name,
+            source=SourceSettings(path=f"{name}/items"),
+            shards=shards,
+            encoder=encoder,
+            download=download,
+        )
+        return cls(store, settings, retry=retry, log=log)
 
     @property
-    def requested(self) -> int:
-        """Items whose images this run asked for."""
-        return sum(report.requested for report in self.images)
+    def name(self) -> str:
+        """The catalog's name."""
+        return self.settings.name
 
     @property
-    def fetched(self) -> int:
-        """Images that arrived in this run."""
-        return sum(report.fetched for report in self.images)
+    def shards(self) -> list[Shard]:
+        """All shards, in order."""
+        return [Shard(index, self.settings.shards) for index in range(self.settings.shards)]
 
     @property
-    def embedded(self) -> int:
-        """Forward passes of this run."""
-        return sum(report.embedded for report in self.embeddings)
+    def encoder(self) -> EncoderSettings:
+        """The encoder's settings, with the path of its weights file resolved."""
+        return self.settings.encoder.located(self.root)
 
+    @property
+    def items(self) -> int:
+        """The number of items in the newest version of `<name>/items`; 0 without one."""
+        commit = items_table(self.store, self.name).latest()
+        return commit.rows if commit is not None else 0
 
-class ProgressListener(Protocol):
-    """Somebody who is told, from two threads, how a refresh is getting on."""
+    def ingest(self, *, allow_removals: bool = False) -> ItemsReport:
+        """Read the source, and commit `<name>/items` and `<name>/rejects`.
 
-    def begins(self, name: str, items: int) -> None:
-        """A catalog of so many items is about to be worked on."""
+        Args:
+            allow_removals: accept the source even if it has lost more items than
+                `checks.max_removed_fraction` allows.
 
-    def fetched(self, name: str, items: int) -> None:
-        """So many more items have been fetched, or found to be there."""
+        Raises:
+            SourceError: when the source is missing, cannot be read, has no usable row or has
+                lost too many items.
+        """
+        limit = self.settings.checks.max_removed_fraction
+        return ItemsStage(
+            self.store,
+            self.name,
+            self.settings.source,
+            shards=self.settings.shards,
+            project_root=self.root,
+            max_removed_fraction=1.0 if allow_removals else limit,
+        ).run()
 
-    def embedded(self, name: str, items: int) -> None:
-        """So many more items have been embedded, or found to be there."""
+    @contextlib.contextmanager
+    def open_images(
+        self,
+        *,
+        on_row: Callable[[], None] | None = None,
+        on_commit: Callable[[Shard], None] | None = None,
+    ) -> Iterator[Callable[[Shard], DownloadReport]]:
+        """The `run` of the images stage (or of the loader) while the context lasts.
 
-
-class NullProgress:
-    """Nobody."""
-
-    def begins(self, name: str, items: int) -> None:
-        """Ignored."""
-
-    def fetched(self, name: str, items: int) -> None:
-        """Ignored."""
-
-    def embedded(self, name: str, items: int) -> None:
-        """Ignored."""
-
-
-def shards_for(items: int) -> int:
-    """A number of shards for a catalog of so many items: a power of two, seldom changing."""
-    shards = 1
-    while shards * _ITEMS_PER_SHARD < items and shards < _MOST_SHARDS:
-        shards *= 2
-    return shards
-
-
-def refresh(
-    store: Store,
-    jobs: Sequence[CatalogJob],
-    *,
-    log: Log = silent,
-    watch: ProgressListener | None = None,
-) -> list[Refreshed]:
-    """Bring catalogs as far as their embeddings, embedding and fetching at the same time.
-
-    Raises what the stages raise, after what was computed has been kept: SourceError,
-    EncoderError, StoreError.
-    """
-    told = watch or NullProgress()
-    catalogs = [_update_items(store, job) for job in jobs]
-    with EmbeddingThread() as thread:
-        running = [
-            _work(store, job, _items(store, job, report), thread, log, told)
-            for job, report in zip(jobs, catalogs, strict=True)
-        ]
-        return [
-            Refreshed(job.name, catalog, images, [future.result() for future in futures])
-            for job, catalog, (images, futures) in zip(jobs, catalogs, running, strict=True)
-        ]
-
-
-def _update_items(store: Store, job: CatalogJob) -> ItemsReport | None:
-    if job.source is None:
-        return None
-    stage = ItemsStage(store, job.name, job.source, shards=job.shards, project_root=job.root)
-    return stage.run()
-
-
-def _items(store: Store, job: CatalogJob, report: ItemsReport | None) -> int:
-    if report is not None:
-        return report.rows
-    commit = store.table(f"{job.name}/items").latest()
-    return commit.rows if commit is not None else 0
-
-
-def _work(
-    store: Store,
-    job: CatalogJob,
-    items: int,
-    thread: EmbeddingThread,
-    log: Log,
-    watch: ProgressListener,
-) -> tuple[list[DownloadReport], list[Future[EmbeddingReport]]]:
-    """Fetch a catalog's shards here, and have each embedded by the other thread."""
-    watch.begins(job.name, items)
-    stage = EmbeddingStage(store, job.name, job.encoder, log=log, stop=thread.stop)
-    stream = EmbeddingStream(lambda: stage, thread, log=log)
-    images: list[DownloadReport] = []
-    futures: list[Future[EmbeddingReport]] = []
-
-    def tell(future: Future[EmbeddingReport], items: int) -> None:
-        if not future.cancelled() and future.exception() is None:
-            watch.embedded(job.name, items)
-
-    with _fetching(store, job, stream, log, watch) as fetch:
-        for index in range(job.shards):
-            shard = Shard(index, job.shards)
-            report = fetch(shard)
-            images.append(report)
-            # Those that were asked for have been told of one by one.
-            watch.fetched(job.name, max(0, report.items - report.requested))
-            futures.append(stream.finalize(shard))
-            futures[-1].add_done_callback(partial(tell, items=report.items))
-            _raise_early(futures)
-    return images, futures
-
-
-@contextlib.contextmanager
-def _fetching(
-    store: Store, job: CatalogJob, stream: EmbeddingStream, log: Log, watch: ProgressListener
-) -> Iterator[Callable[[Shard], DownloadReport]]:
-    def one_fetched() -> None:
-        watch.fetched(job.name, 1)
-
-    if job.loader is not None:
-        yield LoaderStage(
-            store, job.name, job.loader, job.download, log=log, on_row=one_fetched
-        ).run
-    else:
+        Args:
+            on_row: called after each item that was requested.
+            on_commit: called after each commit of a shard's ledger, from the stage's thread.
+        """
+        settings = self.settings.download
+        if self.loader is not None:
+            yield LoaderStage(
+                self.store, self.name, self.loader, settings, log=self.log, on_row=on_row
+            ).run
+            return
         with ImagesStage(
-            store,
-            job.name,
-            job.download,
-            retry=job.retry,
-            log=log,
-            on_row=one_fetched,
-            on_commit=stream.notify,
+            self.store,
+            self.name,
+            settings,
+            retry=self.retry,
+            log=self.log,
+            on_row=on_row,
+            on_commit=on_commit,
         ) as stage:
             yield stage.run
 
+    def open_embeddings(
+        self, thread: EmbeddingThread | None = None, *, on_start: Callable[[], None] | None = None
+    ) -> EmbeddingStage:
+        """The embeddings stage.
 
-def _raise_early(futures: Sequence[Future[EmbeddingReport]]) -> None:
-    """Fail as soon as the embedding has: an encoder that cannot be loaded fails every shard."""
-    for future in futures:
-        if future.done() and (error := future.exception()) is not None:
-            raise error
+        Args:
+            thread: the thread it will work in, which can stop it.
+            on_start: called before the first forward pass.
+        """
+        return EmbeddingStage(
+            self.store,
+            self.name,
+            self.encoder,
+            log=self.log,
+            on_start=on_start,
+            stop=thread.stop if thread is not None else None,
+        )
+
+    def fetch(
+        self, shards: Sequence[Shard], *, stream: EmbeddingStream | None = None
+    ) -> ShardReports[DownloadReport]:
+        """Fetch the images that the shards lack, and commit their ledger `<name>/images`.
+
+        With a `stream`, what has been committed is embedded while the rest is fetched.
+        """
+        with self.open_images(on_commit=stream.notify if stream is not None else None) as run:
+
+            def fetch_shard(shard: Shard) -> DownloadReport:
+                report = run(shard)
+                if stream is not None and report.changed:
+                    stream.notify(shard)
+                return report
+
+            return run_shards(shards, fetch_shard, self.log_exception)
+
+    def embed(
+        self, shards: Sequence[Shard], *, stream: EmbeddingStream | None = None
+    ) -> ShardReports[EmbeddingReport]:
+        """Embed the images that have no vector yet, and commit `<name>/embeddings`.
+
+        With a `stream`, its thread does the work, and goes on where it has come to.
+        """
+        if stream is None:
+            return run_shards(shards, self.open_embeddings().run, self.log_exception)
+        return run_shards(shards, lambda shard: stream.finalize(shard).result(), self.log_exception)
+
+    def index(self) -> IndexReport:
+        """Bring the FAISS index `<name>/index` up to the embeddings."""
+        return IndexStage(self.store, self.name, self.settings.index, log=self.warn).run()
+
+    def graph(self) -> GraphReport:
+        """Bring `<name>/similarity_graph` up to the index."""
+        return GraphStage(self.store, self.name, self.settings.graph).run()
+
+    def groups(self) -> GroupReport:
+        """Bring `<name>/duplicate_groups` up to the index.
+
+        Raises:
+            SettingsError: when the catalog declares no groups.
+        """
+        if self.settings.groups is None:
+            raise SettingsError(f"groups: {self.name} declares none; set 'groups: {{}}'")
+        return GroupStage(self.store, self.name, self.settings.groups).run()
+
+    def evaluate(self) -> EncoderEvaluation:
+        """Measure the encoder on the catalog's own images, if that is not up to date.
+
+        Raises:
+            SettingsError: when the catalog declares no evaluation.
+        """
+        if self.settings.evaluation is None:
+            raise SettingsError(f"evaluation: {self.name} declares none; set 'evaluation: {{}}'")
+        return EvaluationStage(
+            self.store, self.name, self.settings.evaluation, self.encoder, log=self.log
+        ).run()

@@ -1,4 +1,4 @@
-"""Trying failed downloads again, without waiting until they are due."""
+"""Retrying failed downloads at once, without waiting until they are due."""
 
 from __future__ import annotations
 
@@ -10,53 +10,63 @@ import polars as pl
 from imgsim_assets.download.ledger.table import ledger_table, utc_now, with_all_columns
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.recorded import (
-    FINGERPRINT,
-    encoder_from_commit,
-    require_encoder,
-    with_overrides,
-)
+from imgsim_assets.encoders.recorded import encoder_from_commit, require_encoder, with_overrides
+from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import IndexStage
-from imgsim_assets.pipeline.catalog import CatalogJob, ProgressListener, refresh
+from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.loader import LOADED
+from imgsim_assets.pipeline.run import ProgressListener, fetch_and_embed
+from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-# Failures that may have passed, or every one.
-Which = Literal["retryable", "all"]
+# Failures that may have passed, or all of them.
+RetryChoice = Literal["retryable", "all"]
 _HAS_FAILED = (pl.col("status") != OK) | pl.col("revalidation_error").is_not_null()
 
 
 @dataclass(frozen=True)
 class RetryReport:
-    """How many failures were tried again, and how many images arrived."""
+    """How many failures were retried, and how many of them recovered."""
 
-    tried: int
+    retried: int
     recovered: int
 
 
-def retry(
+def retry_failed(
     store: Store,
     name: str,
     settings: DownloadSettings,
     *,
-    which: Which = "retryable",
+    retry: RetryChoice = "retryable",
     device: str | None = None,
     weights: str | None = None,
     log: Log = silent,
-    watch: ProgressListener | None = None,
+    listener: ProgressListener | None = None,
 ) -> RetryReport:
-    """Fetch a catalog's failures now, and bring its index up to what arrives.
+    """Fetch a catalog's failed images now, and bring its index up to what arrives.
 
-    Images that are there but could not be refreshed count as failures. What arrives is embedded
-    by the encoder that was recorded, on `device` and with the weights file at `weights` where
-    they are given. Raises StoreError when the catalog has not been fetched and embedded yet,
-    was filled by a loader, or has vectors of other weights, and EncoderError when the weights
-    file is not there; nothing has been fetched then.
+    An image that is there but could not be revalidated counts as failed. New images are embedded
+    by the encoder that the store recorded.
+
+    Args:
+        store: the store.
+        name: the catalog.
+        settings: limits of the download.
+        retry: `retryable` for failures that may have passed, or `all`.
+        device: where the encoder runs, in place of the recorded device.
+        weights: path of the encoder's weights file, in place of the recorded path.
+        log: hears the progress.
+        listener: receives the progress.
+
+    Raises:
+        StoreError: when the catalog has no images and embeddings yet, was filled by a loader, or
+            has vectors of other weights. Nothing has been fetched then.
+        EncoderError: when the weights file is missing. Nothing has been fetched then.
     """
     ledger = ledger_table(store, name)
     commit = ledger.latest()
@@ -68,26 +78,33 @@ def retry(
     if commit.properties.get(LOADED):
         raise StoreError(
             f"the images of {name} came from a loader, not from their URLs; run the match with "
-            "its --loader again, which tries all failures again"
+            "its --loader again, retry tries all failures again"
         )
-    failed = _failed(ledger, commit, which)
+    failed = _failed(ledger, commit, retry)
     if not failed.height:
         return RetryReport(0, 0)
     encoder = with_overrides(encoder_from_commit(embedded), device, weights)
     require_encoder(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}")
-    if which == "retryable":
+    if retry == "retryable":
         ledger.commit(lambda newest: _due_now(ledger, newest))
-    shards = max(file.shard_count or 1 for file in commit.files_with_role())
-    job = CatalogJob(name, None, shards, encoder, settings, retry=which)
-    refresh(store, [job], log=log, watch=watch)
+    pipeline = CatalogPipeline.of_stored(
+        store,
+        name,
+        shards=len(shards_of(commit)),
+        encoder=encoder,
+        download=settings,
+        retry=retry,
+        log=log,
+    )
+    fetch_and_embed([pipeline], read_sources=False, listener=listener)
     IndexStage(store, name).run()
-    good = with_all_columns(ledger.read(ledger.latest() or commit)).filter(~_HAS_FAILED)
-    return RetryReport(failed.height, failed.join(good, on="id", how="semi").height)
+    intact = with_all_columns(ledger.read(ledger.latest() or commit)).filter(~_HAS_FAILED)
+    return RetryReport(failed.height, failed.join(intact, on="id", how="semi").height)
 
 
-def _failed(ledger: Table, commit: Commit, which: Which) -> pl.DataFrame:
+def _failed(ledger: Table, commit: Commit, retry: RetryChoice) -> pl.DataFrame:
     rows = with_all_columns(ledger.read(commit))
-    return rows.filter(_HAS_FAILED if which == "all" else pl.col("retryable"))
+    return rows.filter(_HAS_FAILED if retry == "all" else pl.col("retryable"))
 
 
 def _due_now(ledger: Table, base: Commit | None) -> PendingCommit | None:

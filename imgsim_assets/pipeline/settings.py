@@ -1,14 +1,17 @@
-"""Everything a person declares about one catalog."""
+"""The settings of everything that a project declares: one class per declared thing."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.source import check_source_exists
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings, EvaluationSettings
+from imgsim_assets.errors import SourceError
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.settings import Settings
 from imgsim_assets.similarity.settings import (
@@ -17,6 +20,7 @@ from imgsim_assets.similarity.settings import (
     GroupSettings,
     MatchSettings,
 )
+from imgsim_assets.storage.settings import RetentionPolicy
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 # Names that would mix a catalog's tables with those of several catalogs.
@@ -36,7 +40,7 @@ SourceChoice = Annotated[
 
 def _is_list(value: Any) -> Any:
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r} is no list; write one, such as [{value}]")
+        raise ValueError(f"{value!r} is not a list; write one, such as [{value}]")
     return value
 
 
@@ -44,25 +48,27 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_is_list)]
 
 
 class CheckSettings(Settings):
-    """When the asset checks of a catalog complain."""
+    """The limits of the asset checks."""
 
     min_success_rate: float = Field(
-        0.5, ge=0, le=1, description="least share of items with an image"
+        0.5, ge=0, le=1, description="smallest fraction of items with an image"
     )
     severity: Severity = Field(
-        "warn", description="of what checks measure; 'error' stops what hangs on too few images"
+        "warn",
+        description="of checks that measure; 'error' also stops downstream assets when too few "
+        "items have an image",
     )
     max_removed_fraction: float = Field(
-        0.5, ge=0, le=1, description="largest share of its items that a source may lose at once"
+        0.5, ge=0, le=1, description="largest fraction of items that a source may lose at once"
     )
     max_drift: float = Field(
-        0.2, ge=0, le=1, description="how far similarities may move from one version to the next"
+        0.2, ge=0, le=1, description="largest distance between the similarities of two versions"
     )
-    sample: int = Field(50, ge=1, le=10_000, description="items that sampled checks look at")
+    sample_size: int = Field(50, ge=1, le=10_000, description="items that sampled checks look at")
 
 
 class CatalogSettings(Settings):
-    """A catalog of images: where it comes from and how it is worked on."""
+    """An image catalog: its source, and how it is downloaded, embedded and compared."""
 
     name: str = Field(
         pattern=NAME_PATTERN, max_length=64, description="lower case, digits and underscores"
@@ -71,28 +77,28 @@ class CatalogSettings(Settings):
     shards: int = Field(4, ge=1, le=4096, description="partitions that the items are split into")
     encoder: EncoderChoice = EncoderSettings()
     download: DownloadSettings = DownloadSettings()
-    stream: bool = Field(
-        False, description="embed what has been fetched while the rest is still on its way"
+    pipelined: bool = Field(
+        False, description="embed fetched images while others are still being fetched"
     )
     index: IndexSettings = IndexSettings()
     graph: GraphSettings = GraphSettings()
-    report: EvaluationSettings | None = Field(
+    evaluation: EvaluationSettings | None = Field(
         None, description="measure the encoder on this catalog's images; '{}' for the defaults"
     )
     groups: GroupSettings | None = Field(
-        None, description="duplicate groups; without it there is no such asset"
+        None, description="find duplicate groups; '{}' for the defaults"
     )
     checks: CheckSettings = CheckSettings()
     schedule: str | None = Field(None, description="cron expression of the refresh")
-    watch: str | None = Field(
-        None, description="cron expression of looking for changes of the source"
+    observe_schedule: str | None = Field(
+        None, description="cron expression of the observation of the source"
     )
     timezone: str = Field("UTC", description="of both cron expressions")
     automation: bool = Field(
-        True, description="start what hangs on data or settings that changed, without being asked"
+        True, description="materialize assets whose data or settings changed, without a schedule"
     )
     max_shards_per_run: int | None = Field(
-        None, ge=1, description="split backfills into runs of so many shards; default: one run"
+        None, ge=1, description="shards that one run of a backfill takes; default: all"
     )
     owners: Names = Field((), description="e-mail addresses or team:NAME")
     tags: dict[str, str] = Field(default_factory=dict)
@@ -102,18 +108,35 @@ class CatalogSettings(Settings):
     @classmethod
     def _not_reserved(cls, value: str) -> str:
         if value in RESERVED:
-            raise ValueError(f"{value!r} is where {RESERVED[value]} live; choose another name")
+            raise ValueError(f"{value!r} holds {RESERVED[value]}; choose another name")
         return value
 
-    @field_validator("report", "groups", mode="before")
+    @field_validator("evaluation", "groups", mode="before")
     @classmethod
     def _not_left_blank(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None:
             raise ValueError(
-                f"nothing stands behind it; write '{info.field_name}: {{}}' for the defaults, or "
+                f"the key has no value; write '{info.field_name}: {{}}' for the defaults, or "
                 "remove the key"
             )
         return value
+
+    def missing_source(self, root: Path) -> str | None:
+        """The problem with a local source that is missing; None if it exists or is remote."""
+        try:
+            check_source_exists(self.source, root)
+        except SourceError as error:
+            return str(error)
+        return None
+
+    def missing_weights(self, root: Path) -> str | None:
+        """The problem with a weights file that is missing; None if it exists or none is named."""
+        weights = self.encoder.located(root).weights_file
+        if weights is None or Path(weights).is_file():
+            return None
+        return (
+            f"there is no file {weights}; give the path of a state dict (.pth), relative to {root}"
+        )
 
 
 class MatchMatrixSettings(MatchSettings):
@@ -122,15 +145,22 @@ class MatchMatrixSettings(MatchSettings):
     name: str = Field(
         pattern=NAME_PATTERN,
         max_length=130,
-        description="of the table; left__right is a good one",
+        description="of the table, such as left__right",
     )
     left: str = Field(description="name of the catalog whose items look for a match")
     right: str = Field(description="name of the catalog they look in")
-    automation: bool = Field(True, description="start when one of the catalogs changed")
+    automation: bool = Field(True, description="materialize when one of the catalogs changed")
     checks: CheckSettings = CheckSettings()
     owners: Names = ()
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None
+
+
+class RetentionSettings(RetentionPolicy):
+    """What a store keeps, and when the rest is deleted."""
+
+    schedule: str | None = Field("30 4 * * 0", description="cron expression; null for never")
+    timezone: str = Field("UTC", description="of the schedule")
 
 
 class DuplicateGroupsSettings(CrossCatalogGroupSettings):
@@ -138,7 +168,7 @@ class DuplicateGroupsSettings(CrossCatalogGroupSettings):
 
     name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")
     catalogs: Names = Field(description="names of the catalogs, in their order of priority")
-    automation: bool = Field(True, description="start when one of the catalogs changed")
+    automation: bool = Field(True, description="materialize when one of the catalogs changed")
     owners: Names = ()
     tags: dict[str, str] = Field(default_factory=dict)
     description: str | None = None
@@ -148,7 +178,6 @@ class DuplicateGroupsSettings(CrossCatalogGroupSettings):
     def _are_several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(value) < 2:
             raise ValueError(
-                "two catalogs or more are grouped together; of a single one it is its own "
-                "'groups: {}'"
+                "list two catalogs or more; for a single catalog set 'groups: {}' of the catalog"
             )
         return value

@@ -1,4 +1,4 @@
-"""How a store's catalogs and match tables stand: what is there, what is behind, what failed."""
+"""The status of a store's catalogs and match tables: counts, failures, freshness."""
 
 from __future__ import annotations
 
@@ -14,22 +14,31 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.index.stage import index_table
+from imgsim_assets.pipeline.checks import missing_and_stale
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-State = Literal["fresh", "stale", "missing"]
+Freshness = Literal["fresh", "stale", "missing"]
 _IMAGE = ["id", "sha256"]
 
 
 @dataclass(frozen=True)
 class CatalogStatus:
-    """One catalog. `stages` says of each whether it is up to the one before it.
+    """The status of one catalog.
 
-    `failures` counts items without an image by status, `retryable` those of them that a later
-    run tries again.
+    Attributes:
+        name: the catalog.
+        items: rows of `<name>/items`.
+        rejects: rows of the source that were rejected.
+        images: items that have an image.
+        vectors: items that have a vector.
+        failures: items without an image or a vector, by status.
+        retryable: failed items that a later run tries again.
+        encoder: the encoder that made the vectors; None without vectors.
+        stages: whether each stage has what the stage before it gives now.
     """
 
     name: str
@@ -40,12 +49,12 @@ class CatalogStatus:
     failures: Mapping[str, int]
     retryable: int
     encoder: str | None
-    stages: Mapping[str, State]
+    stages: Mapping[str, Freshness]
 
 
 @dataclass(frozen=True)
 class MatchStatus:
-    """One match table."""
+    """The status of one match table."""
 
     name: str
     left: str
@@ -53,11 +62,11 @@ class MatchStatus:
     mode: str
     threshold: float
     matches: int
-    state: State
+    freshness: Freshness
 
 
 def catalog_names(store: Store) -> list[str]:
-    """Every catalog that the store knows, sorted."""
+    """The names of the catalogs that the store holds, sorted."""
     return sorted(
         name.removesuffix("/images")
         for name in store.table_names()
@@ -66,42 +75,46 @@ def catalog_names(store: Store) -> list[str]:
 
 
 def catalog_status(store: Store, name: str) -> CatalogStatus:
-    """How one catalog stands."""
-    listed = _rows(items_table(store, name), ["id", "url"])
+    """The status of one catalog."""
+    items = _rows(items_table(store, name), ["id", "url"])
     ledger = _rows(ledger_table(store, name), ["id", "url", "status", "retryable", "sha256"])
-    states = _rows(embeddings_table(store, name), ["id", "sha256", "status"])
+    embeddings = _rows(embeddings_table(store, name), ["id", "sha256", "status"])
     rejects = rejects_table(store, name).latest()
-    embedded = embeddings_table(store, name).latest()
+    embeddings_commit = embeddings_table(store, name).latest()
     failed = ledger.filter(pl.col("status") != OK) if ledger is not None else None
-    undecoded = states.filter(pl.col("status") != OK) if states is not None else None
+    undecoded = embeddings.filter(pl.col("status") != OK) if embeddings is not None else None
     return CatalogStatus(
         name=name,
-        items=listed.height if listed is not None else 0,
+        items=items.height if items is not None else 0,
         rejects=rejects.rows if rejects is not None else 0,
         images=ledger.height - failed.height if ledger is not None and failed is not None else 0,
-        vectors=states.height - undecoded.height
-        if states is not None and undecoded is not None
+        vectors=embeddings.height - undecoded.height
+        if embeddings is not None and undecoded is not None
         else 0,
         failures={**_counts(failed), **_counts(undecoded)},
         retryable=int(failed["retryable"].sum()) if failed is not None else 0,
-        encoder=_encoder(embedded),
-        stages=_stages(store, name, listed, ledger, states),
+        encoder=_encoder(embeddings_commit),
+        stages=_stages(store, name, items, ledger, embeddings),
     )
 
 
 def match_statuses(store: Store) -> list[MatchStatus]:
-    """How every match table stands."""
-    found = []
+    """The status of every match table, by name."""
+    statuses = []
     for name in store.table_names():
         commit = store.table(name).latest() if name.startswith("matches/") else None
         if commit is None:
             continue
         settings = commit.properties
-        left = _embedded(store, settings["left"])
-        right = _indexed(store, settings["right"])
-        sides = ((LEFT_ITEMS, left), (RIGHT_ITEMS, right))
-        same = all(_same(_beside(store.table(name), commit, role), now) for role, now in sides)
-        found.append(
+        current_inputs = {
+            LEFT_ITEMS: _embedded(store, settings["left"]),
+            RIGHT_ITEMS: _indexed(store, settings["right"]),
+        }
+        is_fresh = all(
+            _same(_items_used(store.table(name), commit, role), rows)
+            for role, rows in current_inputs.items()
+        )
+        statuses.append(
             MatchStatus(
                 name=name.removeprefix("matches/"),
                 left=settings["left"],
@@ -109,42 +122,42 @@ def match_statuses(store: Store) -> list[MatchStatus]:
                 mode=settings["mode"],
                 threshold=settings["threshold"],
                 matches=commit.rows,
-                state="fresh" if same else "stale",
+                freshness="fresh" if is_fresh else "stale",
             )
         )
-    return found
+    return statuses
 
 
 def _stages(
     store: Store,
     name: str,
-    listed: pl.DataFrame | None,
+    items: pl.DataFrame | None,
     ledger: pl.DataFrame | None,
-    states: pl.DataFrame | None,
-) -> dict[str, State]:
-    """Whether each stage's rows are those that the stage before it would give it now."""
+    embeddings: pl.DataFrame | None,
+) -> dict[str, Freshness]:
+    """Whether each stage's rows are those that the stage before it gives now."""
     fetched = ledger.filter(pl.col("status") == OK).select(_IMAGE) if ledger is not None else None
     graph = graph_table(store, name)
     commit = graph.latest()
-    nodes = _beside(graph, commit, LEFT_ITEMS) if commit is not None else None
+    nodes = _items_used(graph, commit, LEFT_ITEMS) if commit is not None else None
     return {
-        "images": _state(_select(ledger, ["id"]), _select(listed, ["id"])),
-        "embeddings": _state(_select(states, _IMAGE), fetched),
-        "index": _state(_indexed(store, name), _embedded(store, name)),
-        "similarity_graph": _state(nodes, _indexed(store, name)),
+        "images": _freshness(_select(ledger, ["id"]), _select(items, ["id"])),
+        "embeddings": _freshness(_select(embeddings, _IMAGE), fetched),
+        "index": _freshness(_indexed(store, name), _embedded(store, name)),
+        "similarity_graph": _freshness(nodes, _indexed(store, name)),
     }
 
 
-def _state(mine: pl.DataFrame | None, wanted: pl.DataFrame | None) -> State:
-    if mine is None:
+def _freshness(actual: pl.DataFrame | None, expected: pl.DataFrame | None) -> Freshness:
+    if actual is None:
         return "missing"
-    return "fresh" if _same(mine, wanted) else "stale"
+    return "fresh" if _same(actual, expected) else "stale"
 
 
-def _same(mine: pl.DataFrame | None, other: pl.DataFrame | None) -> bool:
-    if mine is None or other is None:
-        return mine is other
-    return mine.sort(mine.columns).equals(other.sort(other.columns))
+def _same(actual: pl.DataFrame | None, expected: pl.DataFrame | None) -> bool:
+    if actual is None or expected is None:
+        return actual is expected
+    return missing_and_stale(actual, expected) == (0, 0)
 
 
 def _embedded(store: Store, name: str) -> pl.DataFrame | None:
@@ -164,7 +177,7 @@ def _rows(table: Table, columns: list[str]) -> pl.DataFrame | None:
     return rows.select(columns) if rows.width else None
 
 
-def _beside(table: Table, commit: Commit, role: str) -> pl.DataFrame | None:
+def _items_used(table: Table, commit: Commit, role: str) -> pl.DataFrame | None:
     file = commit.file_with_role(role)
     return table.read_file(file).select(_IMAGE) if file is not None else None
 

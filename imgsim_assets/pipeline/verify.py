@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import polars as pl
 
 from imgsim_assets.catalog.stage import items_table
@@ -14,30 +13,29 @@ from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
-from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, ImgsimError
 from imgsim_assets.index.stage import index_table, open_index
+from imgsim_assets.pipeline import checks
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.progress import Log, Progress, silent
-from imgsim_assets.similarity.audit import Audit, audit_graph, audit_matches
+from imgsim_assets.similarity.audit import audit_graph, audit_matches
+from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.blobs import MISSING
 from imgsim_assets.storage.packs import PACKS, list_packs, verify_pack
 from imgsim_assets.storage.store import Store
 
-_NORM_TOLERANCE = 1e-3
-
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as it must be: where, what, and how it is mended."""
+    """One thing that is wrong: the table or file, and what is wrong with its fix."""
 
-    place: str
-    what: str
+    location: str
+    message: str
 
 
 @dataclass
 class VerificationReport:
-    """What was looked at, and what was found wrong."""
+    """Counts of what was read, and the problems found."""
 
     tables: int = 0
     versions: int = 0
@@ -46,82 +44,98 @@ class VerificationReport:
     bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
 
-    def blame(self, place: str, what: str) -> None:
-        """Note a problem."""
-        self.problems.append(Problem(place, what))
+    def add_problem(self, location: str, message: str) -> None:
+        """Add a problem."""
+        self.problems.append(Problem(location, message))
+
+    def add(self, location: str, result: checks.CheckResult) -> None:
+        """Add a problem if a check failed."""
+        if not result.passed:
+            self.add_problem(location, result.problem)
+
+    def has_problem(self, location: str) -> bool:
+        """Whether a problem of a table or file is known."""
+        return any(problem.location == location for problem in self.problems)
 
 
-def verify(store: Store, *, sample: int = 20, log: Log = silent) -> VerificationReport:
-    """Read everything a store holds and check it; nothing is changed.
+def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> VerificationReport:
+    """Read and check everything that a store holds; nothing is changed.
 
-    Checksums: every file that a kept version of a table lists, and every image, of which one
-    good copy is enough. Invariants:
-    ids are unique; every fetched item has its image; every embedded item has a finite vector
-    of length 1; an index opens and holds what its table says; every match reaches its
-    threshold; `sample` items of each result agree with a plain product (0 for none), which is
-    looked at only while nothing else is wrong.
+    Checksums: every file that a version of a table lists, and every image, of which one intact
+    copy is enough. Invariants: ids are unique; every fetched item has its image; every embedded
+    item has a finite vector of length 1; an index opens and holds what its table says; every
+    match reaches its threshold; every group has one canonical item.
+
+    Args:
+        store: the store.
+        sample_size: items of each result that are compared with a plain product of all vectors;
+            0 for none. Results are compared only while nothing else is wrong.
+        log: hears the progress.
+
+    Returns:
+        What was read, and every problem with its fix.
     """
-    found = VerificationReport()
-    _verify_tables(store, found, log)
-    _verify_blobs(store, found, log)
+    report = VerificationReport()
+    _verify_tables(store, report, log)
+    _verify_blobs(store, report, log)
     for name in catalog_names(store):
-        _guarded(found, name, partial(_verify_catalog, store, name, found))
-    # To compare results, vectors are read in a way that drops damaged ones for their next run.
-    compared = 0 if found.problems else sample
+        _guarded(report, name, partial(_verify_catalog, store, name, report))
+    # Comparing reads vectors, which drops damaged ones, and verifying changes nothing.
+    compared_items = 0 if report.problems else sample_size
     for name in store.table_names():
-        _guarded(found, name, partial(_verify_result, store, name, compared, found))
-    return found
+        _guarded(report, name, partial(_verify_result, store, name, compared_items, report))
+    return report
 
 
-def _guarded(found: VerificationReport, place: str, check: Callable[[], None]) -> None:
-    """A check that cannot be made, because a file is damaged, is a problem itself."""
+def _guarded(report: VerificationReport, location: str, check: Callable[[], None]) -> None:
+    """Make a check; one that cannot read a damaged file is a problem itself."""
     try:
         check()
     except ImgsimError as error:
-        if not any(problem.what in str(error) for problem in found.problems):
-            found.blame(place, str(error))
+        if not any(problem.message in str(error) for problem in report.problems):
+            report.add_problem(location, str(error))
 
 
-def _verify_tables(store: Store, found: VerificationReport, log: Log) -> None:
+def _verify_tables(store: Store, report: VerificationReport, log: Log) -> None:
     for name in store.table_names():
-        found.tables += 1
+        report.tables += 1
         table = store.table(name)
-        looked_at: set[str] = set()
+        checked_files: set[str] = set()
         for version in table.versions():
             try:
                 commit = table.at(version)
             except ImgsimError as error:
-                found.blame(name, str(error))
+                report.add_problem(name, str(error))
                 continue
-            found.versions += 1
+            report.versions += 1
             for file in commit.files:
-                if file.path in looked_at:
+                if file.path in checked_files:
                     continue
-                looked_at.add(file.path)
-                found.files += 1
-                found.bytes += file.bytes
+                checked_files.add(file.path)
+                report.files += 1
+                report.bytes += file.bytes
                 try:
                     table.read_bytes(file)
                 except CorruptFileError as error:
-                    found.blame(name, str(error))
-        log(f"{name}: {len(looked_at)} files")
+                    report.add_problem(name, str(error))
+        log(f"{name}: {len(checked_files)} files")
 
 
-def _verify_blobs(store: Store, found: VerificationReport, log: Log) -> None:
+def _verify_blobs(store: Store, report: VerificationReport, log: Log) -> None:
     packs = list_packs(store.files)
     lost = store.blobs.missing()
     with Progress("packs of images", len(packs), log, unit="packs") as progress:
         for pack in packs:
-            found.bytes += pack.size
+            report.bytes += pack.size
             try:
                 count, damaged = verify_pack(store.files, pack)
             except CorruptFileError as error:
-                found.blame(f"{PACKS}/{pack.name}", str(error))
+                report.add_problem(f"{PACKS}/{pack.name}", str(error))
                 continue
-            found.blobs += count
+            report.blobs += count
             for sha256 in damaged:
                 if sha256 not in lost and not _has_good_copy(store, sha256):
-                    found.blame(
+                    report.add_problem(
                         f"{PACKS}/{pack.name}",
                         f"the bytes of image {sha256} do not match the name; create an empty file "
                         f"{store.url}/{MISSING}/{sha256}, and the next run of the images fetches it "
@@ -139,27 +153,20 @@ def _has_good_copy(store: Store, sha256: str) -> bool:
     return True
 
 
-def _verify_catalog(store: Store, name: str, found: VerificationReport) -> None:
+def _verify_catalog(store: Store, name: str, report: VerificationReport) -> None:
     for table in (items_table(store, name), ledger_table(store, name)):
-        newest = table.latest()
-        if newest is None:
+        commit = table.latest()
+        if commit is None or not all(file.is_snapshot for file in commit.files_with_role()):
             continue
-        # Without the key, so that a row that is there twice is seen twice.
-        ids = pl.concat(
-            [table.read_file(file, ["id"]) for file in newest.files_with_role()] or [_NONE]
-        )
-        complete = all(file.is_snapshot for file in newest.files_with_role())
-        if complete and ids["id"].is_duplicated().any():
-            twice = ids.filter(ids["id"].is_duplicated())["id"][0]
-            found.blame(table.name, f"id {twice!r} stands twice; materialize it again")
-    _verify_images(store, name, found)
-    _verify_vectors(store, name, found)
+        # File by file: a read by key would merge an id that occurs twice.
+        ids = [table.read_file(file, ["id"])["id"] for file in commit.files_with_role()]
+        if ids:
+            report.add(table.name, checks.ids_unique(pl.concat(ids)))
+    _verify_images(store, name, report)
+    _verify_vectors(store, name, report)
 
 
-_NONE = pl.DataFrame(schema={"id": pl.String})
-
-
-def _verify_images(store: Store, name: str, found: VerificationReport) -> None:
+def _verify_images(store: Store, name: str, report: VerificationReport) -> None:
     table = ledger_table(store, name)
     newest = table.latest()
     if newest is None:
@@ -168,68 +175,36 @@ def _verify_images(store: Store, name: str, found: VerificationReport) -> None:
     rows = rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(store.blobs.missing()))
     held = pl.Series(store.blobs.contains(rows["sha256"]), dtype=pl.Boolean)
     for item, sha256 in rows.filter(~held).select("id", "sha256").iter_rows():
-        found.blame(
+        report.add_problem(
             table.name,
             f"item {item!r} has no image {sha256}; the next run of the embeddings notices, "
             "and the one of the images after it fetches it again",
         )
 
 
-def _verify_vectors(store: Store, name: str, found: VerificationReport) -> None:
-    table = embeddings_table(store, name)
-    newest = table.latest()
-    if newest is None:
+def _verify_vectors(store: Store, name: str, report: VerificationReport) -> None:
+    commit = embeddings_table(store, name).latest()
+    if commit is None:
         return
-    rows = table.read(newest).filter(pl.col("status") == OK)
-    commit = store.table(f"{name}/vectors/{newest.properties[FINGERPRINT]}").latest()
-    if commit is None or not rows.height:
-        if rows.height:
-            found.blame(table.name, "its vectors are gone; materialize the embeddings again")
-        return
-    vectors = VectorTable(store, name, newest.properties[FINGERPRINT]).table
-    stored = vectors.read(commit)
-    missing = set(rows["sha256"]) - set(stored["sha256"] if stored.width else ())
-    if missing:
-        found.blame(
-            vectors.name, f"{len(missing)} vectors are missing; materialize the embeddings again"
-        )
-    if not stored.width:
-        return
-    numbers = stored["vector"].to_numpy().astype(np.float64)
-    lengths = np.sqrt(np.square(numbers).sum(axis=1))
-    bad = int((~(np.abs(lengths - 1) <= _NORM_TOLERANCE)).sum())
-    if bad:
-        found.blame(vectors.name, f"{bad} vectors are not finite or not of length 1")
+    vectors = f"{name}/vectors/{commit.properties[FINGERPRINT]}"
+    # The check drops damaged vectors, and verifying changes nothing.
+    if not report.has_problem(vectors):
+        report.add(vectors, checks.vectors_normalized(store, name))
 
 
-def _verify_result(store: Store, name: str, sample: int, found: VerificationReport) -> None:
-    owner, _, table = name.partition("/")
+def _verify_result(store: Store, name: str, sample_size: int, report: VerificationReport) -> None:
+    catalog, _, table = name.partition("/")
     kind, _, variant = table.partition(".")
-    if kind == "index" and index_table(store, owner).latest() is not None:
-        open_index(store, owner)
-    elif kind == "similarity_graph" and sample:
-        _blame_audit(name, audit_graph(store, owner, sample=sample, variant=variant), found)
-    elif owner == "matches":
-        _verify_threshold(store, name, found)
-        if sample:
-            _blame_audit(name, audit_matches(store, table, sample=sample), found)
-
-
-def _verify_threshold(store: Store, name: str, found: VerificationReport) -> None:
-    table = store.table(name)
-    newest = table.latest()
-    if newest is None:
-        return
-    low = table.read(newest).filter(pl.col("similarity") < newest.properties["threshold"])
-    if low.height:
-        found.blame(name, f"{low.height} matches are below the threshold; materialize it again")
-
-
-def _blame_audit(name: str, audit: Audit, found: VerificationReport) -> None:
-    if not audit.passed:
-        listed = "; ".join(audit.examples)
-        found.blame(
-            name,
-            f"{audit.missing} pairs missing and {audit.false} false in a sample of "
-            f"{audit.sampled} ({listed}); materialize it again",
-        )
+    if kind == "index" and index_table(store, catalog).latest() is not None:
+        open_index(store, catalog)
+    elif kind == "similarity_graph" and sample_size:
+        audit = audit_graph(store, catalog, sample=sample_size, variant=variant)
+        report.add(name, checks.agrees_with_brute_force(audit))
+    elif catalog == "matches" and (commit := store.table(name).latest()) is not None:
+        rows = store.table(name).read(commit)
+        report.add(name, checks.at_or_above_threshold(rows, commit.properties["threshold"]))
+        if sample_size:
+            audit = audit_matches(store, table, sample=sample_size)
+            report.add(name, checks.agrees_with_brute_force(audit))
+    elif CROSS_CATALOG_GROUPS in (catalog, kind) and (commit := store.table(name).latest()) is not None:
+        report.add(name, checks.one_canonical_per_group(store.table(name).read(commit)))

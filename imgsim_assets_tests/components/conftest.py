@@ -23,7 +23,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shop, Se
         patch.setenv(COUNTER, str(shop.counter))
         # Two at a time, so that there is time to interrupt.
         download = {"allowed_hosts": [web.address], "retries": 0, "max_per_host": 2}
-        shop.declare(watch="* * * * *", download=download, suppliers={"max_shards_per_run": 1})
+        shop.declare(
+            observe_schedule="* * * * *", download=download, suppliers={"max_shards_per_run": 1}
+        )
         shop.prepare_for_servers()
         assert shop.project.materialize()
         servers = Servers(shop.project, shop.environment())

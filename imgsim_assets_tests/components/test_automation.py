@@ -134,7 +134,7 @@ def test_another_encoder_starts_embeddings_and_what_hangs_on_them_and_no_downloa
 
 
 def test_a_source_is_looked_at_when_it_is_watched_and_only_then(shop: Shop) -> None:
-    shop.declare(watch="0 * * * *")
+    shop.declare(observe_schedule="0 * * * *")
     with shop.project.instance() as instance:
         evaluations = Evaluations(shop, instance)
 
@@ -153,7 +153,7 @@ def test_without_automation_nothing_is_started_and_no_asset_has_a_condition(shop
 
 
 def test_one_sensor_is_on_for_all_catalogs_and_looks_at_their_sources(shop: Shop) -> None:
-    shop.declare(watch="*/5 * * * *")
+    shop.declare(observe_schedule="*/5 * * * *")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         repository = shop.project.definitions().get_repository_def()

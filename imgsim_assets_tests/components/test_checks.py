@@ -42,7 +42,7 @@ def test_what_is_measured_is_told_with_the_declared_severity(
     tmp_path: Path, web: Web, severity: str
 ) -> None:
     shop = Shop.open(tmp_path, web, products=90)
-    checks = {"sample": 50, "severity": severity, "min_success_rate": 0.1}
+    checks = {"sample_size": 50, "severity": severity, "min_success_rate": 0.1}
     # So few vectors make two lists, of which a search looks at one.
     index = {"kind": "ivf", "min_items": 1, "nprobe": 1, "min_recall": 1.0}
     shop.declare(checks=checks, index=index, pair={"checks": checks})

@@ -22,7 +22,7 @@ GROUPS = {"name": "all", "catalogs": ["products", "suppliers"], "threshold": "au
 
 def test_a_match_table_follows_the_report_of_its_catalog(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
-    shop.declare(report={"sample": 3, "false_positives_per_million": 100_000})
+    shop.declare(evaluation={"sample": 3, "false_positives_per_million": 100_000})
     shop.project.declare("pair", "MatchMatrixComponent", PAIR)
 
     assert shop.project.materialize()
@@ -50,12 +50,12 @@ def test_a_report_is_made_in_the_pool_of_the_card_with_the_encoder_as_declared_n
     weights = shop.project.root / "first.pth"
     saved(untrained("squeezenet1_1"), weights)
     encoder = {"name": "squeezenet1_1", "device": "cpu", "weights": "first.pth"}
-    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, report={"sample": 2})
+    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, evaluation={"sample": 2})
     assert shop.project.materialize()
 
     weights.rename(weights.with_name("moved.pth"))
     encoder = {**encoder, "weights": "moved.pth"}
-    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, report={"sample": 1})
+    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, evaluation={"sample": 1})
 
     assert shop.project.materialize()
     assets = shop.project.definitions().resolve_asset_graph()
@@ -67,7 +67,7 @@ def test_a_graph_and_groups_follow_the_report_of_their_catalog(tmp_path: Path, w
     shop = Shop.open(tmp_path, web)
     shop.sell("twin", 5)
     shop.declare(
-        report={"sample": 3, "false_positives_per_million": 100_000},
+        evaluation={"sample": 3, "false_positives_per_million": 100_000},
         graph={"k": 3, "threshold": "auto"},
         groups={"threshold": "auto"},
     )
@@ -111,7 +111,7 @@ def test_a_graph_or_groups_that_follow_no_report_are_refused_at_load(
 
 def test_a_catalog_that_is_too_small_to_tell_is_warned_of(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
-    shop.declare(report={"sample": 3})
+    shop.declare(evaluation={"sample": 3})
 
     assert shop.project.materialize()
 
@@ -141,7 +141,7 @@ def test_a_threshold_that_follows_no_report_is_refused_at_load(tmp_path: Path, w
 
 def test_groups_across_catalogs_follow_the_report_of_one_of_them(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
-    shop.declare(report={"sample": 3, "false_positives_per_million": 100_000})
+    shop.declare(evaluation={"sample": 3, "false_positives_per_million": 100_000})
     shop.project.declare("all", "DuplicateGroupsComponent", GROUPS)
 
     assert shop.project.materialize()

@@ -48,12 +48,16 @@ CASES = {
     "name of something else": (
         _CATALOG | {"name": "duplicate_groups"},
         _PAIR | {"left": "duplicate_groups"},
-        ["defs/products/defs.yaml:", "attributes.name", "is where groups across catalogs live"],
+        ["defs/products/defs.yaml:", "attributes.name", "holds groups across catalogs"],
     ),
     "report with nothing behind it": (
-        _CATALOG | {"report": None},
+        _CATALOG | {"evaluation": None},
         _PAIR,
-        ["defs/products/defs.yaml:", "attributes.report", "write 'report: {}' for the defaults"],
+        [
+            "defs/products/defs.yaml:",
+            "attributes.evaluation",
+            "write 'evaluation: {}' for the defaults",
+        ],
     ),
     "unknown encoder": (
         _CATALOG | {"encoder": {"name": "hog_colr"}},
@@ -113,14 +117,14 @@ def test_a_list_that_is_missing_fails_the_runs_of_its_own_catalog_only(
             assert _run(everything, instance, ["suppliers", stage])
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("pipelined", [False, True])
 def test_weights_that_are_missing_fail_the_embeddings_only(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, stream: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, pipelined: bool
 ) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,nowhere.jpg\n")
     encoder = {"name": "resnet18", "weights": "mine.pth"}
-    declared = {"encoder": encoder, "shards": 1, "stream": stream}
+    declared = {"encoder": encoder, "shards": 1, "pipelined": pipelined}
     project.declare("products", "ImageCatalogComponent", _CATALOG | declared)
 
     everything = project.definitions().resolve_implicit_global_asset_job_def()
@@ -203,16 +207,16 @@ def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
     ("attributes", "expected"),
     [
         (
-            {"watch": "always"},
-            "attributes.watch: 'always' is no cron expression; '*/5 * * * *' is every five minutes",
+            {"observe_schedule": "always"},
+            "attributes.observe_schedule: 'always' is not a cron expression; '*/5 * * * *' is every five minutes",
         ),
         ({"schedule": "0 0 30 2 *"}, "attributes.schedule: '0 0 30 2 *' names a day that never"),
         ({"schedule": "0 0 31 2,4 *"}, "'0 0 31 2,4 *' names a day that never comes; '0 3 * * *'"),
         ({"schedule": "0 0 3 * * *"}, "'0 0 3 * * *' has 6 fields; write minute, hour, day, month"),
-        ({"timezone": "Mars/Base"}, "attributes.timezone: 'Mars/Base' is no time zone"),
-        ({"schedule": "nightly"}, "attributes.schedule: 'nightly' is no cron expression"),
-        ({"owners": ["me"]}, "attributes.owners: 'me' is no owner; write an e-mail address"),
-        ({"tags": {"a b": "c"}}, "is no tag; use letters"),
+        ({"timezone": "Mars/Base"}, "attributes.timezone: 'Mars/Base' is not a time zone"),
+        ({"schedule": "nightly"}, "attributes.schedule: 'nightly' is not a cron expression"),
+        ({"owners": ["me"]}, "attributes.owners: 'me' is not an owner; write an e-mail address"),
+        ({"tags": {"a b": "c"}}, "is not a tag; use at most 63 letters"),
     ],
 )
 def test_what_dagster_would_refuse_is_refused_with_a_mend(

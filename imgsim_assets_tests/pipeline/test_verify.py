@@ -17,7 +17,7 @@ def test_a_damaged_image_is_blamed_until_it_has_been_put_again(store: Store) -> 
     flip_bit_in_blob(store, sha256_of(image))
 
     [problem] = verify(Store.open(store.url)).problems
-    assert sha256_of(image) in problem.what
+    assert sha256_of(image) in problem.message
     mender = Store.open(store.url)
     mender.blobs.report_missing(sha256_of(image))
     assert verify(Store.open(store.url)).problems == []

@@ -78,7 +78,7 @@ class Shop:
                 "encoder": ENCODER,
                 "download": {"allowed_hosts": [self.web.address], "retries": 0},
                 "graph": {"k": 3},
-                "checks": {"sample": 5},
+                "checks": {"sample_size": 5},
             }
             more = products if name == "products" else suppliers or {}
             self.project.declare(name, "ImageCatalogComponent", attributes | more)

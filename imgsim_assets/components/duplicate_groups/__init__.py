@@ -1,1 +1,1 @@
-"""TBD."""
+"""`imgsim_assets.DuplicateGroupsComponent`: the duplicate groups of several catalogs."""

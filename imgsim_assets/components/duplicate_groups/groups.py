@@ -1,63 +1,68 @@
 """The assets of duplicate groups: of one catalog, and across several."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from imgsim_assets.components.automation import on_new_data, tagged
+from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import GROUPS, GROUPS_ACROSS, table_schema
-from imgsim_assets.components.image_catalog.checks import ONE_CANONICAL_PER_GROUP
 from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
-from imgsim_assets.components.project import Project
+from imgsim_assets.components.tables import open_store
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
-from imgsim_assets.similarity.settings import (
-    CROSS_CATALOG_GROUPS,
-    CrossCatalogGroupSettings,
-    GroupSettings,
-)
+from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS, CrossCatalogGroupSettings, GroupSettings
+
+if TYPE_CHECKING:
+    from imgsim_assets.similarity.duplicate_groups import GroupReport
+    from imgsim_assets.storage.store import Store
+    from imgsim_assets.storage.table import Table
 
 VERSION = "2"
-_SAYS = "Every group has two items or more and one canonical item, and no item is in two."
+ONE_CANONICAL_PER_GROUP = "one_canonical_per_group"
+_CHECK_DESCRIPTION = (
+    "Every group has two items or more and one canonical item, and no item is in two groups."
+)
 
 
-def groups_asset(blueprint: CatalogContext, settings: GroupSettings) -> dg.AssetsDefinition:
-    """The items of a catalog that show the same, by group."""
-    name = blueprint.name
+def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsDefinition:
+    """The items of one catalog that show the same, by group."""
 
     @dg.asset(
-        **blueprint.basics("duplicate_groups", ["parquet"]),
+        **catalog.asset_kwargs("duplicate_groups", ["parquet"]),
         deps=[
-            blueprint.key("index"),
-            _images_of(name),
-            *blueprint.advice(settings.threshold),
+            catalog.key("index"),
+            _images_of(catalog.name),
+            *catalog.threshold_deps(settings.threshold),
         ],
-        description="Items whose images are similar enough to hang together, by group, with how "
-        "alike they are.",
+        description="Items that are connected by similar images, by group, with the similarities "
+        "within the group.",
         metadata={"dagster/column_schema": table_schema(GROUPS)},
         code_version=code_version(VERSION, settings.model_dump()),
-        check_specs=[blueprint.check("duplicate_groups", ONE_CANONICAL_PER_GROUP, _SAYS)],
+        check_specs=[
+            catalog.check_spec("duplicate_groups", ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION)
+        ],
     )
     def duplicate_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from imgsim_assets.components.duplicate_groups.group_steps import group_items
+        from imgsim_assets.similarity.duplicate_groups import groups_table
 
-        return group_items(context, blueprint, settings)
+        pipeline = catalog.pipeline(context)
+        report = pipeline.groups()
+        return _result(pipeline.store, groups_table(pipeline.store, catalog.name), report)
 
     return duplicate_groups
 
 
-def across_asset(
-    settings: DuplicateGroupsSettings, project: Project, reports: Sequence[str]
+def groups_across_asset(
+    settings: DuplicateGroupsSettings, root: Path, evaluated: Sequence[str]
 ) -> dg.AssetsDefinition:
     """The items of several catalogs that show the same, by group.
 
-    `reports` are the catalogs whose encoder_evaluation decides the threshold.
+    `evaluated` are the catalogs whose encoder_evaluation decides the threshold.
     """
     key = dg.AssetKey([CROSS_CATALOG_GROUPS, settings.name])
-    wanted = CrossCatalogGroupSettings(
-        threshold=settings.threshold,
-        canonical=settings.canonical,
-        linkage=settings.linkage,
-    )
+    decisive = settings.model_dump(include=set(CrossCatalogGroupSettings.model_fields))
 
     @dg.asset(
         key=key,
@@ -69,23 +74,55 @@ def across_asset(
         deps=[
             *(dg.AssetKey([name, "index"]) for name in settings.catalogs),
             *(_images_of(name) for name in settings.catalogs),
-            *(dg.AssetKey([name, "encoder_evaluation"]) for name in reports),
+            *(dg.AssetKey([name, "encoder_evaluation"]) for name in evaluated),
         ],
         description=settings.description
-        or f"Items of {', '.join(settings.catalogs)} whose images are similar enough to hang "
-        "together, by group, with how alike they are.",
+        or f"Items of {', '.join(settings.catalogs)} that are connected by similar images, by "
+        "group, with the similarities within the group.",
         metadata={"dagster/column_schema": table_schema(GROUPS_ACROSS)},
-        code_version=code_version(VERSION, settings.catalogs, wanted.model_dump()),
-        check_specs=[dg.AssetCheckSpec(ONE_CANONICAL_PER_GROUP, asset=key, description=_SAYS)],
+        code_version=code_version(VERSION, settings.catalogs, decisive),
+        check_specs=[
+            dg.AssetCheckSpec(ONE_CANONICAL_PER_GROUP, asset=key, description=_CHECK_DESCRIPTION)
+        ],
     )
     def groups_across(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from imgsim_assets.components.duplicate_groups.group_steps import group_across
+        from imgsim_assets.similarity.duplicate_groups import GroupStage
 
-        return group_across(context, project, settings, wanted)
+        store = open_store(root, context.run.run_id)
+        stage = GroupStage(store, settings.name, settings, catalogs=settings.catalogs)
+        return _result(store, stage.table, stage.run())
 
     return groups_across
 
 
 def _images_of(name: str) -> dg.AssetDep:
-    """All images of a catalog: their size, or when they were fetched, decides which item is canonical."""
+    """All images of a catalog: their size, or when they were fetched, decides who is canonical."""
     return dg.AssetDep(dg.AssetKey([name, "images"]), partition_mapping=dg.AllPartitionMapping())
+
+
+def _result(store: "Store", table: "Table", report: "GroupReport") -> dg.MaterializeResult:
+    from imgsim_assets.components.charts import group_sheet
+    from imgsim_assets.components.metadata import jpeg, preview, table_metadata
+    from imgsim_assets.pipeline import checks
+
+    rows = table.read(table.at(report.version))
+    metadata: dict[str, Any] = {
+        **table_metadata(store, table.name, report.version, rows.height, changed=report.changed),
+        "groups": report.groups,
+        "grouped_items": report.grouped,
+        "items": report.items,
+        "threshold": report.threshold,
+        "incremental": report.incremental,
+        "seconds": round(report.seconds, 3),
+        "encoder_fingerprint": report.fingerprint,
+        "preview": preview(rows),
+    }
+    if rows.height:
+        metadata["contact_sheet"] = jpeg(
+            group_sheet(store, rows), "the largest groups, each with its canonical item first"
+        )
+    return dg.MaterializeResult(
+        metadata=metadata,
+        data_version=dg.DataVersion(report.data_version),
+        check_results=[asset_check(ONE_CANONICAL_PER_GROUP, checks.one_canonical_per_group(rows))],
+    )

@@ -1,1 +1,1 @@
-"""TBD."""
+"""`imgsim_assets.ImageCatalogComponent`: one module per asset."""

@@ -6,26 +6,27 @@ from typing import ClassVar
 
 import dagster as dg
 
-from imgsim_assets.components.automation import sensor
+from imgsim_assets.components.automation import automation_sensor
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.duplicate_groups.groups import groups_asset
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.image_catalog.embeddings import embeddings_asset
 from imgsim_assets.components.image_catalog.evaluation import evaluation_asset
 from imgsim_assets.components.image_catalog.images import images_asset
-from imgsim_assets.components.image_catalog.index import graph_asset, index_asset
-from imgsim_assets.components.image_catalog.items import catalog_asset, source_asset
-from imgsim_assets.components.image_catalog.pipelined import streamed_assets
+from imgsim_assets.components.image_catalog.index import index_asset
+from imgsim_assets.components.image_catalog.items import items_asset
+from imgsim_assets.components.image_catalog.pipelined import pipelined_assets
 from imgsim_assets.components.image_catalog.schedule import refresh_job, refresh_schedule
-from imgsim_assets.components.project import Project, tables_of
-from imgsim_assets.components.tables import IO_MANAGER
-from imgsim_assets.encoders.settings import AUTO
+from imgsim_assets.components.image_catalog.similarity_graph import similarity_graph_asset
+from imgsim_assets.components.image_catalog.source import source_asset
+from imgsim_assets.components.tables import IO_MANAGER, get_table_io_manager
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.settings import Settings
+from imgsim_assets.encoders.settings import AUTO
 
 
 class ImageCatalogComponent(YamlComponent):
-    """A catalog of image URLs, downloaded, embedded, indexed and linked into a graph."""
+    """A catalog of image URLs: downloaded, embedded, indexed, and linked into a graph."""
 
     settings_type: ClassVar[type[Settings]] = CatalogSettings
 
@@ -38,59 +39,60 @@ class ImageCatalogComponent(YamlComponent):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The catalog's assets in the order of the pipeline, its refresh job and schedule."""
         self._check(context)
-        project = Project(context.project_root)
-        blueprint = CatalogContext(
+        catalog = CatalogContext(
             self.settings,
-            project,
-            source_place=self.place(context, ["source", "path"]),
-            weights_place=self.place(context, ["encoder", "weights"]),
+            context.project_root,
+            source_location=self.location(context, ["source", "path"]),
+            weights_location=self.location(context, ["encoder", "weights"]),
         )
-        for problem in filter(None, (blueprint.missing_source(), blueprint.missing_weights())):
-            dg.get_dagster_logger().warning(f"{problem}; what needs it fails until it is there")
-        assets = [
-            source_asset(blueprint),
-            catalog_asset(blueprint),
-            *_images_and_vectors(blueprint),
-            index_asset(blueprint),
-            graph_asset(blueprint),
-        ]
-        if self.settings.report is not None:
-            assets.append(evaluation_asset(blueprint, self.settings.report))
-        if self.settings.groups is not None:
-            assets.append(groups_asset(blueprint, self.settings.groups))
-        job = refresh_job(blueprint)
+        for problem in catalog.problems():
+            dg.get_dagster_logger().warning(f"{problem}; runs that need it fail until it exists")
+        job = refresh_job(catalog)
         return dg.Definitions(
-            assets=assets,
+            assets=_assets(catalog),
             jobs=[job],
-            schedules=refresh_schedule(blueprint, job),
-            sensors=[sensor()] if self._is_first(context) else [],
-            resources={IO_MANAGER: tables_of(project.root)},
+            schedules=refresh_schedule(catalog, job),
+            sensors=[automation_sensor()] if self._is_first(context) else [],
+            resources={IO_MANAGER: get_table_io_manager(context.project_root)},
         )
 
     def _is_first(self, context: dg.ComponentLoadContext) -> bool:
-        """Whether this catalog is the one that brings what a project needs once."""
-        return self.settings.name == min(other.settings.name for other in self.all_like_it(context))
+        """Whether this catalog is the one that defines what a project needs once."""
+        return self.settings.name == min(
+            component.settings.name for component in self.sibling_components(context)
+        )
 
     def _check(self, context: dg.ComponentLoadContext) -> None:
-        """What can only be checked where the project is known."""
+        """Check what can only be checked where the project is known."""
         settings = self.settings
-        of_groups = settings.groups.threshold if settings.groups is not None else None
-        for part, threshold in (("graph", settings.graph.threshold), ("groups", of_groups)):
-            if threshold == AUTO and settings.report is None:
+        thresholds = {"graph": settings.graph.threshold}
+        if settings.groups is not None:
+            thresholds["groups"] = settings.groups.threshold
+        for part, threshold in thresholds.items():
+            if threshold == AUTO and settings.evaluation is None:
                 raise self.error(
                     context,
                     [part, "threshold"],
-                    "auto needs a report about the encoder; set 'report: {}' too, or give a number",
+                    "auto needs an evaluation of the encoder; set 'evaluation: {}' too, or give a "
+                    "number",
                 )
         self.check_cron(context, "schedule", settings.schedule)
-        self.check_cron(context, "watch", settings.watch)
+        self.check_cron(context, "observe_schedule", settings.observe_schedule)
         self.check_timezone(context, settings.timezone)
         self.check_name(context, "catalogs")
-        self.check_people_and_tags(context, settings.owners, settings.tags)
+        self.check_owners_and_tags(context, settings.owners, settings.tags)
 
 
-def _images_and_vectors(blueprint: CatalogContext) -> list[dg.AssetsDefinition]:
-    """The assets `images` and `embeddings`: a step for each, or one that streams them."""
-    if blueprint.settings.stream:
-        return [streamed_assets(blueprint)]
-    return [images_asset(blueprint), embeddings_asset(blueprint)]
+def _assets(catalog: CatalogContext) -> list[dg.AssetsDefinition]:
+    settings = catalog.settings
+    assets = [source_asset(catalog), items_asset(catalog)]
+    if settings.pipelined:
+        assets.append(pipelined_assets(catalog))
+    else:
+        assets += [images_asset(catalog), embeddings_asset(catalog)]
+    assets += [index_asset(catalog), similarity_graph_asset(catalog)]
+    if settings.evaluation is not None:
+        assets.append(evaluation_asset(catalog, settings.evaluation))
+    if settings.groups is not None:
+        assets.append(groups_asset(catalog, settings.groups))
+    return assets

@@ -1,4 +1,4 @@
-"""What all assets of one catalog have in common."""
+"""What all assets of one catalog share."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import dagster as dg
 
-from imgsim_assets.catalog.source import check_source_exists
 from imgsim_assets.components.automation import freshness, on_new_data, tagged
-from imgsim_assets.components.project import Project
-from imgsim_assets.encoders.settings import AUTO, EncoderSettings
+from imgsim_assets.components.tables import open_store
 from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets.pipeline.settings import CatalogSettings
+from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.storage.shards import shard_names
 
-# Pools whose limits keep runs from crowding the network and the GPU; see docs/schedule.md.
+if TYPE_CHECKING:
+    from imgsim_assets.pipeline.catalog import CatalogPipeline
+
+# Pools whose limits keep runs from overloading the network and the GPU; see docs/schedule.md.
 NETWORK_POOL = "network"
 GPU_POOL = "gpu"
 
@@ -36,7 +38,7 @@ class AssetKwargs(TypedDict):
 
 
 class AssetSpecKwargs(AssetKwargs):
-    """What an asset is, whichever step materializes it: arguments of an asset and of a spec."""
+    """Arguments that describe an asset, whichever step materializes it."""
 
     deps: list[dg.AssetKey]
     description: str
@@ -46,53 +48,59 @@ class AssetSpecKwargs(AssetKwargs):
 
 @dataclass(frozen=True)
 class CatalogContext:
-    """One catalog's settings within its project.
+    """One catalog's settings within a project.
 
-    The places are those of the keys in the YAML file, for errors of runs about what they name.
-    A file that is missing must not keep other catalogs from being loaded and run.
+    Attributes:
+        settings: the catalog as declared.
+        root: the project's root.
+        source_location: file, line and key of the source in the YAML file.
+        weights_location: file, line and key of the encoder's weights file.
     """
 
     settings: CatalogSettings
-    project: Project
-    source_place: str
-    weights_place: str
+    root: Path
+    source_location: str
+    weights_location: str
 
     @property
     def name(self) -> str:
         """The catalog's name."""
         return self.settings.name
 
-    @property
-    def encoder(self) -> EncoderSettings:
-        """The encoder, its weights file found from the project's root.
+    def problems(self) -> list[str]:
+        """Missing files; they fail the runs that need them, and no other catalog."""
+        return [problem for problem in (self._missing_source(), self._missing_weights()) if problem]
 
-        Raises SettingsError when there is no such file.
-        """
-        if problem := self.missing_weights():
-            raise SettingsError(problem)
-        return self.settings.encoder.located(self.project.root)
+    def _missing_source(self) -> str | None:
+        problem = self.settings.missing_source(self.root)
+        return f"{self.source_location}: {problem}" if problem else None
 
-    def check_source(self) -> None:
-        """Raise SourceError for a local source that is not there."""
-        if problem := self.missing_source():
+    def _missing_weights(self) -> str | None:
+        problem = self.settings.missing_weights(self.root)
+        return f"{self.weights_location}: {problem}" if problem else None
+
+    def require_source(self) -> None:
+        """Raise SourceError, with its place in the YAML file, when a local source is missing."""
+        if problem := self._missing_source():
             raise SourceError(problem)
 
-    def missing_source(self) -> str | None:
-        """The problem with a local source that is not there; None if it is, or is remote."""
-        try:
-            check_source_exists(self.settings.source, self.project.root)
-        except SourceError as error:
-            return f"{self.source_place}: {error}"
-        return None
+    def require_weights(self) -> None:
+        """Raise SettingsError, with its place in the YAML file, when weights are missing."""
+        if problem := self._missing_weights():
+            raise SettingsError(problem)
 
-    def missing_weights(self) -> str | None:
-        """The problem with a weights file that is not there; None if it is, or none is named."""
-        weights = self.settings.encoder.located(self.project.root).weights_file
-        if weights is None or Path(weights).is_file():
-            return None
-        return (
-            f"{self.weights_place}: there is no file {weights}; give the path of a state dict "
-            f"(.pth), relative to {self.project.root}"
+    def pipeline(self, context: dg.AssetExecutionContext, **options: Any) -> CatalogPipeline:
+        """The catalog's pipeline over the project's store, within a run."""
+        from imgsim_assets.pipeline.catalog import CatalogPipeline
+
+        return CatalogPipeline(
+            open_store(self.root, context.run.run_id),
+            self.settings,
+            root=self.root,
+            log=context.log.info,
+            warn=context.log.warning,
+            log_exception=context.log.exception,
+            **options,
         )
 
     @property
@@ -103,26 +111,26 @@ class CatalogContext:
     @property
     def backfill_policy(self) -> dg.BackfillPolicy:
         """How many shards one run of a backfill takes."""
-        most = self.settings.max_shards_per_run
-        return dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()
+        per_run = self.settings.max_shards_per_run
+        return dg.BackfillPolicy.multi_run(per_run) if per_run else dg.BackfillPolicy.single_run()
 
     @property
     def freshness(self) -> dg.FreshnessPolicy | None:
         """When an asset that the schedule materializes is stale."""
         return freshness(self.settings.schedule, self.settings.timezone)
 
-    def key(self, stage: str) -> dg.AssetKey:
+    def key(self, asset: str) -> dg.AssetKey:
         """The key of one of the catalog's assets."""
-        return dg.AssetKey([self.name, stage])
+        return dg.AssetKey([self.name, asset])
 
-    def advice(self, threshold: float | str | None) -> list[dg.AssetKey]:
-        """What a threshold depends on: with auto the report about the encoder."""
+    def threshold_deps(self, threshold: float | str | None) -> list[dg.AssetKey]:
+        """The asset that decides a threshold: with `auto` the evaluation of the encoder."""
         return [self.key("encoder_evaluation")] if threshold == AUTO else []
 
-    def basics(self, stage: str, kinds: Iterable[str]) -> AssetKwargs:
-        """The shared arguments for one of the catalog's assets."""
+    def asset_kwargs(self, asset: str, kinds: Iterable[str]) -> AssetKwargs:
+        """The shared arguments of one of the catalog's assets."""
         return {
-            "key": self.key(stage),
+            "key": self.key(asset),
             "group_name": self.name,
             "owners": list(self.settings.owners),
             "tags": tagged(self.settings.tags, automated=self.settings.automation),
@@ -130,18 +138,18 @@ class CatalogContext:
             "automation_condition": on_new_data() if self.settings.automation else None,
         }
 
-    def check(
-        self, stage: str, name: str, description: str, *, blocking: bool = False
+    def check_spec(
+        self, asset: str, name: str, description: str, *, blocking: bool = False
     ) -> dg.AssetCheckSpec:
-        """A check that the asset's own step evaluates; a blocking one stops what hangs on it."""
+        """A check that the asset's own step evaluates; a blocking one stops downstream assets."""
         return dg.AssetCheckSpec(
-            name, asset=self.key(stage), description=description, blocking=blocking
+            name, asset=self.key(asset), description=description, blocking=blocking
         )
 
 
-def code_version(stage_version: str, *decisive: Any) -> str:
-    """A code version that changes with the stage's code and with the settings it depends on."""
-    if not decisive:
-        return stage_version
-    listed = json.dumps(decisive, sort_keys=True, default=str)
-    return f"{stage_version}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+def code_version(version: str, *settings: Any) -> str:
+    """A code version that changes with the asset's code and with the settings it depends on."""
+    if not settings:
+        return version
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return f"{version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

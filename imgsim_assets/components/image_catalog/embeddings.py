@@ -1,47 +1,115 @@
-"""The partitioned asset `embeddings` of a catalog."""
+"""The partitioned asset `embeddings` of a catalog: one vector for each distinct image."""
+
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import EMBEDDINGS, table_schema
-from imgsim_assets.components.image_catalog.checks import vectors_spec
 from imgsim_assets.components.image_catalog.context import (
     GPU_POOL,
     AssetSpecKwargs,
     CatalogContext,
     code_version,
 )
+from imgsim_assets.components.lineage import column_lineage, passthrough_columns
+from imgsim_assets.components.shard_runs import publish, shards_of_run
 from imgsim_assets.encoders.settings import HOG_COLOR
 
-EMBEDDINGS_VERSION = "1"
+if TYPE_CHECKING:
+    from imgsim_assets.encoders.stage import EmbeddingReport
+    from imgsim_assets.encoders.stream import EmbeddingStream
+    from imgsim_assets.pipeline.catalog import CatalogPipeline
+    from imgsim_assets.storage.store import Store
+
+VERSION = "1"
+VECTORS_NORMALIZED = "vectors_normalized"
 
 
-def embeddings_asset(blueprint: CatalogContext) -> dg.AssetsDefinition:
+def embeddings_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     """The vectors of a shard's images."""
 
     @dg.asset(
-        **embeddings_facts(blueprint),
-        partitions_def=blueprint.partitions,
-        backfill_policy=blueprint.backfill_policy,
+        **embeddings_kwargs(catalog),
+        partitions_def=catalog.partitions,
+        backfill_policy=catalog.backfill_policy,
         pool=GPU_POOL,
-        check_specs=[vectors_spec(blueprint)],
+        check_specs=[vectors_spec(catalog)],
     )
     def embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from imgsim_assets.components.image_catalog.embedding_steps import embed_shards
-
-        return embed_shards(context, blueprint)
+        catalog.require_weights()
+        return dg.MaterializeResult(
+            check_results=[embed(context, catalog, catalog.pipeline(context))]
+        )
 
     return embeddings
 
 
-def embeddings_facts(blueprint: CatalogContext) -> AssetSpecKwargs:
-    """What the asset is, whichever step materializes it."""
-    encoder = blueprint.settings.encoder
+def embeddings_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
+    """The arguments that describe the asset, whichever step materializes it."""
+    encoder = catalog.settings.encoder
     kind = "numpy" if encoder.name == HOG_COLOR else "pytorch"
     return {
-        **blueprint.basics("embeddings", [kind, "parquet"]),
-        "deps": [blueprint.key("images")],
+        **catalog.asset_kwargs("embeddings", [kind, "parquet"]),
+        "deps": [catalog.key("images")],
         "description": f"One unit vector for every distinct image, by {encoder.describe()}. The "
         "same bytes are embedded once, whatever item or catalog they belong to.",
         "metadata": {"dagster/column_schema": table_schema(EMBEDDINGS)},
-        "code_version": code_version(EMBEDDINGS_VERSION, encoder.identity),
+        "code_version": code_version(VERSION, encoder.identity),
+    }
+
+
+def vectors_spec(catalog: CatalogContext) -> dg.AssetCheckSpec:
+    """Every embedded item has a unit vector."""
+    return catalog.check_spec(
+        "embeddings", VECTORS_NORMALIZED, "Every item that is ok has a finite vector of length 1."
+    )
+
+
+def embed(
+    context: dg.AssetExecutionContext,
+    catalog: CatalogContext,
+    pipeline: "CatalogPipeline",
+    stream: "EmbeddingStream | None" = None,
+) -> dg.AssetCheckResult:
+    """Embed the run's shards, publish their reports, and check the catalog's vectors."""
+    from imgsim_assets.pipeline import checks
+
+    key = catalog.key("embeddings")
+    reports = pipeline.embed(shards_of_run(context, catalog.settings.shards), stream=stream)
+    lineage = column_lineage(passthrough_columns(catalog.key("images"), ["id", "sha256"]))
+    publish(
+        context,
+        key,
+        reports,
+        lambda report: _describe(pipeline.store, catalog.name, report) | lineage,
+    )
+    result = checks.vectors_normalized(pipeline.store, catalog.name)
+    return asset_check(VECTORS_NORMALIZED, result, key=key)
+
+
+def _describe(store: "Store", name: str, report: "EmbeddingReport") -> dict[str, Any]:
+    from imgsim_assets.components.metadata import counted, table_metadata
+
+    rates = {f"images_per_second_{part}": round(rate, 1) for part, rate in report.images_per_second.items()}
+    return {
+        **table_metadata(
+            store, f"{name}/embeddings", report.version, report.items, changed=report.changed
+        ),
+        "distinct_images": report.images,
+        "embedded": report.embedded,
+        **({"embedded_while_fetching": report.embedded_early} if report.embedded_early else {}),
+        "reused": report.images - report.embedded,
+        "reused_from_other_catalogs": report.reused,
+        "seconds": round(report.seconds, 3),
+        "images_per_second": round(report.embedded / max(report.seconds, 1e-6), 1),
+        # Of one core (of one card, for forward passes on GPUs); the line above is of all.
+        **rates,
+        "device": report.device or "not needed",
+        "precision": report.precision,
+        **({"batch_size": report.batch_size} if report.batch_size else {}),
+        "encoder_fingerprint": report.fingerprint,
+        **({"dim": report.dim} if report.dim else {}),
+        "recommended_threshold": report.recommended_threshold,
+        "statuses": counted(report.statuses, "status"),
     }

@@ -1,21 +1,31 @@
-"""The asset `encoder_evaluation` of a catalog that asks for one."""
+"""The asset `encoder_evaluation` of a catalog that declares one."""
+
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import ENCODER_EVALUATION, table_schema
-from imgsim_assets.components.image_catalog.checks import THRESHOLD_CALIBRATED
 from imgsim_assets.components.image_catalog.context import GPU_POOL, CatalogContext, code_version
 from imgsim_assets.encoders.settings import EVALUATION_VERSION, EvaluationSettings
 
+if TYPE_CHECKING:
+    from imgsim_assets.encoders.evaluation import EncoderEvaluation
+    from imgsim_assets.storage.store import Store
 
-def evaluation_asset(
-    blueprint: CatalogContext, settings: EvaluationSettings
-) -> dg.AssetsDefinition:
-    """How well the encoder does on this catalog's images, and at which threshold."""
+THRESHOLD_CALIBRATED = "threshold_calibrated"
+# Bars of the histogram; finer ones are narrower than the gaps between them.
+_DRAWN_BINS = 100
+# Thresholds that are listed beside the recommended one.
+_LISTED_THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+
+
+def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> dg.AssetsDefinition:
+    """How well the encoder works on the catalog's images, and at which threshold."""
 
     @dg.asset(
-        **blueprint.basics("encoder_evaluation", ["parquet"]),
-        deps=[dg.AssetDep(blueprint.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
+        **catalog.asset_kwargs("encoder_evaluation", ["parquet"]),
+        deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
         description=f"Recall of edited copies of {settings.sample} of the catalog's own images "
         "and false matches among different ones, by threshold; and the lowest threshold with at "
         f"most {settings.false_positives_per_million:g} false matches in a million pairs.",
@@ -23,17 +33,113 @@ def evaluation_asset(
         code_version=code_version(EVALUATION_VERSION, settings.model_dump()),
         pool=GPU_POOL,
         check_specs=[
-            blueprint.check(
+            catalog.check_spec(
                 "encoder_evaluation",
                 THRESHOLD_CALIBRATED,
-                "The catalog is large enough to tell at which threshold at most "
-                f"{settings.false_positives_per_million:g} of a million pairs of different images match.",
+                "The catalog is large enough to measure the threshold at which at most "
+                f"{settings.false_positives_per_million:g} of a million pairs of different "
+                "images match.",
             )
         ],
     )
     def encoder_evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from imgsim_assets.components.image_catalog.report_steps import measure_encoder
+        from imgsim_assets.pipeline import checks
 
-        return measure_encoder(context, blueprint, settings)
+        catalog.require_weights()
+        pipeline = catalog.pipeline(context)
+        evaluation = pipeline.evaluate()
+        budget = settings.false_positives_per_million
+        calibrated = checks.threshold_calibrated(evaluation, budget)
+        return dg.MaterializeResult(
+            metadata=_describe(pipeline.store, catalog.name, evaluation),
+            data_version=dg.DataVersion(evaluation.data_version),
+            check_results=[asset_check(THRESHOLD_CALIBRATED, calibrated, severity="warn")],
+        )
 
     return encoder_evaluation
+
+
+def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dict[str, Any]:
+    import numpy as np
+
+    from imgsim_assets.components.metadata import svg, table_metadata
+    from imgsim_assets.images.plot import bar_chart, histogram
+
+    described: dict[str, Any] = {
+        **table_metadata(
+            store,
+            f"{name}/encoder_evaluation",
+            evaluation.version,
+            evaluation.rows.height,
+            changed=evaluation.changed,
+        ),
+        "recommended_threshold": evaluation.threshold,
+        THRESHOLD_CALIBRATED: evaluation.is_measured,
+        "false_positives_per_million": round(evaluation.false_positives_per_million, 1),
+        "images": evaluation.images,
+        "pairs": evaluation.pairs,
+        "seconds": round(evaluation.seconds, 3),
+        "encoder_fingerprint": evaluation.fingerprint,
+        "recall": svg(
+            bar_chart(
+                [(kind, round(recall, 3)) for kind, recall in evaluation.recall.items()],
+                title=f"edited copies at or above {evaluation.threshold:g}",
+                full=1.0,
+            ),
+            "recall by kind of edit",
+        ),
+        "trade_off": svg(_trade_off(evaluation), "recall and false matches by threshold"),
+        "thresholds": _thresholds(evaluation),
+        "different_images": svg(
+            histogram(
+                np.reshape(evaluation.null_counts, (_DRAWN_BINS, -1)).sum(axis=1).tolist(),
+                np.linspace(-1, 1, _DRAWN_BINS + 1).tolist(),
+                title=f"cosine of {evaluation.pairs:,} pairs of different images",
+                mark=evaluation.threshold,
+                mark_label="threshold",
+            ),
+            "null distribution",
+        ),
+    }
+    if evaluation.labels is not None:
+        described |= {
+            "labeled_images": evaluation.labels.images,
+            "precision_at_1": round(evaluation.labels.precision_at_1, 4),
+            "precision_at_10": round(evaluation.labels.precision_at_10, 4),
+            "mean_average_precision": round(evaluation.labels.mean_average_precision, 4),
+        }
+    return described
+
+
+def _trade_off(evaluation: "EncoderEvaluation") -> str:
+    from imgsim_assets.encoders.operating_points import operating_points
+    from imgsim_assets.images.plot import trade_off
+
+    points = operating_points(evaluation.rows)
+    return trade_off(
+        points["threshold"].to_list(),
+        points["recall"].to_list(),
+        points["false_positives_per_million"].to_list(),
+        title=f"by threshold, {evaluation.threshold:g} recommended",
+        gain_label="edited copies that are found",
+        price_label="false matches in a million pairs",
+        mark=evaluation.threshold,
+    )
+
+
+def _thresholds(evaluation: "EncoderEvaluation") -> dg.MetadataValue:
+    """Recall and false matches at some thresholds, the recommended one among them."""
+    import polars as pl
+
+    from imgsim_assets.encoders.operating_points import floor_to_grid, operating_points
+
+    listed = sorted({*_LISTED_THRESHOLDS, floor_to_grid(evaluation.threshold)})
+    points = operating_points(evaluation.rows).filter(pl.col("threshold").is_in(listed))
+    columns = {"threshold": 3, "recall": 3, "false_positives_per_million": 1}
+    records = [
+        dg.TableRecord({name: round(row[name], digits) for name, digits in columns.items()})
+        for row in points.iter_rows(named=True)
+    ]
+    return dg.MetadataValue.table(
+        records, schema=dg.TableSchema([dg.TableColumn(name, "float") for name in columns])
+    )

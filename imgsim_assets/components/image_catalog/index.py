@@ -1,67 +1,92 @@
-"""The assets `index` and `similarity_graph` of a catalog."""
+"""The asset `index` of a catalog: the persisted FAISS index."""
+
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.columns import GRAPH, table_schema
-from imgsim_assets.components.image_catalog.checks import drift_spec
+from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
+from imgsim_assets.components.lineage import column_lineage, passthrough_columns
 
-INDEX_VERSION = "1"
-GRAPH_VERSION = "1"
+if TYPE_CHECKING:
+    import polars as pl
+
+    from imgsim_assets.index.stage import IndexReport
+    from imgsim_assets.storage.store import Store
+
+VERSION = "1"
+IDS_MATCH_EMBEDDINGS = "ids_match_embeddings"
+SELF_RECALL = "self_recall"
+RECALL_AT_10 = "recall_at_10"
 
 
-def index_asset(blueprint: CatalogContext) -> dg.AssetsDefinition:
-    """The persisted FAISS index."""
-    settings = blueprint.settings.index
+def index_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
+    """The FAISS index of every item with a vector."""
+    settings = catalog.settings.index
 
     @dg.asset(
-        **blueprint.basics("index", ["faiss"]),
-        deps=[dg.AssetDep(blueprint.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
+        **catalog.asset_kwargs("index", ["faiss"]),
+        deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
         description=f"A FAISS index ({settings.kind}) of every item with a vector, with its table "
         "of ids. Items are added and removed as the embeddings change.",
-        code_version=code_version(INDEX_VERSION, settings.model_dump(exclude={"min_recall"})),
-        freshness_policy=blueprint.freshness,
+        code_version=code_version(VERSION, settings.model_dump(exclude={"min_recall"})),
+        freshness_policy=catalog.freshness,
         check_specs=[
-            blueprint.check("index", "ids_match_embeddings", "Index and embeddings agree."),
-            blueprint.check("index", "self_recall", "Sampled vectors find their own item."),
-            blueprint.check(
+            catalog.check_spec("index", IDS_MATCH_EMBEDDINGS, "Index and embeddings agree."),
+            catalog.check_spec("index", SELF_RECALL, "Sampled vectors find their own item."),
+            catalog.check_spec(
                 "index",
-                "recall_at_10",
-                f"A search finds {settings.min_recall:.0%} of the 10 nearest of sampled items.",
+                RECALL_AT_10,
+                f"A search finds {settings.min_recall:.0%} of the 10 nearest neighbors of sampled "
+                "items.",
             ),
         ],
     )
     def index(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from imgsim_assets.components.image_catalog.index_steps import index_vectors
+        from imgsim_assets.index.stage import open_index
+        from imgsim_assets.pipeline import checks
 
-        return index_vectors(context, blueprint)
+        pipeline = catalog.pipeline(context)
+        report = pipeline.index()
+        _, opened = open_index(pipeline.store, catalog.name)
+        limits = catalog.settings.checks
+        recall = checks.recall_at_10(opened, settings.min_recall, limits.sample_size)
+        return dg.MaterializeResult(
+            metadata={
+                **_describe(pipeline.store, catalog.name, report, opened.entries),
+                **column_lineage(passthrough_columns(catalog.key("embeddings"), ["id", "sha256"])),
+                RECALL_AT_10: recall.metadata["recall"],
+            },
+            data_version=dg.DataVersion(report.data_version),
+            check_results=[
+                asset_check(
+                    IDS_MATCH_EMBEDDINGS, checks.ids_match_embeddings(pipeline.store, catalog.name)
+                ),
+                asset_check(SELF_RECALL, checks.self_recall(opened, limits.sample_size)),
+                asset_check(RECALL_AT_10, recall, severity=limits.severity),
+            ],
+        )
 
     return index
 
 
-def graph_asset(blueprint: CatalogContext) -> dg.AssetsDefinition:
-    """The edges from every item to its nearest neighbors."""
-    settings = blueprint.settings
+def _describe(
+    store: "Store", name: str, report: "IndexReport", entries: "pl.DataFrame"
+) -> dict[str, Any]:
+    from imgsim_assets.components.metadata import preview, schema_of, table_metadata
 
-    @dg.asset(
-        **blueprint.basics("similarity_graph", ["faiss", "parquet"]),
-        deps=[blueprint.key("index"), *blueprint.advice(settings.graph.threshold)],
-        description=f"Edges from every item to its {settings.graph.k} most similar others.",
-        metadata={"dagster/column_schema": table_schema(GRAPH)},
-        code_version=code_version(GRAPH_VERSION, settings.graph.model_dump()),
-        freshness_policy=blueprint.freshness,
-        check_specs=[
-            blueprint.check(
-                "similarity_graph",
-                "agrees_with_brute_force",
-                "For sampled items the edges are those of a plain product of all vectors.",
-            ),
-            drift_spec(blueprint.key("similarity_graph"), settings.checks),
-        ],
-    )
-    def similarity_graph(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from imgsim_assets.components.image_catalog.index_steps import link_neighbors
-
-        return link_neighbors(context, blueprint)
-
-    return similarity_graph
+    return {
+        **table_metadata(
+            store, f"{name}/index", report.version, report.items, changed=report.changed
+        ),
+        "kind": report.kind,
+        "dim": report.dim,
+        "added": report.added,
+        "removed": report.removed,
+        "rebuilt": report.rebuilt,
+        "file_bytes": report.bytes,
+        "seconds": round(report.seconds, 3),
+        "encoder_fingerprint": report.fingerprint,
+        "dagster/column_schema": schema_of(entries.schema),
+        "preview": preview(entries),
+    }

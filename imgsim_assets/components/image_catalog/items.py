@@ -1,69 +1,91 @@
-"""The assets `source` (observed) and `catalog` (validated rows) of a catalog."""
+"""The asset `items` of a catalog: the validated rows of its source."""
+
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from imgsim_assets.catalog.stage import ItemsReport
+    from imgsim_assets.storage.store import Store
+
 VERSION = "1"
-
-
-def source_asset(blueprint: CatalogContext) -> dg.AssetsDefinition:
-    """The source as an external asset, observed by the hash of its content."""
-    settings = blueprint.settings.source
-    spec = dg.AssetSpec(
-        **blueprint.basics("source", ["file"]) | {"automation_condition": _watch(blueprint)},
-        description=f"`{settings.path}`, as it is delivered. Observed by content hash, never "
-        "materialized.",
-        metadata={"path": settings.path},
-    )
-
-    def observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:
-        from imgsim_assets.components.image_catalog.source_steps import observe_source
-
-        return observe_source(context, blueprint)
-
-    observable = dg.multi_observable_source_asset(specs=[spec], name=f"{blueprint.name}__source")
-    asset: dg.AssetsDefinition = observable(observe)
-    return asset
-
-
-def _watch(blueprint: CatalogContext) -> dg.AutomationCondition | None:
-    settings = blueprint.settings
-    if settings.watch is None or not settings.automation:
-        return None
-    return dg.AutomationCondition.on_cron(settings.watch, settings.timezone)
+IDS_UNIQUE = "ids_unique"
+NO_REJECTS = "no_rejects"
 
 
 class ItemsConfig(dg.Config):
-    """What a person may say about one run of a catalog."""
+    """Run configuration of `items`."""
 
     allow_removals: bool = Field(
-        False, description="take the source as it is, however many items it has lost"
+        False, description="accept the source however many items it has lost"
     )
 
 
-def catalog_asset(blueprint: CatalogContext) -> dg.AssetsDefinition:
+def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     """The validated rows, split into shards."""
-    settings = blueprint.settings
+    settings = catalog.settings
 
     @dg.asset(
-        **blueprint.basics("items", ["polars", "parquet"]),
-        deps=[blueprint.key("source")],
-        description=f"{settings.description or ''} The source's rows that can be used: id, url "
-        "and every carried column, split "
-        f"into {settings.shards} stable shards. Rows that cannot be used are listed in "
+        **catalog.asset_kwargs("items", ["polars", "parquet"]),
+        deps=[catalog.key("source")],
+        description=f"{settings.description or ''} The valid rows of the source: id, url and "
+        f"every carried column, split into {settings.shards} stable shards. Rejected rows are in "
         f"`{settings.name}/rejects` with line and reason.",
         code_version=code_version(VERSION, settings.source.model_dump(), settings.shards),
-        freshness_policy=blueprint.freshness,
+        freshness_policy=catalog.freshness,
         check_specs=[
-            blueprint.check("items", "ids_unique", "No id stands twice."),
-            blueprint.check("items", "no_rejects", "Every row of the source can be used."),
+            catalog.check_spec("items", IDS_UNIQUE, "No id occurs twice."),
+            catalog.check_spec("items", NO_REJECTS, "Every row of the source is valid."),
         ],
     )
-    def catalog(context: dg.AssetExecutionContext, config: ItemsConfig) -> dg.MaterializeResult:
-        from imgsim_assets.components.image_catalog.source_steps import take_in
+    def items(context: dg.AssetExecutionContext, config: ItemsConfig) -> dg.MaterializeResult:
+        from imgsim_assets.catalog.stage import items_table
+        from imgsim_assets.components.checks import asset_check
+        from imgsim_assets.pipeline import checks
 
-        return take_in(context, blueprint, allow_removals=config.allow_removals)
+        catalog.require_source()
+        pipeline = catalog.pipeline(context)
+        report = pipeline.ingest(allow_removals=config.allow_removals)
+        table = items_table(pipeline.store, catalog.name)
+        rows = table.read(table.at(report.version))
+        rejects = checks.no_rejects(sum(report.rejects.values()))
+        return dg.MaterializeResult(
+            metadata=_describe(pipeline.store, catalog.name, report, rows),
+            data_version=dg.DataVersion(report.data_version),
+            check_results=[
+                asset_check(IDS_UNIQUE, checks.ids_unique(rows["id"])),
+                asset_check(NO_REJECTS, rejects, severity="warn"),
+            ],
+        )
 
-    return catalog
+    return items
+
+
+def _describe(
+    store: "Store", name: str, report: "ItemsReport", rows: "pl.DataFrame"
+) -> dict[str, Any]:
+    from imgsim_assets.catalog.stage import rejects_table
+    from imgsim_assets.components.metadata import counted, preview, schema_of, table_metadata
+
+    rejected = sum(report.rejects.values())
+    described = {
+        **table_metadata(
+            store, f"{name}/items", report.version, report.rows, changed=report.changed
+        ),
+        "dagster/column_schema": schema_of(rows.schema),
+        "rejected": rejected,
+        "changed_shards": len(report.changed_shards),
+        "preview": preview(rows),
+    }
+    if rejected:
+        table = rejects_table(store, name)
+        newest = table.latest()
+        described["rejects_by_reason"] = counted(report.rejects, "reason")
+        if newest is not None:
+            described["rejects"] = preview(table.read(newest))
+    return described

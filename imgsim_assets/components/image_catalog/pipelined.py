@@ -1,40 +1,87 @@
-"""The assets `images` and `embeddings` of a catalog that streams: one step for both."""
+"""The assets `images` and `embeddings` of a pipelined catalog: one step for both."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from imgsim_assets.components.image_catalog.checks import success_rate_spec, vectors_spec
-from imgsim_assets.components.image_catalog.context import NETWORK_POOL, CatalogContext
-from imgsim_assets.components.image_catalog.embeddings import embeddings_facts
-from imgsim_assets.components.image_catalog.images import ImagesConfig, images_facts
+from imgsim_assets.components.image_catalog.context import GPU_POOL, NETWORK_POOL, CatalogContext
+from imgsim_assets.components.image_catalog.embeddings import (
+    embed,
+    embeddings_kwargs,
+    vectors_spec,
+)
+from imgsim_assets.components.image_catalog.images import (
+    ImagesConfig,
+    fetch,
+    images_kwargs,
+    success_rate_spec,
+)
+
+if TYPE_CHECKING:
+    from imgsim_assets.encoders.stage import EmbeddingStage
 
 
-def streamed_assets(blueprint: CatalogContext) -> dg.AssetsDefinition:
-    """Both assets as one step, which embeds what has been fetched while it fetches on.
+def pipelined_assets(catalog: CatalogContext) -> dg.AssetsDefinition:
+    """Both assets as one step, which embeds fetched images while it fetches others.
 
-    A run may still take one of them alone. Each is recorded when it is complete, with the
-    metadata, versions and checks that it has otherwise: a failure to embed leaves the images
-    materialized, and too few images, where that stops what hangs on them, the embeddings not.
+    A run may still select one of them alone. Each asset is recorded when it is complete, with
+    the metadata, versions and checks that it has otherwise. When embedding fails, the images
+    stay materialized. When the blocking check of the images fails, nothing is embedded.
     """
     specs = [
-        dg.AssetSpec(**facts, partitions_def=blueprint.partitions)
-        for facts in (images_facts(blueprint), embeddings_facts(blueprint))
+        dg.AssetSpec(**kwargs, partitions_def=catalog.partitions)
+        for kwargs in (images_kwargs(catalog), embeddings_kwargs(catalog))
     ]
 
     @dg.multi_asset(
-        name=f"{blueprint.name}__images_and_embeddings",
+        name=f"{catalog.name}__images_and_embeddings",
         specs=specs,
-        check_specs=[success_rate_spec(blueprint), vectors_spec(blueprint)],
+        check_specs=[success_rate_spec(catalog), vectors_spec(catalog)],
         can_subset=True,
-        backfill_policy=blueprint.backfill_policy,
+        backfill_policy=catalog.backfill_policy,
         pool=NETWORK_POOL,
     )
     def images_and_embeddings(
         context: dg.AssetExecutionContext, config: ImagesConfig
     ) -> Iterator[dg.MaterializeResult]:
-        from imgsim_assets.components.image_catalog.streamed_steps import fetch_and_embed
-
-        yield from fetch_and_embed(context, blueprint, config.retry.value)
+        yield from _fetch_and_embed(context, catalog, config)
 
     return images_and_embeddings
+
+
+def _fetch_and_embed(
+    context: dg.AssetExecutionContext, catalog: CatalogContext, config: ImagesConfig
+) -> Iterator[dg.MaterializeResult]:
+    from imgsim_assets.components.pools import PoolSlot
+    from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
+
+    images, embeddings = catalog.key("images"), catalog.key("embeddings")
+    selected = context.selected_asset_keys
+    pipeline = catalog.pipeline(context, retry=config.retry.value)
+    thread = EmbeddingThread()
+    with PoolSlot(context, GPU_POOL, thread.stop) as gpu_slot, thread:
+
+        def open_embeddings() -> "EmbeddingStage":
+            catalog.require_weights()
+            return pipeline.open_embeddings(thread, on_start=gpu_slot.claim)
+
+        stream = EmbeddingStream(open_embeddings, thread, log=context.log.warning)
+        if images in selected:
+            follower = stream if embeddings in selected else None
+            check = fetch(context, catalog, pipeline, follower)
+            yield _result(context, images, check)
+            if not check.passed and success_rate_spec(catalog).blocking:
+                thread.cancel()
+                return
+        if embeddings in selected:
+            yield _result(context, embeddings, embed(context, catalog, pipeline, stream))
+
+
+def _result(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, check: dg.AssetCheckResult
+) -> dg.MaterializeResult:
+    """An asset's materialization, with its check where the run selects it."""
+    names = {handle.name for handle in context.selected_asset_check_keys if handle.asset_key == key}
+    checks = [check] if check.check_name in names else []
+    return dg.MaterializeResult(asset_key=key, check_results=checks)

@@ -1,1 +1,1 @@
-"""TBD."""
+"""`imgsim_assets.MatchMatrixComponent`: the match table of two catalogs."""

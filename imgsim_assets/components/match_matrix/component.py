@@ -6,67 +6,39 @@ from typing import ClassVar
 
 import dagster as dg
 
-from imgsim_assets.components.base import YamlComponent
-from imgsim_assets.components.match_matrix.known_catalogs import (
-    incomparable,
-    known_catalogs,
-    no_report,
-    reporting,
-    unknown,
-)
-from imgsim_assets.components.match_matrix.matches import match_asset
-from imgsim_assets.components.project import Project, tables_of
-from imgsim_assets.components.tables import IO_MANAGER
-from imgsim_assets.encoders.settings import AUTO
+from imgsim_assets.components.declared_catalogs import ComparingComponent
+from imgsim_assets.components.match_matrix.matches import matches_asset
+from imgsim_assets.components.tables import IO_MANAGER, get_table_io_manager
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.settings import Settings
 
 
-class MatchMatrixComponent(YamlComponent):
-    """Which items of a left catalog show the same as items of a right one."""
+class MatchMatrixComponent(ComparingComponent):
+    """The items of a left catalog that show the same as items of a right catalog."""
 
     settings_type: ClassVar[type[Settings]] = MatchMatrixSettings
 
     @property
     def settings(self) -> MatchMatrixSettings:
-        """The pair as declared."""
+        """The match table as declared."""
         settings: MatchMatrixSettings = self.declared
         return settings
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The match table, below exactly its two catalogs."""
-        self._check(context)
-        project = Project(context.project_root)
-        return dg.Definitions(
-            assets=[match_asset(self.settings, project, self._reports(context))],
-            resources={IO_MANAGER: tables_of(project.root)},
-        )
-
-    def _reports(self, context: dg.ComponentLoadContext) -> list[str]:
-        """With `threshold: auto`, those of the two catalogs that measure their encoder."""
-        if self.settings.threshold != AUTO:
-            return []
-        sides = list(dict.fromkeys((self.settings.left, self.settings.right)))
-        found = reporting(sides, known_catalogs(context))
-        if not found:
-            raise self.error(context, ["threshold"], no_report(sides))
-        return found
-
-    def _check(self, context: dg.ComponentLoadContext) -> None:
-        catalogs = known_catalogs(context)
-        sides = {"left": self.settings.left, "right": self.settings.right}
-        for key, name in sides.items():
-            if name not in catalogs:
-                raise self.error(context, [key], unknown(name, catalogs))
-        if self.settings.left == self.settings.right:
+        """The match table, downstream of exactly its two catalogs."""
+        settings, root = self.settings, context.project_root
+        self.check_catalogs(context, [("left", settings.left), ("right", settings.right)])
+        if settings.left == settings.right:
             raise self.error(
                 context,
                 ["right"],
                 f"it is the left catalog too, and every item would match itself; "
-                f"{self.settings.left}/similarity_graph compares a catalog with itself",
+                f"{settings.left}/similarity_graph compares a catalog with itself",
             )
         self.check_name(context, "match tables")
-        problem = incomparable(*(catalogs[name] for name in sides.values()))
-        if problem:
-            raise self.error(context, ["right"], problem)
-        self.check_people_and_tags(context, self.settings.owners, self.settings.tags)
+        self.check_owners_and_tags(context, settings.owners, settings.tags)
+        evaluated = self.catalogs_with_evaluation(context, [settings.left, settings.right])
+        return dg.Definitions(
+            assets=[matches_asset(settings, root, evaluated)],
+            resources={IO_MANAGER: get_table_io_manager(root)},
+        )

@@ -1,32 +1,52 @@
-"""The asset `matches/<name>` of a pair of catalogs."""
+"""The asset `matches/<name>`: the match table of a left and a right catalog."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from imgsim_assets.components.automation import on_new_data, tagged
+from imgsim_assets.components.checks import (
+    AGREES_WITH_BRUTE_FORCE,
+    INDEX_IS_CURRENT,
+    SIMILARITY_DRIFT,
+    asset_check,
+    brute_force_spec,
+    current_index_spec,
+    drift_spec,
+)
 from imgsim_assets.components.columns import MATCHES, table_schema
-from imgsim_assets.components.image_catalog.checks import current_index_spec, drift_spec
 from imgsim_assets.components.image_catalog.context import code_version
-from imgsim_assets.components.project import Project
+from imgsim_assets.components.lineage import column_lineage, match_lineage
+from imgsim_assets.components.tables import open_store
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.similarity.settings import MatchSettings
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from imgsim_assets.pipeline.match import MatchPipeline
+    from imgsim_assets.similarity.matches import MatchReport
+
 VERSION = "1"
 GROUP = "matches"
+AT_OR_ABOVE_THRESHOLD = "at_or_above_threshold"
+# The heat map of all cosines is drawn up to so many pairs.
+_MAX_HEAT_MAP_PAIRS = 400
 
 
-def match_asset(
-    settings: MatchMatrixSettings, project: Project, reports: Sequence[str] = ()
+def matches_asset(
+    settings: MatchMatrixSettings, root: Path, evaluated: Sequence[str] = ()
 ) -> dg.AssetsDefinition:
     """The match table of a left and a right catalog.
 
-    `reports` are the catalogs whose encoder_evaluation decides the threshold.
+    `evaluated` are the catalogs whose encoder_evaluation decides the threshold.
     """
     key = dg.AssetKey(["matches", settings.name])
     left = dg.AssetKey([settings.left, "embeddings"])
     right = dg.AssetKey([settings.right, "index"])
-    wanted = MatchSettings(threshold=settings.threshold, mode=settings.mode, k=settings.k)
+    decisive = settings.model_dump(include=set(MatchSettings.model_fields))
 
     @dg.asset(
         key=key,
@@ -38,41 +58,105 @@ def match_asset(
         deps=[
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
-            *(dg.AssetKey([name, "encoder_evaluation"]) for name in reports),
+            *(dg.AssetKey([name, "encoder_evaluation"]) for name in evaluated),
         ],
         description=settings.description or _description(settings),
         metadata={"dagster/column_schema": table_schema(MATCHES)},
-        code_version=code_version(VERSION, settings.left, settings.right, wanted.model_dump()),
+        code_version=code_version(VERSION, settings.left, settings.right, decisive),
         check_specs=[
             dg.AssetCheckSpec(
-                "at_or_above_threshold", asset=key, description="No match is below the threshold."
+                AT_OR_ABOVE_THRESHOLD, asset=key, description="No match is below the threshold."
             ),
             drift_spec(key, settings.checks),
             current_index_spec(key, settings.right),
-            dg.AssetCheckSpec(
-                "agrees_with_brute_force",
-                asset=key,
-                description="For sampled left items the matches are those of a plain product of "
-                "all vectors: none missing, none false.",
-            ),
+            brute_force_spec(key, "matches"),
         ],
     )
     def matches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from imgsim_assets.components.match_matrix.match_steps import match_items
+        from imgsim_assets.pipeline.match import MatchPipeline
 
-        return match_items(context, project, settings, wanted)
+        pipeline = MatchPipeline(open_store(root, context.run.run_id), settings)
+        report = pipeline.run()
+        rows = pipeline.rows(report)
+        return dg.MaterializeResult(
+            metadata=_describe(pipeline, report, rows) | column_lineage(match_lineage(left, right)),
+            data_version=dg.DataVersion(report.data_version),
+            check_results=_check(pipeline, report, rows),
+        )
 
     return matches
 
 
 def _description(settings: MatchMatrixSettings) -> str:
-    asked = {
-        "all": f"Every pair of an item of {settings.left} and one of {settings.right}",
-        "best": f"For each item of {settings.left} the best item of {settings.right}",
-        "top_k": f"For each item of {settings.left} the {settings.k} best of {settings.right}",
-        "one_to_one": f"Pairs of items of {settings.left} and {settings.right}, of no item more "
-        "than one, of the greatest total similarity",
-        "mutual": f"Pairs of items of {settings.left} and {settings.right} that are each other's "
-        "best",
+    left, right = settings.left, settings.right
+    pairs = {
+        "all": f"Every pair of an item of {left} and one of {right}",
+        "best": f"For each item of {left} the best item of {right}",
+        "top_k": f"For each item of {left} the {settings.k} best of {right}",
+        "one_to_one": f"Pairs of items of {left} and {right}, each item in at most one pair, with "
+        "the greatest total similarity",
+        "mutual": f"Pairs of items of {left} and {right} that are each other's best",
     }[settings.mode]
-    return f"{asked}, where the images are similar enough."
+    return f"{pairs}, where the images are similar enough."
+
+
+def _check(
+    pipeline: "MatchPipeline", report: "MatchReport", rows: "pl.DataFrame"
+) -> list[dg.AssetCheckResult]:
+    from imgsim_assets.pipeline import checks
+    from imgsim_assets.similarity.audit import audit_matches
+
+    store, settings, limits = pipeline.store, pipeline.settings, pipeline.settings.checks
+    audit = audit_matches(store, settings.name, sample=limits.sample_size)
+    version = pipeline.table.at(report.version)
+    drift = checks.similarity_drift(pipeline.table, version, limits.max_drift)
+    current = checks.ids_match_embeddings(store, settings.right)
+    return [
+        asset_check(AT_OR_ABOVE_THRESHOLD, checks.at_or_above_threshold(rows, report.threshold)),
+        asset_check(AGREES_WITH_BRUTE_FORCE, checks.agrees_with_brute_force(audit)),
+        asset_check(SIMILARITY_DRIFT, drift, severity=limits.severity),
+        asset_check(INDEX_IS_CURRENT, current, severity=limits.severity),
+    ]
+
+
+def _describe(
+    pipeline: "MatchPipeline", report: "MatchReport", rows: "pl.DataFrame"
+) -> dict[str, Any]:
+    from imgsim_assets.components import charts
+    from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata
+    from imgsim_assets.similarity import items
+
+    store, settings = pipeline.store, pipeline.settings
+    described: dict[str, Any] = {
+        **table_metadata(
+            store,
+            f"matches/{settings.name}",
+            report.version,
+            report.matches,
+            changed=report.changed,
+        ),
+        "threshold": report.threshold,
+        "left_items": report.left_items,
+        "right_items": report.right_items,
+        "left_matched": report.left_matched,
+        "incremental": report.incremental,
+        "seconds": round(report.seconds, 3),
+        "encoder_fingerprint": report.fingerprint,
+    }
+    if rows.height:
+        described["contact_sheet"] = jpeg(
+            charts.match_sheet(store, rows),
+            "the most similar pairs, then those nearest the threshold",
+        )
+        described["similarity_histogram"] = svg(
+            charts.similarity_histogram(rows["similarity"], report.threshold),
+            "similarity of the matches",
+        )
+    if 0 < report.left_items * report.right_items <= _MAX_HEAT_MAP_PAIRS:
+        _, left = items.from_embeddings(store, settings.left)
+        _, right = items.from_index(store, settings.right)
+        described["heat_map"] = svg(
+            charts.similarity_heat_map(left, right, report.threshold), "similarity of every pair"
+        )
+    described["preview"] = preview(rows.select("left_id", "right_id", "similarity", "rank"))
+    return described

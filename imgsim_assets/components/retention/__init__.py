@@ -1,1 +1,1 @@
-"""TBD."""
+"""`imgsim_assets.RetentionComponent`: the schedule that deletes old versions."""

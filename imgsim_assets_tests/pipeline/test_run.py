@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,10 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
 from imgsim_assets.encoders.stream import EmbeddingStream
 from imgsim_assets.errors import EncoderError
-from imgsim_assets.pipeline.catalog import CatalogJob, NullProgress, refresh, shards_for
+from imgsim_assets.pipeline.catalog import CatalogPipeline
+from imgsim_assets.pipeline.run import NullProgress, fetch_and_embed
+from imgsim_assets.pipeline.settings import CatalogSettings
+from imgsim_assets.pipeline.shards import shards_for
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, tiny
@@ -23,13 +25,16 @@ from imgsim_assets_tests.support.encoders import COUNTER, ThumbnailEncoder, enco
 from imgsim_assets_tests.support.web import Web
 
 
-def _job(web: Web, folder: Path, encoder: EncoderSettings = THUMBNAIL) -> CatalogJob:
+def _settings(web: Web, folder: Path, encoder: EncoderSettings = THUMBNAIL) -> CatalogSettings:
     for seed in range(40):
         web.pages.setdefault(f"/{seed}.png", tiny(seed))
     (folder / "list.txt").write_text("\n".join(web.url(f"/{seed}.png") for seed in range(40)))
-    source = SourceSettings(path=str(folder / "list.txt"))
-    return CatalogJob(
-        "things", source, 4, encoder, DownloadSettings(allowed_hosts=(web.address,), retries=0)
+    return CatalogSettings(
+        name="things",
+        source=SourceSettings(path=str(folder / "list.txt")),
+        shards=4,
+        encoder=encoder,
+        download=DownloadSettings(allowed_hosts=(web.address,), retries=0),
     )
 
 
@@ -49,7 +54,7 @@ def test_a_shard_is_embedded_while_the_next_one_is_fetched(
 
     monkeypatch.setattr(EmbeddingStage, "run", slow)
 
-    (done,) = refresh(store, [_job(web, tmp_path)])
+    (done,) = fetch_and_embed([CatalogPipeline(store, _settings(web, tmp_path))])
 
     assert began.is_set()
     assert (done.fetched, done.embedded) == (40, 40)
@@ -61,9 +66,9 @@ def test_an_encoder_that_cannot_work_ends_the_run_and_keeps_what_was_fetched(
     broken = EncoderSettings(name="x", factory="no_such_module_anywhere:make", version="1")
 
     with pytest.raises(EncoderError, match="no_such_module_anywhere"):
-        refresh(store, [_job(web, tmp_path, broken)])
+        fetch_and_embed([CatalogPipeline(store, _settings(web, tmp_path, broken))])
     fetched = web.total_gets
-    (done,) = refresh(store, [_job(web, tmp_path)])
+    (done,) = fetch_and_embed([CatalogPipeline(store, _settings(web, tmp_path))])
 
     assert fetched > 0
     assert web.total_gets == 40
@@ -74,7 +79,9 @@ def test_an_interruption_ends_the_embedding_within_a_batch_and_keeps_what_there_
     store: Store, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(COUNTER, str(tmp_path / "encoded"))
-    job = replace(_job(web, tmp_path, THUMBNAIL.model_copy(update={"batch_size": 1})), shards=1)
+    encoder = THUMBNAIL.model_copy(update={"batch_size": 1})
+    settings = _settings(web, tmp_path, encoder).model_copy(update={"shards": 1})
+    pipeline = CatalogPipeline(store, settings)
     interrupted = threading.Event()
     encode = ThumbnailEncoder.encode
 
@@ -92,18 +99,18 @@ def test_an_interruption_ends_the_embedding_within_a_batch_and_keeps_what_there_
     monkeypatch.setattr(EmbeddingStream, "finalize", finalize)
 
     with pytest.raises(KeyboardInterrupt):
-        refresh(store, [job])
+        fetch_and_embed([pipeline])
     monkeypatch.undo()
     monkeypatch.setenv(COUNTER, str(tmp_path / "encoded"))
     before = encoded_count(tmp_path / "encoded")
-    (done,) = refresh(store, [job])
+    (done,) = fetch_and_embed([pipeline])
 
     assert before < 40
     assert done.embedded < 40
 
 
-class Told(NullProgress):
-    """What a watch was told of the fetching."""
+class RecordingListener(NullProgress):
+    """Records the progress of the fetching."""
 
     def __init__(self) -> None:
         self.items = 0
@@ -117,27 +124,27 @@ class Told(NullProgress):
 
 
 @pytest.mark.parametrize("is_loaded", [False, True])
-def test_every_image_is_told_of_as_it_is_fetched(
+def test_listener_hears_of_every_image_as_it_is_fetched(
     store: Store, web: Web, tmp_path: Path, is_loaded: bool
 ) -> None:
     loader = (lambda row: tiny(len(row["url"]))) if is_loaded else None
-    job = replace(_job(web, tmp_path), loader=loader)
-    first, again = Told(), Told()
+    pipeline = CatalogPipeline(store, _settings(web, tmp_path), loader=loader)
+    first, again = RecordingListener(), RecordingListener()
 
-    refresh(store, [job], watch=first)
-    refresh(store, [job], watch=again)
+    fetch_and_embed([pipeline], listener=first)
+    fetch_and_embed([pipeline], listener=again)
 
     assert first.items == again.items == 40
     assert [step for step in first.steps if step] == [1] * 40
     assert sum(again.steps) == 40
-    assert len(again.steps) == job.shards  # nothing was fetched, shard by shard
+    assert len(again.steps) == len(pipeline.shards)  # nothing was fetched, shard by shard
 
 
 def test_nothing_is_done_twice(store: Store, web: Web, tmp_path: Path) -> None:
-    job = _job(web, tmp_path)
-    refresh(store, [job])
+    pipeline = CatalogPipeline(store, _settings(web, tmp_path))
+    fetch_and_embed([pipeline])
 
-    (again,) = refresh(store, [job])
+    (again,) = fetch_and_embed([pipeline])
 
     assert (again.fetched, again.embedded) == (0, 0)
     assert web.total_gets == 40

@@ -38,7 +38,7 @@ print(sorted({"torch", "torchvision"} & set(sys.modules)))
 @pytest.fixture
 def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
     opened = Shop.open(tmp_path, web)
-    opened.declare(stream=True)
+    opened.declare(pipelined=True)
     monkeypatch.setenv(COUNTER, str(opened.counter))
     return opened
 
@@ -143,7 +143,7 @@ def test_one_of_the_two_may_be_materialized_alone(shop: Shop, chosen: dg.AssetKe
 
 
 def test_an_encoder_that_cannot_be_loaded_leaves_the_images_materialized(shop: Shop) -> None:
-    shop.declare(stream=True, encoder={"name": "x", "factory": "nobody.has.it:make"})
+    shop.declare(pipelined=True, encoder={"name": "x", "factory": "nobody.has.it:make"})
     shutil.rmtree(shop.project.root / "shop/defs/pair")
 
     with shop.project.instance() as instance:
@@ -157,7 +157,7 @@ def test_an_encoder_that_cannot_be_loaded_leaves_the_images_materialized(shop: S
 
 
 def test_too_few_images_stop_the_embeddings_where_that_is_declared(shop: Shop) -> None:
-    shop.declare(stream=True, checks={"min_success_rate": 0.9, "severity": "error"})
+    shop.declare(pipelined=True, checks={"min_success_rate": 0.9, "severity": "error"})
     for number in range(2):
         del shop.web.pages[f"/p{number}.jpg"]
 
@@ -171,13 +171,13 @@ def test_too_few_images_stop_the_embeddings_where_that_is_declared(shop: Shop) -
         assert instance.get_materialized_partitions(EMBEDDINGS) == set()
 
 
-@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize("is_pipelined", [True, False])
 def test_a_refresh_with_nothing_to_do_imports_no_torch(
-    shop: Shop, tmp_path: Path, is_streamed: bool
+    shop: Shop, tmp_path: Path, is_pipelined: bool
 ) -> None:
     weights = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
     encoder = {"name": "squeezenet1_1", "weights": weights, "device": "cpu"}
-    shop.declare(stream=is_streamed, encoder=encoder)
+    shop.declare(pipelined=is_pipelined, encoder=encoder)
     for other in ("pair", "suppliers"):
         shutil.rmtree(shop.project.root / "shop/defs" / other)
     assert shop.project.materialize()
@@ -192,7 +192,8 @@ def test_killed_in_the_middle_it_keeps_what_was_embedded(shop: Shop) -> None:
     for path in pages:
         shop.web.pages[path] = _slowly(pages[path], 0.3)
     shop.declare(
-        stream=True, download={"allowed_hosts": [shop.web.address], "max_per_host": 1, "retries": 0}
+        pipelined=True,
+        download={"allowed_hosts": [shop.web.address], "max_per_host": 1, "retries": 0},
     )
     victim = shop.project.start(**shop.environment())
     _wait_until(lambda: shop.encodings > 0)
@@ -239,7 +240,7 @@ def test_too_few_images_end_the_step_without_waiting_for_the_card(
     shop: Shop, commits_at_once: None
 ) -> None:
     """The card is never free: a step that went on to embed would wait for it."""
-    shop.declare(stream=True, checks={"min_success_rate": 0.9, "severity": "error"})
+    shop.declare(pipelined=True, checks={"min_success_rate": 0.9, "severity": "error"})
     for number in range(2):
         del shop.web.pages[f"/p{number}.jpg"]
     with shop.project.instance() as instance:

@@ -1,0 +1,67 @@
+"""Asset checks: what several assets declare, and how a result of `pipeline/checks.py` is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from imgsim_assets.pipeline.settings import CheckSettings, Severity
+
+if TYPE_CHECKING:
+    from imgsim_assets.pipeline.checks import CheckResult
+
+SIMILARITY_DRIFT = "similarity_drift"
+INDEX_IS_CURRENT = "index_is_current"
+AGREES_WITH_BRUTE_FORCE = "agrees_with_brute_force"
+
+
+def asset_check(
+    name: str,
+    result: CheckResult,
+    *,
+    severity: Severity = "error",
+    key: dg.AssetKey | None = None,
+) -> dg.AssetCheckResult:
+    """A result as Dagster's; `key` is needed where a step materializes several assets."""
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity[severity.upper()],
+        description=result.problem or None,
+        metadata={field: _value(value) for field, value in result.metadata.items()},
+    )
+
+
+def _value(value: Any) -> Any:
+    return dg.MetadataValue.json(value) if isinstance(value, list) else value
+
+
+def drift_spec(key: dg.AssetKey, settings: CheckSettings) -> dg.AssetCheckSpec:
+    """Similarities are distributed as in the last version."""
+    return dg.AssetCheckSpec(
+        SIMILARITY_DRIFT,
+        asset=key,
+        description="Similarities are distributed as in the last version: their cumulative "
+        f"fractions differ by at most {settings.max_drift:.0%}.",
+    )
+
+
+def current_index_spec(key: dg.AssetKey, catalog: str) -> dg.AssetCheckSpec:
+    """The index of a catalog holds the items of its embeddings."""
+    return dg.AssetCheckSpec(
+        INDEX_IS_CURRENT,
+        asset=key,
+        description=f"{catalog}/index holds exactly the items of {catalog}/embeddings.",
+    )
+
+
+def brute_force_spec(key: dg.AssetKey, pairs: str) -> dg.AssetCheckSpec:
+    """Sampled results are those of a plain product."""
+    return dg.AssetCheckSpec(
+        AGREES_WITH_BRUTE_FORCE,
+        asset=key,
+        description=f"The {pairs} of sampled items are those of a plain product of all vectors: "
+        "none missing, none false.",
+    )

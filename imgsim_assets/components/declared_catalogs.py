@@ -1,0 +1,79 @@
+"""The catalogs of a project, for components that compare several of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+import dagster as dg
+
+from imgsim_assets.components.base import YamlComponent
+from imgsim_assets.components.image_catalog.component import ImageCatalogComponent
+from imgsim_assets.pipeline.settings import CatalogSettings
+from imgsim_assets.encoders.settings import AUTO
+
+
+class ComparingComponent(YamlComponent):
+    """A component that compares the items of declared catalogs."""
+
+    def check_catalogs(
+        self, context: dg.ComponentLoadContext, named: Iterable[tuple[str, str]]
+    ) -> None:
+        """Raise the error of the first catalog that is not declared or not comparable.
+
+        Args:
+            context: the load context.
+            named: YAML key and name of each catalog.
+        """
+        declared = declared_catalogs(context)
+        first: CatalogSettings | None = None
+        for key, name in named:
+            if name not in declared:
+                raise self.error(context, [key], _unknown_catalog_error(name, declared))
+            first = first or declared[name]
+            if problem := _encoder_mismatch_error(first, declared[name]):
+                raise self.error(context, [key], problem)
+
+    def catalogs_with_evaluation(
+        self, context: dg.ComponentLoadContext, names: Sequence[str]
+    ) -> list[str]:
+        """With `threshold: auto`, the catalogs whose encoder evaluation decides the threshold.
+
+        Raises:
+            SettingsError: when none of them declares an evaluation.
+        """
+        if self.declared.threshold != AUTO:
+            return []
+        declared = declared_catalogs(context)
+        evaluated = [name for name in names if declared[name].evaluation is not None]
+        if not evaluated:
+            raise self.error(
+                context,
+                ["threshold"],
+                f"auto needs an evaluation of the encoder; set 'evaluation: {{}}' of "
+                f"{' or '.join(names)}, or give a number",
+            )
+        return list(dict.fromkeys(evaluated))
+
+
+def declared_catalogs(context: dg.ComponentLoadContext) -> dict[str, CatalogSettings]:
+    """The settings of every catalog of the project, by name."""
+    components = context.component_tree.get_all_components(ImageCatalogComponent)
+    return {component.settings.name: component.settings for component in components}
+
+
+def _unknown_catalog_error(name: str, declared: Mapping[str, CatalogSettings]) -> str:
+    names = sorted(declared)
+    similar = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {similar[0]!r}? " if similar else ""
+    return f"there is no catalog {name!r}; {hint}declared catalogs: {', '.join(names) or 'none'}"
+
+
+def _encoder_mismatch_error(first: CatalogSettings, other: CatalogSettings) -> str | None:
+    if first.encoder.identity == other.encoder.identity:
+        return None
+    return (
+        f"{first.name} is embedded by {first.encoder.describe()} and {other.name} by "
+        f"{other.encoder.describe()}, and their vectors cannot be compared; give both catalogs "
+        "the same 'encoder'"
+    )

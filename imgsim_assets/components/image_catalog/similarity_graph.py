@@ -1,0 +1,92 @@
+"""The asset `similarity_graph` of a catalog: edges from every item to its nearest neighbors."""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from imgsim_assets.components.checks import (
+    AGREES_WITH_BRUTE_FORCE,
+    SIMILARITY_DRIFT,
+    asset_check,
+    brute_force_spec,
+    drift_spec,
+)
+from imgsim_assets.components.columns import GRAPH, table_schema
+from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
+from imgsim_assets.components.lineage import column_lineage, graph_lineage
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from imgsim_assets.similarity.graph import GraphReport
+    from imgsim_assets.storage.store import Store
+
+VERSION = "1"
+
+
+def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
+    """The edges from every item to its nearest neighbors."""
+    settings, key = catalog.settings, catalog.key("similarity_graph")
+
+    @dg.asset(
+        **catalog.asset_kwargs("similarity_graph", ["faiss", "parquet"]),
+        deps=[catalog.key("index"), *catalog.threshold_deps(settings.graph.threshold)],
+        description=f"Edges from every item to its {settings.graph.k} most similar others.",
+        metadata={"dagster/column_schema": table_schema(GRAPH)},
+        code_version=code_version(VERSION, settings.graph.model_dump()),
+        freshness_policy=catalog.freshness,
+        check_specs=[brute_force_spec(key, "edges"), drift_spec(key, settings.checks)],
+    )
+    def similarity_graph(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        from imgsim_assets.pipeline import checks
+        from imgsim_assets.similarity.audit import audit_graph
+        from imgsim_assets.similarity.graph import graph_table
+
+        pipeline = catalog.pipeline(context)
+        report = pipeline.graph()
+        table = graph_table(pipeline.store, catalog.name)
+        version = table.at(report.version)
+        limits = settings.checks
+        audit = audit_graph(pipeline.store, catalog.name, sample=limits.sample_size)
+        drift = checks.similarity_drift(table, version, limits.max_drift)
+        return dg.MaterializeResult(
+            metadata=_describe(pipeline.store, catalog.name, report, table.read(version))
+            | column_lineage(graph_lineage(catalog.key("index"))),
+            data_version=dg.DataVersion(report.data_version),
+            check_results=[
+                asset_check(AGREES_WITH_BRUTE_FORCE, checks.agrees_with_brute_force(audit)),
+                asset_check(SIMILARITY_DRIFT, drift, severity=limits.severity),
+            ],
+        )
+
+    return similarity_graph
+
+
+def _describe(
+    store: "Store", name: str, report: "GraphReport", edges: "pl.DataFrame"
+) -> dict[str, Any]:
+    from imgsim_assets.components.charts import graph_sheet, similarity_histogram
+    from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata
+    from imgsim_assets.index.stage import open_index
+
+    described: dict[str, Any] = {
+        **table_metadata(
+            store, f"{name}/similarity_graph", report.version, report.edges, changed=report.changed
+        ),
+        "items": report.items,
+        "k": report.k,
+        **({"threshold": report.threshold} if report.threshold is not None else {}),
+        "incremental": report.incremental,
+        "seconds": round(report.seconds, 3),
+        "encoder_fingerprint": report.fingerprint,
+    }
+    if edges.height:
+        _, index = open_index(store, name)
+        described["contact_sheet"] = jpeg(
+            graph_sheet(store, edges, index.entries), "items and their neighbors"
+        )
+        described["similarity_histogram"] = svg(
+            similarity_histogram(edges["similarity"], report.threshold), "similarity of the edges"
+        )
+    described["preview"] = preview(edges)
+    return described

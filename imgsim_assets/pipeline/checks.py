@@ -1,0 +1,236 @@
+"""The invariants of the tables, each implemented once.
+
+Asset checks, `imgsim verify` and `imgsim status` are three ways to ask these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from imgsim_assets.download.ledger.table import ledger_table
+from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.evaluation import EncoderEvaluation
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.errors import StoreError
+from imgsim_assets.index.flat import FlatIndex
+from imgsim_assets.index.stage import embedded_items, index_table
+from imgsim_assets.pipeline.shards import shards_of
+from imgsim_assets.similarity.audit import Audit, drift
+from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
+
+# A vector finds its own item unless float32 rounding puts an equal one before it.
+_SELF_TOLERANCE = 1e-5
+_ITEM = ["id", "sha256"]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Whether an invariant holds.
+
+    Attributes:
+        passed: whether it holds.
+        metadata: the figures that decided it.
+        problem: what is wrong and how to fix it, in one line; empty when it holds.
+    """
+
+    passed: bool
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def ids_unique(ids: pl.Series) -> CheckResult:
+    """No id occurs twice in a table."""
+    repeated = ids.len() - ids.n_unique()
+    if not repeated:
+        return CheckResult(True, {"repeated": 0})
+    first = ids.filter(ids.is_duplicated())[0]
+    return CheckResult(
+        False, {"repeated": repeated}, f"id {first!r} occurs twice; materialize the table again"
+    )
+
+
+def no_rejects(rejected: int) -> CheckResult:
+    """No row of the source was rejected."""
+    return CheckResult(not rejected, {"rejected": rejected})
+
+
+def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
+    """At least the fraction `minimum` of a catalog's items have an image.
+
+    A catalog without items passes: it lacks no image, and downstream assets must be emptied too.
+    """
+    table = ledger_table(store, name)
+    commit = table.latest()
+    rows = table.read(commit, columns=["status"]) if commit is not None else pl.DataFrame()
+    ok = rows.filter(pl.col("status") == OK).height if rows.height else 0
+    rate = ok / rows.height if rows.height else 1.0
+    return CheckResult(
+        rate >= minimum,
+        {"success_rate": round(rate, 4), "min": minimum, "ok": ok, "items": rows.height},
+    )
+
+
+def vectors_normalized(store: Store, name: str) -> CheckResult:
+    """Every embedded item of a catalog has a finite vector of length 1."""
+    table = embeddings_table(store, name)
+    commit = table.latest()
+    if commit is None:
+        return CheckResult(False, {"vectors": 0, "bad": 0, "missing": 0}, "there are no embeddings")
+    # Shard by shard, so that memory does not grow with the catalog.
+    sha256 = (
+        rows.filter(pl.col("status") == OK)["sha256"]
+        for shard in shards_of(commit)
+        if (rows := table.read(commit, shard=shard, columns=["sha256", "status"])).width
+    )
+    audit = VectorTable(store, name, commit.properties[FINGERPRINT]).audit(sha256)
+    problems = [f"{audit.missing} vectors are missing"] if audit.missing else []
+    if audit.bad:
+        problems.append(f"{audit.bad} vectors are not finite or not of length 1")
+    return CheckResult(
+        not problems,
+        {"vectors": audit.vectors, "bad": audit.bad, "missing": audit.missing},
+        f"{' and '.join(problems)}; materialize the embeddings again" if problems else "",
+    )
+
+
+def ids_match_embeddings(store: Store, name: str) -> CheckResult:
+    """A catalog's index holds exactly the items of its embeddings."""
+    _, items = embedded_items(store, name)
+    table = index_table(store, name)
+    commit = table.latest()
+    entries = (
+        table.read(commit, columns=_ITEM).select(_ITEM) if commit is not None else items.clear()
+    )
+    missing, stale = missing_and_stale(entries, items)
+    return CheckResult(
+        not missing and not stale,
+        {"items": entries.height, "missing": missing, "stale": stale},
+        f"{name}/index lacks {missing} items and holds {stale} stale ones; materialize it again",
+    )
+
+
+def missing_and_stale(actual: pl.DataFrame, expected: pl.DataFrame) -> tuple[int, int]:
+    """How many expected rows a table lacks, and how many it has that are not expected."""
+    columns = expected.columns
+    missing = expected.join(actual, on=columns, how="anti").height
+    return missing, actual.join(expected, on=columns, how="anti").height
+
+
+def self_recall(index: FlatIndex, sample_size: int) -> CheckResult:
+    """Sampled vectors of an index find their own item, or one of the same vector, first."""
+    sampled = np.sort(np.random.default_rng(0).permutation(len(index))[:sample_size])
+    not_found = 0
+    if len(sampled):
+        positions, similarities = index.search(index.vectors()[sampled], 1)
+        sha256 = index.entries["sha256"].to_list()
+        not_found = sum(
+            sha256[nearest] != sha256[query] and similarity < 1 - _SELF_TOLERANCE
+            for query, nearest, similarity in zip(
+                sampled.tolist(), positions[:, 0].tolist(), similarities[:, 0].tolist(), strict=True
+            )
+        )
+    return CheckResult(not not_found, {"sampled": len(sampled), "not_found": not_found})
+
+
+def recall_at_10(index: FlatIndex, minimum: float, sample_size: int) -> CheckResult:
+    """A search finds the fraction `minimum` of the 10 nearest neighbors of sampled items."""
+    measured = index.recall(k=10, sample=sample_size)
+    return CheckResult(
+        measured >= minimum,
+        {"recall": measured, "min": minimum, "sampled": min(len(index), sample_size)},
+    )
+
+
+def agrees_with_brute_force(audit: Audit) -> CheckResult:
+    """The pairs of sampled items are those of a plain product of all vectors."""
+    return CheckResult(
+        audit.passed,
+        {
+            "sampled": audit.sampled,
+            "missing": audit.missing,
+            "false": audit.false,
+            "examples": list(audit.examples),
+        },
+        ""
+        if audit.passed
+        else f"{audit.missing} pairs missing and {audit.false} false in a sample of "
+        f"{audit.sampled} ({'; '.join(audit.examples)}); materialize it again",
+    )
+
+
+def at_or_above_threshold(matches: pl.DataFrame, threshold: float) -> CheckResult:
+    """No match has a similarity below the threshold."""
+    below = matches.filter(~(pl.col("similarity") >= threshold)).height
+    return CheckResult(
+        not below,
+        {"matches": matches.height, "below": below, "threshold": threshold},
+        f"{below} matches are below the threshold; materialize it again" if below else "",
+    )
+
+
+def similarity_drift(table: Table, newest: Commit, maximum: float) -> CheckResult:
+    """Similarities are distributed as in the version before; see `similarity.audit.drift`.
+
+    Another encoder, threshold, mode or k moves them on purpose: then nothing is compared.
+    """
+    before = _version_before(table, newest)
+    distance, compared_with = 0.0, "nothing"
+    if before is not None and before.properties != newest.properties:
+        compared_with = "nothing: settings changed"
+    elif before is not None:
+        compared_with = f"version {before.version}"
+        distance = drift(*(table.read(commit)["similarity"] for commit in (before, newest)))
+    return CheckResult(
+        distance <= maximum,
+        {"drift": round(distance, 4), "max": maximum, "compared_with": compared_with},
+    )
+
+
+def one_canonical_per_group(groups: pl.DataFrame) -> CheckResult:
+    """Every group has two items or more and one canonical item, and no item is in two groups."""
+    by_group = groups.group_by("group_id").agg(
+        pl.len().alias("items"), pl.col("is_canonical").sum().alias("canonical")
+    )
+    bad = by_group.filter((pl.col("items") < 2) | (pl.col("canonical") != 1)).height
+    item = [column for column in ("catalog", "id") if column in groups.columns]
+    twice = groups.height - groups.select(item).n_unique()
+    return CheckResult(
+        not bad and not twice,
+        {"groups": by_group.height, "bad_groups": bad, "items_in_two_groups": twice},
+        f"{bad} groups have one item or not exactly one canonical item, and {twice} items are in "
+        "two groups; materialize it again",
+    )
+
+
+def threshold_calibrated(evaluation: EncoderEvaluation, budget: float) -> CheckResult:
+    """The catalog is large enough to measure a threshold for a budget of false matches.
+
+    `budget` is in false matches per million pairs of different images.
+    """
+    return CheckResult(
+        evaluation.is_measured,
+        {
+            "threshold": evaluation.threshold,
+            "pairs": evaluation.pairs,
+            "false_positives_per_million": round(evaluation.false_positives_per_million, 1),
+            "budget": budget,
+        },
+    )
+
+
+def _version_before(table: Table, newest: Commit) -> Commit | None:
+    if newest.version == 1:
+        return None
+    try:
+        return table.at(newest.version - 1)
+    except StoreError:
+        return None  # retention has deleted it

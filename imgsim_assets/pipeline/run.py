@@ -1,0 +1,137 @@
+"""Fetching and embedding several catalogs in one process, for the shell and notebooks.
+
+One thread embeds what has been fetched while the network brings the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from imgsim_assets.catalog.stage import ItemsReport
+from imgsim_assets.download.stage import DownloadReport
+from imgsim_assets.encoders.stage import EmbeddingReport
+from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
+from imgsim_assets.pipeline.catalog import CatalogPipeline
+
+
+@dataclass(frozen=True)
+class PipelineReport:
+    """The reports of a catalog's stages; `items` is None where no source was read."""
+
+    name: str
+    items: ItemsReport | None
+    images: Sequence[DownloadReport]
+    embeddings: Sequence[EmbeddingReport]
+
+    @property
+    def requested(self) -> int:
+        """Items whose images were requested in this run."""
+        return sum(report.requested for report in self.images)
+
+    @property
+    def fetched(self) -> int:
+        """Images that arrived in this run."""
+        return sum(report.fetched for report in self.images)
+
+    @property
+    def embedded(self) -> int:
+        """Forward passes of this run."""
+        return sum(report.embedded for report in self.embeddings)
+
+
+class ProgressListener(Protocol):
+    """Receives the progress of a run, from two threads."""
+
+    def begins(self, name: str, items: int) -> None:
+        """Work on the catalog `name` begins; it has `items` items."""
+
+    def fetched(self, name: str, items: int) -> None:
+        """`items` more items were fetched, or were there already."""
+
+    def embedded(self, name: str, items: int) -> None:
+        """`items` more items were embedded, or were there already."""
+
+
+class NullProgress:
+    """A ProgressListener that ignores everything."""
+
+    def begins(self, name: str, items: int) -> None:
+        """Ignored."""
+
+    def fetched(self, name: str, items: int) -> None:
+        """Ignored."""
+
+    def embedded(self, name: str, items: int) -> None:
+        """Ignored."""
+
+
+def fetch_and_embed(
+    pipelines: Sequence[CatalogPipeline],
+    *,
+    read_sources: bool = True,
+    listener: ProgressListener | None = None,
+) -> list[PipelineReport]:
+    """Bring catalogs as far as their embeddings, fetching and embedding at the same time.
+
+    Args:
+        pipelines: the catalogs.
+        read_sources: read each source first; without, the items of the store stand.
+        listener: receives the progress.
+
+    Returns:
+        One report for each catalog, in the same order.
+
+    Raises:
+        SourceError, EncoderError, StoreError: as the stages do, after what was computed has
+            been kept.
+    """
+    progress = listener or NullProgress()
+    items = [
+        pipeline.ingest(allow_removals=True) if read_sources else None for pipeline in pipelines
+    ]
+    with EmbeddingThread() as thread:
+        started = [_start(pipeline, thread, progress) for pipeline in pipelines]
+        return [
+            PipelineReport(pipeline.name, report, images, [future.result() for future in futures])
+            for pipeline, report, (images, futures) in zip(pipelines, items, started, strict=True)
+        ]
+
+
+def _start(
+    pipeline: CatalogPipeline, thread: EmbeddingThread, listener: ProgressListener
+) -> tuple[list[DownloadReport], list[Future[EmbeddingReport]]]:
+    """Fetch a catalog's shards here, and submit each to the embedding thread."""
+    name = pipeline.name
+    listener.begins(name, pipeline.items)
+    stage = pipeline.open_embeddings(thread)
+    stream = EmbeddingStream(lambda: stage, thread, log=pipeline.log)
+    images: list[DownloadReport] = []
+    futures: list[Future[EmbeddingReport]] = []
+
+    def on_embedded(future: Future[EmbeddingReport], items: int) -> None:
+        if not future.cancelled() and future.exception() is None:
+            listener.embedded(name, items)
+
+    with pipeline.open_images(
+        on_row=lambda: listener.fetched(name, 1), on_commit=stream.notify
+    ) as fetch:
+        for shard in pipeline.shards:
+            report = fetch(shard)
+            images.append(report)
+            # `on_row` has counted those that were requested.
+            listener.fetched(name, max(0, report.items - report.requested))
+            futures.append(stream.finalize(shard))
+            futures[-1].add_done_callback(partial(on_embedded, items=report.items))
+            _raise_first_error(futures)
+    return images, futures
+
+
+def _raise_first_error(futures: Sequence[Future[EmbeddingReport]]) -> None:
+    """Fail as soon as the embedding has: an encoder that cannot be loaded fails every shard."""
+    for future in futures:
+        if future.done() and (error := future.exception()) is not None:
+            raise error
