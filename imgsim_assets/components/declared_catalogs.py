@@ -9,8 +9,8 @@ import dagster as dg
 
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.image_catalog.component import ImageCatalogComponent
-from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.encoders.settings import AUTO
+from imgsim_assets.pipeline.settings import CatalogSettings
 
 
 class ComparingComponent(YamlComponent):

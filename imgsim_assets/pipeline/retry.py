@@ -10,8 +10,12 @@ import polars as pl
 from imgsim_assets.download.ledger.table import ledger_table, utc_now, with_all_columns
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.recorded import encoder_from_commit, require_encoder, with_overrides
-from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.recorded import (
+    FINGERPRINT,
+    encoder_from_commit,
+    require_encoder,
+    with_overrides,
+)
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import IndexStage

@@ -206,5 +206,8 @@ def _verify_result(store: Store, name: str, sample_size: int, report: Verificati
         if sample_size:
             audit = audit_matches(store, table, sample=sample_size)
             report.add(name, checks.agrees_with_brute_force(audit))
-    elif CROSS_CATALOG_GROUPS in (catalog, kind) and (commit := store.table(name).latest()) is not None:
+    elif (
+        CROSS_CATALOG_GROUPS in (catalog, kind)
+        and (commit := store.table(name).latest()) is not None
+    ):
         report.add(name, checks.one_canonical_per_group(store.table(name).read(commit)))

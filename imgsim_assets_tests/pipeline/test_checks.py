@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imgsim_assets.pipeline.checks import CheckResult, similarity_drift
-from imgsim_assets.similarity.graph import graph_table, update_graph
+from imgsim_assets.similarity.graph import GraphStage, graph_table
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
@@ -18,7 +18,7 @@ def store(store: Store) -> Store:
 
 
 def _drift_of(store: Store, settings: GraphSettings) -> CheckResult:
-    report = update_graph(store, "shop", settings)
+    report = GraphStage(store, "shop", settings).run()
     table = graph_table(store, "shop")
     return similarity_drift(table, table.at(report.version), maximum=0.0)
 

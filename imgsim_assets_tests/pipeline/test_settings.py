@@ -27,7 +27,11 @@ _PAIR = {"name": "pair", "left": "products", "right": "suppliers"}
         (CatalogSettings, _CATALOG | {"graph": {"threshold": True}}, "True is no cosine"),
         (CatalogSettings, _CATALOG | {"evaluation": True}, "True is not a mapping; write '{}'"),
         (CatalogSettings, _CATALOG | {"checks": None}, "None is not a mapping"),
-        (CatalogSettings, _CATALOG | {"evaluation": None}, "write 'evaluation: {}' for the defaults"),
+        (
+            CatalogSettings,
+            _CATALOG | {"evaluation": None},
+            "write 'evaluation: {}' for the defaults",
+        ),
         (CatalogSettings, _CATALOG | {"groups": None}, "write 'groups: {}' for the defaults"),
         (CatalogSettings, _CATALOG | {"owners": "team:x"}, "write one, such as [team:x]"),
         (DuplicateGroupsSettings, {"name": "all", "catalogs": "a"}, "'a' is not a list"),

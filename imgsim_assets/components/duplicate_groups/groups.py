@@ -12,7 +12,11 @@ from imgsim_assets.components.columns import GROUPS, GROUPS_ACROSS, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
 from imgsim_assets.components.tables import open_store
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
-from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS, CrossCatalogGroupSettings, GroupSettings
+from imgsim_assets.similarity.settings import (
+    CROSS_CATALOG_GROUPS,
+    CrossCatalogGroupSettings,
+    GroupSettings,
+)
 
 if TYPE_CHECKING:
     from imgsim_assets.similarity.duplicate_groups import GroupReport

@@ -20,9 +20,9 @@ from imgsim_assets.components.image_catalog.schedule import refresh_job, refresh
 from imgsim_assets.components.image_catalog.similarity_graph import similarity_graph_asset
 from imgsim_assets.components.image_catalog.source import source_asset
 from imgsim_assets.components.tables import IO_MANAGER, get_table_io_manager
+from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.settings import Settings
-from imgsim_assets.encoders.settings import AUTO
 
 
 class ImageCatalogComponent(YamlComponent):

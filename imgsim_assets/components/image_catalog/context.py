@@ -13,9 +13,9 @@ import dagster as dg
 
 from imgsim_assets.components.automation import freshness, on_new_data, tagged
 from imgsim_assets.components.tables import open_store
+from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets.pipeline.settings import CatalogSettings
-from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.storage.shards import shard_names
 
 if TYPE_CHECKING:

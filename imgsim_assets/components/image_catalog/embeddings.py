@@ -91,7 +91,10 @@ def embed(
 def _describe(store: "Store", name: str, report: "EmbeddingReport") -> dict[str, Any]:
     from imgsim_assets.components.metadata import counted, table_metadata
 
-    rates = {f"images_per_second_{part}": round(rate, 1) for part, rate in report.images_per_second.items()}
+    rates = {
+        f"images_per_second_{part}": round(rate, 1)
+        for part, rate in report.images_per_second.items()
+    }
     return {
         **table_metadata(
             store, f"{name}/embeddings", report.version, report.items, changed=report.changed
