@@ -1,4 +1,4 @@
-"""Keeping what was fetched: the header is looked at and the bytes become a blob."""
+"""Stores fetched images: reads their headers and writes their bytes as blobs."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from imgsim_assets.images.header import Header, ImageError, plain_jpeg_header, r
 from imgsim_assets.storage.blobs import Blobs
 
 K = TypeVar("K")
-# Images that are looked at, and handed to the thread, at once: work that is done again and again
-# takes a third of the time that it takes between requests, and a thread that gets the
-# interpreter from an event loop that never rests costs more than what it does with a few images.
+# Images that are hashed and handed to the thread together. One pass over many images takes a
+# third of the time of passes between requests, and a thread that gets the interpreter from a
+# busy event loop costs more than its work on a few images.
 _BATCH = 512
 _BATCH_BYTES = 8 * 2**20
-# How long an image waits for others at most.
-_LONGEST_PAUSE_SECONDS = 0.1
-# Larger images are hashed by the thread, which keeps nobody from the interpreter meanwhile.
-_HASHED_AT_ONCE_BYTES = 64 * 1024
-# With so many bytes waiting to be stored, whoever brings one more image waits as well.
-_MOST_WAITING_BYTES = 64 * 2**20
+# How long an image waits at most for a full batch.
+_MAX_DELAY_SECONDS = 0.1
+# Larger images are hashed by the thread: hashlib releases the interpreter for them.
+_MAX_INLINE_HASH_BYTES = 64 * 1024
+# `put` applies backpressure while so many bytes wait to be stored.
+_MAX_QUEUED_BYTES = 64 * 2**20
 
 
-class Kept(NamedTuple):
+class StoredImage(NamedTuple):
     """A stored image: the sha256 of its bytes, and what its header says."""
 
     sha256: str
     header: Header
 
 
-Results = Sequence[tuple[K, Kept | ImageError]]
+Results = Sequence[tuple[K, StoredImage | ImageError]]
 
 
 class _Image(NamedTuple, Generic[K]):
-    """An image under its key, with its sha256 and header where these are known already."""
+    """An image under its key; sha256 and header where the event loop has computed them."""
 
     key: K
     data: bytes
@@ -47,11 +47,16 @@ class _Image(NamedTuple, Generic[K]):
 
 
 class ImageWriter(Generic[K]):
-    """Stores images off the event loop, in order, whatever has arrived meanwhile at once.
+    """Stores images off the event loop, in order and in batches.
 
-    `deliver` takes, on the loop, what came of some of them: each one's key, and what is kept, or
-    why it is no image. Use it as an async context manager; it ends when all are delivered, by
-    whatever it ends, or with the store's error as soon as one cannot be stored.
+    Use it as an async context manager. It ends when all results are delivered, also after an
+    error or a cancellation, or with the store's error as soon as an image cannot be stored.
+
+    Args:
+        blobs: the store of the images.
+        max_pixels: size of the largest image, width x height.
+        deliver: takes, on the event loop, the key of each image with the stored image or the
+            reason why the bytes are no usable image.
     """
 
     def __init__(
@@ -65,8 +70,8 @@ class ImageWriter(Generic[K]):
         self._deliver = deliver
         self._arrived: list[tuple[K, bytes]] = []
         self._arrived_bytes = 0
-        self._waiting: deque[list[_Image[K]]] = deque()
-        self._waiting_bytes = 0
+        self._queue: deque[list[_Image[K]]] = deque()
+        self._queued_bytes = 0
         self._has_room = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._is_storing = False
@@ -74,8 +79,8 @@ class ImageWriter(Generic[K]):
         self._tasks = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
-        # One thread: while it waits for the disk, what arrives may wait as well.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="keeper")
+        # One thread: while it waits for the disk, more images form larger batches.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="image-writer")
         await self._tasks.__aenter__()
         return self
 
@@ -86,81 +91,81 @@ class ImageWriter(Generic[K]):
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._pass_on()
+            self._flush()
             await self._tasks.__aexit__(kind, error, trace)
         finally:
             self._stop_timer()
             self._thread.shutdown()
-            # After an error elsewhere, or an interruption: what has arrived is kept.
-            for batch in [] if self._has_failed else self._waiting:
-                self._conclude(*self._kept(batch))
+            # After another task's error, or a cancellation: images that arrived are stored.
+            for batch in [] if self._has_failed else self._queue:
+                self._deliver_or_raise(*self._store_batch(batch))
 
     async def put(self, key: K, data: bytes) -> None:
-        """Take an image in, as soon as not too much waits to be stored."""
-        while self._waiting_bytes >= _MOST_WAITING_BYTES:
+        """Add an image, as soon as the queue has room."""
+        while self._queued_bytes >= _MAX_QUEUED_BYTES:
             self._has_room.clear()
             await self._has_room.wait()
         self._arrived.append((key, data))
         self._arrived_bytes += len(data)
         if len(self._arrived) >= _BATCH or self._arrived_bytes >= _BATCH_BYTES:
-            self._pass_on()
+            self._flush()
         elif self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_LONGEST_PAUSE_SECONDS, self._pass_on)
+            self._timer = loop.call_later(_MAX_DELAY_SECONDS, self._flush)
 
-    def _pass_on(self) -> None:
-        """Let the thread store what has arrived."""
+    def _flush(self) -> None:
+        """Queue the images that have arrived as one batch."""
         self._stop_timer()
         if self._arrived:
-            self._waiting.append([self._looked_at(key, data) for key, data in self._arrived])
-            self._waiting_bytes += self._arrived_bytes
+            self._queue.append([self._inspect(key, data) for key, data in self._arrived])
+            self._queued_bytes += self._arrived_bytes
             self._arrived, self._arrived_bytes = [], 0
             if not self._is_storing:
                 self._is_storing = True
-                self._tasks.create_task(self._store())
+                self._tasks.create_task(self._store_queue())
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _looked_at(self, key: K, data: bytes) -> _Image[K]:
-        if len(data) > _HASHED_AT_ONCE_BYTES:
+    def _inspect(self, key: K, data: bytes) -> _Image[K]:
+        if len(data) > _MAX_INLINE_HASH_BYTES:
             return _Image(key, data, None, None)
         digest = hashlib.sha256(data).digest()
         return _Image(key, data, digest, plain_jpeg_header(data, self._max_pixels))
 
-    async def _store(self) -> None:
+    async def _store_queue(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = self._waiting[0]
-            results, error = await loop.run_in_executor(self._thread, self._kept, batch)
-            self._waiting.popleft()
-            self._waiting_bytes -= sum(len(image.data) for image in batch)
+        while self._queue:
+            batch = self._queue[0]
+            results, error = await loop.run_in_executor(self._thread, self._store_batch, batch)
+            self._queue.popleft()
+            self._queued_bytes -= sum(len(image.data) for image in batch)
             self._has_room.set()
-            self._conclude(results, error)
+            self._deliver_or_raise(results, error)
         self._is_storing = False
 
-    def _conclude(self, results: Results[K], error: Exception | None) -> None:
+    def _deliver_or_raise(self, results: Results[K], error: Exception | None) -> None:
         self._deliver(results)
         if error is not None:
             self._has_failed = True
             raise error
 
-    def _kept(self, batch: Sequence[_Image[K]]) -> tuple[Results[K], Exception | None]:
-        """What comes of some images; up to the first, if any, that cannot be stored."""
+    def _store_batch(self, batch: Sequence[_Image[K]]) -> tuple[Results[K], Exception | None]:
+        """The results of a batch, up to the first image that the store refuses, with its error."""
         try:
-            return self._all_kept(batch), None
+            return self._store(batch), None
         except Exception:
-            kept: list[tuple[K, Kept | ImageError]] = []
+            results: list[tuple[K, StoredImage | ImageError]] = []
             for image in batch:
                 try:
-                    kept += self._all_kept([image])
+                    results += self._store([image])
                 except Exception as error:
-                    return kept, error
-            return kept, None
+                    return results, error
+            return results, None
 
-    def _all_kept(self, batch: Sequence[_Image[K]]) -> Results[K]:
+    def _store(self, batch: Sequence[_Image[K]]) -> Results[K]:
         headers = [image.header or self._header(image.data) for image in batch]
         good = [
             (image.digest or hashlib.sha256(image.data).digest(), image.data)
@@ -169,7 +174,7 @@ class ImageWriter(Generic[K]):
         ]
         names = iter(self._blobs.put_hashed(good))
         return [
-            (image.key, Kept(next(names), header) if isinstance(header, Header) else header)
+            (image.key, StoredImage(next(names), header) if isinstance(header, Header) else header)
             for image, header in zip(batch, headers, strict=True)
         ]
 

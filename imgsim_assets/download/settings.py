@@ -1,4 +1,4 @@
-"""How a catalog's images are fetched."""
+"""Settings of the download of a catalog's images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from imgsim_assets.images.limits import MAX_PIXELS, can_open_heif
 from imgsim_assets.settings import Settings
 
-# Which failures of earlier runs a run tries again: all, the retryable ones that are due, none.
+# The failures of earlier runs that a run retries: all, the retryable ones that are due, none.
 Retry = Literal["all", "retryable", "none"]
 
 _AGE = re.compile(r"(\d+)([smhdw])")
@@ -24,36 +24,36 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 class DownloadSettings(Settings):
-    """Limits and manners of the download stage."""
+    """Timeouts, limits and politeness of the download stage: the group `download:` in YAML."""
 
     concurrency: int = Field(
         64,
         ge=1,
         le=1024,
-        description="requests under way at once; those that have heard nothing for a second do not "
-        "count, up to as many again",
+        description="concurrent requests; requests that have been idle for a second do not "
+        "count, up to the same number again",
     )
-    max_per_host: int = Field(8, ge=1, le=256, description="requests under way at one host")
-    timeout_s: float = Field(30.0, gt=0, description="seconds for one attempt, from name to byte")
-    connect_timeout_s: float = Field(5.0, gt=0, description="seconds to reach a host")
+    max_per_host: int = Field(8, ge=1, le=256, description="concurrent requests to one host")
+    timeout_s: float = Field(30.0, gt=0, description="seconds for one request, from DNS lookup to the last byte")
+    connect_timeout_s: float = Field(5.0, gt=0, description="seconds to connect to a host")
     read_timeout_s: float = Field(
-        10.0, gt=0, description="seconds until an answer begins or goes on"
+        10.0, gt=0, description="seconds without a byte of the response"
     )
     min_bytes_per_second: float = Field(
-        500.0, ge=0, description="slowest body, after the first read_timeout_s; 0 for any"
+        500.0, ge=0, description="slowest body, after the first read_timeout_s; 0 for no limit"
     )
-    retries: int = Field(2, ge=0, le=10, description="further attempts within one run")
+    retries: int = Field(2, ge=0, le=10, description="retries of an item within one run")
     max_requests_per_second_per_host: float | None = Field(
-        None, gt=0, le=1000, description="items of one host begun per second; default: any"
+        None, gt=0, le=1000, description="items of one host that start per second; default: no limit"
     )
     circuit_breaker_threshold: int = Field(
-        10, ge=1, description="failures in a row after which a host is left alone"
+        10, ge=1, description="consecutive failures after which a host is paused"
     )
     circuit_breaker_cooldown_s: float = Field(
-        10.0, ge=0, description="seconds before it is tried once more, and else given up"
+        10.0, ge=0, description="seconds until the one probe that decides whether the host is skipped"
     )
     revalidate_after: str | None = Field(
-        None, description="age at which a web image is asked for again, such as 12h or 7d"
+        None, description="age at which a web image is requested again, such as 12h or 7d"
     )
     max_megabytes: float = Field(20.0, gt=0, le=2000, description="largest image file")
     max_pixels: int = Field(
@@ -62,26 +62,26 @@ class DownloadSettings(Settings):
     max_redirects: int = Field(5, ge=0, le=20)
     allowed_hosts: tuple[str, ...] = Field(
         (),
-        description="host or host:port that may be fetched although it is internal or listens "
-        "on an unusual port, such as 127.0.0.1:8080",
+        description="host or host:port that may be requested although it is internal or on a port "
+        "other than 80 and 443, such as 127.0.0.1:8080",
     )
     allowed_url_prefixes: tuple[str, ...] = Field(
         (),
-        description="what rows may name besides web addresses and local files, such as "
-        "s3://bucket/folder/",
+        description="URL prefixes that rows may name besides web addresses and local files, such "
+        "as s3://bucket/folder/",
     )
     proxy: str | None = Field(
-        None, description="http://[user:password@]host:port of a proxy for all but allowed_hosts"
+        None, description="http://[user:password@]host:port of a proxy for all hosts but allowed_hosts"
     )
     respect_x_robots_tag: bool = Field(
-        True, description="leave out images whose X-Robots-Tag says noai, noindex or the like"
+        True, description="skip images whose X-Robots-Tag says noai, noindex or the like"
     )
-    respect_robots_txt: bool = Field(False, description="ask each host's robots.txt first")
+    respect_robots_txt: bool = Field(False, description="obey the robots.txt of each host")
     user_agent: str = Field(
         f"imgsim_assets/{version('imgsim_assets')}", min_length=1, description="product/version"
     )
     contact: str | None = Field(
-        None, description="address of a page or mailbox, for owners of the sites; sent along"
+        None, description="address of a page or mailbox for site owners, sent in User-Agent"
     )
 
     @field_validator("allowed_hosts")
@@ -100,7 +100,7 @@ class DownloadSettings(Settings):
     @classmethod
     def _is_age(cls, value: str | None) -> str | None:
         if value is not None:
-            _age(value)
+            _parse_age(value)
         return value
 
     @field_validator("proxy")
@@ -116,25 +116,29 @@ class DownloadSettings(Settings):
     @field_validator("allowed_url_prefixes")
     @classmethod
     def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_usable_prefix(entry) for entry in value)
+        return tuple(_canonical_prefix(entry) for entry in value)
 
     @property
-    def agent(self) -> str:
-        """The User-Agent header: who asks, and where to complain."""
+    def user_agent_header(self) -> str:
+        """The User-Agent header: the product, and where to complain about it."""
         return f"{self.user_agent} (+{self.contact})" if self.contact else self.user_agent
 
     @property
-    def product(self) -> str:
-        """The name that robots.txt and X-Robots-Tag call us by."""
+    def product_token(self) -> str:
+        """The name by which robots.txt and X-Robots-Tag address this crawler."""
         return re.split(r"[/\s]", self.user_agent, maxsplit=1)[0]
 
     @property
-    def refresh_age(self) -> timedelta | None:
+    def revalidate_age(self) -> timedelta | None:
         """`revalidate_after` as a duration."""
-        return _age(self.revalidate_after) if self.revalidate_after is not None else None
+        return _parse_age(self.revalidate_after) if self.revalidate_after is not None else None
 
-    def limits(self, root: str) -> str:
-        """A digest of the settings that decide whether an image is refused."""
+    def limits_digest(self, root: str) -> str:
+        """A digest of the settings that decide whether an image is refused.
+
+        Args:
+            root: the root of the catalog's source, which decides about paths.
+        """
         decisive = self.model_dump(
             mode="json",
             include={
@@ -156,32 +160,32 @@ class DownloadSettings(Settings):
         return int(self.max_megabytes * 1_000_000)
 
 
-def _age(text: str) -> timedelta:
-    found = _AGE.fullmatch(text)
-    if found is None or int(found[1]) == 0 or int(found[1]) > 100_000:
+def _parse_age(text: str) -> timedelta:
+    match = _AGE.fullmatch(text)
+    if match is None or int(match[1]) == 0 or int(match[1]) > 100_000:
         raise ValueError(
             f"revalidate_after: {text!r} is no age; write a number and s, m, h, d or w"
         )
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def _usable_prefix(entry: str) -> str:
-    """A place of an fsspec filesystem, ending at a folder's or bucket's end."""
-    protocol, separator, place = entry.partition("://")
+def _canonical_prefix(entry: str) -> str:
+    """The URL of a folder or bucket of an fsspec filesystem, with a slash at its end."""
+    protocol, separator, path = entry.partition("://")
     is_chained = "::" in entry
-    if not separator or not place.strip("/") or is_chained or protocol in _NO_PREFIX:
+    if not separator or not path.strip("/") or is_chained or protocol in _NOT_ALLOWED_PROTOCOLS:
         raise ValueError(
-            f"allowed_url_prefixes: {entry!r} names no place; write it like s3://bucket/folder/ "
+            f"allowed_url_prefixes: {entry!r} names no folder; write it like s3://bucket/folder/ "
             "(web addresses need no entry, local files belong under the source's root)"
         )
     return f"{entry.rstrip('/')}/"
 
 
-_NO_PREFIX = frozenset({"", "file", "local", "http", "https", "data"})
+_NOT_ALLOWED_PROTOCOLS = frozenset({"", "file", "local", "http", "https", "data"})
 
 
 def _canonical_host(entry: str) -> str:
-    """`host`, `host:port`, `[v6]` or `[v6]:port` as URLs are compared with it."""
+    """`host`, `host:port`, `[v6]` or `[v6]:port` in the form that URLs are compared with."""
     address, bracket, rest = entry.lower().rpartition("]")
     host, colon, port = rest.partition(":")
     if bracket:
@@ -196,7 +200,7 @@ def _canonical_host(entry: str) -> str:
 
 
 def _canonical_v6(opened: str) -> str:
-    """An IPv6 address that begins with its bracket, as URLs spell it; "" for anything else."""
+    """An IPv6 address behind its opening bracket, as URLs spell it; "" for anything else."""
     try:
         return f"[{ipaddress.IPv6Address(opened[1:])}]" if opened.startswith("[") else ""
     except ValueError:

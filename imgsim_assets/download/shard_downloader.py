@@ -1,4 +1,4 @@
-"""Fetching many items at once, each ending as a ledger row, with manners towards the hosts."""
+"""Fetches the items of a shard concurrently, with retries and limits for each host."""
 
 from __future__ import annotations
 
@@ -8,101 +8,39 @@ import random
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence, Set
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from imgsim_assets.download.files.daemon_threads import DaemonThreadPool
-from imgsim_assets.download.files.image_folder import ImageFolder, is_local, is_web
-from imgsim_assets.download.files.remote_objects import RemoteObjects
-from imgsim_assets.download.http.client import Fetched, HttpClient, Version, host_of
-from imgsim_assets.download.image_writer import ImageWriter, Kept
-from imgsim_assets.download.ledger import table as ledger
-from imgsim_assets.download.ledger.table import Item, Items
-from imgsim_assets.download.scheduling.circuit_breaker import Breaker, State
+from imgsim_assets.download.fetched import Fetched
+from imgsim_assets.download.http.urls import host_of
+from imgsim_assets.download.image_fetcher import ImageFetcher
+from imgsim_assets.download.image_writer import ImageWriter, StoredImage
+from imgsim_assets.download.ledger.fetch_plan import FetchItem, FetchItems
+from imgsim_assets.download.ledger.rows import (
+    failed_row,
+    failure_status,
+    fetched_row,
+    unchanged_row,
+)
+from imgsim_assets.download.ledger.table import Row, utc_now
+from imgsim_assets.download.scheduling.circuit_breaker import BreakerState, CircuitBreaker
 from imgsim_assets.download.scheduling.host_queues import HostQueues
-from imgsim_assets.download.scheduling.host_stats import Tallies
+from imgsim_assets.download.scheduling.hosts import Hosts
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.download.status import BY_HOST, OK, SKIPPED_HOST, FetchError, is_retryable
+from imgsim_assets.download.status import HOST_FAILURES, SKIPPED_HOST, FetchError, is_retryable
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.progress import Log
 from imgsim_assets.storage.blobs import Blobs
 
-LONGEST_BACKOFF_SECONDS = 30.0
-# How often it is looked whether requests wait for silent servers.
-_LOOK_SECONDS = 0.25
+MAX_BACKOFF_SECONDS = 30.0
 _FIRST_BACKOFF_SECONDS = 0.5
-
-Row = dict[str, Any]
-
-
-class Hosts:
-    """What is known of the hosts during one run, over all its shards."""
-
-    def __init__(self, threshold: int) -> None:
-        self._threshold = threshold
-        self._breakers: dict[str, Breaker] = {}
-        self.tallies = Tallies()
-
-    def breaker(self, host: str) -> Breaker:
-        """The host's breaker."""
-        found = self._breakers.get(host)
-        if found is None:
-            found = self._breakers[host] = Breaker(self._threshold)
-        return found
-
-    def given_up(self) -> list[str]:
-        """The hosts that are asked nothing more, by name."""
-        return sorted(
-            host for host, breaker in self._breakers.items() if breaker.state is State.GIVEN_UP
-        )
+# How often the number of workers is adapted to the number of idle requests.
+_ADAPT_SECONDS = 0.25
 
 
-class Sources:
-    """Where an item's bytes come from, by the kind of its url."""
+class _Arrived(NamedTuple):
+    """An item whose bytes have arrived, and the host that sent them."""
 
-    def __init__(
-        self,
-        fetcher: HttpClient,
-        folder: ImageFolder | None,
-        objects: RemoteObjects,
-        settings: DownloadSettings,
-    ) -> None:
-        self._fetcher = fetcher
-        self._folder = folder
-        self._objects = objects
-        self._timeout = settings.timeout_s
-        # One for each, so that an object store that is silent keeps no file waiting.
-        self._files_readers = DaemonThreadPool(settings.concurrency)
-        self._objects_readers = DaemonThreadPool(settings.concurrency)
-
-    def close(self) -> None:
-        """Wait for nothing more."""
-        self._files_readers.close()
-        self._objects_readers.close()
-
-    def quiet(self) -> int:
-        """How many requests wait for a server that says nothing."""
-        return self._fetcher.quiet()
-
-    async def fetch(self, item: Item) -> Fetched:
-        """The item's bytes, or None in their place when the held version is the newest."""
-        held = item.held
-        version = Version(held["etag"], held["last_modified"]) if held is not None else None
-        if is_web(item.url):
-            return await self._fetcher.fetch(item.url, version)
-        try:
-            async with asyncio.timeout(self._timeout):
-                if self._folder is not None and is_local(item.url):
-                    return await self._files_readers.call(self._folder.read, item.url)
-                return await self._objects_readers.call(self._objects.read, item.url, version)
-        except TimeoutError:
-            raise FetchError("timeout", f"not done in {self._timeout:g} s") from None
-
-
-class _Answer(NamedTuple):
-    """An item whose bytes have come, and the host that had it."""
-
-    item: Item
+    item: FetchItem
     host: str
     fetched: Fetched
 
@@ -110,40 +48,47 @@ class _Answer(NamedTuple):
 class ShardDownloader:
     """One pass over the items of a shard.
 
-    `keep_rows` takes the items' ledger rows as they come about.
+    Args:
+        items: what to fetch.
+        settings: concurrency, retries and limits for each host.
+        fetcher: fetches one item; it is closed at the end.
+        blobs: the store of the images.
+        hosts: circuit breakers and statistics, shared by all shards of a run.
+        on_rows: takes the ledger rows of finished items, on the event loop.
+        log: takes messages about hosts and internal errors.
     """
 
     def __init__(
         self,
-        items: Items,
+        items: FetchItems,
         settings: DownloadSettings,
         *,
-        sources: Sources,
+        fetcher: ImageFetcher,
         blobs: Blobs,
         hosts: Hosts,
-        keep_rows: Callable[[Sequence[Row]], None],
+        on_rows: Callable[[Sequence[Row]], None],
         log: Log,
     ) -> None:
         rate = settings.max_requests_per_second_per_host
         self._settings = settings
-        self._sources = sources
-        self._keeper: ImageWriter[_Answer] = ImageWriter(
-            blobs, settings.max_pixels, self._take_kept
+        self._fetcher = fetcher
+        self._writer: ImageWriter[_Arrived] = ImageWriter(
+            blobs, settings.max_pixels, self._finish_stored
         )
         self._hosts = hosts
-        self._keep_rows = keep_rows
+        self._on_rows = on_rows
         self._log = log
         self._items = items
-        self._wanted = self._at_work = 0
+        self._target_workers = self._workers = 0
         self._is_done = asyncio.Event()
-        self._tries: dict[int, int] = {}
+        self._attempts: dict[int, int] = {}
         self._errors: dict[int, FetchError] = {}
         # Items wait as their numbers in the list, each with the number of its host.
-        hosts_seen: dict[str, int] = {}
+        host_numbers: dict[str, int] = {}
         self._host_numbers = array(
-            "I", (hosts_seen.setdefault(host_of(url), len(hosts_seen)) for url in items.urls())
+            "I", (host_numbers.setdefault(host_of(url), len(host_numbers)) for url in items.urls())
         )
-        self._host_names = list(hosts_seen)
+        self._host_names = list(host_numbers)
         self._queues = HostQueues(
             range(len(items)),
             self._host,
@@ -152,196 +97,176 @@ class ShardDownloader:
         )
 
     async def run(self) -> None:
-        """Fetch everything; every failure of an item is a row."""
-        with contextlib.closing(self._sources):
-            async with self._keeper, asyncio.TaskGroup() as workers:
+        """Fetch all items; the failure of an item is a row."""
+        with contextlib.closing(self._fetcher):
+            async with self._writer, asyncio.TaskGroup() as workers:
                 while not self._is_done.is_set():
-                    self._employ(workers)
-                    await wait_a_while(self._is_done, _LOOK_SECONDS)
+                    self._spawn_workers(workers)
+                    await wait_for_event(self._is_done, _ADAPT_SECONDS)
 
-    def _employ(self, workers: asyncio.TaskGroup) -> None:
-        """Have as many workers as requests may be under way, beside those that wait in silence.
+    def discard(self, ids: Set[str]) -> int:
+        """Drop waiting items that another run has requested; returns how many."""
+        return self._queues.discard(lambda number: self._items[number].id in ids)
 
-        So that servers that accept and say nothing do not slow the others; but twice as many at
-        most.
+    def _spawn_workers(self, workers: asyncio.TaskGroup) -> None:
+        """Keep `concurrency` workers beside those of idle requests, at most as many again.
+
+        Servers that accept connections and send nothing then do not slow down the others.
         """
-        usual = self._settings.concurrency
-        self._wanted = usual + min(self._sources.quiet(), usual)
-        for _ in range(self._at_work, min(self._wanted, max(len(self._items), 1))):
-            self._at_work += 1
+        concurrency = self._settings.concurrency
+        self._target_workers = concurrency + min(self._fetcher.idle_count(), concurrency)
+        for _ in range(self._workers, min(self._target_workers, max(len(self._items), 1))):
+            self._workers += 1
             workers.create_task(self._work())
-
-    def leave_out(self, ids: Set[str]) -> int:
-        """Leave out items that another run has fetched; returns how many still waited."""
-        return self._queues.leave_out(lambda number: self._items[number].id in ids)
 
     def _host(self, number: int) -> str:
         return self._host_names[self._host_numbers[number]]
 
     async def _work(self) -> None:
-        while self._at_work <= self._wanted:
+        while self._workers <= self._target_workers:
             number = await self._queues.take()
             if number is None:
                 self._is_done.set()
                 break
-            await self._treat(number)
-        self._at_work -= 1
+            await self._process_item(number)
+        self._workers -= 1
 
-    async def _treat(self, number: int) -> None:
-        """Try an item, until it is fetched, put back for later, or failed."""
+    async def _process_item(self, number: int) -> None:
+        """Fetch an item; it ends stored, requeued or failed."""
         item = self._items[number]
         host = self._host(number)
         breaker = self._hosts.breaker(host)
-        if breaker.state is State.GIVEN_UP:
-            self._leave(host, [number, *self._queues.drop(host)], breaker)
+        if breaker.is_skipped:
+            self._fail_skipped(host, [number, *self._queues.drop_host(host)], breaker)
             self._queues.done(number)
             return
-        is_probe = breaker.probe()
+        is_probe = breaker.start_request()
         started = time.monotonic()
         fetched: Fetched | None = None
         try:
-            fetched = await self._sources.fetch(item)
+            fetched = await self._fetcher.fetch(item)
         except FetchError as error:
             failure = error
         except Exception as error:
-            # One item that meets a mistake of a library or of ours must not end the others.
+            # A defect that one item reveals, here or in a library, must not stop the others.
             failure = FetchError("internal_error", f"{type(error).__name__}: {error}")
             self._log(f"{item.id}: {failure.detail}")
-        self._hosts.tallies.requested(host, time.monotonic() - started)
+        self._hosts.count_request(host, time.monotonic() - started)
         if fetched is None:
-            self._note_failure(host, breaker, failure, is_probe=is_probe)
+            self._record_failure(host, breaker, failure, is_probe=is_probe)
             self._retry_or_fail(number, item, host, failure)
             return
-        if breaker.succeeded():
-            self._log(f"{host or 'the local files'} answers again")
-            self._queues.narrow(host, to_one=False)
+        if breaker.record_success():
+            self._log(f"{host or 'the local files'} responds again")
+            self._queues.set_concurrency(host, None)
         self._queues.done(number)
         if fetched.data is None:
-            self._finish([(host, ledger.confirmed(item, ledger.utc_now()))])
+            self._finish([(host, unchanged_row(item, utc_now()))])
         else:
-            await self._keeper.put(_Answer(item, host, fetched), fetched.data)
+            await self._writer.put(_Arrived(item, host, fetched), fetched.data)
 
-    def _take_kept(self, results: Sequence[tuple[_Answer, Kept | ImageError]]) -> None:
-        now = ledger.utc_now()
-        self._finish([(answer.host, _row(answer, kept, now)) for answer, kept in results])
+    def _finish_stored(self, results: Sequence[tuple[_Arrived, StoredImage | ImageError]]) -> None:
+        now = utc_now()
+        rows = []
+        for (item, host, fetched), image in results:
+            if isinstance(image, ImageError):
+                error = FetchError(image.status, image.detail, etag=fetched.etag)
+                rows.append((host, failed_row(item, error, now)))
+            else:
+                rows.append((host, fetched_row(item, fetched, image, now)))
+        self._finish(rows)
 
-    def _finish(self, done: Sequence[tuple[str, Row]]) -> None:
-        """Count items that are done with at their hosts, and hand their rows over."""
-        for host, row in done:
-            self._hosts.tallies.finished(host, failure_of(row))
-        self._keep_rows([row for _, row in done])
+    def _finish(self, rows: Sequence[tuple[str, Row]]) -> None:
+        for host, row in rows:
+            self._hosts.count_item(host, failure_status(row))
+        self._on_rows([row for _, row in rows])
 
     # ---- failures -------------------------------------------------------------------
 
-    def _retry_or_fail(self, number: int, item: Item, host: str, error: FetchError) -> None:
-        """Put the item back for another try in this run, or leave it to a later one."""
-        tries = self._tries.get(number, 0) + 1
-        wait = backoff(tries - 1, error.retry_after)
+    def _retry_or_fail(
+        self, number: int, item: FetchItem, host: str, error: FetchError
+    ) -> None:
+        """Requeue the item in this run, or leave it to a later one."""
+        attempts = self._attempts.get(number, 0) + 1
+        wait = backoff(attempts - 1, error.retry_after)
         may_retry = (
             is_retryable(error.status)
-            and tries <= self._settings.retries
-            and wait <= LONGEST_BACKOFF_SECONDS
-            and self._hosts.breaker(host).state is not State.GIVEN_UP
+            and attempts <= self._settings.retries
+            and wait <= MAX_BACKOFF_SECONDS
+            and not self._hosts.breaker(host).is_skipped
         )
         if may_retry:
-            self._tries[number] = tries
+            self._attempts[number] = attempts
             self._errors[number] = error
-            self._queues.put_back(number, wait)
+            self._queues.requeue(number, wait)
             return
-        self._tries.pop(number, None)
+        self._attempts.pop(number, None)
         self._errors.pop(number, None)
-        self._finish([(host, ledger.failed(item, error, ledger.utc_now()))])
+        self._finish([(host, failed_row(item, error, utc_now()))])
         self._queues.done(number)
 
-    def _note_failure(
-        self, host: str, breaker: Breaker, error: FetchError, *, is_probe: bool
+    def _record_failure(
+        self, host: str, breaker: CircuitBreaker, error: FetchError, *, is_probe: bool
     ) -> None:
-        if error.status not in BY_HOST or not host:
-            if breaker.succeeded():  # an answer of its own is an answer
-                self._queues.narrow(host, to_one=False)
+        """Pause or skip a host that fails, by its circuit breaker."""
+        if error.status not in HOST_FAILURES or not host:
+            if breaker.record_success():  # the host answered, if only with an error
+                self._queues.set_concurrency(host, None)
             return
         if error.status == "rate_limited":
             self._slow_down(host, breaker, error)
-        if not breaker.failed(str(error)[:200], is_probe=is_probe):
+        if not breaker.record_failure(str(error)[:200], is_probe=is_probe):
             return
-        if breaker.state is State.OPEN:
+        if breaker.state is BreakerState.OPEN:
             pause = self._settings.circuit_breaker_cooldown_s
             self._log(
                 f"{host}: {breaker.failures} failures in a row, the last: {breaker.reason}; "
-                f"one more try after {pause:g} s"
+                f"the next request is sent after {pause:g} s"
             )
-            self._queues.narrow(host, to_one=True)
+            self._queues.set_concurrency(host, 1)
             self._queues.pause(host, pause)
         else:
-            self._give_up(host, breaker)
+            self._skip_host(host, breaker)
 
-    def _slow_down(self, host: str, breaker: Breaker, error: FetchError) -> None:
-        """A host that says it is asked too much is asked nothing for a while."""
+    def _slow_down(self, host: str, breaker: CircuitBreaker, error: FetchError) -> None:
+        """Pause a host that limits the rate; skip it when it asks for a long pause."""
         wait = backoff(0, error.retry_after)
-        if wait <= LONGEST_BACKOFF_SECONDS:
+        if wait <= MAX_BACKOFF_SECONDS:
             self._queues.pause(host, wait)
-        elif breaker.state is not State.GIVEN_UP:
-            breaker.give_up(f"it asks to be left alone for {wait:.0f} s", wait)
-            self._give_up(host, breaker)
+        elif not breaker.is_skipped:
+            breaker.skip(f"the host asked to wait for {wait:.0f} s", wait)
+            self._skip_host(host, breaker)
 
-    def _give_up(self, host: str, breaker: Breaker) -> None:
-        waiting = self._queues.drop(host)
-        self._log(f"{host} is given up for this run, with {len(waiting)} items: {breaker.reason}")
-        self._leave(host, waiting, breaker)
+    def _skip_host(self, host: str, breaker: CircuitBreaker) -> None:
+        numbers = self._queues.drop_host(host)
+        self._log(f"{host} is skipped in this run, with {len(numbers)} items: {breaker.reason}")
+        self._fail_skipped(host, numbers, breaker)
 
-    def _leave(self, host: str, numbers: Iterable[int], breaker: Breaker) -> None:
-        """Rows for items of a host that was given up: what they had met, or that of the host."""
-        now = ledger.utc_now()
+    def _fail_skipped(self, host: str, numbers: Iterable[int], breaker: CircuitBreaker) -> None:
+        """Fail the items of a skipped host, by their own last error where they have one."""
+        now = utc_now()
         for number in numbers:
-            untried = FetchError(SKIPPED_HOST, f"not tried: {breaker.reason}", breaker.retry_after)
-            self._tries.pop(number, None)
-            error = self._errors.pop(number, untried)
-            self._finish([(host, ledger.failed(self._items[number], error, now))])
+            skipped = FetchError(
+                SKIPPED_HOST, f"not requested: {breaker.reason}", breaker.retry_after
+            )
+            self._attempts.pop(number, None)
+            error = self._errors.pop(number, skipped)
+            self._finish([(host, failed_row(self._items[number], error, now))])
 
 
-async def wait_a_while(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, for so long at most.
+async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, at most so long.
 
-    Unlike `asyncio.wait_for` of Python 3.11, which lets a cancellation go unnoticed when the
-    event comes about in the same moment.
+    `asyncio.wait_for` of Python 3.11 can swallow a cancellation that arrives with the event.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
 
 
-def _row(answer: _Answer, kept: Kept | ImageError, now: datetime) -> Row:
-    item, _, fetched = answer
-    if isinstance(kept, ImageError):
-        failure = FetchError(kept.status, kept.detail, etag=fetched.etag)
-        return ledger.failed(item, failure, now)
-    return {
-        "id": item.id,
-        "url": item.url,
-        "status": OK,
-        "retryable": False,
-        "attempts": 0,
-        "etag": fetched.etag,
-        "last_modified": fetched.last_modified,
-        "sha256": kept.sha256,
-        "bytes": len(fetched.data or b""),
-        "width": kept.header.width,
-        "height": kept.header.height,
-        "format": kept.header.format,
-        "fetched_at": now,
-        "checked_at": now,
-    }
-
-
-def failure_of(row: Row) -> str | None:
-    """The status by which an item failed, though perhaps its earlier image is kept."""
-    status: str = row.get("revalidation_error") or row["status"]
-    return None if status == OK else status
-
-
-def backoff(attempt: int, asked: float | None) -> float:
-    """Seconds to wait before the next attempt: what the server asked for, else doubling."""
-    if asked is not None:
-        return asked
-    longest = min(_FIRST_BACKOFF_SECONDS * 2.0**attempt, LONGEST_BACKOFF_SECONDS)
+def backoff(attempt: int, retry_after: float | None) -> float:
+    """Seconds before the next attempt: what the server asked for, else exponential with jitter."""
+    if retry_after is not None:
+        return retry_after
+    longest = min(_FIRST_BACKOFF_SECONDS * 2.0**attempt, MAX_BACKOFF_SECONDS)
     return random.uniform(0.5, 1.0) * longest

@@ -1,14 +1,14 @@
-"""What can become of an item, and which failures are worth another try."""
+"""The statuses of items, and which failures are worth another request."""
 
 from __future__ import annotations
 
 from typing import Final
 
 OK: Final = "ok"
-# Not tried in this run, because the host had been given up.
+# Not requested, because the circuit breaker had skipped the host for this run.
 SKIPPED_HOST: Final = "skipped_host"
 
-# Failures that pass by themselves. Everything else stays until the URL changes or a person asks.
+# Failures that may pass by themselves; others stay until the URL changes or a person retries.
 RETRYABLE: Final = frozenset(
     {
         "protocol_error",
@@ -24,8 +24,8 @@ RETRYABLE: Final = frozenset(
         "tls_error",
     }
 )
-# Failures by our own limits: other settings may decide otherwise.
-BY_SETTINGS: Final = frozenset(
+# Failures that depend on the settings: a run with other settings tries them again.
+DEPENDS_ON_SETTINGS: Final = frozenset(
     {
         "bad_redirect",
         "blocked_address",
@@ -37,8 +37,8 @@ BY_SETTINGS: Final = frozenset(
         "unsupported_format",
     }
 )
-# Failures that tell of a host rather than of one of its URLs.
-BY_HOST: Final = frozenset(
+# Failures of a host rather than of one of its URLs; the circuit breaker counts these.
+HOST_FAILURES: Final = frozenset(
     {
         "connection_error",
         "dns_error",
@@ -53,15 +53,18 @@ BY_HOST: Final = frozenset(
 
 
 def is_retryable(status: str) -> bool:
-    """Whether a later attempt may succeed without anything changing on our side."""
+    """Whether a later request may succeed although no URL, file or setting changed."""
     return status in RETRYABLE or status.startswith("http_5")
 
 
 class FetchError(Exception):
-    """A fetch that did not yield an image.
+    """A fetch that returned no image.
 
-    `retry_after` is what the server asked for, in seconds, and `etag` the version of what was
-    refused, if it was there.
+    Args:
+        status: one of the statuses of the ledger.
+        detail: the message for people.
+        retry_after: seconds that the server asked to wait.
+        etag: the version of what was refused, if it exists.
     """
 
     def __init__(
@@ -75,5 +78,5 @@ class FetchError(Exception):
 
 
 def plain_text(text: str) -> str:
-    """Text that a table can hold: what a server sent need not be valid Unicode."""
+    """Text that a table can store: what a server sent need not be valid Unicode."""
     return text.encode(errors="replace").decode()

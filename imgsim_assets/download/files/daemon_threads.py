@@ -1,4 +1,4 @@
-"""Threads for reads that may never return, of a mount or an object store that is silent."""
+"""Threads for reads that may never return, as of a mount or object store that does not answer."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ _T = TypeVar("_T")
 
 
 class DaemonThreadPool:
-    """Calls functions off the event loop, on at most `most` threads that nobody waits for.
+    """Calls functions off the event loop, on at most `max_threads` threads that are not joined.
 
-    asyncio's own threads also resolve names and commit, and are joined when the loop closes:
-    calls that never return would stop all of that.
+    asyncio's default executor also resolves host names and commits, and is joined when the loop
+    closes: calls that never return would block both.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_threads: int) -> None:
+        self._max_threads = max_threads
         self._threads = 0
         self._idle = threading.Semaphore(0)
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
 
     async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """What the function returns or raises; the call goes on when whoever asked is cancelled."""
+        """Return what the function returns; cancellation ends the wait, not the call."""
         future: Future[_T] = Future()
         self._calls.put((future, function, arguments))
-        if not self._idle.acquire(blocking=False) and self._threads < self._most:
+        if not self._idle.acquire(blocking=False) and self._threads < self._max_threads:
             self._threads += 1
             threading.Thread(target=self._work, name="reader", daemon=True).start()
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Let the threads end, each when its call returns."""
+        """Let each thread end when its current call returns."""
         for _ in range(self._threads):
             self._calls.put(None)
         self._threads = 0
 
     def _work(self) -> None:
-        while _done(self._calls.get()):
+        while _make_call(self._calls.get()):
             self._idle.release()
 
 
 _Call = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 
 
-def _done(call: _Call | None) -> bool:
-    """Make a call; a function of its own, so that an idle thread holds no image."""
+def _make_call(call: _Call | None) -> bool:
+    """Make a call; its variables end with this function, so that an idle thread holds no image."""
     if call is None:
         return False
     future, function, arguments = call

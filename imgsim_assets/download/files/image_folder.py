@@ -1,4 +1,4 @@
-"""Images that lie in a folder (local or remote) instead of behind a URL."""
+"""Images in the folder of a catalog, local or remote."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from imgsim_assets.download.http.client import Fetched
+from imgsim_assets.download.fetched import Fetched
 from imgsim_assets.download.status import FetchError
 
-# Objects whose versions are asked for at the same time: each answer takes a while.
-_ASKED_AT_ONCE = 32
+# Each request for the version of a remote file takes one round trip.
+_VERSION_THREADS = 32
 _REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def is_local(url: str) -> bool:
-    """Whether a catalog's url is a path (or file URL) rather than a URL of another kind."""
+    """Whether an item's url is a path or file URL."""
     return _REMOTE.match(url) is None
 
 
 def is_web(url: str) -> bool:
-    """Whether a catalog's url is fetched over HTTP."""
+    """Whether an item's url is fetched over HTTP."""
     return url[:8].lower().startswith(("http://", "https://"))
 
 
-def below(root: str, url: str) -> str:
-    """A catalog's url whose root lies on a web server: a path is a URL from there on."""
+def resolve_relative_url(root: str, url: str) -> str:
+    """An item's url under a root on a web server: a path becomes a URL below the root."""
     return urljoin(f"{root.rstrip('/')}/", quote(url)) if is_local(url) else url
 
 
 class ImageFolder:
-    """The one folder a catalog's local images may lie in.
+    """The one folder that the local images of a catalog may lie in.
 
-    `root` is a local path or an fsspec URL. Relative paths start there; absolute ones must
-    lead into it, also after symbolic links are followed.
+    Relative paths start there. Absolute paths must lead into it, also after symbolic links are
+    followed.
+
+    Args:
+        root: a local path or an fsspec URL.
+        max_bytes: size of the largest image that is read.
     """
 
     def __init__(self, root: str, max_bytes: int) -> None:
@@ -50,49 +54,57 @@ class ImageFolder:
 
             self._fs, self._root = fsspec.core.url_to_fs(root)
 
-    def stamp(self, url: str) -> str | None:
-        """Something that changes when the file does; None when there is no such file."""
+    def file_version(self, url: str) -> str | None:
+        """A text that changes when the file changes; None when there is no such file."""
         try:
             if self._fs is not None:
-                return self._remote_stamp(url)
+                return self._remote_version(url)
             status = os.stat(self._local_path(url))
         except (OSError, FetchError):
             return None
         return f"{status.st_size}-{status.st_mtime_ns}"
 
-    def stamps(self, urls: Iterable[str]) -> Callable[[str], str | None]:
-        """`stamp` for these urls; of a remote root many are asked for at once, and now."""
+    def file_versions(self, urls: Iterable[str]) -> Callable[[str], str | None]:
+        """`file_version` for these urls; those of a remote root are requested now, in parallel."""
         if self._fs is None:
-            return self.stamp
-        wanted = list(filter(is_local, urls))
-        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-            return dict(zip(wanted, pool.map(self.stamp, wanted), strict=True)).get
+            return self.file_version
+        paths = list(filter(is_local, urls))
+        with ThreadPoolExecutor(_VERSION_THREADS) as pool:
+            return dict(zip(paths, pool.map(self.file_version, paths), strict=True)).get
 
     def read(self, url: str) -> Fetched:
-        """The image's bytes, with `stamp` as etag; raises FetchError."""
-        # Taken before the file is read: what somebody still writes is read again.
-        stamp = self.stamp(url)
+        """Read an image.
+
+        Returns:
+            Its bytes, with the file version as etag.
+
+        Raises:
+            FetchError: missing_file, unreadable_file, blocked_path, bad_url, too_large or
+                truncated_body.
+        """
+        # Before the read: a file that is still being written is read again by the next run.
+        version = self.file_version(url)
         try:
             data = self._read_remote(url) if self._fs is not None else self._read_local(url)
         except FileNotFoundError:
             raise FetchError("missing_file", f"there is no {url}") from None
         except IsADirectoryError:
-            raise FetchError("missing_file", f"{url} is no file", etag=stamp) from None
+            raise FetchError("missing_file", f"{url} is no file", etag=version) from None
         except OSError as error:
-            # Without an etag, because its mend (a permission, a mount) need not change the
-            # file: it is tried again by every run.
+            # Without an etag: a fix such as a permission or a mount need not change the file,
+            # so every run tries it again.
             raise FetchError("unreadable_file", str(error)) from error
         if len(data) > self._max_bytes:
-            raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=stamp)
+            raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=version)
         if not data:
-            raise FetchError("truncated_body", "the file is empty", etag=stamp)
-        return Fetched(data, etag=stamp)
+            raise FetchError("truncated_body", "the file is empty", etag=version)
+        return Fetched(data, etag=version)
 
     def _read_local(self, url: str) -> bytes:
         path = self._local_path(url)
-        # Opening a pipe would wait for somebody to write into it.
+        # Opening a pipe would block until another process writes into it.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise IsADirectoryError(path)  # or a device, which is not to be read either
+            raise IsADirectoryError(path)  # or a device, which must not be read either
         with open(path, "rb") as file:
             return file.read(self._max_bytes + 1)
 
@@ -108,15 +120,14 @@ class ImageFolder:
             )
         return path
 
-    # Filesystems behind fsspec raise errors of their own libraries: any of them means that
-    # this one file could not be had.
+    # Filesystems behind fsspec raise errors of their own libraries: each costs its own file only.
 
-    def _remote_stamp(self, url: str) -> str | None:
+    def _remote_version(self, url: str) -> str | None:
         try:
             info: dict[str, Any] = self._fs.info(self._remote_path(url))
         except Exception:
             return None
-        return stamp_of(info)
+        return object_version(info)
 
     def _read_remote(self, url: str) -> bytes:
         path = self._remote_path(url)
@@ -136,8 +147,8 @@ class ImageFolder:
         return f"{self._root}/{path}"
 
 
-def stamp_of(info: dict[str, Any]) -> str:
-    """Something that changes when a file does, of what an fsspec filesystem says about it."""
+def object_version(info: dict[str, Any]) -> str:
+    """A text that changes when a file changes, from the info of its fsspec filesystem."""
     version = info.get("ETag") or info.get("etag") or info.get("LastModified")
     return f"{info.get('size')}-{version or info.get('mtime')}"
 

@@ -5,30 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imgsim_assets.download.files.image_folder import stamp_of
-from imgsim_assets.download.http.client import Fetched, Version
+from imgsim_assets.download.fetched import Fetched, Validators
+from imgsim_assets.download.files.image_folder import object_version
 from imgsim_assets.download.status import FetchError
 
 
 class RemoteObjects:
-    """Reads what lies below the places that the settings allow, and nothing else.
+    """Reads objects whose URL starts with an allowed prefix, and no others.
 
-    `prefixes` end with a slash, such as `s3://bucket/folder/`.
+    Args:
+        prefixes: end with a slash, such as `s3://bucket/folder/`.
+        max_bytes: size of the largest image that is read.
     """
 
     def __init__(self, prefixes: Iterable[str], max_bytes: int) -> None:
         self._prefixes = tuple(prefixes)
         self._max_bytes = max_bytes
 
-    def read(self, url: str, held: Version | None = None) -> Fetched:
-        """An object's bytes, None when it is the version held; its version as etag.
+    def read(self, url: str, cached: Validators | None = None) -> Fetched:
+        """Read an object.
 
-        Raises FetchError: blocked_path, missing_file, unreadable_file, too_large, truncated_body,
-        or connection_error for whatever else the filesystem's library reports.
+        Returns:
+            Its bytes, or None while it is the cached version; its version as etag.
+
+        Raises:
+            FetchError: blocked_path, missing_file, unreadable_file, too_large, truncated_body,
+                or connection_error for any other error of the filesystem's library.
         """
         self._check_allowed(url)
         try:
-            return self._read(url, held)
+            return self._read(url, cached)
         except FetchError:
             raise
         except FileNotFoundError:
@@ -40,12 +46,12 @@ class RemoteObjects:
 
     def _check_allowed(self, url: str) -> None:
         if not url.startswith(self._prefixes) or ".." in url.split("/") or "::" in url:
-            place = url.split("?", 1)[0][:200]
+            path = url.split("?", 1)[0][:200]
             raise FetchError(
-                "blocked_path", f"{place} lies below no entry of download.allowed_url_prefixes"
+                "blocked_path", f"{path} lies below no entry of download.allowed_url_prefixes"
             )
 
-    def _read(self, url: str, held: Version | None) -> Fetched:
+    def _read(self, url: str, cached: Validators | None) -> Fetched:
         import fsspec
 
         fs: Any
@@ -53,15 +59,15 @@ class RemoteObjects:
         info = fs.info(path)
         if info.get("type") == "directory":
             raise FileNotFoundError(path)
-        stamp = stamp_of(info)
-        if held is not None and held.etag == stamp:
-            return Fetched(None, stamp)
+        version = object_version(info)
+        if cached is not None and cached.etag == version:
+            return Fetched(None, version)
         if (info.get("size") or 0) > self._max_bytes:
-            raise FetchError("too_large", f"{info['size']} bytes", etag=stamp)
+            raise FetchError("too_large", f"{info['size']} bytes", etag=version)
         with fs.open(path, "rb") as file:
             data: bytes = file.read(self._max_bytes + 1)
         if len(data) > self._max_bytes:
-            raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=stamp)
+            raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=version)
         if not data:
-            raise FetchError("truncated_body", "the object is empty", etag=stamp)
-        return Fetched(data, etag=stamp)
+            raise FetchError("truncated_body", "the object is empty", etag=version)
+        return Fetched(data, etag=version)

@@ -1,8 +1,8 @@
-"""Which addresses may be dialled: public ones, unless the catalog names the host.
+"""The guard against requests to internal addresses (server-side request forgery).
 
-The check sits where a socket is made, on the address that is really dialled. A check of
-the name or of a separate look-up would miss address literals, odd spellings, redirects and
-a name that resolves differently the second time.
+It checks the address for which a socket is made. A check of the host name, or of a lookup of its
+own, would miss address literals, odd spellings, redirects, and names that resolve differently
+the second time.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 
 
 class BlockedAddressError(OSError):
-    """An address that must not be dialled."""
+    """The client must not connect to this address."""
 
 
 def is_public(address: str) -> bool:
     """Whether an IP address belongs to the public internet.
 
-    Tunnelled and translated IPv6 forms are judged by the IPv4 address inside.
+    An IPv6 address that embeds an IPv4 address is as public as that one.
     """
     if "%" in address:  # a zone makes it link-local
         return False
@@ -71,7 +71,7 @@ def _embedded_v4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None
 
 
 def _tunnels_inside(address: ipaddress.IPv6Address) -> bool:
-    """Whether a router of a site with ISATAP would pass it on to an internal IPv4 address."""
+    """Whether a router of a site with ISATAP would forward it to an internal IPv4 address."""
     is_isatap = (int(address) >> 32 & 0xFFFFFFFF) in _ISATAP
     return is_isatap and not is_public(str(_last_32_bits(address)))
 
@@ -94,7 +94,10 @@ def guarded_socket(
 ) -> Callable[[Any], socket.socket]:
     """A socket factory for aiohttp's connector that refuses addresses that are not allowed.
 
-    aiohttp calls it for every attempt to connect, with the address it is about to dial.
+    aiohttp calls it for every attempt to connect, with the address that it is about to use.
+
+    Args:
+        allowed: takes an IP address and a port.
     """
 
     def make(info: Any) -> socket.socket:

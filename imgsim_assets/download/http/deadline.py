@@ -1,4 +1,4 @@
-"""Deadlines of many requests at once, looked at together instead of by a timer for each."""
+"""Deadlines of many requests, checked together by one timer instead of a timer for each."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-# How often they are looked at, and so how late one may take effect.
-_LOOK_SECONDS = 0.05
-# A look that is later than this means that this process stood still, and not that a server did.
-_STANDSTILL_SECONDS = 1.0
+# A deadline takes effect at most this much too late.
+_CHECK_SECONDS = 0.05
+# A check that is later than this means that this process was suspended, not that a server was.
+_SUSPENDED_SECONDS = 1.0
 
 
 class Deadlines:
-    """The deadlines of the tasks of one event loop, one at a time for each."""
+    """The deadlines of the tasks of one event loop, at most one for each task."""
 
     def __init__(self) -> None:
         self._running: dict[asyncio.Task[Any], Deadline] = {}
-        self._next_look: asyncio.TimerHandle | None = None
-        self._look_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_check = 0.0
 
-    def within(self, seconds: float) -> Deadline:
-        """A context for the current task that ends in TimeoutError once the time is up."""
+    def start(self, seconds: float) -> Deadline:
+        """A context for the current task that ends in TimeoutError after so many seconds."""
         return Deadline(self, seconds)
 
     def current(self) -> Deadline | None:
@@ -31,77 +31,85 @@ class Deadlines:
         task = asyncio.current_task()
         return self._running.get(task) if task is not None else None
 
-    def quiet(self, seconds: float) -> int:
-        """How many have heard nothing for so long."""
+    def idle_count(self, seconds: float) -> int:
+        """How many requests have had no activity for so many seconds."""
         since = asyncio.get_running_loop().time() - seconds
-        return sum(one.heard_at <= since for one in self._running.values())
+        return sum(deadline.last_activity <= since for deadline in self._running.values())
 
-    def begin(self, task: asyncio.Task[Any], deadline: Deadline) -> None:
-        """Watch a deadline."""
+    def watch(self, task: asyncio.Task[Any], deadline: Deadline) -> None:
+        """Check a deadline from now on."""
         self._running[task] = deadline
-        if self._next_look is None:
-            self._look_later()
+        if self._timer is None:
+            self._schedule_check()
 
-    def end(self, task: asyncio.Task[Any]) -> None:
-        """Watch it no more."""
+    def unwatch(self, task: asyncio.Task[Any]) -> None:
+        """Stop checking the deadline of a task."""
         self._running.pop(task, None)
 
-    def _look_later(self) -> None:
+    def _schedule_check(self) -> None:
         loop = asyncio.get_running_loop()
-        self._look_at = loop.time() + _LOOK_SECONDS
-        self._next_look = loop.call_at(self._look_at, self._look)
+        self._next_check = loop.time() + _CHECK_SECONDS
+        self._timer = loop.call_at(self._next_check, self._check)
 
-    def _look(self) -> None:
-        self._next_look = None
+    def _check(self) -> None:
+        self._timer = None
         if self._running:
             now = asyncio.get_running_loop().time()
-            self._forgive(now - self._look_at)
-            late = [
-                (task, one)
-                for task, one in self._running.items()
-                if one.at <= now or one.silent_at <= now
+            self._extend_after_suspension(now - self._next_check)
+            expired = [
+                (task, deadline)
+                for task, deadline in self._running.items()
+                if deadline.total_deadline <= now or deadline.idle_deadline <= now
             ]
-            for task, deadline in late:
+            for task, deadline in expired:
                 del self._running[task]
-                deadline.pass_()
-            self._look_later()
+                deadline.expire()
+            self._schedule_check()
 
-    def _forgive(self, standstill: float) -> None:
-        """What has arrived during a standstill may not have been taken note of yet."""
-        if standstill > _STANDSTILL_SECONDS:
+    def _extend_after_suspension(self, seconds: float) -> None:
+        """Bytes that arrived while the process was suspended may not have been read yet."""
+        if seconds > _SUSPENDED_SECONDS:
             for deadline in self._running.values():
-                deadline.silent_at += standstill
+                deadline.idle_deadline += seconds
 
 
 class Deadline:
-    """What `asyncio.timeout` is, for a fraction of its cost.
+    """`asyncio.timeout` at a fraction of its cost, with a second limit for inactivity.
 
-    `at` is a moment of `time.monotonic`, which is the loop's time, and may be moved. So may
-    `silent_at`, from which on the other side has been silent for too long; it is never, unless
-    it is set. `heard_at` is when it was last heard of, or begun with.
+    All times are those of `time.monotonic`, which is the event loop's clock. `total_deadline`
+    and `idle_deadline` may be moved; the second is infinite until `touch` is called.
+    `last_activity` is the time of the last `touch`, or of the start.
     """
 
-    __slots__ = ("_all", "_cancelling", "_has_passed", "_task", "at", "heard_at", "silent_at")
+    __slots__ = (
+        "_all",
+        "_cancelling",
+        "_has_expired",
+        "_task",
+        "idle_deadline",
+        "last_activity",
+        "total_deadline",
+    )
 
     def __init__(self, deadlines: Deadlines, seconds: float) -> None:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a deadline is that of a task")
-        self.heard_at = time.monotonic()
-        self.at = self.heard_at + seconds
-        self.silent_at = math.inf
+            raise RuntimeError("a deadline needs a running task")
+        self.last_activity = time.monotonic()
+        self.total_deadline = self.last_activity + seconds
+        self.idle_deadline = math.inf
         self._all = deadlines
         self._task = task
         self._cancelling = task.cancelling()
-        self._has_passed = False
+        self._has_expired = False
 
-    def hear(self, patience: float) -> None:
-        """Note that the other side was heard of; from now it may be silent for so many seconds."""
-        self.heard_at = time.monotonic()
-        self.silent_at = self.heard_at + patience
+    def touch(self, idle_seconds: float) -> None:
+        """Record activity; the request expires after so many seconds without more of it."""
+        self.last_activity = time.monotonic()
+        self.idle_deadline = self.last_activity + idle_seconds
 
     def __enter__(self) -> Self:
-        self._all.begin(self._task, self)
+        self._all.watch(self._task, self)
         return self
 
     def __exit__(
@@ -110,13 +118,13 @@ class Deadline:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._all.end(self._task)
-        if self._has_passed:
+        self._all.unwatch(self._task)
+        if self._has_expired:
             is_ours = self._task.uncancel() <= self._cancelling
             if is_ours and kind is asyncio.CancelledError:
                 raise TimeoutError from error
 
-    def pass_(self) -> None:
+    def expire(self) -> None:
         """Cancel what the task waits for."""
-        self._has_passed = True
+        self._has_expired = True
         self._task.cancel()

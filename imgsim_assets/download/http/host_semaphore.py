@@ -1,4 +1,4 @@
-"""Places at one host: how many requests it may be asked at once."""
+"""Limits how many requests are sent to one host at once."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from collections import deque
 
 
 class HostSemaphore:
-    """A semaphore that costs next to nothing while a place is free, as it is nearly always.
+    """A FIFO semaphore that costs next to nothing while a slot is free, the common case.
 
-    Those who wait are served in turn. Use it within one event loop.
+    Use it within one event loop.
     """
 
-    __slots__ = ("_free", "_waiting")
+    __slots__ = ("_free", "_waiters")
 
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._waiting: deque[asyncio.Future[None]] = deque()
+    def __init__(self, slots: int) -> None:
+        self._free = slots
+        self._waiters: deque[asyncio.Future[None]] = deque()
 
-    def take(self) -> bool:
-        """Take a place, if one is free and nobody waits for it."""
-        if self._free <= 0 or self._waiting:
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free and nobody waits for it."""
+        if self._free <= 0 or self._waiters:
             return False
         self._free -= 1
         return True
 
     async def wait(self) -> None:
-        """Wait for a place, and take it."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        """Wait for a slot that another request releases; call it when `try_acquire` failed."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            await turn
+            await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it had just been given
-                self.give_back()
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
+            if waiter.done() and not waiter.cancelled():  # the slot had just been passed on
+                self.release()
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
             raise
 
-    def give_back(self) -> None:
-        """Leave a place to the next who waits."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+    def release(self) -> None:
+        """Pass the slot to the request that has waited longest, or free it."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
         self._free += 1

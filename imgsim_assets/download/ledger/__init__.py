@@ -1,1 +1,1 @@
-"""The table `<name>/images`: its rows, what a run fetches, and how rows are committed."""
+"""The ledger `<name>/images`: its rows, what a run has to fetch, and how rows are committed."""

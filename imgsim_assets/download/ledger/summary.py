@@ -1,4 +1,4 @@
-"""What a shard's ledger comes to."""
+"""Counts and data version of a shard's ledger."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from imgsim_assets.download.ledger import table as ledger
+from imgsim_assets.download.ledger.table import images
 from imgsim_assets.storage.digest import RowsDigest
 
 
-class Summary:
-    """Counts and data version of a ledger whose rows come sorted by id, in parts."""
+class LedgerSummary:
+    """Counts and data version of rows that are added in parts, sorted by id."""
 
     def __init__(self) -> None:
         self._statuses: Counter[str] = Counter()
-        self._refresh_failures: Counter[str] = Counter()
+        self._revalidation_errors: Counter[str] = Counter()
         self._images = RowsDigest(2)
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take in the rows that come next."""
+        """Add the next rows."""
         self._statuses.update(_counts(rows["status"]))
-        self._refresh_failures.update(_counts(rows["revalidation_error"].drop_nulls()))
-        self._images.update(ledger.images(rows))
+        self._revalidation_errors.update(_counts(rows["revalidation_error"].drop_nulls()))
+        self._images.update(images(rows))
 
     @property
     def items(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return self._statuses.total()
 
     @property
     def statuses(self) -> Mapping[str, int]:
-        """The items of each status."""
+        """Items by status."""
         return dict(sorted(self._statuses.items()))
 
     @property
     def revalidation_errors(self) -> Mapping[str, int]:
-        """The good images that could not be asked for again, by what was met."""
-        return dict(sorted(self._refresh_failures.items()))
+        """Good images whose revalidation failed, by the status of the failure."""
+        return dict(sorted(self._revalidation_errors.items()))
 
     @property
     def data_version(self) -> str:
-        """`ledger.data_version` of all rows."""
+        """`table.data_version` of all rows."""
         return self._images.hexdigest()
 
 
-def _counts(kinds: pl.Series) -> dict[str, int]:
-    return dict(kinds.value_counts().iter_rows())
+def _counts(values: pl.Series) -> dict[str, int]:
+    return dict(values.value_counts().iter_rows())

@@ -1,4 +1,4 @@
-"""A circuit breaker for each host: one that keeps failing is left alone, the others go on."""
+"""A circuit breaker for each host: one that keeps failing is skipped, and the others go on."""
 
 from __future__ import annotations
 
@@ -6,61 +6,66 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class State(Enum):
-    """What may be asked of a host: everything, nothing or one probe, nothing in this run."""
+class BreakerState(Enum):
+    """What may be requested: everything, nothing yet, one probe, nothing more in this run."""
 
     CLOSED = "closed"
     OPEN = "open"
-    PROBING = "probing"
-    GIVEN_UP = "given up"
+    HALF_OPEN = "half open"
+    SKIPPED = "skipped"
 
 
 @dataclass(slots=True)
-class Breaker:
-    """Counts the failures in a row of one host.
+class CircuitBreaker:
+    """Counts the consecutive failures of one host.
 
-    `threshold` failures open it. Whoever drives it then pauses, sends one probe (`probe`), and
-    by its outcome the breaker closes or gives the host up for the rest of the run.
+    `threshold` failures open it. Its caller then pauses and sends one probe (`start_request`).
+    The outcome of the probe closes the breaker, or skips the host for the rest of the run.
     """
 
     threshold: int
-    state: State = State.CLOSED
+    state: BreakerState = BreakerState.CLOSED
     failures: int = 0
     reason: str = ""
     retry_after: float | None = None
 
-    def succeeded(self) -> bool:
-        """Note an answer; whether that has closed the breaker."""
-        was_open = self.state in (State.OPEN, State.PROBING)
-        if self.state is not State.GIVEN_UP:
-            self.state = State.CLOSED
+    @property
+    def is_skipped(self) -> bool:
+        """Whether nothing more is requested of the host in this run."""
+        return self.state is BreakerState.SKIPPED
+
+    def start_request(self) -> bool:
+        """Record that a request starts; returns whether it is the probe of an open breaker."""
+        is_probe = self.state is BreakerState.OPEN
+        if is_probe:
+            self.state = BreakerState.HALF_OPEN
+        return is_probe
+
+    def record_success(self) -> bool:
+        """Record an answer; returns whether it closed the breaker."""
+        was_open = self.state in (BreakerState.OPEN, BreakerState.HALF_OPEN)
+        if not self.is_skipped:
+            self.state = BreakerState.CLOSED
         self.failures = 0
         return was_open
 
-    def failed(self, reason: str, *, is_probe: bool = False) -> bool:
-        """Note a failure; whether that has changed the state.
+    def record_failure(self, reason: str, *, is_probe: bool = False) -> bool:
+        """Record a failure; returns whether it changed the state.
 
-        What was on its way when the breaker opened says nothing about how the host is since.
+        A request that started before the breaker opened does not count as its probe.
         """
         self.failures += 1
-        if self.state is State.PROBING and is_probe:
-            self.give_up(f"{self.failures} failures in a row, the last: {reason}")
+        if self.state is BreakerState.HALF_OPEN and is_probe:
+            self.skip(f"{self.failures} failures in a row, the last: {reason}")
             return True
-        if self.state is State.CLOSED and self.failures >= self.threshold:
-            self.state = State.OPEN
+        if self.state is BreakerState.CLOSED and self.failures >= self.threshold:
+            self.state = BreakerState.OPEN
             self.reason = reason
             return True
         return False
 
-    def probe(self) -> bool:
-        """Note that an item is on its way; whether it is the probe, while the breaker is open."""
-        is_probe = self.state is State.OPEN
-        if is_probe:
-            self.state = State.PROBING
-        return is_probe
-
-    def give_up(self, reason: str, retry_after: float | None = None) -> None:
-        """Ask nothing more of the host in this run."""
-        self.state = State.GIVEN_UP
+    def skip(self, reason: str, retry_after: float | None = None) -> None:
+        """Request nothing more of the host in this run."""
+        self.state = BreakerState.SKIPPED
         self.reason = reason
         self.retry_after = retry_after

@@ -1,4 +1,4 @@
-"""Waiting work by host, so that a slow host keeps only its own items waiting."""
+"""Waiting items by host, so that a slow host delays only its own items."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 
-class _Numbers:
-    """Numbers that are taken from the front: 4 bytes each, where objects in a deque take 40."""
+class _NumberQueue:
+    """A FIFO of item numbers: 4 bytes each, where objects in a deque take 40."""
 
     __slots__ = ("_next", "_numbers")
 
@@ -32,40 +32,49 @@ class _Numbers:
         self._next += 1
         return number
 
-    def left(self) -> Sequence[int]:
+    def remaining(self) -> Sequence[int]:
         return self._numbers[self._next :]
 
 
 @dataclass(slots=True)
-class _Line:
-    """One host's items: those that may go now, and those that wait for a moment."""
+class _HostQueue:
+    """The items of one host: those that are ready, and those that wait for a time.
+
+    `is_listed` says whether the queue is in the list of queues that takers look at.
+    """
 
     host: str
-    most: int
-    now: _Numbers = field(default_factory=_Numbers)
-    later: list[tuple[float, int, int]] = field(default_factory=list)
+    concurrency: int
+    ready: _NumberQueue = field(default_factory=_NumberQueue)
+    delayed: list[tuple[float, int, int]] = field(default_factory=list)
     active: int = 0
     opens_at: float = 0.0
-    is_offered: bool = False
+    is_listed: bool = False
 
     @property
-    def next_moment(self) -> float | None:
-        """When the line's next item may go; None when it has none."""
-        if self.now:
+    def next_time(self) -> float | None:
+        """When the next item may be taken; None when there is none."""
+        if self.ready:
             return self.opens_at
-        return max(self.opens_at, self.later[0][0]) if self.later else None
+        return max(self.opens_at, self.delayed[0][0]) if self.delayed else None
 
-    def pop(self, moment: float) -> int:
-        if self.later and self.later[0][0] <= moment:
-            return heapq.heappop(self.later)[2]
-        return self.now.pop()
+    def pop(self, now: float) -> int:
+        if self.delayed and self.delayed[0][0] <= now:
+            return heapq.heappop(self.delayed)[2]
+        return self.ready.pop()
 
 
 class HostQueues:
-    """Hands out items, by number, in turn over the hosts, at most `per_host` at a time from each.
+    """Hands out item numbers, in turn over the hosts, at most `per_host` of each at once.
 
-    `interval` is the least time in seconds between two items of a host. An item that is put
-    back waits without keeping a worker or a place at its host. Use it within one event loop.
+    A requeued item waits without occupying a worker or a slot of its host. Use it within one
+    event loop.
+
+    Args:
+        items: the numbers of the items.
+        host: the host of an item.
+        per_host: items of one host that may be active at once.
+        interval: minimum seconds between two items of a host.
     """
 
     def __init__(
@@ -79,127 +88,130 @@ class HostQueues:
         self._host = host
         self._per_host = per_host
         self._interval = interval
-        self._lines: dict[str, _Line] = {}
+        self._queues: dict[str, _HostQueue] = {}
         self._order = itertools.count()
-        self._offered: deque[_Line] = deque()
+        self._listed: deque[_HostQueue] = deque()
         self._takers: deque[asyncio.Future[None]] = deque()
-        self._left = 0
+        self._waiting = 0
         self._active = 0
         for item in items:
             name = host(item)
-            line = self._lines.get(name)
-            if line is None:
-                line = self._lines[name] = _Line(name, per_host, is_offered=True)
-                self._offered.append(line)
-            line.now.append(item)
-            self._left += 1
+            queue = self._queues.get(name)
+            if queue is None:
+                queue = self._queues[name] = _HostQueue(name, per_host, is_listed=True)
+                self._listed.append(queue)
+            queue.ready.append(item)
+            self._waiting += 1
 
     async def take(self) -> int | None:
-        """The next item, as soon as its host has room; None when no item is left."""
+        """The next item, as soon as its host has a free slot; None when no item is left."""
         loop = asyncio.get_running_loop()
         while True:
-            while self._offered:
-                line = self._offered.popleft()
-                line.is_offered = False
-                if self._is_open(line, loop.time()):
-                    return self._take_from(line, loop.time())
-            if not self._left and not self._active:
-                self._release_takers(len(self._takers))
+            while self._listed:
+                queue = self._listed.popleft()
+                queue.is_listed = False
+                if self._is_open(queue, loop.time()):
+                    return self._take_from(queue, loop.time())
+            if not self._waiting and not self._active:
+                self._wake_takers(len(self._takers))
                 return None
             taker = loop.create_future()
             self._takers.append(taker)
             await taker
 
-    def _take_from(self, line: _Line, moment: float) -> int:
-        item = line.pop(moment)
-        line.active += 1
+    def _take_from(self, queue: _HostQueue, now: float) -> int:
+        item = queue.pop(now)
+        queue.active += 1
         self._active += 1
-        self._left -= 1
+        self._waiting -= 1
         if self._interval:
-            line.opens_at = moment + self._interval
-        self._offer(line)
+            queue.opens_at = now + self._interval
+        self._list(queue)
         return item
 
     def done(self, item: int) -> None:
-        """Give an item's place at its host free."""
-        line = self._lines[self._host(item)]
-        line.active -= 1
+        """Free the slot of a finished item at its host."""
+        queue = self._queues[self._host(item)]
+        queue.active -= 1
         self._active -= 1
-        if line.active or line.next_moment is not None:
-            self._offer(line)
+        if queue.active or queue.next_time is not None:
+            self._list(queue)
         else:
-            del self._lines[line.host]  # so that a million hosts do not stay in memory
-        if not self._left and not self._active:
-            self._release_takers(len(self._takers))
+            del self._queues[queue.host]  # so that a million hosts do not stay in memory
+        self._wake_all_at_end()
 
-    def put_back(self, item: int, delay: float) -> None:
-        """Give an item's place free, and hand it out again when `delay` seconds have passed."""
-        line = self._lines[self._host(item)]
-        moment = asyncio.get_running_loop().time() + delay
-        heapq.heappush(line.later, (moment, next(self._order), item))
-        self._left += 1
+    def requeue(self, item: int, delay: float) -> None:
+        """Free the slot of an item, and hand the item out again after `delay` seconds."""
+        queue = self._queues[self._host(item)]
+        ready_at = asyncio.get_running_loop().time() + delay
+        heapq.heappush(queue.delayed, (ready_at, next(self._order), item))
+        self._waiting += 1
         self.done(item)
 
     def pause(self, host: str, seconds: float) -> None:
-        """Hand out nothing of a host for a while; a longer pause that holds already stays."""
-        line = self._lines.get(host)
-        if line is not None:
+        """Hand out no items of a host for so long; a longer pause stays in effect."""
+        queue = self._queues.get(host)
+        if queue is not None:
             until = asyncio.get_running_loop().time() + seconds
-            line.opens_at = max(line.opens_at, until)
+            queue.opens_at = max(queue.opens_at, until)
 
-    def narrow(self, host: str, *, to_one: bool) -> None:
-        """Hand out a host's items one at a time, or as many as usual again."""
-        line = self._lines.get(host)
-        if line is not None:
-            line.most = 1 if to_one else self._per_host
-            self._offer(line)
+    def set_concurrency(self, host: str, concurrency: int | None) -> None:
+        """Limit how many items of a host are active at once; None for the usual limit."""
+        queue = self._queues.get(host)
+        if queue is not None:
+            queue.concurrency = self._per_host if concurrency is None else concurrency
+            self._list(queue)
 
-    def drop(self, host: str) -> list[int]:
-        """Take all items of a host that are still waiting out of the queue."""
-        line = self._lines.get(host)
-        if line is None:
+    def drop_host(self, host: str) -> list[int]:
+        """Remove and return the waiting items of a host."""
+        queue = self._queues.get(host)
+        if queue is None:
             return []
-        dropped = [*line.now.left(), *(item for _, _, item in line.later)]
-        line.now = _Numbers()
-        line.later.clear()
-        self._left -= len(dropped)
+        dropped = [*queue.ready.remaining(), *(item for _, _, item in queue.delayed)]
+        queue.ready = _NumberQueue()
+        queue.delayed.clear()
+        self._waiting -= len(dropped)
         return dropped
 
-    def leave_out(self, is_needless: Callable[[int], bool]) -> int:
-        """Take waiting items out that need not be handed out any more; returns how many.
+    def discard(self, is_done: Callable[[int], bool]) -> int:
+        """Remove ready items that another run has done; returns how many.
 
-        Each host goes on at another place of its line, so that two runs over the same items
-        do not keep meeting.
+        Each queue continues at a random item, so that two runs over the same items do not keep
+        requesting the same ones.
         """
         count = 0
-        for line in self._lines.values():
-            kept = array("I", (item for item in line.now.left() if not is_needless(item)))
-            count += len(line.now) - len(kept)
+        for queue in self._queues.values():
+            kept = array("I", (item for item in queue.ready.remaining() if not is_done(item)))
+            count += len(queue.ready) - len(kept)
             first = random.randrange(len(kept) or 1)
-            line.now = _Numbers(kept[first:] + kept[:first])
-        self._left -= count
-        if not self._left and not self._active:
-            self._release_takers(len(self._takers))
+            queue.ready = _NumberQueue(kept[first:] + kept[:first])
+        self._waiting -= count
+        self._wake_all_at_end()
         return count
 
-    def _is_open(self, line: _Line, moment: float) -> bool:
-        next_moment = line.next_moment
-        if next_moment is None or line.active >= line.most:
+    def _is_open(self, queue: _HostQueue, now: float) -> bool:
+        next_time = queue.next_time
+        if next_time is None or queue.active >= queue.concurrency:
             return False
-        if next_moment <= moment:
+        if next_time <= now:
             return True
-        if self._lines.get(line.host) is line:
-            asyncio.get_running_loop().call_at(next_moment, self._offer, line)
+        if self._queues.get(queue.host) is queue:
+            asyncio.get_running_loop().call_at(next_time, self._list, queue)
         return False
 
-    def _offer(self, line: _Line) -> None:
-        """Let a taker look at a line, if there may be something for it."""
-        if not line.is_offered and line.next_moment is not None and line.active < line.most:
-            line.is_offered = True
-            self._offered.append(line)
-            self._release_takers(1)
+    def _list(self, queue: _HostQueue) -> None:
+        """Let a taker look at a queue that may have an item for it."""
+        has_slot = queue.active < queue.concurrency
+        if not queue.is_listed and queue.next_time is not None and has_slot:
+            queue.is_listed = True
+            self._listed.append(queue)
+            self._wake_takers(1)
 
-    def _release_takers(self, count: int) -> None:
+    def _wake_all_at_end(self) -> None:
+        if not self._waiting and not self._active:
+            self._wake_takers(len(self._takers))
+
+    def _wake_takers(self, count: int) -> None:
         while count and self._takers:
             taker = self._takers.popleft()
             if not taker.done():

@@ -1,0 +1,29 @@
+"""What every source of images returns: bytes, and the validators of their version."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Validators(NamedTuple):
+    """What identifies the version of an image, as in RFC 9110, 8.8.
+
+    Files and objects have no headers; their `etag` is a file version such as size and time.
+    """
+
+    etag: str | None
+    last_modified: str | None
+
+    @property
+    def request_headers(self) -> dict[str, str]:
+        """The headers of a request that answers 304 while this version is the newest."""
+        headers = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in headers.items() if value}
+
+
+class Fetched(NamedTuple):
+    """An image's bytes, or None when the cached version is the newest, and their validators."""
+
+    data: bytes | None
+    etag: str | None = None
+    last_modified: str | None = None

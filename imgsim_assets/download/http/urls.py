@@ -1,0 +1,88 @@
+"""URLs as they are requested, and the host that a URL's limits are counted by."""
+
+from __future__ import annotations
+
+import functools
+import re
+from urllib.parse import quote, urljoin, urlsplit
+
+from yarl import URL
+
+from imgsim_assets.download.http.address import is_public
+from imgsim_assets.download.status import FetchError
+
+# Characters of a path or query that are sent as they stand.
+_UNESCAPED = "%/:=&?~#+!$,;'@()*[]|"
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# URLs that need no normalization: a plain host name, no path segment that starts with a dot.
+_PLAIN = re.compile(r"(https?://[a-z0-9.-]+(?::[0-9]{1,5})?)((?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)")
+
+
+def parse_url(url: str, relative_to: str = "") -> URL:
+    """Parse a URL and keep its path and query as they were written.
+
+    yarl decodes escapes that it considers needless, which breaks signed URLs. Only characters
+    that no URL may contain are escaped. Raises FetchError with the status bad_url.
+    """
+    try:
+        plain = _PLAIN.fullmatch(url)
+        if plain is not None:
+            return _origin(plain[1]).with_path(plain[2], encoded=True)
+        parts = urlsplit(urljoin(relative_to, url))
+        origin = URL(f"{parts.scheme}://{parts.netloc}")
+        return URL.build(
+            scheme=origin.scheme,
+            authority=origin.raw_authority,
+            path=_escape(parts.path) or "/",
+            query_string=_escape(parts.query),
+            encoded=True,
+        )
+    except ValueError as error:
+        raise FetchError("bad_url", str(error)) from error
+
+
+@functools.lru_cache(maxsize=2048)
+def _origin(text: str) -> URL:
+    return URL(text, encoded=True)
+
+
+def _escape(text: str) -> str:
+    """Escape what no URL may contain; bytes that are not UTF-8 arrive as lone surrogates."""
+    return quote(_STRAY_PERCENT.sub("%25", text), safe=_UNESCAPED, errors="surrogateescape")
+
+
+def redirect_target(source: URL, location: str) -> URL:
+    """The URL that a Location header names; raises FetchError for a step from https to http."""
+    target = parse_url(location, relative_to=str(source))
+    if source.scheme == "https" and target.scheme == "http":
+        raise FetchError("bad_redirect", "from https to http")
+    return target
+
+
+def is_internal(host: str) -> bool:
+    """Whether a URL's host is an address that is not public, in any spelling."""
+    try:
+        return not is_public(host)
+    except ValueError:
+        pass
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    # Spellings that inet_aton accepts as an address: 127.1, 0x7f.1, 2130706433.
+    return all(re.fullmatch(r"\d+|0x[0-9a-f]*", part) for part in name.split("."))
+
+
+def host_of(url: str) -> str:
+    """`host:port` of a URL, by which requests are limited; "" for a local path or no URL."""
+    scheme, separator, rest = url.partition("://")
+    return _host_of_origin(f"{scheme}://{rest.partition('/')[0]}") if separator else ""
+
+
+@functools.lru_cache(maxsize=2048)
+def _host_of_origin(origin: str) -> str:
+    try:
+        parts = urlsplit(origin)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        return f"{(parts.hostname or '').rstrip('.')}:{port}"
+    except ValueError:
+        return ""

@@ -1,0 +1,242 @@
+"""Committing the ledger rows of one run and shard: appends while it runs, one file at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from imgsim_assets.download.ledger.other_runs import OtherRuns
+from imgsim_assets.download.ledger.shard_ledger import ShardLedger
+from imgsim_assets.download.ledger.summary import LedgerSummary
+from imgsim_assets.download.ledger.table import PROPERTIES, Row, empty_ledger, ledger_frame
+from imgsim_assets.download.shard_items import ShardItems
+from imgsim_assets.storage.blobs import Blobs
+from imgsim_assets.storage.commit import (
+    Commit,
+    DataFile,
+    PendingCommit,
+    append_to_shard,
+    is_compacted,
+    replace_shard,
+)
+
+# So many pending rows are committed at once, so that fast sources do not fill the memory.
+_MAX_PENDING_ROWS = 10_000
+# Pending rows become a frame when there are so many Python objects.
+_MAX_LOOSE_ROWS = 1024
+# With more delta files than this an append compacts some of them, so that commits stay small.
+_MAX_DELTA_FILES = 32
+# Small row groups: reading a range of ids takes a few rows of each delta file.
+_DELTA_ROW_GROUP = 1024
+
+
+class PendingRows:
+    """Rows that are not committed yet: the last ones as Python objects, the others as frames.
+
+    Only `forget` may be called from another thread than that of the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._loose: list[Row] = []
+        self._frames: list[pl.DataFrame] = []
+
+    def add(self, row: Row) -> None:
+        """Add a row."""
+        self._loose.append(row)
+        if len(self._loose) >= _MAX_LOOSE_ROWS:
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._loose:
+            self._frames.append(ledger_frame(self._loose))
+            self._loose = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the rows should be committed now."""
+        return len(self._frames) * _MAX_LOOSE_ROWS >= _MAX_PENDING_ROWS
+
+    def frames(self) -> list[pl.DataFrame]:
+        """All rows so far."""
+        self._seal()
+        return list(self._frames)
+
+    def forget(self, count: int) -> None:
+        """Drop the first `count` frames."""
+        del self._frames[:count]
+
+
+class LedgerWriter:
+    """Commits the pending rows of one run and shard.
+
+    Images are flushed to disk before the rows that refer to them are committed.
+
+    Args:
+        ledger: the shard's ledger.
+        blobs: the store of the images.
+        items: the shard's items.
+        other_runs: what other runs commit at the same time.
+        limits: digest of the limits of this run, recorded with each file.
+        on_append: called after each append, from the thread that appended.
+    """
+
+    def __init__(
+        self,
+        ledger: ShardLedger,
+        blobs: Blobs,
+        items: ShardItems,
+        other_runs: OtherRuns,
+        *,
+        limits: str,
+        on_append: Callable[[], None] | None,
+    ) -> None:
+        self.pending = PendingRows()
+        self._ledger = ledger
+        self._blobs = blobs
+        self._items = items
+        self._other_runs = other_runs
+        self._limits = limits
+        self._on_append = on_append
+
+    def append(self, frames: Sequence[pl.DataFrame]) -> set[str]:
+        """Commit the first pending frames as a delta file; they stay pending when that fails.
+
+        Returns:
+            The ids that other runs have requested since the last append.
+        """
+        if not frames:
+            return set()
+        self._blobs.flush()
+        rows = pl.concat(frames)
+
+        def change(base: Commit | None) -> PendingCommit:
+            return self._appended(base, self._drop_superseded(base, rows))
+
+        commit = self._ledger.table.commit(change)
+        self.pending.forget(len(frames))
+        if self._on_append is not None:
+            self._on_append()
+        self._other_runs.poll(commit)
+        return self._other_runs.take_new_ids()
+
+    def _appended(self, base: Commit | None, rows: pl.DataFrame) -> PendingCommit:
+        metadata = {"limits": self._limits, "run": self._other_runs.token}
+        deltas = self._delta_files(base)
+        if base is None or len(deltas) <= _MAX_DELTA_FILES:
+            file = self._write_delta(None, rows).with_metadata(**metadata)
+            return self._pending_commit(base, append_to_shard(base, self._ledger.shard, [file]))
+        merged = _select_for_compaction(deltas)
+        file = self._write_delta(replace(base, files=tuple(merged)), rows)
+        file = file.with_metadata(
+            **_shared_metadata([*(file.metadata for file in merged), metadata])
+        )
+        rest = replace(base, files=tuple(file for file in base.files if file not in merged))
+        return self._pending_commit(base, append_to_shard(rest, self._ledger.shard, [file]))
+
+    def finish(self, *, removed: bool) -> tuple[Commit, LedgerSummary]:
+        """Commit the remaining rows, and compact the shard's ledger into one file.
+
+        Commits nothing when there are no rows, nothing was removed and the ledger is compact.
+
+        Args:
+            removed: whether items have left the catalog.
+
+        Returns:
+            The commit that is current afterwards, and the summary of the shard.
+        """
+        new = pl.concat([empty_ledger(), *self.pending.frames()])
+        with ThreadPoolExecutor(1, thread_name_prefix="flush") as thread:
+            # The disk syncs the images while the ledger is merged, which is committed after that.
+            flushed = thread.submit(self._blobs.flush) if new.height else None
+            return self._compact(new, flushed, removed=removed)
+
+    def _compact(
+        self, new: pl.DataFrame, flushed: Future[None] | None, *, removed: bool
+    ) -> tuple[Commit, LedgerSummary]:
+        summary: LedgerSummary | None = None
+
+        def change(base: Commit | None) -> PendingCommit | None:
+            nonlocal summary
+            summary = None
+            has_changed = new.height or removed
+            if base is not None and not has_changed and self._is_compact(base):
+                return None
+            rows = self._drop_superseded(base, new)
+            summary = LedgerSummary()
+            ids = self._items.latest().select("id")
+            parts = _add_to_summary(self._ledger.latest_rows(base, ids, rows), summary)
+            file = self._ledger.table.write_sorted_chunks(parts).with_metadata(limits=self._limits)
+            if flushed is not None:
+                flushed.result()
+            return self._pending_commit(base, replace_shard(base, self._ledger.shard, [file]))
+
+        commit = self._ledger.table.commit(change)
+        if commit is None:
+            raise AssertionError("the first run of a shard always commits")
+        return commit, summary or self._ledger.summarize(commit)
+
+    def _is_compact(self, base: Commit) -> bool:
+        """Whether the shard's ledger is one file, and that file is intact."""
+        shard = self._ledger.shard
+        return is_compacted(base, shard) and self._ledger.table.verify_checksums(base, shard=shard)
+
+    def _drop_superseded(self, base: Commit | None, rows: pl.DataFrame) -> pl.DataFrame:
+        """Drop rows of urls that left the catalog, and failures that another run has fetched."""
+        latest = self._items.latest()
+        if latest is not self._items.rows:
+            rows = rows.join(latest, on=["id", "url"], how="semi")
+        self._other_runs.poll(base)
+        return self._other_runs.drop_superseded(rows)
+
+    def _delta_files(self, base: Commit | None) -> list[DataFile]:
+        """The files that were appended since the shard was compacted."""
+        files = base.files_of_shard(self._ledger.shard) if base is not None else []
+        return [file for file in files if not file.is_snapshot]
+
+    def _write_delta(self, base: Commit | None, new: pl.DataFrame) -> DataFile:
+        """Write new rows, and the shard's rows in `base`, as one file."""
+        existing = [self._ledger.read_ids(base)] if base is not None else []
+        ids = pl.concat([*existing, new.select("id")]).unique()
+        rows = self._ledger.latest_rows(base, ids, new)
+        return self._ledger.table.write_sorted_chunks(rows, row_group_size=_DELTA_ROW_GROUP)
+
+    def _pending_commit(self, base: Commit | None, files: Sequence[DataFile]) -> PendingCommit:
+        version = base.inputs.get("items", 0) if base is not None else 0
+        return PendingCommit(
+            files, inputs={"items": max(self._items.version, version)}, properties=PROPERTIES
+        )
+
+
+def _add_to_summary(
+    parts: Iterable[pl.DataFrame], summary: LedgerSummary
+) -> Iterator[pl.DataFrame]:
+    for rows in parts:
+        summary.add(rows)
+        yield rows
+
+
+def _select_for_compaction(deltas: Sequence[DataFile]) -> list[DataFile]:
+    """The last files, back to the first that is much larger than those behind it together.
+
+    As in a log-structured merge tree, each row is then rewritten a few times only.
+    """
+    selected: list[DataFile] = []
+    rows = 0
+    for file in reversed(deltas):
+        if selected and (file.rows or 0) > 2 * rows:
+            break
+        selected.append(file)
+        rows += file.rows or 0
+    return selected[::-1]
+
+
+def _shared_metadata(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries that are the same in all files."""
+    first = metadata[0]
+    return {
+        key: first[key] for key in first if all(other.get(key) == first[key] for other in metadata)
+    }
