@@ -36,7 +36,7 @@ from benchmarks.slow_serving import slow_server
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsStage
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.download.stage import DownloadReport, download
+from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
@@ -152,7 +152,8 @@ def _ours(work: Path, **changes: Any) -> dict[str, float]:
         | changes
     )
     started = time.perf_counter()
-    (report,) = download(store, "pictures", settings, [Shard(0, 1)])
+    with ImagesStage(store, "pictures", settings) as stage:
+        report = stage.run(Shard(0, 1))
     return _measured(report, time.perf_counter() - started)
 
 

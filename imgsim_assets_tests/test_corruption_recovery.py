@@ -12,7 +12,6 @@ import pytest
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsStage
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.download.stage import download
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import IndexStage, open_index
@@ -25,6 +24,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import tables
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, tiny
 from imgsim_assets_tests.support.damage import flip_bit
+from imgsim_assets_tests.support.downloads import download
 
 VECTORS = f"products/vectors/{fingerprint(THUMBNAIL)}"
 SHARDS = [Shard(0, 2), Shard(1, 2)]

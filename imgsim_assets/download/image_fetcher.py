@@ -15,14 +15,7 @@ from imgsim_assets.download.status import FetchError
 
 
 class ImageFetcher:
-    """Fetches the images of one shard.
-
-    Args:
-        http: the client for web addresses.
-        folder: the folder of local images; None for a catalog whose root is on a web server.
-        objects: the reader of object stores.
-        settings: concurrency and timeout of folder and object store.
-    """
+    """Fetches the images of one shard; `folder` is None for a root on a web server."""
 
     def __init__(
         self,
@@ -49,11 +42,7 @@ class ImageFetcher:
         return self._http.idle_count()
 
     async def fetch(self, item: FetchItem) -> Fetched:
-        """The item's image; without data when its cached version is the newest.
-
-        Raises:
-            FetchError: for every failure.
-        """
+        """The item's image; without data when its cached version is the newest."""
         row = item.cached
         cached = Validators(row["etag"], row["last_modified"]) if row is not None else None
         if is_web(item.url):

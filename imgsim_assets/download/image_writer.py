@@ -7,8 +7,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from imgsim_assets.images.header import Header, ImageError, plain_jpeg_header, read_header
 from imgsim_assets.storage.blobs import Blobs
@@ -49,21 +48,14 @@ class _Image(NamedTuple, Generic[K]):
 class ImageWriter(Generic[K]):
     """Stores images off the event loop, in order and in batches.
 
-    Use it as an async context manager. It ends when all results are delivered, also after an
-    error or a cancellation, or with the store's error as soon as an image cannot be stored.
-
-    Args:
-        blobs: the store of the images.
-        max_pixels: size of the largest image, width x height.
-        deliver: takes, on the event loop, the key of each image with the stored image or the
-            reason why the bytes are no usable image.
+    `deliver` takes, on the event loop, the key of each image with the stored image or the reason
+    why the bytes are no usable image. Use it as an async context manager. It ends when all results
+    are delivered, also after an error or a cancellation, or with the store's error as soon as an
+    image cannot be stored.
     """
 
     def __init__(
-        self,
-        blobs: Blobs,
-        max_pixels: int,
-        deliver: Callable[[Results[K]], None],
+        self, blobs: Blobs, max_pixels: int, deliver: Callable[[Results[K]], None]
     ) -> None:
         self._blobs = blobs
         self._max_pixels = max_pixels
@@ -84,15 +76,10 @@ class ImageWriter(Generic[K]):
         await self._tasks.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: Any) -> None:
         try:
             self._flush()
-            await self._tasks.__aexit__(kind, error, trace)
+            await self._tasks.__aexit__(*error)
         finally:
             self._stop_timer()
             self._thread.shutdown()

@@ -34,23 +34,28 @@ class DownloadSettings(Settings):
         "count, up to the same number again",
     )
     max_per_host: int = Field(8, ge=1, le=256, description="concurrent requests to one host")
-    timeout_s: float = Field(30.0, gt=0, description="seconds for one request, from DNS lookup to the last byte")
-    connect_timeout_s: float = Field(5.0, gt=0, description="seconds to connect to a host")
-    read_timeout_s: float = Field(
-        10.0, gt=0, description="seconds without a byte of the response"
+    timeout_s: float = Field(
+        30.0, gt=0, description="seconds for one request, from DNS lookup to the last byte"
     )
+    connect_timeout_s: float = Field(5.0, gt=0, description="seconds to connect to a host")
+    read_timeout_s: float = Field(10.0, gt=0, description="seconds without a byte of the response")
     min_bytes_per_second: float = Field(
         500.0, ge=0, description="slowest body, after the first read_timeout_s; 0 for no limit"
     )
     retries: int = Field(2, ge=0, le=10, description="retries of an item within one run")
     max_requests_per_second_per_host: float | None = Field(
-        None, gt=0, le=1000, description="items of one host that start per second; default: no limit"
+        None,
+        gt=0,
+        le=1000,
+        description="items of one host that start per second; default: no limit",
     )
     circuit_breaker_threshold: int = Field(
         10, ge=1, description="consecutive failures after which a host is paused"
     )
     circuit_breaker_cooldown_s: float = Field(
-        10.0, ge=0, description="seconds until the one probe that decides whether the host is skipped"
+        10.0,
+        ge=0,
+        description="seconds until the one probe that decides whether the host is skipped",
     )
     revalidate_after: str | None = Field(
         None, description="age at which a web image is requested again, such as 12h or 7d"
@@ -71,7 +76,8 @@ class DownloadSettings(Settings):
         "as s3://bucket/folder/",
     )
     proxy: str | None = Field(
-        None, description="http://[user:password@]host:port of a proxy for all hosts but allowed_hosts"
+        None,
+        description="http://[user:password@]host:port of a proxy for all hosts but allowed_hosts",
     )
     respect_x_robots_tag: bool = Field(
         True, description="skip images whose X-Robots-Tag says noai, noindex or the like"

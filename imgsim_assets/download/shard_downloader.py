@@ -48,14 +48,7 @@ class _Arrived(NamedTuple):
 class ShardDownloader:
     """One pass over the items of a shard.
 
-    Args:
-        items: what to fetch.
-        settings: concurrency, retries and limits for each host.
-        fetcher: fetches one item; it is closed at the end.
-        blobs: the store of the images.
-        hosts: circuit breakers and statistics, shared by all shards of a run.
-        on_rows: takes the ledger rows of finished items, on the event loop.
-        log: takes messages about hosts and internal errors.
+    `on_rows` takes the ledger rows of finished items. `hosts` are shared by all shards of a run.
     """
 
     def __init__(
@@ -183,9 +176,7 @@ class ShardDownloader:
 
     # ---- failures -------------------------------------------------------------------
 
-    def _retry_or_fail(
-        self, number: int, item: FetchItem, host: str, error: FetchError
-    ) -> None:
+    def _retry_or_fail(self, number: int, item: FetchItem, host: str, error: FetchError) -> None:
         """Requeue the item in this run, or leave it to a later one."""
         attempts = self._attempts.get(number, 0) + 1
         wait = backoff(attempts - 1, error.retry_after)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from types import TracebackType
-from typing import Any, Self, TextIO
+from functools import partial
+from typing import Any, Self
 
 import polars as pl
 
@@ -20,27 +17,20 @@ from imgsim_assets.download.files.remote_objects import RemoteObjects
 from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.image_fetcher import ImageFetcher
 from imgsim_assets.download.ledger.fetch_plan import FetchItems, FetchPlan, plan_fetches
-from imgsim_assets.download.ledger.other_runs import OtherRuns
-from imgsim_assets.download.ledger.rows import failure_status
 from imgsim_assets.download.ledger.shard_ledger import ShardLedger
-from imgsim_assets.download.ledger.table import Row, ledger_table, utc_now
+from imgsim_assets.download.ledger.table import ledger_table, utc_now
 from imgsim_assets.download.ledger.writer import LedgerWriter
 from imgsim_assets.download.scheduling.hosts import Hosts, HostStats
 from imgsim_assets.download.settings import DownloadSettings, Retry
-from imgsim_assets.download.shard_downloader import ShardDownloader, wait_for_event
+from imgsim_assets.download.shard_downloader import ShardDownloader
 from imgsim_assets.download.shard_items import ShardItems
+from imgsim_assets.download.shard_run import ShardRun
 from imgsim_assets.download.status import OK
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.lease import Lease
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-
-# A killed run loses at most what it fetched since the last commit.
-COMMIT_EVERY_SECONDS = 5.0
-# With `on_commit`, as for embeddings that are computed meanwhile: they start sooner then, and
-# have less left to do at the end.
-_FOLLOWED_COMMIT_EVERY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,42 +66,6 @@ class DownloadReport:
         return self.items - self.statuses.get(OK, 0)
 
 
-@dataclass
-class _ShardDownload:
-    """One shard's download while it runs.
-
-    `folder` is None for a catalog whose root is on a web server: its paths become URLs, which
-    are guarded like any others.
-    """
-
-    items: ShardItems
-    ledger: ShardLedger
-    other_runs: OtherRuns
-    writer: LedgerWriter
-    folder: ImageFolder | None
-    limits: str
-    started: datetime
-    clock: float = field(default_factory=time.monotonic)
-    is_done: bool = False
-    requested: int = 0
-    fetched: int = 0
-    unchanged: int = 0
-    bytes: int = 0
-
-    @property
-    def shard(self) -> Shard:
-        return self.ledger.shard
-
-    def add(self, row: Row) -> None:
-        """Count a ledger row, and queue it for the next commit."""
-        self.writer.pending.add(row)
-        self.requested += 1
-        has_arrived = row["fetched_at"] >= self.started
-        self.bytes += (row.get("bytes") or 0) if has_arrived else 0
-        self.fetched += has_arrived and row["status"] == OK
-        self.unchanged += row.get("checked_at") is not None and not has_arrived
-
-
 class ImagesStage:
     """Fetches the images of one catalog, shard by shard, over one HTTP client.
 
@@ -123,7 +77,6 @@ class ImagesStage:
         settings: timeouts, limits and politeness.
         retry: the failures of earlier runs that are tried again.
         log: takes messages about progress, hosts and damage.
-        bar: a terminal for a progress bar.
         on_row: called after each item that was fetched or failed.
         on_commit: called from any thread after each commit in the middle of a shard.
     """
@@ -136,7 +89,6 @@ class ImagesStage:
         *,
         retry: Retry = "retryable",
         log: Log = silent,
-        bar: TextIO | None = None,
         on_row: Callable[[], None] | None = None,
         on_commit: Callable[[Shard], None] | None = None,
     ) -> None:
@@ -145,7 +97,6 @@ class ImagesStage:
         self._settings = settings
         self._retry: Retry = retry
         self._log = log
-        self._bar = bar
         self._on_row = on_row
         self._on_commit = on_commit
         self._logged: set[str] = set()
@@ -160,18 +111,13 @@ class ImagesStage:
         self._runner.run(self._http.__aenter__())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             # An interrupted download continues here, and may end by raising once more.
             self._runner.run(self._cancel_fetching())
         finally:
             try:
-                self._runner.run(self._http.__aexit__(kind, error, trace))
+                self._runner.run(self._http.__aexit__(*error))
             finally:
                 self._runner.close()
 
@@ -192,87 +138,75 @@ class ImagesStage:
         Raises:
             StoreError: the catalog was never ingested.
         """
-        download = self._start(shard)
+        run = self._start(shard)
         base = self._table.latest()
-        plan = self._plan(download, base)
+        plan = self._plan(run, base)
         if len(plan.items):
             with self._lease(shard):
                 newest = self._table.latest()
                 if newest is not None and (base is None or newest.version > base.version):
-                    base, plan = newest, self._plan(download, newest)
+                    base, plan = newest, self._plan(run, newest)
                 if len(plan.items):
                     with _infrequent_gc():
-                        self._runner.run(self._fetch_all(download, plan.items))
+                        self._runner.run(self._fetch_all(run, plan.items))
                     # Free the urls before the ledger is merged: a shard may have millions.
                     plan = plan.without_items()
-                    download.items.drop_urls()
-                commit, summary = download.writer.finish(removed=bool(plan.removed_ids))
+                    run.items.drop_urls()
+                commit, summary = run.writer.finish(removed=bool(plan.removed_ids))
         else:
-            commit, summary = download.writer.finish(removed=bool(plan.removed_ids))
+            commit, summary = run.writer.finish(removed=bool(plan.removed_ids))
         return DownloadReport(
             shard=shard.name,
             version=commit.version,
             items=summary.items,
-            requested=download.requested,
-            fetched=download.fetched,
+            requested=run.requested,
+            fetched=run.fetched,
             removed=len(plan.removed_ids),
-            bytes=download.bytes,
-            seconds=time.monotonic() - download.clock,
-            statuses=summary.statuses,
+            bytes=run.bytes,
+            seconds=run.seconds,
+            statuses=dict(sorted(summary.statuses.items())),
             changed=base is None or commit.version != base.version,
             data_version=summary.data_version,
-            unchanged=download.unchanged,
-            revalidation_errors=summary.revalidation_errors,
+            unchanged=run.unchanged,
+            revalidation_errors=dict(sorted(summary.revalidation_errors.items())),
             hosts=self._hosts.slowest_and_failing(),
             hosts_skipped=self._hosts.skipped(),
         )
 
-    def _start(self, shard: Shard) -> _ShardDownload:
-        settings = self._settings
+    def _start(self, shard: Shard) -> ShardRun:
         items = ShardItems(self._store, self._name, shard)
-        started = utc_now()
-        limits = settings.limits_digest(items.root)
+        root, started = items.root, utc_now()
+        folder = None if is_web(root) else ImageFolder(root, self._settings.max_bytes)
         ledger = ShardLedger(self._table, shard, self._log_once)
-        other_runs = OtherRuns(ledger, started)
-        writer = LedgerWriter(
-            ledger,
-            self._store.blobs,
-            items,
-            other_runs,
-            limits=limits,
-            on_append=(lambda: on_commit(shard)) if (on_commit := self._on_commit) else None,
-        )
-        folder = None if is_web(items.root) else ImageFolder(items.root, settings.max_bytes)
-        return _ShardDownload(items, ledger, other_runs, writer, folder, limits, started)
+        limits = self._settings.limits_digest(root)
+        writer = LedgerWriter(ledger, self._store.blobs, items, started, limits)
+        return ShardRun(items, writer, folder, started, self._on_row, self._on_commit)
 
-    def _plan(self, download: _ShardDownload, base: Commit | None) -> FetchPlan:
+    def _plan(self, run: ShardRun, base: Commit | None) -> FetchPlan:
         """What to fetch, without items that another run has requested since this one started."""
-        items, folder = download.items.rows, download.folder
-        rows = download.ledger.read(base)
+        items, writer, folder = run.items.rows, run.writer, run.folder
+        rows = writer.ledger.read(base)
         plan = plan_fetches(
             items,
             rows,
-            now=download.started,
+            now=run.started,
             file_version=folder.file_versions(items["url"]) if folder is not None else None,
             missing_blobs=self._store.blobs.missing(),
             blob_exists=self._store.blobs.contains,
-            same_settings=download.ledger.limits(base) <= {download.limits},
+            same_settings=writer.ledger.limits(base) <= {writer.limits},
             retry=self._retry,
             revalidate_age=self._settings.revalidate_age,
         )
-        download.other_runs.mark_seen(base)
-        requested = rows.filter(pl.col("fetched_at") >= download.started).select("id", "url")
+        writer.other_runs.mark_seen(base)
+        requested = rows.filter(pl.col("fetched_at") >= run.started).select("id", "url")
         if not requested.height:
             return plan
         return FetchPlan(plan.items.without(requested), plan.removed_ids)
 
     def _lease(self, shard: Shard) -> Lease:
-        return Lease(
-            self._store.files,
-            f"{self._table.name}/_leases/{shard.name}-of-{shard.count}",
-            work=f"{self._name} shard {shard.name}",
-            log=self._log,
-        )
+        path = f"{self._table.name}/_leases/{shard.name}-of-{shard.count}"
+        work = f"{self._name} shard {shard.name}"
+        return Lease(self._store.files, path, work=work, log=self._log)
 
     def _log_once(self, message: str) -> None:
         """Log damage that every reading of a part of the ledger meets again."""
@@ -280,71 +214,20 @@ class ImagesStage:
             self._logged.add(message)
             self._log(message)
 
-    # ---- fetching and committing at the same time -----------------------------------
-
-    async def _fetch_all(self, download: _ShardDownload, items: FetchItems) -> None:
+    async def _fetch_all(self, run: ShardRun, items: FetchItems) -> None:
         self._fetching = asyncio.current_task()
-        wake = asyncio.Event()
-        label = f"{self._name} shard {download.shard.name}"
-        try:
-            with Progress(label, len(items), self._log, tty=self._bar) as progress:
-                downloader = self._downloader(download, items, progress, wake)
-                async with asyncio.TaskGroup() as group:
-                    commits = self._commit_regularly(download, downloader, progress, wake)
-                    group.create_task(commits)
-                    await downloader.run()
-                    download.is_done = True
-                    wake.set()
-        except BaseException as error:
-            # What was fetched before the failure or the cancellation is committed.
-            download.writer.append(download.writer.pending.frames())
-            raise _innermost(error) from error
-
-    def _downloader(
-        self, download: _ShardDownload, items: FetchItems, progress: Progress, wake: asyncio.Event
-    ) -> ShardDownloader:
-        def add_rows(rows: Sequence[Row]) -> None:
-            for row in rows:
-                download.add(row)
-            if download.writer.pending.is_full:
-                wake.set()
-            for kind, count in Counter(failure_status(row) or OK for row in rows).items():
-                progress.advance(count, kind=kind)
-            if self._on_row is not None:
-                for _ in rows:
-                    self._on_row()
-
-        return ShardDownloader(
-            items,
-            self._settings,
-            fetcher=ImageFetcher(self._http, download.folder, self._objects, self._settings),
-            blobs=self._store.blobs,
-            hosts=self._hosts,
-            on_rows=add_rows,
-            log=self._log,
-        )
-
-    async def _commit_regularly(
-        self,
-        download: _ShardDownload,
-        downloader: ShardDownloader,
-        progress: Progress,
-        wake: asyncio.Event,
-    ) -> None:
-        """Commit every few seconds, and whenever `wake` is set, until everything is fetched."""
-        writer = download.writer
-        pause = COMMIT_EVERY_SECONDS
-        if self._on_commit is not None:
-            pause = min(pause, _FOLLOWED_COMMIT_EVERY_SECONDS)
-        while not download.is_done:
-            if not writer.pending.is_full:
-                wake.clear()
-                await wait_for_event(wake, pause)
-            if not download.is_done:
-                frames = writer.pending.frames()
-                ids = await asyncio.to_thread(writer.append, frames)
-                if ids:
-                    progress.advance(downloader.discard(ids), kind="by another run")
+        label = f"{self._name} shard {run.writer.ledger.shard.name}"
+        with Progress(label, len(items), self._log) as progress:
+            downloader = ShardDownloader(
+                items,
+                self._settings,
+                fetcher=ImageFetcher(self._http, run.folder, self._objects, self._settings),
+                blobs=self._store.blobs,
+                hosts=self._hosts,
+                on_rows=partial(run.add_rows, progress),
+                log=self._log,
+            )
+            await run.fetch(downloader, progress)
 
 
 @contextlib.contextmanager
@@ -362,25 +245,3 @@ def _infrequent_gc() -> Iterator[None]:
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The first error in a group, so that a run fails with the cause."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def download(
-    store: Store,
-    name: str,
-    settings: DownloadSettings,
-    shards: Sequence[Shard],
-    *,
-    retry: Retry = "retryable",
-    log: Log = silent,
-    bar: TextIO | None = None,
-) -> list[DownloadReport]:
-    """Run the images stage for several shards in turn; see `ImagesStage`."""
-    with ImagesStage(store, name, settings, retry=retry, log=log, bar=bar) as stage:
-        return [stage.run(shard) for shard in shards]

@@ -8,21 +8,22 @@ OK: Final = "ok"
 # Not requested, because the circuit breaker had skipped the host for this run.
 SKIPPED_HOST: Final = "skipped_host"
 
-# Failures that may pass by themselves; others stay until the URL changes or a person retries.
-RETRYABLE: Final = frozenset(
+# Failures of a host rather than of one of its URLs; the circuit breaker counts these.
+HOST_FAILURES: Final = frozenset(
     {
-        "protocol_error",
         "connection_error",
         "dns_error",
-        "internal_error",
-        SKIPPED_HOST,
-        "http_408",
-        "http_425",
+        "http_502",
+        "http_503",
+        "http_504",
         "rate_limited",
-        "truncated_body",
         "timeout",
         "tls_error",
     }
+)
+# Failures that may pass by themselves; others stay until the URL changes or a person retries.
+RETRYABLE: Final = HOST_FAILURES | frozenset(
+    {"http_408", "http_425", "internal_error", "protocol_error", SKIPPED_HOST, "truncated_body"}
 )
 # Failures that depend on the settings: a run with other settings tries them again.
 DEPENDS_ON_SETTINGS: Final = frozenset(
@@ -35,19 +36,6 @@ DEPENDS_ON_SETTINGS: Final = frozenset(
         "too_large",
         "too_many_pixels",
         "unsupported_format",
-    }
-)
-# Failures of a host rather than of one of its URLs; the circuit breaker counts these.
-HOST_FAILURES: Final = frozenset(
-    {
-        "connection_error",
-        "dns_error",
-        "http_502",
-        "http_503",
-        "http_504",
-        "rate_limited",
-        "timeout",
-        "tls_error",
     }
 )
 

@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 
 from imgsim_assets.components.image_catalog.schedule import whole_catalog_tags
-from imgsim_assets.download import stage as download_stage
+from imgsim_assets.download import shard_run
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.downloads import until
 from imgsim_assets_tests.support.encoders import COUNTER
@@ -46,7 +46,7 @@ def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
 @pytest.fixture
 def commits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The images stage commits every few images, as it does when they are many."""
-    monkeypatch.setattr(download_stage, "COMMIT_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.05)
 
 
 def test_a_streamed_catalog_ends_as_one_that_is_not(

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from imgsim_assets.download import image_writer as module
-from imgsim_assets.download.image_writer import ImageWriter, Kept
+from imgsim_assets.download.image_writer import ImageWriter, StoredImage
 from imgsim_assets.images.header import Header, ImageError
 from imgsim_assets.storage.blobs import Blobs
 from imgsim_assets.storage.files import StagedFile
 from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets_tests.support.images import jpeg
 
-Results = Sequence[tuple[int, Kept | ImageError]]
+Results = Sequence[tuple[int, StoredImage | ImageError]]
 
 
 class FullDisk(LocalFiles):
@@ -36,9 +36,11 @@ class SlowBlobs(Blobs):
         return super().put_hashed(images)
 
 
-def kept(blobs: Blobs, bodies: Sequence[bytes], *, pause: float = 0.0) -> list[Kept | ImageError]:
+def kept(
+    blobs: Blobs, bodies: Sequence[bytes], *, pause: float = 0.0
+) -> list[StoredImage | ImageError]:
     """What comes of bodies, by their order; they arrive with a pause between them."""
-    answers: dict[int, Kept | ImageError] = {}
+    answers: dict[int, StoredImage | ImageError] = {}
 
     async def all_of_them() -> None:
         async with ImageWriter[int](blobs, 100_000, answers.update) as keeper:
@@ -60,7 +62,7 @@ def test_each_body_gets_its_own_answer(tmp_path: Path) -> None:
     for number, (body, answer) in enumerate(zip(bodies, kept(blobs, bodies), strict=True)):
         if number % 7:
             sha256 = hashlib.sha256(body).hexdigest()
-            assert answer == Kept(sha256, Header("JPEG", *sizes[number]))
+            assert answer == StoredImage(sha256, Header("JPEG", *sizes[number]))
             assert blobs.get(sha256) == body
         else:
             assert isinstance(answer, ImageError)
@@ -70,7 +72,7 @@ def test_each_body_gets_its_own_answer(tmp_path: Path) -> None:
 def test_large_and_small_images_have_the_sha256_of_their_bytes(tmp_path: Path) -> None:
     bodies = [jpeg(1) + bytes(size) for size in (0, 65_000, 70_000, 1_000_000)]
     answers = kept(Blobs(LocalFiles(tmp_path)), bodies)
-    assert [answer.sha256 for answer in answers if isinstance(answer, Kept)] == [
+    assert [answer.sha256 for answer in answers if isinstance(answer, StoredImage)] == [
         hashlib.sha256(body).hexdigest() for body in bodies
     ]
 
@@ -93,9 +95,9 @@ def test_whoever_brings_more_than_may_wait_waits_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BATCH", 4)
-    monkeypatch.setattr(module, "_MOST_WAITING_BYTES", 10 * len(jpeg(0)))
+    monkeypatch.setattr(module, "_MAX_QUEUED_BYTES", 10 * len(jpeg(0)))
     blobs = SlowBlobs(tmp_path)
-    answers: dict[int, Kept | ImageError] = {}
+    answers: dict[int, StoredImage | ImageError] = {}
     brought = 0
 
     async def bring_many() -> None:
@@ -139,4 +141,4 @@ def test_one_that_is_cancelled_keeps_what_has_arrived(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(bring_and_stop())
     assert [key for results in delivered for key, _ in results] == [1]
-    assert not [one for one in threading.enumerate() if one.name.startswith("keeper")]
+    assert not [one for one in threading.enumerate() if one.name.startswith("image-writer")]

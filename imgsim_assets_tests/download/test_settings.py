@@ -139,9 +139,9 @@ def test_an_infinite_size_is_refused() -> None:
     ],
 )
 def test_limits_are_others_when_something_else_is_refused(changed: dict[str, Any]) -> None:
-    limits = DownloadSettings().limits("/images")
-    assert DownloadSettings(**changed).limits("/images") != limits
-    assert DownloadSettings().limits("/other") != limits
+    limits = DownloadSettings().limits_digest("/images")
+    assert DownloadSettings(**changed).limits_digest("/images") != limits
+    assert DownloadSettings().limits_digest("/other") != limits
 
 
 def test_manners_do_not_decide_what_is_refused() -> None:
@@ -154,7 +154,7 @@ def test_manners_do_not_decide_what_is_refused() -> None:
         retries=0,
         user_agent="shop images",
     )
-    assert polite.limits("/images") == DownloadSettings().limits("/images")
+    assert polite.limits_digest("/images") == DownloadSettings().limits_digest("/images")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_manners_do_not_decide_what_is_refused() -> None:
     ],
 )
 def test_an_age_is_a_number_and_a_unit(written: str | None, age: timedelta | None) -> None:
-    assert DownloadSettings(revalidate_after=written).refresh_age == age
+    assert DownloadSettings(revalidate_after=written).revalidate_age == age
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_what_is_no_age_is_refused(written: str) -> None:
 
 def test_the_user_agent_names_a_contact() -> None:
     settings = DownloadSettings(user_agent="shopbot/2", contact="https://shop.example/bot")
-    assert settings.agent == "shopbot/2 (+https://shop.example/bot)"
-    assert settings.product == "shopbot"
-    assert DownloadSettings().agent.startswith("imgsim_assets/")
+    assert settings.user_agent_header == "shopbot/2 (+https://shop.example/bot)"
+    assert settings.product_token == "shopbot"
+    assert DownloadSettings().user_agent_header.startswith("imgsim_assets/")
 
 
 @pytest.mark.parametrize(

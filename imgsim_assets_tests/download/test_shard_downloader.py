@@ -10,7 +10,7 @@ from datetime import timedelta
 import fsspec
 import pytest
 
-from imgsim_assets.download import shard_downloader, stage
+from imgsim_assets.download import shard_downloader, shard_run
 from imgsim_assets.download.settings import Retry
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.damage import remove_blob
@@ -44,7 +44,7 @@ def test_a_host_that_keeps_failing_is_given_up_and_the_others_go_on(
     assert report.statuses["http_503"] + report.statuses["skipped_host"] == 40
     assert 6 <= asked <= 8
     assert report.hosts_skipped == [dead.address]
-    assert any(f"{dead.address} is given up" in line for line in said)
+    assert any(f"{dead.address} is skipped in this run" in line for line in said)
     left = [row for row in things.rows().values() if row["status"] == "skipped_host"]
     assert {(row["attempts"], row["retryable"]) for row in left} == {(0, True)}
     assert {row["next_retry_at"] - row["fetched_at"] for row in left} == {timedelta(minutes=5)}
@@ -108,7 +108,7 @@ def test_silence_lets_no_more_than_twice_as_many_requests_under_way(things: Cata
 def test_no_cancellation_goes_unnoticed_as_an_event_comes_about() -> None:
     async def wait() -> None:
         event = asyncio.Event()
-        waiting = asyncio.create_task(shard_downloader.wait_a_while(event, 30))
+        waiting = asyncio.create_task(shard_downloader.wait_for_event(event, 30))
         await asyncio.sleep(0.05)
         event.set()
         waiting.cancel()
@@ -185,7 +185,7 @@ def test_a_host_is_asked_no_faster_than_its_rate(things: Catalog, shop: Shop) ->
 
 @pytest.mark.parametrize("attempt", range(12))
 def test_backoff_doubles_with_jitter_up_to_a_limit(attempt: int) -> None:
-    longest = min(0.5 * 2**attempt, shard_downloader.LONGEST_BACKOFF_SECONDS)
+    longest = min(0.5 * 2**attempt, shard_downloader.MAX_BACKOFF_SECONDS)
     waits = [shard_downloader.backoff(attempt, None) for _ in range(50)]
     assert all(longest / 2 <= wait <= longest for wait in waits)
     assert len(set(waits)) > 1
@@ -399,7 +399,7 @@ def test_a_row_may_name_an_object_below_an_allowed_prefix(things: Catalog, s3_ro
 def test_a_run_leaves_to_another_what_that_has_fetched(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.05)
 
     def page(connection: Connection) -> None:
         time.sleep(0.02)

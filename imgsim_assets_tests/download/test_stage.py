@@ -13,10 +13,12 @@ from typing import Any
 import fsspec
 import pytest
 
-from imgsim_assets.download import stage
+from imgsim_assets.download import shard_run, stage
+from imgsim_assets.download.fetched import Fetched, Validators
 from imgsim_assets.download.files.image_folder import ImageFolder
-from imgsim_assets.download.http.client import Fetched, HttpClient, Version
-from imgsim_assets.download.ledger.table import retry_wait
+from imgsim_assets.download.http.client import HttpClient
+from imgsim_assets.download.ledger import shard_ledger, writer
+from imgsim_assets.download.ledger.rows import retry_wait
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import PendingCommit, replace_shard
 from imgsim_assets.storage.packs import list_packs
@@ -49,9 +51,9 @@ def test_a_ledger_that_is_committed_and_merged_in_many_parts_is_that_of_one_part
     whole.declare(urls)
     (expected,) = whole.run()
     with monkeypatch.context() as small:
-        small.setattr(stage, "_PART_ROWS", 3)
-        small.setattr(stage, "_LOOSE_ROWS", 2)
-        small.setattr(stage, "_MOST_PENDING", 4)
+        small.setattr(shard_ledger, "_MIN_RANGE_ROWS", 3)
+        small.setattr(writer, "_MAX_LOOSE_ROWS", 2)
+        small.setattr(writer, "_MAX_PENDING_ROWS", 4)
         things.declare(urls)
         (report,) = things.run(quick(max_per_host=1))
         assert not things.run()[0].changed
@@ -555,7 +557,7 @@ def test_a_mistake_in_a_library_costs_only_its_own_item(
 ) -> None:
     real = HttpClient.fetch
 
-    async def fetch(fetcher: HttpClient, url: str, held: Version | None) -> Fetched:
+    async def fetch(fetcher: HttpClient, url: str, held: Validators | None) -> Fetched:
         if url.endswith("/bad.jpg"):
             raise RuntimeError("dictionary changed size")
         return await real(fetcher, url, held)
@@ -883,7 +885,7 @@ def test_how_many_are_fetched_at_once_does_not_change_the_ledger(
 def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.05)
     seen: list[int] = []
 
     def page(connection: Connection) -> None:
@@ -904,8 +906,8 @@ def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
 def test_a_run_that_is_followed_commits_sooner_and_says_so(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 3600)
-    monkeypatch.setattr(stage, "_FOLLOWED_COMMIT_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 3600)
+    monkeypatch.setattr(shard_run, "_FOLLOWED_COMMIT_EVERY_SECONDS", 0.05)
     told: list[Shard] = []
 
     def page(connection: Connection) -> None:
@@ -925,8 +927,8 @@ def test_a_run_that_is_followed_commits_sooner_and_says_so(
 def test_the_commits_of_a_very_long_run_stay_small(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.001)
-    monkeypatch.setattr(stage, "_MOST_APPENDED", 3)
+    monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(writer, "_MAX_DELTA_FILES", 3)
 
     def page(connection: Connection) -> None:
         asked = len(server.requests)

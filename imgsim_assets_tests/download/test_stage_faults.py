@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imgsim_assets.download import image_writer, shard_downloader, stage
+from imgsim_assets.download import image_writer, shard_downloader, shard_run
+from imgsim_assets.download.fetched import Fetched, Validators
 from imgsim_assets.download.files.remote_objects import RemoteObjects
-from imgsim_assets.download.http.client import Fetched, HttpClient, Version
+from imgsim_assets.download.http.client import HttpClient
+from imgsim_assets.download.ledger import writer
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.storage import lease
 from imgsim_assets.storage.commit import DataFile
@@ -92,7 +94,7 @@ def test_what_another_run_has_just_failed_to_fetch_is_not_tried_once_more(
 def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.02)
 
     def page(connection: Connection) -> None:
         connection.wait(lambda: server.requests.count("/0") == 2)
@@ -246,9 +248,9 @@ def test_a_run_that_is_interrupted_as_a_commit_becomes_due_ends(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has arrived is kept at the end, which wakes the commits as they are cancelled."""
-    monkeypatch.setattr(image_writer, "_LONGEST_PAUSE_SECONDS", 60.0)
-    monkeypatch.setattr(stage, "_MOST_PENDING", 4)
-    monkeypatch.setattr(stage, "_LOOSE_ROWS", 4)
+    monkeypatch.setattr(image_writer, "_MAX_DELAY_SECONDS", 60.0)
+    monkeypatch.setattr(writer, "_MAX_PENDING_ROWS", 4)
+    monkeypatch.setattr(writer, "_MAX_LOOSE_ROWS", 4)
     run = shard_downloader.ShardDownloader.run
 
     async def interrupted(one: shard_downloader.ShardDownloader) -> None:
@@ -342,7 +344,7 @@ def test_a_silent_object_store_keeps_neither_commits_nor_other_items_waiting(
 ) -> None:
     answers = threading.Event()
     monkeypatch.setattr(RemoteObjects, "read", lambda *_: answers.wait(15))
-    monkeypatch.setattr(stage, "COMMIT_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.1)
     committed = threading.Event()
 
     def page(connection: Connection) -> None:
@@ -410,10 +412,10 @@ def test_other_settings_after_an_interrupted_run_give_its_refusals_another_try(
 def test_refusals_that_an_interrupted_run_did_not_come_to_get_their_other_try(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch, most_appended: int
 ) -> None:
-    monkeypatch.setattr(stage, "_MOST_APPENDED", most_appended)
+    monkeypatch.setattr(writer, "_MAX_DELTA_FILES", most_appended)
     real = HttpClient.fetch
 
-    async def fetch(fetcher: HttpClient, url: str, held: Version | None) -> Fetched:
+    async def fetch(fetcher: HttpClient, url: str, held: Validators | None) -> Fetched:
         if url.endswith("/2"):
             raise KeyboardInterrupt
         return await real(fetcher, url, held)

@@ -15,10 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.download.stage import download
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.downloads import NAME
+from imgsim_assets_tests.support.downloads import NAME, download
 
 KILLED = 137
 _EVENTS = frozenset(

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,20 @@ import polars as pl
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsStage
-from imgsim_assets.download.ledger.table import ledger_table
+from imgsim_assets.download.ledger.fetch_plan import FetchItem
+from imgsim_assets.download.ledger.rows import failed_row
+from imgsim_assets.download.ledger.table import Row, ledger_table
 from imgsim_assets.download.settings import DownloadSettings, Retry
-from imgsim_assets.download.stage import DownloadReport, download
+from imgsim_assets.download.stage import DownloadReport, ImagesStage
+from imgsim_assets.download.status import FetchError
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
 NAME = "things"
+NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
+URL = "http://shop.example/a.jpg"
 TIMES = ("fetched_at", "checked_at", "next_retry_at")
 _PROJECT = Path(__file__).parents[2]
 
@@ -39,6 +44,20 @@ def quick(**changes: Any) -> DownloadSettings:
         "retries": 0,
     }
     return DownloadSettings(**{**chosen, **changes})
+
+
+def download(
+    store: Store,
+    name: str,
+    settings: DownloadSettings,
+    shards: Sequence[Shard],
+    *,
+    retry: Retry = "retryable",
+    log: Log = silent,
+) -> list[DownloadReport]:
+    """Run the images stage for several shards in turn."""
+    with ImagesStage(store, name, settings, retry=retry, log=log) as stage:
+        return [stage.run(shard) for shard in shards]
 
 
 class Catalog:
@@ -152,3 +171,22 @@ def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.01)
+
+
+def success(url: str, sha256: str = "a" * 64, etag: str | None = None) -> Row:
+    """The ledger row of item "a" with an image that was fetched at NOW."""
+    return {
+        "id": "a",
+        "url": url,
+        "status": "ok",
+        "retryable": False,
+        "attempts": 0,
+        "sha256": sha256,
+        "etag": etag,
+        "fetched_at": NOW,
+    }
+
+
+def failure(status: str, item: FetchItem | None = None) -> Row:
+    """The ledger row of an item, by default a new one, that failed at NOW."""
+    return failed_row(item or FetchItem("a", URL, 0), FetchError(status, "why it failed"), NOW)

@@ -19,7 +19,7 @@ from imgsim_assets.components.lineage import column_lineage, passthrough_columns
 from imgsim_assets.components.shard_runs import publish, shards_of_run
 
 if TYPE_CHECKING:
-    from imgsim_assets.download.scheduling.host_stats import HostStats
+    from imgsim_assets.download.scheduling.hosts import HostStats
     from imgsim_assets.download.stage import DownloadReport
     from imgsim_assets.encoders.stream import EmbeddingStream
     from imgsim_assets.pipeline.catalog import CatalogPipeline

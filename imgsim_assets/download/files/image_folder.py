@@ -37,12 +37,8 @@ def resolve_relative_url(root: str, url: str) -> str:
 class ImageFolder:
     """The one folder that the local images of a catalog may lie in.
 
-    Relative paths start there. Absolute paths must lead into it, also after symbolic links are
-    followed.
-
-    Args:
-        root: a local path or an fsspec URL.
-        max_bytes: size of the largest image that is read.
+    `root` is a local path or an fsspec URL. Relative paths start there. Absolute paths must lead
+    into it, also after symbolic links are followed.
     """
 
     def __init__(self, root: str, max_bytes: int) -> None:
@@ -73,14 +69,10 @@ class ImageFolder:
             return dict(zip(paths, pool.map(self.file_version, paths), strict=True)).get
 
     def read(self, url: str) -> Fetched:
-        """Read an image.
-
-        Returns:
-            Its bytes, with the file version as etag.
+        """The image's bytes, with the file version as etag.
 
         Raises:
-            FetchError: missing_file, unreadable_file, blocked_path, bad_url, too_large or
-                truncated_body.
+            FetchError: for every failure.
         """
         # Before the read: a file that is still being written is read again by the next run.
         version = self.file_version(url)

@@ -13,9 +13,7 @@ from imgsim_assets.download.status import FetchError
 class RemoteObjects:
     """Reads objects whose URL starts with an allowed prefix, and no others.
 
-    Args:
-        prefixes: end with a slash, such as `s3://bucket/folder/`.
-        max_bytes: size of the largest image that is read.
+    Each of the `prefixes` ends with a slash, such as `s3://bucket/folder/`.
     """
 
     def __init__(self, prefixes: Iterable[str], max_bytes: int) -> None:
@@ -23,14 +21,10 @@ class RemoteObjects:
         self._max_bytes = max_bytes
 
     def read(self, url: str, cached: Validators | None = None) -> Fetched:
-        """Read an object.
-
-        Returns:
-            Its bytes, or None while it is the cached version; its version as etag.
+        """The object's bytes, or None while it is the cached version, with its version as etag.
 
         Raises:
-            FetchError: blocked_path, missing_file, unreadable_file, too_large, truncated_body,
-                or connection_error for any other error of the filesystem's library.
+            FetchError: for every failure; connection_error for unknown errors of the filesystem.
         """
         self._check_allowed(url)
         try:

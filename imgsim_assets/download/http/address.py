@@ -95,9 +95,6 @@ def guarded_socket(
     """A socket factory for aiohttp's connector that refuses addresses that are not allowed.
 
     aiohttp calls it for every attempt to connect, with the address that it is about to use.
-
-    Args:
-        allowed: takes an IP address and a port.
     """
 
     def make(info: Any) -> socket.socket:

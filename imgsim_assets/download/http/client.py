@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -71,9 +70,6 @@ class HttpClient:
     """Fetches images from public web addresses and from the hosts that a catalog allows.
 
     Use it as an async context manager within one event loop.
-
-    Args:
-        settings: timeouts, size limits, allowed hosts, proxy and robots rules.
     """
 
     def __init__(self, settings: DownloadSettings) -> None:
@@ -94,12 +90,7 @@ class HttpClient:
         self._unguarded = self._session(_Connector(self._deadlines))
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for task in self._robots_txt.values():
             task.cancel()
         await asyncio.gather(*self._robots_txt.values(), return_exceptions=True)
@@ -130,11 +121,7 @@ class HttpClient:
         )
 
     async def fetch(self, url: str, cached: Validators | None = None) -> Fetched:
-        """GET an image and follow redirects.
-
-        Args:
-            url: an http or https URL.
-            cached: validators of the stored version; the result has no data while they match.
+        """GET an image, or only what is newer than the cached version, and follow redirects.
 
         Raises:
             FetchError: for every failure.
@@ -162,7 +149,12 @@ class HttpClient:
         return FetchError("timeout", f"not done in {self._settings.timeout_s:g} s")
 
     async def _follow(
-        self, target: URL, deadline: Deadline, cached: Validators | None, *, check_robots: bool = True
+        self,
+        target: URL,
+        deadline: Deadline,
+        cached: Validators | None,
+        *,
+        check_robots: bool = True,
     ) -> Fetched:
         """GET a URL and its redirects; `check_robots=False` for the request of a robots.txt."""
         conditions = cached.request_headers if cached is not None else {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from types import TracebackType
 from typing import Any, Self
 
 # A deadline takes effect at most this much too late.
@@ -112,12 +111,7 @@ class Deadline:
         self._all.watch(self._task, self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         self._all.unwatch(self._task)
         if self._has_expired:
             is_ours = self._task.uncancel() <= self._cancelling

@@ -16,19 +16,8 @@ from imgsim_assets.download.status import DEPENDS_ON_SETTINGS, OK
 
 # Rows that become Python objects at a time.
 _SLICE_ROWS = 8192
-# The columns of the ledger that decide whether an item is due.
-_DECISIVE = (
-    "id",
-    "url",
-    "status",
-    "retryable",
-    "attempts",
-    "next_retry_at",
-    "etag",
-    "sha256",
-    "checked_at",
-    "revalidation_error",
-)
+# The columns of the ledger that do not decide whether an item is due.
+_UNUSED = ("detail", "last_modified", "bytes", "width", "height", "format", "fetched_at")
 # The columns of `FetchItems` for an item that was never requested.
 _FIRST_ATTEMPT = {"attempts": pl.lit(0, pl.Int32), "cached": pl.lit(None, pl.UInt32)}
 
@@ -49,9 +38,8 @@ class FetchItem(NamedTuple):
 class FetchItems:
     """A sequence of `FetchItem` that makes each on access: a shard may have millions.
 
-    Args:
-        rows: columns id, url, attempts and cached, which is null or a row number in `cached`.
-        cached: rows with the ledger's SCHEMA.
+    `rows` has the columns id, url, attempts and cached: null, or a row number in the frame
+    `cached`, which has the ledger's SCHEMA.
     """
 
     def __init__(self, rows: pl.DataFrame, cached: pl.DataFrame) -> None:
@@ -105,23 +93,13 @@ def plan_fetches(
     retry: Retry = "retryable",
     revalidate_age: timedelta | None = None,
 ) -> FetchPlan:
-    """Compare a shard's items with its ledger.
+    """Compare a shard's items (id, url) with its ledger.
 
-    An item is due when it is new, when its url changed, when its local file changed, when its
-    image is missing, when its image was last confirmed longer than `revalidate_age` ago, or when
-    it failed and `retry` includes the failure.
-
-    Args:
-        catalog: the items (id, url).
-        ledger: rows with SCHEMA.
-        now: the start of the run.
-        file_version: the version of a local file, compared with the etag; None without a folder.
-        missing_blobs: sha256 of images that the store no longer has.
-        blob_exists: whether the store has each of these sha256. Only images that it has are
-            requested with conditions; a 304 for others would confirm nothing.
-        same_settings: False retries the failures that depend on the settings.
-        retry: "retryable" for failures whose wait is over, "all" for every failure, or "none".
-        revalidate_age: None never requests a good image again.
+    Due are items that are new; whose url changed; whose `file_version` differs from the etag
+    (None without a folder); whose sha256 is in `missing_blobs`; whose image was last confirmed
+    longer than `revalidate_age` ago (with conditions only where the `blob_exists`, because a 304
+    would confirm nothing else); and failures: all of them, the retryable ones whose wait is over
+    and those that depend on settings that changed, or none, as `retry` says.
     """
     if not ledger.height:  # without a second copy of the items
         new_items = catalog.select("id", "url", **_FIRST_ATTEMPT)
@@ -134,7 +112,7 @@ def plan_fetches(
     )
     new = numbered.filter(pl.col("row").is_null())
     existing = numbered.filter(pl.col("row").is_not_null())
-    rows = ledger.select(_DECISIVE).rename({"url": "ledger_url"}).drop("id")[existing["row"]]
+    rows = ledger.drop("id", *_UNUSED).rename({"url": "ledger_url"})[existing["row"]]
     joined = pl.concat([existing.select("at", "id", "url"), rows], how="horizontal")
     same = pl.col("url").eq_missing(pl.col("ledger_url"))
     is_missing = pl.col("sha256").is_in(sorted(missing_blobs)).fill_null(value=False)
@@ -151,9 +129,7 @@ def plan_fetches(
     cached = _cached_rows(due_rows.filter(~pl.col("due")), ledger, blob_exists)
     due_items = due_rows.select(
         "at", "id", "url", attempts=pl.when("same").then("attempts").otherwise(0)
-    ).join(
-        cached.select("id").with_row_index("cached"), on="id", how="left", maintain_order="left"
-    )
+    ).join(cached.select("id").with_row_index("cached"), on="id", how="left", maintain_order="left")
     items = new.select("at", "id", "url", **_FIRST_ATTEMPT)
     if due_items.height:
         items = items.merge_sorted(due_items, key="at")

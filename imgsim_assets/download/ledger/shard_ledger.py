@@ -23,12 +23,8 @@ _MAX_RANGES = 64
 class ShardLedger:
     """The rows of one shard in a ledger.
 
-    A corrupt file counts as absent, so that its items are fetched again.
-
-    Args:
-        table: the ledger.
-        shard: the shard.
-        on_corrupt: takes a message about each corrupt file.
+    A corrupt file is reported to `on_corrupt` and counts as absent, so that its items are fetched
+    again.
     """
 
     def __init__(self, table: Table, shard: Shard, on_corrupt: Log) -> None:
@@ -57,9 +53,7 @@ class ShardLedger:
 
     def read_ids(self, commit: Commit) -> pl.DataFrame:
         """The ids of the shard's rows."""
-        ids = self.table.read(
-            commit, shard=self.shard, columns=["id"], on_corrupt=self._on_corrupt
-        )
+        ids = self.table.read(commit, shard=self.shard, columns=["id"], on_corrupt=self._on_corrupt)
         return with_all_columns(ids).select("id")
 
     def latest_rows(

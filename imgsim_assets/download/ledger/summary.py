@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
@@ -12,39 +12,36 @@ from imgsim_assets.storage.digest import RowsDigest
 
 
 class LedgerSummary:
-    """Counts and data version of rows that are added in parts, sorted by id."""
+    """Counts and data version of rows that are added in parts, sorted by id.
+
+    `statuses` counts all rows; `revalidation_errors` counts the good images whose revalidation
+    failed.
+    """
 
     def __init__(self) -> None:
-        self._statuses: Counter[str] = Counter()
-        self._revalidation_errors: Counter[str] = Counter()
+        self.statuses: Counter[str] = Counter()
+        self.revalidation_errors: Counter[str] = Counter()
         self._images = RowsDigest(2)
 
     def add(self, rows: pl.DataFrame) -> None:
         """Add the next rows."""
-        self._statuses.update(_counts(rows["status"]))
-        self._revalidation_errors.update(_counts(rows["revalidation_error"].drop_nulls()))
+        self.statuses.update(dict(rows["status"].value_counts().iter_rows()))
+        errors = rows["revalidation_error"].drop_nulls()
+        self.revalidation_errors.update(dict(errors.value_counts().iter_rows()))
         self._images.update(images(rows))
+
+    def add_all(self, parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Pass the parts through, and add each."""
+        for rows in parts:
+            self.add(rows)
+            yield rows
 
     @property
     def items(self) -> int:
         """The number of rows."""
-        return self._statuses.total()
-
-    @property
-    def statuses(self) -> Mapping[str, int]:
-        """Items by status."""
-        return dict(sorted(self._statuses.items()))
-
-    @property
-    def revalidation_errors(self) -> Mapping[str, int]:
-        """Good images whose revalidation failed, by the status of the failure."""
-        return dict(sorted(self._revalidation_errors.items()))
+        return self.statuses.total()
 
     @property
     def data_version(self) -> str:
         """`table.data_version` of all rows."""
         return self._images.hexdigest()
-
-
-def _counts(values: pl.Series) -> dict[str, int]:
-    return dict(values.value_counts().iter_rows())

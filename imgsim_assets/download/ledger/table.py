@@ -9,11 +9,11 @@ from typing import Any
 
 import polars as pl
 
+from imgsim_assets.download.status import OK
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.gc import REFERS_TO_BLOBS
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
-from imgsim_assets.download.status import OK
 
 # A row before it becomes part of a frame: columns that it lacks are null.
 Row = dict[str, Any]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -73,90 +74,54 @@ class PendingRows:
 class LedgerWriter:
     """Commits the pending rows of one run and shard.
 
-    Images are flushed to disk before the rows that refer to them are committed.
-
-    Args:
-        ledger: the shard's ledger.
-        blobs: the store of the images.
-        items: the shard's items.
-        other_runs: what other runs commit at the same time.
-        limits: digest of the limits of this run, recorded with each file.
-        on_append: called after each append, from the thread that appended.
+    Images are flushed to disk before the rows that refer to them are committed. `limits` is the
+    digest of the run's limits, which is recorded with each file.
     """
 
     def __init__(
-        self,
-        ledger: ShardLedger,
-        blobs: Blobs,
-        items: ShardItems,
-        other_runs: OtherRuns,
-        *,
-        limits: str,
-        on_append: Callable[[], None] | None,
+        self, ledger: ShardLedger, blobs: Blobs, items: ShardItems, started: datetime, limits: str
     ) -> None:
+        self.ledger = ledger
+        self.other_runs = OtherRuns(ledger, started)
         self.pending = PendingRows()
-        self._ledger = ledger
         self._blobs = blobs
         self._items = items
-        self._other_runs = other_runs
-        self._limits = limits
-        self._on_append = on_append
+        self.limits = limits
 
-    def append(self, frames: Sequence[pl.DataFrame]) -> set[str]:
-        """Commit the first pending frames as a delta file; they stay pending when that fails.
-
-        Returns:
-            The ids that other runs have requested since the last append.
-        """
-        if not frames:
-            return set()
+    def append(self, frames: Sequence[pl.DataFrame]) -> Commit | None:
+        """Commit the first pending frames as a delta file; they stay pending when that fails."""
         self._blobs.flush()
         rows = pl.concat(frames)
 
         def change(base: Commit | None) -> PendingCommit:
             return self._appended(base, self._drop_superseded(base, rows))
 
-        commit = self._ledger.table.commit(change)
+        commit = self.ledger.table.commit(change)
         self.pending.forget(len(frames))
-        if self._on_append is not None:
-            self._on_append()
-        self._other_runs.poll(commit)
-        return self._other_runs.take_new_ids()
+        return commit
 
     def _appended(self, base: Commit | None, rows: pl.DataFrame) -> PendingCommit:
-        metadata = {"limits": self._limits, "run": self._other_runs.token}
-        deltas = self._delta_files(base)
+        metadata = {"limits": self.limits, "run": self.other_runs.token}
+        files = base.files_of_shard(self.ledger.shard) if base is not None else []
+        deltas = [file for file in files if not file.is_snapshot]
         if base is None or len(deltas) <= _MAX_DELTA_FILES:
             file = self._write_delta(None, rows).with_metadata(**metadata)
-            return self._pending_commit(base, append_to_shard(base, self._ledger.shard, [file]))
+            return self._pending_commit(base, append_to_shard(base, self.ledger.shard, [file]))
         merged = _select_for_compaction(deltas)
         file = self._write_delta(replace(base, files=tuple(merged)), rows)
         file = file.with_metadata(
             **_shared_metadata([*(file.metadata for file in merged), metadata])
         )
         rest = replace(base, files=tuple(file for file in base.files if file not in merged))
-        return self._pending_commit(base, append_to_shard(rest, self._ledger.shard, [file]))
+        return self._pending_commit(base, append_to_shard(rest, self.ledger.shard, [file]))
 
     def finish(self, *, removed: bool) -> tuple[Commit, LedgerSummary]:
         """Commit the remaining rows, and compact the shard's ledger into one file.
 
-        Commits nothing when there are no rows, nothing was removed and the ledger is compact.
-
-        Args:
-            removed: whether items have left the catalog.
-
-        Returns:
-            The commit that is current afterwards, and the summary of the shard.
+        Commits nothing without rows and `removed` items, unless the ledger is not compact.
         """
+        table, shard = self.ledger.table, self.ledger.shard
         new = pl.concat([empty_ledger(), *self.pending.frames()])
-        with ThreadPoolExecutor(1, thread_name_prefix="flush") as thread:
-            # The disk syncs the images while the ledger is merged, which is committed after that.
-            flushed = thread.submit(self._blobs.flush) if new.height else None
-            return self._compact(new, flushed, removed=removed)
-
-    def _compact(
-        self, new: pl.DataFrame, flushed: Future[None] | None, *, removed: bool
-    ) -> tuple[Commit, LedgerSummary]:
         summary: LedgerSummary | None = None
 
         def change(base: Commit | None) -> PendingCommit | None:
@@ -168,55 +133,45 @@ class LedgerWriter:
             rows = self._drop_superseded(base, new)
             summary = LedgerSummary()
             ids = self._items.latest().select("id")
-            parts = _add_to_summary(self._ledger.latest_rows(base, ids, rows), summary)
-            file = self._ledger.table.write_sorted_chunks(parts).with_metadata(limits=self._limits)
+            parts = summary.add_all(self.ledger.latest_rows(base, ids, rows))
+            file = table.write_sorted_chunks(parts).with_metadata(limits=self.limits)
             if flushed is not None:
                 flushed.result()
-            return self._pending_commit(base, replace_shard(base, self._ledger.shard, [file]))
+            return self._pending_commit(base, replace_shard(base, shard, [file]))
 
-        commit = self._ledger.table.commit(change)
+        with ThreadPoolExecutor(1, thread_name_prefix="flush") as thread:
+            # The disk syncs the images while the ledger is merged, which is committed after that.
+            flushed = thread.submit(self._blobs.flush) if new.height else None
+            commit = table.commit(change)
         if commit is None:
             raise AssertionError("the first run of a shard always commits")
-        return commit, summary or self._ledger.summarize(commit)
+        return commit, summary or self.ledger.summarize(commit)
 
     def _is_compact(self, base: Commit) -> bool:
         """Whether the shard's ledger is one file, and that file is intact."""
-        shard = self._ledger.shard
-        return is_compacted(base, shard) and self._ledger.table.verify_checksums(base, shard=shard)
+        table, shard = self.ledger.table, self.ledger.shard
+        return is_compacted(base, shard) and table.verify_checksums(base, shard=shard)
 
     def _drop_superseded(self, base: Commit | None, rows: pl.DataFrame) -> pl.DataFrame:
         """Drop rows of urls that left the catalog, and failures that another run has fetched."""
         latest = self._items.latest()
         if latest is not self._items.rows:
             rows = rows.join(latest, on=["id", "url"], how="semi")
-        self._other_runs.poll(base)
-        return self._other_runs.drop_superseded(rows)
-
-    def _delta_files(self, base: Commit | None) -> list[DataFile]:
-        """The files that were appended since the shard was compacted."""
-        files = base.files_of_shard(self._ledger.shard) if base is not None else []
-        return [file for file in files if not file.is_snapshot]
+        self.other_runs.poll(base)
+        return self.other_runs.drop_superseded(rows)
 
     def _write_delta(self, base: Commit | None, new: pl.DataFrame) -> DataFile:
         """Write new rows, and the shard's rows in `base`, as one file."""
-        existing = [self._ledger.read_ids(base)] if base is not None else []
+        existing = [self.ledger.read_ids(base)] if base is not None else []
         ids = pl.concat([*existing, new.select("id")]).unique()
-        rows = self._ledger.latest_rows(base, ids, new)
-        return self._ledger.table.write_sorted_chunks(rows, row_group_size=_DELTA_ROW_GROUP)
+        rows = self.ledger.latest_rows(base, ids, new)
+        return self.ledger.table.write_sorted_chunks(rows, row_group_size=_DELTA_ROW_GROUP)
 
     def _pending_commit(self, base: Commit | None, files: Sequence[DataFile]) -> PendingCommit:
         version = base.inputs.get("items", 0) if base is not None else 0
         return PendingCommit(
             files, inputs={"items": max(self._items.version, version)}, properties=PROPERTIES
         )
-
-
-def _add_to_summary(
-    parts: Iterable[pl.DataFrame], summary: LedgerSummary
-) -> Iterator[pl.DataFrame]:
-    for rows in parts:
-        summary.add(rows)
-        yield rows
 
 
 def _select_for_compaction(deltas: Sequence[DataFile]) -> list[DataFile]:

@@ -67,14 +67,8 @@ class _HostQueue:
 class HostQueues:
     """Hands out item numbers, in turn over the hosts, at most `per_host` of each at once.
 
-    A requeued item waits without occupying a worker or a slot of its host. Use it within one
-    event loop.
-
-    Args:
-        items: the numbers of the items.
-        host: the host of an item.
-        per_host: items of one host that may be active at once.
-        interval: minimum seconds between two items of a host.
+    Between two items of a host are at least `interval` seconds. A requeued item waits without
+    occupying a worker or a slot of its host. Use it within one event loop.
     """
 
     def __init__(

@@ -33,11 +33,7 @@ class HostStats:
 
 
 class Hosts:
-    """The hosts of one run, over all its shards.
-
-    Args:
-        threshold: consecutive failures that open the circuit breaker of a host.
-    """
+    """Circuit breakers and statistics of all hosts of a run."""
 
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold

@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from imgsim_assets.download.files.image_folder import ImageFolder, below, is_local
+from imgsim_assets.download.files.image_folder import ImageFolder, is_local, resolve_relative_url
 from imgsim_assets.download.status import FetchError
 
 CONTENT = b"the bytes of an image"
@@ -46,7 +46,7 @@ def test_only_http_is_fetched_over_the_network(url: str, local: bool) -> None:
     ],
 )
 def test_a_path_below_a_root_on_the_web_is_a_url(root: str, url: str, fetched: str) -> None:
-    assert below(root, url) == fetched
+    assert resolve_relative_url(root, url) == fetched
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_files_of_the_folder_are_read(root: Path, url: str) -> None:
     folder = ImageFolder(str(root), 1000)
     fetched = folder.read(url.format(root=root))
     assert fetched.data == CONTENT
-    assert fetched.etag == folder.stamp(url.format(root=root)) is not None
+    assert fetched.etag == folder.file_version(url.format(root=root)) is not None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_nothing_outside_of_the_folder_is_read(root: Path, url: str) -> None:
     with pytest.raises(FetchError) as refused:
         folder.read(path)
     assert refused.value.status == "blocked_path"
-    assert folder.stamp(path) is None
+    assert folder.file_version(path) is None
 
 
 def test_the_folder_may_itself_be_reached_through_a_link(root: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_what_is_no_file_has_a_status_and_is_known_again(root: Path, url: str, s
     with pytest.raises(FetchError) as refused:
         folder.read(url)
     assert refused.value.status == status
-    assert refused.value.etag == folder.stamp(url)
+    assert refused.value.etag == folder.file_version(url)
 
 
 def test_a_file_that_cannot_be_read_is_never_known_again(
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_read_is_never_known_again(
     with pytest.raises(FetchError, match="unreadable_file: Permission denied") as refused:
         folder.read("a.jpg")
     assert refused.value.etag is None
-    assert folder.stamp("a.jpg") is not None
+    assert folder.file_version("a.jpg") is not None
 
 
 @pytest.mark.parametrize(("limit", "fits"), [(len(CONTENT), True), (len(CONTENT) - 1, False)])
@@ -150,7 +150,7 @@ def test_a_file_may_be_as_large_as_the_limit(root: Path, limit: int, fits: bool)
     else:
         with pytest.raises(FetchError, match=f"too_large: more than {limit} bytes") as refused:
             folder.read("a.jpg")
-        assert refused.value.etag == folder.stamp("a.jpg") is not None
+        assert refused.value.etag == folder.file_version("a.jpg") is not None
 
 
 def test_a_file_far_above_the_limit_is_not_read_whole(root: Path) -> None:
@@ -162,28 +162,28 @@ def test_a_file_far_above_the_limit_is_not_read_whole(root: Path) -> None:
 
 def test_a_stamp_changes_with_the_file(root: Path) -> None:
     folder = ImageFolder(str(root), 1000)
-    before = folder.stamp("a.jpg")
-    assert folder.stamp("a.jpg") == before
+    before = folder.file_version("a.jpg")
+    assert folder.file_version("a.jpg") == before
     (root / "a.jpg").write_bytes(CONTENT.upper())
     os.utime(root / "a.jpg", ns=(1, 1))
-    assert folder.stamp("a.jpg") not in (before, None)
+    assert folder.file_version("a.jpg") not in (before, None)
 
 
 def test_a_stamp_changes_with_what_a_link_leads_to(root: Path) -> None:
     folder = ImageFolder(str(root), 1000)
-    before = folder.stamp("link.jpg")
+    before = folder.file_version("link.jpg")
     (root / "a.jpg").write_bytes(b"other")
-    assert folder.stamp("link.jpg") not in (before, None)
+    assert folder.file_version("link.jpg") not in (before, None)
 
 
 def test_what_is_missing_has_no_stamp(root: Path) -> None:
-    assert ImageFolder(str(root), 1000).stamp("missing.jpg") is None
+    assert ImageFolder(str(root), 1000).file_version("missing.jpg") is None
 
 
 def test_a_remote_folder_is_read(remote: str) -> None:
     folder = ImageFolder(remote, 1000)
     assert folder.read("deep/a.jpg").data == CONTENT
-    assert folder.stamp("deep/a.jpg") is not None
+    assert folder.file_version("deep/a.jpg") is not None
 
 
 @pytest.mark.parametrize("url", ["/a.jpg", "../other/a.jpg", "deep/../../other/a.jpg", "file:///a"])
@@ -191,14 +191,14 @@ def test_a_remote_folder_is_not_left(remote: str, url: str) -> None:
     folder = ImageFolder(remote, 1000)
     with pytest.raises(FetchError, match="blocked_path"):
         folder.read(url)
-    assert folder.stamp(url) is None
+    assert folder.file_version(url) is None
 
 
 def test_what_is_missing_in_a_remote_folder_has_a_status(remote: str) -> None:
     folder = ImageFolder(remote, 1000)
     with pytest.raises(FetchError, match="missing_file"):
         folder.read("missing.jpg")
-    assert folder.stamp("missing.jpg") is None
+    assert folder.file_version("missing.jpg") is None
 
 
 def test_a_remote_file_above_the_limit_is_refused(remote: str) -> None:
@@ -218,7 +218,7 @@ def test_a_malformed_file_url_has_a_status(root: Path, url: str) -> None:
     folder = ImageFolder(str(root), 1000)
     with pytest.raises(FetchError, match="bad_url"):
         folder.read(url)
-    assert folder.stamp(url) is None
+    assert folder.file_version(url) is None
 
 
 def test_a_pipe_is_not_waited_for(root: Path) -> None:
@@ -277,7 +277,7 @@ def test_of_a_remote_root_many_stamps_are_asked_for_at_once(
     urls = [f"{number}.jpg" for number in range(16)]
     files.pipe({f"/many-stamps/{url}": url.encode() * 3 for url in urls})
     folder = ImageFolder("memory://many-stamps", 1000)
-    expected = {url: folder.stamp(url) for url in [*urls, "gone.jpg"]}
+    expected = {url: folder.file_version(url) for url in [*urls, "gone.jpg"]}
     others = threading.Barrier(4, timeout=20)
     real = type(files).info
 
@@ -287,7 +287,7 @@ def test_of_a_remote_root_many_stamps_are_asked_for_at_once(
 
     monkeypatch.setattr(type(files), "info", info)
 
-    stamp = folder.stamps([*urls, "https://shop.example/a.jpg"])
+    stamp = folder.file_versions([*urls, "https://shop.example/a.jpg"])
 
     assert {url: stamp(url) for url in expected} == expected
     assert None not in {expected[url] for url in urls}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import fsspec
 import pytest
 
+from imgsim_assets.download.fetched import Fetched, Validators
 from imgsim_assets.download.files.remote_objects import RemoteObjects
-from imgsim_assets.download.http.client import Fetched, Version
 from imgsim_assets.download.status import FetchError
 
 CONTENT = b"the bytes of an image"
@@ -27,10 +27,10 @@ def test_an_object_is_read_with_its_version(place: str) -> None:
     objects = RemoteObjects([f"{place}/"], max_bytes=100)
     fetched = objects.read(f"{place}/a.jpg")
     assert fetched.data == CONTENT
-    assert objects.read(f"{place}/a.jpg", Version(fetched.etag, None)) == Fetched(
+    assert objects.read(f"{place}/a.jpg", Validators(fetched.etag, None)) == Fetched(
         None, fetched.etag
     )
-    assert objects.read(f"{place}/a.jpg", Version("another", None)).data == CONTENT
+    assert objects.read(f"{place}/a.jpg", Validators("another", None)).data == CONTENT
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,11 @@ from typing import Any
 
 import pytest
 
+from imgsim_assets.download.fetched import Fetched
 from imgsim_assets.download.http import address
-from imgsim_assets.download.http.client import Fetched, HttpClient, host_of, retry_after
+from imgsim_assets.download.http.client import HttpClient
+from imgsim_assets.download.http.responses import retry_after
+from imgsim_assets.download.http.urls import host_of
 from imgsim_assets.download.status import FetchError
 from imgsim_assets_tests.support.downloads import quick
 from imgsim_assets_tests.support.faulty_server import (

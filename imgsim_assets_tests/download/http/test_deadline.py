@@ -13,7 +13,7 @@ from imgsim_assets.download.http.deadline import Deadlines
 def test_a_task_that_takes_too_long_ends_in_time() -> None:
     async def wait() -> float:
         started = time.monotonic()
-        with pytest.raises(TimeoutError), Deadlines().within(0.1):
+        with pytest.raises(TimeoutError), Deadlines().start(0.1):
             await asyncio.sleep(30)
         task = asyncio.current_task()
         assert task is not None
@@ -30,7 +30,7 @@ def test_each_of_many_tasks_has_its_own_deadline() -> None:
 
         async def work(seconds: float) -> bool:
             try:
-                with deadlines.within(0.5):
+                with deadlines.start(0.5):
                     await asyncio.sleep(seconds)
             except TimeoutError:
                 return False
@@ -43,10 +43,10 @@ def test_each_of_many_tasks_has_its_own_deadline() -> None:
 
 def test_a_deadline_may_be_moved() -> None:
     async def wait() -> str:
-        with Deadlines().within(0.05) as deadline:
-            deadline.at = math.inf
+        with Deadlines().start(0.05) as deadline:
+            deadline.total_deadline = math.inf
             await asyncio.sleep(0.3)
-            deadline.at = asyncio.get_running_loop().time() + 30
+            deadline.total_deadline = asyncio.get_running_loop().time() + 30
         return "done"
 
     assert asyncio.run(wait()) == "done"
@@ -55,8 +55,8 @@ def test_a_deadline_may_be_moved() -> None:
 def test_silence_that_lasts_too_long_ends_a_task_before_its_deadline() -> None:
     async def wait() -> float:
         started = time.monotonic()
-        with contextlib.suppress(TimeoutError), Deadlines().within(30) as deadline:
-            deadline.silent_at = asyncio.get_running_loop().time() + 0.1
+        with contextlib.suppress(TimeoutError), Deadlines().start(30) as deadline:
+            deadline.idle_deadline = asyncio.get_running_loop().time() + 0.1
             await asyncio.sleep(30)
         return time.monotonic() - started
 
@@ -65,11 +65,11 @@ def test_silence_that_lasts_too_long_ends_a_task_before_its_deadline() -> None:
 
 def test_a_standstill_of_this_process_is_nobodys_silence() -> None:
     async def wait() -> str:
-        with Deadlines().within(30) as deadline:
-            deadline.silent_at = asyncio.get_running_loop().time() + 0.5
+        with Deadlines().start(30) as deadline:
+            deadline.idle_deadline = asyncio.get_running_loop().time() + 0.5
             time.sleep(1.5)
             await asyncio.sleep(0.2)
-            deadline.silent_at = math.inf
+            deadline.idle_deadline = math.inf
         return "done"
 
     assert asyncio.run(wait()) == "done"
@@ -80,16 +80,16 @@ def test_those_that_have_heard_nothing_for_a_while_are_counted() -> None:
         deadlines = Deadlines()
         counts = []
 
-        async def wait(*, hears: bool) -> None:
-            with deadlines.within(30) as deadline:
+        async def wait(*, active: bool) -> None:
+            with deadlines.start(30) as deadline:
                 await asyncio.sleep(0.3)
-                if hears:
-                    deadline.hear(30)
-                counts.append(deadlines.quiet(0.2))
+                if active:
+                    deadline.touch(30)
+                counts.append(deadlines.idle_count(0.2))
                 await asyncio.sleep(0.1)
 
-        await asyncio.gather(wait(hears=False), wait(hears=True), wait(hears=True))
-        return [*counts, deadlines.quiet(0)]
+        await asyncio.gather(wait(active=False), wait(active=True), wait(active=True))
+        return [*counts, deadlines.idle_count(0)]
 
     assert asyncio.run(count()) == [3, 2, 1, 0]
 
@@ -97,7 +97,7 @@ def test_those_that_have_heard_nothing_for_a_while_are_counted() -> None:
 def test_the_current_deadline_is_that_of_the_task() -> None:
     async def ask() -> None:
         deadlines = Deadlines()
-        with deadlines.within(30) as deadline:
+        with deadlines.start(30) as deadline:
             assert deadlines.current() is deadline
             assert await asyncio.create_task(other(deadlines)) is None
         assert deadlines.current() is None
@@ -111,7 +111,7 @@ def test_the_current_deadline_is_that_of_the_task() -> None:
 def test_a_cancellation_from_outside_is_none_of_a_deadline() -> None:
     async def cancelled() -> bool:
         async def wait() -> None:
-            with Deadlines().within(30):
+            with Deadlines().start(30):
                 await asyncio.sleep(30)
 
         task = asyncio.create_task(wait())
@@ -126,8 +126,8 @@ def test_a_cancellation_from_outside_is_none_of_a_deadline() -> None:
 def test_a_cancellation_from_outside_wins_over_a_deadline_that_has_passed() -> None:
     async def cancelled() -> bool:
         async def wait() -> None:
-            with Deadlines().within(30) as deadline:
-                deadline.pass_()
+            with Deadlines().start(30) as deadline:
+                deadline.expire()
                 asyncio.current_task().cancel()  # type: ignore[union-attr]
                 await asyncio.sleep(30)
 
@@ -140,7 +140,7 @@ def test_a_cancellation_from_outside_wins_over_a_deadline_that_has_passed() -> N
 
 def test_other_errors_go_through() -> None:
     async def fail() -> None:
-        with Deadlines().within(30):
+        with Deadlines().start(30):
             raise KeyError("x")
 
     with pytest.raises(KeyError):

@@ -9,19 +9,19 @@ from imgsim_assets.download.http.host_semaphore import HostSemaphore
 
 def test_no_more_than_so_many_hold_a_place() -> None:
     async def most_at_once() -> tuple[int, int]:
-        places = HostSemaphore(3)
+        semaphore = HostSemaphore(3)
         now = most = finished = 0
 
         async def work() -> None:
             nonlocal now, most, finished
-            if not places.take():
-                await places.wait()
+            if not semaphore.try_acquire():
+                await semaphore.wait()
             now += 1
             most = max(most, now)
             await asyncio.sleep(random.uniform(0, 0.01))
             now -= 1
             finished += 1
-            places.give_back()
+            semaphore.release()
 
         await asyncio.wait_for(asyncio.gather(*(work() for _ in range(40))), 10)
         return most, finished
@@ -31,21 +31,21 @@ def test_no_more_than_so_many_hold_a_place() -> None:
 
 def test_those_who_wait_are_served_in_turn() -> None:
     async def order() -> list[int]:
-        places = HostSemaphore(1)
+        semaphore = HostSemaphore(1)
         served: list[int] = []
 
         async def wait(number: int) -> None:
-            await places.wait()
+            await semaphore.wait()
             served.append(number)
-            places.give_back()
+            semaphore.release()
 
-        assert places.take()
+        assert semaphore.try_acquire()
         waiting = [asyncio.create_task(wait(number)) for number in range(5)]
         await asyncio.sleep(0)
-        places.give_back()
-        assert not places.take(), "nobody overtakes those who wait"
+        semaphore.release()
+        assert not semaphore.try_acquire(), "nobody overtakes those who wait"
         await asyncio.gather(*waiting)
-        assert places.take()
+        assert semaphore.try_acquire()
         return served
 
     assert asyncio.run(order()) == list(range(5))
@@ -54,18 +54,18 @@ def test_those_who_wait_are_served_in_turn() -> None:
 def test_a_place_is_not_lost_with_somebody_who_gives_up() -> None:
     async def is_free() -> bool:
         for when in ("waiting", "given"):
-            places = HostSemaphore(1)
-            assert places.take()
-            task = asyncio.create_task(places.wait())
+            semaphore = HostSemaphore(1)
+            assert semaphore.try_acquire()
+            task = asyncio.create_task(semaphore.wait())
             await asyncio.sleep(0)
             if when == "given":
-                places.give_back()
+                semaphore.release()
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             if when == "waiting":
-                places.give_back()
-            if not places.take():
+                semaphore.release()
+            if not semaphore.try_acquire():
                 return False
         return True
 

@@ -25,7 +25,7 @@ from imgsim_assets.download.http import robots
     ],
 )
 def test_directives_that_hold_for_us_refuse(headers: list[str], refused: str | None) -> None:
-    assert robots.refusal(headers, "imgsim_assets") == refused
+    assert robots.refusing_directive(headers, "imgsim_assets") == refused
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def test_directives_that_hold_for_us_refuse(headers: list[str], refused: str | N
     ],
 )
 def test_rules_are_those_of_rfc_9309(path: str, allowed: bool) -> None:
-    rules = robots.Rules(
+    rules = robots.RobotsTxt(
         "User-agent: *\nDisallow: /\n\n"
         "User-agent: imgsim_assets\nDisallow: /private/\nAllow: /private/shop/\nDisallow: /*.gif$\n"
     )
-    assert rules.allow(f"https://shop.example{path}", "imgsim_assets") == allowed
+    assert rules.allows(f"https://shop.example{path}", "imgsim_assets") == allowed
 
 
 def test_no_rules_allow_everything() -> None:
-    assert robots.Rules("").allow("https://shop.example/a.jpg", "imgsim_assets")
+    assert robots.RobotsTxt("").allows("https://shop.example/a.jpg", "imgsim_assets")

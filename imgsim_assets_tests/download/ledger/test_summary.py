@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsim_assets.download.ledger import table as ledger
-from imgsim_assets.download.ledger.summary import Summary
+from imgsim_assets.download.ledger.summary import LedgerSummary
+from imgsim_assets.download.ledger.table import data_version, ledger_frame
 
 ROWS = st.lists(st.sampled_from(["ok", "http_404", "timeout"]), max_size=6)
 
@@ -13,14 +13,14 @@ ROWS = st.lists(st.sampled_from(["ok", "http_404", "timeout"]), max_size=6)
 def test_a_ledger_in_parts_comes_to_what_it_comes_to_as_a_whole(
     statuses: list[str], cut: int
 ) -> None:
-    rows = ledger.ledger_frame(
+    rows = ledger_frame(
         [
             {"id": f"{number}", "status": status, "sha256": f"{number}" * 4}
             | ({"revalidation_error": "http_500"} if status == "ok" and number % 2 else {})
             for number, status in enumerate(statuses)
         ]
     )
-    summary = Summary()
+    summary = LedgerSummary()
     for part in (rows[:cut], rows[cut:]):
         summary.add(part)
 
@@ -28,4 +28,4 @@ def test_a_ledger_in_parts_comes_to_what_it_comes_to_as_a_whole(
     assert summary.statuses == {status: statuses.count(status) for status in sorted(set(statuses))}
     failed = sum(status == "ok" and number % 2 for number, status in enumerate(statuses))
     assert summary.revalidation_errors == ({"http_500": failed} if failed else {})
-    assert summary.data_version == ledger.data_version(rows)
+    assert summary.data_version == data_version(rows)

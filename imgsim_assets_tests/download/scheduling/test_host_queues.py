@@ -115,7 +115,7 @@ def test_an_item_that_is_put_back_keeps_no_place_and_comes_again_in_time() -> No
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
         assert await seconds_until(queues, piece("a", 0)) < 1
-        queues.put_back(piece("a", 0), 0.1)
+        queues.requeue(piece("a", 0), 0.1)
         assert await seconds_until(queues, piece("a", 1)) < 0.1
         queues.done(piece("a", 1))
         assert await seconds_until(queues, piece("a", 0)) > 0.05
@@ -151,12 +151,12 @@ def test_items_of_a_host_keep_the_interval() -> None:
 def test_a_narrowed_host_hands_out_one_at_a_time_until_it_is_wide_again() -> None:
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host("aaa"), host_of, per_host=9)
-        queues.narrow("a", to_one=True)
+        queues.set_concurrency("a", 1)
         await seconds_until(queues, piece("a", 0))
         waiting = asyncio.create_task(queues.take())
         await asyncio.sleep(0.01)
         assert not waiting.done()
-        queues.narrow("a", to_one=False)
+        queues.set_concurrency("a", None)
         assert await asyncio.wait_for(waiting, 5) == piece("a", 1)
 
     asyncio.run(scenario())
@@ -168,9 +168,9 @@ def test_dropped_items_are_those_that_nobody_works_on() -> None:
         await seconds_until(queues, piece("a", 0))
         await seconds_until(queues, piece("b", 0))
         await seconds_until(queues, piece("a", 1))
-        queues.put_back(piece("a", 1), 60)
-        assert sorted(queues.drop("a")) == [piece("a", 1), piece("a", 2)]
-        assert queues.drop("nobody") == []
+        queues.requeue(piece("a", 1), 60)
+        assert sorted(queues.drop_host("a")) == [piece("a", 1), piece("a", 2)]
+        assert queues.drop_host("nobody") == []
         queues.done(piece("b", 0))
         queues.done(piece("a", 0))
         assert await asyncio.wait_for(queues.take(), 5) is None

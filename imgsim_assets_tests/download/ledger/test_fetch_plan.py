@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from imgsim_assets.download.ledger.fetch_plan import FetchItem, FetchPlan, plan_fetches
+from imgsim_assets.download.ledger.table import empty_ledger, ledger_frame
+from imgsim_assets.download.status import DEPENDS_ON_SETTINGS
+from imgsim_assets_tests.support.downloads import NOW, URL, failure, success
+
+
+def test_new_item_is_fetched() -> None:
+    assert due(URL, None) == [FetchItem("a", URL, 0)]
+
+
+def test_new_and_due_items_keep_the_order_of_the_catalog() -> None:
+    ids = ["c", "a", "d", "b", "e"]
+    urls = [f"http://shop.example/{item}.jpg" for item in ids]
+    ledger = [
+        success("http://shop.example/d.jpg") | {"id": "d"},
+        success("http://shop.example/old.jpg") | {"id": "a"},
+        success("http://shop.example/gone.jpg") | {"id": "gone"},
+    ]
+    plan = make_plan(ids, urls, ledger_frame(ledger), file_version=None)
+    assert [item.id for item in items_of(plan)] == ["c", "a", "b", "e"]
+    assert plan.removed_ids == ["gone"]
+    assert len(plan.without_items().items) == 0
+
+
+def test_existing_image_is_not_fetched() -> None:
+    assert due(URL, success(URL)) == []
+
+
+def test_changed_url_is_fetched_and_restarts_the_count_of_attempts() -> None:
+    old = failure("timeout", FetchItem("a", "http://shop.example/old.jpg", 3))
+    assert due(URL, old) == [FetchItem("a", URL, 0)]
+
+
+@pytest.mark.parametrize(("minutes", "is_due"), [(4.9, False), (5.0, True), (600, True)])
+def test_retryable_failure_is_due_after_its_wait(minutes: float, is_due: bool) -> None:
+    later = NOW + timedelta(minutes=minutes)
+    expected = [FetchItem("a", URL, 1)] if is_due else []
+    assert due(URL, failure("timeout"), now=later) == expected
+
+
+@pytest.mark.parametrize("status", ["http_404", "not_image", "blocked_address", "bad_url"])
+def test_permanent_failure_is_never_due(status: str) -> None:
+    assert due(URL, failure(status), now=NOW + timedelta(days=3650)) == []
+
+
+@pytest.mark.parametrize("status", sorted(DEPENDS_ON_SETTINGS))
+def test_failure_that_depends_on_settings_is_due_after_they_change(status: str) -> None:
+    assert due(URL, failure(status)) == []
+    assert due(URL, failure(status), same_settings=False) == [FetchItem("a", URL, 1)]
+
+
+@pytest.mark.parametrize("status", ["http_404", "not_image", "bad_url", "timeout"])
+def test_changed_settings_do_not_retry_other_failures(status: str) -> None:
+    assert due(URL, failure(status), same_settings=False) == []
+    assert due(URL, success(URL), same_settings=False) == []
+
+
+def test_image_with_missing_blob_is_fetched_again() -> None:
+    row = success(URL, sha256="f" * 64)
+    assert due(URL, row, missing_blobs={"f" * 64}) == [FetchItem("a", URL, 0)]
+    assert due(URL, row, missing_blobs={"0" * 64}) == []
+
+
+def test_revalidation_is_conditional_only_if_the_blob_exists() -> None:
+    old = success(URL, sha256="f" * 64) | {"checked_at": NOW - timedelta(days=2)}
+    age = timedelta(days=1)
+    [item] = due(URL, old, revalidate_age=age)
+    assert item.cached is not None
+    assert due(URL, old, revalidate_age=age, absent_blobs={"f" * 64}) == [FetchItem("a", URL, 0)]
+
+
+@pytest.mark.parametrize(("version", "is_due"), [("5-1", False), ("5-2", True), (None, True)])
+def test_local_image_is_read_again_after_its_file_changed(
+    version: str | None, is_due: bool
+) -> None:
+    row = success("images/a.jpg", etag="5-1")
+    assert bool(due("images/a.jpg", row, file_version=version)) == is_due
+
+
+@pytest.mark.parametrize(("version", "is_due"), [(None, False), ("5-1", True)])
+def test_missing_file_is_read_when_it_appears(version: str | None, is_due: bool) -> None:
+    missing = failure("missing_file", FetchItem("a", "a.jpg", 0))
+    assert bool(due("a.jpg", missing, file_version=version)) == is_due
+
+
+def test_unreadable_file_is_retried_by_every_run() -> None:
+    unreadable = failure("unreadable_file", FetchItem("a", "a.jpg", 0))
+    assert due("a.jpg", unreadable, file_version="5-1") == [FetchItem("a", "a.jpg", 1)]
+
+
+def test_file_versions_are_ignored_for_a_root_on_the_web() -> None:
+    assert due("a.jpg", success("a.jpg", etag="5-1"), has_folder=False) == []
+    missing = failure("http_404", FetchItem("a", "a.jpg", 0))
+    assert due("a.jpg", missing, file_version="5-1", has_folder=False) == []
+
+
+def test_ids_that_left_the_catalog_are_removed() -> None:
+    ledger = ledger_frame([{**success(URL), "id": name} for name in ("c", "a", "b")])
+    plan = make_plan(["a"], [URL], ledger)
+    assert plan.removed_ids == ["b", "c"]
+    assert len(plan.items) == 0
+
+
+def test_items_of_an_empty_ledger_keep_the_order_of_the_catalog() -> None:
+    names = [f"item {number}" for number in (5, 3, 9, 1)]
+    plan = make_plan(names, [URL] * 4, empty_ledger())
+    assert [item.id for item in items_of(plan)] == names
+    assert list(plan.items.urls()) == [URL] * 4
+
+
+def due(
+    url: str,
+    row: dict[str, Any] | None,
+    *,
+    now: datetime = NOW,
+    file_version: str | None = None,
+    has_folder: bool = True,
+    absent_blobs: set[str] | None = None,
+    **options: Any,
+) -> list[FetchItem]:
+    """The due items of a catalog with the one item "a", whose ledger row is `row`."""
+    plan = plan_fetches(
+        pl.DataFrame({"id": ["a"], "url": [url]}),
+        ledger_frame([row] if row else []),
+        now=now,
+        file_version=(lambda _: file_version) if has_folder else None,
+        missing_blobs=options.pop("missing_blobs", set()),
+        blob_exists=lambda names: [name not in (absent_blobs or ()) for name in names],
+        **options,
+    )
+    return items_of(plan)
+
+
+def make_plan(
+    ids: list[str], urls: list[str], ledger: pl.DataFrame, file_version: Any = lambda _: None
+) -> FetchPlan:
+    return plan_fetches(
+        pl.DataFrame({"id": ids, "url": urls}),
+        ledger,
+        now=NOW,
+        file_version=file_version,
+        missing_blobs=set(),
+        blob_exists=lambda names: [True] * len(names),
+    )
+
+
+def items_of(plan: FetchPlan) -> list[FetchItem]:
+    return [plan.items[number] for number in range(len(plan.items))]
