@@ -120,8 +120,8 @@ def test_python_of_page_runs(
         assert job.execute_in_process().success
     if "price_list" in names and "defs" in names:
         assert (tmp_path / "price_list.csv").read_text() == "left_id,right_id\np,s\n"
-    if "news" in names:
-        assert (tmp_path / "news_000001.csv").read_text().startswith("change,left_id")
+    if "match_changes" in names:
+        assert (tmp_path / "match_changes_000001.csv").read_text().startswith("change,left_id")
     if "traced" in names:
         (row,) = names["traced"].collect().to_dicts()  # type: ignore[attr-defined]
         assert (row["left_sha256"], row["right_catalog_version"]) == ("a", "1")
