@@ -105,3 +105,16 @@ class Progress:
         if self.kinds:
             line += " (" + ", ".join(f"{kind} {n}" for kind, n in sorted(self.kinds.items())) + ")"
         return line
+
+
+class ProgressListener:
+    """Receives the progress of a run, from two threads; this one ignores it."""
+
+    def begins(self, name: str, items: int) -> None:
+        """Work on the catalog `name` begins; it has `items` items."""
+
+    def fetched(self, name: str, items: int) -> None:
+        """`items` more items were fetched, or were there already."""
+
+    def embedded(self, name: str, items: int) -> None:
+        """`items` more items were embedded, or were there already."""

@@ -17,7 +17,7 @@ import click
 import polars as pl
 
 from imgsim_assets.cli.options import STDOUT
-from imgsim_assets.progress import Log, silent
+from imgsim_assets.progress import Log, ProgressListener, silent
 
 _DECIMALS = 5
 _MAX_ROWS = 20
@@ -92,7 +92,7 @@ def log_to_stderr(message: str) -> None:
     click.echo(message, err=True)
 
 
-class ProgressBars:
+class ProgressBars(ProgressListener):
     """Progress bars on stderr, two for each catalog: images fetched, and images embedded."""
 
     def __init__(self, progress: Any) -> None:

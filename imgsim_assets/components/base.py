@@ -46,7 +46,7 @@ class YamlComponent(dg.Component):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
-        """Create the component from YAML; templates such as `{{ env.STORE }}` are resolved first."""
+        """Create the component from YAML, with templates such as `{{ env.STORE }}` resolved."""
         given = attributes.model_dump(exclude_unset=True) if attributes is not None else {}
         resolution = context.resolution_context.at_path("attributes")
         resolved = _resolve_templates(given, resolution)
@@ -68,7 +68,8 @@ class YamlComponent(dg.Component):
                 raise self.error(
                     context,
                     ["tags", key],
-                    f"{key}: {value!r} is not a tag; use at most 63 letters, digits, '_', '-' and '.'",
+                    f"{key}: {value!r} is not a tag; use at most 63 letters, digits, '_', '-' "
+                    "and '.'",
                 )
 
     def check_name(self, context: dg.ComponentLoadContext, plural: str) -> None:
@@ -111,7 +112,7 @@ class YamlComponent(dg.Component):
     def error(
         self, context: dg.ComponentLoadContext, key: Sequence[str], problem: str
     ) -> SettingsError:
-        """An error that names file, line and key; `problem` says what is wrong and how to fix it."""
+        """An error with file, line and key; `problem` says what is wrong and how to fix it."""
         return SettingsError(f"{self.location(context, key)}: {problem}")
 
     def location(self, context: dg.ComponentLoadContext, key: Sequence[str]) -> str:

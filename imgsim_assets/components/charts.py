@@ -1,4 +1,4 @@
-"""The images of results: contact sheets of pairs and neighbors, and histograms."""
+"""Charts of results: contact sheets of pairs, neighbors and groups, histograms, heat maps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BINS = 40
 
 
 def match_sheet(store: Store, matches: pl.DataFrame, pairs: int = 12) -> bytes:
-    """The most similar pairs, and behind them those nearest to the threshold."""
+    """The most similar pairs, then those nearest to the threshold."""
     ordered = matches.sort(["similarity", "left_id", "right_id"], descending=[True, False, False])
     half = pairs // 2
     shown = (
@@ -41,7 +41,7 @@ def match_sheet(store: Store, matches: pl.DataFrame, pairs: int = 12) -> bytes:
 def graph_sheet(
     store: Store, edges: pl.DataFrame, sha256: pl.DataFrame, items: int = 5, neighbors: int = 6
 ) -> bytes:
-    """Some items, spread over the catalog, each before its nearest neighbors."""
+    """Some items of the whole catalog, each followed by its nearest neighbors."""
     image_of = dict(sha256.select("id", "sha256").iter_rows())
     sources = edges["src_id"].unique(maintain_order=True)
     step = max(1, len(sources) // items)
@@ -63,21 +63,25 @@ def group_sheet(store: Store, groups: pl.DataFrame, rows: int = 6, members: int 
     )
     sheet = []
     for group in largest["group_id"].to_list():
-        own = groups.filter(pl.col("group_id") == group).sort(
+        group_rows = groups.filter(pl.col("group_id") == group).sort(
             ["is_canonical", "similarity", "id"], descending=[True, True, False]
         )
-        shown = own if own.height <= members else pl.concat([own.head(members - 1), own.tail(1)])
+        shown = (
+            group_rows
+            if group_rows.height <= members
+            else pl.concat([group_rows.head(members - 1), group_rows.tail(1)])
+        )
         sheet.append(
             [
-                Cell(_thumbnail(store, row["sha256"]), f"{row['similarity']:.3f}  {_item(row)}")
+                Cell(_thumbnail(store, row["sha256"]), f"{row['similarity']:.3f}  {_caption(row)}")
                 for row in shown.iter_rows(named=True)
             ]
         )
     return contact_sheet(sheet)
 
 
-def _item(row: Mapping[str, Any]) -> str:
-    """What an item is called, with its catalog where there are several."""
+def _caption(row: Mapping[str, Any]) -> str:
+    """The item's id, with its catalog where there are several."""
     return f"{row['catalog']}/{row['id']}" if "catalog" in row else str(row["id"])
 
 
@@ -93,7 +97,7 @@ def similarity_heat_map(left: Items, right: Items, threshold: float) -> str:
 
 
 def similarity_histogram(similarity: pl.Series, threshold: float | None) -> str:
-    """How the similarities of the committed pairs are spread, as SVG."""
+    """The distribution of the similarities of the committed pairs, as SVG."""
     values = similarity.to_numpy()
     low = min(float(values.min(initial=1.0)), threshold if threshold is not None else 1.0)
     low = float(np.floor(low * 20) / 20) if low < 1 else 0.95
@@ -108,7 +112,7 @@ def similarity_histogram(similarity: pl.Series, threshold: float | None) -> str:
 
 
 def _thumbnail(store: Store, sha256: str) -> Image.Image | None:
-    """The image, small; None when it cannot be shown (that is for checks to report)."""
+    """The image at 192 px at most; None when its bytes are damaged, which checks report."""
     try:
         image = decode(store.blobs.get(sha256))
     except (CorruptFileError, ImageError):

@@ -1,4 +1,4 @@
-"""Asset checks: what several assets declare, and how a result of `pipeline/checks.py` is told."""
+"""Asset checks that several assets declare, and check results in Dagster's form."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The columns of every table, as they are declared before there is one.
+"""The columns of every table, as the assets declare them.
 
 Types are named here, and not taken from the stages that write the tables, because loading a
-code location must not load Polars. A test compares each with what its stage writes.
+code location must not import Polars. A test compares each with what its stage writes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _MEANING = {
     "attempts": "failed attempts in a row, over runs",
     "bridges": "links of the group without which it would fall apart",
     "bytes": "size of the image file",
-    "catalog": "catalog that the item is of",
+    "catalog": "catalog of the item",
     "checked_at": "when the server last gave or confirmed this image",
     "count": "pairs that were compared",
     "detail": "what happened, in words",
@@ -91,11 +91,11 @@ _MEANING = {
     "line": "line (or row) of the file, from 1",
     "mean_similarity": "over all pairs of the group's items",
     "min_similarity": "over all pairs of the group's items",
-    "next_retry_at": "when a retryable failure is tried again",
+    "next_retry_at": "when a retryable failure is retried",
     "number": "the item's number inside the FAISS file",
     "rank": "1 for the most similar",
-    "revalidation_error": "why a good image could not be asked for again; it is kept",
-    "reason": "why the row is left out",
+    "revalidation_error": "why an image could not be revalidated; the image is kept",
+    "reason": "why the row was rejected",
     "right_id": "item of the right catalog",
     "right_sha256": "image of the right item",
     "recall": "share of the pairs that reach the threshold",
@@ -104,16 +104,16 @@ _MEANING = {
     "size": "items in the group",
     "src_id": "the item whose neighbors these are",
     "status": "ok, or what failed",
-    "threshold": "least cosine",
-    "text": "the row as it stands in the file",
-    "retryable": "whether a later run tries again by itself",
+    "threshold": "smallest cosine of a match",
+    "text": "the row as it is in the file",
+    "retryable": "whether a later run retries the item",
     "url": "where the image is fetched from",
     "width": "pixels, before rotation by EXIF",
 }
 
 
 def table_schema(columns: Mapping[str, str]) -> dg.TableSchema:
-    """Columns by name and type as Dagster shows them, with what each means."""
+    """Columns by name and type as Dagster's, with the meaning of each."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(name, kind, description=_MEANING.get(name, CARRIED))

@@ -1,10 +1,10 @@
-"""What the Dagster UI shows of a table: schema, counts, links, images."""
+"""Metadata of tables as the Dagster UI shows it: schema, counts, previews, images."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 import polars as pl
@@ -14,35 +14,45 @@ from imgsim_assets.storage.store import Store
 
 
 def schema_of(columns: Mapping[str, Any]) -> dg.TableSchema:
-    """A Polars schema as Dagster shows it, with what each column means."""
-    return table_schema({name: _kind(kind) for name, kind in columns.items()})
+    """A Polars schema as Dagster's, with the meaning of each column."""
+    return table_schema({name: _type_name(kind) for name, kind in columns.items()})
 
 
-def _kind(kind: Any) -> str:
-    """The name of a column's type, with the time zone but not the resolution of a time."""
+def _type_name(kind: Any) -> str:
+    """The name of a column's type; of a Datetime with its time zone, without its resolution."""
     if isinstance(kind, pl.Datetime):
         return f"Datetime ({kind.time_zone})" if kind.time_zone else "Datetime"
     return str(kind)
 
 
-def table_metadata(
-    store: Store, name: str, version: int, rows: int, *, changed: bool
-) -> dict[str, Any]:
-    """The facts that every table's materialization carries."""
+class TableReport(Protocol):
+    """What every stage reports of the table that it commits."""
+
+    @property
+    def version(self) -> int:
+        """The version that is now the newest."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether this run committed it."""
+
+
+def table_metadata(store: Store, name: str, report: TableReport, rows: int) -> dict[str, Any]:
+    """The metadata that every table's materialization has; `rows` is its number of rows."""
     return {
         "dagster/row_count": rows,
         "dagster/uri": f"{store.url}/{name}",
-        "version": version,
-        "changed": changed,
+        "version": report.version,
+        "changed": report.changed,
     }
 
 
-def counted(counts: Mapping[str, int], what: str) -> dg.MetadataValue:
-    """Counts by kind as a table, the largest first."""
+def counts_table(counts: Mapping[str, int], column: str) -> dg.MetadataValue:
+    """Counts by kind as a table, the largest first; `column` names the kinds."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return dg.MetadataValue.table(
-        [dg.TableRecord({what: kind, "count": count}) for kind, count in ordered],
-        schema=dg.TableSchema([dg.TableColumn(what, "string"), dg.TableColumn("count", "int")]),
+        [dg.TableRecord({column: kind, "count": count}) for kind, count in ordered],
+        schema=dg.TableSchema([dg.TableColumn(column, "string"), dg.TableColumn("count", "int")]),
     )
 
 
@@ -60,12 +70,12 @@ def _cell(value: object) -> str:
 
 
 def jpeg(data: bytes, alt: str) -> dg.MetadataValue:
-    """An image that travels inside the metadata."""
+    """A JPEG image inside the metadata."""
     return _image("image/jpeg", data, alt)
 
 
 def svg(drawing: str, alt: str) -> dg.MetadataValue:
-    """A chart that travels inside the metadata."""
+    """An SVG chart inside the metadata."""
     return _image("image/svg+xml", drawing.encode(), alt)
 
 

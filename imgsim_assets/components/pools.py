@@ -1,8 +1,8 @@
-"""A slot in a second pool, for that part of a step which needs one.
+"""A slot in a second pool, for the part of a step that needs one.
 
-Dagster gives a step the slot of one pool before it starts. A step that fetches and embeds
-starts with the network's, and asks for the card's when there is something to embed. Steps that
-hold one slot only never wait for another, so that nobody can wait for each other in a circle.
+Dagster gives a step a slot of one pool before it starts. A step that fetches and embeds starts
+with a slot of the network pool, and claims one of the GPU pool before its first forward pass.
+No other step waits for a second slot, so that steps cannot wait for each other in a circle.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import dagster as dg
 
 from imgsim_assets.encoders.stage import StoppedError
 
-_LOOK_AGAIN_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 class PoolSlot:
-    """A slot in a pool that is claimed when it is needed, and freed with the context.
+    """A slot in a pool: claimed when it is needed, freed when the context ends.
 
-    Setting `stop` ends the waiting. A run that dies gives its slots back as any run does, by
-    Dagster's run monitoring.
+    Setting `stop` ends the waiting. Dagster's run monitoring frees the slots of a run that dies.
     """
 
     def __init__(self, context: dg.AssetExecutionContext, pool: str, stop: threading.Event) -> None:
-        # Not public: should it move, only the runs that stream fail, not every load.
+        # Not public API: imported here, so that a change in Dagster fails only pipelined runs.
         from dagster._core.execution.plan.instance_concurrency_context import (
             InstanceConcurrencyContext,
         )
@@ -34,7 +33,7 @@ class PoolSlot:
         self._context = context
         self._pool = pool
         self._stop = stop
-        # Slots are freed by run and step, and the step's own must outlast this one.
+        # Slots are freed by run and step key; this key leaves the step's own slot alone.
         self._holder = f"{context.op_execution_context.op_handle}.{pool}"
         self._claims = InstanceConcurrencyContext(context.instance, context.run)
         self._is_held = False
@@ -53,17 +52,18 @@ class PoolSlot:
         self._claims.__exit__(kind, error, trace)
 
     def claim(self) -> None:
-        """Wait for the slot and take it; one that is held already is kept.
+        """Wait for the slot and take it, unless it is held already.
 
-        Raises StoppedError when it is to wait no longer.
+        Raises:
+            StoppedError: when `stop` is set.
         """
-        waits = False
+        is_waiting = False
         while not self._is_held:
             if self._stop.is_set():
                 raise StoppedError
             self._is_held = self._claims.claim(self._pool, self._holder)
             if not self._is_held:
-                if not waits:
+                if not is_waiting:
                     self._context.log.info(f"waiting for a slot in the pool {self._pool}")
-                waits = True
-                self._stop.wait(_LOOK_AGAIN_SECONDS)
+                is_waiting = True
+                self._stop.wait(_POLL_SECONDS)

@@ -29,7 +29,7 @@ R = TypeVar("R", bound=ShardReport)
 
 
 def shards_of_run(context: dg.AssetExecutionContext, shard_count: int) -> list[Shard]:
-    """The shards that a run was asked for, in order."""
+    """The shards of a run's partitions, in order."""
     return [Shard(int(name), shard_count) for name in sorted(context.partition_keys)]
 
 

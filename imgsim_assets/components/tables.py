@@ -61,8 +61,7 @@ class TableIOManager(dg.ConfigurableIOManager):
             rows = pl.concat(shards).lazy()
         else:
             rows = scan_table(table, commit)
-        wanted = context.dagster_type.typing_type
-        return rows.collect() if wanted is pl.DataFrame else rows
+        return rows.collect() if context.dagster_type.typing_type is pl.DataFrame else rows
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""A person's own loader in place of the download: a function from a row to its image."""
+"""A loader in place of the download: the user's function from a row to its image."""
 
 from __future__ import annotations
 
@@ -31,36 +31,40 @@ from imgsim_assets.storage.commit import Commit, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
-# Property of a ledger that a loader has filled, whose URLs nobody else may be able to fetch.
+# Property of a ledger that a loader has filled: its URLs may mean something to the loader only.
 LOADED = "filled_by_loader"
 
-# From a row (id, url and the carried columns) to the file's bytes, a PIL image, or None where
-# there is no image. It is called from several threads at once.
+# From a row (id, url and the carried columns) to the file's bytes, a PIL image, or None for no
+# image. It is called from several threads at once.
 Loader = Callable[[Mapping[str, Any]], bytes | Image.Image | None]
 
 
 def find_loader(name: str) -> Loader:
-    """The function that 'package.module:function' names; SettingsError when there is none."""
+    """The function that 'package.module:function' names.
+
+    Raises:
+        SettingsError: when there is no such function.
+    """
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise SettingsError(f"loader: {name!r} does not read like 'package.module:function'")
     try:
-        found = getattr(importlib.import_module(module_name), function_name)
+        function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise SettingsError(
             f"loader: {name}: {error}; correct the name, or set PYTHONPATH to where it lies"
         ) from error
-    if not callable(found):
-        raise SettingsError(f"loader: {name} is {type(found).__name__}; name a function")
-    loader: Loader = found
+    if not callable(function):
+        raise SettingsError(f"loader: {name} is {type(function).__name__}; name a function")
+    loader: Loader = function
     return loader
 
 
 class LoaderStage:
-    """Fills the ledger of a catalog by calling a loader for what it lacks.
+    """Fills the ledger of a catalog by calling a loader for the items without an image.
 
-    An item is loaded when it is new, when its URL changed, when its bytes are gone, and again
-    in every run while it fails; `on_row` is called after each.
+    An item is loaded when it is new, when its URL changed, when its bytes are missing, and in
+    every run while it fails. `on_row` is called after each item.
     """
 
     def __init__(
@@ -82,20 +86,25 @@ class LoaderStage:
         self._table = ledger_table(store, name)
 
     def run(self, shard: Shard) -> DownloadReport:
-        """Load what a shard lacks and commit its ledger; a loader that raises is a status."""
+        """Load the images that a shard lacks and commit its ledger; an exception is a status."""
         started = time.monotonic()
         catalog = self._store.table(f"{self._name}/items", key="id")
         source = catalog.latest()
         if source is None:
             raise StoreError(f"{self._name}/items has no version yet; ingest it first")
-        wanted = catalog.read(source, shard=shard)
+        items = catalog.read(source, shard=shard)
         base = self._table.latest()
-        known = self._known(base, shard)
-        kept = known.join(wanted, on=["id", "url"], how="semi")
-        due = wanted.join(kept, on="id", how="anti").to_dicts()
+        loaded_before = self._loaded_before(base, shard)
+        unchanged = loaded_before.join(items, on=["id", "url"], how="semi")
+        due = items.join(unchanged, on="id", how="anti").to_dicts()
         loaded = self._load_all(due, shard)
-        rows = pl.concat([kept, ledger_frame(loaded)]).sort("id")
-        if due or known.height != kept.height or base is None or not base.files_of_shard(shard):
+        rows = pl.concat([unchanged, ledger_frame(loaded)]).sort("id")
+        if (
+            due
+            or loaded_before.height != unchanged.height
+            or base is None
+            or not base.files_of_shard(shard)
+        ):
             base = self._commit(rows, shard, source)
         return DownloadReport(
             shard=shard.name,
@@ -103,7 +112,7 @@ class LoaderStage:
             items=rows.height,
             requested=len(due),
             fetched=sum(row["status"] == OK for row in loaded),
-            removed=known.height - kept.height,
+            removed=loaded_before.height - unchanged.height,
             bytes=sum(row.get("bytes") or 0 for row in loaded),
             seconds=time.monotonic() - started,
             statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
@@ -111,15 +120,15 @@ class LoaderStage:
             data_version=data_version(rows),
         )
 
-    def _known(self, base: Commit | None, shard: Shard) -> pl.DataFrame:
-        """The shard's images that need not be loaded again."""
+    def _loaded_before(self, base: Commit | None, shard: Shard) -> pl.DataFrame:
+        """The shard's ledger rows with an image that the store still has."""
         rows = pl.DataFrame()
         if base is not None:
             rows = self._table.read(base, shard=shard, on_corrupt=self._log)
         if not rows.width:
             return empty_ledger()
-        lost = list(self._store.blobs.missing())
-        return rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(lost))
+        missing = list(self._store.blobs.missing())
+        return rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(missing))
 
     def _load_all(self, due: list[dict[str, Any]], shard: Shard) -> list[dict[str, Any]]:
         workers = max(1, min(self._settings.concurrency, len(due)))
@@ -149,7 +158,7 @@ class LoaderStage:
         except ImageError as error:
             return {**row, "status": error.status, "detail": error.detail[:500], "attempts": 1}
         except Exception as error:
-            # Somebody's code may raise anything; it costs its own row only.
+            # The user's code may raise anything; it costs only its own row.
             detail = f"{type(error).__name__}: {error}"
             return {**row, "status": "loader_error", "detail": detail[:500], "attempts": 1}
         return {
@@ -168,10 +177,10 @@ class LoaderStage:
         file = self._table.write_rows(rows)
 
         def change(base: Commit | None) -> PendingCommit:
-            seen = base.inputs.get("items", 0) if base is not None else 0
+            base_version = base.inputs.get("items", 0) if base is not None else 0
             return PendingCommit(
                 replace_shard(base, shard, [file]),
-                inputs={"items": max(source.version, seen)},
+                inputs={"items": max(source.version, base_version)},
                 properties={**PROPERTIES, LOADED: True},
             )
 

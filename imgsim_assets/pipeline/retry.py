@@ -21,9 +21,9 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.loader import LOADED
-from imgsim_assets.pipeline.run import ProgressListener, fetch_and_embed
+from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.shards import shards_of
-from imgsim_assets.progress import Log, silent
+from imgsim_assets.progress import Log, ProgressListener, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from imgsim_assets.catalog.stage import ItemsReport
 from imgsim_assets.download.stage import DownloadReport
 from imgsim_assets.encoders.stage import EmbeddingReport
 from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
 from imgsim_assets.pipeline.catalog import CatalogPipeline
+from imgsim_assets.progress import ProgressListener
 
 
 @dataclass(frozen=True)
@@ -43,32 +43,6 @@ class PipelineReport:
         return sum(report.embedded for report in self.embeddings)
 
 
-class ProgressListener(Protocol):
-    """Receives the progress of a run, from two threads."""
-
-    def begins(self, name: str, items: int) -> None:
-        """Work on the catalog `name` begins; it has `items` items."""
-
-    def fetched(self, name: str, items: int) -> None:
-        """`items` more items were fetched, or were there already."""
-
-    def embedded(self, name: str, items: int) -> None:
-        """`items` more items were embedded, or were there already."""
-
-
-class NullProgress:
-    """A ProgressListener that ignores everything."""
-
-    def begins(self, name: str, items: int) -> None:
-        """Ignored."""
-
-    def fetched(self, name: str, items: int) -> None:
-        """Ignored."""
-
-    def embedded(self, name: str, items: int) -> None:
-        """Ignored."""
-
-
 def fetch_and_embed(
     pipelines: Sequence[CatalogPipeline],
     *,
@@ -89,7 +63,7 @@ def fetch_and_embed(
         SourceError, EncoderError, StoreError: as the stages do, after what was computed has
             been kept.
     """
-    progress = listener or NullProgress()
+    progress = listener or ProgressListener()
     items = [
         pipeline.ingest(allow_removals=True) if read_sources else None for pipeline in pipelines
     ]

@@ -1,4 +1,4 @@
-"""Verifying a store: every checksum of every kept version, and what must hold between tables."""
+"""Verification of a store: every checksum of every version, and the invariants of its tables."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def _verify_blobs(store: Store, report: VerificationReport, log: Log) -> None:
                     report.add_problem(
                         f"{PACKS}/{pack.name}",
                         f"the bytes of image {sha256} do not match the name; create an empty file "
-                        f"{store.url}/{MISSING}/{sha256}, and the next run of the images fetches it "
-                        "again",
+                        f"{store.url}/{MISSING}/{sha256}, and the next run of the images fetches "
+                        "it again",
                     )
             progress.advance()
 

@@ -14,9 +14,10 @@ from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
 from imgsim_assets.encoders.stream import EmbeddingStream
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.pipeline.catalog import CatalogPipeline
-from imgsim_assets.pipeline.run import NullProgress, fetch_and_embed
+from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.pipeline.shards import shards_for
+from imgsim_assets.progress import ProgressListener
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, tiny
@@ -109,7 +110,7 @@ def test_an_interruption_ends_the_embedding_within_a_batch_and_keeps_what_there_
     assert done.embedded < 40
 
 
-class RecordingListener(NullProgress):
+class RecordingListener(ProgressListener):
     """Records the progress of the fetching."""
 
     def __init__(self) -> None:

@@ -111,7 +111,7 @@ def _result(store: "Store", table: "Table", report: "GroupReport") -> dg.Materia
 
     rows = table.read(table.at(report.version))
     metadata: dict[str, Any] = {
-        **table_metadata(store, table.name, report.version, rows.height, changed=report.changed),
+        **table_metadata(store, table.name, report, rows.height),
         "groups": report.groups,
         "grouped_items": report.grouped,
         "items": report.items,

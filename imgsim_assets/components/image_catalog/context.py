@@ -80,12 +80,12 @@ class CatalogContext:
         return f"{self.weights_location}: {problem}" if problem else None
 
     def require_source(self) -> None:
-        """Raise SourceError, with its place in the YAML file, when a local source is missing."""
+        """Raise SourceError, with its location in the YAML file, when a local source is missing."""
         if problem := self._missing_source():
             raise SourceError(problem)
 
     def require_weights(self) -> None:
-        """Raise SettingsError, with its place in the YAML file, when weights are missing."""
+        """Raise SettingsError, with its location in the YAML file, when weights are missing."""
         if problem := self._missing_weights():
             raise SettingsError(problem)
 

@@ -89,16 +89,14 @@ def embed(
 
 
 def _describe(store: "Store", name: str, report: "EmbeddingReport") -> dict[str, Any]:
-    from imgsim_assets.components.metadata import counted, table_metadata
+    from imgsim_assets.components.metadata import counts_table, table_metadata
 
     rates = {
         f"images_per_second_{part}": round(rate, 1)
         for part, rate in report.images_per_second.items()
     }
     return {
-        **table_metadata(
-            store, f"{name}/embeddings", report.version, report.items, changed=report.changed
-        ),
+        **table_metadata(store, f"{name}/embeddings", report, report.items),
         "distinct_images": report.images,
         "embedded": report.embedded,
         **({"embedded_while_fetching": report.embedded_early} if report.embedded_early else {}),
@@ -114,5 +112,5 @@ def _describe(store: "Store", name: str, report: "EmbeddingReport") -> dict[str,
         "encoder_fingerprint": report.fingerprint,
         **({"dim": report.dim} if report.dim else {}),
         "recommended_threshold": report.recommended_threshold,
-        "statuses": counted(report.statuses, "status"),
+        "statuses": counts_table(report.statuses, "status"),
     }

@@ -66,13 +66,7 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
     from imgsim_assets.images.plot import bar_chart, histogram
 
     described: dict[str, Any] = {
-        **table_metadata(
-            store,
-            f"{name}/encoder_evaluation",
-            evaluation.version,
-            evaluation.rows.height,
-            changed=evaluation.changed,
-        ),
+        **table_metadata(store, f"{name}/encoder_evaluation", evaluation, evaluation.rows.height),
         "recommended_threshold": evaluation.threshold,
         THRESHOLD_CALIBRATED: evaluation.is_measured,
         "false_positives_per_million": round(evaluation.false_positives_per_million, 1),

@@ -110,18 +110,16 @@ def fetch(
 
 
 def _describe(store: "Store", name: str, report: "DownloadReport") -> dict[str, Any]:
-    from imgsim_assets.components.metadata import counted, svg, table_metadata
+    from imgsim_assets.components.metadata import counts_table, svg, table_metadata
     from imgsim_assets.download.status import OK
     from imgsim_assets.images.plot import bar_chart
 
     by_count = sorted(report.statuses.items(), key=lambda pair: -pair[1])
     described: dict[str, Any] = {
-        **table_metadata(
-            store, f"{name}/images", report.version, report.items, changed=report.changed
-        ),
+        **table_metadata(store, f"{name}/images", report, report.items),
         "ok": report.statuses.get(OK, 0),
         "failed": report.failed,
-        "statuses": counted(report.statuses, "status"),
+        "statuses": counts_table(report.statuses, "status"),
         "status_chart": svg(bar_chart(by_count, title="items"), "items by status"),
         "requested": report.requested,
         "fetched": report.fetched,
@@ -132,7 +130,7 @@ def _describe(store: "Store", name: str, report: "DownloadReport") -> dict[str, 
         "images_per_second": round(report.fetched / max(report.seconds, 1e-6), 1),
     }
     if report.revalidation_errors:
-        described["revalidation_errors"] = counted(report.revalidation_errors, "status")
+        described["revalidation_errors"] = counts_table(report.revalidation_errors, "status")
     if report.hosts:
         described["host_stats"] = _host_table(report.hosts)
         described["hosts_skipped"] = list(report.hosts_skipped)

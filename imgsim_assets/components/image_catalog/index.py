@@ -76,9 +76,7 @@ def _describe(
     from imgsim_assets.components.metadata import preview, schema_of, table_metadata
 
     return {
-        **table_metadata(
-            store, f"{name}/index", report.version, report.items, changed=report.changed
-        ),
+        **table_metadata(store, f"{name}/index", report, report.items),
         "kind": report.kind,
         "dim": report.dim,
         "added": report.added,

@@ -70,13 +70,11 @@ def _describe(
     store: "Store", name: str, report: "ItemsReport", rows: "pl.DataFrame"
 ) -> dict[str, Any]:
     from imgsim_assets.catalog.stage import rejects_table
-    from imgsim_assets.components.metadata import counted, preview, schema_of, table_metadata
+    from imgsim_assets.components.metadata import counts_table, preview, schema_of, table_metadata
 
     rejected = sum(report.rejects.values())
     described = {
-        **table_metadata(
-            store, f"{name}/items", report.version, report.rows, changed=report.changed
-        ),
+        **table_metadata(store, f"{name}/items", report, report.rows),
         "dagster/column_schema": schema_of(rows.schema),
         "rejected": rejected,
         "changed_shards": len(report.changed_shards),
@@ -85,7 +83,7 @@ def _describe(
     if rejected:
         table = rejects_table(store, name)
         newest = table.latest()
-        described["rejects_by_reason"] = counted(report.rejects, "reason")
+        described["rejects_by_reason"] = counts_table(report.rejects, "reason")
         if newest is not None:
             described["rejects"] = preview(table.read(newest))
     return described

@@ -70,9 +70,7 @@ def _describe(
     from imgsim_assets.index.stage import open_index
 
     described: dict[str, Any] = {
-        **table_metadata(
-            store, f"{name}/similarity_graph", report.version, report.edges, changed=report.changed
-        ),
+        **table_metadata(store, f"{name}/similarity_graph", report, report.edges),
         "items": report.items,
         "k": report.k,
         **({"threshold": report.threshold} if report.threshold is not None else {}),

@@ -128,13 +128,7 @@ def _describe(
 
     store, settings = pipeline.store, pipeline.settings
     described: dict[str, Any] = {
-        **table_metadata(
-            store,
-            f"matches/{settings.name}",
-            report.version,
-            report.matches,
-            changed=report.changed,
-        ),
+        **table_metadata(store, f"matches/{settings.name}", report, report.matches),
         "threshold": report.threshold,
         "left_items": report.left_items,
         "right_items": report.right_items,
