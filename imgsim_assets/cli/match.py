@@ -61,7 +61,12 @@ Examples:
 )
 @click.option("--k", "-k", type=int, help="Matches per left item, with --mode top_k.")
 @options.list_options
-@click.option("--header", metavar="A,B,...", help="Names of all result columns but the last.")
+@click.option(
+    "--header",
+    metavar="A,B,...",
+    callback=options.split_names,
+    help="Names of all result columns but the last.",
+)
 @click.option("--matrix", is_flag=True, help="Print the similarity of every pair.")
 @options.out_option
 @options.encoder_options
@@ -76,7 +81,7 @@ def command(
     mode: str,
     k: int | None,
     list_options: options.ListOptions,
-    header: str | None,
+    header: tuple[str, ...],
     matrix: bool,
     out: str | None,
     encoder: EncoderSettings,
@@ -112,7 +117,7 @@ def command(
     pipeline = MatchPipeline(store, declared, variant=variant)
     report = pipeline.run()
     matches = _with_source_columns(store, pipeline.rows(report), args)
-    renamed = _rename_columns(matches, options.split_names(header))
+    renamed = _rename_columns(matches, header)
     is_small = 0 < report.left_items * report.right_items <= _MAX_SHOWN_CELLS
     cosines = _matrix(store, args) if matrix or is_small else None
     if out is not None:

@@ -132,7 +132,7 @@ def _inspect_list(text: str, options: ListOptions) -> tuple[SourceSettings, list
         SourceSettings,
         path=text,
         delimiter=delimiter,
-        header=None if options.header else False,
+        header=False if options.no_header else None,
         root=options.root,
     )
     rows = read_source(open_source(settings, Path.cwd())).frame()

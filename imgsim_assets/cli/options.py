@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +19,22 @@ from imgsim_assets.storage.store import Store
 
 STDOUT = "-"
 OUT_SUFFIXES = (".tsv", ".csv", ".parquet", ".jsonl")
-_ENCODER_KEYS = {"name": "encoder", "factory": "encoder", "version": "encoder_version"}
+_ENCODER_KEYS = {"name": "encoder", "factory": "encoder"}
 Command = TypeVar("Command", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
 class ListOptions:
-    """How `imgsim match` reads lists; None leaves a choice to the reader."""
+    """How `imgsim match` reads lists."""
 
-    columns: tuple[str, ...] = ()
-    id: str | None = None
-    url: str | None = None
-    delimiter: str | None = None
-    header: bool = True
-    root: str | None = None
-    loader: str | None = None
+    columns: tuple[str, ...]
+    id: str | None
+    url: str | None
+    delimiter: str | None
+    no_header: bool
+    root: str | None
+    loader: str | None
 
 
 def parse_settings(kind: type[S], **values: Any) -> S:
@@ -75,16 +74,15 @@ def settings_hash(settings: Settings, *more: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def split_names(listed: str | None) -> tuple[str, ...]:
-    """The names of a comma-separated option."""
+def split_names(_: click.Context, __: click.Parameter, listed: str | None) -> tuple[str, ...]:
+    """Callback of an option that is a comma-separated list."""
     return tuple(part.strip() for part in listed.split(",")) if listed else ()
 
 
 def _option_group(
     argument: str, build: Callable[..., object], *options: Callable[[Any], Any]
 ) -> Callable[[Command], Command]:
-    """A decorator: the options become the parameters of `build`, its result the `argument`."""
-    names = list(inspect.signature(build).parameters)
+    """A decorator that passes the options to `build`, and its result to the command."""
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -95,50 +93,16 @@ def _option_group(
         decorated: Any = call
         for option in reversed(options):
             decorated = option(decorated)
+        names = [parameter.name for parameter in decorated.__click_params__[-len(options) :]]
         return decorated  # type: ignore[no-any-return]
 
     return decorate
 
 
-def _list_options(
-    columns: str | None,
-    id_column: str | None,
-    url_column: str | None,
-    delimiter: str | None,
-    no_header: bool,
-    root: str | None,
-    loader: str | None,
-) -> ListOptions:
-    return ListOptions(
-        split_names(columns), id_column, url_column, delimiter, not no_header, root, loader
-    )
-
-
-def _encoder(
-    encoder: str,
-    encoder_version: str | None,
-    weights: str | None,
-    batch_size: int | None,
-    device: str,
-) -> EncoderSettings:
+def _encoder(encoder: str, **values: Any) -> EncoderSettings:
     factory = encoder if ":" in encoder else None
-    return parse_settings(
-        EncoderSettings,
-        name=encoder.rpartition(":")[2],
-        factory=factory,
-        version=encoder_version,
-        weights=weights,
-        batch_size=batch_size,
-        device=device,
-    )
-
-
-def _download(
-    concurrency: int | None, allowed_hosts: tuple[str, ...], timeout_s: float | None
-) -> DownloadSettings:
-    return parse_settings(
-        DownloadSettings, concurrency=concurrency, allowed_hosts=allowed_hosts, timeout_s=timeout_s
-    )
+    name = encoder.rpartition(":")[2]
+    return parse_settings(EncoderSettings, name=name, factory=factory, **values)
 
 
 def _check_device(_: click.Context, __: click.Parameter, device: str | None) -> str | None:
@@ -157,31 +121,24 @@ def _check_out(_: click.Context, __: click.Parameter, path: str | None) -> str |
     return path
 
 
-def _open_store(store_url: str | None) -> Store:
-    return Store.open(store_url)
-
-
-store_option = _option_group(
-    "store",
-    _open_store,
-    click.option(
-        "--store",
-        "store_url",
-        metavar="PATH|URL",
-        envvar="IMGSIM_STORE",
-        help="Where tables and images are stored.  [env: IMGSIM_STORE; default: data/store]",
-    ),
+store_option = click.option(
+    "--store",
+    metavar="PATH|URL",
+    envvar="IMGSIM_STORE",
+    callback=lambda _, __, url: Store.open(url),
+    help="Where tables and images are stored.  [env: IMGSIM_STORE; default: data/store]",
 )
 list_options = _option_group(
     "list_options",
-    _list_options,
+    ListOptions,
     click.option(
         "--columns",
         metavar="A,B,...",
+        callback=split_names,
         help="Source columns of the result; the last one holds the image.",
     ),
-    click.option("--id", "id_column", metavar="COLUMN", help="Column of unique ids."),
-    click.option("--url", "url_column", metavar="COLUMN", help="Column of image URLs or paths."),
+    click.option("--id", metavar="COLUMN", help="Column of unique ids."),
+    click.option("--url", metavar="COLUMN", help="Column of image URLs or paths."),
     click.option("--delimiter", metavar="CHAR", help="Field separator.  [default: detected]"),
     click.option(
         "--no-header", is_flag=True, help="The first line is data; the columns are column_1, ..."
@@ -206,6 +163,7 @@ encoder_options = _option_group(
     ),
     click.option(
         "--encoder-version",
+        "version",
         metavar="TEXT",
         help="Version of your own encoder; a new one recomputes its vectors.",
     ),
@@ -219,7 +177,7 @@ encoder_options = _option_group(
 )
 download_options = _option_group(
     "download",
-    _download,
+    functools.partial(parse_settings, DownloadSettings),
     click.option(
         "--concurrency", type=int, help="Maximum number of concurrent requests.  [default: 64]"
     ),
@@ -238,22 +196,22 @@ download_options = _option_group(
         help="Time limit of one attempt.  [default: 30]",
     ),
 )
-device_option = click.option(
-    "--device", callback=_check_device, help="auto, cpu or cuda[:N].  [default: auto]"
-)
-moved_weights_option = click.option(
-    "--weights", metavar="FILE", help="The encoder's weights file, if its path has changed."
-)
 out_option = click.option(
     "--out",
     metavar="FILE",
     callback=_check_out,
     help="Write .tsv, .csv, .parquet or .jsonl; - writes TSV to stdout.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 
 
 def encoder_override_options(command: Command) -> Command:
     """--device and --weights of an encoder that the store has recorded."""
-    return device_option(moved_weights_option(command))
+    weights = click.option(
+        "--weights", metavar="FILE", help="The encoder's weights file, if its path has changed."
+    )
+    device = click.option(
+        "--device", callback=_check_device, help="auto, cpu or cuda[:N].  [default: auto]"
+    )
+    return device(weights(command))

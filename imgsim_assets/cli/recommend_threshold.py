@@ -38,7 +38,7 @@ Examples:
     type=click.FloatRange(min=0, min_open=True),
     default=100.0,
     show_default=True,
-    help="Most false matches to allow per million pairs of different images.",
+    help="Allowed false matches per million pairs of different images.",
 )
 @options.encoder_override_options
 @options.store_option

@@ -462,7 +462,7 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--threshold", "1.5"), "--threshold: 1.5 is no cosine; give a number from -1 to 1"),
+        (("--threshold", "1.5"), "--threshold: '1.5' is no cosine; give a number from -1 to 1"),
         (("--threshold", "high"), "--threshold: 'high' is no cosine; give a number from -1 to 1"),
         (("--mode", "some"), "--mode: Input should be"),
         (("--mode", "top_k"), "--k: mode top_k needs it"),
