@@ -105,16 +105,13 @@ def command(
             if arg.settings is not None
         }
         fetched = fetch_and_embed(list(pipelines.values()), listener=bars)
-    left_name, right_name = (arg.name for arg in args)
-    IndexStage(store, right_name).run()
-    declared = MatchMatrixSettings(
-        name=f"{left_name}__{right_name}",
-        left=left_name,
-        right=right_name,
-        **settings.model_dump(),
+    names = [arg.name for arg in args]
+    IndexStage(store, names[1]).run()
+    matrix_settings = MatchMatrixSettings(
+        name="__".join(names), left=names[0], right=names[1], **settings.model_dump()
     )
     variant = options.settings_hash(settings, encoder.identity)
-    pipeline = MatchPipeline(store, declared, variant=variant)
+    pipeline = MatchPipeline(store, matrix_settings, variant=variant)
     report = pipeline.run()
     matches = _with_source_columns(store, pipeline.rows(report), args)
     renamed = _rename_columns(matches, header)

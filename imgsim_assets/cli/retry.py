@@ -60,4 +60,4 @@ def command(
     if as_json:
         output.show_json(report)
     else:
-        click.echo(f"{catalog}: {report.retried} requested, {report.recovered} recovered")
+        click.echo(f"{catalog}: {report.retried} retried, {report.recovered} recovered")

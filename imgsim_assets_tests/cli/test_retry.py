@@ -88,7 +88,7 @@ def test_retry_draws_progress_bars_on_a_terminal(
 
     result = shell("retry", name, "--all", "--allowed-host", web.address)
 
-    assert result.out == f"{name}: 2 requested, 2 recovered\n"
+    assert result.out == f"{name}: 2 retried, 2 recovered\n"
     assert f"{name} images" in result.err
     assert "3/3" in result.err
 
