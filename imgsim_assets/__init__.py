@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         match_spec,
         table_input,
     )
-    from imgsim_assets.search.features import extract_features, set_num_gpus
+    from imgsim_assets.search.embedder import set_num_gpus
+    from imgsim_assets.search.features import extract_features
     from imgsim_assets.search.gallery import explore, show
     from imgsim_assets.search.load_images import load_images
     from imgsim_assets.search.model import ImageSimilarityModel, load_model
@@ -68,7 +69,7 @@ _HOMES = {
     "read_changes": "storage.changes",
     "read_provenance": "storage.provenance",
     "read_table": "storage.reader",
-    "set_num_gpus": "search.features",
+    "set_num_gpus": "search.embedder",
     "show": "search.gallery",
     "table_input": "components.tables",
 }

@@ -1,7 +1,7 @@
-"""A model as one ONNX file: a prepared image in, the k nearest labels and distances out.
+"""Exports a model as one ONNX file: prepared images in, labels and distances of the nearest out.
 
-The graph holds the encoder, the reference vectors and the labels, so that nothing else is
-needed where it runs. The file is compared with the model it was made from before it is kept.
+The file contains the encoder, the reference vectors and the labels. Before the export finishes,
+its results are compared with those of the model.
 """
 
 from __future__ import annotations
@@ -35,16 +35,18 @@ INPUT = "image"
 LABEL = "label"
 DISTANCE = "distance"
 _POSITION = "position"
-# Two orders of summing float32 numbers differ by less.
+# Above the difference between two summation orders of float32.
 _TOLERANCE = 2e-3
-_SAMPLE = 8
+_PROBE_IMAGES = 8
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 class Exportable(Protocol):
-    """What an export needs of a model: its references, its encoder, and its own answers."""
+    """The part of a model that an export needs."""
 
-    metric: Metric
+    @property
+    def metric(self) -> Metric:
+        """How vectors are compared."""
 
     def __len__(self) -> int: ...
 
@@ -54,7 +56,7 @@ class Exportable(Protocol):
 
     @property
     def vectors(self) -> NDArray[np.float32]:
-        """Their vectors, (n, d)."""
+        """Their vectors, (n, d) float32."""
 
     @property
     def encoder(self) -> Encoder:
@@ -62,21 +64,24 @@ class Exportable(Protocol):
 
     @property
     def has_unit_vectors(self) -> bool:
-        """Whether vectors of images are brought to length 1."""
+        """Whether vectors of images are normalized to length 1."""
 
     def query(self, dataset: Any, *, k: int | None, progress: bool) -> pl.DataFrame:
-        """The nearest items to some vectors."""
+        """The items nearest to some vectors."""
 
     def summary(self, output: Literal["str", "dict"] | None = None) -> Any:
-        """What the model is."""
+        """The description of the model."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How an exported graph compares with its model over some images.
+    """How the results of an exported file compare with those of its model.
 
-    `difference` is the greatest difference of a distance at any rank, `labels` the share of
-    ranks with the same label (others are as near, within rounding).
+    Attributes:
+        images: the number of images that were compared.
+        difference: the largest difference of a distance at any rank.
+        labels: the fraction of ranks with the same label; other labels are equally near, within
+            rounding.
     """
 
     images: int
@@ -85,40 +90,49 @@ class Parity:
 
 
 def export_onnx(model: Exportable, path: str | os.PathLike[str], k: int = 5) -> Parity:
-    """Write a model as ONNX, and return how the file compares with it.
+    """Write a model as one ONNX file.
 
-    The input `image` is what the encoder's `prepare` gives, (n, ...); for named encoders (n,
-    side, side, 3) bytes: whole images in RGB, squashed to a square. The outputs are `label`
-    (n, k), text or whole numbers, and `distance` (n, k) float32, the nearest first.
+    The input `image` (n, ...) is the result of the encoder's `prepare`; for named encoders (n,
+    edge_px, edge_px, 3) uint8, whole RGB images stretched to a square. The outputs are `label`
+    (n, k), String or Int64, and `distance` (n, k) float32, the nearest first.
 
-    Raises SettingsError for wrong arguments and missing packages, and EncoderError for an
-    encoder that is no torch module, or when the graph does not answer as the model does.
+    Args:
+        model: the model.
+        path: the file.
+        k: neighbors per image, from 1 to the number of items.
+
+    Returns:
+        How the results of the file compare with those of the model.
+
+    Raises:
+        SettingsError: for a wrong argument, or when a package is missing.
+        EncoderError: when the encoder is not a torch module, or the results differ.
     """
     if not 1 <= k <= len(model):
-        raise SettingsError(f"k is {k}; it must lie between 1 and the model's {len(model)} items")
-    _need_packages()
+        raise SettingsError(f"k is {k}; it must be between 1 and the model's {len(model)} items")
+    _require_packages()
     target = Path(path)
     if not target.absolute().parent.is_dir():
         raise SettingsError(f"path: there is no folder {target.absolute().parent}")
-    unfinished = target.with_name(f".unfinished-{uuid.uuid4().hex}.onnx")
+    staged = target.with_name(f".unfinished-{uuid.uuid4().hex}.onnx")
     try:
-        _write(model, unfinished, k)
-        found = parity(model, unfinished, _probes())
-        if not found.difference <= _TOLERANCE:
+        _write(model, staged, k)
+        result = parity(model, staged, _probe_images())
+        if not result.difference <= _TOLERANCE:
             raise EncoderError(
-                f"the exported graph's distances differ from the model's by {found.difference:.2g} "
-                f"over {found.images} images; nothing was written"
+                f"the distances of the exported graph differ from the model's by "
+                f"{result.difference:.2g} over {result.images} images; nothing was written"
             )
-        unfinished.replace(target)
+        staged.replace(target)
     finally:
-        unfinished.unlink(missing_ok=True)
-    return found
+        staged.unlink(missing_ok=True)
+    return result
 
 
 def parity(
     model: Exportable, path: str | os.PathLike[str], images: Sequence[Image.Image]
 ) -> Parity:
-    """Compare an exported graph with the model's own answers over some images in RGB."""
+    """Compare the results of an exported file with those of the model, for RGB images."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
@@ -126,25 +140,28 @@ def parity(
     prepared = np.stack([encoder.prepare(image) for image in images])
     labels, distances = session.run([LABEL, DISTANCE], {INPUT: prepared})
     k = labels.shape[1]
-    vectors = _encoded(encoder, prepared, unit=model.has_unit_vectors)
+    vectors = _encode(encoder, prepared, normalize=model.has_unit_vectors)
     expected = model.query(vectors, k=k, progress=False)
-    wanted = expected["distance"].to_numpy().reshape(len(images), k)
-    names = np.array(expected["reference_label"].to_list(), dtype=object).reshape(len(images), k)
+    shape = (len(images), k)
+    expected_distances = expected["distance"].to_numpy().reshape(shape)
+    expected_labels = np.array(expected["reference_label"].to_list(), dtype=object).reshape(shape)
     return Parity(
         images=len(images),
-        difference=float(np.abs(wanted - distances).max()),
-        labels=float((names == labels).mean()),
+        difference=float(np.abs(expected_distances - distances).max()),
+        labels=float((expected_labels == labels).mean()),
     )
 
 
-def _encoded(encoder: Encoder, prepared: NDArray[Any], *, unit: bool) -> NDArray[np.float32]:
-    raw = np.asarray(encoder.encode(prepared)).astype(np.float64)
-    lengths = np.sqrt(np.square(raw).sum(axis=1, keepdims=True))
-    rows: NDArray[np.float32] = (raw / lengths if unit else raw).astype(np.float32)
-    return rows
+def _encode(encoder: Encoder, prepared: NDArray[Any], *, normalize: bool) -> NDArray[np.float32]:
+    features = np.asarray(encoder.encode(prepared)).astype(np.float64)
+    lengths = np.sqrt(np.square(features).sum(axis=1, keepdims=True))
+    vectors: NDArray[np.float32] = (features / lengths if normalize else features).astype(
+        np.float32
+    )
+    return vectors
 
 
-def _need_packages() -> None:
+def _require_packages() -> None:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise SettingsError(
@@ -152,10 +169,10 @@ def _need_packages() -> None:
         )
 
 
-def _probes() -> list[Image.Image]:
-    """Images to compare with: soft patches of noise, the same every time."""
-    chance = np.random.default_rng(0)
-    coarse = chance.integers(0, 256, (_SAMPLE, 12, 12, 3), dtype=np.uint8)
+def _probe_images() -> list[Image.Image]:
+    """The images of the comparison: smooth noise with a fixed seed."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (_PROBE_IMAGES, 12, 12, 3), dtype=np.uint8)
     return [Image.fromarray(pixels).resize((320, 240)) for pixels in coarse]
 
 
@@ -163,20 +180,20 @@ def _write(model: Exportable, path: Path, k: int) -> None:
     import onnx
     import torch
 
-    from imgsim_assets.search.onnx_module import NearestModule
+    from imgsim_assets.search.onnx_modules import NearestModule
 
     encoder = model.encoder
     module = NearestModule(
-        _features(encoder),
+        _features_module(encoder),
         torch.from_numpy(model.vectors),
         k,
         unit=model.has_unit_vectors,
         cosine=model.metric == "cosine",
     ).eval()
     probe = encoder.prepare(Image.new("RGB", (64, 48), (90, 120, 150)))
-    # Two, because a batch of one is taken for a constant.
+    # Two images, since a batch size of one would be exported as a constant.
     batch = torch.from_numpy(np.stack([probe, probe]))
-    with _quiet(), torch.inference_mode():
+    with _silence_exporter(), torch.inference_mode():
         program: Any = torch.onnx.export(
             module,
             (batch,),
@@ -187,52 +204,50 @@ def _write(model: Exportable, path: Path, k: int) -> None:
             verbose=False,
         )
     graph: onnx.ModelProto = program.model_proto
-    _name_labels(graph, model.labels)
+    _add_label_output(graph, model.labels)
     for key, value in (("encoder", model.summary("dict")["model"]), ("metric", model.metric)):
         graph.metadata_props.add(key=f"imgsim_assets.{key}", value=str(value))
     onnx.checker.check_model(graph)
     onnx.save_model(graph, os.fspath(path))
 
 
-def _features(encoder: Encoder) -> nn.Module:
+def _features_module(encoder: Encoder) -> nn.Module:
     """The encoder as a module from prepared images to features."""
     from imgsim_assets.encoders.hog_color import HogColor
-    from imgsim_assets.search.hog_module import HogModule
+    from imgsim_assets.encoders.torch_encoder import TorchEncoder
+    from imgsim_assets.search.onnx_modules import HogModule, PreparedModule
 
     if isinstance(encoder, HogColor):
         return HogModule()
-    from imgsim_assets.encoders.torch_encoder import TorchEncoder
-    from imgsim_assets.search.onnx_module import PreparedModule
-
     if not isinstance(encoder, TorchEncoder):
         raise EncoderError(
-            f"the encoder {type(encoder).__name__} is no torch module and cannot be exported; "
+            f"the encoder {type(encoder).__name__} is not a torch module and cannot be exported; "
             "create the model with a named encoder or a CustomEncoder"
         )
     return PreparedModule(encoder)
 
 
-def _name_labels(graph: onnx.ModelProto, labels: pl.Series) -> None:
-    """Let the graph give labels where it gave positions."""
+def _add_label_output(graph: onnx.ModelProto, labels: pl.Series) -> None:
+    """Replace the output of positions by one of labels."""
     from onnx import TensorProto, helper
 
     is_text = labels.dtype == pl.String
-    kind = TensorProto.STRING if is_text else TensorProto.INT64
+    element_type = TensorProto.STRING if is_text else TensorProto.INT64
     values = [label.encode() if is_text else label for label in labels.to_list()]
-    table = helper.make_tensor("labels", kind, [len(values)], values)
+    table = helper.make_tensor("labels", element_type, [len(values)], values)
     graph.graph.initializer.append(table)
     gather = helper.make_node("Gather", ["labels", _POSITION], [LABEL], axis=0)
     graph.graph.node.append(gather)
-    for number, output in enumerate(graph.graph.output):
+    for index, output in enumerate(graph.graph.output):
         if output.name == _POSITION:
             shape = [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim]
-            named = helper.make_tensor_value_info(LABEL, kind, shape)
-            graph.graph.output[number].CopyFrom(named)
+            label_output = helper.make_tensor_value_info(LABEL, element_type, shape)
+            graph.graph.output[index].CopyFrom(label_output)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Torch's exporter reports its own insides: in print, in logs and in warnings."""
+def _silence_exporter() -> Iterator[None]:
+    """Torch's exporter reports internals to stdout, logs and warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A similarity graph in memory: vertices, and directed edges to the nearest."""
+"""A similarity graph in memory."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ import polars as pl
 
 @dataclass(frozen=True)
 class SimilarityGraph:
-    """Items and their nearest neighbors.
+    """Items and directed edges to their nearest neighbors.
 
-    `vertices` has the column `__id`; `edges` has `__src_id, __dst_id, distance, rank`, sorted by
-    the vertices' order and rank.
+    Attributes:
+        vertices: the column `__id`, the labels.
+        edges: `__src_id`, `__dst_id`, `distance` (Float64) and `rank` (Int32, from 1), sorted by
+            the order of the vertices and rank.
     """
 
     vertices: pl.DataFrame
     edges: pl.DataFrame
 
     def to_networkx(self) -> Any:
-        """A networkx.DiGraph with `distance` and `rank` on its edges."""
+        """The graph as a networkx.DiGraph, with `distance` and `rank` on its edges.
+
+        Needs the package `networkx`.
+        """
         import networkx
 
         graph = networkx.DiGraph()

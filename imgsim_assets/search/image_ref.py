@@ -1,4 +1,4 @@
-"""An image that somebody named or handed over: where its pixels come from, and its keys."""
+"""An image that is loaded on demand, and the digests that identify it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,10 @@ from imgsim_assets.images.decode import decode, to_display_rgb
 from imgsim_assets.images.header import ImageError, read_header
 from imgsim_assets.images.limits import MAX_PIXELS
 
-MISSING = "missing_file"
-NO_IMAGE = "no_image"
-
 
 @dataclass(frozen=True)
 class ImageDigests:
-    """What an image is recognized by: the sha256 of its file, and of its upright pixels.
-
-    Either is None where it is not known.
-    """
+    """The sha256 (hex) of an image's file and of its upright pixels; None where unknown."""
 
     sha256: str | None = None
     pixels: str | None = None
@@ -30,51 +24,64 @@ class ImageDigests:
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image that is read when it is needed; `name` is what messages call it."""
+    """An image that is loaded on demand; `name` is used in messages."""
 
     name: str
     load: Callable[[], bytes | Image.Image]
 
     def read(self, min_size: int | None = None) -> tuple[Image.Image, ImageDigests]:
-        """The image upright and in RGB, with its keys; ImageError when it cannot be had.
+        """Load the image; see `load_rgb`.
 
-        With `min_size`, a file may be decoded at a reduced size, as by images.decode.decode; its
-        pixels are then no key.
+        Raises:
+            ImageError: when it cannot be read or decoded.
         """
-        return load_rgb(self.loaded(), min_size)
+        return load_rgb(self.open(), min_size)
 
-    def loaded(self) -> bytes | Image.Image:
-        """The bytes of its file, or the pixels that were handed over; ImageError without either."""
+    def open(self) -> bytes | Image.Image:
+        """The bytes of the file, or the given pixels.
+
+        Raises:
+            ImageError: when it cannot be read.
+        """
         try:
             return self.load()
         except FileNotFoundError as error:
-            raise ImageError(MISSING, f"there is no {self.name}") from error
+            raise ImageError("missing_file", f"there is no {self.name}") from error
         except (OSError, CorruptFileError) as error:
             raise ImageError("unreadable_file", str(error)) from error
 
 
-def load_rgb(loaded: bytes | Image.Image, min_size: int | None) -> tuple[Image.Image, ImageDigests]:
-    """What an image loaded, as `ImageRef.read` gives it."""
-    if isinstance(loaded, Image.Image):
-        image = to_display_rgb(loaded)
+def load_rgb(
+    content: bytes | Image.Image, min_size: int | None
+) -> tuple[Image.Image, ImageDigests]:
+    """An image upright and in RGB, with its digests.
+
+    With `min_size` (pixels), a file may be decoded at a reduced size, as by
+    images.decode.decode; the digest of its pixels is then unknown.
+
+    Raises:
+        ImageError: when the image cannot be decoded.
+    """
+    if isinstance(content, Image.Image):
+        image = to_display_rgb(content)
         return image, ImageDigests(pixels=_pixel_digest(image))
-    image = decode(loaded, min_size=min_size)
-    header = read_header(loaded, MAX_PIXELS)
-    is_whole = header.width * header.height == image.width * image.height
-    return image, ImageDigests(file_digest(loaded), _pixel_digest(image) if is_whole else None)
+    image = decode(content, min_size=min_size)
+    header = read_header(content, MAX_PIXELS)
+    is_full_size = header.width * header.height == image.width * image.height
+    return image, ImageDigests(file_digest(content), _pixel_digest(image) if is_full_size else None)
 
 
-def missing(name: str) -> ImageRef:
-    """A place in a dataset where there is no image: null."""
+def null_image(name: str) -> ImageRef:
+    """The image of a null: it fails when it is read."""
 
     def load() -> bytes:
-        raise ImageError(NO_IMAGE, "the value is null")
+        raise ImageError("no_image", "the value is null")
 
     return ImageRef(name, load)
 
 
 def file_digest(data: bytes) -> str:
-    """The sha256 by which a file is recognized."""
+    """The sha256 (hex) of a file."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Loading the images of a folder, a glob or a list of URLs into a frame."""
+"""Loads the images of a folder, a glob or a list of paths and URLs into a DataFrame."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
-from imgsim_assets.search.dataset import is_url, list_image_files
-from imgsim_assets.search.features import Failure, log_to, report_failures
-from imgsim_assets.search.url_images import fetch_urls
+from imgsim_assets.search.dataset import DatasetOptions, list_image_files
+from imgsim_assets.search.failures import Failure, report_failures
+from imgsim_assets.search.url_images import fetch_urls, is_url
 
-_READERS = 4
+_THREADS = 4
 
 
 def load_images(
@@ -29,63 +29,66 @@ def load_images(
     download: DownloadSettings | None = None,
     progress: bool = True,
 ) -> pl.DataFrame:
-    """The images of a folder or glob (local or behind fsspec), or of a list of paths and URLs.
+    """Load the images of a folder, a glob, or a list of paths and URLs.
 
-    Every image is decoded once here, so that none that is returned fails later on.
+    Every image is decoded once, so that a returned image does not fail later.
 
     Args:
-        source: where they are. A folder's images come sorted by path; hidden files and those
-            without the suffix of an image are passed over. A list keeps its order.
-        recursive: whether folders inside a folder are looked through.
-        ignore_failure: whether what is no image is left out with a warning, or an error.
-        download: manners and limits of fetching, for URLs.
-        progress: whether fetching says on stderr how it is getting on.
+        source: a folder or glob (local or on fsspec), or paths and URLs. The images of a folder
+            are sorted by path; hidden files and files without the suffix of an image are
+            ignored. A list keeps its order.
+        recursive: whether to include the folders inside a folder.
+        ignore_failure: whether an invalid image is omitted with a warning; else it is an error.
+        download: the settings for fetching URLs.
+        progress: whether to print progress to stderr.
 
     Returns:
-        path (String) and image (Binary, the file's bytes): as small in memory as the files, and
-        written with its images by `write_parquet`.
+        A DataFrame with the columns path (String) and image (Binary, the bytes of the file).
 
     Raises:
         SourceError: when there is no such folder.
-        SettingsError: when there is no image at all, or, without ignore_failure, a bad one.
+        SettingsError: when there is no image, or an invalid one without `ignore_failure`.
     """
-    loads = _loads(source, recursive, download or DownloadSettings(), progress)
-    with ThreadPoolExecutor(_READERS, "read") as pool:
-        read = list(pool.map(_checked, [load for _, load in loads]))
+    options = DatasetOptions("source", download=download, progress=progress)
+    loaders = _loaders(source, recursive, options)
+    with ThreadPoolExecutor(_THREADS, "read") as pool:
+        results = list(pool.map(_load_valid, [load for _, load in loaders]))
     failures = [
-        Failure(position, loads[position][0], problem.status, problem.detail)
-        for position, problem in enumerate(read)
-        if isinstance(problem, ImageError)
+        Failure(position, loaders[position][0], result.status, result.detail)
+        for position, result in enumerate(results)
+        if isinstance(result, ImageError)
     ]
-    report_failures(failures, len(loads), "source", ignore_failure=ignore_failure)
-    good = [
-        (path, data) for (path, _), data in zip(loads, read, strict=True) if isinstance(data, bytes)
+    report_failures(failures, len(loaders), "source", ignore_failure=ignore_failure)
+    rows = [
+        (path, result)
+        for (path, _), result in zip(loaders, results, strict=True)
+        if isinstance(result, bytes)
     ]
-    return pl.DataFrame(good, schema={"path": pl.String, "image": pl.Binary}, orient="row")
+    return pl.DataFrame(rows, schema={"path": pl.String, "image": pl.Binary}, orient="row")
 
 
-def _loads(
+def _loaders(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     recursive: bool,
-    download: DownloadSettings,
-    progress: bool,
+    options: DatasetOptions,
 ) -> list[tuple[str, Callable[[], bytes | Image.Image]]]:
+    """The path or URL of each image, and a function that reads it."""
     if isinstance(source, str | os.PathLike) and not is_url(os.fspath(source)):
-        found = list_image_files(os.fspath(source), "source", recursive=recursive)
-        return [(path, load) for path, load in found]
+        return [*list_image_files(os.fspath(source), "source", recursive=recursive)]
     names = [source] if isinstance(source, str | os.PathLike) else list(source)
     if not names:
         raise SettingsError("source is empty; give a folder, a glob, or at least one path or URL")
     texts = [os.fspath(name) for name in names]
-    by_url = fetch_urls([text for text in texts if is_url(text)], download, log=log_to(progress))
+    urls = [text for text in texts if is_url(text)]
+    by_url = fetch_urls(urls, options.download or DownloadSettings(), log=options.log)
     return [
         (text, by_url[text].load if is_url(text) else Path(text).expanduser().read_bytes)
         for text in texts
     ]
 
 
-def _checked(load: Callable[[], bytes | Image.Image]) -> bytes | ImageError:
-    """An image's bytes when they can be decoded, else why not."""
+def _load_valid(load: Callable[[], bytes | Image.Image]) -> bytes | ImageError:
+    """The bytes of an image that can be decoded, else the error."""
     try:
         data = load()
         if not isinstance(data, bytes):

@@ -2,94 +2,71 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.encoder import Encoder
-from imgsim_assets.encoders.recorded import (
-    FINGERPRINT,
-    encoder_from_commit,
-    to_metadata,
-    with_overrides,
-)
-from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.recorded import with_overrides
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.search import gallery, saved_model
+from imgsim_assets.search import gallery
+from imgsim_assets.search.catalog_model import find_catalog, read_catalog
 from imgsim_assets.search.dataset import Dataset, DatasetOptions, read_dataset
-from imgsim_assets.search.features import (
-    Embedded,
-    Embedder,
-    Failure,
-    encoder_settings,
-    log_to,
-    report_failures,
-)
+from imgsim_assets.search.embedder import Embedder, Floats, parse_encoder
+from imgsim_assets.search.failures import FAILURES_SCHEMA, failures_frame, report_failures
 from imgsim_assets.search.graph import SimilarityGraph
-from imgsim_assets.search.image_ref import ImageDigests, ImageRef
-from imgsim_assets.search.neighbors import (
-    Metric,
-    Neighbors,
-    SearchParams,
-    find_neighbors,
-    is_normalized,
-    normalize,
+from imgsim_assets.search.neighbors import Metric, SearchParams, is_normalized
+from imgsim_assets.search.query import (
+    QUERY_LABEL,
+    REFERENCE_LABEL,
+    embed_dataset,
+    graph_frame,
+    query_frame,
 )
-from imgsim_assets.search.orientation import ORIENTATIONS, UPRIGHT
-from imgsim_assets.similarity import items
-from imgsim_assets.similarity.cosine import Floats
+from imgsim_assets.search.references import References
+from imgsim_assets.search.saved_model import read_model, write_model
+from imgsim_assets.search.summary import Provenance, format_summary, summarize
 from imgsim_assets.storage.store import Store
 
 if TYPE_CHECKING:
     from imgsim_assets.search.export import Parity
 
-QUERY_LABEL = "query_label"
-REFERENCE_LABEL = "reference_label"
-_CATALOG = re.compile(r"[a-z][a-z0-9_]*")
-# Settings that say where an encoder runs, not what it is.
-_PLACES = {"device", "num_gpus"}
-_FAILURES = {"label": pl.String, "status": pl.String, "detail": pl.String}
-
 
 class ImageSimilarityModel:
     """Reference items, each with a label and a vector, and an encoder for new images.
 
-    Make one with `create` or `load_model`. `failures` has a row (label, status, detail) for
-    every item of the dataset that was left out.
+    Create one with `create` or `load_model`.
+
+    Attributes:
+        failures: label, status and detail of every item that was omitted.
+
+    Example:
+        >>> from imgsim_assets import ImageSimilarityModel
+        >>> model = ImageSimilarityModel.create([[0.0, 0.0], [3.0, 4.0]])
+        >>> model.query([0.0, 0.0], k=2).rows()
+        [(0, 0, 0.0, 1), (0, 1, 5.0, 2)]
     """
 
     def __init__(
         self,
-        labels: pl.Series,
-        vectors: Floats,
-        keys: Sequence[ImageDigests],
-        images: Sequence[ImageRef | None],
+        references: References,
         embedder: Embedder,
-        metric: Metric,
-        facts: Mapping[str, Any],
+        provenance: Provenance,
+        failures: pl.DataFrame | None = None,
     ) -> None:
-        self._labels = labels
-        self._vectors = vectors
-        self._keys = list(keys)
-        self._images = list(images)
+        self._references = references
         self._embedder = embedder
-        self._facts = dict(facts)
-        self.metric: Metric = metric
-        self.failures = pl.DataFrame(schema=_FAILURES)
-
-    # ---- making one -----------------------------------------------------------------
+        self._provenance = provenance
+        self.failures = pl.DataFrame(schema=FAILURES_SCHEMA) if failures is None else failures
 
     @classmethod
     def create(
@@ -108,101 +85,55 @@ class ImageSimilarityModel:
         device: str | None = None,
         weights: str | None = None,
     ) -> Self:
-        """A model of the images or vectors of a dataset.
+        """Create a model of the images or vectors of a dataset.
 
         Args:
-            dataset: a frame of polars or pandas; a folder or glob; a list of PIL images, bytes,
-                paths, URLs or vectors; or the name of a catalog in the store, of which nothing
-                is computed anew (write `./name` for a folder of that name).
-            label: the column of labels, whole numbers or text; default row numbers from 0, and
-                the ids of a catalog.
-            feature: the column of images or of vectors; default the only one there can be.
-            encoder: an encoder by name or settings; a catalog has its own.
-            batch_size: images a forward pass; default by the device.
-            progress: whether long steps say on stderr how they are getting on.
-            metric: "euclidean" or "cosine" (1 - cosine). Vectors of images have length 1;
-                vectors of one's own are compared as they are.
-            ignore_failure: whether an image that cannot be used is left out, with a warning
-                and a row in `failures`, or an error.
-            download: manners and limits of fetching, for URLs.
-            store: where catalogs are; default IMGSIM_STORE, else data/store.
-            device: where images are encoded, in place of what the encoder says.
-            weights: where a catalog's weights file lies on this machine, or the weights of
-                `encoder`.
+            dataset: a Polars or pandas DataFrame; a folder or glob; a list of PIL images, bytes,
+                uint8 arrays, paths, URLs or vectors; or the name of a catalog in the store,
+                whose vectors are read, not computed (write `./name` for a folder of that name).
+            label: the column of labels, integers or text; default row numbers from 0, and for a
+                catalog its ids.
+            feature: the column of images or vectors; default the only candidate.
+            encoder: the name of an encoder, or its settings; a catalog has its own.
+            batch_size: images per forward pass; default by the device.
+            progress: whether to print progress to stderr.
+            metric: "euclidean", or "cosine" for 1 - cosine. Vectors of images have length 1;
+                given vectors are compared as they are.
+            ignore_failure: whether an image that cannot be used is omitted, with a warning and
+                a row in `failures`; else it is an error.
+            download: the settings for fetching URLs.
+            store: the store of catalogs; default IMGSIM_STORE, else data/store.
+            device: where to encode images, instead of the encoder's device.
+            weights: the path of the weights file on this machine, for `encoder` or a catalog.
+
+        Returns:
+            The model, with its items in the order of the dataset.
 
         Raises:
-            SettingsError: naming the argument and the mend.
+            SettingsError: for a wrong argument; the message names it and the fix.
             EncoderError: when the encoder cannot be loaded.
         """
         started = time.monotonic()
-        _check_metric(metric)
-        opened = _catalog_store(dataset, store)
-        if opened is not None:
-            return cls._of_catalog(opened, dataset, label, metric, started, device, weights)
-        reading = DatasetOptions(
-            "dataset", label, feature, download or DownloadSettings(), log_to(progress)
-        )
-        read = read_dataset(dataset, reading)
-        settings = with_overrides(encoder_settings(encoder), device, weights)
-        unit_rows = read.vectors is None or is_normalized(read.vectors)
-        embedder = Embedder(settings, unit=unit_rows or metric == "cosine")
-        facts = {
-            "label": label,
-            "feature": read.feature,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "catalog": None,
-        }
-        empty = np.empty((0, 0), np.float32)
-        model = cls(read.labels.clear(), empty, [], [], embedder, metric, facts)
-        model._append(read, batch_size, reading, ignore_failure=ignore_failure)
-        model._facts["training_time"] = time.monotonic() - started
+        if metric not in ("euclidean", "cosine"):
+            raise SettingsError(f"metric is {metric!r}; use 'euclidean' or 'cosine'")
+        catalog_store = find_catalog(dataset, store)
+        if catalog_store is not None:
+            model = cls(*read_catalog(catalog_store, dataset, label, metric, device, weights))
+        else:
+            options = DatasetOptions("dataset", label, feature, download, progress)
+            items = read_dataset(dataset, options)
+            is_unit = items.vectors is None or is_normalized(items.vectors)
+            settings = with_overrides(parse_encoder(encoder), device, weights)
+            embedder = Embedder(settings, normalize=is_unit or metric == "cosine")
+            empty = np.empty((0, 0), np.float32)
+            references = References(metric, items.labels.clear(), empty, [], [])
+            model = cls(references, embedder, Provenance(label, items.feature))
+            model._append(items, options, batch_size, ignore_failure=ignore_failure)
+        seconds = time.monotonic() - started
+        model._provenance = replace(model._provenance, training_time=seconds)
         return model
 
-    @classmethod
-    def _of_catalog(
-        cls,
-        store: Store,
-        name: str,
-        label: str | None,
-        metric: Metric,
-        started: float,
-        device: str | None,
-        weights: str | None,
-    ) -> Self:
-        """A model of a catalog as its embeddings are now: vectors and labels are read."""
-        commit, found = items.from_embeddings(store, name)
-        if not len(found):
-            raise SettingsError(f"dataset: catalog {name} has no image with a vector yet")
-        labels = found.keys["id"].alias("label")
-        if label not in (None, "id"):
-            raise SettingsError(f"label: a catalog's labels are its ids; leave out {label!r}")
-        sha256 = found.keys["sha256"].to_list()
-        encoder_fingerprint = commit.properties[FINGERPRINT]
-        embedder = Embedder(
-            with_overrides(encoder_from_commit(commit), device, weights),
-            encoder_fingerprint=encoder_fingerprint,
-        )
-        return cls(
-            labels,
-            found.vectors,
-            [ImageDigests(sha256=digest) for digest in sha256],
-            [
-                ImageRef(item, partial(store.blobs.get, digest))
-                for item, digest in zip(labels.to_list(), sha256, strict=True)
-            ],
-            embedder,
-            metric,
-            {
-                "label": "id",
-                "feature": "url",
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "training_time": time.monotonic() - started,
-                "catalog": {"name": name, "version": commit.version, "store": store.url},
-                FINGERPRINT: encoder_fingerprint,
-            },
-        )
-
-    # ---- asking ---------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------
 
     def query(
         self,
@@ -218,93 +149,44 @@ class ImageSimilarityModel:
         ignore_failure: bool = True,
         download: DownloadSettings | None = None,
     ) -> pl.DataFrame:
-        """The reference items nearest to each image or vector of a dataset.
+        """Find the reference items nearest to each image or vector of a dataset.
 
         Args:
-            dataset: what `create` takes, or a single image, path, URL or vector.
+            dataset: any dataset of `create`, or a single image, path, URL or vector.
             label: the column of query labels; default row numbers from 0.
-            k: how many neighbors at most, None for no limit.
-            radius: the greatest distance, inclusive, None for no limit. With neither k nor
-                radius, every query is paired with every reference.
-            progress: whether long steps say on stderr how they are getting on.
-            batch_size: images a forward pass; default by the device.
-            feature: the column of images or vectors; default the only one there can be.
-            orientations: whether each image is also turned and mirrored, eight views in all;
-                of those the nearest counts, and the column `orientation` names it.
-            ignore_failure: whether an image that cannot be used is left out with a warning,
-                or an error.
-            download: manners and limits of fetching, for URLs.
+            k: the maximum number of neighbors, None for no limit.
+            radius: the maximum distance, inclusive, None for no limit. With neither k nor
+                radius, every query is paired with every item.
+            progress: whether to print progress to stderr.
+            batch_size: images per forward pass; default by the device.
+            feature: the column of images or vectors; default the only candidate.
+            orientations: whether to search each image in its eight orientations (rotated by
+                quarter turns and mirrored). The nearest one counts.
+            ignore_failure: whether an image that cannot be used is omitted with a warning; else
+                it is an error.
+            download: the settings for fetching URLs.
 
         Returns:
-            query_label, reference_label, distance (Float64), rank (Int32, from 1), by the order
-            of the queries and rank. An image of the model finds itself at distance 0; of items
-            equally near, the one added first comes first.
+            query_label, reference_label, distance (Float64) and rank (Int32, from 1), sorted by
+            the order of the queries and rank; with `orientations` also orientation (String). An
+            image of the model finds itself at distance 0. Of equally near items, the one that
+            was added first is first.
 
         Raises:
-            SettingsError: naming the argument and the mend.
+            SettingsError: for a wrong argument; the message names it and the fix.
+            EncoderError: when the encoder cannot be loaded.
         """
-        search = SearchParams(k, radius)
-        reading = DatasetOptions(
-            "dataset", label, feature, download or DownloadSettings(), log_to(progress)
+        params = SearchParams(k, radius)
+        options = DatasetOptions("dataset", label, feature, download, progress)
+        queries = read_dataset(dataset, options)
+        return query_frame(
+            queries,
+            self._references,
+            params,
+            partial(embed_dataset, queries, self._references, self._embedder, options, batch_size),
+            orientations=orientations,
+            ignore_failure=ignore_failure,
         )
-        read = read_dataset(dataset, reading)
-        if read.images is None:
-            if orientations:
-                raise SettingsError("orientations: vectors cannot be turned; query with images")
-            positions, vectors, failures = self._given_vectors(read)
-            report_failures(failures, len(read), "dataset", ignore_failure=ignore_failure)
-            return self._answer(read.labels, positions, self._search(vectors, search))
-        embedded = self._embed(read.images, batch_size, reading)
-        report_failures(embedded.failures, len(read), "dataset", ignore_failure=ignore_failure)
-        if not orientations:
-            found = self._search(embedded.vectors, search)
-            return self._answer(read.labels, embedded.positions, found)
-        return self._best_orientation(read, embedded, batch_size, reading, search)
-
-    def _best_orientation(
-        self,
-        read: Dataset,
-        upright: Embedded,
-        batch_size: int | None,
-        reading: DatasetOptions,
-        search: SearchParams,
-    ) -> pl.DataFrame:
-        """Each pair at the distance of its nearest orientation: what is best of all is best of one."""
-        answers = []
-        for number, orientation in enumerate(ORIENTATIONS):
-            seen = upright
-            if orientation != UPRIGHT:
-                seen = self._embedder.embed(
-                    read.images or [],
-                    orientation=orientation,
-                    batch_size=batch_size,
-                    log=reading.log,
-                )
-            found = self._search(seen.vectors, search)
-            answers.append(
-                pl.DataFrame(
-                    {
-                        "query": seen.positions[found.query],
-                        "reference": found.reference,
-                        "distance": found.distance,
-                        "orientation": np.full(len(found.query), number),
-                    }
-                )
-            )
-        best = (
-            pl.concat(answers)
-            .sort("query", "reference", "distance", "orientation")
-            .unique(subset=["query", "reference"], keep="first", maintain_order=True)
-            .sort("query", "distance", "reference")
-        )
-        if search.k is not None:
-            best = best.filter(pl.int_range(pl.len()).over("query") < search.k)
-        found = Neighbors(
-            best["query"].to_numpy(), best["reference"].to_numpy(), best["distance"].to_numpy()
-        )
-        names = [ORIENTATIONS[number].name for number in best["orientation"].to_list()]
-        rows = self._answer(read.labels, np.arange(len(read)), found)
-        return rows.with_columns(pl.Series("orientation", names, dtype=pl.String))
 
     def similarity_graph(
         self,
@@ -313,30 +195,34 @@ class ImageSimilarityModel:
         include_self_edges: bool = False,
         output_type: Literal["graph", "frame"] = "graph",
     ) -> Any:
-        """Edges from every reference item to its nearest.
+        """Find the nearest other items of every reference item.
 
         Args:
-            k: how many of each, None for no limit.
-            radius: the greatest distance, inclusive, None for no limit.
-            include_self_edges: whether an item counts as its own neighbor, the first one.
-            output_type: "graph" for a SimilarityGraph, "frame" for a frame with the columns of
-                `query`.
+            k: the maximum number of edges per item, None for no limit.
+            radius: the maximum distance, inclusive, None for no limit.
+            include_self_edges: whether each item is its own first neighbor.
+            output_type: "graph" for a SimilarityGraph, "frame" for a DataFrame with the columns
+                of `query`.
+
+        Returns:
+            A SimilarityGraph or a DataFrame.
+
+        Raises:
+            SettingsError: for a wrong argument.
+
+        Example:
+            >>> from imgsim_assets import ImageSimilarityModel
+            >>> model = ImageSimilarityModel.create([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]])
+            >>> model.similarity_graph(k=1).edges.rows()
+            [(0, 1, 5.0, 1), (1, 2, 1.0, 1), (2, 1, 1.0, 1)]
         """
         if output_type not in ("graph", "frame"):
             raise SettingsError(f"output_type is {output_type!r}; use 'graph' or 'frame'")
-        search = SearchParams(k, radius)
-        # Every item may find itself, so one more is asked for.
-        found = self._search(self._vectors, SearchParams(None if k is None else k + 1, radius))
-        found = found.where(found.query != found.reference)
-        if include_self_edges:
-            found = _with_self(found, len(self))
-        if search.k is not None:
-            found = found.first(search.k)
-        frame = self._answer(self._labels, np.arange(len(self)), found)
+        frame = graph_frame(self._references, k, radius, include_self_edges=include_self_edges)
         if output_type == "frame":
             return frame
         edges = frame.rename({QUERY_LABEL: "__src_id", REFERENCE_LABEL: "__dst_id"})
-        return SimilarityGraph(self._labels.alias("__id").to_frame(), edges)
+        return SimilarityGraph(self.labels.alias("__id").to_frame(), edges)
 
     def explore(
         self,
@@ -349,94 +235,44 @@ class ImageSimilarityModel:
         k: int = 5,
         download: DownloadSettings | None = None,
     ) -> Path:
-        """Write an HTML gallery of images beside their neighbors, and return its path.
+        """Write a self-contained HTML gallery of images beside their neighbors.
 
-        The file holds everything it shows: it works offline, with a histogram of the distances
-        and filters by distance and label.
+        The file works offline. It has a histogram of the distances, and filters by distance and
+        label.
 
         Args:
             path: the HTML file.
-            result: what `query` returned, or a part of it; default every item with its `k`
-                nearest others.
-            queries: the dataset that was queried, for its images, or the model itself where
-                the result is that of `similarity_graph`.
-            label: the column of query labels, as for `query`.
-            feature: the column of images, as for `query`.
-            k: neighbors of every item, where no result is given.
-            download: manners and limits of fetching, for queries behind URLs.
+            result: the result of `query`, or a part of it; default every item with its `k`
+                nearest other items.
+            queries: the dataset that was queried, for its images, or the model itself for a
+                result of `similarity_graph`.
+            label: the column of query labels, as in `query`.
+            feature: the column of images, as in `query`.
+            k: neighbors per item, if no result is given.
+            download: the settings for fetching the URLs of queries.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            SettingsError: for a wrong argument, or when the file cannot be written.
         """
-        own = dict(zip(map(str, self._labels.to_list()), self._images, strict=True))
+        images = gallery.images_by_label(self.labels, self._references.images)
         if result is None:
             result, queries = self.similarity_graph(k, output_type="frame"), self
         if queries is None:
-            # Labels alone could show the model's images where others were asked for.
+            # The labels of the result may also be labels of other images, those of the model.
             raise SettingsError(
                 "queries: give the dataset that was queried, or the model itself for its graph"
             )
-        lacking = {QUERY_LABEL, REFERENCE_LABEL, "distance"} - set(result.columns)
-        if lacking:
-            raise SettingsError(
-                f"result: it has no column {min(lacking)!r}; give what query returned"
-            )
-        asked: Mapping[str, ImageRef | None] = own
+        query_images = images
         if queries is not self:
-            read = read_dataset(queries, _reading(label, feature, download, progress=False))
-            images: Sequence[ImageRef | None] = read.images or [None] * len(read)
-            asked = dict(zip(map(str, read.labels.to_list()), images, strict=True))
-        return gallery.write_result(path, result, asked, own, title=repr(self))
+            options = DatasetOptions("dataset", label, feature, download)
+            dataset = read_dataset(queries, options)
+            query_images = gallery.images_by_label(dataset.labels, dataset.optional_images)
+        return gallery.write_result(path, result, query_images, images, title=repr(self))
 
-    def _search(self, vectors: Floats, search: SearchParams) -> Neighbors:
-        if self.metric == "cosine":
-            return find_neighbors(normalize(vectors, "dataset"), self._vectors, self.metric, search)
-        return find_neighbors(vectors, self._vectors, self.metric, search)
-
-    def _answer(self, labels: pl.Series, positions: Any, found: Neighbors) -> pl.DataFrame:
-        """Rows of labels for rows of numbers; `positions` are where the queries were."""
-        frame = pl.DataFrame(
-            {
-                QUERY_LABEL: labels.gather(np.asarray(positions)[found.query]),
-                REFERENCE_LABEL: self._labels.gather(found.reference),
-                "distance": found.distance,
-                "query": found.query,
-            },
-            schema_overrides={"distance": pl.Float64},
-        )
-        rank = pl.int_range(1, pl.len() + 1).over("query").cast(pl.Int32).alias("rank")
-        return frame.with_columns(rank).drop("query")
-
-    def _embed(
-        self, images: Sequence[ImageRef], batch_size: int | None, reading: DatasetOptions
-    ) -> Embedded:
-        known = {
-            digest: vector
-            for keys, vector in zip(self._keys, self._vectors, strict=True)
-            for digest in (keys.sha256, keys.pixels)
-            if digest is not None
-        }
-        embedded = self._embedder.embed(images, known=known, batch_size=batch_size, log=reading.log)
-        self._check_width(embedded.vectors, f"{reading.argument}: the encoder's vectors have")
-        return embedded
-
-    def _given_vectors(self, read: Dataset) -> tuple[NDArray[np.int64], Floats, list[Failure]]:
-        """The positions and vectors of rows that have one, and the rows that have none."""
-        if read.vectors is None or read.blank is None:
-            raise AssertionError("a dataset without images has vectors")
-        self._check_width(read.vectors, "dataset: its vectors have")
-        positions = np.flatnonzero(~read.blank)
-        failures = [
-            Failure(row, f"row {row}", "no_vector", "the value is null")
-            for row in np.flatnonzero(read.blank).tolist()
-        ]
-        return positions, read.vectors[positions], failures
-
-    def _check_width(self, vectors: Floats, subject: str) -> None:
-        if len(self) and len(vectors) and vectors.shape[1] != self._vectors.shape[1]:
-            raise SettingsError(
-                f"{subject} {vectors.shape[1]} numbers, the model's {self._vectors.shape[1]}; "
-                "use the encoder (or the features) that the model was created with"
-            )
-
-    # ---- changing -------------------------------------------------------------------
+    # ---- changes --------------------------------------------------------------------
 
     def add(
         self,
@@ -449,116 +285,80 @@ class ImageSimilarityModel:
         ignore_failure: bool = True,
         download: DownloadSettings | None = None,
     ) -> None:
-        """Add reference items; only the new images are encoded.
+        """Add reference items; only images that are not in the model are encoded.
 
-        Without `label`, they are numbered on from the greatest label there is. Raises
-        SettingsError for a label that is there already, or is of another type.
+        Args:
+            dataset: any dataset of `create`, except the name of a catalog.
+            label: the column of labels, of the same type as the model's; default integers that
+                follow the largest label.
+            feature: the column of images or vectors; default the only candidate.
+            batch_size: images per forward pass; default by the device.
+            progress: whether to print progress to stderr.
+            ignore_failure: as in `create`.
+            download: the settings for fetching URLs.
+
+        Raises:
+            SettingsError: for a wrong argument, or a label that exists or has another type. The
+                model is unchanged.
+            EncoderError: when the encoder cannot be loaded.
         """
-        reading = DatasetOptions(
-            "dataset", label, feature, download or DownloadSettings(), log_to(progress)
-        )
-        read = read_dataset(dataset, reading)
-        if label is None and self._labels.dtype == pl.Int64:
-            most = self._labels.max()
-            start = int(most) + 1 if isinstance(most, int) else 0
-            numbered = pl.Series("label", range(start, start + len(read)), dtype=pl.Int64)
-            read = Dataset(numbered, None, read.feature, read.images, read.vectors, read.blank)
-        self._append(read, batch_size, reading, ignore_failure=ignore_failure)
+        options = DatasetOptions("dataset", label, feature, download, progress)
+        items = read_dataset(dataset, options)
+        if label is None and self.labels.dtype == pl.Int64:
+            items = replace(items, labels=self._references.next_labels(len(items)))
+        self._append(items, options, batch_size, ignore_failure=ignore_failure)
 
     def _append(
         self,
-        read: Dataset,
+        items: Dataset,
+        options: DatasetOptions,
         batch_size: int | None,
-        reading: DatasetOptions,
         *,
         ignore_failure: bool,
     ) -> None:
-        self._check_new_labels(read.labels)
-        if read.images is not None:
-            embedded = self._embed(read.images, batch_size, reading)
-            self._facts[FINGERPRINT] = self._embedder.encoder_fingerprint
-            failures = list(embedded.failures)
-            positions, vectors, keys = embedded.positions, embedded.vectors, list(embedded.keys)
-            images: list[ImageRef | None] = [read.images[at] for at in positions.tolist()]
-        else:
-            positions, vectors, failures = self._given_vectors(read)
-            keys = [ImageDigests()] * len(positions)
-            images = [None] * len(positions)
-        report_failures(failures, len(read), "dataset", ignore_failure=ignore_failure)
-        if self.metric == "cosine":
-            vectors = normalize(vectors, "dataset")
-        self._note_failures(read.labels, failures)
-        self._labels = pl.concat([self._labels, read.labels.gather(positions)])
-        self._vectors = np.concatenate([self._vectors, vectors]) if len(self._keys) else vectors
-        self._keys += keys
-        self._images += images
-
-    def _check_new_labels(self, labels: pl.Series) -> None:
-        if labels.dtype != self._labels.dtype:
-            raise SettingsError(
-                f"label: the new labels are {labels.dtype}, the model's {self._labels.dtype}; name "
-                "a column of that type"
-            )
-        repeated = labels.filter(labels.is_duplicated() | labels.is_in(self._labels.implode()))
-        if len(repeated):
-            raise SettingsError(
-                f"label: {repeated[0]!r} stands more than once ({len(repeated)} rows are not "
-                "unique); every item needs a label of its own"
-            )
-
-    def _note_failures(self, labels: pl.Series, failures: Sequence[Failure]) -> None:
-        rows = [(str(labels[item.position]), item.status, item.detail) for item in failures]
-        noted = pl.DataFrame(rows, schema=_FAILURES, orient="row")
-        self.failures = pl.concat([self.failures, noted])
+        self._references.require_new_labels(items.labels)
+        embeddings = embed_dataset(items, self._references, self._embedder, options, batch_size)
+        report_failures(embeddings.failures, len(items), "dataset", ignore_failure=ignore_failure)
+        images = items.optional_images
+        self._references = self._references.append(
+            items.labels.gather(embeddings.positions),
+            embeddings.vectors,
+            embeddings.digests,
+            [images[position] for position in embeddings.positions.tolist()],
+        )
+        if items.images is not None:
+            fingerprint = self._embedder.fingerprint
+            self._provenance = replace(self._provenance, fingerprint=fingerprint)
+        new_failures = failures_frame(embeddings.failures, items.labels)
+        self.failures = pl.concat([self.failures, new_failures])
 
     def remove(self, labels: Any) -> None:
-        """Take reference items out by label, one or several.
+        """Remove reference items.
 
-        Raises SettingsError, and changes nothing, when one is not there.
+        Args:
+            labels: one label, or several.
+
+        Raises:
+            SettingsError: when there is no item with one of the labels. The model is unchanged.
         """
-        is_one = isinstance(labels, str | int) or not hasattr(labels, "__iter__")
-        gone = [labels] if is_one else list(labels)
-        known = set(self._labels.to_list())
-        for label in gone:
-            if label not in known:
-                raise SettingsError(f"labels: there is no item {label!r}")
-        kept = np.flatnonzero(~np.isin(self._labels.to_list(), gone))
-        self._labels = self._labels.gather(kept)
-        self._vectors = self._vectors[kept]
-        self._keys = [self._keys[at] for at in kept.tolist()]
-        self._images = [self._images[at] for at in kept.tolist()]
+        is_single = isinstance(labels, str | int) or not hasattr(labels, "__iter__")
+        self._references = self._references.remove([labels] if is_single else list(labels))
 
-    # ---- keeping --------------------------------------------------------------------
+    # ---- files ----------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model into a folder, replacing the model that is there if any.
+        """Save the model as a folder, replacing a model that is there.
 
-        Vectors, labels and the encoder's settings are kept, its weights and the images are
-        not: what was read from a path or a store is read from there again.
+        The folder has the vectors, the labels and the encoder's settings. It has neither the
+        weights nor the images; images of files and of a store are read from there again.
+
+        Args:
+            path: the folder.
+
+        Raises:
+            SettingsError: when the path exists and is not a saved model.
         """
-        references = pl.DataFrame(
-            {
-                "label": self._labels,
-                "sha256": [keys.sha256 for keys in self._keys],
-                "pixels": [keys.pixels for keys in self._keys],
-                "name": [image.name if image else None for image in self._images],
-                "vector": self._vectors,
-            },
-            schema_overrides={
-                "sha256": pl.String,
-                "pixels": pl.String,
-                "name": pl.String,
-                "vector": pl.Array(pl.Float32, self._vectors.shape[1]),
-            },
-        )
-        facts = {
-            **self._facts,
-            "metric": self.metric,
-            "unit": self._embedder.unit,
-            "encoder": to_metadata(self._embedder.settings),
-            "failures": self.failures.to_dicts(),
-        }
-        saved_model.write_model(Path(path), facts, references)
+        write_model(Path(path), self._references, self._embedder, self._provenance, self.failures)
 
     @classmethod
     def load(
@@ -568,173 +368,111 @@ class ImageSimilarityModel:
         device: str | None = None,
         weights: str | None = None,
     ) -> Self:
-        """A model that `save` wrote; see `load_model`."""
-        document, references = saved_model.read_model(Path(path))
-        facts = {
-            key: document.get(key)
-            for key in ("label", "feature", "created", "training_time", "catalog", FINGERPRINT)
-        }
-        settings = with_overrides(
-            EncoderSettings.model_validate(document["encoder"]), device, weights
-        )
-        embedder = Embedder(settings, unit=document["unit"], encoder_fingerprint=facts[FINGERPRINT])
-        keys = [ImageDigests(*row) for row in references.select("sha256", "pixels").iter_rows()]
-        catalog = facts["catalog"]
-        images = [
-            _image_again(name, sha256, catalog["store"] if catalog else None)
-            for name, sha256 in references.select("name", "sha256").iter_rows()
-        ]
-        vectors = np.ascontiguousarray(references["vector"].to_numpy(), dtype=np.float32)
-        model = cls(references["label"], vectors, keys, images, embedder, document["metric"], facts)
-        model.failures = pl.DataFrame(document["failures"], schema=_FAILURES)
-        return model
-
-    # ---- describing -----------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __repr__(self) -> str:
-        return f"ImageSimilarityModel({len(self)} items, {self._encoder_name()}, {self.metric})"
-
-    @property
-    def labels(self) -> pl.Series:
-        """The labels of the reference items, in the order they were added."""
-        return self._labels
-
-    @property
-    def vectors(self) -> Floats:
-        """A copy of the reference vectors, (n, d) float32, in the order of the labels."""
-        return self._vectors.copy()
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder, loaded if it was not yet."""
-        return self._embedder.encoder
-
-    @property
-    def has_unit_vectors(self) -> bool:
-        """Whether vectors of images are brought to length 1 before they are compared."""
-        return self._embedder.unit
+        """Load a saved model; see `load_model`."""
+        return cls(*read_model(Path(path), device, weights))
 
     def export_onnx(self, path: str | os.PathLike[str], k: int = 5) -> Parity:
         """Write one ONNX file: prepared images in, labels and distances of the nearest out.
 
-        Needs the extra `onnx`. See imgsim_assets.search.export.export_onnx for the file's inputs
-        and outputs and for what is raised. Returns how the file compares with `query`.
+        Needs the extra `onnx`. See `imgsim_assets.search.export.export_onnx` for the inputs and
+        outputs of the file.
+
+        Args:
+            path: the file.
+            k: neighbors per image, from 1 to the number of items.
+
+        Returns:
+            How the results of the file compare with those of `query`.
+
+        Raises:
+            SettingsError: for a wrong argument, or when a package is missing.
+            EncoderError: when the encoder cannot be exported, or the results differ.
         """
         from imgsim_assets.search.export import export_onnx
 
         return export_onnx(self, path, k)
 
+    # ---- description ----------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def __repr__(self) -> str:
+        encoder = self._embedder.settings.describe()
+        return f"ImageSimilarityModel({len(self)} items, {encoder}, {self.metric})"
+
+    @property
+    def metric(self) -> Metric:
+        """How vectors are compared: "euclidean", or "cosine" for 1 - cosine."""
+        return self._references.metric
+
+    @property
+    def labels(self) -> pl.Series:
+        """The labels of the items (n,), Int64 or String, in the order they were added."""
+        return self._references.labels
+
+    @property
+    def vectors(self) -> Floats:
+        """A copy of the vectors of the items, (n, d) float32, in the order of the labels."""
+        return self._references.vectors.copy()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded on first use.
+
+        Raises:
+            EncoderError: when it cannot be loaded.
+            StoreError: when it is not the encoder of the model's vectors.
+        """
+        return self._embedder.encoder
+
+    @property
+    def has_unit_vectors(self) -> bool:
+        """Whether vectors of images are normalized to length 1 before they are compared."""
+        return self._embedder.normalize
+
     def summary(self, output: Literal["str", "dict"] | None = None) -> Any:
-        """What the model is: printed, or returned as "str" or "dict"."""
-        facts = self._summary()
+        """Describe the model.
+
+        Args:
+            output: None to print the description, "str" or "dict" to return it.
+
+        Returns:
+            None, a str or a dict.
+
+        Raises:
+            SettingsError: for another `output`.
+        """
+        settings, failures = self._embedder.settings, self.failures.height
+        summary = summarize(self._references, settings, self._provenance, failures)
         if output == "dict":
-            return facts
+            return summary
         if output not in (None, "str"):
             raise SettingsError(f"output is {output!r}; use None, 'str' or 'dict'")
-        width = max(len(name) for name in facts)
-        lines = [f"{name:<{width}} : {_shown(value)}" for name, value in facts.items()]
-        text = "\n".join(["ImageSimilarityModel", "", *lines])
+        text = format_summary(summary)
         if output == "str":
             return text
         print(text)
         return None
 
-    def _summary(self) -> dict[str, Any]:
-        return {
-            "model": self._encoder_name(),
-            "metric": self.metric,
-            "num_examples": len(self),
-            "num_failures": self.failures.height,
-            "label": self._facts.get("label"),
-            "feature": self._facts.get("feature"),
-            "num_features": 1,
-            "feature_length": int(self._vectors.shape[1]),
-            "input_image_shape": _input_shape(self._embedder.settings),
-            "catalog": self._facts.get("catalog"),
-            "created": self._facts.get("created"),
-            "training_time": self._facts.get("training_time"),
-        }
-
-    def _encoder_name(self) -> str:
-        return self._embedder.settings.describe()
-
 
 def load_model(
     path: str | os.PathLike[str], *, device: str | None = None, weights: str | None = None
 ) -> ImageSimilarityModel:
-    """A model that `ImageSimilarityModel.save` wrote, on whatever device there is now.
+    """Load a model that `ImageSimilarityModel.save` wrote.
 
-    Images are encoded on `device`, with the weights file that lies at `weights`, where these
-    are given; the file must be the one that the model was made with, which the first image
-    shows. Raises StoreError when there is no model or another version wrote it, and
-    CorruptFileError when a file was changed.
+    Args:
+        path: the folder.
+        device: where to encode images; default the first GPU, else the CPU.
+        weights: the path of the weights file on this machine. It must be the file that the
+            model was created with; the first image that is encoded verifies it.
+
+    Returns:
+        The model.
+
+    Raises:
+        StoreError: when there is no saved model, or one of another format.
+        CorruptFileError: when a file was truncated or changed.
+        SettingsError: for a wrong device or path of weights.
     """
     return ImageSimilarityModel.load(path, device=device, weights=weights)
-
-
-def _reading(
-    label: str | None, feature: str | None, download: DownloadSettings | None, progress: bool
-) -> DatasetOptions:
-    return DatasetOptions(
-        "dataset", label, feature, download or DownloadSettings(), log_to(progress)
-    )
-
-
-def _check_metric(metric: str) -> None:
-    if metric not in ("euclidean", "cosine"):
-        raise SettingsError(f"metric is {metric!r}; use 'euclidean' or 'cosine'")
-
-
-def _catalog_store(dataset: Any, store: Store | str | Path | None) -> Store | None:
-    """The store that has a catalog of this name, None for what is no catalog."""
-    if not isinstance(dataset, str) or not _CATALOG.fullmatch(dataset):
-        return None
-    opened = store if isinstance(store, Store) else Store.open(store)
-    if opened.table(f"{dataset}/embeddings").latest() is not None:
-        return opened
-    if Path(dataset).exists():
-        return None
-    raise SettingsError(
-        f"dataset: {dataset!r} is neither a folder nor a catalog with embeddings in "
-        f"{opened.url}; materialize it, or set 'store'"
-    )
-
-
-def _image_again(name: str | None, sha256: str | None, store: str | None) -> ImageRef | None:
-    """An image of a saved model, if it has a path or lies in a store."""
-    if name is not None and Path(name).is_file():
-        return ImageRef(name, Path(name).read_bytes)
-    if name is not None and sha256 is not None and store is not None:
-        return ImageRef(name, lambda: Store.open(store).blobs.get(sha256))
-    return None
-
-
-def _with_self(others: Neighbors, count: int) -> Neighbors:
-    """With every item as its own neighbor, before others that are equally near."""
-    own = np.arange(count)
-    query = np.concatenate([own, others.query])
-    reference = np.concatenate([own, others.reference])
-    distance = np.concatenate([np.zeros(count), others.distance])
-    order = np.lexsort((reference, query != reference, distance, query))
-    return Neighbors(query[order], reference[order], distance[order])
-
-
-def _input_shape(settings: EncoderSettings) -> tuple[int, int, int] | None:
-    """Height, width and channels of what the encoder sees; None for one of one's own."""
-    if settings.factory is not None:
-        return None
-    if settings.name == HOG_COLOR:
-        from imgsim_assets.encoders import hog_color
-
-        return (hog_color.SIZE, hog_color.SIZE, 3)
-    side = BACKBONES[settings.name].input_size(settings.weights)
-    return (side, side, 3)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return json.dumps(value) if isinstance(value, dict) else str(value)

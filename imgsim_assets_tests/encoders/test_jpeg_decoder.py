@@ -31,7 +31,7 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.jpeg import Jpeg
-from imgsim_assets.search.features import Embedder
+from imgsim_assets.search.embedder import Embedder
 from imgsim_assets.search.image_ref import ImageRef
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import embed_shards, fill, sha256_of
@@ -391,10 +391,10 @@ def test_a_file_whose_vector_is_known_is_not_decoded(weights: str) -> None:
     data = PLAIN["small"]
     known = {sha256_of(data): np.array([1.0, 2.0], np.float32)}
 
-    found = Embedder(_settings(weights)).embed([_image("small", data)], known=known)
+    found = Embedder(_settings(weights)).embed([_image("small", data)], known_vectors=known)
 
     assert found.vectors.tolist() == [[1.0, 2.0]]
-    assert [keys.sha256 for keys in found.keys] == [sha256_of(data)]
+    assert [digests.sha256 for digests in found.digests] == [sha256_of(data)]
 
 
 @pytest.mark.usefixtures("on_a_cpu")

@@ -15,7 +15,7 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import EncoderError, SettingsError
 from imgsim_assets.search import export
 from imgsim_assets.search.export import parity
-from imgsim_assets.search.hog_module import HogModule
+from imgsim_assets.search.onnx_modules import HogModule
 from imgsim_assets_tests.support.catalogs import THUMBNAIL
 from imgsim_assets_tests.support.images import make_image
 from imgsim_assets_tests.support.weights import saved, untrained
@@ -94,11 +94,11 @@ def test_packages_that_are_missing_are_named(
 def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
     model = _model()
 
-    with pytest.raises(SettingsError, match="k is 9; it must lie between 1 and the model's 8"):
+    with pytest.raises(SettingsError, match="k is 9; it must be between 1 and the model's 8"):
         model.export_onnx(tmp_path / "m.onnx", k=9)
     with pytest.raises(SettingsError, match="path: there is no folder"):
         model.export_onnx(tmp_path / "nowhere" / "m.onnx")
-    with pytest.raises(EncoderError, match="ThumbnailEncoder is no torch module"):
+    with pytest.raises(EncoderError, match="ThumbnailEncoder is not a torch module"):
         _model(THUMBNAIL).export_onnx(tmp_path / "m.onnx")
 
 

@@ -48,9 +48,9 @@ def test_a_result_is_shown_with_the_images_that_were_asked_for(
     data = _data(page)
     assert [row["label"] for row in data["rows"]] == ["7", "8"]
     first = data["rows"][0]
-    assert [item["label"] for item in first["found"]] == result["reference_label"][:3].to_list()
-    assert first["found"][0]["distance"] == 0.0
-    assert first["found"][0]["image"] == first["image"]  # the same bytes, kept once
+    assert [item["label"] for item in first["neighbors"]] == result["reference_label"][:3].to_list()
+    assert first["neighbors"][0]["distance"] == 0.0
+    assert first["neighbors"][0]["image"] == first["image"]  # the same bytes, kept once
     assert data["rows"][1]["image"] != first["image"]
     assert all(url.startswith("data:image/jpeg;base64,") for url in data["images"])
 

@@ -229,7 +229,7 @@ def test_a_turned_or_mirrored_image_is_found_by_its_best_orientation(images: pl.
 
 
 def test_vectors_cannot_be_turned(noise: ImageSimilarityModel) -> None:
-    with pytest.raises(SettingsError, match="orientations: vectors cannot be turned"):
+    with pytest.raises(SettingsError, match="orientations: vectors cannot be rotated"):
         _query(noise, noise.vectors, orientations=True)
 
 
@@ -542,7 +542,7 @@ def test_saving_replaces_a_model_but_nothing_else(tmp_path: Path) -> None:
 
     assert len(load_model(tmp_path / "m")) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "thesis"]
-    with pytest.raises(SettingsError, match=r"thesis is there and is no model"):
+    with pytest.raises(SettingsError, match=r"thesis exists and is not a saved model"):
         _model([make_image(0)]).save(tmp_path / "thesis")
 
 
@@ -599,14 +599,14 @@ def test_a_summary_is_printed_or_returned(capsys: pytest.CaptureFixture[str]) ->
         (pl.DataFrame({"path": ["x"]}), {"feature": "im"}, "feature: dataset has no column 'im'"),
         (pl.DataFrame({"a": [1], "b": [2]}), {}, "feature: no column of dataset is clearly"),
         (pl.DataFrame({"a": ["x"], "b": ["y"]}), {}, "feature: no column .* name one of 'a', 'b'"),
-        (pl.DataFrame({"a": [b"x"], "b": [b"y"]}), {}, "feature: 'a', 'b' could be meant"),
+        (pl.DataFrame({"a": [b"x"], "b": [b"y"]}), {}, "feature: 'a', 'b' are candidates"),
         (pl.DataFrame({"a": [1.5], "p": ["x"]}), {"label": "a"}, "label: column 'a' holds Float64"),
         (pl.DataFrame({"a": [1], "p": ["x"]}), {"feature": "a"}, "feature: column 'a' holds Int64"),
         (pl.DataFrame({"a": [1, None], "p": ["x"] * 2}), {"label": "a"}, "'a' is null in row 1"),
         (
             pl.DataFrame({"a": [1, 1], "v": [[1.0]] * 2}),
             {"label": "a"},
-            "label: 1 stands more",
+            "label: 1 is not unique",
         ),
         ([[1.0, 2.0], [1.0]], {}, "have 1 and 2 numbers; all must have the same"),
         ([[1.0, math.inf]], {}, "the vector of row 0 is not finite"),

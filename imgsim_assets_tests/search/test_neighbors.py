@@ -113,8 +113,8 @@ def test_a_zero_vector_has_no_cosine() -> None:
     ("k", "radius", "message"),
     [
         (0, None, "k is 0; it must be at least 1"),
-        (2.5, None, "k is 2.5; give a whole number"),
-        (True, None, "k is True; give a whole number"),
+        (2.5, None, "k is 2.5; give an integer"),
+        (True, None, "k is True; give an integer"),
         (5, -0.1, "radius is -0.1; it must be 0 or more"),
         (5, float("nan"), "radius is nan"),
     ],

@@ -1,0 +1,115 @@
+"""The torch modules that an ONNX export is traced from."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from imgsim_assets.encoders import hog_color
+from imgsim_assets.encoders.torch_encoder import TorchEncoder
+
+# The parameters of encoders.hog_color.
+_ORIENTATIONS = 9
+_CELLS = 8
+_COLOR_CELLS = 7
+_COLOR_WEIGHT = 0.6
+_DAMPING = 0.02
+_FLAT = 1e-3
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class PreparedModule(nn.Module):
+    """Prepared images to features: a torch encoder with its normalization."""
+
+    def __init__(self, encoder: TorchEncoder) -> None:
+        super().__init__()
+        self.module = encoder.plain_module()
+        self.normalizes = encoder._mean.numel() > 0
+        self.register_buffer("mean", encoder._mean.to("cpu"))
+        self.register_buffer("deviation", encoder._deviation.to("cpu"))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Prepared images (n, ...) to features (n, d) float32."""
+        if self.normalizes:
+            image = image.permute(0, 3, 1, 2).float() / 255
+            image = (image - self.get_buffer("mean")) / self.get_buffer("deviation")
+        features: torch.Tensor = self.module(image)
+        return features.flatten(1).float()
+
+
+class NearestModule(nn.Module):
+    """Prepared images to the positions and distances of the k nearest reference vectors."""
+
+    def __init__(
+        self, features: nn.Module, references: torch.Tensor, k: int, *, unit: bool, cosine: bool
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.k = k
+        self.unit = unit
+        self.cosine = cosine
+        self.register_buffer("references", references)
+        self.register_buffer("halves", references.square().sum(dim=1) / 2)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions (n, k) int64 and distances (n, k) float32, the nearest first."""
+        vectors = self.features(image)
+        if self.unit or self.cosine:
+            lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+            vectors = vectors / lengths.clamp(min=1e-12)
+        references = self.get_buffer("references")
+        # The score decreases as |v - r|^2 increases.
+        scores = vectors @ references.T - self.get_buffer("halves")
+        positions = torch.topk(scores, self.k, dim=1).indices
+        # From the differences, since a product loses the digits of small distances.
+        squares = (vectors.unsqueeze(1) - references[positions]).square().sum(dim=2)
+        return positions, squares / 2 if self.cosine else torch.sqrt(squares)
+
+
+class HogModule(nn.Module):
+    """The encoder hog_color; every export compares the two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("luma", torch.tensor(_LUMA))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Images (n, 112, 112, 3) uint8 to features (n, 772) float32."""
+        pixels = image.float() / 255
+        gray = pixels @ self.get_buffer("luma")
+        shape = _unit(_gradients(gray))
+        color = _unit(_colors(pixels, gray))
+        return torch.cat([shape, _COLOR_WEIGHT * color], dim=1)
+
+
+def _gradients(gray: torch.Tensor) -> torch.Tensor:
+    dx = nn.functional.pad(gray[:, :, 2:] - gray[:, :, :-2], (1, 1))
+    dy = nn.functional.pad(gray[:, 2:] - gray[:, :-2], (0, 0, 1, 1))
+    strength = torch.sqrt(dx * dx + dy * dy)
+    signed = torch.atan2(dy, dx)
+    angle = torch.where(signed < 0, signed + math.pi, signed) * (_ORIENTATIONS / math.pi)
+    # Interpolate linearly between neighboring bins of the circle of orientations.
+    bins = torch.arange(_ORIENTATIONS, dtype=gray.dtype).view(1, -1, 1, 1)
+    offset = torch.abs(angle.unsqueeze(1) - bins)
+    offset = torch.minimum(offset, _ORIENTATIONS - offset)
+    votes = torch.clamp(1 - offset, min=0) * strength.unsqueeze(1)
+    cell_px = hog_color.SIZE // _CELLS
+    cells = nn.functional.avg_pool2d(votes, cell_px) * cell_px**2
+    cells = cells / (torch.linalg.vector_norm(cells, dim=1, keepdim=True) + _DAMPING)
+    rows: torch.Tensor = cells.permute(0, 2, 3, 1).flatten(1)
+    return rows
+
+
+def _colors(pixels: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
+    light = gray - gray.mean(dim=(1, 2), keepdim=True)
+    channels = torch.stack([light, *((pixels[..., channel] - gray) for channel in range(3))], dim=1)
+    means = nn.functional.avg_pool2d(channels, hog_color.SIZE // _COLOR_CELLS)
+    return means.permute(0, 2, 3, 1).flatten(1)
+
+
+def _unit(rows: torch.Tensor) -> torch.Tensor:
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    flat = norms < _FLAT
+    return torch.where(flat, torch.zeros_like(rows), rows / torch.where(flat, 1.0, norms))

@@ -1,0 +1,120 @@
+"""The reference items of a model: labels, vectors, and images where they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from imgsim_assets.errors import SettingsError
+from imgsim_assets.search.embedder import Floats
+from imgsim_assets.search.image_ref import ImageDigests, ImageRef
+from imgsim_assets.search.neighbors import (
+    Metric,
+    Neighbors,
+    SearchParams,
+    find_neighbors,
+    normalize,
+)
+
+
+@dataclass(frozen=True)
+class References:
+    """Reference items, one row each, in the order they were added.
+
+    Attributes:
+        metric: "euclidean" or "cosine".
+        labels: (n,) Int64 or String, unique.
+        vectors: (n, d) float32; unit vectors for "cosine".
+        digests: n digests of the images, for recognizing them in a query.
+        images: n images; None where an item has no image or it cannot be loaded again.
+    """
+
+    metric: Metric
+    labels: pl.Series
+    vectors: Floats
+    digests: Sequence[ImageDigests]
+    images: Sequence[ImageRef | None]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def vectors_by_digest(self) -> dict[str, Floats]:
+        """The vector of every known digest of a file or of pixels."""
+        return {
+            digest: vector
+            for digests, vector in zip(self.digests, self.vectors, strict=True)
+            for digest in (digests.sha256, digests.pixels)
+            if digest is not None
+        }
+
+    def search(self, vectors: Floats, params: SearchParams) -> Neighbors:
+        """Find the items nearest to each vector (m, d); SettingsError for a wrong vector."""
+        return find_neighbors(self._comparable(vectors), self.vectors, self.metric, params)
+
+    def _comparable(self, vectors: Floats) -> Floats:
+        return normalize(vectors, "dataset") if self.metric == "cosine" else vectors
+
+    def require_dimension(self, vectors: Floats, subject: str) -> None:
+        """Raise SettingsError unless vectors (n, d) have the dimension of the items."""
+        if len(self) and len(vectors) and vectors.shape[1] != self.vectors.shape[1]:
+            raise SettingsError(
+                f"{subject} {vectors.shape[1]} numbers, the model's {self.vectors.shape[1]}; "
+                "use the encoder (or the features) that the model was created with"
+            )
+
+    def require_new_labels(self, labels: pl.Series) -> None:
+        """Raise SettingsError unless labels have the type of the items' and are unique."""
+        if labels.dtype != self.labels.dtype:
+            raise SettingsError(
+                f"label: the new labels are {labels.dtype}, the model's {self.labels.dtype}; name "
+                "a column of that type"
+            )
+        repeated = labels.filter(labels.is_duplicated() | labels.is_in(self.labels.implode()))
+        if len(repeated):
+            raise SettingsError(
+                f"label: {repeated[0]!r} is not unique ({len(repeated)} rows are not); give "
+                "every item its own label"
+            )
+
+    def next_labels(self, count: int) -> pl.Series:
+        """Integers that follow the largest label."""
+        largest = self.labels.max()
+        start = int(largest) + 1 if isinstance(largest, int) else 0
+        return pl.Series("label", range(start, start + count), dtype=pl.Int64)
+
+    def append(
+        self,
+        labels: pl.Series,
+        vectors: Floats,
+        digests: Sequence[ImageDigests],
+        images: Sequence[ImageRef | None],
+    ) -> References:
+        """These items followed by new ones; SettingsError for a wrong vector."""
+        vectors = self._comparable(vectors)
+        return replace(
+            self,
+            labels=pl.concat([self.labels, labels]),
+            vectors=np.concatenate([self.vectors, vectors]) if len(self) else vectors,
+            digests=[*self.digests, *digests],
+            images=[*self.images, *images],
+        )
+
+    def remove(self, labels: Sequence[Any]) -> References:
+        """The items without those of some labels; SettingsError for an unknown label."""
+        existing_labels = self.labels.to_list()
+        known_labels = set(existing_labels)
+        for label in labels:
+            if label not in known_labels:
+                raise SettingsError(f"labels: there is no item {label!r}")
+        remaining = np.flatnonzero(~np.isin(existing_labels, list(labels)))
+        return replace(
+            self,
+            labels=self.labels.gather(remaining),
+            vectors=self.vectors[remaining],
+            digests=[self.digests[row] for row in remaining.tolist()],
+            images=[self.images[row] for row in remaining.tolist()],
+        )

@@ -1,0 +1,83 @@
+"""What a model is: where it comes from, and its summary as a dict or as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from imgsim_assets.encoders.backbones import BACKBONES
+from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.search.references import References
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from.
+
+    Attributes:
+        label: the column of labels.
+        feature: the column of images or vectors.
+        created: ISO 8601, in UTC.
+        training_time: seconds that `create` took.
+        catalog: name, version and store of the catalog, if the model was created from one.
+        fingerprint: of the encoder of the vectors, if it encoded them.
+    """
+
+    label: str | None
+    feature: str | None
+    created: str = field(default_factory=_now)
+    training_time: float | None = None
+    catalog: Mapping[str, Any] | None = None
+    fingerprint: str | None = None
+
+
+def summarize(
+    references: References, encoder: EncoderSettings, provenance: Provenance, num_failures: int
+) -> dict[str, Any]:
+    """The values of `ImageSimilarityModel.summary`."""
+    return {
+        "model": encoder.describe(),
+        "metric": references.metric,
+        "num_examples": len(references),
+        "num_failures": num_failures,
+        "label": provenance.label,
+        "feature": provenance.feature,
+        "num_features": 1,
+        "feature_length": int(references.vectors.shape[1]),
+        "input_image_shape": _input_shape(encoder),
+        "catalog": provenance.catalog,
+        "created": provenance.created,
+        "training_time": provenance.training_time,
+    }
+
+
+def _input_shape(settings: EncoderSettings) -> tuple[int, int, int] | None:
+    """Height, width and channels of an encoder's input; None for a custom encoder."""
+    if settings.factory is not None:
+        return None
+    if settings.name == HOG_COLOR:
+        from imgsim_assets.encoders import hog_color
+
+        return (hog_color.SIZE, hog_color.SIZE, 3)
+    edge_px = BACKBONES[settings.name].input_size(settings.weights)
+    return (edge_px, edge_px, 3)
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """A summary as lines of name and value."""
+    width = max(len(name) for name in summary)
+    lines = [f"{name:<{width}} : {_format_value(value)}" for name, value in summary.items()]
+    return "\n".join(["ImageSimilarityModel", "", *lines])
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return json.dumps(value) if isinstance(value, dict) else str(value)
