@@ -72,7 +72,7 @@ def store(sources: Path, tmp_path: Path) -> Store:
     return Store.open(shutil.copytree(sources / "store", tmp_path / "store"))
 
 
-def test_every_kind_of_file_is_harmed_below(store: Store) -> None:
+def test_every_kind_of_file_is_covered(store: Store) -> None:
     found = {
         (name, file.role)
         for name in store.table_names()
@@ -81,7 +81,7 @@ def test_every_kind_of_file_is_harmed_below(store: Store) -> None:
     assert {kind for kind in found if not kind[0].startswith("suppliers/")} == set(FILES)
 
 
-def test_a_run_of_every_stage_without_damage_commits_nothing(store: Store, sources: Path) -> None:
+def test_stages_without_damage_commit_nothing(store: Store, sources: Path) -> None:
     before = versions(store)
     materialize(store, sources)
     assert versions(store) == before
@@ -89,7 +89,7 @@ def test_a_run_of_every_stage_without_damage_commits_nothing(store: Store, sourc
 
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
 @pytest.mark.parametrize(("name", "role"), FILES)
-def test_the_next_run_mends_what_was_damaged(
+def test_the_next_run_repairs_a_damaged_file(
     store: Store, sources: Path, name: str, role: str, damage: str
 ) -> None:
     before = contents(store)

@@ -8,11 +8,11 @@ from imgsim_assets.lazy import lazy_getattr
 
 
 @pytest.mark.parametrize("package", [imgsim_assets, similarity])
-def test_every_name_that_a_package_offers_is_there(package: object) -> None:
+def test_every_public_name_of_a_package_exists(package: object) -> None:
     assert [name for name in package.__all__ if not hasattr(package, name)] == []  # type: ignore[attr-defined]
 
 
-def test_a_name_that_no_module_has_is_refused_as_usual() -> None:
+def test_an_unknown_name_raises_attribute_error() -> None:
     load = lazy_getattr("imgsim_assets.similarity", {"top_k": "join"})
 
     assert load("top_k") is similarity.top_k

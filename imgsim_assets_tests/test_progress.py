@@ -9,95 +9,95 @@ import pytest
 from imgsim_assets.progress import Progress, silent
 
 
-def test_a_step_shorter_than_the_interval_says_nothing() -> None:
-    said: list[str] = []
+def test_a_step_shorter_than_the_interval_logs_nothing() -> None:
+    lines: list[str] = []
 
-    with Progress("fetch", 3, said.append, interval_s=60) as progress:
+    with Progress("fetch", 3, lines.append, interval_s=60) as progress:
         for _ in range(3):
             progress.advance(kind="ok")
 
-    assert said == []
+    assert lines == []
     assert progress.done == 3
 
 
-def test_a_line_tells_label_done_total_unit_and_kinds() -> None:
-    said: list[str] = []
+def test_a_line_has_label_done_total_unit_and_kinds() -> None:
+    lines: list[str] = []
 
-    with Progress("fetch", 10, said.append, unit="rows", interval_s=0) as progress:
+    with Progress("fetch", 10, lines.append, unit="rows", interval_s=0) as progress:
         progress.advance(3, kind="timeout")
         progress.advance(2, kind="ok")
 
-    assert re.match(r"fetch: 5/10 rows, [\d.]+/s, \d+ s left \(ok 2, timeout 3\)$", said[1])
+    assert re.match(r"fetch: 5/10 rows, [\d.]+/s, \d+ s left \(ok 2, timeout 3\)$", lines[1])
 
 
-def test_time_left_follows_from_the_rate_so_far() -> None:
-    said: list[str] = []
+def test_time_left_is_estimated_from_the_rate() -> None:
+    lines: list[str] = []
 
-    with Progress("embed", 4, said.append, interval_s=0) as progress:
+    with Progress("embed", 4, lines.append, interval_s=0) as progress:
         time.sleep(0.3)
         progress.advance(1)
         elapsed = progress.seconds
 
-    rate, left = re.findall(r"([\d.]+)/s, (\d+) s left", said[0])[0]
+    rate, left = re.findall(r"([\d.]+)/s, (\d+) s left", lines[0])[0]
     assert float(rate) == pytest.approx(1 / elapsed, rel=0.5)
     assert int(left) == pytest.approx(3 * elapsed, abs=1)
 
 
-def test_a_finished_step_says_no_time_left() -> None:
-    said: list[str] = []
+def test_a_finished_step_logs_no_time_left() -> None:
+    lines: list[str] = []
 
-    with Progress("embed", 2, said.append, interval_s=0) as progress:
+    with Progress("embed", 2, lines.append, interval_s=0) as progress:
         progress.advance(2)
 
-    assert said
-    assert "2/2 images" in said[-1]
-    assert "left" not in said[-1]
+    assert lines
+    assert "2/2 images" in lines[-1]
+    assert "left" not in lines[-1]
 
 
 def test_a_long_step_ends_with_its_final_counts() -> None:
-    said: list[str] = []
+    lines: list[str] = []
 
-    with Progress("fetch", 3, said.append, interval_s=0.05) as progress:
+    with Progress("fetch", 3, lines.append, interval_s=0.05) as progress:
         time.sleep(0.06)
         progress.advance()
         progress.advance(2)
 
-    assert "3/3" in said[-1]
+    assert "3/3" in lines[-1]
 
 
 def test_lines_keep_the_interval_between_them() -> None:
-    said: list[str] = []
+    lines: list[str] = []
 
-    with Progress("fetch", 1000, said.append, interval_s=0.1) as progress:
-        while len(said) < 3:
+    with Progress("fetch", 1000, lines.append, interval_s=0.1) as progress:
+        while len(lines) < 3:
             progress.advance()
             time.sleep(0.001)
         assert progress.seconds >= 0.3
 
 
-def test_a_step_that_fails_does_not_claim_to_have_ended() -> None:
-    said: list[str] = []
+def test_a_failed_step_logs_no_final_line() -> None:
+    lines: list[str] = []
 
     def fail_after_one() -> None:
-        with Progress("fetch", 3, said.append, interval_s=0) as progress:
+        with Progress("fetch", 3, lines.append, interval_s=0) as progress:
             progress.advance()
             raise RuntimeError("disk full")
 
     with pytest.raises(RuntimeError, match="disk full"):
         fail_after_one()
-    assert len(said) == 1
+    assert len(lines) == 1
 
 
-def test_a_step_without_anything_to_do_divides_by_nothing() -> None:
-    said: list[str] = []
+def test_a_step_without_items_does_not_divide_by_zero() -> None:
+    lines: list[str] = []
 
-    with Progress("fetch", 0, said.append, interval_s=0) as progress:
+    with Progress("fetch", 0, lines.append, interval_s=0) as progress:
         progress.advance(0)
 
-    assert said[0].startswith("fetch: 0/0 images, 0.0/s")
+    assert lines[0].startswith("fetch: 0/0 images, 0.0/s")
 
 
-def test_a_log_that_is_not_listened_to_takes_every_line() -> None:
+def test_silent_accepts_every_line() -> None:
     with Progress("fetch", 1, silent, interval_s=0) as progress:
         progress.advance()
 
@@ -120,7 +120,7 @@ def test_a_terminal_shows_a_bar_that_ends_full() -> None:
     assert drawn[-1].endswith("\n")
 
 
-def test_what_is_no_terminal_shows_no_bar() -> None:
+def test_a_stream_that_is_not_a_terminal_shows_no_bar() -> None:
     stream = io.StringIO()
     with Progress("shop", 1, silent, tty=stream) as progress:
         progress.advance()

@@ -25,7 +25,7 @@ IMAGE = b"bytes of an image" * 50
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
 
 
-def stored(store: Store, *images: bytes) -> None:
+def put_and_flush(store: Store, *images: bytes) -> None:
     store.blobs.put_many(images)
     store.blobs.flush()
 
@@ -38,7 +38,7 @@ def reopened(store: Store) -> Store:
 # ---- putting and getting ----------------------------------------------------------------
 
 
-def test_bytes_are_found_again_by_their_hash(store: Store) -> None:
+def test_put_bytes_are_read_by_their_sha256(store: Store) -> None:
     assert store.blobs.put(IMAGE) == SHA256
     assert store.blobs.get(SHA256) == IMAGE
     store.blobs.flush()
@@ -47,7 +47,7 @@ def test_bytes_are_found_again_by_their_hash(store: Store) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(batches=st.lists(st.lists(st.binary(max_size=40), max_size=8), max_size=4))
-def test_the_same_bytes_are_stored_once(batches: list[list[bytes]]) -> None:
+def test_identical_bytes_are_stored_once(batches: list[list[bytes]]) -> None:
     files = open_files("memory://blobs-of-a-property-test")
     files_before = {entry.name for entry in list_packs(files)}
     blobs = Blobs(files)
@@ -67,7 +67,7 @@ def test_the_same_bytes_are_stored_once(batches: list[list[bytes]]) -> None:
         files.delete(f"{PACKS}/{entry.name}")
 
 
-def test_others_see_what_was_put_after_a_flush(store: Store) -> None:
+def test_blobs_are_visible_to_other_processes_after_flush(store: Store) -> None:
     reader = reopened(store).blobs
     store.blobs.put(IMAGE)
     with pytest.raises(CorruptFileError):
@@ -79,23 +79,23 @@ def test_others_see_what_was_put_after_a_flush(store: Store) -> None:
     assert reader.contains([SHA256, "00" * 32]) == [True, False]
 
 
-def test_all_catalogs_share_one_copy(store: Store) -> None:
-    stored(store, IMAGE)
-    stored(reopened(store), IMAGE)
+def test_catalogs_share_one_copy_of_an_image(store: Store) -> None:
+    put_and_flush(store, IMAGE)
+    put_and_flush(reopened(store), IMAGE)
 
     assert len(list_packs(store.files)) == 1
 
 
-def test_a_flush_without_anything_new_writes_nothing(store: Store) -> None:
+def test_flush_without_new_blobs_writes_nothing(store: Store) -> None:
     store.blobs.flush()
-    stored(store, IMAGE)
-    stored(store, IMAGE)
+    put_and_flush(store, IMAGE)
+    put_and_flush(store, IMAGE)
     store.blobs.flush()
 
     assert len(list_packs(store.files)) == 1
 
 
-def test_a_pack_is_put_in_place_once_it_is_full(
+def test_a_full_pack_is_published_without_flush(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packs, "PACK_BYTES", 1000)
@@ -109,7 +109,7 @@ def test_a_pack_is_put_in_place_once_it_is_full(
     assert len(read_blobs(store)) == 10
 
 
-def test_a_store_that_is_forgotten_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_store_dropped_without_flush_leaves_no_files(tmp_path: Path) -> None:
     Store.open(tmp_path).blobs.put(IMAGE)
 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -133,7 +133,7 @@ def test_blobs_on_object_storage_behave_like_local_ones(s3_root: str) -> None:
         blobs.get("00" * 32)
 
 
-def test_threads_may_put_flush_and_read_at_once(
+def test_concurrent_threads_put_flush_and_read(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packs, "PACK_BYTES", 5000)
@@ -163,22 +163,22 @@ def test_threads_may_put_flush_and_read_at_once(
     assert sum(len(packs.read_pack_entries(store.files, p)) for p in list_packs(store.files)) == 120
 
 
-# ---- damage and loss --------------------------------------------------------------------
+# ---- damaged and missing images ---------------------------------------------------------
 
 
-def test_an_image_that_is_not_there_is_named_with_the_mend(store: Store) -> None:
-    with pytest.raises(CorruptFileError) as refused:
+def test_get_of_a_missing_image_names_it_and_the_fix(store: Store) -> None:
+    with pytest.raises(CorruptFileError) as raised:
         store.blobs.get(SHA256)
 
-    assert SHA256 in str(refused.value)
-    assert str(store.url) in str(refused.value)
-    assert "next run of the images asset fetches it again" in str(refused.value)
+    assert SHA256 in str(raised.value)
+    assert str(store.url) in str(raised.value)
+    assert "next run of the images asset fetches it again" in str(raised.value)
 
 
-def test_for_an_image_that_is_not_there_the_packs_are_listed_once(
+def test_get_of_a_missing_image_lists_the_packs_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored(store, IMAGE)
+    put_and_flush(store, IMAGE)
     listed: list[str] = []
     real = store.files.entries
 
@@ -195,19 +195,19 @@ def test_for_an_image_that_is_not_there_the_packs_are_listed_once(
     assert listed.count(PACKS) == 3
 
 
-def test_a_damaged_image_is_never_handed_out(store: Store) -> None:
-    stored(store, IMAGE)
+def test_get_never_returns_a_damaged_image(store: Store) -> None:
+    put_and_flush(store, IMAGE)
     path = flip_bit_in_blob(store, SHA256)
 
     for blobs in (store.blobs, reopened(store).blobs):
-        with pytest.raises(CorruptFileError, match="does not match its sha256") as refused:
+        with pytest.raises(CorruptFileError, match="does not match its sha256") as raised:
             blobs.get(SHA256)
-        assert str(path) in str(refused.value)
+        assert str(path) in str(raised.value)
 
 
 @pytest.mark.parametrize("left", [0, 1, 500, -1])
-def test_of_a_pack_that_was_cut_short_nothing_is_handed_out(store: Store, left: int) -> None:
-    stored(store, IMAGE)
+def test_get_never_returns_bytes_of_a_truncated_pack(store: Store, left: int) -> None:
+    put_and_flush(store, IMAGE)
     [pack] = list_packs(store.files)
     path = Path(store.url) / PACKS / pack.name
     path.write_bytes(path.read_bytes()[:left])
@@ -215,12 +215,12 @@ def test_of_a_pack_that_was_cut_short_nothing_is_handed_out(store: Store, left: 
     with pytest.raises(CorruptFileError):
         reopened(store).blobs.get(SHA256)
 
-    stored(reopened(store), IMAGE)
+    put_and_flush(reopened(store), IMAGE)
     assert reopened(store).blobs.get(SHA256) == IMAGE
 
 
-def test_a_lost_image_is_remembered_until_it_is_put_again(store: Store) -> None:
-    stored(store, IMAGE)
+def test_a_missing_image_is_remembered_until_it_is_put_again(store: Store) -> None:
+    put_and_flush(store, IMAGE)
     flip_bit_in_blob(store, SHA256)
 
     store.blobs.report_missing(SHA256)
@@ -228,29 +228,29 @@ def test_a_lost_image_is_remembered_until_it_is_put_again(store: Store) -> None:
 
     other = reopened(store)
     assert other.blobs.missing() == {SHA256}
-    stored(other, IMAGE)
+    put_and_flush(other, IMAGE)
     assert other.blobs.missing() == reopened(store).blobs.missing() == set()
     for blobs in (store.blobs, other.blobs, reopened(store).blobs):
-        assert blobs.get(SHA256) == IMAGE, "the damaged copy is passed over"
+        assert blobs.get(SHA256) == IMAGE, "the damaged copy is skipped"
 
 
 def test_an_image_whose_pack_is_gone_can_be_put_again(store: Store) -> None:
-    stored(store, IMAGE)
+    put_and_flush(store, IMAGE)
     remove_blob(store, SHA256)
     with pytest.raises(CorruptFileError, match="is not in"):
         store.blobs.get(SHA256)
     store.blobs.report_missing(SHA256)
 
-    stored(store, IMAGE)
+    put_and_flush(store, IMAGE)
 
     assert reopened(store).blobs.get(SHA256) == IMAGE
 
 
-def test_nothing_is_lost_in_an_empty_store(store: Store) -> None:
+def test_an_empty_store_has_no_missing_images(store: Store) -> None:
     assert store.blobs.missing() == set()
 
 
-def test_a_put_that_is_never_flushed_does_not_take_the_loss_back(store: Store) -> None:
+def test_put_without_flush_keeps_the_image_marked_as_missing(store: Store) -> None:
     store.blobs.report_missing(SHA256)
     killed = reopened(store)
     killed.blobs.missing()
@@ -261,20 +261,20 @@ def test_a_put_that_is_never_flushed_does_not_take_the_loss_back(store: Store) -
     assert reopened(store).blobs.missing() == {SHA256}
 
 
-# ---- disks that refuse ------------------------------------------------------------------
+# ---- failing disks ----------------------------------------------------------------------
 
 
-class Refusing(LocalFiles):
-    """Files of which a pack cannot be put in place."""
+class FailingFiles(LocalFiles):
+    """Files on which no pack can be published."""
 
-    refuses = True
+    fails = True
 
     def create_staged(self, path: str) -> StagedFile:
         staged = super().create_staged(path)
         real = staged.finish
 
         def finish() -> None:
-            if self.refuses and PACKS in path:
+            if self.fails and PACKS in path:
                 raise OSError(28, "No space left on device")
             real()
 
@@ -282,13 +282,13 @@ class Refusing(LocalFiles):
         return staged
 
 
-def test_after_a_failed_flush_nothing_can_be_acknowledged(tmp_path: Path) -> None:
-    files = Refusing(tmp_path)
+def test_flush_keeps_failing_after_the_disk_failed(tmp_path: Path) -> None:
+    files = FailingFiles(tmp_path)
     blobs = Blobs(files)
     blobs.put(IMAGE)
     with pytest.raises(OSError, match="No space left"):
         blobs.flush()
-    files.refuses = False
+    files.fails = False
 
     with pytest.raises(OSError, match="No space left"):
         blobs.flush()
@@ -300,7 +300,7 @@ def test_after_a_failed_flush_nothing_can_be_acknowledged(tmp_path: Path) -> Non
     assert Blobs(files).get(SHA256) == IMAGE
 
 
-def test_a_put_that_finds_the_disk_full_leaves_no_empty_pack(
+def test_put_on_a_full_disk_leaves_no_empty_pack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = Blobs(LocalFiles(tmp_path))
@@ -324,10 +324,10 @@ def test_a_put_that_finds_the_disk_full_leaves_no_empty_pack(
 
 
 class UnreachableError(Exception):
-    """What the library of an object store raises, which is no OSError."""
+    """An error of an object store client, which is not an OSError."""
 
 
-def test_after_any_failure_no_other_file_is_touched(
+def test_a_failed_flush_never_writes_to_a_reused_file_descriptor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: object) -> None:
@@ -341,7 +341,7 @@ def test_after_any_failure_no_other_file_is_touched(
             blobs.flush()
     other = tmp_path / "other"
     other.write_bytes(b"of somebody else" * 100)
-    # Some of these get the numbers of the files that were closed.
+    # Some of these reuse the descriptor numbers of closed files.
     descriptors = [os.open(other, os.O_RDWR) for _ in range(8)]
     try:
         with pytest.raises(CorruptFileError, match="is not in"):
@@ -354,7 +354,7 @@ def test_after_any_failure_no_other_file_is_touched(
     assert other.read_bytes() == b"of somebody else" * 100
 
 
-def test_an_upload_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_upload_is_retried_by_the_next_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     files = open_files("memory://uploads-that-fail/store")
     blobs = Blobs(files)
     first, second, third = (b"%d" % number * 100 for number in range(3))
@@ -385,8 +385,8 @@ def test_an_upload_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-class Interrupting(LocalFiles):
-    """Files that call `act` when a pack has just been put in place."""
+class NotifyingFiles(LocalFiles):
+    """Files that call `act` after a pack was published."""
 
     act: Callable[[], object]
 
@@ -402,8 +402,8 @@ class Interrupting(LocalFiles):
         return staged
 
 
-def test_an_image_is_read_while_its_pack_is_put_in_place(tmp_path: Path) -> None:
-    files = Interrupting(tmp_path)
+def test_an_image_is_readable_while_its_pack_is_published(tmp_path: Path) -> None:
+    files = NotifyingFiles(tmp_path)
     blobs = Blobs(files)
     read: list[bytes] = []
     files.act = lambda: read.append(blobs.get(SHA256))
@@ -414,8 +414,8 @@ def test_an_image_is_read_while_its_pack_is_put_in_place(tmp_path: Path) -> None
     assert read == [IMAGE]
 
 
-def test_a_loss_is_not_taken_back_before_the_image_is_in_place(tmp_path: Path) -> None:
-    files = Interrupting(tmp_path)
+def test_an_image_stays_marked_as_missing_until_it_is_published(tmp_path: Path) -> None:
+    files = NotifyingFiles(tmp_path)
     blobs = Blobs(files)
     blobs.report_missing(SHA256)
     files.act = lambda: blobs.put_many([IMAGE])
@@ -430,66 +430,66 @@ def test_a_loss_is_not_taken_back_before_the_image_is_in_place(tmp_path: Path) -
     assert Blobs(files).get(SHA256) == IMAGE
 
 
-def test_an_image_that_is_damaged_before_it_is_in_place_is_never_handed_out(
+def test_get_never_returns_an_unpublished_image_that_is_damaged(
     tmp_path: Path,
 ) -> None:
     blobs = Blobs(LocalFiles(tmp_path))
     blobs.put(IMAGE)
-    [unfinished] = (tmp_path / PACKS).iterdir()
-    unfinished.write_bytes(b"?" * unfinished.stat().st_size)
+    [temporary] = (tmp_path / PACKS).iterdir()
+    temporary.write_bytes(b"?" * temporary.stat().st_size)
 
     with pytest.raises(CorruptFileError):
         blobs.get(SHA256)
 
 
-# ---- beside a collection ----------------------------------------------------------------
+# ---- concurrent garbage collection ------------------------------------------------------
 
 
-def test_an_old_pack_is_marked_when_its_image_is_put_again(store: Store) -> None:
-    stored(store, IMAGE)
+def test_an_old_pack_is_pinned_when_its_image_is_put_again(store: Store) -> None:
+    put_and_flush(store, IMAGE)
     [pack] = list_packs(store.files)
     assert store.files.entries(PINS) == []
-    grow_old(store)
+    make_packs_older(store)
     other = reopened(store)
 
     other.blobs.put_many([IMAGE, IMAGE])
     other.blobs.put(IMAGE)
 
-    [mark] = store.files.entries(PINS)
-    assert mark.name == pack.name
+    [pin] = store.files.entries(PINS)
+    assert pin.name == pack.name
     other.blobs.flush()
     assert len(list_packs(store.files)) == 1
 
 
-def test_an_image_that_is_collected_while_it_is_put_is_stored_anew(tmp_path: Path) -> None:
-    stored(Store.open(tmp_path), IMAGE)
-    grow_old(Store.open(tmp_path))
+def test_an_image_deleted_while_it_is_put_is_stored_again(tmp_path: Path) -> None:
+    put_and_flush(Store.open(tmp_path), IMAGE)
+    make_packs_older(Store.open(tmp_path))
 
-    def collect() -> None:
+    def delete_packs() -> None:
         for path in (tmp_path / PACKS).iterdir():
             path.unlink()
 
-    blobs = Blobs(InterruptedFiles(tmp_path, "after write", PINS, collect))
+    blobs = Blobs(InterruptedFiles(tmp_path, "after write", PINS, delete_packs))
     blobs.put(IMAGE)
     blobs.flush()
 
     assert Store.open(tmp_path).blobs.get(SHA256) == IMAGE
 
 
-def test_a_reader_finds_what_was_moved_to_another_pack(store: Store) -> None:
-    stored(store, IMAGE)
+def test_a_reader_finds_an_image_moved_to_another_pack(store: Store) -> None:
+    put_and_flush(store, IMAGE)
     reader = reopened(store).blobs
     assert reader.get(SHA256) == IMAGE
     [pack] = list_packs(store.files)
     moved = reopened(store)
     moved.blobs.report_missing(SHA256)
-    stored(moved, IMAGE)
+    put_and_flush(moved, IMAGE)
     store.files.delete(f"{PACKS}/{pack.name}")
 
     assert reader.get(SHA256) == IMAGE
 
 
-def grow_old(store: Store, seconds: float = PIN_AFTER_SECONDS + 60) -> None:
+def make_packs_older(store: Store, seconds: float = PIN_AFTER_SECONDS + 60) -> None:
     long_ago = time.time() - seconds
     for entry in list_packs(store.files):
         os.utime(Path(store.url) / PACKS / entry.name, (long_ago, long_ago))

@@ -34,7 +34,7 @@ def _commit(store: Store, pairs: Pairs, **more: object) -> int:
 
 @given(_versions)
 @settings(max_examples=30, deadline=None)
-def test_the_changes_since_a_version_turn_it_into_the_newest(versions: list[Pairs]) -> None:
+def test_applying_the_changes_to_a_version_gives_the_newest(versions: list[Pairs]) -> None:
     store = Store.open(f"memory://{id(versions)}")
     numbers = [0, *(_commit(store, pairs) for pairs in versions)]
     for since, before in zip(numbers, [{}, *versions], strict=True):
@@ -53,7 +53,7 @@ def test_the_changes_since_a_version_turn_it_into_the_newest(versions: list[Pair
         assert changes.rows.rows() == sorted(changes.rows.rows(), key=lambda row: row[1:3])
 
 
-def test_an_update_of_a_keyed_table_is_told_by_its_key(store: Store) -> None:
+def test_changes_of_a_keyed_table_are_matched_by_key(store: Store) -> None:
     table = store.table("shop/images", key="id")
     for rows in ([("a", "ok"), ("b", "dns_error")], [("b", "ok"), ("c", "ok")]):
         frame = pl.DataFrame(rows, schema=["id", "status"], orient="row")
@@ -69,7 +69,7 @@ def test_an_update_of_a_keyed_table_is_told_by_its_key(store: Store) -> None:
     ]
 
 
-def test_a_new_column_changes_the_rows_that_stay(store: Store) -> None:
+def test_a_new_column_counts_as_a_change_of_every_row(store: Store) -> None:
     _commit(store, {("a", "b"): 0.9, ("a", "c"): 0.8})
     _commit(store, {("a", "b"): 0.9}, rank=1)
 
@@ -78,7 +78,7 @@ def test_a_new_column_changes_the_rows_that_stay(store: Store) -> None:
     assert changes.rows.rows() == [("changed", "a", "b", 0.9, 1), ("removed", "a", "c", 0.8, None)]
 
 
-def test_an_older_version_can_be_the_end(store: Store) -> None:
+def test_until_selects_an_older_version(store: Store) -> None:
     for pairs in ({("a", "b"): 0.9}, {("a", "c"): 0.9}, {}):
         _commit(store, pairs)
 
@@ -88,7 +88,7 @@ def test_an_older_version_can_be_the_end(store: Store) -> None:
     assert changes.until == 2
 
 
-def test_versions_that_are_not_there_are_refused(store: Store) -> None:
+def test_nonexistent_versions_raise(store: Store) -> None:
     _commit(store, {("a", "b"): 0.9})
     with pytest.raises(StoreError, match=f"{NAME} is at version 1, so there is none after 3"):
         read_changes(NAME, since=3, store=store)
@@ -100,7 +100,7 @@ def test_versions_that_are_not_there_are_refused(store: Store) -> None:
         read_changes(NAME, since=1, store=store)
 
 
-def test_rows_without_a_key_are_refused(store: Store) -> None:
+def test_changes_of_a_table_without_a_key_raise(store: Store) -> None:
     table = store.table("shop/rejects")
     table.commit(lambda _: PendingCommit([table.write_rows(pl.DataFrame({"line": [1]}))]))
 

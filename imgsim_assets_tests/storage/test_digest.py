@@ -21,14 +21,14 @@ def test_a_data_version_is_the_same_in_every_release() -> None:
 
 
 @given(one=ROWS, other=ROWS)
-def test_only_the_same_rows_in_the_same_order_read_the_same(
+def test_digests_are_equal_only_for_equal_rows_in_equal_order(
     one: list[tuple[str, str]], other: list[tuple[str, str]]
 ) -> None:
     assert (rows_digest(_rows(one)) == rows_digest(_rows(other))) == (one == other)
 
 
 @given(one=st.text(), other=st.text(), rows=ROWS)
-def test_another_context_is_another_digest(
+def test_a_different_context_gives_a_different_digest(
     one: str, other: str, rows: list[tuple[str, str]]
 ) -> None:
     same = rows_digest(_rows(rows), one) == rows_digest(_rows(rows), other)
@@ -39,20 +39,20 @@ def test_another_context_is_another_digest(
 @pytest.mark.parametrize(
     ("one", "other"), [([("ab", "c")], [("a", "bc")]), ([("1:a", "")], [("", "1:a")])]
 )
-def test_values_do_not_run_into_each_other(
+def test_adjacent_values_are_not_ambiguous(
     one: list[tuple[str, str]], other: list[tuple[str, str]]
 ) -> None:
     assert rows_digest(_rows(one)) != rows_digest(_rows(other))
 
 
-def test_rows_of_another_width_read_differently() -> None:
+def test_rows_of_different_width_have_different_digests() -> None:
     two = _rows([("a", "b"), ("c", "d")])
     four = pl.DataFrame([("a", "b", "c", "d")], schema=["1", "2", "3", "4"], orient="row")
 
     assert rows_digest(two) != rows_digest(four)
 
 
-def test_contexts_and_rows_do_not_run_into_each_other() -> None:
+def test_contexts_and_rows_are_not_ambiguous() -> None:
     rows = _rows([("c", "d")])
     digests = [
         rows_digest(_rows([("a", "b"), ("c", "d")])),
@@ -65,14 +65,14 @@ def test_contexts_and_rows_do_not_run_into_each_other() -> None:
     assert len(set(digests)) == len(digests)
 
 
-def test_the_columns_names_do_not_matter() -> None:
+def test_column_names_do_not_affect_the_digest() -> None:
     rows = _rows([("a", "b")])
 
     assert rows_digest(rows) == rows_digest(rows.rename({"id": "item"}))
 
 
 @given(rows=ROWS, cut=st.integers(0, 4))
-def test_rows_in_pieces_have_the_digest_of_all(rows: list[tuple[str, str]], cut: int) -> None:
+def test_chunked_updates_give_the_digest_of_all_rows(rows: list[tuple[str, str]], cut: int) -> None:
     digest = RowsDigest(2, "encoder")
     for piece in (rows[:cut], rows[cut:]):
         digest.update(_rows(piece))
@@ -80,7 +80,7 @@ def test_rows_in_pieces_have_the_digest_of_all(rows: list[tuple[str, str]], cut:
     assert digest.hexdigest() == rows_digest(_rows(rows), "encoder")
 
 
-def test_a_value_that_is_missing_is_refused() -> None:
+def test_null_values_raise() -> None:
     with pytest.raises(ValueError, match="null"):
         rows_digest(pl.DataFrame({"id": ["a", None]}))
 

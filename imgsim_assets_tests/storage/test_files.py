@@ -41,13 +41,13 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 40])
-def test_a_file_reads_back_as_it_was_written(files: Files, data: bytes) -> None:
+def test_read_returns_what_write_stored(files: Files, data: bytes) -> None:
     files.write("some/deep/folder/file.bin", data)
 
     assert files.read("some/deep/folder/file.bin") == data
 
 
-def test_writing_again_replaces_the_whole_file(files: Files) -> None:
+def test_write_replaces_the_whole_file(files: Files) -> None:
     files.write("a/file", b"a long first version")
     files.write("a/file", b"short")
 
@@ -55,14 +55,14 @@ def test_writing_again_replaces_the_whole_file(files: Files) -> None:
     assert [entry.name for entry in files.entries("a")] == ["file"]
 
 
-def test_reading_what_is_not_there_raises_file_not_found(files: Files) -> None:
+def test_read_of_a_missing_file_raises_file_not_found(files: Files) -> None:
     files.write("a/file", b"x")
 
     with pytest.raises(FileNotFoundError):
         files.read("a/other")
 
 
-def test_create_refuses_a_name_that_is_taken_and_leaves_its_content(files: Files) -> None:
+def test_create_of_an_existing_file_raises_and_keeps_its_content(files: Files) -> None:
     files.create("a/file", b"first")
 
     with pytest.raises(FileExistsError):
@@ -72,7 +72,7 @@ def test_create_refuses_a_name_that_is_taken_and_leaves_its_content(files: Files
     assert files.temporary_entries("a") == []
 
 
-def test_deleting_twice_is_no_error(files: Files) -> None:
+def test_delete_of_a_missing_file_succeeds(files: Files) -> None:
     files.write("a/file", b"x")
 
     files.delete("a/file")
@@ -82,7 +82,7 @@ def test_deleting_twice_is_no_error(files: Files) -> None:
     assert files.stat("a/file") is None
 
 
-def test_entries_are_sorted_and_tell_files_from_folders(files: Files) -> None:
+def test_entries_are_sorted_and_distinguish_files_from_folders(files: Files) -> None:
     for name in ("top/c", "top/a", "top/folder/inner", "elsewhere/x"):
         files.write(name, b"1234")
 
@@ -97,13 +97,13 @@ def test_entries_are_sorted_and_tell_files_from_folders(files: Files) -> None:
     assert [entry.name for entry in files.entries("") if entry.is_folder] == ["elsewhere", "top"]
 
 
-def test_a_folder_that_is_not_there_has_no_entries(files: Files) -> None:
+def test_a_missing_folder_has_no_entries(files: Files) -> None:
     assert files.entries("nowhere") == []
     assert files.entries("") == []
     assert files.temporary_entries("nowhere") == []
 
 
-def test_what_another_client_writes_is_seen_at_once(s3_root: str) -> None:
+def test_writes_of_another_client_are_visible_immediately(s3_root: str) -> None:
     files = open_files(s3_root)
     files.write("a/first", b"x")
     assert [entry.name for entry in files.entries("a")] == ["first"]
@@ -117,7 +117,7 @@ def test_what_another_client_writes_is_seen_at_once(s3_root: str) -> None:
     assert files.stat("a/first") is None
 
 
-def test_stat_tells_size_and_time_of_a_file_and_none_of_a_missing_one(files: Files) -> None:
+def test_stat_returns_size_and_time_or_none(files: Files) -> None:
     files.write("a/file", b"12345")
 
     entry = files.stat("a/file")
@@ -145,19 +145,19 @@ def test_upload_copies_a_local_file_and_leaves_the_original(files: Files, tmp_pa
     ("start", "length", "part"),
     [(0, 4, b"0123"), (3, 2, b"34"), (8, 9, b"89"), (0, 0, b""), (0, 99, b"0123456789")],
 )
-def test_a_part_of_a_file_is_read(files: Files, start: int, length: int, part: bytes) -> None:
+def test_read_range_returns_the_range(files: Files, start: int, length: int, part: bytes) -> None:
     files.write("a/file", b"0123456789")
 
     assert files.read_range("a/file", start, length) == part
 
 
-def test_a_part_of_what_is_not_there_raises_file_not_found(files: Files) -> None:
+def test_read_range_of_a_missing_file_raises_file_not_found(files: Files) -> None:
     with pytest.raises(FileNotFoundError):
         files.read_range("a/file", 0, 1)
 
 
 @pytest.mark.parametrize("operation", ["write", "create", "upload"])
-def test_a_store_that_says_nothing_to_a_write_is_given_up(
+def test_a_write_times_out_when_the_store_does_not_respond(
     operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "local").write_bytes(b"x")
@@ -178,7 +178,7 @@ def test_a_store_that_says_nothing_to_a_write_is_given_up(
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
-def test_a_file_is_copied_to_this_disk(files: Files, tmp_path: Path) -> None:
+def test_download_copies_a_file_to_this_disk(files: Files, tmp_path: Path) -> None:
     files.write("a/file", b"0123456789")
 
     files.download("a/file", tmp_path / "copy")
@@ -188,7 +188,7 @@ def test_a_file_is_copied_to_this_disk(files: Files, tmp_path: Path) -> None:
         files.download("a/none", tmp_path / "other")
 
 
-def test_a_file_that_grows_is_seen_when_it_is_finished(files: Files) -> None:
+def test_a_staged_file_is_visible_after_finish(files: Files) -> None:
     staged = files.create_staged("a/file")
     staged.append([b"one ", b"two "])
     staged.append([])
@@ -202,7 +202,7 @@ def test_a_file_that_grows_is_seen_when_it_is_finished(files: Files) -> None:
     assert files.temporary_entries("a") == []
 
 
-def test_a_file_of_very_many_pieces_is_whole(files: Files) -> None:
+def test_a_staged_file_of_very_many_pieces_is_whole(files: Files) -> None:
     pieces = [b"%d," % number for number in range(5000)]
     staged = files.create_staged("a/file")
 
@@ -213,7 +213,7 @@ def test_a_file_of_very_many_pieces_is_whole(files: Files) -> None:
 
 
 @pytest.mark.parametrize("end", ["discarded", "dropped"])
-def test_a_file_that_is_given_up_leaves_nothing(tmp_path: Path, end: str) -> None:
+def test_a_staged_file_without_finish_leaves_nothing(tmp_path: Path, end: str) -> None:
     staged = open_files(str(tmp_path)).create_staged("a/file")
     staged.append([b"half"])
     if end == "discarded":
@@ -224,7 +224,7 @@ def test_a_file_that_is_given_up_leaves_nothing(tmp_path: Path, end: str) -> Non
     assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_what_killed_processes_were_going_to_upload_is_removed(
+def test_scratch_files_of_killed_processes_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -250,7 +250,7 @@ def test_what_killed_processes_were_going_to_upload_is_removed(
     assert open_files(url).read("a/file") == b"whole"
 
 
-def test_a_full_disk_takes_nothing_of_an_append(
+def test_append_on_a_full_disk_adds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     staged = open_files(str(tmp_path)).create_staged("a/file")
@@ -274,7 +274,7 @@ def test_a_full_disk_takes_nothing_of_an_append(
     assert (tmp_path / "a" / "file").read_bytes() == b"kept and more"
 
 
-def test_an_append_that_the_system_cuts_short_goes_on(
+def test_append_continues_after_a_short_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.writev
@@ -288,7 +288,7 @@ def test_an_append_that_the_system_cuts_short_goes_on(
 
 
 @pytest.mark.parametrize("name", STRANGE_NAMES)
-def test_names_are_taken_literally(files: Files, name: str) -> None:
+def test_file_names_are_not_interpreted_as_patterns(files: Files, name: str) -> None:
     files.write(f"{name}/{name}", b"x")
     files.write("plain/file", b"y")
 
@@ -308,12 +308,12 @@ def test_a_local_root_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name / "a" / "file").read_bytes() == b"x"
 
 
-def test_of_many_writers_at_once_exactly_one_creates(tmp_path: Path) -> None:
+def test_create_succeeds_for_exactly_one_of_many_writers(tmp_path: Path) -> None:
     for turn in range(20):
         _race_to_create(open_files(str(tmp_path)), f"a/{turn}", writers=6)
 
 
-def test_of_many_writers_at_once_exactly_one_creates_on_object_storage(s3_root: str) -> None:
+def test_create_succeeds_for_exactly_one_of_many_writers_on_object_storage(s3_root: str) -> None:
     for turn in range(4):
         _race_to_create(open_files(s3_root), f"a/{turn}", writers=4)
 
@@ -339,7 +339,7 @@ def test_a_reader_never_sees_half_a_write(tmp_path: Path) -> None:
     assert all(data in versions for data in seen)
 
 
-def test_what_interrupted_writers_left_is_listed_apart(tmp_path: Path) -> None:
+def test_temporary_files_are_listed_separately(tmp_path: Path) -> None:
     files = open_files(str(tmp_path))
     files.write("a/file", b"x")
     (tmp_path / "a" / f"{TEMPORARY_PREFIX}0123").write_bytes(b"half")
@@ -368,7 +368,7 @@ def test_a_full_disk_leaves_the_folder_as_it_was(tmp_path: Path, operation: str)
     assert [path.name for path in (tmp_path / "root" / "a").iterdir()] == ["kept"]
 
 
-def test_a_disk_without_hard_links_is_refused_with_the_mend(tmp_path: Path) -> None:
+def test_a_disk_without_hard_links_raises_with_the_fix(tmp_path: Path) -> None:
     process = writer_process.start("no-hard-links", str(tmp_path))
     message, _ = process.communicate()
 
@@ -393,7 +393,7 @@ def test_a_remote_root_has_no_local_paths(s3_root: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://host/store", "ftp://host/store", "az://container/store", "zip://store.zip"]
 )
-def test_a_filesystem_without_atomic_create_is_refused_naming_those_that_work(url: str) -> None:
+def test_a_filesystem_without_atomic_create_raises_naming_supported_ones(url: str) -> None:
     with pytest.raises(StoreError) as refused:
         open_files(url)
 
@@ -404,13 +404,13 @@ def test_a_filesystem_without_atomic_create_is_refused_naming_those_that_work(ur
     assert "s3" in message
 
 
-def test_a_cache_in_front_of_object_storage_is_refused() -> None:
+def test_a_caching_filesystem_raises() -> None:
     with pytest.raises(StoreError, match="atomic"):
         open_files("simplecache::s3://bucket/store")
 
 
 @pytest.mark.skipif(find_spec("gcsfs") is not None, reason="the package is installed")
-def test_a_missing_package_is_named_with_how_to_get_it() -> None:
+def test_a_missing_package_raises_with_the_install_command() -> None:
     with pytest.raises(StoreError) as refused:
         open_files("gs://bucket/store")
 
@@ -419,7 +419,7 @@ def test_a_missing_package_is_named_with_how_to_get_it() -> None:
 
 
 @pytest.mark.parametrize("url", ["s3://", "memory://"])
-def test_a_url_that_names_no_bucket_is_refused(
+def test_a_url_without_a_bucket_raises(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -429,9 +429,7 @@ def test_a_url_that_names_no_bucket_is_refused(
 
 
 @pytest.mark.parametrize("operation", ["write", "create", "upload"])
-def test_writing_to_a_bucket_that_does_not_exist_says_so(
-    s3_root: str, tmp_path: Path, operation: str
-) -> None:
+def test_write_to_a_nonexistent_bucket_raises(s3_root: str, tmp_path: Path, operation: str) -> None:
     files = open_files(f"{s3_root}-missing/store")
     (tmp_path / "local").write_bytes(b"x")
     attempts: dict[str, Callable[[], None]] = {
@@ -452,7 +450,7 @@ def test_writing_to_a_bucket_that_does_not_exist_says_so(
         ("[Errno 28] No space left on device", "failed"),
     ],
 )
-def test_a_store_that_words_a_taken_name_differently_is_understood(
+def test_create_recognizes_any_wording_of_a_failed_precondition(
     answer: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -467,7 +465,7 @@ def test_a_store_that_words_a_taken_name_differently_is_understood(
 
 
 @pytest.mark.slow
-def test_a_remote_root_lists_more_than_one_page(s3_root: str) -> None:
+def test_entries_of_a_remote_folder_span_several_pages(s3_root: str) -> None:
     files = open_files(s3_root)
     fsspec.filesystem("s3", use_listings_cache=False).pipe(
         {f"{s3_root}/many/{number:04d}": b"" for number in range(1010)}

@@ -33,7 +33,7 @@ NAME = "products/index"
 ENCODER = "0123456789abcdef"
 HOUR = 3600.0
 WEEK = 168.0
-ONE = RetentionPolicy(retain_last=1, min_age_hours=1)
+KEEP_ONE = RetentionPolicy(retain_last=1, min_age_hours=1)
 
 
 @pytest.fixture
@@ -45,46 +45,46 @@ def root(store: Store) -> Path:
 # ---- commits and files ------------------------------------------------------------------
 
 
-def test_an_empty_store_has_nothing_to_collect(store: Store) -> None:
+def test_gc_of_an_empty_store_deletes_nothing(store: Store) -> None:
     assert collect_garbage(store, RetentionPolicy()) == GcReport()
 
 
-def test_only_the_newest_versions_outlive_the_grace_period(store: Store, root: Path) -> None:
+def test_old_versions_beyond_retain_last_are_deleted(store: Store, root: Path) -> None:
     table = store.table(NAME)
     for value in range(6):
         tables.put(table, {"a": value})
     make_older(root, 2)
 
-    collected = collect_garbage(store, RetentionPolicy(retain_last=2, min_age_hours=1))
+    report = collect_garbage(store, RetentionPolicy(retain_last=2, min_age_hours=1))
 
     assert table.versions() == [5, 6]
     assert [tables.values(table.read(table.at(version))) for version in (5, 6)] == [
         {"a": 4},
         {"a": 5},
     ]
-    assert (collected.commits, collected.files) == (4, 4)
+    assert (report.commits, report.files) == (4, 4)
     assert len(list((root / NAME / "data").iterdir())) == 2
     assert tables.put(table, {"a": 6}).version == 7
 
 
-def test_young_versions_are_kept_however_many(store: Store, root: Path) -> None:
+def test_young_versions_are_kept_beyond_retain_last(store: Store, root: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"old": 1})
     make_older(root, 2)
     for value in range(4):
         tables.put(table, {"a": value})
 
-    collect_garbage(store, ONE)
+    collect_garbage(store, KEEP_ONE)
 
     assert table.versions() == [2, 3, 4, 5]
 
 
-def test_the_only_version_is_kept_however_old(store: Store, root: Path) -> None:
+def test_the_only_version_is_kept_at_any_age(store: Store, root: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     make_older(root, 10 * 365 * 24)
 
-    assert collect_garbage(store, ONE) == GcReport(tables=[NAME])
+    assert collect_garbage(store, KEEP_ONE) == GcReport(tables=[NAME])
     assert tables.values(table.read(tables.latest_commit(table))) == {"a": 1}
 
 
@@ -95,32 +95,32 @@ def test_a_file_that_a_later_version_still_lists_is_kept(store: Store, root: Pat
         tables.add(table, {"b": value})
     make_older(root, 2)
 
-    collected = collect_garbage(store, ONE)
+    report = collect_garbage(store, KEEP_ONE)
 
-    assert (collected.commits, collected.files) == (3, 0)
+    assert (report.commits, report.files) == (3, 0)
     assert tables.values(table.read(tables.latest_commit(table))) == {"a": 1, "b": 2}
 
 
-def test_files_that_no_commit_names_go_once_they_are_old(store: Store, root: Path) -> None:
+def test_old_files_that_no_commit_lists_are_deleted(store: Store, root: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     table.write_bytes(b"a killed run's", role="rows", suffix=".parquet")
     make_older(root, 2)
     young = table.write_bytes(b"a present run's", role="rows", suffix=".parquet")
 
-    collected = collect_garbage(store, ONE)
+    report = collect_garbage(store, KEEP_ONE)
 
-    assert collected.files == 1
-    assert collected.bytes == len(b"a killed run's")
-    assert _names(root / NAME / "data") == {
+    assert report.files == 1
+    assert report.bytes == len(b"a killed run's")
+    assert _file_names(root / NAME / "data") == {
         Path(file.path).name for file in (young, *tables.latest_commit(table).files)
     }
 
 
-def test_what_killed_writers_left_unfinished_goes_once_it_is_old(store: Store, root: Path) -> None:
+def test_old_temporary_files_are_deleted(store: Store, root: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
-    _ledger(store, "products", {"x": b"image"})
+    _commit_ledger(store, "products", {"x": b"image"})
     folders = [root / NAME, root / NAME / "data", root / NAME / "_commits"]
     folders.append(root / PACKS)
     for folder in folders:
@@ -129,53 +129,53 @@ def test_what_killed_writers_left_unfinished_goes_once_it_is_old(store: Store, r
     for folder in folders:
         (folder / f"{TEMPORARY_PREFIX}young").write_bytes(b"12345")
 
-    collected = collect_garbage(store, ONE)
+    report = collect_garbage(store, KEEP_ONE)
 
     left = {path.name for folder in folders for path in folder.glob(f"{TEMPORARY_PREFIX}*")}
     assert left == {f"{TEMPORARY_PREFIX}young"}
-    assert collected.files == len(folders)
-    assert collected.bytes == 5 * len(folders)
+    assert report.files == len(folders)
+    assert report.bytes == 5 * len(folders)
 
 
-def test_what_a_killed_first_run_left_goes_once_it_is_old(store: Store, root: Path) -> None:
+def test_old_files_of_a_table_without_commits_are_deleted(store: Store, root: Path) -> None:
     store.table("products/images").write_rows(tables.frame({"a": 1}))
     tables.put(store.table(NAME), {"a": 1})
     make_older(root, 2)
 
-    assert collect_garbage(store, ONE).files == 1
+    assert collect_garbage(store, KEEP_ONE).files == 1
     assert tables.values(store.table(NAME).read(tables.latest_commit(store.table(NAME)))) == {
         "a": 1
     }
 
 
-def test_clocks_that_run_ahead_delete_nothing(store: Store, root: Path) -> None:
+def test_clocks_of_writers_that_run_ahead_delete_nothing(store: Store, root: Path) -> None:
     table = store.table(NAME)
     for value in range(3):
         tables.put(table, {"a": value})
     orphan = table.write_bytes(b"x", role="rows", suffix=".bin")
-    _put(store, b"unreferenced")
+    _put_blob(store, b"unreferenced")
     before = file_sizes(root)
     make_older(root, -48)
 
-    assert collect_garbage(store, ONE) == GcReport(tables=[NAME])
+    assert collect_garbage(store, KEEP_ONE) == GcReport(tables=[NAME])
     assert file_sizes(root).keys() == before.keys()
-    assert Path(orphan.path).name in _names(root / NAME / "data")
+    assert Path(orphan.path).name in _file_names(root / NAME / "data")
 
     make_older(root, 48 + 2)
-    assert (collect_garbage(store, ONE).commits, table.versions()) == (2, [3])
+    assert (collect_garbage(store, KEEP_ONE).commits, table.versions()) == (2, [3])
 
 
-def test_a_collector_whose_clock_was_set_back_deletes_nothing(store: Store, root: Path) -> None:
+def test_a_clock_that_was_set_back_deletes_nothing(store: Store, root: Path) -> None:
     for value in range(3):
         tables.put(store.table(NAME), {"a": value})
     before = file_sizes(root)
 
-    collect_garbage(store, ONE, now=time.time() - 48 * HOUR)
+    collect_garbage(store, KEEP_ONE, now=time.time() - 48 * HOUR)
 
     assert file_sizes(root) == before
 
 
-def test_time_may_be_given(store: Store) -> None:
+def test_now_can_be_passed(store: Store) -> None:
     for value in range(3):
         tables.put(store.table(NAME), {"a": value})
 
@@ -193,45 +193,45 @@ def test_time_may_be_given(store: Store) -> None:
     )
 
 
-def test_collections_without_anything_new_come_to_an_end(store: Store, root: Path) -> None:
-    _some_catalog(store, root)
-    first = collect_garbage(store, ONE)
+def test_repeated_gc_reaches_a_fixed_point(store: Store, root: Path) -> None:
+    _store_garbage(store, root)
+    first = collect_garbage(store, KEEP_ONE)
     second = collect_garbage(
-        store, ONE
+        store, KEEP_ONE
     )  # takes the version of the vectors that the first one replaced
     after = file_sizes(root)
 
-    third = collect_garbage(store, ONE)
+    third = collect_garbage(store, KEEP_ONE)
 
     assert third == GcReport(tables=first.tables)
     assert (second.blobs, second.vectors) == (0, 0)
     assert file_sizes(root) == after
 
 
-def test_a_dry_run_deletes_nothing_and_says_what_would_be(store: Store, root: Path) -> None:
-    _some_catalog(store, root)
+def test_a_dry_run_deletes_nothing_and_reports_what_would_be(store: Store, root: Path) -> None:
+    _store_garbage(store, root)
     before = file_sizes(root)
 
-    announced = collect_garbage(store, ONE, dry_run=True)
+    planned = collect_garbage(store, KEEP_ONE, dry_run=True)
 
     assert file_sizes(root) == before
-    done = collect_garbage(store, ONE)
-    assert announced == done
-    assert min(done.commits, done.files, done.blobs, done.vectors, done.bytes) > 0
+    report = collect_garbage(store, KEEP_ONE)
+    assert planned == report
+    assert min(report.commits, report.files, report.blobs, report.vectors, report.bytes) > 0
 
 
-def test_collection_on_object_storage(s3_root: str) -> None:
+def test_gc_on_object_storage(s3_root: str) -> None:
     store = Store.open(s3_root)
     table = store.table(NAME)
     for value in range(3):
         tables.put(table, {"a": value})
-    _ledger(store, "products", {"a": b"kept"})
-    unreferenced = _put(store, b"unreferenced")
+    _commit_ledger(store, "products", {"a": b"kept"})
+    unreferenced = _put_blob(store, b"unreferenced")
 
-    assert collect_garbage(store, ONE) == GcReport(tables=["products/images", NAME])
-    collected = collect_garbage(store, ONE, now=time.time() + 2 * HOUR)
+    assert collect_garbage(store, KEEP_ONE) == GcReport(tables=["products/images", NAME])
+    report = collect_garbage(store, KEEP_ONE, now=time.time() + 2 * HOUR)
 
-    assert (collected.commits, collected.files, collected.blobs) == (2, 2, 1)
+    assert (report.commits, report.files, report.blobs) == (2, 2, 1)
     assert table.versions() == [3]
     assert tables.values(table.read(tables.latest_commit(table))) == {"a": 2}
     assert unreferenced not in read_blobs(store)
@@ -246,7 +246,7 @@ def test_collection_on_object_storage(s3_root: str) -> None:
         ({"min_age": 5}, "did you mean 'min_age_hours'"),
     ],
 )
-def test_rules_that_cannot_be_meant_are_refused(values: Mapping[str, int], message: str) -> None:
+def test_invalid_policies_raise(values: Mapping[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         RetentionPolicy.model_validate(values)
 
@@ -254,27 +254,27 @@ def test_rules_that_cannot_be_meant_are_refused(values: Mapping[str, int], messa
 # ---- images -----------------------------------------------------------------------------
 
 
-def test_images_that_no_catalog_has_go_once_they_are_old(store: Store, root: Path) -> None:
-    _ledger(store, "products", {"a": b"kept", "b": b"dropped"})
-    _ledger(store, "suppliers", {"x": b"kept too"})
-    _ledger(store, "products", {"a": b"kept"})
+def test_old_unreferenced_images_are_deleted(store: Store, root: Path) -> None:
+    _commit_ledger(store, "products", {"a": b"kept", "b": b"dropped"})
+    _commit_ledger(store, "suppliers", {"x": b"kept too"})
+    _commit_ledger(store, "products", {"a": b"kept"})
     make_older(root, 2)
-    young = _put(store, b"a present run's")
+    young = _put_blob(store, b"a present run's")
 
-    collected = collect_garbage(store, ONE)
+    report = collect_garbage(store, KEEP_ONE)
 
-    assert (collected.blobs, collected.files) == (1, 1)
-    assert collected.bytes > len(b"dropped")
+    assert (report.blobs, report.files) == (1, 1)
+    assert report.bytes > len(b"dropped")
     assert _sha256(b"dropped") not in read_blobs(store)
     for data in (b"kept", b"kept too"):
         assert store.blobs.get(_sha256(data)) == data
     assert store.blobs.get(young) == b"a present run's"
 
 
-def test_an_image_of_an_older_version_that_is_kept_is_kept(store: Store, root: Path) -> None:
-    _ledger(store, "products", {"a": b"first"})
-    _ledger(store, "products", {"a": b"second"})
-    _ledger(store, "products", {"a": b"third"})
+def test_images_of_kept_older_versions_are_kept(store: Store, root: Path) -> None:
+    _commit_ledger(store, "products", {"a": b"first"})
+    _commit_ledger(store, "products", {"a": b"second"})
+    _commit_ledger(store, "products", {"a": b"third"})
     make_older(root, 2)
 
     collect_garbage(store, RetentionPolicy(retain_last=2, min_age_hours=1))
@@ -282,41 +282,37 @@ def test_an_image_of_an_older_version_that_is_kept_is_kept(store: Store, root: P
     assert read_blobs(store).keys() == {_sha256(b"second"), _sha256(b"third")}
 
 
-def test_items_without_an_image_are_no_obstacle(store: Store, root: Path) -> None:
+def test_items_without_an_image_do_not_stop_gc(store: Store, root: Path) -> None:
     table = ledger_table(store, "products")
     rows = table.write_rows(ledger_frame([{"id": "a", "url": "https://x/a", "status": "http_404"}]))
-    table.commit(partial(_ledger_draft, rows))
-    _put(store, b"dropped")
+    table.commit(partial(_pending_ledger, rows))
+    _put_blob(store, b"dropped")
     make_older(root, 2)
 
-    assert collect_garbage(store, ONE).blobs == 1
+    assert collect_garbage(store, KEEP_ONE).blobs == 1
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_ledger_that_reads_empty_stops_the_whole_collection(
-    store: Store, root: Path, dry_run: bool
-) -> None:
-    _some_catalog(store, root)
-    _ledger(store, "suppliers", {"x": b"image"})
-    _ledger(store, "suppliers", {})
+def test_an_empty_ledger_stops_gc(store: Store, root: Path, dry_run: bool) -> None:
+    _store_garbage(store, root)
+    _commit_ledger(store, "suppliers", {"x": b"image"})
+    _commit_ledger(store, "suppliers", {})
     make_older(root, 1000)
     before = file_sizes(root)
 
-    with pytest.raises(StoreError) as refused:
-        collect_garbage(store, ONE, dry_run=dry_run)
+    with pytest.raises(StoreError) as raised:
+        collect_garbage(store, KEEP_ONE, dry_run=dry_run)
 
     assert file_sizes(root) == before
-    assert "table suppliers/images is empty" in str(refused.value)
-    assert "nothing was deleted" in str(refused.value)
-    assert f"delete {root}/suppliers/images" in str(refused.value)
+    assert "table suppliers/images is empty" in str(raised.value)
+    assert "nothing was deleted" in str(raised.value)
+    assert f"delete {root}/suppliers/images" in str(raised.value)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "deleted", "emptied"])
-def test_a_ledger_that_cannot_be_read_stops_the_whole_collection(
-    store: Store, root: Path, damage: str
-) -> None:
-    _some_catalog(store, root)
-    commit = _ledger(store, "suppliers", {"x": b"image"})
+def test_an_unreadable_ledger_stops_gc(store: Store, root: Path, damage: str) -> None:
+    _store_garbage(store, root)
+    commit = _commit_ledger(store, "suppliers", {"x": b"image"})
     path = root / "suppliers" / "images" / commit.files[0].path
     data = bytearray(path.read_bytes())
     if damage == "deleted":
@@ -328,17 +324,17 @@ def test_a_ledger_that_cannot_be_read_stops_the_whole_collection(
     before = file_sizes(root)
 
     with pytest.raises(StoreError, match=str(path)):
-        collect_garbage(store, ONE)
+        collect_garbage(store, KEEP_ONE)
 
     assert file_sizes(root) == before
 
 
-def test_an_image_that_was_put_a_moment_ago_is_kept(store: Store, root: Path) -> None:
-    sha256 = _put(store, b"image")
-    make_older(root, ONE.min_age_hours - 20 / HOUR)
-    _put(Store.open(root), b"image")
+def test_young_unreferenced_images_are_kept(store: Store, root: Path) -> None:
+    sha256 = _put_blob(store, b"image")
+    make_older(root, KEEP_ONE.min_age_hours - 20 / HOUR)
+    _put_blob(Store.open(root), b"image")
 
-    collect_garbage(store, ONE, now=time.time() + 60)
+    collect_garbage(store, KEEP_ONE, now=time.time() + 60)
 
     assert store.blobs.get(sha256) == b"image"
 
@@ -346,19 +342,19 @@ def test_an_image_that_was_put_a_moment_ago_is_kept(store: Store, root: Path) ->
 # ---- vectors ----------------------------------------------------------------------------
 
 
-def test_vectors_of_images_that_no_catalog_has_are_taken_out(store: Store, root: Path) -> None:
-    _ledger(store, "products", {"a": b"kept", "b": b"dropped", "c": b"dropped too"})
-    _ledger(store, "suppliers", {"x": b"borrowed"})
-    _vectors(store, "products", [b"kept", b"dropped"])
-    _vectors(store, "products", [b"dropped too", b"borrowed"])
+def test_vectors_of_unreferenced_images_are_deleted(store: Store, root: Path) -> None:
+    _commit_ledger(store, "products", {"a": b"kept", "b": b"dropped", "c": b"dropped too"})
+    _commit_ledger(store, "suppliers", {"x": b"borrowed"})
+    _append_vectors(store, "products", [b"kept", b"dropped"])
+    _append_vectors(store, "products", [b"dropped too", b"borrowed"])
     before = VectorTable(store, "products", ENCODER).read(map(_sha256, (b"kept", b"borrowed")))
-    _ledger(store, "products", {"a": b"kept"})
+    _commit_ledger(store, "products", {"a": b"kept"})
     make_older(root, 2)
 
-    collected = collect_garbage(store, ONE)
+    report = collect_garbage(store, KEEP_ONE)
 
     vectors = VectorTable(store, "products", ENCODER)
-    assert collected.vectors == 2
+    assert report.vectors == 2
     assert vectors.keys() == {_sha256(b"kept"), _sha256(b"borrowed")}
     after = vectors.read(vectors.keys())
     assert list(after.sha256) == list(before.sha256)
@@ -366,86 +362,88 @@ def test_vectors_of_images_that_no_catalog_has_are_taken_out(store: Store, root:
     assert np.array_equal(after.norms, before.norms)
 
 
-def test_young_vectors_are_left_alone(store: Store, root: Path) -> None:
-    _ledger(store, "products", {"a": b"kept"})
+def test_young_vectors_are_kept(store: Store, root: Path) -> None:
+    _commit_ledger(store, "products", {"a": b"kept"})
     make_older(root, 2)
-    _vectors(store, "products", [b"of a run that is about to say which item has it"])
+    _append_vectors(store, "products", [b"of a run that is about to say which item has it"])
 
-    assert collect_garbage(store, ONE).vectors == 0
+    assert collect_garbage(store, KEEP_ONE).vectors == 0
     assert len(VectorTable(store, "products", ENCODER).keys()) == 1
 
 
 @pytest.mark.parametrize("role", ["rows", "keys"])
-def test_damaged_vectors_are_left_to_others_and_stop_nothing(
-    store: Store, root: Path, role: str
-) -> None:
-    _ledger(store, "products", {"a": b"kept", "b": b"dropped"})
-    _vectors(store, "products", [b"kept", b"dropped"])
-    _vectors(store, "products", [b"dropped too"])
-    _ledger(store, "products", {"a": b"kept"})
+def test_damaged_vector_files_are_skipped(store: Store, root: Path, role: str) -> None:
+    _commit_ledger(store, "products", {"a": b"kept", "b": b"dropped"})
+    _append_vectors(store, "products", [b"kept", b"dropped"])
+    _append_vectors(store, "products", [b"dropped too"])
+    _commit_ledger(store, "products", {"a": b"kept"})
     table = VectorTable(store, "products", ENCODER).table
     damaged = tables.latest_commit(table).files_with_role(role)[0]
     flip_bit(store, table, damaged)
     make_older(root, 2)
 
-    announced = collect_garbage(store, ONE, dry_run=True)
-    collected = collect_garbage(store, ONE)
+    planned = collect_garbage(store, KEEP_ONE, dry_run=True)
+    report = collect_garbage(store, KEEP_ONE)
 
-    assert announced == collected
-    assert (collected.blobs, collected.vectors) == (1, {"rows": 1, "keys": 2}[role])
+    assert planned == report
+    assert (report.blobs, report.vectors) == (1, {"rows": 1, "keys": 2}[role])
     assert damaged in tables.latest_commit(table).files
 
 
-def test_vectors_that_are_all_needed_are_not_rewritten(store: Store, root: Path) -> None:
-    _ledger(store, "products", {"a": b"kept"})
-    _vectors(store, "products", [b"kept"])
+def test_files_whose_vectors_are_all_referenced_are_not_rewritten(store: Store, root: Path) -> None:
+    _commit_ledger(store, "products", {"a": b"kept"})
+    _append_vectors(store, "products", [b"kept"])
     make_older(root, 2)
 
-    assert collect_garbage(store, ONE).vectors == 0
+    assert collect_garbage(store, KEEP_ONE).vectors == 0
     assert VectorTable(store, "products", ENCODER).table.versions() == [1]
 
 
-def test_more_vectors_can_be_added_after_a_collection(store: Store, root: Path) -> None:
-    _ledger(store, "products", {"a": b"one", "b": b"two"})
-    _vectors(store, "products", [b"one", b"gone"])
+def test_vectors_can_be_added_after_gc(store: Store, root: Path) -> None:
+    _commit_ledger(store, "products", {"a": b"one", "b": b"two"})
+    _append_vectors(store, "products", [b"one", b"deleted"])
     make_older(root, 2)
-    collect_garbage(store, ONE)
+    collect_garbage(store, KEEP_ONE)
 
-    _vectors(store, "products", [b"two"])
+    _append_vectors(store, "products", [b"two"])
 
     assert VectorTable(store, "products", ENCODER).keys() == {_sha256(b"one"), _sha256(b"two")}
 
 
-# ---- beside others ----------------------------------------------------------------------
+# ---- concurrency ------------------------------------------------------------------------
 
 
-def test_a_version_that_is_committed_meanwhile_is_kept(store: Store, root: Path) -> None:
-    _ledger(store, "products", {"a": b"kept"})
+def test_a_version_committed_during_gc_is_kept(store: Store, root: Path) -> None:
+    _commit_ledger(store, "products", {"a": b"kept"})
     table = store.table(NAME)
     tables.put(table, {"a": 1})
-    busy = InterruptedFiles(
+    interrupted = InterruptedFiles(
         root, "after read", "products/images/data/", lambda: tables.put(table, {"a": 2})
     )
 
-    collect_garbage(Store(busy), ONE)
+    collect_garbage(Store(interrupted), KEEP_ONE)
 
     assert table.versions() == [1, 2]
     assert tables.values(table.read(tables.latest_commit(table))) == {"a": 2}
 
 
-def test_two_collections_at_once_are_no_error(store: Store, root: Path) -> None:
+def test_two_concurrent_gcs_succeed(store: Store, root: Path) -> None:
     table = store.table(NAME)
     for value in range(4):
         tables.put(table, {"a": value})
     make_older(root, 2)
-    busy = InterruptedFiles(root, "after read", "_commits/", lambda: collect_garbage(store, ONE))
+    interrupted = InterruptedFiles(
+        root, "after read", "_commits/", lambda: collect_garbage(store, KEEP_ONE)
+    )
 
-    collect_garbage(Store(busy), ONE)
+    collect_garbage(Store(interrupted), KEEP_ONE)
 
     assert table.versions() == [4]
 
 
-def test_a_table_whose_first_commit_was_cut_short_is_no_obstacle(store: Store, root: Path) -> None:
+def test_a_table_with_an_interrupted_first_commit_does_not_stop_gc(
+    store: Store, root: Path
+) -> None:
     table = store.table(NAME)
     for value in range(2):
         tables.put(table, {"a": value})
@@ -454,12 +452,12 @@ def test_a_table_whose_first_commit_was_cut_short_is_no_obstacle(store: Store, r
     (commits / f"{TEMPORARY_PREFIX}0123").write_bytes(b"{")
     make_older(root, 2)
 
-    assert collect_garbage(store, ONE).commits == 1
+    assert collect_garbage(store, KEEP_ONE).commits == 1
     assert table.versions() == [2]
 
 
-def test_writers_lose_nothing_to_collections_beside_them(store: Store, root: Path) -> None:
-    _ledger(store, "products", {f"{number}": b"%d" % number for number in range(20)})
+def test_concurrent_writers_lose_nothing_to_gc(store: Store, root: Path) -> None:
+    _commit_ledger(store, "products", {f"{number}": b"%d" % number for number in range(20)})
     table = store.table(NAME, key="id")
     over = threading.Event()
     acked: list[str] = []
@@ -474,7 +472,7 @@ def test_writers_lose_nothing_to_collections_beside_them(store: Store, root: Pat
     writer.start()
     try:
         for _ in range(40):
-            collect_garbage(Store.open(root), ONE)
+            collect_garbage(Store.open(root), KEEP_ONE)
     finally:
         over.set()
         writer.join()
@@ -498,125 +496,125 @@ TABLES = ["products/images", "suppliers/images", "products/index"]
         max_size=16,
     ),
 )
-def test_what_is_named_or_young_is_never_deleted_and_the_rest_is(
+def test_gc_deletes_exactly_what_is_unreferenced_and_old(
     tmp_path_factory: pytest.TempPathFactory, keep: int, steps: list[Step]
 ) -> None:
     root = tmp_path_factory.mktemp("store")
     store = Store.open(root)
-    rules = RetentionPolicy(retain_last=keep, min_age_hours=2)
+    policy = RetentionPolicy(retain_last=keep, min_age_hours=2)
     for number, name in enumerate(TABLES):
-        _commit_something(store, name, number)
+        _commit_version(store, name, number)
     end = [("collect", 0), ("age", 9), ("collect", 0)]
     for written, (kind, number) in enumerate([*steps, *end]):
         if kind == "age":
             make_older(root, number / 4)
-            store = Store.open(root)  # which remembers no pack as young that is no longer
+            store = Store.open(root)  # a new index has the new ages of the packs
         elif kind == "orphan":
-            _put(store, f"blob {written}".encode())
+            _put_blob(store, f"blob {written}".encode())
             store.table(TABLES[number % 3]).write_bytes(b"orphan", role="rows", suffix=".bin")
         elif kind == "commit":
-            _commit_something(store, TABLES[number % 3], written)
+            _commit_version(store, TABLES[number % 3], written)
         else:
-            _collect_and_check(store, root, rules)
+            _collect_and_check(store, root, policy)
 
 
-def _commit_something(store: Store, name: str, number: int) -> None:
+def _commit_version(store: Store, name: str, number: int) -> None:
     if name.endswith("/images"):
         data = f"image {number % 5}".encode()
-        _ledger(store, name.split("/")[0], {"item": data, f"item {number}": data})
+        _commit_ledger(store, name.split("/")[0], {"item": data, f"item {number}": data})
     else:
         tables.put(store.table(name), {"a": number})
 
 
-def _collect_and_check(store: Store, root: Path, rules: RetentionPolicy) -> None:
+def _collect_and_check(store: Store, root: Path, policy: RetentionPolicy) -> None:
     before = file_sizes(root)
-    edge = time.time() - rules.min_age_hours * HOUR
-    young = {path for path in before if (root / path).stat().st_mtime > edge + 60}
+    older_than = time.time() - policy.min_age_hours * HOUR
+    young = {path for path in before if (root / path).stat().st_mtime > older_than + 60}
     commits = {
         name: {version: store.table(name).at(version) for version in store.table(name).versions()}
         for name in store.table_names()
     }
-    announced = collect_garbage(store, rules, dry_run=True)
+    planned = collect_garbage(store, policy, dry_run=True)
     assert file_sizes(root) == before
 
-    collected = collect_garbage(store, rules)
+    report = collect_garbage(store, policy)
 
     after = file_sizes(root)
-    gone = before.keys() - after.keys()
-    assert collected == announced
-    assert not gone & young
-    packs = {path for path in gone if PACKS in path}
+    deleted = before.keys() - after.keys()
+    assert report == planned
+    assert not deleted & young
+    packs = {path for path in deleted if PACKS in path}
     written = sum(after[path] for path in after.keys() - before.keys())
-    assert collected.commits + collected.files == len(gone - packs)
-    assert collected.bytes == sum(before[p] for p in gone if "_commits" not in p) - written
-    named: set[str] = set()
-    living: set[str] = set()
-    for name, known in commits.items():
+    assert report.commits + report.files == len(deleted - packs)
+    assert report.bytes == sum(before[p] for p in deleted if "_commits" not in p) - written
+    listed: set[str] = set()
+    referenced: set[str] = set()
+    for name, commits_before in commits.items():
         kept = store.table(name).versions()
-        assert kept[-rules.retain_last :] == sorted(known)[-rules.retain_last :]
-        for commit in (known[version] for version in kept):
+        assert kept[-policy.retain_last :] == sorted(commits_before)[-policy.retain_last :]
+        for commit in (commits_before[version] for version in kept):
             store.table(name, key=commit.key).read(commit)
-            named.update(f"{name}/{file.path}" for file in commit.files)
+            listed.update(f"{name}/{file.path}" for file in commit.files)
             if name.endswith("/images"):
                 for sha256 in store.table(name).read(commit)["sha256"]:
                     Store.open(root).blobs.get(sha256)
-                    living.add(sha256)
-    unnamed = {path for path in after if "/data/" in path} - named
-    assert all((root / path).stat().st_mtime > edge - 60 for path in unnamed)
-    _check_packs(store, living, edge)
+                    referenced.add(sha256)
+    unlisted = {path for path in after if "/data/" in path} - listed
+    assert all((root / path).stat().st_mtime > older_than - 60 for path in unlisted)
+    _check_packs(store, referenced, older_than)
 
 
-def _check_packs(store: Store, living: set[str], edge: float) -> None:
-    """No old pack that nobody has marked is mostly dead."""
-    marks = {entry.name: entry.modified for entry in store.files.entries(PINS)}
+def _check_packs(store: Store, referenced: set[str], older_than: float) -> None:
+    """No old, unpinned pack is sparse."""
+    pins = {entry.name: entry.modified for entry in store.files.entries(PINS)}
     for pack in list_packs(store.files):
-        if max(pack.modified, marks.get(pack.name, 0.0)) < edge - 60:
-            contents = read_pack_entries(store.files, pack)
-            names = [contents.sha256[at : at + 1].tobytes().hex() for at in range(len(contents))]
-            alive = [name in living for name in names]
-            assert 2 * contents.length[alive].sum() > contents.length.sum()
+        if max(pack.modified, pins.get(pack.name, 0.0)) < older_than - 60:
+            entries = read_pack_entries(store.files, pack)
+            names = [entries.sha256[at : at + 1].tobytes().hex() for at in range(len(entries))]
+            is_referenced = [name in referenced for name in names]
+            assert 2 * entries.length[is_referenced].sum() > entries.length.sum()
 
 
-def _put(store: Store, data: bytes) -> str:
-    """Store an image, as a run does before it commits."""
+def _put_blob(store: Store, data: bytes) -> str:
+    """Store an image that no commit refers to yet."""
     sha256 = store.blobs.put(data)
     store.blobs.flush()
     return sha256
 
 
-def _names(folder: Path) -> set[str]:
+def _file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def _some_catalog(store: Store, root: Path) -> None:
-    """A store in which every kind of thing has become old and superfluous."""
-    _ledger(store, "products", {"a": b"kept", "b": b"dropped"})
-    _vectors(store, "products", [b"kept", b"dropped"])
-    _ledger(store, "products", {"a": b"kept"})
+def _store_garbage(store: Store, root: Path) -> None:
+    """A store with old garbage of every kind."""
+    _commit_ledger(store, "products", {"a": b"kept", "b": b"dropped"})
+    _append_vectors(store, "products", [b"kept", b"dropped"])
+    _commit_ledger(store, "products", {"a": b"kept"})
     store.table(NAME).write_bytes(b"orphan", role="index", suffix=".faiss")
     tables.put(store.table(NAME), {"a": 1})
     tables.put(store.table(NAME), {"a": 2})
     make_older(root, 2)
 
 
-def _ledger(store: Store, name: str, images: Mapping[str, bytes]) -> Commit:
-    """Let a catalog have exactly these images."""
+def _commit_ledger(store: Store, name: str, images: Mapping[str, bytes]) -> Commit:
+    """Commit a ledger with exactly these images."""
     items = [
         {"id": item, "url": f"https://x/{item}", "status": "ok", "sha256": store.blobs.put(data)}
         for item, data in images.items()
     ]
     store.blobs.flush()
     table = ledger_table(store, name)
-    commit = table.commit(partial(_ledger_draft, table.write_rows(ledger_frame(items))))
+    commit = table.commit(partial(_pending_ledger, table.write_rows(ledger_frame(items))))
     assert commit is not None
     return commit
 
 
-def _ledger_draft(rows: DataFile, base: Commit | None) -> PendingCommit:
+def _pending_ledger(rows: DataFile, base: Commit | None) -> PendingCommit:
     return PendingCommit(replace_shard(base, Shard(0, 1), [rows]), properties=PROPERTIES)
 
 
-def _vectors(store: Store, name: str, images: Iterable[bytes]) -> None:
+def _append_vectors(store: Store, name: str, images: Iterable[bytes]) -> None:
     hashes = [_sha256(data) for data in images]
     vectors = np.random.default_rng(len(hashes)).standard_normal((len(hashes), 4))
     VectorTable(store, name, ENCODER).append(

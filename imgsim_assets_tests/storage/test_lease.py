@@ -20,16 +20,16 @@ from imgsim_assets.storage.store import Store, open_files
 PATH = "things/_leases/000"
 
 
-def test_only_one_at_a_time_holds_it(store: Store) -> None:
-    at_once = most = 0
+def test_a_lease_has_one_holder_at_a_time(store: Store) -> None:
+    at_once = max_at_once = 0
     lock = threading.Lock()
 
     def work() -> None:
-        nonlocal at_once, most
+        nonlocal at_once, max_at_once
         with Lease(store.files, PATH, work="it"):
             with lock:
                 at_once += 1
-                most = max(most, at_once)
+                max_at_once = max(max_at_once, at_once)
             time.sleep(0.02)
             with lock:
                 at_once -= 1
@@ -39,16 +39,16 @@ def test_only_one_at_a_time_holds_it(store: Store) -> None:
         worker.start()
     for worker in workers:
         worker.join(30)
-    assert most == 1
+    assert max_at_once == 1
     assert store.files.entries("things/_leases") == []
 
 
-def test_who_waits_says_so_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_lease_logs_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_POLL_SECONDS", 0.01)
-    told: list[str] = []
+    messages: list[str] = []
 
     def wait() -> None:
-        with Lease(store.files, PATH, work="things shard 000", log=told.append):
+        with Lease(store.files, PATH, work="things shard 000", log=messages.append):
             pass
 
     with Lease(store.files, PATH, work="it"):
@@ -56,10 +56,10 @@ def test_who_waits_says_so_once(store: Store, monkeypatch: pytest.MonkeyPatch) -
         waiting.start()
         time.sleep(0.2)
     waiting.join(30)
-    assert told == ["another run is working on things shard 000; waiting for it"]
+    assert messages == ["another run is working on things shard 000; waiting for it"]
 
 
-def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+def test_the_lease_of_a_killed_process_is_acquired_immediately(tmp_path: Path) -> None:
     held = (
         "import os, sys; from pathlib import Path\n"
         "from imgsim_assets.storage.local_files import LocalFiles\n"
@@ -76,7 +76,7 @@ def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", b'{"host": "another", "process": 1}'])
-def test_a_lease_that_is_not_renewed_is_free_after_a_while(tmp_path: Path, left: bytes) -> None:
+def test_a_stale_lease_is_acquired(tmp_path: Path, left: bytes) -> None:
     files = LocalFiles(tmp_path)
     files.write(PATH, left)
     long_ago = time.time() - lease.STALE_SECONDS - 1
@@ -99,7 +99,7 @@ def test_a_lease_is_renewed_while_it_is_held(
             time.sleep(0.01)
 
 
-def test_who_has_lost_a_lease_leaves_the_new_holder_alone(tmp_path: Path) -> None:
+def test_releasing_a_lost_lease_keeps_the_new_holders(tmp_path: Path) -> None:
     files = LocalFiles(tmp_path)
     other = json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode()
     with Lease(files, PATH, work="it"):

@@ -30,7 +30,7 @@ def pack(files: Files, *images: bytes) -> str:
     return writer.name
 
 
-def looked_up(files: Files) -> PackIndex:
+def refreshed_index(files: Files) -> PackIndex:
     index = PackIndex(files)
     index.refresh()
     return index
@@ -38,16 +38,18 @@ def looked_up(files: Files) -> PackIndex:
 
 def read(files: Files, index: PackIndex, image: bytes) -> list[bytes]:
     return [
-        files.read_range(f"{PACKS}/{place.pack}", place.start, place.length)
-        for place in index.find(digest(image))
+        files.read_range(f"{PACKS}/{location.pack}", location.start, location.length)
+        for location in index.find(digest(image))
     ]
 
 
-def held(index: PackIndex, images: list[bytes]) -> list[bool]:
+def contained(index: PackIndex, images: list[bytes]) -> list[bool]:
     digests = [digest(image) for image in images]
     found: list[bool] = index.contains(np.array(digests, SHA256)).tolist()
-    listed = index.filter_known(digests)  # perhaps by packs that are gone, too
-    assert {one for one, is_held in zip(digests, found, strict=True) if is_held} <= set(listed)
+    listed = index.filter_known(digests)  # also images of deleted packs
+    assert {
+        digest_ for digest_, is_contained in zip(digests, found, strict=True) if is_contained
+    } <= set(listed)
     assert len(set(listed)) == len(listed)
     return found
 
@@ -70,30 +72,30 @@ Step = tuple[str, list[int]]
         max_size=14,
     )
 )
-def test_what_is_in_place_is_found_whatever_has_happened(
+def test_published_images_are_found_after_any_history(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Step]
 ) -> None:
     files = LocalFiles(tmp_path_factory.mktemp("store"))
     index = PackIndex(files)
-    there: dict[str, set[int]] = {}
+    packs: dict[str, set[int]] = {}
     for kind, numbers in steps:
         if kind == "pack":
-            there[pack(files, *(b"%d" % number for number in numbers))] = set(numbers)
+            packs[pack(files, *(b"%d" % number for number in numbers))] = set(numbers)
         elif kind == "refresh":
             index.refresh()
         elif kind == "compact":
             index.compact(at_least=1)
-        elif there:
-            name = sorted(there)[numbers[0] % len(there)]
-            del there[name]
+        elif packs:
+            name = sorted(packs)[numbers[0] % len(packs)]
+            del packs[name]
             files.delete(f"{PACKS}/{name}")
     index.refresh()
-    for view in (index, looked_up(files)):
-        expected = [any(number in one for one in there.values()) for number in range(13)]
-        assert held(view, [b"%d" % number for number in range(13)]) == expected
+    for view in (index, refreshed_index(files)):
+        expected = [any(number in one for one in packs.values()) for number in range(13)]
+        assert contained(view, [b"%d" % number for number in range(13)]) == expected
         for number in range(13):
-            copies = {name for name, numbers in there.items() if number in numbers}
-            assert {place.pack for place in view.find(digest(b"%d" % number))} == copies
+            copies = {name for name, numbers in packs.items() if number in numbers}
+            assert {location.pack for location in view.find(digest(b"%d" % number))} == copies
             assert read(files, view, b"%d" % number) == [b"%d" % number] * len(copies)
 
 
@@ -106,21 +108,21 @@ def test_many_packs_share_few_index_files(files: Files, monkeypatch: pytest.Monk
         index.compact(at_least=4)
 
     assert len(files.entries(INDEXES)) <= 4
-    for view in (index, looked_up(files)):
+    for view in (index, refreshed_index(files)):
         for number in range(60):
             assert read(files, view, b"second of %d" % number) == [b"second of %d" % number]
 
 
-def test_index_files_save_the_reading_of_packs(tmp_path: Path) -> None:
+def test_packs_with_an_index_file_are_not_read(tmp_path: Path) -> None:
     files = LocalFiles(tmp_path)
     index = PackIndex(files)
     names = [pack(files, b"%d" % number) for number in range(5)]
     index.refresh()
     index.compact(at_least=5)
-    for name in names:  # what is never opened may as well be unreadable
+    for name in names:  # opening one of them would fail
         (tmp_path / PACKS / name).write_bytes(b"")
 
-    assert all(held(looked_up(files), [b"%d" % number for number in range(5)]))
+    assert all(contained(refreshed_index(files), [b"%d" % number for number in range(5)]))
 
 
 def test_few_packs_get_no_index_file(files: Files) -> None:
@@ -133,7 +135,7 @@ def test_few_packs_get_no_index_file(files: Files) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "empty", "name", "letter", "number"])
-def test_without_a_usable_index_file_the_packs_are_read(
+def test_packs_are_read_when_their_index_file_is_unusable(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = LocalFiles(tmp_path)
@@ -145,7 +147,7 @@ def test_without_a_usable_index_file_the_packs_are_read(
     [path] = (tmp_path / INDEXES).iterdir()
     whole = path.read_bytes()
     names_at = 2 * 48
-    left = {
+    contents = {
         "cut": whole[:-3],
         "empty": b"",
         "name": whole[:names_at] + b"\xff" + whole[names_at + 1 :],
@@ -155,31 +157,31 @@ def test_without_a_usable_index_file_the_packs_are_read(
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes(left[damage])
+        path.write_bytes(contents[damage])
 
-    index = looked_up(files)
+    index = refreshed_index(files)
 
-    assert held(index, [b"one", b"two", b"three"]) == [True, True, False]
+    assert contained(index, [b"one", b"two", b"three"]) == [True, True, False]
     assert read(files, index, b"two") == [b"two"]
     assert [path.name in line for line in caplog.messages] == [True] * (damage != "gone")
 
 
-def test_packs_without_images_are_passed_over(files: Files) -> None:
+def test_empty_packs_are_skipped(files: Files) -> None:
     index = PackIndex(files)
     for _ in range(3):
         pack(files)
     index.refresh()
-    assert held(index, [b"one"]) == [False]
+    assert contained(index, [b"one"]) == [False]
     index.compact(at_least=1)
     pack(files, b"one")
     index.refresh()
     index.compact(at_least=1)
 
-    for view in (index, looked_up(files)):
-        assert held(view, [b"one", b"two"]) == [True, False]
+    for view in (index, refreshed_index(files)):
+        assert contained(view, [b"one", b"two"]) == [True, False]
 
 
-def test_a_damaged_pack_costs_its_own_images_alone(
+def test_a_damaged_pack_does_not_affect_images_of_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = LocalFiles(tmp_path)
@@ -188,14 +190,14 @@ def test_a_damaged_pack_costs_its_own_images_alone(
     path = tmp_path / PACKS / damaged
     path.write_bytes(path.read_bytes()[:-1])
 
-    index = looked_up(files)
+    index = refreshed_index(files)
 
-    assert held(index, [b"one", b"two"]) == [False, True]
+    assert contained(index, [b"one", b"two"]) == [False, True]
     index.refresh()
     assert [damaged in line for line in caplog.messages] == [True]
 
 
-def test_a_pack_that_goes_while_it_is_looked_at_is_found_where_it_was_copied_to(
+def test_an_image_is_found_when_its_pack_is_rewritten_during_refresh(
     tmp_path: Path,
 ) -> None:
     files = LocalFiles(tmp_path)
@@ -205,37 +207,37 @@ def test_a_pack_that_goes_while_it_is_looked_at_is_found_where_it_was_copied_to(
         pack(files, b"one")
         files.delete(f"{PACKS}/{old}")
 
-    index = looked_up(InterruptedFiles(tmp_path, "after entries", PACKS, rewrite))
+    index = refreshed_index(InterruptedFiles(tmp_path, "after entries", PACKS, rewrite))
 
     assert read(files, index, b"one") == [b"one"]
 
 
-def test_the_newest_copy_comes_first(tmp_path: Path) -> None:
+def test_find_returns_the_newest_copy_first(tmp_path: Path) -> None:
     files = LocalFiles(tmp_path)
     names = [pack(files, b"one", b"%d" % number) for number in range(4)]
     for age, name in enumerate(names):
         os.utime(tmp_path / PACKS / name, (1e9 - age, 1e9 - age))
 
-    assert [place.pack for place in looked_up(files).find(digest(b"one"))] == names
+    assert [location.pack for location in refreshed_index(files).find(digest(b"one"))] == names
 
 
-def test_another_writers_index_files_are_taken_up(files: Files) -> None:
-    index = looked_up(files)
+def test_index_files_of_another_writer_are_opened(files: Files) -> None:
+    index = refreshed_index(files)
     for number in range(4):
         pack(files, b"%d" % number)
-    looked_up(files).compact(at_least=1)
-    writer = looked_up(files)
+    refreshed_index(files).compact(at_least=1)
+    writer = refreshed_index(files)
     writer.compact(at_least=1)
     index.refresh()
 
-    assert all(held(index, [b"%d" % number for number in range(4)]))
+    assert all(contained(index, [b"%d" % number for number in range(4)]))
 
 
-def test_index_files_that_another_writer_has_merged_are_let_go(files: Files) -> None:
+def test_index_files_merged_by_another_writer_are_unmapped(files: Files) -> None:
     pack(files, b"0")
-    writer = looked_up(files)
+    writer = refreshed_index(files)
     writer.compact(at_least=1)
-    reader = looked_up(files)
+    reader = refreshed_index(files)
     for number in range(1, 4):
         pack(files, b"%d" % number)
         writer.refresh()
@@ -244,8 +246,8 @@ def test_index_files_that_another_writer_has_merged_are_let_go(files: Files) -> 
 
     reader.refresh()
 
-    assert all(held(reader, [b"%d" % number for number in range(5)]))
-    # On this system a file that is mapped is listed here until nobody maps it.
+    assert all(contained(reader, [b"%d" % number for number in range(5)]))
+    # On Linux this file lists every mapped file.
     mapped = Path("/proc/self/maps")
     if mapped.exists():
         del writer
@@ -256,7 +258,7 @@ def test_index_files_that_another_writer_has_merged_are_let_go(files: Files) -> 
         )
 
 
-def test_an_index_file_that_another_writer_has_merged_already_is_no_error(tmp_path: Path) -> None:
+def test_compact_succeeds_when_another_writer_merges_its_file(tmp_path: Path) -> None:
     def merge() -> None:
         for path in (tmp_path / INDEXES).iterdir():
             path.unlink()
@@ -266,19 +268,19 @@ def test_an_index_file_that_another_writer_has_merged_already_is_no_error(tmp_pa
     index.refresh()
     index.compact(at_least=1)
 
-    assert held(index, [b"one"]) == [True]
+    assert contained(index, [b"one"]) == [True]
 
 
-def test_index_files_that_say_nothing_new_are_needless(files: Files) -> None:
+def test_redundant_index_files_are_obsolete(files: Files) -> None:
     name = pack(files, b"one")
-    both = looked_up(files), looked_up(files)
+    both = refreshed_index(files), refreshed_index(files)
     for index in both:
         index.compact(at_least=1)
 
     assert len(files.entries(INDEXES)) == 2
-    assert len(looked_up(files).obsolete_files()) == 1
+    assert len(refreshed_index(files).obsolete_files()) == 1
     files.delete(f"{PACKS}/{name}")
-    assert len(looked_up(files).obsolete_files()) == 2
+    assert len(refreshed_index(files).obsolete_files()) == 2
 
 
 def test_index_files_on_object_storage(s3_root: str) -> None:
@@ -290,16 +292,16 @@ def test_index_files_on_object_storage(s3_root: str) -> None:
     index.compact(at_least=6)
 
     assert len(files.entries(INDEXES)) == 1
-    again = looked_up(files)
+    again = refreshed_index(files)
     assert [read(files, again, b"%d" % number) for number in range(6)] == [
         [b"%d" % number] for number in range(6)
     ]
     assert len(list_packs(files)) == 6
 
 
-def test_an_empty_store_holds_nothing(store: Store) -> None:
-    index = looked_up(store.files)
+def test_an_empty_store_contains_nothing(store: Store) -> None:
+    index = refreshed_index(store.files)
 
-    assert held(index, [b"one"]) == [False]
+    assert contained(index, [b"one"]) == [False]
     assert index.find(digest(b"one")) == []
     assert index.contains(np.array([], SHA256)).tolist() == []

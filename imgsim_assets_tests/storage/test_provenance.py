@@ -13,7 +13,7 @@ def _commit(store: Store, name: str, inputs: dict[str, int | str], **properties:
     table.commit(lambda _: PendingCommit([file], inputs=inputs, properties=properties))
 
 
-def test_inputs_are_followed_to_the_source(store: Store) -> None:
+def test_provenance_reaches_the_source(store: Store) -> None:
     _commit(store, "shop/items", {"source": "ab12"})
     _commit(store, "shop/images", {"items": 1})
     _commit(store, "shop/embeddings", {"images": 1}, fingerprint="f")
@@ -32,7 +32,7 @@ def test_inputs_are_followed_to_the_source(store: Store) -> None:
     assert found["committed_at"].null_count() == 1
 
 
-def test_what_is_no_longer_kept_ends_the_trace(store: Store) -> None:
+def test_provenance_ends_at_deleted_versions(store: Store) -> None:
     _commit(store, "shop/images", {"items": 7})
 
     found = read_provenance("shop/images", version=1, store=store)

@@ -68,20 +68,22 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])
-def test_a_query_answers_as_on_a_frame_in_memory(layout: Store, query: str, engine: Engine) -> None:
+def test_queries_equal_those_on_a_frame_in_memory(
+    layout: Store, query: str, engine: Engine
+) -> None:
     _assert_answers_alike(layout, QUERIES[query], engine)
 
 
 @pytest.mark.parametrize("query", HEADS)
-def test_the_first_rows_are_only_the_first_rows(layout: Store, query: str) -> None:
+def test_head_returns_the_first_rows(layout: Store, query: str) -> None:
     _assert_answers_alike(layout, HEADS[query], "in-memory")
 
 
-def test_the_schema_is_known_before_anything_is_collected(layout: Store) -> None:
+def test_the_schema_is_known_before_collect(layout: Store) -> None:
     assert read_table(NAME, store=layout).collect_schema() == {"id": pl.String, "value": pl.Int64}
 
 
-def test_a_frame_keeps_to_its_version_while_others_are_committed(layout: Store) -> None:
+def test_a_frame_reads_its_pinned_version_after_later_commits(layout: Store) -> None:
     frame = read_table(NAME, store=layout)
     before = frame.collect()
 
@@ -100,14 +102,14 @@ def test_an_older_version_is_read_by_its_number(layout: Store) -> None:
     assert tables.values(frame.collect()) == {"first": 1}
 
 
-def test_a_version_that_is_not_kept_is_refused_naming_those_that_are(store: Store) -> None:
+def test_a_nonexistent_version_raises_naming_existing_ones(store: Store) -> None:
     tables.put(store.table(NAME), {"a": 1})
 
     with pytest.raises(StoreError, match=rf"{NAME} has no version 2; it has \[1\]"):
         read_table(NAME, version=2, store=store)
 
 
-def test_an_unknown_table_is_refused_naming_those_there_are(store: Store) -> None:
+def test_an_unknown_table_raises_naming_existing_ones(store: Store) -> None:
     tables.put(store.table("matches/b"), {"a": 1})
     tables.put(store.table("matches/a"), {"a": 1})
 
@@ -124,19 +126,19 @@ def test_an_empty_store_says_what_to_do_first(store: Store) -> None:
         read_table(NAME, store=store)
 
 
-def test_a_name_that_is_no_table_name_is_refused(store: Store) -> None:
+def test_a_malformed_table_name_raises(store: Store) -> None:
     with pytest.raises(StoreError, match="write one such as 'products/images'"):
         read_table("products", store=store)
 
 
-def test_a_table_without_rows_of_its_own_says_so(store: Store) -> None:
+def test_a_table_without_row_files_raises(store: Store) -> None:
     store.table(NAME).commit(lambda _: PendingCommit([]))
 
     with pytest.raises(StoreError, match=f"{NAME} version 1 holds no rows"):
         read_table(NAME, store=store)
 
 
-def test_the_store_may_be_a_path_a_url_or_the_environments(
+def test_the_store_is_a_path_a_url_or_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables.put(Store.open(tmp_path / "a").table(NAME), {"a": 1})
@@ -165,9 +167,7 @@ def test_a_table_on_object_storage_reads_like_a_local_one(s3_root: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["id", None])
-def test_a_changed_number_of_shards_is_read_correctly_before_all_are_complete(
-    store: Store, key: str | None
-) -> None:
+def test_a_partly_resharded_table_is_read_correctly(store: Store, key: str | None) -> None:
     table = store.table(NAME, key=key)
     content = {f"item-{number}": number for number in range(12)}
     for shard in (Shard(index, 4) for index in range(4)):
@@ -179,7 +179,7 @@ def test_a_changed_number_of_shards_is_read_correctly_before_all_are_complete(
     assert tables.values(read_table(NAME, store=store).collect()) == content
 
 
-def test_nothing_is_read_that_the_query_does_not_need(store: Store) -> None:
+def test_a_query_reads_only_the_columns_it_needs(store: Store) -> None:
     table = store.table(NAME)
     wide = pl.DataFrame(
         {"id": ["a"], "vector": [[0.5] * 64]},
@@ -193,7 +193,7 @@ def test_nothing_is_read_that_the_query_does_not_need(store: Store) -> None:
     assert "PROJECT 1/2 COLUMNS" in plan
 
 
-def test_a_pinned_table_comes_with_the_key_it_was_committed_with(store: Store) -> None:
+def test_resolve_version_returns_the_table_with_its_committed_key(store: Store) -> None:
     tables.put(store.table(NAME, key="id"), {"a": 1})
 
     table, commit = resolve_version(store, NAME)
@@ -202,7 +202,9 @@ def test_a_pinned_table_comes_with_the_key_it_was_committed_with(store: Store) -
 
 
 @pytest.mark.parametrize("damage", ["flipped", "deleted"])
-def test_a_damaged_file_of_a_merged_or_remote_table_is_named(layout: Store, damage: str) -> None:
+def test_a_damaged_file_of_a_merged_or_remote_table_raises_with_its_path(
+    layout: Store, damage: str
+) -> None:
     table = layout.table(NAME)
     commit = tables.add(layout.table(NAME, key="id"), {"f": 6})
     frame = read_table(NAME, store=layout)
@@ -230,7 +232,7 @@ def test_a_damaged_file_of_a_merged_or_remote_table_is_named(layout: Store, dama
         "deleted",
     ],
 )
-def test_a_damaged_file_of_a_table_that_is_read_by_path_is_named_with_the_mend(
+def test_a_damaged_file_of_a_memory_mapped_table_raises_with_the_fix(
     store: Store, damage: str
 ) -> None:
     table = store.table(NAME)
@@ -264,9 +266,9 @@ def _harm(store: Store, path: str, damage: str) -> None:
         store.files.write(path, bytes(data[:-1] if damage == "cut" else data))
 
 
-@pytest.mark.parametrize("place", ["local", "remote"])
-def test_files_of_two_versions_of_the_code_are_one_table(place: str, tmp_path: Path) -> None:
-    url = tmp_path / "store" if place == "local" else f"memory://{uuid.uuid4().hex}"
+@pytest.mark.parametrize("root", ["local", "remote"])
+def test_files_with_older_and_newer_columns_are_one_table(root: str, tmp_path: Path) -> None:
+    url = tmp_path / "store" if root == "local" else f"memory://{uuid.uuid4().hex}"
     store = Store.open(url)
     table = store.table(NAME)
     new = table.write_rows(pl.DataFrame({"id": ["a"], "value": [1.5], "since": ["now"]}))

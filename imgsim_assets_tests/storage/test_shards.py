@@ -14,7 +14,7 @@ def test_partition_keys_are_padded_to_three_digits() -> None:
     assert Shard(7, 12).name == "007"
 
 
-def test_an_id_falls_to_the_same_shard_in_every_release() -> None:
+def test_an_id_has_the_same_shard_in_every_release() -> None:
     ids = ["sku-1", "sku-2", "sku-3", "", "ü-字", " a ", "123456789"]
 
     assert [shard_index(item, 4) for item in ids] == [2, 0, 2, 0, 3, 0, 2]
@@ -34,13 +34,13 @@ def test_shards_are_a_partition_of_the_rows_in_their_order(ids: list[str], count
 
 
 @given(ids=st.lists(st.text(), max_size=30), count=st.integers(1, 9))
-def test_a_column_of_ids_is_split_like_single_ids(ids: list[str], count: int) -> None:
+def test_shard_indices_equal_shard_index_of_each_id(ids: list[str], count: int) -> None:
     found = shard_indices(pl.Series("id", ids, dtype=pl.String), count)
 
     assert found.to_list() == [shard_index(item, count) for item in ids]
 
 
-def test_another_column_may_be_the_key() -> None:
+def test_filter_accepts_another_key_column() -> None:
     rows = pl.DataFrame({"id": ["x", "x"], "sku": ["sku-1", "sku-2"]})
 
     assert Shard(2, 4).filter(rows, "sku")["sku"].to_list() == ["sku-1"]

@@ -19,7 +19,7 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_store_lies_in_the_project_by_default(
+def test_the_default_store_is_in_the_project(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project / "src" / "deep")
@@ -27,7 +27,7 @@ def test_the_store_lies_in_the_project_by_default(
     assert Store.open().url == str(project / "data" / "store")
 
 
-def test_the_environment_names_another_store(
+def test_the_environment_variable_selects_the_store(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
@@ -42,7 +42,7 @@ def test_the_environment_names_another_store(
     assert Store.open().url == str(project / "data" / "store")
 
 
-def test_an_argument_wins_over_the_environment(
+def test_the_argument_overrides_the_environment_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMGSIM_STORE", str(tmp_path / "environment"))
@@ -65,7 +65,7 @@ def test_a_relative_path_starts_at_the_project_root(
     assert opened.url == str(project / "my" / "store")
 
 
-def test_a_given_project_root_wins_over_the_working_directory(
+def test_the_project_root_overrides_the_working_directory(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
@@ -75,13 +75,15 @@ def test_a_given_project_root_wins_over_the_working_directory(
     assert Store.open(project / "s", project_root=tmp_path).url == str(project / "s")
 
 
-def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_expanded_to_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert Store.open("~/my/store").url == str(tmp_path / "my" / "store")
 
 
-def test_opening_a_store_makes_nothing(tmp_path: Path) -> None:
+def test_opening_a_store_creates_no_files(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "new" / "store")
 
     assert store.table_names() == []
@@ -97,7 +99,7 @@ def test_the_nearest_project_is_found(project: Path) -> None:
     assert find_project_root(inner / "deep") == inner
 
 
-def test_without_a_project_the_folder_itself_is_taken(
+def test_without_a_project_the_start_folder_is_the_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -110,9 +112,7 @@ def test_without_a_project_the_folder_itself_is_taken(
     "name",
     ["products", "products/", "/images", "Products/images", "a//b", "a/../b", "a/_b", "_a/b"],
 )
-def test_a_name_that_could_leave_the_store_or_hide_in_it_is_no_table(
-    store: Store, name: str
-) -> None:
+def test_a_table_name_outside_or_hidden_in_the_store_raises(store: Store, name: str) -> None:
     with pytest.raises(
         StoreError, match="not a table name; write one such as 'products/images'"
     ) as error:
@@ -122,7 +122,7 @@ def test_a_name_that_could_leave_the_store_or_hide_in_it_is_no_table(
 
 
 @pytest.mark.parametrize("root", ["local", "memory", "s3"])
-def test_tables_are_listed_wherever_they_lie(
+def test_tables_are_listed_on_every_kind_of_root(
     root: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     urls = {"local": str(tmp_path / "store"), "memory": "memory://tables-that-are-listed"}
@@ -137,7 +137,7 @@ def test_tables_are_listed_wherever_they_lie(
     assert store.table_names() == sorted(names)
 
 
-def test_a_table_whose_first_commit_was_cut_short_has_no_commit(
+def test_a_table_with_an_interrupted_first_commit_is_not_listed(
     store: Store, tmp_path: Path
 ) -> None:
     commits = tmp_path / "store" / "a" / "b" / "_commits"
@@ -148,6 +148,6 @@ def test_a_table_whose_first_commit_was_cut_short_has_no_commit(
     assert store.table_names() == []
 
 
-def test_a_run_leaves_its_id_in_what_it_commits(tmp_path: Path) -> None:
+def test_commits_record_the_run_id(tmp_path: Path) -> None:
     assert tables.put(Store.open(tmp_path, run_id="run-1").table("a/b"), {}).run_id == "run-1"
     assert tables.put(Store.open(tmp_path).table("a/b"), {}).run_id is None

@@ -53,14 +53,14 @@ DAMAGES: dict[str, Damage] = {
 # ---- versions ---------------------------------------------------------------------------
 
 
-def test_a_table_that_was_never_written_has_no_version(store: Store) -> None:
+def test_a_new_table_has_no_versions(store: Store) -> None:
     table = store.table(NAME)
 
     assert table.versions() == []
     assert table.latest() is None
 
 
-def test_versions_count_up_from_one_and_each_keeps_its_rows(store: Store) -> None:
+def test_versions_count_from_one_and_keep_their_rows(store: Store) -> None:
     table = store.table(NAME, key="id")
     for value in (10, 20, 30):
         tables.put(table, {"a": value})
@@ -74,13 +74,13 @@ def test_versions_count_up_from_one_and_each_keeps_its_rows(store: Store) -> Non
 
 
 @pytest.mark.parametrize("cuts", [[0, 30], [0, 7, 7, 29, 30], [0, 0]])
-def test_rows_written_in_pieces_are_one_file_that_is_read_by_ranges(
+def test_chunks_are_written_as_one_file_and_read_by_key_ranges(
     store: Store, cuts: list[int]
 ) -> None:
     table = store.table(NAME, key="id")
     rows = tables.frame({f"{number:02}": number for number in range(30)})
-    pieces = [rows[start:end] for start, end in pairwise(cuts)]
-    file = table.write_sorted_chunks(iter(pieces), row_group_size=4)
+    chunks = [rows[start:end] for start, end in pairwise(cuts)]
+    file = table.write_sorted_chunks(iter(chunks), row_group_size=4)
     commit = table.commit(lambda _: PendingCommit([file.in_shard(Shard(0, 1))]))
     assert commit is not None
 
@@ -91,64 +91,62 @@ def test_rows_written_in_pieces_are_one_file_that_is_read_by_ranges(
         assert read(("22", "21")).equals(rows.clear())
 
 
-@pytest.mark.parametrize("place", ["disk", "memory://{}"])
-@pytest.mark.parametrize("damage", ["flipped", "gone"])
-def test_ranges_of_a_table_are_those_of_its_sound_files(
-    place: str, damage: str, tmp_path: Path
-) -> None:
-    opened = Store.open(str(tmp_path) if place == "disk" else place.format(tmp_path.name))
+@pytest.mark.parametrize("root", ["disk", "memory://{}"])
+@pytest.mark.parametrize("damage", ["flipped", "removed"])
+def test_the_range_reader_skips_corrupt_files(root: str, damage: str, tmp_path: Path) -> None:
+    opened = Store.open(str(tmp_path) if root == "disk" else root.format(tmp_path.name))
     table = opened.table(NAME, key="id")
     shard = Shard(0, 1)
     for rows in ({"a": 1, "c": 1, "e": 1}, {"b": 2, "c": 2}, {"c": 3, "d": 3}):
         files = append_to_shard(
             table.latest(), shard, [table.write_sorted_chunks([tables.frame(rows)])]
         )
-        table.commit(partial(_drafted, files))
+        table.commit(partial(_pending, files))
     commit = table.latest()
     assert commit is not None
-    told: list[str] = []
+    messages: list[str] = []
 
-    with table.open_range_reader(commit, shard=shard, on_corrupt=told.append) as read:
+    with table.open_range_reader(commit, shard=shard, on_corrupt=messages.append) as read:
         assert read(("b", "d")).rows() == [("c", 1), ("b", 2), ("c", 2), ("c", 3), ("d", 3)]
         assert read(("x", "y")).height == 0
-    assert told == []
+    assert messages == []
 
     bad = f"{NAME}/{commit.files[1].path}"
     opened.files.delete(bad)
     if damage == "flipped":
         opened.files.write(bad, b"something else")
-    with table.open_range_reader(commit, shard=shard, on_corrupt=told.append) as read:
+    with table.open_range_reader(commit, shard=shard, on_corrupt=messages.append) as read:
         assert read(("b", "d")).rows() == [("c", 1), ("c", 3), ("d", 3)]
         assert read(("a", "a")).rows() == [("a", 1)]
-    assert len(told) == 1
-    assert bad in told[0]
+    assert len(messages) == 1
+    assert bad in messages[0]
 
 
-def _drafted(files: Sequence[DataFile], _: Commit | None) -> PendingCommit:
+def _pending(files: Sequence[DataFile], _: Commit | None) -> PendingCommit:
     return PendingCommit(files)
 
 
-def test_a_failure_of_a_piece_is_the_failure_of_the_file(store: Store) -> None:
-    def pieces() -> Iterator[pl.DataFrame]:
+def test_an_error_in_a_chunk_fails_the_write(store: Store) -> None:
+    def chunks() -> Iterator[pl.DataFrame]:
         yield tables.frame({"a": 1})
-        raise CorruptFileError("the second piece")
+        raise CorruptFileError("the second chunk")
 
-    with pytest.raises(CorruptFileError, match="the second piece"):
-        store.table(NAME, key="id").write_sorted_chunks(pieces())
+    with pytest.raises(CorruptFileError, match="the second chunk"):
+        store.table(NAME, key="id").write_sorted_chunks(chunks())
 
 
-def test_a_commit_reads_back_with_all_that_was_said_about_it(tmp_path: Path) -> None:
+def test_a_commit_round_trips_through_its_file(tmp_path: Path) -> None:
     table = Store.open(tmp_path, run_id="run-7").table(NAME, key="id")
     file = (
         table.write_rows(tables.frame({"a": 1}))
         .in_shard(Shard(1, 3))
         .with_metadata(part="p", n=[1, 2])
     )
-    beside = table.write_bytes(b"beside", role="index", suffix=".bin")
+    other_file = table.write_bytes(b"beside", role="index", suffix=".bin")
 
     made = table.commit(
         lambda _: PendingCommit(
-            [file, beside], inputs={"images": 4}, properties={"deep": {"er": [None]}}
+            [file, other_file], inputs={"images": 4}, properties={"deep": {"er": [None]}}
         )
     )
 
@@ -158,12 +156,12 @@ def test_a_commit_reads_back_with_all_that_was_said_about_it(tmp_path: Path) -> 
     assert (read.table, read.version, read.key, read.run_id) == (NAME, 1, "id", "run-7")
     assert read.commit_id not in ("", tables.put(table, {}).commit_id)
     assert (read.inputs, read.properties) == ({"images": 4}, {"deep": {"er": [None]}})
-    assert read.file_with_role("index") == beside
+    assert read.file_with_role("index") == other_file
     assert read.file_with_role("nothing of the kind") is None
     assert read.rows == 1
 
 
-def test_a_change_that_wants_nothing_commits_nothing(store: Store) -> None:
+def test_a_change_that_returns_none_commits_nothing(store: Store) -> None:
     table = store.table(NAME)
     assert table.commit(lambda _: None) is None
     assert table.versions() == []
@@ -174,7 +172,7 @@ def test_a_change_that_wants_nothing_commits_nothing(store: Store) -> None:
     assert table.versions() == [1]
 
 
-def test_a_version_that_is_not_kept_is_refused_naming_those_that_are(store: Store) -> None:
+def test_a_nonexistent_version_raises_naming_existing_ones(store: Store) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     tables.put(table, {"a": 2})
@@ -185,7 +183,7 @@ def test_a_version_that_is_not_kept_is_refused_naming_those_that_are(store: Stor
         store.table("products/other").at(1)
 
 
-def test_a_store_of_a_newer_format_asks_for_an_upgrade(store: Store, tmp_path: Path) -> None:
+def test_a_newer_format_raises_with_an_upgrade_hint(store: Store, tmp_path: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     path = _commit_path(tmp_path, 1)
@@ -195,7 +193,7 @@ def test_a_store_of_a_newer_format_asks_for_an_upgrade(store: Store, tmp_path: P
         table.latest()
 
 
-def test_a_store_of_an_earlier_format_asks_for_a_new_store(store: Store, tmp_path: Path) -> None:
+def test_an_earlier_format_raises_with_a_new_store_hint(store: Store, tmp_path: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     path = _commit_path(tmp_path, 1)
@@ -205,9 +203,7 @@ def test_a_store_of_an_earlier_format_asks_for_a_new_store(store: Store, tmp_pat
         table.latest()
 
 
-def test_a_commit_of_the_first_release_is_read_by_every_later_one(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_stored_commit_of_this_format_stays_readable(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "store" / NAME
     (folder / "data").mkdir(parents=True)
     (folder / "_commits").mkdir()
@@ -246,9 +242,7 @@ def test_a_commit_of_the_first_release_is_read_by_every_later_one(
     assert tables.put(table, {"a": 3}).version == 13
 
 
-def test_readers_outside_python_find_the_newest_commit_beside_the_table(
-    store: Store, tmp_path: Path
-) -> None:
+def test_latest_json_is_a_copy_of_the_newest_commit(store: Store, tmp_path: Path) -> None:
     table = store.table(NAME)
     for value in (1, 2):
         tables.put(table, {"a": value})
@@ -262,7 +256,7 @@ def test_readers_outside_python_find_the_newest_commit_beside_the_table(
     assert (folder / file["path"]).stat().st_size == file["bytes"]
 
 
-def test_the_copy_for_readers_outside_python_is_the_newest_after_a_race(tmp_path: Path) -> None:
+def test_latest_json_is_the_newest_commit_after_a_race(tmp_path: Path) -> None:
     quick = Store.open(tmp_path).table(NAME)
     tables.put(quick, {"a": 1})
     files = InterruptedFiles(
@@ -275,7 +269,7 @@ def test_the_copy_for_readers_outside_python_is_the_newest_after_a_race(tmp_path
     assert json.loads((tmp_path / NAME / "_latest.json").read_text())["version"] == 3
 
 
-def test_a_commit_is_not_reported_as_failed_once_it_is_made(tmp_path: Path) -> None:
+def test_a_commit_succeeds_when_latest_json_cannot_be_written(tmp_path: Path) -> None:
     table = Store.open(tmp_path).table(NAME)
     (tmp_path / NAME / "_latest.json").mkdir(parents=True)
 
@@ -285,13 +279,13 @@ def test_a_commit_is_not_reported_as_failed_once_it_is_made(tmp_path: Path) -> N
     assert table.latest() == commit
 
 
-def test_no_error_of_a_filesystem_takes_a_commit_back(tmp_path: Path) -> None:
-    # The clients of object stores have errors that are no OSError.
-    def lose_the_connection() -> None:
+def test_a_commit_succeeds_when_latest_json_raises_any_error(tmp_path: Path) -> None:
+    # Clients of object stores raise errors that are not OSError.
+    def lose_connection() -> None:
         raise RuntimeError("could not connect to the endpoint")
 
     table = Store.open(tmp_path).table(NAME)
-    files = InterruptedFiles(tmp_path, "after write", "_latest.json", lose_the_connection)
+    files = InterruptedFiles(tmp_path, "after write", "_latest.json", lose_connection)
 
     commit = tables.put(Store(files).table(NAME), {"a": 1})
 
@@ -300,7 +294,7 @@ def test_no_error_of_a_filesystem_takes_a_commit_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "000000000001.json~", ".nfs00000012", "notes.txt"])
-def test_a_foreign_file_among_the_commits_is_passed_over(
+def test_foreign_files_among_the_commits_are_ignored(
     store: Store, tmp_path: Path, name: str
 ) -> None:
     table = store.table(NAME)
@@ -311,9 +305,7 @@ def test_a_foreign_file_among_the_commits_is_passed_over(
     assert tables.put(table, {"a": 2}).version == 2
 
 
-def test_a_copy_of_a_commit_under_another_number_is_no_version(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_copied_commit_file_with_another_number_raises(store: Store, tmp_path: Path) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     copy = _commit_path(tmp_path, 2)
@@ -329,7 +321,7 @@ def test_a_copy_of_a_commit_under_another_number_is_no_version(
 # ---- races ------------------------------------------------------------------------------
 
 
-def test_the_slower_of_two_writers_applies_its_change_to_the_newer_commit(store: Store) -> None:
+def test_a_losing_writer_reapplies_its_change_to_the_newer_commit(store: Store) -> None:
     table = store.table(NAME)
     tables.add(table, {"first": 1})
     file = table.write_rows(tables.frame({"slow": 3}))
@@ -350,7 +342,7 @@ def test_the_slower_of_two_writers_applies_its_change_to_the_newer_commit(store:
     assert tables.values(table.read(commit)) == {"first": 1, "quick": 2, "slow": 3}
 
 
-def test_a_slower_writer_may_find_that_nothing_is_left_to_do(store: Store) -> None:
+def test_a_losing_writer_may_have_nothing_left_to_commit(store: Store) -> None:
     table = store.table(NAME)
 
     def change(base: Commit | None) -> PendingCommit | None:
@@ -366,7 +358,7 @@ def test_a_slower_writer_may_find_that_nothing_is_left_to_do(store: Store) -> No
     assert table.versions() == [1]
 
 
-def test_processes_that_commit_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_commits_of_processes_lose_nothing(tmp_path: Path) -> None:
     writers = [
         writer_process.start("commit", str(tmp_path), NAME, f"w{number}", "12")
         for number in range(3)
@@ -384,7 +376,7 @@ def test_processes_that_commit_at_once_lose_nothing(tmp_path: Path) -> None:
         assert Store.open(tmp_path).files.temporary_entries(f"{NAME}/{folder}") == []
 
 
-def test_threads_that_commit_at_once_lose_nothing_on_object_storage(s3_root: str) -> None:
+def test_concurrent_commits_of_threads_lose_nothing_on_object_storage(s3_root: str) -> None:
     def write(writer: int) -> None:
         table = Store.open(s3_root).table(NAME, key="id")
         for number in range(3):
@@ -399,20 +391,20 @@ def test_threads_that_commit_at_once_lose_nothing_on_object_storage(s3_root: str
     ]
 
 
-def test_a_commit_whose_confirmation_was_lost_is_not_made_twice(tmp_path: Path) -> None:
-    # S3 clients repeat a request whose answer did not arrive, and are then told that it exists.
-    def lose_the_answer() -> None:
+def test_a_commit_with_a_lost_response_is_not_repeated(tmp_path: Path) -> None:
+    # S3 clients repeat a request whose answer did not arrive, and are then messages that it exists.
+    def lose_response() -> None:
         raise FileExistsError
 
     tables.add(Store.open(tmp_path).table(NAME), {"a": 1})
-    files = InterruptedFiles(tmp_path, "after create", "_commits/", lose_the_answer)
+    files = InterruptedFiles(tmp_path, "after create", "_commits/", lose_response)
     tables.add(Store(files).table(NAME), {"b": 2})
 
     table = Store.open(tmp_path).table(NAME)
     assert sorted(table.read(tables.latest_commit(table))["id"]) == ["a", "b"]
 
 
-def test_a_pinned_commit_reads_the_same_while_others_are_made(store: Store) -> None:
+def test_a_pinned_commit_reads_the_same_during_later_commits(store: Store) -> None:
     table = store.table(NAME, key="id")
     shards = [Shard(0, 2), Shard(1, 2)]
     content = dict.fromkeys(IDS, 0)
@@ -424,9 +416,9 @@ def test_a_pinned_commit_reads_the_same_while_others_are_made(store: Store) -> N
         for turn in range(1, 16):
             files: list[DataFile] = []
             for shard in shards:
-                own = dict.fromkeys(tables.items_of_shard(content, shard), turn)
-                files += replace_shard(None, shard, [table.write_rows(tables.frame(own))])
-            table.commit(partial(_exactly, files))
+                shard_rows = dict.fromkeys(tables.items_of_shard(content, shard), turn)
+                files += replace_shard(None, shard, [table.write_rows(tables.frame(shard_rows))])
+            table.commit(partial(_replace_files, files))
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -445,7 +437,7 @@ def test_a_pinned_commit_reads_the_same_while_others_are_made(store: Store) -> N
 # ---- crashes ----------------------------------------------------------------------------
 
 
-def test_killed_writers_lose_nothing_that_was_confirmed(tmp_path: Path) -> None:
+def test_killed_writers_lose_no_confirmed_commit(tmp_path: Path) -> None:
     chance = random.Random(7)
     acked: set[str] = set()
     attempted = 0
@@ -470,7 +462,7 @@ def test_killed_writers_lose_nothing_that_was_confirmed(tmp_path: Path) -> None:
         assert table.versions() == list(range(1, table.versions()[-1] + 1))
 
 
-def test_a_writer_may_die_before_any_of_its_file_operations(tmp_path: Path) -> None:
+def test_a_writer_may_be_killed_before_any_file_operation(tmp_path: Path) -> None:
     process = writer_process.start("crash", str(tmp_path))
     outcomes = dict(line.split() for line in process.communicate()[0].splitlines())
     assert process.returncode == 0
@@ -485,7 +477,7 @@ def test_a_writer_may_die_before_any_of_its_file_operations(tmp_path: Path) -> N
         found = [table.read_bytes(file) for file in commit.files] if commit else []
         assert found == [*before, b"after"] or (found == before and outcome == "crashed"), name
         file = table.write_bytes(b"later", role="bytes", suffix=".bin")
-        following = table.commit(partial(_and_one_more, file))
+        following = table.commit(partial(_append_file, file))
         assert following is not None
         assert [table.read_bytes(file) for file in following.files] == [*found, b"later"], name
         assert table.versions() == list(range(1, following.version + 1)), name
@@ -506,25 +498,23 @@ def test_a_writer_may_die_before_any_of_its_file_operations(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_named_and_never_read_as_rows(
-    store: Store, tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_file_raises_with_its_path(store: Store, tmp_path: Path, damage: str) -> None:
     table = store.table(NAME, key="id")
     commit = tables.put(table, dict.fromkeys(IDS, 1))
-    path = _only_file(table, commit)
+    path = _single_path(table, commit)
     _damage(path, DAMAGES[damage])
 
-    with pytest.raises(CorruptFileError) as refused:
+    with pytest.raises(CorruptFileError) as raised:
         table.read(commit)
 
-    assert str(path) in str(refused.value)
-    assert "materialize the asset again" in str(refused.value)
+    assert str(path) in str(raised.value)
+    assert "materialize the asset again" in str(raised.value)
 
 
-def test_files_that_changed_places_are_noticed(store: Store) -> None:
+def test_swapped_files_are_detected(store: Store) -> None:
     table = store.table(NAME)
     first, second = (tables.put(table, {"a": value}) for value in (1, 2))
-    one, other = _only_file(table, first), _only_file(table, second)
+    one, other = _single_path(table, first), _single_path(table, second)
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
@@ -535,7 +525,7 @@ def test_files_that_changed_places_are_noticed(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", ["middle byte flipped", "deleted"])
-def test_a_damaged_object_is_named_by_its_url(s3_root: str, damage: str) -> None:
+def test_a_damaged_object_raises_with_its_url(s3_root: str, damage: str) -> None:
     store = Store.open(s3_root)
     table = store.table(NAME)
     commit = tables.put(table, {"a": 1})
@@ -550,28 +540,28 @@ def test_a_damaged_object_is_named_by_its_url(s3_root: str, damage: str) -> None
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_commit_with_a_damaged_file_is_not_whole(store: Store, damage: str) -> None:
+def test_verify_checksums_detects_a_damaged_file(store: Store, damage: str) -> None:
     table = store.table(NAME)
     commit = tables.put(table, {"a": 1})
     assert table.verify_checksums(commit)
-    _damage(_only_file(table, commit), DAMAGES[damage])
+    _damage(_single_path(table, commit), DAMAGES[damage])
 
     assert not table.verify_checksums(commit)
 
 
-def test_files_of_every_role_are_part_of_the_whole(store: Store) -> None:
+def test_verify_checksums_covers_every_role(store: Store) -> None:
     table = store.table(NAME)
     rows = table.write_rows(tables.frame({"a": 1}))
-    beside = table.write_bytes(b"beside", role="index", suffix=".bin")
-    commit = table.commit(lambda _: PendingCommit([rows, beside]))
+    other_file = table.write_bytes(b"beside", role="index", suffix=".bin")
+    commit = table.commit(lambda _: PendingCommit([rows, other_file]))
     assert commit is not None
-    _damage(Path(store.url) / NAME / beside.path, DAMAGES["last byte flipped"])
+    _damage(Path(store.url) / NAME / other_file.path, DAMAGES["last byte flipped"])
 
     assert not table.verify_checksums(commit)
     table.check_files_exist(commit)
 
 
-def test_a_shard_is_whole_whatever_happened_to_others(store: Store) -> None:
+def test_verify_checksums_of_a_shard_ignores_other_shards(store: Store) -> None:
     table = store.table(NAME, key="id")
     shards = [Shard(0, 2), Shard(1, 2)]
     for shard in shards:
@@ -587,10 +577,10 @@ def test_a_shard_is_whole_whatever_happened_to_others(store: Store) -> None:
 @pytest.mark.parametrize(
     "damage", ["emptied", "one byte left", "last byte missing", "one byte more", "deleted"]
 )
-def test_a_file_of_the_wrong_size_does_not_count_as_present(store: Store, damage: str) -> None:
+def test_check_files_exist_detects_a_wrong_size(store: Store, damage: str) -> None:
     table = store.table(NAME)
     commit = tables.put(table, {"a": 1})
-    path = _only_file(table, commit)
+    path = _single_path(table, commit)
     table.check_files_exist(commit)
     _damage(path, DAMAGES[damage])
 
@@ -598,27 +588,27 @@ def test_a_file_of_the_wrong_size_does_not_count_as_present(store: Store, damage
         table.check_files_exist(commit)
 
 
-def test_what_a_damaged_file_held_can_be_left_out(store: Store) -> None:
+def test_corrupt_files_are_skipped_with_on_corrupt(store: Store) -> None:
     table = store.table(NAME, key="id")
     tables.add(table, {"a": 1, "b": 1})
     commit = tables.add(table, {"b": 2, "c": 2})
     first, second = table.local_paths(commit) or []
-    said: list[str] = []
-    assert tables.values(table.read(commit, on_corrupt=said.append)) == {"a": 1, "b": 2, "c": 2}
-    assert said == []
+    messages: list[str] = []
+    assert tables.values(table.read(commit, on_corrupt=messages.append)) == {"a": 1, "b": 2, "c": 2}
+    assert messages == []
 
     _damage(second, DAMAGES["middle byte flipped"])
-    assert tables.values(table.read(commit, on_corrupt=said.append)) == {"a": 1, "b": 1}
-    assert [str(second) in line for line in said] == [True]
+    assert tables.values(table.read(commit, on_corrupt=messages.append)) == {"a": 1, "b": 1}
+    assert [str(second) in line for line in messages] == [True]
 
     _damage(first, DAMAGES["deleted"])
-    assert table.read(commit, on_corrupt=said.append).shape == (0, 0)
+    assert table.read(commit, on_corrupt=messages.append).shape == (0, 0)
     with pytest.raises(CorruptFileError, match=str(first)):
         table.read(commit)
 
 
 @pytest.mark.parametrize("damage", ["emptied", "one byte left", "cut in half", "last byte missing"])
-def test_a_damaged_commit_is_named_with_the_mend(store: Store, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_commit_raises_with_the_fix(store: Store, tmp_path: Path, damage: str) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     tables.put(table, {"a": 2})
@@ -637,7 +627,7 @@ def test_a_damaged_commit_is_named_with_the_mend(store: Store, tmp_path: Path, d
 # ---- rows -------------------------------------------------------------------------------
 
 
-def test_a_later_row_replaces_an_earlier_one_of_its_key(store: Store) -> None:
+def test_a_later_row_replaces_an_earlier_row_of_the_same_key(store: Store) -> None:
     table = store.table(NAME, key="id")
     tables.add(table, {"a": 1, "b": 1})
     commit = tables.add(table, {"c": 2, "b": 2})
@@ -648,7 +638,7 @@ def test_a_later_row_replaces_an_earlier_one_of_its_key(store: Store) -> None:
     assert commit.rows == 4
 
 
-def test_without_a_key_every_row_counts(store: Store) -> None:
+def test_without_a_key_every_row_is_read(store: Store) -> None:
     table = store.table(NAME)
     tables.add(table, {"a": 1})
     commit = tables.add(table, {"a": 1})
@@ -656,7 +646,7 @@ def test_without_a_key_every_row_counts(store: Store) -> None:
     assert list(table.read(commit).iter_rows()) == [("a", 1), ("a", 1)]
 
 
-def test_a_later_row_replaces_an_earlier_one_within_a_file(store: Store) -> None:
+def test_a_later_row_replaces_an_earlier_row_within_a_file(store: Store) -> None:
     table = store.table(NAME, key="id")
     file = table.write_rows(pl.DataFrame({"id": ["a", "a"], "value": [1, 2]}))
     commit = table.commit(lambda _: PendingCommit([file]))
@@ -665,7 +655,7 @@ def test_a_later_row_replaces_an_earlier_one_within_a_file(store: Store) -> None
     assert list(table.read(commit).iter_rows()) == [("a", 2)]
 
 
-def test_a_selection_of_columns_still_knows_which_row_is_the_last(store: Store) -> None:
+def test_selecting_columns_still_deduplicates_by_key(store: Store) -> None:
     table = store.table(NAME, key="id")
     tables.add(table, {"a": 1, "b": 1})
     commit = tables.add(table, {"b": 2})
@@ -673,12 +663,12 @@ def test_a_selection_of_columns_still_knows_which_row_is_the_last(store: Store) 
     assert table.read(commit, columns=["value"])["value"].to_list() == [1, 2]
 
 
-def test_files_of_another_role_are_no_rows(store: Store) -> None:
+def test_files_of_other_roles_are_not_read_as_rows(store: Store) -> None:
     table = store.table(NAME)
-    beside = table.write_rows(tables.frame({"x": 9}), role="keys")
+    other_file = table.write_rows(tables.frame({"x": 9}), role="keys")
     assert tables.put(table, {"a": 1}).rows == 1
 
-    commit = table.commit(lambda base: PendingCommit([*(base.files if base else ()), beside]))
+    commit = table.commit(lambda base: PendingCommit([*(base.files if base else ()), other_file]))
 
     assert commit is not None
     assert tables.values(table.read(commit)) == {"a": 1}
@@ -686,7 +676,7 @@ def test_files_of_another_role_are_no_rows(store: Store) -> None:
     assert tables.values(table.read_file(commit.files_with_role("keys")[0])) == {"x": 9}
 
 
-def test_a_commit_without_row_files_reads_as_nothing(store: Store) -> None:
+def test_a_commit_without_row_files_reads_as_an_empty_frame(store: Store) -> None:
     table = store.table(NAME)
     commit = table.commit(lambda _: PendingCommit([]))
     assert commit is not None
@@ -695,7 +685,7 @@ def test_a_commit_without_row_files_reads_as_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("root", ["local", "s3"])
-def test_an_uploaded_file_is_checked_like_any_other(
+def test_an_uploaded_file_is_verified_on_read(
     root: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     url = str(tmp_path / "store") if root == "local" else request.getfixturevalue("s3_root")
@@ -713,7 +703,7 @@ def test_an_uploaded_file_is_checked_like_any_other(
     table.check_files_exist(commit)
 
 
-def test_vectors_survive_the_way_through_a_file(s3_root: str) -> None:
+def test_vectors_round_trip_through_a_file(s3_root: str) -> None:
     rows = pl.DataFrame(
         {"sha256": ["a", "b"], "vector": [[0.1, -2.5e-38], [3.4e38, float("nan")]]},
         schema={"sha256": pl.String, "vector": pl.Array(pl.Float32, 2)},
@@ -729,7 +719,7 @@ def test_vectors_survive_the_way_through_a_file(s3_root: str) -> None:
 # ---- shards -----------------------------------------------------------------------------
 
 
-def test_completing_a_shard_leaves_the_others_alone(store: Store) -> None:
+def test_replacing_a_shard_keeps_the_other_shards(store: Store) -> None:
     table = store.table(NAME, key="id")
     shards = [Shard(index, 3) for index in range(3)]
     content = dict.fromkeys(IDS, 1)
@@ -749,7 +739,7 @@ def test_completing_a_shard_leaves_the_others_alone(store: Store) -> None:
     }
 
 
-def test_a_shard_of_another_number_is_read_across_the_files(store: Store) -> None:
+def test_a_shard_of_another_shard_count_is_read_across_files(store: Store) -> None:
     table = store.table(NAME, key="id")
     content = {item: number for number, item in enumerate(IDS)}
     for index in range(4):
@@ -765,7 +755,7 @@ def test_a_shard_of_another_number_is_read_across_the_files(store: Store) -> Non
 Step = tuple[str, int, dict[str, int]]
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["append", "append", "complete", "reshard"]),
+        st.sampled_from(["append", "append", "snapshot", "reshard"]),
         st.integers(0, 4),
         st.dictionaries(st.sampled_from(IDS), st.integers(0, 99)),
     ),
@@ -777,19 +767,19 @@ STEPS = st.lists(
 @given(steps=STEPS)
 @example(
     steps=[
-        *(("complete", index, dict.fromkeys(IDS, 1)) for index in range(4)),
+        *(("snapshot", index, dict.fromkeys(IDS, 1)) for index in range(4)),
         ("append", 1, dict.fromkeys(IDS, 2)),
         ("reshard", 0, {}),
         ("append", 2, dict.fromkeys(IDS, 3)),
-        ("complete", 1, {}),
+        ("snapshot", 1, {}),
         ("append", 1, dict.fromkeys(IDS, 4)),
         ("reshard", 2, {}),
         ("append", 4, dict.fromkeys(IDS, 5)),
-        ("complete", 0, dict.fromkeys(IDS, 6)),
+        ("snapshot", 0, dict.fromkeys(IDS, 6)),
     ]
 )
-def test_a_keyed_table_holds_what_a_dictionary_would(steps: list[Step]) -> None:
-    """The number of shards changes once every shard of the present number is complete."""
+def test_a_keyed_table_behaves_like_a_dict(steps: list[Step]) -> None:
+    """The shard count changes only after a snapshot of every shard."""
     table = _in_memory()
     content: dict[str, int] = {}
     count = 4
@@ -811,14 +801,14 @@ def test_a_keyed_table_holds_what_a_dictionary_would(steps: list[Step]) -> None:
 @given(steps=STEPS)
 @example(
     steps=[
-        *(("complete", index, dict.fromkeys(IDS, 1)) for index in range(4)),
+        *(("snapshot", index, dict.fromkeys(IDS, 1)) for index in range(4)),
         ("reshard", 0, {}),
-        ("complete", 0, {}),
+        ("snapshot", 0, {}),
         ("reshard", 2, {}),
-        ("complete", 0, dict.fromkeys(IDS, 2)),
+        ("snapshot", 0, dict.fromkeys(IDS, 2)),
     ]
 )
-def test_a_keyed_table_holds_what_a_dictionary_would_at_any_change_of_shards(
+def test_a_keyed_table_behaves_like_a_dict_across_shard_count_changes(
     steps: list[Step],
 ) -> None:
     table = _in_memory()
@@ -832,23 +822,25 @@ def test_a_keyed_table_holds_what_a_dictionary_would_at_any_change_of_shards(
         _assert_holds(table, content, [3, 4, 5])
 
 
-def test_a_removed_row_stays_removed_when_shards_change_twice(store: Store) -> None:
+def test_a_removed_row_stays_removed_when_the_shard_count_changes_twice(store: Store) -> None:
     table = store.table(NAME, key="id")
     content = dict.fromkeys(IDS, 1)
     for index in range(4):
         tables.put_snapshot(table, Shard(index, 4), tables.items_of_shard(content, Shard(index, 4)))
-    gone = next(iter(tables.items_of_shard(content, Shard(0, 3))))
-    del content[gone]
+    removed = next(iter(tables.items_of_shard(content, Shard(0, 3))))
+    del content[removed]
     tables.put_snapshot(table, Shard(0, 3), tables.items_of_shard(content, Shard(0, 3)))
     assert tables.values(table.read(tables.latest_commit(table))) == content
 
-    other = next(s for s in (Shard(0, 5), Shard(1, 5)) if not tables.items_of_shard({gone: 1}, s))
+    other = next(
+        s for s in (Shard(0, 5), Shard(1, 5)) if not tables.items_of_shard({removed: 1}, s)
+    )
     tables.put_snapshot(table, other, tables.items_of_shard(content, other))
 
     assert tables.values(table.read(tables.latest_commit(table))) == content
 
 
-def test_going_back_to_the_former_number_of_shards_keeps_what_was_written_between(
+def test_returning_to_a_former_shard_count_keeps_rows_written_between(
     store: Store,
 ) -> None:
     table = store.table(NAME, key="id")
@@ -863,7 +855,7 @@ def test_going_back_to_the_former_number_of_shards_keeps_what_was_written_betwee
     assert tables.values(table.read(tables.latest_commit(table))) == content
 
 
-def test_a_shard_of_the_former_number_is_without_what_was_removed_under_the_new_one(
+def test_a_shard_of_the_former_count_lacks_rows_removed_under_the_new_count(
     store: Store,
 ) -> None:
     table = store.table(NAME, key="id")
@@ -889,14 +881,14 @@ def _in_memory() -> Table:
 def _apply(table: Table, step: Step, count: int, content: dict[str, int]) -> None:
     kind, pick, rows = step
     shard = Shard(pick % count, count)
-    own = tables.items_of_shard(rows, shard)
+    shard_rows = tables.items_of_shard(rows, shard)
     if kind == "append":
-        tables.append(table, shard, own)
+        tables.append(table, shard, shard_rows)
     else:
-        tables.put_snapshot(table, shard, own)
+        tables.put_snapshot(table, shard, shard_rows)
         for item in tables.items_of_shard(content, shard):
             del content[item]
-    content.update(own)
+    content.update(shard_rows)
 
 
 def _assert_holds(table: Table, content: dict[str, int], counts: list[int]) -> None:
@@ -911,11 +903,11 @@ def _assert_holds(table: Table, content: dict[str, int], counts: list[int]) -> N
         )
 
 
-def _exactly(files: Sequence[DataFile], _: Commit | None) -> PendingCommit:
+def _replace_files(files: Sequence[DataFile], _: Commit | None) -> PendingCommit:
     return PendingCommit(files)
 
 
-def _and_one_more(file: DataFile, base: Commit | None) -> PendingCommit:
+def _append_file(file: DataFile, base: Commit | None) -> PendingCommit:
     return PendingCommit([*(base.files if base else ()), file])
 
 
@@ -927,7 +919,7 @@ def _run_threads(actions: Sequence[Callable[[], None]]) -> None:
         thread.join()
 
 
-def _only_file(table: Table, commit: Commit) -> Path:
+def _single_path(table: Table, commit: Commit) -> Path:
     (path,) = table.local_paths(commit) or []
     return path
 
@@ -937,11 +929,11 @@ def _commit_path(tmp_path: Path, version: int) -> Path:
 
 
 def _damage(path: Path, damage: Damage) -> None:
-    left = damage(path.read_bytes())
-    if left is None:
+    damaged = damage(path.read_bytes())
+    if damaged is None:
         path.unlink()
     else:
-        path.write_bytes(left)
+        path.write_bytes(damaged)
 
 
 def _flipped(data: bytes, position: int) -> bytes:
