@@ -1,4 +1,4 @@
-"""Damage to any file of any table, and the next run of every stage with nothing else changed."""
+"""The next run of every stage repairs a damaged file of any table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from imgsim_assets_tests.support.downloads import download
 
 VECTORS = f"products/vectors/{fingerprint(THUMBNAIL)}"
 SHARDS = [Shard(0, 2), Shard(1, 2)]
-# Every kind of file there is: the table and the role.
+# Every kind of file: table and role.
 FILES = [
     ("products/items", "rows"),
     ("products/rejects", "rows"),
@@ -48,7 +48,7 @@ FILES = [
     ("matches/pair", "left_neighbor_lists"),
     ("matches/pair", "right_neighbor_lists"),
 ]
-# They say when and how, not what.
+# Columns that say when a row was made, not what it is.
 _PROVENANCE = ("fetched_at", "checked_at", "number")
 
 
@@ -68,7 +68,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(sources: Path, tmp_path: Path) -> Store:
-    """A copy of the store of the sources, to be harmed."""
+    """A copy of the store of the sources, to be damaged."""
     return Store.open(shutil.copytree(sources / "store", tmp_path / "store"))
 
 
@@ -87,7 +87,7 @@ def test_stages_without_damage_commit_nothing(store: Store, sources: Path) -> No
     assert versions(store) == before
 
 
-@pytest.mark.parametrize("damage", ["flipped", "gone"])
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
 @pytest.mark.parametrize(("name", "role"), FILES)
 def test_the_next_run_repairs_a_damaged_file(
     store: Store, sources: Path, name: str, role: str, damage: str
@@ -95,24 +95,24 @@ def test_the_next_run_repairs_a_damaged_file(
     before = contents(store)
     table = store.table(name)
     path = flip_bit(store, table, tables.latest_commit(table).files_with_role(role)[0])
-    if damage == "gone":
+    if damage == "missing":
         path.unlink()
     assert not table.verify_checksums(tables.latest_commit(table))
 
     if (name, role) == (VECTORS, "rows"):
-        # Nothing is amiss until somebody needs a vector, who then says what has to run.
+        # The damage is found when a vector is read; the message says which asset to materialize.
         with pytest.raises(StoreError, match="materialize products/embeddings again"):
             materialize(store, sources)
     materialize(store, sources)
 
     assert contents(store) == before
-    settled = versions(store)
+    versions_after = versions(store)
     materialize(store, sources)
-    assert versions(store) == settled
+    assert versions(store) == versions_after
 
 
 def materialize(store: Store, sources: Path) -> None:
-    """Run every stage of both catalogs, each after those it reads from."""
+    """Run every stage of both catalogs, in order."""
     for name in ("products", "suppliers"):
         settings = SourceSettings(path=f"{name}.jsonl")
         ItemsStage(store, name, settings, shards=len(SHARDS), project_root=sources).run()
@@ -129,17 +129,17 @@ def versions(store: Store) -> dict[str, list[int]]:
 
 
 def contents(store: Store) -> dict[tuple[str, str], object]:
-    """All that the newest versions hold, every file of which is whole."""
-    held: dict[tuple[str, str], object] = {}
+    """The content of the newest versions; asserts that every checksum matches."""
+    content: dict[tuple[str, str], object] = {}
     for name in store.table_names():
         table = store.table(name)
         commit = tables.latest_commit(table)
         assert table.verify_checksums(commit)
         for role in {file.role for file in commit.files} - {"index"}:
             rows = pl.concat([table.read_file(file) for file in commit.files_with_role(role)])
-            known = rows.drop(_PROVENANCE, strict=False)
-            key = SHA256 if "/vectors/" in name else known.columns[0]
-            held[name, role] = known.sort(key, maintain_order=True).to_dict(as_series=False)
+            values = rows.drop(_PROVENANCE, strict=False)
+            key = SHA256 if "/vectors/" in name else values.columns[0]
+            content[name, role] = values.sort(key, maintain_order=True).to_dict(as_series=False)
     for name in ("products", "suppliers"):
-        held[name, "index"] = open_index(store, name)[1].vectors().tolist()
-    return held
+        content[name, "index"] = open_index(store, name)[1].vectors().tolist()
+    return content

@@ -19,7 +19,7 @@ from imgsim_assets.download import shard_run
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.downloads import until
 from imgsim_assets_tests.support.encoders import COUNTER
-from imgsim_assets_tests.support.fresh_python import printed
+from imgsim_assets_tests.support.fresh_python import printed_lines
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
 from imgsim_assets_tests.support.weights import saved, untrained
@@ -182,7 +182,7 @@ def test_a_refresh_with_nothing_to_do_imports_no_torch(
         shutil.rmtree(shop.project.root / "shop/defs" / other)
     assert shop.project.materialize()
 
-    lines = printed(_REFRESH_AGAIN, str(shop.project.root))
+    lines = printed_lines(_REFRESH_AGAIN, str(shop.project.root))
 
     assert lines == ["True", "[]"]
 

@@ -17,7 +17,7 @@ from imgsim_assets.encoders.hog_color import HogColor
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import EncoderError
 from imgsim_assets_tests.support import custom_encoders, encoders
-from imgsim_assets_tests.support.fresh_python import printed
+from imgsim_assets_tests.support.fresh_python import printed_lines
 from imgsim_assets_tests.support.images import make_image
 
 THUMBNAIL = f"{encoders.__name__}:thumbnail"
@@ -164,7 +164,7 @@ def test_fingerprints_and_stages_are_found_without_importing_torch_or_faiss(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "own.pth").write_bytes(b"weights")
-    lines = printed(
+    lines = printed_lines(
         """
 import sys
 import imgsim_assets.encoders.stage, imgsim_assets.index.stage

@@ -14,7 +14,7 @@ from imgsim_assets.encoders.hardware import (
     usable_cores,
     usable_memory,
 )
-from imgsim_assets_tests.support.fresh_python import printed
+from imgsim_assets_tests.support.fresh_python import printed_lines
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_tensors_ask_for_huge_pages_unless_the_environment_says_otherwise(
 ) -> None:
     arguments = [f"THP_MEM_ALLOC_ENABLE={value}" for value in declared]
 
-    assert printed(_FLAGS_OF_A_TENSOR, *arguments) == [expected]
+    assert printed_lines(_FLAGS_OF_A_TENSOR, *arguments) == [expected]
 
 
 class OutOfMemoryError(RuntimeError):

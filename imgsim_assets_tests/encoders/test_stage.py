@@ -44,7 +44,7 @@ from imgsim_assets_tests.support.damage import (
     remove_blob,
 )
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
-from imgsim_assets_tests.support.fresh_python import printed, run_python
+from imgsim_assets_tests.support.fresh_python import printed_lines, run_python
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.weights import saved, untrained
 
@@ -119,7 +119,7 @@ def test_another_process_embeds_only_what_is_new(store: Store, counter: Path) ->
     fill(store, "second", images)
 
     lines = [
-        printed(EMBED_AGAIN, store.url, THUMBNAIL.model_dump_json(), name)
+        printed_lines(EMBED_AGAIN, store.url, THUMBNAIL.model_dump_json(), name)
         for name in ("first", "second", "first")
     ]
 
@@ -265,7 +265,7 @@ def test_a_torchvision_encoder_with_nothing_to_do_leaves_torch_unimported(
     choice = EncoderSettings(name="squeezenet1_1", weights=path, device="cpu")
     embed_shards(store, "shop", choice, fill(store, "shop", {"a": jpeg(1), "b": jpeg(2)}))
 
-    lines = printed(EMBED_AGAIN, store.url, choice.model_dump_json(), "shop")
+    lines = printed_lines(EMBED_AGAIN, store.url, choice.model_dump_json(), "shop")
 
     assert lines == ["0 0 False True", "[]"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imgsim_assets.similarity import cosine_matrix, radius_join, threshold_join, top_k
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
-from imgsim_assets_tests.support.fresh_python import printed
+from imgsim_assets_tests.support.fresh_python import printed_lines
 from imgsim_assets_tests.support.vectors import (
     cosines,
     families,
@@ -391,7 +391,9 @@ for prefilter._MIN_PROJECTED_WORK in (0, 1e99):
 def test_results_have_the_same_bits_on_any_number_of_threads_and_under_other_instructions() -> None:
     one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     three = {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
-    runs = [printed(_DIGEST, **given) for given in (one, three, {"OPENBLAS_CORETYPE": "Nehalem"})]
+    runs = [
+        printed_lines(_DIGEST, **given) for given in (one, three, {"OPENBLAS_CORETYPE": "Nehalem"})
+    ]
 
     assert len({digest for run in runs for digest in run}) == 1
 

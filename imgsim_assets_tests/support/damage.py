@@ -1,4 +1,4 @@
-"""Damage to stored files, as disks and careless hands do it."""
+"""Damage to stored files."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from imgsim_assets_tests.support import tables
 
 
 def flip_bit(store: Store, table: Table, file: DataFile) -> Path:
-    """Change one bit in the middle of a table's file; the size stays. Returns its path."""
+    """Change one bit in the middle of a table's file; the size stays the same. Returns its path."""
     return flip_bit_in_file(Path(store.url) / table.name / file.path)
 
 
 def flip_bit_in_blob(store: Store, sha256: str) -> Path:
     """Change one bit in the middle of an image's bytes. Returns the path of its pack."""
-    place = locate_blob(store, sha256)
-    path = pack_path(store, place.pack)
+    location = locate_blob(store, sha256)
+    path = pack_path(store, location.pack)
     data = bytearray(path.read_bytes())
-    data[place.start + place.length // 2] ^= 1
+    data[location.start + location.length // 2] ^= 1
     path.write_bytes(data)
     return path
 
 
 def recompute_with_rounding_difference(store: Store, table: VectorTable) -> None:
-    """Damage a table's vectors, and let another processor compute them anew: a little different."""
+    """Replace a table's vectors by those of another processor, which rounds differently."""
     before = table.read(table.keys())
     flip_bit(store, table.table, tables.latest_commit(table.table).files_with_role()[0])
     with pytest.raises(StoreError):
@@ -43,40 +43,40 @@ def recompute_with_rounding_difference(store: Store, table: VectorTable) -> None
 
 
 def remove_blob(store: Store, sha256: str) -> None:
-    """Take an image, if it is there, out of the store, as if its pack had never held it."""
+    """Remove an image, if it exists, from the store, and its pack's index with it."""
     others = read_blobs(store)
     if others.pop(sha256, None) is None:
         return
     pack_path(store, locate_blob(store, sha256).pack).unlink()
     for path in (Path(store.url) / INDEXES).glob("*"):
         path.unlink()
-    beside = Store.open(store.url)
+    writer = Store.open(store.url)
     for data in others.values():
-        beside.blobs.put(data)
-    beside.blobs.flush()
+        writer.blobs.put(data)
+    writer.blobs.flush()
 
 
 def read_blobs(store: Store) -> dict[str, bytes]:
-    """Every image that is in place, by the sha256 it is filed under."""
-    found = {}
+    """Every published image, by the sha256 in its pack's index."""
+    images = {}
     for pack in list_packs(store.files):
-        contents = read_pack_entries(store.files, pack)
-        for at in range(len(contents)):
-            start, length = int(contents.start[at]), int(contents.length[at])
-            name = contents.sha256[at : at + 1].tobytes().hex()
-            found[name] = store.files.read_range(f"{PACKS}/{pack.name}", start, length)
-    return found
+        entries = read_pack_entries(store.files, pack)
+        for row in range(len(entries)):
+            start, length = int(entries.start[row]), int(entries.length[row])
+            name = entries.sha256[row : row + 1].tobytes().hex()
+            images[name] = store.files.read_range(f"{PACKS}/{pack.name}", start, length)
+    return images
 
 
 def locate_blob(store: Store, sha256: str) -> Location:
-    """Where an image lies."""
+    """The location of the newest copy of an image."""
     index = PackIndex(store.files)
     index.refresh()
     return index.find(bytes.fromhex(sha256))[0]
 
 
 def pack_path(store: Store, name: str) -> Path:
-    """A pack on this disk."""
+    """Path of a pack."""
     return Path(store.url) / PACKS / name
 
 

@@ -1,4 +1,4 @@
-"""`dagster-daemon` that pauses less between its looks at backfills and automation."""
+"""`dagster-daemon` that polls backfills and automation more often."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dagster._daemon.cli import main
 
 from imgsim_assets_tests.support.fast_sqlite import disable_fsync
 
-PAUSE_SECONDS = 3
+INTERVAL_SECONDS = 3
 
 if __name__ == "__main__":
-    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = PAUSE_SECONDS
+    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = INTERVAL_SECONDS
     disable_fsync()
     sys.argv = ["dagster-daemon", *sys.argv[1:]]
     main()

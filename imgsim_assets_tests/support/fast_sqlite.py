@@ -1,4 +1,4 @@
-"""Dagster's SQLite files without waiting for the disk: tests lose no machine, only processes."""
+"""Dagster's SQLite databases without fsync: tests kill processes, never the machine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sqlalchemy import Engine, event
 
 
 def disable_fsync() -> None:
-    """From now on this process leaves it to the system when its databases reach the disk."""
-    event.listen(Engine, "connect", _leave_it_to_the_system)
+    """Turn off fsync for all databases that this process opens from now on."""
+    event.listen(Engine, "connect", _set_synchronous_off)
 
 
-def _leave_it_to_the_system(connection: Any, _: object) -> None:
+def _set_synchronous_off(connection: Any, _: object) -> None:
     connection.execute("PRAGMA synchronous = OFF")

@@ -1,4 +1,4 @@
-"""Letting time pass over a store on disk, without waiting."""
+"""Ages of the files of a store on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def make_older(root: Path, hours: float) -> None:
-    """Make every file and every commit below a folder that many hours older."""
+    """Shift the times of every file and commit below a folder into the past."""
     for path in root.rglob("*"):
         if not path.is_file():
             continue

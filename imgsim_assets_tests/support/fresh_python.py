@@ -1,4 +1,4 @@
-"""Another Python process, for what can only be seen in one that has imported nothing yet."""
+"""A new Python process, which has imported nothing yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a new interpreter that finds this project, and wait for it."""
+    """Run code in a new interpreter that can import this project, and wait for it."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=_ROOT,
@@ -23,8 +23,8 @@ def run_python(code: str, *arguments: str, **environment: str) -> subprocess.Com
     )
 
 
-def printed(code: str, *arguments: str, **environment: str) -> list[str]:
-    """The lines that the code prints in a new interpreter, which must succeed."""
-    finished = run_python(code, *arguments, **environment)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout.splitlines()
+def printed_lines(code: str, *arguments: str, **environment: str) -> list[str]:
+    """The lines that the code prints in a new interpreter; asserts that it succeeds."""
+    process = run_python(code, *arguments, **environment)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()

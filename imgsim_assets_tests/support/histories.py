@@ -1,4 +1,4 @@
-"""Catalogs as they change from night to night, and what must come of them by definition."""
+"""Random histories of catalogs, and the similarities that they must have by definition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imgsim_assets_tests.support.vectors import Doubles, cosines
 
 Images = dict[str, bytes]
 
-# A few images, copies of them in other bytes, look-alikes, and files that are no image.
+# Images, copies with other bytes, similar images, and a file that is not an image.
 POOL = [
     *(tiny(seed) for seed in range(6)),
     *(repacked(tiny(seed)) for seed in range(3)),
@@ -25,16 +25,16 @@ POOL = [
 
 
 def history(seed: int, steps: int, prefix: str) -> list[Images]:
-    """States of a catalog; each comes of the last by additions, changes and removals."""
+    """States of a catalog, each made from the last by additions, changes and removals."""
     chance = random.Random(f"{seed} {prefix}")
     images: Images = {}
     states = []
     for step in range(steps):
         for item in list(images):
-            fate = chance.random()
-            if fate < 0.1 or (step == 2 and fate < 0.7):
+            draw = chance.random()
+            if draw < 0.1 or (step == 2 and draw < 0.7):
                 del images[item]
-            elif fate < 0.25:
+            elif draw < 0.25:
                 images[item] = chance.choice(POOL)
         for _ in range(chance.randrange(6)):
             images[f"{prefix}{chance.randrange(30):02d}"] = chance.choice(POOL)
@@ -50,7 +50,7 @@ def usable(images: Mapping[str, bytes]) -> list[str]:
 def similarity(
     store: Store, left: str, left_images: Images, right: str, right_images: Images
 ) -> Doubles:
-    """The cosines of the stored vectors, by `usable` ids of both sides."""
+    """The cosines of the stored vectors, by the `usable` ids of both catalogs."""
     return cosines(_stored(store, left, left_images), _stored(store, right, right_images))
 
 
@@ -58,6 +58,6 @@ def _stored(store: Store, name: str, images: Images) -> np.ndarray:
     keys = [sha256_of(images[item]) for item in usable(images)]
     if not keys:
         return np.empty((0, 192), np.float32)
-    found = VectorTable(store, name, fingerprint(THUMBNAIL)).read(keys)
-    place = {sha256: row for row, sha256 in enumerate(found.sha256)}
-    return found.vectors[[place[key] for key in keys]]
+    stored = VectorTable(store, name, fingerprint(THUMBNAIL)).read(keys)
+    row_of = {sha256: row for row, sha256 in enumerate(stored.sha256)}
+    return stored.vectors[[row_of[key] for key in keys]]

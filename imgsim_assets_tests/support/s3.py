@@ -1,4 +1,4 @@
-"""A real S3 endpoint over HTTP on loopback, which honors If-None-Match."""
+"""An S3 server on loopback that honors If-None-Match."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def running() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
-    # fsspec keeps clients, and with them the endpoint they first talked to.
+    # fsspec caches clients together with their endpoint.
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     try:
         host, port = server.get_host_and_port()
@@ -28,7 +28,7 @@ def running() -> Iterator[str]:
 
 
 def environment(endpoint: str) -> Mapping[str, str]:
-    """What a client has to find in its environment to talk to the endpoint."""
+    """The environment variables of a client of the endpoint."""
     return {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -39,7 +39,7 @@ def environment(endpoint: str) -> Mapping[str, str]:
 
 
 def new_bucket() -> str:
-    """Make a bucket of its own for one test; returns its URL."""
+    """Create a bucket for one test, and return its URL."""
     name = f"test-{uuid.uuid4().hex}"
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(name)
     return f"s3://{name}"

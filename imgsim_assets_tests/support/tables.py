@@ -1,4 +1,4 @@
-"""Small keyed tables of ids and numbers, and the steps that change them."""
+"""Small tables of ids and numbers, and ways to commit to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imgsim_assets.storage.table import Table
 
 
 def frame(values: Mapping[str, int]) -> pl.DataFrame:
-    """Rows id, value."""
+    """A frame with columns id and value."""
     return pl.DataFrame(
         {"id": list(values), "value": list(values.values())},
         schema={"id": pl.String, "value": pl.Int64},
@@ -20,16 +20,16 @@ def frame(values: Mapping[str, int]) -> pl.DataFrame:
 
 
 def values(rows: pl.DataFrame) -> dict[str, int]:
-    """The rows as id to value; an id that stands twice is an error."""
+    """The rows as a dict from id to value; asserts that ids are unique."""
     if not rows.width:
         return {}
-    found = dict(zip(rows["id"].to_list(), rows["value"].to_list(), strict=True))
-    assert len(found) == rows.height, f"an id stands twice: {sorted(rows['id'])}"
-    return found
+    value_by_id = dict(zip(rows["id"].to_list(), rows["value"].to_list(), strict=True))
+    assert len(value_by_id) == rows.height, f"duplicate ids: {sorted(rows['id'])}"
+    return value_by_id
 
 
 def items_of_shard(content: Mapping[str, int], shard: Shard) -> dict[str, int]:
-    """The part of the content that falls to a shard."""
+    """The items that belong to a shard."""
     return {
         item: value
         for item, value in content.items()
@@ -44,7 +44,7 @@ def put(table: Table, content: Mapping[str, int]) -> Commit:
 
 
 def add(table: Table, content: Mapping[str, int]) -> Commit:
-    """Commit the content as one more file of a table without shards."""
+    """Commit the content as one more file of an unsharded table."""
     file = table.write_rows(frame(content))
     return _committed(
         table.commit(lambda base: PendingCommit([*(base.files if base else ()), file]))
@@ -52,7 +52,7 @@ def add(table: Table, content: Mapping[str, int]) -> Commit:
 
 
 def append(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
-    """Commit rows that arrived for a shard."""
+    """Commit the content as a delta file of a shard."""
     file = table.write_rows(frame(content))
     return _committed(
         table.commit(lambda base: PendingCommit(append_to_shard(base, shard, [file])))
@@ -60,7 +60,7 @@ def append(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
 
 
 def put_snapshot(table: Table, shard: Shard, content: Mapping[str, int]) -> Commit:
-    """Commit all rows of a shard."""
+    """Commit the content as the snapshot of a shard."""
     file = table.write_rows(frame(content))
     return _committed(table.commit(lambda base: PendingCommit(replace_shard(base, shard, [file]))))
 
