@@ -69,7 +69,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("library", ["dagster", "dagster_shared"])
-def test_only_the_components_and_what_stands_above_them_know_dagster(library: str) -> None:
+def test_only_components_and_layers_above_import_dagster(library: str) -> None:
     knowing = {
         path.relative_to(_PACKAGE).parts[0].removesuffix(".py")
         for path in _PACKAGE.rglob("*.py")

@@ -61,7 +61,7 @@ def shop(tmp_path: Path, web: Web) -> Shop:
     return opened
 
 
-def test_a_source_that_changed_starts_its_catalog_and_one_that_did_not_nothing(
+def test_changed_source_starts_its_catalog_and_unchanged_source_starts_nothing(
     shop: Shop,
 ) -> None:
     with shop.project.instance() as instance:
@@ -79,7 +79,7 @@ def test_a_source_that_changed_starts_its_catalog_and_one_that_did_not_nothing(
         assert evaluations.requested() == {}
 
 
-def test_a_refresh_that_changed_something_starts_the_match_table_only(shop: Shop) -> None:
+def test_refresh_that_changed_data_starts_only_the_match_table(shop: Shop) -> None:
     with shop.project.instance() as instance:
         evaluations = Evaluations(shop, instance)
         assert evaluations.refresh("products")
@@ -90,7 +90,7 @@ def test_a_refresh_that_changed_something_starts_the_match_table_only(shop: Shop
         assert evaluations.requested() == {"matches/pair": 1}
 
 
-def test_nothing_starts_behind_a_blocking_check_that_failed(shop: Shop) -> None:
+def test_failed_blocking_check_stops_downstream_assets(shop: Shop) -> None:
     shop.declare(checks={"min_success_rate": 1.0, "severity": "error"})
     with shop.project.instance() as instance:
         evaluations = Evaluations(shop, instance)
@@ -119,7 +119,7 @@ def test_another_k_starts_the_graph_only(shop: Shop) -> None:
         assert evaluations.requested() == {"products/similarity_graph": 1}
 
 
-def test_another_encoder_starts_embeddings_and_what_hangs_on_them_and_no_download(
+def test_another_encoder_starts_embeddings_and_downstream_assets_but_no_download(
     shop: Shop,
 ) -> None:
     with shop.project.instance() as instance:
@@ -133,7 +133,7 @@ def test_another_encoder_starts_embeddings_and_what_hangs_on_them_and_no_downloa
     assert not {"products/items", "products/images", "suppliers/images"} & set(requested)
 
 
-def test_a_source_is_looked_at_when_it_is_watched_and_only_then(shop: Shop) -> None:
+def test_source_is_observed_only_on_its_observe_schedule(shop: Shop) -> None:
     shop.declare(observe_schedule="0 * * * *")
     with shop.project.instance() as instance:
         evaluations = Evaluations(shop, instance)
@@ -152,7 +152,7 @@ def test_without_automation_nothing_is_started_and_no_asset_has_a_condition(shop
         assert evaluations.requested() == {}
 
 
-def test_one_sensor_is_on_for_all_catalogs_and_looks_at_their_sources(shop: Shop) -> None:
+def test_one_running_sensor_covers_all_catalogs_and_sources(shop: Shop) -> None:
     shop.declare(observe_schedule="*/5 * * * *")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -167,7 +167,7 @@ def test_one_sensor_is_on_for_all_catalogs_and_looks_at_their_sources(shop: Shop
     assert dg.AssetKey(["matches", "pair"]) in targets
 
 
-def test_a_declared_schedule_runs_and_says_when_its_results_are_stale(shop: Shop) -> None:
+def test_schedule_runs_and_its_assets_have_a_freshness_policy(shop: Shop) -> None:
     shop.declare(schedule="0 3 * * 1-5")
 
     repository = shop.project.definitions().get_repository_def()
@@ -196,9 +196,7 @@ def test_a_declared_schedule_runs_and_says_when_its_results_are_stale(shop: Shop
         ("0 3 1 1 *", 366 * 24 + 2),
     ],
 )
-def test_stale_is_what_is_older_than_the_longest_gap_of_the_schedule(
-    schedule: str, hours: float
-) -> None:
+def test_freshness_window_is_the_longest_gap_of_the_schedule(schedule: str, hours: float) -> None:
     policy = freshness(schedule, "UTC")
 
     assert isinstance(policy, TimeWindowFreshnessPolicy)

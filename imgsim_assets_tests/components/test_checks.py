@@ -38,7 +38,7 @@ def _evaluations(instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
 
 
 @pytest.mark.parametrize("severity", ["warn", "error"])
-def test_what_is_measured_is_told_with_the_declared_severity(
+def test_measuring_checks_have_the_declared_severity(
     tmp_path: Path, web: Web, severity: str
 ) -> None:
     shop = Shop.open(tmp_path, web, products=90)
@@ -61,7 +61,7 @@ def test_what_is_measured_is_told_with_the_declared_severity(
     assert told[SUCCESS] == (True, severity.upper())
 
 
-def test_an_index_that_was_left_behind_is_told(shop: Shop) -> None:
+def test_stale_index_fails_index_is_current(shop: Shop) -> None:
     assert shop.project.materialize()
     suppliers = shop.project.root / "suppliers.csv"
     suppliers.write_text("".join(suppliers.read_text().splitlines(keepends=True)[:-1]))
@@ -91,7 +91,7 @@ def _run(shop: Shop, instance: dg.DagsterInstance, *keys: list[str]) -> None:
         assert result.success
 
 
-def test_a_catalog_that_shrinks_too_much_stops_until_a_person_accepts_it(shop: Shop) -> None:
+def test_shrinking_catalog_fails_until_removals_are_allowed(shop: Shop) -> None:
     assert shop.project.materialize()
     for item in list(shop.rows)[:7]:
         shop.drop(item)
@@ -112,7 +112,7 @@ def test_a_catalog_that_shrinks_too_much_stops_until_a_person_accepts_it(shop: S
     assert read_table("products/items", store=shop.project.store).collect().height == 5
 
 
-def test_an_emptied_catalog_empties_what_hangs_on_it(shop: Shop) -> None:
+def test_emptied_catalog_empties_its_downstream_assets(shop: Shop) -> None:
     empty = {
         "source": {"path": "products.csv", "allow_empty": True},
         "checks": {"min_success_rate": 0.9, "severity": "error"},
@@ -128,7 +128,7 @@ def test_an_emptied_catalog_empties_what_hangs_on_it(shop: Shop) -> None:
         assert read_table(name, store=shop.project.store).collect().height == 0
 
 
-def test_too_few_images_stop_what_hangs_on_them_where_that_is_declared(shop: Shop) -> None:
+def test_too_few_images_stop_downstream_assets_with_severity_error(shop: Shop) -> None:
     shop.declare(checks={"min_success_rate": 0.9, "severity": "error"})
     for number in range(2):
         del shop.web.pages[f"/p{number}.jpg"]

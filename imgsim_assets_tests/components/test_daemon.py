@@ -40,7 +40,7 @@ def _was_looked_at(shop: Shop, after: float) -> bool:
     return any(run is not None and (run.start_time or 0) > after for run in runs)
 
 
-def test_an_edited_source_is_noticed_and_worked_on_and_a_touched_one_is_not(
+def test_edited_source_is_processed_and_touched_source_is_not(
     servers: tuple[Shop, Servers],
 ) -> None:
     shop, dagster = servers
@@ -72,7 +72,7 @@ def test_an_edited_source_is_noticed_and_worked_on_and_a_touched_one_is_not(
     assert versions(shop.project.store) == committed
 
 
-def test_a_shard_that_fails_is_the_only_one_that_is_asked_for_again(
+def test_only_the_failed_shard_is_requested_again(
     still: tuple[Shop, Servers],
 ) -> None:
     shop, dagster = still
@@ -183,7 +183,7 @@ def _partition_counts(servers: Servers, backfill: str) -> dict[str, tuple[int, i
 
 
 @pytest.mark.slow
-def test_chosen_shards_that_do_not_follow_one_another_are_worked_on_and_no_others(
+def test_run_of_nonconsecutive_shards_processes_only_those(
     still: tuple[Shop, Servers],
 ) -> None:
     shop, dagster = still

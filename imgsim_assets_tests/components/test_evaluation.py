@@ -20,7 +20,7 @@ PAIR = {"name": "pair", "left": "products", "right": "suppliers", "threshold": "
 GROUPS = {"name": "all", "catalogs": ["products", "suppliers"], "threshold": "auto"}
 
 
-def test_a_match_table_follows_the_report_of_its_catalog(tmp_path: Path, web: Web) -> None:
+def test_match_table_follows_the_evaluation_of_its_catalog(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
     shop.declare(evaluation={"sample": 3, "false_positives_per_million": 100_000})
     shop.project.declare("pair", "MatchMatrixComponent", PAIR)
@@ -43,7 +43,7 @@ def test_a_match_table_follows_the_report_of_its_catalog(tmp_path: Path, web: We
     assert str(metadata["different_images"]).startswith("![null distribution](data:image/svg")
 
 
-def test_a_report_is_made_in_the_pool_of_the_card_with_the_encoder_as_declared_now(
+def test_evaluation_runs_in_the_gpu_pool_with_the_declared_encoder(
     tmp_path: Path, web: Web
 ) -> None:
     shop = Shop.open(tmp_path, web)
@@ -63,7 +63,7 @@ def test_a_report_is_made_in_the_pool_of_the_card_with_the_encoder_as_declared_n
     assert node.pools == {"gpu"}
 
 
-def test_a_graph_and_groups_follow_the_report_of_their_catalog(tmp_path: Path, web: Web) -> None:
+def test_graph_and_groups_follow_the_evaluation_of_their_catalog(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
     shop.sell("twin", 5)
     shop.declare(
@@ -96,7 +96,7 @@ def test_a_graph_and_groups_follow_the_report_of_their_catalog(tmp_path: Path, w
 
 
 @pytest.mark.parametrize("part", ["graph", "groups"])
-def test_a_graph_or_groups_that_follow_no_report_are_refused_at_load(
+def test_auto_threshold_of_graph_or_groups_without_evaluation_is_rejected_at_load(
     part: str, tmp_path: Path, web: Web
 ) -> None:
     shop = Shop.open(tmp_path, web)
@@ -109,7 +109,7 @@ def test_a_graph_or_groups_that_follow_no_report_are_refused_at_load(
     assert f"attributes.{part}.threshold: auto needs a report about the encoder" in cause
 
 
-def test_a_catalog_that_is_too_small_to_tell_is_warned_of(tmp_path: Path, web: Web) -> None:
+def test_too_small_catalog_fails_threshold_calibrated(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
     shop.declare(evaluation={"sample": 3})
 
@@ -126,7 +126,7 @@ def test_a_catalog_that_is_too_small_to_tell_is_warned_of(tmp_path: Path, web: W
     assert evaluation.metadata["budget"].value == 100.0
 
 
-def test_a_threshold_that_follows_no_report_is_refused_at_load(tmp_path: Path, web: Web) -> None:
+def test_auto_threshold_without_evaluation_is_rejected_at_load(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
     shop.project.declare("pair", "MatchMatrixComponent", PAIR)
 
@@ -139,7 +139,9 @@ def test_a_threshold_that_follows_no_report_is_refused_at_load(tmp_path: Path, w
     assert "of products or suppliers, or give a number" in str(cause)
 
 
-def test_groups_across_catalogs_follow_the_report_of_one_of_them(tmp_path: Path, web: Web) -> None:
+def test_groups_across_catalogs_follow_the_evaluation_of_one_of_them(
+    tmp_path: Path, web: Web
+) -> None:
     shop = Shop.open(tmp_path, web)
     shop.declare(evaluation={"sample": 3, "false_positives_per_million": 100_000})
     shop.project.declare("all", "DuplicateGroupsComponent", GROUPS)
@@ -153,7 +155,7 @@ def test_groups_across_catalogs_follow_the_report_of_one_of_them(tmp_path: Path,
     assert grouped["threshold"] == report.properties["recommended_threshold"]
 
 
-def test_groups_across_catalogs_that_follow_no_report_are_refused_at_load(
+def test_auto_threshold_of_groups_across_catalogs_without_evaluation_is_rejected_at_load(
     tmp_path: Path, web: Web
 ) -> None:
     shop = Shop.open(tmp_path, web)

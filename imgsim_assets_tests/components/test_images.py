@@ -55,7 +55,7 @@ def documented() -> dict[str, Any]:
     return found
 
 
-def test_a_person_may_ask_for_what_has_failed_for_good(project: Project, web: Web) -> None:
+def test_run_config_retries_permanent_failures(project: Project, web: Web) -> None:
     materialized(project, "items", {})
     materialized(project, "images", {})
     assert web.total_gets == 1
@@ -74,7 +74,7 @@ def test_the_metadata_names_the_hosts_that_failed(project: Project, web: Web) ->
     assert facts["hosts_skipped"] == []
 
 
-def test_another_word_for_retry_is_refused(project: Project) -> None:
+def test_unknown_retry_choice_is_rejected(project: Project) -> None:
     materialized(project, "items", {})
     config = {"ops": {"products__images": {"config": {"retry": "some"}}}}
     with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type RetryChoice"):

@@ -78,7 +78,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_message_names_file_key_and_mend(case: str, tmp_path: Path) -> None:
+def test_one_message_names_file_key_and_fix(case: str, tmp_path: Path) -> None:
     catalog, pair, expected = CASES[case]
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
@@ -95,7 +95,7 @@ def test_one_message_names_file_key_and_mend(case: str, tmp_path: Path) -> None:
         assert part in cause
 
 
-def test_a_list_that_is_missing_fails_the_runs_of_its_own_catalog_only(
+def test_missing_list_fails_only_the_runs_of_its_own_catalog(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     project = Project.make(tmp_path / "project")
@@ -171,7 +171,7 @@ GROUPS: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", GROUPS)
-def test_groups_that_cannot_be_made_say_why(case: str, tmp_path: Path) -> None:
+def test_invalid_groups_name_their_problem(case: str, tmp_path: Path) -> None:
     declared, expected = GROUPS[case]
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
@@ -219,7 +219,7 @@ def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
         ({"tags": {"a b": "c"}}, "is not a tag; use at most 63 letters"),
     ],
 )
-def test_what_dagster_would_refuse_is_refused_with_a_mend(
+def test_values_that_dagster_rejects_are_rejected_with_a_fix(
     attributes: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
     project = Project.make(tmp_path / "project")
@@ -232,7 +232,7 @@ def test_what_dagster_would_refuse_is_refused_with_a_mend(
     assert expected in str(raised.value.__cause__)
 
 
-def test_two_catalogs_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_catalogs_of_one_name_are_rejected(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
     project.declare("one", "ImageCatalogComponent", _CATALOG)
@@ -244,7 +244,7 @@ def test_two_catalogs_of_one_name_are_refused(tmp_path: Path) -> None:
     assert "2 catalogs are named 'products'" in str(raised.value.__cause__)
 
 
-def test_templates_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_templates_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRODUCTS", "from_environment.csv")
     project = Project.make(tmp_path / "project")
     project.write("from_environment.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
@@ -258,7 +258,7 @@ def test_templates_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert specs["products/source"].metadata["path"] == "from_environment.csv"
 
 
-def test_two_match_tables_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_match_tables_of_one_name_are_rejected(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
     for catalog in (_CATALOG, _SUPPLIERS):
@@ -272,7 +272,7 @@ def test_two_match_tables_of_one_name_are_refused(tmp_path: Path) -> None:
     assert "2 match tables are named 'pair'; give each its own name" in str(raised.value.__cause__)
 
 
-def test_two_sets_of_rules_for_one_store_are_refused(tmp_path: Path) -> None:
+def test_two_retention_components_are_rejected(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     for folder in ("first", "second"):
         project.declare(folder, "RetentionComponent", {"retain_last": 3})

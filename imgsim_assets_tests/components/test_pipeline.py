@@ -227,7 +227,7 @@ def test_touching_the_source_commits_nothing_and_reordering_its_rows_no_files(sh
     assert new.files == old.files
 
 
-def test_a_dead_image_is_a_status_and_keeps_nothing_from_working(shop: Shop) -> None:
+def test_dead_link_is_a_status_and_does_not_stop_the_pipeline(shop: Shop) -> None:
     shop.sell("dead", 500)
     del shop.web.pages["/p500.jpg"]
     shop.web.pages["/p2.jpg"] = jpeg(2)[:900]
@@ -248,7 +248,7 @@ def test_a_dead_image_is_a_status_and_keeps_nothing_from_working(shop: Shop) -> 
     assert set(index["id"]) == {f"p{n}" for n in range(12)} - {"p2", "p3"}
 
 
-def test_killed_in_the_middle_and_run_again_it_ends_as_if_nothing_had_happened(
+def test_killed_and_rerun_pipelined_step_equals_an_uninterrupted_one(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.declare(download={"allowed_hosts": [shop.web.address], "max_per_host": 1})
@@ -271,7 +271,7 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_home_with_pools_bears_any_number_of_kills(shop: Shop) -> None:
+def test_pool_slots_are_freed_after_any_number_of_killed_runs(shop: Shop) -> None:
     shipped = Path(__file__).parents[2] / "data/dagster_home/dagster.yaml"
     shutil.copy(shipped, shop.project.home)
     pages = dict(shop.web.pages)

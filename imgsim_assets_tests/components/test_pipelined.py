@@ -49,7 +49,7 @@ def commits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.05)
 
 
-def test_a_streamed_catalog_ends_as_one_that_is_not(
+def test_pipelined_catalog_equals_one_in_two_steps(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits_at_once: None
 ) -> None:
     assert shop.project.materialize()
@@ -67,7 +67,7 @@ def test_a_streamed_catalog_ends_as_one_that_is_not(
     assert shop.encodings == 2 * encodings
 
 
-def test_it_has_the_metadata_versions_and_checks_of_two_steps(shop: Shop) -> None:
+def test_pipelined_step_has_the_metadata_versions_and_checks_of_two_steps(shop: Shop) -> None:
     assert shop.project.materialize()
     with shop.project.instance() as instance:
         streamed = {key: _facts(instance, key) for key in (IMAGES, EMBEDDINGS)}
@@ -88,9 +88,7 @@ def test_it_has_the_metadata_versions_and_checks_of_two_steps(shop: Shop) -> Non
             assert facts["code_versions"] == plain["code_versions"]
 
 
-def test_images_are_embedded_while_others_are_on_their_way(
-    shop: Shop, commits_at_once: None
-) -> None:
+def test_images_are_embedded_while_others_are_fetched(shop: Shop, commits_at_once: None) -> None:
     """The last image of the last shard is held back until others have been encoded."""
     page = shop.web.pages["/p11.jpg"]
     assert isinstance(page, bytes)
@@ -127,7 +125,7 @@ def test_an_image_that_cannot_be_decoded_is_a_status(shop: Shop, commits_at_once
 
 
 @pytest.mark.parametrize("chosen", [IMAGES, EMBEDDINGS])
-def test_one_of_the_two_may_be_materialized_alone(shop: Shop, chosen: dg.AssetKey) -> None:
+def test_either_pipelined_asset_can_be_materialized_alone(shop: Shop, chosen: dg.AssetKey) -> None:
     assert shop.project.materialize()
     shop.sell("new", 100)
     with shop.project.instance() as instance:
@@ -156,7 +154,7 @@ def test_an_encoder_that_cannot_be_loaded_leaves_the_images_materialized(shop: S
     assert "nobody" in str(failure.step_failure_data.error)
 
 
-def test_too_few_images_stop_the_embeddings_where_that_is_declared(shop: Shop) -> None:
+def test_too_few_images_stop_the_embeddings_with_severity_error(shop: Shop) -> None:
     shop.declare(pipelined=True, checks={"min_success_rate": 0.9, "severity": "error"})
     for number in range(2):
         del shop.web.pages[f"/p{number}.jpg"]
@@ -187,7 +185,7 @@ def test_a_refresh_with_nothing_to_do_imports_no_torch(
     assert lines == ["True", "[]"]
 
 
-def test_killed_in_the_middle_it_keeps_what_was_embedded(shop: Shop) -> None:
+def test_killed_pipelined_step_keeps_its_vectors(shop: Shop) -> None:
     pages = dict(shop.web.pages)
     for path in pages:
         shop.web.pages[path] = _slowly(pages[path], 0.3)
@@ -210,7 +208,7 @@ def test_killed_in_the_middle_it_keeps_what_was_embedded(shop: Shop) -> None:
     assert read_table("products/index", store=shop.project.store).collect().height == 12
 
 
-def test_a_card_that_is_taken_is_waited_for_while_the_images_are_fetched(shop: Shop) -> None:
+def test_busy_gpu_pool_is_waited_for_while_images_are_fetched(shop: Shop) -> None:
     with shop.project.instance() as instance:
         _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
         storage = instance.event_log_storage
@@ -236,7 +234,7 @@ def test_a_card_that_is_taken_is_waited_for_while_the_images_are_fetched(shop: S
         assert (free.slot_count, free.active_slot_count) == (1, 0)
 
 
-def test_too_few_images_end_the_step_without_waiting_for_the_card(
+def test_too_few_images_end_the_step_without_waiting_for_the_gpu_pool(
     shop: Shop, commits_at_once: None
 ) -> None:
     """The card is never free: a step that went on to embed would wait for it."""
@@ -256,7 +254,7 @@ def test_too_few_images_end_the_step_without_waiting_for_the_card(
     assert shop.encodings == 0
 
 
-def test_what_changed_upstream_asks_for_both_at_once(shop: Shop) -> None:
+def test_upstream_change_requests_both_pipelined_assets(shop: Shop) -> None:
     assert shop.project.materialize()
     with shop.project.instance() as instance:
         first = dg.evaluate_automation_conditions(

@@ -60,7 +60,7 @@ def _rows(store: Store, name: str) -> pl.DataFrame:
     return read_table(name, store=store).collect()
 
 
-def test_another_encoder_embeds_anew_and_serves_the_old_matches_until_it_is_done(
+def test_another_encoder_embeds_again_and_keeps_the_old_matches_until_done(
     shop: Shop,
 ) -> None:
     store, before = shop.project.store, Before.of(shop)
@@ -82,7 +82,7 @@ def test_another_encoder_embeds_anew_and_serves_the_old_matches_until_it_is_done
     shop.assert_equals_a_rebuild()
 
 
-def test_the_way_back_to_the_old_encoder_costs_no_forward_pass(shop: Shop) -> None:
+def test_return_to_the_old_encoder_needs_no_forward_pass(shop: Shop) -> None:
     old = results(shop.project.store)
     newer = {**ENCODER, "version": "2"}
     shop.declare(encoder=newer, suppliers={"encoder": newer})
@@ -96,7 +96,7 @@ def test_the_way_back_to_the_old_encoder_costs_no_forward_pass(shop: Shop) -> No
     assert all(results(shop.project.store)[name].equals(rows) for name, rows in old.items())
 
 
-def test_another_threshold_makes_the_match_table_again_and_nothing_else(shop: Shop) -> None:
+def test_another_threshold_rematerializes_only_the_match_table(shop: Shop) -> None:
     before = Before.of(shop)
     rows = _rows(shop.project.store, PAIR)
     shop.declare(pair={"threshold": 0.2})
@@ -122,7 +122,7 @@ def test_more_shards_refetch_and_reembed_nothing(shop: Shop) -> None:
     shop.assert_equals_a_rebuild()
 
 
-def test_a_renamed_id_column_is_told_and_once_declared_costs_nothing_behind_the_catalog(
+def test_renamed_id_column_is_an_error_and_once_declared_changes_nothing_downstream(
     shop: Shop,
 ) -> None:
     before = Before.of(shop)
@@ -161,7 +161,7 @@ def _rename_column(path: Path, old: str, new: str) -> None:
         csv.writer(file).writerows([[new if name == old else name for name in header], *rows])
 
 
-def test_a_catalog_that_is_taken_out_leaves_its_tables_and_those_of_the_others(
+def test_removed_catalog_leaves_all_tables_in_the_store(
     shop: Shop,
 ) -> None:
     store, before = shop.project.store, Before.of(shop)
@@ -177,7 +177,7 @@ def test_a_catalog_that_is_taken_out_leaves_its_tables_and_those_of_the_others(
     assert all(now[name].equals(rows) for name, rows in found.items())
 
 
-def test_a_match_table_that_has_lost_its_catalog_is_named(shop: Shop) -> None:
+def test_match_table_of_an_unknown_catalog_is_named(shop: Shop) -> None:
     shutil.rmtree(shop.project.root / "shop/defs/suppliers")
 
     told = shop.project.check_definitions()

@@ -49,7 +49,7 @@ def test_a_wrong_value_has_one_message(
 
 
 @pytest.mark.parametrize("threshold", [-1, 0.9, "0.9", 1, "auto", None])
-def test_thresholds_are_cosines_or_auto(threshold: float | str | None) -> None:
+def test_thresholds_are_cosines_or_auto_or_recommended(threshold: float | str | None) -> None:
     settings = MatchMatrixSettings.model_validate(_PAIR | {"threshold": threshold})
 
     assert settings.threshold == (0.9 if threshold == "0.9" else threshold)

@@ -11,7 +11,7 @@ def stored(store: Store, *images: bytes) -> None:
     store.blobs.flush()
 
 
-def test_a_damaged_image_is_blamed_until_it_has_been_put_again(store: Store) -> None:
+def test_damaged_image_is_a_problem_until_it_is_stored_again(store: Store) -> None:
     image, other = tiny(1), tiny(2)
     stored(store, image, other)
     flip_bit_in_blob(store, sha256_of(image))

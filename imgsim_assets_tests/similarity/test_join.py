@@ -431,7 +431,7 @@ def test_working_memory_stays_within_its_budget_where_all_neighbors_have_copies(
 
 
 @pytest.mark.parametrize("threshold", [1.0001, -1.0001, float("nan"), float("inf")])
-def test_a_threshold_that_is_no_cosine_is_refused(threshold: float) -> None:
+def test_threshold_outside_cosine_range_is_rejected(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"is no cosine; it must lie in \[-1, 1\]"):
         threshold_join(noise(1, 2, 0), noise(1, 2, 1), threshold)
 

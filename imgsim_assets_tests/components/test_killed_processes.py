@@ -29,7 +29,7 @@ EVERYTHING = [
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_that_is_killed_while_it_fetches_is_run_again_and_fetches_the_rest(
+def test_run_killed_while_fetching_is_retried_and_fetches_the_rest(
     still: tuple[Shop, Servers],
 ) -> None:
     shop, dagster = still
@@ -54,7 +54,7 @@ def test_a_run_that_is_killed_while_it_fetches_is_run_again_and_fetches_the_rest
 
 
 @pytest.mark.parametrize("stage", ["embedding", "index", "matching"])
-def test_a_run_that_is_killed_before_it_commits_is_run_again_and_repeats_only_that(
+def test_run_killed_before_commit_is_retried_and_repeats_only_that_step(
     still: tuple[Shop, Servers], stage: str
 ) -> None:
     shop, dagster = still
@@ -159,7 +159,7 @@ def test_a_backfill_outlives_the_servers(still: tuple[Shop, Servers], lost: str)
     shop.assert_equals_a_rebuild()
 
 
-def test_a_new_home_goes_on_with_the_store_of_the_old_one(still: tuple[Shop, Servers]) -> None:
+def test_new_dagster_home_continues_with_the_store(still: tuple[Shop, Servers]) -> None:
     shop, dagster = still
     shop.sell("after", 90)
     fetched, encoded = shop.web.total_gets, shop.encodings
