@@ -1,4 +1,4 @@
-"""The embeddings stage: every image of a shard gets its vector, each distinct one once."""
+"""The embeddings stage: one unit vector for each distinct image of a shard."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
 SCHEMA = {"id": pl.String, "sha256": pl.String, "status": pl.String, "detail": pl.String}
-# An image whose bytes are gone is fetched again, so this failure must not stick.
+# Status of an image whose bytes are missing. They are fetched again, so that it is not final.
 LOST_IMAGE = "lost_image"
 COMMIT_EVERY_SECONDS = 5.0
 
@@ -51,10 +51,26 @@ COMMIT_EVERY_SECONDS = 5.0
 class EmbeddingReport:
     """What a run did for one shard.
 
-    `embedded` are forward passes, `embedded_early` of them while the shard was still being fetched;
-    `reused` vectors came from other catalogs, the rest were there already. `seconds` are
-    those of work. `images_per_second` are images a second by part (see Effort); without a forward pass it
-    is empty, and `device` and `batch_size` are unknown.
+    Attributes:
+        shard: name of the shard.
+        version: of the embeddings table.
+        items: items of the shard that have an image.
+        images: distinct images among them.
+        embedded: images that were encoded, in this run and before it by `embed_available`.
+        reused: vectors copied from other catalogs. The remaining images had a vector.
+        seconds: duration of the work.
+        statuses: number of items by status.
+        changed: whether the run committed a new version.
+        data_version: digest of which item has which vector of which encoder.
+        fingerprint: of the encoder.
+        precision: fp32 or bf16.
+        recommended_threshold: the encoder's own similarity threshold.
+        dim: width of the vectors, None where there are none.
+        embedded_early: those of `embedded` that were encoded while the shard was being fetched.
+        images_per_second: rates of decode, preprocess and forward, see
+            `StageTimings`; empty where no image was encoded.
+        device: the devices that encoded, None where no image was encoded.
+        batch_size: images per forward pass, None where no image was encoded.
     """
 
     shard: str
@@ -78,30 +94,31 @@ class EmbeddingReport:
 
 
 class StoppedError(Exception):
-    """Raised by a stage that was asked to stop; what it computed is kept."""
+    """Raised by a stage that was told to stop; the vectors computed so far are committed."""
 
 
 @dataclass
-class _Work:
-    """What has been done for a shard so far, in its run and ahead of it.
-
-    `read` are the files of the ledger that were looked at ahead.
-    """
+class _ShardWork:
+    """Work done for a shard, by `run` and `embed_available`."""
 
     embedded: int = 0
     reused: int = 0
     seconds: float = 0.0
     timings: StageTimings = field(default_factory=StageTimings)
-    read: set[str] = field(default_factory=set)
+    ledger_files: set[str] = field(default_factory=set)
 
 
 def embeddings_table(store: Store, name: str) -> Table:
-    """`<name>/embeddings`: id, sha256, status, detail of every item that has an image."""
+    """`<name>/embeddings`: the items that have an image; see SCHEMA."""
     return store.table(f"{name}/embeddings", key="id")
 
 
 def latest_embeddings(store: Store, name: str) -> Commit:
-    """The newest commit of a catalog's embeddings; raises StoreError where there is none."""
+    """The newest commit of a catalog's embeddings.
+
+    Raises:
+        StoreError: when there is none.
+    """
     commit = embeddings_table(store, name).latest()
     if commit is None:
         raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
@@ -109,10 +126,18 @@ def latest_embeddings(store: Store, name: str) -> Commit:
 
 
 class EmbeddingStage:
-    """Embeds the shards of one catalog; the encoder is loaded when first needed.
+    """Embeds the shards of one catalog; the encoder is loaded when it is first needed.
 
-    `on_start` is called before that. Once `stop` is set, from whatever thread, the stage raises
-    StoppedError within a batch.
+    Args:
+        store: holds the catalog.
+        name: name of the catalog.
+        settings: the encoder, its weights file located.
+        log: receives progress messages.
+        before_load: called before the encoder is loaded.
+        stop: once any thread sets it, the stage raises StoppedError within a batch.
+
+    Raises:
+        EncoderError: when a factory without a declared version cannot be loaded.
     """
 
     def __init__(
@@ -122,22 +147,22 @@ class EmbeddingStage:
         settings: EncoderSettings,
         *,
         log: Log = silent,
-        on_start: Callable[[], None] | None = None,
+        before_load: Callable[[], None] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._store = store
         self._name = name
         self._log = log
-        self._on_start = on_start
+        self._before_load = before_load
         self._stop = stop or threading.Event()
-        self._works: dict[Shard, _Work] = {}
-        # Why images have no vector, by sha256: (status, detail), and the files that say so.
+        self._works: dict[Shard, _ShardWork] = {}
+        # By sha256, (status, detail) of images without a vector, and the files they are from.
         self._failures: dict[str, tuple[str, str]] = {}
-        self._learnt: set[str] = set()
+        self._failure_files: set[str] = set()
         self._ledger = ledger_table(store, name)
         self._table = embeddings_table(store, name)
         self._settings = resolve_precision(store, name, settings, self._table.latest())
-        self._encoder = self._loaded() if needs_loading(settings) else None
+        self._encoder = self._load() if needs_loading(settings) else None
         self.fingerprint = fingerprint(self._settings, self._encoder)
         self._vectors = VectorTable(store, name, self.fingerprint)
         self._engine: Engine | None = None
@@ -148,10 +173,14 @@ class EmbeddingStage:
         return self._encoder
 
     def run(self, shard: Shard) -> EmbeddingReport:
-        """Embed what a shard's images lack and commit their states.
+        """Embed the images of a shard that have no vector, and commit the status of its items.
 
-        An image that cannot be decoded is a status. Raises StoreError when the images were
-        never fetched, and EncoderError when the encoder cannot be loaded or misbehaves.
+        An image that cannot be decoded is an item with a status, not an error.
+
+        Raises:
+            StoreError: when the images of the shard were never fetched.
+            EncoderError: when the encoder cannot be loaded or misbehaves.
+            StoppedError: when `stop` is set.
         """
         started = time.monotonic()
         ledger = self._ledger.latest()
@@ -164,15 +193,17 @@ class EmbeddingStage:
             )
         images = images.filter(pl.col("status") == OK).select("id", "sha256")
         base = self._table.latest()
-        work = self._works.pop(shard, _Work())
-        self._learn_failures(base)
-        # The bytes of an image that was lost while it was embedded ahead may be back.
+        work = self._works.pop(shard, _ShardWork())
+        self._read_failures(base)
+        # Lost bytes may have been fetched again since `embed_available`.
         self._failures = {key: why for key, why in self._failures.items() if why[0] != LOST_IMAGE}
         embedded_early = work.embedded
         distinct = set(images["sha256"].to_list())
-        self._complete(distinct, shard, work)
-        commit = self._commit(base, shard, ledger, _rows(images, self._failures_among(distinct)))
+        self._ensure_vectors(distinct, shard, work)
+        failures = {key: self._failures[key] for key in distinct & self._failures.keys()}
+        commit = self._commit(base, shard, ledger, _item_rows(images, failures))
         rows = self._table.read(commit, shard=shard)
+        embedded = rows.filter(pl.col("status") == OK).sort("id").select("id", "sha256")
         return EmbeddingReport(
             shard=shard.name,
             version=commit.version,
@@ -183,7 +214,7 @@ class EmbeddingStage:
             seconds=work.seconds + time.monotonic() - started,
             statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
             changed=base is None or commit.version != base.version,
-            data_version=self._data_version(rows),
+            data_version=vectors_digest(embedded, self.fingerprint, self._vectors.rebuild_count),
             fingerprint=self.fingerprint,
             precision=self._settings.precision,
             recommended_threshold=recommended_threshold(self._settings),
@@ -193,78 +224,76 @@ class EmbeddingStage:
         )
 
     def embed_available(self, shard: Shard) -> int:
-        """Embed what a shard that is still being fetched has so far; returns how many images.
+        """Embed the images that a shard has while it is still being fetched.
 
-        Only vectors are committed. The states of the items follow with `run`, which does what
-        is left and ends as it would have without this.
+        Only vectors are committed. `run` commits the status of the items; its result does not
+        depend on this method.
+
+        Returns:
+            The number of images that were encoded.
         """
         started = time.monotonic()
         ledger = self._ledger.latest()
         if ledger is None:
             return 0
-        self._learn_failures(self._table.latest())
-        work = self._works.setdefault(shard, _Work())
+        self._read_failures(self._table.latest())
+        work = self._works.setdefault(shard, _ShardWork())
         distinct: set[str] = set()
         for file in ledger.files_of_shard(shard):
-            if file.path in work.read:
+            if file.path in work.ledger_files:
                 continue
-            work.read.add(file.path)
+            work.ledger_files.add(file.path)
             try:
                 rows = self._ledger.read_file(file, ["sha256", "status"])
             except CorruptFileError:
-                continue  # what it held is fetched anew
+                continue  # its images are fetched again
             distinct.update(rows.filter(pl.col("status") == OK)["sha256"].to_list())
         before = work.embedded
         try:
-            self._complete(distinct, shard, work)
+            self._ensure_vectors(distinct, shard, work)
         finally:
             work.seconds += time.monotonic() - started
         return work.embedded - before
 
-    def _learn_failures(self, base: Commit | None) -> None:
-        """Take in what this encoder could not embed before, and need not try again.
+    def _read_failures(self, base: Commit | None) -> None:
+        """Read which images this encoder failed to embed before, so that it does not try again.
 
-        The same image may stand in any shard; each file is read once in the life of the stage.
+        An image may be in any shard; each file is read once in the life of the stage.
         """
-        files = base.files if base is not None else ()
-        for file in files:
-            if file.path in self._learnt or file.metadata.get(FINGERPRINT) != self.fingerprint:
+        for file in base.files if base is not None else ():
+            if (
+                file.path in self._failure_files
+                or file.metadata.get(FINGERPRINT) != self.fingerprint
+            ):
                 continue
-            self._learnt.add(file.path)
+            self._failure_files.add(file.path)
             try:
                 rows = self._table.read_file(file)
             except CorruptFileError:
-                continue  # what it knew is found out again
+                continue  # its images fail again
             failed = rows.filter(~pl.col("status").is_in([OK, LOST_IMAGE]))
             for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
                 self._failures[sha256] = (status, detail)
 
-    def _failures_among(self, distinct: set[str]) -> dict[str, tuple[str, str]]:
-        return {key: self._failures[key] for key in distinct & self._failures.keys()}
-
     # ---- embedding ------------------------------------------------------------------
 
-    def _complete(self, wanted: set[str], shard: Shard, work: _Work) -> None:
-        """Find or compute the vectors of images, as far as that is possible."""
-        missing = self._vectors.missing(wanted - self._failures.keys())
+    def _ensure_vectors(self, images: set[str], shard: Shard, work: _ShardWork) -> None:
+        """Copy or compute the vectors of images that have none and did not fail."""
+        missing = self._vectors.missing(images - self._failures.keys())
         if missing:
             work.reused += self._vectors.copy_from_other_catalogs(missing)
         if missing:
             self._embed(sorted(missing), shard, work)
 
-    def _embed(self, missing: Sequence[str], shard: Shard, work: _Work) -> None:
-        engine = self._started()
+    def _embed(self, images: Sequence[str], shard: Shard, work: _ShardWork) -> None:
+        engine = self._open_engine()
         engine.timings = work.timings
-
-        def load(sha256: str) -> Image.Image | Jpeg:
-            return self._image(sha256, engine.encoder)
-
         pending: list[VectorRows] = []
         committed = time.monotonic()
         label = f"{self._name} shard {shard.name}"
         with (
-            Progress(label, len(missing), self._log) as progress,
-            closing(engine.run(missing, load)) as results,
+            Progress(label, len(images), self._log) as progress,
+            closing(engine.run(images, self._load_image)) as results,
         ):
             try:
                 for result in results:
@@ -283,26 +312,37 @@ class EmbeddingStage:
                         pending.clear()
                         committed = time.monotonic()
             finally:
-                # Also when the run fails or is cancelled: what was computed is kept.
+                # A run that fails or is canceled keeps what it computed.
                 self._vectors.append(concat_rows(pending))
 
-    def _started(self) -> Engine:
-        """The engine, with the encoder loaded when it is first needed."""
+    def _open_engine(self) -> Engine:
+        """The engine; loads the encoder when it is first needed."""
         if self._engine is None:
             if self._encoder is None:
-                self._encoder = self._loaded()
+                self._encoder = self._load()
             size = default_batch_size(self._settings, self._encoder)
             what = f"encoder {self._settings.describe()}"
             self._engine = Engine(self._encoder, size, what=what)
         return self._engine
 
-    def _loaded(self) -> Encoder:
-        if self._on_start is not None:
-            self._on_start()
+    def _load(self) -> Encoder:
+        if self._before_load is not None:
+            self._before_load()
         return load_encoder(self._settings)
 
-    def _performance(self, work: _Work) -> dict[str, Any]:
-        """How a shard's images were embedded, for the report."""
+    def _load_image(self, sha256: str) -> Image.Image | Jpeg:
+        try:
+            data = self._store.blobs.get(sha256)
+        except CorruptFileError as error:
+            self._store.blobs.report_missing(sha256)
+            raise ImageError(
+                LOST_IMAGE, "its bytes are missing or damaged; the next run fetches them again"
+            ) from error
+        encoder = self._open_engine().encoder
+        return gpu_decodable_jpeg(data, encoder) or decode(data, min_size=min_decode_size(encoder))
+
+    def _performance(self, work: _ShardWork) -> dict[str, Any]:
+        """The fields of a report that only a run with forward passes has."""
         rates = work.timings.images_per_second()
         if self._engine is None or not rates:
             return {}
@@ -312,29 +352,19 @@ class EmbeddingStage:
             "batch_size": self._engine.batch_size,
         }
 
-    def _image(self, sha256: str, encoder: Encoder) -> Image.Image | Jpeg:
-        try:
-            data = self._store.blobs.get(sha256)
-        except CorruptFileError as error:
-            self._store.blobs.report_missing(sha256)
-            raise ImageError(
-                LOST_IMAGE, "its bytes are gone or damaged; they are fetched anew"
-            ) from error
-        return gpu_decodable_jpeg(data, encoder) or decode(data, min_size=min_decode_size(encoder))
-
     # ---- committing -----------------------------------------------------------------
 
     def _commit(
         self, base: Commit | None, shard: Shard, ledger: Commit, rows: pl.DataFrame
     ) -> Commit:
         def change(newest: Commit | None) -> PendingCommit | None:
-            if newest is not None and self._holds(newest, shard, rows):
+            if newest is not None and self._is_committed(newest, shard, rows):
                 return None
             file = self._table.write_rows(rows).with_metadata(**{FINGERPRINT: self.fingerprint})
-            seen = newest.inputs.get("images", 0) if newest is not None else 0
+            input_version = newest.inputs.get("images", 0) if newest is not None else 0
             return PendingCommit(
                 replace_shard(newest, shard, [file]),
-                inputs={"images": max(ledger.version, seen)},
+                inputs={"images": max(ledger.version, input_version)},
                 properties={
                     FINGERPRINT: self.fingerprint,
                     ENCODER: to_metadata(self._settings),
@@ -346,25 +376,20 @@ class EmbeddingStage:
             raise AssertionError("the first run of a shard always commits")
         return commit
 
-    def _holds(self, commit: Commit, shard: Shard, rows: pl.DataFrame) -> bool:
+    def _is_committed(self, commit: Commit, shard: Shard, rows: pl.DataFrame) -> bool:
         if not is_compacted(commit, shard):
             return False
-        own = commit.files_of_shard(shard)[0]
-        if own.metadata.get(FINGERPRINT) != self.fingerprint or own.rows != rows.height:
+        file = commit.files_of_shard(shard)[0]
+        if file.metadata.get(FINGERPRINT) != self.fingerprint or file.rows != rows.height:
             return False
         try:
-            return self._table.read_file(own).equals(rows)
+            return self._table.read_file(file).equals(rows)
         except CorruptFileError:
             return False
 
-    def _data_version(self, rows: pl.DataFrame) -> str:
-        """A digest of which item has which vector of which encoder."""
-        have = rows.filter(pl.col("status") == OK).sort("id").select("id", "sha256")
-        return vectors_digest(have, self.fingerprint, self._vectors.rebuild_count)
 
-
-def _rows(images: pl.DataFrame, failures: Mapping[str, tuple[str, str]]) -> pl.DataFrame:
-    """The shard's states: ok, or why there is no vector; sorted by id."""
+def _item_rows(images: pl.DataFrame, failures: Mapping[str, tuple[str, str]]) -> pl.DataFrame:
+    """The shard's items with their status: ok, or why there is no vector; sorted by id."""
     reasons = pl.DataFrame(
         [(sha256, status, detail) for sha256, (status, detail) in failures.items()],
         schema={"sha256": pl.String, "status": pl.String, "detail": pl.String},
@@ -379,19 +404,17 @@ def _rows(images: pl.DataFrame, failures: Mapping[str, tuple[str, str]]) -> pl.D
 
 
 def _unit_rows(encoded: EncodedBatch[str], failures: dict[str, tuple[str, str]]) -> VectorRows:
-    """Features as unit vectors; those that have no direction become failures."""
+    """Features as unit vectors; adds those that have no direction to the failures."""
     raw = encoded.features.astype(np.float64)
     norms = np.sqrt((raw * raw).sum(axis=1))
-    usable = np.isfinite(norms) & (norms > 0)
-    for position in np.flatnonzero(~usable).tolist():
-        blank = norms[position] == 0
-        failures[encoded.keys[position]] = (
+    has_direction = np.isfinite(norms) & (norms > 0)
+    for row in np.flatnonzero(~has_direction).tolist():
+        failures[encoded.keys[row]] = (
             ("zero_vector", "the encoder sees nothing in this image")
-            if blank
+            if norms[row] == 0
             else ("not_finite", "the encoder's numbers overflow on this image")
         )
-    kept = np.flatnonzero(usable)
-    unit = (raw[kept] / norms[kept, None]).astype(np.float32)
-    return VectorRows(
-        [encoded.keys[at] for at in kept.tolist()], unit, norms[kept].astype(np.float32)
-    )
+    rows = np.flatnonzero(has_direction)
+    unit = (raw[rows] / norms[rows, None]).astype(np.float32)
+    keys = [encoded.keys[row] for row in rows.tolist()]
+    return VectorRows(keys, unit, norms[rows].astype(np.float32))

@@ -1,4 +1,4 @@
-"""Embedding while fetching: the two stages of a catalog at work at the same time."""
+"""Embedding while fetching: a catalog's images and embeddings stages at work concurrently."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from imgsim_assets.storage.shards import Shard
 
 
 class EmbeddingThread:
-    """One thread for the embedding of any number of catalogs.
+    """The one thread that embeds any number of catalogs, in the order of submission.
 
-    One, since an encoder is called from one thread at a time, and so that shards are finished in
-    the order in which they were asked for. What works in it ends soon after `stop` is set; that
-    is the case when it is left by an error. What has begun is waited for.
+    An encoder is called from one thread at a time. When an error leaves the context, work under
+    way ends within a batch; otherwise leaving the context waits for it.
+
+    Attributes:
+        stop: the event to give to each EmbeddingStage.
+        submit: as of a ThreadPoolExecutor.
     """
 
     def __init__(self) -> None:
@@ -28,7 +31,7 @@ class EmbeddingThread:
         self.submit = self._pool.submit
 
     def cancel(self) -> None:
-        """Begin nothing more, and have what has begun end within a batch."""
+        """Start nothing more, and let work under way end within a batch."""
         self.stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -47,11 +50,15 @@ class EmbeddingThread:
 
 
 class EmbeddingStream:
-    """A catalog's embeddings stage, which follows its images stage.
+    """Runs a catalog's embeddings stage concurrently with its images stage.
 
-    `notify` is to be called after each commit of the images stage, and embeds what that brought;
-    `finalize` when a shard is complete. What comes of a shard is what the embeddings stage alone
-    would have made of it. `open_stage` is called once, in the thread.
+    Call `notify` after each commit of the images stage, and `finalize` when a shard is complete.
+    The results are those of the embeddings stage alone.
+
+    Args:
+        open_stage: called once, in the thread.
+        thread: the thread that embeds.
+        log: receives a warning when embedding fails while images are being fetched.
     """
 
     def __init__(
@@ -64,7 +71,7 @@ class EmbeddingStream:
         self._open_stage = open_stage
         self._thread = thread
         self._log = log
-        self._waiting: set[Shard] = set()
+        self._notified: set[Shard] = set()
         self._lock = threading.Lock()
         self._has_failed = False
 
@@ -74,20 +81,20 @@ class EmbeddingStream:
         return self._open_stage()
 
     def notify(self, shard: Shard) -> None:
-        """Embed, when the thread comes to it, what the shard's ledger has by then."""
+        """Embed soon what the ledger then has of a shard."""
         with self._lock:
-            if shard in self._waiting:
+            if shard in self._notified:
                 return
-            self._waiting.add(shard)
+            self._notified.add(shard)
         self._thread.submit(self._embed_available, shard)
 
     def finalize(self, shard: Shard) -> Future[EmbeddingReport]:
-        """Embed the rest of a shard that is fetched, and commit its embeddings."""
+        """Embed the rest of a fetched shard, and commit its embeddings."""
         return self._thread.submit(lambda: self.stage.run(shard))
 
     def _embed_available(self, shard: Shard) -> None:
         with self._lock:
-            self._waiting.discard(shard)
+            self._notified.discard(shard)
         if self._has_failed:
             return
         try:
@@ -95,6 +102,6 @@ class EmbeddingStream:
         except StoppedError:
             return
         except Exception as error:
-            # No reason to stop fetching. `finalize` meets it again, and reports it.
+            # Fetching goes on; `finalize` meets the error again and reports it.
             self._has_failed = True
             self._log(f"embedding waits until all is fetched: {type(error).__name__}: {error}")
