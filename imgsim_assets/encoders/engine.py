@@ -1,11 +1,11 @@
-"""Images to features as fast as the machine allows: decoding and encoding overlap.
+"""Images to features: decoding and encoding overlap, in bounded memory.
 
-Decoding threads prepare images in order; batches of them go to the encoder's replicas, one
-thread each: the cores of a CPU, or GPUs. Where the encoder has a decoder of its own, the threads
-hand on JPEGs as they are, and the batch is decoded before it is encoded. Results come back in
-the order of the keys. What decides an image's vector is the image alone: every batch of an
-encoder that wants it so is filled up to the same size, so that neither its neighbors nor the
-number of threads change the kernels that are run.
+Decoding threads prepare images in order. Batches of them go to the encoder's replicas, one thread
+each: the cores of a CPU, or GPUs. Where the encoder has a JPEG decoder, the threads pass JPEGs
+on, and their batch is decoded before it is encoded. Results come back in the order of the keys.
+
+An image's vector depends on the image alone: batches of an encoder that asks for it are padded to
+one size, so that neither the other images nor the number of threads select other kernels.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from imgsim_assets.images.header import ImageError
 from imgsim_assets.images.jpeg import Jpeg
 
 K = TypeVar("K")
-# Batches handed to the replicas beyond those that they are at work on.
-_BATCHES_WAITING = 1
-# Status of an image that the encoder cannot prepare, and how many of them in a row, from the
-# first one on, are the encoder's fault.
+# Batches that wait for a replica, beyond those being encoded.
+_WAITING_BATCHES = 1
+# Status of an image that the encoder cannot prepare. If the encoder fails on so many images, from
+# the first one on, the encoder is at fault.
 PREPROCESS_ERROR = "preprocess_error"
-_MOST_ODD = 16
+_MAX_PREPROCESS_ERRORS = 16
 
 
 @dataclass(frozen=True)
 class EncodedBatch(Generic[K]):
-    """Images and their features: (n, dim), not normalized."""
+    """Images and their features (n, dim), not normalized."""
 
     keys: Sequence[K]
     features: NDArray[Any]
@@ -58,10 +58,6 @@ class FailedImage(Generic[K]):
     error: ImageError
 
 
-# What has become of a batch: those that are refused, and the others.
-_Done = Sequence[EncodedBatch[K] | FailedImage[K]]
-
-
 @dataclass(frozen=True)
 class _PreprocessError:
     """What the encoder raised when it prepared an image."""
@@ -69,11 +65,17 @@ class _PreprocessError:
     error: Exception
 
 
+# What a batch, and an image on its way into one, can become.
+_Result = EncodedBatch[K] | FailedImage[K]
+_Ready = NDArray[Any] | Jpeg
+_Prepared = _Ready | ImageError | _PreprocessError
+
+
 @dataclass
 class StageTimings:
-    """Core seconds spent on decoding and preprocessing, and seconds of forward passes.
+    """Seconds spent on decoding, preprocessing and forward passes, summed over cores.
 
-    What a CPU does is counted by what its core did, what a GPU does, by the clock.
+    Work of a CPU is measured in time of its core, work of a GPU in elapsed time.
     """
 
     images: int = 0
@@ -83,14 +85,14 @@ class StageTimings:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, *, images: int = 0, **seconds: float) -> None:
-        """Count further seconds of a part; threads may do so at the same time."""
+        """Add images and the seconds of a part, from any thread."""
         with self._lock:
             self.images += images
             for part, spent in seconds.items():
                 setattr(self, part, getattr(self, part) + spent)
 
     def images_per_second(self) -> dict[str, float]:
-        """Images a second that one core (or one card) does of each part."""
+        """The rate of each part on one core, or on one GPU."""
         parts = {"decode": self.decode, "preprocess": self.preprocess, "forward": self.forward}
         return {part: self.images / spent for part, spent in parts.items() if spent > 0}
 
@@ -98,8 +100,18 @@ class StageTimings:
 class Engine:
     """Runs one encoder over any number of images in bounded memory.
 
-    Its threads live as long as it does, from one run to the next: the C library keeps what each
-    thread has freed for that thread, so that new ones in every run would take ever more memory.
+    The threads live as long as the engine: the C library keeps freed memory for the thread that
+    freed it, so that new threads in every run would take ever more memory.
+
+    Args:
+        encoder: the encoder; see `encoder.Encoder` for what it may offer.
+        batch_size: images per forward pass; halved where memory does not hold them.
+        what: names the encoder in messages.
+        cores: number of decoding threads, and of replicas of an encoder on the CPU; 0 for all.
+
+    Attributes:
+        timings: of the runs so far; may be replaced between runs.
+        device: names of the devices that encode.
     """
 
     def __init__(
@@ -111,49 +123,55 @@ class Engine:
         self._what = what
         self._cores = cores or usable_cores()
         self._decoder: Decoder | None = getattr(encoder, "jpeg_decoder", None)
-        self._decoding = threading.Lock()
+        self._decoder_lock = threading.Lock()
         self._can_prepare = False
-        make = getattr(encoder, "replicas", None)
-        self._replicas: Sequence[Encoder] = make(self._cores) if make else [encoder]
-        self._free: SimpleQueue[Encoder] = SimpleQueue()
+        replicate = getattr(encoder, "replicas", None)
+        self._replicas: Sequence[Encoder] = replicate(self._cores) if replicate else [encoder]
+        self._idle_replicas: SimpleQueue[Encoder] = SimpleQueue()
         for replica in self._replicas:
-            self._free.put(replica)
-        # Threads start with the first work that finds none idle, and end with their pool, which
-        # nobody but this object holds.
+            self._idle_replicas.put(replica)
+        # Threads start when work finds none idle, and end with their pool.
         self._decoders = ThreadPoolExecutor(self._cores, "decode")
-        start = getattr(encoder, "use_one_thread", None)
-        self._encoders = ThreadPoolExecutor(len(self._replicas), "encode", start)
-        self._fills_batches = bool(getattr(encoder, "fixed_batch", False))
-        kinds = [str(getattr(replica, "device", "cpu")) for replica in self._replicas]
-        self.device = ", ".join(dict.fromkeys(kinds))
+        init = getattr(encoder, "use_one_thread", None)
+        self._encoders = ThreadPoolExecutor(len(self._replicas), "encode", init)
+        self._pads_batches = bool(getattr(encoder, "fixed_batch", False))
+        devices = [str(getattr(replica, "device", "cpu")) for replica in self._replicas]
+        self.device = ", ".join(dict.fromkeys(devices))
         self._clock = time.thread_time if self.device == "cpu" else time.perf_counter
 
     def run(
         self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
-    ) -> Generator[EncodedBatch[K] | FailedImage[K], None, None]:
-        """The features of the images that `load` gives, in order, batch by batch.
+    ) -> Generator[_Result[K], None, None]:
+        """Load and encode images, and yield their features in order, batch by batch.
 
-        `load` is called from several threads, and gives a Jpeg only to an encoder that decodes
-        it (see encoder.left_undecoded). An ImageError of it refuses that image alone, as does
-        whatever the encoder raises while it prepares one, unless it can prepare none.
-        Raises EncoderError when the encoder misbehaves, or when the memory does not hold even
-        one image. When it ends, by whatever, nothing of it is under way any more.
+        Closing the generator, or an error, cancels work that has not started and waits for the
+        rest.
+
+        Args:
+            keys: one for each image.
+            load: gives the image of a key; called from several threads. It returns a Jpeg only
+                for an encoder with a decoder (see `encoder.gpu_decodable_jpeg`). When it raises
+                ImageError, or the encoder fails to prepare the image, that image alone fails.
+
+        Raises:
+            EncoderError: when the encoder misbehaves, can prepare no image at all, or does not
+                fit into memory with a single image.
         """
-        under_way: deque[Future[_Done[K]]] = deque()
+        under_way: deque[Future[Sequence[_Result[K]]]] = deque()
         with closing(self._prepared(keys, load)) as prepared:
             try:
                 yield from self._results(prepared, under_way)
             finally:
-                _give_up(under_way)
+                _cancel(under_way)
 
     def _results(
         self,
-        prepared: Iterable[tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError]],
-        under_way: deque[Future[_Done[K]]],
-    ) -> Generator[EncodedBatch[K] | FailedImage[K], None, None]:
-        most = len(self._replicas) + _BATCHES_WAITING
-        batch: list[tuple[K, NDArray[Any] | Jpeg]] = []
-        for key, result in self._without_odd(prepared):
+        prepared: Iterable[tuple[K, _Prepared]],
+        under_way: deque[Future[Sequence[_Result[K]]]],
+    ) -> Generator[_Result[K], None, None]:
+        max_under_way = len(self._replicas) + _WAITING_BATCHES
+        batch: list[tuple[K, _Ready]] = []
+        for key, result in self._check_preprocessing(prepared):
             if isinstance(result, ImageError):
                 yield FailedImage(key, result)
                 continue
@@ -162,7 +180,7 @@ class Engine:
                 continue
             under_way.append(self._encoders.submit(self._encode_batch, batch))
             batch = []
-            while under_way and (under_way[0].done() or len(under_way) > most):
+            while under_way and (under_way[0].done() or len(under_way) > max_under_way):
                 yield from under_way.popleft().result()
         if batch:
             under_way.append(self._encoders.submit(self._encode_batch, batch))
@@ -173,28 +191,26 @@ class Engine:
 
     def _prepared(
         self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
-    ) -> Generator[tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError], None, None]:
-        """Every key with its prepared image, in order, a bounded number ahead."""
-        ahead: deque[Future[tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError]]] = (
-            deque()
-        )
+    ) -> Generator[tuple[K, _Prepared], None, None]:
+        """Every key with its prepared image, in order; prepares a bounded number in advance."""
+        pending: deque[Future[tuple[K, _Prepared]]] = deque()
         remaining = iter(keys)
-        most = 2 * self.batch_size + 2 * self._cores
+        max_pending = 2 * self.batch_size + 2 * self._cores
         try:
             while True:
-                ahead.extend(
+                pending.extend(
                     self._decoders.submit(self._load_and_prepare, key, load)
-                    for key in islice(remaining, most - len(ahead))
+                    for key in islice(remaining, max_pending - len(pending))
                 )
-                if not ahead:
+                if not pending:
                     return
-                yield ahead.popleft().result()
+                yield pending.popleft().result()
         finally:
-            _give_up(ahead)
+            _cancel(pending)
 
     def _load_and_prepare(
         self, key: K, load: Callable[[K], Image.Image | Jpeg]
-    ) -> tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError]:
+    ) -> tuple[K, _Prepared]:
         started = time.thread_time()
         try:
             image = load(key)
@@ -209,100 +225,100 @@ class Engine:
         except (EncoderError, MemoryError):
             raise
         except Exception as error:
-            # A factory's transform may raise anything over an image that it was not made for.
+            # A factory's transform may raise anything on an image that it does not expect.
             return key, _PreprocessError(error)
         self.timings.add(
             images=1, decode=decoded - started, preprocess=time.thread_time() - decoded
         )
         return key, prepared
 
-    def _without_odd(
-        self, prepared: Iterable[tuple[K, NDArray[Any] | Jpeg | ImageError | _PreprocessError]]
-    ) -> Iterator[tuple[K, NDArray[Any] | Jpeg | ImageError]]:
-        """The same, with odd images refused; EncoderError if the encoder can prepare none.
+    def _check_preprocessing(
+        self, prepared: Iterable[tuple[K, _Prepared]]
+    ) -> Iterator[tuple[K, _Ready | ImageError]]:
+        """Turn preprocessing errors into image errors; raise if the encoder can prepare nothing.
 
-        Odd images wait for the first one that can be prepared. Where none comes, an ordinary
-        one stands in for it.
+        Errors wait for the first image that can be prepared. Where none comes, a gray image
+        decides whose fault they are.
         """
-        odd: list[tuple[K, _PreprocessError]] = []
+        errors: list[tuple[K, Exception]] = []
         for key, result in prepared:
             if isinstance(result, _PreprocessError):
-                odd.append((key, result))
-                if not self._can_prepare and len(odd) > _MOST_ODD:
+                errors.append((key, result.error))
+                if not self._can_prepare and len(errors) > _MAX_PREPROCESS_ERRORS:
                     raise self._cannot_prepare(result.error)
             else:
                 self._can_prepare |= not isinstance(result, ImageError)
                 yield key, result
             if self._can_prepare:
-                yield from ((late, self._refusal(each.error)) for late, each in odd)
-                odd.clear()
-        if odd:
+                yield from ((failed, self._image_error(error)) for failed, error in errors)
+                errors.clear()
+        if errors:
             try:
                 self.encoder.prepare(Image.new("RGB", (512, 512), (128, 128, 128)))
             except Exception as error:
                 raise self._cannot_prepare(error) from error
-            yield from ((late, self._refusal(each.error)) for late, each in odd)
+            yield from ((failed, self._image_error(error)) for failed, error in errors)
 
-    def _refusal(self, error: Exception) -> ImageError:
+    def _image_error(self, error: Exception) -> ImageError:
         return ImageError(
             PREPROCESS_ERROR, f"{self._what} cannot prepare it ({type(error).__name__}: {error})"
         )
 
     def _cannot_prepare(self, error: Exception) -> EncoderError:
-        wrong = EncoderError(
+        encoder_error = EncoderError(
             f"{self._what} cannot prepare any image ({type(error).__name__}: {error}); correct "
             "its 'prepare', or the transform of its factory"
         )
-        wrong.__cause__ = error
-        return wrong
+        encoder_error.__cause__ = error
+        return encoder_error
 
     # ---- encoding -------------------------------------------------------------------
 
-    def _encode_batch(self, batch: Sequence[tuple[K, NDArray[Any] | Jpeg]]) -> _Done[K]:
-        ready, refused = self._decoded(batch)
+    def _encode_batch(self, batch: Sequence[tuple[K, _Ready]]) -> Sequence[_Result[K]]:
+        ready, failed = self._decode_jpegs(batch)
         if not ready:
-            return refused
-        replica = self._free.get()
+            return failed
+        replica = self._idle_replicas.get()
         started = self._clock()
         try:
-            features = self._within_memory(replica, [prepared for _, prepared in ready])
+            features = self._encode_in_memory(replica, [prepared for _, prepared in ready])
         finally:
-            self._free.put(replica)
+            self._idle_replicas.put(replica)
         self.timings.add(forward=self._clock() - started)
-        return [*refused, EncodedBatch([key for key, _ in ready], features)]
+        return [*failed, EncodedBatch([key for key, _ in ready], features)]
 
-    def _decoded(
-        self, batch: Sequence[tuple[K, NDArray[Any] | Jpeg]]
+    def _decode_jpegs(
+        self, batch: Sequence[tuple[K, _Ready]]
     ) -> tuple[list[tuple[K, Any]], list[FailedImage[K]]]:
-        """The batch with its JPEGs decoded and prepared, and those that cannot be."""
+        """The batch with its JPEGs decoded and prepared, and the images that fail."""
         squares = iter(self._squares([item for _, item in batch if isinstance(item, Jpeg)]))
         ready: list[tuple[K, Any]] = []
-        refused: list[FailedImage[K]] = []
+        failed: list[FailedImage[K]] = []
         for key, item in batch:
             prepared = next(squares) if isinstance(item, Jpeg) else item
             if isinstance(item, Jpeg) and prepared is None:
-                # What is wrong with it is for the decoder to say that all other files have.
-                _, prepared = self._load_and_prepare(key, partial(_whole, item))
+                # The decoder of all other files gives it a status.
+                _, prepared = self._load_and_prepare(key, partial(_decode_on_cpu, item))
             if isinstance(prepared, _PreprocessError):
-                prepared = self._refusal(prepared.error)
+                prepared = self._image_error(prepared.error)
             if isinstance(prepared, ImageError):
-                refused.append(FailedImage(key, prepared))
+                failed.append(FailedImage(key, prepared))
             else:
                 ready.append((key, prepared))
-        return ready, refused
+        return ready, failed
 
     def _squares(self, jpegs: Sequence[Jpeg]) -> Sequence[Any | None]:
         if self._decoder is None or not jpegs:
             return []
-        with self._decoding:
+        with self._decoder_lock:
             started = self._clock()
             squares = self._decoder.decode(jpegs)
             images = sum(each is not None for each in squares)
             self.timings.add(images=images, decode=self._clock() - started)
         return squares
 
-    def _within_memory(self, replica: Encoder, batch: Sequence[Any]) -> NDArray[Any]:
-        """Features of a batch, in smaller parts if the memory does not hold it at once."""
+    def _encode_in_memory(self, replica: Encoder, batch: Sequence[Any]) -> NDArray[Any]:
+        """Features of a batch, in smaller parts where memory does not hold it at once."""
         while True:
             size = self.batch_size
             try:
@@ -319,7 +335,7 @@ class Engine:
                         f"out of memory: {self._what} does not fit with one image ({error}); "
                         "use a smaller encoder, or another 'device'"
                     ) from error
-                # Other replicas may have halved it already.
+                # Another replica may have halved it already.
                 self.batch_size = min(self.batch_size, size // 2)
             release = getattr(replica, "release_memory", None)
             if release is not None:
@@ -327,7 +343,7 @@ class Engine:
 
     def _encode(self, replica: Encoder, part: Sequence[Any], size: int) -> NDArray[Any]:
         count = len(part)
-        if self._fills_batches:
+        if self._pads_batches:
             part = [*part, *[part[-1]] * (size - count)]
         features = np.asarray(replica.encode(self._stacked(part)))
         if features.shape != (len(part), replica.dim):
@@ -349,10 +365,10 @@ class Engine:
             ) from error
 
 
-def _whole(jpeg: Jpeg, _: object) -> Image.Image:
+def _decode_on_cpu(jpeg: Jpeg, _: object) -> Image.Image:
     return decode(jpeg.data)
 
 
-def _give_up(futures: Iterable[Future[Any]]) -> None:
-    """Cancel what has not begun, and wait for the rest."""
+def _cancel(futures: Iterable[Future[Any]]) -> None:
+    """Cancel what has not started, and wait for the rest."""
     wait([future for future in futures if not future.cancel()])

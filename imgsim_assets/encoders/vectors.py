@@ -1,14 +1,13 @@
-"""The vectors of a catalog's distinct images: `<name>/vectors/<fingerprint>`.
+"""The vectors of a catalog's distinct images: the table `<name>/vectors/<fingerprint>`.
 
-Rows are keyed by the sha256 of the image bytes; another encoder is another table. Beside
-each file of vectors lies a small file of its keys, so that finding out what is there does
-not read what is there.
+Rows are keyed by the sha256 of the image bytes; each encoder has a table of its own. Beside each
+file of vectors is a small file of its keys, so that looking up keys reads no vectors.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
@@ -26,22 +26,28 @@ from imgsim_assets.storage.table import Table
 
 KEYS = "keys"
 _DIM = "dim"
-# How often damaged vectors were taken out of a table; in the properties of what was computed
-# from one, how often they had been by then.
+# File metadata that a file of vectors and the file of its keys share.
+_PART = "part"
+# Property: how often a table dropped damaged vectors. What is computed from the table has it too.
 REBUILDS = "vector_rebuilds"
-# As many small files are merged into one by the next run that adds to them, but never into a
-# larger one than this, so that adding to a table of any size takes the same memory: up to five
-# times as much.
+# An append merges so many small files into one, never a larger one than this, so that it takes
+# the same memory for a table of any size: up to five times as much.
 _MAX_SMALL_FILES = 24
 _MAX_MERGED_BYTES = 32 * 2**20
-# Vectors whose length is computed at once, and how far it may be from 1.
-_AUDITED = 1024
+# Vectors whose norm is computed at once, and how far it may be from 1.
+_AUDIT_ROWS = 1024
 _UNIT_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class VectorRows:
-    """Unit vectors (n, d) float32 of images, with the norm each had before: (n,) float32."""
+    """Unit vectors of images.
+
+    Attributes:
+        sha256: of the bytes of n images.
+        vectors: (n, d) float32, of norm 1.
+        norms: (n,) float32, the norms of the encoder's features.
+    """
 
     sha256: Sequence[str]
     vectors: NDArray[np.float32]
@@ -50,7 +56,7 @@ class VectorRows:
 
 @dataclass(frozen=True)
 class VectorAudit:
-    """How many of some images have a vector, have one that is no unit vector, and have none."""
+    """How many of some images have a vector, have one whose norm is not 1, and have none."""
 
     vectors: int
     bad: int
@@ -61,7 +67,7 @@ NO_VECTORS = VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32
 
 
 def concat_rows(rows: Sequence[VectorRows]) -> VectorRows:
-    """One after the other, as one."""
+    """The rows of all parts, one after the other."""
     if not rows:
         return NO_VECTORS
     return VectorRows(
@@ -82,48 +88,50 @@ class VectorTable:
 
     @property
     def dim(self) -> int | None:
-        """Numbers of a vector; None as long as there is none."""
+        """Width of the vectors; None while there are none."""
         commit = self.table.latest()
         return commit.properties.get(_DIM) if commit is not None else None
 
     @property
     def rebuild_count(self) -> int:
-        """How often damaged vectors were taken out.
+        """How often damaged vectors were dropped.
 
-        What is computed in their place, on another processor perhaps, may differ from them in
-        its last digits under the same sha256 and fingerprint.
+        The vectors that replace them, perhaps from another processor, may differ in the last
+        digits under the same sha256 and fingerprint.
         """
         commit = self.table.latest()
         return int(commit.properties.get(REBUILDS, 0)) if commit is not None else 0
 
     def keys(self) -> set[str]:
         """The sha256 of every image that has a vector."""
-        commit = self.table.latest()
-        if commit is None:
-            return set()
-        try:
-            return _keys(self.table, commit)
-        except CorruptFileError:
-            self._drop_damaged(commit)
-            return self.keys()
+        return self._read_keys((), set.update)
 
-    def missing(self, wanted: Iterable[str]) -> set[str]:
-        """Those of the wanted images that have no vector; the table's size does not matter."""
-        asked = set(wanted)
-        missing = set(asked)
+    def missing(self, images: Iterable[str]) -> set[str]:
+        """Those of some images (sha256) that have no vector; holds one file of keys at a time."""
+        return self._read_keys(set(images), set.difference_update)
+
+    def _read_keys(
+        self, initial: Iterable[str], combine: Callable[[set[str], list[str]], None]
+    ) -> set[str]:
+        """A set combined with the keys of each file; starts again without damaged files."""
         commit = self.table.latest()
+        result = set(initial)
         if commit is None:
-            return missing
+            return result
         try:
             for file in commit.files_with_role(KEYS):
-                missing.difference_update(self.table.read_file(file)[SHA256])
+                combine(result, self.table.read_file(file)[SHA256].to_list())
         except CorruptFileError:
             self._drop_damaged(commit)
-            return self.missing(asked)
-        return missing
+            return self._read_keys(initial, combine)
+        return result
 
     def parts(self) -> Iterator[VectorRows]:
-        """All vectors, file by file; raises StoreError as `read` does."""
+        """All vectors, file by file.
+
+        Raises:
+            StoreError: as `read` does.
+        """
         commit = self.table.latest()
         if commit is None:
             return
@@ -132,49 +140,55 @@ class VectorTable:
                 frame = self.table.read_file(file)
             except CorruptFileError as error:
                 raise self._damaged(commit, error) from error
-            yield _rows(frame)
+            yield _vector_rows(frame)
 
-    def audit(self, wanted: Iterable[pl.Series]) -> VectorAudit:
-        """Look at the vectors of images, given by their sha256, of any number.
+    def audit(self, images: Iterable[pl.Series]) -> VectorAudit:
+        """Check that images have a vector of norm 1.
 
-        Eight bytes an image and one file of vectors are held at a time. Raises StoreError as
-        `read` does.
+        Holds eight bytes per image and one file of vectors at a time.
+
+        Args:
+            images: series of sha256, in any number of parts.
+
+        Raises:
+            StoreError: as `read` does.
         """
-        parts = [_hash_prefix(part) for part in wanted]
-        asked = np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
-        found = np.zeros(len(asked), dtype=bool)
+        prefixes = [np.empty(0, np.uint64), *map(_hash_prefix, images)]
+        expected = np.unique(np.concatenate(prefixes))
+        has_vector = np.zeros(len(expected), dtype=bool)
         bad = 0
         for part in self.parts():
             keys = _hash_prefix(pl.Series(part.sha256, dtype=pl.String))
-            places = np.searchsorted(asked, keys)
-            for start in range(0, len(keys), _AUDITED):
-                piece = slice(start, start + _AUDITED)
-                rows = np.flatnonzero(np.isin(keys[piece], asked)) + start
-                lengths = np.linalg.norm(part.vectors[rows].astype(np.float64), axis=1)
-                bad += int((~(np.abs(lengths - 1) <= _UNIT_TOLERANCE)).sum())
-                found[places[rows]] = True
-        return VectorAudit(int(found.sum()), bad, int((~found).sum()))
+            positions = np.searchsorted(expected, keys)
+            for start in range(0, len(keys), _AUDIT_ROWS):
+                rows = np.flatnonzero(np.isin(keys[start : start + _AUDIT_ROWS], expected)) + start
+                norms = np.linalg.norm(part.vectors[rows].astype(np.float64), axis=1)
+                bad += int((~(np.abs(norms - 1) <= _UNIT_TOLERANCE)).sum())
+                has_vector[positions[rows]] = True
+        return VectorAudit(int(has_vector.sum()), bad, int((~has_vector).sum()))
 
     def append(self, rows: VectorRows) -> None:
-        """Commit more vectors; a sha256 that is there already is replaced."""
+        """Commit vectors; they replace vectors of the same sha256."""
         if not rows.sha256:
             return
         added = self._write(_frame(rows))
-        width = rows.vectors.shape[1]
+        dim = rows.vectors.shape[1]
 
         def change(base: Commit | None) -> PendingCommit:
             damaged: list[str] = []
-            files = self._merged(base, damaged.append) if base is not None else []
-            known = base.properties if base is not None else {}
-            own = {PER_IMAGE: True, "fingerprint": self._fingerprint, _DIM: width}
-            return PendingCommit(
-                [*files, *added], properties={**own, **_counted(known, dropped=bool(damaged))}
-            )
+            files = self._merge_small_files(base, damaged.append) if base is not None else []
+            properties = {
+                PER_IMAGE: True,
+                FINGERPRINT: self._fingerprint,
+                _DIM: dim,
+                **_rebuilds(base, dropped=bool(damaged)),
+            }
+            return PendingCommit([*files, *added], properties=properties)
 
         self.table.commit(change)
 
-    def _merged(self, commit: Commit, on_corrupt: Log) -> list[DataFile]:
-        """The commit's files, the small ones of them merged when there are many."""
+    def _merge_small_files(self, commit: Commit, on_corrupt: Log) -> list[DataFile]:
+        """The commit's files, the small ones merged when there are many."""
         small = [file for file in commit.files_with_role() if file.bytes <= _MAX_MERGED_BYTES // 4]
         if len(small) < _MAX_SMALL_FILES:
             return list(commit.files)
@@ -184,25 +198,26 @@ class VectorTable:
                 break
             chosen.append(file)
         rows = self.table.read(replace(commit, files=tuple(chosen)), on_corrupt=on_corrupt)
-        parts = {file.metadata["part"] for file in chosen}
-        kept = [file for file in commit.files if file.metadata["part"] not in parts]
-        # In front: what was there already must not replace what came after it.
-        return [*(self._write(rows) if rows.width else []), *kept]
+        merged = {file.metadata[_PART] for file in chosen}
+        remaining = [file for file in commit.files if file.metadata[_PART] not in merged]
+        # Merged rows come first: they must not replace later ones.
+        return [*(self._write(rows) if rows.width else []), *remaining]
 
     def _write(self, frame: pl.DataFrame) -> list[DataFile]:
-        # Float vectors hardly compress: reading them should not pay for trying.
+        # Float vectors hardly compress, and compression would slow down reading.
         rows = self.table.write_rows(frame, compression="uncompressed")
         keys = self.table.write_rows(frame.select(SHA256), role=KEYS)
-        part = uuid.uuid4().hex
-        return [rows.with_metadata(part=part), keys.with_metadata(part=part)]
+        part = {_PART: uuid.uuid4().hex}
+        return [rows.with_metadata(**part), keys.with_metadata(**part)]
 
-    def read(self, wanted: Iterable[str]) -> VectorRows:
-        """The vectors of the wanted images, in sorted order of sha256.
+    def read(self, images: Iterable[str]) -> VectorRows:
+        """The vectors of some images (sha256), sorted by sha256.
 
-        Raises StoreError when some are missing or damaged; what is damaged is taken out of the
-        table, so that the next run of the embeddings computes it anew.
+        Raises:
+            StoreError: when vectors are missing or damaged. Damaged vectors leave the table, so
+                that the next run of the embeddings computes them again.
         """
-        ordered = sorted(set(wanted))
+        ordered = sorted(set(images))
         if not ordered:
             return NO_VECTORS
         missing = set(ordered) - self.keys()
@@ -213,7 +228,7 @@ class VectorTable:
                 f"{self._name}/embeddings again"
             )
         try:
-            return _rows_of(ordered, self.table.read(commit))
+            return _select(ordered, self.table.read(commit))
         except CorruptFileError as error:
             raise self._damaged(commit, error) from error
 
@@ -224,19 +239,19 @@ class VectorTable:
         )
 
     def _drop_damaged(self, commit: Commit) -> None:
-        """Take files that fail their checksum out of the table, and their keys with them."""
-        damaged = {file.metadata["part"] for file in commit.files if not self._is_whole(file)}
+        """Commit the table without the files that fail their checksum, and without their keys."""
+        damaged = {file.metadata[_PART] for file in commit.files if not self._is_intact(file)}
 
         def change(base: Commit | None) -> PendingCommit | None:
             if base is None:
                 return None
-            kept = [file for file in base.files if file.metadata["part"] not in damaged]
-            counted = _counted(base.properties, dropped=len(kept) < len(base.files))
-            return PendingCommit(kept, properties={**base.properties, **counted})
+            intact = [file for file in base.files if file.metadata[_PART] not in damaged]
+            rebuilds = _rebuilds(base, dropped=len(intact) < len(base.files))
+            return PendingCommit(intact, properties={**base.properties, **rebuilds})
 
         self.table.commit(change)
 
-    def _is_whole(self, file: DataFile) -> bool:
+    def _is_intact(self, file: DataFile) -> bool:
         try:
             self.table.read_bytes(file)
         except CorruptFileError:
@@ -244,10 +259,15 @@ class VectorTable:
         return True
 
     def copy_from_other_catalogs(self, missing: set[str]) -> int:
-        """Copy vectors of missing images from other catalogs with the same fingerprint.
+        """Copy and commit vectors of missing images from catalogs with the same fingerprint.
 
-        Returns how many were found; they are committed here and taken out of `missing`. However
-        many vectors others have, the files of some are in memory at a time.
+        Holds the vectors of some files at a time.
+
+        Args:
+            missing: sha256 of images; those that were found are removed from the set.
+
+        Returns:
+            The number of vectors that were copied.
         """
         before = len(missing)
         suffix = f"/vectors/{self._fingerprint}"
@@ -260,56 +280,50 @@ class VectorTable:
         commit = other.latest()
         if commit is None:
             return
-        rows_of = {file.metadata["part"]: file for file in commit.files_with_role()}
-        found: list[VectorRows] = []
+        vector_files = {file.metadata[_PART]: file for file in commit.files_with_role()}
+        copied: list[VectorRows] = []
         # The newest first: a later vector replaces an earlier one.
         for keys in reversed(commit.files_with_role(KEYS)):
             try:
                 shared = missing & set(other.read_file(keys)[SHA256])
                 if shared:
-                    rows = other.read_file(rows_of[keys.metadata["part"]])
-                    found.append(_rows_of(sorted(shared), rows))
+                    rows = other.read_file(vector_files[keys.metadata[_PART]])
+                    copied.append(_select(sorted(shared), rows))
             except CorruptFileError:
-                continue  # for the other catalog's own runs to mend
+                continue  # the other catalog's own runs repair it
             missing -= shared
-            if sum(part.vectors.nbytes for part in found) >= _MAX_MERGED_BYTES:
-                self.append(concat_rows(found))
-                found.clear()
-        self.append(concat_rows(found))
+            if sum(part.vectors.nbytes for part in copied) >= _MAX_MERGED_BYTES:
+                self.append(concat_rows(copied))
+                copied.clear()
+        self.append(concat_rows(copied))
 
 
-def vectors_digest(items: pl.DataFrame, fingerprint: str, drops: int) -> str:
-    """A data version of items (id, sha256): which has which vector of which encoder."""
-    # Not counted as long as there were none, so that data versions stay what they were.
-    return rows_digest(items, fingerprint, *([str(drops)] if drops else []))
+def vectors_digest(items: pl.DataFrame, fingerprint: str, rebuild_count: int) -> str:
+    """A data version of items (id, sha256): which item has which vector of which encoder."""
+    # A count of 0 is left out, so that data versions of intact tables do not depend on it.
+    return rows_digest(items, fingerprint, *([str(rebuild_count)] if rebuild_count else []))
 
 
-def _counted(known: Mapping[str, Any], *, dropped: bool) -> dict[str, int]:
-    """The property that counts drops, with one more if there was one; none as long as it is 0."""
-    drops = int(known.get(REBUILDS, 0)) + dropped
-    return {REBUILDS: drops} if drops else {}
-
-
-def _keys(table: Table, commit: Commit) -> set[str]:
-    keys: set[str] = set()
-    for file in commit.files_with_role(KEYS):
-        keys.update(table.read_file(file)[SHA256].to_list())
-    return keys
+def _rebuilds(base: Commit | None, *, dropped: bool) -> Mapping[str, Any]:
+    """The property REBUILDS of the next commit, left out while it is 0."""
+    before = base.properties.get(REBUILDS, 0) if base is not None else 0
+    rebuilds = int(before) + dropped
+    return {REBUILDS: rebuilds} if rebuilds else {}
 
 
 def _hash_prefix(sha256: pl.Series) -> NDArray[np.uint64]:
-    """The first 64 bits of hashes in hex: as good as all of them to tell millions apart."""
+    """The first 64 bits of hashes in hex, which tell millions of images apart."""
     numbers = sha256.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)
     return numbers.to_numpy().astype(np.uint64, copy=False)
 
 
-def _rows_of(ordered: Sequence[str], frame: pl.DataFrame) -> VectorRows:
+def _select(ordered: Sequence[str], frame: pl.DataFrame) -> VectorRows:
     """The rows of some keys, in their order."""
-    wanted = pl.DataFrame({SHA256: ordered}, schema={SHA256: pl.String})
-    return _rows(wanted.join(frame, on=SHA256, how="inner", maintain_order="left"))
+    keys = pl.DataFrame({SHA256: ordered}, schema={SHA256: pl.String})
+    return _vector_rows(keys.join(frame, on=SHA256, how="inner", maintain_order="left"))
 
 
-def _rows(frame: pl.DataFrame) -> VectorRows:
+def _vector_rows(frame: pl.DataFrame) -> VectorRows:
     vectors = np.ascontiguousarray(frame["vector"].to_numpy(), dtype=np.float32)
     return VectorRows(frame[SHA256].to_list(), vectors, frame["norm"].to_numpy())
 

@@ -162,20 +162,20 @@ class CatalogPipeline:
             yield stage.run
 
     def open_embeddings(
-        self, thread: EmbeddingThread | None = None, *, on_start: Callable[[], None] | None = None
+        self, thread: EmbeddingThread | None = None, *, before_load: Callable[[], None] | None = None
     ) -> EmbeddingStage:
         """The embeddings stage.
 
         Args:
             thread: the thread it will work in, which can stop it.
-            on_start: called before the first forward pass.
+            before_load: called before the encoder is loaded.
         """
         return EmbeddingStage(
             self.store,
             self.name,
             self.encoder,
             log=self.log,
-            on_start=on_start,
+            before_load=before_load,
             stop=thread.stop if thread is not None else None,
         )
 

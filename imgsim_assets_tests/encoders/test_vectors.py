@@ -66,7 +66,7 @@ def test_the_keys_are_those_of_all_appends(store: Store) -> None:
 def test_an_audit_counts_vectors_that_are_missing_or_no_unit_vectors(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vectors, "_AUDITED", 2)
+    monkeypatch.setattr(vectors, "_AUDIT_ROWS", 2)
     names = [hashlib.sha256(bytes([number])).hexdigest() for number in range(9)]
     rows = _rows(names[:7])
     unit = rows.vectors / np.linalg.norm(rows.vectors, axis=1, keepdims=True)

@@ -64,7 +64,7 @@ def _fetch_and_embed(
 
         def open_embeddings() -> "EmbeddingStage":
             catalog.require_weights()
-            return pipeline.open_embeddings(thread, on_start=gpu_slot.claim)
+            return pipeline.open_embeddings(thread, before_load=gpu_slot.claim)
 
         stream = EmbeddingStream(open_embeddings, thread, log=context.log.warning)
         if images in selected:
