@@ -162,7 +162,10 @@ class CatalogPipeline:
             yield stage.run
 
     def open_embeddings(
-        self, thread: EmbeddingThread | None = None, *, before_load: Callable[[], None] | None = None
+        self,
+        thread: EmbeddingThread | None = None,
+        *,
+        before_load: Callable[[], None] | None = None,
     ) -> EmbeddingStage:
         """The embeddings stage.
 
