@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -190,6 +191,15 @@ def test_command_of_schedule_page_sets_pool_limit(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         limits = instance.event_log_storage.get_pool_limits()
     assert {pool.name: pool.limit for pool in limits} == {"gpu": 1}
+
+
+def test_stage_classes_of_architecture_page_exist() -> None:
+    text = (_ROOT / "docs/architecture.md").read_text()
+    stages = re.findall(r"`([a-z_.]+)\.([A-Z]\w+Stage)`", text)
+
+    assert len(stages) == 8
+    for module, name in stages:
+        assert hasattr(importlib.import_module(f"imgsim_assets.{module}"), name)
 
 
 @pytest.mark.parametrize("page", _PAGES)
