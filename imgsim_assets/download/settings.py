@@ -27,57 +27,39 @@ class DownloadSettings(Settings):
     """Timeouts, limits and politeness of the download stage: the group `download:` in YAML."""
 
     concurrency: int = Field(
-        64,
-        ge=1,
-        le=1024,
-        description="concurrent requests; requests that have been idle for a second do not "
-        "count, up to the same number again",
+        64, ge=1, le=1024, description="concurrent requests, and at most as many idle ones"
     )
     max_per_host: int = Field(8, ge=1, le=256, description="concurrent requests to one host")
-    timeout_s: float = Field(
-        30.0, gt=0, description="seconds for one request, from DNS lookup to the last byte"
-    )
+    timeout_s: float = Field(30.0, gt=0, description="seconds for one request, DNS included")
     connect_timeout_s: float = Field(5.0, gt=0, description="seconds to connect to a host")
     read_timeout_s: float = Field(10.0, gt=0, description="seconds without a byte of the response")
     min_bytes_per_second: float = Field(
-        500.0, ge=0, description="slowest body, after the first read_timeout_s; 0 for no limit"
+        500.0, ge=0, description="slowest body, after the first read_timeout_s; 0: no limit"
     )
     retries: int = Field(2, ge=0, le=10, description="retries of an item within one run")
     max_requests_per_second_per_host: float | None = Field(
-        None,
-        gt=0,
-        le=1000,
-        description="items of one host that start per second; default: no limit",
+        None, gt=0, le=1000, description="requests to one host per second; default: no limit"
     )
     circuit_breaker_threshold: int = Field(
         10, ge=1, description="consecutive failures after which a host is paused"
     )
     circuit_breaker_cooldown_s: float = Field(
-        10.0,
-        ge=0,
-        description="seconds until the one probe that decides whether the host is skipped",
+        10.0, ge=0, description="seconds until a probe that decides whether a host is skipped"
     )
     revalidate_after: str | None = Field(
         None, description="age at which a web image is requested again, such as 12h or 7d"
     )
     max_megabytes: float = Field(20.0, gt=0, le=2000, description="largest image file")
-    max_pixels: int = Field(
-        50_000_000, ge=1, le=MAX_PIXELS, description="largest image, width x height"
-    )
-    max_redirects: int = Field(5, ge=0, le=20)
+    max_pixels: int = Field(50_000_000, ge=1, le=MAX_PIXELS, description="width x height")
+    max_redirects: int = Field(5, ge=0, le=20, description="redirects of one request")
     allowed_hosts: tuple[str, ...] = Field(
-        (),
-        description="host or host:port that may be requested although it is internal or on a port "
-        "other than 80 and 443, such as 127.0.0.1:8080",
+        (), description="internal hosts, or ports other than 80 and 443, such as 127.0.0.1:8080"
     )
     allowed_url_prefixes: tuple[str, ...] = Field(
-        (),
-        description="URL prefixes that rows may name besides web addresses and local files, such "
-        "as s3://bucket/folder/",
+        (), description="URLs that are allowed besides web addresses, such as s3://bucket/folder/"
     )
     proxy: str | None = Field(
-        None,
-        description="http://[user:password@]host:port of a proxy for all hosts but allowed_hosts",
+        None, description="http://[user:password@]host:port, for all hosts but allowed_hosts"
     )
     respect_x_robots_tag: bool = Field(
         True, description="skip images whose X-Robots-Tag says noai, noindex or the like"

@@ -19,12 +19,7 @@ from imgsim_assets.download.http import robots
 from imgsim_assets.download.http.address import guarded_socket
 from imgsim_assets.download.http.deadline import Deadline, Deadlines
 from imgsim_assets.download.http.host_semaphore import HostSemaphore
-from imgsim_assets.download.http.responses import (
-    check_encoding,
-    check_status,
-    client_error,
-    header_text,
-)
+from imgsim_assets.download.http.responses import check_response, client_error, header_text
 from imgsim_assets.download.http.urls import is_internal, parse_url, redirect_target
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError
@@ -196,14 +191,13 @@ class HttpClient:
         etag, last_modified = header_text(headers, "ETag"), header_text(headers, "Last-Modified")
         if response.status == 304 and conditions:
             return Fetched(None, etag, last_modified)
-        check_status(response)
-        check_encoding(headers)
+        check_response(response)
         if check_robots and self._settings.respect_x_robots_tag:
             self._check_robots_tag(headers, etag)
         return Fetched(await self._read_body(response, deadline), etag, last_modified)
 
     async def _read_body(self, response: aiohttp.ClientResponse, deadline: Deadline) -> bytes:
-        limit = self._max_bytes
+        limit, minimum_rate = self._max_bytes, self._settings.min_bytes_per_second
         declared = response.content_length
         if declared is not None and declared > limit:
             raise FetchError("too_large", f"{declared} bytes are declared")
@@ -216,17 +210,13 @@ class HttpClient:
             if size > limit:
                 raise FetchError("too_large", f"more than {limit} bytes")
             deadline.touch(self._settings.read_timeout_s)
-            self._check_rate(size, deadline.last_activity - started)
+            seconds = deadline.last_activity - started
+            if seconds > self._settings.read_timeout_s and size < minimum_rate * seconds:
+                detail = f"{size} bytes in {seconds:.0f} s, less than {minimum_rate:g} bytes/s"
+                raise FetchError("timeout", detail)
         if not size:
             raise FetchError("truncated_body", "the body is empty")
         return b"".join(chunks)
-
-    def _check_rate(self, size: int, seconds: float) -> None:
-        minimum = self._settings.min_bytes_per_second
-        if seconds > self._settings.read_timeout_s and size < minimum * seconds:
-            raise FetchError(
-                "timeout", f"{size} bytes in {seconds:.0f} s, less than {minimum:g} bytes/s"
-            )
 
     # ---- robots rules ---------------------------------------------------------------
 

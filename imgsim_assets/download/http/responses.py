@@ -15,23 +15,20 @@ from imgsim_assets.download.status import FetchError, plain_text
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
 
-def check_status(response: aiohttp.ClientResponse) -> None:
-    """Raise FetchError unless the response is a 200."""
-    if response.status == 200:
-        return
-    wait = retry_after(response.headers)
+def check_response(response: aiohttp.ClientResponse) -> None:
+    """Raise FetchError unless the response is a 200 with a plain body.
+
+    A compressed body may be small and unfold into gigabytes.
+    """
     if response.status == 429:
-        raise FetchError("rate_limited", "429 Too Many Requests", wait)
-    raise FetchError(f"http_{response.status}", response.reason or "", wait)
-
-
-def check_encoding(headers: CIMultiDictProxy[str]) -> None:
-    """Raise FetchError for a compressed body, which may be small and unfold into gigabytes."""
-    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+        raise FetchError("rate_limited", "429 Too Many Requests", retry_after(response.headers))
+    if response.status != 200:
+        wait = retry_after(response.headers)
+        raise FetchError(f"http_{response.status}", response.reason or "", wait)
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise FetchError(
-            "unexpected_encoding", f"the body is compressed by {plain_text(encoding)[:40]}"
-        )
+        detail = f"the body is compressed by {plain_text(encoding)[:40]}"
+        raise FetchError("unexpected_encoding", detail)
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:

@@ -11,8 +11,7 @@ from typing import Any
 import polars as pl
 
 from imgsim_assets.download.ledger.other_runs import OtherRuns
-from imgsim_assets.download.ledger.shard_ledger import ShardLedger
-from imgsim_assets.download.ledger.summary import LedgerSummary
+from imgsim_assets.download.ledger.shard_ledger import LedgerSummary, ShardLedger
 from imgsim_assets.download.ledger.table import PROPERTIES, Row, empty_ledger, ledger_frame
 from imgsim_assets.download.shard_items import ShardItems
 from imgsim_assets.storage.blobs import Blobs

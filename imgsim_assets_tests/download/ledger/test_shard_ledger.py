@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsim_assets.download.ledger.summary import LedgerSummary
+from imgsim_assets.download.ledger.shard_ledger import LedgerSummary
 from imgsim_assets.download.ledger.table import data_version, ledger_frame
 
 ROWS = st.lists(st.sampled_from(["ok", "http_404", "timeout"]), max_size=6)
