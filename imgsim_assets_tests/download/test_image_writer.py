@@ -52,7 +52,7 @@ def kept(
     return [answers[number] for number in range(len(bodies))]
 
 
-def test_each_body_gets_its_own_answer(tmp_path: Path) -> None:
+def test_put_delivers_the_result_of_each_image(tmp_path: Path) -> None:
     blobs = Blobs(LocalFiles(tmp_path))
     sizes = [(40 + number % 200, 30) for number in range(module._BATCH + 100)]
     bodies = [
@@ -69,7 +69,7 @@ def test_each_body_gets_its_own_answer(tmp_path: Path) -> None:
             assert answer.status == "not_image"
 
 
-def test_large_and_small_images_have_the_sha256_of_their_bytes(tmp_path: Path) -> None:
+def test_sha256_of_small_and_large_images(tmp_path: Path) -> None:
     bodies = [jpeg(1) + bytes(size) for size in (0, 65_000, 70_000, 1_000_000)]
     answers = kept(Blobs(LocalFiles(tmp_path)), bodies)
     assert [answer.sha256 for answer in answers if isinstance(answer, StoredImage)] == [
@@ -77,7 +77,7 @@ def test_large_and_small_images_have_the_sha256_of_their_bytes(tmp_path: Path) -
     ]
 
 
-def test_one_that_comes_alone_is_not_kept_waiting_for_others(tmp_path: Path) -> None:
+def test_single_image_is_flushed_without_waiting_for_a_full_batch(tmp_path: Path) -> None:
     async def first_answer() -> None:
         delivered = asyncio.Event()
         async with ImageWriter[int](
@@ -91,7 +91,7 @@ def test_one_that_comes_alone_is_not_kept_waiting_for_others(tmp_path: Path) -> 
     asyncio.run(asyncio.wait_for(first_answer(), 30))
 
 
-def test_whoever_brings_more_than_may_wait_waits_as_well(
+def test_put_applies_backpressure_when_queue_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BATCH", 4)
@@ -117,7 +117,7 @@ def test_whoever_brings_more_than_may_wait_waits_as_well(
     assert brought == 100
 
 
-def test_a_full_disk_ends_the_keeper_and_whoever_goes_on(tmp_path: Path) -> None:
+def test_full_disk_ends_the_writer_and_its_caller(tmp_path: Path) -> None:
     async def bring_for_ever() -> None:
         async with ImageWriter[int](Blobs(FullDisk(tmp_path)), 100_000, lambda _: None) as keeper:
             await keeper.put(1, jpeg(1))
@@ -128,7 +128,7 @@ def test_a_full_disk_ends_the_keeper_and_whoever_goes_on(tmp_path: Path) -> None
     assert raised.group_contains(OSError, match="No space left")
 
 
-def test_one_that_is_cancelled_keeps_what_has_arrived(tmp_path: Path) -> None:
+def test_cancelled_writer_stores_images_that_arrived(tmp_path: Path) -> None:
     delivered: list[Results] = []
 
     async def bring_and_stop() -> None:

@@ -21,7 +21,7 @@ from imgsim_assets.download.settings import DownloadSettings
         "[fd00::1]:9000",
     ],
 )
-def test_a_host_may_be_allowed_with_or_without_a_port(host: str) -> None:
+def test_allowed_hosts_accept_hosts_with_and_without_port(host: str) -> None:
     assert DownloadSettings(allowed_hosts=(host,)).allowed_hosts == (host,)
 
 
@@ -60,7 +60,7 @@ def test_a_host_may_be_allowed_with_or_without_a_port(host: str) -> None:
         "localhost\n",
     ],
 )
-def test_what_is_no_host_is_refused_and_named(host: str) -> None:
+def test_invalid_allowed_host_is_refused_and_named(host: str) -> None:
     with pytest.raises(ValidationError, match="allowed_hosts") as refused:
         DownloadSettings(allowed_hosts=("127.0.0.1", host))
     assert repr(host) in str(refused.value)
@@ -75,11 +75,11 @@ def test_what_is_no_host_is_refused_and_named(host: str) -> None:
         ("[FD00::0001]:09000", "[fd00::1]:9000"),
     ],
 )
-def test_an_allowed_host_is_compared_in_one_spelling(written: str, compared: str) -> None:
+def test_allowed_hosts_are_normalized(written: str, compared: str) -> None:
     assert DownloadSettings(allowed_hosts=(written,)).allowed_hosts == (compared,)
 
 
-def test_nothing_internal_is_allowed_by_default() -> None:
+def test_no_internal_host_is_allowed_by_default() -> None:
     assert DownloadSettings().allowed_hosts == ()
 
 
@@ -103,28 +103,28 @@ def test_nothing_internal_is_allowed_by_default() -> None:
         ("user_agent", ""),
     ],
 )
-def test_values_that_cannot_work_are_refused(name: str, value: object) -> None:
+def test_values_out_of_range_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name):
         DownloadSettings.model_validate({name: value})
 
 
-def test_a_mistyped_key_is_answered_with_the_one_that_was_meant() -> None:
+def test_unknown_key_is_answered_with_a_suggestion() -> None:
     with pytest.raises(ValidationError, match="did you mean 'max_per_host'"):
         DownloadSettings.model_validate({"max_per_hosts": 2})
 
 
 @pytest.mark.parametrize(("megabytes", "expected"), [(20.0, 20_000_000), (0.5, 500_000)])
-def test_megabytes_are_a_million_bytes(megabytes: float, expected: int) -> None:
+def test_max_bytes_counts_a_million_bytes_per_megabyte(megabytes: float, expected: int) -> None:
     assert DownloadSettings(max_megabytes=megabytes).max_bytes == expected
 
 
 @pytest.mark.parametrize("user_agent", ["shop images\n", "shop\r\nX-Other: 1", "shop\x00"])
-def test_a_user_agent_that_cannot_be_sent_is_refused(user_agent: str) -> None:
+def test_unprintable_user_agent_is_refused(user_agent: str) -> None:
     with pytest.raises(ValidationError, match="user_agent"):
         DownloadSettings(user_agent=user_agent)
 
 
-def test_an_infinite_size_is_refused() -> None:
+def test_infinite_size_is_refused() -> None:
     with pytest.raises(ValidationError, match="max_megabytes"):
         DownloadSettings(max_megabytes=float("inf"))
 
@@ -138,13 +138,13 @@ def test_an_infinite_size_is_refused() -> None:
         {"max_redirects": 0},
     ],
 )
-def test_limits_are_others_when_something_else_is_refused(changed: dict[str, Any]) -> None:
+def test_limits_digest_depends_on_settings_that_refuse_images(changed: dict[str, Any]) -> None:
     limits = DownloadSettings().limits_digest("/images")
     assert DownloadSettings(**changed).limits_digest("/images") != limits
     assert DownloadSettings().limits_digest("/other") != limits
 
 
-def test_manners_do_not_decide_what_is_refused() -> None:
+def test_limits_digest_ignores_other_settings() -> None:
     polite = DownloadSettings(
         concurrency=1,
         max_per_host=1,
@@ -168,19 +168,21 @@ def test_manners_do_not_decide_what_is_refused() -> None:
         (None, None),
     ],
 )
-def test_an_age_is_a_number_and_a_unit(written: str | None, age: timedelta | None) -> None:
+def test_revalidate_after_is_a_number_and_a_unit(
+    written: str | None, age: timedelta | None
+) -> None:
     assert DownloadSettings(revalidate_after=written).revalidate_age == age
 
 
 @pytest.mark.parametrize(
     "written", ["7", "d", "0d", "-1d", "1.5h", "7 d", "P7D", "7d\n", "9999999w"]
 )
-def test_what_is_no_age_is_refused(written: str) -> None:
+def test_invalid_revalidate_after_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="revalidate_after"):
         DownloadSettings(revalidate_after=written)
 
 
-def test_the_user_agent_names_a_contact() -> None:
+def test_user_agent_header_names_the_contact() -> None:
     settings = DownloadSettings(user_agent="shopbot/2", contact="https://shop.example/bot")
     assert settings.user_agent_header == "shopbot/2 (+https://shop.example/bot)"
     assert settings.product_token == "shopbot"
@@ -190,7 +192,7 @@ def test_the_user_agent_names_a_contact() -> None:
 @pytest.mark.parametrize(
     "proxy", ["proxy:3128", "socks5://proxy:1", "http://", "http://user:secret@"]
 )
-def test_what_is_no_proxy_is_refused_without_telling_its_password(proxy: str) -> None:
+def test_invalid_proxy_is_refused_without_showing_its_password(proxy: str) -> None:
     with pytest.raises(ValueError, match="proxy: write it as") as refused:
         DownloadSettings(proxy=proxy)
     assert "proxy: write it as" in str(refused.value)
@@ -199,12 +201,12 @@ def test_what_is_no_proxy_is_refused_without_telling_its_password(proxy: str) ->
 @pytest.mark.parametrize(
     "prefix", ["s3://", "bucket/x", "file:///images", "https://shop.example/", "zip://a::s3://b"]
 )
-def test_what_is_no_prefix_is_refused(prefix: str) -> None:
+def test_invalid_url_prefix_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="allowed_url_prefixes"):
         DownloadSettings(allowed_url_prefixes=(prefix,))
 
 
-def test_a_prefix_ends_where_a_folder_ends() -> None:
+def test_url_prefixes_end_with_a_slash() -> None:
     assert DownloadSettings(allowed_url_prefixes=("s3://a", "gs://b/c/")).allowed_url_prefixes == (
         "s3://a/",
         "gs://b/c/",

@@ -25,9 +25,7 @@ WEEK = timedelta(days=7)
 # ---- failing hosts ------------------------------------------------------------------
 
 
-def test_a_host_that_keeps_failing_is_given_up_and_the_others_go_on(
-    things: Catalog, shop: Shop
-) -> None:
+def test_failing_host_is_skipped_and_others_continue(things: Catalog, shop: Shop) -> None:
     said: list[str] = []
     with Misbehaving(BUSY) as dead:
         urls = {f"dead {number:02}": dead.url(f"/{number}") for number in range(40)}
@@ -50,7 +48,7 @@ def test_a_host_that_keeps_failing_is_given_up_and_the_others_go_on(
     assert {row["next_retry_at"] - row["fetched_at"] for row in left} == {timedelta(minutes=5)}
 
 
-def test_a_small_host_at_the_end_of_the_list_is_begun_with_the_first(things: Catalog) -> None:
+def test_small_host_at_the_end_of_the_list_starts_early(things: Catalog) -> None:
     """So that the deadlines of one that is dead pass while a large host is still at work."""
     asked_before: list[int] = []
 
@@ -66,7 +64,7 @@ def test_a_small_host_at_the_end_of_the_list_is_begun_with_the_first(things: Cat
     assert asked_before[0] < 30
 
 
-def test_servers_that_say_nothing_keep_no_other_items_waiting(things: Catalog) -> None:
+def test_idle_servers_do_not_delay_other_items(things: Catalog) -> None:
     done_before: list[int] = []
 
     def once_the_others_are_done(connection: Connection) -> None:
@@ -83,7 +81,7 @@ def test_servers_that_say_nothing_keep_no_other_items_waiting(things: Catalog) -
     assert done_before == [40] * 3
 
 
-def test_silence_lets_no_more_than_twice_as_many_requests_under_way(things: Catalog) -> None:
+def test_idle_requests_at_most_double_the_concurrency(things: Catalog) -> None:
     ended = threading.Event()
     asked: list[int] = []
 
@@ -105,7 +103,7 @@ def test_silence_lets_no_more_than_twice_as_many_requests_under_way(things: Cata
     assert asked == [6]
 
 
-def test_no_cancellation_goes_unnoticed_as_an_event_comes_about() -> None:
+def test_wait_for_event_does_not_swallow_a_cancellation() -> None:
     async def wait() -> None:
         event = asyncio.Event()
         waiting = asyncio.create_task(shard_downloader.wait_for_event(event, 30))
@@ -118,7 +116,7 @@ def test_no_cancellation_goes_unnoticed_as_an_event_comes_about() -> None:
         asyncio.run(wait())
 
 
-def test_a_host_that_comes_back_is_asked_for_the_rest(things: Catalog) -> None:
+def test_host_that_recovers_is_requested_again(things: Catalog) -> None:
     numbers = itertools.count()
 
     def page(connection: Connection) -> None:
@@ -133,7 +131,7 @@ def test_a_host_that_comes_back_is_asked_for_the_rest(things: Catalog) -> None:
     assert report.statuses == {"ok": 20}
 
 
-def test_a_host_that_asks_to_be_left_alone_for_long_is_asked_nothing_more(
+def test_host_with_a_long_retry_after_is_skipped(
     things: Catalog,
 ) -> None:
     limited = response(b"", b"Retry-After: 3600", status=b"429 Slow down")
@@ -146,7 +144,7 @@ def test_a_host_that_asks_to_be_left_alone_for_long_is_asked_nothing_more(
     assert {row["next_retry_at"] - row["fetched_at"] for row in rows} == {timedelta(hours=1)}
 
 
-def test_a_host_keeps_its_pause_for_all_its_items(things: Catalog) -> None:
+def test_retry_after_pauses_all_items_of_a_host(things: Catalog) -> None:
     asked: list[float] = []
 
     def page(connection: Connection) -> None:
@@ -161,7 +159,7 @@ def test_a_host_keeps_its_pause_for_all_its_items(things: Catalog) -> None:
     assert asked[1] - asked[0] >= 1.0
 
 
-def test_whoever_waits_for_another_try_keeps_no_place(things: Catalog) -> None:
+def test_item_that_waits_for_a_retry_occupies_no_slot(things: Catalog) -> None:
     order: list[str] = []
 
     def page(connection: Connection) -> None:
@@ -175,7 +173,7 @@ def test_whoever_waits_for_another_try_keeps_no_place(things: Catalog) -> None:
     assert order == ["/0", "/1", "/2", "/3", "/0"]
 
 
-def test_a_host_is_asked_no_faster_than_its_rate(things: Catalog, shop: Shop) -> None:
+def test_max_requests_per_second_limits_a_host(things: Catalog, shop: Shop) -> None:
     shop.pages.update({f"/{number}": response(IMAGE) for number in range(6)})
     things.declare({f"{number}": shop.url(f"/{number}") for number in range(6)})
     started = time.monotonic()
@@ -228,9 +226,7 @@ def page(things: Catalog, shop: Shop) -> Versioned:
 REFRESHING = quick(revalidate_after="7d")
 
 
-def test_an_image_is_asked_for_again_at_its_age_and_not_before(
-    things: Catalog, page: Versioned
-) -> None:
+def test_image_is_revalidated_at_its_age_and_not_before(things: Catalog, page: Versioned) -> None:
     assert [report.requested for report in things.run()] == [0]
     assert [report.requested for report in things.run(quick(revalidate_after="8d"))] == [0]
     assert [report.requested for report in things.run(REFRESHING)] == [1]
@@ -238,7 +234,7 @@ def test_an_image_is_asked_for_again_at_its_age_and_not_before(
     assert len(page.requests) == 2
 
 
-def test_an_image_that_is_still_the_newest_is_kept(things: Catalog, page: Versioned) -> None:
+def test_unchanged_image_is_kept(things: Catalog, page: Versioned) -> None:
     before = things.rows()["a"]
     (report,) = things.run(REFRESHING)
     after = things.rows()["a"]
@@ -248,7 +244,7 @@ def test_an_image_that_is_still_the_newest_is_kept(things: Catalog, page: Versio
     assert {**after, "checked_at": None} == {**before, "checked_at": None}
 
 
-def test_an_image_that_has_changed_is_replaced(things: Catalog, page: Versioned) -> None:
+def test_changed_image_is_replaced(things: Catalog, page: Versioned) -> None:
     before = things.rows()["a"]
     page.body, page.etag = jpeg(2), b'"2"'
     (report,) = things.run(REFRESHING)
@@ -259,7 +255,7 @@ def test_an_image_that_has_changed_is_replaced(things: Catalog, page: Versioned)
 
 
 @pytest.mark.parametrize("answer", [BUSY, response(b"gone", status=b"404 Not Found")])
-def test_an_image_whose_refresh_fails_keeps_its_good_version_and_says_so(
+def test_failed_revalidation_keeps_the_image_and_records_the_error(
     things: Catalog, page: Versioned, answer: bytes
 ) -> None:
     before = things.rows()["a"]
@@ -277,7 +273,7 @@ def test_an_image_whose_refresh_fails_keeps_its_good_version_and_says_so(
     assert things.rows()["a"]["revalidation_error"] is None
 
 
-def test_an_image_whose_bytes_are_lost_is_asked_for_without_conditions(
+def test_image_reported_missing_is_requested_without_conditions(
     things: Catalog, page: Versioned
 ) -> None:
     things.store.blobs.report_missing(things.rows()["a"]["sha256"])
@@ -286,7 +282,7 @@ def test_an_image_whose_bytes_are_lost_is_asked_for_without_conditions(
     assert things.store.blobs.get(things.rows()["a"]["sha256"]) == IMAGE
 
 
-def test_an_image_whose_bytes_nobody_has_missed_yet_is_asked_for_without_conditions(
+def test_missing_image_that_was_not_reported_is_requested_without_conditions(
     things: Catalog, page: Versioned
 ) -> None:
     sha256 = things.rows()["a"]["sha256"]
@@ -297,9 +293,7 @@ def test_an_image_whose_bytes_nobody_has_missed_yet_is_asked_for_without_conditi
     assert Store.open(things.store.url).blobs.get(sha256) == IMAGE
 
 
-def test_a_server_that_answers_304_to_a_first_request_is_a_failure(
-    things: Catalog, shop: Shop
-) -> None:
+def test_response_304_to_a_first_request_is_a_failure(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(b"", status=b"304 Not Modified")
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
@@ -313,7 +307,7 @@ def test_a_server_that_answers_304_to_a_first_request_is_a_failure(
     ("retry", "asked"),
     [("all", {"/busy", "/gone"}), ("retryable", {"/busy"}), ("none", set())],
 )
-def test_failures_are_tried_again_as_asked(
+def test_retry_selects_the_failures_that_are_retried(
     things: Catalog, shop: Shop, retry: Retry, asked: set[str]
 ) -> None:
     shop.pages.update({"/busy": BUSY, "/good": response(IMAGE)})
@@ -325,7 +319,7 @@ def test_failures_are_tried_again_as_asked(
     assert set(shop.gets - before) == asked
 
 
-def test_all_means_also_those_that_are_not_due(things: Catalog, shop: Shop) -> None:
+def test_retry_all_includes_failures_that_are_not_due(things: Catalog, shop: Shop) -> None:
     shop.pages["/busy"] = BUSY
     things.declare({"busy": shop.url("/busy")})
     things.run()
@@ -336,9 +330,7 @@ def test_all_means_also_those_that_are_not_due(things: Catalog, shop: Shop) -> N
 # ---- manners ------------------------------------------------------------------------
 
 
-def test_an_owner_who_refuses_is_heard_unless_the_settings_say_otherwise(
-    things: Catalog, shop: Shop
-) -> None:
+def test_x_robots_tag_is_respected_unless_disabled(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE, b"X-Robots-Tag: noimageai")
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
@@ -349,7 +341,7 @@ def test_an_owner_who_refuses_is_heard_unless_the_settings_say_otherwise(
     assert things.statuses() == {"a": "ok"}
 
 
-def test_robots_txt_is_asked_once_and_obeyed(things: Catalog, shop: Shop) -> None:
+def test_robots_txt_is_fetched_once_and_obeyed(things: Catalog, shop: Shop) -> None:
     rules = b"User-agent: *\nDisallow: /private"
     shop.pages.update({"/robots.txt": response(rules), "/a.jpg": response(IMAGE)})
     things.declare({path: shop.url(path) for path in ("/a.jpg", "/private/b.jpg")}, shards=2)
@@ -358,14 +350,14 @@ def test_robots_txt_is_asked_once_and_obeyed(things: Catalog, shop: Shop) -> Non
     assert shop.gets == {"/robots.txt": 1, "/a.jpg": 1}
 
 
-def test_without_a_robots_txt_everything_is_allowed(things: Catalog, shop: Shop) -> None:
+def test_missing_robots_txt_allows_everything(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")})
     things.run(quick(respect_robots_txt=True))
     assert things.statuses() == {"a": "ok"}
 
 
-def test_a_robots_txt_that_cannot_be_had_keeps_its_host_for_later(
+def test_unreachable_robots_txt_fails_items_of_its_host_as_retryable(
     things: Catalog, shop: Shop
 ) -> None:
     shop.pages.update({"/robots.txt": BUSY, "/a.jpg": response(IMAGE)})
@@ -380,7 +372,7 @@ def test_a_robots_txt_that_cannot_be_had_keeps_its_host_for_later(
 # ---- other sources ------------------------------------------------------------------
 
 
-def test_a_row_may_name_an_object_below_an_allowed_prefix(things: Catalog, s3_root: str) -> None:
+def test_row_may_name_an_object_below_an_allowed_prefix(things: Catalog, s3_root: str) -> None:
     with fsspec.open(f"{s3_root}/a.jpg", "wb") as file:
         file.write(IMAGE)
     things.declare({"a": f"{s3_root}/a.jpg", "b": "s3://another/b.jpg"})
@@ -396,7 +388,7 @@ def test_a_row_may_name_an_object_below_an_allowed_prefix(things: Catalog, s3_ro
 # ---- several runs at once -----------------------------------------------------------
 
 
-def test_a_run_leaves_to_another_what_that_has_fetched(
+def test_run_discards_items_that_another_run_has_fetched(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.05)

@@ -42,7 +42,7 @@ BUSY = response(status=b"503 Busy")
 # ---- what is fetched, and when ------------------------------------------------------
 
 
-def test_a_ledger_that_is_committed_and_merged_in_many_parts_is_that_of_one_part(
+def test_ledger_committed_and_compacted_in_many_parts_equals_that_of_one_part(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(0, 40, 2)})
@@ -66,7 +66,7 @@ def test_a_ledger_that_is_committed_and_merged_in_many_parts_is_that_of_one_part
     assert report.statuses == expected.statuses == {"http_404": 20, "ok": 20}
 
 
-def test_a_first_run_fetches_everything_and_a_second_run_nothing(things: Catalog, web: Web) -> None:
+def test_first_run_fetches_everything_and_second_run_nothing(things: Catalog, web: Web) -> None:
     web.pages.update({f"/{number}.jpg": jpeg(number) for number in range(9)})
     things.declare({f"item {number}": web.url(f"/{number}.jpg") for number in range(9)}, shards=3)
     first = things.run()
@@ -85,7 +85,7 @@ def test_a_first_run_fetches_everything_and_a_second_run_nothing(things: Catalog
     assert [r.data_version for r in second] == [r.data_version for r in first]
 
 
-def test_a_report_counts_what_the_run_did(things: Catalog, shop: Shop) -> None:
+def test_report_counts_items_requests_and_bytes(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg"), "c": "missing.jpg"})
     [report] = things.run()
@@ -94,7 +94,7 @@ def test_a_report_counts_what_the_run_did(things: Catalog, shop: Shop) -> None:
     assert report.statuses == {"http_404": 1, "missing_file": 1, "ok": 1}
 
 
-def test_only_an_item_whose_url_changed_is_fetched_again(things: Catalog, shop: Shop) -> None:
+def test_only_items_with_a_changed_url_are_fetched_again(things: Catalog, shop: Shop) -> None:
     shop.pages.update({f"/{name}.jpg": response(jpeg(ord(name))) for name in "abc"})
     things.declare({"1": shop.url("/a.jpg"), "2": shop.url("/b.jpg")}, shards=2)
     before = things.run()
@@ -106,7 +106,7 @@ def test_only_an_item_whose_url_changed_is_fetched_again(things: Catalog, shop: 
     assert [r.data_version for r in before] != [r.data_version for r in after]
 
 
-def test_a_ledger_that_lacks_newer_columns_is_carried_on(things: Catalog, web: Web) -> None:
+def test_ledger_without_newer_columns_is_continued(things: Catalog, web: Web) -> None:
     web.pages.update({"/1.jpg": jpeg(1), "/2.jpg": jpeg(2)})
     things.declare({"a": web.url("/1.jpg")})
     things.run()
@@ -126,7 +126,7 @@ def test_a_ledger_that_lacks_newer_columns_is_carried_on(things: Catalog, web: W
     assert things.statuses() == {"a": "ok", "b": "ok"}
 
 
-def test_only_a_new_item_is_fetched(things: Catalog, shop: Shop) -> None:
+def test_only_new_items_are_fetched(things: Catalog, shop: Shop) -> None:
     shop.pages.update({f"/{name}.jpg": response(IMAGE) for name in "ab"})
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
@@ -136,7 +136,7 @@ def test_only_a_new_item_is_fetched(things: Catalog, shop: Shop) -> None:
     assert things.statuses() == {"a": "ok", "b": "ok"}
 
 
-def test_an_item_that_left_the_catalog_leaves_the_ledger(things: Catalog, shop: Shop) -> None:
+def test_removed_item_leaves_the_ledger(things: Catalog, shop: Shop) -> None:
     shop.pages.update({f"/{name}.jpg": response(IMAGE) for name in "ab"})
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
     things.run()
@@ -147,7 +147,7 @@ def test_an_item_that_left_the_catalog_leaves_the_ledger(things: Catalog, shop: 
     assert len(shop.requests) == 2
 
 
-def test_an_item_that_comes_back_is_fetched_again(things: Catalog, shop: Shop) -> None:
+def test_item_that_returns_is_fetched_again(things: Catalog, shop: Shop) -> None:
     shop.pages.update({f"/{name}.jpg": response(IMAGE) for name in "ab"})
     both = {"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")}
     for urls in (both, {"a": shop.url("/a.jpg")}, both):
@@ -157,9 +157,7 @@ def test_an_item_that_comes_back_is_fetched_again(things: Catalog, shop: Shop) -
     assert things.statuses() == {"a": "ok", "b": "ok"}
 
 
-def test_a_transient_failure_is_tried_again_only_when_it_is_due(
-    things: Catalog, shop: Shop
-) -> None:
+def test_retryable_failure_is_retried_only_when_due(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = BUSY
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
@@ -176,7 +174,7 @@ def test_a_transient_failure_is_tried_again_only_when_it_is_due(
     assert (row["status"], row["attempts"], row["next_retry_at"]) == ("ok", 0, None)
 
 
-def test_a_failure_that_lasts_is_tried_less_and_less_often(things: Catalog, shop: Shop) -> None:
+def test_lasting_failure_is_retried_at_growing_intervals(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = BUSY
     things.declare({"a": shop.url("/a.jpg")})
     for failures in (1, 2, 3):
@@ -188,7 +186,7 @@ def test_a_failure_that_lasts_is_tried_less_and_less_often(things: Catalog, shop
     assert shop.gets == {"/a.jpg": 3}
 
 
-def test_a_permanent_failure_is_not_tried_again(things: Catalog, shop: Shop) -> None:
+def test_permanent_failure_is_not_retried(things: Catalog, shop: Shop) -> None:
     things.declare({"a": shop.url("/missing.jpg")})
     for _ in range(3):
         things.run(quick(retries=2))
@@ -197,7 +195,7 @@ def test_a_permanent_failure_is_not_tried_again(things: Catalog, shop: Shop) -> 
     assert things.statuses() == {"a": "http_404"}
 
 
-def test_a_lost_image_is_fetched_again(things: Catalog, shop: Shop) -> None:
+def test_missing_image_is_fetched_again(things: Catalog, shop: Shop) -> None:
     shop.pages.update({"/a.jpg": response(IMAGE), "/b.jpg": response(jpeg(2))})
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
     things.run()
@@ -210,7 +208,7 @@ def test_a_lost_image_is_fetched_again(things: Catalog, shop: Shop) -> None:
     assert len(shop.requests) == 3
 
 
-def test_a_lost_local_image_is_read_again(things: Catalog) -> None:
+def test_missing_local_image_is_read_again(things: Catalog) -> None:
     (things.folder / "a.jpg").write_bytes(IMAGE)
     things.declare({"a": "a.jpg"})
     things.run()
@@ -220,7 +218,7 @@ def test_a_lost_local_image_is_read_again(things: Catalog) -> None:
     assert things.store.blobs.get(sha256) == IMAGE
 
 
-def test_a_lost_image_that_is_gone_from_the_web_is_no_longer_ok(
+def test_missing_image_that_is_gone_from_the_web_has_the_new_status(
     things: Catalog, shop: Shop
 ) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
@@ -234,7 +232,7 @@ def test_a_lost_image_that_is_gone_from_the_web_is_no_longer_ok(
     assert after.data_version != before.data_version
 
 
-def test_the_same_image_behind_two_urls_is_kept_once(things: Catalog, shop: Shop) -> None:
+def test_image_behind_two_urls_is_stored_once(things: Catalog, shop: Shop) -> None:
     shop.pages.update({f"/{name}.jpg": response(IMAGE) for name in "ab"})
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg")})
     things.run()
@@ -245,7 +243,7 @@ def test_the_same_image_behind_two_urls_is_kept_once(things: Catalog, shop: Shop
     assert pack.size < 2 * len(IMAGE)
 
 
-def test_another_number_of_shards_fetches_nothing_anew(things: Catalog, shop: Shop) -> None:
+def test_changed_number_of_shards_fetches_nothing_again(things: Catalog, shop: Shop) -> None:
     urls = {f"item {number}": shop.url(f"/{number}.jpg") for number in range(12)}
     shop.pages.update({f"/{number}.jpg": response(jpeg(number)) for number in range(10)})
     things.declare(urls, shards=1)
@@ -261,7 +259,7 @@ def test_another_number_of_shards_fetches_nothing_anew(things: Catalog, shop: Sh
     assert len(shop.requests) == 12
 
 
-def test_changes_count_while_only_some_shards_have_moved(things: Catalog, shop: Shop) -> None:
+def test_items_change_while_only_some_shards_were_rewritten(things: Catalog, shop: Shop) -> None:
     urls = {f"item {number}": shop.url(f"/{number}.jpg") for number in range(12)}
     shop.pages.update({f"/{number}.jpg": response(jpeg(number)) for number in range(13)})
     things.declare(urls, shards=2)
@@ -279,7 +277,7 @@ def test_changes_count_while_only_some_shards_have_moved(things: Catalog, shop: 
     assert len(shop.requests) == 13
 
 
-def test_going_back_to_the_former_number_of_shards_loses_nothing(
+def test_returning_to_the_former_number_of_shards_loses_nothing(
     things: Catalog, shop: Shop
 ) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
@@ -299,12 +297,12 @@ def test_going_back_to_the_former_number_of_shards_loses_nothing(
     assert things.statuses() == dict.fromkeys(urls, "ok")
 
 
-def test_a_catalog_that_was_never_ingested_is_an_error(things: Catalog) -> None:
+def test_catalog_that_was_never_ingested_is_an_error(things: Catalog) -> None:
     with pytest.raises(StoreError, match=f"{NAME}/items has no version yet"):
         things.run()
 
 
-def test_an_empty_catalog_has_an_empty_ledger(things: Catalog) -> None:
+def test_empty_catalog_has_an_empty_ledger(things: Catalog) -> None:
     things.declare({})
     [first] = things.run()
     [second] = things.run()
@@ -321,7 +319,7 @@ def test_an_empty_catalog_has_an_empty_ledger(things: Catalog) -> None:
         pytest.param({"max_redirects": 0}, {}, "redirect_loop", id="max_redirects"),
     ],
 )
-def test_a_changed_setting_gives_what_it_had_refused_another_try(
+def test_changed_setting_retries_what_it_had_refused(
     things: Catalog, shop: Shop, before: dict[str, Any], after: dict[str, Any], status: str
 ) -> None:
     shop.pages.update({"/a.jpg": redirect("/b.jpg"), "/b.jpg": response(IMAGE)})
@@ -333,7 +331,7 @@ def test_a_changed_setting_gives_what_it_had_refused_another_try(
     assert things.statuses() == {"a": "ok"}
 
 
-def test_other_settings_fetch_nothing_that_was_not_refused(things: Catalog, shop: Shop) -> None:
+def test_changed_settings_retry_refusals_only(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg"), "b": shop.url("/missing.jpg")})
     things.run()
@@ -341,7 +339,9 @@ def test_other_settings_fetch_nothing_that_was_not_refused(things: Catalog, shop
     assert len(shop.requests) == 2
 
 
-def test_what_is_refused_again_is_not_tried_a_third_time(things: Catalog, shop: Shop) -> None:
+def test_repeated_refusal_is_not_retried_with_the_same_settings(
+    things: Catalog, shop: Shop
+) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")})
     for megabytes in (0.001, 0.002, 0.002):
@@ -350,9 +350,7 @@ def test_what_is_refused_again_is_not_tried_a_third_time(things: Catalog, shop: 
     assert things.rows()["a"]["attempts"] == 2
 
 
-def test_settings_may_change_together_with_the_number_of_shards(
-    things: Catalog, shop: Shop
-) -> None:
+def test_settings_and_number_of_shards_may_change_together(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     urls = {f"item {number}": shop.url("/a.jpg") for number in range(6)}
     things.declare(urls, shards=2)
@@ -362,7 +360,7 @@ def test_settings_may_change_together_with_the_number_of_shards(
     assert things.statuses() == dict.fromkeys(urls, "ok")
 
 
-def test_refusals_move_to_another_number_of_shards_without_a_request(
+def test_changed_number_of_shards_keeps_refusals_without_a_request(
     things: Catalog, shop: Shop
 ) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
@@ -446,7 +444,7 @@ def test_every_outcome_is_a_status_in_the_ledger(things: Catalog, shop: Shop) ->
         assert row["attempts"] == (0 if good else 1)
 
 
-def test_a_transient_failure_is_tried_again_within_the_run(things: Catalog, shop: Shop) -> None:
+def test_retryable_failure_is_retried_within_the_run(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = in_turn(BUSY, response(IMAGE))
     things.declare({"a": shop.url("/a.jpg")})
     [report] = things.run(quick(retries=2))
@@ -455,7 +453,7 @@ def test_a_transient_failure_is_tried_again_within_the_run(things: Catalog, shop
     assert things.rows()["a"]["attempts"] == 0
 
 
-def test_a_failure_that_lasts_uses_up_the_tries_of_a_run(things: Catalog, shop: Shop) -> None:
+def test_lasting_failure_uses_all_retries_of_a_run(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = BUSY
     things.declare({"a": shop.url("/a.jpg")})
     things.run(quick(retries=2))
@@ -471,14 +469,14 @@ def test_a_failure_that_lasts_uses_up_the_tries_of_a_run(things: Catalog, shop: 
         pytest.param(response(length=10**12), id="too_large"),
     ],
 )
-def test_a_permanent_failure_takes_one_try(things: Catalog, shop: Shop, page: bytes) -> None:
+def test_permanent_failure_takes_one_request(things: Catalog, shop: Shop, page: bytes) -> None:
     shop.pages["/a.jpg"] = page
     things.declare({"a": shop.url("/a.jpg")})
     things.run(quick(retries=2))
     assert shop.gets == {"/a.jpg": 1}
 
 
-def test_a_server_that_asks_for_a_pause_gets_it(things: Catalog, shop: Shop) -> None:
+def test_retry_after_is_respected_within_the_run(things: Catalog, shop: Shop) -> None:
     asked: list[float] = []
 
     def page(connection: Connection) -> None:
@@ -493,9 +491,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(things: Catalog, shop: Shop) -> 
     assert asked[1] - asked[0] >= 1.0
 
 
-def test_a_server_that_asks_for_an_hour_is_left_alone_for_an_hour(
-    things: Catalog, shop: Shop
-) -> None:
+def test_long_retry_after_is_respected_by_the_next_run(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(b"", b"Retry-After: 3600", status=b"429 Slow down")
     things.declare({"a": shop.url("/a.jpg")})
     started = time.monotonic()
@@ -522,9 +518,7 @@ def test_a_server_that_asks_for_an_hour_is_left_alone_for_an_hour(
         "file://[a/b.jpg",
     ],
 )
-def test_a_url_that_cannot_be_read_costs_only_its_own_item(
-    things: Catalog, shop: Shop, url: str
-) -> None:
+def test_malformed_url_fails_only_its_item(things: Catalog, shop: Shop, url: str) -> None:
     shop.pages["/good.jpg"] = response(IMAGE)
     things.declare({"bad": url, "good": shop.url("/good.jpg")})
     things.run()
@@ -545,14 +539,14 @@ def test_a_url_that_cannot_be_read_costs_only_its_own_item(
         ),
     ],
 )
-def test_a_strange_header_costs_only_its_own_item(things: Catalog, shop: Shop, page: bytes) -> None:
+def test_malformed_header_fails_only_its_item(things: Catalog, shop: Shop, page: bytes) -> None:
     shop.pages.update({"/strange.jpg": page, "/good.jpg": response(IMAGE)})
     things.declare({"strange": shop.url("/strange.jpg"), "good": shop.url("/good.jpg")})
     things.run()
     assert things.statuses()["good"] == "ok"
 
 
-def test_a_mistake_in_a_library_costs_only_its_own_item(
+def test_unexpected_exception_fails_only_its_item(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = HttpClient.fetch
@@ -576,7 +570,7 @@ def test_a_mistake_in_a_library_costs_only_its_own_item(
 # ---- local images -------------------------------------------------------------------
 
 
-def test_local_images_are_read_however_they_are_written(things: Catalog) -> None:
+def test_local_paths_are_read_in_every_spelling(things: Catalog) -> None:
     (things.folder / "deep").mkdir()
     path = things.folder / "deep" / "a b.jpg"
     path.write_bytes(IMAGE)
@@ -591,7 +585,7 @@ def test_local_images_are_read_however_they_are_written(things: Catalog) -> None
     assert report.statuses == {"ok": 3}
 
 
-def test_a_local_image_is_read_again_only_when_it_changes(things: Catalog) -> None:
+def test_local_image_is_read_again_only_after_a_change(things: Catalog) -> None:
     for name in "ab":
         (things.folder / f"{name}.jpg").write_bytes(jpeg(ord(name)))
     things.declare({"a": "a.jpg", "b": "b.jpg"})
@@ -603,7 +597,7 @@ def test_a_local_image_is_read_again_only_when_it_changes(things: Catalog) -> No
     assert things.store.blobs.get(things.rows()["b"]["sha256"]) == IMAGE
 
 
-def test_a_local_image_that_appears_or_goes_is_noticed(things: Catalog) -> None:
+def test_local_image_that_appears_or_disappears_is_noticed(things: Catalog) -> None:
     things.declare({"a": "a.jpg"})
     things.run()
     assert things.statuses() == {"a": "missing_file"}
@@ -616,7 +610,7 @@ def test_a_local_image_that_appears_or_goes_is_noticed(things: Catalog) -> None:
     assert things.statuses() == {"a": "missing_file"}
 
 
-def test_a_local_file_that_is_no_image_is_looked_at_once(things: Catalog) -> None:
+def test_local_file_that_is_no_image_is_read_once(things: Catalog) -> None:
     (things.folder / "a.jpg").write_text("not yet")
     things.declare({"a": "a.jpg"})
     assert [report.requested for report in [*things.run(), *things.run()]] == [1, 0]
@@ -625,7 +619,7 @@ def test_a_local_file_that_is_no_image_is_looked_at_once(things: Catalog) -> Non
     assert things.statuses() == {"a": "ok"}
 
 
-def test_a_local_file_that_cannot_be_read_is_tried_by_every_run(
+def test_unreadable_local_file_is_retried_by_every_run(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> bytes:
@@ -644,7 +638,7 @@ def test_a_local_file_that_cannot_be_read_is_tried_by_every_run(
 
 
 @pytest.mark.parametrize("unfinished", [IMAGE[:20], b"", IMAGE + bytes(1_000_000)])
-def test_a_local_image_that_is_read_while_it_is_written_is_read_again(
+def test_local_image_read_during_a_write_is_read_again(
     things: Catalog, monkeypatch: pytest.MonkeyPatch, unfinished: bytes
 ) -> None:
     path = things.folder / "a.jpg"
@@ -665,7 +659,7 @@ def test_a_local_image_that_is_read_while_it_is_written_is_read_again(
     assert things.statuses() == {"a": "ok"}
 
 
-def test_a_local_image_that_appears_while_it_is_looked_for_is_read_by_the_next_run(
+def test_local_image_that_appears_during_a_run_is_read_by_the_next_run(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     things.declare({"a": "a.jpg"})
@@ -683,7 +677,7 @@ def test_a_local_image_that_appears_while_it_is_looked_for_is_read_by_the_next_r
 
 
 @pytest.mark.parametrize("url", ["deep", "pipe.jpg"])
-def test_what_is_no_file_is_looked_at_once(things: Catalog, url: str) -> None:
+def test_path_that_is_no_file_is_checked_once(things: Catalog, url: str) -> None:
     (things.folder / "deep").mkdir()
     os.mkfifo(things.folder / "pipe.jpg")
     things.declare({"a": url})
@@ -691,7 +685,7 @@ def test_what_is_no_file_is_looked_at_once(things: Catalog, url: str) -> None:
     assert things.statuses() == {"a": "missing_file"}
 
 
-def test_another_root_gives_blocked_paths_another_try(things: Catalog) -> None:
+def test_changed_root_retries_blocked_paths(things: Catalog) -> None:
     beside = things.folder.parent / "beside"
     beside.mkdir()
     (beside / "a.jpg").write_bytes(IMAGE)
@@ -703,7 +697,7 @@ def test_another_root_gives_blocked_paths_another_try(things: Catalog) -> None:
     assert things.statuses() == {"a": "ok"}
 
 
-def test_images_of_a_remote_folder_are_read(things: Catalog, tmp_path: Path) -> None:
+def test_remote_folder_is_read(things: Catalog, tmp_path: Path) -> None:
     memory: Any = fsspec.filesystem("memory")
     memory.pipe_file(f"/{tmp_path.name}/a.jpg", IMAGE)
     things.declare({"a": "a.jpg", "b": "b.jpg"}, root=f"memory://{tmp_path.name}")
@@ -712,9 +706,7 @@ def test_images_of_a_remote_folder_are_read(things: Catalog, tmp_path: Path) -> 
     assert [report.changed for report in things.run()] == [False]
 
 
-def test_a_folder_on_a_web_server_is_fetched_like_any_other_url(
-    things: Catalog, shop: Shop
-) -> None:
+def test_root_on_a_web_server_is_fetched_over_http(things: Catalog, shop: Shop) -> None:
     shop.pages["/shop/deep/a%20b.jpg"] = response(IMAGE, b'ETag: "v1"')
     shop.pages["/c.jpg"] = response(IMAGE)
     things.declare(
@@ -729,7 +721,7 @@ def test_a_folder_on_a_web_server_is_fetched_like_any_other_url(
     assert len(shop.requests) == 3
 
 
-def test_a_folder_that_moved_on_the_web_is_fetched_from_its_new_place(
+def test_changed_root_on_a_web_server_is_fetched_from_the_new_url(
     things: Catalog, shop: Shop
 ) -> None:
     shop.pages["/new/a.jpg"] = response(IMAGE)
@@ -742,9 +734,7 @@ def test_a_folder_that_moved_on_the_web_is_fetched_from_its_new_place(
     assert shop.requests == ["/old/a.jpg", "/new/a.jpg"]
 
 
-def test_a_remote_folder_that_fails_half_way_costs_only_its_own_item(
-    things: Catalog, shop: Shop
-) -> None:
+def test_error_of_a_web_root_fails_only_its_item(things: Catalog, shop: Shop) -> None:
     def page(connection: Connection) -> None:
         asks = connection.request.startswith(b"HEAD")
         connection.send(response(length=100) if asks else response(status=b"500 Oops"))
@@ -756,7 +746,7 @@ def test_a_remote_folder_that_fails_half_way_costs_only_its_own_item(
     assert things.statuses() == {"bad": "http_500", "good": "ok"}
 
 
-def test_an_error_of_a_filesystems_own_library_costs_only_its_own_item(
+def test_error_of_a_filesystem_library_fails_only_its_item(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory: Any = fsspec.filesystem("memory")
@@ -781,7 +771,7 @@ def test_an_error_of_a_filesystems_own_library_costs_only_its_own_item(
     assert things.statuses() == {"bad": "ok", "good": "ok"}
 
 
-def test_a_remote_folder_does_not_lead_to_internal_addresses(things: Catalog, shop: Shop) -> None:
+def test_web_root_does_not_redirect_to_internal_addresses(things: Catalog, shop: Shop) -> None:
     with Misbehaving(response(IMAGE)) as internal:
         shop.pages["/a.jpg"] = redirect(internal.url())
         things.declare({"a": "a.jpg"}, root=shop.url(""))
@@ -790,7 +780,7 @@ def test_a_remote_folder_does_not_lead_to_internal_addresses(things: Catalog, sh
     assert things.statuses() == {"a": "blocked_address"}
 
 
-def test_a_remote_folder_that_takes_its_time_is_given_up(things: Catalog, shop: Shop) -> None:
+def test_slow_web_root_times_out(things: Catalog, shop: Shop) -> None:
     def page(connection: Connection) -> None:
         time.sleep(0.8)
         connection.send(response(IMAGE))
@@ -804,7 +794,7 @@ def test_a_remote_folder_that_takes_its_time_is_given_up(things: Catalog, shop: 
 # ---- manners ------------------------------------------------------------------------
 
 
-def test_a_slow_host_keeps_only_its_own_items_waiting(things: Catalog, shop: Shop) -> None:
+def test_slow_host_delays_only_its_own_items(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     done_in_time: list[bool] = []
 
@@ -822,7 +812,7 @@ def test_a_slow_host_keeps_only_its_own_items_waiting(things: Catalog, shop: Sho
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_a_host_gets_no_more_requests_at_once_than_allowed(things: Catalog, limit: int) -> None:
+def test_max_per_host_limits_concurrent_requests(things: Catalog, limit: int) -> None:
     with Misbehaving(slowly(response(IMAGE))) as server:
         things.declare({str(number): server.url(f"/{number}") for number in range(12)})
         things.run(quick(concurrency=16, max_per_host=limit))
@@ -830,7 +820,7 @@ def test_a_host_gets_no_more_requests_at_once_than_allowed(things: Catalog, limi
     assert len(server.requests) == 12
 
 
-def test_tries_within_a_run_count_as_requests_at_once(things: Catalog) -> None:
+def test_max_per_host_includes_retries(things: Catalog) -> None:
     with Misbehaving(slowly(BUSY)) as server:
         things.declare({str(number): server.url(f"/{number}") for number in range(4)})
         things.run(quick(concurrency=16, max_per_host=2, retries=1))
@@ -838,7 +828,7 @@ def test_tries_within_a_run_count_as_requests_at_once(things: Catalog) -> None:
     assert len(server.requests) == 8
 
 
-def test_all_hosts_together_get_no_more_requests_at_once_than_allowed(things: Catalog) -> None:
+def test_concurrency_limits_requests_to_all_hosts(things: Catalog) -> None:
     gauge = Gauge()
     with ExitStack() as stack:
         servers = [stack.enter_context(Misbehaving(gauge.answer)) for _ in range(4)]
@@ -848,7 +838,7 @@ def test_all_hosts_together_get_no_more_requests_at_once_than_allowed(things: Ca
     assert gauge.most == 5
 
 
-def test_a_host_that_others_redirect_to_gets_no_more_than_allowed(things: Catalog) -> None:
+def test_max_per_host_includes_redirects(things: Catalog) -> None:
     with ExitStack() as stack:
         images = stack.enter_context(Misbehaving(slowly(response(IMAGE))))
         shops = [stack.enter_context(Misbehaving(redirect(images.url()))) for _ in range(4)]
@@ -857,9 +847,7 @@ def test_a_host_that_others_redirect_to_gets_no_more_than_allowed(things: Catalo
     assert images.most_at_once == 1
 
 
-def test_how_many_are_fetched_at_once_does_not_change_the_ledger(
-    things: Catalog, shop: Shop
-) -> None:
+def test_concurrency_does_not_change_the_ledger(things: Catalog, shop: Shop) -> None:
     for number in range(24):
         kind = number % 6
         shop.pages[f"/{number}"] = (
@@ -882,7 +870,7 @@ def test_how_many_are_fetched_at_once_does_not_change_the_ledger(
 # ---- commits ------------------------------------------------------------------------
 
 
-def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
+def test_long_run_commits_regularly_and_ends_with_one_file(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.05)
@@ -903,7 +891,7 @@ def test_a_long_run_commits_as_it_goes_and_ends_with_one_file(
     assert [(file.rows, file.is_snapshot) for file in things.commit().files] == [(20, True)]
 
 
-def test_a_run_that_is_followed_commits_sooner_and_says_so(
+def test_on_commit_makes_commits_more_frequent(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 3600)
@@ -924,7 +912,7 @@ def test_a_run_that_is_followed_commits_sooner_and_says_so(
     assert set(things.statuses().values()) == {"ok"}
 
 
-def test_the_commits_of_a_very_long_run_stay_small(
+def test_very_long_run_keeps_few_delta_files(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.001)
@@ -948,7 +936,7 @@ def test_the_commits_of_a_very_long_run_stay_small(
     assert [(file.rows, file.is_snapshot) for file in things.commit().files] == [(12, True)]
 
 
-def test_a_ledger_names_the_catalog_it_was_made_from(things: Catalog, shop: Shop) -> None:
+def test_ledger_records_the_version_of_the_catalog(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")})
     things.run()
@@ -958,7 +946,7 @@ def test_a_ledger_names_the_catalog_it_was_made_from(things: Catalog, shop: Shop
     assert things.commit().inputs == {"items": 2}
 
 
-def test_an_older_version_of_the_ledger_stays_readable(things: Catalog, shop: Shop) -> None:
+def test_older_version_of_the_ledger_stays_readable(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")})
     things.run()

@@ -75,9 +75,7 @@ def sweep(things: Catalog, first: int) -> tuple[int, dict[str, str]]:
     return attempts, acknowledged
 
 
-def test_a_stage_that_ends_at_any_io_call_loses_nothing_acknowledged(
-    things: Catalog, shop: Shop
-) -> None:
+def test_crash_at_any_io_call_loses_no_committed_row(things: Catalog, shop: Shop) -> None:
     urls = stocked(things, shop)
     attempts, acknowledged = sweep(things, first=1)
     # Reading the catalog, the pack with its writes, sync and rename, a file, its commit.
@@ -87,9 +85,7 @@ def test_a_stage_that_ends_at_any_io_call_loses_nothing_acknowledged(
 
 
 @pytest.mark.slow
-def test_runs_killed_at_random_moments_lose_nothing_acknowledged(
-    things: Catalog, shop: Shop
-) -> None:
+def test_runs_killed_at_random_times_lose_no_committed_row(things: Catalog, shop: Shop) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)

@@ -45,7 +45,7 @@ def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "STALE_SECONDS", -60.0)
 
 
-def test_of_several_runs_at_once_one_fetches_and_the_others_wait(things: Catalog) -> None:
+def test_concurrent_runs_wait_for_the_run_with_the_lease(things: Catalog) -> None:
     told: list[str] = []
     gets: Counter[str] = Counter()
 
@@ -69,7 +69,7 @@ def test_of_several_runs_at_once_one_fetches_and_the_others_wait(things: Catalog
     assert all("another run is working on" in line for line in told[:2])
 
 
-def test_what_another_run_has_just_failed_to_fetch_is_not_tried_once_more(
+def test_failure_of_a_concurrent_run_is_not_retried_at_once(
     things: Catalog,
 ) -> None:
     told: list[str] = []
@@ -91,7 +91,7 @@ def test_what_another_run_has_just_failed_to_fetch_is_not_tried_once_more(
 
 
 @pytest.mark.usefixtures("no_leases")
-def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
+def test_concurrent_runs_without_lease_end_with_one_correct_ledger(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.02)
@@ -114,7 +114,7 @@ def test_two_runs_of_a_shard_at_once_end_with_one_correct_ledger(
     assert len(server.requests) == 40
 
 
-def test_two_processes_at_once_end_with_one_correct_ledger(things: Catalog, shop: Shop) -> None:
+def test_concurrent_processes_end_with_one_correct_ledger(things: Catalog, shop: Shop) -> None:
     for number in range(30):
         shop.pages[f"/{number}"] = response(jpeg(number)) if number % 5 else BUSY
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(30)}
@@ -133,7 +133,7 @@ def test_two_processes_at_once_end_with_one_correct_ledger(things: Catalog, shop
 
 
 @pytest.mark.usefixtures("no_leases")
-def test_a_run_on_an_older_catalog_does_not_undo_a_newer_one(things: Catalog) -> None:
+def test_run_on_an_older_catalog_does_not_undo_a_newer_run(things: Catalog) -> None:
     newer_is_done = threading.Event()
 
     def page(connection: Connection) -> None:
@@ -153,7 +153,7 @@ def test_a_run_on_an_older_catalog_does_not_undo_a_newer_one(things: Catalog) ->
 
 
 @pytest.mark.usefixtures("no_leases")
-def test_a_run_that_fails_does_not_take_away_what_another_fetched_meanwhile(
+def test_failure_does_not_replace_an_image_of_a_concurrent_run(
     things: Catalog,
 ) -> None:
     other_is_done = threading.Event()
@@ -178,7 +178,7 @@ def test_a_run_that_fails_does_not_take_away_what_another_fetched_meanwhile(
 # ---- runs that end early ------------------------------------------------------------
 
 
-def test_a_killed_run_keeps_what_it_had_committed(things: Catalog) -> None:
+def test_killed_run_keeps_its_commits(things: Catalog) -> None:
     numbers = itertools.count()
     answered: dict[str, datetime] = {}
     killed = threading.Event()
@@ -222,7 +222,7 @@ def test_a_killed_run_keeps_what_it_had_committed(things: Catalog) -> None:
     assert len(things.commit().files) == 1
 
 
-def test_an_interrupted_run_keeps_everything_it_had_fetched(things: Catalog) -> None:
+def test_interrupted_run_commits_everything_it_fetched(things: Catalog) -> None:
     interrupted = threading.Event()
 
     def page(connection: Connection) -> None:
@@ -244,7 +244,7 @@ def test_an_interrupted_run_keeps_everything_it_had_fetched(things: Catalog) -> 
         assert len(server.requests) == 21
 
 
-def test_a_run_that_is_interrupted_as_a_commit_becomes_due_ends(
+def test_run_interrupted_while_a_commit_is_due_ends(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has arrived is kept at the end, which wakes the commits as they are cancelled."""
@@ -269,7 +269,7 @@ def test_a_run_that_is_interrupted_as_a_commit_becomes_due_ends(
     assert things.statuses() == dict.fromkeys(urls, "ok")
 
 
-def test_an_interruption_of_the_event_loop_itself_fails_no_item(
+def test_interrupted_event_loop_fails_no_item(
     things: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by a handler of signals that raises wherever the process is."""
@@ -298,9 +298,7 @@ def test_an_interruption_of_the_event_loop_itself_fails_no_item(
     assert set(things.statuses().values()) == {"ok"}
 
 
-def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_fetched(
-    things: Catalog, shop: Shop
-) -> None:
+def test_full_disk_fails_the_run_and_keeps_fetched_images(things: Catalog, shop: Shop) -> None:
     large = noise()
     assert len(large) > 60_000
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(5)})
@@ -316,7 +314,7 @@ def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_fetched(
     assert shop.gets == {f"/{number}": 1 for number in range(5)} | {"/large": 2}
 
 
-def test_a_failed_upload_costs_its_own_shard_alone(
+def test_failed_upload_fails_only_its_shard(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = Catalog(Store.open("memory://an-upload-that-fails/store"), things.folder)
@@ -339,7 +337,7 @@ def test_a_failed_upload_costs_its_own_shard_alone(
     assert away.statuses() == {f"item {number}": "ok" for number in range(20)}
 
 
-def test_a_silent_object_store_keeps_neither_commits_nor_other_items_waiting(
+def test_hanging_object_store_delays_neither_commits_nor_other_items(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
@@ -367,7 +365,7 @@ def test_a_silent_object_store_keeps_neither_commits_nor_other_items_waiting(
     assert report.statuses == {"ok": 20, "timeout": 30}
 
 
-def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalog, shop: Shop) -> None:
+def test_disk_too_full_for_the_ledger_keeps_the_last_version(things: Catalog, shop: Shop) -> None:
     tiny = encoded(make_image(1, (4, 4)), "PNG")
     shop.pages.update({"/a": response(tiny), "/b": response(tiny)})
     things.declare({"a": shop.url("/a")})
@@ -383,7 +381,7 @@ def test_a_disk_too_full_for_the_ledger_leaves_the_last_one(things: Catalog, sho
     assert shop.gets == {"/a": 1, "/b": 2}
 
 
-def test_other_settings_after_an_interrupted_run_give_its_refusals_another_try(
+def test_changed_settings_retry_refusals_of_an_interrupted_run(
     things: Catalog,
 ) -> None:
     interrupted = threading.Event()
@@ -409,7 +407,7 @@ def test_other_settings_after_an_interrupted_run_give_its_refusals_another_try(
 
 
 @pytest.mark.parametrize("most_appended", [0, 32], ids=["merged", "appended"])
-def test_refusals_that_an_interrupted_run_did_not_come_to_get_their_other_try(
+def test_changed_settings_retry_refusals_that_an_interrupted_run_did_not_reach(
     things: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch, most_appended: int
 ) -> None:
     monkeypatch.setattr(writer, "_MAX_DELTA_FILES", most_appended)
@@ -438,7 +436,7 @@ def test_refusals_that_an_interrupted_run_did_not_come_to_get_their_other_try(
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
-def test_what_a_damaged_ledger_held_is_fetched_again(
+def test_items_of_a_corrupt_ledger_file_are_fetched_again(
     things: Catalog, shop: Shop, damage: str
 ) -> None:
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(12)}
@@ -460,7 +458,7 @@ def test_what_a_damaged_ledger_held_is_fetched_again(
     assert not any(report.changed for report in things.run())
 
 
-def test_damage_to_what_an_interrupted_run_had_committed_costs_only_those_items(
+def test_corrupt_delta_file_costs_only_its_items(
     things: Catalog,
 ) -> None:
     interrupted = threading.Event()
@@ -491,7 +489,7 @@ def test_damage_to_what_an_interrupted_run_had_committed_costs_only_those_items(
     assert things.table.verify_checksums(things.commit())
 
 
-def test_a_damaged_ledger_of_a_shard_without_items_is_mended(things: Catalog, shop: Shop) -> None:
+def test_corrupt_ledger_of_an_empty_shard_is_replaced(things: Catalog, shop: Shop) -> None:
     shop.pages["/a.jpg"] = response(IMAGE)
     things.declare({"a": shop.url("/a.jpg")}, shards=2)
     things.run()
@@ -503,7 +501,7 @@ def test_a_damaged_ledger_of_a_shard_without_items_is_mended(things: Catalog, sh
     assert shop.gets == {"/a.jpg": 1}
 
 
-def test_damage_to_files_of_the_former_number_of_shards_is_mended_by_the_new_ones(
+def test_corrupt_files_of_the_former_number_of_shards_are_replaced(
     things: Catalog, shop: Shop
 ) -> None:
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(12)}
@@ -524,7 +522,7 @@ def test_damage_to_files_of_the_former_number_of_shards_is_mended_by_the_new_one
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_history_ends_with_the_ledger_of_a_first_run(
+def test_any_history_ends_with_the_ledger_of_a_full_run(
     things: Catalog, shop: Shop, seed: int
 ) -> None:
     """Whatever is added, changed, removed, busy, lost or damaged in between."""

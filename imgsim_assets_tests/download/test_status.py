@@ -25,7 +25,7 @@ from imgsim_assets.download.status import FetchError, is_retryable
         "http_599",
     ],
 )
-def test_what_passes_by_itself_is_worth_another_try(status: str) -> None:
+def test_retryable_statuses(status: str) -> None:
     assert is_retryable(status)
 
 
@@ -54,11 +54,11 @@ def test_what_passes_by_itself_is_worth_another_try(status: str) -> None:
         "unsupported_format",
     ],
 )
-def test_what_only_a_change_can_mend_is_not_tried_again(status: str) -> None:
+def test_statuses_that_are_not_retryable(status: str) -> None:
     assert not is_retryable(status)
 
 
-def test_an_error_reads_as_its_status_and_detail() -> None:
+def test_message_of_a_fetch_error_is_status_and_detail() -> None:
     error = FetchError("rate_limited", "429 Too Many Requests", retry_after=3.0)
     assert str(error) == "rate_limited: 429 Too Many Requests"
     assert (error.status, error.retry_after) == ("rate_limited", 3.0)

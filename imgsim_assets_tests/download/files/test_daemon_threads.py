@@ -17,7 +17,7 @@ def silence() -> Iterator[threading.Event]:
     event.set()
 
 
-def test_everybody_gets_what_the_call_returned_or_raised() -> None:
+def test_call_returns_or_raises_the_result_of_the_function() -> None:
     def half(number: int) -> int:
         if number % 2:
             raise ValueError(str(number))
@@ -35,7 +35,7 @@ def test_everybody_gets_what_the_call_returned_or_raised() -> None:
     assert [str(error) for error in answers[1::2]] == [str(number) for number in range(1, 50, 2)]
 
 
-def test_no_more_threads_than_asked_for_and_none_afterwards() -> None:
+def test_max_threads_limits_threads_and_close_ends_them() -> None:
     seen: set[threading.Thread] = set()
 
     def work() -> None:
@@ -53,7 +53,7 @@ def test_no_more_threads_than_asked_for_and_none_afterwards() -> None:
     assert not any(thread.is_alive() for thread in seen)
 
 
-def test_calls_that_never_return_keep_nobody_waiting(silence: threading.Event) -> None:
+def test_hanging_calls_block_neither_other_calls_nor_close(silence: threading.Event) -> None:
     async def some_of_them() -> int:
         readers = DaemonThreadPool(40)
         silent = [asyncio.create_task(readers.call(silence.wait)) for _ in range(39)]

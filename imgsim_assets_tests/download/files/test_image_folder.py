@@ -28,7 +28,7 @@ CONTENT = b"the bytes of an image"
         ("FILE:///images/a.jpg", True),
     ],
 )
-def test_only_http_is_fetched_over_the_network(url: str, local: bool) -> None:
+def test_is_local_and_is_web_classify_urls(url: str, local: bool) -> None:
     assert is_local(url) == local
 
 
@@ -45,7 +45,7 @@ def test_only_http_is_fetched_over_the_network(url: str, local: bool) -> None:
         ("https://other.example/a%20b.jpg", "https://other.example/a%20b.jpg"),
     ],
 )
-def test_a_path_below_a_root_on_the_web_is_a_url(root: str, url: str, fetched: str) -> None:
+def test_resolve_relative_url_joins_paths_with_the_root(root: str, url: str, fetched: str) -> None:
     assert resolve_relative_url(root, url) == fetched
 
 
@@ -65,7 +65,7 @@ def test_a_path_below_a_root_on_the_web_is_a_url(root: str, url: str, fetched: s
         "link.jpg",
     ],
 )
-def test_files_of_the_folder_are_read(root: Path, url: str) -> None:
+def test_read_returns_files_of_the_folder(root: Path, url: str) -> None:
     folder = ImageFolder(str(root), 1000)
     fetched = folder.read(url.format(root=root))
     assert fetched.data == CONTENT
@@ -93,7 +93,7 @@ def test_files_of_the_folder_are_read(root: Path, url: str) -> None:
         "..",
     ],
 )
-def test_nothing_outside_of_the_folder_is_read(root: Path, url: str) -> None:
+def test_path_outside_the_folder_is_blocked(root: Path, url: str) -> None:
     folder = ImageFolder(str(root), 1000)
     path = url.format(root=root, parent=root.parent)
     with pytest.raises(FetchError) as refused:
@@ -102,7 +102,7 @@ def test_nothing_outside_of_the_folder_is_read(root: Path, url: str) -> None:
     assert folder.file_version(path) is None
 
 
-def test_the_folder_may_itself_be_reached_through_a_link(root: Path, tmp_path: Path) -> None:
+def test_root_may_be_a_symbolic_link(root: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").symlink_to(root)
     assert ImageFolder(str(tmp_path / "elsewhere"), 1000).read("a.jpg").data == CONTENT
 
@@ -120,7 +120,7 @@ def test_the_folder_may_itself_be_reached_through_a_link(root: Path, tmp_path: P
         ("empty.jpg", "truncated_body"),
     ],
 )
-def test_what_is_no_file_has_a_status_and_is_known_again(root: Path, url: str, status: str) -> None:
+def test_path_that_is_no_file_has_a_status_and_a_version(root: Path, url: str, status: str) -> None:
     folder = ImageFolder(str(root), 1000)
     with pytest.raises(FetchError) as refused:
         folder.read(url)
@@ -128,9 +128,7 @@ def test_what_is_no_file_has_a_status_and_is_known_again(root: Path, url: str, s
     assert refused.value.etag == folder.file_version(url)
 
 
-def test_a_file_that_cannot_be_read_is_never_known_again(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_file_has_no_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> bytes:
         raise PermissionError("Permission denied")
 
@@ -143,7 +141,7 @@ def test_a_file_that_cannot_be_read_is_never_known_again(
 
 
 @pytest.mark.parametrize(("limit", "fits"), [(len(CONTENT), True), (len(CONTENT) - 1, False)])
-def test_a_file_may_be_as_large_as_the_limit(root: Path, limit: int, fits: bool) -> None:
+def test_file_may_be_as_large_as_the_limit(root: Path, limit: int, fits: bool) -> None:
     folder = ImageFolder(str(root), limit)
     if fits:
         assert folder.read("a.jpg").data == CONTENT
@@ -153,14 +151,14 @@ def test_a_file_may_be_as_large_as_the_limit(root: Path, limit: int, fits: bool)
         assert refused.value.etag == folder.file_version("a.jpg") is not None
 
 
-def test_a_file_far_above_the_limit_is_not_read_whole(root: Path) -> None:
+def test_file_above_the_limit_is_read_up_to_the_limit(root: Path) -> None:
     with open(root / "sparse.jpg", "wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(FetchError, match="too_large"):
         ImageFolder(str(root), 1000).read("sparse.jpg")
 
 
-def test_a_stamp_changes_with_the_file(root: Path) -> None:
+def test_file_version_changes_with_the_file(root: Path) -> None:
     folder = ImageFolder(str(root), 1000)
     before = folder.file_version("a.jpg")
     assert folder.file_version("a.jpg") == before
@@ -169,44 +167,44 @@ def test_a_stamp_changes_with_the_file(root: Path) -> None:
     assert folder.file_version("a.jpg") not in (before, None)
 
 
-def test_a_stamp_changes_with_what_a_link_leads_to(root: Path) -> None:
+def test_file_version_changes_with_the_target_of_a_link(root: Path) -> None:
     folder = ImageFolder(str(root), 1000)
     before = folder.file_version("link.jpg")
     (root / "a.jpg").write_bytes(b"other")
     assert folder.file_version("link.jpg") not in (before, None)
 
 
-def test_what_is_missing_has_no_stamp(root: Path) -> None:
+def test_missing_file_has_no_version(root: Path) -> None:
     assert ImageFolder(str(root), 1000).file_version("missing.jpg") is None
 
 
-def test_a_remote_folder_is_read(remote: str) -> None:
+def test_read_returns_files_of_a_remote_folder(remote: str) -> None:
     folder = ImageFolder(remote, 1000)
     assert folder.read("deep/a.jpg").data == CONTENT
     assert folder.file_version("deep/a.jpg") is not None
 
 
 @pytest.mark.parametrize("url", ["/a.jpg", "../other/a.jpg", "deep/../../other/a.jpg", "file:///a"])
-def test_a_remote_folder_is_not_left(remote: str, url: str) -> None:
+def test_path_outside_a_remote_folder_is_blocked(remote: str, url: str) -> None:
     folder = ImageFolder(remote, 1000)
     with pytest.raises(FetchError, match="blocked_path"):
         folder.read(url)
     assert folder.file_version(url) is None
 
 
-def test_what_is_missing_in_a_remote_folder_has_a_status(remote: str) -> None:
+def test_missing_remote_file_has_a_status(remote: str) -> None:
     folder = ImageFolder(remote, 1000)
     with pytest.raises(FetchError, match="missing_file"):
         folder.read("missing.jpg")
     assert folder.file_version("missing.jpg") is None
 
 
-def test_a_remote_file_above_the_limit_is_refused(remote: str) -> None:
+def test_remote_file_above_the_limit_is_refused(remote: str) -> None:
     with pytest.raises(FetchError, match="too_large"):
         ImageFolder(remote, len(CONTENT) - 1).read("deep/a.jpg")
 
 
-def test_a_link_that_leads_to_itself_has_a_status(root: Path) -> None:
+def test_cyclic_link_is_a_bad_url(root: Path) -> None:
     (root / "loop.jpg").symlink_to("pool.jpg")
     (root / "pool.jpg").symlink_to("loop.jpg")
     with pytest.raises(FetchError):
@@ -214,14 +212,14 @@ def test_a_link_that_leads_to_itself_has_a_status(root: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["file:///a%00b.jpg", "file://[x/a.jpg", "file://a\u2100b/a.jpg"])
-def test_a_malformed_file_url_has_a_status(root: Path, url: str) -> None:
+def test_malformed_file_url_is_a_bad_url(root: Path, url: str) -> None:
     folder = ImageFolder(str(root), 1000)
     with pytest.raises(FetchError, match="bad_url"):
         folder.read(url)
     assert folder.file_version(url) is None
 
 
-def test_a_pipe_is_not_waited_for(root: Path) -> None:
+def test_pipe_does_not_block(root: Path) -> None:
     os.mkfifo(root / "pipe.jpg")
     reader = threading.Thread(target=read_quietly, args=(root, "pipe.jpg"), daemon=True)
     reader.start()
@@ -270,7 +268,7 @@ def release_reader(pipe: Path) -> None:
         os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
 
-def test_of_a_remote_root_many_stamps_are_asked_for_at_once(
+def test_file_versions_of_a_remote_root_are_requested_in_parallel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = fsspec.filesystem("memory")

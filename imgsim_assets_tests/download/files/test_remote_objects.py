@@ -23,7 +23,7 @@ def place() -> Iterator[str]:
     fsspec.filesystem("memory").rm(url, recursive=True)
 
 
-def test_an_object_is_read_with_its_version(place: str) -> None:
+def test_read_returns_the_object_with_its_version(place: str) -> None:
     objects = RemoteObjects([f"{place}/"], max_bytes=100)
     fetched = objects.read(f"{place}/a.jpg")
     assert fetched.data == CONTENT
@@ -45,25 +45,25 @@ def test_an_object_is_read_with_its_version(place: str) -> None:
         "local:///etc/passwd",
     ],
 )
-def test_what_lies_elsewhere_is_blocked(place: str, url: str) -> None:
+def test_url_outside_the_prefixes_is_blocked(place: str, url: str) -> None:
     assert status_of([f"{place}/"], url.format(place=place)) == "blocked_path"
 
 
-def test_nothing_is_allowed_by_default(place: str) -> None:
+def test_no_prefix_is_allowed_by_default(place: str) -> None:
     assert status_of([], f"{place}/a.jpg") == "blocked_path"
 
 
 @pytest.mark.parametrize(("name", "status"), [("gone.jpg", "missing_file"), ("", "missing_file")])
-def test_what_is_no_object_is_missing(place: str, name: str, status: str) -> None:
+def test_missing_object_or_folder_is_a_missing_file(place: str, name: str, status: str) -> None:
     assert status_of([f"{place}/"], f"{place}/{name}") == status
 
 
-def test_an_object_that_is_too_large_is_not_read(place: str) -> None:
+def test_object_above_the_limit_is_refused(place: str) -> None:
     assert status_of([f"{place}/"], f"{place}/a.jpg", max_bytes=len(CONTENT) - 1) == "too_large"
     assert status_of([f"{place}/"], f"{place}/a.jpg", max_bytes=len(CONTENT)) == "ok"
 
 
-def test_an_unknown_filesystem_is_a_failed_connection() -> None:
+def test_unknown_filesystem_is_a_connection_error() -> None:
     assert status_of(["nosuch://bucket/"], "nosuch://bucket/a.jpg") == "connection_error"
 
 

@@ -112,13 +112,13 @@ def test_internal_addresses_are_not_public(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_addresses_of_the_internet_are_public(address: str) -> None:
+def test_internet_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
 
 @settings(deadline=None)
 @given(st.ip_addresses(v=4), st.sampled_from(EMBEDDINGS))
-def test_an_embedded_address_is_judged_like_itself(
+def test_embedded_ipv4_address_is_as_public_as_itself(
     address: ipaddress.IPv4Address, embedding: str
 ) -> None:
     number = int(address)
@@ -128,7 +128,7 @@ def test_an_embedded_address_is_judged_like_itself(
 
 @settings(deadline=None)
 @given(st.ip_addresses())
-def test_nothing_that_python_calls_special_is_public(
+def test_special_addresses_of_ipaddress_are_not_public(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
     special = (
@@ -143,37 +143,37 @@ def test_nothing_that_python_calls_special_is_public(
 
 
 @pytest.mark.parametrize("port", [80, 443])
-def test_web_ports_of_public_addresses_may_be_dialled(port: int) -> None:
+def test_web_ports_of_public_addresses_are_allowed(port: int) -> None:
     assert public_web("8.8.8.8", port)
 
 
 @pytest.mark.parametrize("port", [0, 21, 22, 25, 8080, 6379, 65535])
-def test_other_ports_of_public_addresses_may_not_be_dialled(port: int) -> None:
+def test_other_ports_of_public_addresses_are_refused(port: int) -> None:
     assert not public_web("8.8.8.8", port)
 
 
-def test_no_socket_is_made_for_an_internal_address() -> None:
+def test_guarded_socket_refuses_internal_addresses() -> None:
     with pytest.raises(BlockedAddressError, match=r"blocked address 10\.0\.0\.1:80"):
         guarded_socket()(_info(socket.AF_INET, ("10.0.0.1", 80)))
 
 
-def test_no_socket_is_made_for_a_port_that_is_not_of_the_web() -> None:
+def test_guarded_socket_refuses_other_ports() -> None:
     with pytest.raises(BlockedAddressError, match=r"blocked address 8\.8\.8\.8:25"):
         guarded_socket()(_info(socket.AF_INET, ("8.8.8.8", 25)))
 
 
-def test_no_socket_is_made_for_another_family() -> None:
+def test_guarded_socket_refuses_other_address_families() -> None:
     with pytest.raises(BlockedAddressError):
         guarded_socket(lambda *_: True)(_info(socket.AF_UNIX, ("/run/docker.sock", 80)))
 
 
-def test_a_socket_for_a_public_address_does_not_block() -> None:
+def test_guarded_socket_for_a_public_address_is_non_blocking() -> None:
     with guarded_socket()(_info(socket.AF_INET, ("8.8.8.8", 443))) as made:
         assert made.family == socket.AF_INET
         assert not made.getblocking()
 
 
-def test_the_rule_can_be_chosen() -> None:
+def test_guarded_socket_uses_the_given_rule() -> None:
     def rule(address: str, port: int) -> bool:
         return (address, port) == ("127.0.0.1", 8080)
 

@@ -42,13 +42,13 @@ NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC).timestamp()
 # ---- what is fetched ----------------------------------------------------------------
 
 
-def test_bytes_come_with_what_the_server_says_about_their_version() -> None:
+def test_fetch_returns_bytes_with_their_validators() -> None:
     versioned = response(IMAGE, b'ETag: "v1"', b"Last-Modified: Wed, 01 May 2024 12:00:00 GMT")
     with Misbehaving(versioned) as server:
         assert fetch(server.url()) == Fetched(IMAGE, '"v1"', "Wed, 01 May 2024 12:00:00 GMT")
 
 
-def test_a_chunked_body_is_put_together() -> None:
+def test_chunked_body_is_joined() -> None:
     chunked = (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
     )
@@ -56,12 +56,12 @@ def test_a_chunked_body_is_put_together() -> None:
         assert fetch(server.url()).data == b"abcde"
 
 
-def test_a_body_without_a_length_ends_with_the_connection() -> None:
+def test_body_without_content_length_ends_with_the_connection() -> None:
     with Misbehaving(b"HTTP/1.0 200 OK\r\n\r\n" + IMAGE) as server:
         assert fetch(server.url()).data == IMAGE
 
 
-def test_a_request_says_who_asks_and_for_plain_bytes() -> None:
+def test_request_sends_user_agent_and_identity_encoding() -> None:
     with Misbehaving(response(IMAGE)) as server:
         fetch(server.url("/a.jpg"), user_agent="shop images, ask ops@shop.example")
     sent = server.headers[0].lower()
@@ -70,7 +70,7 @@ def test_a_request_says_who_asks_and_for_plain_bytes() -> None:
     assert b"accept-encoding: identity\r\n" in sent
 
 
-def test_cookies_of_one_answer_are_not_sent_with_the_next_request() -> None:
+def test_cookies_are_not_sent_with_the_next_request() -> None:
     pages = {
         "/first": redirect("/second", b"Set-Cookie: session=1; Path=/"),
         "/second": response(IMAGE),
@@ -97,7 +97,7 @@ def test_cookies_of_one_answer_are_not_sent_with_the_next_request() -> None:
         "/%7Eshop/a.jpg",
     ],
 )
-def test_an_escaped_url_is_asked_for_as_it_is_written(path: str) -> None:
+def test_escaped_url_is_requested_as_written(path: str) -> None:
     with Misbehaving(response(IMAGE)) as server:
         fetch(server.url(path))
     assert server.requests == [path]
@@ -113,13 +113,13 @@ def test_an_escaped_url_is_asked_for_as_it_is_written(path: str) -> None:
         ("", "/"),
     ],
 )
-def test_what_a_url_may_not_hold_is_escaped(path: str, sent: str) -> None:
+def test_invalid_characters_of_a_url_are_escaped(path: str, sent: str) -> None:
     with Misbehaving(response(IMAGE)) as server:
         fetch(server.url(path))
     assert server.requests == [sent]
 
 
-def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     with Misbehaving(response(b"from the proxy")) as proxy, Misbehaving(response(IMAGE)) as shop:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://{proxy.address}")
@@ -129,13 +129,13 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"x-gzip, identity", b"br", b"zstd"])
-def test_a_compressed_body_is_neither_read_nor_unfolded(encoding: bytes) -> None:
+def test_compressed_body_is_refused(encoding: bytes) -> None:
     body = gzip.compress(bytes(50_000_000), compresslevel=1)
     with Misbehaving(response(body, b"Content-Encoding: " + encoding)) as server:
         assert status_of(server.url()) == "unexpected_encoding"
 
 
-def test_a_body_that_says_it_is_plain_is_read() -> None:
+def test_body_with_identity_encoding_is_read() -> None:
     with Misbehaving(response(IMAGE, b"Content-Encoding: Identity")) as server:
         assert fetch(server.url()).data == IMAGE
 
@@ -173,12 +173,12 @@ def test_a_body_that_says_it_is_plain_is_read() -> None:
         (b"HTTP/1.1 200 " + b"a" * 100_000 + b"\r\n\r\n", "protocol_error"),
     ],
 )
-def test_every_answer_that_is_no_image_has_a_status(sent: bytes, status: str) -> None:
+def test_every_failed_response_has_a_status(sent: bytes, status: str) -> None:
     with Misbehaving(sent) as server:
         assert status_of(server.url()) == status
 
 
-def test_any_damage_to_an_answer_ends_as_bytes_or_a_status() -> None:
+def test_corrupt_responses_end_as_bytes_or_a_status() -> None:
     chance = random.Random(7)
     answers = [damaged(chance) for _ in range(150)]
     with Misbehaving(
@@ -193,34 +193,34 @@ def test_any_damage_to_an_answer_ends_as_bytes_or_a_status() -> None:
     "moment",
     [b"Wed, 01 Jan 99999999999999999999 00:00:00 GMT", b"Wed, 01 Jan 2020 00:00:00 +9999999999999"],
 )
-def test_a_moment_beyond_all_time_in_retry_after_is_no_reason_to_fail(moment: bytes) -> None:
+def test_date_out_of_range_in_retry_after_is_ignored(moment: bytes) -> None:
     busy = response(b"", b"Retry-After: " + moment, status=b"503 Busy")
     with Misbehaving(busy) as server:
         assert status_of(server.url()) == "http_503"
 
 
-def test_a_digit_that_is_no_number_in_retry_after_leaves_the_status_alone() -> None:
+def test_superscript_digit_in_retry_after_is_ignored() -> None:
     busy = response(b"", b"Retry-After: \xc2\xb2", status=b"503 Busy")
     with Misbehaving(busy) as server:
         assert status_of(server.url()) == "http_503"
 
 
-def test_a_closed_port_is_a_failed_connection() -> None:
+def test_closed_port_is_a_connection_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     assert status_of(f"http://127.0.0.1:{port}/") == "connection_error"
 
 
-def test_an_unknown_name_is_a_failed_look_up() -> None:
+def test_unknown_host_name_is_a_dns_error() -> None:
     assert status_of("http://no-such-shop.invalid/a.jpg") == "dns_error"
 
 
-def test_an_allowed_name_that_is_unknown_is_a_failed_look_up() -> None:
+def test_unknown_allowed_host_name_is_a_dns_error() -> None:
     name = "no-such-shop.invalid"
     assert status_of(f"http://{name}:8080/a.jpg", allowed_hosts=(name,)) == "dns_error"
 
 
-def test_a_host_that_does_not_take_connections_is_given_up() -> None:
+def test_host_that_accepts_no_connection_times_out() -> None:
     with full_backlog() as port:
         started = time.monotonic()
         assert status_of(f"http://127.0.0.1:{port}/", connect_timeout_s=0.3) == "timeout"
@@ -237,7 +237,7 @@ def test_a_host_that_does_not_take_connections_is_given_up() -> None:
         pytest.param(response(IMAGE, length=1_000_000), b"", id="silence within the body"),
     ],
 )
-def test_a_server_that_takes_its_time_is_given_up(head: bytes, piece: bytes) -> None:
+def test_slow_server_times_out(head: bytes, piece: bytes) -> None:
     with Misbehaving(endless(head, piece, every=0.05)) as server:
         started = time.monotonic()
         assert status_of(server.url(), timeout_s=0.8, read_timeout_s=0.5) == "timeout"
@@ -251,7 +251,7 @@ def test_a_server_that_takes_its_time_is_given_up(head: bytes, piece: bytes) -> 
         pytest.param(response(IMAGE, length=1_000_000), b"", id="silence within the body"),
     ],
 )
-def test_a_silent_server_is_given_up_before_the_deadline(head: bytes, piece: bytes) -> None:
+def test_idle_server_times_out_before_the_total_deadline(head: bytes, piece: bytes) -> None:
     with Misbehaving(endless(head, piece, every=0.05)) as server:
         started = time.monotonic()
         with pytest.raises(FetchError, match=r"timeout: silent for 0\.5 s"):
@@ -259,7 +259,7 @@ def test_a_silent_server_is_given_up_before_the_deadline(head: bytes, piece: byt
         assert time.monotonic() - started < 5
 
 
-def test_what_connecting_takes_is_no_silence() -> None:
+def test_connecting_does_not_count_as_idle() -> None:
     def late_handshake(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         time.sleep(1.0)
@@ -275,7 +275,7 @@ def test_what_connecting_takes_is_no_silence() -> None:
     assert status == "tls_error"
 
 
-def test_a_body_that_trickles_is_given_up_before_the_deadline() -> None:
+def test_slow_body_times_out_below_the_minimum_rate() -> None:
     def page(connection: Connection) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         connection.send_forever(b"x", every=0.05)
@@ -287,7 +287,7 @@ def test_a_body_that_trickles_is_given_up_before_the_deadline() -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_body_that_trickles_is_read_where_any_rate_will_do() -> None:
+def test_slow_body_is_read_without_a_minimum_rate() -> None:
     def page(connection: Connection) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n\r\n")
         for _ in range(10):
@@ -299,7 +299,7 @@ def test_a_body_that_trickles_is_read_where_any_rate_will_do() -> None:
     assert fetched.data == b"x" * 10
 
 
-def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
+def test_declared_size_above_the_limit_is_refused() -> None:
     with Misbehaving(endless(response(length=1_000_001), b"", every=0.05)) as server:
         assert status_of(server.url(), max_megabytes=1) == "too_large"
 
@@ -313,19 +313,19 @@ def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
         ),
     ],
 )
-def test_a_body_that_does_not_say_it_is_too_large_is_cut(head: bytes) -> None:
+def test_undeclared_size_above_the_limit_is_refused(head: bytes) -> None:
     with Misbehaving(endless(head)) as server:
         assert status_of(server.url(), max_megabytes=1) == "too_large"
     assert server.most_sent < 20_000_000
 
 
-def test_a_body_may_be_as_large_as_the_limit() -> None:
+def test_body_may_be_as_large_as_the_limit() -> None:
     with Misbehaving(response(b"a" * 1000)) as server:
         assert status_of(server.url(), max_megabytes=0.001) == "ok"
         assert status_of(server.url(), max_megabytes=0.000_999) == "too_large"
 
 
-def test_headers_without_end_are_refused() -> None:
+def test_endless_headers_are_refused() -> None:
     lines = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 1000) for number in range(100))
     with Misbehaving(endless(b"HTTP/1.1 200 OK\r\n", lines)) as server:
         assert status_of(server.url()) == "protocol_error"
@@ -346,7 +346,7 @@ def test_redirects_are_followed(status: int) -> None:
 
 
 @pytest.mark.parametrize(("hops", "outcome"), [(0, "ok"), (3, "ok"), (4, "redirect_loop")])
-def test_as_many_redirects_are_followed_as_the_settings_say(hops: int, outcome: str) -> None:
+def test_max_redirects_limits_redirects(hops: int, outcome: str) -> None:
     pages = {f"/{hop}": redirect(f"/{hop + 1}") for hop in range(hops)}
     with Misbehaving(serving({**pages, f"/{hops}": response(IMAGE)})) as server:
         assert status_of(server.url("/0"), max_redirects=3) == outcome
@@ -361,16 +361,14 @@ def test_as_many_redirects_are_followed_as_the_settings_say(hops: int, outcome: 
         (b"/a.jpg?shop=\xfc%20b", "/a.jpg?shop=%FC%20b"),
     ],
 )
-def test_a_redirect_to_bytes_that_should_have_been_escaped_is_followed(
-    location: bytes, asked: str
-) -> None:
+def test_redirect_to_unescaped_bytes_is_followed(location: bytes, asked: str) -> None:
     moved = response(b"", b"Location: " + location, status=b"302 Found")
     with Misbehaving(serving({"/moved": moved, asked: response(IMAGE)})) as server:
         assert status_of(server.url("/moved")) == "ok"
     assert server.requests == ["/moved", asked]
 
 
-def test_a_redirect_to_itself_comes_to_an_end() -> None:
+def test_redirect_loop_ends() -> None:
     with Misbehaving(redirect("/loop")) as server:
         assert status_of(server.url("/loop"), max_redirects=4) == "redirect_loop"
     assert server.requests == ["/loop"] * 5
@@ -390,13 +388,13 @@ def test_a_redirect_to_itself_comes_to_an_end() -> None:
         "http://a..b/",
     ],
 )
-def test_a_redirect_to_what_is_not_fetched_is_a_bad_url(target: str) -> None:
+def test_redirect_to_an_unsupported_url_is_a_bad_url(target: str) -> None:
     with Misbehaving(redirect(target)) as server:
         assert status_of(server.url()) == "bad_url"
     assert server.connections == 1
 
 
-def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
+def test_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
     certificate = self_signed(tmp_path)
     tls = server_context(certificate)
     pages = {"/a.jpg": response(IMAGE), "/moved": redirect("/a.jpg")}
@@ -407,7 +405,7 @@ def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
     assert plain.connections == 0
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+def test_untrusted_certificate_is_a_tls_error(tmp_path: Path) -> None:
     with Misbehaving(response(IMAGE), tls=server_context(self_signed(tmp_path))) as server:
         assert status_of(server.url()) == "tls_error"
     assert server.requests == []
@@ -451,13 +449,17 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> Non
         "shop.example@127.0.0.1",
     ],
 )
-def test_no_spelling_of_an_internal_address_is_dialled(internal: Misbehaving, host: str) -> None:
+def test_no_spelling_of_an_internal_address_is_connected_to(
+    internal: Misbehaving, host: str
+) -> None:
     assert status_of(f"http://{host}:{internal.port}/", allowed_hosts=()) in REFUSED
     assert internal.connections == 0
 
 
 @pytest.mark.parametrize("host", ["[::1]", "localhost", "[::]", "[::1%25lo]"])
-def test_an_internal_ipv6_server_is_not_dialled(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_internal_ipv6_address_is_not_connected_to(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
     with loopback_v6() as server:
         treat_as_web_port(monkeypatch, server.port)
         assert status_of(f"http://{host}:{server.port}/", allowed_hosts=()) in REFUSED
@@ -465,7 +467,7 @@ def test_an_internal_ipv6_server_is_not_dialled(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "[::ffff:127.0.0.1]"])
-def test_a_redirect_from_an_allowed_host_to_an_internal_address_is_not_followed(
+def test_redirect_from_an_allowed_host_to_an_internal_address_is_blocked(
     internal: Misbehaving, host: str
 ) -> None:
     with Misbehaving(redirect(f"http://{host}:{internal.port}/")) as shop:
@@ -473,12 +475,12 @@ def test_a_redirect_from_an_allowed_host_to_an_internal_address_is_not_followed(
     assert (shop.connections, internal.connections) == (1, 0)
 
 
-def test_the_addresses_of_cloud_metadata_are_not_dialled() -> None:
+def test_cloud_metadata_addresses_are_blocked() -> None:
     for host in ("169.254.169.254", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"):
         assert status_of(f"http://{host}/latest/meta-data/", allowed_hosts=()) == "blocked_address"
 
 
-def test_another_port_is_blocked_for_itself() -> None:
+def test_other_ports_are_blocked() -> None:
     with Misbehaving(response(IMAGE)) as server:
         assert status_of(server.url(), allowed_hosts=()) == "blocked_address"
     assert server.connections == 0
@@ -499,14 +501,14 @@ def test_another_port_is_blocked_for_itself() -> None:
         "",
     ],
 )
-def test_what_is_no_url_is_a_bad_url(url: str) -> None:
+def test_malformed_url_is_a_bad_url(url: str) -> None:
     assert status_of(url) == "bad_url"
 
 
 # ---- proxies ------------------------------------------------------------------------
 
 
-def test_a_proxy_is_asked_for_the_whole_url_and_told_who_we_are() -> None:
+def test_proxy_gets_the_whole_url_and_its_credentials() -> None:
     with Misbehaving(response(IMAGE)) as proxy:
         way = f"http://me:secret@{proxy.address}"
         fetched = fetch("http://shop.example/a.jpg?x=1", proxy=way, allowed_hosts=())
@@ -522,7 +524,7 @@ def test_a_proxy_is_asked_for_the_whole_url_and_told_who_we_are() -> None:
         *("0x7f.1", "[::ffff:10.0.0.1]", "192.168.0.1"),
     ],
 )
-def test_a_proxy_is_not_asked_for_internal_addresses(host: str) -> None:
+def test_proxy_is_not_used_for_internal_addresses(host: str) -> None:
     with Misbehaving(response(IMAGE)) as proxy:
         status = status_of(
             f"http://{host}/a.jpg", proxy=f"http://{proxy.address}", allowed_hosts=()
@@ -531,7 +533,7 @@ def test_a_proxy_is_not_asked_for_internal_addresses(host: str) -> None:
     assert proxy.requests == []
 
 
-def test_a_host_that_the_catalog_names_is_reached_without_the_proxy() -> None:
+def test_allowed_host_is_reached_without_the_proxy() -> None:
     with Misbehaving(response(IMAGE)) as server, Misbehaving(BUSY) as proxy:
         assert fetch(server.url(), proxy=f"http://{proxy.address}").data == IMAGE
     assert proxy.requests == []
@@ -540,7 +542,7 @@ def test_a_host_that_the_catalog_names_is_reached_without_the_proxy() -> None:
 # ---- manners ------------------------------------------------------------------------
 
 
-def test_waiting_for_a_place_at_a_host_does_not_count_as_fetching() -> None:
+def test_waiting_for_a_slot_does_not_count_towards_the_timeout() -> None:
     def slowly(connection: Connection) -> None:
         time.sleep(0.4)
         connection.send(response(IMAGE))
@@ -551,7 +553,7 @@ def test_waiting_for_a_place_at_a_host_does_not_count_as_fetching() -> None:
     assert server.most_at_once == 1
 
 
-def test_whoever_waited_for_a_place_is_still_given_up_in_time() -> None:
+def test_request_that_waited_for_a_slot_still_times_out() -> None:
     def page(connection: Connection) -> None:
         if len(server.requests) == 1:
             time.sleep(0.3)
@@ -565,7 +567,7 @@ def test_whoever_waited_for_a_place_is_still_given_up_in_time() -> None:
     assert time.monotonic() - started < 3
 
 
-def test_redirects_between_full_hosts_do_not_wait_for_each_other() -> None:
+def test_redirects_between_full_hosts_do_not_deadlock() -> None:
     with Misbehaving(response(IMAGE)) as images:
         pages = {f"/{number}": redirect(images.url()) for number in range(8)}
         with Misbehaving(serving({**pages, "/back": redirect("/0")})) as shop:
@@ -577,20 +579,20 @@ def test_redirects_between_full_hosts_do_not_wait_for_each_other() -> None:
 # ---- allowed hosts ------------------------------------------------------------------
 
 
-def test_a_host_with_a_port_is_allowed_on_that_port_alone() -> None:
+def test_allowed_host_with_port_allows_that_port_only() -> None:
     with Misbehaving(response(IMAGE)) as shop, Misbehaving(response(IMAGE)) as other:
         assert status_of(shop.url(), allowed_hosts=(shop.address,)) == "ok"
         assert status_of(other.url(), allowed_hosts=(shop.address,)) == "blocked_address"
     assert other.connections == 0
 
 
-def test_a_host_without_a_port_is_allowed_on_every_port() -> None:
+def test_allowed_host_without_port_allows_every_port() -> None:
     with Misbehaving(response(IMAGE)) as shop, Misbehaving(response(IMAGE)) as other:
         assert status_of(shop.url(), allowed_hosts=("127.0.0.1",)) == "ok"
         assert status_of(other.url(), allowed_hosts=("127.0.0.1",)) == "ok"
 
 
-def test_a_host_is_allowed_by_the_name_it_is_asked_for() -> None:
+def test_allowed_host_is_compared_with_the_name_in_the_url() -> None:
     with Misbehaving(response(IMAGE)) as server:
         by_name = server.url().replace("127.0.0.1", "LocalHost")
         assert status_of(by_name, allowed_hosts=("LOCALHOST",)) == "ok"
@@ -598,20 +600,20 @@ def test_a_host_is_allowed_by_the_name_it_is_asked_for() -> None:
         assert status_of(server.url(), allowed_hosts=("localhost",)) == "blocked_address"
 
 
-def test_an_ipv6_address_is_allowed_in_brackets() -> None:
+def test_ipv6_address_in_brackets_is_allowed() -> None:
     with loopback_v6() as server:
         assert status_of(server.url(), allowed_hosts=("[::1]",)) == "ok"
         assert status_of(server.url(), allowed_hosts=(server.address,)) == "ok"
 
 
-def test_an_ipv6_address_is_allowed_however_it_is_spelled() -> None:
+def test_any_spelling_of_an_allowed_ipv6_address_is_allowed() -> None:
     spelled = "[0:0:0:0:0:0:0:1]"
     with loopback_v6() as server:
         url = f"http://{spelled}:{server.port}/"
         assert status_of(url, allowed_hosts=(spelled,)) == "ok"
 
 
-def test_an_allowed_host_does_not_vouch_for_names_that_begin_or_end_like_it(
+def test_allowed_host_does_not_match_prefixes_or_suffixes(
     internal: Misbehaving,
 ) -> None:
     for host in ("127.0.0.1", "127.0.0.1.example", "shop.localhost", "ocalhost"):
@@ -642,16 +644,16 @@ def test_an_allowed_host_does_not_vouch_for_names_that_begin_or_end_like_it(
         ("Wed, 99 May 2024 12:00:30 GMT", None),
     ],
 )
-def test_retry_after_is_read_in_seconds_or_as_a_moment(value: str, seconds: float | None) -> None:
+def test_retry_after_accepts_seconds_and_dates(value: str, seconds: float | None) -> None:
     assert retry_after({"Retry-After": value}, now=NOW) == seconds
 
 
-def test_without_retry_after_nothing_is_asked_for() -> None:
+def test_retry_after_is_none_without_the_header() -> None:
     assert retry_after({}) is None
 
 
 @pytest.mark.parametrize("status", [b"429 Slow down", b"503 Busy"])
-def test_what_the_server_asks_for_comes_with_the_failure(status: bytes) -> None:
+def test_error_carries_retry_after(status: bytes) -> None:
     busy = response(b"", b"Retry-After: 7", status=status)
     with Misbehaving(busy) as server, pytest.raises(FetchError) as failed:
         fetch(server.url())
@@ -671,14 +673,14 @@ def test_what_the_server_asks_for_comes_with_the_failure(status: bytes) -> None:
         ("/images/a.jpg", ""),
     ],
 )
-def test_politeness_counts_by_host_and_port(url: str, host: str) -> None:
+def test_host_of_returns_host_and_port(url: str, host: str) -> None:
     assert host_of(url) == host
 
 
 @pytest.mark.parametrize(
     "url", ["http://shop.example:80/", "http://shop.example./", "http://@shop.example/"]
 )
-def test_politeness_counts_spellings_of_one_host_together(url: str) -> None:
+def test_host_of_normalizes_spellings_of_a_host(url: str) -> None:
     assert host_of(url) == host_of("http://shop.example/")
 
 

@@ -10,7 +10,7 @@ import pytest
 from imgsim_assets.download.http.deadline import Deadlines
 
 
-def test_a_task_that_takes_too_long_ends_in_time() -> None:
+def test_slow_task_ends_in_timeout_error() -> None:
     async def wait() -> float:
         started = time.monotonic()
         with pytest.raises(TimeoutError), Deadlines().start(0.1):
@@ -24,7 +24,7 @@ def test_a_task_that_takes_too_long_ends_in_time() -> None:
     assert 0.1 <= asyncio.run(wait()) < 5
 
 
-def test_each_of_many_tasks_has_its_own_deadline() -> None:
+def test_each_task_has_its_own_deadline() -> None:
     async def all_of_them() -> list[bool]:
         deadlines = Deadlines()
 
@@ -41,7 +41,7 @@ def test_each_of_many_tasks_has_its_own_deadline() -> None:
     assert asyncio.run(all_of_them()) == [number % 2 == 0 for number in range(20)]
 
 
-def test_a_deadline_may_be_moved() -> None:
+def test_total_deadline_can_be_moved() -> None:
     async def wait() -> str:
         with Deadlines().start(0.05) as deadline:
             deadline.total_deadline = math.inf
@@ -52,7 +52,7 @@ def test_a_deadline_may_be_moved() -> None:
     assert asyncio.run(wait()) == "done"
 
 
-def test_silence_that_lasts_too_long_ends_a_task_before_its_deadline() -> None:
+def test_idle_deadline_ends_a_task_before_its_total_deadline() -> None:
     async def wait() -> float:
         started = time.monotonic()
         with contextlib.suppress(TimeoutError), Deadlines().start(30) as deadline:
@@ -63,7 +63,7 @@ def test_silence_that_lasts_too_long_ends_a_task_before_its_deadline() -> None:
     assert 0.1 <= asyncio.run(wait()) < 5
 
 
-def test_a_standstill_of_this_process_is_nobodys_silence() -> None:
+def test_suspended_process_extends_idle_deadlines() -> None:
     async def wait() -> str:
         with Deadlines().start(30) as deadline:
             deadline.idle_deadline = asyncio.get_running_loop().time() + 0.5
@@ -75,7 +75,7 @@ def test_a_standstill_of_this_process_is_nobodys_silence() -> None:
     assert asyncio.run(wait()) == "done"
 
 
-def test_those_that_have_heard_nothing_for_a_while_are_counted() -> None:
+def test_idle_count_counts_tasks_without_activity() -> None:
     async def count() -> list[int]:
         deadlines = Deadlines()
         counts = []
@@ -94,7 +94,7 @@ def test_those_that_have_heard_nothing_for_a_while_are_counted() -> None:
     assert asyncio.run(count()) == [3, 2, 1, 0]
 
 
-def test_the_current_deadline_is_that_of_the_task() -> None:
+def test_current_returns_the_deadline_of_the_task() -> None:
     async def ask() -> None:
         deadlines = Deadlines()
         with deadlines.start(30) as deadline:
@@ -108,7 +108,7 @@ def test_the_current_deadline_is_that_of_the_task() -> None:
     asyncio.run(ask())
 
 
-def test_a_cancellation_from_outside_is_none_of_a_deadline() -> None:
+def test_external_cancellation_is_not_a_timeout() -> None:
     async def cancelled() -> bool:
         async def wait() -> None:
             with Deadlines().start(30):
@@ -123,7 +123,7 @@ def test_a_cancellation_from_outside_is_none_of_a_deadline() -> None:
     assert asyncio.run(cancelled())
 
 
-def test_a_cancellation_from_outside_wins_over_a_deadline_that_has_passed() -> None:
+def test_external_cancellation_wins_over_an_expired_deadline() -> None:
     async def cancelled() -> bool:
         async def wait() -> None:
             with Deadlines().start(30) as deadline:
@@ -138,7 +138,7 @@ def test_a_cancellation_from_outside_wins_over_a_deadline_that_has_passed() -> N
     assert asyncio.run(cancelled())
 
 
-def test_other_errors_go_through() -> None:
+def test_other_errors_propagate() -> None:
     async def fail() -> None:
         with Deadlines().start(30):
             raise KeyError("x")

@@ -7,7 +7,7 @@ import random
 from imgsim_assets.download.http.host_semaphore import HostSemaphore
 
 
-def test_no_more_than_so_many_hold_a_place() -> None:
+def test_semaphore_limits_concurrent_holders() -> None:
     async def most_at_once() -> tuple[int, int]:
         semaphore = HostSemaphore(3)
         now = most = finished = 0
@@ -29,7 +29,7 @@ def test_no_more_than_so_many_hold_a_place() -> None:
     assert asyncio.run(most_at_once()) == (3, 40)
 
 
-def test_those_who_wait_are_served_in_turn() -> None:
+def test_waiters_acquire_in_fifo_order() -> None:
     async def order() -> list[int]:
         semaphore = HostSemaphore(1)
         served: list[int] = []
@@ -51,7 +51,7 @@ def test_those_who_wait_are_served_in_turn() -> None:
     assert asyncio.run(order()) == list(range(5))
 
 
-def test_a_place_is_not_lost_with_somebody_who_gives_up() -> None:
+def test_cancelled_waiter_does_not_leak_a_slot() -> None:
     async def is_free() -> bool:
         for when in ("waiting", "given"):
             semaphore = HostSemaphore(1)

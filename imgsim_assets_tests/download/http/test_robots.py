@@ -24,7 +24,9 @@ from imgsim_assets.download.http import robots
         ([], None),
     ],
 )
-def test_directives_that_hold_for_us_refuse(headers: list[str], refused: str | None) -> None:
+def test_refusing_directive_applies_to_this_crawler(
+    headers: list[str], refused: str | None
+) -> None:
     assert robots.refusing_directive(headers, "imgsim_assets") == refused
 
 
@@ -38,7 +40,7 @@ def test_directives_that_hold_for_us_refuse(headers: list[str], refused: str | N
         ("/a.jpg", True),
     ],
 )
-def test_rules_are_those_of_rfc_9309(path: str, allowed: bool) -> None:
+def test_robots_txt_follows_rfc_9309(path: str, allowed: bool) -> None:
     rules = robots.RobotsTxt(
         "User-agent: *\nDisallow: /\n\n"
         "User-agent: imgsim_assets\nDisallow: /private/\nAllow: /private/shop/\nDisallow: /*.gif$\n"
@@ -46,5 +48,5 @@ def test_rules_are_those_of_rfc_9309(path: str, allowed: bool) -> None:
     assert rules.allows(f"https://shop.example{path}", "imgsim_assets") == allowed
 
 
-def test_no_rules_allow_everything() -> None:
+def test_empty_robots_txt_allows_everything() -> None:
     assert robots.RobotsTxt("").allows("https://shop.example/a.jpg", "imgsim_assets")

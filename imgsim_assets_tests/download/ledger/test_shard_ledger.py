@@ -10,9 +10,7 @@ ROWS = st.lists(st.sampled_from(["ok", "http_404", "timeout"]), max_size=6)
 
 
 @given(statuses=ROWS, cut=st.integers(0, 6))
-def test_a_ledger_in_parts_comes_to_what_it_comes_to_as_a_whole(
-    statuses: list[str], cut: int
-) -> None:
+def test_summary_of_parts_equals_summary_of_all_rows(statuses: list[str], cut: int) -> None:
     rows = ledger_frame(
         [
             {"id": f"{number}", "status": status, "sha256": f"{number}" * 4}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from imgsim_assets.download.scheduling.circuit_breaker import BreakerState, CircuitBreaker
 
 
-def test_failures_in_a_row_open_it_and_an_answer_between_them_does_not() -> None:
+def test_breaker_opens_after_consecutive_failures_only() -> None:
     breaker = CircuitBreaker(3)
     for outcome in (False, False, True, False, False):
         assert not (breaker.record_success() if outcome else breaker.record_failure("timeout"))
@@ -15,7 +15,7 @@ def test_failures_in_a_row_open_it_and_an_answer_between_them_does_not() -> None
     assert (breaker.state, breaker.reason) == (BreakerState.OPEN, "timeout")
 
 
-def test_a_probe_that_fails_gives_the_host_up() -> None:
+def test_failed_probe_skips_the_host() -> None:
     breaker = CircuitBreaker(1)
     breaker.record_failure("timeout")
     is_probe = breaker.start_request()
@@ -24,7 +24,7 @@ def test_a_probe_that_fails_gives_the_host_up() -> None:
     assert breaker.reason == "2 failures in a row, the last: connect: refused"
 
 
-def test_a_probe_that_succeeds_closes_it() -> None:
+def test_successful_probe_closes_the_breaker() -> None:
     breaker = CircuitBreaker(1)
     breaker.record_failure("timeout")
     breaker.start_request()
@@ -32,14 +32,14 @@ def test_a_probe_that_succeeds_closes_it() -> None:
     assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 0)
 
 
-def test_what_was_under_way_when_it_opened_is_no_probe() -> None:
+def test_failure_of_an_earlier_request_is_not_a_failed_probe() -> None:
     breaker = CircuitBreaker(1)
     breaker.record_failure("timeout")
     assert not breaker.record_failure("timeout")
     assert breaker.state is BreakerState.OPEN
 
 
-def test_what_was_under_way_when_it_opened_says_nothing_about_the_probe() -> None:
+def test_earlier_requests_do_not_decide_about_a_running_probe() -> None:
     breaker = CircuitBreaker(1)
     breaker.record_failure("timeout")
     assert breaker.start_request()
@@ -50,7 +50,7 @@ def test_what_was_under_way_when_it_opened_says_nothing_about_the_probe() -> Non
 
 
 @given(st.lists(st.sampled_from(["record_success", "record_failure", "start_request"])))
-def test_a_host_that_was_given_up_stays_so(history: list[str]) -> None:
+def test_skipped_host_stays_skipped(history: list[str]) -> None:
     breaker = CircuitBreaker(2)
     breaker.skip("it asks to be left alone", 600)
     for step in history:

@@ -19,7 +19,7 @@ HOSTS = st.lists(st.sampled_from("abcde"), max_size=40)
 
 @settings(max_examples=150, deadline=None)
 @given(HOSTS, st.integers(1, 4), st.integers(1, 9), st.randoms(use_true_random=False))
-def test_every_item_is_handed_out_once_and_no_host_gets_more_than_its_share(
+def test_every_item_is_taken_once_and_per_host_limit_holds(
     hosts: list[str], per_host: int, workers: int, chance: random.Random
 ) -> None:
     items = list(enumerate_by_host(hosts))
@@ -30,7 +30,7 @@ def test_every_item_is_handed_out_once_and_no_host_gets_more_than_its_share(
 
 @settings(max_examples=150, deadline=None)
 @given(HOSTS)
-def test_hosts_take_turns(hosts: list[str]) -> None:
+def test_take_alternates_between_hosts(hosts: list[str]) -> None:
     async def order() -> list[Piece]:
         queues = HostQueues(enumerate_by_host(hosts), host_of, per_host=100)
         taken = []
@@ -53,7 +53,7 @@ def test_hosts_take_turns(hosts: list[str]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(HOSTS, st.integers(1, 3))
-def test_items_wait_only_for_their_own_host(hosts: list[str], per_host: int) -> None:
+def test_full_host_does_not_block_other_hosts(hosts: list[str], per_host: int) -> None:
     async def taken_without_finishing() -> Counter[str]:
         queues = HostQueues(enumerate_by_host(hosts), host_of, per_host)
         taken: Counter[str] = Counter()
@@ -68,7 +68,7 @@ def test_items_wait_only_for_their_own_host(hosts: list[str], per_host: int) -> 
     assert asyncio.run(taken_without_finishing()) == expected
 
 
-def test_a_full_host_hands_out_the_next_item_as_soon_as_one_is_done() -> None:
+def test_done_frees_a_slot_for_the_next_item_of_the_host() -> None:
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
         first = await queues.take()
@@ -83,7 +83,7 @@ def test_a_full_host_hands_out_the_next_item_as_soon_as_one_is_done() -> None:
 
 
 @pytest.mark.parametrize("waiting", [1, 7])
-def test_workers_that_wait_are_released_when_nothing_is_left(waiting: int) -> None:
+def test_waiting_workers_get_none_when_no_item_is_left(waiting: int) -> None:
     async def scenario() -> list[Piece | None]:
         queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
         first = await queues.take()
@@ -111,7 +111,7 @@ async def seconds_until(queues: HostQueues, expected: Piece) -> float:
     return loop.time() - started
 
 
-def test_an_item_that_is_put_back_keeps_no_place_and_comes_again_in_time() -> None:
+def test_requeued_item_frees_its_slot_and_returns_after_the_delay() -> None:
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
         assert await seconds_until(queues, piece("a", 0)) < 1
@@ -125,7 +125,7 @@ def test_an_item_that_is_put_back_keeps_no_place_and_comes_again_in_time() -> No
     asyncio.run(scenario())
 
 
-def test_a_pause_holds_for_its_host_alone() -> None:
+def test_pause_delays_only_its_host() -> None:
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host(["a", "b"]), host_of, per_host=1)
         queues.pause("a", 0.1)
@@ -136,7 +136,7 @@ def test_a_pause_holds_for_its_host_alone() -> None:
     asyncio.run(scenario())
 
 
-def test_items_of_a_host_keep_the_interval() -> None:
+def test_interval_between_items_of_a_host() -> None:
     async def scenario() -> float:
         loop = asyncio.get_running_loop()
         queues = HostQueues(enumerate_by_host("aaaa"), host_of, per_host=9, interval=0.05)
@@ -148,7 +148,7 @@ def test_items_of_a_host_keep_the_interval() -> None:
     assert asyncio.run(scenario()) >= 0.149
 
 
-def test_a_narrowed_host_hands_out_one_at_a_time_until_it_is_wide_again() -> None:
+def test_set_concurrency_limits_a_host_until_it_is_reset() -> None:
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host("aaa"), host_of, per_host=9)
         queues.set_concurrency("a", 1)
@@ -162,7 +162,7 @@ def test_a_narrowed_host_hands_out_one_at_a_time_until_it_is_wide_again() -> Non
     asyncio.run(scenario())
 
 
-def test_dropped_items_are_those_that_nobody_works_on() -> None:
+def test_drop_host_returns_waiting_items_only() -> None:
     async def scenario() -> None:
         queues = HostQueues(enumerate_by_host("aaab"), host_of, per_host=9)
         await seconds_until(queues, piece("a", 0))
@@ -178,7 +178,7 @@ def test_dropped_items_are_those_that_nobody_works_on() -> None:
     asyncio.run(scenario())
 
 
-def test_without_items_there_is_nothing_to_wait_for() -> None:
+def test_take_returns_none_without_items() -> None:
     async def scenario() -> Piece | None:
         queues: HostQueues = HostQueues([], host_of, per_host=1)
         return await asyncio.wait_for(queues.take(), 5)
