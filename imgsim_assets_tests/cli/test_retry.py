@@ -19,12 +19,12 @@ def test_retry_fetches_retryable_failures_at_once(shell: Shell, web: Web) -> Non
     assert web.gets["/1.jpg"] == gets["/1.jpg"]  # it is not due for an hour
     result = shell("retry", name, "--retryable", "--allowed-host", web.address, "--json")
 
-    assert result.json == {"tried": 1, "recovered": 1}
+    assert result.json == {"retried": 1, "recovered": 1}
     assert web.gets["/2.jpg"] == gets["/2.jpg"]
     (catalog,) = shell("status", "--json").json["catalogs"]
     assert catalog["vectors"] == 2
     assert catalog["stages"]["index"] == "fresh"
-    assert shell("retry", name, "--retryable", "--json").json == {"tried": 0, "recovered": 0}
+    assert shell("retry", name, "--retryable", "--json").json == {"retried": 0, "recovered": 0}
     assert shell("retry", "shoes", "--retryable").code == 1
     assert shell("retry", name).code == 2
     assert shell("retry", name, "--retryable", "--all").code == 2
@@ -39,8 +39,8 @@ def test_retry_all_fetches_every_failure(shell: Shell, web: Web) -> None:
     retryable = shell("retry", name, "--retryable", "--allowed-host", web.address, "--json")
     result = shell("retry", name, "--all", "--allowed-host", web.address, "--json")
 
-    assert retryable.json == {"tried": 1, "recovered": 0}
-    assert result.json == {"tried": 2, "recovered": 1}
+    assert retryable.json == {"retried": 1, "recovered": 0}
+    assert result.json == {"retried": 2, "recovered": 1}
     assert web.gets["/0.jpg"] == gets["/0.jpg"]
     (catalog,) = shell("status", "--json").json["catalogs"]
     assert (catalog["vectors"], catalog["stages"]["index"]) == (2, "fresh")
@@ -73,7 +73,7 @@ def test_retry_uses_the_given_path_of_a_moved_weights_file(shell: Shell, web: We
     assert f"the vectors of {name} were not made by the encoder squeezenet1_1" in other.err
     assert "'gpu' is not one of auto, cpu, cuda" in invalid.err
     assert web.total_gets == gets
-    assert shell(*arguments, "--weights", "moved.pth").json == {"tried": 1, "recovered": 1}
+    assert shell(*arguments, "--weights", "moved.pth").json == {"retried": 1, "recovered": 1}
     vectors = [table for table in shell.store.table_names() if "/vectors/" in table]
     assert len(vectors) == 1
 

@@ -25,7 +25,7 @@ def test_status_reports_what_is_fresh_stale_and_failed(shell: Shell, web: Web) -
         "index": "fresh",
         "similarity_graph": "missing",
     }
-    assert [match["state"] for match in before["matches"]] == ["fresh"]
-    assert [match["state"] for match in after["matches"]] == ["stale"]
+    assert [match["freshness"] for match in before["matches"]] == ["fresh"]
+    assert [match["freshness"] for match in after["matches"]] == ["stale"]
     assert f"{name}: 3 items" in printed.out
     assert shell("status", "shoes").code == 2

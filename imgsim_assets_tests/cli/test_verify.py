@@ -43,7 +43,7 @@ def test_verify_finds_a_flipped_byte(shell: Shell, web: Web, kind: str) -> None:
 
     assert versions(shell.store) == before
     assert result.code == printed.code == 3
-    assert any(damaged.name in problem["what"] for problem in result.json["problems"])
+    assert any(damaged.name in problem["message"] for problem in result.json["problems"])
     assert "problems" in printed.out.splitlines()[-1]
 
 
@@ -60,7 +60,7 @@ def test_verify_finds_damaged_and_missing_images(shell: Shell) -> None:
 
     result = shell("verify", "--json")
 
-    problems = [f"{problem['place']}: {problem['what']}" for problem in result.json["problems"]]
+    problems = [f"{problem['location']}: {problem['message']}" for problem in result.json["problems"]]
     assert result.code == 3
     assert any(damaged in line and "do not match the name" in line for line in problems)
     assert any(missing in line and "has no image" in line for line in problems)
@@ -73,4 +73,4 @@ def test_verify_finds_missing_vectors(shell: Shell) -> None:
     result = shell("verify", "--json")
 
     assert result.code == 3
-    assert any("vectors are gone" in problem["what"] for problem in result.json["problems"])
+    assert any("1 vectors are missing" in problem["message"] for problem in result.json["problems"])
