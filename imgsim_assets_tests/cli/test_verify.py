@@ -60,7 +60,9 @@ def test_verify_finds_damaged_and_missing_images(shell: Shell) -> None:
 
     result = shell("verify", "--json")
 
-    problems = [f"{problem['location']}: {problem['message']}" for problem in result.json["problems"]]
+    problems = [
+        f"{problem['location']}: {problem['message']}" for problem in result.json["problems"]
+    ]
     assert result.code == 3
     assert any(damaged in line and "do not match the name" in line for line in problems)
     assert any(missing in line and "has no image" in line for line in problems)
