@@ -12,7 +12,6 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.reader import resolve_version
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
 
 CHANGE = "change"
 # The keys of tables of pairs, whose commits name no single key column.
@@ -66,20 +65,9 @@ def read_changes(
     if newer.version < since:
         raise StoreError(f"{name} is at version {newer.version}, so there is none after {since}")
     older = table.at(since) if since else None
-    before, after = _read_both(table, older, newer)
-    return Changes(since, newer.version, _compare(before, after, _key(newer, after, name)))
-
-
-def _read_both(
-    table: Table, older: Commit | None, newer: Commit
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows of both versions, each with the columns and types of both."""
     after = table.read(newer)
     before = table.read(older) if older is not None else after.clear()
-    return (
-        pl.concat([before, after.clear()], how="diagonal_relaxed"),
-        pl.concat([before.clear(), after], how="diagonal_relaxed"),
-    )
+    return Changes(since, newer.version, _compare(before, after, _key(newer, after, name)))
 
 
 def _key(commit: Commit, rows: pl.DataFrame, name: str) -> list[str]:
@@ -92,14 +80,15 @@ def _key(commit: Commit, rows: pl.DataFrame, name: str) -> list[str]:
 
 
 def _compare(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    in_both = after.join(before, on=key, how="semi")
-    rows_by_change = {
-        "added": after.join(before, on=key, how="anti"),
-        "changed": in_both.join(before, on=before.columns, how="anti", nulls_equal=True),
-        "removed": before.join(after, on=key, how="anti"),
-    }
-    labeled = (
-        rows.select(pl.lit(change).alias(CHANGE), pl.all())
-        for change, rows in rows_by_change.items()
+    # Both frames get the columns and types of both.
+    before, after = (
+        pl.concat([before, after.clear()], how="diagonal_relaxed"),
+        pl.concat([before.clear(), after], how="diagonal_relaxed"),
     )
+    in_both = after.join(before, on=key, how="semi")
+    added = after.join(before, on=key, how="anti")
+    changed = in_both.join(before, on=before.columns, how="anti", nulls_equal=True)
+    removed = before.join(after, on=key, how="anti")
+    kinds = [("added", added), ("changed", changed), ("removed", removed)]
+    labeled = [rows.select(pl.lit(kind).alias(CHANGE), pl.all()) for kind, rows in kinds]
     return pl.concat(labeled).sort(key)

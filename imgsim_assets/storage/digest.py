@@ -51,14 +51,6 @@ def _length_prefixed(rows: pl.DataFrame) -> str:
     """All values one after the other, each after its length in characters."""
     if any(rows.null_count().row(0)):
         raise ValueError(f"cannot hash rows with null values in {rows.columns}")
-    parts = [
-        part
-        for name in rows.columns
-        for part in (
-            pl.col(name).str.len_chars().cast(pl.String),
-            pl.lit(":"),
-            pl.col(name),
-        )
-    ]
-    text: str = rows.select(pl.concat_str(parts).str.join()).item()
+    values = [pl.format("{}:{}", pl.col(name).str.len_chars(), name) for name in rows.columns]
+    text: str = rows.select(pl.concat_str(values).str.join()).item()
     return text

@@ -21,14 +21,7 @@ _MAX_BUFFERS = 1024
 
 @dataclass(frozen=True)
 class Entry:
-    """One name in a folder.
-
-    Args:
-        name: Without the folder.
-        size: Bytes, 0 for folders.
-        modified: Seconds since the epoch, 0.0 for folders.
-        is_folder: Whether the entry is a folder.
-    """
+    """One name in a folder: `size` in bytes, `modified` in epoch seconds, both 0 for folders."""
 
     name: str
     size: int

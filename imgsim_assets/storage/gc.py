@@ -31,15 +31,9 @@ REFERS_TO_BLOBS = "refers_to_blobs"
 
 @dataclass
 class GcReport:
-    """What a garbage collection deleted, or, as a dry run, would delete.
+    """Counts of what a garbage collection deleted, or, as a dry run, would delete.
 
-    Args:
-        commits: Number of commits.
-        files: Number of other files.
-        blobs: Number of images.
-        vectors: Number of vectors.
-        bytes: Freed space.
-        tables: Names of the tables in the store.
+    `blobs` are images, `bytes` the freed space, `tables` the names of all tables of the store.
     """
 
     commits: int = 0

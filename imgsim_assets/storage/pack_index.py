@@ -120,12 +120,12 @@ class PackIndex:
         """The digests that it lists, perhaps in packs that are deleted. Cheaper than `contains`."""
         if not self._runs or not digests:
             return []
-        wanted = np.array(digests, SHA256)
-        is_listed = np.zeros(len(wanted), bool)
+        requested = np.array(digests, SHA256)
+        is_listed = np.zeros(len(requested), bool)
         for run in self._runs:
             keys = run.entries.sha256
-            rows = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
-            is_listed |= keys[rows] == wanted
+            rows = np.minimum(keys.searchsorted(requested), len(keys) - 1)
+            is_listed |= keys[rows] == requested
         return [digests[number] for number in np.flatnonzero(is_listed).tolist()]
 
     def contains(self, digests: np.ndarray) -> np.ndarray:

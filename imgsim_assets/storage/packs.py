@@ -40,13 +40,7 @@ SHA256 = np.dtype("S32")
 
 @dataclass(frozen=True)
 class PackEntries:
-    """The index of a pack.
-
-    Args:
-        sha256: (n,) S32, ascending.
-        start: (n,) uint64, offsets in bytes.
-        length: (n,) uint32, bytes.
-    """
+    """The index of a pack: sha256 (n,) S32, ascending; start (n,) uint64; length (n,) uint32."""
 
     sha256: np.ndarray
     start: np.ndarray

@@ -39,6 +39,7 @@ LATEST = "_latest.json"
 DATA = "data"
 _COMMIT_NAME = re.compile(r"\d{12}\.json")
 _MAX_ATTEMPTS = 1000
+_MISSING = "is missing although a commit lists it"
 
 # Small enough that reading a range of keys from a sorted file does not read all of it.
 _ROW_GROUP_SIZE = 4096
@@ -234,8 +235,8 @@ class Table:
         try:
             data = self._files.read(f"{self.name}/{file.path}")
         except FileNotFoundError:
-            raise self._missing(file) from None
-        self._verify(file, hashlib.sha256(data).hexdigest())
+            raise self._corrupt(file, _MISSING) from None
+        self._check_digest(file, hashlib.sha256(data).hexdigest())
         return data
 
     @contextlib.contextmanager
@@ -251,16 +252,13 @@ class Table:
                     self._files.download(path, local)
                 digest = _sha256_of_file(local)
             except FileNotFoundError:
-                raise self._missing(file) from None
-            self._verify(file, digest)
+                raise self._corrupt(file, _MISSING) from None
+            self._check_digest(file, digest)
             yield local
 
-    def _verify(self, file: DataFile, digest: str) -> None:
+    def _check_digest(self, file: DataFile, digest: str) -> None:
         if digest != file.sha256:
             raise self._corrupt(file, "does not match its committed checksum")
-
-    def _missing(self, file: DataFile) -> CorruptFileError:
-        return self._corrupt(file, "is missing although a commit lists it")
 
     def _corrupt(self, file: DataFile, problem: str) -> CorruptFileError:
         return CorruptFileError(
