@@ -58,9 +58,10 @@ def index_table(store: Store, name: str) -> Table:
 
 
 def embedded_items(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
-    """The newest embeddings commit and its items (id, sha256) with a vector, sorted by id.
+    """The latest embeddings commit and its items (id, sha256) with a vector, sorted by id.
 
-    Raises StoreError when there is none, or when shards were embedded by different encoders.
+    Raises:
+        StoreError: when there is none, or when its shards are of different encoders.
     """
     table = embeddings_table(store, name)
     commit = table.latest()
@@ -115,27 +116,38 @@ class IndexStage:
             REBUILDS: vectors.rebuild_count or None,
         }
         same = latest is not None and all(latest.properties.get(k) == v for k, v in recipe.items())
+        added = removed = items.clear()
+        rebuilt = False
         if latest is not None and same and _is_current(self.table, latest, items):
-            return _report(latest, latest, items, started=started)
-        index = _open_or_none(self.table, latest, self._log) if same else None
-        rebuilt = index is None
-        if index is None:
-            index = _empty(vectors, items, recipe)
-        entries = index.entries.select("id", "sha256")
-        removed = entries.join(items, on=["id", "sha256"], how="anti")
-        added = items.join(entries, on=["id", "sha256"], how="anti", maintain_order="left")
-        index.remove(removed["id"])
-        if added.height:
-            index.add(added["id"], added["sha256"], vectors_of(vectors, added["sha256"]))
-        commit = _commit(self.table, index, embeddings, latest, recipe)
-        return _report(
-            commit,
-            latest,
-            items,
+            commit = latest
+        else:
+            index = _open_or_none(self.table, latest, self._log) if same else None
+            rebuilt = index is None
+            if index is None:
+                index = _empty(vectors, items, recipe)
+            entries = index.entries.select("id", "sha256")
+            removed = entries.join(items, on=["id", "sha256"], how="anti")
+            added = items.join(entries, on=["id", "sha256"], how="anti", maintain_order="left")
+            index.remove(removed["id"])
+            if added.height:
+                index.add(added["id"], added["sha256"], vectors_of(vectors, added["sha256"]))
+            commit = _commit(self.table, index, embeddings, latest, recipe)
+        file = commit.file_with_role(INDEX)
+        return IndexReport(
+            version=commit.version,
+            items=commit.rows,
+            kind=commit.properties["kind"],
+            dim=commit.properties["dim"],
             added=added.height,
             removed=removed.height,
             rebuilt=rebuilt,
-            started=started,
+            seconds=time.monotonic() - started,
+            bytes=file.bytes if file else 0,
+            changed=commit != latest,
+            data_version=vectors_digest(
+                items, commit.properties[FINGERPRINT], rebuild_count(commit)
+            ),
+            fingerprint=commit.properties[FINGERPRINT],
         )
 
 
@@ -152,9 +164,11 @@ def vectors_of(vectors: VectorTable, sha256: pl.Series) -> Floats:
 
 
 def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
-    """The newest index of a catalog, its file verified.
+    """The latest index commit of a catalog and its index, the file verified.
 
-    Raises StoreError when there is none, and CorruptFileError when it is damaged.
+    Raises:
+        StoreError: when there is none.
+        CorruptFileError: when the index file is damaged.
     """
     table = index_table(store, name)
     commit = table.latest()
@@ -261,30 +275,3 @@ def _commit(
     if commit is None:
         raise AssertionError("an index is always committed the first time")
     return commit
-
-
-def _report(
-    commit: Commit,
-    latest: Commit | None,
-    items: pl.DataFrame,
-    *,
-    added: int = 0,
-    removed: int = 0,
-    rebuilt: bool = False,
-    started: float,
-) -> IndexReport:
-    file = commit.file_with_role(INDEX)
-    return IndexReport(
-        version=commit.version,
-        items=commit.rows,
-        kind=commit.properties["kind"],
-        dim=commit.properties["dim"],
-        added=added,
-        removed=removed,
-        rebuilt=rebuilt,
-        seconds=time.monotonic() - started,
-        bytes=file.bytes if file else 0,
-        changed=latest is None or commit.version != latest.version,
-        data_version=vectors_digest(items, commit.properties[FINGERPRINT], rebuild_count(commit)),
-        fingerprint=commit.properties[FINGERPRINT],
-    )

@@ -1,13 +1,16 @@
-"""Clusters of linked nodes: connected components, stars, and the bridges that hold them."""
+"""Clusters of linked nodes: connected components or stars, their bridges and similarities."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from imgsim_assets.similarity.cosine import Indices
+from imgsim_assets.similarity.cosine import Doubles, Indices, UnitRows, pair_cosines
+
+# Pairs that are scored at once.
+_PAIRS_PER_BATCH = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,60 @@ def find_bridges(links: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
                     entered[other] = reach[other] = len(entered)
                     path.append((other, number, iter(neighbors[other])))
     return sorted(bridges)
+
+
+def similarity_within(
+    clusters: Sequence[Cluster], counts: Indices, unit: UnitRows
+) -> tuple[Doubles, Doubles]:
+    """The minimum and mean similarity over all pairs of each cluster's items.
+
+    Clusters of the same number of nodes are scored together.
+
+    Args:
+        clusters: the clusters.
+        counts: (n,) how many items each node stands for; their similarity is 1.
+        unit: the vectors of the nodes.
+
+    Returns:
+        Minimum and mean, (len(clusters),) float64.
+    """
+    minimum, mean = np.empty(len(clusters)), np.empty(len(clusters))
+    sizes = np.array([len(cluster.members) for cluster in clusters], dtype=np.int64)
+    for size in np.unique(sizes):
+        numbers = np.flatnonzero(sizes == size)
+        step = max(1, _PAIRS_PER_BATCH // int(size) ** 2)
+        for start in range(0, len(numbers), step):
+            batch = numbers[start : start + step]
+            members = np.sort([clusters[number].members for number in batch], axis=1)
+            minimum[batch], mean[batch] = _similarity_of(unit, members, counts[members])
+    return minimum, mean
+
+
+def cosines_within(unit: UnitRows, i: Indices, j: Indices) -> Doubles:
+    """The cosines (p,) of pairs of rows of one set."""
+    return pair_cosines(unit.rows, unit.rows, i, j, squares=(unit.squares, unit.squares))
+
+
+def _similarity_of(unit: UnitRows, members: Indices, counts: Indices) -> tuple[Doubles, Doubles]:
+    """The minimum and mean (g,) of clusters with these nodes (g, m) of so many items (g, m)."""
+    minimum = np.ones(len(members))
+    pairs = (counts * (counts - 1) // 2).sum(axis=1).astype(np.float64)
+    total = pairs.copy()
+    for i, j in _pairs_of(members.shape[1]):
+        ends = (members.take(side, axis=1).ravel() for side in (i, j))
+        scores = cosines_within(unit, *ends).reshape(len(members), -1)
+        weights = counts.take(i, axis=1) * counts.take(j, axis=1)
+        minimum = np.minimum(minimum, scores.min(axis=1))
+        total += (scores * weights).sum(axis=1)
+        pairs += weights.sum(axis=1)
+    return minimum, total / pairs
+
+
+def _pairs_of(count: int) -> Iterator[tuple[Indices, Indices]]:
+    """All pairs of numbers below `count`, the lower first, in batches."""
+    step = max(1, _PAIRS_PER_BATCH // max(1, count))
+    for start in range(0, count, step):
+        i, j = np.indices((min(step, count - start), count)).reshape(2, -1)
+        i = i + start
+        if len(i[i < j]):
+            yield i[i < j], j[i < j]

@@ -9,7 +9,7 @@ pairs, and the number of its bridges: links without which it would fall apart.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +25,12 @@ from imgsim_assets.similarity import items
 from imgsim_assets.similarity.clustering import (
     Cluster,
     connected_components,
+    cosines_within,
     find_bridges,
+    similarity_within,
     star_clusters,
 )
-from imgsim_assets.similarity.cosine import Doubles, Indices, pair_cosines
+from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
 from imgsim_assets.similarity.neighbor_lists import (
@@ -43,6 +45,7 @@ from imgsim_assets.similarity.settings import (
     GroupSettings,
     Linkage,
 )
+from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -67,12 +70,12 @@ BRIDGE_SCHEMA = {
     "right_sha256": pl.String,
     "similarity": pl.Float64,
 }
+# The columns that say which items are in which group.
+_IDENTITY = ("group_id", "catalog", "id", "sha256")
 # The part of the recipe that links depend on; the rest only divides them into groups.
 _LINK_KEYS = ("threshold", FINGERPRINT, REBUILDS)
 # Between the name of a catalog, which cannot contain it, and an id.
 _SEPARATOR = "/"
-# Pairs of a group that are scored at once.
-_PAIRS_PER_BATCH = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -165,63 +168,57 @@ class GroupStage:
         result = MaterializedResult.for_recipe(self.table, latest, recipe, _LINK_KEYS)
         # In order of rank, which decides the groups as much as the items; only keys are kept.
         in_order = Items(ranked, np.empty((0, 0), dtype=np.float32))
-        if result.current is not None and result.is_up_to_date(in_order, images):
-            commit = result.current
-            rows, incremental = self.table.read(commit), True
-        else:
-            cached = _cached_links(result)
-            incremental = cached is not None
-            links = neighbor_lists(images, images, JoinSpec(threshold, exclude_self=True), cached)
-            rows, bridges = group_items(ranked, images, links, self._settings.linkage)
-            if self._cross_catalog:
-                rows = _with_catalog(rows)
-            files = [
-                self.table.write_rows(rows),
-                self.table.write_rows(bridges, role=BRIDGES),
-                self.table.write_rows(links, role=NEIGHBOR_LISTS),
-            ]
-            inputs = {f"{name}/index": index.version for name, index in indexes.items()}
-            committed = result.commit(files, in_order, images, inputs)
-            if committed is None:
-                return self.run()
-            commit = committed
-        identity = [
-            name for name in ("group_id", "catalog", "id", "sha256") if name in rows.columns
-        ]
+        inputs = {f"{name}/index": index.version for name, index in commits}
+        update = result.update(
+            in_order, images, inputs, lambda: self._compute(result, ranked, images, threshold)
+        )
+        if update is None:
+            return self.run()
+        rows = update.rows
+        identity = [name for name in _IDENTITY if name in rows.columns]
         return GroupReport(
-            version=commit.version,
+            version=update.commit.version,
             groups=rows["group_id"].n_unique(),
             grouped=rows.height,
             items=ranked.height,
             threshold=threshold,
-            incremental=incremental,
+            incremental=update.incremental,
             seconds=time.monotonic() - started,
-            changed=latest is None or commit.version != latest.version,
+            changed=update.commit != latest,
             data_version=rows_digest(rows.select(identity), str(recipe)),
             fingerprint=fingerprint,
         )
 
+    def _compute(
+        self, result: MaterializedResult, ranked: pl.DataFrame, images: Items, threshold: float
+    ) -> tuple[pl.DataFrame, list[DataFile], bool]:
+        """The rows of the groups, the files beside them, and whether cached links were used."""
+        cached = _cached_links(result)
+        links = neighbor_lists(images, images, JoinSpec(threshold, exclude_self=True), cached)
+        rows, bridges = group_items(ranked, images, links, self._settings.linkage)
+        files = [
+            self.table.write_rows(bridges, role=BRIDGES),
+            self.table.write_rows(links, role=NEIGHBOR_LISTS),
+        ]
+        return _with_catalog(rows) if self._cross_catalog else rows, files, cached is not None
+
     def _rank(self, keys: dict[str, pl.DataFrame]) -> pl.DataFrame:
         """All items (id, sha256), those that are canonical before others first."""
-        rule = self._settings.canonical
-        by_catalog = rule == "catalog_order"
-        ranked = [
-            of_catalog.join(
-                _ranks(self._store, name, "largest_resolution" if by_catalog else rule),
-                on="id",
-                how="left",
-            ).select(
-                pl.lit(priority if by_catalog else 0).alias("priority"),
-                "rank",
-                (pl.lit(f"{name}{_SEPARATOR}" if self._cross_catalog else "") + pl.col("id")).alias(
-                    "id"
-                ),
-                "sha256",
+        by_catalog = self._settings.canonical == "catalog_order"
+        rule = "largest_resolution" if by_catalog else self._settings.canonical
+        ranked = []
+        for priority, (name, of_catalog) in enumerate(keys.items()):
+            prefix = f"{name}{_SEPARATOR}" if self._cross_catalog else ""
+            ranked.append(
+                of_catalog.join(_ranks(self._store, name, rule), on="id", how="left").select(
+                    pl.lit(priority).alias("priority"),
+                    "rank",
+                    (pl.lit(prefix) + pl.col("id")).alias("id"),
+                    "sha256",
+                )
             )
-            for priority, (name, of_catalog) in enumerate(keys.items())
-        ]
-        in_order = pl.concat(ranked).sort("priority", "rank", "id", nulls_last=True)
-        return in_order.select("id", "sha256")
+        order = ["priority", "rank", "id"] if by_catalog else ["rank", "id"]
+        return pl.concat(ranked).sort(order, nulls_last=True).select("id", "sha256")
 
 
 def _ranks(store: Store, name: str, rule: str) -> pl.DataFrame:
@@ -323,13 +320,14 @@ def _describe(
     group = np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
     bridges = [find_bridges(group.links) for group in groups]
     bridge_counts = np.array([len(links) for links in bridges], dtype=np.int64)
-    minimum, mean = _similarity_within(groups, counts, images)
+    unit = images.join_input.unit
+    minimum, mean = similarity_within(groups, counts, unit)
     rows = pl.DataFrame(
         {
             "group_id": name.gather(canonical[group]),
             "id": ids.gather(members),
             "sha256": sha256.gather(members),
-            "similarity": _cosines(images, canonical[group], members),
+            "similarity": cosines_within(unit, canonical[group], members),
             "size": np.bincount(group, counts[members], len(groups))[group],
             "min_similarity": minimum[group],
             "mean_similarity": mean[group],
@@ -343,7 +341,7 @@ def _describe(
             "group_id": name.gather(canonical.repeat(bridge_counts)),
             "left_sha256": sha256.gather(ends[:, 0]),
             "right_sha256": sha256.gather(ends[:, 1]),
-            "similarity": _cosines(images, ends[:, 0], ends[:, 1]),
+            "similarity": cosines_within(unit, ends[:, 0], ends[:, 1]),
         },
         schema=BRIDGE_SCHEMA,
     )
@@ -354,55 +352,3 @@ def _describe(
         ),
         bridge_rows.sort("group_id", "left_sha256", "right_sha256"),
     )
-
-
-def _cosines(images: Items, i: Indices, j: Indices) -> Doubles:
-    unit = images.join_input.unit
-    return pair_cosines(unit.rows, unit.rows, i, j, squares=(unit.squares, unit.squares))
-
-
-def _similarity_within(
-    groups: Sequence[Cluster], counts: Indices, images: Items
-) -> tuple[Doubles, Doubles]:
-    """The minimum and mean similarity (g,) over all pairs of each group's items.
-
-    Groups of the same number of images are scored together.
-    """
-    minimum, mean = np.empty(len(groups)), np.empty(len(groups))
-    sizes = np.array([len(group.members) for group in groups], dtype=np.int64)
-    for size in np.unique(sizes):
-        numbers = np.flatnonzero(sizes == size)
-        step = max(1, _PAIRS_PER_BATCH // int(size) ** 2)
-        for start in range(0, len(numbers), step):
-            batch = numbers[start : start + step]
-            members = np.sort([groups[number].members for number in batch], axis=1)
-            minimum[batch], mean[batch] = _similarity_of(images, members, counts[members])
-    return minimum, mean
-
-
-def _similarity_of(images: Items, members: Indices, counts: Indices) -> tuple[Doubles, Doubles]:
-    """The minimum and mean similarity (g,) of groups with these images (g, m).
-
-    `counts` (g, m) is how many items each image has; two items of one image have similarity 1.
-    """
-    minimum = np.ones(len(members))
-    pairs = (counts * (counts - 1) // 2).sum(axis=1).astype(np.float64)
-    total = pairs.copy()
-    for i, j in _pairs_of(members.shape[1]):
-        ends = (members.take(side, axis=1) for side in (i, j))
-        scores = _cosines(images, *(side.ravel() for side in ends)).reshape(len(members), -1)
-        weights = counts.take(i, axis=1) * counts.take(j, axis=1)
-        minimum = np.minimum(minimum, scores.min(axis=1))
-        total += (scores * weights).sum(axis=1)
-        pairs += weights.sum(axis=1)
-    return minimum, total / pairs
-
-
-def _pairs_of(count: int) -> Iterator[tuple[Indices, Indices]]:
-    """All pairs of numbers below `count`, the lower first, in batches."""
-    step = max(1, _PAIRS_PER_BATCH // max(1, count))
-    for start in range(0, count, step):
-        i, j = np.indices((min(step, count - start), count)).reshape(2, -1)
-        i = i + start
-        if len(i[i < j]):
-            yield i[i < j], j[i < j]

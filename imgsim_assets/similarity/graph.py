@@ -12,6 +12,7 @@ from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import distances
+from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
 from imgsim_assets.similarity.neighbor_lists import (
     MIN_COSINE,
@@ -21,6 +22,7 @@ from imgsim_assets.similarity.neighbor_lists import (
     with_rank,
 )
 from imgsim_assets.similarity.settings import GraphSettings
+from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -91,40 +93,33 @@ class GraphStage:
             **items.vector_rebuilds(rebuild_count(index)),
         }
         result = MaterializedResult.for_recipe(self.table, latest, recipe)
-        if result.current is not None and result.is_up_to_date(nodes, nodes):
-            commit = result.current
-            edges, incremental = self.table.read(commit), True
-        else:
-            spec = JoinSpec(MIN_COSINE if threshold is None else threshold, k, exclude_self=True)
-            cached = result.cached_lists()
-            incremental = cached is not None
-            lists = neighbor_lists(nodes, nodes, spec, cached)
-            edges = _edges(lists, spec)
-            files = [
-                self.table.write_rows(edges),
-                self.table.write_rows(lists, role=NEIGHBOR_LISTS),
-            ]
-            inputs = {f"{self._name}/index": index.version}
-            committed = result.commit(files, nodes, nodes, inputs)
-            if committed is None:
-                return self.run()
-            commit = committed
+        inputs = {f"{self._name}/index": index.version}
+        update = result.update(nodes, nodes, inputs, lambda: _edges(result, nodes, k, threshold))
+        if update is None:
+            return self.run()
         return GraphReport(
-            version=commit.version,
-            edges=edges.height,
+            version=update.commit.version,
+            edges=update.rows.height,
             items=len(nodes),
             k=k,
             threshold=threshold,
-            incremental=incremental,
+            incremental=update.incremental,
             seconds=time.monotonic() - started,
-            changed=latest is None or commit.version != latest.version,
+            changed=update.commit != latest,
             data_version=rows_digest(nodes.keys, str(recipe)),
             fingerprint=fingerprint,
         )
 
 
-def _edges(lists: pl.DataFrame, spec: JoinSpec) -> pl.DataFrame:
-    pairs = top_pairs(lists, spec)
+def _edges(
+    result: MaterializedResult, nodes: Items, k: int, threshold: float | None
+) -> tuple[pl.DataFrame, list[DataFile], bool]:
+    """The edges, the file of their neighbor lists, and whether cached lists were used."""
+    spec = JoinSpec(MIN_COSINE if threshold is None else threshold, k, exclude_self=True)
+    cached = result.cached_lists()
+    lists = neighbor_lists(nodes, nodes, spec, cached)
+    pairs = with_rank(top_pairs(lists, spec))
     distance = pl.Series("distance", distances(pairs["similarity"].to_numpy()), dtype=pl.Float64)
-    edges = with_rank(pairs).with_columns(distance)
-    return edges.rename({"left_id": "src_id", "right_id": "dst_id"}).select(list(SCHEMA))
+    edges = pairs.with_columns(distance).rename({"left_id": "src_id", "right_id": "dst_id"})
+    files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
+    return edges.select(list(SCHEMA)), files, cached is not None

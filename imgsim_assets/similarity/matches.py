@@ -106,33 +106,26 @@ class MatchStage:
             **items.vector_rebuilds(left_rebuilds, rebuild_count(index)),
         }
         result = MaterializedResult.for_recipe(self.table, latest, recipe)
-        if result.current is not None and result.is_up_to_date(left, right):
-            commit = result.current
-            rows, incremental = self.table.read(commit), True
-        else:
-            rows, list_files, incremental = _matches(result, left, right, settings, threshold)
-            committed = result.commit(
-                [self.table.write_rows(rows), *list_files],
-                left,
-                right,
-                {
-                    f"{self._left}/embeddings": embeddings.version,
-                    f"{self._right}/index": index.version,
-                },
-            )
-            if committed is None:
-                return self.run()
-            commit = committed
+        versions = {
+            f"{self._left}/embeddings": embeddings.version,
+            f"{self._right}/index": index.version,
+        }
+        update = result.update(
+            left, right, versions, lambda: _matches(result, left, right, settings, threshold)
+        )
+        if update is None:
+            return self.run()
+        rows = update.rows
         return MatchReport(
-            version=commit.version,
+            version=update.commit.version,
             matches=rows.height,
             left_items=len(left),
             right_items=len(right),
             left_matched=rows["left_id"].n_unique(),
             threshold=threshold,
-            incremental=incremental,
+            incremental=update.incremental,
             seconds=time.monotonic() - started,
-            changed=latest is None or commit.version != latest.version,
+            changed=update.commit != latest,
             data_version=rows_digest(
                 rows.select("left_id", "right_id", "left_sha256", "right_sha256"), str(recipe)
             ),

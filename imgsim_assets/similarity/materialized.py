@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -19,6 +19,14 @@ RIGHT_ITEMS = "right_items"
 NEIGHBOR_LISTS = "neighbor_lists"
 # Lists of another format are not reused: lists before 2 did not say whether they were cut off.
 _FORMAT = {"neighbor_lists_format": 2}
+
+
+class ResultUpdate(NamedTuple):
+    """A commit that is up to date with its rows; `incremental`: earlier results were reused."""
+
+    commit: Commit
+    rows: pl.DataFrame
+    incremental: bool
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,32 @@ class MaterializedResult:
             lists = lists.with_columns(pl.lit(value=True).alias(COMPLETE))  # rows of all pairs
         return CachedNeighborLists(lists.select(list(LIST_SCHEMA)), left, right)
 
+    def update(
+        self,
+        left: Items,
+        right: Items,
+        inputs: Mapping[str, int],
+        compute: Callable[[], tuple[pl.DataFrame, list[DataFile], bool]],
+    ) -> ResultUpdate | None:
+        """Compute and commit the result, unless the current commit is up to date.
+
+        Args:
+            left: the left items.
+            right: the right items.
+            inputs: versions of the input tables, by name.
+            compute: returns the rows, the files that are committed beside them, and whether
+                cached lists were used.
+
+        Returns:
+            The commit and its rows; None if another run has committed a result of newer inputs.
+            Then the inputs must be read again.
+        """
+        if self.current is not None and self.is_up_to_date(left, right):
+            return ResultUpdate(self.current, self.table.read(self.current), incremental=True)
+        rows, files, incremental = compute()
+        commit = self.commit([self.table.write_rows(rows), *files], left, right, inputs)
+        return None if commit is None else ResultUpdate(commit, rows, incremental)
+
     def is_up_to_date(self, left: Items, right: Items) -> bool:
         """Whether the current commit was computed from exactly these items."""
         return (
@@ -94,18 +128,7 @@ class MaterializedResult:
     def commit(
         self, files: Sequence[DataFile], left: Items, right: Items, inputs: Mapping[str, int]
     ) -> Commit | None:
-        """Commit a result with the items that it was computed from.
-
-        Args:
-            files: the result rows and neighbor lists.
-            left: the left items.
-            right: the right items.
-            inputs: versions of the input tables, by name.
-
-        Returns:
-            The commit; None if another run has committed a result of newer inputs. Then the
-            inputs must be read again, since neither result need be of the newest ones.
-        """
+        """Commit a result with the items that it was computed from; None as of `update`."""
         files = [
             *files,
             self.table.write_rows(left.keys, role=LEFT_ITEMS),

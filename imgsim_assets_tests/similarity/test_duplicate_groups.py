@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.errors import StoreError
-from imgsim_assets.similarity import duplicate_groups
+from imgsim_assets.similarity import clustering
 from imgsim_assets.similarity.duplicate_groups import (
     BRIDGES,
     CROSS_CATALOG_SCHEMA,
@@ -98,7 +98,7 @@ def test_groups_are_the_same_however_many_pairs_are_scored_at_once(
     lists = neighbor_lists(images, images, JoinSpec(0.8, exclude_self=True))
     at_once, its_bridges = group_items(ranked, images, lists, "connected")
 
-    monkeypatch.setattr(duplicate_groups, "_PAIRS_PER_BATCH", batch)
+    monkeypatch.setattr(clustering, "_PAIRS_PER_BATCH", batch)
     rows, bridges = group_items(ranked, images, lists, "connected")
 
     assert_frame_equal(rows, at_once, rel_tol=0, abs_tol=1e-15)
