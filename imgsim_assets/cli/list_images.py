@@ -37,8 +37,8 @@ def command(folder: str, out: str | None, delimiter: str, recursive: bool, as_js
         raise click.UsageError(f"--delimiter: {delimiter!r} is not a single character")
     target = Path(out or f"{Path(folder).expanduser().absolute()}.csv")
     paths = [
-        str(Path(path).absolute()) if "://" not in folder else path
-        for path, _ in list_image_files(folder, "FOLDER", recursive=recursive)
+        image.name if "://" in folder else str(Path(image.name).absolute())
+        for image in list_image_files(folder, "FOLDER", recursive=recursive)
     ]
     try:
         with target.open("w", newline="", encoding="utf-8") as file:

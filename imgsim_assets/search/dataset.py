@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from imgsim_assets.catalog.source_files import SourceFile
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.progress import Log, silent
-from imgsim_assets.search.image_ref import ImageRef, null_image
+from imgsim_assets.search.image_ref import ImageRef, failed_image
 from imgsim_assets.search.url_images import fetch_urls, is_url
 
 # Text columns that hold the images if no column is named, the first one first.
@@ -33,7 +33,7 @@ _PIL_LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """How a dataset is read.
+    """How a dataset is read and encoded.
 
     Attributes:
         argument: the name of the dataset's argument, for messages.
@@ -41,6 +41,8 @@ class DatasetOptions:
         feature: the column of images or vectors, None for the only candidate.
         download: the settings for fetching URLs, None for the defaults.
         progress: whether progress is printed to stderr.
+        batch_size: images per forward pass, None for the default of the device.
+        ignore_failure: whether an image that cannot be used is a warning, not an error.
     """
 
     argument: str = "dataset"
@@ -48,6 +50,8 @@ class DatasetOptions:
     feature: str | None = None
     download: DownloadSettings | None = None
     progress: bool = False
+    batch_size: int | None = None
+    ignore_failure: bool = True
 
     @property
     def log(self) -> Log:
@@ -102,10 +106,8 @@ def read_dataset(dataset: Any, options: DatasetOptions) -> Dataset:
     return Dataset(labels, feature, images=_images(values.to_list(), labels.to_list(), options))
 
 
-def list_image_files(
-    location: str, argument: str, *, recursive: bool = True
-) -> list[tuple[str, Callable[[], bytes]]]:
-    """The images of a folder or glob, local or on fsspec, sorted: path and read function.
+def list_image_files(location: str, argument: str, *, recursive: bool = True) -> list[ImageRef]:
+    """The images of a folder or glob, local or on fsspec, sorted by path; the path is the name.
 
     Hidden files and files without the suffix of an image are ignored.
 
@@ -117,7 +119,7 @@ def list_image_files(
     files = [file for file in source.files if recursive or "/" not in file.name]
     if not files:
         raise SettingsError(f"{argument}: {location} holds no images; name a folder that does")
-    return [(file.path, partial(_read_source_file, source, file)) for file in files]
+    return [ImageRef(file.path, partial(_read_source_file, source, file)) for file in files]
 
 
 def _read_source_file(source: Source, file: SourceFile) -> bytes:
@@ -139,7 +141,7 @@ def _to_frame(dataset: Any, options: DatasetOptions) -> tuple[pl.DataFrame, str]
         frame = pl.DataFrame([_column(str(name), list(dataset[name])) for name in dataset.columns])
         return frame, _choose_feature(frame, options)
     if isinstance(dataset, str | os.PathLike) and _is_folder_or_glob(str(dataset)):
-        paths = [path for path, _ in list_image_files(str(dataset), options.argument)]
+        paths = [image.name for image in list_image_files(str(dataset), options.argument)]
         return pl.DataFrame({"path": paths}), "path"
     name = options.feature or "image"
     if isinstance(dataset, pl.Series):
@@ -303,7 +305,7 @@ def _images(
 
 def _image(value: Any, row_name: str, by_url: Mapping[str, ImageRef], max_bytes: int) -> ImageRef:
     if value is None:
-        return null_image(row_name)
+        return failed_image(row_name, "no_image", "the value is null")
     if isinstance(value, str) and is_url(value):
         return by_url[value]
     if isinstance(value, str | os.PathLike):

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -25,7 +25,9 @@ from PIL import Image
 
 from imgsim_assets.encoders.encoder import Encoder
 from imgsim_assets.errors import EncoderError, SettingsError
-from imgsim_assets.search.neighbors import Metric
+from imgsim_assets.search.embedder import Embedder
+from imgsim_assets.search.neighbors import SearchParams
+from imgsim_assets.search.references import References
 
 if TYPE_CHECKING:
     import onnx
@@ -39,38 +41,6 @@ _POSITION = "position"
 _TOLERANCE = 2e-3
 _PROBE_IMAGES = 8
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-
-
-class Exportable(Protocol):
-    """The part of a model that an export needs."""
-
-    @property
-    def metric(self) -> Metric:
-        """How vectors are compared."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def labels(self) -> pl.Series:
-        """The labels of the reference items."""
-
-    @property
-    def vectors(self) -> NDArray[np.float32]:
-        """Their vectors, (n, d) float32."""
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder, loaded."""
-
-    @property
-    def has_unit_vectors(self) -> bool:
-        """Whether vectors of images are normalized to length 1."""
-
-    def query(self, dataset: Any, *, k: int | None, progress: bool) -> pl.DataFrame:
-        """The items nearest to some vectors."""
-
-    def summary(self, output: Literal["str", "dict"] | None = None) -> Any:
-        """The description of the model."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +59,9 @@ class Parity:
     labels: float
 
 
-def export_onnx(model: Exportable, path: str | os.PathLike[str], k: int = 5) -> Parity:
+def export_onnx(
+    references: References, embedder: Embedder, path: str | os.PathLike[str], k: int
+) -> Parity:
     """Write a model as one ONNX file.
 
     The input `image` (n, ...) is the result of the encoder's `prepare`; for named encoders (n,
@@ -97,7 +69,8 @@ def export_onnx(model: Exportable, path: str | os.PathLike[str], k: int = 5) -> 
     (n, k), String or Int64, and `distance` (n, k) float32, the nearest first.
 
     Args:
-        model: the model.
+        references: the reference items of the model.
+        embedder: the encoder of the model.
         path: the file.
         k: neighbors per image, from 1 to the number of items.
 
@@ -108,16 +81,17 @@ def export_onnx(model: Exportable, path: str | os.PathLike[str], k: int = 5) -> 
         SettingsError: for a wrong argument, or when a package is missing.
         EncoderError: when the encoder is not a torch module, or the results differ.
     """
-    if not 1 <= k <= len(model):
-        raise SettingsError(f"k is {k}; it must be between 1 and the model's {len(model)} items")
+    count = len(references)
+    if not 1 <= k <= count:
+        raise SettingsError(f"k is {k}; it must be between 1 and the model's {count} items")
     _require_packages()
     target = Path(path)
     if not target.absolute().parent.is_dir():
         raise SettingsError(f"path: there is no folder {target.absolute().parent}")
     staged = target.with_name(f".unfinished-{uuid.uuid4().hex}.onnx")
     try:
-        _write(model, staged, k)
-        result = parity(model, staged, _probe_images())
+        _write(references, embedder, staged, k)
+        result = parity(references, embedder, staged, _probe_images())
         if not result.difference <= _TOLERANCE:
             raise EncoderError(
                 f"the distances of the exported graph differ from the model's by "
@@ -130,25 +104,26 @@ def export_onnx(model: Exportable, path: str | os.PathLike[str], k: int = 5) -> 
 
 
 def parity(
-    model: Exportable, path: str | os.PathLike[str], images: Sequence[Image.Image]
+    references: References,
+    embedder: Embedder,
+    path: str | os.PathLike[str],
+    images: Sequence[Image.Image],
 ) -> Parity:
     """Compare the results of an exported file with those of the model, for RGB images."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-    encoder = model.encoder
+    encoder = embedder.encoder
     prepared = np.stack([encoder.prepare(image) for image in images])
     labels, distances = session.run([LABEL, DISTANCE], {INPUT: prepared})
     k = labels.shape[1]
-    vectors = _encode(encoder, prepared, normalize=model.has_unit_vectors)
-    expected = model.query(vectors, k=k, progress=False)
-    shape = (len(images), k)
-    expected_distances = expected["distance"].to_numpy().reshape(shape)
-    expected_labels = np.array(expected["reference_label"].to_list(), dtype=object).reshape(shape)
+    vectors = _encode(encoder, prepared, normalize=embedder.normalize)
+    expected = references.search(vectors, SearchParams(k))
+    expected_labels = np.array(references.labels.gather(expected.reference).to_list(), dtype=object)
     return Parity(
         images=len(images),
-        difference=float(np.abs(expected_distances - distances).max()),
-        labels=float((expected_labels == labels).mean()),
+        difference=float(np.abs(expected.distance - distances.ravel()).max()),
+        labels=float((expected_labels == labels.ravel()).mean()),
     )
 
 
@@ -176,19 +151,19 @@ def _probe_images() -> list[Image.Image]:
     return [Image.fromarray(pixels).resize((320, 240)) for pixels in coarse]
 
 
-def _write(model: Exportable, path: Path, k: int) -> None:
+def _write(references: References, embedder: Embedder, path: Path, k: int) -> None:
     import onnx
     import torch
 
     from imgsim_assets.search.onnx_modules import NearestModule
 
-    encoder = model.encoder
+    encoder = embedder.encoder
     module = NearestModule(
         _features_module(encoder),
-        torch.from_numpy(model.vectors),
+        torch.from_numpy(references.vectors.copy()),
         k,
-        unit=model.has_unit_vectors,
-        cosine=model.metric == "cosine",
+        unit=embedder.normalize,
+        cosine=references.metric == "cosine",
     ).eval()
     probe = encoder.prepare(Image.new("RGB", (64, 48), (90, 120, 150)))
     # Two images, since a batch size of one would be exported as a constant.
@@ -204,9 +179,10 @@ def _write(model: Exportable, path: Path, k: int) -> None:
             verbose=False,
         )
     graph: onnx.ModelProto = program.model_proto
-    _add_label_output(graph, model.labels)
-    for key, value in (("encoder", model.summary("dict")["model"]), ("metric", model.metric)):
-        graph.metadata_props.add(key=f"imgsim_assets.{key}", value=str(value))
+    _add_label_output(graph, references.labels)
+    properties = {"encoder": embedder.settings.describe(), "metric": references.metric}
+    for key, value in properties.items():
+        graph.metadata_props.add(key=f"imgsim_assets.{key}", value=value)
     onnx.checker.check_model(graph)
     onnx.save_model(graph, os.fspath(path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def failures_frame(failures: Sequence[Failure], labels: pl.Series) -> pl.DataFra
 def report_failures(
     failures: Sequence[Failure], total: int, argument: str, *, ignore_failure: bool
 ) -> None:
-    """Warn of failures.
+    """Warn of failures among `total` inputs.
 
     Raises:
         SettingsError: when all inputs failed, or when failures are not ignored.
@@ -50,4 +51,12 @@ def report_failures(
         raise SettingsError(f"{message}; give at least one valid image")
     if not ignore_failure:
         raise SettingsError(f"{message}; fix or omit them, or set ignore_failure=True")
-    warnings.warn(f"{message}; they are omitted", stacklevel=3)
+    warnings.warn(f"{message}; they are omitted", stacklevel=_caller_stacklevel())
+
+
+def _caller_stacklevel() -> int:
+    """The stack level, for a warning of the calling function, of the code that uses the package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and str(frame.f_globals.get("__name__")).startswith("imgsim_assets."):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -71,11 +71,11 @@ def load_rgb(
     return image, ImageDigests(file_digest(content), _pixel_digest(image) if is_full_size else None)
 
 
-def null_image(name: str) -> ImageRef:
-    """The image of a null: it fails when it is read."""
+def failed_image(name: str, status: str, detail: str) -> ImageRef:
+    """An image that raises ImageError when it is read."""
 
     def load() -> bytes:
-        raise ImageError("no_image", "the value is null")
+        raise ImageError(status, detail)
 
     return ImageRef(name, load)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
-from PIL import Image
 
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import SettingsError
@@ -16,6 +15,7 @@ from imgsim_assets.images.decode import decode
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.search.dataset import DatasetOptions, list_image_files
 from imgsim_assets.search.failures import Failure, report_failures
+from imgsim_assets.search.image_ref import ImageRef
 from imgsim_assets.search.url_images import fetch_urls, is_url
 
 _THREADS = 4
@@ -50,31 +50,30 @@ def load_images(
         SettingsError: when there is no image, or an invalid one without `ignore_failure`.
     """
     options = DatasetOptions("source", download=download, progress=progress)
-    loaders = _loaders(source, recursive, options)
+    images = _image_refs(source, recursive, options)
     with ThreadPoolExecutor(_THREADS, "read") as pool:
-        results = list(pool.map(_load_valid, [load for _, load in loaders]))
+        results = list(pool.map(_read_valid, images))
     failures = [
-        Failure(position, loaders[position][0], result.status, result.detail)
+        Failure(position, images[position].name, result.status, result.detail)
         for position, result in enumerate(results)
         if isinstance(result, ImageError)
     ]
-    report_failures(failures, len(loaders), "source", ignore_failure=ignore_failure)
+    report_failures(failures, len(images), "source", ignore_failure=ignore_failure)
     rows = [
-        (path, result)
-        for (path, _), result in zip(loaders, results, strict=True)
+        (image.name, result)
+        for image, result in zip(images, results, strict=True)
         if isinstance(result, bytes)
     ]
     return pl.DataFrame(rows, schema={"path": pl.String, "image": pl.Binary}, orient="row")
 
 
-def _loaders(
+def _image_refs(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     recursive: bool,
     options: DatasetOptions,
-) -> list[tuple[str, Callable[[], bytes | Image.Image]]]:
-    """The path or URL of each image, and a function that reads it."""
+) -> list[ImageRef]:
     if isinstance(source, str | os.PathLike) and not is_url(os.fspath(source)):
-        return [*list_image_files(os.fspath(source), "source", recursive=recursive)]
+        return list_image_files(os.fspath(source), options.argument, recursive=recursive)
     names = [source] if isinstance(source, str | os.PathLike) else list(source)
     if not names:
         raise SettingsError("source is empty; give a folder, a glob, or at least one path or URL")
@@ -82,20 +81,18 @@ def _loaders(
     urls = [text for text in texts if is_url(text)]
     by_url = fetch_urls(urls, options.download or DownloadSettings(), log=options.log)
     return [
-        (text, by_url[text].load if is_url(text) else Path(text).expanduser().read_bytes)
+        by_url[text] if is_url(text) else ImageRef(text, Path(text).expanduser().read_bytes)
         for text in texts
     ]
 
 
-def _load_valid(load: Callable[[], bytes | Image.Image]) -> bytes | ImageError:
+def _read_valid(image: ImageRef) -> bytes | ImageError:
     """The bytes of an image that can be decoded, else the error."""
     try:
-        data = load()
+        data = image.open()
         if not isinstance(data, bytes):
             raise AssertionError("files and URLs give bytes")
         decode(data)
     except ImageError as error:
         return error
-    except OSError as error:
-        return ImageError("unreadable_file", str(error))
     return data

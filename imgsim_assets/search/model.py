@@ -6,11 +6,9 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
 import polars as pl
 
 from imgsim_assets.download.settings import DownloadSettings
@@ -22,9 +20,10 @@ from imgsim_assets.search import gallery
 from imgsim_assets.search.catalog_model import find_catalog, read_catalog
 from imgsim_assets.search.dataset import Dataset, DatasetOptions, read_dataset
 from imgsim_assets.search.embedder import Embedder, Floats, parse_encoder
-from imgsim_assets.search.failures import FAILURES_SCHEMA, failures_frame, report_failures
+from imgsim_assets.search.failures import FAILURES_SCHEMA, failures_frame
 from imgsim_assets.search.graph import SimilarityGraph
 from imgsim_assets.search.neighbors import Metric, SearchParams, is_normalized
+from imgsim_assets.search.orientation import ORIENTATIONS
 from imgsim_assets.search.query import (
     QUERY_LABEL,
     REFERENCE_LABEL,
@@ -34,7 +33,7 @@ from imgsim_assets.search.query import (
 )
 from imgsim_assets.search.references import References
 from imgsim_assets.search.saved_model import read_model, write_model
-from imgsim_assets.search.summary import Provenance, format_summary, summarize
+from imgsim_assets.search.summary import Provenance, render_summary, summarize
 from imgsim_assets.storage.store import Store
 
 if TYPE_CHECKING:
@@ -120,20 +119,19 @@ class ImageSimilarityModel:
         if catalog_store is not None:
             model = cls(*read_catalog(catalog_store, dataset, label, metric, device, weights))
         else:
-            options = DatasetOptions("dataset", label, feature, download, progress)
+            options = DatasetOptions(
+                "dataset", label, feature, download, progress, batch_size, ignore_failure
+            )
             items = read_dataset(dataset, options)
             is_unit = items.vectors is None or is_normalized(items.vectors)
             settings = with_overrides(parse_encoder(encoder), device, weights)
             embedder = Embedder(settings, normalize=is_unit or metric == "cosine")
-            empty = np.empty((0, 0), np.float32)
-            references = References(metric, items.labels.clear(), empty, [], [])
+            references = References(metric, items.labels.clear())
             model = cls(references, embedder, Provenance(label, items.feature))
-            model._append(items, options, batch_size, ignore_failure=ignore_failure)
+            model._append(items, options)
         seconds = time.monotonic() - started
         model._provenance = replace(model._provenance, training_time=seconds)
         return model
-
-    # ---- queries --------------------------------------------------------------------
 
     def query(
         self,
@@ -157,14 +155,14 @@ class ImageSimilarityModel:
             k: the maximum number of neighbors, None for no limit.
             radius: the maximum distance, inclusive, None for no limit. With neither k nor
                 radius, every query is paired with every item.
-            progress: whether to print progress to stderr.
-            batch_size: images per forward pass; default by the device.
-            feature: the column of images or vectors; default the only candidate.
+            progress: as in `create`.
+            batch_size: as in `create`.
+            feature: as in `create`.
             orientations: whether to search each image in its eight orientations (rotated by
                 quarter turns and mirrored). The nearest one counts.
             ignore_failure: whether an image that cannot be used is omitted with a warning; else
                 it is an error.
-            download: the settings for fetching URLs.
+            download: as in `create`.
 
         Returns:
             query_label, reference_label, distance (Float64) and rank (Int32, from 1), sorted by
@@ -177,15 +175,16 @@ class ImageSimilarityModel:
             EncoderError: when the encoder cannot be loaded.
         """
         params = SearchParams(k, radius)
-        options = DatasetOptions("dataset", label, feature, download, progress)
-        queries = read_dataset(dataset, options)
+        options = DatasetOptions(
+            "dataset", label, feature, download, progress, batch_size, ignore_failure
+        )
         return query_frame(
-            queries,
+            read_dataset(dataset, options),
             self._references,
+            self._embedder,
             params,
-            partial(embed_dataset, queries, self._references, self._embedder, options, batch_size),
-            orientations=orientations,
-            ignore_failure=ignore_failure,
+            options,
+            ORIENTATIONS if orientations else None,
         )
 
     def similarity_graph(
@@ -272,8 +271,6 @@ class ImageSimilarityModel:
             query_images = gallery.images_by_label(dataset.labels, dataset.optional_images)
         return gallery.write_result(path, result, query_images, images, title=repr(self))
 
-    # ---- changes --------------------------------------------------------------------
-
     def add(
         self,
         dataset: Any,
@@ -291,34 +288,28 @@ class ImageSimilarityModel:
             dataset: any dataset of `create`, except the name of a catalog.
             label: the column of labels, of the same type as the model's; default integers that
                 follow the largest label.
-            feature: the column of images or vectors; default the only candidate.
-            batch_size: images per forward pass; default by the device.
-            progress: whether to print progress to stderr.
+            feature: as in `create`.
+            batch_size: as in `create`.
+            progress: as in `create`.
             ignore_failure: as in `create`.
-            download: the settings for fetching URLs.
+            download: as in `create`.
 
         Raises:
             SettingsError: for a wrong argument, or a label that exists or has another type. The
                 model is unchanged.
             EncoderError: when the encoder cannot be loaded.
         """
-        options = DatasetOptions("dataset", label, feature, download, progress)
+        options = DatasetOptions(
+            "dataset", label, feature, download, progress, batch_size, ignore_failure
+        )
         items = read_dataset(dataset, options)
         if label is None and self.labels.dtype == pl.Int64:
             items = replace(items, labels=self._references.next_labels(len(items)))
-        self._append(items, options, batch_size, ignore_failure=ignore_failure)
+        self._append(items, options)
 
-    def _append(
-        self,
-        items: Dataset,
-        options: DatasetOptions,
-        batch_size: int | None,
-        *,
-        ignore_failure: bool,
-    ) -> None:
+    def _append(self, items: Dataset, options: DatasetOptions) -> None:
         self._references.require_new_labels(items.labels)
-        embeddings = embed_dataset(items, self._references, self._embedder, options, batch_size)
-        report_failures(embeddings.failures, len(items), "dataset", ignore_failure=ignore_failure)
+        embeddings = embed_dataset(items, self._references, self._embedder, options)
         images = items.optional_images
         self._references = self._references.append(
             items.labels.gather(embeddings.positions),
@@ -343,8 +334,6 @@ class ImageSimilarityModel:
         """
         is_single = isinstance(labels, str | int) or not hasattr(labels, "__iter__")
         self._references = self._references.remove([labels] if is_single else list(labels))
-
-    # ---- files ----------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the model as a folder, replacing a model that is there.
@@ -374,8 +363,8 @@ class ImageSimilarityModel:
     def export_onnx(self, path: str | os.PathLike[str], k: int = 5) -> Parity:
         """Write one ONNX file: prepared images in, labels and distances of the nearest out.
 
-        Needs the extra `onnx`. See `imgsim_assets.search.export.export_onnx` for the inputs and
-        outputs of the file.
+        The input and outputs are those of `imgsim_assets.search.export.export_onnx`, which needs
+        the extra `onnx`.
 
         Args:
             path: the file.
@@ -390,9 +379,7 @@ class ImageSimilarityModel:
         """
         from imgsim_assets.search.export import export_onnx
 
-        return export_onnx(self, path, k)
-
-    # ---- description ----------------------------------------------------------------
+        return export_onnx(self._references, self._embedder, path, k)
 
     def __len__(self) -> int:
         return len(self._references)
@@ -426,11 +413,6 @@ class ImageSimilarityModel:
         """
         return self._embedder.encoder
 
-    @property
-    def has_unit_vectors(self) -> bool:
-        """Whether vectors of images are normalized to length 1 before they are compared."""
-        return self._embedder.normalize
-
     def summary(self, output: Literal["str", "dict"] | None = None) -> Any:
         """Describe the model.
 
@@ -445,15 +427,7 @@ class ImageSimilarityModel:
         """
         settings, failures = self._embedder.settings, self.failures.height
         summary = summarize(self._references, settings, self._provenance, failures)
-        if output == "dict":
-            return summary
-        if output not in (None, "str"):
-            raise SettingsError(f"output is {output!r}; use None, 'str' or 'dict'")
-        text = format_summary(summary)
-        if output == "str":
-            return text
-        print(text)
-        return None
+        return render_summary(summary, output)
 
 
 def load_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from imgsim_assets.search.embedder import Embedder, Embeddings
 from imgsim_assets.search.failures import Failure, report_failures
 from imgsim_assets.search.image_ref import ImageDigests
 from imgsim_assets.search.neighbors import Neighbors, SearchParams, nearest_alternatives
-from imgsim_assets.search.orientation import ORIENTATIONS, UPRIGHT, Orientation
+from imgsim_assets.search.orientation import UPRIGHT, Orientation
 from imgsim_assets.search.references import References
 
 QUERY_LABEL = "query_label"
@@ -26,28 +26,36 @@ def embed_dataset(
     references: References,
     embedder: Embedder,
     options: DatasetOptions,
-    batch_size: int | None,
     orientation: Orientation = UPRIGHT,
 ) -> Embeddings:
     """The vectors of a dataset: given ones, those of equal reference images, or encoded ones.
 
+    Failures are reported for the upright orientation only.
+
     Raises:
-        SettingsError: when their dimension is not that of the references.
+        SettingsError: when the dimension is not that of the references, or for failures.
         EncoderError: when the encoder cannot be loaded.
     """
     if dataset.images is None:
         embeddings = _given_embeddings(dataset)
-        subject = f"{options.argument}: its vectors have"
+        subject = "its vectors"
     else:
         embeddings = embedder.embed(
             dataset.images,
             known_vectors=references.vectors_by_digest(),
             orientation=orientation,
-            batch_size=batch_size,
+            batch_size=options.batch_size,
             log=options.log,
         )
-        subject = f"{options.argument}: the encoder's vectors have"
-    references.require_dimension(embeddings.vectors, subject)
+        subject = "the encoder's vectors"
+    references.require_dimension(embeddings.vectors, f"{options.argument}: {subject} have")
+    if orientation == UPRIGHT:
+        report_failures(
+            embeddings.failures,
+            len(dataset),
+            options.argument,
+            ignore_failure=options.ignore_failure,
+        )
     return embeddings
 
 
@@ -66,27 +74,24 @@ def _given_embeddings(dataset: Dataset) -> Embeddings:
 def query_frame(
     queries: Dataset,
     references: References,
+    embedder: Embedder,
     params: SearchParams,
-    embed: Callable[[Orientation], Embeddings],
-    *,
-    orientations: bool,
-    ignore_failure: bool,
+    options: DatasetOptions,
+    orientations: Sequence[Orientation] | None = None,
 ) -> pl.DataFrame:
-    """The result of `ImageSimilarityModel.query`; `embed` returns the vectors of the queries."""
+    """The result of `ImageSimilarityModel.query`, over the upright queries or all orientations."""
     if orientations and queries.images is None:
         raise SettingsError("orientations: vectors cannot be rotated; query with images")
-
-    def search(embeddings: Embeddings) -> Neighbors:
+    alternatives = []
+    for orientation in orientations or [UPRIGHT]:
+        embeddings = embed_dataset(queries, references, embedder, options, orientation)
         neighbors = references.search(embeddings.vectors, params)
-        return replace(neighbors, query=embeddings.positions[neighbors.query])
-
-    upright = embed(UPRIGHT)
-    report_failures(upright.failures, len(queries), "dataset", ignore_failure=ignore_failure)
+        rows = embeddings.positions[neighbors.query]
+        alternatives.append(replace(neighbors, query=rows))
     if not orientations:
-        return _label_pairs(search(upright), queries.labels, references.labels)
-    others = [search(embed(orientation)) for orientation in ORIENTATIONS[1:]]
-    neighbors, nearest = nearest_alternatives([search(upright), *others], params.k)
-    names = [ORIENTATIONS[index].name for index in nearest]
+        return _label_pairs(alternatives[0], queries.labels, references.labels)
+    neighbors, nearest = nearest_alternatives(alternatives, params.k)
+    names = [orientations[index].name for index in nearest]
     return _label_pairs(neighbors, queries.labels, references.labels).with_columns(
         pl.Series("orientation", names, dtype=pl.String)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,9 @@ class References:
 
     metric: Metric
     labels: pl.Series
-    vectors: Floats
-    digests: Sequence[ImageDigests]
-    images: Sequence[ImageRef | None]
+    vectors: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    digests: Sequence[ImageDigests] = ()
+    images: Sequence[ImageRef | None] = ()
 
     def __len__(self) -> int:
         return len(self.digests)

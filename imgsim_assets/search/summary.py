@@ -10,6 +10,7 @@ from typing import Any
 
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.references import References
 
 
@@ -70,11 +71,19 @@ def _input_shape(settings: EncoderSettings) -> tuple[int, int, int] | None:
     return (edge_px, edge_px, 3)
 
 
-def format_summary(summary: Mapping[str, Any]) -> str:
-    """A summary as lines of name and value."""
+def render_summary(summary: Mapping[str, Any], output: str | None) -> Any:
+    """Print a summary, or return it as "str" or "dict"."""
+    if output not in (None, "str", "dict"):
+        raise SettingsError(f"output is {output!r}; use None, 'str' or 'dict'")
+    if output == "dict":
+        return summary
     width = max(len(name) for name in summary)
     lines = [f"{name:<{width}} : {_format_value(value)}" for name, value in summary.items()]
-    return "\n".join(["ImageSimilarityModel", "", *lines])
+    text = "\n".join(["ImageSimilarityModel", "", *lines])
+    if output == "str":
+        return text
+    print(text)
+    return None
 
 
 def _format_value(value: Any) -> str:

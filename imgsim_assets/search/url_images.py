@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,8 @@ from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import ImagesStage
 from imgsim_assets.download.status import OK
-from imgsim_assets.images.header import ImageError
 from imgsim_assets.progress import Log, silent
-from imgsim_assets.search.image_ref import ImageRef
+from imgsim_assets.search.image_ref import ImageRef, failed_image
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
@@ -52,28 +51,20 @@ def _fetch(urls: Sequence[str], settings: DownloadSettings, log: Log) -> dict[st
         ItemsStage(store, _NAME, source, shards=_SHARD.count, project_root=root).run()
         with ImagesStage(store, _NAME, settings, log=log) as stage:
             stage.run(_SHARD)
-        return {url: ImageRef(url, load) for url, load in _loaders(store, urls).items()}
+        return _image_refs(store, urls)
 
 
-def _loaders(store: Store, urls: Sequence[str]) -> dict[str, Callable[[], bytes]]:
-    """Functions that return the bytes of each URL, or raise its failure."""
-    loaders: dict[str, Callable[[], bytes]] = {
-        # A rejected URL has no row in the ledger.
-        url: partial(_fail, "bad_url", "not a URL that can be fetched")
-        for url in urls
-    }
+def _image_refs(store: Store, urls: Sequence[str]) -> dict[str, ImageRef]:
     ledger = ledger_table(store, _NAME)
     commit = ledger.latest()
     if commit is None:
         raise AssertionError("the images stage commits its ledger")
+    # A rejected URL has no row in the ledger.
+    images = {url: failed_image(url, "bad_url", "not a URL that can be fetched") for url in urls}
     rows = ledger.read(commit).select("id", "status", "detail", "sha256")
     for url, status, detail, sha256 in rows.iter_rows():
         if status == OK:
-            loaders[url] = partial(bytes, store.blobs.get(sha256))
+            images[url] = ImageRef(url, partial(bytes, store.blobs.get(sha256)))
         else:
-            loaders[url] = partial(_fail, status, detail or status)
-    return loaders
-
-
-def _fail(status: str, detail: str) -> bytes:
-    raise ImageError(status, detail)
+            images[url] = failed_image(url, status, detail or status)
+    return images

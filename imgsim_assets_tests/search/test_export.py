@@ -65,7 +65,8 @@ def test_a_network_is_exported_with_its_normalization(tmp_path: Path) -> None:
 
     model.export_onnx(tmp_path / "m.onnx", k=4)
 
-    found = parity(model, tmp_path / "m.onnx", [make_image(seed) for seed in range(8)])
+    images = [make_image(seed) for seed in range(8)]
+    found = parity(model._references, model._embedder, tmp_path / "m.onnx", images)
     assert found.images == 8
     assert found.difference < 1e-3
 
