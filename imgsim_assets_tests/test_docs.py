@@ -19,7 +19,19 @@ import polars as pl
 import pytest
 import yaml
 
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
+from imgsim_assets.index.settings import IndexSettings
+from imgsim_assets.pipeline.settings import (
+    CatalogSettings,
+    CheckSettings,
+    DuplicateGroupsSettings,
+    MatchMatrixSettings,
+    RetentionSettings,
+)
+from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.settings import GraphSettings, GroupSettings
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.projects import Project
@@ -191,6 +203,31 @@ def test_command_of_schedule_page_sets_pool_limit(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         limits = instance.event_log_storage.get_pool_limits()
     assert {pool.name: pool.limit for pool in limits} == {"gpu": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "page"),
+    [
+        (CatalogSettings, "docs/add_a_catalog.md"),
+        (CheckSettings, "docs/add_a_catalog.md"),
+        (SourceSettings, "docs/add_a_catalog.md"),
+        (GraphSettings, "docs/add_a_catalog.md"),
+        (MatchMatrixSettings, "docs/add_a_catalog.md"),
+        (DownloadSettings, "docs/download.md"),
+        (EncoderSettings, "docs/encoders.md"),
+        (EvaluationSettings, "docs/encoders.md"),
+        (IndexSettings, "docs/matching.md"),
+        (GroupSettings, "docs/matching.md"),
+        (DuplicateGroupsSettings, "docs/matching.md"),
+        (RetentionSettings, "docs/operate.md"),
+    ],
+)
+def test_every_key_of_settings_is_documented(settings: type[Settings], page: str) -> None:
+    # A key stands in backticks, at the start of a YAML line, or first in a YAML mapping.
+    keys = set(re.findall(r"[`{, ]([a-z_]+)(?=`|:|, [a-z_]+}|}`)", (_ROOT / page).read_text()))
+    keys |= set(re.findall(r"^ *([a-z_]+):", (_ROOT / page).read_text(), re.MULTILINE))
+
+    assert set(settings.model_fields) - keys == set()
 
 
 def test_stage_classes_of_architecture_page_exist() -> None:
