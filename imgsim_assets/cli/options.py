@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from imgsim_assets.storage.store import Store
 
 STDOUT = "-"
 OUT_SUFFIXES = (".tsv", ".csv", ".parquet", ".jsonl")
-_ENCODER_KEYS = {"name": "encoder", "factory": "encoder"}
 Command = TypeVar("Command", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
 
@@ -51,9 +51,16 @@ def parse_settings(kind: type[S], **values: Any) -> S:
 
 
 def _usage_message(error: ValidationError) -> str:
-    """The first problem, under the name of the shell's option."""
+    """The first problem, with the names of options in place of the settings' keys."""
     first = error.errors(include_url=False)[0]
+    options = _options_by_key(error.title)
     message = first["msg"].removeprefix("Value error, ")
+    # Settings name other keys as YAML has them: 'mode: top_k'.
+    message = re.sub(
+        r"'(\w+): ([^']+)'",
+        lambda match: f"'{options[match[1]]} {match[2]}'" if match[1] in options else match[0],
+        message,
+    )
     prefix, _, rest = message.partition(": ")
     # A validator may put the key before its message; the path of a union's member follows it.
     if rest and prefix.isidentifier():
@@ -61,11 +68,18 @@ def _usage_message(error: ValidationError) -> str:
     elif not first["loc"]:
         return message
     key = str(first["loc"][0]) if first["loc"] else prefix
-    key = _ENCODER_KEYS.get(key, key) if error.title == "EncoderSettings" else key
+    return f"{options.get(key, key)}: {message}"
+
+
+def _options_by_key(settings_name: str) -> dict[str, str]:
+    """The running command's options, by the keys of the settings."""
+    options: dict[str, str] = {}
     for parameter in click.get_current_context().command.params:
-        if key == parameter.name or f"--{key}" in parameter.opts:
-            key = parameter.opts[0]
-    return f"{key}: {message}"
+        for key in (parameter.name or "", parameter.opts[0].removeprefix("--")):
+            options[key] = parameter.opts[0]
+    if settings_name == "EncoderSettings" and "encoder" in options:
+        options |= {"name": options["encoder"], "factory": options["encoder"]}
+    return options
 
 
 def settings_hash(settings: Settings, *more: object) -> str:

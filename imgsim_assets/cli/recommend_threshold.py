@@ -102,7 +102,7 @@ def _show(recommendation: ThresholdRecommendation, budget: float) -> None:
     else:
         click.echo(
             f"too few pairs to show that there are at most {limit}: {threshold} is the encoder's "
-            "default threshold; copies found:"
+            "recommended threshold; copies found:"
         )
     recall = (f"{edit} {share:.0%}" for edit, share in recommendation.recall.items())
     click.echo(f"  {', '.join(recall)}")

@@ -46,7 +46,7 @@ def test_catalog_too_small_for_the_budget_gets_the_default_threshold(shop: Shell
     printed = shop("recommend-threshold", "products")
 
     assert "too few pairs to show that there are at most 100 false matches" in printed.out
-    assert "0.9 is the encoder's default threshold" in printed.out
+    assert "0.9 is the encoder's recommended threshold" in printed.out
 
 
 def test_stricter_threshold_of_two_catalogs_is_recommended(shop: Shell) -> None:
