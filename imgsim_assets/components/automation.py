@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -38,9 +39,9 @@ def on_new_data() -> dg.AutomationCondition:
     ).with_label("on_new_data")
 
 
-def tagged(tags: dict[str, str], *, automated: bool) -> dict[str, str]:
+def tagged(tags: Mapping[str, str], *, automated: bool) -> dict[str, str]:
     """An asset's tags, with the tag by which the sensor selects the assets it may start."""
-    return {**tags, TAG: _ON} if automated else tags
+    return {**tags, TAG: _ON} if automated else dict(tags)
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.automation import on_new_data, tagged
+from imgsim_assets.components.asset_kwargs import asset_kwargs, code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import GROUPS, GROUPS_ACROSS, table_schema
-from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
+from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.tables import open_store
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.similarity.settings import (
@@ -69,12 +69,7 @@ def groups_across_asset(
     decisive = settings.model_dump(include=set(CrossCatalogGroupSettings.model_fields))
 
     @dg.asset(
-        key=key,
-        group_name=CROSS_CATALOG_GROUPS,
-        owners=list(settings.owners),
-        tags=tagged(settings.tags, automated=settings.automation),
-        automation_condition=on_new_data() if settings.automation else None,
-        kinds={"parquet"},
+        **asset_kwargs(key, CROSS_CATALOG_GROUPS, settings, {"parquet"}),
         deps=[
             *(dg.AssetKey([name, "index"]) for name in settings.catalogs),
             *(_images_of(name) for name in settings.catalogs),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.automation import freshness, on_new_data, tagged
+from imgsim_assets.components.asset_kwargs import AssetKwargs, asset_kwargs
+from imgsim_assets.components.automation import freshness
 from imgsim_assets.components.tables import open_store
 from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.errors import SettingsError, SourceError
@@ -20,30 +19,6 @@ from imgsim_assets.storage.shards import shard_names
 
 if TYPE_CHECKING:
     from imgsim_assets.pipeline.catalog import CatalogPipeline
-
-# Pools whose limits keep runs from overloading the network and the GPU; see docs/schedule.md.
-NETWORK_POOL = "network"
-GPU_POOL = "gpu"
-
-
-class AssetKwargs(TypedDict):
-    """Arguments that the decorators of all assets of a catalog share."""
-
-    key: dg.AssetKey
-    group_name: str
-    owners: list[str]
-    tags: dict[str, str]
-    kinds: set[str]
-    automation_condition: dg.AutomationCondition | None
-
-
-class AssetSpecKwargs(AssetKwargs):
-    """Arguments that describe an asset, whichever step materializes it."""
-
-    deps: list[dg.AssetKey]
-    description: str
-    metadata: dict[str, Any]
-    code_version: str
 
 
 @dataclass(frozen=True)
@@ -129,14 +104,7 @@ class CatalogContext:
 
     def asset_kwargs(self, asset: str, kinds: Iterable[str]) -> AssetKwargs:
         """The shared arguments of one of the catalog's assets."""
-        return {
-            "key": self.key(asset),
-            "group_name": self.name,
-            "owners": list(self.settings.owners),
-            "tags": tagged(self.settings.tags, automated=self.settings.automation),
-            "kinds": set(kinds),
-            "automation_condition": on_new_data() if self.settings.automation else None,
-        }
+        return asset_kwargs(self.key(asset), self.name, self.settings, kinds)
 
     def check_spec(
         self, asset: str, name: str, description: str, *, blocking: bool = False
@@ -145,11 +113,3 @@ class CatalogContext:
         return dg.AssetCheckSpec(
             name, asset=self.key(asset), description=description, blocking=blocking
         )
-
-
-def code_version(version: str, *settings: Any) -> str:
-    """A code version that changes with the asset's code and with the settings it depends on."""
-    if not settings:
-        return version
-    text = json.dumps(settings, sort_keys=True, default=str)
-    return f"{version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -4,14 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgsim_assets.components.asset_kwargs import GPU_POOL, AssetSpecKwargs, code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import EMBEDDINGS, table_schema
-from imgsim_assets.components.image_catalog.context import (
-    GPU_POOL,
-    AssetSpecKwargs,
-    CatalogContext,
-    code_version,
-)
+from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
 from imgsim_assets.components.shard_runs import publish, shards_of_run
 from imgsim_assets.encoders.settings import HOG_COLOR

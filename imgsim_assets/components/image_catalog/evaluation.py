@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgsim_assets.components.asset_kwargs import GPU_POOL, code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import ENCODER_EVALUATION, table_schema
-from imgsim_assets.components.image_catalog.context import GPU_POOL, CatalogContext, code_version
+from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.encoders.settings import EVALUATION_VERSION, EvaluationSettings
 
 if TYPE_CHECKING:

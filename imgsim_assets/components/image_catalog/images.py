@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from imgsim_assets.components.asset_kwargs import NETWORK_POOL, AssetSpecKwargs, code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import IMAGES, table_schema
-from imgsim_assets.components.image_catalog.context import (
-    NETWORK_POOL,
-    AssetSpecKwargs,
-    CatalogContext,
-    code_version,
-)
+from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
 from imgsim_assets.components.shard_runs import publish, shards_of_run
 

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgsim_assets.components.asset_kwargs import code_version
 from imgsim_assets.components.checks import asset_check
-from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
+from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
 
 if TYPE_CHECKING:

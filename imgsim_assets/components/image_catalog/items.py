@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
+from imgsim_assets.components.asset_kwargs import code_version
+from imgsim_assets.components.image_catalog.context import CatalogContext
 
 if TYPE_CHECKING:
     import polars as pl

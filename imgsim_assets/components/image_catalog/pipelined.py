@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from imgsim_assets.components.image_catalog.context import GPU_POOL, NETWORK_POOL, CatalogContext
+from imgsim_assets.components.asset_kwargs import GPU_POOL, NETWORK_POOL
+from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.image_catalog.embeddings import (
     embed,
     embeddings_kwargs,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgsim_assets.components.asset_kwargs import code_version
 from imgsim_assets.components.checks import (
     AGREES_WITH_BRUTE_FORCE,
     SIMILARITY_DRIFT,
@@ -12,7 +13,7 @@ from imgsim_assets.components.checks import (
     drift_spec,
 )
 from imgsim_assets.components.columns import GRAPH, table_schema
-from imgsim_assets.components.image_catalog.context import CatalogContext, code_version
+from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, graph_lineage
 
 if TYPE_CHECKING:

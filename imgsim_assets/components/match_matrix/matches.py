@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.automation import on_new_data, tagged
+from imgsim_assets.components.asset_kwargs import asset_kwargs, code_version
 from imgsim_assets.components.checks import (
     AGREES_WITH_BRUTE_FORCE,
     INDEX_IS_CURRENT,
@@ -17,7 +17,6 @@ from imgsim_assets.components.checks import (
     drift_spec,
 )
 from imgsim_assets.components.columns import MATCHES, table_schema
-from imgsim_assets.components.image_catalog.context import code_version
 from imgsim_assets.components.lineage import column_lineage, match_lineage
 from imgsim_assets.components.tables import open_store
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
@@ -49,12 +48,7 @@ def matches_asset(
     decisive = settings.model_dump(include=set(MatchSettings.model_fields))
 
     @dg.asset(
-        key=key,
-        group_name=GROUP,
-        owners=list(settings.owners),
-        tags=tagged(settings.tags, automated=settings.automation),
-        automation_condition=on_new_data() if settings.automation else None,
-        kinds={"faiss", "parquet"},
+        **asset_kwargs(key, GROUP, settings, {"faiss", "parquet"}),
         deps=[
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
