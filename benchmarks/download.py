@@ -1,12 +1,12 @@
-"""The downloader beside a bare aiohttp loop and img2dataset, over loopback from nginx.
+"""Compares the downloader with a bare aiohttp loop and img2dataset, over loopback from nginx.
 
     python -m benchmarks.download --images caltech101.tar --img2dataset venv/bin/img2dataset \
         --work /tmp/download
 
 Needs nginx. Parts: `speed` (alternating rounds, the median), `failures` (200 ms latency, with
 and without 2 % of failing URLs), `memory` (10,000 and 100,000 small images, and a second run
-over the unchanged 100,000). Every measured side runs in a process of its own, whose start is
-not counted, and the catalog is ingested in another.
+over the unchanged 100,000). Every candidate runs in its own process, whose start is
+not counted; another process ingests the catalog.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
-AT_ONCE = 64
+CONCURRENCY = 64
 LATENCY_SECONDS = 0.2
-FAILING_SHARE = 0.02
-SILENT_SHARE = 0.002
+FAILING_FRACTION = 0.02
+SILENT_FRACTION = 0.002
 SILENT_SERVERS = 3
 SMALL_IMAGES = (10_000, 100_000)
 # img2dataset's processes and threads: the best of (1, 32), (1, 64), (2, 16), (2, 32), (2, 64),
@@ -70,42 +70,52 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--copies", type=int, default=1, help="of each image, unlike in a byte")
     parser.add_argument("--parts", nargs="+", default=["speed", "failures", "memory"])
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.side:
-        print(json.dumps(_SIDES[chosen.side](chosen.work)))
+    parser.add_argument("--candidate", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.candidate:
+        print(json.dumps(_CANDIDATES[options.candidate](options.work)))
         return
-    shutil.rmtree(chosen.work, ignore_errors=True)
-    chosen.work.mkdir(parents=True)
+    shutil.rmtree(options.work, ignore_errors=True)
+    options.work.mkdir(parents=True)
     parts = {"speed": _speed, "failures": _failures, "memory": _memory}
-    print(json.dumps({name: parts[name](chosen) for name in chosen.parts}, indent=2))
+    print(json.dumps({name: parts[name](options) for name in options.parts}, indent=2))
 
 
 # ---- speed ------------------------------------------------------------------------------
 
 
-def _speed(chosen: argparse.Namespace) -> dict[str, Any]:
-    folder = _unpacked(chosen)
-    sides = ["bare", "ours", *(["img2dataset"] if chosen.img2dataset else [])]
-    rates: dict[str, list[float]] = {side: [] for side in sides}
-    with _nginx(folder, chosen.work) as address:
+def _speed(options: argparse.Namespace) -> dict[str, Any]:
+    folder = _unpacked(options)
+    candidates = ["bare", "ours", *(["img2dataset"] if options.img2dataset else [])]
+    rates: dict[str, list[float]] = {candidate: [] for candidate in candidates}
+    with _nginx(folder, options.work) as address:
         urls = [f"http://{address}/{path.name}" for path in sorted(folder.iterdir())]
-        _write_urls(chosen.work, urls)
-        for _ in range(chosen.rounds):
-            _side(chosen, "ingest")
-            for side in sides:
-                measured = _img2dataset(chosen) if side == "img2dataset" else _side(chosen, side)
+        _write_urls(options.work, urls)
+        for _ in range(options.rounds):
+            _run_candidate(options, "ingest")
+            for candidate in candidates:
+                measured = (
+                    _img2dataset(options)
+                    if candidate == "img2dataset"
+                    else _run_candidate(options, candidate)
+                )
                 if measured["images"] != len(urls):
-                    sys.exit(f"{side} got {measured['images']} of {len(urls)} images")
-                rates[side].append(measured["images"] / measured["seconds"])
-                print(f"{side}: {rates[side][-1]:.0f} images/s", file=sys.stderr, flush=True)
-    medians = {side: statistics.median(found) for side, found in rates.items()}
+                    sys.exit(f"{candidate} got {measured['images']} of {len(urls)} images")
+                rates[candidate].append(measured["images"] / measured["seconds"])
+                print(
+                    f"{candidate}: {rates[candidate][-1]:.0f} images/s", file=sys.stderr, flush=True
+                )
+    medians = {candidate: statistics.median(found) for candidate, found in rates.items()}
     return {
-        "images per second, median": {side: round(rate) for side, rate in medians.items()},
-        "all rounds": {side: [round(rate) for rate in found] for side, found in rates.items()},
+        "images per second, median": {
+            candidate: round(rate) for candidate, rate in medians.items()
+        },
+        "all rounds": {
+            candidate: [round(rate) for rate in found] for candidate, found in rates.items()
+        },
         "of a bare loop": round(medians["ours"] / medians["bare"], 2),
         "times img2dataset": round(medians["ours"] / medians["img2dataset"], 2)
-        if chosen.img2dataset
+        if options.img2dataset
         else None,
     }
 
@@ -116,7 +126,7 @@ def _bare(work: Path) -> dict[str, float]:
 
     async def fetch_all() -> float:
         left = iter(urls)
-        connector = aiohttp.TCPConnector(limit=AT_ONCE)
+        connector = aiohttp.TCPConnector(limit=CONCURRENCY)
         async with aiohttp.ClientSession(connector=connector) as session:
 
             async def fetch() -> None:
@@ -125,7 +135,7 @@ def _bare(work: Path) -> dict[str, float]:
                         await response.read()
 
             started = time.perf_counter()
-            await asyncio.gather(*(fetch() for _ in range(AT_ONCE)))
+            await asyncio.gather(*(fetch() for _ in range(CONCURRENCY)))
             return time.perf_counter() - started
 
     return {"images": len(urls), "seconds": asyncio.run(fetch_all())}
@@ -133,14 +143,14 @@ def _bare(work: Path) -> dict[str, float]:
 
 def _ingest(work: Path) -> dict[str, float]:
     """A store whose catalog lists the URLs, and nothing else."""
-    place = work / "ours"
+    folder = work / "ours"
     urls = (work / "urls.txt").read_text().split()
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     lines = (json.dumps({"id": f"{number:07}", "url": url}) for number, url in enumerate(urls))
-    (place / "urls.jsonl").write_text("\n".join(lines))
-    store, settings = Store.open(place / "store"), SourceSettings(path="urls.jsonl")
-    ItemsStage(store, "pictures", settings, shards=1, project_root=place).run()
+    (folder / "urls.jsonl").write_text("\n".join(lines))
+    store, settings = Store.open(folder / "store"), SourceSettings(path="urls.jsonl")
+    ItemsStage(store, "images", settings, shards=1, project_root=folder).run()
     return {}
 
 
@@ -148,11 +158,11 @@ def _ours(work: Path, **changes: Any) -> dict[str, float]:
     """Fetch everything into the store, with blobs and ledger."""
     store = Store.open(work / "ours/store")
     settings = DownloadSettings(
-        **{"allowed_hosts": ("127.0.0.1",), "max_per_host": AT_ONCE, "concurrency": AT_ONCE}
+        **{"allowed_hosts": ("127.0.0.1",), "max_per_host": CONCURRENCY, "concurrency": CONCURRENCY}
         | changes
     )
     started = time.perf_counter()
-    with ImagesStage(store, "pictures", settings) as stage:
+    with ImagesStage(store, "images", settings) as stage:
         report = stage.run(Shard(0, 1))
     return _measured(report, time.perf_counter() - started)
 
@@ -167,14 +177,14 @@ def _measured(report: DownloadReport, seconds: float) -> dict[str, Any]:
     }
 
 
-def _img2dataset(chosen: argparse.Namespace) -> dict[str, float]:
-    output = chosen.work / "img2dataset"
+def _img2dataset(options: argparse.Namespace) -> dict[str, float]:
+    output = options.work / "img2dataset"
     shutil.rmtree(output, ignore_errors=True)
     processes, threads = PEER_SETTING
-    count = len((chosen.work / "urls.txt").read_text().split())
+    count = len((options.work / "urls.txt").read_text().split())
     command = [
-        chosen.img2dataset,
-        *("--url_list", chosen.work / "urls.txt", "--output_folder", output),
+        options.img2dataset,
+        *("--url_list", options.work / "urls.txt", "--output_folder", output),
         *("--resize_mode", "no", "--output_format", "webdataset", "--enable_wandb", "False"),
         *("--processes_count", processes, "--thread_count", threads),
         *("--number_sample_per_shard", -(-count // processes)),
@@ -191,19 +201,19 @@ def _img2dataset(chosen: argparse.Namespace) -> dict[str, float]:
 # ---- failures ---------------------------------------------------------------------------
 
 
-def _failures(chosen: argparse.Namespace) -> dict[str, Any]:
+def _failures(options: argparse.Namespace) -> dict[str, Any]:
     """The same images with latency, with and without failing URLs among them."""
-    folder = _unpacked(chosen)
+    folder = _unpacked(options)
     seconds: dict[str, list[float]] = {"all good": [], "2 % failing": []}
     statuses: dict[str, int] = {}
     with slow_server(folder, LATENCY_SECONDS) as address, _silent_servers() as silent:
         good = [f"http://{address}/{path.name}" for path in sorted(folder.iterdir())]
-        lists = {"all good": good, "2 % failing": _spoiled(good, address, silent)}
-        for _ in range(chosen.rounds):
+        lists = {"all good": good, "2 % failing": _with_failures(good, address, silent)}
+        for _ in range(options.rounds):
             for kind, found in seconds.items():
-                _write_urls(chosen.work, lists[kind])
-                _side(chosen, "ingest")
-                measured = _side(chosen, "latency")
+                _write_urls(options.work, lists[kind])
+                _run_candidate(options, "ingest")
+                measured = _run_candidate(options, "latency")
                 found.append(measured["seconds"])
                 statuses = measured["statuses"]
                 print(f"{kind}: {found[-1]:.2f} s", file=sys.stderr, flush=True)
@@ -226,15 +236,15 @@ def _silent_servers() -> Iterator[list[str]]:
         yield [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
 
 
-def _spoiled(urls: Sequence[str], address: str, silent: Sequence[str]) -> list[str]:
+def _with_failures(urls: Sequence[str], address: str, silent: Sequence[str]) -> list[str]:
     """The URLs with a share of them failing in every way the server knows, and by name.
 
     Those that get no answer at all are on the `silent` hosts.
     """
-    chance = random.Random(0)
-    spoiled = list(urls)
-    failing = chance.sample(range(len(urls)), round(len(urls) * FAILING_SHARE))
-    unanswered = round(len(urls) * SILENT_SHARE)
+    rng = random.Random(0)
+    urls_with_failures = list(urls)
+    failing = rng.sample(range(len(urls)), round(len(urls) * FAILING_FRACTION))
+    unanswered = round(len(urls) * SILENT_FRACTION)
     closed = socket.create_server(("127.0.0.1", 0))
     port = closed.getsockname()[1]
     closed.close()
@@ -244,11 +254,11 @@ def _spoiled(urls: Sequence[str], address: str, silent: Sequence[str]) -> list[s
         "http://10.0.0.1/internal",
         "http://no.such.host.invalid/name",
     ]
-    for number, place in enumerate(failing):
+    for number, position in enumerate(failing):
         dead = f"http://{silent[number % len(silent)]}/"
         base = dead if number < unanswered else others[number % len(others)]
-        spoiled[place] = f"{base}?{number}"
-    return spoiled
+        urls_with_failures[position] = f"{base}?{number}"
+    return urls_with_failures
 
 
 def _latency(work: Path) -> dict[str, float]:
@@ -258,20 +268,20 @@ def _latency(work: Path) -> dict[str, float]:
 # ---- memory -----------------------------------------------------------------------------
 
 
-def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
-    folder = chosen.work / "small"
+def _memory(options: argparse.Namespace) -> dict[str, Any]:
+    folder = options.work / "small"
     folder.mkdir()
     for number in range(max(SMALL_IMAGES)):
         color = (number & 255, number >> 8 & 255, number >> 16)
         Image.new("RGB", (4, 4), color).save(folder / f"{number}.png", compress_level=1)
     peaks = {}
-    with _nginx(folder, chosen.work) as address:
+    with _nginx(folder, options.work) as address:
         for count in SMALL_IMAGES:
-            _write_urls(chosen.work, [f"http://{address}/{n}.png" for n in range(count)])
-            _side(chosen, "ingest")
-            measured = _side(chosen, "ours")
+            _write_urls(options.work, [f"http://{address}/{n}.png" for n in range(count)])
+            _run_candidate(options, "ingest")
+            measured = _run_candidate(options, "ours")
             peaks[count] = measured["peak MiB"]
-        again = _side(chosen, "ours")
+        again = _run_candidate(options, "ours")
     return {
         "peak MiB": {count: round(peak) for count, peak in peaks.items()},
         "times as much": round(peaks[SMALL_IMAGES[1]] / peaks[SMALL_IMAGES[0]], 2),
@@ -280,28 +290,30 @@ def _memory(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-# ---- around it --------------------------------------------------------------------------
+# ---- processes --------------------------------------------------------------------------
 
-_SIDES = {"bare": _bare, "ours": _ours, "latency": _latency, "ingest": _ingest}
+_CANDIDATES = {"bare": _bare, "ours": _ours, "latency": _latency, "ingest": _ingest}
 
 
-def _side(chosen: argparse.Namespace, side: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.download", "--side", side]
-    options = ["--images", str(chosen.images), "--work", str(chosen.work)]
-    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True, check=True)
+def _run_candidate(options: argparse.Namespace, candidate: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.download", "--candidate", candidate]
+    paths = ["--images", str(options.images), "--work", str(options.work)]
+    done = subprocess.run([*command, *paths], stdout=subprocess.PIPE, text=True, check=True)
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 
 
-def _unpacked(chosen: argparse.Namespace) -> Path:
-    folder: Path = chosen.work / "pictures"
+def _unpacked(options: argparse.Namespace) -> Path:
+    folder: Path = options.work / "images"
     if not folder.exists():
         folder.mkdir()
-        with tarfile.open(chosen.images) as archive:
+        with tarfile.open(options.images) as archive:
             for member in archive:
                 file = archive.extractfile(member) if member.name.endswith(".jpg") else None
                 if file is not None:
-                    _write_copies(folder, member.name.replace("/", "_"), file.read(), chosen.copies)
+                    _write_copies(
+                        folder, member.name.replace("/", "_"), file.read(), options.copies
+                    )
     return folder
 
 

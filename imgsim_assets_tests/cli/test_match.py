@@ -20,7 +20,7 @@ from PIL import Image
 
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.catalogs import indexed, tiny
-from imgsim_assets_tests.support.downloads import until
+from imgsim_assets_tests.support.downloads import wait_until
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.shell import Shell
@@ -541,7 +541,7 @@ def test_rerun_continues_after_an_interrupt(shell: Shell, web: Web, tmp_path: Pa
         stderr=subprocess.PIPE,
         text=True,
     )
-    until(lambda: sum(web.gets.values()) == 4)
+    wait_until(lambda: sum(web.gets.values()) == 4)
     time.sleep(0.5)  # a row is committed shortly after its image
 
     process.send_signal(signal.SIGINT)

@@ -17,7 +17,7 @@ import pytest
 from imgsim_assets.components.image_catalog.schedule import whole_catalog_tags
 from imgsim_assets.download import shard_run
 from imgsim_assets.storage.reader import read_table
-from imgsim_assets_tests.support.downloads import until
+from imgsim_assets_tests.support.downloads import wait_until
 from imgsim_assets_tests.support.encoders import COUNTER
 from imgsim_assets_tests.support.fresh_python import printed_lines
 from imgsim_assets_tests.support.shop import Shop, results, versions
@@ -94,7 +94,7 @@ def test_images_are_embedded_while_others_are_fetched(shop: Shop, commits_at_onc
     assert isinstance(page, bytes)
 
     def held_back(request: BaseHTTPRequestHandler) -> None:
-        until(lambda: shop.encodings > 0)
+        wait_until(lambda: shop.encodings > 0)
         request.send_response(200)
         request.send_header("Content-Length", str(len(page)))
         request.end_headers()
@@ -218,7 +218,7 @@ def test_busy_gpu_pool_is_waited_for_while_images_are_fetched(shop: Shop) -> Non
         told: dict[str, int] = {}
 
         def give_back() -> None:
-            until(lambda: shop.web.total_gets == 12)
+            wait_until(lambda: shop.web.total_gets == 12)
             time.sleep(1)
             told["encoded"] = shop.encodings
             storage.free_concurrency_slots_for_run("another run")

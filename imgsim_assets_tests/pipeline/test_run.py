@@ -21,7 +21,7 @@ from imgsim_assets.progress import ProgressListener
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, tiny
-from imgsim_assets_tests.support.downloads import until
+from imgsim_assets_tests.support.downloads import wait_until
 from imgsim_assets_tests.support.encoders import COUNTER, ThumbnailEncoder, encoded_count
 from imgsim_assets_tests.support.web import Web
 
@@ -50,7 +50,7 @@ def test_a_shard_is_embedded_while_the_next_one_is_fetched(
         if not began.is_set():
             began.set()
             seen = web.total_gets
-            until(lambda: web.total_gets > seen or web.total_gets == 40)
+            wait_until(lambda: web.total_gets > seen or web.total_gets == 40)
         return embedding(stage, shard)  # type: ignore[arg-type]
 
     monkeypatch.setattr(EmbeddingStage, "run", slow)

@@ -1,9 +1,9 @@
-"""Runs the images stage again and again, each time ending the process at a later I/O call.
+"""Runs the images stage repeatedly, and kills the process one I/O call later each time.
 
-A process of its own imports everything once and forks for each attempt. A child counts what
-Python's audit hook tells of the store's files, and the writes and syncs of which it tells
-nothing, and leaves, without any clean-up, at the N-th; at a write, when half of it is done.
-It prints the exit status of each child; the last one is 0, when N was beyond the last call.
+The process imports everything once and forks for each attempt. The child counts the I/O calls on
+the store's files that Python's audit hook reports, and writes and syncs, which it does not report.
+It exits at the N-th call without any clean-up, at a write after half of the bytes. The parent
+prints the exit status of each child; the last one is 0, when N exceeds the number of calls.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def _die_at(call: int, root: str) -> None:
     count = 0
     write, writev, fsync = os.write, os.writev, os.fsync
 
-    def step(before_the_end: Callable[[], object] = lambda: None) -> None:
+    def step(before_exit: Callable[[], object] = lambda: None) -> None:
         nonlocal count
         count += 1
         if count == call:
-            before_the_end()
+            before_exit()
             os._exit(KILLED)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
@@ -55,7 +55,7 @@ def _die_at(call: int, root: str) -> None:
 
 
 def main() -> None:
-    """Take the store, the settings and the number of calls to begin with, as JSON."""
+    """Take the store, the settings and the first N as JSON."""
     options = json.loads(sys.argv[1])
     call = options["first"]
     while True:
@@ -67,7 +67,7 @@ def main() -> None:
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(status, flush=True)
-        sys.stdin.readline()  # whoever drives this looks at the store meanwhile
+        sys.stdin.readline()  # the test checks the store meanwhile
         if status != KILLED:
             return
         call += 1

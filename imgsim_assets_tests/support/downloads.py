@@ -1,4 +1,4 @@
-"""A catalog of images to be fetched, with its ledger at hand."""
+"""A catalog whose images tests fetch, and its ledger."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ TIMES = ("fetched_at", "checked_at", "next_retry_at")
 _PROJECT = Path(__file__).parents[2]
 
 
-def quick(**changes: Any) -> DownloadSettings:
-    """Settings that reach loopback, give up soon and do not retry."""
+def fast_settings(**changes: Any) -> DownloadSettings:
+    """Settings that allow loopback, with short timeouts and without retries."""
     chosen: dict[str, Any] = {
         "allowed_hosts": ("127.0.0.1",),
         "timeout_s": 2.0,
@@ -61,7 +61,7 @@ def download(
 
 
 class Catalog:
-    """One catalog of a store. `folder` holds its source and its local images."""
+    """One catalog of a store; `folder` holds its source and its local images."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
@@ -69,14 +69,14 @@ class Catalog:
         self.shards = 1
         self.table = ledger_table(store, NAME)
 
-    def beside(self, name: str) -> Catalog:
-        """The same, not declared yet, in another store."""
+    def sibling(self, name: str) -> Catalog:
+        """A catalog without items in another store."""
         folder = self.folder.parent / name
         folder.mkdir()
         return Catalog(Store.open(folder / "store"), folder)
 
     def declare(self, urls: Mapping[str, str], *, shards: int = 1, root: str | None = None) -> None:
-        """Ingest a new version of the catalog: ids and their URLs."""
+        """Ingest a new version of the catalog with these ids and URLs."""
         lines = (json.dumps({"id": item, "url": url}) for item, url in urls.items())
         (self.folder / "things.jsonl").write_text("\n".join(lines), encoding="utf-8")
         settings = SourceSettings(path="things.jsonl", root=root, allow_empty=True)
@@ -91,39 +91,39 @@ class Catalog:
         retry: Retry = "retryable",
         log: Log = silent,
     ) -> list[DownloadReport]:
-        """Run the images stage for all shards, or only for some."""
+        """Run the images stage for all shards, or for `only` some."""
         indices = range(self.shards) if only is None else only
         shards = [Shard(index, self.shards) for index in indices]
-        return download(self.store, NAME, settings or quick(), shards, retry=retry, log=log)
+        return download(self.store, NAME, settings or fast_settings(), shards, retry=retry, log=log)
 
     def commit(self) -> Commit:
         newest = self.table.latest()
         assert newest is not None
         return newest
 
-    def frame(self) -> pl.DataFrame:
+    def ledger(self) -> pl.DataFrame:
         """The ledger, sorted by id."""
         return self.table.read(self.commit()).sort("id")
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The ledger's rows by id."""
-        return {row["id"]: row for row in self.frame().iter_rows(named=True)}
+        return {row["id"]: row for row in self.ledger().iter_rows(named=True)}
 
     def statuses(self) -> dict[str, str]:
         """The ledger's statuses by id."""
         return {item: row["status"] for item, row in self.rows().items()}
 
-    def committed(self) -> int:
-        """How many rows the ledger holds; 0 before its first commit."""
+    def committed_rows(self) -> int:
+        """The number of rows in the ledger; 0 before its first commit."""
         newest = self.table.latest()
         return self.table.read(newest).height if newest is not None else 0
 
-    def move_retries(self, by: timedelta) -> None:
-        """Shift every item's next attempt in time, through a commit of the ledger."""
-        self.move_times(by, "next_retry_at")
+    def shift_retries(self, by: timedelta) -> None:
+        """Commit a ledger whose `next_retry_at` are shifted."""
+        self.shift_times(by, "next_retry_at")
 
-    def move_times(self, by: timedelta, *columns: str) -> None:
-        """Shift moments of all items (all moments, unless named), through a commit."""
+    def shift_times(self, by: timedelta, *columns: str) -> None:
+        """Commit a ledger whose times are shifted, in all time columns unless some are named."""
 
         def change(base: Commit | None) -> PendingCommit:
             assert base is not None
@@ -151,7 +151,7 @@ class Catalog:
         options = {
             "store": self.store.url,
             "shards": self.shards,
-            "settings": (settings or quick()).model_dump(mode="json"),
+            "settings": (settings or fast_settings()).model_dump(mode="json"),
             "commit_every": commit_every,
             "file_size": file_size,
         }
@@ -165,11 +165,11 @@ class Catalog:
         )
 
 
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until something holds."""
+def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until `holds()`."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.01)
 
 

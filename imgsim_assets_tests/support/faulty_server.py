@@ -1,4 +1,4 @@
-"""A loopback server that sends exactly the bytes it is told to, well-formed or not."""
+"""A loopback server that sends given bytes, well-formed or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-# No connection outlives this, so that a forgotten one cannot hold a test run up.
+# The longest life of a connection, so that a forgotten one cannot block a test run.
 _LONGEST_SECONDS = 10.0
 _TICK_SECONDS = 0.01
 
@@ -36,13 +36,13 @@ class Connection:
 
     @property
     def path(self) -> str:
-        """What the request line asks for."""
+        """The path in the request line."""
         words = self.request.split(b" ", 2)
         return words[1].decode() if len(words) > 1 else ""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is still time and the server has not been stopped."""
+        """Whether the connection has time left and the server runs."""
         return not self._stopping.is_set() and time.monotonic() < self._until
 
     def send(self, data: bytes) -> None:
@@ -51,15 +51,15 @@ class Connection:
         self._stream.sendall(data)
         self.sent += len(data)
 
-    def send_forever(self, piece: bytes, every: float = 0.0) -> None:
-        """Repeat a piece until the client goes away or the time is up."""
+    def send_repeatedly(self, piece: bytes, every: float = 0.0) -> None:
+        """Repeat a piece until the client disconnects or the time is up."""
         while self.is_open:
             self.send(piece)
             if every:
                 self._stopping.wait(every)
 
     def wait(self, enough: Callable[[], bool]) -> bool:
-        """Send nothing until something holds; False when the time is up or the client left."""
+        """Send nothing until `enough()`; False when the time is up or the client disconnected."""
         self._stream.settimeout(_TICK_SECONDS)
         while self.is_open and not enough():
             with contextlib.suppress(TimeoutError):
@@ -69,22 +69,26 @@ class Connection:
         return enough()
 
 
-Behave = Callable[[Connection], None]
+Responder = Callable[[Connection], None]
 
 
-class Misbehaving:
-    """Answers one request a connection: with fixed bytes, or by a function.
+class FaultyServer:
+    """Answers one request per connection, with fixed bytes or by a function.
 
-    `connections` counts what was accepted, `requests` what was asked, `most_at_once` the
-    largest number of requests that waited for an answer at the same time. One that gets its
-    first bytes waits no longer: whoever has the last of them may ask again before the thread
-    that sent them comes to count.
+    `connections` counts accepted connections, `requests` lists the requested paths, and
+    `max_concurrent` is the peak of requests that waited for a response. A request counts until
+    its first byte is sent: a client that has the last byte may send the next request before the
+    thread of the first one ends.
     """
 
     def __init__(
-        self, behave: Behave | bytes, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+        self,
+        respond: Responder | bytes,
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._behave = behave if callable(behave) else sending(behave)
+        self._respond = respond if callable(respond) else respond_with(respond)
         self._tls = tls
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listening = socket.create_server((host, 0), family=family, backlog=128)
@@ -98,12 +102,12 @@ class Misbehaving:
         self.connections = 0
         self.requests: list[str] = []
         self.headers: list[bytes] = []
-        self.most_at_once = 0
-        self.most_sent = 0
+        self.max_concurrent = 0
+        self.max_sent = 0
 
     @property
     def address(self) -> str:
-        """host:port, as `allowed_hosts` wants it."""
+        """host:port, as in `allowed_hosts`."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{host}:{self.port}"
 
@@ -161,21 +165,21 @@ class Misbehaving:
             self.requests.append(connection.path)
             self.headers.append(request)
             self._waiting.add(waiting)
-            self.most_at_once = max(self.most_at_once, len(self._waiting))
+            self.max_concurrent = max(self.max_concurrent, len(self._waiting))
         try:
-            self._behave(connection)
+            self._respond(connection)
         finally:
             answered()
             with self._lock:
-                self.most_sent = max(self.most_sent, connection.sent)
+                self.max_sent = max(self.max_sent, connection.sent)
 
 
-class Shop(Misbehaving):
-    """Serves what `pages` maps paths to: whole responses, or functions. Others are 404."""
+class PageServer(FaultyServer):
+    """Serves `pages`: whole responses or functions, by path. Other paths are 404."""
 
     def __init__(self) -> None:
         super().__init__(self._page)
-        self.pages: dict[str, bytes | Behave] = {}
+        self.pages: dict[str, bytes | Responder] = {}
 
     @property
     def gets(self) -> Counter[str]:
@@ -190,13 +194,13 @@ class Shop(Misbehaving):
             connection.send(page)
 
 
-def sending(data: bytes) -> Behave:
-    """An answer of exactly these bytes, after which the connection is closed."""
+def respond_with(data: bytes) -> Responder:
+    """Send exactly these bytes, then close the connection."""
     return lambda connection: connection.send(data)
 
 
-def serving(pages: Mapping[str, bytes]) -> Behave:
-    """An answer by path; 404 for a path that is not there."""
+def respond_by_path(pages: Mapping[str, bytes]) -> Responder:
+    """Send the bytes of the requested path; 404 for other paths."""
     return lambda connection: connection.send(
         pages.get(connection.path, response(status=b"404 Not Found"))
     )
@@ -205,14 +209,14 @@ def serving(pages: Mapping[str, bytes]) -> Behave:
 def response(
     body: bytes = b"", *headers: bytes, status: bytes = b"200 OK", length: int | None = None
 ) -> bytes:
-    """A whole response; `length` makes it declare another one than it has."""
+    """A whole response; `length` overrides its Content-Length."""
     declared = len(body) if length is None else length
     lines = [b"HTTP/1.1 " + status, b"Connection: close", b"Content-Length: %d" % declared]
     return b"\r\n".join([*lines, *headers, b"", body])
 
 
 def redirect(target: str, *headers: bytes, status: bytes = b"302 Found") -> bytes:
-    """A redirect to a target, sent as it is given."""
+    """A redirect to a target, which is sent as given."""
     return response(b"", b"Location: " + target.encode(), *headers, status=status)
 
 

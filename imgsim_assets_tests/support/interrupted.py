@@ -1,4 +1,4 @@
-"""Another process's step, put at an exact moment between two steps of this one."""
+"""Runs a step of another process between two file operations of this one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from imgsim_assets.storage.local_files import LocalFiles
 
 
 class InterruptedFiles(LocalFiles):
-    """Local files that call `act`, once, at a `moment` such as "after create" of a path.
+    """Local files that call `act` once, at a `moment` such as "after create".
 
-    The moment is met by the first path that contains `part`.
+    The moment is the first such operation on a path that contains `part`.
     """
 
     def __init__(self, root: Path, moment: str, part: str, act: Callable[[], object]) -> None:

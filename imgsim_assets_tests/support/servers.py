@@ -1,4 +1,4 @@
-"""Dagster's daemon and web server for a project, and what its UI asks of them."""
+"""Dagster's daemon and web server for a project, and the GraphQL queries of its UI."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Servers:
 
     @property
     def url(self) -> str:
-        """Where the web server listens."""
+        """The URL of the web server."""
         return f"http://127.0.0.1:{self._port}"
 
     def prepare(self) -> None:
@@ -144,7 +144,7 @@ class Servers:
         process.wait()
 
     def owns(self, process: int) -> bool:
-        """Whether a process that a run has named is still one of these servers'."""
+        """Whether a process of a run still belongs to one of these servers."""
         groups = {server.pid for server in self._running.values()} | set(self._left_behind)
         try:
             return os.getpgid(process) in groups
@@ -163,14 +163,14 @@ class Servers:
                 os.killpg(group, signal.SIGKILL)
 
     def log(self) -> str:
-        """The end of what the servers said, for the message of a test that fails."""
+        """The end of the servers' logs, for the message of a failed test."""
         return "\n".join(
             f"== {path.name}\n{path.read_text()[-6000:]}"
             for path in sorted(self.project.root.glob("*.log"))
         )
 
     def wait_for(self, look: Callable[[], T | None], what: str, seconds: float = 180) -> T:
-        """What `look` finds, when it finds something."""
+        """Poll `look` until it returns something."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = look()
@@ -180,7 +180,7 @@ class Servers:
         raise AssertionError(f"waited {seconds:.0f} s for {what}\n{self.log()}")
 
     def ask(self, query: str, **variables: Any) -> Any:
-        """The data of a GraphQL answer."""
+        """The data of a GraphQL response."""
         request = urllib.request.Request(
             f"{self.url}/graphql",
             json.dumps({"query": query, "variables": variables}).encode(),
@@ -201,13 +201,13 @@ class Servers:
         return bool(found["repositoriesOrError"].get("nodes"))
 
     def launch(self, assets: Sequence[str], partitions: Sequence[str] | None = None) -> str:
-        """Launch a backfill as the UI does, of all partitions unless some are named; its id."""
+        """Launch a backfill as the UI does, of all partitions unless named; returns its id."""
         params: dict[str, Any] = {"assetSelection": [{"path": name.split("/")} for name in assets]}
         params |= {"allPartitions": True} if partitions is None else {"partitionNames": partitions}
         return self._launched(self.ask(_LAUNCH, params=params)["launchPartitionBackfill"])
 
     def launch_failed_again(self, backfill: str) -> str:
-        """Re-execute what failed of a backfill; the id of the new one."""
+        """Re-execute the failed part of a backfill; returns the id of the new one."""
         params = {"parentRunId": backfill, "strategy": "FROM_FAILURE"}
         return self._launched(self.ask(_AGAIN, params=params)["reexecutePartitionBackfill"])
 
@@ -227,7 +227,7 @@ class Servers:
         return found
 
     def ended(self, backfill: str, seconds: float = 240) -> str:
-        """The status of a backfill when it has ended."""
+        """Wait until a backfill has ended; returns its status."""
 
         def look() -> str | None:
             status = str(self.backfill(backfill)["status"])
@@ -236,7 +236,7 @@ class Servers:
         return self.wait_for(look, f"the end of backfill {backfill}", seconds)
 
     def stop_sensors(self) -> None:
-        """Switch off what starts work by itself."""
+        """Stop all sensors, which would launch runs by themselves."""
         for repository in self.ask(_SENSORS)["repositoriesOrError"]["nodes"]:
             for sensor in repository["sensors"]:
                 if sensor["sensorState"]["status"] == "RUNNING":
@@ -261,6 +261,6 @@ class Servers:
         ]
 
     def pool(self, name: str) -> dict[str, Any]:
-        """Slots of a pool, and the steps that hold them or wait for them."""
+        """The slots of a pool, and the steps that claim them or wait for them."""
         found: dict[str, Any] = self.ask(_POOL, name=name)["instance"]["concurrencyLimit"]
         return found

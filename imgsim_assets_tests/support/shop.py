@@ -17,7 +17,7 @@ from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
-from imgsim_assets_tests.support.pause_points import FOLDER, Hold
+from imgsim_assets_tests.support.pause_points import FOLDER, PausePoint
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.web import Respond, Web
 
@@ -104,19 +104,19 @@ class Shop:
             writer.writerows(rows.values())
 
     @property
-    def hold(self) -> Hold:
+    def hold(self) -> PausePoint:
         """Stops runs before a commit, once the project was prepared for servers."""
-        return Hold(self.project.root / "hold")
+        return PausePoint(self.project.root / "hold")
 
     def prepare_for_servers(self) -> None:
         """Let `hold` reach the processes of runs, and keep them from waiting for the disk."""
         self.project.write(
             "shop/__init__.py",
             """
-            from imgsim_assets_tests.support.pause_points import hold_where_asked
+            from imgsim_assets_tests.support.pause_points import install_pause_point
             from imgsim_assets_tests.support.fast_sqlite import disable_fsync
 
-            hold_where_asked()
+            install_pause_point()
             disable_fsync()
             """,
         )

@@ -1,4 +1,4 @@
-"""A certificate for loopback that nobody trusts unless told to."""
+"""A self-signed certificate for loopback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def self_signed(folder: Path) -> Path:
 
 
 def server_context(certificate: Path) -> ssl.SSLContext:
-    """What a server needs to show the certificate."""
+    """The TLS context of a server with the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context

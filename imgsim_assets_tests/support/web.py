@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that counts what it is asked for."""
+"""An HTTP server on loopback that counts its requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Web:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        # How often it looks whether it has been shut down decides how long a test takes to end.
+        # The poll interval decides how long a test takes to shut the server down.
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -68,7 +68,7 @@ class Web:
 
     @property
     def address(self) -> str:
-        """host:port, as `allowed_hosts` wants it."""
+        """host:port, as in `allowed_hosts`."""
         return f"127.0.0.1:{self._server.server_port}"
 
     def url(self, path: str) -> str:

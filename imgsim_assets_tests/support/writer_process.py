@@ -1,4 +1,4 @@
-"""Processes that write to a store, to be raced, killed and made to fail.
+"""Processes that write to a store; tests race them, kill them and make them fail.
 
 python -m imgsim_assets_tests.support.writer_process commit ROOT TABLE WRITER COUNT
 python -m imgsim_assets_tests.support.writer_process crash ROOT
@@ -36,7 +36,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def release(process: subprocess.Popen[str]) -> None:
-    """Let a `commit` process go, once it has said that it is ready."""
+    """Let a `commit` process start once it is ready."""
     if process.stdin is None or process.stdout is None:
         raise AssertionError("the process was started with pipes")
     assert process.stdout.readline() == "ready\n"
@@ -45,7 +45,7 @@ def release(process: subprocess.Popen[str]) -> None:
 
 
 def commit_rows(root: str, table_name: str, writer: str, count: int) -> None:
-    """Append one row a commit (0: for ever), and say its id once it is committed."""
+    """Append one row per commit, `count` times (0: forever), and print each committed id."""
     table = Store.open(root).table(table_name, key="id")
     print("ready", flush=True)
     sys.stdin.readline()
@@ -61,7 +61,7 @@ def commit_rows(root: str, table_name: str, writer: str, count: int) -> None:
 
 
 def crash_everywhere(root: str) -> None:
-    """Commit to a fresh table again and again, dying one file operation later every time.
+    """Commit to a new table repeatedly, and exit one file operation later each time.
 
     Tables are crash/again_N, which have a version before, and crash/first_N, which have none.
     """
@@ -91,7 +91,7 @@ def _commit_one_more(root: str, name: str, data: bytes) -> None:
 
 
 def _die_at(root: str, operation: int) -> None:
-    """Exit, as a killed process does, just before the numbered file operation under root."""
+    """Exit like a killed process just before the numbered file operation under root."""
     reached = itertools.count(1)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -105,7 +105,7 @@ def _die_at(root: str, operation: int) -> None:
 
 
 def commit_without_hard_links(root: str) -> None:
-    """Commit where the system refuses hard links, as some network and FAT disks do."""
+    """Commit while the system refuses hard links, as some network and FAT disks do."""
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "os.link":

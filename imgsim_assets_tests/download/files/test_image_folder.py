@@ -221,7 +221,7 @@ def test_malformed_file_url_is_a_bad_url(root: Path, url: str) -> None:
 
 def test_pipe_does_not_block(root: Path) -> None:
     os.mkfifo(root / "pipe.jpg")
-    reader = threading.Thread(target=read_quietly, args=(root, "pipe.jpg"), daemon=True)
+    reader = threading.Thread(target=read_ignoring_errors, args=(root, "pipe.jpg"), daemon=True)
     reader.start()
     reader.join(1.0)
     waited = reader.is_alive()
@@ -232,8 +232,8 @@ def test_pipe_does_not_block(root: Path) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with images, links within and out of it, and secrets beside it."""
-    root = tmp_path / "pictures"
+    """A folder with images, links that stay in it and leave it, and secrets beside it."""
+    root = tmp_path / "images"
     (root / "deep").mkdir(parents=True)
     (root / "a.jpg").write_bytes(CONTENT)
     (root / "deep" / "b c.jpg").write_bytes(CONTENT)
@@ -258,7 +258,7 @@ def remote(tmp_path: Path) -> Iterator[str]:
     memory.rm(base, recursive=True)
 
 
-def read_quietly(root: Path, url: str) -> None:
+def read_ignoring_errors(root: Path, url: str) -> None:
     with contextlib.suppress(FetchError):
         ImageFolder(str(root), 1000).read(url)
 
@@ -273,19 +273,19 @@ def test_file_versions_of_a_remote_root_are_requested_in_parallel(
 ) -> None:
     files = fsspec.filesystem("memory")
     urls = [f"{number}.jpg" for number in range(16)]
-    files.pipe({f"/many-stamps/{url}": url.encode() * 3 for url in urls})
-    folder = ImageFolder("memory://many-stamps", 1000)
+    files.pipe({f"/many-versions/{url}": url.encode() * 3 for url in urls})
+    folder = ImageFolder("memory://many-versions", 1000)
     expected = {url: folder.file_version(url) for url in [*urls, "gone.jpg"]}
     others = threading.Barrier(4, timeout=20)
     real = type(files).info
 
     def info(self: Any, path: str, **options: Any) -> Any:
-        others.wait()  # alone, nobody gets further
+        others.wait()  # blocks unless four calls run in parallel
         return real(self, path, **options)
 
     monkeypatch.setattr(type(files), "info", info)
 
-    stamp = folder.file_versions([*urls, "https://shop.example/a.jpg"])
+    file_version = folder.file_versions([*urls, "https://shop.example/a.jpg"])
 
-    assert {url: stamp(url) for url in expected} == expected
+    assert {url: file_version(url) for url in expected} == expected
     assert None not in {expected[url] for url in urls}

@@ -23,14 +23,14 @@ from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.http.responses import retry_after
 from imgsim_assets.download.http.urls import host_of
 from imgsim_assets.download.status import FetchError
-from imgsim_assets_tests.support.downloads import quick
+from imgsim_assets_tests.support.downloads import fast_settings
 from imgsim_assets_tests.support.faulty_server import (
-    Behave,
     Connection,
-    Misbehaving,
+    FaultyServer,
+    Responder,
     redirect,
+    respond_by_path,
     response,
-    serving,
 )
 from imgsim_assets_tests.support.tls import self_signed, server_context
 
@@ -39,12 +39,12 @@ BUSY = response(status=b"503 Busy")
 REFUSED = {"blocked_address", "bad_url", "dns_error"}
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC).timestamp()
 
-# ---- what is fetched ----------------------------------------------------------------
+# ---- successful requests ------------------------------------------------------------
 
 
 def test_fetch_returns_bytes_with_their_validators() -> None:
     versioned = response(IMAGE, b'ETag: "v1"', b"Last-Modified: Wed, 01 May 2024 12:00:00 GMT")
-    with Misbehaving(versioned) as server:
+    with FaultyServer(versioned) as server:
         assert fetch(server.url()) == Fetched(IMAGE, '"v1"', "Wed, 01 May 2024 12:00:00 GMT")
 
 
@@ -52,17 +52,17 @@ def test_chunked_body_is_joined() -> None:
     chunked = (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
     )
-    with Misbehaving(chunked) as server:
+    with FaultyServer(chunked) as server:
         assert fetch(server.url()).data == b"abcde"
 
 
 def test_body_without_content_length_ends_with_the_connection() -> None:
-    with Misbehaving(b"HTTP/1.0 200 OK\r\n\r\n" + IMAGE) as server:
+    with FaultyServer(b"HTTP/1.0 200 OK\r\n\r\n" + IMAGE) as server:
         assert fetch(server.url()).data == IMAGE
 
 
 def test_request_sends_user_agent_and_identity_encoding() -> None:
-    with Misbehaving(response(IMAGE)) as server:
+    with FaultyServer(response(IMAGE)) as server:
         fetch(server.url("/a.jpg"), user_agent="shop images, ask ops@shop.example")
     sent = server.headers[0].lower()
     assert sent.startswith(b"get /a.jpg http/1.1\r\n")
@@ -75,7 +75,7 @@ def test_cookies_are_not_sent_with_the_next_request() -> None:
         "/first": redirect("/second", b"Set-Cookie: session=1; Path=/"),
         "/second": response(IMAGE),
     }
-    with Misbehaving(serving(pages)) as server:
+    with FaultyServer(respond_by_path(pages)) as server:
         assert fetch(server.url("/first")).data == IMAGE
     assert server.requests == ["/first", "/second"]
     assert not any(b"cookie" in sent.lower() for sent in server.headers)
@@ -98,7 +98,7 @@ def test_cookies_are_not_sent_with_the_next_request() -> None:
     ],
 )
 def test_escaped_url_is_requested_as_written(path: str) -> None:
-    with Misbehaving(response(IMAGE)) as server:
+    with FaultyServer(response(IMAGE)) as server:
         fetch(server.url(path))
     assert server.requests == [path]
 
@@ -114,13 +114,13 @@ def test_escaped_url_is_requested_as_written(path: str) -> None:
     ],
 )
 def test_invalid_characters_of_a_url_are_escaped(path: str, sent: str) -> None:
-    with Misbehaving(response(IMAGE)) as server:
+    with FaultyServer(response(IMAGE)) as server:
         fetch(server.url(path))
     assert server.requests == [sent]
 
 
 def test_proxy_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Misbehaving(response(b"from the proxy")) as proxy, Misbehaving(response(IMAGE)) as shop:
+    with FaultyServer(response(b"from the proxy")) as proxy, FaultyServer(response(IMAGE)) as shop:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://{proxy.address}")
         monkeypatch.delenv("no_proxy", raising=False)
@@ -131,16 +131,16 @@ def test_proxy_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("encoding", [b"gzip", b"x-gzip, identity", b"br", b"zstd"])
 def test_compressed_body_is_refused(encoding: bytes) -> None:
     body = gzip.compress(bytes(50_000_000), compresslevel=1)
-    with Misbehaving(response(body, b"Content-Encoding: " + encoding)) as server:
+    with FaultyServer(response(body, b"Content-Encoding: " + encoding)) as server:
         assert status_of(server.url()) == "unexpected_encoding"
 
 
 def test_body_with_identity_encoding_is_read() -> None:
-    with Misbehaving(response(IMAGE, b"Content-Encoding: Identity")) as server:
+    with FaultyServer(response(IMAGE, b"Content-Encoding: Identity")) as server:
         assert fetch(server.url()).data == IMAGE
 
 
-# ---- what goes wrong ----------------------------------------------------------------
+# ---- failures -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -174,17 +174,17 @@ def test_body_with_identity_encoding_is_read() -> None:
     ],
 )
 def test_every_failed_response_has_a_status(sent: bytes, status: str) -> None:
-    with Misbehaving(sent) as server:
+    with FaultyServer(sent) as server:
         assert status_of(server.url()) == status
 
 
 def test_corrupt_responses_end_as_bytes_or_a_status() -> None:
     chance = random.Random(7)
-    answers = [damaged(chance) for _ in range(150)]
-    with Misbehaving(
+    answers = [corrupt_response(chance) for _ in range(150)]
+    with FaultyServer(
         lambda connection: connection.send(answers[len(server.requests) % len(answers)])
     ) as server:
-        outcomes = asyncio.run(fetch_in_turn([server.url()] * len(answers)))
+        outcomes = asyncio.run(fetch_sequentially([server.url()] * len(answers)))
     assert len(outcomes) == len(answers)
     assert {"ok", "protocol_error", "truncated_body"} <= set(outcomes)
 
@@ -195,13 +195,13 @@ def test_corrupt_responses_end_as_bytes_or_a_status() -> None:
 )
 def test_date_out_of_range_in_retry_after_is_ignored(moment: bytes) -> None:
     busy = response(b"", b"Retry-After: " + moment, status=b"503 Busy")
-    with Misbehaving(busy) as server:
+    with FaultyServer(busy) as server:
         assert status_of(server.url()) == "http_503"
 
 
 def test_superscript_digit_in_retry_after_is_ignored() -> None:
     busy = response(b"", b"Retry-After: \xc2\xb2", status=b"503 Busy")
-    with Misbehaving(busy) as server:
+    with FaultyServer(busy) as server:
         assert status_of(server.url()) == "http_503"
 
 
@@ -238,7 +238,7 @@ def test_host_that_accepts_no_connection_times_out() -> None:
     ],
 )
 def test_slow_server_times_out(head: bytes, piece: bytes) -> None:
-    with Misbehaving(endless(head, piece, every=0.05)) as server:
+    with FaultyServer(endless(head, piece, every=0.05)) as server:
         started = time.monotonic()
         assert status_of(server.url(), timeout_s=0.8, read_timeout_s=0.5) == "timeout"
         assert time.monotonic() - started < 2.5
@@ -252,7 +252,7 @@ def test_slow_server_times_out(head: bytes, piece: bytes) -> None:
     ],
 )
 def test_idle_server_times_out_before_the_total_deadline(head: bytes, piece: bytes) -> None:
-    with Misbehaving(endless(head, piece, every=0.05)) as server:
+    with FaultyServer(endless(head, piece, every=0.05)) as server:
         started = time.monotonic()
         with pytest.raises(FetchError, match=r"timeout: silent for 0\.5 s"):
             fetch(server.url(), timeout_s=30, read_timeout_s=0.5)
@@ -278,10 +278,10 @@ def test_connecting_does_not_count_as_idle() -> None:
 def test_slow_body_times_out_below_the_minimum_rate() -> None:
     def page(connection: Connection) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        connection.send_forever(b"x", every=0.05)
+        connection.send_repeatedly(b"x", every=0.05)
 
     started = time.monotonic()
-    with Misbehaving(page) as server:
+    with FaultyServer(page) as server:
         status = status_of(server.url(), read_timeout_s=0.3, timeout_s=30, min_bytes_per_second=100)
         assert status == "timeout"
     assert time.monotonic() - started < 10
@@ -294,13 +294,13 @@ def test_slow_body_is_read_without_a_minimum_rate() -> None:
             connection.send(b"x")
             time.sleep(0.05)
 
-    with Misbehaving(page) as server:
+    with FaultyServer(page) as server:
         fetched = fetch(server.url(), read_timeout_s=0.3, timeout_s=30, min_bytes_per_second=0)
     assert fetched.data == b"x" * 10
 
 
 def test_declared_size_above_the_limit_is_refused() -> None:
-    with Misbehaving(endless(response(length=1_000_001), b"", every=0.05)) as server:
+    with FaultyServer(endless(response(length=1_000_001), b"", every=0.05)) as server:
         assert status_of(server.url(), max_megabytes=1) == "too_large"
 
 
@@ -314,22 +314,22 @@ def test_declared_size_above_the_limit_is_refused() -> None:
     ],
 )
 def test_undeclared_size_above_the_limit_is_refused(head: bytes) -> None:
-    with Misbehaving(endless(head)) as server:
+    with FaultyServer(endless(head)) as server:
         assert status_of(server.url(), max_megabytes=1) == "too_large"
-    assert server.most_sent < 20_000_000
+    assert server.max_sent < 20_000_000
 
 
 def test_body_may_be_as_large_as_the_limit() -> None:
-    with Misbehaving(response(b"a" * 1000)) as server:
+    with FaultyServer(response(b"a" * 1000)) as server:
         assert status_of(server.url(), max_megabytes=0.001) == "ok"
         assert status_of(server.url(), max_megabytes=0.000_999) == "too_large"
 
 
 def test_endless_headers_are_refused() -> None:
     lines = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 1000) for number in range(100))
-    with Misbehaving(endless(b"HTTP/1.1 200 OK\r\n", lines)) as server:
+    with FaultyServer(endless(b"HTTP/1.1 200 OK\r\n", lines)) as server:
         assert status_of(server.url()) == "protocol_error"
-    assert server.most_sent < 20_000_000
+    assert server.max_sent < 20_000_000
 
 
 # ---- redirects ----------------------------------------------------------------------
@@ -341,35 +341,35 @@ def test_redirects_are_followed(status: int) -> None:
         "/folder/old": redirect("../new?size=1", status=b"%d Elsewhere" % status),
         "/new?size=1": response(IMAGE),
     }
-    with Misbehaving(serving(pages)) as server:
+    with FaultyServer(respond_by_path(pages)) as server:
         assert fetch(server.url("/folder/old")).data == IMAGE
 
 
 @pytest.mark.parametrize(("hops", "outcome"), [(0, "ok"), (3, "ok"), (4, "redirect_loop")])
 def test_max_redirects_limits_redirects(hops: int, outcome: str) -> None:
     pages = {f"/{hop}": redirect(f"/{hop + 1}") for hop in range(hops)}
-    with Misbehaving(serving({**pages, f"/{hops}": response(IMAGE)})) as server:
+    with FaultyServer(respond_by_path({**pages, f"/{hops}": response(IMAGE)})) as server:
         assert status_of(server.url("/0"), max_redirects=3) == outcome
     assert len(server.requests) == min(hops, 3) + 1
 
 
 @pytest.mark.parametrize(
-    ("location", "asked"),
+    ("location", "requested"),
     [
         (b"/caf\xe9.jpg", "/caf%E9.jpg"),
         (b"/caf\xc3\xa9.jpg", "/caf%C3%A9.jpg"),
         (b"/a.jpg?shop=\xfc%20b", "/a.jpg?shop=%FC%20b"),
     ],
 )
-def test_redirect_to_unescaped_bytes_is_followed(location: bytes, asked: str) -> None:
+def test_redirect_to_unescaped_bytes_is_followed(location: bytes, requested: str) -> None:
     moved = response(b"", b"Location: " + location, status=b"302 Found")
-    with Misbehaving(serving({"/moved": moved, asked: response(IMAGE)})) as server:
+    with FaultyServer(respond_by_path({"/moved": moved, requested: response(IMAGE)})) as server:
         assert status_of(server.url("/moved")) == "ok"
-    assert server.requests == ["/moved", asked]
+    assert server.requests == ["/moved", requested]
 
 
 def test_redirect_loop_ends() -> None:
-    with Misbehaving(redirect("/loop")) as server:
+    with FaultyServer(redirect("/loop")) as server:
         assert status_of(server.url("/loop"), max_redirects=4) == "redirect_loop"
     assert server.requests == ["/loop"] * 5
 
@@ -389,7 +389,7 @@ def test_redirect_loop_ends() -> None:
     ],
 )
 def test_redirect_to_an_unsupported_url_is_a_bad_url(target: str) -> None:
-    with Misbehaving(redirect(target)) as server:
+    with FaultyServer(redirect(target)) as server:
         assert status_of(server.url()) == "bad_url"
     assert server.connections == 1
 
@@ -398,15 +398,18 @@ def test_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
     certificate = self_signed(tmp_path)
     tls = server_context(certificate)
     pages = {"/a.jpg": response(IMAGE), "/moved": redirect("/a.jpg")}
-    with Misbehaving(response(IMAGE)) as plain, Misbehaving(serving(pages), tls=tls) as secure:
+    with (
+        FaultyServer(response(IMAGE)) as plain,
+        FaultyServer(respond_by_path(pages), tls=tls) as secure,
+    ):
         pages["/downgraded"] = redirect(plain.url())
-        outcomes = fetch_trusting(certificate, [secure.url(path) for path in pages])
+        outcomes = fetch_with_certificate(certificate, [secure.url(path) for path in pages])
     assert outcomes == ["ok", "ok", "bad_redirect"]
     assert plain.connections == 0
 
 
 def test_untrusted_certificate_is_a_tls_error(tmp_path: Path) -> None:
-    with Misbehaving(response(IMAGE), tls=server_context(self_signed(tmp_path))) as server:
+    with FaultyServer(response(IMAGE), tls=server_context(self_signed(tmp_path))) as server:
         assert status_of(server.url()) == "tls_error"
     assert server.requests == []
 
@@ -450,7 +453,7 @@ def test_untrusted_certificate_is_a_tls_error(tmp_path: Path) -> None:
     ],
 )
 def test_no_spelling_of_an_internal_address_is_connected_to(
-    internal: Misbehaving, host: str
+    internal: FaultyServer, host: str
 ) -> None:
     assert status_of(f"http://{host}:{internal.port}/", allowed_hosts=()) in REFUSED
     assert internal.connections == 0
@@ -461,16 +464,16 @@ def test_internal_ipv6_address_is_not_connected_to(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     with loopback_v6() as server:
-        treat_as_web_port(monkeypatch, server.port)
+        allow_web_port(monkeypatch, server.port)
         assert status_of(f"http://{host}:{server.port}/", allowed_hosts=()) in REFUSED
     assert server.connections == 0
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "[::ffff:127.0.0.1]"])
 def test_redirect_from_an_allowed_host_to_an_internal_address_is_blocked(
-    internal: Misbehaving, host: str
+    internal: FaultyServer, host: str
 ) -> None:
-    with Misbehaving(redirect(f"http://{host}:{internal.port}/")) as shop:
+    with FaultyServer(redirect(f"http://{host}:{internal.port}/")) as shop:
         assert status_of(shop.url(), allowed_hosts=(shop.address,)) == "blocked_address"
     assert (shop.connections, internal.connections) == (1, 0)
 
@@ -481,7 +484,7 @@ def test_cloud_metadata_addresses_are_blocked() -> None:
 
 
 def test_other_ports_are_blocked() -> None:
-    with Misbehaving(response(IMAGE)) as server:
+    with FaultyServer(response(IMAGE)) as server:
         assert status_of(server.url(), allowed_hosts=()) == "blocked_address"
     assert server.connections == 0
 
@@ -509,9 +512,9 @@ def test_malformed_url_is_a_bad_url(url: str) -> None:
 
 
 def test_proxy_gets_the_whole_url_and_its_credentials() -> None:
-    with Misbehaving(response(IMAGE)) as proxy:
-        way = f"http://me:secret@{proxy.address}"
-        fetched = fetch("http://shop.example/a.jpg?x=1", proxy=way, allowed_hosts=())
+    with FaultyServer(response(IMAGE)) as proxy:
+        proxy_url = f"http://me:secret@{proxy.address}"
+        fetched = fetch("http://shop.example/a.jpg?x=1", proxy=proxy_url, allowed_hosts=())
     assert fetched.data == IMAGE
     assert proxy.requests == ["http://shop.example/a.jpg?x=1"]
     assert b"Proxy-Authorization: Basic" in proxy.headers[0]
@@ -525,7 +528,7 @@ def test_proxy_gets_the_whole_url_and_its_credentials() -> None:
     ],
 )
 def test_proxy_is_not_used_for_internal_addresses(host: str) -> None:
-    with Misbehaving(response(IMAGE)) as proxy:
+    with FaultyServer(response(IMAGE)) as proxy:
         status = status_of(
             f"http://{host}/a.jpg", proxy=f"http://{proxy.address}", allowed_hosts=()
         )
@@ -534,12 +537,12 @@ def test_proxy_is_not_used_for_internal_addresses(host: str) -> None:
 
 
 def test_allowed_host_is_reached_without_the_proxy() -> None:
-    with Misbehaving(response(IMAGE)) as server, Misbehaving(BUSY) as proxy:
+    with FaultyServer(response(IMAGE)) as server, FaultyServer(BUSY) as proxy:
         assert fetch(server.url(), proxy=f"http://{proxy.address}").data == IMAGE
     assert proxy.requests == []
 
 
-# ---- manners ------------------------------------------------------------------------
+# ---- concurrency --------------------------------------------------------------------
 
 
 def test_waiting_for_a_slot_does_not_count_towards_the_timeout() -> None:
@@ -547,10 +550,10 @@ def test_waiting_for_a_slot_does_not_count_towards_the_timeout() -> None:
         time.sleep(0.4)
         connection.send(response(IMAGE))
 
-    with Misbehaving(slowly) as server:
-        outcomes = fetch_at_once([server.url()] * 4, max_per_host=1, timeout_s=1.2)
+    with FaultyServer(slowly) as server:
+        outcomes = fetch_concurrently([server.url()] * 4, max_per_host=1, timeout_s=1.2)
     assert outcomes == ["ok"] * 4
-    assert server.most_at_once == 1
+    assert server.max_concurrent == 1
 
 
 def test_request_that_waited_for_a_slot_still_times_out() -> None:
@@ -558,42 +561,42 @@ def test_request_that_waited_for_a_slot_still_times_out() -> None:
         if len(server.requests) == 1:
             time.sleep(0.3)
             connection.send(response(IMAGE))
-        connection.send_forever(b"", every=0.05)
+        connection.send_repeatedly(b"", every=0.05)
 
     started = time.monotonic()
-    with Misbehaving(page) as server:
-        outcomes = fetch_at_once([server.url()] * 2, max_per_host=1, timeout_s=0.9)
+    with FaultyServer(page) as server:
+        outcomes = fetch_concurrently([server.url()] * 2, max_per_host=1, timeout_s=0.9)
     assert sorted(outcomes) == ["ok", "timeout"]
     assert time.monotonic() - started < 3
 
 
 def test_redirects_between_full_hosts_do_not_deadlock() -> None:
-    with Misbehaving(response(IMAGE)) as images:
+    with FaultyServer(response(IMAGE)) as images:
         pages = {f"/{number}": redirect(images.url()) for number in range(8)}
-        with Misbehaving(serving({**pages, "/back": redirect("/0")})) as shop:
+        with FaultyServer(respond_by_path({**pages, "/back": redirect("/0")})) as shop:
             urls = [shop.url(path) for path in (*pages, "/back")]
-            assert fetch_at_once(urls, max_per_host=1) == ["ok"] * 9
-    assert (images.most_at_once, shop.most_at_once) == (1, 1)
+            assert fetch_concurrently(urls, max_per_host=1) == ["ok"] * 9
+    assert (images.max_concurrent, shop.max_concurrent) == (1, 1)
 
 
 # ---- allowed hosts ------------------------------------------------------------------
 
 
 def test_allowed_host_with_port_allows_that_port_only() -> None:
-    with Misbehaving(response(IMAGE)) as shop, Misbehaving(response(IMAGE)) as other:
+    with FaultyServer(response(IMAGE)) as shop, FaultyServer(response(IMAGE)) as other:
         assert status_of(shop.url(), allowed_hosts=(shop.address,)) == "ok"
         assert status_of(other.url(), allowed_hosts=(shop.address,)) == "blocked_address"
     assert other.connections == 0
 
 
 def test_allowed_host_without_port_allows_every_port() -> None:
-    with Misbehaving(response(IMAGE)) as shop, Misbehaving(response(IMAGE)) as other:
+    with FaultyServer(response(IMAGE)) as shop, FaultyServer(response(IMAGE)) as other:
         assert status_of(shop.url(), allowed_hosts=("127.0.0.1",)) == "ok"
         assert status_of(other.url(), allowed_hosts=("127.0.0.1",)) == "ok"
 
 
 def test_allowed_host_is_compared_with_the_name_in_the_url() -> None:
-    with Misbehaving(response(IMAGE)) as server:
+    with FaultyServer(response(IMAGE)) as server:
         by_name = server.url().replace("127.0.0.1", "LocalHost")
         assert status_of(by_name, allowed_hosts=("LOCALHOST",)) == "ok"
         assert status_of(by_name, allowed_hosts=("127.0.0.1",)) == "blocked_address"
@@ -614,7 +617,7 @@ def test_any_spelling_of_an_allowed_ipv6_address_is_allowed() -> None:
 
 
 def test_allowed_host_does_not_match_prefixes_or_suffixes(
-    internal: Misbehaving,
+    internal: FaultyServer,
 ) -> None:
     for host in ("127.0.0.1", "127.0.0.1.example", "shop.localhost", "ocalhost"):
         url = f"http://localhost:{internal.port}/"
@@ -622,7 +625,7 @@ def test_allowed_host_does_not_match_prefixes_or_suffixes(
     assert internal.connections == 0
 
 
-# ---- small rules --------------------------------------------------------------------
+# ---- headers and hosts --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -655,7 +658,7 @@ def test_retry_after_is_none_without_the_header() -> None:
 @pytest.mark.parametrize("status", [b"429 Slow down", b"503 Busy"])
 def test_error_carries_retry_after(status: bytes) -> None:
     busy = response(b"", b"Retry-After: 7", status=status)
-    with Misbehaving(busy) as server, pytest.raises(FetchError) as failed:
+    with FaultyServer(busy) as server, pytest.raises(FetchError) as failed:
         fetch(server.url())
     assert failed.value.retry_after == 7.0
 
@@ -665,7 +668,7 @@ def test_error_carries_retry_after(status: bytes) -> None:
     [
         ("http://shop.example/a.jpg", "shop.example:80"),
         ("https://shop.example/a.jpg", "shop.example:443"),
-        ("http://Shop.Example:8080/A.jpg", "shop.example:8080"),
+        ("http://PageServer.Example:8080/A.jpg", "shop.example:8080"),
         ("https://[::1]:9/a.jpg", "::1:9"),
         ("http://[::1/a.jpg", ""),
         ("http://shop.example:port/a.jpg", ""),
@@ -688,27 +691,27 @@ def test_host_of_normalizes_spellings_of_a_host(url: str) -> None:
 
 
 @pytest.fixture
-def internal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Misbehaving]:
-    """A server that only its address, not its port, keeps from being dialled."""
-    with Misbehaving(response(b"secret")) as server:
-        treat_as_web_port(monkeypatch, server.port)
+def internal(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    """A server on an allowed port, so that only its internal address is refused."""
+    with FaultyServer(response(b"secret")) as server:
+        allow_web_port(monkeypatch, server.port)
         yield server
 
 
-def treat_as_web_port(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+def allow_web_port(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     monkeypatch.setattr(address, "WEB_PORTS", frozenset({80, 443, port}))
 
 
-def loopback_v6() -> Misbehaving:
+def loopback_v6() -> FaultyServer:
     try:
-        return Misbehaving(response(IMAGE), host="::1")
+        return FaultyServer(response(IMAGE), host="::1")
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
 
 
 def fetch(url: str, **changes: Any) -> Fetched:
     async def once() -> Fetched:
-        async with HttpClient(quick(**changes)) as fetcher:
+        async with HttpClient(fast_settings(**changes)) as fetcher:
             return await fetcher.fetch(url)
 
     return asyncio.run(once())
@@ -722,9 +725,9 @@ def status_of(url: str, **changes: Any) -> str:
     return "ok"
 
 
-async def fetch_in_turn(urls: list[str]) -> list[str]:
+async def fetch_sequentially(urls: list[str]) -> list[str]:
     outcomes = []
-    async with HttpClient(quick()) as fetcher:
+    async with HttpClient(fast_settings()) as fetcher:
         for url in urls:
             try:
                 await fetcher.fetch(url)
@@ -735,7 +738,7 @@ async def fetch_in_turn(urls: list[str]) -> list[str]:
     return outcomes
 
 
-def fetch_at_once(urls: list[str], **changes: Any) -> list[str]:
+def fetch_concurrently(urls: list[str], **changes: Any) -> list[str]:
     async def outcome(fetcher: HttpClient, url: str) -> str:
         try:
             await fetcher.fetch(url)
@@ -744,18 +747,18 @@ def fetch_at_once(urls: list[str], **changes: Any) -> list[str]:
         return "ok"
 
     async def all_of_them() -> list[str]:
-        async with HttpClient(quick(**changes)) as fetcher:
+        async with HttpClient(fast_settings(**changes)) as fetcher:
             return await asyncio.gather(*(outcome(fetcher, url) for url in urls))
 
     return asyncio.run(all_of_them())
 
 
-def fetch_trusting(certificate: Path, urls: list[str]) -> list[str]:
-    """What becomes of URLs in a process that trusts a certificate."""
+def fetch_with_certificate(certificate: Path, urls: list[str]) -> list[str]:
+    """The status of each URL, fetched by a process that trusts a certificate."""
     program = (
         "import asyncio, sys\n"
-        "from imgsim_assets_tests.download.http.test_client import fetch_in_turn\n"
-        "print(*asyncio.run(fetch_in_turn(sys.argv[1:])))\n"
+        "from imgsim_assets_tests.download.http.test_client import fetch_sequentially\n"
+        "print(*asyncio.run(fetch_sequentially(sys.argv[1:])))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *urls],
@@ -770,16 +773,16 @@ def fetch_trusting(certificate: Path, urls: list[str]) -> list[str]:
     return done.stdout.split()
 
 
-def endless(head: bytes, piece: bytes = bytes(65536), every: float = 0.0) -> Behave:
-    def behave(connection: Connection) -> None:
+def endless(head: bytes, piece: bytes = bytes(65536), every: float = 0.0) -> Responder:
+    def respond(connection: Connection) -> None:
         connection.send(head)
-        connection.send_forever(piece, every)
+        connection.send_repeatedly(piece, every)
 
-    return behave
+    return respond
 
 
-def damaged(chance: random.Random) -> bytes:
-    """A good answer with a few bytes changed, repeated or cut."""
+def corrupt_response(chance: random.Random) -> bytes:
+    """A good response with a few bytes changed, repeated or removed."""
     answer = bytearray(
         chance.choice(
             [
@@ -805,7 +808,7 @@ def damaged(chance: random.Random) -> bytes:
 
 @contextlib.contextmanager
 def full_backlog() -> Iterator[int]:
-    """A port whose queue of connections is full, so that another gets no answer."""
+    """A port whose backlog is full, so that it does not answer another connection."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
         listening.bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ from imgsim_assets.download.http.host_semaphore import HostSemaphore
 
 
 def test_semaphore_limits_concurrent_holders() -> None:
-    async def most_at_once() -> tuple[int, int]:
+    async def max_concurrent() -> tuple[int, int]:
         semaphore = HostSemaphore(3)
         now = most = finished = 0
 
@@ -26,7 +26,7 @@ def test_semaphore_limits_concurrent_holders() -> None:
         await asyncio.wait_for(asyncio.gather(*(work() for _ in range(40))), 10)
         return most, finished
 
-    assert asyncio.run(most_at_once()) == (3, 40)
+    assert asyncio.run(max_concurrent()) == (3, 40)
 
 
 def test_waiters_acquire_in_fifo_order() -> None:

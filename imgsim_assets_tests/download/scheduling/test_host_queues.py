@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from imgsim_assets.download.scheduling.host_queues import HostQueues
 
-# A number that says which of which host it is.
-Piece = int
+# Encodes a host and the position of the item among those of the host.
+ItemNumber = int
 
 HOSTS = st.lists(st.sampled_from("abcde"), max_size=40)
 
@@ -22,8 +22,8 @@ HOSTS = st.lists(st.sampled_from("abcde"), max_size=40)
 def test_every_item_is_taken_once_and_per_host_limit_holds(
     hosts: list[str], per_host: int, workers: int, chance: random.Random
 ) -> None:
-    items = list(enumerate_by_host(hosts))
-    handed, most = asyncio.run(work_off(items, per_host, workers, chance))
+    items = list(numbered_items(hosts))
+    handed, most = asyncio.run(drain(items, per_host, workers, chance))
     assert sorted(handed) == sorted(items)
     assert all(count <= per_host for count in most.values())
 
@@ -31,8 +31,8 @@ def test_every_item_is_taken_once_and_per_host_limit_holds(
 @settings(max_examples=150, deadline=None)
 @given(HOSTS)
 def test_take_alternates_between_hosts(hosts: list[str]) -> None:
-    async def order() -> list[Piece]:
-        queues = HostQueues(enumerate_by_host(hosts), host_of, per_host=100)
+    async def order() -> list[ItemNumber]:
+        queues = HostQueues(numbered_items(hosts), host_of, per_host=100)
         taken = []
         for _ in hosts:
             item = await asyncio.wait_for(queues.take(), 5)
@@ -55,7 +55,7 @@ def test_take_alternates_between_hosts(hosts: list[str]) -> None:
 @given(HOSTS, st.integers(1, 3))
 def test_full_host_does_not_block_other_hosts(hosts: list[str], per_host: int) -> None:
     async def taken_without_finishing() -> Counter[str]:
-        queues = HostQueues(enumerate_by_host(hosts), host_of, per_host)
+        queues = HostQueues(numbered_items(hosts), host_of, per_host)
         taken: Counter[str] = Counter()
         room = sum(min(count, per_host) for count in Counter(hosts).values())
         for _ in range(room):
@@ -70,41 +70,41 @@ def test_full_host_does_not_block_other_hosts(hosts: list[str], per_host: int) -
 
 def test_done_frees_a_slot_for_the_next_item_of_the_host() -> None:
     async def scenario() -> None:
-        queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
+        queues = HostQueues(numbered_items(["a", "a"]), host_of, per_host=1)
         first = await queues.take()
         assert first is not None
         waiting = asyncio.create_task(queues.take())
         await asyncio.sleep(0.01)
         assert not waiting.done()
         queues.done(first)
-        assert await asyncio.wait_for(waiting, 5) == piece("a", 1)
+        assert await asyncio.wait_for(waiting, 5) == item_number("a", 1)
 
     asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("waiting", [1, 7])
 def test_waiting_workers_get_none_when_no_item_is_left(waiting: int) -> None:
-    async def scenario() -> list[Piece | None]:
-        queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
+    async def scenario() -> list[ItemNumber | None]:
+        queues = HostQueues(numbered_items(["a", "a"]), host_of, per_host=1)
         first = await queues.take()
         assert first is not None
         workers = [asyncio.create_task(queues.take()) for _ in range(waiting + 1)]
         await asyncio.sleep(0.01)
         queues.done(first)
         await asyncio.sleep(0.01)
-        # One that may yet be put back is one to wait for.
+        # The others wait, because the active item may be requeued.
         assert sum(worker.done() for worker in workers) == 1
-        queues.done(piece("a", 1))
+        queues.done(item_number("a", 1))
         return await asyncio.wait_for(asyncio.gather(*workers), 5)
 
-    assert Counter(asyncio.run(scenario())) == {piece("a", 1): 1, None: waiting}
+    assert Counter(asyncio.run(scenario())) == {item_number("a", 1): 1, None: waiting}
 
 
-# ---- items that wait ----------------------------------------------------------------
+# ---- delays, pauses and limits ------------------------------------------------------
 
 
-async def seconds_until(queues: HostQueues, expected: Piece) -> float:
-    """How long it takes until the next item comes, which must be the expected one."""
+async def seconds_until(queues: HostQueues, expected: ItemNumber) -> float:
+    """Seconds until `take` returns the expected item."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     assert await asyncio.wait_for(queues.take(), 5) == expected
@@ -113,13 +113,13 @@ async def seconds_until(queues: HostQueues, expected: Piece) -> float:
 
 def test_requeued_item_frees_its_slot_and_returns_after_the_delay() -> None:
     async def scenario() -> None:
-        queues = HostQueues(enumerate_by_host(["a", "a"]), host_of, per_host=1)
-        assert await seconds_until(queues, piece("a", 0)) < 1
-        queues.requeue(piece("a", 0), 0.1)
-        assert await seconds_until(queues, piece("a", 1)) < 0.1
-        queues.done(piece("a", 1))
-        assert await seconds_until(queues, piece("a", 0)) > 0.05
-        queues.done(piece("a", 0))
+        queues = HostQueues(numbered_items(["a", "a"]), host_of, per_host=1)
+        assert await seconds_until(queues, item_number("a", 0)) < 1
+        queues.requeue(item_number("a", 0), 0.1)
+        assert await seconds_until(queues, item_number("a", 1)) < 0.1
+        queues.done(item_number("a", 1))
+        assert await seconds_until(queues, item_number("a", 0)) > 0.05
+        queues.done(item_number("a", 0))
         assert await queues.take() is None
 
     asyncio.run(scenario())
@@ -127,11 +127,11 @@ def test_requeued_item_frees_its_slot_and_returns_after_the_delay() -> None:
 
 def test_pause_delays_only_its_host() -> None:
     async def scenario() -> None:
-        queues = HostQueues(enumerate_by_host(["a", "b"]), host_of, per_host=1)
+        queues = HostQueues(numbered_items(["a", "b"]), host_of, per_host=1)
         queues.pause("a", 0.1)
         queues.pause("a", 0.0)
-        assert await seconds_until(queues, piece("b", 0)) < 0.1
-        assert await seconds_until(queues, piece("a", 0)) > 0.05
+        assert await seconds_until(queues, item_number("b", 0)) < 0.1
+        assert await seconds_until(queues, item_number("a", 0)) > 0.05
 
     asyncio.run(scenario())
 
@@ -139,10 +139,10 @@ def test_pause_delays_only_its_host() -> None:
 def test_interval_between_items_of_a_host() -> None:
     async def scenario() -> float:
         loop = asyncio.get_running_loop()
-        queues = HostQueues(enumerate_by_host("aaaa"), host_of, per_host=9, interval=0.05)
+        queues = HostQueues(numbered_items("aaaa"), host_of, per_host=9, interval=0.05)
         started = loop.time()
         for number in range(4):
-            await seconds_until(queues, piece("a", number))
+            await seconds_until(queues, item_number("a", number))
         return loop.time() - started
 
     assert asyncio.run(scenario()) >= 0.149
@@ -150,65 +150,65 @@ def test_interval_between_items_of_a_host() -> None:
 
 def test_set_concurrency_limits_a_host_until_it_is_reset() -> None:
     async def scenario() -> None:
-        queues = HostQueues(enumerate_by_host("aaa"), host_of, per_host=9)
+        queues = HostQueues(numbered_items("aaa"), host_of, per_host=9)
         queues.set_concurrency("a", 1)
-        await seconds_until(queues, piece("a", 0))
+        await seconds_until(queues, item_number("a", 0))
         waiting = asyncio.create_task(queues.take())
         await asyncio.sleep(0.01)
         assert not waiting.done()
         queues.set_concurrency("a", None)
-        assert await asyncio.wait_for(waiting, 5) == piece("a", 1)
+        assert await asyncio.wait_for(waiting, 5) == item_number("a", 1)
 
     asyncio.run(scenario())
 
 
 def test_drop_host_returns_waiting_items_only() -> None:
     async def scenario() -> None:
-        queues = HostQueues(enumerate_by_host("aaab"), host_of, per_host=9)
-        await seconds_until(queues, piece("a", 0))
-        await seconds_until(queues, piece("b", 0))
-        await seconds_until(queues, piece("a", 1))
-        queues.requeue(piece("a", 1), 60)
-        assert sorted(queues.drop_host("a")) == [piece("a", 1), piece("a", 2)]
+        queues = HostQueues(numbered_items("aaab"), host_of, per_host=9)
+        await seconds_until(queues, item_number("a", 0))
+        await seconds_until(queues, item_number("b", 0))
+        await seconds_until(queues, item_number("a", 1))
+        queues.requeue(item_number("a", 1), 60)
+        assert sorted(queues.drop_host("a")) == [item_number("a", 1), item_number("a", 2)]
         assert queues.drop_host("nobody") == []
-        queues.done(piece("b", 0))
-        queues.done(piece("a", 0))
+        queues.done(item_number("b", 0))
+        queues.done(item_number("a", 0))
         assert await asyncio.wait_for(queues.take(), 5) is None
 
     asyncio.run(scenario())
 
 
 def test_take_returns_none_without_items() -> None:
-    async def scenario() -> Piece | None:
+    async def scenario() -> ItemNumber | None:
         queues: HostQueues = HostQueues([], host_of, per_host=1)
         return await asyncio.wait_for(queues.take(), 5)
 
     assert asyncio.run(scenario()) is None
 
 
-def piece(host: str, number: int) -> Piece:
+def item_number(host: str, number: int) -> ItemNumber:
     return number * 26 + ord(host) - ord("a")
 
 
-def host_of(item: Piece) -> str:
+def host_of(item: ItemNumber) -> str:
     return chr(ord("a") + item % 26)
 
 
-def enumerate_by_host(hosts: Sequence[str]) -> list[Piece]:
+def numbered_items(hosts: Sequence[str]) -> list[ItemNumber]:
     seen: Counter[str] = Counter()
     items = []
     for host in hosts:
-        items.append(piece(host, seen[host]))
+        items.append(item_number(host, seen[host]))
         seen[host] += 1
     return items
 
 
-async def work_off(
-    items: Sequence[Piece], per_host: int, workers: int, chance: random.Random
-) -> tuple[list[Piece], dict[str, int]]:
-    """Let workers hold every item for a few turns of the loop; the most at once by host."""
+async def drain(
+    items: Sequence[ItemNumber], per_host: int, workers: int, chance: random.Random
+) -> tuple[list[ItemNumber], dict[str, int]]:
+    """Take all items with several workers; returns the items and the peak of each host."""
     queues = HostQueues(items, host_of, per_host)
-    handed: list[Piece] = []
+    handed: list[ItemNumber] = []
     active: Counter[str] = Counter()
     most: dict[str, int] = {}
 
