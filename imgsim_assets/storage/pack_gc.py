@@ -7,6 +7,7 @@ its index and finds the copy.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import uuid
@@ -206,21 +207,16 @@ def _rewrite(
                 writer = PackWriter(files)
             writer.add([digest], [data])
             if writer.is_full:
-                _finish(writer)
+                with contextlib.closing(writer):
+                    writer.finish()
                 writer = None
                 _delete_packs(files, copied, older_than)
                 copied = []
         copied.append(assessment.pack)
     if writer is not None:
-        _finish(writer)
+        with contextlib.closing(writer):
+            writer.finish()
     _delete_packs(files, copied, older_than)
-
-
-def _finish(writer: PackWriter) -> None:
-    try:
-        writer.finish()
-    finally:
-        writer.close()
 
 
 def _locations(

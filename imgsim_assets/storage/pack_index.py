@@ -351,9 +351,8 @@ def _write_run(files: Files, runs: Sequence[_SortedRun], published: Iterable[str
     """Merge runs into an index file, and return its name."""
     merge = _Merge(runs, published)
     name = uuid.uuid4().hex
-    staged = files.create_staged(f"{INDEXES}/{name}")
-    try:
-        count = 0
+    count = 0
+    with contextlib.closing(files.create_staged(f"{INDEXES}/{name}")) as staged:
         for number in range(4):
             for piece in merge.column(number):
                 staged.append([piece.tobytes()])
@@ -361,8 +360,6 @@ def _write_run(files: Files, runs: Sequence[_SortedRun], published: Iterable[str
         sizes = [count.to_bytes(8, "little"), len(merge.names).to_bytes(8, "little")]
         staged.append([*(pack.encode() for pack in merge.names), *sizes, _END])
         staged.finish()
-    finally:
-        staged.close()
     return name
 
 
