@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsim_assets.cli.main import _COMMANDS, main
+from imgsim_assets.cli.main import COMMANDS, main
 from imgsim_assets.cli.match import command as match
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed
@@ -74,7 +74,7 @@ def test_shell_page_documents_every_command_and_every_option_of_match() -> None:
     options = {name for option in match.params for name in option.opts if name.startswith("--")}
     documented = set(re.findall(r"--[a-z][a-z-]*", text))
 
-    assert {name for name in _COMMANDS if f"imgsim {name}" not in text} == set()
+    assert {name for name in COMMANDS if f"imgsim {name}" not in text} == set()
     assert options - documented - {"--quiet", "--store"} == set()
     assert documented & options == options - {"--quiet"}
 

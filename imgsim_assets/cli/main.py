@@ -20,7 +20,7 @@ EXIT_FAILED = 1
 EXIT_PROBLEMS_FOUND = 3
 
 # Short help by command; a command's module is imported only when it runs.
-_COMMANDS: Mapping[str, str] = {
+COMMANDS: Mapping[str, str] = {
     "match": "Match two lists of images, or two catalogs of the store.",
     "query": "Find the items of a catalog that are most similar to given images.",
     "graph": "Show the nearest neighbors of every item of a catalog.",
@@ -30,7 +30,7 @@ _COMMANDS: Mapping[str, str] = {
     "status": "Show which tables are fresh or stale, and what failed.",
     "retry": "Fetch failed images again and embed those that arrive.",
     "add-catalog": "Declare a list of images as a catalog of a Dagster project.",
-    "gc": "Delete old versions and images that no catalog refers to.",
+    "gc": "Delete old versions, and images that nothing refers to.",
     "verify": "Verify every checksum and invariant of the store.",
     "demo": "Run the demo: two catalogs of photographs.",
 }
@@ -51,10 +51,10 @@ class _LazyGroup(click.Group):
     """A group that imports a command only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"imgsim_assets.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
@@ -62,7 +62,7 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(cls=_LazyGroup, epilog=_EPILOG, context_settings=_CONTEXT)

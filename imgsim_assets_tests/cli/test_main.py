@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsim_assets.cli.main import _COMMANDS
+from imgsim_assets.cli.main import COMMANDS
 from imgsim_assets_tests.support.shell import Shell
 
 
@@ -15,12 +15,12 @@ def test_help_lists_every_command_and_shows_examples(shell: Shell) -> None:
     result = shell("--help")
 
     assert result.code == 0
-    for name in _COMMANDS:
+    for name in COMMANDS:
         assert f"\n  {name} " in result.out
     assert "imgsim match products.csv suppliers.csv" in result.out
 
 
-@pytest.mark.parametrize("name", _COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_each_command_shows_examples(shell: Shell, name: str) -> None:
     result = shell(name, "--help")
 

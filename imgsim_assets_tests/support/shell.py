@@ -13,6 +13,7 @@ import pytest
 
 from imgsim_assets.cli.main import main
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.web import Web
 
 THUMBNAIL = (
@@ -58,6 +59,11 @@ class Shell:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
+
+    def write_images(self, *seeds: int) -> None:
+        """Write an image SEED.jpg for each seed."""
+        for seed in seeds:
+            self.write(f"{seed}.jpg", jpeg(seed))
 
     def table(self, name: str) -> pl.DataFrame:
         """Read a TSV file that a command wrote; all columns are text."""

@@ -1,0 +1,291 @@
+"""Lists and folders as operands of `imgsim match`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from imgsim_assets_tests.support.catalogs import tiny
+from imgsim_assets_tests.support.images import encoded, jpeg
+from imgsim_assets_tests.support.shell import Shell
+from imgsim_assets_tests.support.web import Web
+
+
+def _allow(web: Web) -> tuple[str, str]:
+    return ("--allowed-host", web.address)
+
+
+def test_columns_option_selects_and_orders_result_columns(shell: Shell) -> None:
+    shell.write("a.jpg", jpeg(1))
+    shell.write("list.csv", "title,shop,path,id\nA,one,a.jpg,7\n")
+
+    result = shell.match("list.csv", "list.csv", "--columns", "id,title,path", "--out", "r.tsv")
+
+    assert result.code == 0, result.err
+    table = shell.table("r.tsv")
+    assert table.columns[:3] == ["left_id", "left_title", "left_path"]
+    assert table.row(0) == ("7", "A", "a.jpg", "7", "A", "a.jpg", "1.00000")
+
+
+def test_last_column_holds_the_images_without_columns_option(shell: Shell) -> None:
+    shell.write("a.jpg", jpeg(1))
+    shell.write("list.csv", "sku,title,image\n7,A,a.jpg\n")
+
+    result = shell.match("list.csv", "list.csv", "--out", "-", "-q")
+
+    assert result.out.splitlines() == [
+        "left_sku\tleft_title\tleft_image\tright_sku\tright_title\tright_image\tsimilarity",
+        "7\tA\ta.jpg\t7\tA\ta.jpg\t1.00000",
+    ]
+
+
+def test_local_paths_and_urls_can_be_mixed(shell: Shell, web: Web) -> None:
+    web.pages["/1.jpg"] = jpeg(1)
+    path = shell.write("pics/1.jpg", jpeg(1))
+    shell.write("paths.csv", f"id,url\na,pics/1.jpg\nb,{path}\nc,{web.url('/1.jpg')}\n")
+    shell.write("urls.txt", f"{web.url('/1.jpg')}\n")
+
+    result = shell.match("paths.csv", "urls.txt", *_allow(web), "--json")
+
+    assert [match["left_id"] for match in result.json["matches"]] == ["a", "b", "c"]
+    assert {match["similarity"] for match in result.json["matches"]} == {1.0}
+
+
+def test_list_of_a_folder_can_be_matched_from_another_folder(shell: Shell) -> None:
+    for seed in range(3):
+        shell.write(f"pics/{seed}.jpg", jpeg(seed))
+    (shell.folder / "lists").mkdir()
+
+    shell("list-images", "pics", "--out", "lists/pics.csv")
+    result = shell.match("lists/pics.csv", "pics", "--out", "r.tsv")
+
+    assert result.code == 0
+    assert shell.table("r.tsv")["left_name"].to_list() == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+_LOADER = """
+from pathlib import Path
+from PIL import Image
+
+def load(row):
+    with Path("loaded.txt").open("a") as log:
+        log.write(row["id"] + "\\n")
+    if row["id"] == "none":
+        return None
+    if row["id"] == "bad":
+        raise RuntimeError("no luck")
+    image = Image.open(row["url"])
+    return Path(row["url"]).read_bytes() if row["id"] == "1" else image
+"""
+
+
+def test_loader_replaces_the_download(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.write("my_loader.py", _LOADER)
+    monkeypatch.syspath_prepend(str(shell.folder))
+    for seed in range(2):
+        shell.write(f"{seed}.jpg", jpeg(seed))
+    shell.write("list.csv", "id,url\n0,0.jpg\n1,1.jpg\nnone,x\nbad,x\n")
+
+    result = shell.match("list.csv", "list.csv", "--loader", "my_loader:load", "--json")
+    first = (shell.folder / "loaded.txt").read_text().splitlines()
+    shell.match("list.csv", "list.csv", "--loader", "my_loader:load", "--json")
+    second = (shell.folder / "loaded.txt").read_text().splitlines()[len(first) :]
+
+    assert result.code == 0, result.err
+    assert [match["left_id"] for match in result.json["matches"]] == ["0", "1"]
+    assert result.json["left"]["failures"] == {"loader_error": 1, "no_image": 1}
+    assert sorted(first) == ["0", "1", "bad", "none"]
+    assert sorted(second) == ["bad", "none"]
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        ("nowhere", "does not read like 'package.module:function'"),
+        ("no_such_module_at_all:load", "No module named"),
+        ("json:nothing", "has no attribute 'nothing'"),
+        ("json:__name__", "is str; name a function"),
+    ],
+)
+def test_invalid_loader_is_named(shell: Shell, loader: str, message: str) -> None:
+    shell.write("list.csv", "id,url\n0,0.jpg\n")
+
+    result = shell.match("list.csv", "list.csv", "--loader", loader)
+
+    assert result.code == 1
+    assert message in result.err
+
+
+def _ids(shell: Shell, source: str, *more: str) -> list[str]:
+    result = shell.match(source, source, "--json", *more)
+    assert result.code == 0, result.err
+    return [next(iter(match.values())) for match in result.json["matches"]]
+
+
+def test_list_of_one_column_has_an_image_per_row(shell: Shell) -> None:
+    shell.write_images(1, 2, 3)
+    shell.write("urls.csv", "url\n1.jpg\n2.jpg\n3.jpg\n")
+
+    assert _ids(shell, "urls.csv") == ["1.jpg", "2.jpg", "3.jpg"]
+
+
+def test_quoted_fields_are_read(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    shell.write("list.csv", 'title,url\n"a, b",1.jpg\nc,2.jpg\n')
+
+    assert _ids(shell, "list.csv") == ["a, b", "c"]
+
+
+def test_row_with_too_many_fields_is_rejected_and_reported(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    shell.write("list.csv", "title,url\na,b,1.jpg\nc,2.jpg\n")
+
+    assert _ids(shell, "list.csv") == ["c"]
+    printed = shell.match("list.csv", "list.csv").out
+    assert "rejected rows: 1" in printed
+    assert "list.csv line 2" in printed
+
+
+def test_byte_order_mark_and_quotes_are_not_part_of_column_names(shell: Shell) -> None:
+    shell.write_images(1)
+    shell.write("list.csv", b"\xef\xbb\xbf" + b'"id","url"\n5,1.jpg\n')
+
+    assert _ids(shell, "list.csv", "--columns", "id,url") == ["5"]
+
+
+def test_list_without_rows_is_an_error(shell: Shell) -> None:
+    shell.write("list.csv", "id,url\n")
+
+    result = shell.match("list.csv", "list.csv")
+
+    assert result.code == 1
+    assert "list.csv holds no row" in result.err
+
+
+def test_uniform_image_gets_a_status_and_no_match(shell: Shell) -> None:
+    shell.write_images(1)
+    shell.write("gray.png", encoded(Image.new("RGB", (60, 60), (128, 128, 128)), "PNG"))
+    shell.write("list.csv", "id,url\ngrey,gray.png\n1,1.jpg\n")
+
+    result = shell(
+        "match", "list.csv", "list.csv", "--encoder", "hog_color", "--mode", "all", "--json"
+    )
+
+    assert [match["left_id"] for match in result.json["matches"]] == ["1"]
+    assert result.json["left"]["failures"] == {"zero_vector": 1}
+
+
+def test_list_whose_downloads_all_fail_reports_the_reason(shell: Shell, web: Web) -> None:
+    shell.write("list.csv", f"id,url\n1,{web.url('/gone.jpg')}\n2,{web.url('/too.jpg')}\n")
+
+    result = shell.match("list.csv", "list.csv", *_allow(web))
+
+    assert result.code == 3
+    assert "2 items, 0 usable" in result.out
+    assert "http_404 2" in result.out
+
+
+def test_tabs_and_line_breaks_in_fields_are_preserved(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    shell.write("list.csv", 'title,url\n"a\tb",1.jpg\n"c\nd",2.jpg\n')
+
+    result = shell.match("list.csv", "list.csv", "--out", "r.tsv")
+
+    assert result.code == 0
+    table = shell.table("r.tsv")
+    assert table["left_title"].to_list() == ["a\tb", "c\nd"]
+    assert table["right_url"].to_list() == ["1.jpg", "2.jpg"]
+
+
+def test_delimiter_accepts_backslash_t(shell: Shell) -> None:
+    shell.write_images(1)
+    shell.write("list.csv", "id\turl\n5\t1.jpg\n")
+
+    assert _ids(shell, "list.csv", "--delimiter", "\\t") == ["5"]
+
+
+def test_columns_are_numbered_without_a_header(shell: Shell) -> None:
+    shell.write_images(1)
+    shell.write("list.csv", "5,x,1.jpg\n")
+
+    result = shell.match(
+        "list.csv", "list.csv", "--no-header", "--columns", "column_1,column_3", "--json"
+    )
+
+    (match,) = result.json["matches"]
+    assert list(match)[:2] == ["left_column_1", "left_column_3"]
+
+
+def test_internal_address_is_blocked_unless_allowed(shell: Shell, web: Web) -> None:
+    web.pages["/1.jpg"] = jpeg(1)
+    shell.write("list.csv", f"id,url\n1,{web.url('/1.jpg')}\n")
+
+    refused = shell.match("list.csv", "list.csv")
+    allowed = shell.match("list.csv", "list.csv", *_allow(web))
+
+    assert refused.code == 3
+    assert "blocked_address 1" in refused.out
+    assert "--allowed-host" in refused.out
+    assert allowed.code == 0
+
+
+def test_path_outside_the_lists_folder_is_blocked_without_root(shell: Shell) -> None:
+    shell.write_images(1)
+    shell.write("lists/list.csv", "id,url\n1,../1.jpg\n")
+
+    refused = shell.match("lists/list.csv", "lists/list.csv")
+    (shell.folder / "lists" / "list.csv").write_text("id,url\n1,1.jpg\n")
+    allowed = shell.match("lists/list.csv", "lists/list.csv", "--root", ".")
+
+    assert "blocked_path 1" in refused.out
+    assert "--root" in refused.out
+    assert allowed.code == 0
+
+
+def test_missing_list_is_named(shell: Shell) -> None:
+    result = shell.match("nothing.csv", "nothing.csv")
+
+    assert result.code == 1
+    assert "nothing.csv" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_lists_with_the_same_file_name_are_two_catalogs(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    for folder, seed in (("a", 1), ("b", 2)):
+        shell.write(f"{folder}/list.csv", f"id,url\n{seed},{seed}.jpg\n")
+        shell.write(f"{folder}/{seed}.jpg", jpeg(seed))
+
+    result = shell.match("a/list.csv", "b/list.csv", "--threshold", "-1", "--json")
+
+    assert result.json["left"]["catalog"] != result.json["right"]["catalog"]
+    assert [tuple(match.values())[:3:2] for match in result.json["matches"]] == [("1", "2")]
+
+
+def test_large_list_is_split_into_shards(shell: Shell) -> None:
+    lines = ["id,url"]
+    for seed in range(600):
+        shell.write(f"p/{seed}.png", tiny(seed))
+        lines.append(f"{seed},p/{seed}.png")
+    shell.write("list.csv", "\n".join(lines))
+
+    result = shell.match("list.csv", "list.csv", "--json")
+
+    assert len(result.json["matches"]) == 600
+    catalog = result.json["left"]["catalog"]
+    commit = shell.store.table(f"{catalog}/embeddings").latest()
+    assert commit is not None
+    assert len(commit.files) == 4
+    assert json.dumps(result.json["left"]["failures"]) == "{}"
+
+
+def test_source_column_can_have_the_name_of_an_internal_column(shell: Shell) -> None:
+    shell.write_images(1)
+    shell.write("list.csv", "id,sku,url,image\n9,A,http://shop/1,1.jpg\n")
+
+    result = shell.match("list.csv", "list.csv", "--id", "sku", "--url", "image", "--json")
+
+    (match,) = result.json["matches"]
+    assert list(match.values())[:4] == ["9", "A", "http://shop/1", "1.jpg"]
