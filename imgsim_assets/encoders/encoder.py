@@ -1,4 +1,4 @@
-"""What every encoder offers, and finding the one that settings name."""
+"""The interface of encoders, their fingerprints, and loading the one that settings name."""
 
 from __future__ import annotations
 
@@ -26,64 +26,76 @@ from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import DECODER_VERSION
 from imgsim_assets.images.jpeg import Jpeg, as_plain_jpeg
 
-# Raise it when a torchvision encoder's preprocessing or choice of feature changes.
+# Raise it when the preprocessing or the feature of torchvision encoders changes.
 BACKBONE_VERSION = 1
-# Raise it when only what is computed in bf16 changes, as when fewer steps of it are rounded.
+# Raise it when bf16 vectors alone change, as when fewer steps are rounded.
 BF16_VERSION = 2
-# Raise it when what a GPU decodes, or how it resizes, changes.
+# Raise it when a GPU decodes other files, or resizes differently.
 GPU_DECODER_VERSION = 1
-# Best-match threshold of ImageNet features on images of products; see docs/encoders.md.
+# For ImageNet features of product images; see docs/encoders.md.
 BACKBONE_THRESHOLD = 0.845
-# An image that is decoded at a reduced size keeps this many times the encoder's input, which
-# leaves a cosine of more than 0.999 with the vector of the whole one.
+# A JPEG decoded at a reduced size keeps so many times the encoder's input size. Its vector has a
+# cosine of more than 0.999 with that of the full image.
 MIN_DECODE_SCALE = 4
 # How fingerprints spell `resize`; another spelling would recompute every vector.
 _RESIZE_TAGS = {STRETCH: "squash", WEIGHTS_TRANSFORM: "weights"}
-# Images per forward pass of an encoder that does not say what suits it.
+# Images per forward pass of an encoder without a `batch_size`.
 _BATCH = 8
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns images into feature rows; what a factory's encoder has to offer.
+    """Turns images into rows of features; the interface of a factory's encoder.
 
-    `prepare` may be called from several threads at once, `encode` is called from one, unless
-    the encoder has a method `replicas(cores)` that returns the encoders to be used at the same
-    time. With an attribute `input_size`, images may be decoded at a smaller size, as long as
-    both sides keep ENOUGH times that many pixels; with a `jpeg_decoder` beside it, plain JPEGs
-    are left to that.
+    Several threads may call `prepare` at once; one thread calls `encode`. An encoder may also
+    have:
+
+    - `replicas(cores)`: the encoders to use at the same time, one thread each.
+    - `batch_size`: images per forward pass.
+    - `fixed_batch`: True where every batch is to have that size; the last image is repeated.
+    - `input_size`: edge of the input in pixels. JPEGs may then be decoded at a reduced size,
+      with edges of at least MIN_DECODE_SCALE times as many pixels.
+    - `jpeg_decoder`: a Decoder for plain JPEGs, in place of `prepare`.
+    - `device`, `use_one_thread()`, `release_memory()`: see `torch_encoder.TorchEncoder`.
     """
 
     dim: int
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
-        """A decoded RGB image as an array; the same shape and dtype for every image."""
+        """A decoded RGB image as an array; one shape and dtype for all images."""
 
     def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Stacked prepared images (n, ...) to features (n, dim) float32, not normalized."""
 
 
 class Decoder(Protocol):
-    """Decodes and prepares JPEGs where an encoder computes; called from one thread at a time."""
+    """Decodes and prepares JPEGs on an encoder's device; called from one thread at a time."""
 
     def decode(self, jpegs: Sequence[Jpeg]) -> Sequence[Any | None]:
-        """What `prepare` would give of each, on the device; None for one that it refuses."""
+        """Each JPEG as `prepare` would return it, on the device; None for one it cannot decode."""
 
     def stack(self, prepared: Sequence[Any]) -> Any:
-        """The batch of arrays that `prepare` gave, and of what `decode` did."""
+        """One batch of what `prepare` and `decode` returned."""
 
 
 def needs_loading(settings: EncoderSettings) -> bool:
-    """Whether an encoder has to be made before its fingerprint is known."""
+    """Whether an encoder must be loaded before its fingerprint is known."""
     return settings.factory is not None and settings.version is None
 
 
 def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> str:
-    """16 hex digits that stand for everything that decides an image's vector.
+    """16 hex digits over everything that decides an image's vector.
 
-    Found without importing torch, except for a factory without a declared version, whose
-    encoder (made here unless it is given) is told by its weights. Weights files count by
-    content; `precision: auto` counts as fp32 until it is settled.
+    Does not import torch, except for a factory without a declared version, whose weights are
+    hashed. Weights files count by content. `precision: auto` counts as fp32; see
+    `precision.resolve_precision`.
+
+    Args:
+        settings: the encoder, its weights file located.
+        encoder: the encoder if it is loaded already.
+
+    Raises:
+        EncoderError: when a weights file cannot be read, or a factory cannot be loaded.
     """
     parts = [f"decoder {DECODER_VERSION}"]
     if settings.factory is not None:
@@ -107,16 +119,17 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
 
 
 def recommended_threshold(settings: EncoderSettings) -> float:
-    """The cosine at which two images are taken for copies when nothing is declared."""
+    """The encoder's own threshold: the least cosine at which two images count as copies."""
     if settings.name == HOG_COLOR and settings.factory is None:
         return hog_color.RECOMMENDED_THRESHOLD
     return BACKBONE_THRESHOLD
 
 
 def load_encoder(settings: EncoderSettings) -> Encoder:
-    """Make the encoder ready to work, loading its weights.
+    """Load the encoder and its weights.
 
-    Raises EncoderError, with the mend, when a module, a file or weights cannot be had.
+    Raises:
+        EncoderError: when a module, a file or weights cannot be loaded; says how to fix it.
     """
     if settings.name == HOG_COLOR and settings.factory is None:
         return hog_color.HogColor()
@@ -129,13 +142,13 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
 
 
 def min_decode_size(encoder: Encoder) -> int | None:
-    """The side in pixels that images may be decoded at, None where they are to be whole."""
-    side = getattr(encoder, "input_size", None)
-    return MIN_DECODE_SCALE * side if side is not None else None
+    """The least edge in pixels of a decoded image; None where images are decoded in full."""
+    size = getattr(encoder, "input_size", None)
+    return MIN_DECODE_SCALE * size if size is not None else None
 
 
 def gpu_decodable_jpeg(data: bytes, encoder: Encoder) -> Jpeg | None:
-    """A file that the encoder's own decoder is to decode, None for every other."""
+    """The JPEG, if the encoder has a decoder of its own and may decode this file."""
     min_size = min_decode_size(encoder)
     if min_size is None or getattr(encoder, "jpeg_decoder", None) is None:
         return None
@@ -143,7 +156,7 @@ def gpu_decodable_jpeg(data: bytes, encoder: Encoder) -> Jpeg | None:
 
 
 def default_batch_size(settings: EncoderSettings, encoder: Encoder) -> int:
-    """Images per forward pass: as declared, or what the encoder says suits it."""
+    """Images per forward pass: as declared, or as the encoder suggests."""
     return settings.batch_size or int(getattr(encoder, "batch_size", _BATCH))
 
 
@@ -151,7 +164,7 @@ def _from_factory(settings: EncoderSettings) -> Encoder:
     module_name, _, function_name = str(settings.factory).partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-        made = function() if callable(function) else None
+        returned = function() if callable(function) else None
     except (ImportError, AttributeError) as error:
         raise EncoderError(
             f"factory {settings.factory}: {error}; install the package, or correct the name"
@@ -161,11 +174,11 @@ def _from_factory(settings: EncoderSettings) -> Encoder:
             f"factory {settings.factory} is {type(function).__name__}; name a function that "
             "returns the encoder"
         )
-    if isinstance(made, Encoder):
-        return made
+    if isinstance(returned, Encoder):
+        return returned
     from imgsim_assets.encoders.torch_encoder import TorchEncoder, from_module
 
-    encoder: TorchEncoder = from_module(made, settings)
+    encoder: TorchEncoder = from_module(returned, settings)
     return encoder
 
 

@@ -1,4 +1,4 @@
-"""What this machine has to compute with, found without importing torch."""
+"""Cores, memory and number formats of this machine, without importing torch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from pathlib import Path
 _CPU_INFO = Path("/proc/cpuinfo")
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
-# Names under which CPUs say that they multiply bfloat16: x86 and ARM.
+# CPU flags for bfloat16 products: x86 and ARM.
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-# Read by torch's allocator.
+# Torch's allocator reads this variable.
 _HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 # Numbers of parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-# Blocks of up to so many bytes are kept; the smaller number is the most that glibc takes before
-# 2.35.
-_KEPT = (1 << 30, 1 << 25)
-_NEVER_TRIMMED = 1 << 30
-# What libraries write when a device or the machine has no memory left. oneDNN's "primitive
-# descriptor" is another matter: it says what it does not offer. 5 is nvJPEG's status of a lack of
-# memory, as torchvision reports it.
+# Freed blocks of up to so many bytes are reused; glibc before 2.35 accepts only the smaller limit.
+_MAX_REUSED_BYTES = (1 << 30, 1 << 25)
+_NEVER_TRIM = 1 << 30
+# Error messages of libraries that run out of memory. oneDNN's "primitive descriptor" means an
+# unsupported operation instead. 5 is nvJPEG's status for it, as torchvision reports it.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|not enough memory|bad_alloc|status_alloc_failed"
     r"|allocation_failed|could not create a (memory|primitive)(?! descriptor)"
@@ -36,7 +34,7 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def usable_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
-    """The cores that this process may use, by its affinity and its container's quota."""
+    """The number of cores that the process's affinity and its container's quota allow."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -50,7 +48,7 @@ def usable_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
 
 
 def usable_memory(limit_file: Path = _CGROUP_MEMORY) -> int:
-    """Bytes that this process may use at most: the machine's, or its container's limit."""
+    """Bytes of memory that this process may use: the machine's, or its container's limit."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
         memory = min(memory, int(limit_file.read_text()))
@@ -64,40 +62,40 @@ def has_bf16(cpu_info: Path = _CPU_INFO) -> bool:
     except OSError:
         return False
     flags = {"flags", "Features"}
-    named = (line.partition(":") for line in lines)
-    return any(key.strip() in flags and _BF16_FLAGS & set(text.split()) for key, _, text in named)
+    entries = (line.partition(":") for line in lines)
+    return any(key.strip() in flags and _BF16_FLAGS & set(text.split()) for key, _, text in entries)
 
 
 def enable_huge_pages() -> None:
-    """Let torch have large tensors in huge pages, unless the environment says otherwise.
+    """Let torch allocate large tensors in huge pages, unless the environment says otherwise.
 
-    A processor finds its way in them with a fraction of the look-ups, which counts where a
-    layer is larger than the caches, and doubly in a virtual machine. Torch looks at this when it
-    makes its first tensor, and Linux has the last word (transparent_hugepage).
+    Huge pages need a fraction of the address translations, which matters for layers larger than
+    the caches, twice as much in a virtual machine. Torch reads the variable when it allocates
+    its first tensor; Linux may still refuse (transparent_hugepage).
     """
     os.environ.setdefault(_HUGE_PAGES, "1")
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the C library keep what large tensors free, for the next ones.
+    """Let the C library reuse the memory of freed tensors.
 
-    By default glibc returns every block of some megabytes to the system and takes a zeroed
-    one for the next layer of the network, which takes longer than the layer's arithmetic.
-    Without glibc this does nothing.
+    By default glibc returns each block of some megabytes to the system and requests a zeroed one
+    for the next layer, which takes longer than the layer's arithmetic. Without glibc this does
+    nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    # Where the first is refused, the second would only stop glibc from adapting by itself.
-    if any(mallopt(_M_MMAP_THRESHOLD, size) for size in _KEPT):
-        mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIMMED)
+    # Without the first limit, the second would only stop glibc from adapting by itself.
+    if any(mallopt(_M_MMAP_THRESHOLD, size) for size in _MAX_REUSED_BYTES):
+        mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, of whatever library and device."""
-    # Torch's own class must not be imported here; on a CPU it raises a plain RuntimeError.
+    """Whether an error of any library means that a device or the machine ran out of memory."""
+    # By name, since torch must not be imported here; on a CPU it raises a plain RuntimeError.
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

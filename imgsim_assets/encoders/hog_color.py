@@ -1,9 +1,9 @@
 """hog_color: an encoder without weights, from the shape and the colors of an image.
 
-Histograms of oriented gradients (Dalal and Triggs, "Histograms of Oriented Gradients for
-Human Detection", CVPR 2005) on a grid, joined by a coarse layout of lightness and color.
-It finds recompressed, resized, recolored, captioned and slightly cropped copies; it does
-not know what an image shows, and a mirrored or padded copy looks like another image.
+Histograms of oriented gradients (Dalal and Triggs, "Histograms of Oriented Gradients for Human
+Detection", CVPR 2005) on a grid, beside a coarse grid of lightness and color. It finds
+recompressed, resized, recolored, captioned and slightly cropped copies. It does not recognize
+what an image shows, and a mirrored or padded copy counts as another image.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ Floats = NDArray[np.float32]
 
 
 class HogColor:
-    """The encoder; see the module's description. It holds no state."""
+    """The hog_color encoder; it holds no state."""
 
     dim = DIM
-    # Gradients feel a lack of detail more than networks do: decode at least twice as much.
+    # Gradients need more detail than networks: images are decoded at twice the size.
     input_size = 2 * SIZE
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The whole image squashed to a square: (112, 112, 3) uint8."""
+        """The whole image resized to a square: (112, 112, 3) uint8."""
         return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
     def replicas(self, cores: int) -> list[HogColor]:
-        """Itself for every core: NumPy leaves the others alone."""
+        """Itself for every core: NumPy computes on one."""
         return [self] * cores
 
     def encode(self, batch: NDArray[np.uint8]) -> Floats:
         """(n, 112, 112, 3) uint8 to (n, 772) float32.
 
-        An image of one gray gives zeros, one of a single color only that color.
+        An image of one gray becomes zeros; an image of one color has no gradients.
         """
         pixels: Floats = batch.astype(np.float32) / np.float32(255)
         gray: Floats = pixels @ _LUMA
@@ -65,13 +65,14 @@ def _gradients(gray: Floats) -> Floats:
     strength = np.hypot(dx, dy)
     angle = np.arctan2(dy, dx) % np.float32(np.pi) * np.float32(_ORIENTATIONS / np.pi)
     lower = np.floor(angle)
-    share = angle - lower
+    upper_weight = angle - lower
     lower = lower.astype(np.int8) % _ORIENTATIONS
     upper = (lower + 1) % _ORIENTATIONS
     cells = np.stack(
         [
             _cell_means(
-                strength * (np.where(lower == bin_, 1 - share, 0) + share * (upper == bin_)),
+                strength
+                * (np.where(lower == bin_, 1 - upper_weight, 0) + upper_weight * (upper == bin_)),
                 _CELLS,
             )
             for bin_ in range(_ORIENTATIONS)
@@ -92,13 +93,13 @@ def _colors(pixels: Floats, gray: Floats) -> Floats:
 
 
 def _cell_means(values: Floats, cells: int) -> Floats:
-    side = SIZE // cells
-    means: Floats = values.reshape(-1, cells, side, cells, side).mean(axis=(2, 4))
+    size = SIZE // cells
+    means: Floats = values.reshape(-1, cells, size, cells, size).mean(axis=(2, 4))
     return means
 
 
 def _unit(rows: Floats) -> Floats:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    # What is left of a flat image's rounding errors must not be blown up to a unit vector.
+    # The rounding errors of a flat image must not become a unit vector.
     flat = norms < 1e-3
     return np.where(flat, np.float32(0), rows / np.where(flat, np.float32(1), norms))

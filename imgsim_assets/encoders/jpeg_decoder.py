@@ -1,4 +1,4 @@
-"""JPEGs decoded and resized by the device that encodes them: nvJPEG, by way of torchvision."""
+"""Decoding and resizing of JPEGs on the device that encodes them: torchvision's nvJPEG."""
 
 from __future__ import annotations
 
@@ -20,26 +20,35 @@ from imgsim_assets.images.jpeg import Jpeg
 
 
 class JpegDecoder:
-    """Makes squares of `side` pixels out of JPEGs on one device, for one thread at a time.
+    """Decodes JPEGs to squares on one device, for one thread at a time.
 
-    A process has one nvJPEG decoder, which torchvision makes anew, without ever freeing the old
-    one, when another card is asked for. So an encoder on several cards decodes on one of them.
-    `device` may be a CPU, whose decoder is libjpeg. Raises EncoderError when the device's
-    decoder does not work at all.
+    A process has one nvJPEG decoder; torchvision creates another, without freeing the old one,
+    when another GPU decodes. So an encoder on several GPUs decodes on one of them.
+
+    Args:
+        device: a GPU; or a CPU, whose decoder is libjpeg.
+        size: edge of the squares in pixels.
+
+    Raises:
+        EncoderError: when the device's decoder does not work at all.
     """
 
-    def __init__(self, device: torch.device, side: int) -> None:
+    def __init__(self, device: torch.device, size: int) -> None:
         self.device = device
-        self._side = side
-        self._most = sys.maxsize  # images at once that the memory holds, as far as is known
+        self._size = size
+        self._max_images = sys.maxsize  # lowered when the memory does not hold so many
         self._stream = _stream_of(device)
-        self._refuse_broken()
+        self._check_decoder()
 
     def decode(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor | None]:
-        """The images as TorchEncoder.prepare would give them, (side, side, 3) uint8, but there.
+        """Decode and resize JPEGs, each independently of the others in every bit.
 
-        None for one that the decoder refuses. What else is decoded changes no bit of a square.
-        Raises EncoderError when the device has no memory for a single image.
+        Returns:
+            For each JPEG (size, size, 3) uint8 on the device, as TorchEncoder.prepare resizes
+            it; None where the decoder fails.
+
+        Raises:
+            EncoderError: when the device has no memory for a single image.
         """
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             squares = self._squares(jpegs)
@@ -52,7 +61,7 @@ class JpegDecoder:
         return squares
 
     def stack(self, prepared: Sequence[Any]) -> Any:
-        """One batch (n, ...) of prepared arrays and squares of this decoder."""
+        """One batch (n, ...) of prepared arrays and squares of this decoder, in their order."""
         host = [item for item in prepared if not isinstance(item, torch.Tensor)]
         if len(host) == len(prepared):
             return np.stack(host)
@@ -62,11 +71,11 @@ class JpegDecoder:
         )
 
     def _squares(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor | None]:
-        """As `decode` gives them; a list that fails is tried again in halves."""
+        """As `decode` returns them; a list that fails is decoded in halves."""
         half = len(jpegs) // 2
-        if len(jpegs) <= self._most:
+        if len(jpegs) <= self._max_images:
             try:
-                planes = torch.stack([self._squashed(pixels) for pixels in self._pixels(jpegs)])
+                planes = torch.stack([self._stretch(pixels) for pixels in self._pixels(jpegs)])
                 return list(planes.round_().to(torch.uint8).permute(0, 2, 3, 1))
             except RuntimeError as error:
                 no_memory = is_out_of_memory(error)
@@ -79,25 +88,24 @@ class JpegDecoder:
             if not half:
                 return [None]
             if no_memory:
-                self._most = half
+                self._max_images = half
                 self._release()
         return [*self._squares(jpegs[:half]), *self._squares(jpegs[half:])]
 
     def _pixels(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor]:
         """The images in full, (3, height, width) uint8."""
         files = [torch.frombuffer(bytearray(jpeg.data), dtype=torch.uint8) for jpeg in jpegs]
-        # Torchvision decodes on a stream of its own, which does not wait for what still reads
-        # the memory that it is given. All that this memory ever held is used on our stream.
+        # Torchvision decodes on a stream of its own into memory that our stream may still read.
         self._finish()
         images: list[torch.Tensor] = torchvision.io.decode_jpeg(
             files, mode=torchvision.io.ImageReadMode.RGB, device=self.device
         )
         return images
 
-    def _squashed(self, pixels: torch.Tensor) -> torch.Tensor:
-        """As Pillow resizes: bilinear, over all the pixels that a smaller one covers."""
+    def _stretch(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Resize as Pillow does: bilinear, with antialiasing."""
         return nn.functional.interpolate(
-            pixels[None].float(), (self._side, self._side), mode="bilinear", antialias=True
+            pixels[None].float(), (self._size, self._size), mode="bilinear", antialias=True
         )[0]
 
     def _finish(self) -> None:
@@ -105,12 +113,12 @@ class JpegDecoder:
             self._stream.synchronize()
 
     def _release(self) -> None:
-        """Give back what a failed list left: nvJPEG has an allocator of its own."""
+        """Free the memory of a failed list: nvJPEG has an allocator of its own."""
         if self._stream is not None:
             torch.cuda.empty_cache()
 
-    def _refuse_broken(self) -> None:
-        """Raise EncoderError, since what refuses every image would leave all to another."""
+    def _check_decoder(self) -> None:
+        """Raise EncoderError if the decoder fails on a valid JPEG: it would fail on all."""
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
         try:
@@ -119,8 +127,8 @@ class JpegDecoder:
         except (RuntimeError, AttributeError) as error:
             raise EncoderError(
                 f"decode: torchvision {torchvision.__version__} does not decode JPEGs on "
-                f"{self.device} ({one_line(error)}); install one that does, or set 'decode: cpu' of "
-                "the encoder in all catalogs that are compared, which computes their vectors anew"
+                f"{self.device} ({one_line(error)}); install one that does, or set 'decode: cpu' "
+                "of the encoder in all catalogs that are compared, which recomputes their vectors"
             ) from error
 
 

@@ -26,7 +26,7 @@ OPERATING_POINTS = {
     "false_positives_per_million": pl.Float64,
     "fpr_upper_bound_ppm": pl.Float64,
 }
-# In the column `perturbation`: pairs of different images, whose "recall" is the false positive rate.
+# `perturbation` of the pairs of different images, whose "recall" is the false positive rate.
 DIFFERENT_IMAGES = "different images"
 # From 0.5 in steps of 0.005; below 0.5 no pair is a copy.
 THRESHOLDS = tuple(round(0.5 + 0.005 * step, 3) for step in range(101))

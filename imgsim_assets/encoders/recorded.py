@@ -44,7 +44,9 @@ def with_overrides(
     settings = recorded.model_dump(mode="json", exclude_unset=True)
     try:
         # Another run may record the path again and resolve it from another folder.
-        return EncoderSettings.model_validate({**settings, **given}).located(Path.cwd())
+        return EncoderSettings.model_validate({**settings, **given}).with_absolute_weights(
+            Path.cwd()
+        )
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise SettingsError(message) from error

@@ -25,7 +25,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 class EncoderSettings(Settings):
-    """An encoder by name, with its weights, or by a factory of one's own."""
+    """An encoder: hog_color, a torchvision model with its weights, or a user's factory."""
 
     name: str = Field(
         "mobilenet_v3_large",
@@ -40,41 +40,40 @@ class EncoderSettings(Settings):
         None, description="your encoder, as 'package.module:function' returning it"
     )
     version: str | None = Field(
-        None, description="of a factory's encoder: vectors are computed anew when it changes"
+        None, description="of a factory's encoder: change it to recompute the vectors"
     )
     device: str = Field("auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N")
-    num_gpus: int = Field(
-        -1, ge=-1, description="with device auto or cuda: -1 all GPUs, 0 none, or so many"
-    )
+    num_gpus: int = Field(-1, ge=-1, description="GPUs to use with device auto or cuda; -1: all")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: what the first run's machine is best at, kept from then on"
+        "auto", description="auto: the faster one on the machine of the catalog's first run"
     )
     resize: Literal["stretch", "weights_transform"] = Field(
-        "stretch", description="the whole image in a square, or the transform of the weights"
+        "stretch",
+        description="stretch: the whole image to a square; weights_transform: as in training",
     )
     decode: Literal["cpu", "gpu"] = Field(
         "cpu", description="gpu: plain JPEGs are decoded and resized on the GPU"
     )
     batch_size: int | None = Field(
-        None, ge=1, le=4096, description="images a forward pass; default: by the device"
+        None, ge=1, le=4096, description="images per forward pass; default: by the device"
     )
 
     @model_validator(mode="after")
-    def _can_be_loaded(self) -> EncoderSettings:
+    def _check_combination(self) -> EncoderSettings:
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
         if self.num_gpus != -1 and self.device not in ("auto", "cuda"):
-            raise ValueError(f"num_gpus: device {self.device} says it already; remove one of them")
+            raise ValueError(f"num_gpus: device {self.device} implies it; remove one of them")
         if self.num_gpus == 0 and self.device == "cuda":
             raise ValueError("num_gpus: 0 leaves no GPU for device cuda; use 'device: cpu'")
         if self.resize == WEIGHTS_TRANSFORM and (self.factory or self.name == HOG_COLOR):
             raise ValueError("resize: only torchvision's weights have a transform; remove it")
         if self.decode == GPU:
-            self._can_decode_on_a_gpu()
+            self._check_gpu_decoding()
         if self.factory is not None:
             if not _FACTORY.fullmatch(self.factory):
                 raise ValueError(
-                    f"factory: {self.factory!r} does not read like 'package.module:function'"
+                    f"factory: {self.factory!r} is not of the form 'package.module:function'"
                 )
             if self.weights is not None:
                 raise ValueError("weights: a factory loads its own; remove the key")
@@ -90,15 +89,15 @@ class EncoderSettings(Settings):
         if self.name not in BACKBONES:
             raise ValueError(f"name: {_unknown_name(self.name)}")
         if self.weights is not None and not self.weights_file:
-            known = BACKBONES[self.name].weights
-            if self.weights not in known:
+            published = BACKBONES[self.name].weights
+            if self.weights not in published:
                 raise ValueError(
-                    f"weights: {self.name} has no {self.weights!r}; use {', '.join(known)}, or the "
-                    "path of a state dict ending in .pth"
+                    f"weights: {self.name} has no {self.weights!r}; use {', '.join(published)}, or "
+                    "the path of a state dict ending in .pth"
                 )
         return self
 
-    def _can_decode_on_a_gpu(self) -> None:
+    def _check_gpu_decoding(self) -> None:
         if self.factory or self.name == HOG_COLOR or self.resize != STRETCH:
             raise ValueError(
                 "decode: a GPU prepares images for torchvision's models with 'resize: "
@@ -113,11 +112,11 @@ class EncoderSettings(Settings):
     @property
     def weights_file(self) -> str | None:
         """The path of a weights file, None for published weights."""
-        named = self.weights or ""
-        return named if named.endswith((".pth", ".pt")) or "/" in named else None
+        weights = self.weights or ""
+        return weights if weights.endswith((".pth", ".pt")) or "/" in weights else None
 
-    def located(self, project_root: Path) -> EncoderSettings:
-        """The same settings with the weights file's path made absolute."""
+    def with_absolute_weights(self, project_root: Path) -> EncoderSettings:
+        """The same settings, the path of a weights file made absolute."""
         if self.weights_file is None:
             return self
         path = project_root / Path(self.weights_file).expanduser()
@@ -125,28 +124,28 @@ class EncoderSettings(Settings):
 
     @property
     def identity(self) -> tuple[str | None, ...]:
-        """What makes two catalogs' vectors comparable (not the device or batch).
+        """The settings that decide whether vectors are comparable (not the device or batch).
 
-        Two catalogs with precision auto may still differ when their first runs were on
-        different machines at the same time; what they were made with is compared later.
+        Catalogs with precision auto may still differ, where their first runs were on different
+        machines at the same time. `recorded.require_same_encoder` compares fingerprints.
         """
         weights = self.weights
         if weights is None and self.factory is None and self.name in BACKBONES:
             weights = BACKBONES[self.name].default_weights
-        chosen = [self.name, weights, self.factory, self.version]
-        # Only what was declared, so that a new setting does not outdate what is there.
-        chosen += [self.precision] if self.precision != AUTO else []
-        chosen += [self.resize] if self.resize != STRETCH else []
-        chosen += [self.decode] if self.decode != CPU else []
-        return tuple(chosen)
+        parts = [self.name, weights, self.factory, self.version]
+        # Defaults are left out, so that a new setting does not make existing results stale.
+        parts += [self.precision] if self.precision != AUTO else []
+        parts += [self.resize] if self.resize != STRETCH else []
+        parts += [self.decode] if self.decode != CPU else []
+        return tuple(parts)
 
     def describe(self) -> str:
-        """For messages: what makes this encoder, as far as it was chosen."""
+        """The encoder and the settings that were declared, in words for messages."""
         if self.factory is not None:
             return f"{self.factory} ({self.name}, version {self.version or 'not declared'})"
         details = [self.weights] if self.weights else []
-        has_choice = self.name != HOG_COLOR and self.precision != AUTO
-        details += [self.precision] if has_choice else []
+        has_precision = self.name != HOG_COLOR and self.precision != AUTO
+        details += [self.precision] if has_precision else []
         details += ["its own transform"] if self.resize == WEIGHTS_TRANSFORM else []
         details += ["decoded on a GPU"] if self.decode == GPU else []
         return f"{self.name} ({', '.join(details)})" if details else self.name

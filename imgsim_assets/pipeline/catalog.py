@@ -102,7 +102,7 @@ class CatalogPipeline:
     @property
     def encoder(self) -> EncoderSettings:
         """The encoder's settings, with the path of its weights file resolved."""
-        return self.settings.encoder.located(self.root)
+        return self.settings.encoder.with_absolute_weights(self.root)
 
     @property
     def items(self) -> int:

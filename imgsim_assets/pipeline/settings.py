@@ -131,7 +131,7 @@ class CatalogSettings(Settings):
 
     def missing_weights(self, root: Path) -> str | None:
         """The problem with a weights file that is missing; None if it exists or none is named."""
-        weights = self.encoder.located(root).weights_file
+        weights = self.encoder.with_absolute_weights(root).weights_file
         if weights is None or Path(weights).is_file():
             return None
         return (

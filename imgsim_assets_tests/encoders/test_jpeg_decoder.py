@@ -205,14 +205,14 @@ def test_nothing_reads_the_memory_any_more_in_which_a_list_is_decoded(
         events.append("decode")
         return len(seen) > 2
 
-    def squashed(decoder: JpegDecoder, pixels: torch.Tensor) -> torch.Tensor:
+    def stretched(decoder: JpegDecoder, pixels: torch.Tensor) -> torch.Tensor:
         events.append("read")
-        return squash_there(decoder, pixels)
+        return stretch_there(decoder, pixels)
 
     decoder = JpegDecoder(CPU, 32)
     decoder._stream = cast(torch.cuda.Stream, Stream())
-    squash_there = JpegDecoder._squashed
-    monkeypatch.setattr(JpegDecoder, "_squashed", squashed)
+    stretch_there = JpegDecoder._stretch
+    monkeypatch.setattr(JpegDecoder, "_stretch", stretched)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: "the caller's")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("empty"))

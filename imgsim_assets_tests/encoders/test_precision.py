@@ -54,7 +54,7 @@ def test_where_there_is_a_card_it_decides(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision_module, "_DRIVERS", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(precision_module, "_DRIVER_FILES", (str(tmp_path / "nvidiactl"),))
     if has_driver:
         (tmp_path / "nvidiactl").touch()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)

@@ -67,15 +67,15 @@ def test_the_name_of_published_weights_is_not_taken_for_a_file() -> None:
     [
         ({"name": "hog_color", "weights": "own.pth"}, "weights: hog_color has none"),
         ({"name": "resnet50", "version": "2"}, "version: only an encoder with a 'factory'"),
-        ({"factory": "my_package.models"}, "does not read like 'package.module:function'"),
-        ({"factory": "my_package:make()"}, "does not read like 'package.module:function'"),
-        ({"factory": "models.py:make:x"}, "does not read like 'package.module:function'"),
+        ({"factory": "my_package.models"}, "is not of the form 'package.module:function'"),
+        ({"factory": "my_package:make()"}, "is not of the form 'package.module:function'"),
+        ({"factory": "models.py:make:x"}, "is not of the form 'package.module:function'"),
         ({"device": "gpu"}, "device: 'gpu' is not one of"),
         ({"device": "cuda:"}, "device: 'cuda:' is not one of"),
         ({"device": "cpu "}, "device: 'cpu ' is not one of"),
         ({"batch_size": 0}, "batch_size"),
-        ({"device": "cpu", "num_gpus": 1}, "num_gpus: device cpu says it already"),
-        ({"device": "cuda:1", "num_gpus": 0}, "num_gpus: device cuda:1 says it already"),
+        ({"device": "cpu", "num_gpus": 1}, "num_gpus: device cpu implies it"),
+        ({"device": "cuda:1", "num_gpus": 0}, "num_gpus: device cuda:1 implies it"),
         ({"device": "cuda", "num_gpus": 0}, "num_gpus: 0 leaves no GPU for device cuda"),
         ({"num_gpus": -2}, "num_gpus"),
         ({"precision": "fp16"}, "precision"),
@@ -120,7 +120,11 @@ def test_a_relative_weights_file_is_looked_for_in_the_project(
     monkeypatch.setenv("HOME", "/home/someone")
 
     def located(weights: str | None) -> str | None:
-        return EncoderSettings(name="resnet50", weights=weights).located(tmp_path).weights
+        return (
+            EncoderSettings(name="resnet50", weights=weights)
+            .with_absolute_weights(tmp_path)
+            .weights
+        )
 
     assert located("models/own.pth") == str(tmp_path / "models/own.pth")
     assert located("/models/own.pth") == "/models/own.pth"
