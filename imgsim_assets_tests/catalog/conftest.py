@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def memory() -> Iterator[Any]:
-    """The filesystem behind memory://, emptied afterwards."""
+    """The filesystem of memory://, cleared after the test."""
     filesystem = fsspec.filesystem("memory")
     yield filesystem
     filesystem.store.clear()

@@ -23,7 +23,7 @@ COMMA = Dialect(",")
 
 
 @pytest.mark.parametrize("delimiter", DELIMITERS)
-def test_the_delimiter_is_found_by_looking(delimiter: str) -> None:
+def test_delimiter_is_detected(delimiter: str) -> None:
     lines = [
         delimiter.join(row) + "\n"
         for row in (["id", "url", "name"], ["1", "http://x/a.jpg", "chair"])
@@ -49,13 +49,13 @@ def test_the_delimiter_is_found_by_looking(delimiter: str) -> None:
         "quoted semicolons",
     ],
 )
-def test_other_delimiters_inside_the_fields_do_not_mislead(
+def test_delimiter_detection_ignores_delimiters_inside_fields(
     lines: Sequence[str], delimiter: str
 ) -> None:
     assert detect_delimiter(lines, '"') == delimiter
 
 
-def test_texts_of_many_lines_do_not_mislead() -> None:
+def test_delimiter_detection_handles_multiline_fields() -> None:
     lines = [
         '"id";"text";"url"\n',
         '"1";"Chair\n',
@@ -69,136 +69,136 @@ def test_texts_of_many_lines_do_not_mislead() -> None:
     assert detect_delimiter(lines, '"') == ";"
 
 
-def test_a_single_column_counts_as_separated_by_commas() -> None:
+def test_single_column_is_detected_as_comma_separated() -> None:
     assert detect_delimiter(["url\n", "http://x/1\n", "http://x/2\n"], '"') == ","
     assert detect_delimiter([], '"') == ","
 
 
-def test_a_broken_line_in_the_sample_does_not_hide_the_delimiter() -> None:
+def test_delimiter_detection_ignores_a_broken_line() -> None:
     lines = ["id;url\n", '1;"http://x/1\n', "2;http://x/2\n", "3;http://x/3;extra\n"]
 
     assert detect_delimiter(lines, '"') == ";"
 
 
-def test_quotes_in_the_first_row_do_not_cost_the_others() -> None:
-    found = parsed('id,name,url\n1,"a, b",u1\n2,c,u2\n', width=3)
+def test_quotes_in_the_first_row_do_not_affect_other_rows() -> None:
+    result = parse('id,name,url\n1,"a, b",u1\n2,c,u2\n', width=3)
 
-    assert [record.fields for record in found] == [
+    assert [record.fields for record in result] == [
         ["id", "name", "url"],
         ["1", "a, b", "u1"],
         ["2", "c", "u2"],
     ]
 
 
-def test_a_quoted_field_may_span_lines_and_the_next_record_keeps_its_line() -> None:
-    found = parsed('1,"first\nsecond\n\nfourth",u1\n2,b,u2\n', width=3)
+def test_multiline_field_keeps_line_numbers_of_later_records() -> None:
+    result = parse('1,"first\nsecond\n\nfourth",u1\n2,b,u2\n', width=3)
 
-    assert [(record.line, record.fields[1]) for record in found] == [
+    assert [(record.line, record.fields[1]) for record in result] == [
         (1, "first\nsecond\n\nfourth"),
         (5, "b"),
     ]
 
 
 def test_blank_lines_are_skipped_but_counted() -> None:
-    found = parsed("\n\n1,a\n\n\r\n2,b\n", width=2)
+    result = parse("\n\n1,a\n\n\r\n2,b\n", width=2)
 
-    assert [(record.line, record.fields) for record in found] == [(3, ["1", "a"]), (6, ["2", "b"])]
+    assert [(record.line, record.fields) for record in result] == [(3, ["1", "a"]), (6, ["2", "b"])]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_every_line_end_is_understood(end: str) -> None:
-    found = parsed(end.join(["1,a", '2,"b"', "3,c"]), width=2)
+def test_all_line_ends_are_supported(end: str) -> None:
+    result = parse(end.join(["1,a", '2,"b"', "3,c"]), width=2)
 
-    assert [(record.line, record.fields[1]) for record in found] == [(1, "a"), (2, "b"), (3, "c")]
-
-
-def test_a_doubled_quote_is_a_quote() -> None:
-    assert parsed('1,"19"" rack"\n')[0].fields == ["1", '19" rack']
+    assert [(record.line, record.fields[1]) for record in result] == [(1, "a"), (2, "b"), (3, "c")]
 
 
-def test_a_quote_inside_an_unquoted_field_is_kept() -> None:
-    assert parsed('1,19" rack\n')[0].fields == ["1", '19" rack']
+def test_doubled_quote_is_a_quote() -> None:
+    assert parse('1,"19"" rack"\n')[0].fields == ["1", '19" rack']
 
 
-def test_another_quote_character_can_be_declared() -> None:
-    assert parsed("1,'a, \"b\"'\n", dialect=Dialect(",", "'"))[0].fields == ["1", 'a, "b"']
+def test_quote_inside_an_unquoted_field_is_kept() -> None:
+    assert parse('1,19" rack\n')[0].fields == ["1", '19" rack']
 
 
-def test_without_a_quote_character_nothing_is_quoted() -> None:
-    found = parsed('1,"open\n2,"x"\n', dialect=Dialect(",", ""), width=2)
+def test_quote_character_can_be_declared() -> None:
+    assert parse("1,'a, \"b\"'\n", dialect=Dialect(",", "'"))[0].fields == ["1", 'a, "b"']
 
-    assert [record.fields for record in found] == [["1", '"open'], ["2", '"x"']]
+
+def test_empty_quote_character_disables_quoting() -> None:
+    result = parse('1,"open\n2,"x"\n', dialect=Dialect(",", ""), width=2)
+
+    assert [record.fields for record in result] == [["1", '"open'], ["2", '"x"']]
 
 
 @pytest.mark.parametrize("rest", ["2,b\n3,c\n", '2,"b"\n3,c\n', "2,b\n3,c"])
-def test_an_unclosed_quote_costs_its_own_line_alone(rest: str) -> None:
-    found = parsed('1,"open\n' + rest, width=2)
+def test_unclosed_quote_affects_only_its_line(rest: str) -> None:
+    result = parse('1,"open\n' + rest, width=2)
 
-    assert [(record.line, record.problem is None) for record in found] == [
+    assert [(record.line, record.problem is None) for record in result] == [
         (1, False),
         (2, True),
         (3, True),
     ]
-    assert found[0].text == '1,"open'
-    assert "quote" in str(found[0].problem)
+    assert result[0].text == '1,"open'
+    assert "quote" in str(result[0].problem)
 
 
-def test_an_unclosed_quote_on_the_last_line_is_reported() -> None:
-    found = parsed('1,a\n2,"b', width=2)
+def test_unclosed_quote_on_the_last_line_is_reported() -> None:
+    result = parse('1,a\n2,"b', width=2)
 
-    assert (found[1].line, found[1].problem) == (2, "a quote is opened and never closed")
+    assert (result[1].line, result[1].problem) == (2, "a quote is opened and never closed")
 
 
 def test_text_after_a_closing_quote_says_how_to_fix_it() -> None:
-    (record,) = parsed('1,"a"b\n', width=2)
+    (record,) = parse('1,"a"b\n', width=2)
 
     assert record.problem == 'text after a closing quote " (a quote inside must be doubled)'
 
 
 @pytest.mark.parametrize(("line", "count"), [("2\n", 1), ("2,b,c,d\n", 4)])
-def test_a_line_of_another_width_tells_both_widths(line: str, count: int) -> None:
-    found = parsed("1,a,x\n" + line + "3,c,z\n", width=3)
+def test_ragged_line_reports_both_field_counts(line: str, count: int) -> None:
+    result = parse("1,a,x\n" + line + "3,c,z\n", width=3)
 
-    assert found[1].problem == f"{count} fields where 3 are expected"
-    assert [record.fields for record in found if not record.problem] == [
+    assert result[1].problem == f"{count} fields where 3 are expected"
+    assert [record.fields for record in result if not record.problem] == [
         ["1", "a", "x"],
         ["3", "c", "z"],
     ]
 
 
-def test_a_record_that_is_too_wide_gives_its_further_lines_back() -> None:
-    found = parsed('1,"x\n2,b\n3",c,d\n4,e\n', width=2)
+def test_lines_of_a_broken_multiline_record_are_parsed_again() -> None:
+    result = parse('1,"x\n2,b\n3",c,d\n4,e\n', width=2)
 
-    assert [(record.line, record.fields) for record in found if not record.problem] == [
+    assert [(record.line, record.fields) for record in result if not record.problem] == [
         (2, ["2", "b"]),
         (4, ["4", "e"]),
     ]
 
 
-def test_a_quote_left_open_in_a_long_file_costs_one_line() -> None:
+def test_unclosed_quote_in_a_long_file_affects_one_line() -> None:
     lines = [f"{number},name {number}\n" for number in range(1, 3 * MAX_RECORD_LINES)]
     lines[9] = '10,"name 10\n'
 
-    found = parsed("".join(lines), width=2)
+    result = parse("".join(lines), width=2)
 
-    assert [record.line for record in found if record.problem] == [10]
-    assert len(found) == len(lines)
+    assert [record.line for record in result if record.problem] == [10]
+    assert len(result) == len(lines)
 
 
-def test_a_quote_left_open_on_every_line_costs_every_line_alone() -> None:
+def test_unclosed_quote_on_every_line_rejects_each_line() -> None:
     count = 5_000
     text = "".join(f'{number},"open, {number}\n' for number in range(count))
 
-    found = parsed(text, width=2)
+    result = parse(text, width=2)
 
-    assert [record.line for record in found] == list(range(1, count + 1))
-    assert all(record.problem for record in found)
+    assert [record.line for record in result] == list(range(1, count + 1))
+    assert all(record.problem for record in result)
 
 
-def test_a_field_beyond_every_limit_costs_its_own_line_alone() -> None:
-    found = parsed(f"1,a\n2,{'x' * 200_000}\n3,c\n", width=2)
+def test_oversized_field_affects_only_its_line() -> None:
+    result = parse(f"1,a\n2,{'x' * 200_000}\n3,c\n", width=2)
 
-    assert [(record.line, record.problem is None) for record in found] == [
+    assert [(record.line, record.problem is None) for record in result] == [
         (1, True),
         (2, False),
         (3, True),
@@ -208,41 +208,41 @@ def test_a_field_beyond_every_limit_costs_its_own_line_alone() -> None:
 @pytest.mark.parametrize(
     "encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le-marked", "utf-16-be-marked"]
 )
-def test_a_byte_order_mark_overrules_the_encoding_and_is_no_text(encoding: str) -> None:
+def test_byte_order_mark_overrides_the_encoding(encoding: str) -> None:
     text = '"id","naïve"\r\n"1","é"\r\n'
     if encoding.endswith("-marked"):
         body = ("\ufeff" + text).encode(encoding.removesuffix("-marked"))
     else:
         body = text.encode(encoding)
 
-    found = parsed(body, encoding="cp1252")
+    result = parse(body, encoding="cp1252")
 
-    assert [record.fields for record in found] == [["id", "naïve"], ["1", "é"]]
+    assert [record.fields for record in result] == [["id", "naïve"], ["1", "é"]]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "cp1252", "latin-1", "shift_jis"])
-def test_a_declared_encoding_is_used_without_a_mark(encoding: str) -> None:
+def test_declared_encoding_is_used_without_a_byte_order_mark(encoding: str) -> None:
     word = "カタログ" if encoding == "shift_jis" else "Möbel"
 
-    assert parsed(f"1,{word}\n".encode(encoding), encoding=encoding)[0].fields == ["1", word]
+    assert parse(f"1,{word}\n".encode(encoding), encoding=encoding)[0].fields == ["1", word]
 
 
-def test_a_file_shorter_than_a_mark_is_read() -> None:
-    assert parsed(b"") == []
-    assert parsed(b"a")[0].fields == ["a"]
+def test_file_shorter_than_a_byte_order_mark_is_read() -> None:
+    assert parse(b"") == []
+    assert parse(b"a")[0].fields == ["a"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_a_mark_for_what_was_lost_before_is_text(encoding: str) -> None:
-    (record,) = parsed("1,caf\ufffd\n".encode(encoding), encoding=encoding, width=2)
+def test_replacement_character_is_valid_text(encoding: str) -> None:
+    (record,) = parse("1,caf\ufffd\n".encode(encoding), encoding=encoding, width=2)
 
     assert (record.problem, record.fields) == (None, ["1", "caf\ufffd"])
 
 
-def test_bytes_that_are_no_utf8_cost_their_own_line_alone() -> None:
-    found = parsed(b"1,a\n2,caf\xe9\n3,c\n", width=2)
+def test_invalid_utf8_affects_only_its_line() -> None:
+    result = parse(b"1,a\n2,caf\xe9\n3,c\n", width=2)
 
-    assert [(record.line, record.problem) for record in found] == [
+    assert [(record.line, record.problem) for record in result] == [
         (1, None),
         (2, INVALID_TEXT),
         (3, None),
@@ -263,17 +263,15 @@ def test_bytes_that_are_no_utf8_cost_their_own_line_alone() -> None:
         ("utf-32", "1,a\n2,caf\ud800\n3,c\n".encode("utf-32", "surrogatepass")),
     ],
 )
-def test_bytes_that_are_no_text_cost_their_line_in_every_encoding(
-    encoding: str, body: bytes
-) -> None:
-    found = parsed(body, encoding=encoding, width=2)
+def test_invalid_bytes_affect_only_their_line_in_every_encoding(encoding: str, body: bytes) -> None:
+    result = parse(body, encoding=encoding, width=2)
 
-    assert [record.line for record in found if record.problem] == [2]
+    assert [record.line for record in result if record.problem] == [2]
 
 
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
-def test_one_damaged_line_is_rejected_by_its_number_and_shifts_no_other(
+def test_damaged_line_is_rejected_and_other_lines_keep_their_numbers(
     data: st.DataObject,
 ) -> None:
     delimiter = data.draw(st.sampled_from(DELIMITERS), label="delimiter")
@@ -291,14 +289,14 @@ def test_one_damaged_line_is_rejected_by_its_number_and_shifts_no_other(
     body += "".join(chunks[victim + 1 :]).encode()
     shift = 1 - chunks[victim].count("\n")
 
-    found = parsed(body, dialect=Dialect(delimiter), width=3)
+    result = parse(body, dialect=Dialect(delimiter), width=3)
 
     expected = [
         (line + (shift if index > victim else 0), None if index == victim else list(rows[index]))
         for index, line in enumerate(first_lines)
     ]
     assert [
-        (record.line, None if record.problem else record.fields) for record in found
+        (record.line, None if record.problem else record.fields) for record in result
     ] == expected
 
 
@@ -311,7 +309,7 @@ def test_one_damaged_line_is_rejected_by_its_number_and_shifts_no_other(
         max_size=8,
     ),
 )
-def test_the_delimiter_of_a_quoted_table_is_found_whatever_it_holds(
+def test_delimiter_of_any_quoted_table_is_detected(
     delimiter: str, rows: Sequence[Sequence[str]]
 ) -> None:
     text = "".join(csv_line(row, delimiter, "\n", csv.QUOTE_ALL) for row in rows)
@@ -319,8 +317,7 @@ def test_the_delimiter_of_a_quoted_table_is_found_whatever_it_holds(
     assert detect_delimiter(text.splitlines(keepends=True), '"') == delimiter
 
 
-# Fields that begin with a letter, so that a quote left open before them is never taken for
-# one that was closed.
+# Fields start with a letter, so that an unclosed quote before them is never read as closed.
 _WORD = st.builds(str.__add__, st.sampled_from("abcé"), st.text("xy ,;\t|\n\"'é中", max_size=8))
 
 _DAMAGES: dict[str, Callable[[str], bytes]] = {
@@ -342,7 +339,7 @@ def csv_line(row: Sequence[str], delimiter: str, end: str, quoting: int) -> str:
     return body.getvalue()
 
 
-def parsed(
+def parse(
     text: str | bytes,
     *,
     dialect: Dialect = COMMA,

@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 
 from imgsim_assets.catalog.raw_rows import FILE, LINE
 from imgsim_assets.errors import SourceError
-from imgsim_assets_tests.support.sources import ids_or_refusal, read, validated, values, write
+from imgsim_assets_tests.support.sources import ids_or_error, read_raw, read_values, validate, write
 
 # ---- delimited text ----------------------------------------------------------------------
 
 
-def test_a_table_is_read_with_its_file_and_lines(tmp_path: Path) -> None:
+def test_rows_have_file_and_line(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", 'id,url,note\n1,u1,"two\nlines"\n\n2,u2,x\n')
 
-    frame = read(tmp_path, "a.csv").frame()
+    frame = read_raw(tmp_path, "a.csv").frame()
 
     assert frame.select(FILE, LINE, "id", "url", "note").rows() == [
         ("a.csv", 2, "1", "u1", "two\nlines"),
@@ -36,79 +36,77 @@ def test_a_table_is_read_with_its_file_and_lines(tmp_path: Path) -> None:
     ]
 
 
-def test_values_of_text_files_stay_as_they_are_written(tmp_path: Path) -> None:
+def test_values_of_text_files_are_unchanged(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "id,price,empty,spaced\n007,1.50,, x \n")
 
-    assert values(tmp_path, "a.csv").rows() == [("007", "1.50", "", " x ")]
+    assert read_values(tmp_path, "a.csv").rows() == [("007", "1.50", "", " x ")]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_the_delimiter_need_not_be_declared(tmp_path: Path, delimiter: str) -> None:
+def test_default_delimiter_is_detected(tmp_path: Path, delimiter: str) -> None:
     write(tmp_path, "a.csv", f"id{delimiter}url\n1{delimiter}http://x/1.jpg\n")
 
-    assert values(tmp_path, "a.csv").to_dicts() == [{"id": "1", "url": "http://x/1.jpg"}]
+    assert read_values(tmp_path, "a.csv").to_dicts() == [{"id": "1", "url": "http://x/1.jpg"}]
 
 
 @pytest.mark.parametrize("delimiter", ["\\t", "\t"])
-def test_a_tab_can_be_declared_in_two_ways(tmp_path: Path, delimiter: str) -> None:
+def test_tab_can_be_declared_in_two_ways(tmp_path: Path, delimiter: str) -> None:
     write(tmp_path, "a.csv", "id\turl\n1\ta,b\n")
 
-    assert values(tmp_path, "a.csv", delimiter=delimiter).rows() == [("1", "a,b")]
+    assert read_values(tmp_path, "a.csv", delimiter=delimiter).rows() == [("1", "a,b")]
 
 
 @pytest.mark.parametrize("delimiter", [":", "^", "~", "\x01", "é"])
-def test_any_one_character_can_be_declared(tmp_path: Path, delimiter: str) -> None:
+def test_any_single_character_can_be_the_delimiter(tmp_path: Path, delimiter: str) -> None:
     write(tmp_path, "a.csv", f"id{delimiter}url\n1{delimiter}a,b\n")
 
-    assert values(tmp_path, "a.csv", delimiter=delimiter).rows() == [("1", "a,b")]
+    assert read_values(tmp_path, "a.csv", delimiter=delimiter).rows() == [("1", "a,b")]
 
 
-def test_a_tsv_is_split_at_tabs_whatever_else_it_holds(tmp_path: Path) -> None:
+def test_tsv_is_split_only_at_tabs(tmp_path: Path) -> None:
     write(tmp_path, "a.tsv", "id,old\turl,new\n1,2\ta,b\n")
 
-    assert values(tmp_path, "a.tsv").rows() == [("1,2", "a,b")]
-    assert values(tmp_path, "a.tsv", delimiter=",").columns == ["id", "old\turl", "new"]
+    assert read_values(tmp_path, "a.tsv").rows() == [("1,2", "a,b")]
+    assert read_values(tmp_path, "a.tsv", delimiter=",").columns == ["id", "old\turl", "new"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_before_a_quoted_header_is_no_part_of_it(
-    tmp_path: Path, encoding: str
-) -> None:
+def test_byte_order_mark_is_not_part_of_a_quoted_header(tmp_path: Path, encoding: str) -> None:
     write(tmp_path, "a.csv", '"id","url"\r\n"1","u1"\r\n'.encode(encoding))
 
-    assert values(tmp_path, "a.csv").to_dicts() == [{"id": "1", "url": "u1"}]
+    assert read_values(tmp_path, "a.csv").to_dicts() == [{"id": "1", "url": "u1"}]
 
 
-def test_a_declared_encoding_is_used(tmp_path: Path) -> None:
+def test_declared_encoding_is_used(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "id,url\n1,M\xf6bel€.jpg\n".encode("cp1252"))
 
-    assert values(tmp_path, "a.csv", encoding="cp1252")["url"].to_list() == ["Möbel€.jpg"]
+    assert read_values(tmp_path, "a.csv", encoding="cp1252")["url"].to_list() == ["Möbel€.jpg"]
 
 
-def test_a_wrong_encoding_in_the_header_tells_file_line_and_mend(tmp_path: Path) -> None:
+def test_wrong_encoding_in_the_header_names_file_line_and_fix(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "id,url,größe\n1,u1,2\n".encode("cp1252"))
 
     with pytest.raises(SourceError, match=r"/a\.csv line 1: .*not valid text.*'encoding'"):
-        read(tmp_path, "a.csv")
+        read_raw(tmp_path, "a.csv")
 
 
-def test_a_header_with_an_open_quote_tells_file_line_and_mend(tmp_path: Path) -> None:
+def test_unclosed_quote_in_the_header_names_file_line_and_fix(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", '\nid,"url\n1,u1\n')
 
     with pytest.raises(SourceError, match=r"/a\.csv line 2: .*never closed; set .*'quote'"):
-        read(tmp_path, "a.csv")
+        read_raw(tmp_path, "a.csv")
 
 
-def test_header_names_lose_the_spaces_around_them(tmp_path: Path) -> None:
+def test_header_names_are_stripped(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "id , url\n1,u1\n")
 
-    assert values(tmp_path, "a.csv").columns == ["id", "url"]
+    assert read_values(tmp_path, "a.csv").columns == ["id", "url"]
 
 
-def test_empty_and_repeated_header_names_are_told_apart(tmp_path: Path) -> None:
+def test_empty_and_repeated_header_names_become_unique(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "id,,url,size,size,,url\n1,a,u1,s,m,b,u2\n")
 
-    assert values(tmp_path, "a.csv").to_dicts() == [
+    assert read_values(tmp_path, "a.csv").to_dicts() == [
         {
             "id": "1",
             "column_2": "a",
@@ -121,28 +119,28 @@ def test_empty_and_repeated_header_names_are_told_apart(tmp_path: Path) -> None:
     ]
 
 
-def test_header_names_stay_distinct_whatever_they_are(tmp_path: Path) -> None:
+def test_header_names_are_always_unique(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "column_2,,a,a,a_2,url\n1,2,3,4,5,6\n")
 
-    frame = values(tmp_path, "a.csv")
+    frame = read_values(tmp_path, "a.csv")
 
     assert frame.rows() == [("1", "2", "3", "4", "5", "6")]
     assert frame["url"].to_list() == ["6"]
 
 
-def test_without_a_header_columns_are_numbered(tmp_path: Path) -> None:
+def test_columns_without_a_header_are_numbered(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "1,u1\n2,u2\n")
 
-    frame = values(tmp_path, "a.csv", header=False)
+    frame = read_values(tmp_path, "a.csv", header=False)
 
     assert frame.columns == ["column_1", "column_2"]
     assert frame.rows() == [("1", "u1"), ("2", "u2")]
 
 
-def test_without_a_header_columns_can_be_named_in_file_order(tmp_path: Path) -> None:
+def test_columns_without_a_header_can_be_named(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "u1,chair,1\nu2,table,2\n")
 
-    frame = values(tmp_path, "a.csv", header=False, columns=["url", "name", "id"])
+    frame = read_values(tmp_path, "a.csv", header=False, columns=["url", "name", "id"])
 
     assert frame.to_dicts() == [
         {"url": "u1", "name": "chair", "id": "1"},
@@ -150,32 +148,34 @@ def test_without_a_header_columns_can_be_named_in_file_order(tmp_path: Path) -> 
     ]
 
 
-def test_columns_can_be_named_in_place_of_a_header(tmp_path: Path) -> None:
+def test_declared_columns_replace_the_header(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "Nr.,Bild\n1,u1\n")
 
-    assert values(tmp_path, "a.csv", columns=["id", "url"]).to_dicts() == [{"id": "1", "url": "u1"}]
+    rows = read_values(tmp_path, "a.csv", columns=["id", "url"])
+
+    assert rows.to_dicts() == [{"id": "1", "url": "u1"}]
 
 
-def test_the_wrong_number_of_column_names_tells_both_numbers(tmp_path: Path) -> None:
+def test_wrong_number_of_columns_reports_both_numbers(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "1,u1,x\n")
 
     with pytest.raises(SourceError, match=r"/a\.csv line 1 has 3 fields, but 'columns' names 2"):
-        read(tmp_path, "a.csv", header=False, columns=["id", "url"])
+        read_raw(tmp_path, "a.csv", header=False, columns=["id", "url"])
 
 
-def test_a_header_of_several_lines_is_no_row(tmp_path: Path) -> None:
+def test_multiline_header_is_not_a_row(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", 'id,"image\nurl"\n1,u1\n')
 
-    frame = read(tmp_path, "a.csv").frame()
+    frame = read_raw(tmp_path, "a.csv").frame()
 
     assert frame.rows() == [("a.csv", 3, "1", "u1")]
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "id,url\n", "\ufeffid,url\r\n"])
-def test_a_file_without_rows_reads_as_no_rows(tmp_path: Path, content: str) -> None:
+def test_file_without_rows_has_no_rows(tmp_path: Path, content: str) -> None:
     write(tmp_path, "a.csv", content)
 
-    raw = read(tmp_path, "a.csv")
+    raw = read_raw(tmp_path, "a.csv")
 
     assert raw.frame().height == 0
     assert raw.rejects == []
@@ -184,7 +184,7 @@ def test_a_file_without_rows_reads_as_no_rows(tmp_path: Path, content: str) -> N
 def test_broken_lines_are_rejected_with_file_line_reason_and_text(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", b'id,url\n1\n2,u2\n3,"u3\n4,u4,x\n5,\xff\n6,u6\n')
 
-    raw = read(tmp_path, "a.csv")
+    raw = read_raw(tmp_path, "a.csv")
 
     assert [(r.file, r.line, r.reason, r.text) for r in raw.rejects] == [
         ("a.csv", 2, "ragged_line", "1"),
@@ -195,16 +195,16 @@ def test_broken_lines_are_rejected_with_file_line_reason_and_text(tmp_path: Path
     assert raw.frame()[LINE].to_list() == [3, 7]
 
 
-def test_a_broken_first_line_without_a_header_costs_that_line_alone(tmp_path: Path) -> None:
+def test_broken_first_line_without_a_header_affects_only_that_line(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", '1,"u1\n2,u2\n')
 
-    raw = read(tmp_path, "a.csv", header=False, columns=["id", "url"])
+    raw = read_raw(tmp_path, "a.csv", header=False, columns=["id", "url"])
 
     assert [reject.line for reject in raw.rejects] == [1]
     assert raw.frame()["id"].to_list() == ["2"]
 
 
-def test_a_url_list_without_a_header_does_not_lose_its_first_url(tmp_path: Path) -> None:
+def test_url_as_header_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "http://x/1.jpg\nhttp://x/2.jpg\n")
 
     with pytest.raises(
@@ -212,18 +212,18 @@ def test_a_url_list_without_a_header_does_not_lose_its_first_url(tmp_path: Path)
         match=r"/a\.csv line 1 is read as the header, but holds a URL: http://x/1\.jpg; "
         r"add 'header: false'",
     ):
-        read(tmp_path, "a.csv")
-    assert validated(tmp_path, "a.csv", header=False).rows["id"].to_list() == [
+        read_raw(tmp_path, "a.csv")
+    assert validate(tmp_path, "a.csv", header=False).rows["id"].to_list() == [
         "http://x/1.jpg",
         "http://x/2.jpg",
     ]
 
 
 @pytest.mark.parametrize("name", [FILE, LINE])
-def test_a_column_named_like_an_internal_one_is_carried(tmp_path: Path, name: str) -> None:
+def test_column_named_as_an_internal_one_is_carried(tmp_path: Path, name: str) -> None:
     write(tmp_path, "a.csv", f"id,url,{name}\n1,u1,x\n")
 
-    assert validated(tmp_path, "a.csv").rows.to_dicts() == [
+    assert validate(tmp_path, "a.csv").rows.to_dicts() == [
         {"id": "1", "url": "u1", f"{name}_2": "x"}
     ]
 
@@ -232,24 +232,24 @@ def test_a_column_named_like_an_internal_one_is_carried(tmp_path: Path, name: st
     ("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
 )
 @pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.jsonl"])
-def test_compressed_files_are_read_by_their_suffix(
+def test_compressed_files_are_read_by_suffix(
     tmp_path: Path, name: str, suffix: str, compress: Any
 ) -> None:
     content = {"a.csv": "url\nu1\n", "a.txt": "u1\n", "a.jsonl": '{"url": "u1"}\n'}[name]
     write(tmp_path, name + suffix, compress(content.encode()))
 
-    assert values(tmp_path, name + suffix).rows() == [("u1",)]
+    assert read_values(tmp_path, name + suffix).rows() == [("u1",)]
 
 
-def test_a_file_that_only_claims_to_be_compressed_is_named(tmp_path: Path) -> None:
+def test_uncompressed_file_with_a_compression_suffix_is_named(tmp_path: Path) -> None:
     write(tmp_path, "a.csv.gz", "id,url\n1,u1\n")
 
     with pytest.raises(SourceError, match=r"/a\.csv\.gz cannot be read as csv: .*gzip"):
-        read(tmp_path, "a.csv.gz")
+        read_raw(tmp_path, "a.csv.gz")
 
 
 @pytest.mark.parametrize("name", ["cut.csv.gz", "damaged.csv.gz", "cut.csv.xz", "cut.csv.bz2"])
-def test_a_damaged_compressed_file_is_named(tmp_path: Path, name: str) -> None:
+def test_corrupt_compressed_file_is_named(tmp_path: Path, name: str) -> None:
     body = "id,url\n" + "".join(f"{n},http://x/{n * 7919}.jpg\n" for n in range(5_000))
     compressors: Mapping[str, Callable[[bytes], bytes]] = {
         ".gz": gzip.compress,
@@ -264,17 +264,17 @@ def test_a_damaged_compressed_file_is_named(tmp_path: Path, name: str) -> None:
     write(tmp_path, name, bytes(packed))
 
     with pytest.raises(SourceError, match=name):
-        read(tmp_path, name)
+        read_raw(tmp_path, name)
 
 
-def test_a_zstd_file_is_read_or_refused_for_what_it_lacks(tmp_path: Path) -> None:
+def test_zstd_file_is_read_or_names_the_missing_package(tmp_path: Path) -> None:
     body = b"id,url\n1,u1\n"
     frame = b"\x28\xb5\x2f\xfd\x20" + bytes([len(body)])
     write(tmp_path, "a.csv.zst", frame + (len(body) << 3 | 1).to_bytes(3, "little") + body)
 
-    found = ids_or_refusal(tmp_path, "a.csv.zst")
+    result = ids_or_error(tmp_path, "a.csv.zst")
 
-    assert found == ["1"] or "'zstandard', or use one of .gz, .bz2, .xz" in found
+    assert result == ["1"] or "'zstandard', or use one of .gz, .bz2, .xz" in result
 
 
 _TEXTS = "ab ,;\t|\"'~é€中\x0b\x0c\x1c\x85\u2028\n\r"
@@ -301,7 +301,7 @@ def written_tables(draw: st.DrawFn) -> tuple[bytes, dict[str, Any], list[tuple[s
             ]
         )
     )
-    # csv.writer quotes line breaks only where they are its own line end.
+    # csv.writer quotes only line breaks that equal its line end.
     breaks = "\r\n" if quoting != csv.QUOTE_MINIMAL else end
     alphabet = [
         character
@@ -332,7 +332,7 @@ def encodable(character: str, encoding: str) -> bool:
 
 @settings(deadline=None, max_examples=150)
 @given(table=written_tables())
-def test_any_table_that_csv_writes_reads_back_as_it_was(
+def test_csv_writer_output_round_trips(
     table: tuple[bytes, dict[str, Any], list[tuple[str, ...]]],
 ) -> None:
     body, declared, rows = table
@@ -340,38 +340,38 @@ def test_any_table_that_csv_writes_reads_back_as_it_was(
         folder = Path(name)
         write(folder, "a.csv", body)
 
-        raw = read(folder, "a.csv", **declared)
+        raw = read_raw(folder, "a.csv", **declared)
 
     assert raw.rejects == []
-    found = raw.frame()
-    assert ([] if found.is_empty() else found.drop(FILE, LINE).rows()) == rows
+    result = raw.frame()
+    assert ([] if result.is_empty() else result.drop(FILE, LINE).rows()) == rows
 
 
-# ---- lists of lines ----------------------------------------------------------------------
+# ---- text lines --------------------------------------------------------------------------
 
 
-def test_a_list_of_lines_is_a_url_each(tmp_path: Path) -> None:
+def test_text_file_has_one_url_per_line(tmp_path: Path) -> None:
     write(tmp_path, "a.txt", "\ufeffhttp://x/1,2.jpg\r\n\r\n  http://x/3.jpg \r\npics/4.jpg")
 
-    assert read(tmp_path, "a.txt").frame().rows() == [
+    assert read_raw(tmp_path, "a.txt").frame().rows() == [
         ("a.txt", 1, "http://x/1,2.jpg"),
         ("a.txt", 3, "http://x/3.jpg"),
         ("a.txt", 4, "pics/4.jpg"),
     ]
 
 
-def test_a_csv_of_one_column_is_a_row_each(tmp_path: Path) -> None:
+def test_csv_of_one_column_has_one_row_per_line(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "image\nhttp://x/1.jpg\nhttp://x/2.jpg\nhttp://x/3.jpg\n")
 
-    assert values(tmp_path, "a.csv").to_dict(as_series=False) == {
+    assert read_values(tmp_path, "a.csv").to_dict(as_series=False) == {
         "image": ["http://x/1.jpg", "http://x/2.jpg", "http://x/3.jpg"]
     }
 
 
-def test_a_line_that_is_no_text_is_rejected_alone(tmp_path: Path) -> None:
+def test_line_of_invalid_text_is_rejected(tmp_path: Path) -> None:
     write(tmp_path, "a.txt", b"http://x/1\n\xff\xfe\xfd\nhttp://x/3\n")
 
-    raw = read(tmp_path, "a.txt")
+    raw = read_raw(tmp_path, "a.txt")
 
     assert raw.frame()[LINE].to_list() == [1, 3]
     assert [(reject.line, reject.reason) for reject in raw.rejects] == [(2, "unreadable_line")]
@@ -387,7 +387,7 @@ def test_json_values_keep_their_types(tmp_path: Path) -> None:
     ]
     write(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
-    frame = values(tmp_path, "a.jsonl")
+    frame = read_values(tmp_path, "a.jsonl")
 
     assert frame.to_dicts() == rows
     assert frame.schema == {
@@ -399,7 +399,7 @@ def test_json_values_keep_their_types(tmp_path: Path) -> None:
     }
 
 
-def test_json_values_of_several_kinds_or_of_many_parts_become_text(tmp_path: Path) -> None:
+def test_mixed_or_nested_json_values_become_text(tmp_path: Path) -> None:
     write(
         tmp_path,
         "a.jsonl",
@@ -407,7 +407,7 @@ def test_json_values_of_several_kinds_or_of_many_parts_become_text(tmp_path: Pat
         '{"url": "u2", "size": "XL", "tags": null}\n',
     )
 
-    assert values(tmp_path, "a.jsonl").rows() == [
+    assert read_values(tmp_path, "a.jsonl").rows() == [
         ("u1", "3", '["b", "a"]', '{"x": "\\u00e9", "y": 1}'),
         ("u2", "XL", None, None),
     ]
@@ -416,7 +416,7 @@ def test_json_values_of_several_kinds_or_of_many_parts_become_text(tmp_path: Pat
 def test_json_objects_may_have_different_keys(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", '{"url": "u1"}\n\n{"name": "x", "url": "u2"}\n')
 
-    assert read(tmp_path, "a.jsonl").frame().to_dicts() == [
+    assert read_raw(tmp_path, "a.jsonl").frame().to_dicts() == [
         {FILE: "a.jsonl", LINE: 1, "url": "u1", "name": None},
         {FILE: "a.jsonl", LINE: 3, "url": "u2", "name": "x"},
     ]
@@ -432,12 +432,10 @@ def test_json_objects_may_have_different_keys(tmp_path: Path) -> None:
         ('{"n": ' + "1" * 5000 + "}", "not JSON"),
     ],
 )
-def test_a_line_that_is_no_json_object_is_rejected_alone(
-    tmp_path: Path, line: str, detail: str
-) -> None:
+def test_line_that_is_not_a_json_object_is_rejected(tmp_path: Path, line: str, detail: str) -> None:
     write(tmp_path, "a.jsonl", f'{{"url": "u1"}}\n{line}\n{{"url": "u3"}}\n')
 
-    raw = read(tmp_path, "a.jsonl")
+    raw = read_raw(tmp_path, "a.jsonl")
 
     assert raw.frame()["url"].to_list() == ["u1", "u3"]
     assert [(reject.line, reject.reason) for reject in raw.rejects] == [(2, "unreadable_line")]
@@ -451,42 +449,42 @@ def test_a_line_that_is_no_json_object_is_rejected_alone(
         '{"\\udc00": 1, "url": "u2"}',
         "[" * 100_000,
     ],
-    ids=["half a pair", "half a pair in a name", "deep nesting"],
+    ids=["unpaired surrogate", "unpaired surrogate in a name", "deep nesting"],
 )
-def test_a_line_that_no_table_can_hold_is_rejected_alone(tmp_path: Path, line: str) -> None:
+def test_json_with_invalid_characters_or_nesting_is_rejected(tmp_path: Path, line: str) -> None:
     write(tmp_path, "a.jsonl", f'{{"url": "u1", "price": 0.5}}\n{line}\n{{"url": "u3"}}\n')
 
-    raw = read(tmp_path, "a.jsonl")
+    raw = read_raw(tmp_path, "a.jsonl")
 
     assert raw.frame()["url"].to_list() == ["u1", "u3"]
     assert [reject.line for reject in raw.rejects] == [2]
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**64), 10**400])
-def test_whole_numbers_that_no_column_can_hold_become_text(tmp_path: Path, number: int) -> None:
+def test_integers_beyond_int64_become_text(tmp_path: Path, number: int) -> None:
     write(tmp_path, "a.jsonl", f'{{"url": "u1", "n": 0.5}}\n{{"url": "u2", "n": {number}}}\n')
 
-    raw = read(tmp_path, "a.jsonl")
+    raw = read_raw(tmp_path, "a.jsonl")
 
     assert raw.rejects == []
     assert raw.frame()["n"].to_list() == ["0.5", str(number)]
 
 
-def test_a_json_key_named_like_an_internal_column_changes_no_line_number(tmp_path: Path) -> None:
+def test_json_key_named_as_an_internal_column_is_renamed(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", f'{{"id": "1", "url": "", "{LINE}": 77}}\n')
 
-    raw = read(tmp_path, "a.jsonl")
+    raw = read_raw(tmp_path, "a.jsonl")
 
     assert raw.frame().drop(FILE).to_dicts() == [{LINE: 1, "id": "1", "url": "", f"{LINE}_2": 77}]
 
 
-def test_an_id_does_not_change_because_another_row_has_a_decimal_point(tmp_path: Path) -> None:
+def test_json_id_does_not_depend_on_other_rows(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", '{"id": 1, "url": "u1"}\n')
-    before = validated(tmp_path, "a.jsonl").rows["id"].to_list()
+    before = validate(tmp_path, "a.jsonl").rows["id"].to_list()
     write(tmp_path, "a.jsonl", '{"id": 1, "url": "u1"}\n{"id": 2.5, "url": "u2"}\n')
 
     assert before == ["1"]
-    assert validated(tmp_path, "a.jsonl").rows["id"].to_list() == ["1", "2.5"]
+    assert validate(tmp_path, "a.jsonl").rows["id"].to_list() == ["1", "2.5"]
 
 
 # ---- Parquet -----------------------------------------------------------------------------
@@ -507,49 +505,49 @@ def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
     )
     frame.write_parquet(tmp_path / "a.parquet")
 
-    found = values(tmp_path, "a.parquet")
+    result = read_values(tmp_path, "a.parquet")
 
-    assert found.schema == frame.schema
-    assert found.equals(frame)
+    assert result.schema == frame.schema
+    assert result.equals(frame)
 
 
-def test_rows_of_a_parquet_file_are_counted_from_one(tmp_path: Path) -> None:
+def test_parquet_rows_are_numbered_from_one(tmp_path: Path) -> None:
     pl.DataFrame({"id": ["a", "b"], "url": ["u", ""]}).write_parquet(tmp_path / "a.parquet")
 
-    assert read(tmp_path, "a.parquet").frame()[LINE].to_list() == [1, 2]
+    assert read_raw(tmp_path, "a.parquet").frame()[LINE].to_list() == [1, 2]
 
 
-def test_a_parquet_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_invalid_parquet_file_is_named(tmp_path: Path) -> None:
     write(tmp_path, "a.parquet", b"PAR1 but not really")
 
     with pytest.raises(SourceError, match=r"/a\.parquet cannot be read as parquet"):
-        read(tmp_path, "a.parquet")
+        read_raw(tmp_path, "a.parquet")
 
 
-def test_a_parquet_file_without_rows_reads_as_no_rows(tmp_path: Path) -> None:
+def test_empty_parquet_file_has_no_rows(tmp_path: Path) -> None:
     pl.DataFrame(schema={"id": pl.Int64, "url": pl.String}).write_parquet(tmp_path / "a.parquet")
 
-    found = values(tmp_path, "a.parquet")
+    result = read_values(tmp_path, "a.parquet")
 
-    assert found.height == 0
-    assert found.schema == {"id": pl.String, "url": pl.String}
+    assert result.height == 0
+    assert result.schema == {"id": pl.String, "url": pl.String}
 
 
-def test_id_and_url_of_a_parquet_file_are_text_and_no_other_column_is(tmp_path: Path) -> None:
+def test_only_id_and_url_of_parquet_become_text(tmp_path: Path) -> None:
     pl.DataFrame({"sku": [7.0, 12.0], "url": [1, 2], "stock": [3.0, 4.0]}).write_parquet(
         tmp_path / "a.parquet"
     )
 
-    assert values(tmp_path, "a.parquet", id="sku").to_dicts() == [
+    assert read_values(tmp_path, "a.parquet", id="sku").to_dicts() == [
         {"sku": "7", "url": "1", "stock": 3.0},
         {"sku": "12", "url": "2", "stock": 4.0},
     ]
 
 
-def test_id_and_url_of_json_are_text_and_no_other_column_is(tmp_path: Path) -> None:
+def test_only_id_and_url_of_json_become_text(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", '{"sku": 7.0, "url": 1, "n": 3}\n{"sku": true, "url": "u", "n": 4}')
 
-    assert values(tmp_path, "a.jsonl", id="sku").to_dicts() == [
+    assert read_values(tmp_path, "a.jsonl", id="sku").to_dicts() == [
         {"sku": "7", "url": "1", "n": 3},
         {"sku": "true", "url": "u", "n": 4},
     ]
@@ -562,7 +560,7 @@ def test_files_of_a_glob_may_have_different_columns(tmp_path: Path) -> None:
     write(tmp_path, "b.csv", "url;id;color\nu2;2;red\n")
     write(tmp_path, "a.csv", "id,url,price\n1,u1,5\n")
 
-    frame = read(tmp_path, "*.csv").frame()
+    frame = read_raw(tmp_path, "*.csv").frame()
 
     assert frame.to_dicts() == [
         {FILE: "a.csv", LINE: 2, "id": "1", "url": "u1", "price": "5", "color": None},
@@ -574,29 +572,29 @@ def test_files_of_a_glob_may_have_different_types(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", '{"id": 1, "url": "u1", "size": 3}\n')
     write(tmp_path, "b.jsonl", '{"id": "x", "url": "u2", "size": "XL"}\n')
 
-    assert values(tmp_path, "*.jsonl").rows() == [("1", "u1", "3"), ("x", "u2", "XL")]
+    assert read_values(tmp_path, "*.jsonl").rows() == [("1", "u1", "3"), ("x", "u2", "XL")]
 
 
-def test_files_of_types_without_a_common_one_are_named(tmp_path: Path) -> None:
+def test_column_without_a_supertype_is_named(tmp_path: Path) -> None:
     pl.DataFrame({"id": ["1"], "url": ["u1"], "tags": [["a"]]}).write_parquet(tmp_path / "a.pq")
     pl.DataFrame({"id": ["2"], "url": ["u2"], "tags": [5]}).write_parquet(tmp_path / "b.pq")
 
     with pytest.raises(SourceError, match=r"column 'tags': .*; give it the same type in all"):
-        validated(tmp_path, "*.pq")
+        validate(tmp_path, "*.pq")
 
 
-def test_an_empty_file_among_others_is_no_error(tmp_path: Path) -> None:
+def test_empty_file_of_a_glob_is_valid(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "")
     write(tmp_path, "b.csv", "id,url\n1,u1\n")
 
-    assert values(tmp_path, "*.csv").rows() == [("1", "u1")]
+    assert read_values(tmp_path, "*.csv").rows() == [("1", "u1")]
 
 
-def test_an_image_of_a_folder_is_its_own_id_with_name_and_folder(tmp_path: Path) -> None:
+def test_image_of_a_folder_has_its_path_as_id(tmp_path: Path) -> None:
     for name in ("b.JPG", "sub/deep/a.tar.png"):
         write(tmp_path / "images", name, b"x")
 
-    assert values(tmp_path, "images").to_dicts() == [
+    assert read_values(tmp_path, "images").to_dicts() == [
         {"id": "b.JPG", "url": "b.JPG", "name": "b", "folder": ""},
         {
             "id": "sub/deep/a.tar.png",
@@ -607,7 +605,7 @@ def test_an_image_of_a_folder_is_its_own_id_with_name_and_folder(tmp_path: Path)
     ]
 
 
-def test_remote_files_read_like_local_ones(tmp_path: Path, memory: Any) -> None:
+def test_remote_files_are_read_as_local_ones(tmp_path: Path, memory: Any) -> None:
     table = io.BytesIO()
     pl.DataFrame({"id": ["3"], "url": ["u3"]}).write_parquet(table)
     for name, body in {
@@ -617,12 +615,12 @@ def test_remote_files_read_like_local_ones(tmp_path: Path, memory: Any) -> None:
     }.items():
         memory.pipe(f"/reader/{name}", body)
 
-    found = {
-        name: values(tmp_path, f"memory://reader/{name}").rows()
+    result = {
+        name: read_values(tmp_path, f"memory://reader/{name}").rows()
         for name in ("a.csv", "b.jsonl.gz", "c.parquet")
     }
 
-    assert found == {
+    assert result == {
         "a.csv": [("1", "a,\nb")],
         "b.jsonl.gz": [("2", "u2")],
         "c.parquet": [("3", "u3")],

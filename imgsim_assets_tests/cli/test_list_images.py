@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from imgsim_assets import load_images
-from imgsim_assets_tests.support.model_datasets import folder_of
+from imgsim_assets_tests.support.model_datasets import write_image_folder
 from imgsim_assets_tests.support.shell import Shell
 
 
 def test_list_images_writes_names_and_paths_sorted_by_path(shell: Shell) -> None:
-    folder_of(shell.folder / "pics", range(2))
-    folder_of(shell.folder / "pics" / "below", range(2, 3))
+    write_image_folder(shell.folder / "pics", range(2))
+    write_image_folder(shell.folder / "pics" / "below", range(2, 3))
     shell.write("pics/.DS_Store", b"x")
     shell.write("pics/notes.txt", "x")
 
@@ -28,7 +28,7 @@ def test_list_images_writes_names_and_paths_sorted_by_path(shell: Shell) -> None
 
 
 def test_load_images_reads_a_folder_beside_its_list(shell: Shell) -> None:
-    folder_of(shell.folder / "pics", range(2))
+    write_image_folder(shell.folder / "pics", range(2))
     shell("list-images", "pics")
 
     assert load_images("pics").height == 2

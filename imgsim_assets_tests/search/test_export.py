@@ -44,13 +44,13 @@ def _ask(path: Path, model: ImageSimilarityModel, image: Image.Image) -> tuple[A
 
 
 @pytest.mark.parametrize(("label", "metric"), [("name", "euclidean"), ("number", "cosine")])
-def test_the_graph_answers_as_the_model_does(tmp_path: Path, label: str, metric: str) -> None:
+def test_exported_graph_equals_query(tmp_path: Path, label: str, metric: str) -> None:
     model = _model(label=label, metric=metric)
 
-    found = model.export_onnx(tmp_path / "m.onnx", k=3)
+    result = model.export_onnx(tmp_path / "m.onnx", k=3)
 
-    assert found.difference < 1e-4
-    assert found.labels == 1.0
+    assert result.difference < 1e-4
+    assert result.labels == 1.0
     for seed in (2, 50):
         labels, distances = _ask(tmp_path / "m.onnx", model, make_image(seed))
         expected = model.query(make_image(seed), k=3, progress=False)
@@ -59,40 +59,38 @@ def test_the_graph_answers_as_the_model_does(tmp_path: Path, label: str, metric:
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_a_network_is_exported_with_its_normalization(tmp_path: Path) -> None:
+def test_network_is_exported_with_its_normalization(tmp_path: Path) -> None:
     weights = saved(untrained("resnet18"), tmp_path / "resnet18.pth")
     model = _model(EncoderSettings(name="resnet18", weights=weights, device="cpu"))
 
     model.export_onnx(tmp_path / "m.onnx", k=4)
 
     images = [make_image(seed) for seed in range(8)]
-    found = parity(model._references, model._embedder, tmp_path / "m.onnx", images)
-    assert found.images == 8
-    assert found.difference < 1e-3
+    result = parity(model._references, model._embedder, tmp_path / "m.onnx", images)
+    assert result.images == 8
+    assert result.difference < 1e-3
 
 
-def test_the_module_of_hog_color_computes_what_the_encoder_does() -> None:
+def test_hog_module_equals_the_hog_color_encoder() -> None:
     import torch
 
     encoder = HogColor()
     flat = [Image.new("RGB", (50, 50), color) for color in ((128,) * 3, (200, 30, 30))]
     batch = np.stack([encoder.prepare(image) for image in [*map(make_image, range(12)), *flat]])
 
-    found = HogModule()(torch.from_numpy(batch)).numpy()
+    result = HogModule()(torch.from_numpy(batch)).numpy()
 
-    assert np.abs(found - encoder.encode(batch)).max() < 1e-4
+    assert np.abs(result - encoder.encode(batch)).max() < 1e-4
 
 
-def test_packages_that_are_missing_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "_PACKAGES", ("onnx", "a_package_that_nobody_has"))
 
     with pytest.raises(SettingsError, match=r"needs a_package_that_nobody_has; .*\[onnx\]"):
         _model().export_onnx(tmp_path / "m.onnx")
 
 
-def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
+def test_export_errors_name_the_cause(tmp_path: Path) -> None:
     model = _model()
 
     with pytest.raises(SettingsError, match="k is 9; it must be between 1 and the model's 8"):
@@ -103,7 +101,7 @@ def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
         _model(THUMBNAIL).export_onnx(tmp_path / "m.onnx")
 
 
-def test_a_graph_that_answers_otherwise_is_not_kept(
+def test_export_with_different_results_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "_TOLERANCE", -1.0)

@@ -15,14 +15,14 @@ import imgsim_assets
 from imgsim_assets import ImageSimilarityModel, load_images
 from imgsim_assets.errors import SettingsError
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
-from imgsim_assets_tests.support.model_datasets import folder_of
+from imgsim_assets_tests.support.model_datasets import write_image_folder
 
 _BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> ImageSimilarityModel:
-    frame = load_images(folder_of(tmp_path / "pics", range(5))).with_columns(
+    frame = load_images(write_image_folder(tmp_path / "pics", range(5))).with_columns(
         name=pl.Series(["a", "b", "</script><script>alert(1)</script>", "d", "<b>"])
     )
     return ImageSimilarityModel.create(
@@ -31,13 +31,15 @@ def model(tmp_path: Path) -> ImageSimilarityModel:
 
 
 def _data(page: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
-    assert found is not None
-    data: dict[str, Any] = json.loads(found[1])
+    result = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', page.read_text()
+    )
+    assert result is not None
+    data: dict[str, Any] = json.loads(result[1])
     return data
 
 
-def test_a_result_is_shown_with_the_images_that_were_asked_for(
+def test_gallery_shows_queries_with_their_neighbors(
     model: ImageSimilarityModel, tmp_path: Path
 ) -> None:
     queries = pl.DataFrame({"id": [7, 8], "image": [jpeg(1), jpeg(40)]})
@@ -50,12 +52,12 @@ def test_a_result_is_shown_with_the_images_that_were_asked_for(
     first = data["rows"][0]
     assert [item["label"] for item in first["neighbors"]] == result["reference_label"][:3].to_list()
     assert first["neighbors"][0]["distance"] == 0.0
-    assert first["neighbors"][0]["image"] == first["image"]  # the same bytes, kept once
+    assert first["neighbors"][0]["image"] == first["image"]  # equal bytes, embedded once
     assert data["rows"][1]["image"] != first["image"]
     assert all(url.startswith("data:image/jpeg;base64,") for url in data["images"])
 
 
-def test_a_gallery_needs_nothing_from_outside_and_runs_nothing_from_a_label(
+def test_gallery_is_self_contained_and_escapes_labels(
     model: ImageSimilarityModel, tmp_path: Path
 ) -> None:
     text = model.explore(tmp_path / "g.html").read_text()
@@ -65,9 +67,7 @@ def test_a_gallery_needs_nothing_from_outside_and_runs_nothing_from_a_label(
     assert text.count("</script>") == 2
 
 
-def test_images_of_other_queries_are_never_guessed(
-    model: ImageSimilarityModel, tmp_path: Path
-) -> None:
+def test_explore_requires_the_queried_dataset(model: ImageSimilarityModel, tmp_path: Path) -> None:
     result = model.query(make_image(3), progress=False)
 
     with pytest.raises(SettingsError, match="queries: give the dataset that was queried"):
@@ -76,9 +76,7 @@ def test_images_of_other_queries_are_never_guessed(
         model.explore(tmp_path / "g.html", result.drop("distance"), make_image(3))
 
 
-def test_an_image_that_is_gone_leaves_its_place(
-    model: ImageSimilarityModel, tmp_path: Path
-) -> None:
+def test_missing_image_has_no_thumbnail(model: ImageSimilarityModel, tmp_path: Path) -> None:
     model.save(tmp_path / "m")
     loaded = imgsim_assets.load_model(tmp_path / "m")
 
@@ -87,7 +85,7 @@ def test_an_image_that_is_gone_leaves_its_place(
     assert {row["image"] for row in rows} == {-1}
 
 
-def test_a_frame_of_images_is_a_wall_with_captions(tmp_path: Path) -> None:
+def test_explore_shows_a_frame_of_images_with_captions(tmp_path: Path) -> None:
     frame = pl.DataFrame(
         {"name": ["x", "y"], "score": [0.123456, 1.0], "image": [jpeg(1), b"broken"]}
     )
@@ -100,7 +98,7 @@ def test_a_frame_of_images_is_a_wall_with_captions(tmp_path: Path) -> None:
     assert "<title>Mine &lt;3 @DATA@</title>" in page.read_text()
 
 
-def test_a_long_result_is_cut_off_and_says_so(tmp_path: Path) -> None:
+def test_long_gallery_is_truncated_and_says_so(tmp_path: Path) -> None:
     frame = pl.DataFrame({"image": [jpeg(1)] * 1001})
 
     text = imgsim_assets.explore(frame, tmp_path / "wall.html").read_text()
@@ -108,7 +106,7 @@ def test_a_long_result_is_cut_off_and_says_so(tmp_path: Path) -> None:
     assert "1001 images, the first 1000 shown" in text
 
 
-def test_an_image_is_shown_upright(tmp_path: Path) -> None:
+def test_show_returns_an_upright_rgb_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     (tmp_path / "turned.jpg").write_bytes(encoded(make_image(1), "JPEG", exif=exif))
@@ -124,12 +122,12 @@ def test_an_image_is_shown_upright(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(_BROWSER is None, reason="no Chromium to look at the page with")
-def test_the_filters_work_in_a_browser(model: ImageSimilarityModel, tmp_path: Path) -> None:
+def test_filters_work_in_a_browser(model: ImageSimilarityModel, tmp_path: Path) -> None:
     page = model.explore(tmp_path / "g.html", k=3)
     graph = model.similarity_graph(k=3, output_type="frame")
-    bar = float(graph["distance"].median())
+    radius = float(graph["distance"].median())
     moved = (
-        f"<script>radius.value = {bar}; radius.dispatchEvent(new Event('input'));"
+        f"<script>radius.value = {radius}; radius.dispatchEvent(new Event('input'));"
         "text.value = 'B>'; text.dispatchEvent(new Event('input'));</script></body>"
     )
     (tmp_path / "moved.html").write_text(page.read_text().replace("</body>", moved))
@@ -138,9 +136,9 @@ def test_the_filters_work_in_a_browser(model: ImageSimilarityModel, tmp_path: Pa
 
     named = pl.col("reference_label").str.to_lowercase().str.contains("b>", literal=True)
     rows = [*graph.filter(named)["query_label"].to_list(), "<b>"]
-    near = graph.filter((pl.col("distance") <= bar) & pl.col("query_label").is_in(rows))
+    visible = graph.filter((pl.col("distance") <= radius) & pl.col("query_label").is_in(rows))
     assert whole == "15 pairs, 5 queries"
-    assert filtered == f"{near.height} pairs, {len(set(rows))} queries"
+    assert filtered == f"{visible.height} pairs, {len(set(rows))} queries"
 
 
 def _count(page: Path, home: Path) -> str:
@@ -152,6 +150,6 @@ def _count(page: Path, home: Path) -> str:
         check=True,
         timeout=60,
     )
-    found = re.search(r'<p id="count">(.*?)</p>', done.stdout)
-    assert found is not None
-    return found[1]
+    result = re.search(r'<p id="count">(.*?)</p>', done.stdout)
+    assert result is not None
+    return result[1]

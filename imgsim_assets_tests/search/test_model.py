@@ -29,7 +29,7 @@ from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
-from imgsim_assets_tests.support.model_datasets import folder_of, noisy
+from imgsim_assets_tests.support.model_datasets import noise_image, write_image_folder
 from imgsim_assets_tests.support.shop import versions
 from imgsim_assets_tests.support.web import Web
 from imgsim_assets_tests.support.weights import saved, untrained
@@ -54,36 +54,36 @@ def _query(model: ImageSimilarityModel, dataset: Any, **options: Any) -> pl.Data
 @pytest.fixture
 def images(tmp_path: Path) -> pl.DataFrame:
     """Six images on disk: name, path, number."""
-    folder = folder_of(tmp_path / "images", range(6))
+    folder = write_image_folder(tmp_path / "images", range(6))
     paths = sorted(map(str, folder.iterdir()))
     return pl.DataFrame({"name": list("abcdef"), "path": paths, "number": range(10, 16)})
 
 
-# ---- the scenario of the tutorials: white and black images of noise -----------------
+# ---- white and black noise images ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def noise() -> ImageSimilarityModel:
-    white = [noisy(235, seed) for seed in range(5)]
-    black = [noisy(20, seed) for seed in range(5, 10)]
+    white = [noise_image(235, seed) for seed in range(5)]
+    black = [noise_image(20, seed) for seed in range(5, 10)]
     frame = pl.DataFrame({"awesome_image": pl.Series(white + black, dtype=pl.Object)})
     return _model(frame.with_row_index("id").cast({"id": pl.Int64}), label="id", encoder=THUMBNAIL)
 
 
-def test_a_white_image_finds_white_ones_and_a_black_one_black_ones(
+def test_query_finds_images_of_the_same_kind(
     noise: ImageSimilarityModel,
 ) -> None:
-    found = _query(noise, [noisy(235, 77), noisy(20, 78)])
+    result = _query(noise, [noise_image(235, 77), noise_image(20, 78)])
 
-    assert found.schema == SCHEMA
-    assert found["rank"].to_list() == [1, 2, 3, 4, 5] * 2
-    of_white, of_black = (found.filter(pl.col("query_label") == label) for label in (0, 1))
+    assert result.schema == SCHEMA
+    assert result["rank"].to_list() == [1, 2, 3, 4, 5] * 2
+    of_white, of_black = (result.filter(pl.col("query_label") == label) for label in (0, 1))
     assert set(of_white["reference_label"]) == set(range(5))
     assert set(of_black["reference_label"]) == set(range(5, 10))
     assert of_white["distance"].is_sorted()
 
 
-def test_its_graph_has_an_edge_to_the_nearest_of_the_same_kind(noise: ImageSimilarityModel) -> None:
+def test_graph_has_edges_to_the_nearest_items(noise: ImageSimilarityModel) -> None:
     graph = noise.similarity_graph(k=2)
 
     assert graph.vertices["__id"].to_list() == list(range(10))
@@ -92,18 +92,18 @@ def test_its_graph_has_an_edge_to_the_nearest_of_the_same_kind(noise: ImageSimil
     for source, target in graph.edges.select("__src_id", "__dst_id").iter_rows():
         assert source != target
         assert (source < 5) == (target < 5)
-    drawn = graph.to_networkx()
-    assert drawn.number_of_nodes() == 10
-    assert drawn.number_of_edges() == 20
-    assert drawn[0][graph.edges["__dst_id"][0]]["rank"] == 1
+    digraph = graph.to_networkx()
+    assert digraph.number_of_nodes() == 10
+    assert digraph.number_of_edges() == 20
+    assert digraph[0][graph.edges["__dst_id"][0]]["rank"] == 1
 
 
-def test_saved_and_loaded_it_answers_the_same(noise: ImageSimilarityModel, tmp_path: Path) -> None:
+def test_loaded_model_returns_the_same_results(noise: ImageSimilarityModel, tmp_path: Path) -> None:
     noise.save(tmp_path / "white_and_black.model")
 
     loaded = load_model(tmp_path / "white_and_black.model")
 
-    query = [noisy(235, 77), noisy(20, 78)]
+    query = [noise_image(235, 77), noise_image(20, 78)]
     assert _query(loaded, query).equals(_query(noise, query))
     assert loaded.similarity_graph(output_type="frame").equals(
         noise.similarity_graph(output_type="frame")
@@ -114,20 +114,20 @@ def test_saved_and_loaded_it_answers_the_same(noise: ImageSimilarityModel, tmp_p
 # ---- query --------------------------------------------------------------------------
 
 
-def test_every_image_finds_itself_first_at_distance_zero(images: pl.DataFrame) -> None:
+def test_image_finds_itself_at_distance_zero(images: pl.DataFrame) -> None:
     model = _model(images, label="name", feature="path")
 
-    found = _query(model, images, label="name", feature="path", k=1)
+    result = _query(model, images, label="name", feature="path", k=1)
 
-    assert found["query_label"].to_list() == list("abcdef")
-    assert found["reference_label"].to_list() == list("abcdef")
-    assert found["distance"].to_list() == [0.0] * 6
+    assert result["query_label"].to_list() == list("abcdef")
+    assert result["reference_label"].to_list() == list("abcdef")
+    assert result["distance"].to_list() == [0.0] * 6
 
 
-def test_an_image_finds_itself_however_it_is_handed_over(images: pl.DataFrame) -> None:
+def test_query_accepts_every_form_of_an_image(images: pl.DataFrame) -> None:
     model = _model(images, label="name", feature="path")
     path = Path(images["path"][3])
-    ways: list[Any] = [
+    forms: list[Any] = [
         str(path),
         path,
         path.read_bytes(),
@@ -143,33 +143,33 @@ def test_an_image_finds_itself_however_it_is_handed_over(images: pl.DataFrame) -
         pl.DataFrame({"v": model.vectors[3:4]}),
     ]
 
-    for way in ways:
-        found = _query(model, way, k=2)
+    for form in forms:
+        result = _query(model, form, k=2)
 
-        assert found["query_label"].to_list() == [0, 0]
-        assert found["reference_label"][0] == "d"
-        assert found["distance"][0] == 0.0
-        assert found["distance"][1] > 0.1
+        assert result["query_label"].to_list() == [0, 0]
+        assert result["reference_label"][0] == "d"
+        assert result["distance"][0] == 0.0
+        assert result["distance"][1] > 0.1
 
 
-def test_without_a_label_rows_are_numbered_from_zero(images: pl.DataFrame) -> None:
+def test_default_labels_are_row_numbers_from_zero(images: pl.DataFrame) -> None:
     model = _model(images["path"].to_list())
 
-    found = _query(model, images["path"].to_list()[2:4], k=1)
+    result = _query(model, images["path"].to_list()[2:4], k=1)
 
-    assert found.select("query_label", "reference_label").rows() == [(0, 2), (1, 3)]
+    assert result.select("query_label", "reference_label").rows() == [(0, 2), (1, 3)]
 
 
 @pytest.mark.parametrize("label", ["name", "number"])
-def test_labels_are_text_or_whole_numbers(images: pl.DataFrame, label: str) -> None:
+def test_labels_are_text_or_integers(images: pl.DataFrame, label: str) -> None:
     model = _model(images, label=label, feature="path")
 
-    found = _query(model, images.head(1), label=label, feature="path", k=1)
+    result = _query(model, images.head(1), label=label, feature="path", k=1)
 
-    assert found.row(0)[:2] == (images[label][0], images[label][0])
+    assert result.row(0)[:2] == (images[label][0], images[label][0])
 
 
-def test_k_and_radius_limit_what_is_found(images: pl.DataFrame) -> None:
+def test_k_and_radius_limit_the_neighbors(images: pl.DataFrame) -> None:
     model = _model(images, feature="path")
     everything = _query(model, images, feature="path", k=None)
     third = everything.filter(pl.col("query_label") == 0)["distance"][2]
@@ -186,7 +186,7 @@ def test_k_and_radius_limit_what_is_found(images: pl.DataFrame) -> None:
     assert _query(model, [make_image(99)], k=None, radius=0).height == 0
 
 
-def test_the_cosine_metric_is_one_minus_the_cosine(images: pl.DataFrame) -> None:
+def test_cosine_distance_is_one_minus_the_cosine(images: pl.DataFrame) -> None:
     euclid = _query(_model(images, feature="path"), images, feature="path", k=None)
     cosine = _query(_model(images, feature="path", metric="cosine"), images, feature="path", k=None)
 
@@ -196,15 +196,17 @@ def test_the_cosine_metric_is_one_minus_the_cosine(images: pl.DataFrame) -> None
     assert (cosine["distance"] - euclid["distance"] ** 2 / 2).abs().max() < 1e-12  # type: ignore[operator]
 
 
-def test_vectors_of_ones_own_are_compared_as_they_are() -> None:
+def test_given_vectors_are_not_normalized() -> None:
     model = _model(pl.DataFrame({"id": ["o", "p"], "v": [[0.0, 0.0], [3.0, 4.0]]}), label="id")
 
-    found = _query(model, [0.0, 0.0], k=None)
+    result = _query(model, [0.0, 0.0], k=None)
 
-    assert found.select("reference_label", "distance").rows() == [("o", 0.0), ("p", 5.0)]
+    assert result.select("reference_label", "distance").rows() == [("o", 0.0), ("p", 5.0)]
 
 
-def test_a_turned_or_mirrored_image_is_found_by_its_best_orientation(images: pl.DataFrame) -> None:
+def test_rotated_or_mirrored_image_is_found(
+    images: pl.DataFrame,
+) -> None:
     model = _model(images, label="name", feature="path")
     original = decode(Path(images["path"][1]).read_bytes())
     views = {
@@ -217,18 +219,18 @@ def test_a_turned_or_mirrored_image_is_found_by_its_best_orientation(images: pl.
 
     for name, turned in views.items():
         plain = _query(model, turned, k=1)
-        found = _query(model, turned, k=3, orientations=True)
+        result = _query(model, turned, k=3, orientations=True)
 
-        assert found.columns[-1] == "orientation"
-        assert found.row(0, named=True)["orientation"] == name
-        assert found["reference_label"][0] == "b"
-        assert found["distance"][0] < 1e-3
-        assert found["rank"].to_list() == [1, 2, 3]
-        assert found["reference_label"].n_unique() == 3
+        assert result.columns[-1] == "orientation"
+        assert result.row(0, named=True)["orientation"] == name
+        assert result["reference_label"][0] == "b"
+        assert result["distance"][0] < 1e-3
+        assert result["rank"].to_list() == [1, 2, 3]
+        assert result["reference_label"].n_unique() == 3
         assert (plain["distance"][0] < 1e-3) == (name == "upright")
 
 
-def test_vectors_cannot_be_turned(noise: ImageSimilarityModel) -> None:
+def test_orientations_reject_vectors(noise: ImageSimilarityModel) -> None:
     with pytest.raises(SettingsError, match="orientations: vectors cannot be rotated"):
         _query(noise, noise.vectors, orientations=True)
 
@@ -236,7 +238,7 @@ def test_vectors_cannot_be_turned(noise: ImageSimilarityModel) -> None:
 # ---- graph --------------------------------------------------------------------------
 
 
-def test_self_edges_are_left_out_unless_asked_for() -> None:
+def test_self_edges_are_optional() -> None:
     same = [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
     model = _model(np.array(same))
 
@@ -250,7 +252,7 @@ def test_self_edges_are_left_out_unless_asked_for() -> None:
     assert with_self.filter(pl.col("query_label") == 2)["reference_label"].to_list() == [2, 0]
 
 
-def test_a_graph_within_a_radius(noise: ImageSimilarityModel) -> None:
+def test_graph_is_limited_by_radius(noise: ImageSimilarityModel) -> None:
     everything = noise.similarity_graph(k=None, output_type="frame")
     near = noise.similarity_graph(k=None, radius=0.5, output_type="frame")
 
@@ -272,8 +274,8 @@ def test_pandas_and_polars_frames_give_the_same_model(images: pl.DataFrame) -> N
     assert left.labels.equals(right.labels)
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "shelf", range(3))
+def test_folder_is_read_sorted_by_path(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "shelf", range(3))
     (folder / "below").mkdir()
     (folder / "below" / "x.png").write_bytes(encoded(make_image(7), "PNG"))
     (folder / ".DS_Store").write_bytes(b"noise")
@@ -300,7 +302,7 @@ def test_urls_are_fetched_once_and_failures_are_rows(web: Web) -> None:
     assert web.gets["/a.jpg"] == 1
 
 
-def test_urls_are_fetched_from_within_a_running_event_loop(web: Web) -> None:
+def test_urls_are_fetched_inside_a_running_event_loop(web: Web) -> None:
     web.pages["/a.jpg"] = jpeg(1)
     allowed = DownloadSettings(allowed_hosts=(web.address,))
 
@@ -310,13 +312,13 @@ def test_urls_are_fetched_from_within_a_running_event_loop(web: Web) -> None:
     assert len(asyncio.run(in_a_notebook())) == 1
 
 
-def test_internal_addresses_stay_refused(web: Web) -> None:
+def test_internal_addresses_are_refused(web: Web) -> None:
     with pytest.raises(SettingsError, match="blocked_address"):
         _model([web.url("/a.jpg")])
     assert web.total_gets == 0
 
 
-def test_one_bad_image_costs_itself_only(images: pl.DataFrame, tmp_path: Path) -> None:
+def test_invalid_image_does_not_affect_the_others(images: pl.DataFrame, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(jpeg(1)[:900])
     paths = [*images["path"].to_list(), str(bad), str(tmp_path / "gone.jpg"), None]
@@ -336,7 +338,7 @@ def test_one_bad_image_costs_itself_only(images: pl.DataFrame, tmp_path: Path) -
         _model(pl.DataFrame({"path": paths}), ignore_failure=False)
 
 
-def test_a_catalog_of_the_store_is_taken_as_it_is(
+def test_catalog_is_read_without_computing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = tmp_path / "encoded"
@@ -360,13 +362,13 @@ def test_a_catalog_of_the_store_is_taken_as_it_is(
     assert _query(again, tiny(99), k=2).equals(_query(model, tiny(99), k=2))
 
 
-def test_a_name_that_is_neither_folder_nor_catalog(store: Store) -> None:
+def test_unknown_catalog_is_an_error(store: Store) -> None:
     with pytest.raises(SettingsError, match="'shoes' is neither a folder nor a catalog"):
         _model("shoes", store=store)
 
 
 @pytest.mark.parametrize("is_catalog", [False, True], ids=["images", "catalog"])
-def test_a_model_takes_its_weights_file_from_where_it_lies_now_if_it_is_the_same(
+def test_moved_weights_file_is_accepted_if_its_content_is_the_same(
     is_catalog: bool, store: Store, tmp_path: Path
 ) -> None:
     weights = Path(saved(untrained("squeezenet1_1"), tmp_path / "first.pth"))
@@ -374,8 +376,8 @@ def test_a_model_takes_its_weights_file_from_where_it_lies_now_if_it_is_the_same
     encoder = EncoderSettings(name="squeezenet1_1", weights=str(weights), precision="fp32")
     if is_catalog:
         indexed(store, "products", {"a": jpeg(1), "b": jpeg(2)}, encoder)
-    made_of: Any = "products" if is_catalog else [jpeg(1), jpeg(2)]
-    model = _model(made_of, encoder=encoder, store=store)
+    dataset: Any = "products" if is_catalog else [jpeg(1), jpeg(2)]
+    model = _model(dataset, encoder=encoder, store=store)
     model.save(tmp_path / "model")
     expected = _query(model, make_image(3))
     moved = str(weights.rename(tmp_path / "moved.pth"))
@@ -395,12 +397,16 @@ def test_a_model_takes_its_weights_file_from_where_it_lies_now_if_it_is_the_same
     assert _query(load_model(tmp_path / "model"), make_image(3)).equals(expected)
 
 
-def test_an_encoder_that_changed_under_a_catalog_is_noticed(
+def test_changed_encoder_of_a_catalog_is_an_error(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = {"factory": f"{custom_encoders.__name__}:module", "device": "cpu", "precision": "fp32"}
+    settings = {
+        "factory": f"{custom_encoders.__name__}:module",
+        "device": "cpu",
+        "precision": "fp32",
+    }
     monkeypatch.setenv(custom_encoders.SEED, "1")
-    indexed(store, "products", {"a": jpeg(1)}, EncoderSettings.model_validate(own))
+    indexed(store, "products", {"a": jpeg(1)}, EncoderSettings.model_validate(settings))
     assert _query(_model("products", store=store), make_image(2)).height == 1
     monkeypatch.setenv(custom_encoders.SEED, "2")
 
@@ -411,14 +417,14 @@ def test_an_encoder_that_changed_under_a_catalog_is_noticed(
 # ---- features -----------------------------------------------------------------------
 
 
-def test_extracted_features_stand_in_for_the_images(images: pl.DataFrame, tmp_path: Path) -> None:
+def test_model_of_features_equals_model_of_images(images: pl.DataFrame, tmp_path: Path) -> None:
     given = images.with_columns(
         extract_features(images, "hog_color", feature="path", progress=False)
     )
     given.write_parquet(tmp_path / "features.parquet")
-    kept = pl.read_parquet(tmp_path / "features.parquet")
+    features = pl.read_parquet(tmp_path / "features.parquet")
 
-    from_features = _model(kept, label="name")
+    from_features = _model(features, label="name")
     from_images = _model(images, label="name", feature="path")
 
     assert from_features.summary("dict")["feature"] == "features"
@@ -426,28 +432,28 @@ def test_extracted_features_stand_in_for_the_images(images: pl.DataFrame, tmp_pa
     assert _query(from_features, make_image(50)).equals(_query(from_images, make_image(50)))
 
 
-def test_features_may_keep_their_lengths(images: pl.DataFrame) -> None:
+def test_extract_features_without_normalization_keeps_lengths(images: pl.DataFrame) -> None:
     raw = extract_features(images, "hog_color", feature="path", normalize=False, progress=False)
     model = _model(raw)
     rows = raw.to_numpy().astype(np.float64)
 
-    found = _query(model, images["path"][0], k=None)
+    result = _query(model, images["path"][0], k=None)
 
     assert np.linalg.norm(rows, axis=1).max() > 1.01
     expected = sorted(np.linalg.norm(rows - rows[0], axis=1))
-    assert found["distance"].to_list() == pytest.approx(expected, abs=1e-5)
+    assert result["distance"].to_list() == pytest.approx(expected, abs=1e-5)
 
 
-def test_features_have_a_null_for_a_bad_image(tmp_path: Path) -> None:
+def test_extract_features_returns_null_for_an_invalid_image(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="1 of 2 images cannot be used"):
-        found = extract_features([make_image(1), b"nothing"], "hog_color", progress=False)
+        result = extract_features([make_image(1), b"nothing"], "hog_color", progress=False)
 
-    assert found.is_null().to_list() == [False, True]
+    assert result.is_null().to_list() == [False, True]
     with pytest.warns(UserWarning, match="1 of 2 images cannot be used"):
-        assert len(_model(found)) == 1
+        assert len(_model(result)) == 1
 
 
-def test_batches_of_any_size_give_the_same_features(images: pl.DataFrame) -> None:
+def test_batch_size_does_not_change_features(images: pl.DataFrame) -> None:
     whole = extract_features(images, THUMBNAIL, feature="path", progress=False)
 
     assert extract_features(images, THUMBNAIL, feature="path", batch_size=1, progress=False).equals(
@@ -455,21 +461,21 @@ def test_batches_of_any_size_give_the_same_features(images: pl.DataFrame) -> Non
     )
 
 
-def test_queries_use_the_threads_of_those_before_them() -> None:
+def test_queries_reuse_the_encoder_threads() -> None:
     def encoding() -> set[threading.Thread]:
         return {thread for thread in threading.enumerate() if thread.name.startswith("encode")}
 
     others = encoding()
-    model = _model([noisy(235, 1)], encoder=THUMBNAIL)
-    own = encoding() - others
+    model = _model([noise_image(235, 1)], encoder=THUMBNAIL)
+    threads = encoding() - others
     for seed in range(5):
-        _query(model, [noisy(235, seed + 78)])
+        _query(model, [noise_image(235, seed + 78)])
 
-    assert own
-    assert encoding() - others == own
+    assert threads
+    assert encoding() - others == threads
 
 
-def test_gpus_can_be_chosen_for_all_encoders(tmp_path: Path) -> None:
+def test_set_num_gpus_applies_to_new_encoders(tmp_path: Path) -> None:
     weights = saved(untrained("resnet18"), tmp_path / "resnet18.pth")
     try:
         set_num_gpus(1000)
@@ -484,10 +490,10 @@ def test_gpus_can_be_chosen_for_all_encoders(tmp_path: Path) -> None:
         set_num_gpus(-1)
 
 
-# ---- changing -----------------------------------------------------------------------
+# ---- changes ------------------------------------------------------------------------
 
 
-def test_items_can_be_added_and_removed_without_encoding_the_others(
+def test_add_encodes_only_new_images(
     images: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = tmp_path / "encoded"
@@ -512,7 +518,7 @@ def test_items_can_be_added_and_removed_without_encoding_the_others(
     assert len(model) == 3
 
 
-def test_without_labels_added_items_are_numbered_on() -> None:
+def test_default_labels_of_added_items_follow_the_largest() -> None:
     model = _model([make_image(0), make_image(1)])
 
     model.remove(0)
@@ -521,7 +527,7 @@ def test_without_labels_added_items_are_numbered_on() -> None:
     assert model.labels.to_list() == [1, 2, 3]
 
 
-def test_a_model_may_become_empty_and_full_again() -> None:
+def test_model_can_be_emptied_and_refilled() -> None:
     model = _model([make_image(0)])
 
     model.remove([0])
@@ -535,7 +541,7 @@ def test_a_model_may_become_empty_and_full_again() -> None:
 # ---- files --------------------------------------------------------------------------
 
 
-def test_saving_replaces_a_model_but_nothing_else(tmp_path: Path) -> None:
+def test_save_replaces_only_a_saved_model(tmp_path: Path) -> None:
     _model([make_image(0)]).save(tmp_path / "m")
     _model([make_image(0), make_image(1)]).save(tmp_path / "m")
     (tmp_path / "thesis").mkdir()
@@ -546,7 +552,7 @@ def test_saving_replaces_a_model_but_nothing_else(tmp_path: Path) -> None:
         _model([make_image(0)]).save(tmp_path / "thesis")
 
 
-def test_a_model_of_another_version_or_a_damaged_one_says_so(tmp_path: Path) -> None:
+def test_load_rejects_other_formats_and_corrupt_files(tmp_path: Path) -> None:
     model = _model([make_image(0)])
     for name in ("newer", "damaged", "cut"):
         model.save(tmp_path / name)
@@ -566,7 +572,7 @@ def test_a_model_of_another_version_or_a_damaged_one_says_so(tmp_path: Path) -> 
         load_model(tmp_path)
 
 
-def test_a_summary_is_printed_or_returned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_is_printed_or_returned(capsys: pytest.CaptureFixture[str]) -> None:
     model = _model([make_image(0), make_image(1)])
 
     facts = model.summary("dict")
@@ -619,14 +625,14 @@ def test_a_summary_is_printed_or_returned(capsys: pytest.CaptureFixture[str]) ->
         ([[0.0, 0.0]], {"metric": "cosine"}, "row 0 is zero and has no cosine"),
     ],
 )
-def test_wrong_arguments_are_named_with_the_mend(
+def test_wrong_arguments_are_named_with_the_fix(
     dataset: Any, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=f"(?s){message}"):
         _model(dataset, **options)
 
 
-def test_a_query_must_fit_the_model(noise: ImageSimilarityModel) -> None:
+def test_query_must_fit_the_model(noise: ImageSimilarityModel) -> None:
     with pytest.raises(SettingsError, match="its vectors have 2 numbers, the model's 192"):
         _query(noise, [1.0, 2.0])
     with pytest.raises(SettingsError, match="output_type is 'SGraph'; use 'graph' or 'frame'"):
@@ -637,14 +643,14 @@ def test_a_query_must_fit_the_model(noise: ImageSimilarityModel) -> None:
         noise.add(pl.DataFrame({"n": ["x"], "path": ["y"]}), label="n", feature="path")
 
 
-def test_vectors_of_another_encoder_cannot_be_queried_with_images() -> None:
+def test_query_with_another_encoder_is_an_error() -> None:
     model = _model([[1.0, 0.0], [0.0, 1.0]])
 
     with pytest.raises(SettingsError, match="the encoder's vectors have 772 numbers"):
         _query(model, make_image(0))
 
 
-def test_an_encoder_whose_weights_cannot_be_had_is_an_error_with_its_mends(tmp_path: Path) -> None:
+def test_missing_weights_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     settings = EncoderSettings(name="resnet18", weights=str(tmp_path / "gone.pth"))
 
     with pytest.raises(ImgsimError, match=r"gone\.pth"):

@@ -13,80 +13,80 @@ from imgsim_assets.search.neighbors import Neighbors, SearchParams, find_neighbo
 _SMALL = st.integers(-3, 3).map(float)
 
 
-def _rows(least: int = 1) -> st.SearchStrategy[np.ndarray]:
-    shape = st.tuples(st.integers(least, 12), st.just(4))
+def _rows(min_rows: int = 1) -> st.SearchStrategy[np.ndarray]:
+    shape = st.tuples(st.integers(min_rows, 12), st.just(4))
     return arrays(np.float32, shape, elements=_SMALL)
 
 
-def _pairs(found: Neighbors) -> list[tuple[int, int, float]]:
+def _pairs(result: Neighbors) -> list[tuple[int, int, float]]:
     return list(
-        zip(found.query.tolist(), found.reference.tolist(), found.distance.tolist(), strict=True)
+        zip(result.query.tolist(), result.reference.tolist(), result.distance.tolist(), strict=True)
     )
 
 
-def _definition(
-    queries: np.ndarray, references: np.ndarray, search: SearchParams
+def _brute_force(
+    queries: np.ndarray, references: np.ndarray, params: SearchParams
 ) -> list[tuple[int, int, float]]:
     expected = []
     for i, query in enumerate(queries.astype(np.float64)):
-        apart = np.sqrt(np.square(query - references.astype(np.float64)).sum(axis=1))
-        order = np.lexsort((np.arange(len(apart)), apart))
-        if search.radius is not None:
-            order = order[apart[order] <= search.radius]
-        expected += [(i, int(j), float(apart[j])) for j in order[: search.k]]
+        distance = np.sqrt(np.square(query - references.astype(np.float64)).sum(axis=1))
+        order = np.lexsort((np.arange(len(distance)), distance))
+        if params.radius is not None:
+            order = order[distance[order] <= params.radius]
+        expected += [(i, int(j), float(distance[j])) for j in order[: params.k]]
     return expected
 
 
 @settings(deadline=None, max_examples=150)
 @given(_rows(), _rows(), st.none() | st.integers(1, 15), st.none() | st.integers(0, 8))
-def test_euclidean_neighbors_are_those_of_the_definition(
+def test_euclidean_neighbors_equal_brute_force(
     queries: np.ndarray, references: np.ndarray, k: int | None, radius: int | None
 ) -> None:
-    search = SearchParams(k, None if radius is None else float(radius))
-    # Whole numbers with many ties; the quarters keep them from being unit vectors.
+    params = SearchParams(k, None if radius is None else float(radius))
+    # Integers with many ties; adding a quarter avoids unit vectors.
     queries, references = queries + np.float32(0.25), references + np.float32(0.25)
 
-    found = find_neighbors(queries, references, "euclidean", search)
+    result = find_neighbors(queries, references, "euclidean", params)
 
-    assert _pairs(found) == _definition(queries, references, search)
+    assert _pairs(result) == _brute_force(queries, references, params)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.none() | st.integers(1, 9), st.none() | st.floats(0, 2))
-def test_unit_vectors_have_the_distances_of_the_definition(
+def test_neighbors_of_unit_vectors_equal_brute_force(
     seed: int, k: int | None, radius: float | None
 ) -> None:
-    chance = np.random.default_rng(seed)
-    queries = normalize(chance.normal(size=(5, 16)).astype(np.float32), "q")
-    references = normalize(chance.normal(size=(7, 16)).astype(np.float32), "r")
+    generator = np.random.default_rng(seed)
+    queries = normalize(generator.normal(size=(5, 16)).astype(np.float32), "q")
+    references = normalize(generator.normal(size=(7, 16)).astype(np.float32), "r")
 
-    found = find_neighbors(queries, references, "euclidean", SearchParams(k, radius))
+    result = find_neighbors(queries, references, "euclidean", SearchParams(k, radius))
     cosine = find_neighbors(queries, references, "cosine", SearchParams(k))
 
-    expected = _definition(queries, references, SearchParams(k, radius))
-    assert [pair[:2] for pair in _pairs(found)] == [pair[:2] for pair in expected]
-    assert found.distance == pytest.approx([pair[2] for pair in expected], abs=1e-6)
+    expected = _brute_force(queries, references, SearchParams(k, radius))
+    assert [pair[:2] for pair in _pairs(result)] == [pair[:2] for pair in expected]
+    assert result.distance == pytest.approx([pair[2] for pair in expected], abs=1e-6)
     wide = queries.astype(np.float64) @ references.astype(np.float64).T
     assert cosine.distance == pytest.approx(1 - wide[cosine.query, cosine.reference], abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_a_radius_is_inclusive_to_the_last_digit(metric: neighbors.Metric) -> None:
-    chance = np.random.default_rng(3)
-    rows = normalize(chance.normal(size=(40, 24)).astype(np.float32), "rows")
+def test_radius_is_inclusive_to_the_last_digit(metric: neighbors.Metric) -> None:
+    generator = np.random.default_rng(3)
+    rows = normalize(generator.normal(size=(40, 24)).astype(np.float32), "rows")
     everything = find_neighbors(rows, rows, metric, SearchParams(None))
 
-    for place in range(0, len(everything.distance), 97):
-        radius = float(everything.distance[place])
+    for position in range(0, len(everything.distance), 97):
+        radius = float(everything.distance[position])
         within = find_neighbors(rows, rows, metric, SearchParams(None, radius))
 
         assert len(within.distance) == int((everything.distance <= radius).sum())
 
 
-def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    chance = np.random.default_rng(5)
-    queries = chance.normal(size=(30, 8)).astype(np.float32) * 9
-    references = chance.normal(size=(50, 8)).astype(np.float32) * 9
+def test_block_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    queries = generator.normal(size=(30, 8)).astype(np.float32) * 9
+    references = generator.normal(size=(50, 8)).astype(np.float32) * 9
     whole = find_neighbors(queries, references, "euclidean", SearchParams(4))
 
     monkeypatch.setattr(neighbors, "_BLOCK_BYTES", 512)
@@ -96,15 +96,15 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
-def test_equal_vectors_are_at_distance_zero_however_long_they_are() -> None:
+def test_equal_vectors_have_distance_zero_at_any_length() -> None:
     rows = np.array([[1e6, 3.3], [1e6, 3.3000002], [0, 0]], dtype=np.float32)
 
-    found = find_neighbors(rows, rows, "euclidean", SearchParams(1))
+    result = find_neighbors(rows, rows, "euclidean", SearchParams(1))
 
-    assert _pairs(found) == [(0, 0, 0.0), (1, 1, 0.0), (2, 2, 0.0)]
+    assert _pairs(result) == [(0, 0, 0.0), (1, 1, 0.0), (2, 2, 0.0)]
 
 
-def test_a_zero_vector_has_no_cosine() -> None:
+def test_normalize_rejects_a_zero_vector() -> None:
     with pytest.raises(SettingsError, match="row 1 is zero and has no cosine"):
         normalize(np.array([[1, 0], [0, 0]], dtype=np.float32), "dataset")
 
@@ -119,6 +119,6 @@ def test_a_zero_vector_has_no_cosine() -> None:
         (5, float("nan"), "radius is nan"),
     ],
 )
-def test_a_search_that_cannot_be_is_refused(k: int, radius: float | None, message: str) -> None:
+def test_invalid_search_params_are_refused(k: int, radius: float | None, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         SearchParams(k, radius)

@@ -1,4 +1,4 @@
-"""Catalog sources on disk, and what is read from them."""
+"""Writes catalog sources to disk and reads them."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from imgsim_assets.errors import SourceError
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
-    """A file of exactly these bytes (text as UTF-8, line ends untouched)."""
+    """Write a file with exactly these bytes (text as UTF-8, line ends unchanged)."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
 
-def write_odd_name(folder: Path, name: bytes, content: bytes = b"x") -> Path:
-    """A file whose name is no UTF-8; the test is skipped where filesystems refuse such names."""
+def write_invalid_name(folder: Path, name: bytes, content: bytes = b"x") -> Path:
+    """Write a file whose name is not UTF-8; skips the test if the filesystem refuses it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / os.fsdecode(name)
     try:
         path.write_bytes(content)
     except OSError:
-        pytest.skip("this filesystem takes UTF-8 names only")
+        pytest.skip("this filesystem accepts only UTF-8 names")
     return path
 
 
-def age(path: Path, seconds: float = 3600.0) -> None:
-    """Make a file look as if it was last written so long ago."""
-    then = time.time() - seconds
-    os.utime(path, (then, then))
+def set_age(path: Path, seconds: float = 3600.0) -> None:
+    """Set the modification time of a file to some seconds ago."""
+    mtime = time.time() - seconds
+    os.utime(path, (mtime, mtime))
 
 
-def rewrite_unnoticed(path: Path, content: str) -> None:
-    """Other content of the same size, under the old modification time."""
+def rewrite_with_same_mtime(path: Path, content: str) -> None:
+    """Replace the content by one of the same size, and keep the modification time."""
     before = path.stat()
     body = content.encode()
     assert len(body) == before.st_size
@@ -52,35 +52,35 @@ def rewrite_unnoticed(path: Path, content: str) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def declared(path: str, **settings: Any) -> SourceSettings:
-    """Settings as they come out of a YAML file."""
+def source_settings(path: str, **settings: Any) -> SourceSettings:
+    """Source settings as from a YAML file."""
     return SourceSettings.model_validate({"path": path, **settings})
 
 
-def source(folder: Path, path: str, **settings: Any) -> Source:
-    """The opened source, its path relative to the folder."""
-    return open_source(declared(path, **settings), folder)
+def find_source(folder: Path, path: str, **settings: Any) -> Source:
+    """Open a source whose path is relative to the folder."""
+    return open_source(source_settings(path, **settings), folder)
 
 
-def read(folder: Path, path: str, **settings: Any) -> RawRows:
-    """What the reader makes of a source."""
-    return read_source(source(folder, path, **settings))
+def read_raw(folder: Path, path: str, **settings: Any) -> RawRows:
+    """Read the raw rows of a source."""
+    return read_source(find_source(folder, path, **settings))
 
 
-def values(folder: Path, path: str, **settings: Any) -> pl.DataFrame:
-    """The source's own columns as they were read."""
-    return read(folder, path, **settings).frame().drop(FILE, LINE)
+def read_values(folder: Path, path: str, **settings: Any) -> pl.DataFrame:
+    """Read the columns of a source, without file and line."""
+    return read_raw(folder, path, **settings).frame().drop(FILE, LINE)
 
 
-def validated(folder: Path, path: str, **settings: Any) -> ValidatedRows:
-    """A source's rows and rejects."""
-    opened = source(folder, path, **settings)
+def validate(folder: Path, path: str, **settings: Any) -> ValidatedRows:
+    """Read and validate a source."""
+    opened = find_source(folder, path, **settings)
     return validate_rows(read_source(opened), opened)
 
 
-def ids_or_refusal(folder: Path, path: str, **settings: Any) -> list[str] | str:
-    """The ids of a source's rows, or the message it is refused with (without the folder)."""
+def ids_or_error(folder: Path, path: str, **settings: Any) -> list[str] | str:
+    """The ids of the valid rows, or the message of the error without the folder."""
     try:
-        return validated(folder, path, **settings).rows["id"].to_list()
-    except SourceError as refused:
-        return str(refused).replace(str(folder), "")
+        return validate(folder, path, **settings).rows["id"].to_list()
+    except SourceError as error:
+        return str(error).replace(str(folder), "")
