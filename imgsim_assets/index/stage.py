@@ -256,8 +256,8 @@ def _commit(
     entries = table.write_rows(index.entries)
 
     def change(newest: Commit | None) -> PendingCommit | None:
-        overtaken = newest is not None and (latest is None or newest.version != latest.version)
-        if overtaken and newest is not None and newest.inputs["embeddings"] > embeddings.version:
+        is_newer = newest is not None and newest.inputs["embeddings"] > embeddings.version
+        if is_newer and newest != latest:
             return None  # another run has committed an index of newer embeddings
         return PendingCommit(
             [stored, entries],

@@ -20,7 +20,7 @@ Content = dict[str, int]
 IDS = [f"item-{number}" for number in range(12)]
 
 
-def test_items_are_found_by_their_own_vectors() -> None:
+def test_search_finds_each_item_by_its_vector() -> None:
     index = FlatIndex.empty(DIM)
     _add(index, {"b": 1, "a": 0, "c": 2})
 
@@ -44,7 +44,7 @@ def test_items_are_found_by_their_own_vectors() -> None:
         max_size=10,
     )
 )
-def test_any_history_is_an_index_made_from_scratch(
+def test_index_after_any_history_equals_a_new_index(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Content]]
 ) -> None:
     folder = tmp_path_factory.mktemp("index")
@@ -65,7 +65,7 @@ def test_any_history_is_an_index_made_from_scratch(
         _assert_holds(index, content)
 
 
-def test_a_number_is_never_given_twice() -> None:
+def test_numbers_are_never_reused() -> None:
     index = FlatIndex.empty(DIM)
     _add(index, {"a": 0, "b": 1})
     first = index.entries["number"].to_list()
@@ -79,7 +79,7 @@ def test_a_number_is_never_given_twice() -> None:
 
 
 @pytest.mark.parametrize("again", [["a"], ["x", "x"], ["x", "b", "y"]])
-def test_an_id_is_not_added_twice(again: list[str]) -> None:
+def test_adding_an_existing_id_is_an_error(again: list[str]) -> None:
     index = FlatIndex.empty(DIM)
     _add(index, {"a": 0, "b": 1})
 
@@ -89,7 +89,7 @@ def test_an_id_is_not_added_twice(again: list[str]) -> None:
     _assert_holds(index, {"a": 0, "b": 1})
 
 
-def test_removing_what_is_not_there_is_passed_over() -> None:
+def test_removing_unknown_ids_is_ignored() -> None:
     index = FlatIndex.empty(DIM)
     _add(index, {"a": 0, "b": 1})
 
@@ -99,7 +99,7 @@ def test_removing_what_is_not_there_is_passed_over() -> None:
     _assert_holds(index, {"a": 0})
 
 
-def test_fewer_items_than_asked_for_are_marked() -> None:
+def test_search_pads_missing_results() -> None:
     index = FlatIndex.empty(DIM)
     _add(index, {"a": 0, "b": 1})
 
@@ -109,7 +109,7 @@ def test_fewer_items_than_asked_for_are_marked() -> None:
     assert positions[0].tolist()[2:] == [-1, -1, -1]
 
 
-def test_an_index_without_items_is_an_index(tmp_path: Path) -> None:
+def test_empty_index_can_be_saved_and_searched(tmp_path: Path) -> None:
     index = FlatIndex.empty(DIM)
     index.add(pl.Series("id", [], dtype=pl.String), pl.Series([], dtype=pl.String), VECTORS[:0])
     index.save(tmp_path / "index.faiss")
@@ -122,7 +122,7 @@ def test_an_index_without_items_is_an_index(tmp_path: Path) -> None:
     assert len(index) == 0
 
 
-def test_no_queries_have_no_answers() -> None:
+def test_search_without_queries_is_empty() -> None:
     index = FlatIndex.empty(DIM)
     _add(index, {"a": 0})
 
@@ -131,7 +131,7 @@ def test_no_queries_have_no_answers() -> None:
     assert positions.shape == similarity.shape == (0, 3)
 
 
-def test_the_vectors_handed_out_are_a_copy() -> None:
+def test_vectors_are_a_copy() -> None:
     index = FlatIndex.empty(DIM)
     _add(index, {"a": 0})
     index.vectors()[:] = 0
@@ -140,7 +140,7 @@ def test_the_vectors_handed_out_are_a_copy() -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no index at all", b"IxM2"])
-def test_a_file_that_is_no_index_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_file_that_is_not_an_index_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "index.faiss"
     if content is not None:
         path.write_bytes(content)
@@ -149,7 +149,7 @@ def test_a_file_that_is_no_index_is_named(tmp_path: Path, content: bytes | None)
         FlatIndex.load(path, FlatIndex.empty(DIM).entries, 0)
 
 
-def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
+def test_truncated_index_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
     index = FlatIndex.empty(DIM)
     _add(index, {"a": 0, "b": 1})
@@ -162,7 +162,7 @@ def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
             FlatIndex.load(path, index.entries, index.next_number)
 
 
-def test_an_index_of_other_items_is_refused(tmp_path: Path) -> None:
+def test_index_file_of_other_items_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
     index = FlatIndex.empty(DIM)
     _add(index, {"a": 0, "b": 1})

@@ -30,7 +30,7 @@ def _add(index: FlatIndex, rows: Floats, numbers: range) -> None:
 
 
 @pytest.mark.parametrize("make", [_filled, lambda nprobe: _flat()], ids=["ivf", "flat"])
-def test_an_index_that_looks_everywhere_finds_what_a_product_finds(make: object) -> None:
+def test_ivf_with_all_probes_equals_brute_force(make: object) -> None:
     index: FlatIndex = make(10_000)  # type: ignore[operator]
     scores = ROWS[:50] @ ROWS.T
 
@@ -46,7 +46,7 @@ def test_an_index_that_looks_everywhere_finds_what_a_product_finds(make: object)
     np.testing.assert_array_equal(np.lexsort((positions, -products, asked)), np.arange(len(asked)))
 
 
-def test_what_is_exactly_at_the_threshold_is_in_range() -> None:
+def test_range_search_threshold_is_inclusive() -> None:
     rows = np.array([[1, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]], np.float32)
     index = FlatIndex.empty(4)
     _add(index, rows, range(2))
@@ -55,7 +55,7 @@ def test_what_is_exactly_at_the_threshold_is_in_range() -> None:
     assert index.range_search(rows[:1], 0.5001)[1].tolist() == [0]
 
 
-def test_removed_items_are_gone_and_the_others_keep_their_vectors(tmp_path: Path) -> None:
+def test_ivf_keeps_the_vectors_of_items_that_are_not_removed(tmp_path: Path) -> None:
     index = _filled(10_000)
     gone = index.entries["id"].gather_every(3)
 
@@ -72,7 +72,7 @@ def test_removed_items_are_gone_and_the_others_keep_their_vectors(tmp_path: Path
     )
 
 
-def test_more_probes_find_more_and_all_of_them_everything() -> None:
+def test_recall_rises_with_nprobe() -> None:
     rows = noise(2000, 24, seed=2)
     found = [_filled(nprobe, rows).recall(sample=200) for nprobe in (1, 8, 10_000)]
 
@@ -82,14 +82,14 @@ def test_more_probes_find_more_and_all_of_them_everything() -> None:
     assert _flat().recall(sample=100) == 1.0
 
 
-def test_an_index_of_one_item_has_nothing_to_miss() -> None:
+def test_recall_of_a_single_item_is_one() -> None:
     index = IvfIndex.trained(ROWS[:1], 4)
     _add(index, ROWS, range(1))
 
     assert index.recall() == 1.0
 
 
-def test_an_index_that_grew_by_far_is_outgrown() -> None:
+def test_ivf_needs_retraining_after_large_growth() -> None:
     index = IvfIndex.trained(ROWS[:60], 4)
     _add(index, ROWS, range(60))
     assert not index.needs_retraining
@@ -99,7 +99,7 @@ def test_an_index_that_grew_by_far_is_outgrown() -> None:
     assert index.needs_retraining
 
 
-def test_a_flat_file_is_no_inverted_file(tmp_path: Path) -> None:
+def test_flat_file_is_rejected_as_ivf(tmp_path: Path) -> None:
     flat = _flat()
     flat.save(tmp_path / "index.faiss")
 
@@ -107,7 +107,7 @@ def test_a_flat_file_is_no_inverted_file(tmp_path: Path) -> None:
         IvfIndex.load(tmp_path / "index.faiss", flat.entries, flat.next_number)
 
 
-def test_the_kind_of_a_catalogs_index_follows_its_settings(store: Store) -> None:
+def test_index_kind_follows_the_settings(store: Store) -> None:
     images = {f"i{seed}": tiny(seed) for seed in range(8)}
     indexed(store, "shop", images)
     ivf = IndexSettings(kind="ivf", min_items=6, nprobe=4)
@@ -126,7 +126,7 @@ def test_the_kind_of_a_catalogs_index_follows_its_settings(store: Store) -> None
     ]
 
 
-def test_an_index_stays_of_its_kind_where_nothing_is_said(store: Store) -> None:
+def test_index_keeps_its_kind_without_settings(store: Store) -> None:
     settings = IndexSettings(kind="ivf", min_items=1, nprobe=3)
     indexed(store, "shop", {f"i{seed}": tiny(seed) for seed in range(8)})
     IndexStage(store, "shop", settings).run()
@@ -140,7 +140,7 @@ def test_an_index_stays_of_its_kind_where_nothing_is_said(store: Store) -> None:
     assert not IndexStage(store, "shop", settings).run().changed
 
 
-def test_a_catalog_about_the_least_size_keeps_its_kind(store: Store) -> None:
+def test_index_kind_has_hysteresis_around_min_items(store: Store) -> None:
     settings = IndexSettings(kind="ivf", min_items=8, nprobe=4)
 
     kinds = []
@@ -160,7 +160,7 @@ def test_a_catalog_about_the_least_size_keeps_its_kind(store: Store) -> None:
     ]
 
 
-def test_an_inverted_file_is_updated_by_what_changed(store: Store) -> None:
+def test_ivf_is_updated_incrementally(store: Store) -> None:
     settings = IndexSettings(kind="ivf", min_items=1, nprobe=100)
     for seeds in (range(8), range(2, 12)):
         embed_shards(

@@ -43,7 +43,7 @@ Content = Mapping[str, int | None]
 # ---- what is indexed --------------------------------------------------------------------
 
 
-def test_the_first_index_holds_every_embedded_item(store: Store) -> None:
+def test_first_index_has_every_embedded_item(store: Store) -> None:
     embeddings = _embed(store, {"b": 1, "a": 0, "failed": None})
 
     report = IndexStage(store, "products").run()
@@ -60,7 +60,7 @@ def test_the_first_index_holds_every_embedded_item(store: Store) -> None:
     assert len(index) == 2
 
 
-def test_additions_removals_and_replacements_are_counted(store: Store) -> None:
+def test_report_counts_added_removed_and_replaced_items(store: Store) -> None:
     _embed(store, {"stays": 0, "goes": 1, "changes": 2})
     IndexStage(store, "products").run()
     _embed(store, {"stays": 0, "changes": 3, "comes": 4})
@@ -83,7 +83,7 @@ def test_additions_removals_and_replacements_are_counted(store: Store) -> None:
         max_size=6,
     )
 )
-def test_any_history_gives_the_index_of_a_rebuild(history: list[tuple[str, Content]]) -> None:
+def test_index_after_any_history_equals_a_rebuild(history: list[tuple[str, Content]]) -> None:
     store = Store.open(f"memory://{uuid.uuid4().hex}")
     for encoder, content in history:
         _embed(store, content, encoder)
@@ -100,7 +100,7 @@ def test_any_history_gives_the_index_of_a_rebuild(history: list[tuple[str, Conte
     assert kept.vectors().tolist() == fresh.vectors().tolist()
 
 
-def test_items_of_one_image_are_all_found(store: Store) -> None:
+def test_search_finds_all_items_of_one_image(store: Store) -> None:
     _embed(store, {"a": 3, "b": 3, "c": 3, "d": 4})
     IndexStage(store, "products").run()
 
@@ -112,7 +112,7 @@ def test_items_of_one_image_are_all_found(store: Store) -> None:
     assert similarity[0] == pytest.approx([1.0] * 3, abs=1e-6)
 
 
-def test_shards_are_indexed_together(store: Store) -> None:
+def test_index_covers_all_shards(store: Store) -> None:
     content = dict(zip(IDS, range(10), strict=True))
     for shard in (Shard(index, 3) for index in range(3)):
         _embed(store, tables.items_of_shard(dict(content), shard), shard=shard)
@@ -125,7 +125,7 @@ def test_shards_are_indexed_together(store: Store) -> None:
 # ---- nothing to do ----------------------------------------------------------------------
 
 
-def test_nothing_is_committed_when_nothing_changed(store: Store) -> None:
+def test_unchanged_embeddings_commit_nothing(store: Store) -> None:
     _embed(store, {"a": 0, "b": 1})
     first = IndexStage(store, "products").run()
     _embed(store, {"b": 1, "a": 0, "failed": None})
@@ -139,7 +139,7 @@ def test_nothing_is_committed_when_nothing_changed(store: Store) -> None:
     assert second.bytes == first.bytes
 
 
-def test_the_data_version_changes_with_items_images_and_encoder(store: Store) -> None:
+def test_data_version_changes_with_items_images_and_encoder(store: Store) -> None:
     seen: list[IndexReport] = []
     for content, encoder in (
         ({"a": 0}, ENCODER),
@@ -158,7 +158,7 @@ def test_the_data_version_changes_with_items_images_and_encoder(store: Store) ->
 # ---- empty ------------------------------------------------------------------------------
 
 
-def test_a_catalog_without_a_vector_has_an_empty_index(store: Store) -> None:
+def test_catalog_without_vectors_has_an_empty_index(store: Store) -> None:
     _embed(store, {"failed": None})
 
     report = IndexStage(store, "products").run()
@@ -168,14 +168,14 @@ def test_a_catalog_without_a_vector_has_an_empty_index(store: Store) -> None:
     assert not IndexStage(store, "products").run().changed
 
 
-def test_an_emptied_index_fills_again(store: Store) -> None:
+def test_emptied_index_can_be_filled_again(store: Store) -> None:
     for content in ({"a": 0, "b": 1}, {}, {"b": 1, "c": 2}, {}, {"d": 3}):
         _embed(store, content)
         assert IndexStage(store, "products").run().items == len(content)
         _assert_holds(store, content)
 
 
-def test_a_search_in_an_index_that_never_had_an_item_finds_nothing(store: Store) -> None:
+def test_search_in_an_empty_index_finds_nothing(store: Store) -> None:
     _embed(store, {})
     IndexStage(store, "products").run()
 
@@ -187,7 +187,7 @@ def test_a_search_in_an_index_that_never_had_an_item_finds_nothing(store: Store)
 # ---- encoders ---------------------------------------------------------------------------
 
 
-def test_an_index_of_another_encoder_is_rebuilt(store: Store) -> None:
+def test_index_of_another_encoder_is_rebuilt(store: Store) -> None:
     _embed(store, {"a": 0, "b": 1})
     IndexStage(store, "products").run()
     _embed(store, {"a": 0, "b": 1}, OTHER)
@@ -199,7 +199,7 @@ def test_an_index_of_another_encoder_is_rebuilt(store: Store) -> None:
     _assert_holds(store, {"a": 0, "b": 1}, OTHER)
 
 
-def test_shards_of_different_encoders_are_refused_with_the_mend(store: Store) -> None:
+def test_shards_of_different_encoders_are_an_error_that_names_the_fix(store: Store) -> None:
     content = dict(zip(IDS, range(10), strict=True))
     for index, encoder in enumerate([ENCODER, OTHER]):
         shard = Shard(index, 2)
@@ -218,14 +218,14 @@ def test_shards_of_different_encoders_are_refused_with_the_mend(store: Store) ->
 # ---- order of work ----------------------------------------------------------------------
 
 
-def test_an_index_before_the_embeddings_says_what_to_do_first(store: Store) -> None:
+def test_index_without_embeddings_is_an_error(store: Store) -> None:
     with pytest.raises(StoreError, match="products/embeddings has no version yet; materialize it"):
         IndexStage(store, "products").run()
     with pytest.raises(StoreError, match="products/index has no version yet; materialize it"):
         open_index(store, "products")
 
 
-def test_runs_at_once_leave_one_right_index(store: Store) -> None:
+def test_concurrent_runs_leave_one_correct_index(store: Store) -> None:
     _embed(store, {"a": 0, "b": 1})
     IndexStage(store, "products").run()
     _embed(store, {"b": 1, "c": 2, "d": 3})
@@ -244,7 +244,7 @@ def test_runs_at_once_leave_one_right_index(store: Store) -> None:
     _assert_holds(store, {"b": 1, "c": 2, "d": 3})
 
 
-def test_a_slow_run_does_not_put_an_older_index_over_a_newer_one(store: Store) -> None:
+def test_slow_run_does_not_replace_a_newer_index(store: Store) -> None:
     _embed(store, {"a": 0})
     IndexStage(store, "products").run()
     _index_file(store).unlink()
@@ -261,7 +261,7 @@ def test_a_slow_run_does_not_put_an_older_index_over_a_newer_one(store: Store) -
     assert report.items == 3
 
 
-def test_embeddings_that_were_deleted_and_made_anew_are_indexed(store: Store) -> None:
+def test_deleted_and_recreated_embeddings_are_indexed(store: Store) -> None:
     for image in range(3):
         _embed(store, {"a": image})
     IndexStage(store, "products").run()
@@ -278,7 +278,7 @@ def test_embeddings_that_were_deleted_and_made_anew_are_indexed(store: Store) ->
 
 @pytest.mark.parametrize("part", ["index", "entries"])
 @pytest.mark.parametrize("damage", ["deleted", "emptied", "cut in half", "flipped"])
-def test_a_damaged_index_is_never_opened(store: Store, part: str, damage: str) -> None:
+def test_damaged_index_is_never_opened(store: Store, part: str, damage: str) -> None:
     _embed(store, {"a": 0, "b": 1})
     IndexStage(store, "products").run()
     path = _index_file(store) if part == "index" else _entries_file(store)
@@ -293,7 +293,7 @@ def test_a_damaged_index_is_never_opened(store: Store, part: str, damage: str) -
 
 @pytest.mark.parametrize("part", ["index", "entries"])
 @pytest.mark.parametrize("damage", ["deleted", "emptied", "cut in half", "flipped"])
-def test_a_damaged_index_is_rebuilt_although_no_item_changed(
+def test_damaged_index_is_rebuilt_without_changed_items(
     store: Store, part: str, damage: str
 ) -> None:
     _embed(store, {"a": 0, "b": 1})
@@ -314,7 +314,7 @@ def test_a_damaged_index_is_rebuilt_although_no_item_changed(
 
 
 @pytest.mark.parametrize("part", ["index", "entries"])
-def test_a_damaged_index_is_rebuilt_when_items_changed(store: Store, part: str) -> None:
+def test_damaged_index_is_rebuilt_with_changed_items(store: Store, part: str) -> None:
     _embed(store, {"a": 0, "b": 1})
     IndexStage(store, "products").run()
     _harm(_index_file(store) if part == "index" else _entries_file(store), "flipped")
@@ -325,9 +325,7 @@ def test_a_damaged_index_is_rebuilt_when_items_changed(store: Store, part: str) 
 
 
 @pytest.mark.parametrize("damage", ["deleted", "emptied", "cut in half", "flipped"])
-def test_damaged_vectors_are_named_with_the_asset_that_makes_them(
-    store: Store, damage: str
-) -> None:
+def test_damaged_vectors_are_named_with_their_asset(store: Store, damage: str) -> None:
     _embed(store, {"a": 0, "b": 1})
     path = _vectors_file(store)
     _harm(path, damage)
@@ -340,7 +338,7 @@ def test_damaged_vectors_are_named_with_the_asset_that_makes_them(
     assert index_table(store, "products").versions() == []
 
 
-def test_vectors_computed_anew_after_damage_are_indexed_anew(store: Store) -> None:
+def test_recomputed_vectors_are_indexed_again(store: Store) -> None:
     _embed(store, {"a": 0, "b": 1})
     first = IndexStage(store, "products").run()
     table = VectorTable(store, "products", ENCODER)
@@ -358,7 +356,7 @@ def test_vectors_computed_anew_after_damage_are_indexed_anew(store: Store) -> No
 
 
 @pytest.mark.parametrize("left", ["other vectors", "nothing"])
-def test_missing_vectors_say_that_the_embeddings_have_to_run(store: Store, left: str) -> None:
+def test_missing_vectors_are_an_error_that_names_the_embeddings(store: Store, left: str) -> None:
     _embed(store, {"a": 0, "b": 1})
     if left == "other vectors":
         _add_vectors(store, [7], ENCODER)
@@ -374,7 +372,7 @@ def test_missing_vectors_say_that_the_embeddings_have_to_run(store: Store, left:
     _assert_holds(store, {"a": 0, "b": 1})
 
 
-def test_a_version_without_an_index_file_is_refused(store: Store) -> None:
+def test_version_without_an_index_file_is_an_error(store: Store) -> None:
     index_table(store, "products").commit(lambda _: PendingCommit([]))
 
     with pytest.raises(StoreError, match="products/index version 1 lists no index file"):

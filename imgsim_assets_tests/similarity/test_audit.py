@@ -61,7 +61,7 @@ def shops(store: Store, built: Path) -> Store:
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
-def test_true_matches_pass(shops: Store, settings: MatchSettings) -> None:
+def test_audit_passes_correct_matches(shops: Store, settings: MatchSettings) -> None:
     MatchStage(shops, "pair", settings, left="left", right="right").run()
 
     assert audit_matches(shops, "pair", sample=100) == Audit(8, 0, 0, ())
@@ -69,7 +69,7 @@ def test_true_matches_pass(shops: Store, settings: MatchSettings) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_true_results_pass_after_any_history_with_all_their_ties(store: Store, seed: int) -> None:
+def test_audit_passes_correct_results_with_ties_after_any_history(store: Store, seed: int) -> None:
     sides = zip(history(seed, 4, "s"), history(seed + 100, 4, "s"), strict=True)
     for left, right in sides:
         indexed(store, "left", left)
@@ -85,7 +85,7 @@ def test_true_results_pass_after_any_history_with_all_their_ties(store: Store, s
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[1], *MODES[2:]], ids=str)
-def test_a_missing_match_is_found_and_named(shops: Store, settings: MatchSettings) -> None:
+def test_audit_reports_a_missing_match(shops: Store, settings: MatchSettings) -> None:
     MatchStage(shops, "pair", settings, left="left", right="right").run()
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(pl.col("left_id") != "l5"))
 
@@ -96,7 +96,7 @@ def test_a_missing_match_is_found_and_named(shops: Store, settings: MatchSetting
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
-def test_a_false_match_is_found_and_named(shops: Store, settings: MatchSettings) -> None:
+def test_audit_reports_a_false_match(shops: Store, settings: MatchSettings) -> None:
     MatchStage(shops, "pair", settings, left="left", right="right").run()
     _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, *UNRELATED))
 
@@ -107,7 +107,7 @@ def test_a_false_match_is_found_and_named(shops: Store, settings: MatchSettings)
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
-def test_a_match_with_an_item_that_does_not_exist_is_false(
+def test_audit_reports_a_match_with_an_unknown_item_as_false(
     shops: Store, settings: MatchSettings
 ) -> None:
     MatchStage(shops, "pair", settings, left="left", right="right").run()
@@ -116,7 +116,7 @@ def test_a_match_with_an_item_that_does_not_exist_is_false(
     assert audit_matches(shops, "pair", sample=100).false == 1
 
 
-def test_the_last_of_k_matches_that_is_missing_is_found(shops: Store) -> None:
+def test_audit_reports_the_missing_kth_match(shops: Store) -> None:
     MatchStage(shops, "pair", MODES[2], left="left", right="right").run()
     last = (pl.col("left_id") == "l1") & (pl.col("rank") == 2)
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(~last))
@@ -125,7 +125,7 @@ def test_the_last_of_k_matches_that_is_missing_is_found(shops: Store) -> None:
 
 
 @pytest.mark.parametrize("settings", [MODES[1], MODES[3]], ids=str)
-def test_the_second_best_in_the_place_of_the_best_is_missing_and_false(
+def test_audit_reports_the_second_best_match_instead_of_the_best(
     shops: Store, settings: MatchSettings
 ) -> None:
     MatchStage(shops, "pair", settings, left="left", right="right").run()
@@ -138,7 +138,7 @@ def test_the_second_best_in_the_place_of_the_best_is_missing_and_false(
     assert found.examples == ("missing: l1 r1", "false: l1 s1")
 
 
-def test_a_match_that_is_best_from_one_side_only_is_not_mutual(store: Store) -> None:
+def test_audit_reports_a_one_sided_best_match_as_not_mutual(store: Store) -> None:
     indexed(store, "left", {"copy": tiny(1), "like": tiny(50, like=1)})
     indexed(store, "right", {"r": tiny(1), "t": tiny(60)})
     MatchStage(
@@ -151,7 +151,7 @@ def test_a_match_that_is_best_from_one_side_only_is_not_mutual(store: Store) -> 
 
 
 @pytest.mark.parametrize("settings", GRAPHS, ids=str)
-def test_a_true_graph_passes_and_a_missing_edge_is_found_and_named(
+def test_audit_passes_a_correct_graph_and_reports_a_missing_edge(
     shops: Store, settings: GraphSettings
 ) -> None:
     GraphStage(shops, "right", settings).run()
@@ -167,7 +167,7 @@ def test_a_true_graph_passes_and_a_missing_edge_is_found_and_named(
 
 @pytest.mark.parametrize("settings", GRAPHS, ids=str)
 @pytest.mark.parametrize("to", ["r1", "who"])
-def test_an_edge_to_itself_or_to_nobody_is_false(
+def test_audit_reports_self_loops_and_edges_to_unknown_items_as_false(
     shops: Store, to: str, settings: GraphSettings
 ) -> None:
     GraphStage(shops, "right", settings).run()
@@ -179,7 +179,7 @@ def test_an_edge_to_itself_or_to_nobody_is_false(
     assert found.examples == (f"false: r1 {to}",)
 
 
-def test_an_edge_to_an_item_that_is_not_among_the_nearest_is_false(shops: Store) -> None:
+def test_audit_reports_an_edge_outside_the_k_nearest_as_false(shops: Store) -> None:
     GraphStage(shops, "right", GRAPHS[2]).run()
     rows = graph_table(shops, "right").read(_newest(graph_table(shops, "right")))
     furthest = rows.filter(pl.col("src_id") == "r1")["dst_id"][-1]
@@ -189,7 +189,7 @@ def test_an_edge_to_an_item_that_is_not_among_the_nearest_is_false(shops: Store)
     assert audit_graph(shops, "right", sample=100).examples == (f"false: r1 {furthest}",)
 
 
-def test_the_last_of_k_edges_that_is_missing_is_found(shops: Store) -> None:
+def test_audit_reports_the_missing_kth_edge(shops: Store) -> None:
     GraphStage(shops, "right", GRAPHS[0]).run()
     last = (pl.col("src_id") == "r1") & (pl.col("rank") == 2)
     _doctor(graph_table(shops, "right"), lambda rows: rows.filter(~last))
@@ -197,7 +197,7 @@ def test_the_last_of_k_edges_that_is_missing_is_found(shops: Store) -> None:
     assert audit_graph(shops, "right", sample=100).missing == 1
 
 
-def test_a_sample_asks_as_many_items_as_it_says_and_other_ones_for_another_seed(
+def test_audit_samples_the_given_number_of_items_by_seed(
     shops: Store,
 ) -> None:
     MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
@@ -211,7 +211,7 @@ def test_a_sample_asks_as_many_items_as_it_says_and_other_ones_for_another_seed(
     assert again == audits
 
 
-def test_a_great_disorder_is_counted_whole_and_shown_in_a_few_examples(shops: Store) -> None:
+def test_audit_counts_all_errors_and_lists_a_few_examples(shops: Store) -> None:
     MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     true = _newest(match_table(shops, "pair"))
     _doctor(match_table(shops, "pair"), lambda rows: rows.head(0))
@@ -224,7 +224,7 @@ def test_a_great_disorder_is_counted_whole_and_shown_in_a_few_examples(shops: St
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
 @pytest.mark.parametrize(("left", "right"), [({}, RIGHT), (LEFT, {}), ({}, {})])
-def test_empty_sides_pass(
+def test_audit_passes_empty_catalogs(
     store: Store, settings: MatchSettings, left: Images, right: Images
 ) -> None:
     indexed(store, "left", left)
@@ -234,21 +234,21 @@ def test_empty_sides_pass(
     assert audit_matches(store, "pair", sample=10) == Audit(len(left), 0, 0, ())
 
 
-def test_an_empty_graph_passes(store: Store) -> None:
+def test_audit_passes_an_empty_graph(store: Store) -> None:
     indexed(store, "shop", {})
     GraphStage(store, "shop", GraphSettings()).run()
 
     assert audit_graph(store, "shop", sample=10) == Audit(0, 0, 0, ())
 
 
-def test_what_was_never_made_cannot_be_audited(store: Store) -> None:
+def test_audit_without_a_version_is_an_error(store: Store) -> None:
     with pytest.raises(StoreError, match="matches/pair has no version yet; materialize it first"):
         audit_matches(store, "pair", sample=1)
     with pytest.raises(StoreError, match="shop/similarity_graph has no version yet"):
         audit_graph(store, "shop", sample=1)
 
 
-def test_an_audit_is_of_the_items_the_table_was_made_from(shops: Store) -> None:
+def test_audit_uses_the_items_the_table_was_computed_from(shops: Store) -> None:
     MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     indexed(shops, "left", {"l0": tiny(7), "new": tiny(1)})
     indexed(shops, "right", {"t": tiny(60)})
@@ -257,7 +257,7 @@ def test_an_audit_is_of_the_items_the_table_was_made_from(shops: Store) -> None:
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
-def test_an_audit_says_the_same_however_many_scores_it_holds_at_once(
+def test_audit_is_the_same_for_any_batch_size(
     shops: Store, monkeypatch: pytest.MonkeyPatch, settings: MatchSettings
 ) -> None:
     MatchStage(shops, "pair", settings, left="left", right="right").run()
@@ -276,9 +276,7 @@ def test_an_audit_says_the_same_however_many_scores_it_holds_at_once(
     assert not audits[0][0].passed
 
 
-def test_an_audit_holds_no_more_scores_at_once_than_it_may(
-    shops: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_audit_limits_the_scores_in_memory(shops: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     MatchStage(shops, "pair", MODES[3], left="left", right="right").run()
     monkeypatch.setattr(audit, "_MAX_SCORES", 30)
     sizes = []
@@ -297,7 +295,7 @@ def test_an_audit_holds_no_more_scores_at_once_than_it_may(
     assert max(sizes) <= 2 * 30
 
 
-def test_an_audit_does_not_pass_over_damaged_vectors(shops: Store) -> None:
+def test_audit_of_damaged_vectors_is_an_error(shops: Store) -> None:
     MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     table = VectorTable(shops, "left", fingerprint(THUMBNAIL)).table
     flip_bit(shops, table, _newest(table).files_with_role()[0])

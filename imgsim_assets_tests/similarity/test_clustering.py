@@ -12,7 +12,7 @@ LINKS = st.sets(
 
 @settings(max_examples=200, deadline=None)
 @given(links=LINKS)
-def test_a_bridge_is_a_link_without_which_there_are_more_parts(
+def test_bridges_are_links_whose_removal_adds_components(
     links: set[tuple[int, int]],
 ) -> None:
     expected = [link for link in sorted(links) if _parts(links - {link}) > _parts(links)]
@@ -20,7 +20,7 @@ def test_a_bridge_is_a_link_without_which_there_are_more_parts(
     assert find_bridges(sorted(links)) == expected
 
 
-def test_a_long_chain_is_all_bridges() -> None:
+def test_every_link_of_a_long_chain_is_a_bridge() -> None:
     chain = [(n, n + 1) for n in range(20_000)]
 
     assert find_bridges(chain) == chain

@@ -29,14 +29,14 @@ DIMS = [1, 2, 3, 7, 64, 772, 1280, 2048]
 
 
 @pytest.mark.parametrize("dim", DIMS)
-def test_cosines_equal_those_of_extended_precision(dim: int) -> None:
+def test_cosines_equal_extended_precision(dim: int) -> None:
     left, right = noise(9, dim, seed=1), noise(11, dim, seed=2)
 
     np.testing.assert_allclose(_all(left, right), cosines(left, right), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("dim", DIMS)
-def test_identical_rows_give_exactly_one_and_opposite_ones_minus_one(dim: int) -> None:
+def test_identical_rows_have_cosine_one_and_opposite_rows_minus_one(dim: int) -> None:
     rows = noise(300, dim, seed=3)
     same = np.arange(300)
 
@@ -46,7 +46,7 @@ def test_identical_rows_give_exactly_one_and_opposite_ones_minus_one(dim: int) -
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_pair_gives_the_same_bits_in_any_batch_order_and_direction(data: st.DataObject) -> None:
+def test_cosines_are_bitwise_equal_in_any_batch_order_and_direction(data: st.DataObject) -> None:
     dim = data.draw(st.integers(1, 300), "dim")
     seed = data.draw(st.integers(0, 2**32 - 1), "seed")
     left, right = families(12, dim, seed), families(9, dim, seed + 1)
@@ -63,7 +63,7 @@ def test_a_pair_gives_the_same_bits_in_any_batch_order_and_direction(data: st.Da
     assert (np.abs(together) <= 1).all()
 
 
-def test_more_pairs_than_fit_one_piece_give_the_same_bits() -> None:
+def test_cosines_are_bitwise_equal_across_slices() -> None:
     rows = noise(40, 2048, seed=4)
     i, j = np.repeat(np.arange(40), 40), np.tile(np.arange(40), 40)
 
@@ -74,7 +74,7 @@ def test_more_pairs_than_fit_one_piece_give_the_same_bits() -> None:
     np.testing.assert_array_equal(together[1::2], halves[1])
 
 
-def test_exactly_representable_products_are_exact() -> None:
+def test_cosines_of_exactly_representable_products_are_exact() -> None:
     rows = lattice(40, 16, seed=9)
 
     found = _all(rows, rows)
@@ -82,7 +82,7 @@ def test_exactly_representable_products_are_exact() -> None:
     np.testing.assert_array_equal(found, rows.astype(np.float64) @ rows.T.astype(np.float64))
 
 
-def test_no_cosine_exceeds_one() -> None:
+def test_cosines_do_not_exceed_one() -> None:
     rows = hardly_different(60, 512, seed=1)
 
     assert _all(rows, rows).max() == 1.0
@@ -95,19 +95,19 @@ def test_no_pairs_give_no_cosines() -> None:
 
 
 @given(st.floats(-1, 1))
-def test_distances_are_those_of_unit_vectors(cosine: float) -> None:
+def test_distances_equal_euclidean_distances_of_unit_vectors(cosine: float) -> None:
     (distance,) = distances(np.array([cosine]))
 
     assert distance == pytest.approx(math.dist((1, 0), (cosine, math.sqrt(1 - cosine**2))))
     assert 0 <= distance <= 2
 
 
-def test_identical_vectors_are_no_distance_apart() -> None:
+def test_identical_vectors_have_distance_zero() -> None:
     assert distances(np.array([1.0]))[0] == 0.0
 
 
 @pytest.mark.parametrize("dim", [1, 5, 1280])
-def test_squared_norms_are_those_of_extended_precision(dim: int) -> None:
+def test_squared_norms_equal_extended_precision(dim: int) -> None:
     rows = np.random.default_rng(5).standard_normal((700, dim)).astype(np.float32) * 3
 
     expected = (rows.astype(np.longdouble) ** 2).sum(axis=1).astype(np.float64)
@@ -117,9 +117,7 @@ def test_squared_norms_are_those_of_extended_precision(dim: int) -> None:
 
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("stretch", [0.0, 5e-4])
-def test_a_float32_product_is_never_further_from_the_cosine_than_the_bound(
-    dim: int, stretch: float
-) -> None:
+def test_product_error_bounds_float32_products(dim: int, stretch: float) -> None:
     chance = np.random.default_rng(dim)
     factor = (1 + stretch * chance.uniform(-1, 1, (60, 1))).astype(np.float32)
     left, _, left_off = unit_rows(hardly_different(60, dim, seed=6) * factor, "left")
@@ -137,7 +135,7 @@ def test_a_float32_product_is_never_further_from_the_cosine_than_the_bound(
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_unit_rows_of_any_layout_come_back_contiguous_with_their_deviation(
+def test_unit_rows_are_contiguous_for_any_input_layout(
     order: Literal["C", "F"], kind: type[np.floating]
 ) -> None:
     given_rows = noise(5, 7, seed=8).astype(kind, order=order)
@@ -151,7 +149,7 @@ def test_unit_rows_of_any_layout_come_back_contiguous_with_their_deviation(
     assert 0 <= deviation < 1e-6
 
 
-def test_the_deviation_is_that_of_the_row_furthest_from_length_one() -> None:
+def test_deviation_is_the_greatest_difference_from_length_one() -> None:
     rows = noise(5, 7, seed=8)
     rows[3] *= np.float32(1.0004)
 
@@ -170,7 +168,7 @@ def test_the_deviation_is_that_of_the_row_furthest_from_length_one() -> None:
         (255.0, "left row 4 is of length 255"),
     ],
 )
-def test_a_row_that_is_no_unit_vector_is_named_with_its_argument(
+def test_row_that_is_not_a_unit_vector_is_named_with_its_argument(
     value: float, complaint: str
 ) -> None:
     rows = np.zeros((6, 3), np.float32)
@@ -181,7 +179,7 @@ def test_a_row_that_is_no_unit_vector_is_named_with_its_argument(
         unit_rows(rows, "left")
 
 
-def test_an_array_that_is_no_matrix_is_refused() -> None:
+def test_array_that_is_not_two_dimensional_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"right must be a 2-D array .*not 1-D"):
         unit_rows(np.ones(3, np.float32), "right")
 

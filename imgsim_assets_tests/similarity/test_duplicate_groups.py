@@ -47,7 +47,7 @@ STAR = GroupSettings(threshold=0.8, linkage="star")
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), linkage=st.sampled_from(["connected", "star"]))
-def test_groups_are_as_described_whatever_the_order_of_links(seed: int, linkage: Linkage) -> None:
+def test_groups_do_not_depend_on_the_order_of_links(seed: int, linkage: Linkage) -> None:
     images, ranked = _catalog(seed)
     lists = neighbor_lists(images, images, JoinSpec(0.8, exclude_self=True))
 
@@ -66,7 +66,7 @@ def test_groups_are_as_described_whatever_the_order_of_links(seed: int, linkage:
         _assert_hang_together(rows, ranked, images)
 
 
-def test_a_chain_is_one_group_with_bridges_or_several_around_representatives() -> None:
+def test_chain_is_one_connected_group_or_several_stars() -> None:
     angles = np.array([0, 20, 40, 60]) * np.pi / 180
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     keys = pl.DataFrame({"id": list("abcd"), "sha256": list("abcd")})
@@ -91,7 +91,7 @@ def test_a_chain_is_one_group_with_bridges_or_several_around_representatives() -
 
 
 @pytest.mark.parametrize("batch", [1, 20])
-def test_groups_are_the_same_however_many_pairs_are_scored_at_once(
+def test_groups_are_the_same_for_any_batch_size(
     monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     images, ranked = _catalog(1)
@@ -146,7 +146,7 @@ def _assert_hang_together(rows: pl.DataFrame, ranked: pl.DataFrame, images: Item
 # ---- the stage --------------------------------------------------------------------------
 
 
-def test_the_groups_of_a_catalog_are_committed_once(store: Store) -> None:
+def test_unchanged_groups_are_not_committed_again(store: Store) -> None:
     images = {"a": tiny(1), "b": repacked(tiny(1)), "c": tiny(1), "d": tiny(2), "e": tiny(60)}
     indexed(store, "shop", images)
 
@@ -161,7 +161,7 @@ def test_the_groups_of_a_catalog_are_committed_once(store: Store) -> None:
 
 @pytest.mark.parametrize("declared", [CONNECTED, STAR], ids=["connected", "star"])
 @pytest.mark.parametrize("seed", range(3))
-def test_after_any_history_updated_groups_equal_those_made_in_full(
+def test_incremental_groups_equal_a_full_computation_after_any_history(
     store: Store, seed: int, declared: GroupSettings
 ) -> None:
     for number, images in enumerate(history(seed, 5, "s")):
@@ -179,9 +179,7 @@ def test_after_any_history_updated_groups_equal_those_made_in_full(
 @pytest.mark.parametrize(
     ("rule", "first"), [("largest_resolution", "b"), ("largest_file", "c"), ("first_seen", "d")]
 )
-def test_the_representative_is_the_first_by_the_rule(
-    store: Store, rule: CanonicalRule, first: str
-) -> None:
+def test_canonical_item_follows_the_rule(store: Store, rule: CanonicalRule, first: str) -> None:
     indexed(store, "shop", {item: tiny(1) for item in "abcd"})
     _tell(store, width=[1, 9, 9, 1], bytes=[5, 5, 6, 5], day=[2, 2, 2, 1])
 
@@ -190,7 +188,7 @@ def test_the_representative_is_the_first_by_the_rule(
     assert _rows(store)["group_id"].unique().to_list() == [first]
 
 
-def test_when_the_order_of_representatives_changes_groups_do_too(store: Store) -> None:
+def test_groups_change_when_the_canonical_order_changes(store: Store) -> None:
     indexed(store, "shop", {item: tiny(1) for item in "abcd"})
     settings = GroupSettings(threshold=0.9, canonical="first_seen")
     for oldest in ("b", "c"):
@@ -202,7 +200,7 @@ def test_when_the_order_of_representatives_changes_groups_do_too(store: Store) -
         assert _rows(store)["group_id"].unique().to_list() == [oldest]
 
 
-def test_other_rules_divide_the_links_that_are_known(store: Store) -> None:
+def test_other_canonical_rules_and_linkages_reuse_cached_links(store: Store) -> None:
     indexed(store, "shop", {"a": tiny(1), "b": repacked(tiny(1)), "c": tiny(2)})
     GroupStage(store, "shop", CONNECTED).run()
 
@@ -229,7 +227,7 @@ def _tell(store: Store, *, day: list[int], **facts: list[int]) -> None:
     table.commit(lambda base: PendingCommit([file], commit.inputs, commit.properties))
 
 
-def test_without_an_index_there_are_no_groups(store: Store) -> None:
+def test_groups_without_an_index_are_an_error(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/index has no version yet"):
         GroupStage(store, "shop", GroupSettings()).run()
 
@@ -237,7 +235,7 @@ def test_without_an_index_there_are_no_groups(store: Store) -> None:
 # ---- across catalogs ------------------------------------------------------------------
 
 
-def test_groups_across_catalogs_join_what_shows_the_same_wherever_it_is(store: Store) -> None:
+def test_groups_across_catalogs_join_equal_images_of_all_catalogs(store: Store) -> None:
     indexed(store, "ours", {"1": tiny(1), "2": tiny(2), "a/b": tiny(3)})
     indexed(store, "theirs", {"1": tiny(4), "x": repacked(tiny(1)), "y": tiny(1)})
     indexed(store, "others", {"z": repacked(tiny(3))})
@@ -268,7 +266,7 @@ def test_groups_across_catalogs_join_what_shows_the_same_wherever_it_is(store: S
         ("largest_resolution", ["b", "a"], "b/2"),
     ],
 )
-def test_across_catalogs_the_order_of_catalogs_decides_only_where_it_is_declared(
+def test_order_of_catalogs_decides_only_with_the_rule_catalog_order(
     store: Store, rule: CrossCatalogRule, catalogs: list[str], first: str
 ) -> None:
     for name, items, width in (("a", "1", 5), ("b", "123", 7)):
@@ -287,7 +285,7 @@ def test_across_catalogs_the_order_of_catalogs_decides_only_where_it_is_declared
 
 @pytest.mark.parametrize("linkage", ["connected", "star"])
 @pytest.mark.parametrize("seed", range(2))
-def test_after_any_history_groups_across_catalogs_equal_those_made_in_full(
+def test_incremental_groups_across_catalogs_equal_a_full_computation(
     store: Store, seed: int, linkage: Linkage
 ) -> None:
     declared = CrossCatalogGroupSettings(threshold=0.8, linkage=linkage)
@@ -302,7 +300,7 @@ def test_after_any_history_groups_across_catalogs_equal_those_made_in_full(
         assert _across(store).equals(_across(fresh))
 
 
-def test_catalogs_of_different_encoders_are_not_grouped(store: Store) -> None:
+def test_groups_across_different_encoders_are_an_error(store: Store) -> None:
     indexed(store, "a", {"1": tiny(1)})
     indexed(store, "b", {"1": tiny(1)}, THUMBNAIL.model_copy(update={"version": "2"}))
 

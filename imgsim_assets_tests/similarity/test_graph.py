@@ -58,7 +58,7 @@ def shops(store: Store, built: Path) -> Store:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_edges_lead_to_the_nearest_others_in_order(shops: Store, settings: GraphSettings) -> None:
+def test_edges_are_the_nearest_other_items_in_order(shops: Store, settings: GraphSettings) -> None:
     report = GraphStage(shops, "shop", settings).run()
 
     rows = _rows(shops)
@@ -72,7 +72,7 @@ def test_edges_lead_to_the_nearest_others_in_order(shops: Store, settings: Graph
     assert (report.version, report.changed, report.incremental) == (1, True, False)
 
 
-def test_copies_are_neighbors_at_no_distance_ties_by_id_and_nobody_is_their_own(
+def test_copies_are_neighbors_at_distance_zero_and_ties_are_by_id(
     shops: Store,
 ) -> None:
     GraphStage(shops, "shop", GraphSettings(k=2)).run()
@@ -89,7 +89,7 @@ def test_copies_are_neighbors_at_no_distance_ties_by_id_and_nobody_is_their_own(
 
 
 @pytest.mark.parametrize("images", [{}, {"a": tiny(1)}, {"a": tiny(1), "b": b"no image"}])
-def test_an_item_without_others_has_no_edges(store: Store, images: Images) -> None:
+def test_single_item_has_no_edges(store: Store, images: Images) -> None:
     indexed(store, "shop", images)
 
     report = GraphStage(store, "shop", GraphSettings()).run()
@@ -99,7 +99,7 @@ def test_an_item_without_others_has_no_edges(store: Store, images: Images) -> No
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_after_any_history_the_graph_is_that_of_a_full_rebuild_and_of_the_definition(
+def test_incremental_graph_equals_a_rebuild_and_brute_force(
     store: Store, tmp_path: Path, seed: int
 ) -> None:
     for settings in SETTINGS[1:3]:
@@ -118,7 +118,7 @@ def test_after_any_history_the_graph_is_that_of_a_full_rebuild_and_of_the_defini
             assert found == [row[:3] for row in _expected(store, images, settings, name)]
 
 
-def test_when_nothing_changed_nothing_is_committed(shops: Store) -> None:
+def test_unchanged_inputs_commit_nothing(shops: Store) -> None:
     first = GraphStage(shops, "shop", SETTINGS[0]).run()
     indexed(shops, "shop", {**SHOP, "more": b"also no image"})
 
@@ -130,7 +130,7 @@ def test_when_nothing_changed_nothing_is_committed(shops: Store) -> None:
 
 
 @pytest.mark.parametrize("other", SETTINGS[1:], ids=str)
-def test_other_settings_make_the_graph_anew(shops: Store, other: GraphSettings) -> None:
+def test_other_settings_recompute_the_graph(shops: Store, other: GraphSettings) -> None:
     first = GraphStage(shops, "shop", SETTINGS[0]).run()
 
     report = GraphStage(shops, "shop", other).run()
@@ -140,7 +140,7 @@ def test_other_settings_make_the_graph_anew(shops: Store, other: GraphSettings) 
     assert report.edges == len(_expected(shops, SHOP, other))
 
 
-def test_a_new_encoder_makes_the_graph_anew(store: Store) -> None:
+def test_new_encoder_recomputes_the_graph(store: Store) -> None:
     for version in ("1", "2"):
         indexed(store, "shop", SHOP, THUMBNAIL.model_copy(update={"version": version}))
         report = GraphStage(store, "shop", SETTINGS[0]).run()
@@ -148,7 +148,7 @@ def test_a_new_encoder_makes_the_graph_anew(store: Store) -> None:
     assert (report.incremental, report.version) == (False, 2)
 
 
-def test_the_graph_follows_the_index_and_says_which(shops: Store) -> None:
+def test_graph_uses_the_committed_index_and_records_its_version(shops: Store) -> None:
     embed_shards(shops, "shop", THUMBNAIL, fill(shops, "shop", {"a": tiny(1), "b": tiny(2)}))
 
     report = GraphStage(shops, "shop", SETTINGS[0]).run()
@@ -159,12 +159,12 @@ def test_the_graph_follows_the_index_and_says_which(shops: Store) -> None:
     assert commit.inputs == {"shop/index": 1}
 
 
-def test_a_catalog_without_an_index_is_named(store: Store) -> None:
+def test_graph_without_an_index_is_an_error(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/index has no version yet; materialize it first"):
         GraphStage(store, "shop", GraphSettings()).run()
 
 
-def test_damage_to_what_the_next_run_builds_on_costs_time_only(shops: Store) -> None:
+def test_damaged_cached_files_cause_a_full_computation(shops: Store) -> None:
     GraphStage(shops, "shop", SETTINGS[1]).run()
     _damage(shops, NEIGHBOR_LISTS)
     more = {**SHOP, "g": tiny(3)}
@@ -177,7 +177,7 @@ def test_damage_to_what_the_next_run_builds_on_costs_time_only(shops: Store) -> 
     assert found == [row[:3] for row in _expected(shops, more, SETTINGS[1])]
 
 
-def test_a_damaged_graph_is_made_anew_by_the_next_run(shops: Store) -> None:
+def test_damaged_graph_is_recomputed_by_the_next_run(shops: Store) -> None:
     GraphStage(shops, "shop", SETTINGS[1]).run()
     before = _rows(shops)
     _damage(shops)

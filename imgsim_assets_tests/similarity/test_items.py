@@ -34,7 +34,7 @@ PRINT = fingerprint(THUMBNAIL)
 IMAGES = {"a": tiny(3), "b": tiny(1), "c": tiny(3), "é": tiny(2), "z": b"no image"}
 
 
-def test_embeddings_and_index_give_the_same_items_in_order_of_id(store: Store) -> None:
+def test_embeddings_and_index_have_the_same_items_sorted_by_id(store: Store) -> None:
     indexed(store, "shop", IMAGES)
 
     embeddings, embedded = items.from_embeddings(store, "shop")
@@ -48,7 +48,7 @@ def test_embeddings_and_index_give_the_same_items_in_order_of_id(store: Store) -
     assert index.inputs == {"embeddings": embeddings.version}
 
 
-def test_every_item_gets_the_vector_of_its_own_image(store: Store) -> None:
+def test_each_item_has_the_vector_of_its_image(store: Store) -> None:
     indexed(store, "shop", IMAGES)
     table = VectorTable(store, "shop", PRINT)
 
@@ -58,7 +58,7 @@ def test_every_item_gets_the_vector_of_its_own_image(store: Store) -> None:
         np.testing.assert_array_equal(vector, table.read([sha256]).vectors[0])
 
 
-def test_the_index_keeps_its_items_until_it_is_brought_up_to_date(store: Store) -> None:
+def test_index_keeps_its_items_until_the_next_run(store: Store) -> None:
     indexed(store, "shop", {"a": tiny(1)})
     embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", {"b": tiny(2)}))
 
@@ -68,21 +68,21 @@ def test_the_index_keeps_its_items_until_it_is_brought_up_to_date(store: Store) 
     assert items.from_index(store, "shop")[1].keys["id"].to_list() == ["b"]
 
 
-def test_a_catalog_without_one_usable_image_has_no_items(store: Store) -> None:
+def test_catalog_without_usable_images_has_no_items(store: Store) -> None:
     indexed(store, "shop", {"a": b"no image"})
 
     assert len(items.from_embeddings(store, "shop")[1]) == 0
     assert len(items.from_index(store, "shop")[1]) == 0
 
 
-def test_what_was_never_made_is_named(store: Store) -> None:
+def test_missing_tables_are_named(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/embeddings has no version yet; materialize"):
         items.from_embeddings(store, "shop")
     with pytest.raises(StoreError, match="shop/index has no version yet; materialize"):
         items.from_index(store, "shop")
 
 
-def test_an_item_without_a_vector_is_an_error(store: Store) -> None:
+def test_item_without_a_vector_is_an_error(store: Store) -> None:
     indexed(store, "shop", {"a": tiny(1)})
     keys = pl.DataFrame({"id": ["a", "b"], "sha256": [sha256_of(tiny(1)), "0" * 64]})
 
@@ -90,7 +90,7 @@ def test_an_item_without_a_vector_is_an_error(store: Store) -> None:
         items.with_vectors(store, "shop", PRINT, keys)
 
 
-def test_a_damaged_index_is_rebuilt_by_its_next_run(store: Store) -> None:
+def test_damaged_index_is_rebuilt_by_the_next_run(store: Store) -> None:
     indexed(store, "shop", IMAGES)
     table = index_table(store, "shop")
     commit = table.latest()
@@ -105,7 +105,7 @@ def test_a_damaged_index_is_rebuilt_by_its_next_run(store: Store) -> None:
     assert len(items.from_index(store, "shop")[1]) == 4
 
 
-def test_results_of_vectors_that_were_computed_anew_are_computed_in_full(store: Store) -> None:
+def test_recomputed_vectors_cause_full_computations(store: Store) -> None:
     for name in ("shop", "other"):
         indexed(store, name, IMAGES)
     before = _results(store)

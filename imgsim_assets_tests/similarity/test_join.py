@@ -46,7 +46,7 @@ def sides(draw: st.DrawFn) -> tuple[Floats, Floats]:
     threshold=st.one_of(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 0.845, 1.0]), st.floats(-1, 1)),
     budget=BUDGETS,
 )
-def test_a_join_finds_exactly_the_pairs_of_the_definition_in_order(
+def test_threshold_join_equals_the_definition(
     rows: tuple[Floats, Floats], threshold: float, budget: int
 ) -> None:
     left, right = rows
@@ -58,7 +58,9 @@ def test_a_join_finds_exactly_the_pairs_of_the_definition_in_order(
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 17, 128, 772, 1280, 2048])
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_join_is_right_in_every_width(dim: int, make: Callable[[int, int, int], Floats]) -> None:
+def test_threshold_join_is_exact_for_every_width(
+    dim: int, make: Callable[[int, int, int], Floats]
+) -> None:
     left, right = make(23, dim, 1), make(31, dim, 1)
     thresholds = np.quantile(cosines(left, right), [0.1, 0.5, 0.9]).tolist()
 
@@ -69,7 +71,7 @@ def test_a_join_is_right_in_every_width(dim: int, make: Callable[[int, int, int]
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_pairs_that_float32_cannot_tell_from_the_threshold_fall_on_the_right_side(
+def test_threshold_join_decides_pairs_within_float32_rounding_of_the_threshold(
     seed: int,
 ) -> None:
     left, right = noise(5, 512, seed + 10), hardly_different(200, 512, seed)
@@ -85,7 +87,7 @@ def test_pairs_that_float32_cannot_tell_from_the_threshold_fall_on_the_right_sid
     assert misjudged > 50
 
 
-def test_a_pair_exactly_at_the_threshold_counts() -> None:
+def test_threshold_is_inclusive() -> None:
     left = np.array([[HALF, HALF, HALF, HALF]])
     right = np.array([[1, 0, 0, 0], [0, 0, 0, -1], [HALF, HALF, HALF, -HALF]], np.float32)
 
@@ -99,7 +101,7 @@ def test_a_pair_exactly_at_the_threshold_counts() -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 3, 772, 1280, 2048])
-def test_at_threshold_one_identical_rows_are_found_with_exactly_one(dim: int) -> None:
+def test_threshold_one_finds_identical_rows(dim: int) -> None:
     rows = noise(50, dim, seed=2) if dim > 1 else np.ones((50, 1), np.float32)
 
     i, j, similarity = threshold_join(rows, rows.copy(), 1.0)
@@ -108,7 +110,7 @@ def test_at_threshold_one_identical_rows_are_found_with_exactly_one(dim: int) ->
     assert (similarity == 1.0).all()
 
 
-def test_at_threshold_minus_one_every_pair_is_found_opposite_ones_too() -> None:
+def test_threshold_minus_one_finds_every_pair() -> None:
     rows = np.concatenate([noise(6, 9, seed=3), -noise(6, 9, seed=3)])
 
     i, _, similarity = threshold_join(rows, rows, -1.0)
@@ -119,7 +121,7 @@ def test_at_threshold_minus_one_every_pair_is_found_opposite_ones_too() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(rows=sides(), threshold=st.floats(-1, 1), budgets=st.lists(BUDGETS, min_size=2, max_size=2))
-def test_a_join_has_the_same_bits_for_any_memory_budget(
+def test_threshold_join_is_bitwise_equal_for_any_memory_budget(
     rows: tuple[Floats, Floats], threshold: float, budgets: list[int]
 ) -> None:
     results = [threshold_join(*rows, threshold, memory_budget=budget) for budget in budgets]
@@ -129,7 +131,7 @@ def test_a_join_has_the_same_bits_for_any_memory_budget(
 
 @settings(max_examples=50, deadline=None)
 @given(rows=sides(), threshold=st.floats(-1, 1), seed=st.integers(0, 2**32 - 1))
-def test_a_join_of_shuffled_rows_is_the_shuffled_join(
+def test_threshold_join_of_shuffled_rows_is_the_shuffled_join(
     rows: tuple[Floats, Floats], threshold: float, seed: int
 ) -> None:
     left, right = rows
@@ -146,7 +148,7 @@ def test_a_join_of_shuffled_rows_is_the_shuffled_join(
 
 
 @pytest.mark.parametrize("rows", [20, 70, 200])
-def test_a_join_with_the_sides_in_turn_has_the_same_pairs_with_the_same_bits(rows: int) -> None:
+def test_threshold_join_is_symmetric_bit_by_bit(rows: int) -> None:
     left, right = lattice(rows, 6, seed=1), lattice(70, 6, seed=2)
 
     i, j, similarity = threshold_join(left, right, 0.5)
@@ -156,7 +158,7 @@ def test_a_join_with_the_sides_in_turn_has_the_same_pairs_with_the_same_bits(row
     assert len(i)
 
 
-def test_a_join_over_several_tiles_is_right() -> None:
+def test_threshold_join_over_several_tiles_is_exact() -> None:
     left, right = families(1300, 8, seed=4), families(4500, 8, seed=4)
     right[4400] = left[1200]
 
@@ -172,7 +174,7 @@ def test_a_join_over_several_tiles_is_right() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0), (1, 0), (0, 1)])
-def test_a_join_with_an_empty_side_is_empty(n: int, m: int) -> None:
+def test_threshold_join_with_an_empty_input_is_empty(n: int, m: int) -> None:
     i, j, similarity = threshold_join(noise(n, 5, 0), noise(m, 5, 1), -1.0)
 
     assert (len(i), len(j), len(similarity)) == (0, 0, 0)
@@ -180,13 +182,13 @@ def test_a_join_with_an_empty_side_is_empty(n: int, m: int) -> None:
     assert similarity.dtype == np.float64
 
 
-def test_single_rows_can_be_joined() -> None:
+def test_threshold_join_of_single_rows() -> None:
     i, j, similarity = threshold_join(noise(1, 5, 0), noise(1, 5, 0), 1.0)
 
     assert (i.tolist(), j.tolist(), similarity.tolist()) == ([0], [0], [1.0])
 
 
-def test_a_join_takes_float64_rows_in_any_layout() -> None:
+def test_threshold_join_accepts_float64_rows_in_any_layout() -> None:
     rows = families(20, 12, seed=5)
     wide = np.asfortranarray(rows.astype(np.float64))
 
@@ -198,9 +200,7 @@ def test_a_join_takes_float64_rows_in_any_layout() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(rows=sides(), k=st.integers(1, 50), budget=BUDGETS)
-def test_the_k_nearest_are_those_of_the_definition_in_order(
-    rows: tuple[Floats, Floats], k: int, budget: int
-) -> None:
+def test_top_k_equals_the_definition(rows: tuple[Floats, Floats], k: int, budget: int) -> None:
     queries, references = rows
 
     index, similarity = top_k(queries, references, k, memory_budget=budget)
@@ -210,9 +210,7 @@ def test_the_k_nearest_are_those_of_the_definition_in_order(
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 17, 128, 772, 1280, 2048])
 @pytest.mark.parametrize("make", MAKERS)
-def test_the_k_nearest_are_right_in_every_width(
-    dim: int, make: Callable[[int, int, int], Floats]
-) -> None:
+def test_top_k_is_exact_for_every_width(dim: int, make: Callable[[int, int, int], Floats]) -> None:
     queries, references = make(17, dim, 1), make(29, dim, 1)
     for k in (1, 5, 29):
         index, similarity = top_k(queries, references, k, memory_budget=2000)
@@ -221,7 +219,7 @@ def test_the_k_nearest_are_right_in_every_width(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_neighbors_that_float32_cannot_tell_apart_are_ordered_as_float64_does(seed: int) -> None:
+def test_top_k_orders_neighbors_within_float32_rounding_by_float64(seed: int) -> None:
     queries, references = noise(20, 512, seed + 10), hardly_different(300, 512, seed)
 
     index, similarity = top_k(queries, references, 5)
@@ -231,7 +229,7 @@ def test_neighbors_that_float32_cannot_tell_apart_are_ordered_as_float64_does(se
     assert (by_float32 != index).any()
 
 
-def test_ties_go_to_the_lower_row() -> None:
+def test_top_k_breaks_ties_by_lower_row() -> None:
     references = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)[[0, 4, 1, 5, 2, 6]]
 
     index, similarity = top_k(np.eye(3, dtype=np.float32)[:1], references, 5)
@@ -240,7 +238,7 @@ def test_ties_go_to_the_lower_row() -> None:
     assert similarity.tolist() == [[1.0, 1.0, 1.0, 0.0, 0.0]]
 
 
-def test_ties_go_to_the_lower_row_over_several_tiles() -> None:
+def test_top_k_breaks_ties_by_lower_row_over_several_tiles() -> None:
     references = np.zeros((9000, 4), np.float32)
     references[:, 1] = 1
     references[[8999, 4096, 4095, 17]] = [1, 0, 0, 0]
@@ -252,7 +250,7 @@ def test_ties_go_to_the_lower_row_over_several_tiles() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=sides(), k=st.integers(1, 9), seed=st.integers(0, 2**32 - 1), copied=st.booleans())
-def test_neighbors_below_a_querys_bar_are_left_out(
+def test_top_k_omits_neighbors_below_the_minimum_of_a_query(
     rows: tuple[Floats, Floats], k: int, seed: int, copied: bool
 ) -> None:
     queries, references = rows
@@ -267,7 +265,7 @@ def test_neighbors_below_a_querys_bar_are_left_out(
     _assert_same_bits(found, (np.where(above, index, -1), np.where(above, similarity, np.nan)))
 
 
-def test_where_fewer_exist_the_rest_is_marked() -> None:
+def test_top_k_pads_missing_neighbors() -> None:
     index, similarity = top_k(noise(2, 5, 0), noise(3, 5, 1), 5)
 
     assert (index[:, 3:] == -1).all()
@@ -277,7 +275,7 @@ def test_where_fewer_exist_the_rest_is_marked() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(rows=sides(), k=st.integers(1, 9), budgets=st.lists(BUDGETS, min_size=2, max_size=2))
-def test_the_k_nearest_have_the_same_bits_for_any_memory_budget(
+def test_top_k_is_bitwise_equal_for_any_memory_budget(
     rows: tuple[Floats, Floats], k: int, budgets: list[int]
 ) -> None:
     results = [top_k(*rows, k, memory_budget=budget) for budget in budgets]
@@ -287,7 +285,7 @@ def test_the_k_nearest_have_the_same_bits_for_any_memory_budget(
 
 @settings(max_examples=50, deadline=None)
 @given(rows=sides(), k=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
-def test_shuffled_queries_have_the_same_neighbors_and_shuffled_references_the_same_cosines(
+def test_top_k_of_shuffled_rows_has_the_same_neighbors_and_cosines(
     rows: tuple[Floats, Floats], k: int, seed: int
 ) -> None:
     queries, references = rows
@@ -310,7 +308,7 @@ def test_shuffled_queries_have_the_same_neighbors_and_shuffled_references_the_sa
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0)])
-def test_an_empty_side_has_no_neighbors(n: int, m: int) -> None:
+def test_top_k_with_an_empty_input_has_no_neighbors(n: int, m: int) -> None:
     index, similarity = top_k(noise(n, 5, 0), noise(m, 5, 1), 2)
 
     assert index.shape == similarity.shape == (n, 2)
@@ -325,7 +323,7 @@ def test_an_empty_side_has_no_neighbors(n: int, m: int) -> None:
     seed=st.integers(0, 2**32 - 1),
     radius=st.one_of(st.sampled_from([0.0, 1.0, 2.0, 5.0]), st.floats(0, 2.1)),
 )
-def test_a_radius_holds_the_pairs_at_most_that_far_apart(seed: int, radius: float) -> None:
+def test_radius_join_equals_the_definition(seed: int, radius: float) -> None:
     left, right = families(20, 12, seed), families(25, 12, seed)
 
     i, j, apart = radius_join(left, right, radius)
@@ -338,7 +336,7 @@ def test_a_radius_holds_the_pairs_at_most_that_far_apart(seed: int, radius: floa
     np.testing.assert_array_equal(np.lexsort((j, apart, i)), np.arange(len(i)))
 
 
-def test_the_radius_itself_is_inside() -> None:
+def test_radius_is_inclusive() -> None:
     rows = lattice(40, 4, seed=1)
     apart = radius_join(rows, rows, 2.0)[2]
 
@@ -350,12 +348,12 @@ def test_the_radius_itself_is_inside() -> None:
 
 
 @pytest.mark.parametrize("radius", [-0.1, float("nan")])
-def test_what_is_no_distance_is_refused(radius: float) -> None:
+def test_invalid_radius_is_rejected(radius: float) -> None:
     with pytest.raises(ValueError, match="is no distance; it must be at least 0"):
         radius_join(noise(1, 2, 0), noise(1, 2, 1), radius)
 
 
-def test_the_matrix_holds_every_cosine_with_the_bits_of_the_join() -> None:
+def test_cosine_matrix_equals_the_join_bit_by_bit() -> None:
     left, right = families(30, 48, 3), families(20, 48, 3)
 
     matrix = cosine_matrix(left, right)
@@ -366,11 +364,11 @@ def test_the_matrix_holds_every_cosine_with_the_bits_of_the_join() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (2, 0)])
-def test_a_matrix_may_be_empty(n: int, m: int) -> None:
+def test_cosine_matrix_may_be_empty(n: int, m: int) -> None:
     assert cosine_matrix(noise(n, 5, 0), noise(m, 5, 1)).shape == (n, m)
 
 
-def test_rows_of_different_widths_have_no_matrix() -> None:
+def test_cosine_matrix_rejects_rows_of_different_widths() -> None:
     with pytest.raises(ValueError, match="left has rows of 3 numbers, right of 4"):
         cosine_matrix(noise(2, 3, 0), noise(2, 4, 0))
 
@@ -388,7 +386,7 @@ for prefilter._MIN_PROJECTED_WORK in (0, 1e99):
 """
 
 
-def test_results_have_the_same_bits_on_any_number_of_threads_and_under_other_instructions() -> None:
+def test_results_are_bitwise_equal_for_any_thread_count_and_instruction_set() -> None:
     one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     three = {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
     runs = [
@@ -402,7 +400,7 @@ def test_results_have_the_same_bits_on_any_number_of_threads_and_under_other_ins
 
 
 @pytest.mark.parametrize("megabytes", [16, 64])
-def test_working_memory_stays_within_its_budget(megabytes: int) -> None:
+def test_working_memory_stays_within_the_budget(megabytes: int) -> None:
     left, right = noise(2500, 64, seed=6), noise(6000, 64, seed=7)
     budget = megabytes << 20
 
@@ -410,7 +408,7 @@ def test_working_memory_stays_within_its_budget(megabytes: int) -> None:
     assert _peak(lambda: top_k(left, right, 10, memory_budget=budget)) <= budget
 
 
-def test_working_memory_stays_within_its_budget_among_copies() -> None:
+def test_working_memory_stays_within_the_budget_for_equal_rows() -> None:
     copies = np.repeat(noise(1, 4, seed=6), 2500, axis=0)
     budget = 16 << 20
 
@@ -418,7 +416,7 @@ def test_working_memory_stays_within_its_budget_among_copies() -> None:
 
 
 @pytest.mark.parametrize("make", [noise, lattice])
-def test_working_memory_stays_within_its_budget_where_all_neighbors_have_copies(
+def test_working_memory_stays_within_the_budget_when_all_neighbors_have_duplicates(
     make: Callable[[int, int, int], Floats],
 ) -> None:
     queries, references = noise(500, 16, seed=6), np.repeat(make(500, 16, 7), 20, axis=0)
@@ -437,12 +435,12 @@ def test_threshold_outside_cosine_range_is_rejected(threshold: float) -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_a_k_below_one_is_refused(k: int) -> None:
+def test_k_below_one_is_rejected(k: int) -> None:
     with pytest.raises(ValueError, match=f"k is {k}; it must be at least 1"):
         top_k(noise(1, 2, 0), noise(1, 2, 1), k)
 
 
-def test_rows_of_different_widths_are_refused_naming_both() -> None:
+def test_threshold_join_rejects_rows_of_different_widths() -> None:
     with pytest.raises(ValueError, match="left has rows of 3 numbers, right of 4"):
         threshold_join(noise(2, 3, 0), noise(2, 4, 0), 0.5)
     with pytest.raises(ValueError, match="queries has rows of 3 numbers, references of 4"):
@@ -450,7 +448,7 @@ def test_rows_of_different_widths_are_refused_naming_both() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, 2.0])
-def test_a_bad_row_is_refused_naming_argument_and_row(value: float) -> None:
+def test_invalid_row_is_named_with_its_argument(value: float) -> None:
     good, bad = noise(4, 3, 0), noise(4, 3, 0)
     bad[2] *= value
 

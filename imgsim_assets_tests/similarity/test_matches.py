@@ -83,9 +83,7 @@ def shops(store: Store, built: Path) -> Store:
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
-def test_matches_are_those_of_the_definition_in_order(
-    shops: Store, settings: MatchSettings
-) -> None:
+def test_matches_equal_brute_force_in_every_mode(shops: Store, settings: MatchSettings) -> None:
     report = MatchStage(shops, "pair", settings, left="left", right="right").run()
 
     expected = _expected(shops, LEFT, RIGHT, settings)
@@ -105,7 +103,7 @@ def test_matches_are_those_of_the_definition_in_order(
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_after_any_history_the_matches_are_those_of_a_full_rebuild_and_of_the_definition(
+def test_incremental_matches_equal_a_rebuild_and_brute_force(
     store: Store, tmp_path: Path, seed: int
 ) -> None:
     lefts, rights = history(seed, 5, "s"), history(seed + 100, 5, "s")
@@ -131,7 +129,7 @@ def test_after_any_history_the_matches_are_those_of_a_full_rebuild_and_of_the_de
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[4]], ids=str)
-def test_items_that_move_from_one_catalog_to_the_other_are_matched_anew(
+def test_items_that_move_between_the_catalogs_are_matched_again(
     shops: Store, settings: MatchSettings
 ) -> None:
     MatchStage(shops, "pair", settings, left="left", right="right").run()
@@ -144,7 +142,7 @@ def test_items_that_move_from_one_catalog_to_the_other_are_matched_anew(
     assert found == [row[:3] for row in _expected(shops, RIGHT, LEFT, settings)]
 
 
-def test_mutual_matches_are_the_same_from_either_side(shops: Store) -> None:
+def test_mutual_matches_are_symmetric(shops: Store) -> None:
     settings = MatchSettings(mode="mutual", threshold=-1)
 
     MatchStage(shops, "there", settings, left="left", right="right").run()
@@ -160,7 +158,7 @@ def test_mutual_matches_are_the_same_from_either_side(shops: Store) -> None:
 # ---- thresholds -------------------------------------------------------------------------
 
 
-def test_the_threshold_counts_itself_and_defaults_to_the_encoders(store: Store) -> None:
+def test_threshold_is_inclusive_and_defaults_to_the_encoder(store: Store) -> None:
     hog_color = EncoderSettings(name="hog_color")
     for side in ("left", "right"):
         indexed(store, side, {f"{side}{seed}": jpeg(seed) for seed in range(3)}, hog_color)
@@ -175,7 +173,7 @@ def test_the_threshold_counts_itself_and_defaults_to_the_encoders(store: Store) 
     assert (at_one.threshold, at_one.matches) == (1.0, 3)
 
 
-def test_the_default_threshold_of_ones_own_encoder_is_that_of_backbones(shops: Store) -> None:
+def test_custom_encoder_has_the_default_threshold_of_backbones(shops: Store) -> None:
     assert (
         MatchStage(shops, "pair", MatchSettings(), left="left", right="right").run().threshold
         == 0.845
@@ -186,7 +184,7 @@ def test_the_default_threshold_of_ones_own_encoder_is_that_of_backbones(shops: S
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
-def test_when_nothing_changed_nothing_is_committed(shops: Store, settings: MatchSettings) -> None:
+def test_unchanged_inputs_commit_nothing(shops: Store, settings: MatchSettings) -> None:
     first = MatchStage(shops, "pair", settings, left="left", right="right").run()
 
     second = MatchStage(shops, "pair", settings, left="left", right="right").run()
@@ -197,7 +195,7 @@ def test_when_nothing_changed_nothing_is_committed(shops: Store, settings: Match
     assert match_table(shops, "pair").versions() == [1]
 
 
-def test_a_new_commit_of_the_inputs_without_another_item_commits_nothing(shops: Store) -> None:
+def test_new_input_version_with_the_same_items_commits_nothing(shops: Store) -> None:
     MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     indexed(shops, "left", {**LEFT, "more": b"also no image"})
 
@@ -215,7 +213,7 @@ def test_a_new_commit_of_the_inputs_without_another_item_commits_nothing(shops: 
     ],
     ids=str,
 )
-def test_other_settings_make_the_table_anew(shops: Store, other: MatchSettings) -> None:
+def test_other_settings_recompute_the_matches(shops: Store, other: MatchSettings) -> None:
     first = MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
 
     report = MatchStage(shops, "pair", other, left="left", right="right").run()
@@ -227,7 +225,7 @@ def test_other_settings_make_the_table_anew(shops: Store, other: MatchSettings) 
     ]
 
 
-def test_a_new_encoder_makes_the_table_anew(store: Store) -> None:
+def test_new_encoder_recomputes_the_matches(store: Store) -> None:
     newer = THUMBNAIL.model_copy(update={"version": "2"})
     for encoder in (THUMBNAIL, newer):
         indexed(store, "left", LEFT, encoder)
@@ -237,7 +235,7 @@ def test_a_new_encoder_makes_the_table_anew(store: Store) -> None:
     assert (report.incremental, report.version) == (False, 2)
 
 
-def test_a_changed_image_of_the_same_id_is_matched_anew(store: Store) -> None:
+def test_changed_image_of_an_id_is_matched_again(store: Store) -> None:
     indexed(store, "left", {"a": tiny(1)})
     indexed(store, "right", {"x": tiny(1), "y": tiny(2)})
     MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
@@ -251,7 +249,7 @@ def test_a_changed_image_of_the_same_id_is_matched_anew(store: Store) -> None:
     ]
 
 
-def test_a_commit_says_what_it_was_made_from(store: Store) -> None:
+def test_commit_records_inputs_and_settings(store: Store) -> None:
     indexed(store, "left", LEFT)
     for images in (RIGHT, {**RIGHT, "v": tiny(62)}):
         indexed(store, "right", images)
@@ -272,7 +270,7 @@ def test_a_commit_says_what_it_was_made_from(store: Store) -> None:
     ids=["no left", "no right", "no images"],
 )
 @pytest.mark.parametrize("settings", MODES[2:5], ids=str)
-def test_a_side_without_items_has_no_matches(
+def test_empty_catalog_has_no_matches(
     store: Store, left: Images, right: Images, settings: MatchSettings
 ) -> None:
     indexed(store, "left", left)
@@ -287,7 +285,7 @@ def test_a_side_without_items_has_no_matches(
 # ---- refusals ---------------------------------------------------------------------------
 
 
-def test_inputs_that_were_never_made_are_named(store: Store) -> None:
+def test_missing_inputs_are_named(store: Store) -> None:
     with pytest.raises(StoreError, match="left/embeddings has no version yet"):
         MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
     indexed(store, "left", LEFT)
@@ -296,7 +294,7 @@ def test_inputs_that_were_never_made_are_named(store: Store) -> None:
         MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
 
 
-def test_different_encoders_are_refused_naming_both_and_the_mend(store: Store) -> None:
+def test_different_encoders_are_an_error_that_names_both_and_the_fix(store: Store) -> None:
     indexed(store, "left", LEFT)
     indexed(store, "right", {"a": jpeg(1)}, EncoderSettings(name="hog_color"))
 
@@ -307,7 +305,7 @@ def test_different_encoders_are_refused_naming_both_and_the_mend(store: Store) -
         MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
 
 
-def test_different_factories_are_refused_naming_both(store: Store) -> None:
+def test_different_factories_are_an_error_that_names_both(store: Store) -> None:
     mine = EncoderSettings(factory=THUMBNAIL.factory, version="1", batch_size=4)
     other = mine.model_copy(update={"factory": f"{custom_encoders.__name__}:moody"})
     indexed(store, "left", LEFT, mine)
@@ -317,7 +315,7 @@ def test_different_factories_are_refused_naming_both(store: Store) -> None:
         MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
 
 
-def test_an_index_of_the_encoder_before_is_refused(shops: Store) -> None:
+def test_index_of_an_earlier_encoder_is_an_error(shops: Store) -> None:
     newer = THUMBNAIL.model_copy(update={"version": "2"})
     for side, images in (("left", LEFT), ("right", RIGHT)):
         embed_shards(shops, side, newer, fill(shops, side, images))
@@ -330,7 +328,7 @@ def test_an_index_of_the_encoder_before_is_refused(shops: Store) -> None:
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[1]], ids=str)
-def test_a_run_that_was_overtaken_takes_in_what_the_other_did_not_see(
+def test_overtaken_run_recomputes_with_the_newest_inputs(
     store: Store, monkeypatch: pytest.MonkeyPatch, settings: MatchSettings
 ) -> None:
     """One run reads a newer left side and an older right one; the other the other way round."""
@@ -369,7 +367,7 @@ def test_a_run_that_was_overtaken_takes_in_what_the_other_did_not_see(
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[5]], ids=str)
 @pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, "neighbor_lists", "right_neighbor_lists"])
-def test_damage_to_what_the_next_run_builds_on_costs_time_only(
+def test_damaged_cached_files_cause_a_full_computation(
     shops: Store, role: str, settings: MatchSettings
 ) -> None:
     MatchStage(shops, "pair", settings, left="left", right="right").run()
@@ -384,7 +382,7 @@ def test_damage_to_what_the_next_run_builds_on_costs_time_only(
     ]
 
 
-def test_damaged_matches_are_made_anew_by_the_next_run(shops: Store) -> None:
+def test_damaged_matches_are_recomputed_by_the_next_run(shops: Store) -> None:
     MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     before = _rows(shops)
     _damage(shops, ROWS)
@@ -394,7 +392,7 @@ def test_damaged_matches_are_made_anew_by_the_next_run(shops: Store) -> None:
     assert _rows(shops).equals(before)
 
 
-def test_matches_whose_file_is_gone_are_made_anew_by_the_next_run(shops: Store) -> None:
+def test_matches_with_a_missing_file_are_recomputed_by_the_next_run(shops: Store) -> None:
     MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
     before = _rows(shops)
     _damage(shops, ROWS).unlink()
@@ -405,7 +403,7 @@ def test_matches_whose_file_is_gone_are_made_anew_by_the_next_run(shops: Store) 
     assert _rows(shops).equals(before)
 
 
-def test_a_catalog_that_was_deleted_and_made_anew_is_matched_anew(store: Store) -> None:
+def test_deleted_and_recreated_catalog_is_matched_again(store: Store) -> None:
     indexed(store, "left", LEFT)
     for images in ({"q": tiny(1)}, RIGHT):
         indexed(store, "right", images)
@@ -429,7 +427,7 @@ EDGES = st.dictionaries(
 
 @hypothesis.settings(max_examples=150, deadline=None)
 @given(edges=EDGES)
-def test_no_matching_has_a_greater_total(edges: dict[tuple[int, int], float]) -> None:
+def test_one_to_one_has_the_greatest_total(edges: dict[tuple[int, int], float]) -> None:
     found = one_to_one(_pairs_of(edges))
 
     assert found["left_id"].n_unique() == found["right_id"].n_unique() == found.height
@@ -443,7 +441,7 @@ def test_no_matching_has_a_greater_total(edges: dict[tuple[int, int], float]) ->
 
 @hypothesis.settings(max_examples=60, deadline=None)
 @given(edges=EDGES, seed=st.integers(0, 1000))
-def test_the_order_of_the_pairs_does_not_matter(
+def test_one_to_one_does_not_depend_on_the_order_of_pairs(
     edges: dict[tuple[int, int], float], seed: int
 ) -> None:
     pairs = _pairs_of(edges)
@@ -453,7 +451,7 @@ def test_the_order_of_the_pairs_does_not_matter(
     assert one_to_one(shuffled).equals(one_to_one(pairs))
 
 
-def test_the_greatest_total_may_take_a_pair_that_is_nobodys_best() -> None:
+def test_one_to_one_can_choose_a_pair_that_is_the_best_of_neither_item() -> None:
     edges = {(0, 0): 0.99, (0, 1): 0.95, (1, 0): 0.97, (1, 1): 0.85}
 
     found = one_to_one(_pairs_of(edges))
@@ -461,13 +459,13 @@ def test_the_greatest_total_may_take_a_pair_that_is_nobodys_best() -> None:
     assert found.rows() == [("l0", "r1", 0.95), ("l1", "r0", 0.97)]
 
 
-def test_a_thousand_copies_are_matched_one_by_one() -> None:
+def test_one_to_one_matches_many_copies() -> None:
     edges = {(i, j): 1.0 for i in range(300) for j in range(300)}
 
     assert one_to_one(_pairs_of(edges)).height == 300
 
 
-def test_no_pairs_give_no_matching() -> None:
+def test_one_to_one_of_no_pairs_is_empty() -> None:
     assert one_to_one(_pairs_of({})).equals(_pairs_of({}))
 
 

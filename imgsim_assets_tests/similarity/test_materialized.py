@@ -21,14 +21,14 @@ RIGHT = Items(pl.DataFrame({"id": ["x"], "sha256": ["3"]}), noise(1, 3, 1))
 PAIRS = neighbor_lists(LEFT, RIGHT, JoinSpec())
 
 
-def test_a_table_without_a_version_has_nothing_to_build_on(store: Store) -> None:
+def test_table_without_a_version_has_nothing_to_reuse(store: Store) -> None:
     result = _result(store, RECIPE)
 
     assert (result.latest, result.current, result.cached_lists(ROWS)) == (None, None, None)
     assert not result.is_up_to_date(LEFT, RIGHT)
 
 
-def test_a_result_can_be_built_on_by_the_same_recipe(store: Store) -> None:
+def test_result_of_the_same_recipe_is_reusable(store: Store) -> None:
     commit = _commit(store)
 
     result = _result(store, RECIPE)
@@ -44,7 +44,7 @@ def test_a_result_can_be_built_on_by_the_same_recipe(store: Store) -> None:
 @pytest.mark.parametrize(
     "recipe", [{**RECIPE, "threshold": 0.6}, {**RECIPE, "k": 1}, {**RECIPE, "fingerprint": "f"}]
 )
-def test_a_result_of_another_recipe_is_not_built_on(
+def test_result_of_another_recipe_is_not_reusable(
     store: Store, recipe: Mapping[str, object]
 ) -> None:
     commit = _commit(store)
@@ -56,7 +56,7 @@ def test_a_result_of_another_recipe_is_not_built_on(
     assert not result.is_up_to_date(LEFT, RIGHT)
 
 
-def test_lists_are_built_on_where_only_what_is_made_of_them_was_declared_otherwise(
+def test_lists_are_reusable_when_only_other_keys_of_the_recipe_changed(
     store: Store,
 ) -> None:
     commit = _commit(store)
@@ -72,7 +72,7 @@ def test_lists_are_built_on_where_only_what_is_made_of_them_was_declared_otherwi
     assert (anew.reusable, anew.cached_lists(ROWS)) == (None, None)
 
 
-def test_pairs_that_are_no_lists_are_taken_for_complete_ones(store: Store) -> None:
+def test_rows_without_the_complete_column_are_complete_lists(store: Store) -> None:
     result = _result(store, RECIPE)
     rows = PAIRS.drop("complete").with_columns(rank=pl.lit(1))
     result.commit([result.table.write_rows(rows)], LEFT, RIGHT, {"images": 1})
@@ -83,7 +83,7 @@ def test_pairs_that_are_no_lists_are_taken_for_complete_ones(store: Store) -> No
     assert cached.lists.equals(PAIRS)
 
 
-def test_a_result_with_lists_of_an_older_format_is_not_built_on(store: Store) -> None:
+def test_lists_of_an_older_format_are_not_reusable(store: Store) -> None:
     table, written = _table(store), _commit(store)
     table.commit(lambda _: PendingCommit(written.files, written.inputs, RECIPE))
 
@@ -96,7 +96,7 @@ def test_a_result_with_lists_of_an_older_format_is_not_built_on(store: Store) ->
     )
 
 
-def test_a_result_is_current_for_exactly_its_items(store: Store) -> None:
+def test_result_is_up_to_date_for_exactly_its_items(store: Store) -> None:
     _commit(store)
     result = _result(store, RECIPE)
     changed = Items(LEFT.keys.with_columns(sha256=pl.Series(["1", "9"])), LEFT.vectors)
@@ -109,7 +109,7 @@ def test_a_result_is_current_for_exactly_its_items(store: Store) -> None:
 
 
 @pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, RIGHT_ITEMS])
-def test_damaged_files_are_not_built_on(store: Store, role: str) -> None:
+def test_damaged_files_are_not_reusable(store: Store, role: str) -> None:
     _damage(store, _commit(store), role)
     result = _result(store, RECIPE)
 
@@ -117,7 +117,7 @@ def test_damaged_files_are_not_built_on(store: Store, role: str) -> None:
 
 
 @pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, RIGHT_ITEMS])
-def test_a_result_with_a_file_that_is_gone_is_not_current(store: Store, role: str) -> None:
+def test_result_with_a_missing_file_is_not_up_to_date(store: Store, role: str) -> None:
     _damage(store, _commit(store), role).unlink()
     result = _result(store, RECIPE)
 
@@ -125,13 +125,13 @@ def test_a_result_with_a_file_that_is_gone_is_not_current(store: Store, role: st
     assert result.cached_lists(ROWS) is None
 
 
-def test_a_role_that_was_never_kept_is_no_answer(store: Store) -> None:
+def test_missing_role_has_no_cached_lists(store: Store) -> None:
     _commit(store)
 
     assert _result(store, RECIPE).cached_lists() is None
 
 
-def test_a_result_of_older_inputs_does_not_replace_one_of_newer(store: Store) -> None:
+def test_result_of_older_inputs_does_not_replace_a_newer_one(store: Store) -> None:
     slow = _result(store, RECIPE)
     newer = _commit(store, {"shop/index": 5, "shop/embeddings": 2})
 
@@ -143,7 +143,7 @@ def test_a_result_of_older_inputs_does_not_replace_one_of_newer(store: Store) ->
     assert _table(store).versions() == [newer.version]
 
 
-def test_a_result_of_the_same_or_newer_inputs_is_committed(store: Store) -> None:
+def test_result_of_the_same_or_newer_inputs_is_committed(store: Store) -> None:
     _commit(store, {"shop/index": 5})
 
     same = _commit(store, {"shop/index": 5})
@@ -154,7 +154,7 @@ def test_a_result_of_the_same_or_newer_inputs_is_committed(store: Store) -> None
     assert RECIPE.items() <= newer.properties.items()
 
 
-def test_without_an_earlier_answer_pairs_are_computed(store: Store) -> None:
+def test_lists_are_equal_with_and_without_cached_lists(store: Store) -> None:
     expected = neighbor_lists(LEFT, RIGHT, JoinSpec(k=1))
 
     assert neighbor_lists(LEFT, RIGHT, JoinSpec(k=1), None).equals(expected)

@@ -42,7 +42,7 @@ SPECS = st.builds(
 
 @settings(max_examples=100, deadline=None)
 @given(left=CONTENT, right=CONTENT, spec=SPECS)
-def test_pairs_are_those_of_the_definition_in_the_described_order(
+def test_top_pairs_equal_the_definition(
     left: dict[str, int], right: dict[str, int], spec: JoinSpec
 ) -> None:
     found = top_pairs(neighbor_lists(_items(left), _items(right), spec), spec)
@@ -52,7 +52,7 @@ def test_pairs_are_those_of_the_definition_in_the_described_order(
 
 @settings(max_examples=60, deadline=None)
 @given(content=CONTENT, spec=SPECS)
-def test_among_others_only_no_item_is_paired_with_itself_but_with_its_copies(
+def test_exclude_self_drops_the_item_but_not_its_copies(
     content: dict[str, int], spec: JoinSpec
 ) -> None:
     others = JoinSpec(spec.threshold, spec.k, exclude_self=True)
@@ -68,7 +68,7 @@ def test_among_others_only_no_item_is_paired_with_itself_but_with_its_copies(
     states=[({"l": 0}, {"r": 0, "s": 11, "t": 1}), ({"l": 0}, {"s": 11, "t": 1})],
     spec=JoinSpec(k=1),
 )
-def test_after_any_history_updated_pairs_equal_those_computed_in_full(
+def test_updated_lists_equal_a_full_computation_after_any_history(
     states: list[tuple[dict[str, int], dict[str, int]]], spec: JoinSpec
 ) -> None:
     sides = [(_items(left), _items(right)) for left, right in states]
@@ -83,7 +83,7 @@ def test_after_any_history_updated_pairs_equal_those_computed_in_full(
 
 @settings(max_examples=100, deadline=None)
 @given(states=st.lists(CONTENT, min_size=2, max_size=5), spec=SPECS)
-def test_after_any_history_updated_neighbors_equal_those_computed_in_full(
+def test_updated_lists_of_a_self_join_equal_a_full_computation(
     states: list[dict[str, int]], spec: JoinSpec
 ) -> None:
     others = JoinSpec(spec.threshold, spec.k, exclude_self=True)
@@ -96,7 +96,7 @@ def test_after_any_history_updated_neighbors_equal_those_computed_in_full(
 
 
 @pytest.mark.parametrize("k", [None, 2])
-def test_an_update_does_not_compute_pairs_of_unchanged_items_again(k: int | None) -> None:
+def test_update_reuses_pairs_of_unchanged_items(k: int | None) -> None:
     left, right = _items({"a": 6, "b": 7}), _items({"x": 6, "y": 8})
     spec = JoinSpec(k=k)
     marked = neighbor_lists(left, right, spec).with_columns(similarity=pl.lit(0.125))
@@ -109,7 +109,7 @@ def test_an_update_does_not_compute_pairs_of_unchanged_items_again(k: int | None
     assert pairs.filter(left_id=pl.lit("c")).height == 2
 
 
-def test_neighbors_that_are_removed_are_replaced_from_the_reserve(
+def test_removed_neighbors_are_replaced_from_the_reserve(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = JoinSpec(k=2)
@@ -140,7 +140,7 @@ def test_neighbors_that_are_removed_are_replaced_from_the_reserve(
 PARTS = (slice(0, 11), slice(1, 12), slice(5, 12))
 
 
-def test_what_comes_after_the_end_of_a_list_that_was_cut_off_is_not_taken_for_its_next() -> None:
+def test_pair_behind_the_end_of_a_cut_off_list_is_not_its_next() -> None:
     spec = JoinSpec(k=1)
     scores = np.linspace(0.9, 0.1, 12)
     rows = np.stack([scores, np.sqrt(1 - scores**2)], axis=1).astype(np.float32)
@@ -159,7 +159,7 @@ def test_what_comes_after_the_end_of_a_list_that_was_cut_off_is_not_taken_for_it
     assert top_pairs(at_last, spec)["right_id"].to_list() == ["r05"]
 
 
-def test_an_item_without_matches_may_get_more_than_a_list_holds_at_once() -> None:
+def test_empty_list_may_receive_more_pairs_than_it_holds() -> None:
     spec = JoinSpec(0.9, k=1)
     scores = np.array([*np.linspace(0.99, 0.91, 8), 0.0])
     rows = np.stack([scores, np.sqrt(1 - scores**2)], axis=1).astype(np.float32)
@@ -178,13 +178,13 @@ def test_an_item_without_matches_may_get_more_than_a_list_holds_at_once() -> Non
     assert top_pairs(at_last, spec)["right_id"].to_list() == ["r5"]
 
 
-def test_no_items_give_an_empty_frame_of_the_right_columns() -> None:
+def test_no_items_give_an_empty_frame_with_the_schema() -> None:
     for left, right in (({}, {"a": 1}), ({"a": 1}, {}), ({}, {})):
         for k in (None, 2):
             assert neighbor_lists(_items(left), _items(right), JoinSpec(k=k)).schema == LIST_SCHEMA
 
 
-def test_ranks_count_from_one_within_each_left_item() -> None:
+def test_ranks_start_at_one_for_each_left_item() -> None:
     pairs = neighbor_lists(_items({"a": 6, "b": 7}), _items({"x": 6, "y": 8, "z": 9}), JoinSpec())
 
     ranked = with_rank(pairs)
@@ -193,7 +193,7 @@ def test_ranks_count_from_one_within_each_left_item() -> None:
     assert ranked["rank"].dtype == pl.Int32
 
 
-def test_items_can_be_narrowed_with_their_vectors() -> None:
+def test_items_where_selects_keys_and_vectors() -> None:
     items = _items({"a": 6, "b": 7, "c": 8})
 
     narrowed = items.where(np.array([True, False, True]))

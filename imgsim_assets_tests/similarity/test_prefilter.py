@@ -43,7 +43,7 @@ def _scores(made: Prefilter, pair: InputPair) -> Floats:
     share=st.sampled_from([None, 0.05, 0.3, 0.5, 1.0]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_no_screen_scores_a_pair_below_its_cosine(
+def test_prefilter_scores_plus_error_bound_the_cosines(
     make: object, dim: int, share: float | None, seed: int
 ) -> None:
     left, right = make(20, dim, seed), make(30, dim, seed + 1)  # type: ignore[operator]
@@ -56,7 +56,7 @@ def test_no_screen_scores_a_pair_below_its_cosine(
     assert (scores + made.error >= cosines(left, right)).all()
 
 
-def test_the_score_of_whole_rows_is_off_by_no_more_than_the_error() -> None:
+def test_prefilter_of_whole_rows_is_within_its_error() -> None:
     left, right = families(50, 512, 1), families(60, 512, 1)
     made = Prefilter.of(None, _pair(left, right))
 
@@ -65,7 +65,7 @@ def test_the_score_of_whole_rows_is_off_by_no_more_than_the_error() -> None:
     assert off.max() <= made.error < 1e-4
 
 
-def test_rows_shorter_and_longer_than_one_are_bounded_too() -> None:
+def test_prefilter_bounds_rows_that_are_not_exactly_of_length_one() -> None:
     rows = families(40, 96, 2)
     rows[::2] *= np.float32(1.0009)
     rows[1::2] *= np.float32(0.9991)
@@ -76,7 +76,7 @@ def test_rows_shorter_and_longer_than_one_are_bounded_too() -> None:
         assert (_scores(made, pair) + made.error >= cosines(rows, rows)).all()
 
 
-def test_a_basis_that_is_not_orthonormal_costs_candidates_and_no_pairs() -> None:
+def test_prefilter_bounds_hold_for_a_basis_that_is_not_orthonormal() -> None:
     rows = families(40, 96, 3)
     pair = _pair(rows, rows)
     skewed = _fit(pair, 24).basis * np.float32(1.01)
@@ -87,7 +87,7 @@ def test_a_basis_that_is_not_orthonormal_costs_candidates_and_no_pairs() -> None
     assert (_scores(made, pair) + made.error >= cosines(rows, rows)).all()
 
 
-def test_more_directions_leave_fewer_candidates() -> None:
+def test_wider_projections_have_fewer_candidates() -> None:
     chance = np.random.default_rng(4)
     scales = 1 / np.arange(1, 129) ** 0.5
     rows = unit(chance.standard_normal((400, 128)) * scales)
@@ -110,7 +110,9 @@ def small_jobs_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("make", [noise, families, hardly_different])
 @pytest.mark.usefixtures("small_jobs_are_worth_it")
-def test_every_screen_leads_to_the_same_join(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threshold_join_is_the_same_for_every_prefilter(
+    make: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left, right = make(300, 128, 5), make(200, 128, 5)  # type: ignore[operator]
     for threshold in np.quantile(cosines(left, right), [0.5, 0.99, 0.999]).tolist():
         assert choose_for_threshold(_pair(left, right), threshold).projection is not None
@@ -128,7 +130,7 @@ def test_every_screen_leads_to_the_same_join(make: object, monkeypatch: pytest.M
 @pytest.mark.parametrize("make", [noise, families, hardly_different])
 @pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.usefixtures("small_jobs_are_worth_it")
-def test_every_screen_leads_to_the_same_neighbors(
+def test_top_k_is_the_same_for_every_prefilter(
     make: object, copied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, right = make(300, 128, 5), make(200, 128, 5)  # type: ignore[operator]
@@ -148,7 +150,7 @@ def test_every_screen_leads_to_the_same_neighbors(
             np.testing.assert_array_equal(mine, theirs)
 
 
-def test_where_a_projection_hides_little_whole_rows_are_multiplied(
+def test_whole_rows_are_chosen_when_a_projection_filters_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(prefilter, "_MIN_PROJECTED_WORK", 0)
@@ -157,7 +159,7 @@ def test_where_a_projection_hides_little_whole_rows_are_multiplied(
     assert choose_for_threshold(pair, 0.2).projection is None
 
 
-def test_jobs_too_small_to_choose_a_width_for_are_done_with_whole_rows(
+def test_whole_rows_are_chosen_for_small_jobs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pair = _pair(families(300, 128, 5), families(200, 128, 5))
@@ -177,7 +179,7 @@ def test_jobs_too_small_to_choose_a_width_for_are_done_with_whole_rows(
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_bands_of_tiles_cover_every_pair_once_whatever_the_budget(
+def test_row_blocks_cover_every_pair_once_for_any_budget(
     workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiles, "worker_count", lambda: workers)
@@ -198,7 +200,7 @@ def test_bands_of_tiles_cover_every_pair_once_whatever_the_budget(
             assert (np.sum(counts, axis=0) == 1).all()
 
 
-def test_looking_again_leaves_the_threads_of_faiss_as_they_were() -> None:
+def test_products_restore_the_faiss_thread_count() -> None:
     import faiss
 
     pair = _pair(noise(8, 32, 1), noise(8, 32, 2))
@@ -211,7 +213,7 @@ def test_looking_again_leaves_the_threads_of_faiss_as_they_were() -> None:
         faiss.omp_set_num_threads(before)
 
 
-def test_more_copies_than_neighbors_do_not_make_the_screen_for_neighbors_too_narrow() -> None:
+def test_prefilter_for_knn_is_not_too_narrow_with_many_copies() -> None:
     # The best of all bars would let next to nothing pass; most of the time it is not met yet.
     random = np.random.default_rng(0)
     images = random.normal(size=(1000, 64)) @ random.normal(size=(64, 512)) / 8

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 
 
-def test_without_a_word_matches_are_the_best_and_a_graph_has_ten_neighbors() -> None:
+def test_default_mode_is_best_and_default_graph_k_is_ten() -> None:
     assert MatchSettings() == MatchSettings(mode="best", threshold="recommended", k=None)
     assert GraphSettings() == GraphSettings(k=10, threshold=None)
 
@@ -22,7 +22,7 @@ def test_without_a_word_matches_are_the_best_and_a_graph_has_ten_neighbors() -> 
         {"mode": "top_k", "k": 1000},
     ],
 )
-def test_what_is_documented_is_accepted(values: dict[str, Any]) -> None:
+def test_documented_settings_are_accepted(values: dict[str, Any]) -> None:
     assert MatchSettings(**values).model_dump(include=set(values)) == values
 
 
@@ -41,7 +41,7 @@ def test_what_is_documented_is_accepted(values: dict[str, Any]) -> None:
         ({"treshold": 0.5}, "unknown key 'treshold': did you mean 'threshold'"),
     ],
 )
-def test_match_settings_that_cannot_work_are_refused_with_the_reason(
+def test_invalid_match_settings_are_rejected_with_the_reason(
     values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValidationError) as refusal:
@@ -59,7 +59,7 @@ def test_match_settings_that_cannot_work_are_refused_with_the_reason(
         ({"neighbors": 5}, "unknown key 'neighbors'"),
     ],
 )
-def test_graph_settings_that_cannot_work_are_refused_with_the_reason(
+def test_invalid_graph_settings_are_rejected_with_the_reason(
     values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValidationError) as refusal:

@@ -17,13 +17,13 @@ def _blas_threads() -> set[int]:
     return {each["num_threads"] for each in blas if each["threading_layer"] != "openmp"}
 
 
-def test_results_come_in_the_order_of_the_work() -> None:
+def test_parallel_map_keeps_the_order() -> None:
     assert list(parallel_map(lambda number: number * number, range(100))) == [
         n * n for n in range(100)
     ]
 
 
-def test_a_piece_of_spread_work_starts_no_threads() -> None:
+def test_parallel_map_tasks_start_no_threads() -> None:
     before = _blas_threads()
 
     def work(_: int) -> tuple[set[int], set[int]]:
@@ -37,7 +37,9 @@ def test_a_piece_of_spread_work_starts_no_threads() -> None:
     assert _blas_threads() == before
 
 
-def test_pieces_cover_everything_once_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parallel_slices_cover_every_row_once_on_several_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(threads, "worker_count", lambda: 3)
     counts = np.zeros(5001, np.int64)
     together = threading.Barrier(3)
@@ -54,7 +56,7 @@ def test_pieces_cover_everything_once_on_several_threads(monkeypatch: pytest.Mon
     assert (counts == 1).all()
 
 
-def test_products_take_as_many_threads_as_before_once_the_last_work_has_ended() -> None:
+def test_blas_threads_are_restored_after_the_last_parallel_map() -> None:
     before = _blas_threads()
     first, second = parallel_map(str, range(3)), parallel_map(str, range(3))
     next(first)
@@ -66,7 +68,7 @@ def test_products_take_as_many_threads_as_before_once_the_last_work_has_ended() 
     assert _blas_threads() == before
 
 
-def test_an_error_in_a_piece_is_raised_and_the_threads_of_products_are_given_back() -> None:
+def test_blas_threads_are_restored_after_an_error() -> None:
     before = _blas_threads()
 
     def work(number: int) -> int:
@@ -81,9 +83,7 @@ def test_an_error_in_a_piece_is_raised_and_the_threads_of_products_are_given_bac
 
 
 @pytest.mark.parametrize("cores", [1, 3])
-def test_there_are_no_more_threads_than_cores_may_be_used(
-    monkeypatch: pytest.MonkeyPatch, cores: int
-) -> None:
+def test_threads_do_not_exceed_usable_cores(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     monkeypatch.setattr(threads, "usable_cores", lambda: cores)
     done: list[int] = []
     seen = set()

@@ -18,7 +18,7 @@ def _copied(seed: int, count: int, kinds: int) -> Floats:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), kinds=st.integers(1, 60))
-def test_rows_are_grouped_by_their_bytes(seed: int, count: int, kinds: int) -> None:
+def test_rows_of_the_same_bytes_are_grouped(seed: int, count: int, kinds: int) -> None:
     rows = _copied(seed, count, kinds)
     expected: dict[bytes, list[int]] = {}
     for number, row in enumerate(rows):
@@ -38,7 +38,7 @@ def test_rows_are_grouped_by_their_bytes(seed: int, count: int, kinds: int) -> N
     mask=st.lists(st.booleans(), max_size=60),
     most=st.integers(1, 4),
 )
-def test_some_of_the_rows_are_grouped_as_if_they_were_all(
+def test_where_and_at_most_select_within_groups(
     seed: int, kinds: int, mask: list[bool], most: int
 ) -> None:
     rows, kept = _copied(seed, len(mask), kinds), np.array(mask, dtype=bool)
@@ -56,7 +56,7 @@ def test_some_of_the_rows_are_grouped_as_if_they_were_all(
     assert fewer.counts.tolist() == [min(most, len(group)) for group in groups]
 
 
-def test_rows_whose_hashes_agree_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_with_colliding_hashes_are_distinct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unique_rows, "_hashes", lambda rows: np.zeros(len(rows), dtype=np.int64))
     rows = np.repeat(noise(3, 5, 0), 2, axis=0)
 
@@ -73,7 +73,7 @@ def test_different_rows_rarely_share_a_hash() -> None:
     assert len(np.unique(unique_rows._hashes(signs))) > 2_990
 
 
-def test_zero_and_minus_zero_are_no_copies_and_yet_the_same_vector() -> None:
+def test_zero_and_minus_zero_are_unique_rows_of_cosine_one() -> None:
     rows = np.array([[1, 0], [1, -0.0]], np.float32)
 
     i, j, similarity = threshold_join(rows, rows, 1.0)
@@ -84,7 +84,9 @@ def test_zero_and_minus_zero_are_no_copies_and_yet_the_same_vector() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 30), threshold=st.floats(-1, 1))
-def test_results_among_copies_are_those_of_each_row(seed: int, k: int, threshold: float) -> None:
+def test_results_with_duplicates_equal_those_of_single_rows(
+    seed: int, k: int, threshold: float
+) -> None:
     left, right = _copied(seed, 40, 6), _copied(seed, 50, 9)
     index, similarity = top_k(left, right, k)
     i, j, joined = threshold_join(left, right, threshold)
