@@ -1,8 +1,8 @@
-"""The whole pipeline on real images: two catalogs over HTTP, matched and linked.
+"""The whole pipeline on real images: two catalogs over HTTP, matched and with graphs.
 
-Catalog A holds every image of one archive; catalog B edited copies of 500 of them and
-1,000 images of another archive as distractors. Both are fetched over loopback, embedded by
-MobileNetV2, indexed and matched through Dagster; then 1 % of the rows of both are changed.
+Catalog A has every image of one archive; catalog B has perturbed copies of 500 of them and
+1,000 images of another archive as distractors. Dagster fetches both over loopback, embeds them
+by MobileNetV2, indexes and matches them; then 1 % of the rows of both change.
 
     python -m benchmarks.end_to_end --images clothing_1500.tar --distractors caltech101.tar \
         --weights mobilenet_v2_imagenet.pth --book-covers book_covers --work /tmp/end_to_end
@@ -72,14 +72,14 @@ def main() -> None:
 def _run(chosen: argparse.Namespace, server: Server, truth: Mapping[str, str]) -> dict[str, Any]:
     project = _make_project(chosen, server)
     rows = _write_catalogs(project, server, chosen.work / "served")
-    first = _measured(chosen, server)
-    found = _compare(project.store, truth)
-    again = _measured(chosen, server)
+    first = _measure(chosen, server)
+    matches = _compare(project.store, truth)
+    again = _measure(chosen, server)
     changed = _change_rows(project, rows, server, chosen.work / "served")
-    after = _measured(chosen, server)
+    after = _measure(chosen, server)
     return {
         "first run": first,
-        "matches": found,
+        "matches": matches,
         "second run, nothing changed": again,
         "third run, 1 % of rows changed": {"rows changed": changed, **after},
     }
@@ -97,23 +97,23 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _make_images(images: Path, distractors: Path, served: Path) -> dict[str, str]:
-    """Write a/, b/ and spare/; returns which item of B is a copy of which item of A."""
+    """Write a/, b/ and spare/; returns the copy in B of each copied item of A."""
     for folder in ("a", "b", "spare"):
         (served / folder).mkdir(parents=True)
     names = []
     for name, data in _members(images):
         (served / "a" / name).write_bytes(data)
         names.append(name)
-    chance = random.Random(0)
-    copied = chance.sample(names, COPIES)
+    rng = random.Random(0)
+    copied = rng.sample(names, COPIES)
     truth = {}
     for number, name in enumerate(copied):
-        edit = PERTURBATIONS[number % len(PERTURBATIONS)]
-        copy = perturb(decode((served / "a" / name).read_bytes()), edit, number)
-        copy.save(served / "b" / f"{edit}-{name}", "JPEG", quality=92)
-        truth[name] = f"{edit}-{name}"
+        perturbation = PERTURBATIONS[number % len(PERTURBATIONS)]
+        copy = perturb(decode((served / "a" / name).read_bytes()), perturbation, number)
+        copy.save(served / "b" / f"{perturbation}-{name}", "JPEG", quality=92)
+        truth[name] = f"{perturbation}-{name}"
     others = list(_members(distractors))
-    chance.shuffle(others)
+    rng.shuffle(others)
     for number, (name, data) in enumerate(others[: DISTRACTORS + 100]):
         folder = "b" if number < DISTRACTORS else "spare"
         (served / folder / f"other-{name}").write_bytes(data)
@@ -177,8 +177,8 @@ def _change_rows(
 # ---- measuring --------------------------------------------------------------------------
 
 
-def _measured(chosen: argparse.Namespace, server: Server) -> dict[str, Any]:
-    """Materialize everything in a process of its own; what it took, and the GETs it made."""
+def _measure(chosen: argparse.Namespace, server: Server) -> dict[str, Any]:
+    """Materialize everything in a separate process; its time, memory and GET requests."""
     gets = server.gets()
     arguments = [sys.executable, "-m", "benchmarks.end_to_end", *sys.argv[1:], "--materialize"]
     started = time.monotonic()
@@ -205,7 +205,7 @@ def _materialize(work: Path) -> None:
 def _stages(
     instance: dg.DagsterInstance, earlier: set[str]
 ) -> tuple[dict[str, dict[str, float]], int]:
-    """Seconds of every step of the new runs, with the images it worked on."""
+    """Seconds and images of every step of the new runs, and the number of embedded images."""
     stages: dict[str, dict[str, float]] = {}
     images: dict[str, int] = defaultdict(int)
     for run in instance.get_runs():
@@ -216,10 +216,10 @@ def _stages(
         ):
             materialization = entry.asset_materialization
             if materialization is not None:
-                facts = {name: value.value for name, value in materialization.metadata.items()}
-                worked_on = facts.get("requested", facts.get("embedded"))
-                if isinstance(worked_on, int):
-                    images[materialization.asset_key.to_user_string()] += worked_on
+                metadata = {name: value.value for name, value in materialization.metadata.items()}
+                count = metadata.get("requested", metadata.get("embedded"))
+                if isinstance(count, int):
+                    images[materialization.asset_key.to_user_string()] += count
         for step in instance.get_run_step_stats(run.run_id):
             if step.start_time is not None and step.end_time is not None:
                 name = step.step_key.replace("__", "/", 1)
@@ -235,15 +235,21 @@ def _stages(
 def _compare(store: Store, truth: Mapping[str, str]) -> dict[str, Any]:
     matches = read_table("matches/a__b", store=store).collect()
     best = dict(matches.select("left_id", "right_id").iter_rows())
-    found = {left for left, right in truth.items() if best.get(left) == right}
+    recovered = {left for left, right in truth.items() if best.get(left) == right}
     recall = {
-        edit: round(
+        perturbation: round(
             float(
-                np.mean([left in found for left, right in truth.items() if right.startswith(edit)])
+                np.mean(
+                    [
+                        left in recovered
+                        for left, right in truth.items()
+                        if right.startswith(perturbation)
+                    ]
+                )
             ),
             3,
         )
-        for edit in PERTURBATIONS
+        for perturbation in PERTURBATIONS
     }
     false = matches.filter(
         pl.struct("left_id", "right_id").map_elements(
@@ -252,8 +258,8 @@ def _compare(store: Store, truth: Mapping[str, str]) -> dict[str, Any]:
     )
     return {
         "matches": matches.height,
-        "found": len(found),
-        "missed": len(truth) - len(found),
+        "found": len(recovered),
+        "missed": len(truth) - len(recovered),
         "false": false.height,
         "false, most similar": [
             f"{row['similarity']:.3f} {row['left_id']} {row['right_id']}"

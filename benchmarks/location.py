@@ -1,9 +1,9 @@
-"""How long it takes to load a code location, beside importing Dagster alone.
+"""The time to load a code location, compared with importing Dagster alone.
 
     python -m benchmarks.location --catalogs 50 --shards 64 --work /tmp/location
 
-Two locations are loaded, each in fresh processes and alternating with `import dagster`: this
-project's own, and one of as many catalogs as asked for, every second pair of them matched.
+Two locations are loaded, each in fresh processes and alternating with `import dagster`: that of
+this project, and one with the given number of catalogs, matched in pairs.
 """
 
 from __future__ import annotations

@@ -254,9 +254,10 @@ def _audit_mutual(
         row_first, row_best, row_second = _two_best(scores[row : row + 1])
         rivals_right = np.where(np.arange(len(right)) == row_first, row_second, row_best)[relevant]
         cutoffs = np.maximum(np.maximum(rivals_left, rivals_right), threshold)
-        own = scores[row][relevant]
+        row_scores = scores[row][relevant]
         # Of several equally good partners, ties elsewhere may leave none.
-        expected.append(_Expected(own >= cutoffs + _TOLERANCE, own >= cutoffs - _TOLERANCE, 0, 1))
+        required, allowed = (row_scores >= cutoffs + slack for slack in (_TOLERANCE, -_TOLERANCE))
+        expected.append(_Expected(required, allowed, 0, 1))
     return _compare(sampled, partners, expected, pairs)
 
 

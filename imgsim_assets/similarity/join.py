@@ -150,7 +150,7 @@ def pairs_above(
     inputs: InputPair, threshold: float, *, memory_budget: int = MEMORY_BUDGET
 ) -> tuple[Indices, Indices, Doubles]:
     """`threshold_join` of validated inputs."""
-    # The longer input is cut into row blocks, of which nothing is kept.
+    # The longer input is cut into row blocks, which are released one by one.
     swap = len(inputs.left) < len(inputs.right)
     i, j, similarity = _unique_pairs_above(
         inputs.swapped() if swap else inputs, threshold, memory_budget

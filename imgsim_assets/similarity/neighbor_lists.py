@@ -32,7 +32,7 @@ _MIN_RESERVE = 4
 
 @dataclass(frozen=True)
 class JoinSpec:
-    """Which pairs of left and right items are wanted.
+    """Which pairs of left and right items a join returns.
 
     `threshold` is the minimum cosine, inclusive. `k` keeps the k best of each left item, None
     keeps all. `exclude_self` drops pairs of an id with itself, for a join of one set with itself.
@@ -71,8 +71,8 @@ def neighbor_lists(
     lost so many pairs that fewer than k are left. `top_pairs` of the result are the same.
 
     Args:
-        left: items whose neighbors are wanted.
-        right: items to find neighbors among.
+        left: the items that get a list each.
+        right: the items that are searched for neighbors.
         spec: threshold, k and whether an item is its own neighbor.
         cached: lists by the same spec, of earlier items.
 

@@ -195,8 +195,8 @@ def _assert_holds(index: FlatIndex, content: Content) -> None:
     positions, similarity = index.search(queries, 3)
     expected = np.sort(queries @ VECTORS[images].reshape(-1, DIM).T, axis=1)[:, ::-1][:, :3]
     for row in range(len(queries)):
-        found = positions[row][positions[row] >= 0]
-        assert len(found) == len(set(found.tolist())) == min(3, len(ids))
-        own = VECTORS[images][found] @ queries[row] if ids else np.empty(0)
-        assert similarity[row][: len(found)] == pytest.approx(expected[row], abs=1e-5)
-        assert own == pytest.approx(expected[row], abs=1e-5)
+        hits = positions[row][positions[row] >= 0]
+        assert len(hits) == len(set(hits.tolist())) == min(3, len(ids))
+        products = VECTORS[images][hits] @ queries[row] if ids else np.empty(0)
+        assert similarity[row][: len(hits)] == pytest.approx(expected[row], abs=1e-5)
+        assert products == pytest.approx(expected[row], abs=1e-5)

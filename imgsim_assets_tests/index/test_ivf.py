@@ -35,15 +35,15 @@ def test_ivf_with_all_probes_equals_brute_force(make: object) -> None:
     scores = ROWS[:50] @ ROWS.T
 
     _, similarity = index.search(ROWS[:50], 10)
-    asked, positions, products = index.range_search(ROWS[:50], 0.9)
+    query, positions, products = index.range_search(ROWS[:50], 0.9)
 
     np.testing.assert_allclose(similarity, -np.sort(-scores, axis=1)[:, :10], atol=1e-6)
     clear = np.abs(scores - 0.9) > 1e-6
-    found = np.zeros(scores.shape, dtype=bool)
-    found[asked, positions] = True
-    np.testing.assert_array_equal(found[clear], (scores >= 0.9)[clear])
-    np.testing.assert_allclose(products, scores[asked, positions], atol=1e-6)
-    np.testing.assert_array_equal(np.lexsort((positions, -products, asked)), np.arange(len(asked)))
+    is_pair = np.zeros(scores.shape, dtype=bool)
+    is_pair[query, positions] = True
+    np.testing.assert_array_equal(is_pair[clear], (scores >= 0.9)[clear])
+    np.testing.assert_allclose(products, scores[query, positions], atol=1e-6)
+    np.testing.assert_array_equal(np.lexsort((positions, -products, query)), np.arange(len(query)))
 
 
 def test_range_search_threshold_is_inclusive() -> None:
@@ -74,11 +74,11 @@ def test_ivf_keeps_the_vectors_of_items_that_are_not_removed(tmp_path: Path) -> 
 
 def test_recall_rises_with_nprobe() -> None:
     rows = noise(2000, 24, seed=2)
-    found = [_filled(nprobe, rows).recall(sample=200) for nprobe in (1, 8, 10_000)]
+    recalls = [_filled(nprobe, rows).recall(sample=200) for nprobe in (1, 8, 10_000)]
 
-    assert found == sorted(found)
-    assert found[0] < 0.9
-    assert found[2] == 1.0
+    assert recalls == sorted(recalls)
+    assert recalls[0] < 0.9
+    assert recalls[2] == 1.0
     assert _flat().recall(sample=100) == 1.0
 
 

@@ -95,9 +95,9 @@ def test_index_after_any_history_equals_a_rebuild(history: list[tuple[str, Conte
     encoder, content = history[-1]
     _embed(rebuilt, content, encoder)
     assert IndexStage(rebuilt, "products").run().data_version == report.data_version
-    kept, fresh = open_index(store, "products")[1], open_index(rebuilt, "products")[1]
-    assert kept.entries.drop("number").equals(fresh.entries.drop("number"))
-    assert kept.vectors().tolist() == fresh.vectors().tolist()
+    updated, fresh = open_index(store, "products")[1], open_index(rebuilt, "products")[1]
+    assert updated.entries.drop("number").equals(fresh.entries.drop("number"))
+    assert updated.vectors().tolist() == fresh.vectors().tolist()
 
 
 def test_search_finds_all_items_of_one_image(store: Store) -> None:
@@ -107,8 +107,8 @@ def test_search_finds_all_items_of_one_image(store: Store) -> None:
     _, index = open_index(store, "products")
     positions, similarity = index.search(_vectors([3], ENCODER), 3)
 
-    found = {index.entries["id"][position] for position in positions[0].tolist()}
-    assert found == {"a", "b", "c"}
+    ids = {index.entries["id"][position] for position in positions[0].tolist()}
+    assert ids == {"a", "b", "c"}
     assert similarity[0] == pytest.approx([1.0] * 3, abs=1e-6)
 
 
@@ -300,16 +300,16 @@ def test_damaged_index_is_rebuilt_without_changed_items(
     first = IndexStage(store, "products").run()
     path = _index_file(store) if part == "index" else _entries_file(store)
     _harm(path, damage)
-    said: list[str] = []
+    messages: list[str] = []
 
-    report = IndexStage(store, "products", log=said.append).run()
+    report = IndexStage(store, "products", log=messages.append).run()
 
     assert (report.rebuilt, report.changed, report.added) == (True, True, 2)
     assert report.data_version == first.data_version
     _assert_holds(store, {"a": 0, "b": 1})
-    assert len(said) == 1
-    assert "the index is rebuilt from the vectors" in said[0]
-    assert str(path) in said[0]
+    assert len(messages) == 1
+    assert "the index is rebuilt from the vectors" in messages[0]
+    assert str(path) in messages[0]
     assert not IndexStage(store, "products").run().changed
 
 
@@ -349,9 +349,9 @@ def test_recomputed_vectors_are_indexed_again(store: Store) -> None:
     _, index = open_index(store, "products")
     assert (report.rebuilt, report.changed) == (True, True)
     assert report.data_version != first.data_version
-    kept = table.read([_sha256(0), _sha256(1)]).vectors
-    np.testing.assert_array_equal(index.vectors(), kept)
-    assert not np.array_equal(kept, _vectors([0, 1], ENCODER))
+    vectors = table.read([_sha256(0), _sha256(1)]).vectors
+    np.testing.assert_array_equal(index.vectors(), vectors)
+    assert not np.array_equal(vectors, _vectors([0, 1], ENCODER))
     assert not IndexStage(store, "products").run().changed
 
 
@@ -406,8 +406,8 @@ def _draft(file: DataFile, shard: Shard, encoder: str, base: Commit | None) -> P
 
 def _add_vectors(store: Store, images: list[int], encoder: str) -> None:
     table = VectorTable(store, "products", encoder)
-    known = table.keys()
-    missing = [image for image in images if _sha256(image) not in known]
+    existing = table.keys()
+    missing = [image for image in images if _sha256(image) not in existing]
     norms = np.ones(len(missing), np.float32)
     table.append(VectorRows(list(map(_sha256, missing)), _vectors(missing, encoder), norms))
 
@@ -467,5 +467,5 @@ def _harm(path: Path, damage: str) -> None:
         return
     if damage == "flipped":
         data[len(data) // 2] ^= 1
-    kept = {"emptied": 0, "cut in half": len(data) // 2}.get(damage, len(data))
-    path.write_bytes(bytes(data[:kept]))
+    length = {"emptied": 0, "cut in half": len(data) // 2}.get(damage, len(data))
+    path.write_bytes(bytes(data[:length]))

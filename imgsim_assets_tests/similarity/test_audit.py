@@ -55,7 +55,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shops(store: Store, built: Path) -> Store:
-    """A store of one's own with the same content."""
+    """A copy of that store for one test."""
     shutil.copytree(built, store.url, dirs_exist_ok=True)
     return store
 
@@ -89,10 +89,10 @@ def test_audit_reports_a_missing_match(shops: Store, settings: MatchSettings) ->
     MatchStage(shops, "pair", settings, left="left", right="right").run()
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(pl.col("left_id") != "l5"))
 
-    found = audit_matches(shops, "pair", sample=100)
+    result = audit_matches(shops, "pair", sample=100)
 
-    assert (found.missing, found.false, found.passed) == (1, 0, False)
-    assert found.examples == ("missing: l5 s5",)
+    assert (result.missing, result.false, result.passed) == (1, 0, False)
+    assert result.examples == ("missing: l5 s5",)
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
@@ -100,10 +100,10 @@ def test_audit_reports_a_false_match(shops: Store, settings: MatchSettings) -> N
     MatchStage(shops, "pair", settings, left="left", right="right").run()
     _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, *UNRELATED))
 
-    found = audit_matches(shops, "pair", sample=100)
+    result = audit_matches(shops, "pair", sample=100)
 
-    assert (found.missing, found.false, found.passed) == (0, 1, False)
-    assert found.examples == ("false: l0 t",)
+    assert (result.missing, result.false, result.passed) == (0, 1, False)
+    assert result.examples == ("false: l0 t",)
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
@@ -132,10 +132,10 @@ def test_audit_reports_the_second_best_match_instead_of_the_best(
     second = pl.when(pl.col("left_id") == "l1").then(pl.lit("s1")).otherwise("right_id")
     _doctor(match_table(shops, "pair"), lambda rows: rows.with_columns(right_id=second))
 
-    found = audit_matches(shops, "pair", sample=100)
+    result = audit_matches(shops, "pair", sample=100)
 
-    assert (found.missing, found.false) == (1, 1)
-    assert found.examples == ("missing: l1 r1", "false: l1 s1")
+    assert (result.missing, result.false) == (1, 1)
+    assert result.examples == ("missing: l1 r1", "false: l1 s1")
 
 
 def test_audit_reports_a_one_sided_best_match_as_not_mutual(store: Store) -> None:
@@ -159,10 +159,10 @@ def test_audit_passes_a_correct_graph_and_reports_a_missing_edge(
     nearest = (pl.col("src_id") == "r1") & (pl.col("rank") == 1)
     _doctor(graph_table(shops, "right"), lambda rows: rows.filter(~nearest))
 
-    found = audit_graph(shops, "right", sample=100)
+    result = audit_graph(shops, "right", sample=100)
 
-    assert (found.missing, found.false) == (1, 0)
-    assert found.examples == ("missing: r1 s1",)
+    assert (result.missing, result.false) == (1, 0)
+    assert result.examples == ("missing: r1 s1",)
 
 
 @pytest.mark.parametrize("settings", GRAPHS, ids=str)
@@ -173,10 +173,10 @@ def test_audit_reports_self_loops_and_edges_to_unknown_items_as_false(
     GraphStage(shops, "right", settings).run()
     _doctor(graph_table(shops, "right"), lambda rows: _with_pair(rows, "r1", to, 1.0))
 
-    found = audit_graph(shops, "right", sample=100)
+    result = audit_graph(shops, "right", sample=100)
 
-    assert (found.missing, found.false) == (0, 1)
-    assert found.examples == (f"false: r1 {to}",)
+    assert (result.missing, result.false) == (0, 1)
+    assert result.examples == (f"false: r1 {to}",)
 
 
 def test_audit_reports_an_edge_outside_the_k_nearest_as_false(shops: Store) -> None:
@@ -216,10 +216,10 @@ def test_audit_counts_all_errors_and_lists_a_few_examples(shops: Store) -> None:
     true = _newest(match_table(shops, "pair"))
     _doctor(match_table(shops, "pair"), lambda rows: rows.head(0))
 
-    found = audit_matches(shops, "pair", sample=100)
+    result = audit_matches(shops, "pair", sample=100)
 
-    assert found.missing == true.rows > 5
-    assert len(found.examples) == 5
+    assert result.missing == true.rows > 5
+    assert len(result.examples) == 5
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
@@ -335,11 +335,11 @@ def test_drift_is_the_largest_difference_of_the_cumulative_distributions(
         return sum(value <= limit for value in values) / len(values)
 
     expected = max(abs(share(before, limit) - share(after, limit)) for limit in {*before, *after})
-    found = drift(pl.Series(before), pl.Series(after))
+    distance = drift(pl.Series(before), pl.Series(after))
 
-    assert found == pytest.approx(expected)
-    assert drift(pl.Series(after), pl.Series(before)) == found
-    assert drift(pl.Series(before * 3), pl.Series(after)) == pytest.approx(found)
+    assert distance == pytest.approx(expected)
+    assert drift(pl.Series(after), pl.Series(before)) == distance
+    assert drift(pl.Series(before * 3), pl.Series(after)) == pytest.approx(distance)
 
 
 def _newest(table: Table) -> Commit:
@@ -349,7 +349,7 @@ def _newest(table: Table) -> Commit:
 
 
 def _doctor(table: Table, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-    """Commit other rows in the place of the true ones, as a faulty stage would."""
+    """Commit wrong rows instead of the true ones, as a faulty stage would."""
     true = _newest(table)
     rows = table.write_rows(change(table.read(true)))
     others = [file for file in true.files if file.role != ROWS]

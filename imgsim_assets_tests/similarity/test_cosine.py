@@ -57,8 +57,10 @@ def test_cosines_are_bitwise_equal_in_any_batch_order_and_direction(data: st.Dat
 
     together = pair_cosines(left, right, i, j)
 
-    alone = [pair_cosines(left, right, i[at : at + 1], j[at : at + 1])[0] for at in range(len(i))]
-    np.testing.assert_array_equal(together, alone)
+    one_by_one = [
+        pair_cosines(left, right, i[at : at + 1], j[at : at + 1])[0] for at in range(len(i))
+    ]
+    np.testing.assert_array_equal(together, one_by_one)
     np.testing.assert_array_equal(pair_cosines(right, left, j, i), together)
     assert (np.abs(together) <= 1).all()
 
@@ -77,9 +79,9 @@ def test_cosines_are_bitwise_equal_across_slices() -> None:
 def test_cosines_of_exactly_representable_products_are_exact() -> None:
     rows = lattice(40, 16, seed=9)
 
-    found = _all(rows, rows)
+    scores = _all(rows, rows)
 
-    np.testing.assert_array_equal(found, rows.astype(np.float64) @ rows.T.astype(np.float64))
+    np.testing.assert_array_equal(scores, rows.astype(np.float64) @ rows.T.astype(np.float64))
 
 
 def test_cosines_do_not_exceed_one() -> None:

@@ -63,7 +63,7 @@ def test_groups_do_not_depend_on_the_order_of_links(seed: int, linkage: Linkage)
     if linkage == "star":
         assert rows.filter(pl.col("similarity") < 0.8).is_empty()
     else:
-        _assert_hang_together(rows, ranked, images)
+        _assert_connected(rows, ranked, images)
 
 
 def test_chain_is_one_connected_group_or_several_stars() -> None:
@@ -96,13 +96,13 @@ def test_groups_are_the_same_for_any_batch_size(
 ) -> None:
     images, ranked = _catalog(1)
     lists = neighbor_lists(images, images, JoinSpec(0.8, exclude_self=True))
-    at_once, its_bridges = group_items(ranked, images, lists, "connected")
+    at_once, full_bridges = group_items(ranked, images, lists, "connected")
 
     monkeypatch.setattr(clustering, "_PAIRS_PER_BATCH", batch)
     rows, bridges = group_items(ranked, images, lists, "connected")
 
     assert_frame_equal(rows, at_once, rel_tol=0, abs_tol=1e-15)
-    assert bridges.equals(its_bridges)
+    assert bridges.equals(full_bridges)
 
 
 def _catalog(seed: int) -> tuple[Items, pl.DataFrame]:
@@ -110,35 +110,37 @@ def _catalog(seed: int) -> tuple[Items, pl.DataFrame]:
     chance = random.Random(seed)
     sha256 = sorted(f"{chance.getrandbits(32):08x}" for _ in range(25))
     images = Items(pl.DataFrame({"id": sha256, "sha256": sha256}), families(25, 12, seed))
-    own = [*sha256, *chance.choices(sha256, k=10)]
-    ranked = pl.DataFrame({"id": [f"i{n}" for n in range(len(own))], "sha256": own})
+    members = [*sha256, *chance.choices(sha256, k=10)]
+    ranked = pl.DataFrame({"id": [f"i{n}" for n in range(len(members))], "sha256": members})
     return images, ranked.sample(fraction=1, shuffle=True, seed=seed)
 
 
 def _assert_described(rows: pl.DataFrame, ranked: pl.DataFrame, images: Items) -> None:
-    place = {sha256: row for row, sha256 in enumerate(images.keys["sha256"].to_list())}
+    position = {sha256: row for row, sha256 in enumerate(images.keys["sha256"].to_list())}
     order = ranked["id"].to_list()
-    for (group,), own in rows.group_by("group_id"):
-        vectors = images.vectors[[place[sha256] for sha256 in own["sha256"].to_list()]]
+    for (group,), members in rows.group_by("group_id"):
+        vectors = images.vectors[[position[sha256] for sha256 in members["sha256"].to_list()]]
         scores = cosines(vectors, vectors)
-        between = scores[np.triu_indices(own.height, k=1)]
-        assert own["size"].unique().to_list() == [own.height]
-        np.testing.assert_allclose(own["min_similarity"], between.min(), atol=1e-12)
-        np.testing.assert_allclose(own["mean_similarity"], between.mean(), atol=1e-12)
-        first = min(own["id"].to_list(), key=order.index)
-        assert own.filter("is_canonical")["id"].to_list() == [first] == [group]
-        to_first = scores[own["id"].to_list().index(first)]
-        np.testing.assert_allclose(own["similarity"], to_first, atol=1e-12)
+        between = scores[np.triu_indices(members.height, k=1)]
+        assert members["size"].unique().to_list() == [members.height]
+        np.testing.assert_allclose(members["min_similarity"], between.min(), atol=1e-12)
+        np.testing.assert_allclose(members["mean_similarity"], between.mean(), atol=1e-12)
+        first = min(members["id"].to_list(), key=order.index)
+        assert members.filter("is_canonical")["id"].to_list() == [first] == [group]
+        to_first = scores[members["id"].to_list().index(first)]
+        np.testing.assert_allclose(members["similarity"], to_first, atol=1e-12)
 
 
-def _assert_hang_together(rows: pl.DataFrame, ranked: pl.DataFrame, images: Items) -> None:
-    """Two linked items are in one group; and an item that is linked to none is in none."""
-    place = {sha256: row for row, sha256 in enumerate(images.keys["sha256"].to_list())}
+def _assert_connected(rows: pl.DataFrame, ranked: pl.DataFrame, images: Items) -> None:
+    """Linked items are in one group, and an item without a link is in none."""
+    position = {sha256: row for row, sha256 in enumerate(images.keys["sha256"].to_list())}
     scores = cosines(images.vectors, images.vectors)
     group = dict(rows.select("id", "group_id").iter_rows())
-    at = [(item, place[sha256]) for item, sha256 in ranked.iter_rows()]
-    for item, row in at:
-        linked = [other for other, column in at if other != item and scores[row, column] >= 0.8]
+    rows_of = [(item, position[sha256]) for item, sha256 in ranked.iter_rows()]
+    for item, row in rows_of:
+        linked = [
+            other for other, column in rows_of if other != item and scores[row, column] >= 0.8
+        ]
         assert (item in group) == bool(linked)
         assert all(group[other] == group[item] for other in linked)
 
@@ -167,13 +169,13 @@ def test_incremental_groups_equal_a_full_computation_after_any_history(
     for number, images in enumerate(history(seed, 5, "s")):
         indexed(store, "shop", images)
         GroupStage(store, "shop", declared).run()
-        updated, its_bridges = _rows(store), _bridges(store)
+        updated, full_bridges = _rows(store), _bridges(store)
         fresh = Store.open(f"{store.url}-{number}")
         indexed(fresh, "shop", images)
         GroupStage(fresh, "shop", declared).run()
 
         assert updated.equals(_rows(fresh))
-        assert its_bridges.equals(_bridges(fresh))
+        assert full_bridges.equals(_bridges(fresh))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_incremental_groups_equal_a_full_computation_after_any_history(
 )
 def test_canonical_item_follows_the_rule(store: Store, rule: CanonicalRule, first: str) -> None:
     indexed(store, "shop", {item: tiny(1) for item in "abcd"})
-    _tell(store, width=[1, 9, 9, 1], bytes=[5, 5, 6, 5], day=[2, 2, 2, 1])
+    _set_facts(store, width=[1, 9, 9, 1], bytes=[5, 5, 6, 5], day=[2, 2, 2, 1])
 
     GroupStage(store, "shop", GroupSettings(threshold=0.9, canonical=rule)).run()
 
@@ -192,7 +194,7 @@ def test_groups_change_when_the_canonical_order_changes(store: Store) -> None:
     indexed(store, "shop", {item: tiny(1) for item in "abcd"})
     settings = GroupSettings(threshold=0.9, canonical="first_seen")
     for oldest in ("b", "c"):
-        _tell(store, day=[int(item != oldest) + 1 for item in "abcd"])
+        _set_facts(store, day=[int(item != oldest) + 1 for item in "abcd"])
 
         report = GroupStage(store, "shop", settings).run()
 
@@ -213,8 +215,8 @@ def test_other_canonical_rules_and_linkages_reuse_cached_links(store: Store) -> 
     assert (lower.changed, lower.incremental) == (True, False)
 
 
-def _tell(store: Store, *, day: list[int], **facts: list[int]) -> None:
-    """Let the ledger say other things of four images."""
+def _set_facts(store: Store, *, day: list[int], **facts: list[int]) -> None:
+    """Commit other facts about four images to the ledger."""
     table = ledger_table(store, "shop")
     commit = table.latest()
     assert commit is not None
@@ -271,7 +273,7 @@ def test_order_of_catalogs_decides_only_with_the_rule_catalog_order(
 ) -> None:
     for name, items, width in (("a", "1", 5), ("b", "123", 7)):
         indexed(store, name, {item: tiny(1) for item in items})
-        _measure(store, name, {"2": 9}, width)
+        _set_widths(store, name, {"2": 9}, width)
 
     GroupStage(
         store,
@@ -314,8 +316,8 @@ def _across(store: Store) -> pl.DataFrame:
     return cross_catalog_groups_table(store, "all").read(commit)
 
 
-def _measure(store: Store, name: str, widths: dict[str, int], other: int) -> None:
-    """Let the ledger say how wide images are."""
+def _set_widths(store: Store, name: str, widths: dict[str, int], other: int) -> None:
+    """Commit the widths of images to the ledger."""
     table = ledger_table(store, name)
     commit = table.latest()
     assert commit is not None

@@ -52,7 +52,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shops(store: Store, built: Path) -> Store:
-    """A store of one's own with the same content."""
+    """A copy of that store for one test."""
     shutil.copytree(built, store.url, dirs_exist_ok=True)
     return store
 
@@ -114,8 +114,8 @@ def test_incremental_graph_equals_a_rebuild_and_brute_force(
 
             assert report.incremental == (step > 0)
             assert _rows(store, name).equals(_rows(fresh, name))
-            found = _rows(store, name).select("src_id", "dst_id", "rank").rows()
-            assert found == [row[:3] for row in _expected(store, images, settings, name)]
+            rows = _rows(store, name).select("src_id", "dst_id", "rank").rows()
+            assert rows == [row[:3] for row in _expected(store, images, settings, name)]
 
 
 def test_unchanged_inputs_commit_nothing(shops: Store) -> None:
@@ -173,8 +173,8 @@ def test_damaged_cached_files_cause_a_full_computation(shops: Store) -> None:
     report = GraphStage(shops, "shop", SETTINGS[1]).run()
 
     assert not report.incremental
-    found = _rows(shops).select("src_id", "dst_id", "rank").rows()
-    assert found == [row[:3] for row in _expected(shops, more, SETTINGS[1])]
+    rows = _rows(shops).select("src_id", "dst_id", "rank").rows()
+    assert rows == [row[:3] for row in _expected(shops, more, SETTINGS[1])]
 
 
 def test_damaged_graph_is_recomputed_by_the_next_run(shops: Store) -> None:
@@ -214,8 +214,8 @@ def _expected(
         others = [(score, other) for score, other in zip(row, ids, strict=True) if other != item]
         others.sort(key=lambda pair: (-pair[0], pair[1]))
         edges += [
-            (item, other, place + 1, score)
-            for place, (score, other) in enumerate(others[: settings.k])
+            (item, other, position + 1, score)
+            for position, (score, other) in enumerate(others[: settings.k])
             if score >= threshold
         ]
     return edges

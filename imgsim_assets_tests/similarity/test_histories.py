@@ -111,8 +111,8 @@ class Histories(RuleBasedStateMachine):
         fresh = Store.open(tempfile.mkdtemp(dir=self.folder))
         self._index(fresh)
         self._update(fresh)
-        for own, expected in zip(_results(self.store), _results(fresh), strict=True):
-            assert own.equals(expected)
+        for updated, expected in zip(_results(self.store), _results(fresh), strict=True):
+            assert updated.equals(expected)
 
     def _index(self, store: Store) -> None:
         for side in SIDES:

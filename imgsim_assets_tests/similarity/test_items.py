@@ -52,9 +52,9 @@ def test_each_item_has_the_vector_of_its_image(store: Store) -> None:
     indexed(store, "shop", IMAGES)
     table = VectorTable(store, "shop", PRINT)
 
-    _, found = items.from_embeddings(store, "shop")
+    _, embedded = items.from_embeddings(store, "shop")
 
-    for (_, sha256), vector in zip(found.keys.iter_rows(), found.vectors, strict=True):
+    for (_, sha256), vector in zip(embedded.keys.iter_rows(), embedded.vectors, strict=True):
         np.testing.assert_array_equal(vector, table.read([sha256]).vectors[0])
 
 

@@ -167,9 +167,9 @@ def test_threshold_join_over_several_tiles_is_exact() -> None:
     expected = left.astype(np.float64) @ right.T.astype(np.float64)
     assert (1200, 4400) in set(zip(i.tolist(), j.tolist(), strict=True))
     clear = np.abs(expected - 0.98) > 1e-6
-    found = np.zeros(expected.shape, dtype=bool)
-    found[i, j] = True
-    np.testing.assert_array_equal(found[clear], (expected >= 0.98)[clear])
+    is_pair = np.zeros(expected.shape, dtype=bool)
+    is_pair[i, j] = True
+    np.testing.assert_array_equal(is_pair[clear], (expected >= 0.98)[clear])
     assert (similarity >= 0.98).all()
 
 
@@ -256,13 +256,13 @@ def test_top_k_omits_neighbors_below_the_minimum_of_a_query(
     queries, references = rows
     if copied and len(queries):
         queries = np.repeat(queries, 2, axis=0)
-    bars = np.random.default_rng(seed).uniform(-1, 1, len(queries))
+    minimums = np.random.default_rng(seed).uniform(-1, 1, len(queries))
     index, similarity = top_k(queries, references, k)
 
-    found = top_k(queries, references, k, min_similarity=bars)
+    neighbors = top_k(queries, references, k, min_similarity=minimums)
 
-    above = similarity >= bars[:, None]
-    _assert_same_bits(found, (np.where(above, index, -1), np.where(above, similarity, np.nan)))
+    above = similarity >= minimums[:, None]
+    _assert_same_bits(neighbors, (np.where(above, index, -1), np.where(above, similarity, np.nan)))
 
 
 def test_top_k_pads_missing_neighbors() -> None:
@@ -298,12 +298,13 @@ def test_top_k_of_shuffled_rows_has_the_same_neighbors_and_cosines(
 
     _assert_same_bits(shuffled, (index[p], similarity[p]))
     np.testing.assert_array_equal(among_shuffled[1], similarity)
-    found = among_shuffled[0]
-    back = np.where(found >= 0, q[found], -1) if len(q) else found
-    # Only which of the rows tied with the last one made it depends on their order.
-    surely = similarity > similarity[:, -1:]
+    rows_found = among_shuffled[0]
+    back = np.where(rows_found >= 0, q[rows_found], -1) if len(q) else rows_found
+    # The order of rows decides only among those tied with the last neighbor.
+    required = similarity > similarity[:, -1:]
     np.testing.assert_array_equal(
-        np.sort(np.where(surely, back, -1), axis=1), np.sort(np.where(surely, index, -1), axis=1)
+        np.sort(np.where(required, back, -1), axis=1),
+        np.sort(np.where(required, index, -1), axis=1),
     )
 
 
@@ -468,12 +469,12 @@ def _assert_is_the_join(
     assert i.dtype == j.dtype == np.int64
     assert similarity.dtype == np.float64
     scores = cosines(left, right)
-    surely, possibly = scores >= threshold + 1e-15, scores >= threshold - 1e-15
-    found = np.zeros(scores.shape, dtype=bool)
-    found[i, j] = True
-    assert found.sum() == len(i)
-    assert not (surely & ~found).any()
-    assert not (found & ~possibly).any()
+    required, allowed = scores >= threshold + 1e-15, scores >= threshold - 1e-15
+    is_pair = np.zeros(scores.shape, dtype=bool)
+    is_pair[i, j] = True
+    assert is_pair.sum() == len(i)
+    assert not (required & ~is_pair).any()
+    assert not (is_pair & ~allowed).any()
     assert (similarity >= threshold).all()
     np.testing.assert_allclose(similarity, scores[i, j], rtol=0, atol=1e-15)
     np.testing.assert_array_equal(similarity, pair_cosines(left, right, i, j))
@@ -488,19 +489,19 @@ def _assert_are_nearest(
     i, j = np.indices((len(queries), len(references)))
     scores = pair_cosines(queries, references, i.ravel(), j.ravel()).reshape(i.shape)
     np.testing.assert_allclose(scores, cosines(queries, references), rtol=0, atol=1e-15)
-    there = min(k, len(references))
-    nearest = np.argsort(-scores, axis=1, kind="stable")[:, :there]
-    np.testing.assert_array_equal(index[:, :there], nearest)
+    count = min(k, len(references))
+    nearest = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    np.testing.assert_array_equal(index[:, :count], nearest)
     np.testing.assert_array_equal(
-        similarity[:, :there], np.take_along_axis(scores, nearest, axis=1)
+        similarity[:, :count], np.take_along_axis(scores, nearest, axis=1)
     )
-    assert (index[:, there:] == -1).all()
-    assert np.isnan(similarity[:, there:]).all()
+    assert (index[:, count:] == -1).all()
+    assert np.isnan(similarity[:, count:]).all()
 
 
 def _assert_same_bits(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> None:
-    for mine, theirs in zip(one, other, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for first, second in zip(one, other, strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def _peak(work: Callable[[], object]) -> int:

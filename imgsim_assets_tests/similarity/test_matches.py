@@ -77,7 +77,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shops(store: Store, built: Path) -> Store:
-    """A store of one's own with the same content."""
+    """A copy of that store for one test."""
     shutil.copytree(built, store.url, dirs_exist_ok=True)
     return store
 
@@ -109,7 +109,7 @@ def test_incremental_matches_equal_a_rebuild_and_brute_force(
     lefts, rights = history(seed, 5, "s"), history(seed + 100, 5, "s")
     for step, (left, right) in enumerate(zip(lefts, rights, strict=True)):
         indexed(store, "left", left)
-        # Sides seldom change in the same night.
+        # Usually only one of the catalogs changes.
         if step != 3:
             indexed(store, "right", right)
             current = right
@@ -123,9 +123,9 @@ def test_incremental_matches_equal_a_rebuild_and_brute_force(
 
             assert report.incremental == (step > 0)
             assert _rows(store, name).equals(_rows(fresh, name))
-            found = _rows(store, name).select("left_id", "right_id", "rank").rows()
+            pairs = _rows(store, name).select("left_id", "right_id", "rank").rows()
             expected = _expected(store, left, current, settings)
-            assert found == [row[:3] for row in expected]
+            assert pairs == [row[:3] for row in expected]
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[4]], ids=str)
@@ -138,8 +138,8 @@ def test_items_that_move_between_the_catalogs_are_matched_again(
 
     MatchStage(shops, "pair", settings, left="left", right="right").run()
 
-    found = _rows(shops).select("left_id", "right_id", "rank").rows()
-    assert found == [row[:3] for row in _expected(shops, RIGHT, LEFT, settings)]
+    pairs = _rows(shops).select("left_id", "right_id", "rank").rows()
+    assert pairs == [row[:3] for row in _expected(shops, RIGHT, LEFT, settings)]
 
 
 def test_mutual_matches_are_symmetric(shops: Store) -> None:
@@ -306,9 +306,9 @@ def test_different_encoders_are_an_error_that_names_both_and_the_fix(store: Stor
 
 
 def test_different_factories_are_an_error_that_names_both(store: Store) -> None:
-    mine = EncoderSettings(factory=THUMBNAIL.factory, version="1", batch_size=4)
-    other = mine.model_copy(update={"factory": f"{custom_encoders.__name__}:moody"})
-    indexed(store, "left", LEFT, mine)
+    first = EncoderSettings(factory=THUMBNAIL.factory, version="1", batch_size=4)
+    other = first.model_copy(update={"factory": f"{custom_encoders.__name__}:moody"})
+    indexed(store, "left", LEFT, first)
     indexed(store, "right", RIGHT, other)
 
     with pytest.raises(StoreError, match=r"left by .*:thumbnail.* and right by .*:moody"):
@@ -331,7 +331,7 @@ def test_index_of_an_earlier_encoder_is_an_error(shops: Store) -> None:
 def test_overtaken_run_recomputes_with_the_newest_inputs(
     store: Store, monkeypatch: pytest.MonkeyPatch, settings: MatchSettings
 ) -> None:
-    """One run reads a newer left side and an older right one; the other the other way round."""
+    """One run reads a newer left and an older right catalog, the other run the reverse."""
     indexed(store, "left", LEFT)
     indexed(store, "right", RIGHT)
     MatchStage(store, "pair", settings, left="left", right="right").run()
@@ -341,13 +341,13 @@ def test_overtaken_run_recomputes_with_the_newest_inputs(
     indexed(store, "left", more)
 
     def overtaken(store: Store, name: str) -> tuple[Commit, Items]:
-        found = read(store, name)
+        result = read(store, name)
         indexed(store, "right", fewer)
         monkeypatch.setattr(items, "from_index", read)
         with monkeypatch.context() as other:
             other.setattr(items, "from_embeddings", lambda *_: earlier)
             MatchStage(store, "pair", settings, left="left", right="right").run()
-        return found
+        return result
 
     monkeypatch.setattr(items, "from_index", overtaken)
     report = MatchStage(store, "pair", settings, left="left", right="right").run()
@@ -428,15 +428,17 @@ EDGES = st.dictionaries(
 @hypothesis.settings(max_examples=150, deadline=None)
 @given(edges=EDGES)
 def test_one_to_one_has_the_greatest_total(edges: dict[tuple[int, int], float]) -> None:
-    found = one_to_one(_pairs_of(edges))
+    chosen = one_to_one(_pairs_of(edges))
 
-    assert found["left_id"].n_unique() == found["right_id"].n_unique() == found.height
-    assert set(found.select("left_id", "right_id").rows()) <= {(f"l{i}", f"r{j}") for i, j in edges}
+    assert chosen["left_id"].n_unique() == chosen["right_id"].n_unique() == chosen.height
+    assert set(chosen.select("left_id", "right_id").rows()) <= {
+        (f"l{i}", f"r{j}") for i, j in edges
+    }
     best = max(
         sum(max(0.0, edges.get((i, j), 0.0)) for i, j in enumerate(order))
         for order in permutations(range(5))
     )
-    assert abs(float(found["similarity"].sum()) - best) < 1e-9
+    assert abs(float(chosen["similarity"].sum()) - best) < 1e-9
 
 
 @hypothesis.settings(max_examples=60, deadline=None)
@@ -454,9 +456,9 @@ def test_one_to_one_does_not_depend_on_the_order_of_pairs(
 def test_one_to_one_can_choose_a_pair_that_is_the_best_of_neither_item() -> None:
     edges = {(0, 0): 0.99, (0, 1): 0.95, (1, 0): 0.97, (1, 1): 0.85}
 
-    found = one_to_one(_pairs_of(edges))
+    chosen = one_to_one(_pairs_of(edges))
 
-    assert found.rows() == [("l0", "r1", 0.95), ("l1", "r0", 0.97)]
+    assert chosen.rows() == [("l0", "r1", 0.95), ("l1", "r0", 0.97)]
 
 
 def test_one_to_one_matches_many_copies() -> None:
@@ -522,9 +524,9 @@ def _expected(
         ]
     k = {"one_to_one": 1, "all": None, "best": 1, "mutual": 1, "top_k": settings.k}[settings.mode]
     return [
-        (item, other, place + 1, score)
+        (item, other, position + 1, score)
         for item, order in zip(left_ids, ranked, strict=True)
-        for place, (score, other) in enumerate(order[:k])
+        for position, (score, other) in enumerate(order[:k])
         if score >= float(settings.threshold)
     ]
 

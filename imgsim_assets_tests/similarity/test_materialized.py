@@ -62,14 +62,14 @@ def test_lists_are_reusable_when_only_other_keys_of_the_recipe_changed(
     commit = _commit(store)
 
     other = _result(store, {**RECIPE, "mode": "all"}, list_keys=("k", "threshold"))
-    anew = _result(store, {**RECIPE, "threshold": 0.6}, list_keys=("k", "threshold"))
+    other_threshold = _result(store, {**RECIPE, "threshold": 0.6}, list_keys=("k", "threshold"))
 
     assert (other.current, other.reusable) == (None, commit)
     assert not other.is_up_to_date(LEFT, RIGHT)
     cached = other.cached_lists(ROWS)
     assert cached is not None
     assert cached.lists.equals(PAIRS)
-    assert (anew.reusable, anew.cached_lists(ROWS)) == (None, None)
+    assert (other_threshold.reusable, other_threshold.cached_lists(ROWS)) == (None, None)
 
 
 def test_rows_without_the_complete_column_are_complete_lists(store: Store) -> None:
@@ -135,11 +135,11 @@ def test_result_of_older_inputs_does_not_replace_a_newer_one(store: Store) -> No
     slow = _result(store, RECIPE)
     newer = _commit(store, {"shop/index": 5, "shop/embeddings": 2})
 
-    kept = slow.commit(
+    commit = slow.commit(
         [slow.table.write_rows(PAIRS.head(0))], LEFT, RIGHT, {"shop/index": 4, "shop/embeddings": 2}
     )
 
-    assert kept is None
+    assert commit is None
     assert _table(store).versions() == [newer.version]
 
 

@@ -45,9 +45,9 @@ SPECS = st.builds(
 def test_top_pairs_equal_the_definition(
     left: dict[str, int], right: dict[str, int], spec: JoinSpec
 ) -> None:
-    found = top_pairs(neighbor_lists(_items(left), _items(right), spec), spec)
+    pairs = top_pairs(neighbor_lists(_items(left), _items(right), spec), spec)
 
-    _assert_answers(found, left, right, spec)
+    _assert_equals_definition(pairs, left, right, spec)
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,9 +57,9 @@ def test_exclude_self_drops_the_item_but_not_its_copies(
 ) -> None:
     others = JoinSpec(spec.threshold, spec.k, exclude_self=True)
 
-    found = top_pairs(neighbor_lists(_items(content), _items(content), others), others)
+    pairs = top_pairs(neighbor_lists(_items(content), _items(content), others), others)
 
-    _assert_answers(found, content, content, others)
+    _assert_equals_definition(pairs, content, content, others)
 
 
 @settings(max_examples=150, deadline=None)
@@ -104,8 +104,8 @@ def test_update_reuses_pairs_of_unchanged_items(k: int | None) -> None:
 
     pairs = neighbor_lists(grown, right, spec, CachedNeighborLists(marked, left.keys, right.keys))
 
-    kept = pairs.filter(pl.col("left_id") != "c")
-    assert kept["similarity"].to_list() == [0.125] * 4
+    unchanged = pairs.filter(pl.col("left_id") != "c")
+    assert unchanged["similarity"].to_list() == [0.125] * 4
     assert pairs.filter(left_id=pl.lit("c")).height == 2
 
 
@@ -154,7 +154,7 @@ def test_pair_behind_the_end_of_a_cut_off_list_is_not_its_next() -> None:
     at_last = neighbor_lists(left, third, spec, CachedNeighborLists(after, left.keys, second.keys))
 
     assert lists["right_id"].to_list() == ids[:5]
-    # r11 is new, but r05 to r10 were not listed and stand before it.
+    # r11 is new, but r05 to r10 come before it and were cut off.
     assert after["right_id"].to_list() == ids[1:5]
     assert top_pairs(at_last, spec)["right_id"].to_list() == ["r05"]
 
@@ -174,7 +174,7 @@ def test_empty_list_may_receive_more_pairs_than_it_holds() -> None:
 
     assert lists.is_empty()
     assert after["right_id"].to_list() == ids[:5]
-    # All five that were listed are gone, and three that were not stand.
+    # All five listed pairs are gone, and three that were cut off remain.
     assert top_pairs(at_last, spec)["right_id"].to_list() == ["r5"]
 
 
@@ -212,7 +212,7 @@ def _items(content: Mapping[str, int]) -> Items:
     return Items(keys, POOL[[content[item] for item in ids]] if ids else np.empty((0, 4), "f4"))
 
 
-def _assert_answers(
+def _assert_equals_definition(
     found: pl.DataFrame, left: Mapping[str, int], right: Mapping[str, int], spec: JoinSpec
 ) -> None:
     expected = []
@@ -221,12 +221,12 @@ def _assert_answers(
             (float(cosines(POOL[[left[item]]], POOL[[n]])[0, 0]), other)
             for other, n in right.items()
         ]
-        kept = [
+        unchanged = [
             (-score, other)
             for score, other in scores
             if score >= spec.threshold and not (spec.exclude_self and other == item)
         ]
-        expected += [(item, other, -score) for score, other in sorted(kept)[: spec.k]]
+        expected += [(item, other, -score) for score, other in sorted(unchanged)[: spec.k]]
     assert found.schema == SCHEMA
     assert found.select("left_id", "right_id").rows() == [(a, b) for a, b, _ in expected]
     np.testing.assert_allclose(found["similarity"], [score for *_, score in expected], atol=1e-15)

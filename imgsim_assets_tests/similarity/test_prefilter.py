@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity import join, knn, prefilter, threshold_join, tiles, top_k
+from imgsim_assets.similarity import join, knn, threshold_join, tiles, top_k
+from imgsim_assets.similarity import prefilter as prefilter_module
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_knn, choose_for_threshold
 from imgsim_assets.similarity.projection import Projection, fit
@@ -31,8 +32,10 @@ def _fit(pair: InputPair, width: int, length: float = 1.001) -> Projection:
     return fit(np.concatenate([pair.left.unit.rows, pair.right.unit.rows]), width, length)
 
 
-def _scores(made: Prefilter, pair: InputPair) -> Floats:
-    a, b = (made.prepare(side.unit.rows, side.unit.squares) for side in (pair.left, pair.right))
+def _scores(prefilter: Prefilter, pair: InputPair) -> Floats:
+    a, b = (
+        prefilter.prepare(side.unit.rows, side.unit.squares) for side in (pair.left, pair.right)
+    )
     return a @ b.T
 
 
@@ -49,20 +52,20 @@ def test_prefilter_scores_plus_error_bound_the_cosines(
     left, right = make(20, dim, seed), make(30, dim, seed + 1)  # type: ignore[operator]
     pair = _pair(left, right)
     projection = _fit(pair, max(1, int(share * dim))) if share else None
-    made = Prefilter.of(projection, pair)
+    prefilter = Prefilter.of(projection, pair)
 
-    scores = _scores(made, pair).astype(np.float64)
+    scores = _scores(prefilter, pair).astype(np.float64)
 
-    assert (scores + made.error >= cosines(left, right)).all()
+    assert (scores + prefilter.error >= cosines(left, right)).all()
 
 
 def test_prefilter_of_whole_rows_is_within_its_error() -> None:
     left, right = families(50, 512, 1), families(60, 512, 1)
-    made = Prefilter.of(None, _pair(left, right))
+    prefilter = Prefilter.of(None, _pair(left, right))
 
-    off = np.abs(_scores(made, _pair(left, right)) - cosines(left, right))
+    off = np.abs(_scores(prefilter, _pair(left, right)) - cosines(left, right))
 
-    assert off.max() <= made.error < 1e-4
+    assert off.max() <= prefilter.error < 1e-4
 
 
 def test_prefilter_bounds_rows_that_are_not_exactly_of_length_one() -> None:
@@ -71,9 +74,9 @@ def test_prefilter_bounds_rows_that_are_not_exactly_of_length_one() -> None:
     rows[1::2] *= np.float32(0.9991)
     pair = _pair(rows, rows)
     for width in (8, 48, 96):
-        made = Prefilter.of(_fit(pair, width, 1 + pair.left.unit.deviation), pair)
+        prefilter = Prefilter.of(_fit(pair, width, 1 + pair.left.unit.deviation), pair)
 
-        assert (_scores(made, pair) + made.error >= cosines(rows, rows)).all()
+        assert (_scores(prefilter, pair) + prefilter.error >= cosines(rows, rows)).all()
 
 
 def test_prefilter_bounds_hold_for_a_basis_that_is_not_orthonormal() -> None:
@@ -81,10 +84,10 @@ def test_prefilter_bounds_hold_for_a_basis_that_is_not_orthonormal() -> None:
     pair = _pair(rows, rows)
     skewed = _fit(pair, 24).basis * np.float32(1.01)
 
-    made = Prefilter.of(Projection(skewed, 1.001), pair)
+    prefilter = Prefilter.of(Projection(skewed, 1.001), pair)
 
-    assert made.error > 0.01
-    assert (_scores(made, pair) + made.error >= cosines(rows, rows)).all()
+    assert prefilter.error > 0.01
+    assert (_scores(prefilter, pair) + prefilter.error >= cosines(rows, rows)).all()
 
 
 def test_wider_projections_have_fewer_candidates() -> None:
@@ -95,41 +98,43 @@ def test_wider_projections_have_fewer_candidates() -> None:
     widest = _fit(pair, 96)
 
     prefilters = [Prefilter.of(widest.leading(width), pair) for width in (4, 16, 64, 96)]
-    counts = [int((_scores(made, pair) >= 0.9 - made.error).sum()) for made in prefilters]
+    counts = [
+        int((_scores(prefilter, pair) >= 0.9 - prefilter.error).sum()) for prefilter in prefilters
+    ]
 
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > 10 * counts[-1] >= 10 * 400
 
 
 @pytest.fixture
-def small_jobs_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefilter, "_MIN_PROJECTED_WORK", 0)
-    monkeypatch.setattr(prefilter, "_CANDIDATE_COST", 0)
-    monkeypatch.setattr(prefilter, "_NUMBER_COST", 1e-3)
+def project_small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefilter_module, "_MIN_PROJECTED_WORK", 0)
+    monkeypatch.setattr(prefilter_module, "_CANDIDATE_COST", 0)
+    monkeypatch.setattr(prefilter_module, "_NUMBER_COST", 1e-3)
 
 
 @pytest.mark.parametrize("make", [noise, families, hardly_different])
-@pytest.mark.usefixtures("small_jobs_are_worth_it")
+@pytest.mark.usefixtures("project_small_jobs")
 def test_threshold_join_is_the_same_for_every_prefilter(
     make: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, right = make(300, 128, 5), make(200, 128, 5)  # type: ignore[operator]
     for threshold in np.quantile(cosines(left, right), [0.5, 0.99, 0.999]).tolist():
         assert choose_for_threshold(_pair(left, right), threshold).projection is not None
-        found = threshold_join(left, right, threshold, memory_budget=100_000)
+        pairs = threshold_join(left, right, threshold, memory_budget=100_000)
         with monkeypatch.context() as patched:
             patched.setattr(
                 join, "choose_for_threshold", lambda inputs, _: Prefilter.of(None, inputs)
             )
             expected = threshold_join(left, right, threshold)
 
-        for mine, theirs in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+        for first, second in zip(pairs, expected, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("make", [noise, families, hardly_different])
 @pytest.mark.parametrize("copied", [False, True])
-@pytest.mark.usefixtures("small_jobs_are_worth_it")
+@pytest.mark.usefixtures("project_small_jobs")
 def test_top_k_is_the_same_for_every_prefilter(
     make: object, copied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,19 +146,19 @@ def test_top_k_is_the_same_for_every_prefilter(
         pair = _pair(left, right)
         chosen = choose_for_knn(pair, k, np.full(len(pair.left), -1.0))
         assert chosen.projection is not None
-        found = top_k(left, right, k, min_similarity=minimum, memory_budget=100_000)
+        neighbors = top_k(left, right, k, min_similarity=minimum, memory_budget=100_000)
         with monkeypatch.context() as patched:
             patched.setattr(knn, "choose_for_knn", lambda inputs, *_: Prefilter.of(None, inputs))
             expected = top_k(left, right, k, min_similarity=minimum)
 
-        for mine, theirs in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+        for first, second in zip(neighbors, expected, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def test_whole_rows_are_chosen_when_a_projection_filters_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(prefilter, "_MIN_PROJECTED_WORK", 0)
+    monkeypatch.setattr(prefilter_module, "_MIN_PROJECTED_WORK", 0)
     pair = _pair(noise(200, 128, 7), noise(200, 128, 8))
 
     assert choose_for_threshold(pair, 0.2).projection is None
@@ -165,15 +170,15 @@ def test_whole_rows_are_chosen_for_small_jobs(
     pair = _pair(families(300, 128, 5), families(200, 128, 5))
     job = len(pair.left) * len(pair.right) * 128
     no_minimum = np.full(len(pair.left), -1.0)
-    monkeypatch.setattr(prefilter, "_CANDIDATE_COST", 0)
-    monkeypatch.setattr(prefilter, "_NUMBER_COST", 1e-3)
+    monkeypatch.setattr(prefilter_module, "_CANDIDATE_COST", 0)
+    monkeypatch.setattr(prefilter_module, "_NUMBER_COST", 1e-3)
 
     for worth, join_projects, search_projects in (
         (job // 3, True, True),
         (job, True, False),
         (job + 1, False, False),
     ):
-        monkeypatch.setattr(prefilter, "_MIN_PROJECTED_WORK", worth)
+        monkeypatch.setattr(prefilter_module, "_MIN_PROJECTED_WORK", worth)
         assert (choose_for_threshold(pair, 0.9).projection is not None) is join_projects
         assert (choose_for_knn(pair, 7, no_minimum).projection is not None) is search_projects
 
@@ -195,8 +200,8 @@ def test_row_blocks_cover_every_pair_once_for_any_budget(
         return counted
 
     for budget in (1, 3_000, 1 << 20):
-        for made in (Prefilter.of(None, pair), Prefilter.of(_fit(pair, 8), pair)):
-            counts = list(tiles.map_row_blocks(pair, made, budget, seen))
+        for prefilter in (Prefilter.of(None, pair), Prefilter.of(_fit(pair, 8), pair)):
+            counts = list(tiles.map_row_blocks(pair, prefilter, budget, seen))
             assert (np.sum(counts, axis=0) == 1).all()
 
 
@@ -214,14 +219,14 @@ def test_products_restore_the_faiss_thread_count() -> None:
 
 
 def test_prefilter_for_knn_is_not_too_narrow_with_many_copies() -> None:
-    # The best of all bars would let next to nothing pass; most of the time it is not met yet.
+    # The highest cutoff would let almost no candidate pass; most of the time it is not reached.
     random = np.random.default_rng(0)
     images = random.normal(size=(1000, 64)) @ random.normal(size=(64, 512)) / 8
     images += random.normal(size=images.shape) / 2
     drawn = images[random.integers(0, len(images), 20_000)]
     side = JoinInput.of(unit(drawn + random.normal(size=drawn.shape) / 10), "rows")
 
-    made = choose_for_knn(InputPair.of(side, side), 5, np.full(len(side), -1.0))
+    prefilter = choose_for_knn(InputPair.of(side, side), 5, np.full(len(side), -1.0))
 
-    assert made.projection is not None
-    assert made.projection.width - 1 > 32
+    assert prefilter.projection is not None
+    assert prefilter.projection.width - 1 > 32

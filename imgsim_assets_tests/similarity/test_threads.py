@@ -11,7 +11,7 @@ from imgsim_assets.similarity.threads import parallel_map, parallel_slices
 
 
 def _blas_threads() -> set[int]:
-    """Of the libraries that multiply here; FAISS's own, built on OpenMP, does none of it."""
+    """Thread counts of the BLAS libraries, without FAISS's own, which NumPy does not use."""
     np.ones((2, 2)) @ np.ones((2, 2))
     blas = [each for each in threadpool_info() if each["user_api"] == "blas"]
     return {each["num_threads"] for each in blas if each["threading_layer"] != "openmp"}

@@ -24,11 +24,13 @@ def test_rows_of_the_same_bytes_are_grouped(seed: int, count: int, kinds: int) -
     for number, row in enumerate(rows):
         expected.setdefault(row.tobytes(), []).append(number)
 
-    found = find_unique_rows(rows)
+    unique = find_unique_rows(rows)
 
-    groups = [found.rows[a:b].tolist() for a, b in zip(found.start, found.start[1:], strict=False)]
+    groups = [
+        unique.rows[a:b].tolist() for a, b in zip(unique.start, unique.start[1:], strict=False)
+    ]
     assert groups == list(expected.values())
-    assert found.first.tolist() == [group[0] for group in groups]
+    assert unique.first.tolist() == [group[0] for group in groups]
 
 
 @settings(max_examples=50, deadline=None)
@@ -41,17 +43,17 @@ def test_rows_of_the_same_bytes_are_grouped(seed: int, count: int, kinds: int) -
 def test_where_and_at_most_select_within_groups(
     seed: int, kinds: int, mask: list[bool], most: int
 ) -> None:
-    rows, kept = _copied(seed, len(mask), kinds), np.array(mask, dtype=bool)
-    numbers = np.flatnonzero(kept)
-    alone = find_unique_rows(rows[kept])
+    rows, chosen = _copied(seed, len(mask), kinds), np.array(mask, dtype=bool)
+    numbers = np.flatnonzero(chosen)
+    selected = find_unique_rows(rows[chosen])
 
-    found = find_unique_rows(rows).where(kept)
-    fewer = found.at_most(most)
+    unique = find_unique_rows(rows).where(chosen)
+    fewer = unique.at_most(most)
 
-    assert found.first.tolist() == numbers[alone.first].tolist()
-    assert found.rows.tolist() == numbers[alone.rows].tolist()
-    assert found.start.tolist() == alone.start.tolist()
-    groups = np.split(found.rows, found.start[1:-1]) if len(numbers) else []
+    assert unique.first.tolist() == numbers[selected.first].tolist()
+    assert unique.rows.tolist() == numbers[selected.rows].tolist()
+    assert unique.start.tolist() == selected.start.tolist()
+    groups = np.split(unique.rows, unique.start[1:-1]) if len(numbers) else []
     assert fewer.rows.tolist() == [row for group in groups for row in group[:most].tolist()]
     assert fewer.counts.tolist() == [min(most, len(group)) for group in groups]
 
@@ -92,14 +94,14 @@ def test_results_with_duplicates_equal_those_of_single_rows(
     i, j, joined = threshold_join(left, right, threshold)
 
     for row in range(len(left)):
-        # One row against references told apart by their place only, so nothing is grouped.
+        # One row against one reference at a time, so nothing is grouped.
         scores = np.array(
             [threshold_join(left[[row]], right[[at]], -1.0)[2][0] for at in range(50)]
         )
         order = np.argsort(-scores, kind="stable")
-        there = min(k, 50)
-        assert index[row, :there].tolist() == order[:there].tolist()
-        np.testing.assert_array_equal(similarity[row, :there], scores[order[:there]])
+        length = min(k, 50)
+        assert index[row, :length].tolist() == order[:length].tolist()
+        np.testing.assert_array_equal(similarity[row, :length], scores[order[:length]])
         above = order[scores[order] >= threshold]
         assert j[i == row].tolist() == above.tolist()
         np.testing.assert_array_equal(joined[i == row], scores[above])
