@@ -90,12 +90,12 @@ def test_runs_killed_at_random_times_lose_no_committed_row(
 ) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     urls = declare_items(catalog, shop, 400)
     committed: dict[str, str] = {}
     for _ in range(20):
         run = catalog.start(fast_settings(max_per_host=4), commit_every=0.05)
-        time.sleep(chance.uniform(0.3, 2.5))
+        time.sleep(rng.uniform(0.3, 2.5))
         run.kill()
         run.communicate()
         committed = check_invariants(catalog, committed)

@@ -206,21 +206,21 @@ def test_killed_run_keeps_its_commits(catalog: Catalog) -> None:
         assert wait_for_exit(run) == -signal.SIGKILL
         killed.set()
 
-        kept = catalog.rows()
+        committed = catalog.rows()
         request_count = len(server.requests)
         *_, before_last, _ = catalog.table.versions()
         safe = datetime.fromisoformat(catalog.table.at(before_last).committed_at)
         fetched_before = {path for path, moment in answered.items() if moment < safe}
-        assert fetched_before <= {f"/{int(item[-2:])}" for item in kept}
-        assert 15 <= len(kept) < 60
-        for row in kept.values():
+        assert fetched_before <= {f"/{int(item[-2:])}" for item in committed}
+        assert 15 <= len(committed) < 60
+        for row in committed.values():
             assert row["status"] == "ok"
             assert catalog.store.blobs.get(row["sha256"])
 
         catalog.run()
         assert catalog.statuses() == dict.fromkeys(urls, "ok")
-        assert len(server.requests) == request_count + 60 - len(kept)
-        assert not {urls[item] for item in kept} & {
+        assert len(server.requests) == request_count + 60 - len(committed)
+        assert not {urls[item] for item in committed} & {
             server.url(path) for path in server.requests[request_count:]
         }
     assert len(catalog.commit().files) == 1
@@ -538,7 +538,7 @@ def test_any_history_ends_with_the_ledger_of_a_full_run(
     catalog: Catalog, shop: PageServer, seed: int
 ) -> None:
     """Whatever is added, changed, removed, busy, missing or corrupt in between."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     pages = [f"/{number}" for number in range(12)]
     busy: set[str] = set()
 
@@ -550,19 +550,19 @@ def test_any_history_ends_with_the_ledger_of_a_full_run(
     shop.pages.update(dict.fromkeys(pages, page))
     urls: dict[str, str] = {}
     for _ in range(8):
-        for changed in chance.sample(range(15), 4):
-            urls[f"item {changed}"] = shop.url(chance.choice([*pages, "/nowhere"]))
-        for removed in chance.sample(sorted(urls), 2):
+        for changed in rng.sample(range(15), 4):
+            urls[f"item {changed}"] = shop.url(rng.choice([*pages, "/nowhere"]))
+        for removed in rng.sample(sorted(urls), 2):
             del urls[removed]
-        busy = set(chance.sample(pages, 3))
-        catalog.declare(urls, shards=chance.choice([1, 2, 3]))
-        catalog.run(fast_settings(concurrency=chance.choice([1, 8])))
-        if chance.random() < 0.5:
+        busy = set(rng.sample(pages, 3))
+        catalog.declare(urls, shards=rng.choice([1, 2, 3]))
+        catalog.run(fast_settings(concurrency=rng.choice([1, 8])))
+        if rng.random() < 0.5:
             catalog.shift_retries(-timedelta(days=1))
-        if chance.random() < 0.5:
-            lose_random_image(catalog, chance)
-        if chance.random() < 0.3:
-            damage_file(catalog, chance.choice(catalog.commit().files), "flipped")
+        if rng.random() < 0.5:
+            lose_random_image(catalog, rng)
+        if rng.random() < 0.3:
+            damage_file(catalog, rng.choice(catalog.commit().files), "flipped")
             catalog.run()
     busy.clear()
     catalog.shift_retries(-timedelta(days=1))
@@ -645,7 +645,7 @@ def damage_file(catalog: Catalog, file: DataFile, damage: str) -> Path:
     return path
 
 
-def lose_random_image(catalog: Catalog, chance: random.Random) -> None:
+def lose_random_image(catalog: Catalog, rng: random.Random) -> None:
     stored = sorted({row["sha256"] for row in catalog.rows().values() if row["sha256"]})
     if stored:
-        catalog.store.blobs.report_missing(chance.choice(stored))
+        catalog.store.blobs.report_missing(rng.choice(stored))

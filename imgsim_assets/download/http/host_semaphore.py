@@ -19,7 +19,7 @@ class HostSemaphore:
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def try_acquire(self) -> bool:
-        """Take a slot if one is free and nobody waits for it."""
+        """Take a slot if one is free and no request waits for it."""
         if self._free <= 0 or self._waiters:
             return False
         self._free -= 1

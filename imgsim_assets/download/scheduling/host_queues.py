@@ -175,10 +175,10 @@ class HostQueues:
         """
         count = 0
         for queue in self._queues.values():
-            kept = array("I", (item for item in queue.ready.remaining() if not is_done(item)))
-            count += len(queue.ready) - len(kept)
-            first = random.randrange(len(kept) or 1)
-            queue.ready = _NumberQueue(kept[first:] + kept[:first])
+            remaining = array("I", (item for item in queue.ready.remaining() if not is_done(item)))
+            count += len(queue.ready) - len(remaining)
+            first = random.randrange(len(remaining) or 1)
+            queue.ready = _NumberQueue(remaining[first:] + remaining[:first])
         self._waiting -= count
         self._wake_all_at_end()
         return count

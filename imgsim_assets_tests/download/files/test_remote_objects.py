@@ -14,7 +14,7 @@ CONTENT = b"the bytes of an image"
 
 
 @pytest.fixture
-def place() -> Iterator[str]:
+def bucket() -> Iterator[str]:
     """A folder of fsspec's filesystem in memory, with one object."""
     url = f"memory://{uuid.uuid4().hex}/images"
     with fsspec.open(f"{url}/a.jpg", "wb") as file:
@@ -23,44 +23,44 @@ def place() -> Iterator[str]:
     fsspec.filesystem("memory").rm(url, recursive=True)
 
 
-def test_read_returns_the_object_with_its_version(place: str) -> None:
-    objects = RemoteObjects([f"{place}/"], max_bytes=100)
-    fetched = objects.read(f"{place}/a.jpg")
+def test_read_returns_the_object_with_its_version(bucket: str) -> None:
+    objects = RemoteObjects([f"{bucket}/"], max_bytes=100)
+    fetched = objects.read(f"{bucket}/a.jpg")
     assert fetched.data == CONTENT
-    assert objects.read(f"{place}/a.jpg", Validators(fetched.etag, None)) == Fetched(
+    assert objects.read(f"{bucket}/a.jpg", Validators(fetched.etag, None)) == Fetched(
         None, fetched.etag
     )
-    assert objects.read(f"{place}/a.jpg", Validators("another", None)).data == CONTENT
+    assert objects.read(f"{bucket}/a.jpg", Validators("another", None)).data == CONTENT
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "{place}x/a.jpg",
-        "{place}/../other/a.jpg",
+        "{bucket}x/a.jpg",
+        "{bucket}/../other/a.jpg",
         "memory://elsewhere/a.jpg",
         "ftp://127.0.0.1/a.jpg",
-        "zip://a.jpg::{place}/a.zip",
-        "{place}/a.zip::zip://a.jpg",
+        "zip://a.jpg::{bucket}/a.zip",
+        "{bucket}/a.zip::zip://a.jpg",
         "local:///etc/passwd",
     ],
 )
-def test_url_outside_the_prefixes_is_blocked(place: str, url: str) -> None:
-    assert status_of([f"{place}/"], url.format(place=place)) == "blocked_path"
+def test_url_outside_the_prefixes_is_blocked(bucket: str, url: str) -> None:
+    assert status_of([f"{bucket}/"], url.format(bucket=bucket)) == "blocked_path"
 
 
-def test_no_prefix_is_allowed_by_default(place: str) -> None:
-    assert status_of([], f"{place}/a.jpg") == "blocked_path"
+def test_no_prefix_is_allowed_by_default(bucket: str) -> None:
+    assert status_of([], f"{bucket}/a.jpg") == "blocked_path"
 
 
 @pytest.mark.parametrize(("name", "status"), [("gone.jpg", "missing_file"), ("", "missing_file")])
-def test_missing_object_or_folder_is_a_missing_file(place: str, name: str, status: str) -> None:
-    assert status_of([f"{place}/"], f"{place}/{name}") == status
+def test_missing_object_or_folder_is_a_missing_file(bucket: str, name: str, status: str) -> None:
+    assert status_of([f"{bucket}/"], f"{bucket}/{name}") == status
 
 
-def test_object_above_the_limit_is_refused(place: str) -> None:
-    assert status_of([f"{place}/"], f"{place}/a.jpg", max_bytes=len(CONTENT) - 1) == "too_large"
-    assert status_of([f"{place}/"], f"{place}/a.jpg", max_bytes=len(CONTENT)) == "ok"
+def test_object_above_the_limit_is_refused(bucket: str) -> None:
+    assert status_of([f"{bucket}/"], f"{bucket}/a.jpg", max_bytes=len(CONTENT) - 1) == "too_large"
+    assert status_of([f"{bucket}/"], f"{bucket}/a.jpg", max_bytes=len(CONTENT)) == "ok"
 
 
 def test_unknown_filesystem_is_a_connection_error() -> None:

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ import pytest
 from imgsim_assets.download.fetched import Fetched
 from imgsim_assets.download.http import address
 from imgsim_assets.download.http.client import HttpClient
-from imgsim_assets.download.http.responses import retry_after
-from imgsim_assets.download.http.urls import host_of
 from imgsim_assets.download.status import FetchError
 from imgsim_assets_tests.support.downloads import fast_settings
 from imgsim_assets_tests.support.faulty_server import (
@@ -37,7 +34,6 @@ from imgsim_assets_tests.support.tls import self_signed, server_context
 IMAGE = b"\x89PNG and so on"
 BUSY = response(status=b"503 Busy")
 REFUSED = {"blocked_address", "bad_url", "dns_error"}
-NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC).timestamp()
 
 # ---- successful requests ------------------------------------------------------------
 
@@ -179,8 +175,8 @@ def test_every_failed_response_has_a_status(sent: bytes, status: str) -> None:
 
 
 def test_corrupt_responses_end_as_bytes_or_a_status() -> None:
-    chance = random.Random(7)
-    answers = [corrupt_response(chance) for _ in range(150)]
+    rng = random.Random(7)
+    answers = [corrupt_response(rng) for _ in range(150)]
     with FaultyServer(
         lambda connection: connection.send(answers[len(server.requests) % len(answers)])
     ) as server:
@@ -330,6 +326,14 @@ def test_endless_headers_are_refused() -> None:
     with FaultyServer(endless(b"HTTP/1.1 200 OK\r\n", lines)) as server:
         assert status_of(server.url()) == "protocol_error"
     assert server.max_sent < 20_000_000
+
+
+@pytest.mark.parametrize("status", [b"429 Slow down", b"503 Busy"])
+def test_error_carries_retry_after(status: bytes) -> None:
+    busy = response(b"", b"Retry-After: 7", status=status)
+    with FaultyServer(busy) as server, pytest.raises(FetchError) as failed:
+        fetch(server.url())
+    assert failed.value.retry_after == 7.0
 
 
 # ---- redirects ----------------------------------------------------------------------
@@ -625,68 +629,6 @@ def test_allowed_host_does_not_match_prefixes_or_suffixes(
     assert internal.connections == 0
 
 
-# ---- headers and hosts --------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("0", 0.0),
-        ("7", 7.0),
-        (" 7 ", 7.0),
-        ("3600", 3600.0),
-        ("86400", 3600.0),
-        ("9" * 500, 3600.0),
-        ("Wed, 01 May 2024 12:00:30 GMT", 30.0),
-        ("Wed, 01 May 2024 11:59:00 GMT", 0.0),
-        ("Thu, 02 May 2024 12:00:00 GMT", 3600.0),
-        ("", None),
-        ("-5", None),
-        ("1.5", None),
-        ("soon", None),
-        ("Wed, 99 May 2024 12:00:30 GMT", None),
-    ],
-)
-def test_retry_after_accepts_seconds_and_dates(value: str, seconds: float | None) -> None:
-    assert retry_after({"Retry-After": value}, now=NOW) == seconds
-
-
-def test_retry_after_is_none_without_the_header() -> None:
-    assert retry_after({}) is None
-
-
-@pytest.mark.parametrize("status", [b"429 Slow down", b"503 Busy"])
-def test_error_carries_retry_after(status: bytes) -> None:
-    busy = response(b"", b"Retry-After: 7", status=status)
-    with FaultyServer(busy) as server, pytest.raises(FetchError) as failed:
-        fetch(server.url())
-    assert failed.value.retry_after == 7.0
-
-
-@pytest.mark.parametrize(
-    ("url", "host"),
-    [
-        ("http://shop.example/a.jpg", "shop.example:80"),
-        ("https://shop.example/a.jpg", "shop.example:443"),
-        ("http://PageServer.Example:8080/A.jpg", "shop.example:8080"),
-        ("https://[::1]:9/a.jpg", "::1:9"),
-        ("http://[::1/a.jpg", ""),
-        ("http://shop.example:port/a.jpg", ""),
-        ("images/a.jpg", ""),
-        ("/images/a.jpg", ""),
-    ],
-)
-def test_host_of_returns_host_and_port(url: str, host: str) -> None:
-    assert host_of(url) == host
-
-
-@pytest.mark.parametrize(
-    "url", ["http://shop.example:80/", "http://shop.example./", "http://@shop.example/"]
-)
-def test_host_of_normalizes_spellings_of_a_host(url: str) -> None:
-    assert host_of(url) == host_of("http://shop.example/")
-
-
 # ---- helpers ------------------------------------------------------------------------
 
 
@@ -781,10 +723,10 @@ def endless(head: bytes, piece: bytes = bytes(65536), every: float = 0.0) -> Res
     return respond
 
 
-def corrupt_response(chance: random.Random) -> bytes:
+def corrupt_response(rng: random.Random) -> bytes:
     """A good response with a few bytes changed, repeated or removed."""
-    answer = bytearray(
-        chance.choice(
+    body = bytearray(
+        rng.choice(
             [
                 response(IMAGE, b'ETag: "v1"', b"Content-Type: image/png"),
                 response(b"", b"Set-Cookie: a=b; Max-Age=9; Expires=never", status=b"404 No"),
@@ -793,22 +735,22 @@ def corrupt_response(chance: random.Random) -> bytes:
             ]
         )
     )
-    for _ in range(chance.randint(0, 4)):
-        place = chance.randrange(len(answer))
-        match chance.randrange(3):
+    for _ in range(rng.randint(0, 4)):
+        position = rng.randrange(len(body))
+        match rng.randrange(3):
             case 0:
-                answer[place] = chance.randrange(256)
+                body[position] = rng.randrange(256)
             case 1:
-                answer[place:place] = answer[place : place + 5]
+                body[position:position] = body[position : position + 5]
             case _:
-                del answer[place:]
+                del body[position:]
                 break
-    return bytes(answer)
+    return bytes(body)
 
 
 @contextlib.contextmanager
 def full_backlog() -> Iterator[int]:
-    """A port whose backlog is full, so that it does not answer another connection."""
+    """A port whose backlog is full, so that it does not body another connection."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
         listening.bind(("127.0.0.1", 0))

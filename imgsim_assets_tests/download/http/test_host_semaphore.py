@@ -43,7 +43,7 @@ def test_waiters_acquire_in_fifo_order() -> None:
         waiting = [asyncio.create_task(wait(number)) for number in range(5)]
         await asyncio.sleep(0)
         semaphore.release()
-        assert not semaphore.try_acquire(), "nobody overtakes those who wait"
+        assert not semaphore.try_acquire(), "a waiter comes first"
         await asyncio.gather(*waiting)
         assert semaphore.try_acquire()
         return served

@@ -20,10 +20,10 @@ HOSTS = st.lists(st.sampled_from("abcde"), max_size=40)
 @settings(max_examples=150, deadline=None)
 @given(HOSTS, st.integers(1, 4), st.integers(1, 9), st.randoms(use_true_random=False))
 def test_every_item_is_taken_once_and_per_host_limit_holds(
-    hosts: list[str], per_host: int, workers: int, chance: random.Random
+    hosts: list[str], per_host: int, workers: int, rng: random.Random
 ) -> None:
     items = list(numbered_items(hosts))
-    handed, most = asyncio.run(drain(items, per_host, workers, chance))
+    handed, most = asyncio.run(drain(items, per_host, workers, rng))
     assert sorted(handed) == sorted(items)
     assert all(count <= per_host for count in most.values())
 
@@ -170,7 +170,7 @@ def test_drop_host_returns_waiting_items_only() -> None:
         await seconds_until(queues, item_number("a", 1))
         queues.requeue(item_number("a", 1), 60)
         assert sorted(queues.drop_host("a")) == [item_number("a", 1), item_number("a", 2)]
-        assert queues.drop_host("nobody") == []
+        assert queues.drop_host("other") == []
         queues.done(item_number("b", 0))
         queues.done(item_number("a", 0))
         assert await asyncio.wait_for(queues.take(), 5) is None
@@ -204,7 +204,7 @@ def numbered_items(hosts: Sequence[str]) -> list[ItemNumber]:
 
 
 async def drain(
-    items: Sequence[ItemNumber], per_host: int, workers: int, chance: random.Random
+    items: Sequence[ItemNumber], per_host: int, workers: int, rng: random.Random
 ) -> tuple[list[ItemNumber], dict[str, int]]:
     """Take all items with several workers; returns the items and the peak of each host."""
     queues = HostQueues(items, host_of, per_host)
@@ -218,7 +218,7 @@ async def drain(
             handed.append(item)
             active[host] += 1
             most[host] = max(most.get(host, 0), active[host])
-            for _ in range(chance.randint(0, 4)):
+            for _ in range(rng.randint(0, 4)):
                 await asyncio.sleep(0)
             active[host] -= 1
             queues.done(item)
