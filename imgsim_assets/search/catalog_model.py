@@ -9,6 +9,7 @@ from typing import Any
 
 from imgsim_assets.encoders.recorded import FINGERPRINT, encoder_from_commit, with_overrides
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.pipeline.settings import NAME_PATTERN
 from imgsim_assets.search.embedder import Embedder
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef
 from imgsim_assets.search.neighbors import Metric
@@ -17,8 +18,6 @@ from imgsim_assets.search.summary import Provenance
 from imgsim_assets.similarity import items
 from imgsim_assets.storage.store import Store
 
-_CATALOG_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
 
 def find_catalog(dataset: Any, store: Store | str | Path | None) -> Store | None:
     """The store, if `dataset` is the name of a catalog in it; None for any other dataset.
@@ -26,7 +25,7 @@ def find_catalog(dataset: Any, store: Store | str | Path | None) -> Store | None
     Raises:
         SettingsError: for a name that is neither a catalog with embeddings nor a path.
     """
-    if not isinstance(dataset, str) or not _CATALOG_NAME.fullmatch(dataset):
+    if not isinstance(dataset, str) or not re.fullmatch(NAME_PATTERN, dataset):
         return None
     opened = store if isinstance(store, Store) else Store.open(store)
     if opened.table(f"{dataset}/embeddings").latest() is not None:

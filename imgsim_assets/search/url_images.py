@@ -1,4 +1,4 @@
-"""Images behind URLs, fetched by the images stage with its guards, limits and retries."""
+"""Images behind URLs, fetched by a catalog pipeline with its guards, limits and retries."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from pathlib import Path
 import polars as pl
 
 from imgsim_assets.catalog.settings import SourceSettings
-from imgsim_assets.catalog.stage import ItemsStage
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.download.stage import ImagesStage
 from imgsim_assets.download.status import OK
+from imgsim_assets.pipeline.catalog import CatalogPipeline
+from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.search.image_ref import ImageRef, failed_image
-from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
 _NAME = "urls"
-_SHARD = Shard(0, 1)
 
 
 def is_url(text: str) -> bool:
@@ -37,7 +35,7 @@ def fetch_urls(
     distinct = sorted(set(urls))
     if not distinct:
         return {}
-    # The stage runs an event loop, and the thread of a notebook already has one.
+    # The download runs an event loop, and the thread of a notebook already has one.
     with ThreadPoolExecutor(1, "fetch") as thread:
         return thread.submit(_fetch, distinct, settings, log).result()
 
@@ -47,10 +45,16 @@ def _fetch(urls: Sequence[str], settings: DownloadSettings, log: Log) -> dict[st
         root = Path(folder)
         store = Store.open(root / "store")
         pl.DataFrame({"url": urls}).write_parquet(root / "urls.parquet")
-        source = SourceSettings(path="urls.parquet", allow_empty=True)
-        ItemsStage(store, _NAME, source, shards=_SHARD.count, project_root=root).run()
-        with ImagesStage(store, _NAME, settings, log=log) as stage:
-            stage.run(_SHARD)
+        catalog = CatalogSettings(
+            name=_NAME,
+            source=SourceSettings(path="urls.parquet", allow_empty=True),
+            shards=1,
+            download=settings,
+        )
+        pipeline = CatalogPipeline(store, catalog, root=root, log=log)
+        pipeline.ingest()
+        with pipeline.open_images() as fetch_shard:
+            fetch_shard(*pipeline.shards)
         return _image_refs(store, urls)
 
 
@@ -58,7 +62,7 @@ def _image_refs(store: Store, urls: Sequence[str]) -> dict[str, ImageRef]:
     ledger = ledger_table(store, _NAME)
     commit = ledger.latest()
     if commit is None:
-        raise AssertionError("the images stage commits its ledger")
+        raise AssertionError("the download commits its ledger")
     # A rejected URL has no row in the ledger.
     images = {url: failed_image(url, "bad_url", "not a URL that can be fetched") for url in urls}
     rows = ledger.read(commit).select("id", "status", "detail", "sha256")
