@@ -1,4 +1,4 @@
-"""Decoding an image the way a person sees it: upright, on white, in sRGB, 8 bits."""
+"""Decoding images as people see them: upright, on white, in sRGB with 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from PIL import ExifTags, Image, ImageCms
 from imgsim_assets.images.header import ImageError, open_image
 from imgsim_assets.images.limits import MAX_PIXELS
 
-# Part of every encoder's fingerprint: raise it when the same bytes decode to other pixels.
+# Part of encoder fingerprints: raise it when the same bytes decode to other pixels.
 DECODER_VERSION = 2
 
-# EXIF orientation to the turn that undoes it.
-_TURNS = {
+# By EXIF orientation, the transposition that undoes it.
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -29,72 +29,76 @@ _SRGB = ImageCms.createProfile("sRGB")
 def decode(
     data: bytes, max_pixels: int = MAX_PIXELS, *, min_size: int | None = None
 ) -> Image.Image:
-    """The first frame as an 8-bit RGB image.
+    """Decode the first frame of an image file to 8-bit RGB.
 
-    EXIF orientation is applied, transparency is laid on white, 16-bit and floating values are
-    scaled to 8 bits, and colors with a profile of their own are brought to sRGB. With
-    `min_size`, a JPEG whose sides both have at least twice that many pixels may come smaller, by
-    1/2, 1/4 or 1/8, but not below `min_size`: libjpeg then skips the high frequencies, several
-    times as fast. Raises ImageError with the status not_image, unsupported_format,
-    too_many_pixels, truncated or decode_error.
+    Applies the EXIF orientation, composes transparency on white, scales 16-bit and floating
+    values to 8 bits, and converts colors with an embedded profile to sRGB.
+
+    Args:
+        data: an image file of one of `header.FORMATS`, or HEIC where its extra is installed.
+        max_pixels: the largest product of width and height.
+        min_size: lets a JPEG whose edges have at least twice as many pixels be decoded at 1/2,
+            1/4 or 1/8 of its size, with edges of at least `min_size`; several times as fast,
+            since libjpeg skips the high frequencies.
+
+    Raises:
+        ImageError: with the status not_image, unsupported_format, too_many_pixels, truncated or
+            decode_error.
     """
     return to_display_rgb(open_image(data, max_pixels), min_size=min_size)
 
 
 def to_display_rgb(image: Image.Image, *, min_size: int | None = None) -> Image.Image:
-    """An image that Pillow has opened, the way `decode` gives it.
+    """Convert an image that Pillow has opened as `decode` does.
 
-    Raises ImageError with the status truncated or decode_error.
+    Raises:
+        ImageError: with the status truncated or decode_error.
     """
     try:
         if min_size is not None and image.format in ("JPEG", "MPO"):
             image.draft(None, (min_size, min_size))
         image.load()
-        return _upright(image, _to_rgb(image))
+        rgb = _to_rgb(image)
+        transposition = _transposition(image)
+        return rgb.transpose(transposition) if transposition is not None else rgb
     except Exception as error:
-        # Broken streams surface as OSError, SyntaxError, ValueError, struct.error and more.
+        # Damaged streams raise OSError, SyntaxError, ValueError, struct.error and more.
         is_cut = "truncated" in str(error).lower() or "incomplete" in str(error).lower()
         detail = f"{type(error).__name__}: {error}"
         raise ImageError("truncated" if is_cut else "decode_error", detail) from error
 
 
-def is_seen_as_stored(image: Image.Image) -> bool:
-    """Whether `to_display_rgb` takes the pixels of an opened RGB or gray image as they are stored."""
+def is_displayed_as_stored(image: Image.Image) -> bool:
+    """Whether `to_display_rgb` keeps the stored pixels of an opened RGB or gray image."""
     if image.mode not in ("L", "RGB") or "transparency" in image.info:
         return False
     profile = image.info.get("icc_profile")
-    return _turn(image) is None and (not profile or _is_srgb(profile))
+    return _transposition(image) is None and (not profile or _is_srgb(profile))
 
 
-def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
-    """The RGB image turned as the original's EXIF says."""
-    turn = _turn(image)
-    return rgb.transpose(turn) if turn is not None else rgb
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What undoes the orientation that EXIF tells; EXIF that is damaged tells none."""
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """What undoes the EXIF orientation; None for damaged EXIF."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
         return None
-    return _TURNS.get(orientation)
+    return _TRANSPOSITIONS.get(orientation)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _scaled_to_8_bits(image).convert("RGB")
+        return _scale_to_8_bits(image).convert("RGB")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        colors = _from_profile(rgba.convert("RGB"), image.info.get("icc_profile"))
+        colors = _convert_to_srgb(rgba.convert("RGB"), image.info.get("icc_profile"))
         white = Image.new("RGB", rgba.size, (255, 255, 255))
         return Image.composite(colors, white, rgba.getchannel("A"))
     plain = image if image.mode in ("RGB", "CMYK") else image.convert("RGB")
-    return _from_profile(plain, image.info.get("icc_profile"))
+    return _convert_to_srgb(plain, image.info.get("icc_profile"))
 
 
-def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit values by their high byte, other ranges by their largest value.
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit values by their high byte, other ranges by their largest value.
 
     Pillow's own conversion clips everything above 255 to white.
     """
@@ -112,8 +116,8 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
 
 
-def _from_profile(image: Image.Image, profile: object) -> Image.Image:
-    """The image in sRGB by a profile that came with it, or as it is without a usable one."""
+def _convert_to_srgb(image: Image.Image, profile: object) -> Image.Image:
+    """The image in sRGB, by its embedded profile; unchanged without a usable one."""
     if not isinstance(profile, bytes) or not profile or image.mode not in ("RGB", "CMYK"):
         return image.convert("RGB")
     if image.mode == "RGB" and _is_srgb(profile):
@@ -122,13 +126,13 @@ def _from_profile(image: Image.Image, profile: object) -> Image.Image:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        # A damaged profile is no reason to lose the image: take its values as they are.
+        # A damaged profile does not lose the image: its values count as sRGB.
         converted = None
     return converted or image.convert("RGB")
 
 
 def _is_srgb(profile: bytes) -> bool:
-    """Whether a profile, by its own description, is that of sRGB."""
+    """Whether a profile describes itself as sRGB."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return "srgb" in ImageCms.getProfileDescription(source).lower()

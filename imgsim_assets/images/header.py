@@ -1,4 +1,4 @@
-"""What an image's first bytes say: format and size, without decoding it."""
+"""Format and size of an image from its first bytes, without decoding it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from PIL import Image, UnidentifiedImageError
 
 from imgsim_assets.images.limits import MAX_PIXELS, can_open_heif
 
-# Only formats that catalogs of images hold: every further decoder of Pillow is further
-# code that a hostile file may reach. Multi-picture JPEGs open by way of JPEG.
+# Only the usual formats: each further decoder of Pillow is code that a hostile file may reach.
+# Multi-picture JPEGs open as JPEG.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
-
-# How a JPEG with a JFIF header begins, and the markers of tables, frame, comment and scan.
+# The first bytes of a JPEG with a JFIF header, and the markers of tables, frame, comment and scan.
 _PLAIN_JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01"
 _PLAIN_SEGMENTS = frozenset({0xC0, 0xC2, 0xC4, 0xDA, 0xDB, 0xE0, 0xFE})
-_MOST_SEGMENTS = 64
+_MAX_SEGMENTS = 64
 
-# Damaged metadata of somebody's image is no news for the operator of a nightly run, and
-# large images are judged by the catalog's own limit.
+# Warnings about damaged metadata would flood the logs, and large images have a limit of ours.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(Exception):
-    """Why bytes are not a usable image; `status` is what the tables record."""
+    """Why bytes are not a usable image.
+
+    Attributes:
+        status: as tables record it.
+        detail: the reason, for people.
+    """
 
     def __init__(self, status: str, detail: str) -> None:
         super().__init__(f"{status}: {detail}")
@@ -38,7 +41,7 @@ class ImageError(Exception):
 
 
 class Header(NamedTuple):
-    """Pillow's name of the format, and the size in pixels before any rotation."""
+    """Pillow's name of the format, and the size in pixels before the EXIF rotation."""
 
     format: str
     width: int
@@ -48,8 +51,9 @@ class Header(NamedTuple):
 def read_header(data: bytes, max_pixels: int) -> Header:
     """Identify an image.
 
-    Raises ImageError with the status not_image, unsupported_format, too_many_pixels or, in
-    formats that tell nothing before their end is there, truncated.
+    Raises:
+        ImageError: with the status not_image, unsupported_format, too_many_pixels or, in
+            formats that need the whole file, truncated.
     """
     header = plain_jpeg_header(data, max_pixels)
     if header is not None:
@@ -59,10 +63,11 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 
 
 def plain_jpeg_header(data: bytes, max_pixels: int) -> Header | None:
-    """The header of a JPEG that has nothing but the usual, in a fifth of Pillow's time.
+    """The header of a JPEG with only the common segments, in a fifth of Pillow's time.
 
-    None leaves the judgment to `read_header`: for anything that Pillow would look at more
-    closely (EXIF, profiles, several images), refuse or repair.
+    Returns:
+        The header, or None where `read_header` has to decide: for a file that Pillow inspects
+        further (EXIF, profiles, several images), refuses or repairs.
     """
     size = _plain_jpeg_size(data)
     if size is not None and 0 < size[0] * size[1] <= min(max_pixels, MAX_PIXELS):
@@ -76,7 +81,7 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     size = None
     at = 2
     try:
-        for _ in range(_MOST_SEGMENTS):
+        for _ in range(_MAX_SEGMENTS):
             marker = data[at + 1]
             if data[at] != 0xFF or marker not in _PLAIN_SEGMENTS:
                 return None
@@ -103,17 +108,21 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def open_image(data: bytes, max_pixels: int) -> Image.Image:
-    """Open without decoding; raises ImageError as `read_header` does."""
+    """Open without decoding.
+
+    Raises:
+        ImageError: as `read_header` does.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=_formats_for(data))
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
     except UnidentifiedImageError:
-        raise _unidentified(data) from None
+        raise _identification_error(data) from None
     except Exception as error:
-        # Pillow's parsers raise a dozen types on broken headers; all of them mean this.
+        # Pillow's parsers raise a dozen types on broken headers.
         detail = f"{type(error).__name__}: {error}"
-        raise _cut_short(data) or ImageError("not_image", detail) from error
+        raise _truncation_error(data) or ImageError("not_image", detail) from error
     if image.width * image.height > max_pixels:
         raise ImageError(
             "too_many_pixels",
@@ -123,7 +132,7 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _formats_for(data: bytes) -> tuple[str, ...]:
-    """The formats to try; the opener of HEIC, which is an extra, only for a file that needs it."""
+    """The formats to try; HEIC, an optional extra, only for a file that needs it."""
     if not _is_heif(data) or not can_open_heif():
         return FORMATS
     _register_heif()
@@ -141,13 +150,13 @@ def _is_heif(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
-def _unidentified(data: bytes) -> ImageError:
+def _identification_error(data: bytes) -> ImageError:
     if _is_heif(data) and not can_open_heif():
         return ImageError("unsupported_format", "HEIC/HEIF; install 'imgsim_assets[heic]'")
-    cut = _cut_short(data)
-    if cut is not None:
-        return cut
-    start = _visible_start(data)
+    truncated = _truncation_error(data)
+    if truncated is not None:
+        return truncated
+    start = _text_start(data)
     if start.startswith((b"<svg", b"<?xml")):
         return ImageError("unsupported_format", "SVG or XML")
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
@@ -155,8 +164,8 @@ def _unidentified(data: bytes) -> ImageError:
     return ImageError("not_image", f"not one of {', '.join(FORMATS)}")
 
 
-def _cut_short(data: bytes) -> ImageError | None:
-    """The error for beginnings of the formats that Pillow opens whole or not at all."""
+def _truncation_error(data: bytes) -> ImageError | None:
+    """The error for a file that starts like a format which Pillow opens only in full."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return ImageError("truncated", "a WebP file that is cut short or damaged")
     if data[4:12] == b"ftypavif" or _is_heif(data):
@@ -164,8 +173,8 @@ def _cut_short(data: bytes) -> ImageError | None:
     return None
 
 
-def _visible_start(data: bytes) -> bytes:
-    """The first bytes of a text behind its byte order mark, blanks and comments."""
+def _text_start(data: bytes) -> bytes:
+    """The first bytes of a text after its byte order mark, blanks and comments."""
     start = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     while start.startswith(b"<!--") and b"-->" in start:
         start = start.split(b"-->", 1)[1].lstrip()

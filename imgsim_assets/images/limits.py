@@ -1,11 +1,11 @@
-"""Limits on images, known without loading an imaging library."""
+"""Limits on images, without importing an imaging library."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from typing import Final
 
-# Pillow itself refuses images with more.
+# Pillow refuses images with more.
 MAX_PIXELS: Final = 178_956_970
 
 

@@ -1,4 +1,4 @@
-"""Small charts as SVG: sharp at any size, and a few hundred bytes of metadata."""
+"""Small charts as SVG: sharp at any size, and small enough for metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOP = 22
 _INK = "#444"
 _BAR = "#4f43dd"
 _MARK = "#d2453d"
-_PRICE = "#b7791f"
+_SECOND = "#b7791f"
 _FIFTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 
@@ -26,7 +26,18 @@ def histogram(
     mark: float | None = None,
     mark_label: str = "",
 ) -> str:
-    """An SVG histogram of `len(edges) - 1` bins, with an optional marked value on its axis."""
+    """An SVG histogram.
+
+    Args:
+        counts: of n bins.
+        edges: of the bins, n + 1 ascending values.
+        title: of the chart.
+        mark: a value on the axis to mark.
+        mark_label: names the mark.
+
+    Raises:
+        ValueError: when the numbers of counts and edges do not match.
+    """
     if len(edges) != len(counts) + 1:
         raise ValueError(f"{len(counts)} counts need {len(counts) + 1} edges, not {len(edges)}")
     low, high = edges[0], edges[-1]
@@ -58,69 +69,80 @@ def histogram(
         parts.append(
             f'<path d="M{x(mark):.1f} {_TOP}V{base}" stroke="{_MARK}" stroke-dasharray="4 3"/>'
         )
-        # On the side where there is room for it.
-        aside, anchor = (4, "start") if x(mark) < _WIDTH * 0.75 else (-4, "end")
-        parts.append(_text(x(mark) + aside, _TOP + 8, mark_label, anchor=anchor, fill=_MARK))
+        # Right of the mark where there is room.
+        offset, anchor = (4, "start") if x(mark) < _WIDTH * 0.75 else (-4, "end")
+        parts.append(_text(x(mark) + offset, _TOP + 8, mark_label, anchor=anchor, fill=_MARK))
     return _svg(parts, _HEIGHT)
 
 
 def trade_off(
-    at: Sequence[float],
-    gain: Sequence[float],
-    price: Sequence[float],
+    x_values: Sequence[float],
+    rates: Sequence[float],
+    counts: Sequence[float],
     *,
     title: str,
-    gain_label: str,
-    price_label: str,
+    rate_label: str,
+    count_label: str,
     mark: float,
 ) -> str:
-    """An SVG chart of two curves over one axis: shares from 0 to 1, and counts by magnitude.
+    """An SVG chart of two curves over one x axis: rates, and counts on a logarithmic scale.
 
-    Counts below one are drawn as one. `mark` is a value on the shared axis.
+    Args:
+        x_values: ascending.
+        rates: from 0 to 1, one for each x value.
+        counts: one for each x value; those below one are drawn as one.
+        title: of the chart.
+        rate_label: names the curve of rates.
+        count_label: names the curve of counts.
+        mark: an x value to mark.
     """
     right = 44
-    highest = max(1, math.ceil(math.log10(max(*price, 10.0))))
-    low, span = at[0], (at[-1] - at[0]) or 1.0
+    highest = max(1, math.ceil(math.log10(max(*counts, 10.0))))
+    low, span = x_values[0], (x_values[-1] - x_values[0]) or 1.0
     base = _HEIGHT - _BOTTOM
 
     def x(value: float) -> float:
         return _LEFT + (value - low) / span * (_WIDTH - _LEFT - right)
 
-    def y(share: float) -> float:
-        return base - share * (base - _TOP - 14)
+    def y(rate: float) -> float:
+        return base - rate * (base - _TOP - 14)
 
-    def curve(shares: Sequence[float], color: str) -> str:
-        points = " ".join(f"{x(a):.1f},{y(s):.1f}" for a, s in zip(at, shares, strict=True))
+    def curve(values: Sequence[float], color: str) -> str:
+        pairs = zip(x_values, values, strict=True)
+        points = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in pairs)
         return f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>'
 
-    magnitudes = [math.log10(max(value, 1.0)) / highest for value in price]
+    magnitudes = [math.log10(max(value, 1.0)) / highest for value in counts]
     parts = [
         _text(_LEFT, 14, title, anchor="start"),
-        _text(_LEFT, 30, gain_label, anchor="start", fill=_BAR),
-        _text(_WIDTH - right, 30, price_label, anchor="end", fill=_PRICE),
+        _text(_LEFT, 30, rate_label, anchor="start", fill=_BAR),
+        _text(_WIDTH - right, 30, count_label, anchor="end", fill=_SECOND),
         f'<path d="M{_LEFT} {base}H{_WIDTH - right}" stroke="{_INK}"/>',
-        *(_text(_LEFT - 6, y(share) + 4, f"{share:g}", anchor="end") for share in (0, 0.5, 1)),
+        *(_text(_LEFT - 6, y(rate) + 4, f"{rate:g}", anchor="end") for rate in (0, 0.5, 1)),
         *(
             _text(_WIDTH - right + 6, y(power / highest) + 4, _magnitude(power), anchor="start")
             for power in range(0, highest + 1, 2)
         ),
         *(_text(x(low + part * span), base + 16, f"{low + part * span:.3g}") for part in _FIFTHS),
         f'<path d="M{x(mark):.1f} {_TOP + 14}V{base}" stroke="{_MARK}" stroke-dasharray="4 3"/>',
-        curve(magnitudes, _PRICE),
-        curve(gain, _BAR),
+        curve(magnitudes, _SECOND),
+        curve(rates, _BAR),
     ]
     return _svg(parts, _HEIGHT)
 
 
 def _magnitude(power: int) -> str:
-    """A power of ten in short: 1, 100, 10k, 1M."""
+    """A power of ten abbreviated: 1, 100, 10k, 1M."""
     return f"{10 ** (power % 3)}{('', 'k', 'M', 'G')[power // 3]}"
 
 
 def bar_chart(values: Sequence[tuple[str, float]], *, title: str, full: float | None = None) -> str:
-    """An SVG chart of labeled horizontal bars, in the given order.
+    """An SVG chart of horizontal bars.
 
-    A bar of the value `full` is as long as there is room for; by default the longest is.
+    Args:
+        values: labels and values, in the order of the bars.
+        title: of the chart.
+        full: value of a bar of full length; by default the largest value.
     """
     largest = full or max((value for _, value in values), default=0) or 1.0
     height = 28 + 20 * len(values)
@@ -144,27 +166,27 @@ def heat_map(
     title: str,
     mark: float,
 ) -> str:
-    """An SVG table of values from 0 to 1, darker the greater; those from `mark` on are framed."""
-    side = 36
+    """An SVG table of values from 0 to 1, darker for larger ones; frames those from `mark` on."""
+    cell = 36
     left, top = 130, 34
     parts = [_text(8, 14, title, anchor="start")]
     for column, name in enumerate(columns):
-        parts.append(_text(left + (column + 0.5) * side, top - 4, _short(name, 5)))
+        parts.append(_text(left + (column + 0.5) * cell, top - 4, _short(name, 5)))
     for row, name in enumerate(rows):
-        y = top + row * side
-        parts.append(_text(left - 6, y + side / 2 + 4, _short(name, 16), anchor="end"))
+        y = top + row * cell
+        parts.append(_text(left - 6, y + cell / 2 + 4, _short(name, 16), anchor="end"))
         for column in range(len(columns)):
             value = values[row][column]
-            x = left + column * side
+            x = left + column * cell
             depth = min(max(value, 0.0), 1.0)
             frame = f' stroke="{_MARK}" stroke-width="2"' if value >= mark else ""
             parts.append(
-                f'<rect x="{x + 1}" y="{y + 1}" width="{side - 2}" height="{side - 2}" '
+                f'<rect x="{x + 1}" y="{y + 1}" width="{cell - 2}" height="{cell - 2}" '
                 f'fill="{_BAR}" fill-opacity="{depth:.3f}"{frame}/>'
             )
             ink = "#fff" if depth > 0.6 else _INK
-            parts.append(_text(x + side / 2, y + side / 2 + 4, f"{value:.2f}", fill=ink))
-    return _svg(parts, top + len(rows) * side + 8, max(_WIDTH, left + len(columns) * side + 12))
+            parts.append(_text(x + cell / 2, y + cell / 2 + 4, f"{value:.2f}", fill=ink))
+    return _svg(parts, top + len(rows) * cell + 8, max(_WIDTH, left + len(columns) * cell + 12))
 
 
 def _short(text: str, letters: int) -> str:

@@ -1,4 +1,4 @@
-"""Contact sheets: rows of captioned thumbnails in one small JPEG."""
+"""Contact sheets: rows of captioned thumbnails in one JPEG."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 _CAPTION_HEIGHT = 15
 _GAP = 6
 _GROUP_GAP = 14
-_GROUND = (255, 255, 255)
+_BACKGROUND = (255, 255, 255)
 _INK = (51, 51, 51)
 _EMPTY = (229, 229, 229)
 _QUALITY = 72
 # No cell has room for more.
-_MOST_LETTERS = 120
+_MAX_LETTERS = 120
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a sheet; an image that is missing is drawn as a gray square."""
+    """A cell of a sheet; a missing image is drawn as a gray square."""
 
     image: Image.Image | None
     caption: str
@@ -31,9 +31,15 @@ class Cell:
 def contact_sheet(
     rows: Sequence[Sequence[Cell]], *, group: int | None = None, thumbnail: int = 96
 ) -> bytes:
-    """A JPEG of rows of cells, every image fitted into a square of `thumbnail` pixels.
+    """Draw rows of cells.
 
-    With `group`, a wider gap follows every so many cells of a row.
+    Args:
+        rows: of any length each.
+        group: number of cells in a row after which a wider gap follows.
+        thumbnail: edge in pixels of the square that each image is fitted into.
+
+    Returns:
+        The bytes of a JPEG.
     """
 
     def left_of(column: int) -> int:
@@ -44,7 +50,7 @@ def contact_sheet(
     cell_height = thumbnail + _CAPTION_HEIGHT
     width = left_of(columns - 1) + thumbnail + _GAP
     height = len(rows) * (cell_height + _GAP) + _GAP
-    sheet = Image.new("RGB", (max(width, 1), max(height, 1)), _GROUND)
+    sheet = Image.new("RGB", (max(width, 1), max(height, 1)), _BACKGROUND)
     for row_number, row in enumerate(rows):
         for column, cell in enumerate(row):
             top = _GAP + row_number * (cell_height + _GAP)
@@ -54,32 +60,34 @@ def contact_sheet(
     return body.getvalue()
 
 
-def _draw_cell(sheet: Image.Image, cell: Cell, left: int, top: int, side: int) -> None:
+def _draw_cell(sheet: Image.Image, cell: Cell, left: int, top: int, size: int) -> None:
     draw = ImageDraw.Draw(sheet)
     if cell.image is None:
-        draw.rectangle((left, top, left + side - 1, top + side - 1), fill=_EMPTY)
+        draw.rectangle((left, top, left + size - 1, top + size - 1), fill=_EMPTY)
     else:
-        fitted = ImageOps.contain(cell.image, (side, side))
-        offset = ((side - fitted.width) // 2, (side - fitted.height) // 2)
+        fitted = ImageOps.contain(cell.image, (size, size))
+        offset = ((size - fitted.width) // 2, (size - fitted.height) // 2)
         sheet.paste(fitted, (left + offset[0], top + offset[1]))
     font = ImageFont.load_default(11)
-    caption = _fitting(cell.caption, font, side)
-    draw.text((left + side / 2, top + side + 1), caption, fill=_INK, font=font, anchor="ma")
+    caption = _shorten_to_fit(cell.caption, font, size)
+    draw.text((left + size / 2, top + size + 1), caption, fill=_INK, font=font, anchor="ma")
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, its middle left out when it is wider than the cell."""
-    if len(text) <= _MOST_LETTERS and font.getlength(text) <= width:
+def _shorten_to_fit(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> str:
+    """The text, without its middle where it is wider than the cell."""
+    if len(text) <= _MAX_LETTERS and font.getlength(text) <= width:
         return text
 
-    def shortened(kept: int) -> str:
-        head = (kept + 1) // 2
-        return f"{text[:head]}…{text[len(text) - (kept - head) :]}"
+    def shorten(letters: int) -> str:
+        head = (letters + 1) // 2
+        return f"{text[:head]}…{text[len(text) - (letters - head) :]}"
 
-    # Widths grow with the letters kept, so the most that fit are found by bisection.
+    # The width grows with the number of letters, so that bisection finds the most that fit.
     fits = bisect.bisect_left(
-        range(min(len(text), _MOST_LETTERS)),
+        range(min(len(text), _MAX_LETTERS)),
         True,
-        key=lambda kept: font.getlength(shortened(kept)) > width,
+        key=lambda letters: font.getlength(shorten(letters)) > width,
     )
-    return shortened(max(fits - 1, 0))
+    return shorten(max(fits - 1, 0))

@@ -60,8 +60,8 @@ def test_a_trade_off_draws_shares_and_magnitudes_over_one_axis() -> None:
             [1.0, 0.5, 0.0],
             [1e6, 1e3, 0.0],
             title="t",
-            gain_label="found",
-            price_label="false",
+            rate_label="found",
+            count_label="false",
             mark=0.75,
         )
     )
@@ -83,7 +83,7 @@ def test_a_trade_off_draws_shares_and_magnitudes_over_one_axis() -> None:
 @pytest.mark.parametrize("price", [[0.0, 0.0], [5.0, 0.2]])
 def test_a_trade_off_of_hardly_any_price_is_drawn_at_the_foot(price: list[float]) -> None:
     drawn = parsed(
-        trade_off([0, 1], [1, 0], price, title="", gain_label="", price_label="", mark=0)
+        trade_off([0, 1], [1, 0], price, title="", rate_label="", count_label="", mark=0)
     )
 
     heights = [

@@ -116,8 +116,8 @@ def _trade_off(evaluation: "EncoderEvaluation") -> str:
         points["recall"].to_list(),
         points["false_positives_per_million"].to_list(),
         title=f"by threshold, {evaluation.threshold:g} recommended",
-        gain_label="edited copies that are found",
-        price_label="false matches in a million pairs",
+        rate_label="edited copies that are found",
+        count_label="false matches in a million pairs",
         mark=evaluation.threshold,
     )
 
