@@ -1,4 +1,4 @@
-"""How well an encoder finds edited copies among other images, and at which threshold.
+"""Recall of edited copies among other images, and false matches, by threshold.
 
 python -m benchmarks.edited_copies --images caltech101.tar --encoder hog_color
 python -m benchmarks.edited_copies --images caltech101.tar --encoder mobilenet_v2 \
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import argparse
 import random
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.features import decoded_images
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.images.decode import decode
 from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
 
 COPIES = 500
@@ -32,30 +31,22 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="tar of JPEGs")
     parser.add_argument("--encoder", default="hog_color")
     parser.add_argument("--weights", default=None)
-    chosen = parser.parse_args()
-    encoder = load_encoder(EncoderSettings(name=chosen.encoder, weights=chosen.weights))
-    images = list(_images(chosen.images))
+    args = parser.parse_args()
+    encoder = load_encoder(EncoderSettings(name=args.encoder, weights=args.weights))
+    images = list(decoded_images(args.images))
     references = _vectors(encoder, images)
     copied = random.Random(0).sample(range(len(images)), COPIES)
-    print(f"{chosen.encoder}: {COPIES} copies among {len(images)} images")
-    print("| edit | R@1 | " + " | ".join(f"≥ {value}" for value in THRESHOLDS) + " |")
+    print(f"{args.encoder}: {COPIES} copies among {len(images)} images")
+    print("| perturbation | R@1 | " + " | ".join(f"≥ {value}" for value in THRESHOLDS) + " |")
     print("| --- |" + " --- |" * (len(THRESHOLDS) + 1))
     for name in PERTURBATIONS:
         copies = _vectors(encoder, [perturb(images[at], name, at) for at in copied])
         scores = copies @ references.T
         first = float(np.mean(scores.argmax(axis=1) == copied))
-        own = scores[np.arange(COPIES), copied]
-        shares = " | ".join(f"{float(np.mean(own >= value)):.2f}" for value in THRESHOLDS)
-        print(f"| {name} | {first:.2f} | {shares} |")
-    _print_false(references)
-
-
-def _images(archive: Path) -> Iterator[Image.Image]:
-    with tarfile.open(archive) as opened:
-        for member in sorted(opened.getmembers(), key=lambda member: member.name):
-            file = opened.extractfile(member) if member.isfile() else None
-            if file is not None and member.name.endswith(".jpg"):
-                yield decode(file.read())
+        cosines = scores[np.arange(COPIES), copied]
+        recall = " | ".join(f"{float(np.mean(cosines >= at)):.2f}" for at in THRESHOLDS)
+        print(f"| {name} | {first:.2f} | {recall} |")
+    _print_false_positives(references)
 
 
 def _vectors(encoder: Encoder, images: Sequence[Image.Image]) -> Any:
@@ -67,8 +58,8 @@ def _vectors(encoder: Encoder, images: Sequence[Image.Image]) -> Any:
     return np.concatenate(rows).astype(np.float32)
 
 
-def _print_false(references: Any) -> None:
-    """How many pairs of different images reach the thresholds, in a million."""
+def _print_false_positives(references: Any) -> None:
+    """Print how many of a million pairs of different images reach each threshold."""
     scores = references @ references.T
     pairs = scores[np.triu_indices(len(references), k=1)]
     shares = " | ".join(f"{float(np.mean(pairs >= value)) * 1e6:.0f}" for value in THRESHOLDS)

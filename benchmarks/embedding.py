@@ -1,21 +1,21 @@
-"""How fast stored images become committed vectors, beside a naive loop and ONNX Runtime.
+"""Embedding: images per second of the stage, beside a naive loop and ONNX Runtime.
 
     python -m benchmarks.embedding --images caltech101.tar --weights mobilenet_v2_imagenet.pth
 
-Every side is measured in a process of its own, one after the other, `--rounds` times; the
-median counts. The sides are
+Each variant runs in a process of its own, one after the other, `--rounds` times; the median
+counts. The variants are
 
     naive      torchvision's transform, batches of 64, eager float32, no overlap
     stage      the embeddings stage: stored bytes to committed vectors, bf16 where the CPU has it
     stage32    the same in float32
-    forward    forward passes alone on prepared images, one batch a core; forward32 in float32
-    decode     decoding and resizing alone, one image a core
+    forward    forward passes alone on prepared images, one batch per core; forward32 in float32
+    decode     decoding and resizing alone, one image per core
     onnx       the stage with ONNX Runtime's float32 session as its encoder (needs the packages
-               onnxruntime, onnx and onnxscript; left out where they are missing)
+               onnxruntime, onnx and onnxscript; skipped where they are missing)
 
-"images a core second" counts the work that the process did, which other work on the machine
-disturbs less than the clock. The bound of a stage is cores / (core seconds of forward + core
-seconds of decode) an image.
+"images per core second" divides by the CPU time of the process, which other work on the machine
+disturbs less than elapsed time. The bound of a stage is cores / (core seconds of forward + core
+seconds of decode) per image.
 
 With `--gpu DEVICE` it compares decoding on the CPU and on a GPU instead (benchmarks.gpu_embedding).
 """
@@ -55,9 +55,9 @@ from imgsim_assets.images.decode import decode
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import fill
 
-SIDES = ("naive", "stage", "stage32", "forward", "forward32", "decode", "onnx")
-# The naive loop is slow; its rate needs fewer images.
-IMAGES = {"naive": 192}
+VARIANTS = ("naive", "stage", "stage32", "forward", "forward32", "decode", "onnx")
+# The naive loop is slow, and fewer images suffice for its rate.
+MAX_IMAGES = {"naive": 192}
 _ONNX_FILE = "IMGSIM_BENCHMARK_ONNX"
 _NEIGHBORS = 10
 
@@ -71,70 +71,70 @@ def main() -> None:
         "--weights", type=Path, help="mobilenet_v2 state dict; with --gpu, a folder of BACKBONE.pth"
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--count", type=int, default=1500, help="images a side")
-    parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES)
+    parser.add_argument("--count", type=int, default=1500, help="images per variant")
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--quality", action="store_true", help="P@10 of bf16 and fp32 instead")
     parser.add_argument("--gpu", metavar="DEVICE", help="cuda, cuda:N, or cpu to try it there")
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.gpu:
-        _on_a_gpu(chosen)
-    elif not chosen.weights:
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.gpu:
+        _run_on_gpu(args)
+    elif not args.weights:
         parser.error("--weights: give the state dict of a mobilenet_v2")
-    elif chosen.side:
-        print(json.dumps(_measure(chosen)))
-    elif chosen.quality:
-        print(json.dumps(_quality(chosen), indent=2))
+    elif args.variant:
+        print(json.dumps(_measure(args)))
+    elif args.quality:
+        print(json.dumps(_quality(args), indent=2))
     else:
-        _compare(chosen)
+        _compare(args)
 
 
-def _on_a_gpu(chosen: argparse.Namespace) -> None:
+def _run_on_gpu(args: argparse.Namespace) -> None:
     from benchmarks import gpu_embedding
 
-    if chosen.side:
-        print(json.dumps(gpu_embedding.measure(chosen, dict(members(chosen.images)))))
+    if args.variant:
+        print(json.dumps(gpu_embedding.measure(args, dict(members(args.images)))))
     else:
-        gpu_embedding.compare(chosen)
+        gpu_embedding.compare(args)
 
 
-def _compare(chosen: argparse.Namespace) -> None:
-    sides = [side for side in chosen.sides if side != "onnx" or _has_onnx()]
-    measured: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-    for _ in range(chosen.rounds):
-        for side in sides:
+def _compare(args: argparse.Namespace) -> None:
+    variants = [variant for variant in args.variants if variant != "onnx" or _has_onnx()]
+    measured: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
+    for _ in range(args.rounds):
+        for variant in variants:
             arguments = [sys.executable, "-m", "benchmarks.embedding", *sys.argv[1:]]
             done = subprocess.run(
-                [*arguments, "--side", side], stdout=subprocess.PIPE, text=True, check=True
+                [*arguments, "--variant", variant], stdout=subprocess.PIPE, text=True, check=True
             )
-            measured[side].append(json.loads(done.stdout.splitlines()[-1]))
-            print(side, measured[side][-1], file=sys.stderr, flush=True)
-    rate = {side: _median(runs, "images/s") for side, runs in measured.items()}
-    print("| side | images/s | images a core second | peak MiB |\n| --- | --- | --- | --- |")
-    for side, runs in measured.items():
+            measured[variant].append(json.loads(done.stdout.splitlines()[-1]))
+            print(variant, measured[variant][-1], file=sys.stderr, flush=True)
+    rate = {variant: _median(runs, "images/s") for variant, runs in measured.items()}
+    print("| variant | images/s | images per core second | peak MiB |\n| --- | --- | --- | --- |")
+    for variant, runs in measured.items():
         work = _median(runs, "images/core s")
-        print(f"| {side} | {rate[side]:.0f} | {work:.0f} | {_median(runs, 'peak MiB'):.0f} |")
-    print("by the clock:")
+        print(f"| {variant} | {rate[variant]:.0f} | {work:.0f} | {_median(runs, 'peak MiB'):.0f} |")
+    print("by elapsed time:")
     _print_ratios(measured, "images/s")
     print("by core seconds:")
     _print_ratios(measured, "images/core s")
 
 
 def _print_ratios(measured: dict[str, list[dict[str, float]]], rate: str) -> None:
-    """Ratios of neighbors within a round, the median of the rounds."""
+    """Print ratios within a round, the median of all rounds."""
 
-    def ratio(name: str, of: Callable[[dict[str, float]], float], *sides: str) -> None:
-        if all(side in measured for side in sides):
-            rounds = zip(*(measured[side] for side in sides), strict=True)
+    def ratio(name: str, of: Callable[[dict[str, float]], float], *variants: str) -> None:
+        if all(variant in measured for variant in variants):
+            rounds = zip(*(measured[variant] for variant in variants), strict=True)
             values = [
-                of({s: run[rate] for s, run in zip(sides, runs, strict=True)}) for runs in rounds
+                of({s: run[rate] for s, run in zip(variants, runs, strict=True)}) for runs in rounds
             ]
             print(f"{name}: {statistics.median(values):.2f}")
 
     for stage, forward in (("stage", "forward"), ("stage32", "forward32")):
         ratio(
             f"{stage} / bound",
-            # Rates of all cores: core seconds an image are cores / rate.
+            # Rates are of all cores: core seconds per image are cores / rate.
             lambda r, s=stage, f=forward: r[s] * (1 / r[f] + 1 / r["decode"]),  # type: ignore[misc]
             stage,
             forward,
@@ -148,27 +148,29 @@ def _median(runs: Sequence[dict[str, float]], key: str) -> float:
     return statistics.median(run[key] for run in runs)
 
 
-# ---- sides ------------------------------------------------------------------------------
+# ---- variants ------------------------------------------------------------------------------
 
 
-def _measure(chosen: argparse.Namespace) -> dict[str, float]:
-    side = chosen.side
-    images = dict(islice(members(chosen.images), IMAGES.get(side, chosen.count)))
-    if side == "naive":
-        rate = _naive(list(images.values()), chosen.weights)
-    elif side.startswith("forward"):
-        rate = _forward(list(images.values()), _mobilenet(chosen.weights, side[7:]))
-    elif side == "decode":
-        rate = _decode(list(images.values()), _mobilenet(chosen.weights, "32"))
+def _measure(args: argparse.Namespace) -> dict[str, float]:
+    variant = args.variant
+    images = dict(islice(members(args.images), MAX_IMAGES.get(variant, args.count)))
+    if variant == "naive":
+        rate = _naive(list(images.values()), args.weights)
+    elif variant.startswith("forward"):
+        rate = _forward(list(images.values()), _mobilenet(args.weights, variant[7:]))
+    elif variant == "decode":
+        rate = _decode(list(images.values()), _mobilenet(args.weights, "32"))
     else:
-        encoder = _onnx(chosen.weights) if side == "onnx" else _mobilenet(chosen.weights, side[5:])
+        encoder = (
+            _onnx(args.weights) if variant == "onnx" else _mobilenet(args.weights, variant[5:])
+        )
         rate = _stage(images, encoder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"images/s": rate[0], "images/core s": rate[1], "peak MiB": peak}
 
 
 def members(archive: Path) -> Iterable[tuple[str, bytes]]:
-    """Images of an archive in an order that mixes its classes."""
+    """Names and bytes of an archive's JPEGs, in an order that mixes its classes."""
     with tarfile.open(archive) as opened:
         members = sorted(opened.getmembers(), key=lambda m: (Path(m.name).name, m.name))
         for member in members:
@@ -187,14 +189,15 @@ def _mobilenet(weights: Path, bits: str) -> EncoderSettings:
 
 
 class _Stopwatch:
-    """Images a second by the clock, and a second of work of all threads."""
+    """Images per second of elapsed time, and of CPU time of all threads."""
 
     def __init__(self) -> None:
-        self._clock, self._work = time.perf_counter(), time.process_time()
+        self._elapsed, self._cpu = time.perf_counter(), time.process_time()
 
     def rates(self, images: int) -> tuple[float, float]:
-        clock, work = time.perf_counter() - self._clock, time.process_time() - self._work
-        return images / clock, images / work
+        elapsed = time.perf_counter() - self._elapsed
+        cpu = time.process_time() - self._cpu
+        return images / elapsed, images / cpu
 
 
 def _naive(images: Sequence[bytes], weights: Path) -> tuple[float, float]:
@@ -220,7 +223,7 @@ def _naive(images: Sequence[bytes], weights: Path) -> tuple[float, float]:
 
 
 def _stage(images: dict[str, bytes], encoder: EncoderSettings) -> tuple[float, float]:
-    """A few images first, so that the encoder is loaded, then all the others."""
+    """Embed a few images, so that the encoder is loaded; then measure all others."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         stage = EmbeddingStage(store, "shop", encoder)
@@ -231,7 +234,7 @@ def _stage(images: dict[str, bytes], encoder: EncoderSettings) -> tuple[float, f
 
 
 def _forward(images: Sequence[bytes], settings: EncoderSettings) -> tuple[float, float]:
-    """One thread a core, each with batches of the size the encoder is run at."""
+    """Encode batches of the encoder's own size in one thread per core."""
     from imgsim_assets.encoders.hardware import has_bf16
 
     if settings.precision == "auto":
@@ -264,7 +267,7 @@ def _decode(images: Sequence[bytes], settings: EncoderSettings) -> tuple[float, 
 
 
 class OnnxEncoder:
-    """MobileNetV2 in ONNX Runtime, one single-threaded session a core."""
+    """MobileNetV2 in ONNX Runtime, one single-threaded session per core."""
 
     dim = 1280
     batch_size = 8
@@ -279,7 +282,7 @@ class OnnxEncoder:
         self._session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The whole image squashed: (224, 224, 3) uint8."""
+        """The whole image resized to a square: (224, 224, 3) uint8."""
         return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))
 
     def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -288,16 +291,16 @@ class OnnxEncoder:
         deviation = np.array([0.229, 0.224, 0.225], np.float32)
         pixels = (batch.astype(np.float32) / np.float32(255) - mean) / deviation
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        features: NDArray[np.float32] = self._session.run(None, {"pictures": planes})[0]
+        features: NDArray[np.float32] = self._session.run(None, {"images": planes})[0]
         return features
 
     def replicas(self, cores: int) -> list[OnnxEncoder]:
-        """Itself for every core: a session may be run by several threads."""
+        """Itself for every core: several threads may run a session."""
         return [self] * cores
 
 
 def onnx_encoder() -> OnnxEncoder:
-    """The factory that the stage calls."""
+    """The encoder's factory."""
     return OnnxEncoder(os.environ[_ONNX_FILE])
 
 
@@ -306,7 +309,7 @@ def _has_onnx() -> bool:
 
 
 def _onnx(weights: Path) -> EncoderSettings:
-    """Exports the model once a process."""
+    """Export the model, and return the encoder that runs it."""
     import torch
 
     from imgsim_assets.encoders.pretrained import load_feature_model
@@ -314,7 +317,7 @@ def _onnx(weights: Path) -> EncoderSettings:
     module, size = load_feature_model(_mobilenet(weights, "32"))
     path = Path(tempfile.mkdtemp()) / "mobilenet_v2.onnx"
     example = torch.zeros(OnnxEncoder.batch_size, 3, size, size)
-    torch.onnx.export(module.eval(), (example,), str(path), input_names=["pictures"], verbose=False)
+    torch.onnx.export(module.eval(), (example,), str(path), input_names=["images"], verbose=False)
     os.environ[_ONNX_FILE] = str(path)
     return EncoderSettings(factory="benchmarks.embedding:onnx_encoder", version="1")
 
@@ -322,13 +325,13 @@ def _onnx(weights: Path) -> EncoderSettings:
 # ---- quality ----------------------------------------------------------------------------
 
 
-def _quality(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Share of the ten nearest neighbors that are of the same class, leaving one out."""
-    images = dict(members(chosen.images))
-    found: dict[str, Any] = {}
+def _quality(args: argparse.Namespace) -> dict[str, Any]:
+    """P@10 of each precision, leaving one out, and the agreement of their vectors."""
+    images = dict(members(args.images))
+    quality: dict[str, Any] = {}
     vectors = {}
     for precision in ("fp32", "bf16"):
-        encoder = _mobilenet(chosen.weights, "").model_copy(update={"precision": precision})
+        encoder = _mobilenet(args.weights, "").model_copy(update={"precision": precision})
         with tempfile.TemporaryDirectory() as folder:
             store = Store.open(folder)
             stage = EmbeddingStage(store, "shop", encoder)
@@ -341,11 +344,11 @@ def _quality(chosen: argparse.Namespace) -> dict[str, Any]:
         at = {sha256: position for position, sha256 in enumerate(read.sha256)}
         vectors[precision] = read.vectors[[at[sha256] for sha256 in rows["sha256"]]]
         labels = np.array([str(Path(item).parent) for item in rows["id"]])
-        found[f"P@10 {precision}"] = round(_precision_at_10(vectors[precision], labels), 4)
+        quality[f"P@10 {precision}"] = round(_precision_at_10(vectors[precision], labels), 4)
     agreement = (vectors["fp32"].astype(np.float64) * vectors["bf16"]).sum(axis=1)
-    found["cosine of fp32 and bf16, median"] = round(float(np.median(agreement)), 5)
-    found["cosine of fp32 and bf16, lowest"] = round(float(agreement.min()), 5)
-    return found
+    quality["cosine of fp32 and bf16, median"] = round(float(np.median(agreement)), 5)
+    quality["cosine of fp32 and bf16, lowest"] = round(float(agreement.min()), 5)
+    return quality
 
 
 def _precision_at_10(vectors: NDArray[np.float32], labels: NDArray[Any]) -> float:

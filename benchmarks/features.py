@@ -1,4 +1,4 @@
-"""Feature vectors to join: those of real images, and as many more as a job needs."""
+"""Feature vectors to join: of real images, and any number derived from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mobilenet_features(images: Sequence[Path], weights: Path, cache: Path) -> Fl
     """Unit MobileNetV2 features (n, 1280) of all JPEGs of some tars, computed once."""
     if not cache.exists():
         encoder = load_encoder(EncoderSettings(name="mobilenet_v2", weights=str(weights)))
-        opened = chain.from_iterable(_images(archive) for archive in images)
+        opened = chain.from_iterable(decoded_images(archive) for archive in images)
         prepared = (encoder.prepare(image) for image in opened)
         raw = []
         while batch := list(islice(prepared, _BATCH)):
@@ -36,29 +36,30 @@ def mobilenet_features(images: Sequence[Path], weights: Path, cache: Path) -> Fl
 
 
 def bootstrapped(features: Floats, count: int, noise: float, seed: int) -> Floats:
-    """Rows drawn from the features, every number changed by a relative normal error."""
-    chance = np.random.default_rng(seed)
+    """(count, d) rows drawn from the features, with relative normal noise on every number."""
+    rng = np.random.default_rng(seed)
     drawn = np.empty((count, features.shape[1]), dtype=np.float32)
     for start in range(0, count, _BLOCK):
-        rows = features[chance.integers(0, len(features), min(_BLOCK, count - start))]
-        blur = chance.standard_normal(rows.shape, dtype=np.float32)
+        rows = features[rng.integers(0, len(features), min(_BLOCK, count - start))]
+        blur = rng.standard_normal(rows.shape, dtype=np.float32)
         drawn[start : start + len(rows)] = unit(rows * (1 + noise * blur))
     return drawn
 
 
 def projected(features: Floats, dim: int, seed: int) -> Floats:
-    """The features through a seeded random projection."""
+    """(n, dim) features after a seeded random projection."""
     basis = np.random.default_rng(seed).standard_normal((features.shape[1], dim))
     return unit((features @ basis.astype(np.float32)) / np.sqrt(dim))
 
 
 def unit(rows: NDArray[np.floating]) -> Floats:
-    """The rows at length 1."""
+    """The rows scaled to norm 1."""
     units: Floats = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     return units
 
 
-def _images(archive: Path) -> Iterator[Image.Image]:
+def decoded_images(archive: Path) -> Iterator[Image.Image]:
+    """The JPEGs of a tar, decoded, in the order of their names."""
     with tarfile.open(archive) as opened:
         for member in sorted(opened.getmembers(), key=lambda member: member.name):
             file = opened.extractfile(member) if member.isfile() else None

@@ -1,18 +1,17 @@
-"""What decoding on a GPU brings: stored bytes to vectors, decoded by the CPU and by the GPU.
+"""Decoding on a GPU: images per second of the stage with both decoders, CPU and GPU.
 
     python -m benchmarks.embedding --images caltech101.tar --gpu cuda --weights FOLDER
 
-Of each backbone and each way of decoding it measures, in a process each, `--rounds` times,
+For each backbone and each decoder it measures, each in a process of its own, `--rounds` times,
 
     stage      the embeddings stage: stored bytes to committed vectors
     decode     decoding and resizing alone: all cores, or the GPU's decoder
-    forward    forward passes alone, of batches where that way of decoding leaves them
+    forward    forward passes alone, of batches in the memory where that decoder leaves them
 
-and prints the medians, which part of the slower of decode and forward the stage reaches, what
-share of its seconds it spent on decoding, and how far the vectors of both ways agree. FOLDER has
-BACKBONE.pth files; the weights of others are random, and how far their vectors agree says nothing.
-`--gpu cpu` tries the program on a machine without a GPU: torchvision's libjpeg stands in for
-nvJPEG.
+and prints the medians, the ratio of the stage to the slower of decode and forward, the share of
+its time spent on decoding, and how well the vectors of both decoders agree. FOLDER has
+BACKBONE.pth files; other backbones get random weights, whose agreement means nothing. `--gpu cpu`
+runs without a GPU: torchvision's libjpeg replaces nvJPEG.
 """
 
 from __future__ import annotations
@@ -49,71 +48,74 @@ from imgsim_assets_tests.support.catalogs import fill, sha256_of
 from imgsim_assets_tests.support.weights import saved, untrained
 
 BACKBONES = ("mobilenet_v3_large", "resnet50")
-WAYS: tuple[Literal["cpu", "gpu"], ...] = ("cpu", "gpu")
+DECODERS: tuple[Literal["cpu", "gpu"], ...] = ("cpu", "gpu")
 PARTS = ("stage", "decode", "forward")
-# So that encoders, decoders and kernels are loaded before the clock starts.
-_WARMING = 32
+# Load encoders, decoders and kernels before the measurement.
+_WARMUP_IMAGES = 32
 
 
-def compare(chosen: argparse.Namespace) -> None:
-    """Measure every backbone, and print a line of each way of decoding."""
-    print(f"{_name_of(chosen.gpu)}, {usable_cores()} cores, {chosen.count} images")
+def compare(args: argparse.Namespace) -> None:
+    """Measure every backbone, and print a line for each decoder."""
+    print(f"{_name_of(args.gpu)}, {usable_cores()} cores, {args.count} images")
     print("| backbone | decode | stage | decode alone | forward alone | of the slower | decoding |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for name in BACKBONES:
-            own = chosen.weights / f"{name}.pth" if chosen.weights else None
-            made = Path(folder) / f"{name}.pth"
-            weights = own if own and own.exists() else saved(untrained(name), made)
-            rounds = [_round(chosen, name, str(weights)) for _ in range(chosen.rounds)]
-            for way in WAYS:
-                _print_way(name, way, rounds)
-            print(_child(chosen, f"{name}/gpu/cosine", str(weights)), flush=True)
+            trained = args.weights / f"{name}.pth" if args.weights else None
+            random = Path(folder) / f"{name}.pth"
+            has_weights = trained is not None and trained.exists()
+            weights = trained if has_weights else saved(untrained(name), random)
+            rounds = [_round(args, name, str(weights)) for _ in range(args.rounds)]
+            for decoder in DECODERS:
+                _print_decoder(name, decoder, rounds)
+            print(_child(args, f"{name}/gpu/cosine", str(weights)), flush=True)
 
 
-def measure(chosen: argparse.Namespace, images: Mapping[str, bytes]) -> dict[str, float]:
-    """One part, in this process: images a second, or how far the two ways agree."""
-    name, way, part = chosen.side.split("/")
-    images = dict(islice(images.items(), chosen.count))
-    with _stand_in() if chosen.gpu == "cpu" else nullcontext():
-        settings = _settings(chosen, name, way)
+def measure(args: argparse.Namespace, images: Mapping[str, bytes]) -> dict[str, float]:
+    """Measure one part in this process: images per second, or the agreement of both decoders."""
+    name, decoder, part = args.variant.split("/")
+    images = dict(islice(images.items(), args.count))
+    with _cpu_as_gpu() if args.gpu == "cpu" else nullcontext():
+        settings = _settings(args, name, decoder)
         if part == "cosine":
-            return _cosines(chosen, name, images)
+            return _cosines(args, name, images)
         if part == "stage":
             return _stage(settings, images)
         encoder: Any = load_encoder(settings)
         return (_decode if part == "decode" else _forward)(encoder, list(images.values()))
 
 
-def _round(chosen: argparse.Namespace, name: str, weights: str) -> dict[str, dict[str, float]]:
-    sides = [f"{name}/{way}/{part}" for part in PARTS for way in WAYS]
-    return {side: _child(chosen, side, weights) for side in sides}
+def _round(args: argparse.Namespace, name: str, weights: str) -> dict[str, dict[str, float]]:
+    variants = [f"{name}/{decoder}/{part}" for part in PARTS for decoder in DECODERS]
+    return {variant: _child(args, variant, weights) for variant in variants}
 
 
-def _child(chosen: argparse.Namespace, side: str, weights: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.embedding", "--images", str(chosen.images)]
-    command += ["--gpu", chosen.gpu, "--count", str(chosen.count)]
-    command += ["--weights", weights, "--side", side]
+def _child(args: argparse.Namespace, variant: str, weights: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.embedding", "--images", str(args.images)]
+    command += ["--gpu", args.gpu, "--count", str(args.count)]
+    command += ["--weights", weights, "--variant", variant]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(side, measured, file=sys.stderr, flush=True)
+    print(variant, measured, file=sys.stderr, flush=True)
     return measured
 
 
-def _print_way(name: str, way: str, rounds: Sequence[Mapping[str, dict[str, float]]]) -> None:
+def _print_decoder(
+    name: str, decoder: str, rounds: Sequence[Mapping[str, dict[str, float]]]
+) -> None:
     rates = {
-        part: [measured[f"{name}/{way}/{part}"]["images/s"] for measured in rounds]
+        part: [measured[f"{name}/{decoder}/{part}"]["images/s"] for measured in rounds]
         for part in PARTS
     }
-    # The parts of one round are compared with each other.
+    # Ratios are of the parts of one round.
     reached = [
         stage / min(decoded, forward)
         for stage, decoded, forward in zip(*rates.values(), strict=True)
     ]
-    share = [measured[f"{name}/{way}/stage"]["share of decoding"] for measured in rounds]
+    share = [measured[f"{name}/{decoder}/stage"]["share of decoding"] for measured in rounds]
     stage, decoded, forward = (statistics.median(rates[part]) for part in PARTS)
     print(
-        f"| {name} | {way} | {stage:.0f} | {decoded:.0f} | {forward:.0f} "
+        f"| {name} | {decoder} | {stage:.0f} | {decoded:.0f} | {forward:.0f} "
         f"| {statistics.median(reached):.2f} | {statistics.median(share):.0%} |",
         flush=True,
     )
@@ -122,15 +124,15 @@ def _print_way(name: str, way: str, rounds: Sequence[Mapping[str, dict[str, floa
 # ---- parts ------------------------------------------------------------------------------
 
 
-def _settings(chosen: argparse.Namespace, name: str, way: str) -> EncoderSettings:
-    on_cpu = chosen.gpu == "cpu"
+def _settings(args: argparse.Namespace, name: str, decoder: str) -> EncoderSettings:
+    on_cpu = args.gpu == "cpu"
     fast = has_bf16() if on_cpu else torch.cuda.is_bf16_supported()
     return EncoderSettings(
         name=name,
-        weights=str(chosen.weights),
-        device={"cpu": "auto", "cuda": "cuda:0"}.get(chosen.gpu, chosen.gpu),  # one card
+        weights=str(args.weights),
+        device={"cpu": "auto", "cuda": "cuda:0"}.get(args.gpu, args.gpu),  # one GPU
         precision="bf16" if fast else "fp32",
-        decode="gpu" if way == "gpu" else "cpu",
+        decode="gpu" if decoder == "gpu" else "cpu",
     )
 
 
@@ -147,9 +149,9 @@ def _stage(settings: EncoderSettings, images: Mapping[str, bytes]) -> dict[str, 
 def _embedded(
     store: Store, settings: EncoderSettings, images: Mapping[str, bytes]
 ) -> tuple[EmbeddingReport, float]:
-    """The report of the stage on all images, and the seconds it took for those but a few."""
+    """The report of the stage on all images, and its seconds after a warm-up."""
     stage = EmbeddingStage(store, "shop", settings)
-    (shard,) = fill(store, "shop", dict(islice(images.items(), _WARMING)))
+    (shard,) = fill(store, "shop", dict(islice(images.items(), _WARMUP_IMAGES)))
     stage.run(shard)
     (shard,) = fill(store, "shop", dict(images))
     started = time.perf_counter()
@@ -170,7 +172,7 @@ def _decode(encoder: Any, images: Sequence[bytes]) -> dict[str, float]:
             encoder.jpeg_decoder.decode(left[at : at + encoder.batch_size])
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        run(images[:_WARMING])
+        run(images[:_WARMUP_IMAGES])
         started = time.perf_counter()
         run(images)
         return {"images/s": len(images) / (time.perf_counter() - started)}
@@ -190,21 +192,19 @@ def _forward(encoder: Any, images: Sequence[bytes]) -> dict[str, float]:
         return {"images/s": size * len(batches) / (time.perf_counter() - started)}
 
 
-def _cosines(
-    chosen: argparse.Namespace, name: str, images: Mapping[str, bytes]
-) -> dict[str, float]:
-    """Cosines between the vectors of the two ways of decoding, and the share that left the CPU."""
-    wanted = [sha256_of(data) for data in images.values()]
+def _cosines(args: argparse.Namespace, name: str, images: Mapping[str, bytes]) -> dict[str, float]:
+    """Cosines of the vectors of both decoders, and the share of images decoded on the GPU."""
+    sha256s = [sha256_of(data) for data in images.values()]
     vectors: list[NDArray[np.float32]] = []
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
-        for way in WAYS:
-            report, _ = _embedded(store, _settings(chosen, name, way), images)
-            read = VectorTable(store, "shop", report.fingerprint).read(wanted)
+        for decoder in DECODERS:
+            report, _ = _embedded(store, _settings(args, name, decoder), images)
+            read = VectorTable(store, "shop", report.fingerprint).read(sha256s)
             at = {sha256: position for position, sha256 in enumerate(read.sha256)}
-            vectors.append(read.vectors[[at[sha256] for sha256 in wanted]])
+            vectors.append(read.vectors[[at[sha256] for sha256 in sha256s]])
     cosines = (vectors[0].astype(np.float64) * vectors[1]).sum(axis=1)
-    encoder = load_encoder(_settings(chosen, name, "gpu"))
+    encoder = load_encoder(_settings(args, name, "gpu"))
     left = [gpu_decodable_jpeg(data, encoder) is not None for data in images.values()]
     return {
         "median cosine": round(float(np.median(cosines)), 6),
@@ -219,8 +219,8 @@ def _name_of(device: str) -> str:
 
 
 @contextmanager
-def _stand_in() -> Iterator[None]:
-    """Let the CPU stand in for a GPU."""
+def _cpu_as_gpu() -> Iterator[None]:
+    """Use the CPU as if it were a GPU."""
     cpu = [torch.device("cpu")]
     with mock.patch.multiple(
         torch_encoder, resolve_devices=lambda _: cpu, require_gpu_for_decoding=lambda *_: None

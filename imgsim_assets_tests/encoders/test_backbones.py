@@ -15,12 +15,12 @@ from imgsim_assets.encoders.pretrained import feature_model
 PUBLISHED = torchvision.models.list_models(module=torchvision.models)
 
 
-def test_every_published_model_is_offered_and_no_other() -> None:
+def test_backbones_are_the_classification_models_of_torchvision() -> None:
     assert sorted(BACKBONES) == sorted(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_published_weights_are_offered_at_their_input_size_the_default_first(name: str) -> None:
+def test_weights_match_torchvision_in_size_and_default(name: str) -> None:
     published = torchvision.models.get_model_weights(name)
 
     sizes = {weights.name: weights.transforms().crop_size for weights in published}
@@ -31,9 +31,7 @@ def test_the_published_weights_are_offered_at_their_input_size_the_default_first
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_without_its_classifier_a_model_gives_features_of_the_declared_width(
-    name: str, without_memory: None
-) -> None:
+def test_model_without_classifier_has_declared_dim(name: str, without_memory: None) -> None:
     backbone = BACKBONES[name]
     for size in sorted(set(backbone.weights.values())):
         model = feature_model(_built_as_published(name, size), name).eval()
@@ -43,7 +41,7 @@ def test_without_its_classifier_a_model_gives_features_of_the_declared_width(
         assert features.flatten(1).shape == (2, backbone.dim)
 
 
-def test_a_weights_file_is_read_at_the_size_of_the_default_weights() -> None:
+def test_weights_file_uses_input_size_of_default_weights() -> None:
     assert BACKBONES["inception_v3"].input_size("/models/own.pth") == 299
     assert BACKBONES["inception_v3"].input_size(None) == 299
 

@@ -33,8 +33,8 @@ needs_onednn = pytest.mark.skipif(
     ("name", "left"),
     [("mobilenet_v3_small", 0), ("resnet18", 0), ("shufflenet_v2_x0_5", 0), ("densenet121", 62)],
 )
-def test_a_backbone_without_its_normalizations_is_the_same_function(name: str, left: int) -> None:
-    model = _unsettled(feature_model(untrained(name), name))
+def test_folded_backbone_is_the_same_function(name: str, left: int) -> None:
+    model = _with_trained_statistics(feature_model(untrained(name), name))
     batch = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = model(batch)
@@ -42,13 +42,13 @@ def test_a_backbone_without_its_normalizations_is_the_same_function(name: str, l
     folded = fold_batch_norms(model)
 
     with torch.inference_mode():
-        found = folded(batch)
+        actual = folded(batch)
     assert _normalizations(folded) == left
     scale = expected.abs().max()
-    torch.testing.assert_close(found / scale, expected / scale, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual / scale, expected / scale, rtol=1e-4, atol=1e-5)
 
 
-def test_a_convolution_that_is_read_twice_keeps_its_normalization() -> None:
+def test_convolution_with_two_readers_keeps_its_normalization() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -59,7 +59,7 @@ def test_a_convolution_that_is_read_twice_keeps_its_normalization() -> None:
             y = self.convolution(x)
             return self.norm(y) + y  # type: ignore[no-any-return]
 
-    model = _unsettled(Twice())
+    model = _with_trained_statistics(Twice())
     batch = torch.rand(1, 3, 8, 8)
     expected = model(batch)
 
@@ -69,7 +69,7 @@ def test_a_convolution_that_is_read_twice_keeps_its_normalization() -> None:
     torch.testing.assert_close(folded(batch), expected)
 
 
-def test_a_convolution_that_is_used_twice_keeps_its_normalization() -> None:
+def test_convolution_called_twice_keeps_its_normalization() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -79,14 +79,14 @@ def test_a_convolution_that_is_used_twice_keeps_its_normalization() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.convolution(self.norm(self.convolution(x)))  # type: ignore[no-any-return]
 
-    model = _unsettled(Shared())
+    model = _with_trained_statistics(Shared())
     batch = torch.rand(1, 3, 8, 8)
     expected = model(batch)
 
     torch.testing.assert_close(fold_batch_norms(model)(batch), expected)
 
 
-def test_a_module_that_cannot_be_traced_comes_back_as_it_was() -> None:
+def test_untraceable_module_is_returned_unchanged() -> None:
     class Depends(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x
@@ -109,7 +109,7 @@ def test_a_module_that_cannot_be_traced_comes_back_as_it_was() -> None:
         "squeezenet1_1",
     ],
 )
-def test_a_fused_backbone_is_the_same_function(name: str) -> None:
+def test_fused_backbone_is_the_same_function(name: str) -> None:
     model = fold_batch_norms(feature_model(untrained(name), name))
     model = model.to(memory_format=torch.channels_last)
     batch = _batch(2, 96)
@@ -119,10 +119,10 @@ def test_a_fused_backbone_is_the_same_function(name: str) -> None:
     fused = fuse_activations(model)
 
     with torch.inference_mode():
-        found = [fused(batch) for _ in range(2)]
+        actual = [fused(batch) for _ in range(2)]
     scale = expected.abs().max()
-    torch.testing.assert_close(found[0] / scale, expected / scale, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    torch.testing.assert_close(actual[0] / scale, expected / scale, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual[0], actual[1], rtol=0, atol=0)
     assert not [m for m in fused.modules() if type(m) is nn.Conv2d and m.weight.numel()]
 
 
@@ -132,7 +132,7 @@ def test_a_fused_backbone_is_the_same_function(name: str) -> None:
     [nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.SiLU(), nn.GELU(), nn.GELU("tanh")],
     ids=repr,
 )
-def test_every_activation_that_is_fused_is_the_one_that_was_there(activation: nn.Module) -> None:
+def test_fused_activation_is_the_same_function(activation: nn.Module) -> None:
     torch.manual_seed(0)
     model = torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 3), activation).eval())
     batch = 4 * _batch(2, 16) - 2
@@ -175,27 +175,27 @@ class _Reflecting(nn.Module):
 
 @needs_onednn
 @pytest.mark.parametrize("kind", [_ReadTwice, _CalledTwice, _Reflecting])
-def test_what_cannot_be_fused_stays_as_it_is(kind: type[nn.Module]) -> None:
+def test_convolutions_that_cannot_be_fused_stay_unchanged(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model = torch.fx.symbolic_trace(kind().eval())
     batch = _batch(2, 16) - 0.5
     with torch.inference_mode():
         expected = model(batch)
 
-        found = fuse_activations(model)(batch)
+        actual = fuse_activations(model)(batch)
 
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @needs_onednn
-def test_a_module_that_was_not_traced_comes_back() -> None:
+def test_untraced_module_is_not_fused() -> None:
     module = nn.Sequential(nn.Conv2d(3, 3, 3))
 
     assert fuse_activations(module) is module
 
 
 @needs_onednn
-def test_threads_that_begin_together_get_the_same_bits() -> None:
+def test_concurrent_first_passes_compute_the_same_bits() -> None:
     torch.manual_seed(0)
     fused = FusedConvolution(nn.Conv2d(16, 16, 3, padding=1, groups=4).eval())
     batch = torch.rand(4, 16, 32, 32)
@@ -212,7 +212,7 @@ def test_threads_that_begin_together_get_the_same_bits() -> None:
 
 
 @needs_onednn
-def test_it_is_for_processors_on_which_it_was_seen_to_be_faster(
+def test_fusion_is_limited_to_x86_cpus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert not can_fuse_activations(torch.device("cuda"), torch.float32)
@@ -221,8 +221,8 @@ def test_it_is_for_processors_on_which_it_was_seen_to_be_faster(
 
 
 @pytest.fixture
-def anew() -> Iterator[None]:
-    """The operators are tried again, and after the test once more."""
+def operators_checked_again() -> Iterator[None]:
+    """Check the operators again, and once more after the test."""
     conv_fusion._fuses_correctly.cache_clear()
     yield
     conv_fusion._fuses_correctly.cache_clear()
@@ -242,8 +242,8 @@ _OPERATOR = torch.ops.mkldnn._convolution_pointwise
 
 @needs_onednn
 @pytest.mark.parametrize("operator", [_refuse, _forget_the_activation])
-@pytest.mark.usefixtures("anew")
-def test_operators_that_have_changed_are_not_used(
+@pytest.mark.usefixtures("operators_checked_again")
+def test_changed_operators_are_not_used(
     operator: Callable[..., torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", operator)
@@ -258,8 +258,8 @@ def test_operators_that_have_changed_are_not_used(
 
 
 @needs_onednn
-@pytest.mark.usefixtures("anew")
-def test_trying_the_operators_draws_no_random_numbers() -> None:
+@pytest.mark.usefixtures("operators_checked_again")
+def test_operator_check_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
 
     assert can_fuse_activations(CPU, torch.float32)
@@ -268,30 +268,30 @@ def test_trying_the_operators_draws_no_random_numbers() -> None:
 
 
 @needs_onednn
-@pytest.mark.usefixtures("anew")
-def test_in_bf16_the_operators_are_right_too() -> None:
+@pytest.mark.usefixtures("operators_checked_again")
+def test_operators_are_correct_in_bf16() -> None:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("only where oneDNN computes in bf16")
 
     assert can_fuse_activations(CPU, torch.bfloat16)
 
 
-def _unsettled(model: nn.Module) -> nn.Module:
-    """With statistics as training leaves them, not the zeros and ones of a new model."""
-    chance = torch.Generator().manual_seed(0)
+def _with_trained_statistics(model: nn.Module) -> nn.Module:
+    """Replace the zeros and ones of a new model by statistics as after training."""
+    rng = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_var, module.weight.data):
                 assert tensor is not None
-                tensor.copy_(torch.rand(tensor.shape, generator=chance) + 0.5)
+                tensor.copy_(torch.rand(tensor.shape, generator=rng) + 0.5)
             for tensor in (module.running_mean, module.bias.data):
                 assert tensor is not None
-                tensor.copy_(torch.rand(tensor.shape, generator=chance) - 0.5)
+                tensor.copy_(torch.rand(tensor.shape, generator=rng) - 0.5)
     return model.eval()
 
 
 def _normalizations(model: nn.Module) -> int:
-    """How many a forward pass still calls."""
+    """How many normalizations a forward pass calls."""
     called: list[str] = []
     hooks = [
         module.register_forward_hook(lambda *_: called.append("norm"))
@@ -305,6 +305,6 @@ def _normalizations(model: nn.Module) -> int:
     return len(called)
 
 
-def _batch(count: int, side: int) -> torch.Tensor:
-    made = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+def _batch(count: int, size: int) -> torch.Tensor:
+    made = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1))
     return made.to(memory_format=torch.channels_last)

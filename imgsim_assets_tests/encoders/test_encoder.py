@@ -25,7 +25,7 @@ THUMBNAIL = f"{encoders.__name__}:thumbnail"
 # ---- fingerprints -----------------------------------------------------------------------
 
 
-def test_every_encoder_and_all_its_weights_have_a_fingerprint_of_their_own(tmp_path: Path) -> None:
+def test_fingerprint_is_unique_for_each_encoder_and_weights(tmp_path: Path) -> None:
     (tmp_path / "own.pth").write_bytes(b"weights")
     choices = [
         EncoderSettings(name=name, weights=weights)
@@ -41,7 +41,7 @@ def test_every_encoder_and_all_its_weights_have_a_fingerprint_of_their_own(tmp_p
     assert all(len(one) == 16 and set(one) <= set("0123456789abcdef") for one in prints)
 
 
-def test_naming_the_default_weights_changes_no_fingerprint() -> None:
+def test_fingerprint_is_the_same_for_named_default_weights() -> None:
     for name, backbone in BACKBONES.items():
         named = EncoderSettings(name=name, weights=backbone.default_weights)
 
@@ -57,13 +57,13 @@ def test_naming_the_default_weights_changes_no_fingerprint() -> None:
     ],
     ids=["resnet50", "hog_color", "factory"],
 )
-def test_device_and_batch_size_change_no_fingerprint(settings: EncoderSettings) -> None:
+def test_fingerprint_ignores_device_and_batch_size(settings: EncoderSettings) -> None:
     elsewhere = settings.model_copy(update={"device": "cuda:3", "batch_size": 99})
 
     assert fingerprint(elsewhere) == fingerprint(settings)
 
 
-def test_another_precision_or_preprocessing_is_another_fingerprint() -> None:
+def test_fingerprint_depends_on_precision_and_resize() -> None:
     choices = [
         EncoderSettings(name="resnet50", precision=precision, resize=resize)
         for precision in ("fp32", "bf16")
@@ -74,7 +74,7 @@ def test_another_precision_or_preprocessing_is_another_fingerprint() -> None:
     assert fingerprint(EncoderSettings(name="resnet50")) == fingerprint(choices[0])
 
 
-def test_decoding_on_a_gpu_is_another_fingerprint_in_every_precision() -> None:
+def test_fingerprint_depends_on_gpu_decoding() -> None:
     choices = [
         EncoderSettings(name="resnet50", precision=precision, decode=decode)
         for precision in ("fp32", "bf16")
@@ -96,14 +96,12 @@ def test_decoding_on_a_gpu_is_another_fingerprint_in_every_precision() -> None:
         (EncoderSettings(factory=THUMBNAIL, version="1"), "e26d66e5eb983b8a"),
     ],
 )
-def test_a_new_setting_leaves_the_fingerprints_of_stored_vectors_as_they_were(
-    settings: EncoderSettings, known: str
-) -> None:
+def test_fingerprints_of_stored_vectors_stay_stable(settings: EncoderSettings, known: str) -> None:
     """Change them only with a version that says that the vectors changed."""
     assert fingerprint(settings) == known
 
 
-def test_a_weights_file_counts_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+def test_fingerprint_hashes_content_of_weights_file(tmp_path: Path) -> None:
     for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"two")):
         (tmp_path / name).write_bytes(content)
 
@@ -120,7 +118,7 @@ def test_a_weights_file_counts_by_its_content_wherever_it_lies(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("path", ["gone.pth", "."])
-def test_a_weights_file_that_cannot_be_read_is_named(path: str, tmp_path: Path) -> None:
+def test_unreadable_weights_file_is_named_in_error(path: str, tmp_path: Path) -> None:
     (tmp_path / "folder.pth").mkdir()
     path = str(tmp_path / (path if path != "." else "folder.pth"))
 
@@ -128,7 +126,7 @@ def test_a_weights_file_that_cannot_be_read_is_named(path: str, tmp_path: Path) 
         fingerprint(EncoderSettings(name="resnet18", weights=path))
 
 
-def test_a_factorys_fingerprint_changes_with_its_name_and_its_declared_version() -> None:
+def test_fingerprint_of_factory_depends_on_name_and_version() -> None:
     prints = {
         fingerprint(EncoderSettings(factory=factory, version=version))
         for factory in (THUMBNAIL, f"{custom_encoders.__name__}:wide")
@@ -138,13 +136,13 @@ def test_a_factorys_fingerprint_changes_with_its_name_and_its_declared_version()
     assert len(prints) == 4
 
 
-def test_a_factory_with_a_declared_version_is_not_called_for_its_fingerprint() -> None:
+def test_fingerprint_of_versioned_factory_does_not_call_it() -> None:
     settings = EncoderSettings(factory="a_package_that_nobody_has:make", version="1")
 
     assert len(fingerprint(settings)) == 16
 
 
-def test_without_a_declared_version_a_modules_fingerprint_follows_its_weights(
+def test_fingerprint_of_unversioned_factory_hashes_its_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def of_seed(seed: int) -> str:
@@ -155,12 +153,12 @@ def test_without_a_declared_version_a_modules_fingerprint_follows_its_weights(
     assert of_seed(1) != of_seed(2)
 
 
-def test_an_encoder_without_weights_is_asked_for_a_version() -> None:
+def test_unversioned_encoder_without_weights_is_rejected() -> None:
     with pytest.raises(EncoderError, match=r"ThumbnailEncoder has no weights.*set 'version:'"):
         fingerprint(EncoderSettings(factory=THUMBNAIL))
 
 
-def test_fingerprints_and_stages_are_found_without_importing_torch_or_faiss(
+def test_fingerprint_and_stage_do_not_import_torch_or_faiss(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "own.pth").write_bytes(b"weights")
@@ -190,11 +188,11 @@ print(sorted({"torch", "torchvision", "faiss"} & set(sys.modules)))
 # ---- loading ----------------------------------------------------------------------------
 
 
-def test_hog_color_is_loaded_by_its_name() -> None:
+def test_load_encoder_returns_hog_color_by_name() -> None:
     assert isinstance(load_encoder(EncoderSettings(name="hog_color")), HogColor)
 
 
-def test_a_factory_may_return_an_object_that_prepares_and_encodes() -> None:
+def test_factory_may_return_an_encoder_object() -> None:
     encoder = load_encoder(EncoderSettings(factory=THUMBNAIL, version="1"))
 
     features = encoder.encode(
@@ -205,7 +203,7 @@ def test_a_factory_may_return_an_object_that_prepares_and_encodes() -> None:
     assert features.shape == (2, encoder.dim)
 
 
-def test_a_factorys_encoder_comes_first_even_under_the_name_of_a_known_one() -> None:
+def test_factory_takes_precedence_over_builtin_name() -> None:
     settings = EncoderSettings(name="hog_color", factory=THUMBNAIL, version="1")
 
     assert isinstance(load_encoder(settings), encoders.ThumbnailEncoder)
@@ -219,20 +217,18 @@ def test_a_factorys_encoder_comes_first_even_under_the_name_of_a_known_one() -> 
         (f"{custom_encoders.__name__}:needs_a_package", "No module named"),
     ],
 )
-def test_a_factory_that_cannot_be_called_is_named_with_the_reason(
-    factory: str, reason: str
-) -> None:
+def test_factory_that_cannot_be_called_is_rejected_with_reason(factory: str, reason: str) -> None:
     with pytest.raises(EncoderError, match=f"factory {factory}: .*{reason}"):
         load_encoder(EncoderSettings(factory=factory, version="1"))
 
 
-def test_a_factory_that_returns_nothing_is_told_what_to_return() -> None:
+def test_factory_that_returns_none_is_rejected() -> None:
     with pytest.raises(EncoderError, match="nothing returned NoneType; return a CustomEncoder"):
         load_encoder(_factory("nothing"))
 
 
 @pytest.mark.parametrize("function", ["NOT_A_FUNCTION", "letters", "bare_function", "two_outputs"])
-def test_a_factory_of_something_that_is_no_encoder_is_named(function: str) -> None:
+def test_factory_that_returns_another_type_is_rejected(function: str) -> None:
     with pytest.raises(EncoderError, match=f"{custom_encoders.__name__}:{function}"):
         load_encoder(_factory(function))
 
@@ -240,7 +236,7 @@ def test_a_factory_of_something_that_is_no_encoder_is_named(function: str) -> No
 # ---- defaults ---------------------------------------------------------------------------
 
 
-def test_each_encoder_recommends_its_own_threshold() -> None:
+def test_recommended_threshold_by_encoder() -> None:
     assert recommended_threshold(EncoderSettings(name="hog_color")) == 0.9
     assert recommended_threshold(EncoderSettings(name="resnet50")) == 0.845
     own = EncoderSettings(name="hog_color", factory=THUMBNAIL, version="1")
@@ -252,9 +248,7 @@ class _Particular(HogColor):
 
 
 @pytest.mark.parametrize(("encoder", "suits"), [(HogColor(), 8), (_Particular(), 3)])
-def test_a_declared_batch_size_comes_before_what_suits_the_encoder(
-    encoder: Encoder, suits: int
-) -> None:
+def test_declared_batch_size_overrides_encoder_batch_size(encoder: Encoder, suits: int) -> None:
     assert default_batch_size(EncoderSettings(batch_size=33), encoder) == 33
     assert default_batch_size(EncoderSettings(), encoder) == suits
 

@@ -64,7 +64,7 @@ class _Replica(ThumbnailEncoder):
         self.batches = 0
 
     def encode(self, batch: np.ndarray) -> np.ndarray:
-        assert self._busy.acquire(blocking=False), "two batches at once on one card"
+        assert self._busy.acquire(blocking=False), "two batches at once on one GPU"
         self._meeting.wait()
         self.batches += 1
         rows = super().encode(batch)
@@ -79,16 +79,16 @@ class _Replica(ThumbnailEncoder):
     cores=st.integers(1, 4),
     broken=st.sets(st.integers(0, 39)),
 )
-def test_every_image_is_encoded_or_refused_in_order_whatever_the_batches(
+def test_images_are_encoded_or_fail_in_order_for_any_batch_size(
     count: int, batch_size: int, cores: int, broken: set[int]
 ) -> None:
     encoder = Recording()
 
     results = list(Engine(encoder, batch_size, cores=cores).run(range(count), _load(broken)))
 
-    refused = [result.key for result in results if isinstance(result, FailedImage)]
+    failed = [result.key for result in results if isinstance(result, FailedImage)]
     encoded = [key for result in results if isinstance(result, EncodedBatch) for key in result.keys]
-    assert refused == sorted(broken & set(range(count)))
+    assert failed == sorted(broken & set(range(count)))
     assert encoded == [key for key in range(count) if key not in broken]
     assert _features(results).tolist() == [_pixel(key) for key in encoded]
     assert max(encoder.sizes, default=0) <= batch_size
@@ -107,30 +107,30 @@ class Particular(Recording):
 @given(
     count=st.integers(0, 30),
     batch_size=st.integers(1, 9),
-    odd=st.sets(st.integers(0, 29), max_size=16),
+    unpreparable=st.sets(st.integers(0, 29), max_size=16),
     broken=st.sets(st.integers(0, 29), max_size=5),
 )
-def test_an_image_that_cannot_be_prepared_costs_nothing_but_itself(
-    count: int, batch_size: int, odd: set[int], broken: set[int]
+def test_preprocess_error_fails_only_its_image(
+    count: int, batch_size: int, unpreparable: set[int], broken: set[int]
 ) -> None:
     engine = Engine(Particular(), batch_size, what="the encoder", cores=2)
 
-    results = list(engine.run(range(count), _load(broken, odd)))
+    results = list(engine.run(range(count), _load(broken, unpreparable)))
 
-    refused = {result.key: result.error for result in results if isinstance(result, FailedImage)}
-    late = [key for key in refused if key not in broken]
+    failed = {result.key: result.error for result in results if isinstance(result, FailedImage)}
+    late = [key for key in failed if key not in broken]
     assert late == sorted(late)
-    assert refused.keys() == (odd | broken) & set(range(count))
+    assert failed.keys() == (unpreparable | broken) & set(range(count))
     for key in late:
-        assert refused[key].status == PREPROCESS_ERROR
-        assert "the encoder cannot prepare it (ValueError: an image of" in refused[key].detail
+        assert failed[key].status == PREPROCESS_ERROR
+        assert "the encoder cannot prepare it (ValueError: an image of" in failed[key].detail
     assert _features(results).tolist() == [
-        _pixel(key) for key in range(count) if key not in odd | broken
+        _pixel(key) for key in range(count) if key not in unpreparable | broken
     ]
 
 
 @pytest.mark.parametrize("count", [1, 17, 200])
-def test_an_encoder_that_can_prepare_no_image_is_an_error(count: int) -> None:
+def test_encoder_that_can_prepare_no_image_raises(count: int) -> None:
     class Broken(ThumbnailEncoder):
         def prepare(self, image: Image.Image) -> np.ndarray:
             raise ZeroDivisionError("its own fault")
@@ -139,18 +139,21 @@ def test_an_encoder_that_can_prepare_no_image_is_an_error(count: int) -> None:
         list(Engine(Broken(), 4, cores=2).run(range(count), _load()))
 
 
-def test_many_odd_images_and_no_other_are_an_error() -> None:
+def test_many_preprocess_errors_without_success_raise() -> None:
     engine = Engine(Particular(), 4)
-    odd = set(range(17))
+    unpreparable = set(range(17))
 
     with pytest.raises(EncoderError, match="cannot prepare any image"):
-        list(engine.run(range(17), _load(odd=odd)))
+        list(engine.run(range(17), _load(unpreparable=unpreparable)))
     list(engine.run([17], _load()))
 
-    assert all(isinstance(each, FailedImage) for each in engine.run(range(17), _load(odd=odd)))
+    assert all(
+        isinstance(each, FailedImage)
+        for each in engine.run(range(17), _load(unpreparable=unpreparable))
+    )
 
 
-def test_batches_of_only_broken_images_reach_no_encoder() -> None:
+def test_batches_of_broken_images_are_not_encoded() -> None:
     encoder = Recording()
 
     results = list(Engine(encoder, 2).run(range(9), _load(set(range(9)))))
@@ -159,7 +162,7 @@ def test_batches_of_only_broken_images_reach_no_encoder() -> None:
     assert encoder.sizes == []
 
 
-def test_an_encoder_of_fixed_batches_gets_full_ones_only() -> None:
+def test_fixed_batch_encoder_receives_only_full_batches() -> None:
     encoder = Fixed()
 
     results = list(Engine(encoder, 4, cores=1).run(range(10), _load()))
@@ -169,7 +172,7 @@ def test_an_encoder_of_fixed_batches_gets_full_ones_only() -> None:
 
 
 @pytest.mark.parametrize("kind", [Recording, Fixed])
-def test_a_batch_that_memory_does_not_hold_is_halved_until_it_does(kind: type[Recording]) -> None:
+def test_batch_is_halved_when_out_of_memory(kind: type[Recording]) -> None:
     encoder = kind(memory=3)
     engine = Engine(encoder, 16, cores=1)
 
@@ -182,7 +185,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_until_it_does(kind: type[Re
     assert max(encoder.sizes[3:]) == 2
 
 
-def test_a_later_run_keeps_the_size_that_memory_holds() -> None:
+def test_later_runs_keep_the_halved_batch_size() -> None:
     encoder = Recording(memory=3)
     engine = Engine(encoder, 8, cores=1)
     list(engine.run(range(8), _load()))
@@ -193,12 +196,12 @@ def test_a_later_run_keeps_the_size_that_memory_holds() -> None:
     assert max(encoder.sizes) == 2
 
 
-def test_memory_for_not_even_one_image_is_an_error_that_says_what_to_do() -> None:
+def test_out_of_memory_for_single_image_raises_with_fix() -> None:
     with pytest.raises(EncoderError, match=r"out of memory: the encoder .* use a smaller encoder"):
         list(Engine(Recording(memory=0), 4).run(range(9), _load()))
 
 
-def test_another_error_of_an_encoder_is_not_taken_for_a_lack_of_memory() -> None:
+def test_other_encoder_errors_are_not_treated_as_out_of_memory() -> None:
     class Faulty(ThumbnailEncoder):
         calls = 0
 
@@ -214,7 +217,7 @@ def test_another_error_of_an_encoder_is_not_taken_for_a_lack_of_memory() -> None
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_several_replicas_work_at_once_on_batches_from_one_queue(count: int) -> None:
+def test_replicas_encode_concurrently_from_one_queue(count: int) -> None:
     encoder = Replicated(count)
 
     results = list(Engine(encoder, 2, cores=2).run(range(count * 8), _load()))
@@ -223,7 +226,7 @@ def test_several_replicas_work_at_once_on_batches_from_one_queue(count: int) -> 
     assert [replica.batches for replica in encoder.made] == [4] * count
 
 
-def test_what_load_raises_by_mistake_ends_the_run() -> None:
+def test_unexpected_error_of_load_ends_the_run() -> None:
     def load(key: int) -> Image.Image:
         raise ZeroDivisionError
 
@@ -231,7 +234,7 @@ def test_what_load_raises_by_mistake_ends_the_run() -> None:
         list(Engine(Recording(), 4).run(range(9), load))
 
 
-def test_a_run_that_is_given_up_decodes_no_further() -> None:
+def test_closed_run_stops_decoding() -> None:
     loaded: list[int] = []
 
     def load(key: int) -> Image.Image:
@@ -269,7 +272,7 @@ class Slow(ThumbnailEncoder):
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["given up", "failed"])
-def test_after_a_run_nothing_of_it_is_under_way(fails: bool) -> None:
+def test_no_work_is_under_way_after_a_run(fails: bool) -> None:
     encoder = Slow()
 
     def load(key: int) -> Image.Image:
@@ -287,7 +290,7 @@ def test_after_a_run_nothing_of_it_is_under_way(fails: bool) -> None:
     assert encoder.under_way == 0
 
 
-def test_a_run_after_one_that_was_given_up_gives_everything() -> None:
+def test_run_after_closed_run_is_complete() -> None:
     engine = Engine(Recording(), 2, cores=2)
     for _ in range(3):
         given_up = engine.run(range(1000), _load())
@@ -314,7 +317,7 @@ class Threaded(ThumbnailEncoder):
         return super().encode(batch)
 
 
-def test_threads_stay_from_run_to_run_and_end_with_their_engine() -> None:
+def test_threads_live_as_long_as_the_engine() -> None:
     encoder = Threaded()
     engine = Engine(encoder, 2, cores=2)
 
@@ -329,7 +332,7 @@ def test_threads_stay_from_run_to_run_and_end_with_their_engine() -> None:
         assert not thread.is_alive()
 
 
-def test_runs_at_the_same_time_share_the_replicas() -> None:
+def test_concurrent_runs_share_replicas() -> None:
     encoder = Replicated(2)
     engine = Engine(encoder, 2, cores=2)
 
@@ -340,7 +343,7 @@ def test_runs_at_the_same_time_share_the_replicas() -> None:
         assert _features(run.result()).tolist() == [_pixel(key) for key in range(16)]
 
 
-def test_effort_becomes_images_a_second_of_each_part() -> None:
+def test_timings_give_images_per_second_by_part() -> None:
     timings = StageTimings()
     timings.add(images=3, decode=1.0, preprocess=0.5)
     timings.add(images=1, decode=1.0)
@@ -352,8 +355,8 @@ def test_effort_becomes_images_a_second_of_each_part() -> None:
 
 
 @pytest.mark.parametrize(("device", "counts"), [("cuda:0", True), ("cpu", False)])
-def test_a_pass_on_a_card_is_counted_by_the_clock(device: str, counts: bool) -> None:
-    """What waits for a card is no work of a core's."""
+def test_gpu_forward_pass_is_measured_in_elapsed_time(device: str, counts: bool) -> None:
+    """Waiting for a GPU is not work of a core."""
 
     class Waiting(ThumbnailEncoder):
         def __init__(self) -> None:
@@ -379,12 +382,12 @@ def _pixel(key: int) -> list[float]:
 
 
 def _load(
-    broken: Set[int] = frozenset(), odd: Set[int] = frozenset()
+    broken: Set[int] = frozenset(), unpreparable: Set[int] = frozenset()
 ) -> Callable[[int], Image.Image]:
     def load(key: int) -> Image.Image:
         if key in broken:
             raise ImageError("truncated", "cut")
-        if key in odd:
+        if key in unpreparable:
             return Image.new("RGB", (8, 1))
         return _image(key)
 

@@ -41,57 +41,57 @@ GENEROUS = EvaluationSettings(sample=6, false_positives_per_million=20_000)
 IMAGES: dict[str, bytes | None] = {f"item{seed:02d}": jpeg(seed) for seed in range(24)}
 
 
-def test_recall_is_that_of_the_encoder_and_falls_with_the_threshold(store: Store) -> None:
-    report = _reported(store, HOG_COLOR)
+def test_recall_falls_with_threshold(store: Store) -> None:
+    evaluation = _evaluate(store, HOG_COLOR)
 
-    assert set(report.recall) == set(PERTURBATIONS)
-    assert report.recall["recompress"] == 1.0
-    at_the_top = report.rows.filter(pl.col("threshold") == 0.95)
-    shares = dict(at_the_top.select("perturbation", "recall").iter_rows())
-    assert shares["recompress"] > shares["pad"]
-    for edit in (*PERTURBATIONS, DIFFERENT_IMAGES):
-        falling = report.rows.filter(pl.col("perturbation") == edit).sort("threshold")["recall"]
+    assert set(evaluation.recall) == set(PERTURBATIONS)
+    assert evaluation.recall["recompress"] == 1.0
+    at_the_top = evaluation.rows.filter(pl.col("threshold") == 0.95)
+    recall_at_top = dict(at_the_top.select("perturbation", "recall").iter_rows())
+    assert recall_at_top["recompress"] > recall_at_top["pad"]
+    for perturbation in (*PERTURBATIONS, DIFFERENT_IMAGES):
+        falling = evaluation.rows.filter(pl.col("perturbation") == perturbation).sort("threshold")[
+            "recall"
+        ]
         assert falling.is_sorted(descending=True)
         assert len(falling) == len(THRESHOLDS)
-    assert report.rows.schema == SCHEMA
+    assert evaluation.rows.schema == SCHEMA
 
 
-def test_the_null_distribution_is_that_of_all_pairs_of_different_images(store: Store) -> None:
+def test_null_distribution_has_all_pairs_of_different_images(store: Store) -> None:
     embed_shards(
         store, "shop", HOG_COLOR, fill(store, "shop", {**IMAGES, "again": IMAGES["item00"]})
     )
 
-    report = EvaluationStage(store, "shop", GENEROUS).run()
+    evaluation = EvaluationStage(store, "shop", GENEROUS).run()
 
-    assert report.images == 24
-    assert report.pairs == sum(report.null_counts) == 24 * 23 // 2
-
-
-def test_the_recommended_threshold_is_the_lowest_within_the_budget(store: Store) -> None:
-    report = _reported(store, HOG_COLOR)
-
-    assert report.is_measured
-    assert report.false_positives_per_million <= GENEROUS.false_positives_per_million
-    different = report.rows.filter(pl.col("perturbation") == DIFFERENT_IMAGES)
-    lower = different.filter(pl.col("threshold") < report.threshold)
-    assert ((lower["recall"] * report.pairs + 1) / report.pairs * 1e6 > 20_000).all()
+    assert evaluation.images == 24
+    assert evaluation.pairs == sum(evaluation.null_counts) == 24 * 23 // 2
 
 
-def test_a_catalog_that_is_too_small_to_tell_keeps_the_encoders_threshold(store: Store) -> None:
-    report = _reported(
+def test_threshold_is_the_lowest_within_budget(store: Store) -> None:
+    evaluation = _evaluate(store, HOG_COLOR)
+
+    assert evaluation.is_measured
+    assert evaluation.false_positives_per_million <= GENEROUS.false_positives_per_million
+    different = evaluation.rows.filter(pl.col("perturbation") == DIFFERENT_IMAGES)
+    lower = different.filter(pl.col("threshold") < evaluation.threshold)
+    assert ((lower["recall"] * evaluation.pairs + 1) / evaluation.pairs * 1e6 > 20_000).all()
+
+
+def test_small_catalog_uses_threshold_of_encoder(store: Store) -> None:
+    evaluation = _evaluate(
         store, HOG_COLOR, EvaluationSettings(sample=2, false_positives_per_million=1)
     )
 
-    assert (report.is_measured, report.threshold) == (False, 0.9)
+    assert (evaluation.is_measured, evaluation.threshold) == (False, 0.9)
 
 
 @given(
     reaching=st.lists(st.integers(0, 1000), min_size=101, max_size=101),
     budget=st.floats(0.1, 1e6),
 )
-def test_no_threshold_is_recommended_that_breaks_its_budget(
-    reaching: list[int], budget: float
-) -> None:
+def test_threshold_never_exceeds_budget(reaching: list[int], budget: float) -> None:
     reaching.sort(reverse=True)
     rows = pl.DataFrame(
         [
@@ -109,10 +109,10 @@ def test_no_threshold_is_recommended_that_breaks_its_budget(
         assert is_within == (found is not None and threshold >= found)
 
 
-def test_nothing_is_computed_when_nothing_has_changed(
+def test_unchanged_catalog_is_not_evaluated_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = _reported(store, THUMBNAIL)
+    first = _evaluate(store, THUMBNAIL)
     monkeypatch.setenv(COUNTER, str(tmp_path / "encoded"))
 
     again = EvaluationStage(store, "shop", GENEROUS).run()
@@ -124,7 +124,7 @@ def test_nothing_is_computed_when_nothing_has_changed(
     assert encoded_count(tmp_path / "encoded") == 2 * len(PERTURBATIONS)
 
 
-def test_a_report_computes_where_and_with_what_is_declared_now(
+def test_evaluation_uses_declared_device_and_weights(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "has_bf16", lambda: False)
@@ -142,10 +142,10 @@ def test_a_report_computes_where_and_with_what_is_declared_now(
     # What `auto` would settle on now does not count.
     monkeypatch.setattr(hardware, "has_bf16", lambda: True)
 
-    report = EvaluationStage(store, "shop", GENEROUS, _squeezenet(moved)).run()
+    evaluation = EvaluationStage(store, "shop", GENEROUS, _squeezenet(moved)).run()
 
     # An untrained network takes nearly everything for the same.
-    low = report.rows.filter(perturbation="recompress", threshold=0.7)
+    low = evaluation.rows.filter(perturbation="recompress", threshold=0.7)
     assert low["recall"].to_list() == [1.0]
     assert [(each.weights, each.device, each.precision) for each in taken] == [
         (moved, "cpu", "fp32")
@@ -153,7 +153,7 @@ def test_a_report_computes_where_and_with_what_is_declared_now(
     assert encoder_from_commit(latest_embeddings(store, "shop")).weights == str(weights)
 
 
-def test_a_report_with_another_encoder_than_the_vectors_is_refused_before_it_is_loaded(
+def test_other_encoder_is_rejected_before_loading(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
@@ -166,17 +166,17 @@ def test_a_report_with_another_encoder_than_the_vectors_is_refused_before_it_is_
         EvaluationStage(store, "shop", GENEROUS, declared).run()
 
 
-def test_an_image_that_is_lost_counts_as_not_found(store: Store) -> None:
+def test_lost_image_counts_as_not_recalled(store: Store) -> None:
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
     lost = min(sha256_of(data) for data in IMAGES.values() if data is not None)
     remove_blob(store, lost)
 
-    report = EvaluationStage(store, "shop", GENEROUS).run()
+    evaluation = EvaluationStage(store, "shop", GENEROUS).run()
 
-    assert report.recall["recompress"] == pytest.approx(5 / 6)
+    assert evaluation.recall["recompress"] == pytest.approx(5 / 6)
 
 
-def test_labels_give_precision_and_mean_average_precision(store: Store) -> None:
+def test_label_scores_are_precision_and_map(store: Store) -> None:
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
     _label(store, {item: f"kind{number % 3}" for number, item in enumerate(IMAGES)})
     mixed = EvaluationStage(store, "shop", EvaluationSettings(sample=1, label="kind")).run().labels
@@ -194,7 +194,7 @@ def test_labels_give_precision_and_mean_average_precision(store: Store) -> None:
     assert alone is None
 
 
-def test_a_label_column_that_is_not_there_is_answered_with_those_that_are(store: Store) -> None:
+def test_missing_label_column_is_rejected_with_existing_columns(store: Store) -> None:
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
     _label(store, dict.fromkeys(IMAGES, "x"))
 
@@ -202,16 +202,16 @@ def test_a_label_column_that_is_not_there_is_answered_with_those_that_are(store:
         EvaluationStage(store, "shop", EvaluationSettings(label="brand")).run()
 
 
-def test_embeddings_that_were_never_made_are_an_error_that_names_the_asset(store: Store) -> None:
+def test_evaluation_without_embeddings_names_the_asset(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/embeddings has no version yet"):
         EvaluationStage(store, "shop", GENEROUS).run()
 
 
-def test_a_catalog_of_one_image_or_none_can_be_reported(store: Store) -> None:
+def test_catalog_of_one_or_no_image_can_be_evaluated(store: Store) -> None:
     one = {"a": IMAGES["item00"]}
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", one))
-    report = EvaluationStage(store, "shop", GENEROUS).run()
-    assert (report.images, report.pairs, report.is_measured) == (1, 0, False)
+    evaluation = EvaluationStage(store, "shop", GENEROUS).run()
+    assert (evaluation.images, evaluation.pairs, evaluation.is_measured) == (1, 0, False)
 
     embed_shards(store, "none", HOG_COLOR, fill(store, "none", {"a": None}))
     empty = EvaluationStage(store, "none", GENEROUS).run()
@@ -223,16 +223,16 @@ def _squeezenet(weights: str) -> EncoderSettings:
     return EncoderSettings(name="squeezenet1_1", weights=weights, device="cpu")
 
 
-def _reported(
+def _evaluate(
     store: Store,
     encoder: EncoderSettings,
     settings: EvaluationSettings = GENEROUS,
     name: str = "shop",
 ) -> EncoderEvaluation:
     embed_shards(store, name, encoder, fill(store, name, IMAGES))
-    report = EvaluationStage(store, name, settings).run()
-    assert np.isfinite(report.rows["recall"].to_numpy()).all()
-    return report
+    evaluation = EvaluationStage(store, name, settings).run()
+    assert np.isfinite(evaluation.rows["recall"].to_numpy()).all()
+    return evaluation
 
 
 def _label(store: Store, labels: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ from imgsim_assets_tests.support.fresh_python import printed_lines
 @pytest.mark.parametrize(
     ("quota", "most"), [("100000 100000", 1), ("50000 100000", 1), ("150000 100000", 2)]
 )
-def test_a_containers_quota_limits_the_cores(quota: str, most: int, tmp_path: Path) -> None:
+def test_container_quota_limits_cores(quota: str, most: int, tmp_path: Path) -> None:
     file = tmp_path / "cpu.max"
     file.write_text(quota)
 
@@ -28,9 +28,7 @@ def test_a_containers_quota_limits_the_cores(quota: str, most: int, tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", ["max 100000\n", "", "nonsense"])
-def test_without_a_quota_every_core_counts_that_the_process_may_use(
-    content: str, tmp_path: Path
-) -> None:
+def test_cores_follow_affinity_without_quota(content: str, tmp_path: Path) -> None:
     file = tmp_path / "cpu.max"
     file.write_text(content)
 
@@ -39,14 +37,14 @@ def test_without_a_quota_every_core_counts_that_the_process_may_use(
 
 
 @pytest.mark.parametrize("content", ["max\n", "", "9" * 30])
-def test_without_a_smaller_limit_the_machines_memory_counts(content: str, tmp_path: Path) -> None:
+def test_memory_is_that_of_the_machine_without_limit(content: str, tmp_path: Path) -> None:
     file = tmp_path / "memory.max"
     file.write_text(content)
 
     assert usable_memory(file) == usable_memory(tmp_path / "gone") > 2**28
 
 
-def test_a_containers_limit_counts_for_its_memory(tmp_path: Path) -> None:
+def test_container_limit_limits_memory(tmp_path: Path) -> None:
     file = tmp_path / "memory.max"
     file.write_text("104857600\n")
 
@@ -64,9 +62,7 @@ def test_a_containers_limit_counts_for_its_memory(tmp_path: Path) -> None:
         ("", False),
     ],
 )
-def test_bfloat16_is_found_among_the_flags_of_the_cpu(
-    text: str, expected: bool, tmp_path: Path
-) -> None:
+def test_has_bf16_reads_cpu_flags(text: str, expected: bool, tmp_path: Path) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text(text)
 
@@ -82,7 +78,7 @@ def test_bfloat16_is_found_among_the_flags_of_the_cpu(
         (0, [(-3, 2**30), (-3, 2**25)]),
     ],
 )
-def test_a_c_library_that_refuses_to_keep_so_much_is_asked_for_less(
+def test_mallopt_falls_back_to_smaller_limit(
     most: int, expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -98,7 +94,7 @@ def test_a_c_library_that_refuses_to_keep_so_much_is_asked_for_less(
     assert calls == expected
 
 
-def test_keeping_freed_memory_may_be_asked_for_again_and_again() -> None:
+def test_keep_freed_memory_is_idempotent() -> None:
     keep_freed_memory()
     keep_freed_memory()
 
@@ -127,7 +123,7 @@ for line in open("/proc/self/smaps"):
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's list of mappings")
 @pytest.mark.parametrize(("declared", "expected"), [((), "True"), (("0",), "False")])
-def test_tensors_ask_for_huge_pages_unless_the_environment_says_otherwise(
+def test_huge_pages_are_enabled_unless_environment_decides(
     declared: tuple[str, ...], expected: str
 ) -> None:
     arguments = [f"THP_MEM_ALLOC_ENABLE={value}" for value in declared]
@@ -161,5 +157,5 @@ class OutOfMemoryError(RuntimeError):
         (ValueError("out of memory"), False),
     ],
 )
-def test_a_lack_of_memory_is_recognized_from_any_library(error: Exception, expected: bool) -> None:
+def test_out_of_memory_is_recognized_for_any_library(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected

@@ -16,7 +16,7 @@ ENCODER = HogColor()
 RECOGNIZED = ["recompress", "resize", "crop", "brighten", "gray", "rotate", "banner", "watermark"]
 
 
-def test_an_image_becomes_772_finite_numbers() -> None:
+def test_features_are_772_finite_numbers() -> None:
     features = _encode([make_image(1), make_image(2, (40, 300)), make_image(3, (20, 20))])
 
     assert features.shape == (3, DIM) == (3, 772)
@@ -25,7 +25,7 @@ def test_an_image_becomes_772_finite_numbers() -> None:
     assert ENCODER.dim == DIM
 
 
-def test_an_image_is_squashed_whole() -> None:
+def test_whole_image_is_resized_to_a_square() -> None:
     image = Image.new("RGB", (300, 100), (10, 20, 30))
     image.paste((250, 0, 0), (285, 0, 300, 100))
 
@@ -42,7 +42,7 @@ def test_an_image_is_squashed_whole() -> None:
     count=st.integers(1, 9),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=9),
 )
-def test_an_image_has_the_same_bits_in_any_batch(seed: int, count: int, sizes: list[int]) -> None:
+def test_features_do_not_depend_on_the_batch(seed: int, count: int, sizes: list[int]) -> None:
     batch = np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
     whole = ENCODER.encode(batch)
 
@@ -56,7 +56,7 @@ def test_an_image_has_the_same_bits_in_any_batch(seed: int, count: int, sizes: l
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), low=st.integers(0, 254), span=st.integers(1, 255))
-def test_any_image_gives_parts_of_length_one_or_nothing(seed: int, low: int, span: int) -> None:
+def test_feature_parts_have_unit_norm_or_are_zero(seed: int, low: int, span: int) -> None:
     high = min(256, low + span + 1)
     pixels = np.random.default_rng(seed).integers(low, high, (1, SIZE, SIZE, 3), dtype=np.uint8)
 
@@ -68,13 +68,13 @@ def test_any_image_gives_parts_of_length_one_or_nothing(seed: int, low: int, spa
 
 
 @pytest.mark.parametrize("level", [0, 1, 127, 200, 255])
-def test_a_flat_gray_image_gives_zeros(level: int) -> None:
+def test_flat_gray_image_has_zero_features(level: int) -> None:
     features = _encode([Image.new("RGB", (64, 48), (level, level, level))])
 
     assert not features.any()
 
 
-def test_an_image_of_one_gray_gives_zeros_and_one_of_one_color_that_color_only() -> None:
+def test_flat_color_has_color_features_only() -> None:
     gray, red, blue = _encode(
         [Image.new("RGB", (64, 48), color) for color in ((90,) * 3, (200, 10, 30), (9, 9, 99))]
     )
@@ -84,7 +84,7 @@ def test_an_image_of_one_gray_gives_zeros_and_one_of_one_color_that_color_only()
     assert _unit(red[None])[0] @ _unit(blue[None])[0] < RECOMMENDED_THRESHOLD
 
 
-def test_the_same_shapes_in_other_colors_are_not_the_same() -> None:
+def test_color_changes_features() -> None:
     image = make_image(4)
     red, green, blue = image.split()
     features = _unit(_encode([image, Image.merge("RGB", (blue, red, green))]))
@@ -93,7 +93,7 @@ def test_the_same_shapes_in_other_colors_are_not_the_same() -> None:
 
 
 @pytest.mark.parametrize("edit", RECOGNIZED)
-def test_an_edited_copy_is_nearer_to_its_original_than_any_other_image(edit: str) -> None:
+def test_perturbed_copy_is_nearest_to_its_original(edit: str) -> None:
     originals = [make_image(seed, (200, 150)) for seed in range(12)]
     copies = [perturb(image, edit, seed) for seed, image in enumerate(originals)]
 
@@ -103,7 +103,7 @@ def test_an_edited_copy_is_nearer_to_its_original_than_any_other_image(edit: str
 
 
 @pytest.mark.parametrize("edit", ["recompress", "resize", "brighten"])
-def test_a_lightly_edited_copy_passes_the_recommended_threshold(edit: str) -> None:
+def test_lightly_perturbed_copy_reaches_recommended_threshold(edit: str) -> None:
     originals = [make_image(seed, (200, 150)) for seed in range(12)]
     copies = [perturb(image, edit, seed) for seed, image in enumerate(originals)]
 

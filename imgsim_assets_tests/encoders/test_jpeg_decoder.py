@@ -94,7 +94,7 @@ def own(weights: str, on_a_cpu: None) -> Encoder:
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_a_square_is_what_pillow_would_make_of_the_image(kind: str) -> None:
+def test_square_agrees_with_pillow(kind: str) -> None:
     (square,) = JpegDecoder(CPU, SIDE).decode([Jpeg(PLAIN[kind])])
 
     expected = stretch(decode(PLAIN[kind]), SIDE).astype(int)
@@ -103,7 +103,7 @@ def test_a_square_is_what_pillow_would_make_of_the_image(kind: str) -> None:
     assert np.abs(square.numpy().astype(int) - expected).max() <= 1
 
 
-def test_a_square_does_not_depend_on_what_is_decoded_with_it() -> None:
+def test_square_does_not_depend_on_the_list() -> None:
     decoder = JpegDecoder(CPU, 32)
     files = [jpeg(seed, (40 + 31 * seed, 300 - 29 * seed)) for seed in range(9)]
     files[2] = BROKEN["damaged"]
@@ -119,11 +119,11 @@ def test_a_square_does_not_depend_on_what_is_decoded_with_it() -> None:
             assert one is other is None or torch.equal(_known(one), _known(other))
 
 
-def test_a_list_of_which_all_are_refused_gives_none() -> None:
+def test_list_of_undecodable_jpegs_gives_none() -> None:
     assert JpegDecoder(CPU, 32).decode([Jpeg(BROKEN["damaged"])] * 3) == [None] * 3
 
 
-def test_a_batch_has_arrays_and_squares_in_their_order() -> None:
+def test_stack_keeps_order_of_arrays_and_squares() -> None:
     decoder = JpegDecoder(CPU, 16)
     squares = decoder.decode([Jpeg(jpeg(1)), Jpeg(jpeg(2))])
     arrays = [np.full((16, 16, 3), number, np.uint8) for number in (7, 8)]
@@ -139,7 +139,7 @@ def test_a_batch_has_arrays_and_squares_in_their_order() -> None:
 # ---- failures of the device -------------------------------------------------------------
 
 
-def test_what_the_device_refuses_costs_few_calls_and_no_other_image(
+def test_undecodable_jpegs_cost_few_calls_and_no_other_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoder = JpegDecoder(CPU, 32)
@@ -164,7 +164,7 @@ def test_what_the_device_refuses_costs_few_calls_and_no_other_image(
     "message",
     ["CUDA out of memory. Tried to allocate 2.00 GiB", "images: Failed to decode jpeg stream: 5"],
 )
-def test_a_list_that_the_memory_does_not_hold_is_decoded_in_parts(
+def test_list_is_decoded_in_parts_when_out_of_memory(
     message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = JpegDecoder(CPU, 32)
@@ -181,7 +181,7 @@ def test_a_list_that_the_memory_does_not_hold_is_decoded_in_parts(
     assert sum(calls) == 11, "a list was tried that the memory is known not to hold"
 
 
-def test_a_single_image_that_the_memory_does_not_hold_is_an_error(
+def test_out_of_memory_for_single_jpeg_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoder = JpegDecoder(CPU, 32)
@@ -191,7 +191,7 @@ def test_a_single_image_that_the_memory_does_not_hold_is_an_error(
         decoder.decode([Jpeg(jpeg(1)), Jpeg(jpeg(2))])
 
 
-def test_nothing_reads_the_memory_any_more_in_which_a_list_is_decoded(
+def test_stream_is_synchronized_before_decoding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Torchvision's decoder does not wait by itself for what was begun on the caller's stream."""
@@ -228,7 +228,7 @@ def test_nothing_reads_the_memory_any_more_in_which_a_list_is_decoded(
     assert events == [*expected, "done", *4 * ["the caller's"]]
 
 
-def test_a_decoder_that_never_works_is_an_error_and_not_another_decoders_work(
+def test_decoder_that_never_works_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _failing(monkeypatch, lambda _: True, "torchvision not compiled with nvJPEG support")
@@ -241,7 +241,7 @@ def test_a_decoder_that_never_works_is_an_error_and_not_another_decoders_work(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_machine_without_a_gpu_says_so(weights: str) -> None:
+def test_gpu_decoding_without_gpu_raises(weights: str) -> None:
     with pytest.raises(EncoderError, match=r"decoded on a GPU, and this machine has none.*cpu'"):
         load_encoder(_settings(weights))
 
@@ -249,7 +249,7 @@ def test_a_machine_without_a_gpu_says_so(weights: str) -> None:
 # ---- vectors ----------------------------------------------------------------------------
 
 
-def test_vectors_agree_with_those_of_images_that_pillow_decoded(own: Encoder, weights: str) -> None:
+def test_vectors_agree_with_pillow_decoding(own: Encoder, weights: str) -> None:
     others = load_encoder(EncoderSettings(name=NAME, weights=weights, device="cpu"))
 
     found, errors = _embedded(own, FILES)
@@ -271,7 +271,7 @@ def test_vectors_agree_with_those_of_images_that_pillow_decoded(own: Encoder, we
     }
 
 
-def test_a_vector_does_not_depend_on_its_batch(own: Encoder) -> None:
+def test_vector_does_not_depend_on_the_batch(own: Encoder) -> None:
     files = {**FILES, **{f"more {seed}": jpeg(seed) for seed in range(20, 25)}}
     backwards = dict(reversed(files.items()))
 
@@ -287,7 +287,7 @@ def test_a_vector_does_not_depend_on_its_batch(own: Encoder) -> None:
             np.testing.assert_allclose(_unit(rows[kind]), _unit(row), atol=1e-6)
 
 
-def test_a_refused_jpeg_has_the_vector_of_the_image_that_pillow_decodes(
+def test_undecodable_jpeg_falls_back_to_pillow(
     own: Encoder, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = load_encoder(EncoderSettings(name=NAME, weights=weights, device="cpu"))
@@ -305,11 +305,11 @@ def test_a_refused_jpeg_has_the_vector_of_the_image_that_pillow_decodes(
 
 
 @pytest.mark.usefixtures("on_a_cpu")
-def test_several_devices_share_one_decoder(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_share_one_decoder(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, _ = _embedded(load_encoder(_settings(weights)), FILES)
     devices = [CPU, torch.device("cpu", 0), torch.device("cpu", 0)]
     monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: devices)
-    monkeypatch.setattr(torch_encoder, "can_fuse_activations", lambda *_: False)  # as on cards
+    monkeypatch.setattr(torch_encoder, "can_fuse_activations", lambda *_: False)  # as on GPUs
 
     spread = load_encoder(_settings(weights))
     found, _ = _embedded(spread, FILES, batch_size=2)
@@ -325,9 +325,7 @@ def test_several_devices_share_one_decoder(weights: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("on_a_cpu")
-def test_a_catalog_has_the_states_it_would_have_and_vectors_of_their_own(
-    store: Store, weights: str
-) -> None:
+def test_gpu_decoding_keeps_statuses_and_separates_vectors(store: Store, weights: str) -> None:
     shards = fill(store, "shop", FILES, 2)
     fill(store, "plain", FILES)
     plain = EncoderSettings(name=NAME, weights=weights, device="cpu", precision="fp32")
@@ -350,7 +348,7 @@ def test_a_catalog_has_the_states_it_would_have_and_vectors_of_their_own(
 
 
 @pytest.mark.usefixtures("on_a_cpu")
-def test_images_that_are_embedded_ahead_have_the_same_vectors(store: Store, weights: str) -> None:
+def test_early_embedding_gives_the_same_vectors(store: Store, weights: str) -> None:
     (shard,) = fill(store, "shop", PLAIN)
     fill(store, "other", PLAIN)
     embed_shards(store, "shop", _settings(weights), [shard])
@@ -368,9 +366,7 @@ def test_images_that_are_embedded_ahead_have_the_same_vectors(store: Store, weig
 
 
 @pytest.mark.usefixtures("on_a_cpu")
-def test_a_query_by_its_file_has_the_vector_of_the_stage_and_by_its_pixels_nearly(
-    store: Store, weights: str
-) -> None:
+def test_query_by_file_has_the_vector_of_the_stage(store: Store, weights: str) -> None:
     embed_shards(store, "shop", _settings(weights), fill(store, "shop", FILES))
     stored = _vectors(store, "shop", _settings(weights))
     embedder = Embedder(_settings(weights))
@@ -387,7 +383,7 @@ def test_a_query_by_its_file_has_the_vector_of_the_stage_and_by_its_pixels_nearl
 
 
 @pytest.mark.usefixtures("on_a_cpu")
-def test_a_file_whose_vector_is_known_is_not_decoded(weights: str) -> None:
+def test_file_with_known_vector_is_not_decoded(weights: str) -> None:
     data = PLAIN["small"]
     known = {sha256_of(data): np.array([1.0, 2.0], np.float32)}
 
@@ -398,9 +394,7 @@ def test_a_file_whose_vector_is_known_is_not_decoded(weights: str) -> None:
 
 
 @pytest.mark.usefixtures("on_a_cpu")
-def test_an_encoders_report_compares_its_edited_copies_with_these_vectors(
-    store: Store, weights: str
-) -> None:
+def test_evaluation_works_with_gpu_decoding(store: Store, weights: str) -> None:
     embed_shards(store, "shop", _settings(weights), fill(store, "shop", PLAIN))
 
     report = EvaluationStage(store, "shop", EvaluationSettings(sample=2), _settings(weights)).run()
@@ -413,7 +407,7 @@ def test_an_encoders_report_compares_its_edited_copies_with_these_vectors(
 
 
 @needs_gpu
-def test_squares_are_nearly_those_of_pillow() -> None:
+def test_gpu_squares_are_close_to_pillow() -> None:
     squares = JpegDecoder(_card(), SIDE).decode([Jpeg(data) for data in PLAIN.values()])
 
     found = {
@@ -427,7 +421,7 @@ def test_squares_are_nearly_those_of_pillow() -> None:
 
 
 @needs_gpu
-def test_vectors_are_nearly_those_of_pillow_and_states_the_same(weights: str) -> None:
+def test_gpu_vectors_are_close_to_pillow_and_statuses_equal(weights: str) -> None:
     on_card = load_encoder(_settings(weights).model_copy(update={"num_gpus": 1}))
     others = load_encoder(
         EncoderSettings(name=NAME, weights=weights, device="cuda:0", precision="fp32")
@@ -442,7 +436,7 @@ def test_vectors_are_nearly_those_of_pillow_and_states_the_same(weights: str) ->
 
 
 @needs_gpu
-def test_a_square_does_not_depend_on_its_batch_nor_on_what_the_card_does_meanwhile() -> None:
+def test_gpu_square_does_not_depend_on_list_or_load() -> None:
     """Lists are decoded into memory that kernels of the list before have read."""
     decoder = JpegDecoder(_card(), SIDE)
     sizes = [(200 + 61 * seed % 900, 150 + 47 * seed % 700) for seed in range(64)]
@@ -461,7 +455,7 @@ def test_a_square_does_not_depend_on_its_batch_nor_on_what_the_card_does_meanwhi
 
 
 @needs_gpu
-def test_memory_does_not_grow_with_the_number_of_lists() -> None:
+def test_gpu_memory_does_not_grow_with_lists() -> None:
     decoder = JpegDecoder(_card(), SIDE)
     jpegs = [Jpeg(jpeg(seed, (800, 600))) for seed in range(16)]
 

@@ -22,7 +22,7 @@ SQUEEZENET = EncoderSettings(name="squeezenet1_1", device="cpu")
 
 
 @pytest.mark.parametrize(("able", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_a_first_run_takes_what_its_machine_is_best_at(
+def test_first_run_uses_fastest_precision_of_machine(
     able: bool, expected: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, able)
@@ -36,14 +36,14 @@ def test_a_first_run_takes_what_its_machine_is_best_at(
         ("auto", -1, True, True, True, "bf16"),
         ("auto", -1, True, True, False, "fp32"),
         ("cuda:1", -1, True, True, True, "bf16"),
-        # The processor, which is the other way about, decides where no card will compute.
+        # The CPU, which is the opposite, decides where no GPU will compute.
         ("auto", -1, False, True, True, "fp32"),
         ("auto", -1, True, False, True, "fp32"),
         ("auto", 0, True, True, True, "fp32"),
         ("cpu", -1, True, True, True, "fp32"),
     ],
 )
-def test_where_there_is_a_card_it_decides(
+def test_gpu_decides_precision(
     device: str,
     num_gpus: int,
     has_driver: bool,
@@ -66,7 +66,7 @@ def test_where_there_is_a_card_it_decides(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_declared_precision_stands(
+def test_declared_precision_is_kept(
     precision: Literal["fp32", "bf16"], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, precision == "fp32")
@@ -76,7 +76,7 @@ def test_a_declared_precision_stands(
 
 
 @pytest.mark.parametrize("choice", [EncoderSettings(name="hog_color"), THUMBNAIL])
-def test_only_torchvisions_models_are_changed_by_the_machine(
+def test_only_torchvision_models_use_bf16(
     choice: EncoderSettings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, True)
@@ -85,7 +85,7 @@ def test_only_torchvisions_models_are_changed_by_the_machine(
 
 
 @pytest.mark.parametrize("able_at_first", [True, False])
-def test_the_first_run_of_a_store_decides_for_all_machines_and_catalogs(
+def test_first_run_of_store_decides_precision(
     able_at_first: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
@@ -102,7 +102,7 @@ def test_the_first_run_of_a_store_decides_for_all_machines_and_catalogs(
     assert first.precision == ("bf16" if able_at_first else "fp32")
 
 
-def test_a_catalog_goes_by_its_own_embeddings_before_those_of_others(
+def test_own_embeddings_decide_before_those_of_other_catalogs(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, True)
@@ -116,7 +116,7 @@ def test_a_catalog_goes_by_its_own_embeddings_before_those_of_others(
     assert EmbeddingStage(store, "shop", choice).fingerprint == fp32
 
 
-def test_a_machine_that_cannot_go_on_with_a_catalog_says_so_and_leaves_it_as_it_is(
+def test_missing_bf16_raises_and_changes_nothing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, True)
@@ -141,7 +141,7 @@ def test_a_machine_that_cannot_go_on_with_a_catalog_says_so_and_leaves_it_as_it_
     ).statuses == {"ok": 1}
 
 
-def test_a_machine_that_cannot_go_on_in_bf16_says_what_to_do(
+def test_missing_bf16_message_names_the_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, False)

@@ -14,7 +14,7 @@ from imgsim_assets_tests.support.catalogs import indexed
 from imgsim_assets_tests.support.images import jpeg
 
 
-def test_what_a_commit_has_recorded_is_the_encoder_without_its_device(store: Store) -> None:
+def test_recorded_encoder_has_no_device(store: Store) -> None:
     indexed(store, "shop", {"a": jpeg(1)}, EncoderSettings(name=HOG_COLOR, device="cpu"))
     commit = embeddings_table(store, "shop").latest()
     assert commit is not None
@@ -24,7 +24,7 @@ def test_what_a_commit_has_recorded_is_the_encoder_without_its_device(store: Sto
     assert (recorded.name, recorded.device, recorded.precision) == (HOG_COLOR, "auto", "fp32")
 
 
-def test_only_what_is_asked_for_moves() -> None:
+def test_with_overrides_changes_only_given_settings() -> None:
     recorded = EncoderSettings(name="resnet18", weights="/there/own.pth", batch_size=3)
 
     assert with_overrides(recorded) == recorded
@@ -34,7 +34,7 @@ def test_only_what_is_asked_for_moves() -> None:
     assert (moved.name, moved.batch_size) == ("resnet18", 3)
 
 
-def test_a_weights_file_is_found_again_from_any_folder(
+def test_relative_weights_override_becomes_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -52,14 +52,14 @@ def test_a_weights_file_is_found_again_from_any_folder(
         ("resnet18", None, "V9", "weights: resnet18 has no 'V9'"),
     ],
 )
-def test_places_that_there_cannot_be_are_errors_in_one_line(
+def test_invalid_overrides_raise_settings_error(
     name: str, device: str | None, weights: str | None, message: str
 ) -> None:
     with pytest.raises(SettingsError, match=f"^{message}"):
         with_overrides(EncoderSettings(name=name), device, weights)
 
 
-def test_the_same_weights_at_another_place_are_the_same_encoder(tmp_path: Path) -> None:
+def test_moved_weights_are_the_same_encoder(tmp_path: Path) -> None:
     for name, content in (("first", b"1"), ("copy", b"1"), ("other", b"2")):
         (tmp_path / f"{name}.pth").write_bytes(content)
     first, copy, other, gone = (

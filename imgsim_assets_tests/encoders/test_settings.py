@@ -11,14 +11,14 @@ from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings
 FACTORY = "my_package.models:make"
 
 
-def test_yaml_may_name_the_encoder_alone() -> None:
+def test_encoder_may_be_declared_by_name_only() -> None:
     choice: TypeAdapter[EncoderSettings] = TypeAdapter(EncoderChoice)
 
     assert choice.validate_python("resnet50") == EncoderSettings(name="resnet50")
     assert choice.validate_python({"name": "resnet50", "device": "cpu"}).device == "cpu"
 
 
-def test_without_a_word_the_encoder_is_mobilenet_v3_large_on_any_device() -> None:
+def test_default_encoder_is_mobilenet_v3_large() -> None:
     settings = EncoderSettings()
 
     assert (settings.name, settings.weights, settings.device) == (
@@ -32,19 +32,19 @@ def test_without_a_word_the_encoder_is_mobilenet_v3_large_on_any_device() -> Non
     ("written", "meant"),
     [("resnet_50", "resnet50"), ("hog_colr", "hog_color"), ("mobilenetv3_large", "mobilenet_v3")],
 )
-def test_a_misspelt_name_is_answered_with_the_one_that_was_meant(written: str, meant: str) -> None:
+def test_misspelled_name_is_rejected_with_suggestion(written: str, meant: str) -> None:
     with pytest.raises(
         ValidationError, match=f"unknown encoder '{written}'.*did you mean.*{meant}"
     ):
         EncoderSettings(name=written)
 
 
-def test_a_misspelt_key_is_answered_with_the_one_that_was_meant() -> None:
+def test_misspelled_key_is_rejected_with_suggestion() -> None:
     with pytest.raises(ValidationError, match="unknown key 'weigths': did you mean 'weights'"):
         EncoderSettings.model_validate({"name": "resnet50", "weigths": "IMAGENET1K_V2"})
 
 
-def test_unknown_weights_are_answered_with_those_there_are() -> None:
+def test_unknown_weights_are_rejected_with_known_ones() -> None:
     with pytest.raises(
         ValidationError, match=r"resnet50 has no 'V2'.*IMAGENET1K_V2, IMAGENET1K_V1"
     ):
@@ -54,11 +54,11 @@ def test_unknown_weights_are_answered_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     "weights", ["own.pth", "own.pt", "/models/own", "models/own.bin", "~/w.pth"]
 )
-def test_a_path_is_taken_for_a_weights_file(weights: str) -> None:
+def test_path_is_a_weights_file(weights: str) -> None:
     assert EncoderSettings(name="resnet50", weights=weights).weights_file == weights
 
 
-def test_the_name_of_published_weights_is_not_taken_for_a_file() -> None:
+def test_name_of_published_weights_is_not_a_file() -> None:
     assert EncoderSettings(name="resnet50", weights="IMAGENET1K_V1").weights_file is None
 
 
@@ -91,7 +91,7 @@ def test_the_name_of_published_weights_is_not_taken_for_a_file() -> None:
         ({"num_gpus": 0, "decode": "gpu"}, "decode: images are decoded on the GPU that"),
     ],
 )
-def test_what_cannot_work_is_refused_with_the_key_and_the_reason(
+def test_invalid_combination_is_rejected_with_key_and_reason(
     values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValidationError) as refusal:
@@ -101,20 +101,20 @@ def test_what_cannot_work_is_refused_with_the_key_and_the_reason(
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:11"])
-def test_every_documented_device_is_accepted(device: str) -> None:
+def test_documented_devices_are_accepted(device: str) -> None:
     assert EncoderSettings(device=device).device == device
 
 
-def test_a_factory_may_give_its_encoder_any_name_even_a_known_one() -> None:
+def test_factory_may_have_any_name() -> None:
     assert EncoderSettings(name="hog_color", factory=FACTORY, version="1").factory == FACTORY
 
 
-def test_weights_beside_a_factory_are_refused() -> None:
+def test_factory_with_weights_is_rejected() -> None:
     with pytest.raises(ValidationError, match="weights"):
         EncoderSettings(factory=FACTORY, weights="own.pth")
 
 
-def test_a_relative_weights_file_is_looked_for_in_the_project(
+def test_relative_weights_file_is_resolved_in_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
@@ -133,7 +133,7 @@ def test_a_relative_weights_file_is_looked_for_in_the_project(
     assert located(None) is None
 
 
-def test_vectors_stay_comparable_over_devices_and_batch_sizes() -> None:
+def test_identity_ignores_device_and_batch_size() -> None:
     assert (
         EncoderSettings(name="resnet50", device="cpu", batch_size=1).identity
         == EncoderSettings(name="resnet50", device="cuda:1", batch_size=64).identity
@@ -152,17 +152,17 @@ def test_vectors_stay_comparable_over_devices_and_batch_sizes() -> None:
         {"name": "resnet50", "factory": FACTORY, "version": "2"},
     ],
 )
-def test_vectors_of_another_encoder_are_not_comparable(other: dict[str, str]) -> None:
+def test_identity_differs_for_other_encoders(other: dict[str, str]) -> None:
     assert EncoderSettings(**other).identity != EncoderSettings(name="resnet50").identity
 
 
-def test_naming_the_default_weights_leaves_the_vectors_comparable() -> None:
+def test_identity_is_the_same_for_named_default_weights() -> None:
     named = EncoderSettings(name="resnet50", weights="IMAGENET1K_V2")
 
     assert named.identity == EncoderSettings(name="resnet50").identity
 
 
-def test_messages_call_an_encoder_by_its_name_and_its_chosen_weights() -> None:
+def test_describe_names_encoder_and_weights() -> None:
     assert EncoderSettings(name="resnet50").describe() == "resnet50"
     assert (
         EncoderSettings(name="resnet50", weights="IMAGENET1K_V1").describe()
@@ -170,7 +170,7 @@ def test_messages_call_an_encoder_by_its_name_and_its_chosen_weights() -> None:
     )
 
 
-def test_messages_say_what_precision_and_preprocessing_were_chosen() -> None:
+def test_describe_names_precision_and_resize() -> None:
     chosen = EncoderSettings(name="resnet50", precision="bf16", resize="weights_transform")
 
     assert chosen.describe() == "resnet50 (bf16, its own transform)"
@@ -178,5 +178,5 @@ def test_messages_say_what_precision_and_preprocessing_were_chosen() -> None:
     assert EncoderSettings(decode="gpu").describe() == "mobilenet_v3_large (decoded on a GPU)"
 
 
-def test_messages_call_a_factorys_encoder_by_its_factory() -> None:
+def test_describe_names_factory() -> None:
     assert FACTORY in EncoderSettings(factory=FACTORY, version="1").describe()

@@ -74,7 +74,7 @@ def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---- each image once --------------------------------------------------------------------
 
 
-def test_items_get_the_unit_vector_of_their_image_and_its_length(store: Store) -> None:
+def test_items_get_unit_vectors_and_norms(store: Store) -> None:
     images = {f"item{seed}": jpeg(seed) for seed in range(6)}
 
     (report,) = embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", images))
@@ -94,9 +94,7 @@ def test_items_get_the_unit_vector_of_their_image_and_its_length(store: Store) -
         np.testing.assert_allclose(vector * norm, raw, atol=1e-6)
 
 
-def test_an_image_is_embedded_once_whatever_ids_shards_and_catalogs_have_it(
-    store: Store, counter: Path
-) -> None:
+def test_image_is_embedded_once_across_ids_shards_and_catalogs(store: Store, counter: Path) -> None:
     images = {f"item{number:02d}": tiny(number % 5) for number in range(20)}
 
     first = embed_shards(store, "first", THUMBNAIL, fill(store, "first", images, shards=3))
@@ -111,7 +109,7 @@ def test_an_image_is_embedded_once_whatever_ids_shards_and_catalogs_have_it(
         assert len(_vectors(store, name, THUMBNAIL, images).sha256) == 5
 
 
-def test_another_process_embeds_only_what_is_new(store: Store, counter: Path) -> None:
+def test_new_process_embeds_only_new_images(store: Store, counter: Path) -> None:
     images: dict[str, bytes | None] = {f"item{seed}": tiny(seed) for seed in range(6)}
     embed_shards(store, "first", THUMBNAIL, fill(store, "first", images))
     images["new"] = tiny(99)
@@ -142,7 +140,7 @@ def test_another_process_embeds_only_what_is_new(store: Store, counter: Path) ->
         max_size=4,
     )
 )
-def test_any_history_of_catalogs_embeds_each_distinct_image_once(
+def test_any_history_embeds_each_distinct_image_once(
     catalogs: list[tuple[dict[str, int], int]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +161,7 @@ def test_any_history_of_catalogs_embeds_each_distinct_image_once(
             _vectors(store, name, THUMBNAIL, images)
 
 
-def test_another_number_of_shards_embeds_nothing(store: Store, counter: Path) -> None:
+def test_changed_shard_count_embeds_nothing(store: Store, counter: Path) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(12)}
     embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", images, shards=4))
 
@@ -174,7 +172,7 @@ def test_another_number_of_shards_embeds_nothing(store: Store, counter: Path) ->
     assert _rows(store, "shop")["id"].to_list() == sorted(images)
 
 
-def test_items_without_an_image_are_not_embedded(store: Store) -> None:
+def test_items_without_image_are_not_embedded(store: Store) -> None:
     (report,) = embed_shards(
         store, "shop", THUMBNAIL, fill(store, "shop", {"a": tiny(1), "b": None})
     )
@@ -183,7 +181,7 @@ def test_items_without_an_image_are_not_embedded(store: Store) -> None:
     assert (report.items, report.statuses) == (1, {"ok": 1})
 
 
-def test_removed_and_changed_items_follow_the_ledger(store: Store) -> None:
+def test_embeddings_follow_removed_and_changed_items(store: Store) -> None:
     embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", {"a": tiny(1), "b": tiny(2)}))
 
     (report,) = embed_shards(
@@ -198,7 +196,7 @@ def test_removed_and_changed_items_follow_the_ledger(store: Store) -> None:
     assert (report.embedded, report.changed) == (1, True)
 
 
-def test_one_shard_is_brought_up_to_date_without_touching_the_others(store: Store) -> None:
+def test_run_updates_only_its_shard(store: Store) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(8)}
     shards = fill(store, "shop", images, shards=2)
     embed_shards(store, "shop", THUMBNAIL, shards)
@@ -213,7 +211,7 @@ def test_one_shard_is_brought_up_to_date_without_touching_the_others(store: Stor
         assert changed == (item in mine)
 
 
-def test_shards_embedded_at_the_same_time_are_all_kept(store: Store) -> None:
+def test_concurrent_shards_are_all_committed(store: Store) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(16)}
     shards = fill(store, "shop", images, shards=4)
     runs = [
@@ -232,7 +230,7 @@ def test_shards_embedded_at_the_same_time_are_all_kept(store: Store) -> None:
 # ---- nothing to do ----------------------------------------------------------------------
 
 
-def test_a_second_run_commits_nothing_and_loads_no_encoder(store: Store, counter: Path) -> None:
+def test_second_run_commits_nothing_and_loads_no_encoder(store: Store, counter: Path) -> None:
     images = {"a": tiny(1), "b": tiny(2), "broken": b"no image"}
     shards = fill(store, "shop", images, shards=2)
     first = embed_shards(store, "shop", THUMBNAIL, shards)
@@ -248,7 +246,7 @@ def test_a_second_run_commits_nothing_and_loads_no_encoder(store: Store, counter
     assert [report.data_version for report in second] == [report.data_version for report in first]
 
 
-def test_another_device_or_batch_size_is_nothing_to_do(store: Store) -> None:
+def test_changed_device_or_batch_size_embeds_nothing(store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1)})
     embed_shards(store, "shop", THUMBNAIL, shards)
     elsewhere = THUMBNAIL.model_copy(update={"device": "cpu", "batch_size": 1})
@@ -258,9 +256,7 @@ def test_another_device_or_batch_size_is_nothing_to_do(store: Store) -> None:
     assert not report.changed
 
 
-def test_a_torchvision_encoder_with_nothing_to_do_leaves_torch_unimported(
-    store: Store, tmp_path: Path
-) -> None:
+def test_run_without_new_images_does_not_import_torch(store: Store, tmp_path: Path) -> None:
     path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
     choice = EncoderSettings(name="squeezenet1_1", weights=path, device="cpu")
     embed_shards(store, "shop", choice, fill(store, "shop", {"a": jpeg(1), "b": jpeg(2)}))
@@ -270,7 +266,7 @@ def test_a_torchvision_encoder_with_nothing_to_do_leaves_torch_unimported(
     assert lines == ["0 0 False True", "[]"]
 
 
-def test_the_data_version_follows_items_images_and_the_encoder_only(tmp_path: Path) -> None:
+def test_data_version_depends_on_items_images_and_encoder(tmp_path: Path) -> None:
     def version(images: Mapping[str, bytes | None], choice: EncoderSettings = THUMBNAIL) -> str:
         store = Store.open(tempfile.mkdtemp(dir=tmp_path))
         (report,) = embed_shards(store, "shop", choice, fill(store, "shop", images))
@@ -291,7 +287,7 @@ def test_the_data_version_follows_items_images_and_the_encoder_only(tmp_path: Pa
 # ---- images that cannot be embedded ---------------------------------------------------
 
 
-def test_broken_images_become_statuses_beside_the_good_ones(store: Store) -> None:
+def test_broken_images_get_a_status(store: Store) -> None:
     whole = jpeg(1)
     images = {
         "cut": whole[: len(whole) // 2],
@@ -316,7 +312,7 @@ def test_broken_images_become_statuses_beside_the_good_ones(store: Store) -> Non
     assert VectorTable(store, "shop", report.fingerprint).keys() == {sha256_of(whole)}
 
 
-def test_batches_of_only_broken_images_are_no_failure(store: Store) -> None:
+def test_shard_of_broken_images_succeeds(store: Store) -> None:
     images = {f"item{number:02d}": b"no image %d" % number for number in range(10)}
 
     (report,) = embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", images))
@@ -325,7 +321,7 @@ def test_batches_of_only_broken_images_are_no_failure(store: Store) -> None:
     assert report.embedded == 0
 
 
-def test_an_encoder_that_sees_nothing_or_nonsense_costs_only_those_images(store: Store) -> None:
+def test_zero_and_infinite_features_fail_only_their_images(store: Store) -> None:
     images = {
         "dark": encoded(Image.new("RGB", (8, 8), (5, 5, 5)), "PNG"),
         "light": encoded(Image.new("RGB", (8, 8), (250, 250, 250)), "PNG"),
@@ -339,7 +335,7 @@ def test_an_encoder_that_sees_nothing_or_nonsense_costs_only_those_images(store:
     assert VectorTable(store, "shop", fingerprint(_own("moody"))).keys() == {sha256_of(tiny(1))}
 
 
-def test_broken_images_are_not_decoded_again(store: Store) -> None:
+def test_broken_images_are_not_retried(store: Store) -> None:
     images = {"broken": jpeg(1)[:3000], "flat": encoded(Image.new("RGB", (9, 9)), "PNG")}
     shards = fill(store, "shop", images)
     (first,) = embed_shards(store, "shop", HOG_COLOR, shards)
@@ -354,7 +350,7 @@ def test_broken_images_are_not_decoded_again(store: Store) -> None:
     assert store.blobs.missing() == set()
 
 
-def test_a_broken_image_under_another_id_or_in_another_shard_is_not_decoded_again(
+def test_broken_image_is_not_retried_under_other_id_or_shard(
     store: Store,
 ) -> None:
     broken = jpeg(1)[:3000]
@@ -371,9 +367,7 @@ def test_a_broken_image_under_another_id_or_in_another_shard_is_not_decoded_agai
 
 
 @pytest.mark.parametrize("harm", ["deleted", "flipped"])
-def test_an_image_whose_bytes_are_lost_is_reported_and_embedded_once_it_is_back(
-    harm: str, store: Store
-) -> None:
+def test_lost_image_is_reported_and_embedded_when_fetched_again(harm: str, store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1), "b": tiny(2)})
     lost = sha256_of(tiny(1))
     (remove_blob if harm == "deleted" else flip_bit_in_blob)(store, lost)
@@ -399,7 +393,7 @@ def test_an_image_whose_bytes_are_lost_is_reported_and_embedded_once_it_is_back(
         "flipped",
     ],
 )
-def test_an_image_that_stays_lost_commits_nothing_more(harm: str, store: Store) -> None:
+def test_image_that_stays_lost_commits_nothing(harm: str, store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1)})
     (remove_blob if harm == "deleted" else flip_bit_in_blob)(store, sha256_of(tiny(1)))
     embed_shards(store, "shop", THUMBNAIL, shards)
@@ -411,7 +405,7 @@ def test_an_image_that_stays_lost_commits_nothing_more(harm: str, store: Store) 
     assert _versions(store) == versions
 
 
-def test_an_image_that_has_its_vector_may_lose_its_bytes(store: Store) -> None:
+def test_image_with_vector_may_lose_its_bytes(store: Store) -> None:
     shards = fill(store, "shop", {"a": tiny(1)})
     embed_shards(store, "shop", THUMBNAIL, shards)
     flip_bit_in_blob(store, sha256_of(tiny(1)))
@@ -424,9 +418,7 @@ def test_an_image_that_has_its_vector_may_lose_its_bytes(store: Store) -> None:
 # ---- encoders ---------------------------------------------------------------------------
 
 
-def test_a_new_encoder_gets_new_vectors_beside_the_old_which_serve_on_the_way_back(
-    store: Store, counter: Path
-) -> None:
+def test_previous_encoder_reuses_its_vectors(store: Store, counter: Path) -> None:
     shards = fill(store, "shop", {"a": tiny(1), "b": tiny(2), "broken": b"no"}, shards=2)
     embed_shards(store, "shop", THUMBNAIL, shards)
     newer = THUMBNAIL.model_copy(update={"version": "2"})
@@ -443,7 +435,7 @@ def test_a_new_encoder_gets_new_vectors_beside_the_old_which_serve_on_the_way_ba
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
-def test_hog_color_gives_the_same_bits_for_any_batch_size(store: Store, batch_size: int) -> None:
+def test_hog_color_vectors_do_not_depend_on_batch_size(store: Store, batch_size: int) -> None:
     images = {f"item{seed}": jpeg(seed) for seed in range(7)}
     embed_shards(store, "first", HOG_COLOR, fill(store, "first", images))
     other = Store.open(Path(store.url) / "other")
@@ -458,7 +450,7 @@ def test_hog_color_gives_the_same_bits_for_any_batch_size(store: Store, batch_si
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-6), ("bf16", 1e-3)])
-def test_a_torch_encoder_gives_the_same_vectors_for_any_batch_size(
+def test_torch_vectors_do_not_depend_on_batch_size(
     precision: Literal["fp32", "bf16"],
     tolerance: float,
     tmp_path: Path,
@@ -486,7 +478,7 @@ def test_a_torch_encoder_gives_the_same_vectors_for_any_batch_size(
     np.testing.assert_allclose(results[2], results[0], atol=tolerance)
 
 
-def test_an_image_has_the_same_bits_whatever_is_embedded_with_it_and_by_how_many_cores(
+def test_vectors_do_not_depend_on_other_images_or_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = {f"item{seed}": jpeg(seed) for seed in range(11)}
@@ -516,9 +508,7 @@ def test_an_image_has_the_same_bits_whatever_is_embedded_with_it_and_by_how_many
         ("one_short", r"shape \(2, 192\) for 3 images; it must be \(3, 192\)"),
     ],
 )
-def test_an_encoder_that_returns_another_shape_is_refused_with_both_shapes(
-    function: str, shapes: str, store: Store
-) -> None:
+def test_wrong_feature_shape_raises(function: str, shapes: str, store: Store) -> None:
     shards = fill(store, "shop", {f"item{seed}": tiny(seed) for seed in range(3)})
 
     with pytest.raises(EncoderError, match=shapes):
@@ -527,14 +517,14 @@ def test_an_encoder_that_returns_another_shape_is_refused_with_both_shapes(
     assert embeddings_table(store, "shop").latest() is None
 
 
-def test_an_encoder_that_prepares_images_of_different_shapes_is_refused(store: Store) -> None:
+def test_different_prepared_shapes_raise(store: Store) -> None:
     images = {"a": encoded(make_image(1, (40, 30))), "b": encoded(make_image(2, (30, 40)))}
 
     with pytest.raises(EncoderError, match="shape"):
         embed_shards(store, "shop", _own("ragged"), fill(store, "shop", images))
 
 
-def test_several_shards_share_one_encoder(
+def test_shards_share_one_encoder(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(custom_encoders.CALLS, str(tmp_path / "calls"))
@@ -546,7 +536,7 @@ def test_several_shards_share_one_encoder(
     assert custom_encoders.calls(tmp_path / "calls") == 1
 
 
-def test_an_encoder_without_a_declared_version_is_made_once(
+def test_unversioned_encoder_is_loaded_once(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(custom_encoders.CALLS, str(tmp_path / "calls"))
@@ -557,7 +547,7 @@ def test_an_encoder_without_a_declared_version_is_made_once(
     assert custom_encoders.calls(tmp_path / "calls") == 1
 
 
-def test_the_report_says_how_the_images_were_embedded(store: Store, tmp_path: Path) -> None:
+def test_report_has_device_batch_size_and_rates(store: Store, tmp_path: Path) -> None:
     path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
     choice = EncoderSettings(
         name="squeezenet1_1", weights=path, device="cpu", precision="fp32", batch_size=2
@@ -580,9 +570,7 @@ def test_the_report_says_how_the_images_were_embedded(store: Store, tmp_path: Pa
 
 
 @pytest.mark.parametrize("side", [1000, 2000, 4000])
-def test_a_large_image_has_nearly_the_vector_that_all_its_pixels_would_give(
-    side: int, store: Store
-) -> None:
+def test_reduced_decoding_gives_nearly_the_same_vector(side: int, store: Store) -> None:
     data = jpeg(7, (side, side * 3 // 4))
 
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", {"a": data}))
@@ -596,9 +584,7 @@ def test_a_large_image_has_nearly_the_vector_that_all_its_pixels_would_give(
 # ---- ahead of the fetching --------------------------------------------------------------
 
 
-def test_what_was_embedded_while_the_shard_was_fetched_is_not_embedded_again(
-    store: Store, counter: Path
-) -> None:
+def test_early_embedded_images_are_not_embedded_again(store: Store, counter: Path) -> None:
     images: dict[str, bytes | None] = {f"item{seed}": tiny(seed) for seed in range(9)}
     some = dict(list(images.items())[:5])
     (shard,) = fill(store, "shop", some | {"broken": b"no"})
@@ -620,7 +606,7 @@ def test_what_was_embedded_while_the_shard_was_fetched_is_not_embedded_again(
     assert _rows(store, "shop").equals(_rows(other, "shop"))
 
 
-def test_an_image_that_is_lost_while_the_shard_is_fetched_is_tried_again_at_its_end(
+def test_image_lost_during_fetch_is_retried_by_run(
     store: Store,
 ) -> None:
     (shard,) = fill(store, "shop", {"a": tiny(1)})
@@ -633,7 +619,7 @@ def test_an_image_that_is_lost_while_the_shard_is_fetched_is_tried_again_at_its_
     assert follower.run(shard).statuses == {"ok": 1}
 
 
-def test_a_stage_that_is_stopped_keeps_what_it_computed(store: Store, counter: Path) -> None:
+def test_stopped_stage_commits_its_vectors(store: Store, counter: Path) -> None:
     (shard,) = fill(store, "shop", {f"item{seed}": tiny(seed) for seed in range(400)})
     stop = threading.Event()
     stop.set()
@@ -645,19 +631,19 @@ def test_a_stage_that_is_stopped_keeps_what_it_computed(store: Store, counter: P
     assert embeddings_table(store, "shop").latest() is None
 
 
-def test_before_anything_was_committed_there_is_nothing_to_embed(store: Store) -> None:
+def test_embed_available_without_ledger_embeds_nothing(store: Store) -> None:
     assert EmbeddingStage(store, "shop", THUMBNAIL).embed_available(Shard(0, 1)) == 0
 
 
 # ---- failures ---------------------------------------------------------------------------
 
 
-def test_images_that_were_never_fetched_are_an_error_that_names_the_asset(store: Store) -> None:
+def test_run_without_ledger_names_the_asset(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/images has no version yet; materialize it first"):
         embed_shards(store, "shop", THUMBNAIL, [Shard(0, 1)])
 
 
-def test_a_shard_that_was_never_fetched_beside_others_that_were_is_an_error_that_says_so(
+def test_run_of_unfetched_shard_names_the_shard(
     store: Store,
 ) -> None:
     fill_shard(store, "shop", {"a": tiny(1), "b": tiny(2), "c": tiny(3)}, Shard(0, 2))
@@ -666,7 +652,7 @@ def test_a_shard_that_was_never_fetched_beside_others_that_were_is_an_error_that
         embed_shards(store, "shop", THUMBNAIL, [Shard(1, 2)])
 
 
-def test_what_was_computed_before_a_failure_is_kept(
+def test_failed_run_commits_its_vectors(
     store: Store, counter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(11)}
@@ -676,8 +662,8 @@ def test_what_was_computed_before_a_failure_is_kept(
     with pytest.raises(EncoderError, match="out of memory"):
         embed_shards(store, "shop", _own("failing"), shards)
 
-    kept = VectorTable(store, "shop", fingerprint(_own("failing"))).keys()
-    assert len(kept) == encoded_count(counter) == 9 // 3 * 3
+    committed = VectorTable(store, "shop", fingerprint(_own("failing"))).keys()
+    assert len(committed) == encoded_count(counter) == 9 // 3 * 3
     assert embeddings_table(store, "shop").latest() is None
     monkeypatch.setenv(custom_encoders.PATIENCE, "99")
     (report,) = embed_shards(store, "shop", _own("failing"), shards)
@@ -685,7 +671,7 @@ def test_what_was_computed_before_a_failure_is_kept(
     assert encoded_count(counter) == 11
 
 
-def test_a_killed_process_loses_only_what_it_computed_since_its_last_commit(
+def test_killed_process_keeps_committed_vectors(
     store: Store, counter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(40)}
@@ -701,17 +687,17 @@ def test_a_killed_process_loses_only_what_it_computed_since_its_last_commit(
     vectors = VectorTable(store, "shop", fingerprint(_own("dying")))
     commit = vectors.table.latest()
     assert commit is not None
-    kept = len(vectors.keys())
+    committed = len(vectors.keys())
     # Two batches of three may wait beside the one that is computed.
-    assert kept == commit.rows
-    assert 30 - 3 * 3 <= kept <= 30
+    assert committed == commit.rows
+    assert 30 - 3 * 3 <= committed <= 30
     monkeypatch.setenv(custom_encoders.PATIENCE, "99")
     (report,) = embed_shards(store, "shop", _own("dying"), shards)
-    assert (report.embedded, report.statuses) == (40 - kept, {"ok": 40})
-    assert encoded_count(counter) == 30 + 40 - kept
+    assert (report.embedded, report.statuses) == (40 - committed, {"ok": 40})
+    assert encoded_count(counter) == 30 + 40 - committed
 
 
-def test_damaged_vectors_are_an_error_that_names_the_file_and_the_next_run_repairs_them(
+def test_damaged_vectors_raise_and_are_recomputed_by_next_run(
     store: Store,
 ) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(5)}
@@ -730,7 +716,7 @@ def test_damaged_vectors_are_an_error_that_names_the_file_and_the_next_run_repai
     assert IndexStage(store, "shop").run().items == 5
 
 
-def test_until_they_are_repaired_damaged_vectors_stay_an_error_that_says_what_to_run(
+def test_damaged_vectors_raise_until_recomputed(
     store: Store,
 ) -> None:
     embed_shards(store, "shop", THUMBNAIL, fill(store, "shop", {"a": tiny(1)}))
@@ -741,7 +727,7 @@ def test_until_they_are_repaired_damaged_vectors_stay_an_error_that_says_what_to
             IndexStage(store, "shop").run()
 
 
-def test_damaged_rows_of_one_shard_are_repaired_by_its_next_run(store: Store) -> None:
+def test_damaged_shard_rows_are_rewritten_by_next_run(store: Store) -> None:
     shards = fill(store, "shop", {f"item{seed}": tiny(seed) for seed in range(6)}, shards=2)
     embed_shards(store, "shop", THUMBNAIL, shards)
     table = embeddings_table(store, "shop")
@@ -795,7 +781,7 @@ def _refill_without_blobs(store: Store, images: Mapping[str, bytes], shard: Shar
         remove_blob(store, sha256)
 
 
-def test_what_could_not_be_embedded_is_read_once_for_all_shards(
+def test_failures_are_read_once_for_all_shards(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = fill(store, "shop", {f"item{seed}": jpeg(seed)[:300] for seed in range(16)}, 8)

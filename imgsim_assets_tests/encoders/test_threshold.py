@@ -31,7 +31,7 @@ def shop(store: Store) -> Store:
     return store
 
 
-def test_any_budget_is_answered_from_one_report(shop: Store) -> None:
+def test_any_budget_uses_one_evaluation(shop: Store) -> None:
     declared = EvaluationStage(shop, "shop", DECLARED).run()
 
     generous = recommend_threshold(shop, "shop", 100_000)
@@ -41,51 +41,53 @@ def test_any_budget_is_answered_from_one_report(shop: Store) -> None:
     assert generous.threshold < same.threshold == declared.threshold < strict.threshold
     assert same.recall == declared.recall
     assert same.false_positives_per_million == declared.false_positives_per_million
-    assert all(advice.is_measured for advice in (generous, same, strict))
+    assert all(recommendation.is_measured for recommendation in (generous, same, strict))
     newest = evaluation_table(shop, "shop").latest()
     assert newest is not None
     assert newest.version == declared.version
 
 
-def test_the_advice_is_the_lowest_choice_within_the_budget(shop: Store) -> None:
-    advice = recommend_threshold(shop, "shop", 20_000)
+def test_recommendation_is_the_lowest_point_within_budget(shop: Store) -> None:
+    recommendation = recommend_threshold(shop, "shop", 20_000)
 
-    assert advice.operating_points.schema == OPERATING_POINTS
-    assert advice.operating_points["threshold"].to_list() == list(THRESHOLDS)
-    for threshold, _, false, certain in advice.operating_points.iter_rows():
-        assert (threshold < advice.threshold) == (certain > 20_000)
+    assert recommendation.operating_points.schema == OPERATING_POINTS
+    assert recommendation.operating_points["threshold"].to_list() == list(THRESHOLDS)
+    for threshold, _, false, certain in recommendation.operating_points.iter_rows():
+        assert (threshold < recommendation.threshold) == (certain > 20_000)
         assert certain == pytest.approx(false + 1e6 / 276)
-    at_it = advice.operating_points.filter(threshold=advice.threshold)
-    assert at_it["recall"][0] == pytest.approx(sum(advice.recall.values()) / len(PERTURBATIONS))
+    at_it = recommendation.operating_points.filter(threshold=recommendation.threshold)
+    assert at_it["recall"][0] == pytest.approx(
+        sum(recommendation.recall.values()) / len(PERTURBATIONS)
+    )
 
 
-def test_a_catalog_that_is_too_small_to_tell_keeps_the_encoders_threshold(shop: Store) -> None:
-    advice = recommend_threshold(shop, "shop", 1)
+def test_small_catalog_uses_threshold_of_encoder(shop: Store) -> None:
+    recommendation = recommend_threshold(shop, "shop", 1)
 
-    assert (advice.is_measured, advice.threshold) == (False, 0.9)
+    assert (recommendation.is_measured, recommendation.threshold) == (False, 0.9)
 
 
-def test_a_report_that_is_behind_is_brought_up_to_date_as_it_was_declared(shop: Store) -> None:
+def test_stale_evaluation_is_updated_with_recorded_settings(shop: Store) -> None:
     EvaluationStage(shop, "shop", DECLARED).run()
     more = {f"{n:02d}": jpeg(n) for n in range(26)}
     embed_shards(shop, "shop", HOG_COLOR, fill(shop, "shop", more))
 
-    advice = recommend_threshold(shop, "shop", 100)
+    recommendation = recommend_threshold(shop, "shop", 100)
 
     again = EvaluationStage(shop, "shop", DECLARED).run()
-    assert (advice.images, advice.pairs) == (26, 26 * 25 // 2)
+    assert (recommendation.images, recommendation.pairs) == (26, 26 * 25 // 2)
     assert not again.changed
 
 
-def test_the_choices_around_some_thresholds_include_the_advised_one(shop: Store) -> None:
-    advice = recommend_threshold(shop, "shop", 20_000)
+def test_near_includes_the_recommended_threshold(shop: Store) -> None:
+    recommendation = recommend_threshold(shop, "shop", 20_000)
 
-    shown = advice.near((0.8, 0.8049))["threshold"].to_list()
+    shown = recommendation.near((0.8, 0.8049))["threshold"].to_list()
 
-    assert shown == sorted({0.8, advice.threshold})
+    assert shown == sorted({0.8, recommendation.threshold})
 
 
-def test_vectors_of_two_encoders_have_no_threshold_in_common(shop: Store) -> None:
+def test_different_encoders_are_rejected(shop: Store) -> None:
     embed_shards(shop, "other", THUMBNAIL, fill(shop, "other", {f"{n}": jpeg(n) for n in range(3)}))
     commits = [(name, latest_embeddings(shop, name)) for name in ("shop", "other")]
 
@@ -94,7 +96,7 @@ def test_vectors_of_two_encoders_have_no_threshold_in_common(shop: Store) -> Non
     require_same_encoder(commits[:1])
 
 
-def test_auto_resolves_to_the_strictest_evaluation_of_the_same_encoder(shop: Store) -> None:
+def test_auto_is_the_strictest_evaluation_of_the_encoder(shop: Store) -> None:
     embeddings = latest_embeddings(shop, "shop")
     both = [("shop", embeddings), ("other", embeddings)]
     with pytest.raises(StoreError, match=r"set 'evaluation: \{\}' of shop or other"):
@@ -115,7 +117,7 @@ def test_auto_resolves_to_the_strictest_evaluation_of_the_same_encoder(shop: Sto
         resolve_threshold(shop, "auto", [("shop", other_encoder)])
 
 
-def test_recommended_resolves_to_the_encoders_threshold_and_none_to_no_bound(shop: Store) -> None:
+def test_recommended_is_the_threshold_of_the_encoder_and_none_no_bound(shop: Store) -> None:
     commits = [("shop", latest_embeddings(shop, "shop"))]
 
     assert resolve_threshold(shop, "recommended", commits) == 0.9
@@ -123,13 +125,13 @@ def test_recommended_resolves_to_the_encoders_threshold_and_none_to_no_bound(sho
     assert resolve_threshold(shop, None, commits) is None
 
 
-def test_without_embeddings_there_is_no_advice(store: Store) -> None:
+def test_recommendation_without_embeddings_raises(store: Store) -> None:
     with pytest.raises(StoreError, match="shop/embeddings has no version yet"):
         recommend_threshold(store, "shop", 100)
 
 
 @given(threshold=st.floats(-1, 1))
-def test_a_threshold_stands_for_the_measured_one_below(threshold: float) -> None:
+def test_floor_to_grid_is_the_highest_measured_threshold_below(threshold: float) -> None:
     below = floor_to_grid(threshold)
 
     assert below in THRESHOLDS

@@ -12,14 +12,14 @@ from imgsim_assets.encoders import torch_device
 from imgsim_assets.encoders.torch_device import may_use_tf32, without_tf32
 from imgsim_assets.encoders.torch_encoder import TorchEncoder
 
-CPU, CARD = torch.device("cpu"), torch.device("cuda")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def _values() -> list[Any]:
     return [getattr(part, name) for part, name, _ in torch_device._tf32_switches()]
 
 
-def test_meanwhile_it_is_off_and_afterwards_as_it_was() -> None:
+def test_tf32_is_off_in_context_and_restored_after() -> None:
     before = _values()
 
     with without_tf32():
@@ -32,7 +32,7 @@ def test_meanwhile_it_is_off_and_afterwards_as_it_was() -> None:
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
-def test_it_comes_back_also_after_an_error() -> None:
+def test_tf32_is_restored_after_an_error() -> None:
     before = _values()
 
     with pytest.raises(ZeroDivisionError), without_tf32():
@@ -41,7 +41,7 @@ def test_it_comes_back_also_after_an_error() -> None:
     assert _values() == before
 
 
-def test_of_several_threads_the_last_one_turns_it_back() -> None:
+def test_last_thread_restores_tf32() -> None:
     before = _values()
     entered, leave = threading.Event(), threading.Event()
 
@@ -63,17 +63,17 @@ def test_of_several_threads_the_last_one_turns_it_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "kind", "expected"),
+    ("device", "dtype", "expected"),
     [
-        (CARD, torch.float32, True),
-        (CARD, torch.bfloat16, False),
+        (GPU, torch.float32, True),
+        (GPU, torch.bfloat16, False),
         (CPU, torch.float32, False),
     ],
 )
-def test_only_float32_on_a_card_would_use_it(
-    device: torch.device, kind: torch.dtype, *, expected: bool
+def test_only_float32_on_gpu_may_use_tf32(
+    device: torch.device, dtype: torch.dtype, *, expected: bool
 ) -> None:
-    assert may_use_tf32(device, kind) is expected
+    assert may_use_tf32(device, dtype) is expected
 
 
 class _Asking(nn.Module):
@@ -86,14 +86,14 @@ class _Asking(nn.Module):
         return batch
 
 
-def test_a_forward_pass_on_a_card_is_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_forward_pass_disables_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     module = _Asking()
     encoder = TorchEncoder(module, np.asarray, 2, [CPU])
     encoder.encode(np.zeros((1, 2), np.float32))
-    on_a_cpu = module.seen
+    on_cpu = module.seen
     monkeypatch.setattr("imgsim_assets.encoders.torch_encoder.may_use_tf32", lambda *_: True)
 
     encoder.encode(np.zeros((1, 2), np.float32))
 
-    assert on_a_cpu == _values()
+    assert on_cpu == _values()
     assert set(module.seen) <= {"ieee", False}

@@ -34,9 +34,7 @@ IMAGES = [make_image(seed, (120 + 10 * seed, 90)) for seed in range(3)]
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "vit_b_32", "swin_t"])
-def test_a_backbone_turns_images_into_finite_features_that_tell_them_apart(
-    name: str, tmp_path: Path
-) -> None:
+def test_backbone_features_are_finite_and_distinct(name: str, tmp_path: Path) -> None:
     path = tmp_path / "own.pth"
     encoder = _load(name, saved(untrained(name), path))
     path.unlink()  # hundreds of megabytes would stay behind
@@ -51,7 +49,7 @@ def test_a_backbone_turns_images_into_finite_features_that_tell_them_apart(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_every_backbone_gives_features_in_both_precisions(
+def test_every_backbone_encodes_in_both_precisions(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the registry: a weights file, preprocessing, folding, fusing, a forward pass."""
@@ -77,9 +75,7 @@ def test_every_backbone_gives_features_in_both_precisions(
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"])
-def test_features_are_what_the_classifier_would_read_of_an_image_normalized_as_in_training(
-    name: str, tmp_path: Path
-) -> None:
+def test_features_are_the_input_of_the_classifier(name: str, tmp_path: Path) -> None:
     model = untrained(name)
     encoder = _load(name, saved(model, tmp_path / "own.pth"))
 
@@ -89,7 +85,7 @@ def test_features_are_what_the_classifier_would_read_of_an_image_normalized_as_i
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_whole_image_is_squashed_to_the_input_size_of_the_weights(tmp_path: Path) -> None:
+def test_whole_image_is_stretched_to_input_size(tmp_path: Path) -> None:
     encoder = _load("squeezenet1_1", saved(untrained("squeezenet1_1"), tmp_path / "own.pth"))
     wide = make_image(1, (400, 100))
     wide.paste((255, 0, 0), (0, 0, 30, 100))
@@ -103,7 +99,7 @@ def test_the_whole_image_is_squashed_to_the_input_size_of_the_weights(tmp_path: 
     assert prepared[100, -3].tolist() == [0, 0, 255]
 
 
-def test_of_a_thin_image_only_the_middle_is_resized() -> None:
+def test_center_crop_resizes_only_the_middle_of_a_thin_image() -> None:
     # Resized as a whole it would be wider than any image can be.
     line = Image.new("RGB", (3_000_000, 1), (255, 0, 0))
     line.paste((0, 255, 0), (1_499_990, 0, 1_500_010, 1))
@@ -116,7 +112,7 @@ def test_of_a_thin_image_only_the_middle_is_resized() -> None:
 
 
 @pytest.mark.parametrize("size", [(30, 480), (30, 481), (1000, 31), (90, 120)])
-def test_the_middle_is_that_of_the_whole_image_resized(size: tuple[int, int]) -> None:
+def test_center_crop_is_the_middle_of_the_resized_image(size: tuple[int, int]) -> None:
     image = make_image(1, size)
     scale = 256 / min(size)
     width, height = (int(length * scale) for length in size)
@@ -130,7 +126,7 @@ def test_the_middle_is_that_of_the_whole_image_resized(size: tuple[int, int]) ->
     assert difference <= (1 if max(size) > 16 * min(size) else 0)
 
 
-def test_an_image_has_the_same_vector_in_any_batch(tmp_path: Path) -> None:
+def test_vector_does_not_depend_on_the_batch(tmp_path: Path) -> None:
     name = "mobilenet_v3_small"
     encoder = _load(name, saved(untrained(name), tmp_path / "own.pth"))
     prepared = np.stack([encoder.prepare(make_image(seed)) for seed in range(7)])
@@ -142,7 +138,7 @@ def test_an_image_has_the_same_vector_in_any_batch(tmp_path: Path) -> None:
         np.testing.assert_allclose(_unit(np.concatenate(together)), _unit(alone), atol=1e-6)
 
 
-def test_a_file_of_other_weights_gives_other_features(tmp_path: Path) -> None:
+def test_other_weights_give_other_features(tmp_path: Path) -> None:
     name = "squeezenet1_1"
     first, second = (
         _encode(_load(name, saved(untrained(name, seed), tmp_path / f"{seed}.pth")))
@@ -156,9 +152,7 @@ def test_a_file_of_other_weights_gives_other_features(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet"])
-def test_a_weights_file_may_lack_the_classifier_and_the_side_outputs(
-    name: str, tmp_path: Path
-) -> None:
+def test_weights_file_may_lack_classifier_and_auxiliary_outputs(name: str, tmp_path: Path) -> None:
     model = untrained(name)
     whole = _load(name, saved(model, tmp_path / "whole.pth"))
     unused = ("aux", "classifier.", "fc.")
@@ -170,7 +164,7 @@ def test_a_weights_file_may_lack_the_classifier_and_the_side_outputs(
     np.testing.assert_array_equal(_encode(features_only), _encode(whole))
 
 
-def test_a_model_that_was_fine_tuned_to_other_classes_can_be_used(tmp_path: Path) -> None:
+def test_weights_fine_tuned_to_other_classes_can_be_used(tmp_path: Path) -> None:
     model = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=7)
 
     encoder = _load("shufflenet_v2_x0_5", saved(model, tmp_path / "own.pth"))
@@ -178,7 +172,7 @@ def test_a_model_that_was_fine_tuned_to_other_classes_can_be_used(tmp_path: Path
     assert encoder.dim == 1024
 
 
-def test_a_copy_of_the_published_weights_of_a_large_vision_transformer_can_be_used(
+def test_weights_file_of_large_vision_transformer_can_be_used(
     tmp_path: Path,
 ) -> None:
     path = hollow("vit_b_16", tmp_path / "vit_b_16_swag.pth", image_size=384)
@@ -191,9 +185,7 @@ def test_a_copy_of_the_published_weights_of_a_large_vision_transformer_can_be_us
     [b"", b"<html>404</html>", pickle.dumps({"weight": Path("x")}, protocol=2)],
     ids=["empty", "a web page", "objects"],
 )
-def test_a_file_that_torch_did_not_save_is_refused_with_its_path(
-    content: bytes, tmp_path: Path
-) -> None:
+def test_file_not_saved_by_torch_is_rejected(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "own.pth"
     path.write_bytes(content)
 
@@ -202,7 +194,7 @@ def test_a_file_that_torch_did_not_save_is_refused_with_its_path(
 
 
 @pytest.mark.parametrize("content", [b"hello world", b"a,b,c\n1,2,3\n"])
-def test_a_text_file_is_refused_with_its_path(content: bytes, tmp_path: Path) -> None:
+def test_text_file_is_rejected(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "own.pth"
     path.write_bytes(content)
 
@@ -211,9 +203,7 @@ def test_a_text_file_is_refused_with_its_path(content: bytes, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("saved_object", [[1, 2], {1: torch.zeros(2)}, torch.zeros(2), None])
-def test_a_file_of_something_else_than_weights_is_refused_with_its_path(
-    saved_object: object, tmp_path: Path
-) -> None:
+def test_file_of_another_object_is_rejected(saved_object: object, tmp_path: Path) -> None:
     path = tmp_path / "own.pth"
     torch.save(saved_object, path)
 
@@ -221,7 +211,7 @@ def test_a_file_of_something_else_than_weights_is_refused_with_its_path(
         _load("squeezenet1_1", str(path))
 
 
-def test_a_file_that_was_cut_short_is_refused_with_its_path(tmp_path: Path) -> None:
+def test_truncated_weights_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "own.pth"
     saved(untrained("squeezenet1_1"), path)
     whole = path.read_bytes()
@@ -232,7 +222,7 @@ def test_a_file_that_was_cut_short_is_refused_with_its_path(tmp_path: Path) -> N
             _load("squeezenet1_1", str(path))
 
 
-def test_a_whole_saved_module_is_not_unpickled(tmp_path: Path) -> None:
+def test_saved_module_is_not_unpickled(tmp_path: Path) -> None:
     path = tmp_path / "own.pth"
     torch.save(untrained("squeezenet1_1"), path)
 
@@ -240,22 +230,20 @@ def test_a_whole_saved_module_is_not_unpickled(tmp_path: Path) -> None:
         _load("squeezenet1_1", str(path))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_weights_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=rf"weights: {tmp_path}/gone.pth"):
         _load("squeezenet1_1", str(tmp_path / "gone.pth"))
 
 
 @pytest.mark.parametrize("other", ["squeezenet1_0", "mobilenet_v3_small"])
-def test_weights_of_another_model_are_refused_naming_the_file_and_the_model(
-    other: str, tmp_path: Path
-) -> None:
+def test_weights_of_another_model_are_rejected(other: str, tmp_path: Path) -> None:
     path = hollow(other, tmp_path / "own.pth")
 
     with pytest.raises(EncoderError, match=f"weights: {path} does not fit squeezenet1_1: "):
         _load("squeezenet1_1", path)
 
 
-def test_a_file_that_lacks_a_layer_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_weights_without_a_layer_are_rejected(tmp_path: Path) -> None:
     state = untrained("squeezenet1_1").state_dict()
     del state["features.3.squeeze.bias"]
     torch.save(state, tmp_path / "own.pth")
@@ -264,7 +252,7 @@ def test_a_file_that_lacks_a_layer_is_refused_with_its_name(tmp_path: Path) -> N
         _load("squeezenet1_1", str(tmp_path / "own.pth"))
 
 
-def test_a_checkpoint_with_further_entries_is_refused_with_some_of_their_names(
+def test_checkpoint_with_other_entries_is_rejected(
     tmp_path: Path,
 ) -> None:
     state = untrained("squeezenet1_1").state_dict()
@@ -282,7 +270,7 @@ def test_a_checkpoint_with_further_entries_is_refused_with_some_of_their_names(
 # ---- published weights ------------------------------------------------------------------
 
 
-def test_weights_that_cannot_be_downloaded_are_an_error_that_names_both_mends(
+def test_failed_download_message_names_both_fixes(
     without_network: Path,
 ) -> None:
     with pytest.raises(EncoderError) as failure:
@@ -295,7 +283,7 @@ def test_weights_that_cannot_be_downloaded_are_an_error_that_names_both_mends(
     assert "encoder: hog_color" in message
 
 
-def test_a_damaged_download_is_an_error_that_names_the_file(without_network: Path) -> None:
+def test_damaged_download_is_named_in_error(without_network: Path) -> None:
     url = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT.url
     cached = without_network / "hub/checkpoints" / url.rsplit("/", 1)[-1]
     cached.parent.mkdir(parents=True)
@@ -305,7 +293,7 @@ def test_a_damaged_download_is_an_error_that_names_the_file(without_network: Pat
         load_encoder(EncoderSettings(name="squeezenet1_1", device="cpu"))
 
 
-def test_a_download_that_is_in_the_cache_is_used_without_a_network(without_network: Path) -> None:
+def test_cached_weights_are_used_without_network(without_network: Path) -> None:
     url = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT.url
     cached = without_network / "hub/checkpoints" / url.rsplit("/", 1)[-1]
     cached.parent.mkdir(parents=True)
@@ -320,7 +308,7 @@ def test_a_download_that_is_in_the_cache_is_used_without_a_network(without_netwo
 # ---- devices ----------------------------------------------------------------------------
 
 
-def test_a_gpu_that_is_not_there_is_an_error_that_names_what_to_write(tmp_path: Path) -> None:
+def test_missing_gpu_raises_with_fix(tmp_path: Path) -> None:
     path = hollow("squeezenet1_1", tmp_path / "own.pth")
     absent = f"cuda:{torch.cuda.device_count() + 9}"
 
@@ -330,7 +318,7 @@ def test_a_gpu_that_is_not_there_is_an_error_that_names_what_to_write(tmp_path: 
         load_encoder(EncoderSettings(name="squeezenet1_1", weights=path, device=absent))
 
 
-def test_auto_takes_a_gpu_if_there_is_one() -> None:
+def test_auto_uses_available_gpu() -> None:
     expected = "cuda" if torch.cuda.is_available() else "cpu"
 
     assert resolve_devices(EncoderSettings())[0].type == expected
@@ -350,10 +338,10 @@ def test_auto_takes_a_gpu_if_there_is_one() -> None:
         ("cpu", -1, ["cpu"]),
     ],
 )
-def test_device_and_number_choose_among_two_cards(
+def test_device_and_num_gpus_select_gpus(
     device: str, num_gpus: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _cards(monkeypatch, 2)
+    _gpus(monkeypatch, 2)
 
     chosen = resolve_devices(EncoderSettings(device=device, num_gpus=num_gpus))
 
@@ -361,7 +349,7 @@ def test_device_and_number_choose_among_two_cards(
 
 
 @pytest.mark.parametrize(
-    ("cards", "device", "num_gpus", "message"),
+    ("gpus", "device", "num_gpus", "message"),
     [
         (2, "auto", 3, r"num_gpus: this machine does not have 3 \(2 GPUs are visible\)"),
         (0, "auto", 1, r"num_gpus: this machine does not have 1 \(0 GPUs are visible\)"),
@@ -369,17 +357,17 @@ def test_device_and_number_choose_among_two_cards(
         (0, "cuda", -1, "device: there is no cuda on this machine"),
     ],
 )
-def test_more_cards_than_there_are_is_an_error_that_says_how_many_there_are(
-    cards: int, device: str, num_gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
+def test_too_many_gpus_raise_with_visible_count(
+    gpus: int, device: str, num_gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _cards(monkeypatch, cards)
+    _gpus(monkeypatch, gpus)
 
     with pytest.raises(EncoderError, match=message):
         resolve_devices(EncoderSettings(device=device, num_gpus=num_gpus))
 
 
-def test_without_a_card_all_of_them_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    _cards(monkeypatch, 0)
+def test_auto_without_gpu_uses_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    _gpus(monkeypatch, 0)
 
     assert resolve_devices(EncoderSettings(num_gpus=-1)) == [torch.device("cpu")]
 
@@ -401,7 +389,7 @@ class _Meeting(nn.Module):
         return features
 
 
-def test_every_device_has_a_copy_of_the_model_and_takes_batches_from_one_queue() -> None:
+def test_devices_have_model_copies_and_share_one_queue() -> None:
     """Two devices that are both the CPU; a pass on the one ends only beside one on the other."""
     torch.manual_seed(0)
     module = _Meeting()
@@ -421,14 +409,14 @@ def test_every_device_has_a_copy_of_the_model_and_takes_batches_from_one_queue()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_backbone_on_several_devices_gives_the_vectors_of_one(
+def test_several_devices_give_the_vectors_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
     alone = _encode(_load("squeezenet1_1", path))
     devices = [torch.device("cpu"), torch.device("cpu", 0), torch.device("cpu", 0)]
     monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: devices)
-    monkeypatch.setattr(torch_encoder, "can_fuse_activations", lambda *_: False)  # as on cards
+    monkeypatch.setattr(torch_encoder, "can_fuse_activations", lambda *_: False)  # as on GPUs
     spread = _load("squeezenet1_1", path)
     assert isinstance(spread, TorchEncoder)
     replicas = spread.replicas(2)
@@ -440,7 +428,7 @@ def test_a_backbone_on_several_devices_gives_the_vectors_of_one(
 
 
 @pytest.mark.parametrize(("side", "expected"), [(224, 128), (448, 32), (None, 128), (4096, 1)])
-def test_a_card_takes_larger_batches_whatever_the_machines_memory(
+def test_gpu_batch_size_ignores_memory_of_machine(
     side: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "usable_memory", lambda: 2**30)
@@ -450,7 +438,7 @@ def test_a_card_takes_larger_batches_whatever_the_machines_memory(
     assert encoder.batch_size == expected
 
 
-def test_what_a_failed_pass_left_on_a_card_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_memory_empties_gpu_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     emptied = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
     encoder = TorchEncoder(nn.Flatten(), np.asarray, 1, [torch.device("cpu")])
@@ -463,16 +451,16 @@ def test_what_a_failed_pass_left_on_a_card_is_given_back(monkeypatch: pytest.Mon
     assert emptied == [True]
 
 
-def test_bf16_on_a_card_that_would_imitate_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    card = torch.device("cuda")
+def test_bf16_without_hardware_support_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
 
-    require_bf16(torch.float32, card)
+    require_bf16(torch.float32, gpu)
     with pytest.raises(EncoderError, match=r"in bf16, which the cuda of this machine cannot"):
-        require_bf16(torch.bfloat16, card)
+        require_bf16(torch.bfloat16, gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
 
-    require_bf16(torch.bfloat16, card)
+    require_bf16(torch.bfloat16, gpu)
 
 
 class _Counting(nn.Module):
@@ -485,7 +473,7 @@ class _Counting(nn.Module):
         return batch.flatten(1)
 
 
-def test_every_encoding_thread_keeps_to_one_core_in_every_run_and_no_other_thread_does() -> None:
+def test_only_encoding_threads_use_one_thread() -> None:
     encoder = TorchEncoder(_Counting(), np.asarray, 192, [torch.device("cpu")])
     engine = Engine(encoder, 2, cores=2)
     before = torch.get_num_threads()
@@ -507,7 +495,7 @@ def test_every_encoding_thread_keeps_to_one_core_in_every_run_and_no_other_threa
     ("gibibytes", "cores", "side", "expected"),
     [(24, 2, 224, 8), (24, 2, 448, 2), (1, 2, 224, 2), (8, 64, 224, 1), (24, 2, 1024, 1)],
 )
-def test_a_batch_suits_the_size_of_its_images_and_the_memory_of_all_cores(
+def test_cpu_batch_size_depends_on_input_size_and_memory(
     gibibytes: int, cores: int, side: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "usable_memory", lambda: gibibytes * 2**30)
@@ -519,7 +507,7 @@ def test_a_batch_suits_the_size_of_its_images_and_the_memory_of_all_cores(
     assert encoder.batch_size == expected
 
 
-def _cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def _gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
@@ -527,7 +515,7 @@ def _cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 # ---- modules of one's own ---------------------------------------------------------------
 
 
-def test_a_module_is_run_as_in_evaluation() -> None:
+def test_module_runs_in_evaluation_mode() -> None:
     encoder = _own("with_dropout")
 
     np.testing.assert_array_equal(_encode(encoder), _encode(encoder))
@@ -535,7 +523,7 @@ def test_a_module_is_run_as_in_evaluation() -> None:
 
 
 @pytest.mark.parametrize("factory", ["module", "plain_tuple", "with_arrays"])
-def test_a_factory_may_return_a_name_a_module_and_a_transform(factory: str) -> None:
+def test_factory_may_return_name_module_and_transform(factory: str) -> None:
     encoder = _own(factory)
 
     features = _encode(encoder)
@@ -546,7 +534,7 @@ def test_a_factory_may_return_a_name_a_module_and_a_transform(factory: str) -> N
     np.testing.assert_allclose(features, linear(tensors).detach().numpy(), rtol=1e-5)
 
 
-def test_the_digest_of_a_module_follows_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_digest_depends_on_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def digest(seed: str) -> str:
         monkeypatch.setenv(custom_encoders.SEED, seed)
         encoder = _own("module")
@@ -557,7 +545,7 @@ def test_the_digest_of_a_module_follows_its_weights(monkeypatch: pytest.MonkeyPa
     assert digest("1") != digest("2")
 
 
-def test_the_digest_of_a_module_with_batch_normalization_is_found() -> None:
+def test_state_digest_supports_batch_normalization() -> None:
     encoder = _own("batch_norm")
     assert isinstance(encoder, TorchEncoder)
 

@@ -21,7 +21,7 @@ from imgsim_assets_tests.support.vectors import noise
 PRINT = "0123456789abcdef"
 
 
-def test_vectors_come_back_bit_for_bit_in_order_of_their_keys(store: Store) -> None:
+def test_read_returns_vectors_bit_for_bit_sorted_by_key(store: Store) -> None:
     table = _table(store)
     rows = _rows(["c", "a", "b"])
     table.append(rows)
@@ -35,7 +35,7 @@ def test_vectors_come_back_bit_for_bit_in_order_of_their_keys(store: Store) -> N
     assert found.vectors.flags.c_contiguous
 
 
-def test_only_the_wanted_vectors_are_read(store: Store) -> None:
+def test_read_returns_only_requested_vectors(store: Store) -> None:
     table = _table(store)
     table.append(_rows(["a", "b", "c"]))
 
@@ -43,7 +43,7 @@ def test_only_the_wanted_vectors_are_read(store: Store) -> None:
     assert len(table.read([]).vectors) == 0
 
 
-def test_vectors_that_are_not_there_are_an_error_that_says_what_to_run(store: Store) -> None:
+def test_read_of_missing_vectors_names_the_asset(store: Store) -> None:
     table = _table(store)
 
     with pytest.raises(StoreError, match="lacks the vectors of 1 images"):
@@ -53,7 +53,7 @@ def test_vectors_that_are_not_there_are_an_error_that_says_what_to_run(store: St
         table.read(["a", "x", "y"])
 
 
-def test_the_keys_are_those_of_all_appends(store: Store) -> None:
+def test_keys_are_those_of_all_appends(store: Store) -> None:
     table = _table(store)
     assert table.keys() == set()
 
@@ -63,7 +63,7 @@ def test_the_keys_are_those_of_all_appends(store: Store) -> None:
     assert table.keys() == {"a", "b", "c"}
 
 
-def test_an_audit_counts_vectors_that_are_missing_or_no_unit_vectors(
+def test_audit_counts_missing_and_bad_vectors(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vectors, "_AUDIT_ROWS", 2)
@@ -72,19 +72,19 @@ def test_an_audit_counts_vectors_that_are_missing_or_no_unit_vectors(
     unit = rows.vectors / np.linalg.norm(rows.vectors, axis=1, keepdims=True)
     unit[2] *= 1.001
     unit[5, 0] = np.nan
-    unit[6] = 0  # of nobody who is asked for
+    unit[6] = 0  # not requested
     table = _table(store)
     table.append(VectorRows(names[:3], unit[:3], rows.norms[:3]))
     table.append(VectorRows(names[3:7], unit[3:7], rows.norms[3:7]))
 
-    asked = [pl.Series(names[:6]), pl.Series([names[0], names[8]])]
+    requested = [pl.Series(names[:6]), pl.Series([names[0], names[8]])]
 
-    assert table.audit(asked) == VectorAudit(vectors=6, bad=2, missing=1)
+    assert table.audit(requested) == VectorAudit(vectors=6, bad=2, missing=1)
     assert table.audit([]) == VectorAudit(0, 0, 0)
-    assert VectorTable(store, "empty", PRINT).audit(asked) == VectorAudit(0, 0, 7)
+    assert VectorTable(store, "empty", PRINT).audit(requested) == VectorAudit(0, 0, 7)
 
 
-def test_appending_nothing_commits_nothing(store: Store) -> None:
+def test_append_of_no_rows_commits_nothing(store: Store) -> None:
     table = _table(store)
 
     table.append(_rows([]))
@@ -92,7 +92,7 @@ def test_appending_nothing_commits_nothing(store: Store) -> None:
     assert table.table.latest() is None
 
 
-def test_a_vector_appended_again_replaces_the_earlier_one(store: Store) -> None:
+def test_append_replaces_earlier_vector(store: Store) -> None:
     table = _table(store)
     table.append(_rows(["a", "b"], seed=1))
     later = _rows(["b"], seed=2)
@@ -102,7 +102,7 @@ def test_a_vector_appended_again_replaces_the_earlier_one(store: Store) -> None:
     np.testing.assert_array_equal(table.read(["a"]).vectors, _rows(["a", "b"], seed=1).vectors[:1])
 
 
-def test_many_small_appends_do_not_pile_up_files_and_lose_no_vector(store: Store) -> None:
+def test_small_files_are_merged_without_losing_vectors(store: Store) -> None:
     table = _table(store)
     expected: dict[str, np.ndarray] = {}
     for turn in range(60):
@@ -118,7 +118,7 @@ def test_many_small_appends_do_not_pile_up_files_and_lose_no_vector(store: Store
     np.testing.assert_array_equal(found.vectors, [expected[key] for key in sorted(expected)])
 
 
-def test_tables_are_marked_for_collection_by_image(store: Store) -> None:
+def test_tables_are_marked_for_garbage_collection_by_image(store: Store) -> None:
     table = _table(store)
     table.append(_rows(["a"]))
 
@@ -127,7 +127,7 @@ def test_tables_are_marked_for_collection_by_image(store: Store) -> None:
     assert commit.properties == {PER_IMAGE: True, "fingerprint": PRINT, "dim": 6}
 
 
-def test_writers_at_the_same_time_lose_none_of_each_others_vectors(store: Store) -> None:
+def test_concurrent_appends_lose_no_vector(store: Store) -> None:
     def write(writer: int) -> None:
         for turn in range(6):
             _table(store).append(_rows([f"{writer}-{turn}"], seed=writer))
@@ -145,23 +145,23 @@ def test_writers_at_the_same_time_lose_none_of_each_others_vectors(store: Store)
 # ---- borrowing --------------------------------------------------------------------------
 
 
-def test_missing_vectors_are_copied_from_other_catalogs_of_the_same_encoder(
+def test_missing_vectors_are_copied_from_other_catalogs(
     store: Store,
 ) -> None:
     _table(store, "first").append(_rows(["a", "b"], seed=1))
     _table(store, "second").append(_rows(["b", "c", "d"], seed=2))
     missing = {"a", "b", "c", "x"}
 
-    borrowed = _table(store, "third").copy_from_other_catalogs(missing)
+    copied = _table(store, "third").copy_from_other_catalogs(missing)
 
-    assert borrowed == 3
+    assert copied == 3
     assert missing == {"x"}
     assert _table(store, "third").keys() == {"a", "b", "c"}
     first = _table(store, "first").read(["a", "b"]).vectors
     np.testing.assert_array_equal(_table(store, "third").read(["a", "b"]).vectors, first)
 
 
-def test_vectors_of_another_encoder_are_not_borrowed(store: Store) -> None:
+def test_vectors_of_another_encoder_are_not_copied(store: Store) -> None:
     VectorTable(store, "first", "f" * 16).append(_rows(["a"]))
     missing = {"a"}
 
@@ -170,7 +170,7 @@ def test_vectors_of_another_encoder_are_not_borrowed(store: Store) -> None:
     assert _table(store, "second").table.latest() is None
 
 
-def test_damaged_vectors_of_another_catalog_are_not_borrowed(store: Store) -> None:
+def test_damaged_vectors_of_another_catalog_are_not_copied(store: Store) -> None:
     _table(store, "first").append(_rows(["a"]))
     _damage(store, _table(store, "first"))
     missing = {"a"}
@@ -179,7 +179,7 @@ def test_damaged_vectors_of_another_catalog_are_not_borrowed(store: Store) -> No
     assert missing == {"a"}
 
 
-def test_what_is_whole_of_damaged_vectors_is_borrowed(store: Store) -> None:
+def test_intact_files_of_damaged_table_are_copied(store: Store) -> None:
     other = _table(store, "first")
     other.append(_rows(["a", "b"], seed=1))
     other.append(_rows(["c"], seed=2))
@@ -191,7 +191,7 @@ def test_what_is_whole_of_damaged_vectors_is_borrowed(store: Store) -> None:
 
 
 @pytest.mark.parametrize("at_a_time", [1, 100, 2**20])
-def test_many_files_are_borrowed_a_few_at_a_time_the_later_vector_of_an_image(
+def test_files_are_copied_in_parts_and_later_vectors_win(
     store: Store, at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = _table(store, "first")
@@ -212,7 +212,7 @@ def test_many_files_are_borrowed_a_few_at_a_time_the_later_vector_of_an_image(
 # ---- damage -----------------------------------------------------------------------------
 
 
-def test_damaged_vectors_are_never_returned_and_leave_the_table(store: Store) -> None:
+def test_damaged_vectors_raise_and_leave_the_table(store: Store) -> None:
     table = _table(store)
     table.append(_rows(["a", "b"]))
     table.append(_rows(["c"]))
@@ -227,7 +227,7 @@ def test_damaged_vectors_are_never_returned_and_leave_the_table(store: Store) ->
         table.read(["a"])
 
 
-def test_a_file_that_is_gone_leaves_the_table_too(store: Store) -> None:
+def test_missing_file_leaves_the_table(store: Store) -> None:
     table = _table(store)
     table.append(_rows(["a"]))
     table.append(_rows(["b"]))
@@ -240,7 +240,7 @@ def test_a_file_that_is_gone_leaves_the_table_too(store: Store) -> None:
 
 
 @pytest.mark.parametrize("role", [ROWS, KEYS])
-def test_vectors_computed_again_after_the_damage_can_be_read(store: Store, role: str) -> None:
+def test_recomputed_vectors_can_be_read(store: Store, role: str) -> None:
     table = _table(store)
     table.append(_rows(["a"]))
     _damage(store, table, role)
@@ -253,7 +253,7 @@ def test_vectors_computed_again_after_the_damage_can_be_read(store: Store, role:
     np.testing.assert_array_equal(table.read(["a"]).vectors, _rows(["a"], seed=5).vectors)
 
 
-def test_a_table_that_lost_all_its_files_lacks_its_vectors(store: Store) -> None:
+def test_table_without_intact_files_misses_its_vectors(store: Store) -> None:
     table = _table(store)
     table.append(_rows(["a"]))
     _damage(store, table)
@@ -273,7 +273,7 @@ def test_damaged_keys_leave_the_table_with_their_vectors(store: Store) -> None:
     assert list(table.read(["b"]).sha256) == ["b"]
 
 
-def test_damaged_vectors_leave_the_table_when_its_files_are_merged(store: Store) -> None:
+def test_merge_drops_damaged_vectors(store: Store) -> None:
     table = _table(store)
     for turn in range(24):
         table.append(_rows([f"{turn}"], seed=turn))
@@ -281,12 +281,12 @@ def test_damaged_vectors_leave_the_table_when_its_files_are_merged(store: Store)
 
     table.append(_rows(["later"]))
 
-    kept = {*map(str, range(1, 24)), "later"}
-    assert table.keys() == kept
-    assert set(table.read(kept).sha256) == kept
+    remaining = {*map(str, range(1, 24)), "later"}
+    assert table.keys() == remaining
+    assert set(table.read(remaining).sha256) == remaining
 
 
-def test_vectors_that_were_dropped_are_counted(store: Store) -> None:
+def test_rebuild_count_counts_dropped_vectors(store: Store) -> None:
     table = _table(store)
     assert table.rebuild_count == 0
     for turn in range(24):
@@ -305,7 +305,7 @@ def test_vectors_that_were_dropped_are_counted(store: Store) -> None:
     assert table.rebuild_count == 2
 
 
-def test_what_is_lacking_is_found_file_by_file(store: Store) -> None:
+def test_missing_reads_keys_file_by_file(store: Store) -> None:
     table = _table(store)
     assert table.missing(["a", "b"]) == {"a", "b"}
 
@@ -317,7 +317,7 @@ def test_what_is_lacking_is_found_file_by_file(store: Store) -> None:
     assert table.missing(["a", "b", "c"]) == {"a", "b"}
 
 
-def test_the_parts_are_all_vectors(store: Store) -> None:
+def test_parts_are_all_vectors(store: Store) -> None:
     table = _table(store)
     assert list(table.parts()) == []
     table.append(_rows(["b", "a"], seed=1))
@@ -333,7 +333,7 @@ def test_the_parts_are_all_vectors(store: Store) -> None:
         list(table.parts())
 
 
-def test_files_are_merged_up_to_a_size_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merged_files_have_a_maximum_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     table = _table(store)
     table.append(_rows(["0"]))
     commit = table.table.latest()

@@ -33,7 +33,7 @@ WHITE = (255, 255, 255)
 # What a lossy format may change on average; the wrong way up differs by more than 25.
 LOSSY = 12.0
 
-# A folder of images that are broken or odd, to be decoded one by one.
+# A folder of malformed images, decoded one by one.
 CORPUS = "IMGSIM_TEST_IMAGES"
 
 
@@ -41,7 +41,7 @@ CORPUS = "IMGSIM_TEST_IMAGES"
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_allowed_format_decodes_to_the_image(kind: str) -> None:
+def test_every_format_decodes_to_the_image(kind: str) -> None:
     original = make_image(1, (96, 64))
 
     found = decode(encoded(original, kind))
@@ -51,7 +51,7 @@ def test_every_allowed_format_decodes_to_the_image(kind: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "RGB", "CMYK", "YCbCr", "LAB"])
-def test_every_mode_of_pixels_decodes_to_the_image(mode: str) -> None:
+def test_every_mode_decodes_to_the_image(mode: str) -> None:
     original = make_image(1, (96, 64)).convert("1" if mode == "1" else "RGB")
     if mode in ("L", "LA"):
         original = original.convert("L")
@@ -63,7 +63,7 @@ def test_every_mode_of_pixels_decodes_to_the_image(mode: str) -> None:
     assert difference(found, original.convert("RGB")) < (25 if mode == "P" else 4)
 
 
-def test_a_cmyk_jpeg_has_its_colors_and_not_their_negative() -> None:
+def test_cmyk_jpeg_is_not_inverted() -> None:
     color = (200, 40, 90)
     data = encoded(Image.new("RGB", (32, 32), color).convert("CMYK"), "JPEG", quality=95)
     assert Image.open(io.BytesIO(data)).mode == "CMYK"
@@ -72,7 +72,7 @@ def test_a_cmyk_jpeg_has_its_colors_and_not_their_negative() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
-def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
+def test_animation_decodes_to_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (32, 24), color) for color in ("red", "lime", "blue")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
 
@@ -82,13 +82,13 @@ def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
     assert near(found.getpixel((10, 10)), (255, 0, 0), 4)
 
 
-def test_the_first_image_of_a_jpeg_of_several_counts() -> None:
+def test_multi_picture_jpeg_decodes_to_first_image() -> None:
     data = encoded(make_image(1), "MPO", save_all=True, append_images=[make_image(2)])
 
     assert difference(decode(data), make_image(1)) < LOSSY
 
 
-def test_the_same_bytes_decode_to_the_same_pixels() -> None:
+def test_decoding_is_deterministic() -> None:
     data = encoded(make_image(1), "WEBP", quality=40)
 
     assert decode(data).tobytes() == decode(data).tobytes()
@@ -99,7 +99,7 @@ def test_the_same_bytes_decode_to_the_same_pixels() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
-def test_an_image_is_turned_upright(kind: str, orientation: int) -> None:
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     upright = make_image(1, (96, 64))
     stored, exif = lying(upright, orientation)
 
@@ -110,7 +110,7 @@ def test_an_image_is_turned_upright(kind: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_is_none_turns_nothing(orientation: int) -> None:
+def test_invalid_orientation_is_ignored(orientation: int) -> None:
     stored, exif = lying(make_image(1, (96, 64)), orientation)
 
     assert difference(decode(encoded(stored, exif=exif)), make_image(1, (96, 64))) < LOSSY
@@ -120,11 +120,11 @@ def test_an_orientation_that_is_none_turns_nothing(orientation: int) -> None:
 @pytest.mark.parametrize(
     "payload", [b"", b"garbage", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"]
 )
-def test_damaged_exif_does_not_cost_a_jpeg(payload: bytes) -> None:
+def test_jpeg_with_damaged_exif_decodes(payload: bytes) -> None:
     assert difference(decode(with_segment(jpeg(1), payload)), make_image(1)) < LOSSY
 
 
-def test_damaged_exif_says_nothing_in_the_log(tmp_path: Path) -> None:
+def test_damaged_exif_logs_no_warning(tmp_path: Path) -> None:
     file = tmp_path / "image.jpg"
     file.write_bytes(with_segment(jpeg(1), b"II*\0\xff\xff\xff\xff"))
     program = (
@@ -141,42 +141,42 @@ def test_damaged_exif_says_nothing_in_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 @pytest.mark.parametrize("payload", [b"Exif\0\0garbage!", b"Exif\0\0MM\0*"])
-def test_damaged_exif_does_not_cost_an_image(kind: str, payload: bytes) -> None:
+def test_image_with_damaged_exif_decodes(kind: str, payload: bytes) -> None:
     assert difference(decode(encoded(make_image(1), kind, exif=payload)), make_image(1)) < LOSSY
 
 
-def test_an_odd_tag_beside_the_orientation_does_not_cost_the_image() -> None:
+def test_image_with_malformed_exif_tag_decodes() -> None:
     upright = make_image(1, (96, 64))
     stored, _ = lying(upright, 6)
-    odd = exif_of([(0x0112, 3, 1, b"\x06\0"), (0x011B, 2, 2, b"x\0")])
+    malformed = exif_of([(0x0112, 3, 1, b"\x06\0"), (0x011B, 2, 2, b"x\0")])
 
-    assert difference(decode(with_segment(encoded(stored), odd)), upright) < LOSSY
+    assert difference(decode(with_segment(encoded(stored), malformed)), upright) < LOSSY
 
 
 # ---- transparency ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
-def test_hidden_colors_under_full_transparency_are_white(kind: str) -> None:
+def test_fully_transparent_colors_are_white(kind: str) -> None:
     data = encoded(Image.new("RGBA", (16, 16), (255, 0, 0, 0)), kind)
 
     assert near(decode(data).getpixel((8, 8)), WHITE, 2)
 
 
-def test_half_transparent_colors_are_mixed_with_white() -> None:
+def test_half_transparent_colors_are_blended_with_white() -> None:
     data = encoded(Image.new("RGBA", (16, 16), (255, 0, 0, 128)), "PNG")
 
     assert near(decode(data).getpixel((8, 8)), (255, 127, 127), 1)
 
 
 @pytest.mark.parametrize(("alpha", "expected"), [(0, 255), (128, 127), (255, 0)])
-def test_transparent_gray_is_mixed_with_white(alpha: int, expected: int) -> None:
+def test_transparent_gray_is_blended_with_white(alpha: int, expected: int) -> None:
     data = encoded(Image.new("LA", (16, 16), (0, alpha)), "PNG")
 
     assert near(decode(data).getpixel((8, 8)), (expected,) * 3, 1)
 
 
-def test_a_transparent_entry_of_a_palette_is_white() -> None:
+def test_transparent_palette_entry_is_white() -> None:
     stored = Image.new("P", (16, 16), 1)
     stored.putpalette([255, 0, 0, 0, 255, 0])
     stored.putpixel((3, 3), 0)
@@ -187,7 +187,7 @@ def test_a_transparent_entry_of_a_palette_is_white() -> None:
         assert found.getpixel((3, 3)) == (255, 0, 0)
 
 
-def test_half_transparent_entries_of_a_palette_are_mixed_with_white() -> None:
+def test_half_transparent_palette_entries_are_blended_with_white() -> None:
     stored = Image.new("P", (16, 16), 1)
     stored.putpalette([255, 0, 0, 0, 0, 0])
 
@@ -199,7 +199,7 @@ def test_half_transparent_entries_of_a_palette_are_mixed_with_white() -> None:
 @pytest.mark.parametrize(
     ("mode", "key"), [("RGB", (10, 20, 30)), ("L", 7), ("1", 0)], ids=["RGB", "L", "1"]
 )
-def test_a_color_that_stands_for_transparency_is_white(mode: str, key: Any) -> None:
+def test_transparency_color_key_is_white(mode: str, key: Any) -> None:
     data = encoded(Image.new(mode, (16, 16), key), "PNG", transparency=key)
 
     assert decode(data).getpixel((8, 8)) == WHITE
@@ -209,19 +209,19 @@ def test_a_color_that_stands_for_transparency_is_white(mode: str, key: Any) -> N
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000", "PPM"])
-def test_gray_of_16_bits_is_scaled_and_not_clipped(kind: str) -> None:
+def test_16_bit_gray_is_scaled_and_not_clipped(kind: str) -> None:
     values = np.array([[0, 255, 256], [20_000, 40_000, 65_535]], dtype=np.uint16)
 
     assert grays(encoded(Image.fromarray(values), kind)) == [[0, 0, 1], [78, 156, 255]]
 
 
-def test_dark_gray_of_16_bits_stays_dark() -> None:
+def test_dark_16_bit_gray_stays_dark() -> None:
     values = np.array([[0, 100], [200, 255]], dtype=np.uint16)
 
     assert grays(encoded(Image.fromarray(values), "PNG")) == [[0, 0], [0, 0]]
 
 
-def test_big_endian_gray_of_16_bits_is_scaled() -> None:
+def test_big_endian_16_bit_gray_is_scaled() -> None:
     values = np.array([[0, 256], [40_000, 65_535]], dtype=">u2")
     stored = Image.frombytes("I;16B", (2, 2), values.tobytes())
 
@@ -238,7 +238,7 @@ def test_big_endian_gray_of_16_bits_is_scaled() -> None:
     ],
     ids=["8 bits", "16 bits", "more", "black"],
 )
-def test_whole_numbers_are_scaled_by_their_range(
+def test_integers_are_scaled_by_their_range(
     values: list[list[int]], expected: list[list[int]]
 ) -> None:
     assert grays(encoded(Image.fromarray(np.array(values, dtype=np.int32)), "TIFF")) == expected
@@ -255,7 +255,7 @@ def test_whole_numbers_are_scaled_by_their_range(
     ],
     ids=["to 1", "to 255", "to 65535", "more", "no numbers"],
 )
-def test_floating_values_are_scaled_by_their_range(
+def test_floats_are_scaled_by_their_range(
     values: list[list[float]], expected: list[list[int]]
 ) -> None:
     assert grays(encoded(Image.fromarray(np.array(values, dtype=np.float32)), "TIFF")) == expected
@@ -266,13 +266,13 @@ def test_floating_values_are_scaled_by_their_range(
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("color", [(200, 50, 50), (60, 180, 75), (128, 128, 128)])
-def test_colors_of_a_wide_gamut_are_brought_to_srgb(kind: str, color: tuple[int, int, int]) -> None:
+def test_wide_gamut_colors_are_converted_to_srgb(kind: str, color: tuple[int, int, int]) -> None:
     data = encoded(Image.new("RGB", (16, 16), color), kind, icc_profile=wide_gamut_profile())
 
     assert near(decode(data).getpixel((8, 8)), srgb_of_wide(color), 4)
 
 
-def test_colors_of_srgb_stay_as_they_are() -> None:
+def test_srgb_colors_stay_unchanged() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     original = make_image(1)
 
@@ -280,7 +280,7 @@ def test_colors_of_srgb_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
-def test_a_profile_counts_in_every_mode(mode: str) -> None:
+def test_profile_is_applied_in_every_mode(mode: str) -> None:
     color = (200, 50, 50)
     stored = Image.new("RGB", (16, 16), color)
     stored = stored.convert("RGBA") if mode == "RGBA" else stored.quantize(4)
@@ -291,7 +291,7 @@ def test_a_profile_counts_in_every_mode(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
 @pytest.mark.parametrize("damage", ["garbage", "cut", "of another kind"])
-def test_a_damaged_profile_does_not_cost_the_image(mode: str, damage: str) -> None:
+def test_image_with_damaged_profile_decodes(mode: str, damage: str) -> None:
     profile = {
         "garbage": b"no profile at all",
         "cut": wide_gamut_profile()[:200],
@@ -305,7 +305,7 @@ def test_a_damaged_profile_does_not_cost_the_image(mode: str, damage: str) -> No
 
 
 @pytest.mark.filterwarnings("ignore:Metadata Warning")
-def test_a_profile_that_is_not_even_bytes_does_not_cost_the_image() -> None:
+def test_image_with_profile_of_wrong_type_decodes() -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[34675] = (1, 2, 3)
     tags.tagtype[34675] = 3
@@ -325,7 +325,7 @@ def test_a_profile_that_is_not_even_bytes_does_not_cost_the_image() -> None:
         ((900, 800), (113, 100)),
     ],
 )
-def test_a_large_jpeg_comes_smaller_but_not_below_what_is_enough(
+def test_large_jpeg_is_reduced_to_at_least_min_size(
     size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     found = decode(encoded(make_image(1, size)), min_size=50)
@@ -336,17 +336,17 @@ def test_a_large_jpeg_comes_smaller_but_not_below_what_is_enough(
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
-def test_other_formats_come_whole(kind: str) -> None:
+def test_other_formats_are_decoded_in_full(kind: str) -> None:
     assert decode(encoded(make_image(1, (300, 200)), kind), min_size=20).size == (300, 200)
 
 
-def test_a_smaller_image_is_turned_upright_too() -> None:
+def test_orientation_is_applied_to_reduced_image() -> None:
     stored, exif = lying(make_image(1, (400, 200)), 6)
 
     assert decode(encoded(stored, exif=exif), min_size=50).size == (100, 50)
 
 
-def test_a_large_jpeg_that_was_cut_off_is_truncated_at_any_size() -> None:
+def test_truncated_large_jpeg_is_reported_at_any_size() -> None:
     data = encoded(make_image(1, (800, 800)))
 
     with pytest.raises(ImageError, match="truncated"):
@@ -358,7 +358,7 @@ def test_a_large_jpeg_that_was_cut_off_is_truncated_at_any_size() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "PPM"])
 @pytest.mark.parametrize("part", [0.5, 0.9])
-def test_an_image_that_was_cut_off_is_truncated(kind: str, part: float) -> None:
+def test_truncated_image_is_reported(kind: str, part: float) -> None:
     data = encoded(make_image(1), kind)
 
     with pytest.raises(ImageError) as refused:
@@ -369,7 +369,7 @@ def test_an_image_that_was_cut_off_is_truncated(kind: str, part: float) -> None:
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
 @pytest.mark.parametrize("part", [0.5, 0.9])
-def test_a_modern_image_that_was_cut_off_is_truncated(kind: str, part: float) -> None:
+def test_truncated_webp_avif_or_heic_is_reported(kind: str, part: float) -> None:
     data = encoded(make_image(1), kind)
 
     with pytest.raises(ImageError) as refused:
@@ -379,21 +379,21 @@ def test_a_modern_image_that_was_cut_off_is_truncated(kind: str, part: float) ->
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF"])
-def test_a_beginning_without_an_image_is_none(data: bytes) -> None:
+def test_header_without_image_is_not_an_image(data: bytes) -> None:
     with pytest.raises(ImageError) as refused:
         decode(data)
 
     assert refused.value.status == "not_image"
 
 
-def test_too_many_pixels_are_judged_before_they_are_decoded() -> None:
+def test_too_many_pixels_are_rejected_before_decoding() -> None:
     with pytest.raises(ImageError, match="too_many_pixels: 9000 x 9000 pixels are more than"):
         decode(png_of(9_000, 9_000), max_pixels=80_000_000)
     with pytest.raises(ImageError, match=r"too_many_pixels: .*200000000 pixels"):
         decode(png_of(20_000, 10_000))
 
 
-def test_the_limit_of_pixels_can_be_set() -> None:
+def test_max_pixels_can_be_set() -> None:
     data = encoded(make_image(1, (40, 30)), "PNG")
 
     assert decode(data, max_pixels=1200).size == (40, 30)
@@ -404,7 +404,7 @@ def test_the_limit_of_pixels_can_be_set() -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_a_damaged_file_is_an_image_or_an_image_error(kind: str, data: st.DataObject) -> None:
+def test_damaged_file_decodes_or_raises_image_error(kind: str, data: st.DataObject) -> None:
     stored, exif = lying(make_image(3, (32, 24)), 6)
     options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {}
     body = bytearray(encoded(stored, kind, **options))
@@ -428,7 +428,7 @@ def test_a_damaged_file_is_an_image_or_an_image_error(kind: str, data: st.DataOb
 
 
 @pytest.mark.skipif(CORPUS not in os.environ, reason=f"{CORPUS} names no folder of images")
-def test_a_corpus_of_odd_images_decodes_or_is_refused() -> None:
+def test_malformed_images_decode_or_raise_image_error() -> None:
     files = sorted(path for path in Path(os.environ[CORPUS]).rglob("*") if path.is_file())
     assert files
 

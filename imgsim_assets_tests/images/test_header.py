@@ -27,25 +27,25 @@ LIMIT = 50_000_000
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_format_and_size_are_read(kind: str) -> None:
+def test_header_has_format_and_size(kind: str) -> None:
     data = encoded(make_image(1, (48, 32)), kind)
 
     assert read_header(data, LIMIT) == Header(kind, 48, 32)
 
 
-def test_a_jpeg_of_several_images_is_accepted_as_its_first() -> None:
+def test_multi_picture_jpeg_is_accepted() -> None:
     data = encoded(make_image(1, (80, 60)), "MPO", save_all=True, append_images=[make_image(2)])
 
     assert read_header(data, LIMIT) == Header("MPO", 80, 60)
 
 
-def test_the_size_is_that_before_rotation() -> None:
+def test_size_is_that_before_rotation() -> None:
     stored, exif = lying(make_image(1, (160, 120)), 6)
 
     assert read_header(encoded(stored, exif=exif), LIMIT) == Header("JPEG", 120, 160)
 
 
-def test_pixels_are_not_looked_at() -> None:
+def test_header_does_not_decode_pixels() -> None:
     data = jpeg(1)
 
     assert read_header(data[: len(data) // 2], LIMIT) == Header("JPEG", 160, 120)
@@ -54,17 +54,17 @@ def test_pixels_are_not_looked_at() -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"quality": 5}, {"comment": b"c"}, {"dpi": (72, 72)}]
 )
-def test_a_plain_jpeg_is_judged_as_pillow_judges_it_however_damaged(
+def test_plain_jpeg_header_agrees_with_pillow_for_any_damage(
     options: dict[str, Any],
 ) -> None:
     """The reader of plain headers accepts nothing that Pillow refuses, and reads the same."""
-    chance = random.Random(1)
+    rng = random.Random(1)
     data = encoded(make_image(1, (160, 120)), "JPEG", **options)
     start = data.index(b"\xff\xda") + 16
     bodies = [data, data[:start], *(data[:end] for end in range(0, start, 3))]
     for _ in range(1500):
         changed = bytearray(data)
-        changed[chance.randrange(start)] = chance.choice([0, 1, 2, 255, chance.randrange(256)])
+        changed[rng.randrange(start)] = rng.choice([0, 1, 2, 255, rng.randrange(256)])
         bodies.append(bytes(changed))
     plain = 0
     for body in bodies:
@@ -79,7 +79,7 @@ def test_a_plain_jpeg_is_judged_as_pillow_judges_it_however_damaged(
 
 @pytest.mark.parametrize("make", [png_of, gif_of, bmp_of, ppm_of])
 @pytest.mark.parametrize("side", [8_000, 20_000, 60_000])
-def test_a_tiny_file_that_declares_too_many_pixels_is_refused(
+def test_small_file_with_too_many_pixels_is_rejected(
     make: Callable[[int, int], bytes], side: int
 ) -> None:
     data = make(side, side)
@@ -93,7 +93,7 @@ def test_a_tiny_file_that_declares_too_many_pixels_is_refused(
     assert refused.value.status == "too_many_pixels"
 
 
-def test_the_limit_itself_is_allowed_and_one_pixel_more_is_not() -> None:
+def test_max_pixels_is_inclusive() -> None:
     data = encoded(make_image(1, (40, 30)), "PNG")
 
     assert read_header(data, 1200).width == 40
@@ -101,7 +101,7 @@ def test_the_limit_itself_is_allowed_and_one_pixel_more_is_not() -> None:
         read_header(data, 1199)
 
 
-def test_a_size_that_pillow_warns_of_is_refused_without_a_warning() -> None:
+def test_decompression_bomb_is_rejected_without_warning() -> None:
     program = (
         "from imgsim_assets.images.header import ImageError, read_header\n"
         "from imgsim_assets_tests.support.malformed_images import png_of\n"
@@ -119,14 +119,14 @@ def test_a_size_that_pillow_warns_of_is_refused_without_a_warning() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_the_largest_limit_that_can_be_set_is_kept() -> None:
+def test_largest_max_pixels_is_enforced() -> None:
     assert read_header(png_of(MAX_PIXELS // 10, 10), MAX_PIXELS).height == 10
     with pytest.raises(ImageError, match="too_many_pixels"):
         read_header(png_of(MAX_PIXELS // 10 + 1, 10), MAX_PIXELS)
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
-def test_a_header_that_tells_nothing_without_its_end_is_truncated(kind: str) -> None:
+def test_format_that_needs_the_whole_file_is_truncated(kind: str) -> None:
     data = encoded(make_image(1), kind)
 
     with pytest.raises(ImageError) as refused:
@@ -151,7 +151,7 @@ def test_a_header_that_tells_nothing_without_its_end_is_truncated(kind: str) -> 
         (b"", "not_image", "not one of AVIF"),
     ],
 )
-def test_what_is_no_image_is_named(data: bytes, status: str, named: str) -> None:
+def test_non_image_is_identified(data: bytes, status: str, named: str) -> None:
     with pytest.raises(ImageError) as refused:
         read_header(data, LIMIT)
 
@@ -170,7 +170,7 @@ def test_what_is_no_image_is_named(data: bytes, status: str, named: str) -> None
     ],
     ids=["marked HTML", "marked SVG", "commented SVG", "HTML after blank lines"],
 )
-def test_what_is_no_image_is_named_behind_marks_and_comments(data: bytes, named: str) -> None:
+def test_text_is_identified_after_byte_order_mark_and_comments(data: bytes, named: str) -> None:
     with pytest.raises(ImageError) as refused:
         read_header(data, LIMIT)
 
@@ -178,7 +178,7 @@ def test_what_is_no_image_is_named_behind_marks_and_comments(data: bytes, named:
 
 
 @pytest.mark.parametrize("kind", ["TGA", "PCX", "ICO", "SGI", "DDS"])
-def test_formats_beside_the_allowed_ones_are_not_opened(kind: str) -> None:
+def test_other_formats_are_not_opened(kind: str) -> None:
     data = encoded(make_image(1, (64, 64)), kind)
     assert Image.open(io.BytesIO(data)).format == kind
 
@@ -188,12 +188,12 @@ def test_formats_beside_the_allowed_ones_are_not_opened(kind: str) -> None:
     assert refused.value.status in ("not_image", "unsupported_format")
 
 
-def test_an_opened_image_can_be_decoded() -> None:
+def test_opened_image_can_be_decoded() -> None:
     with open_image(encoded(make_image(1, (48, 32)), "PNG"), LIMIT) as image:
         assert image.getpixel((0, 0)) == make_image(1, (48, 32)).getpixel((0, 0))
 
 
-def test_heic_is_opened_by_its_extra_and_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     body = io.BytesIO()
     pillow_heif.from_pillow(Image.new("RGB", (48, 32), "teal")).save(body)

@@ -15,7 +15,7 @@ from imgsim_assets.images.jpeg import Jpeg, as_plain_jpeg
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.malformed_images import lying, wide_gamut_profile, with_segment
 
-ENOUGH = 64
+MIN_SIZE = 64
 SIZE = (120, 90)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -64,23 +64,23 @@ ODD: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_a_jpeg_whose_pixels_are_the_image_is_left_undecoded(kind: str) -> None:
+def test_plain_jpeg_is_recognized(kind: str) -> None:
     data = PLAIN[kind]
 
-    assert as_plain_jpeg(data, ENOUGH) == Jpeg(data)
+    assert as_plain_jpeg(data, MIN_SIZE) == Jpeg(data)
     np.testing.assert_array_equal(_by_another_decoder(data), np.asarray(decode(data)))
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_every_other_file_is_to_be_decoded(kind: str) -> None:
-    assert as_plain_jpeg(ODD[kind], ENOUGH) is None
+def test_other_files_are_not_plain_jpegs(kind: str) -> None:
+    assert as_plain_jpeg(ODD[kind], MIN_SIZE) is None
 
 
 @pytest.mark.parametrize("kind", ["4:2:0", "progressive", "gray, progressive", "upright by EXIF"])
-def test_a_jpeg_that_was_cut_short_is_to_be_decoded_wherever_it_was_cut(kind: str) -> None:
+def test_truncated_jpeg_is_not_plain(kind: str) -> None:
     data = PLAIN[kind]
 
-    left = [length for length in range(len(data)) if as_plain_jpeg(data[:length], ENOUGH)]
+    left = [length for length in range(len(data)) if as_plain_jpeg(data[:length], MIN_SIZE)]
 
     assert not left
 
@@ -100,7 +100,7 @@ def test_a_jpeg_that_was_cut_short_is_to_be_decoded_wherever_it_was_cut(kind: st
         optional={"comment": st.just(b"hello")},
     ),
 )
-def test_what_is_left_undecoded_is_for_every_decoder_the_image_in_full(
+def test_plain_jpeg_decodes_in_full_with_any_decoder(
     width: int,
     height: int,
     mode: str,
@@ -113,8 +113,8 @@ def test_what_is_left_undecoded_is_for_every_decoder_the_image_in_full(
     options |= {"icc_profile": profile, "exif": exif if orientation else b""}
     data = encoded(stored, **options, **colors)
 
-    if as_plain_jpeg(data, ENOUGH) is not None:
-        seen = np.asarray(decode(data, min_size=ENOUGH))
+    if as_plain_jpeg(data, MIN_SIZE) is not None:
+        seen = np.asarray(decode(data, min_size=MIN_SIZE))
         np.testing.assert_array_equal(_by_another_decoder(data), seen)
 
 

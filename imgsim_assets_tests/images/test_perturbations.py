@@ -13,7 +13,7 @@ SEEDED = sorted(set(PERTURBATIONS) - {"gray", "watermark", "flip", "pad"})
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
-def test_the_same_seed_gives_the_same_copy(name: str) -> None:
+def test_same_seed_gives_the_same_copy(name: str) -> None:
     first = perturb(make_image(1), name, 7)
 
     assert first.mode == "RGB"
@@ -29,7 +29,7 @@ def test_other_seeds_give_other_copies(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
-def test_the_copy_differs_and_the_original_stays(name: str) -> None:
+def test_copy_differs_and_original_is_unchanged(name: str) -> None:
     original = make_image(1)
     before = original.tobytes()
 
@@ -41,27 +41,27 @@ def test_the_copy_differs_and_the_original_stays(name: str) -> None:
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK", "1"])
-def test_images_of_every_mode_can_be_edited(name: str, mode: str) -> None:
+def test_images_of_every_mode_can_be_perturbed(name: str, mode: str) -> None:
     assert perturb(make_image(1).convert(mode), name, 1).mode == "RGB"
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (400, 1), (1, 400)])
-def test_tiny_and_narrow_images_can_be_edited(name: str, size: tuple[int, int]) -> None:
+def test_tiny_and_narrow_images_can_be_perturbed(name: str, size: tuple[int, int]) -> None:
     copy = perturb(Image.new("RGB", size, (90, 120, 150)), name, 1)
 
     assert copy.width > 0
     assert copy.height > 0
 
 
-def test_a_resized_copy_is_40_to_70_percent_wide_and_high() -> None:
+def test_resize_keeps_40_to_70_percent_of_each_edge() -> None:
     for seed in range(20):
         copy = perturb(make_image(1, (200, 100)), "resize", seed)
         assert 80 <= copy.width <= 140
         assert copy.height == pytest.approx(copy.width / 2, abs=1)
 
 
-def test_a_crop_is_a_window_of_80_percent_of_the_area() -> None:
+def test_crop_keeps_80_percent_of_the_area() -> None:
     original = make_image(1, (160, 120))
 
     copy = perturb(original, "crop", 4)
@@ -74,14 +74,14 @@ def test_a_crop_is_a_window_of_80_percent_of_the_area() -> None:
     )
 
 
-def test_a_flip_is_its_own_reverse() -> None:
+def test_flip_is_its_own_inverse() -> None:
     original = make_image(1)
 
     assert perturb(perturb(original, "flip", 1), "flip", 2).tobytes() == original.tobytes()
     assert pixels(perturb(original, "flip", 1))[:, ::-1].tobytes() == original.tobytes()
 
 
-def test_a_padded_copy_holds_the_original_on_white() -> None:
+def test_pad_adds_a_white_frame() -> None:
     original = make_image(1, (160, 120))
 
     copy = perturb(original, "pad", 1)
@@ -92,21 +92,21 @@ def test_a_padded_copy_holds_the_original_on_white() -> None:
     assert (pixels(copy)[:, -20:] == 255).all()
 
 
-def test_a_gray_copy_has_no_colors() -> None:
+def test_gray_removes_colors() -> None:
     values = pixels(perturb(make_image(1), "gray", 1))
 
     assert (values == values[..., :1]).all()
     assert values.std() > 5
 
 
-def test_a_brightened_copy_is_20_to_40_percent_brighter() -> None:
+def test_brighten_adds_20_to_40_percent() -> None:
     dark = Image.new("RGB", (16, 16), (100, 100, 100))
 
     for seed in range(10):
         assert 119 <= pixels(perturb(dark, "brighten", seed)).mean() <= 140
 
 
-def test_a_turned_copy_has_white_corners_and_keeps_its_middle() -> None:
+def test_rotate_has_white_corners_and_keeps_the_middle() -> None:
     original = Image.new("RGB", (100, 100), (10, 20, 30))
 
     for seed in range(6):
@@ -115,7 +115,7 @@ def test_a_turned_copy_has_white_corners_and_keeps_its_middle() -> None:
         assert any((values[y, x] == 255).all() for y in (0, 99) for x in (0, 99))
 
 
-def test_a_banner_covers_the_lowest_eighth_alone() -> None:
+def test_banner_covers_the_lowest_eighth_only() -> None:
     original = make_image(1, (160, 120))
 
     copy = pixels(perturb(original, "banner", 5))
@@ -125,7 +125,7 @@ def test_a_banner_covers_the_lowest_eighth_alone() -> None:
     assert len(np.unique(copy[105:].reshape(-1, 3), axis=0)) > 1
 
 
-def test_a_watermark_lies_across_the_middle() -> None:
+def test_watermark_covers_the_middle() -> None:
     original = Image.new("RGB", (160, 120), (20, 40, 60))
 
     changed = (pixels(perturb(original, "watermark", 1)) != pixels(original)).any(axis=-1)
@@ -135,7 +135,7 @@ def test_a_watermark_lies_across_the_middle() -> None:
     assert not changed[80:].any()
 
 
-def test_a_recompressed_copy_is_close_but_not_equal() -> None:
+def test_recompressed_copy_is_close_but_not_equal() -> None:
     original = make_image(1)
 
     gap = np.abs(
@@ -145,7 +145,7 @@ def test_a_recompressed_copy_is_close_but_not_equal() -> None:
     assert 0 < gap.mean() < 15
 
 
-def test_an_edit_that_there_is_not_is_an_error() -> None:
+def test_unknown_perturbation_raises() -> None:
     with pytest.raises(KeyError, match="sepia"):
         perturb(make_image(1), "sepia", 1)
 

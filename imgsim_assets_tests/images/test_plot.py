@@ -10,7 +10,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = """</text><script>alert("1")</script> & 'x' < y ]]> é"""
 
 
-def test_a_histogram_has_a_bar_a_bin_as_high_as_its_count() -> None:
+def test_histogram_bar_height_is_proportional_to_count() -> None:
     drawn = parsed(histogram([1, 4, 0, 2], [0.0, 0.25, 0.5, 0.75, 1.0], title="t"))
 
     heights = [float(bar.attrib["height"]) for bar in rectangles(drawn)]
@@ -18,7 +18,7 @@ def test_a_histogram_has_a_bar_a_bin_as_high_as_its_count() -> None:
     assert heights == pytest.approx([tallest / 4, tallest, 0, tallest / 2], abs=0.2)
 
 
-def test_bars_of_a_histogram_stand_side_by_side_on_one_line() -> None:
+def test_histogram_bars_share_a_baseline() -> None:
     drawn = parsed(histogram([1, 4, 2], [0.0, 1.0, 2.0, 4.0], title="t"))
 
     bars_drawn = rectangles(drawn)
@@ -31,20 +31,20 @@ def test_bars_of_a_histogram_stand_side_by_side_on_one_line() -> None:
     assert max(feet) - min(feet) < 0.2
 
 
-def test_a_histogram_is_labeled_with_title_range_and_largest_count() -> None:
+def test_histogram_has_title_range_and_largest_count() -> None:
     drawn = parsed(histogram([3, 12_345], [0.5, 0.75, 1.0], title="similarity"))
 
     assert {"similarity", "0.5", "0.75", "1", "12,345", "0"} <= set(words(drawn))
 
 
-def test_a_mark_near_the_right_end_has_its_label_on_its_left() -> None:
+def test_mark_near_right_end_has_label_on_left() -> None:
     drawn = parsed(histogram([1], [0.0, 1.0], title="t", mark=0.95, mark_label="threshold"))
 
     (label,) = [each for each in drawn.iter(f"{SVG}text") if each.text == "threshold"]
     assert label.attrib["text-anchor"] == "end"
 
 
-def test_bars_may_be_drawn_against_a_full_one() -> None:
+def test_bar_chart_scales_to_full() -> None:
     half, whole = (
         rectangles(parsed(bar_chart([("a", 0.5)], title="t", full=full)))[0].attrib["width"]
         for full in (1.0, None)
@@ -53,7 +53,7 @@ def test_bars_may_be_drawn_against_a_full_one() -> None:
     assert float(whole) == pytest.approx(2 * float(half))
 
 
-def test_a_trade_off_draws_shares_and_magnitudes_over_one_axis() -> None:
+def test_trade_off_draws_rates_and_log_counts() -> None:
     drawn = parsed(
         trade_off(
             [0.5, 0.75, 1.0],
@@ -81,7 +81,7 @@ def test_a_trade_off_draws_shares_and_magnitudes_over_one_axis() -> None:
 
 
 @pytest.mark.parametrize("price", [[0.0, 0.0], [5.0, 0.2]])
-def test_a_trade_off_of_hardly_any_price_is_drawn_at_the_foot(price: list[float]) -> None:
+def test_trade_off_draws_small_counts_at_the_bottom(price: list[float]) -> None:
     drawn = parsed(
         trade_off([0, 1], [1, 0], price, title="", rate_label="", count_label="", mark=0)
     )
@@ -94,7 +94,7 @@ def test_a_trade_off_of_hardly_any_price_is_drawn_at_the_foot(price: list[float]
 
 
 @pytest.mark.parametrize(("mark", "shown"), [(0.8, True), (0.5, True), (1.0, True), (1.2, False)])
-def test_a_marked_value_is_drawn_where_it_lies(mark: float, shown: bool) -> None:
+def test_mark_is_drawn_at_its_value(mark: float, shown: bool) -> None:
     drawn = parsed(
         histogram([1, 1], [0.5, 0.75, 1.0], title="t", mark=mark, mark_label="threshold")
     )
@@ -104,7 +104,7 @@ def test_a_marked_value_is_drawn_where_it_lies(mark: float, shown: bool) -> None
     assert len(dashed) == int(shown)
 
 
-def test_a_mark_in_the_middle_of_the_range_is_in_the_middle_of_the_axis() -> None:
+def test_mark_in_middle_of_range_is_in_middle_of_axis() -> None:
     drawn = parsed(histogram([1, 1], [0.0, 1.0, 2.0], title="t", mark=1.0))
 
     (dashed,) = [path for path in drawn.iter(f"{SVG}path") if "stroke-dasharray" in path.attrib]
@@ -112,7 +112,7 @@ def test_a_mark_in_the_middle_of_the_range_is_in_the_middle_of_the_axis() -> Non
     assert dashed.attrib["d"].startswith(f"M{second.attrib['x']} ")
 
 
-def test_counts_and_edges_that_do_not_fit_are_an_error() -> None:
+def test_mismatched_counts_and_edges_raise() -> None:
     with pytest.raises(ValueError, match="2 counts need 3 edges, not 2"):
         histogram([1, 2], [0.0, 1.0], title="t")
 
@@ -122,14 +122,14 @@ def test_counts_and_edges_that_do_not_fit_are_an_error() -> None:
     [([], [0.0]), ([0, 0], [0.0, 0.5, 1.0]), ([5], [1.0, 1.0]), ([10**15], [-1.0, 1.0])],
     ids=["no bins", "no values", "no range", "huge"],
 )
-def test_a_histogram_of_little_is_still_an_image(counts: list[int], edges: list[float]) -> None:
+def test_histogram_of_few_values_is_valid_svg(counts: list[int], edges: list[float]) -> None:
     drawn = parsed(histogram(counts, edges, title="t", mark=edges[0]))
 
     assert len(rectangles(drawn)) == len(counts)
     inside(drawn)
 
 
-def test_bars_are_as_long_as_their_values() -> None:
+def test_bar_length_is_proportional_to_value() -> None:
     drawn = parsed(bar_chart([("ok", 200), ("timeout", 50), ("gone", 0)], title="items"))
 
     widths = [float(bar.attrib["width"]) for bar in rectangles(drawn)]
@@ -139,14 +139,14 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [("a", 0)], [("a", 0.001)], [("a", 1e12), ("b", 1)]])
-def test_bars_of_little_are_still_an_image(values: list[tuple[str, float]]) -> None:
+def test_bar_chart_of_few_values_is_valid_svg(values: list[tuple[str, float]]) -> None:
     drawn = parsed(bar_chart(values, title="t"))
 
     assert len(rectangles(drawn)) == len(values)
     inside(drawn)
 
 
-def test_bars_keep_their_order_and_grow_the_image() -> None:
+def test_bar_chart_keeps_order_and_grows_with_bars() -> None:
     few, many = (
         parsed(bar_chart([(f"status {n}", n + 1) for n in range(count)], title="t"))
         for count in (2, 9)
@@ -159,7 +159,7 @@ def test_bars_keep_their_order_and_grow_the_image() -> None:
     inside(many)
 
 
-def test_labels_are_text_whatever_they_hold() -> None:
+def test_labels_are_escaped() -> None:
     for drawn in (
         parsed(bar_chart([(HOSTILE, 1)], title=HOSTILE)),
         parsed(histogram([1], [0.0, 1.0], title=HOSTILE, mark=0.5, mark_label=HOSTILE)),
@@ -191,7 +191,7 @@ def inside(drawn: ET.Element) -> None:
         assert 0 <= y <= y + h <= height
 
 
-def test_a_heat_map_shows_every_value_and_frames_those_from_the_mark_on() -> None:
+def test_heat_map_shows_values_and_frames_those_from_mark() -> None:
     drawing = heat_map(
         [[0.2, 0.9], [-0.1, 1.0]],
         ["a<b", "a long name of a row"],

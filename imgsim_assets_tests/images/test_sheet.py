@@ -15,7 +15,7 @@ RED = Image.new("RGB", (60, 60), (255, 0, 0))
 SIDE = 96
 
 
-def test_a_sheet_is_one_jpeg() -> None:
+def test_sheet_is_one_jpeg() -> None:
     sheet = Image.open(
         io.BytesIO(contact_sheet([[Cell(make_image(1), "a"), Cell(make_image(2), "b")]]))
     )
@@ -25,7 +25,7 @@ def test_a_sheet_is_one_jpeg() -> None:
     sheet.load()
 
 
-def test_the_sheet_grows_by_the_same_for_every_column_and_row() -> None:
+def test_sheet_grows_evenly_with_columns_and_rows() -> None:
     sizes = {
         (rows, columns): opened([[Cell(RED, "x")] * columns] * rows).size
         for rows in (1, 2, 3)
@@ -39,7 +39,7 @@ def test_the_sheet_grows_by_the_same_for_every_column_and_row() -> None:
     assert sizes[3, 3] == (widths[2], heights[2])
 
 
-def test_groups_are_set_apart() -> None:
+def test_groups_have_a_wider_gap() -> None:
     row = [[Cell(RED, "")] * 4]
 
     plain, pairs, whole = opened(row), opened(row, group=2), opened(row, group=4)
@@ -48,7 +48,7 @@ def test_groups_are_set_apart() -> None:
     assert gaps(pairs)[0] == gaps(pairs)[2] == gaps(plain)[1] < gaps(pairs)[1]
 
 
-def test_the_thumbnails_have_the_wanted_size() -> None:
+def test_thumbnails_have_requested_size() -> None:
     small, large = opened([[Cell(RED, "")]], thumbnail=48), opened([[Cell(RED, "")]], thumbnail=120)
 
     assert red(small).sum() == pytest.approx(48 * 48, rel=0.1)
@@ -56,7 +56,7 @@ def test_the_thumbnails_have_the_wanted_size() -> None:
 
 
 @pytest.mark.parametrize("size", [(200, 100), (100, 200), (10, 20), (96, 96)])
-def test_an_image_is_fitted_whole_into_its_square(size: tuple[int, int]) -> None:
+def test_whole_image_fits_into_its_cell(size: tuple[int, int]) -> None:
     sheet = opened([[Cell(Image.new("RGB", size, (255, 0, 0)), "")]])
 
     seen = red(sheet)
@@ -67,11 +67,11 @@ def test_an_image_is_fitted_whole_into_its_square(size: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("size", [(5000, 1), (1, 5000), (1, 1)])
-def test_an_image_of_an_extreme_shape_is_no_error(size: tuple[int, int]) -> None:
+def test_extreme_aspect_ratio_is_drawn(size: tuple[int, int]) -> None:
     assert opened([[Cell(Image.new("RGB", size), "spacer")]]).width >= SIDE
 
 
-def test_a_missing_image_is_a_gray_square() -> None:
+def test_missing_image_is_a_gray_square() -> None:
     values = np.asarray(opened([[Cell(None, "gone")]])).astype(int)
 
     middle = values[values.shape[0] // 2, values.shape[1] // 2]
@@ -87,13 +87,11 @@ def test_rows_may_have_different_lengths() -> None:
 
 @pytest.mark.parametrize("rows", [[], [[]], [[], []]])
 @pytest.mark.parametrize("group", [None, 2])
-def test_a_sheet_without_images_is_no_error(
-    rows: Sequence[Sequence[Cell]], group: int | None
-) -> None:
+def test_empty_sheet_is_drawn(rows: Sequence[Sequence[Cell]], group: int | None) -> None:
     assert opened(rows, group=group).width >= 1
 
 
-def test_a_caption_is_drawn_below_its_image() -> None:
+def test_caption_is_drawn_below_image() -> None:
     bare, titled = opened([[Cell(RED, "")]]), opened([[Cell(RED, "sku 4711")]])
 
     changed = np.asarray(bare.convert("L")).astype(int) - np.asarray(titled.convert("L"))
@@ -102,7 +100,7 @@ def test_a_caption_is_drawn_below_its_image() -> None:
     assert rows.min() > SIDE
 
 
-def test_a_long_caption_stays_in_its_cell_and_shows_both_ends() -> None:
+def test_long_caption_is_shortened_in_the_middle() -> None:
     alone = opened([[Cell(RED, ""), Cell(RED, "")]])
     titled = opened([[Cell(RED, "a" * 40 + "0001"), Cell(RED, "")]])
     other = opened([[Cell(RED, "a" * 40 + "0002"), Cell(RED, "")]])
@@ -123,7 +121,7 @@ def test_any_caption_can_be_drawn(caption: str) -> None:
     assert sheet.size == opened([[Cell(RED, "x")]], thumbnail=8).size
 
 
-def test_long_captions_do_not_take_long() -> None:
+def test_long_captions_are_fast() -> None:
     began = time.process_time()
 
     contact_sheet([[Cell(None, "https://x/1.jpg?signature=" + "a" * 1_500)]])

@@ -1,4 +1,4 @@
-"""Encoders as people write them for `factory`, well and badly. Torch is imported when asked for."""
+"""Users' encoders for `factory`, correct and faulty ones. Torch is imported on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Self-made images: seeded, textured, and different enough to be told apart."""
+"""Generated images: seeded, textured and distinct."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from PIL import Image, ImageDraw
 
 def make_image(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
     """An image of random shapes; the same seed gives the same pixels."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     width, height = size
-    image = Image.new("RGB", size, tuple(chance.randint(0, 255) for _ in range(3)))
+    image = Image.new("RGB", size, tuple(rng.randint(0, 255) for _ in range(3)))
     draw = ImageDraw.Draw(image)
     for _ in range(14):
-        box = sorted(chance.randint(0, width) for _ in range(2))
-        rows = sorted(chance.randint(0, height) for _ in range(2))
+        box = sorted(rng.randint(0, width) for _ in range(2))
+        rows = sorted(rng.randint(0, height) for _ in range(2))
         corners = (box[0], rows[0], box[1] + 8, rows[1] + 8)
-        color = tuple(chance.randint(0, 255) for _ in range(3))
-        draw_shape = chance.choice((draw.rectangle, draw.ellipse))
+        color = tuple(rng.randint(0, 255) for _ in range(3))
+        draw_shape = rng.choice((draw.rectangle, draw.ellipse))
         draw_shape(corners, fill=color)
     return image
 

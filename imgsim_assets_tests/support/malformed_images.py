@@ -1,4 +1,4 @@
-"""Files that are difficult to decode: lying headers, odd metadata, foreign colors."""
+"""Files that are difficult to decode: wrong headers, malformed metadata, other color spaces."""
 
 from __future__ import annotations
 

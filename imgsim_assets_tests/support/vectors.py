@@ -23,31 +23,31 @@ def noise(count: int, dim: int, seed: int) -> Floats:
 
 def families(count: int, dim: int, seed: int) -> Floats:
     """Rows like a catalog's: some are copies of another, some resemble one, some do not."""
-    chance = np.random.default_rng(seed)
-    parents = chance.standard_normal((max(1, count // 4), dim))
-    rows = parents[chance.integers(0, len(parents), count)]
-    blur = chance.choice([0.0, 0.1, 1.0], size=(count, 1))
-    return unit(rows + blur * chance.standard_normal((count, dim)))
+    rng = np.random.default_rng(seed)
+    parents = rng.standard_normal((max(1, count // 4), dim))
+    rows = parents[rng.integers(0, len(parents), count)]
+    blur = rng.choice([0.0, 0.1, 1.0], size=(count, 1))
+    return unit(rows + blur * rng.standard_normal((count, dim)))
 
 
 def lattice(count: int, dim: int, seed: int) -> Floats:
     """Rows of +-1/sqrt(dim) or a single +-1: for dim 4, 16, 64 every cosine is exact."""
-    chance = np.random.default_rng(seed)
-    signs = chance.choice(np.array([-1.0, 1.0]), size=(count, dim)) / np.sqrt(dim)
+    rng = np.random.default_rng(seed)
+    signs = rng.choice(np.array([-1.0, 1.0]), size=(count, dim)) / np.sqrt(dim)
     single = np.zeros((count, dim))
-    places = chance.integers(0, dim, count)
-    single[np.arange(count), places] = chance.choice(np.array([-1.0, 1.0]), size=count)
-    rows = np.where(chance.random((count, 1)) < 0.5, signs, single)
+    columns = rng.integers(0, dim, count)
+    single[np.arange(count), columns] = rng.choice(np.array([-1.0, 1.0]), size=count)
+    rows = np.where(rng.random((count, 1)) < 0.5, signs, single)
     return rows.astype(np.float32)
 
 
 def hardly_different(count: int, dim: int, seed: int) -> Floats:
     """Rows around one direction, nearer to each other than float32 products can tell."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     rows = np.repeat(noise(1, dim, seed), count, axis=0)
     for row in rows:
-        places = chance.integers(0, dim, 3)
-        row[places] = np.nextafter(row[places], np.float32(2))
+        columns = rng.integers(0, dim, 3)
+        row[columns] = np.nextafter(row[columns], np.float32(2))
     return rows
 
 
