@@ -41,7 +41,7 @@ Examples:
 @click.option(
     "--canonical",
     metavar="RULE",
-    help=f"Which item stands for its group: {', '.join(get_args(CrossCatalogRule))}.  "
+    help=f"Rule for the canonical item of a group: {', '.join(get_args(CrossCatalogRule))}.  "
     "[default: largest_resolution; of several catalogs, catalog_order]",
 )
 @click.option(
