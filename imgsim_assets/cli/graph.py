@@ -33,18 +33,15 @@ def command(
     """
     settings = options.parse_settings(GraphSettings, k=k, threshold=threshold)
     IndexStage(store, catalog).run()
-    variant = _variant(store, catalog, settings)
-    report = GraphStage(store, catalog, settings, variant=variant).run()
-    table = graph_table(store, catalog, variant)
-    edges = table.read(table.at(report.version))
-    if out is not None:
-        output.write_frame(edges, out)
-    if as_json:
-        output.show_json({"items": report.items, "edges": edges})
-    elif out != options.STDOUT:
-        click.echo(f"{catalog}: {report.edges} edges between {report.items} items")
-        if out is None:
-            output.show_frame(edges)
+    stage = GraphStage(store, catalog, settings, variant=_variant(store, catalog, settings))
+    report = stage.run()
+    edges = stage.table.read(stage.table.at(report.version))
+    output.show_result(
+        edges,
+        f"{catalog}: {report.edges} edges between {report.items} items",
+        out=out,
+        document={"items": report.items, "edges": edges} if as_json else None,
+    )
 
 
 def _variant(store: Store, name: str, settings: GraphSettings) -> str | None:

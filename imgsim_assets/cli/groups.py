@@ -10,7 +10,7 @@ import polars as pl
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.index.stage import IndexStage
-from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
 from imgsim_assets.similarity.settings import (
     CrossCatalogGroupSettings,
     CrossCatalogRule,
@@ -78,18 +78,14 @@ def command(
         IndexStage(store, name).run()
     report = stage.run()
     rows = stage.table.read(stage.table.at(report.version))
-    if out is not None:
-        output.write_frame(rows, out)
-    if as_json:
-        document = {"items": report.items, "threshold": report.threshold}
-        output.show_json(document | {"groups": _documents(rows)})
-    elif out != options.STDOUT:
-        click.echo(
-            f"{', '.join(catalogs)}: {report.groups} groups of {report.grouped} of {report.items} "
-            f"items at {report.threshold:g} or more"
-        )
-        if out is None and rows.height:
-            output.show_frame(rows.drop("sha256", "is_canonical"))
+    output.show_result(
+        rows,
+        f"{', '.join(catalogs)}: {report.groups} groups of {report.grouped} of {report.items} "
+        f"items at {report.threshold:g} or more",
+        out=out,
+        document=_document(report, rows) if as_json else None,
+        hidden=("sha256", "is_canonical"),
+    )
 
 
 def _stage(store: Store, catalogs: tuple[str, ...], values: Mapping[str, object]) -> GroupStage:
@@ -103,9 +99,13 @@ def _stage(store: Store, catalogs: tuple[str, ...], values: Mapping[str, object]
     return GroupStage(store, name, across, catalogs=catalogs)
 
 
-def _documents(rows: pl.DataFrame) -> list[dict[str, object]]:
-    """One JSON document per group, with its members in their order."""
+def _document(report: GroupReport, rows: pl.DataFrame) -> dict[str, object]:
+    """The JSON document; a group has its members in their order."""
     columns = [name for name in _MEMBER_COLUMNS if name in rows.columns]
     members = pl.struct(columns).alias("members")
-    by_group = rows.group_by(_GROUP_COLUMNS, maintain_order=True).agg(members)
-    return by_group.rename({"group_id": "canonical"}).to_dicts()
+    groups = rows.group_by(_GROUP_COLUMNS, maintain_order=True).agg(members)
+    return {
+        "items": report.items,
+        "threshold": report.threshold,
+        "groups": groups.rename({"group_id": "canonical"}).to_dicts(),
+    }

@@ -126,7 +126,7 @@ def command(
     if as_json:
         output.show_json(_document(summaries, report, matches, cosines))
     else:
-        lines = [*_lines(store, summaries), _totals(report)]
+        lines = _lines(store, summaries, report)
         click.echo("\n".join(lines), err=out == options.STDOUT)
         if cosines is not None and out != options.STDOUT:
             click.echo("similarity of every pair:")
@@ -192,17 +192,15 @@ class _Summary:
     report: PipelineReport | None
 
     def document(self) -> dict[str, Any]:
+        counts = ("items", "rejects", "images", "vectors", "failures")
         return {
             "source": self.arg.title,
             "catalog": self.arg.name,
-            "items": self.status.items,
-            "rejects": self.status.rejects,
-            "images": self.status.images,
-            "vectors": self.status.vectors,
-            "failures": dict(self.status.failures),
-            "requested": self.report.requested if self.report else 0,
-            "fetched": self.report.fetched if self.report else 0,
-            "embedded": self.report.embedded if self.report else 0,
+            **{name: getattr(self.status, name) for name in counts},
+            # A catalog of the store has no report: this run did nothing for it.
+            **{
+                name: getattr(self.report, name, 0) for name in ("requested", "fetched", "embedded")
+            },
         }
 
 
@@ -218,7 +216,7 @@ def _document(
     return document | ({"matrix": cosines} if cosines is not None else {})
 
 
-def _lines(store: Store, summaries: Sequence[_Summary]) -> Iterator[str]:
+def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> Iterator[str]:
     for summary in summaries:
         status, done = summary.status, summary.report
         line = f"{summary.arg.title}: {status.items} items, {status.vectors} usable"
@@ -241,10 +239,7 @@ def _lines(store: Store, summaries: Sequence[_Summary]) -> Iterator[str]:
             rows = table.read(commit).head(_MAX_SHOWN_REJECTS) if commit else pl.DataFrame()
             for row in rows.iter_rows(named=True):
                 yield f"    {row['file']} line {row['line']}: {row['detail']}"
-
-
-def _totals(report: MatchReport) -> str:
-    return (
+    yield (
         f"{report.matches} matches of {report.left_items} x {report.right_items} items at "
         f"{report.threshold:g} or more, {report.left_matched} of the left matched"
     )

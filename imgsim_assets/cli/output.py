@@ -68,6 +68,28 @@ def show_frame(frame: pl.DataFrame, max_rows: int = _MAX_ROWS) -> None:
         click.echo(f"... {frame.height - max_rows} more rows")
 
 
+def show_result(
+    frame: pl.DataFrame,
+    summary: str,
+    *,
+    out: str | None,
+    document: object = None,
+    hidden: Sequence[str] = (),
+) -> None:
+    """Write a frame to `out`, and print a JSON document or else a summary.
+
+    Without `out` and `document`, the frame follows the summary, without its `hidden` columns.
+    """
+    if out is not None:
+        write_frame(frame, out)
+    if document is not None:
+        show_json(document)
+    elif out != STDOUT:
+        click.echo(summary)
+        if out is None and frame.height:
+            show_frame(frame.drop(hidden))
+
+
 def show_json(document: Any) -> None:
     """Print a document as JSON."""
     click.echo(json.dumps(document, indent=2, default=_jsonable, ensure_ascii=False))
@@ -124,19 +146,8 @@ def show_progress(*, quiet: bool) -> Iterator[tuple[Log, ProgressBars | None]]:
         yield silent if quiet else log_to_stderr, None
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield silent, ProgressBars(progress)
