@@ -266,7 +266,7 @@ class ImageSimilarityModel:
             )
         query_images = images
         if queries is not self:
-            options = DatasetOptions("dataset", label, feature, download)
+            options = DatasetOptions("queries", label, feature, download)
             dataset = read_dataset(queries, options)
             query_images = gallery.images_by_label(dataset.labels, dataset.optional_images)
         return gallery.write_result(path, result, query_images, images, title=repr(self))

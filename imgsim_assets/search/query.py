@@ -42,7 +42,7 @@ def embed_dataset(
     else:
         embeddings = embedder.embed(
             dataset.images,
-            known_vectors=references.vectors_by_digest(),
+            known_vectors=references.vectors_by_digest() if orientation == UPRIGHT else None,
             orientation=orientation,
             batch_size=options.batch_size,
             log=options.log,
