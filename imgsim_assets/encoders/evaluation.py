@@ -176,7 +176,7 @@ class EvaluationStage:
         different = (vectors @ vectors.T)[np.triu_indices(len(vectors), k=1)]
         recorded = encoder_from_commit(embeddings)
         copies = self._cosines_of_copies(
-            recorded, fingerprint, images[: self._settings.sample], vectors
+            recorded, fingerprint, images[: self._settings.sample_size], vectors
         )
         rows = evaluation_rows(copies, different)
         measured = lowest_threshold_within_budget(rows, self._settings.false_positives_per_million)

@@ -173,7 +173,7 @@ EncoderChoice = Annotated[
 class EvaluationSettings(Settings):
     """How a catalog's encoder is evaluated, and how many false matches are acceptable."""
 
-    sample: int = Field(
+    sample_size: int = Field(
         100, ge=1, le=5000, description="images that are copied with every perturbation"
     )
     false_positives_per_million: float = Field(

@@ -22,7 +22,7 @@ GROUPS = {"name": "all", "catalogs": ["products", "suppliers"], "threshold": "au
 
 def test_match_table_follows_the_evaluation_of_its_catalog(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
-    shop.declare(evaluation={"sample": 3, "false_positives_per_million": 100_000})
+    shop.declare(evaluation={"sample_size": 3, "false_positives_per_million": 100_000})
     shop.project.declare("pair", "MatchMatrixComponent", PAIR)
 
     assert shop.project.materialize()
@@ -50,12 +50,12 @@ def test_evaluation_runs_in_the_gpu_pool_with_the_declared_encoder(
     weights = shop.project.root / "first.pth"
     saved(untrained("squeezenet1_1"), weights)
     encoder = {"name": "squeezenet1_1", "device": "cpu", "weights": "first.pth"}
-    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, evaluation={"sample": 2})
+    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, evaluation={"sample_size": 2})
     assert shop.project.materialize()
 
     weights.rename(weights.with_name("moved.pth"))
     encoder = {**encoder, "weights": "moved.pth"}
-    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, evaluation={"sample": 1})
+    shop.declare(suppliers={"encoder": encoder}, encoder=encoder, evaluation={"sample_size": 1})
 
     assert shop.project.materialize()
     assets = shop.project.definitions().resolve_asset_graph()
@@ -67,7 +67,7 @@ def test_graph_and_groups_follow_the_evaluation_of_their_catalog(tmp_path: Path,
     shop = Shop.open(tmp_path, web)
     shop.sell("twin", 5)
     shop.declare(
-        evaluation={"sample": 3, "false_positives_per_million": 100_000},
+        evaluation={"sample_size": 3, "false_positives_per_million": 100_000},
         graph={"k": 3, "threshold": "auto"},
         groups={"threshold": "auto"},
     )
@@ -106,12 +106,12 @@ def test_auto_threshold_of_graph_or_groups_without_evaluation_is_rejected_at_loa
         shop.project.definitions()
 
     cause = str(raised.value.__cause__)
-    assert f"attributes.{part}.threshold: auto needs a report about the encoder" in cause
+    assert f"attributes.{part}.threshold: auto needs an evaluation of the encoder" in cause
 
 
 def test_too_small_catalog_fails_threshold_calibrated(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
-    shop.declare(evaluation={"sample": 3})
+    shop.declare(evaluation={"sample_size": 3})
 
     assert shop.project.materialize()
 
@@ -135,7 +135,7 @@ def test_auto_threshold_without_evaluation_is_rejected_at_load(tmp_path: Path, w
 
     cause = raised.value.__cause__
     assert isinstance(cause, SettingsError)
-    assert "attributes.threshold: auto needs a report" in str(cause)
+    assert "attributes.threshold: auto needs an evaluation" in str(cause)
     assert "of products or suppliers, or give a number" in str(cause)
 
 
@@ -143,7 +143,7 @@ def test_groups_across_catalogs_follow_the_evaluation_of_one_of_them(
     tmp_path: Path, web: Web
 ) -> None:
     shop = Shop.open(tmp_path, web)
-    shop.declare(evaluation={"sample": 3, "false_positives_per_million": 100_000})
+    shop.declare(evaluation={"sample_size": 3, "false_positives_per_million": 100_000})
     shop.project.declare("all", "DuplicateGroupsComponent", GROUPS)
 
     assert shop.project.materialize()
@@ -164,7 +164,7 @@ def test_auto_threshold_of_groups_across_catalogs_without_evaluation_is_rejected
     with pytest.raises(ComponentTreeException) as raised:
         shop.project.definitions()
 
-    assert "attributes.threshold: auto needs a report" in str(raised.value.__cause__)
+    assert "attributes.threshold: auto needs an evaluation" in str(raised.value.__cause__)
 
 
 def _metadata(instance: dg.DagsterInstance, key: list[str]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.weights import hollow, saved, untrained
 
 HOG_COLOR = EncoderSettings(name="hog_color")
-GENEROUS = EvaluationSettings(sample=6, false_positives_per_million=20_000)
+GENEROUS = EvaluationSettings(sample_size=6, false_positives_per_million=20_000)
 IMAGES: dict[str, bytes | None] = {f"item{seed:02d}": jpeg(seed) for seed in range(24)}
 
 
@@ -81,7 +81,7 @@ def test_threshold_is_the_lowest_within_budget(store: Store) -> None:
 
 def test_small_catalog_uses_threshold_of_encoder(store: Store) -> None:
     evaluation = _evaluate(
-        store, HOG_COLOR, EvaluationSettings(sample=2, false_positives_per_million=1)
+        store, HOG_COLOR, EvaluationSettings(sample_size=2, false_positives_per_million=1)
     )
 
     assert (evaluation.is_measured, evaluation.threshold) == (False, 0.9)
@@ -116,7 +116,7 @@ def test_unchanged_catalog_is_not_evaluated_again(
     monkeypatch.setenv(COUNTER, str(tmp_path / "encoded"))
 
     again = EvaluationStage(store, "shop", GENEROUS).run()
-    other = EvaluationStage(store, "shop", GENEROUS.model_copy(update={"sample": 2})).run()
+    other = EvaluationStage(store, "shop", GENEROUS.model_copy(update={"sample_size": 2})).run()
 
     assert (again.version, again.changed) == (first.version, False)
     assert again.rows.equals(first.rows)
@@ -179,11 +179,11 @@ def test_lost_image_counts_as_not_recalled(store: Store) -> None:
 def test_label_scores_are_precision_and_map(store: Store) -> None:
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
     _label(store, {item: f"kind{number % 3}" for number, item in enumerate(IMAGES)})
-    mixed = EvaluationStage(store, "shop", EvaluationSettings(sample=1, label="kind")).run().labels
+    mixed = EvaluationStage(store, "shop", EvaluationSettings(sample_size=1, label="kind")).run().labels
     _label(store, dict.fromkeys(IMAGES, "all the same"))
-    same = EvaluationStage(store, "shop", EvaluationSettings(sample=1, label="kind")).run().labels
+    same = EvaluationStage(store, "shop", EvaluationSettings(sample_size=1, label="kind")).run().labels
     _label(store, {item: item for item in IMAGES})
-    alone = EvaluationStage(store, "shop", EvaluationSettings(sample=1, label="kind")).run().labels
+    alone = EvaluationStage(store, "shop", EvaluationSettings(sample_size=1, label="kind")).run().labels
 
     assert mixed is not None
     assert same is not None

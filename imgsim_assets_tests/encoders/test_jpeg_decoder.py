@@ -397,7 +397,9 @@ def test_file_with_known_vector_is_not_decoded(weights: str) -> None:
 def test_evaluation_works_with_gpu_decoding(store: Store, weights: str) -> None:
     embed_shards(store, "shop", _settings(weights), fill(store, "shop", PLAIN))
 
-    report = EvaluationStage(store, "shop", EvaluationSettings(sample=2), _settings(weights)).run()
+    report = EvaluationStage(
+        store, "shop", EvaluationSettings(sample_size=2), _settings(weights)
+    ).run()
 
     assert report.fingerprint == fingerprint(_settings(weights))
     assert report.recall["recompress"] == 1.0

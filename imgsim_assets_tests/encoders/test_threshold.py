@@ -19,7 +19,7 @@ from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill
 from imgsim_assets_tests.support.images import jpeg
 
 HOG_COLOR = EncoderSettings(name="hog_color")
-DECLARED = EvaluationSettings(sample=3, false_positives_per_million=20_000)
+DECLARED = EvaluationSettings(sample_size=3, false_positives_per_million=20_000)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_auto_is_the_strictest_evaluation_of_the_encoder(shop: Store) -> None:
         shop, "other", HOG_COLOR, fill(shop, "other", {f"{n:02d}": jpeg(n) for n in range(24)})
     )
     loose = EvaluationStage(shop, "shop", DECLARED).run()
-    strict_settings = EvaluationSettings(sample=1, false_positives_per_million=4000)
+    strict_settings = EvaluationSettings(sample_size=1, false_positives_per_million=4000)
     strict = EvaluationStage(shop, "other", strict_settings).run()
 
     assert strict.threshold > loose.threshold

@@ -27,7 +27,7 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
     @dg.asset(
         **catalog.asset_kwargs("encoder_evaluation", ["parquet"]),
         deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
-        description=f"Recall of edited copies of {settings.sample} of the catalog's own images "
+        description=f"Recall of edited copies of {settings.sample_size} of the catalog's own images "
         "and false matches among different ones, by threshold; and the lowest threshold with at "
         f"most {settings.false_positives_per_million:g} false matches in a million pairs.",
         metadata={"dagster/column_schema": table_schema(ENCODER_EVALUATION)},
