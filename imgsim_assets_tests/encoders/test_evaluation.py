@@ -179,11 +179,17 @@ def test_lost_image_counts_as_not_recalled(store: Store) -> None:
 def test_label_scores_are_precision_and_map(store: Store) -> None:
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
     _label(store, {item: f"kind{number % 3}" for number, item in enumerate(IMAGES)})
-    mixed = EvaluationStage(store, "shop", EvaluationSettings(sample_size=1, label="kind")).run().labels
+    mixed = (
+        EvaluationStage(store, "shop", EvaluationSettings(sample_size=1, label="kind")).run().labels
+    )
     _label(store, dict.fromkeys(IMAGES, "all the same"))
-    same = EvaluationStage(store, "shop", EvaluationSettings(sample_size=1, label="kind")).run().labels
+    same = (
+        EvaluationStage(store, "shop", EvaluationSettings(sample_size=1, label="kind")).run().labels
+    )
     _label(store, {item: item for item in IMAGES})
-    alone = EvaluationStage(store, "shop", EvaluationSettings(sample_size=1, label="kind")).run().labels
+    alone = (
+        EvaluationStage(store, "shop", EvaluationSettings(sample_size=1, label="kind")).run().labels
+    )
 
     assert mixed is not None
     assert same is not None
