@@ -51,15 +51,15 @@ class FlatIndex:
         """Open an index file.
 
         Raises:
-            StoreError: when the file is no index of this type, or when it holds other items than
+            StoreError: when the file is not an index of this type, or holds other items than
                 the entries.
         """
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
-            raise StoreError(f"{path} is no FAISS index: {error}") from error
+            raise StoreError(f"{path} is not a FAISS index: {error}") from error
         if not isinstance(index, cls.file_type):
-            raise StoreError(f"{path} is a {type(index).__name__}, no {cls.file_type.__name__}")
+            raise StoreError(f"{path} is a {type(index).__name__}, not {cls.file_type.__name__}")
         loaded = cls(index, entries, next_number)
         if sorted(loaded._numbers().tolist()) != entries[NUMBER].sort().to_list():
             raise StoreError(f"{path} holds other items than its table of ids")

@@ -54,7 +54,7 @@ def threshold_join(
             is not a finite unit vector; the message names the row.
     """
     if not -1 <= threshold <= 1:
-        raise ValueError(f"threshold {threshold} is no cosine; it must lie in [-1, 1]")
+        raise ValueError(f"threshold {threshold} is not a cosine; it must lie in [-1, 1]")
     inputs = InputPair.of(JoinInput.of(left, "left"), JoinInput.of(right, "right"))
     return pairs_above(inputs, threshold, memory_budget=memory_budget)
 
@@ -82,7 +82,7 @@ def radius_join(
         ValueError: for a radius below 0 or NaN, and as `threshold_join` does.
     """
     if not radius >= 0:
-        raise ValueError(f"radius {radius} is no distance; it must be at least 0")
+        raise ValueError(f"radius {radius} is not a distance; it must be at least 0")
     threshold = 1 - min(radius, _MAX_DISTANCE) ** 2 / 2 - _RADIUS_SLACK
     i, j, similarity = threshold_join(left, right, max(threshold, -1), memory_budget=memory_budget)
     distance = distances(similarity)

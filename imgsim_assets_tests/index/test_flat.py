@@ -145,7 +145,7 @@ def test_file_that_is_not_an_index_is_named(tmp_path: Path, content: bytes | Non
     if content is not None:
         path.write_bytes(content)
 
-    with pytest.raises(StoreError, match=f"{path} is no FAISS index"):
+    with pytest.raises(StoreError, match=f"{path} is not a FAISS index"):
         FlatIndex.load(path, FlatIndex.empty(DIM).entries, 0)
 
 

@@ -103,7 +103,7 @@ def test_flat_file_is_rejected_as_ivf(tmp_path: Path) -> None:
     flat = _flat()
     flat.save(tmp_path / "index.faiss")
 
-    with pytest.raises(StoreError, match="is a IndexIDMap2, no IndexIVFFlat"):
+    with pytest.raises(StoreError, match="is a IndexIDMap2, not IndexIVFFlat"):
         IvfIndex.load(tmp_path / "index.faiss", flat.entries, flat.next_number)
 
 

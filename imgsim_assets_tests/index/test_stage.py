@@ -383,7 +383,7 @@ def test_version_without_an_index_file_is_an_error(store: Store) -> None:
 
 
 def _embed(store: Store, content: Content, encoder: str = ENCODER, shard: Shard = WHOLE) -> Commit:
-    """Let a shard of the embeddings have exactly this content, and every image its vector."""
+    """Commit a shard of the embeddings with exactly this content, and the vectors of its images."""
     images = sorted({image for image in content.values() if image is not None})
     _add_vectors(store, images, encoder)
     rows = [

@@ -16,7 +16,7 @@ from imgsim_assets.similarity import audit
 from imgsim_assets.similarity.audit import Audit, audit_graph, audit_matches, drift
 from imgsim_assets.similarity.graph import GraphStage, graph_table
 from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.matches import MatchStage, match_table
+from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.storage.commit import ROWS, Commit, PendingCommit
 from imgsim_assets.storage.store import Store
@@ -62,7 +62,7 @@ def shops(store: Store, built: Path) -> Store:
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_audit_passes_correct_matches(shops: Store, settings: MatchSettings) -> None:
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
 
     assert audit_matches(shops, "pair", sample=100) == Audit(8, 0, 0, ())
     assert audit_matches(shops, "pair", sample=100).passed
@@ -75,7 +75,7 @@ def test_audit_passes_correct_results_with_ties_after_any_history(store: Store, 
         indexed(store, "left", left)
         indexed(store, "right", right)
         for settings in (*MODES, MatchSettings(mode="mutual", threshold=-1)):
-            MatchStage(store, "pair", settings, left="left", right="right").run()
+            _match(store, settings)
 
             assert audit_matches(store, "pair", sample=100).passed
         for graph in GRAPHS:
@@ -86,7 +86,7 @@ def test_audit_passes_correct_results_with_ties_after_any_history(store: Store, 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[1], *MODES[2:]], ids=str)
 def test_audit_reports_a_missing_match(shops: Store, settings: MatchSettings) -> None:
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(pl.col("left_id") != "l5"))
 
     result = audit_matches(shops, "pair", sample=100)
@@ -97,7 +97,7 @@ def test_audit_reports_a_missing_match(shops: Store, settings: MatchSettings) ->
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_audit_reports_a_false_match(shops: Store, settings: MatchSettings) -> None:
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
     _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, *UNRELATED))
 
     result = audit_matches(shops, "pair", sample=100)
@@ -110,14 +110,14 @@ def test_audit_reports_a_false_match(shops: Store, settings: MatchSettings) -> N
 def test_audit_reports_a_match_with_an_unknown_item_as_false(
     shops: Store, settings: MatchSettings
 ) -> None:
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
     _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, "l0", "who", 0.99))
 
     assert audit_matches(shops, "pair", sample=100).false == 1
 
 
 def test_audit_reports_the_missing_kth_match(shops: Store) -> None:
-    MatchStage(shops, "pair", MODES[2], left="left", right="right").run()
+    _match(shops, MODES[2])
     last = (pl.col("left_id") == "l1") & (pl.col("rank") == 2)
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(~last))
 
@@ -128,7 +128,7 @@ def test_audit_reports_the_missing_kth_match(shops: Store) -> None:
 def test_audit_reports_the_second_best_match_instead_of_the_best(
     shops: Store, settings: MatchSettings
 ) -> None:
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
     second = pl.when(pl.col("left_id") == "l1").then(pl.lit("s1")).otherwise("right_id")
     _doctor(match_table(shops, "pair"), lambda rows: rows.with_columns(right_id=second))
 
@@ -141,9 +141,7 @@ def test_audit_reports_the_second_best_match_instead_of_the_best(
 def test_audit_reports_a_one_sided_best_match_as_not_mutual(store: Store) -> None:
     indexed(store, "left", {"copy": tiny(1), "like": tiny(50, like=1)})
     indexed(store, "right", {"r": tiny(1), "t": tiny(60)})
-    MatchStage(
-        store, "pair", MatchSettings(mode="mutual", threshold=0.5), left="left", right="right"
-    ).run()
+    _match(store, MatchSettings(mode="mutual", threshold=0.5))
     assert audit_matches(store, "pair", sample=9).passed
     _doctor(match_table(store, "pair"), lambda rows: _with_pair(rows, "like", "r", 0.9))
 
@@ -200,7 +198,7 @@ def test_audit_reports_the_missing_kth_edge(shops: Store) -> None:
 def test_audit_samples_the_given_number_of_items_by_seed(
     shops: Store,
 ) -> None:
-    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    _match(shops, MODES[0])
     _doctor(match_table(shops, "pair"), lambda rows: rows.filter(pl.col("left_id") != "l5"))
 
     audits = [audit_matches(shops, "pair", sample=4, seed=seed) for seed in range(12)]
@@ -212,7 +210,7 @@ def test_audit_samples_the_given_number_of_items_by_seed(
 
 
 def test_audit_counts_all_errors_and_lists_a_few_examples(shops: Store) -> None:
-    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    _match(shops, MODES[0])
     true = _newest(match_table(shops, "pair"))
     _doctor(match_table(shops, "pair"), lambda rows: rows.head(0))
 
@@ -229,7 +227,7 @@ def test_audit_passes_empty_catalogs(
 ) -> None:
     indexed(store, "left", left)
     indexed(store, "right", right)
-    MatchStage(store, "pair", settings, left="left", right="right").run()
+    _match(store, settings)
 
     assert audit_matches(store, "pair", sample=10) == Audit(len(left), 0, 0, ())
 
@@ -249,7 +247,7 @@ def test_audit_without_a_version_is_an_error(store: Store) -> None:
 
 
 def test_audit_uses_the_items_the_table_was_computed_from(shops: Store) -> None:
-    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    _match(shops, MODES[0])
     indexed(shops, "left", {"l0": tiny(7), "new": tiny(1)})
     indexed(shops, "right", {"t": tiny(60)})
 
@@ -260,7 +258,7 @@ def test_audit_uses_the_items_the_table_was_computed_from(shops: Store) -> None:
 def test_audit_is_the_same_for_any_batch_size(
     shops: Store, monkeypatch: pytest.MonkeyPatch, settings: MatchSettings
 ) -> None:
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
     _doctor(match_table(shops, "pair"), lambda rows: _with_pair(rows, *UNRELATED))
     GraphStage(shops, "right", GRAPHS[0]).run()
     _doctor(graph_table(shops, "right"), lambda rows: rows.filter(pl.col("src_id") != "s5"))
@@ -277,7 +275,7 @@ def test_audit_is_the_same_for_any_batch_size(
 
 
 def test_audit_limits_the_scores_in_memory(shops: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    MatchStage(shops, "pair", MODES[3], left="left", right="right").run()
+    _match(shops, MODES[3])
     monkeypatch.setattr(audit, "_MAX_SCORES", 30)
     sizes = []
     scored = audit._scores
@@ -290,13 +288,13 @@ def test_audit_limits_the_scores_in_memory(shops: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr(audit, "_scores", counted)
     audit_matches(shops, "pair", sample=100)
 
-    # A block's items have up to two partners each: the committed one and the best.
+    # An item of a batch has up to two partners: the committed one and the best one.
     assert len(sizes) > 2
     assert max(sizes) <= 2 * 30
 
 
 def test_audit_of_damaged_vectors_is_an_error(shops: Store) -> None:
-    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    _match(shops, MODES[0])
     table = VectorTable(shops, "left", fingerprint(THUMBNAIL)).table
     flip_bit(shops, table, _newest(table).files_with_role()[0])
 
@@ -340,6 +338,10 @@ def test_drift_is_the_largest_difference_of_the_cumulative_distributions(
     assert distance == pytest.approx(expected)
     assert drift(pl.Series(after), pl.Series(before)) == distance
     assert drift(pl.Series(before * 3), pl.Series(after)) == pytest.approx(distance)
+
+
+def _match(store: Store, settings: MatchSettings, name: str = "pair") -> MatchReport:
+    return MatchStage(store, name, settings, left="left", right="right").run()
 
 
 def _newest(table: Table) -> Commit:

@@ -20,8 +20,8 @@ from imgsim_assets_tests.support.vectors import (
     Floats,
     cosines,
     families,
-    hardly_different,
     lattice,
+    nearly_equal,
     noise,
 )
 
@@ -85,7 +85,7 @@ def test_cosines_of_exactly_representable_products_are_exact() -> None:
 
 
 def test_cosines_do_not_exceed_one() -> None:
-    rows = hardly_different(60, 512, seed=1)
+    rows = nearly_equal(60, 512, seed=1)
 
     assert _all(rows, rows).max() == 1.0
 
@@ -120,9 +120,9 @@ def test_squared_norms_equal_extended_precision(dim: int) -> None:
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("stretch", [0.0, 5e-4])
 def test_product_error_bounds_float32_products(dim: int, stretch: float) -> None:
-    chance = np.random.default_rng(dim)
-    factor = (1 + stretch * chance.uniform(-1, 1, (60, 1))).astype(np.float32)
-    left, _, left_off = unit_rows(hardly_different(60, dim, seed=6) * factor, "left")
+    rng = np.random.default_rng(dim)
+    factor = (1 + stretch * rng.uniform(-1, 1, (60, 1))).astype(np.float32)
+    left, _, left_off = unit_rows(nearly_equal(60, dim, seed=6) * factor, "left")
     right, _, right_off = unit_rows(families(60, dim, seed=7) * factor[::-1], "right")
     bound = product_error(dim, max(left_off, right_off))
 

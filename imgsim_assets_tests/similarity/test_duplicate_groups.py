@@ -107,10 +107,10 @@ def test_groups_are_the_same_for_any_batch_size(
 
 def _catalog(seed: int) -> tuple[Items, pl.DataFrame]:
     """Some images, and items of which several may have the same image, in order of rank."""
-    chance = random.Random(seed)
-    sha256 = sorted(f"{chance.getrandbits(32):08x}" for _ in range(25))
+    rng = random.Random(seed)
+    sha256 = sorted(f"{rng.getrandbits(32):08x}" for _ in range(25))
     images = Items(pl.DataFrame({"id": sha256, "sha256": sha256}), families(25, 12, seed))
-    members = [*sha256, *chance.choices(sha256, k=10)]
+    members = [*sha256, *rng.choices(sha256, k=10)]
     ranked = pl.DataFrame({"id": [f"i{n}" for n in range(len(members))], "sha256": members})
     return images, ranked.sample(fraction=1, shuffle=True, seed=seed)
 

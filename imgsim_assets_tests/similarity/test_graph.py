@@ -24,7 +24,7 @@ from imgsim_assets_tests.support.catalogs import (
 from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.histories import Images, history, similarity, usable
 
-# Three equal images, two of them in the same bytes, look-alikes, and one that is none.
+# Three equal images, two of them of the same bytes, similar images, and a file without an image.
 SHOP: Images = {
     "a": tiny(1),
     "b": repacked(tiny(1)),

@@ -1,4 +1,4 @@
-"""The law over histories: whatever happened before, a result is that of a full computation."""
+"""Results after any history of changes and crashes equal those of a full computation."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ SIDES = ("left", "right")
 
 
 class Killed(BaseException):
-    """The process ends here; nothing may catch it."""
+    """Ends the process; no handler catches it."""
 
 
-class MortalFiles(LocalFiles):
-    """Local files whose process is killed at a number of writes."""
+class CrashingFiles(LocalFiles):
+    """Local files that kill the process after a number of writes."""
 
     def __init__(self, root: Path, writes: int) -> None:
         super().__init__(root)
-        self._left = writes
+        self._writes_left = writes
 
     def write(self, path: str, data: bytes) -> None:
-        self._live()
+        self._count_write()
         super().write(path, data)
 
     def create(self, path: str, data: bytes) -> None:
-        self._live()
+        self._count_write()
         super().create(path, data)
 
-    def _live(self) -> None:
-        self._left -= 1
-        if self._left < 0:
+    def _count_write(self) -> None:
+        self._writes_left -= 1
+        if self._writes_left < 0:
             raise Killed
 
 
@@ -90,10 +90,10 @@ class Histories(RuleBasedStateMachine):
         self.stale = True
 
     @rule(writes=st.integers(0, 25))
-    def be_killed(self, writes: int) -> None:
+    def crash_during_update(self, writes: int) -> None:
         self._index(self.store)
         try:
-            self._update(Store(MortalFiles(Path(self.store.url), writes)))
+            self._update(Store(CrashingFiles(Path(self.store.url), writes)))
         except Killed:
             self.stale = True
 
@@ -104,10 +104,10 @@ class Histories(RuleBasedStateMachine):
         self.stale = False
 
     @invariant()
-    def results_are_those_of_a_full_computation(self) -> None:
+    def results_equal_a_full_computation(self) -> None:
         if self.stale:
             return
-        self.stale = True  # looked at once after each update
+        self.stale = True  # checked once after each update
         fresh = Store.open(tempfile.mkdtemp(dir=self.folder))
         self._index(fresh)
         self._update(fresh)

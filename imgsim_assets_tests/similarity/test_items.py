@@ -121,7 +121,7 @@ def test_recomputed_vectors_cause_full_computations(store: Store) -> None:
     }
     assert [report.changed for report in _results(store)] == [False] * 4
 
-    # A match table looks from the left side's vectors into the right one's index.
+    # A match table reads the vectors of the left catalog and the index of the right one.
     recompute_with_rounding_difference(store, VectorTable(store, "other", PRINT))
     assert IndexStage(store, "other").run().changed
     assert [report.changed for report in _results(store)] == [False, True, False, True]

@@ -14,12 +14,12 @@ from imgsim_assets_tests.support.fresh_python import printed_lines
 from imgsim_assets_tests.support.vectors import (
     cosines,
     families,
-    hardly_different,
     lattice,
+    nearly_equal,
     noise,
 )
 
-MAKERS: Sequence[Callable[[int, int, int], Floats]] = (noise, families, lattice, hardly_different)
+MAKERS: Sequence[Callable[[int, int, int], Floats]] = (noise, families, lattice, nearly_equal)
 BUDGETS = st.sampled_from([1, 200, 5_000, 100_000, 256 << 20])
 SIZES = st.integers(0, 40)
 HALF = np.float32(0.5)
@@ -74,7 +74,7 @@ def test_threshold_join_is_exact_for_every_width(
 def test_threshold_join_decides_pairs_within_float32_rounding_of_the_threshold(
     seed: int,
 ) -> None:
-    left, right = noise(5, 512, seed + 10), hardly_different(200, 512, seed)
+    left, right = noise(5, 512, seed + 10), nearly_equal(200, 512, seed)
     scores = cosines(left, right)
     misjudged = 0
 
@@ -135,8 +135,8 @@ def test_threshold_join_of_shuffled_rows_is_the_shuffled_join(
     rows: tuple[Floats, Floats], threshold: float, seed: int
 ) -> None:
     left, right = rows
-    chance = np.random.default_rng(seed)
-    p, q = chance.permutation(len(left)), chance.permutation(len(right))
+    rng = np.random.default_rng(seed)
+    p, q = rng.permutation(len(left)), rng.permutation(len(right))
 
     i, j, similarity = threshold_join(left[p], right[q], threshold)
 
@@ -220,7 +220,7 @@ def test_top_k_is_exact_for_every_width(dim: int, make: Callable[[int, int, int]
 
 @pytest.mark.parametrize("seed", range(4))
 def test_top_k_orders_neighbors_within_float32_rounding_by_float64(seed: int) -> None:
-    queries, references = noise(20, 512, seed + 10), hardly_different(300, 512, seed)
+    queries, references = noise(20, 512, seed + 10), nearly_equal(300, 512, seed)
 
     index, similarity = top_k(queries, references, 5)
 
@@ -289,8 +289,8 @@ def test_top_k_of_shuffled_rows_has_the_same_neighbors_and_cosines(
     rows: tuple[Floats, Floats], k: int, seed: int
 ) -> None:
     queries, references = rows
-    chance = np.random.default_rng(seed)
-    p, q = chance.permutation(len(queries)), chance.permutation(len(references))
+    rng = np.random.default_rng(seed)
+    p, q = rng.permutation(len(queries)), rng.permutation(len(references))
     index, similarity = top_k(queries, references, k)
 
     shuffled = top_k(queries[p], references, k)
@@ -350,7 +350,7 @@ def test_radius_is_inclusive() -> None:
 
 @pytest.mark.parametrize("radius", [-0.1, float("nan")])
 def test_invalid_radius_is_rejected(radius: float) -> None:
-    with pytest.raises(ValueError, match="is no distance; it must be at least 0"):
+    with pytest.raises(ValueError, match="is not a distance; it must be at least 0"):
         radius_join(noise(1, 2, 0), noise(1, 2, 1), radius)
 
 
@@ -431,7 +431,7 @@ def test_working_memory_stays_within_the_budget_when_all_neighbors_have_duplicat
 
 @pytest.mark.parametrize("threshold", [1.0001, -1.0001, float("nan"), float("inf")])
 def test_threshold_outside_cosine_range_is_rejected(threshold: float) -> None:
-    with pytest.raises(ValueError, match=r"is no cosine; it must lie in \[-1, 1\]"):
+    with pytest.raises(ValueError, match=r"is not a cosine; it must lie in \[-1, 1\]"):
         threshold_join(noise(1, 2, 0), noise(1, 2, 1), threshold)
 
 
@@ -505,7 +505,7 @@ def _assert_same_bits(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]
 
 
 def _peak(work: Callable[[], object]) -> int:
-    """The most memory that was held at once, in bytes."""
+    """The peak memory of a call, in bytes."""
     tracemalloc.start()
     try:
         work()

@@ -18,7 +18,13 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.matches import SCHEMA, MatchStage, match_table, one_to_one
+from imgsim_assets.similarity.matches import (
+    SCHEMA,
+    MatchReport,
+    MatchStage,
+    match_table,
+    one_to_one,
+)
 from imgsim_assets.similarity.materialized import LEFT_ITEMS
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.commit import ROWS, Commit
@@ -84,7 +90,7 @@ def shops(store: Store, built: Path) -> Store:
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_matches_equal_brute_force_in_every_mode(shops: Store, settings: MatchSettings) -> None:
-    report = MatchStage(shops, "pair", settings, left="left", right="right").run()
+    report = _match(shops, settings)
 
     expected = _expected(shops, LEFT, RIGHT, settings)
     rows = _rows(shops)
@@ -118,8 +124,8 @@ def test_incremental_matches_equal_a_rebuild_and_brute_force(
         indexed(fresh, "right", current)
         for settings in MODES:
             name = _name(settings)
-            report = MatchStage(store, name, settings, left="left", right="right").run()
-            MatchStage(fresh, name, settings, left="left", right="right").run()
+            report = _match(store, settings, name)
+            _match(fresh, settings, name)
 
             assert report.incremental == (step > 0)
             assert _rows(store, name).equals(_rows(fresh, name))
@@ -132,11 +138,11 @@ def test_incremental_matches_equal_a_rebuild_and_brute_force(
 def test_items_that_move_between_the_catalogs_are_matched_again(
     shops: Store, settings: MatchSettings
 ) -> None:
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
     indexed(shops, "left", RIGHT)
     indexed(shops, "right", LEFT)
 
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
 
     pairs = _rows(shops).select("left_id", "right_id", "rank").rows()
     assert pairs == [row[:3] for row in _expected(shops, RIGHT, LEFT, settings)]
@@ -145,7 +151,7 @@ def test_items_that_move_between_the_catalogs_are_matched_again(
 def test_mutual_matches_are_symmetric(shops: Store) -> None:
     settings = MatchSettings(mode="mutual", threshold=-1)
 
-    MatchStage(shops, "there", settings, left="left", right="right").run()
+    _match(shops, settings, "there")
     MatchStage(shops, "back", settings, left="right", right="left").run()
 
     there = _rows(shops, "there").select("left_id", "right_id").rows()
@@ -163,10 +169,8 @@ def test_threshold_is_inclusive_and_defaults_to_the_encoder(store: Store) -> Non
     for side in ("left", "right"):
         indexed(store, side, {f"{side}{seed}": jpeg(seed) for seed in range(3)}, hog_color)
 
-    report = MatchStage(store, "pair", MatchSettings(mode="all"), left="left", right="right").run()
-    at_one = MatchStage(
-        store, "ones", MatchSettings(mode="all", threshold=1), left="left", right="right"
-    ).run()
+    report = _match(store, MatchSettings(mode="all"))
+    at_one = _match(store, MatchSettings(mode="all", threshold=1), "ones")
 
     assert report.threshold == 0.9
     assert _rows(store)["similarity"].to_list() == [1.0, 1.0, 1.0]
@@ -174,10 +178,7 @@ def test_threshold_is_inclusive_and_defaults_to_the_encoder(store: Store) -> Non
 
 
 def test_custom_encoder_has_the_default_threshold_of_backbones(shops: Store) -> None:
-    assert (
-        MatchStage(shops, "pair", MatchSettings(), left="left", right="right").run().threshold
-        == 0.845
-    )
+    assert _match(shops, MatchSettings()).threshold == 0.845
 
 
 # ---- nothing new, other settings ---------------------------------------------------------
@@ -185,9 +186,9 @@ def test_custom_encoder_has_the_default_threshold_of_backbones(shops: Store) -> 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_unchanged_inputs_commit_nothing(shops: Store, settings: MatchSettings) -> None:
-    first = MatchStage(shops, "pair", settings, left="left", right="right").run()
+    first = _match(shops, settings)
 
-    second = MatchStage(shops, "pair", settings, left="left", right="right").run()
+    second = _match(shops, settings)
 
     assert (second.changed, second.version) == (False, 1)
     assert second.data_version == first.data_version
@@ -196,10 +197,10 @@ def test_unchanged_inputs_commit_nothing(shops: Store, settings: MatchSettings) 
 
 
 def test_new_input_version_with_the_same_items_commits_nothing(shops: Store) -> None:
-    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    _match(shops, MODES[0])
     indexed(shops, "left", {**LEFT, "more": b"also no image"})
 
-    report = MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    report = _match(shops, MODES[0])
 
     assert not report.changed
 
@@ -214,9 +215,9 @@ def test_new_input_version_with_the_same_items_commits_nothing(shops: Store) -> 
     ids=str,
 )
 def test_other_settings_recompute_the_matches(shops: Store, other: MatchSettings) -> None:
-    first = MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    first = _match(shops, MODES[0])
 
-    report = MatchStage(shops, "pair", other, left="left", right="right").run()
+    report = _match(shops, other)
 
     assert (report.incremental, report.changed, report.version) == (False, True, 2)
     assert report.data_version != first.data_version
@@ -230,7 +231,7 @@ def test_new_encoder_recomputes_the_matches(store: Store) -> None:
     for encoder in (THUMBNAIL, newer):
         indexed(store, "left", LEFT, encoder)
         indexed(store, "right", RIGHT, encoder)
-        report = MatchStage(store, "pair", MODES[0], left="left", right="right").run()
+        report = _match(store, MODES[0])
 
     assert (report.incremental, report.version) == (False, 2)
 
@@ -238,10 +239,10 @@ def test_new_encoder_recomputes_the_matches(store: Store) -> None:
 def test_changed_image_of_an_id_is_matched_again(store: Store) -> None:
     indexed(store, "left", {"a": tiny(1)})
     indexed(store, "right", {"x": tiny(1), "y": tiny(2)})
-    MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
+    _match(store, MatchSettings())
     indexed(store, "left", {"a": tiny(2)})
 
-    report = MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
+    report = _match(store, MatchSettings())
 
     assert report.incremental
     assert _rows(store).select("left_id", "right_id", "left_sha256").rows() == [
@@ -254,7 +255,7 @@ def test_commit_records_inputs_and_settings(store: Store) -> None:
     for images in (RIGHT, {**RIGHT, "v": tiny(62)}):
         indexed(store, "right", images)
 
-    report = MatchStage(store, "pair", MODES[3], left="left", right="right").run()
+    report = _match(store, MODES[3])
 
     commit = match_table(store, "pair").latest()
     assert commit is not None
@@ -276,7 +277,7 @@ def test_empty_catalog_has_no_matches(
     indexed(store, "left", left)
     indexed(store, "right", right)
 
-    report = MatchStage(store, "pair", settings, left="left", right="right").run()
+    report = _match(store, settings)
 
     assert (report.matches, report.left_matched) == (0, 0)
     assert _rows(store).schema == SCHEMA
@@ -287,11 +288,11 @@ def test_empty_catalog_has_no_matches(
 
 def test_missing_inputs_are_named(store: Store) -> None:
     with pytest.raises(StoreError, match="left/embeddings has no version yet"):
-        MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
+        _match(store, MatchSettings())
     indexed(store, "left", LEFT)
     embed_shards(store, "right", THUMBNAIL, fill(store, "right", RIGHT))
     with pytest.raises(StoreError, match="right/index has no version yet"):
-        MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
+        _match(store, MatchSettings())
 
 
 def test_different_encoders_are_an_error_that_names_both_and_the_fix(store: Store) -> None:
@@ -302,7 +303,7 @@ def test_different_encoders_are_an_error_that_names_both_and_the_fix(store: Stor
         StoreError,
         match=r"left by .*thumbnail.* and right by hog_color; give both .* the same encoder",
     ):
-        MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
+        _match(store, MatchSettings())
 
 
 def test_different_factories_are_an_error_that_names_both(store: Store) -> None:
@@ -312,7 +313,7 @@ def test_different_factories_are_an_error_that_names_both(store: Store) -> None:
     indexed(store, "right", RIGHT, other)
 
     with pytest.raises(StoreError, match=r"left by .*:thumbnail.* and right by .*:moody"):
-        MatchStage(store, "pair", MatchSettings(), left="left", right="right").run()
+        _match(store, MatchSettings())
 
 
 def test_index_of_an_earlier_encoder_is_an_error(shops: Store) -> None:
@@ -321,7 +322,7 @@ def test_index_of_an_earlier_encoder_is_an_error(shops: Store) -> None:
         embed_shards(shops, side, newer, fill(shops, side, images))
 
     with pytest.raises(StoreError, match=r"cannot be compared.*materialize their embeddings and"):
-        MatchStage(shops, "pair", MatchSettings(), left="left", right="right").run()
+        _match(shops, MatchSettings())
 
 
 # ---- runs that overtake -----------------------------------------------------------------
@@ -334,7 +335,7 @@ def test_overtaken_run_recomputes_with_the_newest_inputs(
     """One run reads a newer left and an older right catalog, the other run the reverse."""
     indexed(store, "left", LEFT)
     indexed(store, "right", RIGHT)
-    MatchStage(store, "pair", settings, left="left", right="right").run()
+    _match(store, settings)
     fewer = {item: image for item, image in RIGHT.items() if item != "s"}
     more = {**LEFT, "n": tiny(1)}
     earlier, read = items.from_embeddings(store, "left"), items.from_index
@@ -346,11 +347,11 @@ def test_overtaken_run_recomputes_with_the_newest_inputs(
         monkeypatch.setattr(items, "from_index", read)
         with monkeypatch.context() as other:
             other.setattr(items, "from_embeddings", lambda *_: earlier)
-            MatchStage(store, "pair", settings, left="left", right="right").run()
+            _match(store, settings)
         return result
 
     monkeypatch.setattr(items, "from_index", overtaken)
-    report = MatchStage(store, "pair", settings, left="left", right="right").run()
+    report = _match(store, settings)
 
     newest = match_table(store, "pair").latest()
     assert newest is not None
@@ -370,12 +371,12 @@ def test_overtaken_run_recomputes_with_the_newest_inputs(
 def test_damaged_cached_files_cause_a_full_computation(
     shops: Store, role: str, settings: MatchSettings
 ) -> None:
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
     _damage(shops, role)
     more = {**RIGHT, "v": tiny(54, like=2), "w": tiny(60)}
     indexed(shops, "right", more)
 
-    MatchStage(shops, "pair", settings, left="left", right="right").run()
+    _match(shops, settings)
 
     assert _rows(shops).select("left_id", "right_id", "rank").rows() == [
         row[:3] for row in _expected(shops, LEFT, more, settings)
@@ -383,21 +384,21 @@ def test_damaged_cached_files_cause_a_full_computation(
 
 
 def test_damaged_matches_are_recomputed_by_the_next_run(shops: Store) -> None:
-    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    _match(shops, MODES[0])
     before = _rows(shops)
     _damage(shops, ROWS)
 
-    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    _match(shops, MODES[0])
 
     assert _rows(shops).equals(before)
 
 
 def test_matches_with_a_missing_file_are_recomputed_by_the_next_run(shops: Store) -> None:
-    MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    _match(shops, MODES[0])
     before = _rows(shops)
     _damage(shops, ROWS).unlink()
 
-    report = MatchStage(shops, "pair", MODES[0], left="left", right="right").run()
+    report = _match(shops, MODES[0])
 
     assert report.changed
     assert _rows(shops).equals(before)
@@ -407,11 +408,11 @@ def test_deleted_and_recreated_catalog_is_matched_again(store: Store) -> None:
     indexed(store, "left", LEFT)
     for images in ({"q": tiny(1)}, RIGHT):
         indexed(store, "right", images)
-    MatchStage(store, "pair", MODES[0], left="left", right="right").run()
+    _match(store, MODES[0])
     shutil.rmtree(Path(store.url) / "right")
     indexed(store, "right", {"other": tiny(2)})
 
-    report = MatchStage(store, "pair", MODES[0], left="left", right="right").run()
+    report = _match(store, MODES[0])
 
     assert _rows(store)["right_id"].unique().to_list() == ["other"]
     assert report.matches == _rows(store).height
@@ -482,6 +483,10 @@ def _pairs_of(edges: dict[tuple[int, int], float]) -> pl.DataFrame:
 
 def _name(settings: MatchSettings) -> str:
     return f"{settings.mode}{MODES.index(settings)}"
+
+
+def _match(store: Store, settings: MatchSettings, name: str = "pair") -> MatchReport:
+    return MatchStage(store, name, settings, left="left", right="right").run()
 
 
 def _rows(store: Store, name: str = "pair") -> pl.DataFrame:

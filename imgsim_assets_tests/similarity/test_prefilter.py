@@ -15,13 +15,13 @@ from imgsim_assets_tests.support.vectors import (
     Floats,
     cosines,
     families,
-    hardly_different,
     lattice,
+    nearly_equal,
     noise,
     unit,
 )
 
-MAKERS = st.sampled_from([noise, families, lattice, hardly_different])
+MAKERS = st.sampled_from([noise, families, lattice, nearly_equal])
 
 
 def _pair(left: Floats, right: Floats) -> InputPair:
@@ -91,9 +91,9 @@ def test_prefilter_bounds_hold_for_a_basis_that_is_not_orthonormal() -> None:
 
 
 def test_wider_projections_have_fewer_candidates() -> None:
-    chance = np.random.default_rng(4)
+    rng = np.random.default_rng(4)
     scales = 1 / np.arange(1, 129) ** 0.5
-    rows = unit(chance.standard_normal((400, 128)) * scales)
+    rows = unit(rng.standard_normal((400, 128)) * scales)
     pair = _pair(rows, rows)
     widest = _fit(pair, 96)
 
@@ -113,7 +113,7 @@ def project_small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefilter_module, "_NUMBER_COST", 1e-3)
 
 
-@pytest.mark.parametrize("make", [noise, families, hardly_different])
+@pytest.mark.parametrize("make", [noise, families, nearly_equal])
 @pytest.mark.usefixtures("project_small_jobs")
 def test_threshold_join_is_the_same_for_every_prefilter(
     make: object, monkeypatch: pytest.MonkeyPatch
@@ -132,7 +132,7 @@ def test_threshold_join_is_the_same_for_every_prefilter(
             np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("make", [noise, families, hardly_different])
+@pytest.mark.parametrize("make", [noise, families, nearly_equal])
 @pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.usefixtures("project_small_jobs")
 def test_top_k_is_the_same_for_every_prefilter(

@@ -11,9 +11,9 @@ from imgsim_assets_tests.support.vectors import Floats, families, noise, unit
 
 
 def _copied(seed: int, count: int, kinds: int) -> Floats:
-    """Rows drawn from few, so that most are copies."""
-    chance = np.random.default_rng(seed)
-    return families(kinds, 8, seed)[chance.integers(0, kinds, count)]
+    """Rows drawn from `kinds` different ones, so that most are copies."""
+    rng = np.random.default_rng(seed)
+    return families(kinds, 8, seed)[rng.integers(0, kinds, count)]
 
 
 @settings(max_examples=50, deadline=None)

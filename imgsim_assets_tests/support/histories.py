@@ -26,18 +26,18 @@ POOL = [
 
 def history(seed: int, steps: int, prefix: str) -> list[Images]:
     """States of a catalog, each made from the last by additions, changes and removals."""
-    chance = random.Random(f"{seed} {prefix}")
+    rng = random.Random(f"{seed} {prefix}")
     images: Images = {}
     states = []
     for step in range(steps):
         for item in list(images):
-            draw = chance.random()
+            draw = rng.random()
             if draw < 0.1 or (step == 2 and draw < 0.7):
                 del images[item]
             elif draw < 0.25:
-                images[item] = chance.choice(POOL)
-        for _ in range(chance.randrange(6)):
-            images[f"{prefix}{chance.randrange(30):02d}"] = chance.choice(POOL)
+                images[item] = rng.choice(POOL)
+        for _ in range(rng.randrange(6)):
+            images[f"{prefix}{rng.randrange(30):02d}"] = rng.choice(POOL)
         states.append(dict(images))
     return states
 

@@ -1,4 +1,4 @@
-"""Unit rows to join, and what their cosines are by a computation of its own."""
+"""Unit rows to join, and their cosines by an independent computation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def unit(rows: NDArray[np.floating]) -> Floats:
 
 
 def noise(count: int, dim: int, seed: int) -> Floats:
-    """Rows without any relation to each other."""
+    """Unrelated rows."""
     return unit(np.random.default_rng(seed).standard_normal((count, dim)))
 
 
 def families(count: int, dim: int, seed: int) -> Floats:
-    """Rows like a catalog's: some are copies of another, some resemble one, some do not."""
+    """Rows like those of a catalog: copies, similar rows and unrelated ones."""
     rng = np.random.default_rng(seed)
     parents = rng.standard_normal((max(1, count // 4), dim))
     rows = parents[rng.integers(0, len(parents), count)]
@@ -41,8 +41,8 @@ def lattice(count: int, dim: int, seed: int) -> Floats:
     return rows.astype(np.float32)
 
 
-def hardly_different(count: int, dim: int, seed: int) -> Floats:
-    """Rows around one direction, nearer to each other than float32 products can tell."""
+def nearly_equal(count: int, dim: int, seed: int) -> Floats:
+    """Rows around one direction, closer than float32 products can distinguish."""
     rng = np.random.default_rng(seed)
     rows = np.repeat(noise(1, dim, seed), count, axis=0)
     for row in rows:
