@@ -15,13 +15,11 @@ class Backbone:
     """A torchvision model without its classifier.
 
     Attributes:
-        name: torchvision's name of the model.
         dim: width of the features, which the classifier reads.
         weights: names of the published weights, the default first, with their input edge in
             pixels.
     """
 
-    name: str
     dim: int
     weights: Mapping[str, int]
 
@@ -43,7 +41,7 @@ _V1 = {"IMAGENET1K_V1": 224}
 _V2_V1 = {"IMAGENET1K_V2": 224, "IMAGENET1K_V1": 224}
 
 BACKBONES: Mapping[str, Backbone] = {
-    name: Backbone(name, dim, weights)
+    name: Backbone(dim, weights)
     for name, dim, weights in (
         ("alexnet", 4096, _V1),
         ("convnext_base", 1024, _V1),

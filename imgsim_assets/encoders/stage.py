@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -204,6 +203,8 @@ class EmbeddingStage:
         commit = self._commit(base, shard, ledger, _item_rows(images, failures))
         rows = self._table.read(commit, shard=shard)
         embedded = rows.filter(pl.col("status") == OK).sort("id").select("id", "sha256")
+        rates = work.timings.images_per_second()
+        engine = self._engine if rates else None
         return EmbeddingReport(
             shard=shard.name,
             version=commit.version,
@@ -220,7 +221,9 @@ class EmbeddingStage:
             recommended_threshold=recommended_threshold(self._settings),
             dim=self._vectors.dim,
             embedded_early=embedded_early,
-            **self._performance(work),
+            images_per_second=rates,
+            device=engine.device if engine is not None else None,
+            batch_size=engine.batch_size if engine is not None else None,
         )
 
     def embed_available(self, shard: Shard) -> int:
@@ -340,17 +343,6 @@ class EmbeddingStage:
             ) from error
         encoder = self._open_engine().encoder
         return gpu_decodable_jpeg(data, encoder) or decode(data, min_size=min_decode_size(encoder))
-
-    def _performance(self, work: _ShardWork) -> dict[str, Any]:
-        """The fields of a report that only a run with forward passes has."""
-        rates = work.timings.images_per_second()
-        if self._engine is None or not rates:
-            return {}
-        return {
-            "images_per_second": rates,
-            "device": self._engine.device,
-            "batch_size": self._engine.batch_size,
-        }
 
     # ---- committing -----------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -230,26 +229,20 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
     module, size = load_feature_model(settings)
     prepare, resized = _preprocessing(settings, size)
     module = fold_batch_norms(module)
-    load_plain = None
-    if can_fuse_activations(devices[0], torch_dtype(settings.precision)):
-        module = fuse_activations(module)
-        load_plain = partial(_load_plain, settings)
+    can_fuse = can_fuse_activations(devices[0], torch_dtype(settings.precision))
     return TorchEncoder(
-        module,
+        fuse_activations(module) if can_fuse else module,
         prepare,
         BACKBONES[settings.name].dim,
         devices,
         normalize=normalization(settings),
         precision=settings.precision,
         input_size=resized,
-        load_plain=load_plain,
+        load_plain=(lambda: fold_batch_norms(load_feature_model(settings)[0]))
+        if can_fuse
+        else None,
         jpeg_decoder=JpegDecoder(devices[0], size) if settings.decode == GPU else None,
     )
-
-
-def _load_plain(settings: EncoderSettings) -> nn.Module:
-    module, _ = load_feature_model(settings)
-    return fold_batch_norms(module)
 
 
 def _preprocessing(settings: EncoderSettings, size: int) -> tuple[Prepare, int]:
