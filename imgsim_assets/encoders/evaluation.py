@@ -22,10 +22,7 @@ from PIL import Image
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.encoder import (
-    Encoder,
     default_batch_size,
-    load_encoder,
-    needs_loading,
     recommended_threshold,
 )
 from imgsim_assets.encoders.engine import EncodedBatch, Engine
@@ -35,7 +32,7 @@ from imgsim_assets.encoders.operating_points import (
     lowest_threshold_within_budget,
     recall_at,
 )
-from imgsim_assets.encoders.recorded import FINGERPRINT, encoder_from_commit, require_encoder
+from imgsim_assets.encoders.recorded import FINGERPRINT, encoder_from_commit, load_recorded
 from imgsim_assets.encoders.settings import (
     AUTO,
     EVALUATION_VERSION,
@@ -241,7 +238,7 @@ class EvaluationStage:
         settings = self._declared or recorded
         if settings.precision == AUTO:
             settings = settings.model_copy(update={"precision": recorded.precision})
-        encoder = _load(settings, fingerprint, f"the vectors of {self._name}")
+        encoder = load_recorded(settings, fingerprint, f"the vectors of {self._name}")
         engine = Engine(encoder, default_batch_size(settings, encoder), what=settings.describe())
         label = f"{self._name} encoder evaluation"
         with Progress(label, len(keys), self._log, unit="copies") as progress:
@@ -278,14 +275,6 @@ class EvaluationStage:
             fingerprint=properties[FINGERPRINT],
             data_version=properties[_RECIPE],
         )
-
-
-def _load(settings: EncoderSettings, fingerprint: str, vectors: str) -> Encoder:
-    """The encoder, after a check that it made the vectors; raises as `require_encoder`."""
-    # Checked without loading wherever possible, so that a wrong network is not loaded first.
-    encoder = load_encoder(settings) if needs_loading(settings) else None
-    require_encoder(settings, fingerprint, vectors, encoder)
-    return encoder or load_encoder(settings)
 
 
 def _labels(items: pl.DataFrame, images: Sequence[str]) -> list[str | None]:

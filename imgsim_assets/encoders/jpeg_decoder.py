@@ -89,7 +89,8 @@ class JpegDecoder:
                 return [None]
             if no_memory:
                 self._max_images = half
-                self._release()
+                if self._stream is not None:
+                    torch.cuda.empty_cache()  # nvJPEG has an allocator of its own
         return [*self._squares(jpegs[:half]), *self._squares(jpegs[half:])]
 
     def _pixels(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor]:
@@ -111,11 +112,6 @@ class JpegDecoder:
     def _finish(self) -> None:
         if self._stream is not None:
             self._stream.synchronize()
-
-    def _release(self) -> None:
-        """Free the memory of a failed list: nvJPEG has an allocator of its own."""
-        if self._stream is not None:
-            torch.cuda.empty_cache()
 
     def _check_decoder(self) -> None:
         """Raise EncoderError if the decoder fails on a valid JPEG: it would fail on all."""

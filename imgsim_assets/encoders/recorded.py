@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from imgsim_assets.encoders.encoder import Encoder, fingerprint
+from imgsim_assets.encoders.encoder import Encoder, fingerprint, load_encoder, needs_loading
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import EncoderError, SettingsError, StoreError
 from imgsim_assets.storage.commit import Commit
@@ -82,6 +82,19 @@ def require_encoder(
             "name, weights, version or precision differ; give the encoder and weights that made "
             "them (--weights FILE, or weights=FILE in Python), or recompute them"
         )
+
+
+def load_recorded(settings: EncoderSettings, encoder_fingerprint: str, vectors: str) -> Encoder:
+    """Load the encoder that made some vectors; see `require_encoder` about the arguments.
+
+    Raises:
+        EncoderError: when the encoder or its weights file cannot be loaded.
+        StoreError: when the settings mean another encoder.
+    """
+    # Checked before loading wherever possible, so that a wrong network is not loaded first.
+    encoder = load_encoder(settings) if needs_loading(settings) else None
+    require_encoder(settings, encoder_fingerprint, vectors, encoder)
+    return encoder or load_encoder(settings)
 
 
 def require_same_encoder(commits: Sequence[tuple[str, Commit]]) -> None:

@@ -357,10 +357,7 @@ class EmbeddingStage:
             return PendingCommit(
                 replace_shard(newest, shard, [file]),
                 inputs={"images": max(ledger.version, input_version)},
-                properties={
-                    FINGERPRINT: self.fingerprint,
-                    ENCODER: to_metadata(self._settings),
-                },
+                properties={FINGERPRINT: self.fingerprint, ENCODER: to_metadata(self._settings)},
             )
 
         commit = self._table.commit(change)

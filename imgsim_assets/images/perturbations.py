@@ -86,21 +86,8 @@ def pad(image: Image.Image, rng: random.Random) -> Image.Image:
     return padded
 
 
-PERTURBATIONS: Mapping[str, Perturbation] = {
-    perturbation.__name__: perturbation
-    for perturbation in (
-        recompress,
-        resize,
-        crop,
-        brighten,
-        gray,
-        rotate,
-        banner,
-        watermark,
-        flip,
-        pad,
-    )
-}
+_ALL = (recompress, resize, crop, brighten, gray, rotate, banner, watermark, flip, pad)
+PERTURBATIONS: Mapping[str, Perturbation] = {each.__name__: each for each in _ALL}
 
 
 def perturb(image: Image.Image, name: str, seed: int) -> Image.Image:

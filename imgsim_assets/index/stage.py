@@ -13,7 +13,7 @@ import polars as pl
 
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.stage import embeddings_table, latest_embeddings
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.settings import IndexSettings
@@ -63,17 +63,14 @@ def embedded_items(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
     Raises:
         StoreError: when there is none, or when its shards are of different encoders.
     """
-    table = embeddings_table(store, name)
-    commit = table.latest()
-    if commit is None:
-        raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
+    commit = latest_embeddings(store, name)
     fingerprints = {file.metadata.get(FINGERPRINT) for file in commit.files_with_role()}
     if len(fingerprints) > 1:
         raise StoreError(
             f"the shards of {name}/embeddings were made by {len(fingerprints)} different "
             "encoders; materialize every shard of the embeddings with the current one"
         )
-    rows = table.read(commit).filter(pl.col("status") == OK)
+    rows = embeddings_table(store, name).read(commit).filter(pl.col("status") == OK)
     return commit, rows.select("id", "sha256").sort("id")
 
 

@@ -21,7 +21,7 @@ from imgsim_assets.encoders.encoder import (
     needs_loading,
 )
 from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage
-from imgsim_assets.encoders.recorded import require_encoder
+from imgsim_assets.encoders.recorded import load_recorded
 from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.header import ImageError
@@ -87,12 +87,13 @@ class Embedder:
                 settings = settings.model_copy(update={"num_gpus": _preferred_gpus})
             if settings.precision == AUTO:  # A store resolves it; without one it is fp32.
                 settings = settings.model_copy(update={"precision": FP32})
-            loaded = load_encoder(settings) if needs_loading(settings) else None
-            if self.fingerprint is not None:
-                require_encoder(settings, self.fingerprint, "the model's vectors", loaded)
-            elif loaded is None:
-                self.fingerprint = fingerprint(settings)
-            self._encoder = loaded or load_encoder(settings)
+            if self.fingerprint is None:
+                if not needs_loading(settings):
+                    self.fingerprint = fingerprint(settings)
+                self._encoder = load_encoder(settings)
+            else:
+                vectors = "the model's vectors"
+                self._encoder = load_recorded(settings, self.fingerprint, vectors)
         return self._encoder
 
     def embed(

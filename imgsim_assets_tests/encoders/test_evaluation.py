@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsim_assets.catalog.stage import items_table
-from imgsim_assets.encoders import evaluation as evaluation_module
-from imgsim_assets.encoders import hardware
+from imgsim_assets.encoders import hardware, recorded
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
 from imgsim_assets.encoders.evaluation import (
     EncoderEvaluation,
@@ -138,7 +137,7 @@ def test_evaluation_uses_declared_device_and_weights(
         taken.append(settings)
         return load_encoder(settings)
 
-    monkeypatch.setattr(evaluation_module, "load_encoder", load)
+    monkeypatch.setattr(recorded, "load_encoder", load)
     # What `auto` would settle on now does not count.
     monkeypatch.setattr(hardware, "has_bf16", lambda: True)
 
@@ -158,7 +157,7 @@ def test_other_encoder_is_rejected_before_loading(
 ) -> None:
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
     declared = _squeezenet(hollow("squeezenet1_1", tmp_path / "own.pth"))
-    monkeypatch.setattr(evaluation_module, "load_encoder", pytest.fail)
+    monkeypatch.setattr(recorded, "load_encoder", pytest.fail)
 
     with pytest.raises(
         StoreError, match="the vectors of shop were not made by the encoder squeezenet1_1"
