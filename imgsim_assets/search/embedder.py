@@ -30,10 +30,9 @@ from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.search.failures import Failure
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef, file_digest, load_rgb
 from imgsim_assets.search.orientation import UPRIGHT, Orientation
+from imgsim_assets.similarity.cosine import Floats
 
 _preferred_gpus = -1
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -201,9 +200,9 @@ class _EmbedCall:
         lengths = np.sqrt(np.square(features).sum(axis=1))
         for position, row, length in zip(encoded.keys, features, lengths, strict=True):
             if not np.isfinite(length):
-                self._fail(position, "not_finite", "the encoder's numbers overflow")
+                self._fail(position, "not_finite", "the encoder's numbers overflow on this image")
             elif normalize and length == 0:
-                self._fail(position, "zero_vector", "the encoder returns zeros for this image")
+                self._fail(position, "zero_vector", "the encoder sees nothing in this image")
             else:
                 self._vectors[position] = (row / length if normalize else row).astype(np.float32)
 

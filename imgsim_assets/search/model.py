@@ -19,7 +19,7 @@ from imgsim_assets.errors import SettingsError
 from imgsim_assets.search import gallery
 from imgsim_assets.search.catalog_model import find_catalog, read_catalog
 from imgsim_assets.search.dataset import Dataset, DatasetOptions, read_dataset
-from imgsim_assets.search.embedder import Embedder, Floats, parse_encoder
+from imgsim_assets.search.embedder import Embedder, parse_encoder
 from imgsim_assets.search.failures import FAILURES_SCHEMA, failures_frame
 from imgsim_assets.search.graph import SimilarityGraph
 from imgsim_assets.search.neighbors import Metric, SearchParams, is_normalized
@@ -34,6 +34,7 @@ from imgsim_assets.search.query import (
 from imgsim_assets.search.references import References
 from imgsim_assets.search.saved_model import read_model, write_model
 from imgsim_assets.search.summary import Provenance, render_summary, summarize
+from imgsim_assets.similarity.cosine import Floats
 from imgsim_assets.storage.store import Store
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.search.embedder import Floats
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef
 from imgsim_assets.search.neighbors import (
     Metric,
@@ -19,6 +18,7 @@ from imgsim_assets.search.neighbors import (
     find_neighbors,
     normalize,
 )
+from imgsim_assets.similarity.cosine import Floats
 
 
 @dataclass(frozen=True)

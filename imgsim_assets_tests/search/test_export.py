@@ -35,7 +35,7 @@ def _model(encoder: str | EncoderSettings = "hog_color", **options: Any) -> Imag
     )
 
 
-def _ask(path: Path, model: ImageSimilarityModel, image: Image.Image) -> tuple[Any, Any]:
+def _run_onnx(path: Path, model: ImageSimilarityModel, image: Image.Image) -> tuple[Any, Any]:
     session = onnxruntime.InferenceSession(str(path))
     labels, distances = session.run(
         ["label", "distance"], {"image": model.encoder.prepare(image)[None]}
@@ -52,7 +52,7 @@ def test_exported_graph_equals_query(tmp_path: Path, label: str, metric: str) ->
     assert result.difference < 1e-4
     assert result.labels == 1.0
     for seed in (2, 50):
-        labels, distances = _ask(tmp_path / "m.onnx", model, make_image(seed))
+        labels, distances = _run_onnx(tmp_path / "m.onnx", model, make_image(seed))
         expected = model.query(make_image(seed), k=3, progress=False)
         assert labels == expected["reference_label"].to_list()
         assert distances == pytest.approx(expected["distance"].to_list(), abs=1e-4)

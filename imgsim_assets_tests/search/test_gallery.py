@@ -121,18 +121,18 @@ def test_show_returns_an_upright_rgb_image(tmp_path: Path) -> None:
         imgsim_assets.show([jpeg(1), jpeg(2)])
 
 
-@pytest.mark.skipif(_BROWSER is None, reason="no Chromium to look at the page with")
+@pytest.mark.skipif(_BROWSER is None, reason="needs Chromium")
 def test_filters_work_in_a_browser(model: ImageSimilarityModel, tmp_path: Path) -> None:
     page = model.explore(tmp_path / "g.html", k=3)
     graph = model.similarity_graph(k=3, output_type="frame")
     radius = float(graph["distance"].median())
-    moved = (
+    filtered_page = (
         f"<script>radius.value = {radius}; radius.dispatchEvent(new Event('input'));"
         "text.value = 'B>'; text.dispatchEvent(new Event('input'));</script></body>"
     )
-    (tmp_path / "moved.html").write_text(page.read_text().replace("</body>", moved))
+    (tmp_path / "filtered.html").write_text(page.read_text().replace("</body>", filtered_page))
 
-    whole, filtered = (_count(tmp_path / name, tmp_path) for name in ("g.html", "moved.html"))
+    whole, filtered = (_count(tmp_path / name, tmp_path) for name in ("g.html", "filtered.html"))
 
     named = pl.col("reference_label").str.to_lowercase().str.contains("b>", literal=True)
     rows = [*graph.filter(named)["query_label"].to_list(), "<b>"]
@@ -141,8 +141,8 @@ def test_filters_work_in_a_browser(model: ImageSimilarityModel, tmp_path: Path) 
     assert filtered == f"{visible.height} pairs, {len(set(rows))} queries"
 
 
-def _count(page: Path, home: Path) -> str:
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={home / 'chromium'}"]
+def _count(page: Path, root: Path) -> str:
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={root / 'chromium'}"]
     done = subprocess.run(
         [str(_BROWSER), *flags, "--dump-dom", page.as_uri()],
         capture_output=True,
