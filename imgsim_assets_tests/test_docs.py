@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import shlex
@@ -273,6 +274,14 @@ def test_make_targets_of_pages_exist() -> None:
     used = set(re.findall(r"(?:^|`)make ([a-z-]+)", pages, re.MULTILINE))
     targets = set(re.findall(r"^([a-z-]+):", (_ROOT / "Makefile").read_text(), re.MULTILINE))
     assert used <= targets, used - targets
+
+
+def test_benchmark_modules_of_pages_exist() -> None:
+    pages = "".join((_ROOT / page).read_text() for page in _PAGES)
+    modules = set(re.findall(r"python -m (benchmarks\.\w+)", pages))
+
+    assert modules
+    assert not [name for name in modules if importlib.util.find_spec(name) is None]
 
 
 def test_no_page_contains_a_path_of_this_machine() -> None:
