@@ -68,14 +68,8 @@ def find_files(
 ) -> tuple[str, list[SourceFile] | None]:
     """The folder that file names are relative to, and the files; None when nothing is there.
 
-    Args:
-        fs: the fsspec filesystem.
-        path: what to find in it.
-        settings: the source.
-        literal_prefix: the start of the path in which brackets and stars are plain characters.
-
-    Raises:
-        SourceError: when a folder is declared as a list, or a glob finds lists and images.
+    Brackets and stars in the `literal_prefix` of the path are plain characters. Raises
+    SourceError when a folder is declared as a list, or a glob finds lists and images.
     """
     if fs.isfile(path):
         return posixpath.dirname(path), [_source_file(fs.info(path), posixpath.dirname(path))]
@@ -104,11 +98,7 @@ def find_files(
 
 
 def infer_format(files: Sequence[SourceFile], path: str) -> Format:
-    """The format that the suffixes of all files agree on.
-
-    Raises:
-        SourceError: when there is no such format; `path` names the source.
-    """
+    """The format of the suffixes of all files; SourceError, naming `path`, when they differ."""
     if all(_suffix(file.path) in IMAGE_SUFFIXES for file in files):
         return "images"
     formats = {_suffix_format(file.path) for file in files}

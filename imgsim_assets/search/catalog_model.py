@@ -20,11 +20,7 @@ from imgsim_assets.storage.store import Store
 
 
 def find_catalog(dataset: Any, store: Store | str | Path | None) -> Store | None:
-    """The store, if `dataset` is the name of a catalog in it; None for any other dataset.
-
-    Raises:
-        SettingsError: for a name that is neither a catalog with embeddings nor a path.
-    """
+    """The store, if `dataset` is the name of a catalog in it; None for any other dataset."""
     if not isinstance(dataset, str) or not re.fullmatch(NAME_PATTERN, dataset):
         return None
     opened = store if isinstance(store, Store) else Store.open(store)
@@ -46,11 +42,7 @@ def read_catalog(
     device: str | None,
     weights: str | None,
 ) -> tuple[References, Embedder, Provenance]:
-    """The parts of a model of a catalog with its current vectors.
-
-    Raises:
-        SettingsError: when no image of the catalog has a vector, or for another label than id.
-    """
+    """The parts of a model of a catalog with its current vectors."""
     commit, embedded = items.from_embeddings(store, name)
     if not len(embedded):
         raise SettingsError(f"dataset: catalog {name} has no image with a vector yet")

@@ -62,24 +62,11 @@ class Parity:
 def export_onnx(
     references: References, embedder: Embedder, path: str | os.PathLike[str], k: int
 ) -> Parity:
-    """Write a model as one ONNX file.
+    """Write a model as one ONNX file; see `ImageSimilarityModel.export_onnx`.
 
     The input `image` (n, ...) is the result of the encoder's `prepare`; for named encoders (n,
     edge_px, edge_px, 3) uint8, whole RGB images stretched to a square. The outputs are `label`
     (n, k), String or Int64, and `distance` (n, k) float32, the nearest first.
-
-    Args:
-        references: the reference items of the model.
-        embedder: the encoder of the model.
-        path: the file.
-        k: neighbors per image, from 1 to the number of items.
-
-    Returns:
-        How the results of the file compare with those of the model.
-
-    Raises:
-        SettingsError: for a wrong argument, or when a package is missing.
-        EncoderError: when the encoder is not a torch module, or the results differ.
     """
     count = len(references)
     if not 1 <= k <= count:

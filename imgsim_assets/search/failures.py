@@ -34,11 +34,7 @@ def failures_frame(failures: Sequence[Failure], labels: pl.Series) -> pl.DataFra
 def report_failures(
     failures: Sequence[Failure], total: int, argument: str, *, ignore_failure: bool
 ) -> None:
-    """Warn of failures among `total` inputs.
-
-    Raises:
-        SettingsError: when all inputs failed, or when failures are not ignored.
-    """
+    """Warn of failures among `total` inputs; SettingsError if all failed or none may fail."""
     if not failures:
         return
     listed = "; ".join(

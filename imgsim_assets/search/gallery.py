@@ -45,18 +45,7 @@ def write_result(
     *,
     title: str,
 ) -> Path:
-    """Write query images beside their neighbors.
-
-    Args:
-        path: the HTML file.
-        result: the result of a query, with orientation if it has one.
-        query_images: the images of the queries by label as text.
-        reference_images: the images of the reference items by label as text.
-        title: the heading.
-
-    Raises:
-        SettingsError: when the result lacks a column, or the file cannot be written.
-    """
+    """Write the query images of a result beside their neighbors; at most 200 queries."""
     missing = {"query_label", "reference_label", "distance"} - set(result.columns)
     if missing:
         raise SettingsError(f"result: it has no column {min(missing)!r}; give the result of query")

@@ -30,19 +30,11 @@ class ImageRef:
     load: Callable[[], bytes | Image.Image]
 
     def read(self, min_size: int | None = None) -> tuple[Image.Image, ImageDigests]:
-        """Load the image; see `load_rgb`.
-
-        Raises:
-            ImageError: when it cannot be read or decoded.
-        """
+        """Load the image as `load_rgb` does; ImageError when it cannot be read or decoded."""
         return load_rgb(self.open(), min_size)
 
     def open(self) -> bytes | Image.Image:
-        """The bytes of the file, or the given pixels.
-
-        Raises:
-            ImageError: when it cannot be read.
-        """
+        """The bytes of the file, or the given pixels; ImageError when it cannot be read."""
         try:
             return self.load()
         except FileNotFoundError as error:
@@ -57,10 +49,8 @@ def load_rgb(
     """An image upright and in RGB, with its digests.
 
     With `min_size` (pixels), a file may be decoded at a reduced size, as by
-    images.decode.decode; the digest of its pixels is then unknown.
-
-    Raises:
-        ImageError: when the image cannot be decoded.
+    images.decode.decode; the digest of its pixels is then unknown. Raises ImageError when it
+    cannot be decoded.
     """
     if isinstance(content, Image.Image):
         image = to_display_rgb(content)

@@ -81,11 +81,8 @@ def nearest_alternatives(
 ) -> tuple[Neighbors, Indices]:
     """The k nearest over several searches of the same queries.
 
-    A pair counts once, at its smallest distance; the first alternative wins ties. The k nearest
-    of all alternatives are among the k nearest of each, so that the result is exact.
-
-    Returns:
-        The neighbors, and for each pair the index of its alternative (n,).
+    A pair counts once, at its smallest distance; the first alternative wins ties. Returns the
+    neighbors and, for each pair, the index of its alternative (n,).
     """
     pairs = (
         pl.concat(
@@ -110,11 +107,7 @@ def nearest_alternatives(
 
 
 def normalize(vectors: Floats, argument: str) -> Floats:
-    """Divide vectors (n, d) by their lengths.
-
-    Raises:
-        SettingsError: for a zero vector; the message names the argument and the row.
-    """
+    """Divide vectors (n, d) by their lengths; SettingsError for a zero vector."""
     lengths = _lengths(vectors)
     if len(zeros := np.flatnonzero(lengths == 0)):
         raise SettingsError(

@@ -31,10 +31,6 @@ def embed_dataset(
     """The vectors of a dataset: given ones, those of equal reference images, or encoded ones.
 
     Failures are reported for the upright orientation only.
-
-    Raises:
-        SettingsError: when the dimension is not that of the references, or for failures.
-        EncoderError: when the encoder cannot be loaded.
     """
     if dataset.images is None:
         embeddings = _given_embeddings(dataset)

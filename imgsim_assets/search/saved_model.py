@@ -47,9 +47,6 @@ def write_model(
     """Write a model's folder, or replace the model in it.
 
     An existing model stays valid until the new one is complete.
-
-    Raises:
-        SettingsError: when the path exists and is not a saved model.
     """
     if path.exists() and not is_saved_model(path):
         raise SettingsError(f"path: {path} exists and is not a saved model; choose another path")
@@ -111,15 +108,7 @@ def _to_frame(references: References) -> pl.DataFrame:
 def read_model(
     path: Path, device: str | None, weights: str | None
 ) -> tuple[References, Embedder, Provenance, pl.DataFrame]:
-    """The parts of a saved model and its failures.
-
-    `device` and `weights` replace those of the encoder's settings.
-
-    Raises:
-        StoreError: when there is no saved model, or one of another format.
-        CorruptFileError: when a file was truncated or changed.
-        SettingsError: for a wrong device or path of weights.
-    """
+    """The parts of a saved model; `device` and `weights` replace those of its encoder."""
     document = _read_document(path)
     try:
         body = (path / REFERENCES).read_bytes()
