@@ -1,1 +1,1 @@
-"""Catalogs: from a declared source to validated rows in stable shards."""
+"""Catalogs: from a declared source to validated items in stable shards."""

@@ -1,1 +1,1 @@
-"""The same power as a plain Python object: models, queries, galleries and exports."""
+"""Image similarity as a Python object: models, queries, galleries and exports."""
