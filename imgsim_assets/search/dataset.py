@@ -36,22 +36,22 @@ class DatasetOptions:
     """How a dataset is read and encoded.
 
     Attributes:
-        argument: the name of the dataset's argument, for messages.
         label: the column of labels, None for row numbers.
         feature: the column of images or vectors, None for the only candidate.
         download: the settings for fetching URLs, None for the defaults.
         progress: whether progress is printed to stderr.
         batch_size: images per forward pass, None for the default of the device.
         ignore_failure: whether an image that cannot be used is a warning, not an error.
+        argument: the name of the dataset's argument, for messages.
     """
 
-    argument: str = "dataset"
     label: str | None = None
     feature: str | None = None
     download: DownloadSettings | None = None
     progress: bool = False
     batch_size: int | None = None
     ignore_failure: bool = True
+    argument: str = "dataset"
 
     @property
     def log(self) -> Log:

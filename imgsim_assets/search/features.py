@@ -53,7 +53,7 @@ def extract_features(
         >>> imgsim_assets.extract_features([image], "hog_color").dtype
         Array(Float32, shape=(772,))
     """
-    options = DatasetOptions("images", None, feature, download, progress)
+    options = DatasetOptions(None, feature, download, progress, argument="images")
     dataset = read_dataset(images, options)
     if dataset.images is None:
         raise SettingsError("images: these are already vectors; give images")

@@ -108,7 +108,7 @@ def explore(
     Raises:
         SettingsError: when there are no images, or the file cannot be written.
     """
-    dataset = read_dataset(frame, DatasetOptions("frame", None, feature))
+    dataset = read_dataset(frame, DatasetOptions(feature=feature, argument="frame"))
     if dataset.images is None:
         raise SettingsError("frame: these are vectors; give a frame with images")
     if isinstance(frame, pl.DataFrame):
@@ -144,7 +144,7 @@ def show(image: Any) -> Image.Image:
         >>> imgsim_assets.show(Image.linear_gradient("L")).mode
         'RGB'
     """
-    dataset = read_dataset(image, DatasetOptions("image"))
+    dataset = read_dataset(image, DatasetOptions(argument="image"))
     if dataset.images is None or len(dataset) != 1:
         raise SettingsError("image: give one image, as a path, URL, bytes or PIL image")
     try:

@@ -49,7 +49,7 @@ def load_images(
         SourceError: when there is no such folder.
         SettingsError: when there is no image, or an invalid one without `ignore_failure`.
     """
-    options = DatasetOptions("source", download=download, progress=progress)
+    options = DatasetOptions(download=download, progress=progress, argument="source")
     images = _image_refs(source, recursive, options)
     with ThreadPoolExecutor(_THREADS, "read") as pool:
         results = list(pool.map(_read_valid, images))

@@ -120,9 +120,7 @@ class ImageSimilarityModel:
         if catalog_store is not None:
             model = cls(*read_catalog(catalog_store, dataset, label, metric, device, weights))
         else:
-            options = DatasetOptions(
-                "dataset", label, feature, download, progress, batch_size, ignore_failure
-            )
+            options = DatasetOptions(label, feature, download, progress, batch_size, ignore_failure)
             items = read_dataset(dataset, options)
             is_unit = items.vectors is None or is_normalized(items.vectors)
             settings = with_overrides(parse_encoder(encoder), device, weights)
@@ -176,9 +174,7 @@ class ImageSimilarityModel:
             EncoderError: when the encoder cannot be loaded.
         """
         params = SearchParams(k, radius)
-        options = DatasetOptions(
-            "dataset", label, feature, download, progress, batch_size, ignore_failure
-        )
+        options = DatasetOptions(label, feature, download, progress, batch_size, ignore_failure)
         return query_frame(
             read_dataset(dataset, options),
             self._references,
@@ -267,7 +263,7 @@ class ImageSimilarityModel:
             )
         query_images = images
         if queries is not self:
-            options = DatasetOptions("queries", label, feature, download)
+            options = DatasetOptions(label, feature, download, argument="queries")
             dataset = read_dataset(queries, options)
             query_images = gallery.images_by_label(dataset.labels, dataset.optional_images)
         return gallery.write_result(path, result, query_images, images, title=repr(self))
@@ -300,9 +296,7 @@ class ImageSimilarityModel:
                 model is unchanged.
             EncoderError: when the encoder cannot be loaded.
         """
-        options = DatasetOptions(
-            "dataset", label, feature, download, progress, batch_size, ignore_failure
-        )
+        options = DatasetOptions(label, feature, download, progress, batch_size, ignore_failure)
         items = read_dataset(dataset, options)
         if label is None and self.labels.dtype == pl.Int64:
             items = replace(items, labels=self._references.next_labels(len(items)))
