@@ -48,11 +48,11 @@ def test_weights_file_uses_input_size_of_default_weights() -> None:
 
 @pytest.fixture
 def without_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models are built on the meta device: shapes without numbers."""
+    """Build models on the meta device: shapes without values."""
     compute = regnet.BlockParams.from_init_params
 
     def on_cpu(*args: Any, **options: Any) -> Any:
-        # The widths of a RegNet's stages are themselves computed with tensors.
+        # RegNet computes the widths of its stages with tensors.
         with torch.device("cpu"):
             return compute(*args, **options)
 

@@ -97,7 +97,7 @@ def test_fingerprint_depends_on_gpu_decoding() -> None:
     ],
 )
 def test_fingerprints_of_stored_vectors_stay_stable(settings: EncoderSettings, known: str) -> None:
-    """Change them only with a version that says that the vectors changed."""
+    """Change these values only together with a version constant."""
     assert fingerprint(settings) == known
 
 

@@ -25,7 +25,7 @@ from imgsim_assets_tests.support.encoders import ThumbnailEncoder
 
 
 class Recording(ThumbnailEncoder):
-    """Remembers the sizes of its batches and how many of them ran at the same time."""
+    """Records the sizes of its batches and how many of them ran at the same time."""
 
     def __init__(self, memory: int = 1000) -> None:
         self.memory = memory
@@ -47,7 +47,7 @@ class Fixed(Recording):
 
 
 class Replicated(ThumbnailEncoder):
-    """Replicas that all have to be at work before any of them goes on."""
+    """Replicas that wait until all of them encode."""
 
     def __init__(self, count: int) -> None:
         meeting = threading.Barrier(count, timeout=30)
@@ -95,7 +95,7 @@ def test_images_are_encoded_or_fail_in_order_for_any_batch_size(
 
 
 class Particular(Recording):
-    """Cannot prepare an image of less than 8 pixels each way."""
+    """Cannot prepare an image with edges of less than 8 pixels."""
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         if min(image.size) < 8:
@@ -249,7 +249,7 @@ def test_closed_run_stops_decoding() -> None:
 
 
 class Slow(ThumbnailEncoder):
-    """Knows what is under way in any thread."""
+    """Counts the calls under way in all threads."""
 
     def __init__(self) -> None:
         self.under_way = 0
@@ -303,7 +303,7 @@ def test_run_after_closed_run_is_complete() -> None:
 
 
 class Threaded(ThumbnailEncoder):
-    """Remembers the threads that prepared and encoded."""
+    """Records the threads that prepared and encoded."""
 
     def __init__(self) -> None:
         self.threads: set[threading.Thread] = set()

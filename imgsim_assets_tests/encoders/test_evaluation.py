@@ -138,12 +138,12 @@ def test_evaluation_uses_declared_device_and_weights(
         return load_encoder(settings)
 
     monkeypatch.setattr(recorded, "load_encoder", load)
-    # What `auto` would settle on now does not count.
+    # The current resolution of `auto` must not matter.
     monkeypatch.setattr(hardware, "has_bf16", lambda: True)
 
     evaluation = EvaluationStage(store, "shop", GENEROUS, _squeezenet(moved)).run()
 
-    # An untrained network takes nearly everything for the same.
+    # To an untrained network nearly all images are similar.
     low = evaluation.rows.filter(perturbation="recompress", threshold=0.7)
     assert low["recall"].to_list() == [1.0]
     assert [(each.weights, each.device, each.precision) for each in taken] == [

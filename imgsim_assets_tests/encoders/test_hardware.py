@@ -132,7 +132,7 @@ def test_huge_pages_are_enabled_unless_environment_decides(
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named as torch's."""
+    """Has the name of torch's exception."""
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from imgsim_assets.images.perturbations import perturb
 from imgsim_assets_tests.support.images import make_image
 
 ENCODER = HogColor()
-# What the encoder says it recognizes; mirrored and padded copies it says it does not.
+# The perturbations that the encoder documents as recognized.
 RECOGNIZED = ["recompress", "resize", "crop", "brighten", "gray", "rotate", "banner", "watermark"]
 
 

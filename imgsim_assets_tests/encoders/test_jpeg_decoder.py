@@ -1,4 +1,4 @@
-"""The device's decoder, on a CPU unless a test says otherwise: all but nvJPEG is the same."""
+"""The device's decoder, mostly on a CPU: everything but nvJPEG is the same there."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ PLAIN: dict[str, bytes] = {
     "large": jpeg(7, (1790, 1800)),
 }
 _STORED, _EXIF = lying(make_image(8, (320, 200)), 6)
-ODD: dict[str, bytes] = {
+SPECIAL: dict[str, bytes] = {
     "turned": encoded(_STORED, exif=_EXIF),
     "with a profile": encoded(make_image(9), icc_profile=wide_gamut_profile()),
     "in CMYK": encoded(make_image(10).convert("CMYK")),
     "to be reduced": jpeg(11, (1800, 1800)),
     "PNG": encoded(make_image(12), "PNG"),
 }
-# A JPEG with a header and an end that are in order, and a table of codes that cannot be.
+# A JPEG with a valid header and end, and an invalid Huffman table.
 _TABLE = PLAIN["small"].index(b"\xff\xc4") + 5
 BROKEN: dict[str, bytes] = {
     "cut": PLAIN["4:4:4"][:-2],
@@ -69,7 +69,7 @@ BROKEN: dict[str, bytes] = {
     "damaged": PLAIN["small"][:_TABLE] + b"\xff" * 16 + PLAIN["small"][_TABLE + 16 :],
     "no image": b"<html>",
 }
-FILES = {**PLAIN, **ODD, **BROKEN}
+FILES = {**PLAIN, **SPECIAL, **BROKEN}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the CPU stand in for the GPU that the settings ask for."""
+    """Use the CPU as the GPU that the settings name."""
     monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: [CPU])
     monkeypatch.setattr(torch_encoder, "require_gpu_for_decoding", lambda *_: None)
 
@@ -194,7 +194,7 @@ def test_out_of_memory_for_single_jpeg_raises(
 def test_stream_is_synchronized_before_decoding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Torchvision's decoder does not wait by itself for what was begun on the caller's stream."""
+    """Torchvision's decoder does not wait for work on the caller's stream."""
     events: list[str] = []
 
     class Stream:
@@ -258,10 +258,10 @@ def test_vectors_agree_with_pillow_decoding(own: Encoder, weights: str) -> None:
     left = {kind for kind, data in FILES.items() if gpu_decodable_jpeg(data, own)}
     assert left == {*PLAIN, "damaged"}
     assert not any(gpu_decodable_jpeg(data, others) for data in FILES.values())
-    assert found.keys() == expected.keys() == {*PLAIN, *ODD}
+    assert found.keys() == expected.keys() == {*PLAIN, *SPECIAL}
     for kind in found:
         assert _unit(found[kind]) @ _unit(expected[kind]) > 0.9999, kind
-        if kind in ODD:
+        if kind in SPECIAL:
             np.testing.assert_allclose(found[kind], expected[kind], rtol=1e-4, atol=1e-5)
     assert errors == {
         "cut": "truncated",
@@ -321,7 +321,7 @@ def test_devices_share_one_decoder(weights: str, monkeypatch: pytest.MonkeyPatch
         np.testing.assert_allclose(_unit(row), _unit(alone[kind]), atol=1e-5)
 
 
-# ---- the stage and what else embeds -----------------------------------------------------
+# ---- the stage, queries and evaluation --------------------------------------------------
 
 
 @pytest.mark.usefixtures("on_a_cpu")
@@ -334,7 +334,7 @@ def test_gpu_decoding_keeps_statuses_and_separates_vectors(store: Store, weights
     (other,) = embed_shards(store, "plain", plain, fill(store, "plain", FILES))
 
     assert _states(store, "shop") == _states(store, "plain")
-    assert sum(report.embedded for report in reports) == other.embedded == len(PLAIN) + len(ODD)
+    assert sum(report.embedded for report in reports) == other.embedded == len(PLAIN) + len(SPECIAL)
     assert all(report.reused == 0 for report in reports)
     assert all(
         report.images_per_second.keys() == other.images_per_second.keys() for report in reports
@@ -439,7 +439,7 @@ def test_gpu_vectors_are_close_to_pillow_and_statuses_equal(weights: str) -> Non
 
 @needs_gpu
 def test_gpu_square_does_not_depend_on_list_or_load() -> None:
-    """Lists are decoded into memory that kernels of the list before have read."""
+    """Lists are decoded into memory that kernels of the previous list have read."""
     decoder = JpegDecoder(_card(), SIDE)
     sizes = [(200 + 61 * seed % 900, 150 + 47 * seed % 700) for seed in range(64)]
     jpegs = [Jpeg(jpeg(seed, size)) for seed, size in enumerate(sizes)]
@@ -492,7 +492,7 @@ def _known(square: torch.Tensor | None) -> torch.Tensor:
 def _failing(
     monkeypatch: pytest.MonkeyPatch, fails: Callable[[set[str]], bool], message: str
 ) -> list[int]:
-    """Let torchvision raise over some lists of files; returns the lengths of all it is given."""
+    """Let torchvision fail on some lists of files; returns the lengths of all lists."""
     real = torchvision.io.decode_jpeg
     calls: list[int] = []
 

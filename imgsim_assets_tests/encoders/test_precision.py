@@ -135,7 +135,7 @@ def test_missing_bf16_raises_and_changes_nothing(
     assert [name for name in store.table_names() if "/vectors/" in name] == [
         f"shop/vectors/{first.fingerprint}"
     ]
-    # What needs no forward pass is done by any machine.
+    # A run without a forward pass succeeds on any machine.
     assert EmbeddingStage(store, "shop", choice).run(
         fill(store, "shop", {"a": jpeg(1)})[0]
     ).statuses == {"ok": 1}

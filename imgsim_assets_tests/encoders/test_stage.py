@@ -65,7 +65,7 @@ print(sorted({"torch", "torchvision", "faiss"} & set(sys.modules)))
 
 @pytest.fixture
 def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the thumbnail encoder leaves a line for every image it encodes."""
+    """The file to which the thumbnail encoder writes a line for every image."""
     path = tmp_path / "encoded"
     monkeypatch.setenv(COUNTER, str(path))
     return path
@@ -227,7 +227,7 @@ def test_concurrent_shards_are_all_committed(store: Store) -> None:
     assert len(_vectors(store, "shop", THUMBNAIL, images).sha256) == 16
 
 
-# ---- nothing to do ----------------------------------------------------------------------
+# ---- no new images ----------------------------------------------------------------------
 
 
 def test_second_run_commits_nothing_and_loads_no_encoder(store: Store, counter: Path) -> None:
@@ -456,7 +456,7 @@ def test_torch_vectors_do_not_depend_on_batch_size(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Without the hardware torch imitates it, slowly, which is fast enough for five images.
+    # Torch emulates bf16 without hardware support, fast enough for five images.
     monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     images = {f"item{seed}": jpeg(seed) for seed in range(5)}
     path = saved(untrained("mobilenet_v3_small"), tmp_path / "own.pth")
@@ -581,7 +581,7 @@ def test_reduced_decoding_gives_nearly_the_same_vector(side: int, store: Store) 
     assert vector @ raw / np.linalg.norm(raw) > 0.999
 
 
-# ---- ahead of the fetching --------------------------------------------------------------
+# ---- embedding while fetching -----------------------------------------------------------
 
 
 def test_early_embedded_images_are_not_embedded_again(store: Store, counter: Path) -> None:
@@ -801,7 +801,7 @@ def test_failures_are_read_once_for_all_shards(
     reports = [stage.run(shard) for shard in shards]
 
     assert not any(report.changed or report.embedded for report in reports)
-    # Once for the failures, and by its own shard before and after its commit.
+    # Read for the failures, and by its own shard before and after its commit.
     assert max(read.count(path) for path in before) <= 3
 
 

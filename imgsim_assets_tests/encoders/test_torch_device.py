@@ -27,7 +27,7 @@ def test_tf32_is_off_in_context_and_restored_after() -> None:
         assert not torch.backends.cuda.matmul.allow_tf32
 
     assert _values() == before
-    # Whoever asks torch in the older way is answered as before.
+    # Torch's older switches read as before.
     assert torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 
@@ -77,7 +77,7 @@ def test_only_float32_on_gpu_may_use_tf32(
 
 
 class _Asking(nn.Module):
-    """Notes the switches during its forward pass."""
+    """Records the switches during its forward pass."""
 
     seen: list[Any]
 

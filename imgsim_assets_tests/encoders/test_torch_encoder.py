@@ -52,8 +52,8 @@ def test_backbone_features_are_finite_and_distinct(name: str, tmp_path: Path) ->
 def test_every_backbone_encodes_in_both_precisions(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the registry: a weights file, preprocessing, folding, fusing, a forward pass."""
-    # Without the hardware torch imitates it, slowly.
+    """With a weights file, preprocessing, convolution fusion and a forward pass."""
+    # Torch emulates bf16 without hardware support, slowly.
     monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     path = tmp_path / "own.pth"
     saved(untrained(name), path)
@@ -100,7 +100,7 @@ def test_whole_image_is_stretched_to_input_size(tmp_path: Path) -> None:
 
 
 def test_center_crop_resizes_only_the_middle_of_a_thin_image() -> None:
-    # Resized as a whole it would be wider than any image can be.
+    # The whole image resized would be wider than any image can be.
     line = Image.new("RGB", (3_000_000, 1), (255, 0, 0))
     line.paste((0, 255, 0), (1_499_990, 0, 1_500_010, 1))
 
@@ -373,7 +373,7 @@ def test_auto_without_gpu_uses_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _Meeting(nn.Module):
-    """Its forward pass waits until another one, of another copy, is under way."""
+    """Its forward pass waits for a pass of another copy."""
 
     barrier = threading.Barrier(2, timeout=30)
     weights_in_use: ClassVar[set[int]] = set()
@@ -390,7 +390,7 @@ class _Meeting(nn.Module):
 
 
 def test_devices_have_model_copies_and_share_one_queue() -> None:
-    """Two devices that are both the CPU; a pass on the one ends only beside one on the other."""
+    """Two devices that are both the CPU; a pass on one waits for a pass on the other."""
     torch.manual_seed(0)
     module = _Meeting()
     devices = [torch.device("cpu"), torch.device("cpu", 0)]
@@ -464,7 +464,7 @@ def test_bf16_without_hardware_support_raises(monkeypatch: pytest.MonkeyPatch) -
 
 
 class _Counting(nn.Module):
-    """Notes with how many threads torch would compute."""
+    """Records the number of torch's threads."""
 
     numbers: ClassVar[list[int]] = []
 
@@ -512,7 +512,7 @@ def _gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
-# ---- modules of one's own ---------------------------------------------------------------
+# ---- users' modules --------------------------------------------------------------------
 
 
 def test_module_runs_in_evaluation_mode() -> None:
@@ -589,7 +589,7 @@ def _input_of_the_classifier(model: nn.Module, batch: torch.Tensor) -> NDArray[n
 
 @pytest.fixture
 def without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Torch's folder for downloads, empty; whatever is downloaded meets a closed port."""
+    """Torch's download folder, empty; downloads fail on a closed port."""
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)

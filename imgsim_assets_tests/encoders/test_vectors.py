@@ -142,7 +142,7 @@ def test_concurrent_appends_lose_no_vector(store: Store) -> None:
     assert len(_table(store).read(_table(store).keys()).sha256) == 24
 
 
-# ---- borrowing --------------------------------------------------------------------------
+# ---- copying ----------------------------------------------------------------------------
 
 
 def test_missing_vectors_are_copied_from_other_catalogs(
@@ -367,7 +367,7 @@ def _rows(keys: Sequence[str], seed: int = 0) -> VectorRows:
 
 
 def _damage(store: Store, table: VectorTable, role: str = "rows") -> Path:
-    """Flip a bit in the oldest file of a role; its path."""
+    """Flip a bit in the oldest file of a role and return its path."""
     commit = table.table.latest()
     assert commit is not None
     return flip_bit(store, table.table, commit.files_with_role(role)[0])

@@ -30,7 +30,7 @@ from imgsim_assets_tests.support.malformed_images import (
 STATUSES = {"not_image", "unsupported_format", "too_many_pixels", "truncated", "decode_error"}
 WHITE = (255, 255, 255)
 
-# What a lossy format may change on average; the wrong way up differs by more than 25.
+# Mean difference that a lossy format may cause; a wrong orientation exceeds 25.
 LOSSY = 12.0
 
 # A folder of malformed images, decoded one by one.
@@ -313,7 +313,7 @@ def test_image_with_profile_of_wrong_type_decodes() -> None:
     assert difference(decode(encoded(make_image(1), "TIFF", tiffinfo=tags)), make_image(1)) < 2
 
 
-# ---- decoding no more than is needed ----------------------------------------------------
+# ---- reduced decoding --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_truncated_large_jpeg_is_reported_at_any_size() -> None:
         decode(data[: len(data) // 2], min_size=50)
 
 
-# ---- what cannot be decoded --------------------------------------------------------------
+# ---- undecodable files -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "PPM"])

@@ -57,7 +57,7 @@ def test_header_does_not_decode_pixels() -> None:
 def test_plain_jpeg_header_agrees_with_pillow_for_any_damage(
     options: dict[str, Any],
 ) -> None:
-    """The reader of plain headers accepts nothing that Pillow refuses, and reads the same."""
+    """The reader of plain headers rejects what Pillow rejects, and agrees on the rest."""
     rng = random.Random(1)
     data = encoded(make_image(1, (160, 120)), "JPEG", **options)
     start = data.index(b"\xff\xda") + 16

@@ -45,7 +45,7 @@ PLAIN: dict[str, bytes] = {
     "in sRGB": encoded(make_image(1, SIZE), icc_profile=SRGB),
     "of the largest size": jpeg(1, (256, 127)),
 }
-ODD: dict[str, bytes] = {
+SPECIAL: dict[str, bytes] = {
     **{f"turned by EXIF {way}": _with_orientation(way) for way in range(2, 9)},
     "with a profile": encoded(make_image(1, SIZE), icc_profile=wide_gamut_profile()),
     "with a damaged profile": encoded(make_image(1, SIZE), icc_profile=b"no profile"),
@@ -71,9 +71,9 @@ def test_plain_jpeg_is_recognized(kind: str) -> None:
     np.testing.assert_array_equal(_by_another_decoder(data), np.asarray(decode(data)))
 
 
-@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("kind", SPECIAL)
 def test_other_files_are_not_plain_jpegs(kind: str) -> None:
-    assert as_plain_jpeg(ODD[kind], MIN_SIZE) is None
+    assert as_plain_jpeg(SPECIAL[kind], MIN_SIZE) is None
 
 
 @pytest.mark.parametrize("kind", ["4:2:0", "progressive", "gray, progressive", "upright by EXIF"])
@@ -119,7 +119,7 @@ def test_plain_jpeg_decodes_in_full_with_any_decoder(
 
 
 def _by_another_decoder(data: bytes) -> np.ndarray:
-    """The pixels (height, width, 3) by a decoder that looks at nothing but them."""
+    """The pixels (height, width, 3) of a decoder that ignores metadata."""
     file = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     mode = torchvision.io.ImageReadMode.RGB
     pixels: np.ndarray = torchvision.io.decode_jpeg(file, mode=mode).permute(1, 2, 0).numpy()

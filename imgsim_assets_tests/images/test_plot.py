@@ -175,7 +175,7 @@ def parsed(svg: str) -> ET.Element:
 
 
 def rectangles(drawn: ET.Element) -> list[ET.Element]:
-    """The bars: every rectangle but the ground."""
+    """The bars: every rectangle but the background."""
     return list(drawn.iter(f"{SVG}rect"))[1:]
 
 
