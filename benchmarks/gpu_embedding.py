@@ -45,7 +45,7 @@ from imgsim_assets.images.decode import decode
 from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import fill, sha256_of
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 BACKBONES = ("mobilenet_v3_large", "resnet50")
 DECODERS: tuple[Literal["cpu", "gpu"], ...] = ("cpu", "gpu")
@@ -64,7 +64,7 @@ def compare(args: argparse.Namespace) -> None:
             trained = args.weights / f"{name}.pth" if args.weights else None
             random = Path(folder) / f"{name}.pth"
             has_weights = trained is not None and trained.exists()
-            weights = trained if has_weights else saved(untrained(name), random)
+            weights = trained if has_weights else save_weights(untrained(name), random)
             rounds = [_round(args, name, str(weights)) for _ in range(args.rounds)]
             for decoder in DECODERS:
                 _print_decoder(name, decoder, rounds)

@@ -9,7 +9,7 @@ from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed
 from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import versions
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 HOG_COLOR = EncoderSettings(name="hog_color")
 
@@ -83,11 +83,13 @@ def test_failed_recommendation_reports_the_reason(shop: Shell) -> None:
 def test_weights_option_names_a_moved_weights_file(shell: Shell) -> None:
     weights = shell.folder / "first.pth"
     encoder = EncoderSettings(
-        name="squeezenet1_1", weights=saved(untrained("squeezenet1_1"), weights), device="cpu"
+        name="squeezenet1_1",
+        weights=save_weights(untrained("squeezenet1_1"), weights),
+        device="cpu",
     )
     indexed(shell.store, "products", {f"{n}": jpeg(n) for n in range(3)}, encoder)
     weights.rename(shell.folder / "moved.pth")
-    saved(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
+    save_weights(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
     arguments = ("recommend-threshold", "products", "--device", "cpu", "--json")
 
     missing = shell(*arguments)

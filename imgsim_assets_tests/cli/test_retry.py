@@ -5,7 +5,7 @@ import pytest
 from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.shell import Shell, match_web_list, unavailable
 from imgsim_assets_tests.support.web import Web
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 
 def test_retry_fetches_retryable_failures_at_once(shell: Shell, web: Web) -> None:
@@ -49,7 +49,7 @@ def test_retry_all_fetches_every_failure(shell: Shell, web: Web) -> None:
 
 def test_retry_uses_the_given_path_of_a_moved_weights_file(shell: Shell, web: Web) -> None:
     weights = shell.folder / "first.pth"
-    saved(untrained("squeezenet1_1"), weights)
+    save_weights(untrained("squeezenet1_1"), weights)
     web.pages["/0.jpg"] = jpeg(0)
     shell.write("list.csv", "id,url\n" + "".join(f"{n},{web.url(f'/{n}.jpg')}\n" for n in range(2)))
     encoder = ("--encoder", "squeezenet1_1", "--weights", str(weights), "--device", "cpu")
@@ -58,7 +58,7 @@ def test_retry_uses_the_given_path_of_a_moved_weights_file(shell: Shell, web: We
     )
     name = first.json["left"]["catalog"]
     weights.rename(shell.folder / "moved.pth")
-    saved(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
+    save_weights(untrained("squeezenet1_1", seed=1), shell.folder / "other.pth")
     web.pages["/1.jpg"] = jpeg(1)
     arguments = ("retry", name, "--all", "--allowed-host", web.address, "--device", "cpu", "--json")
     gets = web.total_gets

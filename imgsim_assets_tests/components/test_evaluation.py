@@ -14,7 +14,7 @@ from imgsim_assets.errors import SettingsError
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 PAIR = {"name": "pair", "left": "products", "right": "suppliers", "threshold": "auto"}
 GROUPS = {"name": "all", "catalogs": ["products", "suppliers"], "threshold": "auto"}
@@ -48,7 +48,7 @@ def test_evaluation_runs_in_the_gpu_pool_with_the_declared_encoder(
 ) -> None:
     shop = Shop.open(tmp_path, web)
     weights = shop.project.root / "first.pth"
-    saved(untrained("squeezenet1_1"), weights)
+    save_weights(untrained("squeezenet1_1"), weights)
     encoder = {"name": "squeezenet1_1", "device": "cpu", "weights": "first.pth"}
     shop.declare(suppliers={"encoder": encoder}, encoder=encoder, evaluation={"sample_size": 2})
     assert shop.project.materialize()

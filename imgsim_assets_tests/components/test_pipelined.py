@@ -22,7 +22,7 @@ from imgsim_assets_tests.support.encoders import COUNTER
 from imgsim_assets_tests.support.fresh_python import printed_lines
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 IMAGES = dg.AssetKey(["products", "images"])
 EMBEDDINGS = dg.AssetKey(["products", "embeddings"])
@@ -173,7 +173,7 @@ def test_too_few_images_stop_the_embeddings_with_severity_error(shop: Shop) -> N
 def test_a_refresh_with_nothing_to_do_imports_no_torch(
     shop: Shop, tmp_path: Path, is_pipelined: bool
 ) -> None:
-    weights = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    weights = save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth")
     encoder = {"name": "squeezenet1_1", "weights": weights, "device": "cpu"}
     shop.declare(pipelined=is_pipelined, encoder=encoder)
     for other in ("pair", "suppliers"):

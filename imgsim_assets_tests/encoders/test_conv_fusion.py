@@ -21,7 +21,7 @@ from imgsim_assets.encoders.conv_fusion import (
 from imgsim_assets.encoders.encoder import load_encoder
 from imgsim_assets.encoders.pretrained import feature_model
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(
@@ -247,7 +247,7 @@ def test_changed_operators_are_not_used(
     operator: Callable[..., torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", operator)
-    weights = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    weights = save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth")
     settings = EncoderSettings(name="squeezenet1_1", weights=weights, device="cpu")
 
     encoder = load_encoder(settings)

@@ -214,7 +214,7 @@ def test_factory_takes_precedence_over_builtin_name() -> None:
     [
         ("a_package_that_nobody_has:make", "No module named 'a_package_that_nobody_has'"),
         (f"{custom_encoders.__name__}:missing", "has no attribute 'missing'"),
-        (f"{custom_encoders.__name__}:needs_a_package", "No module named"),
+        (f"{custom_encoders.__name__}:missing_package", "No module named"),
     ],
 )
 def test_factory_that_cannot_be_called_is_rejected_with_reason(factory: str, reason: str) -> None:
@@ -223,11 +223,13 @@ def test_factory_that_cannot_be_called_is_rejected_with_reason(factory: str, rea
 
 
 def test_factory_that_returns_none_is_rejected() -> None:
-    with pytest.raises(EncoderError, match="nothing returned NoneType; return a CustomEncoder"):
-        load_encoder(_factory("nothing"))
+    with pytest.raises(EncoderError, match="returns_none returned NoneType; return a CustomEncoder"):
+        load_encoder(_factory("returns_none"))
 
 
-@pytest.mark.parametrize("function", ["NOT_A_FUNCTION", "letters", "bare_function", "two_outputs"])
+@pytest.mark.parametrize(
+    "function", ["NOT_A_FUNCTION", "returns_text", "bare_function", "two_outputs"]
+)
 def test_factory_that_returns_another_type_is_rejected(function: str) -> None:
     with pytest.raises(EncoderError, match=f"{custom_encoders.__name__}:{function}"):
         load_encoder(_factory(function))

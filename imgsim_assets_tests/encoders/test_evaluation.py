@@ -33,7 +33,7 @@ from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill, 
 from imgsim_assets_tests.support.damage import remove_blob
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.images import jpeg
-from imgsim_assets_tests.support.weights import hollow, saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, save_zero_weights, untrained
 
 HOG_COLOR = EncoderSettings(name="hog_color")
 GENEROUS = EvaluationSettings(sample_size=6, false_positives_per_million=20_000)
@@ -128,7 +128,7 @@ def test_evaluation_uses_declared_device_and_weights(
 ) -> None:
     monkeypatch.setattr(hardware, "has_bf16", lambda: False)
     weights = tmp_path / "first.pth"
-    first = _squeezenet(saved(untrained("squeezenet1_1"), weights))
+    first = _squeezenet(save_weights(untrained("squeezenet1_1"), weights))
     embed_shards(store, "shop", first, fill(store, "shop", IMAGES))
     moved = str(weights.rename(tmp_path / "moved.pth"))
     taken: list[EncoderSettings] = []
@@ -156,7 +156,7 @@ def test_other_encoder_is_rejected_before_loading(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
-    declared = _squeezenet(hollow("squeezenet1_1", tmp_path / "own.pth"))
+    declared = _squeezenet(save_zero_weights("squeezenet1_1", tmp_path / "own.pth"))
     monkeypatch.setattr(recorded, "load_encoder", pytest.fail)
 
     with pytest.raises(

@@ -36,8 +36,8 @@ from imgsim_assets.search.image_ref import ImageRef
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import embed_shards, fill, sha256_of
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
-from imgsim_assets_tests.support.malformed_images import lying, wide_gamut_profile
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.malformed_images import stored_with_exif, wide_gamut_profile
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -53,7 +53,7 @@ PLAIN: dict[str, bytes] = {
     "thin": jpeg(6, (3000, 2)),
     "large": jpeg(7, (1790, 1800)),
 }
-_STORED, _EXIF = lying(make_image(8, (320, 200)), 6)
+_STORED, _EXIF = stored_with_exif(make_image(8, (320, 200)), 6)
 SPECIAL: dict[str, bytes] = {
     "turned": encoded(_STORED, exif=_EXIF),
     "with a profile": encoded(make_image(9), icc_profile=wide_gamut_profile()),
@@ -74,7 +74,7 @@ FILES = {**PLAIN, **SPECIAL, **BROKEN}
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return saved(untrained(NAME), tmp_path_factory.mktemp("weights") / "own.pth")
+    return save_weights(untrained(NAME), tmp_path_factory.mktemp("weights") / "own.pth")
 
 
 @pytest.fixture

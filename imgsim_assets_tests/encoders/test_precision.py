@@ -16,7 +16,7 @@ from imgsim_assets.errors import EncoderError
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill
 from imgsim_assets_tests.support.images import jpeg
-from imgsim_assets_tests.support.weights import hollow, saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, save_zero_weights, untrained
 
 SQUEEZENET = EncoderSettings(name="squeezenet1_1", device="cpu")
 
@@ -88,7 +88,7 @@ def test_only_torchvision_models_use_bf16(
 def test_first_run_of_store_decides_precision(
     able_at_first: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    path = save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth")
     choice = SQUEEZENET.model_copy(update={"weights": path})
     shards = fill(store, "shop", {"a": jpeg(1)})
     _machine(monkeypatch, able_at_first)
@@ -106,7 +106,7 @@ def test_own_embeddings_decide_before_those_of_other_catalogs(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, True)
-    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    path = save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth")
     choice = SQUEEZENET.model_copy(update={"weights": path})
     for name, precision in (("another", "bf16"), ("shop", "bf16"), ("shop", "fp32")):
         declared = choice.model_copy(update={"precision": precision})
@@ -120,7 +120,7 @@ def test_missing_bf16_raises_and_changes_nothing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, True)
-    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    path = save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth")
     choice = SQUEEZENET.model_copy(update={"weights": path})
     first = EmbeddingStage(store, "shop", choice).run(fill(store, "shop", {"a": jpeg(1)})[0])
     (shard,) = fill(store, "shop", {"a": jpeg(1), "b": jpeg(2)})
@@ -145,7 +145,7 @@ def test_missing_bf16_message_names_the_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _machine(monkeypatch, False)
-    path = hollow("squeezenet1_1", tmp_path / "own.pth")
+    path = save_zero_weights("squeezenet1_1", tmp_path / "own.pth")
 
     with pytest.raises(EncoderError, match=r"precision: .* bf16.*or set 'precision: fp32'"):
         load_encoder(

@@ -46,7 +46,7 @@ from imgsim_assets_tests.support.damage import (
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.fresh_python import printed_lines, run_python
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 HOG_COLOR = EncoderSettings(name="hog_color", batch_size=4)
 EMBED_AGAIN = """
@@ -257,7 +257,7 @@ def test_changed_device_or_batch_size_embeds_nothing(store: Store) -> None:
 
 
 def test_run_without_new_images_does_not_import_torch(store: Store, tmp_path: Path) -> None:
-    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    path = save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth")
     choice = EncoderSettings(name="squeezenet1_1", weights=path, device="cpu")
     embed_shards(store, "shop", choice, fill(store, "shop", {"a": jpeg(1), "b": jpeg(2)}))
 
@@ -328,11 +328,13 @@ def test_zero_and_infinite_features_fail_only_their_images(store: Store) -> None
         "plain": tiny(1),
     }
 
-    embed_shards(store, "shop", _own("moody"), fill(store, "shop", images))
+    embed_shards(store, "shop", _own("zero_or_nan_features"), fill(store, "shop", images))
 
     rows = _rows(store, "shop")
     assert rows["status"].to_list() == ["zero_vector", "not_finite", "ok"]
-    assert VectorTable(store, "shop", fingerprint(_own("moody"))).keys() == {sha256_of(tiny(1))}
+    assert VectorTable(store, "shop", fingerprint(_own("zero_or_nan_features"))).keys() == {
+        sha256_of(tiny(1))
+    }
 
 
 def test_broken_images_are_not_retried(store: Store) -> None:
@@ -459,7 +461,7 @@ def test_torch_vectors_do_not_depend_on_batch_size(
     # Torch emulates bf16 without hardware support, fast enough for five images.
     monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     images = {f"item{seed}": jpeg(seed) for seed in range(5)}
-    path = saved(untrained("mobilenet_v3_small"), tmp_path / "own.pth")
+    path = save_weights(untrained("mobilenet_v3_small"), tmp_path / "own.pth")
     results = []
     for batch_size in (1, 2, 5):
         choice = EncoderSettings(
@@ -482,7 +484,7 @@ def test_vectors_do_not_depend_on_other_images_or_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = {f"item{seed}": jpeg(seed) for seed in range(11)}
-    path = saved(untrained("mobilenet_v3_small"), tmp_path / "own.pth")
+    path = save_weights(untrained("mobilenet_v3_small"), tmp_path / "own.pth")
     choice = EncoderSettings(
         name="mobilenet_v3_small", weights=path, device="cpu", precision="fp32"
     )
@@ -504,8 +506,8 @@ def test_vectors_do_not_depend_on_other_images_or_cores(
 @pytest.mark.parametrize(
     ("function", "shapes"),
     [
-        ("wide", r"shape \(3, 193\) for 3 images; it must be \(3, 192\)"),
-        ("one_short", r"shape \(2, 192\) for 3 images; it must be \(3, 192\)"),
+        ("extra_column", r"shape \(3, 193\) for 3 images; it must be \(3, 192\)"),
+        ("one_row_missing", r"shape \(2, 192\) for 3 images; it must be \(3, 192\)"),
     ],
 )
 def test_wrong_feature_shape_raises(function: str, shapes: str, store: Store) -> None:
@@ -521,7 +523,7 @@ def test_different_prepared_shapes_raise(store: Store) -> None:
     images = {"a": encoded(make_image(1, (40, 30))), "b": encoded(make_image(2, (30, 40)))}
 
     with pytest.raises(EncoderError, match="shape"):
-        embed_shards(store, "shop", _own("ragged"), fill(store, "shop", images))
+        embed_shards(store, "shop", _own("different_shapes"), fill(store, "shop", images))
 
 
 def test_shards_share_one_encoder(
@@ -548,7 +550,7 @@ def test_unversioned_encoder_is_loaded_once(
 
 
 def test_report_has_device_batch_size_and_rates(store: Store, tmp_path: Path) -> None:
-    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    path = save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth")
     choice = EncoderSettings(
         name="squeezenet1_1", weights=path, device="cpu", precision="fp32", batch_size=2
     )
@@ -657,7 +659,7 @@ def test_failed_run_commits_its_vectors(
 ) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(11)}
     shards = fill(store, "shop", images)
-    monkeypatch.setenv(custom_encoders.PATIENCE, "9")
+    monkeypatch.setenv(custom_encoders.MAX_IMAGES, "9")
 
     with pytest.raises(EncoderError, match="out of memory"):
         embed_shards(store, "shop", _own("failing"), shards)
@@ -665,7 +667,7 @@ def test_failed_run_commits_its_vectors(
     committed = VectorTable(store, "shop", fingerprint(_own("failing"))).keys()
     assert len(committed) == encoded_count(counter) == 9 // 3 * 3
     assert embeddings_table(store, "shop").latest() is None
-    monkeypatch.setenv(custom_encoders.PATIENCE, "99")
+    monkeypatch.setenv(custom_encoders.MAX_IMAGES, "99")
     (report,) = embed_shards(store, "shop", _own("failing"), shards)
     assert (report.embedded, report.statuses) == (2, {"ok": 11})
     assert encoded_count(counter) == 11
@@ -676,23 +678,23 @@ def test_killed_process_keeps_committed_vectors(
 ) -> None:
     images = {f"item{seed}": tiny(seed) for seed in range(40)}
     shards = fill(store, "shop", images)
-    monkeypatch.setenv(custom_encoders.PATIENCE, "31")
+    monkeypatch.setenv(custom_encoders.MAX_IMAGES, "31")
     commit_at_once = f"import {stage.__name__} as s; s.COMMIT_EVERY_SECONDS = 0\n"
 
     finished = run_python(
-        commit_at_once + EMBED_AGAIN, store.url, _own("dying").model_dump_json(), "shop"
+        commit_at_once + EMBED_AGAIN, store.url, _own("exiting").model_dump_json(), "shop"
     )
 
     assert finished.returncode == 137
-    vectors = VectorTable(store, "shop", fingerprint(_own("dying")))
+    vectors = VectorTable(store, "shop", fingerprint(_own("exiting")))
     commit = vectors.table.latest()
     assert commit is not None
     committed = len(vectors.keys())
     # Two batches of three may wait beside the one that is computed.
     assert committed == commit.rows
     assert 30 - 3 * 3 <= committed <= 30
-    monkeypatch.setenv(custom_encoders.PATIENCE, "99")
-    (report,) = embed_shards(store, "shop", _own("dying"), shards)
+    monkeypatch.setenv(custom_encoders.MAX_IMAGES, "99")
+    (report,) = embed_shards(store, "shop", _own("exiting"), shards)
     assert (report.embedded, report.statuses) == (40 - committed, {"ok": 40})
     assert encoded_count(counter) == 30 + 40 - committed
 

@@ -28,7 +28,7 @@ from imgsim_assets.encoders.torch_encoder import (
 from imgsim_assets.errors import EncoderError
 from imgsim_assets_tests.support import custom_encoders
 from imgsim_assets_tests.support.images import make_image
-from imgsim_assets_tests.support.weights import hollow, saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, save_zero_weights, untrained
 
 IMAGES = [make_image(seed, (120 + 10 * seed, 90)) for seed in range(3)]
 
@@ -36,7 +36,7 @@ IMAGES = [make_image(seed, (120 + 10 * seed, 90)) for seed in range(3)]
 @pytest.mark.parametrize("name", ["squeezenet1_1", "vit_b_32", "swin_t"])
 def test_backbone_features_are_finite_and_distinct(name: str, tmp_path: Path) -> None:
     path = tmp_path / "own.pth"
-    encoder = _load(name, saved(untrained(name), path))
+    encoder = _load(name, save_weights(untrained(name), path))
     path.unlink()  # hundreds of megabytes would stay behind
 
     features = _encode(encoder)
@@ -56,7 +56,7 @@ def test_every_backbone_encodes_in_both_precisions(
     # Torch emulates bf16 without hardware support, slowly.
     monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     path = tmp_path / "own.pth"
-    saved(untrained(name), path)
+    save_weights(untrained(name), path)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
     rows = []
     for precision in precisions:
@@ -77,7 +77,7 @@ def test_every_backbone_encodes_in_both_precisions(
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"])
 def test_features_are_the_input_of_the_classifier(name: str, tmp_path: Path) -> None:
     model = untrained(name)
-    encoder = _load(name, saved(model, tmp_path / "own.pth"))
+    encoder = _load(name, save_weights(model, tmp_path / "own.pth"))
 
     features = _encode(encoder)
 
@@ -86,7 +86,7 @@ def test_features_are_the_input_of_the_classifier(name: str, tmp_path: Path) -> 
 
 
 def test_whole_image_is_stretched_to_input_size(tmp_path: Path) -> None:
-    encoder = _load("squeezenet1_1", saved(untrained("squeezenet1_1"), tmp_path / "own.pth"))
+    encoder = _load("squeezenet1_1", save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth"))
     wide = make_image(1, (400, 100))
     wide.paste((255, 0, 0), (0, 0, 30, 100))
     wide.paste((0, 0, 255), (370, 0, 400, 100))
@@ -128,7 +128,7 @@ def test_center_crop_is_the_middle_of_the_resized_image(size: tuple[int, int]) -
 
 def test_vector_does_not_depend_on_the_batch(tmp_path: Path) -> None:
     name = "mobilenet_v3_small"
-    encoder = _load(name, saved(untrained(name), tmp_path / "own.pth"))
+    encoder = _load(name, save_weights(untrained(name), tmp_path / "own.pth"))
     prepared = np.stack([encoder.prepare(make_image(seed)) for seed in range(7)])
 
     alone = np.concatenate([encoder.encode(one[None]) for one in prepared])
@@ -141,7 +141,7 @@ def test_vector_does_not_depend_on_the_batch(tmp_path: Path) -> None:
 def test_other_weights_give_other_features(tmp_path: Path) -> None:
     name = "squeezenet1_1"
     first, second = (
-        _encode(_load(name, saved(untrained(name, seed), tmp_path / f"{seed}.pth")))
+        _encode(_load(name, save_weights(untrained(name, seed), tmp_path / f"{seed}.pth")))
         for seed in range(2)
     )
 
@@ -154,7 +154,7 @@ def test_other_weights_give_other_features(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet"])
 def test_weights_file_may_lack_classifier_and_auxiliary_outputs(name: str, tmp_path: Path) -> None:
     model = untrained(name)
-    whole = _load(name, saved(model, tmp_path / "whole.pth"))
+    whole = _load(name, save_weights(model, tmp_path / "whole.pth"))
     unused = ("aux", "classifier.", "fc.")
     state = {key: value for key, value in model.state_dict().items() if not key.startswith(unused)}
     torch.save(state, tmp_path / "features.pth")
@@ -167,7 +167,7 @@ def test_weights_file_may_lack_classifier_and_auxiliary_outputs(name: str, tmp_p
 def test_weights_fine_tuned_to_other_classes_can_be_used(tmp_path: Path) -> None:
     model = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=7)
 
-    encoder = _load("shufflenet_v2_x0_5", saved(model, tmp_path / "own.pth"))
+    encoder = _load("shufflenet_v2_x0_5", save_weights(model, tmp_path / "own.pth"))
 
     assert encoder.dim == 1024
 
@@ -175,7 +175,7 @@ def test_weights_fine_tuned_to_other_classes_can_be_used(tmp_path: Path) -> None
 def test_weights_file_of_large_vision_transformer_can_be_used(
     tmp_path: Path,
 ) -> None:
-    path = hollow("vit_b_16", tmp_path / "vit_b_16_swag.pth", image_size=384)
+    path = save_zero_weights("vit_b_16", tmp_path / "vit_b_16_swag.pth", image_size=384)
 
     assert _load("vit_b_16", path).dim == 768
 
@@ -213,7 +213,7 @@ def test_file_of_another_object_is_rejected(saved_object: object, tmp_path: Path
 
 def test_truncated_weights_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "own.pth"
-    saved(untrained("squeezenet1_1"), path)
+    save_weights(untrained("squeezenet1_1"), path)
     whole = path.read_bytes()
     for length in (1, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
@@ -237,7 +237,7 @@ def test_missing_weights_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", ["squeezenet1_0", "mobilenet_v3_small"])
 def test_weights_of_another_model_are_rejected(other: str, tmp_path: Path) -> None:
-    path = hollow(other, tmp_path / "own.pth")
+    path = save_zero_weights(other, tmp_path / "own.pth")
 
     with pytest.raises(EncoderError, match=f"weights: {path} does not fit squeezenet1_1: "):
         _load("squeezenet1_1", path)
@@ -298,7 +298,7 @@ def test_cached_weights_are_used_without_network(without_network: Path) -> None:
     cached = without_network / "hub/checkpoints" / url.rsplit("/", 1)[-1]
     cached.parent.mkdir(parents=True)
     model = untrained("squeezenet1_1")
-    saved(model, cached)
+    save_weights(model, cached)
 
     published = load_encoder(EncoderSettings(name="squeezenet1_1", device="cpu"))
 
@@ -309,7 +309,7 @@ def test_cached_weights_are_used_without_network(without_network: Path) -> None:
 
 
 def test_missing_gpu_raises_with_fix(tmp_path: Path) -> None:
-    path = hollow("squeezenet1_1", tmp_path / "own.pth")
+    path = save_zero_weights("squeezenet1_1", tmp_path / "own.pth")
     absent = f"cuda:{torch.cuda.device_count() + 9}"
 
     with pytest.raises(
@@ -412,7 +412,7 @@ def test_devices_have_model_copies_and_share_one_queue() -> None:
 def test_several_devices_give_the_vectors_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = saved(untrained("squeezenet1_1"), tmp_path / "own.pth")
+    path = save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth")
     alone = _encode(_load("squeezenet1_1", path))
     devices = [torch.device("cpu"), torch.device("cpu", 0), torch.device("cpu", 0)]
     monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: devices)
@@ -546,7 +546,7 @@ def test_state_digest_depends_on_weights(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_state_digest_supports_batch_normalization() -> None:
-    encoder = _own("batch_norm")
+    encoder = _own("with_batch_norm")
     assert isinstance(encoder, TorchEncoder)
 
     assert len(encoder.state_digest()) == 64

@@ -20,9 +20,9 @@ from imgsim_assets.images.header import FORMATS, ImageError
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.malformed_images import (
     exif_of,
-    lying,
     png_of,
     srgb_of_wide,
+    stored_with_exif,
     wide_gamut_profile,
     with_segment,
 )
@@ -101,7 +101,7 @@ def test_decoding_is_deterministic() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     upright = make_image(1, (96, 64))
-    stored, exif = lying(upright, orientation)
+    stored, exif = stored_with_exif(upright, orientation)
 
     found = decode(encoded(stored, kind, exif=exif))
 
@@ -111,7 +111,7 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_invalid_orientation_is_ignored(orientation: int) -> None:
-    stored, exif = lying(make_image(1, (96, 64)), orientation)
+    stored, exif = stored_with_exif(make_image(1, (96, 64)), orientation)
 
     assert difference(decode(encoded(stored, exif=exif)), make_image(1, (96, 64))) < LOSSY
 
@@ -147,7 +147,7 @@ def test_image_with_damaged_exif_decodes(kind: str, payload: bytes) -> None:
 
 def test_image_with_malformed_exif_tag_decodes() -> None:
     upright = make_image(1, (96, 64))
-    stored, _ = lying(upright, 6)
+    stored, _ = stored_with_exif(upright, 6)
     malformed = exif_of([(0x0112, 3, 1, b"\x06\0"), (0x011B, 2, 2, b"x\0")])
 
     assert difference(decode(with_segment(encoded(stored), malformed)), upright) < LOSSY
@@ -341,7 +341,7 @@ def test_other_formats_are_decoded_in_full(kind: str) -> None:
 
 
 def test_orientation_is_applied_to_reduced_image() -> None:
-    stored, exif = lying(make_image(1, (400, 200)), 6)
+    stored, exif = stored_with_exif(make_image(1, (400, 200)), 6)
 
     assert decode(encoded(stored, exif=exif), min_size=50).size == (100, 50)
 
@@ -405,7 +405,7 @@ def test_max_pixels_can_be_set() -> None:
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_damaged_file_decodes_or_raises_image_error(kind: str, data: st.DataObject) -> None:
-    stored, exif = lying(make_image(3, (32, 24)), 6)
+    stored, exif = stored_with_exif(make_image(3, (32, 24)), 6)
     options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {}
     body = bytearray(encoded(stored, kind, **options))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -18,9 +18,9 @@ from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.malformed_images import (
     bmp_of,
     gif_of,
-    lying,
     png_of,
     ppm_of,
+    stored_with_exif,
 )
 
 LIMIT = 50_000_000
@@ -40,7 +40,7 @@ def test_multi_picture_jpeg_is_accepted() -> None:
 
 
 def test_size_is_that_before_rotation() -> None:
-    stored, exif = lying(make_image(1, (160, 120)), 6)
+    stored, exif = stored_with_exif(make_image(1, (160, 120)), 6)
 
     assert read_header(encoded(stored, exif=exif), LIMIT) == Header("JPEG", 120, 160)
 

@@ -13,7 +13,11 @@ from PIL import Image, ImageCms
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.jpeg import Jpeg, as_plain_jpeg
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
-from imgsim_assets_tests.support.malformed_images import lying, wide_gamut_profile, with_segment
+from imgsim_assets_tests.support.malformed_images import (
+    stored_with_exif,
+    wide_gamut_profile,
+    with_segment,
+)
 
 MIN_SIZE = 64
 SIZE = (120, 90)
@@ -21,7 +25,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def _with_orientation(orientation: int) -> bytes:
-    stored, exif = lying(make_image(1, SIZE), orientation)
+    stored, exif = stored_with_exif(make_image(1, SIZE), orientation)
     return encoded(stored, exif=exif)
 
 
@@ -109,7 +113,7 @@ def test_plain_jpeg_decodes_in_full_with_any_decoder(
     colors: dict[str, Any],
     options: dict[str, Any],
 ) -> None:
-    stored, exif = lying(make_image(width, (width, height)).convert(mode), orientation)
+    stored, exif = stored_with_exif(make_image(width, (width, height)).convert(mode), orientation)
     options |= {"icc_profile": profile, "exif": exif if orientation else b""}
     data = encoded(stored, **options, **colors)
 

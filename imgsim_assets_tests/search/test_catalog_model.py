@@ -22,7 +22,7 @@ from imgsim_assets_tests.support.model_datasets import (
     query_model,
 )
 from imgsim_assets_tests.support.shop import versions
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 
 def test_catalog_is_read_without_computing(
@@ -58,8 +58,8 @@ def test_unknown_catalog_is_an_error(store: Store) -> None:
 def test_moved_weights_file_is_accepted_if_its_content_is_the_same(
     is_catalog: bool, store: Store, tmp_path: Path
 ) -> None:
-    weights = Path(saved(untrained("squeezenet1_1"), tmp_path / "first.pth"))
-    other = saved(untrained("squeezenet1_1", seed=1), tmp_path / "other.pth")
+    weights = Path(save_weights(untrained("squeezenet1_1"), tmp_path / "first.pth"))
+    other = save_weights(untrained("squeezenet1_1", seed=1), tmp_path / "other.pth")
     encoder = EncoderSettings(name="squeezenet1_1", weights=str(weights), precision="fp32")
     if is_catalog:
         indexed(store, "products", {"a": jpeg(1), "b": jpeg(2)}, encoder)

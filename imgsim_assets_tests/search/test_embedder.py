@@ -19,7 +19,7 @@ from imgsim_assets_tests.support.model_datasets import (
     noise_image,
     query_model,
 )
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 
 def test_queries_reuse_the_encoder_threads() -> None:
@@ -37,7 +37,7 @@ def test_queries_reuse_the_encoder_threads() -> None:
 
 
 def test_set_num_gpus_applies_to_new_encoders(tmp_path: Path) -> None:
-    weights = saved(untrained("resnet18"), tmp_path / "resnet18.pth")
+    weights = save_weights(untrained("resnet18"), tmp_path / "resnet18.pth")
     try:
         set_num_gpus(1000)
         with pytest.raises(EncoderError, match="does not have 1000"):

@@ -18,7 +18,7 @@ from imgsim_assets.search.export import parity
 from imgsim_assets.search.onnx_modules import HogModule
 from imgsim_assets_tests.support.catalogs import THUMBNAIL
 from imgsim_assets_tests.support.images import make_image
-from imgsim_assets_tests.support.weights import saved, untrained
+from imgsim_assets_tests.support.weights import save_weights, untrained
 
 
 def _model(encoder: str | EncoderSettings = "hog_color", **options: Any) -> ImageSimilarityModel:
@@ -60,7 +60,7 @@ def test_exported_graph_equals_query(tmp_path: Path, label: str, metric: str) ->
 
 
 def test_network_is_exported_with_its_normalization(tmp_path: Path) -> None:
-    weights = saved(untrained("resnet18"), tmp_path / "resnet18.pth")
+    weights = save_weights(untrained("resnet18"), tmp_path / "resnet18.pth")
     model = _model(EncoderSettings(name="resnet18", weights=weights, device="cpu"))
 
     model.export_onnx(tmp_path / "m.onnx", k=4)

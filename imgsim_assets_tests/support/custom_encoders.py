@@ -11,11 +11,11 @@ from PIL import Image
 
 from imgsim_assets_tests.support.encoders import ThumbnailEncoder, encoded_count
 
-# How many images the failing encoders take before they fail.
-PATIENCE = "IMGSIM_TEST_PATIENCE"
-# What the weights of the torch encoders are drawn from.
+# Environment variable: number of images after which the failing encoders fail.
+MAX_IMAGES = "IMGSIM_TEST_MAX_IMAGES"
+# Environment variable: seed of the torch encoders' weights.
 SEED = "IMGSIM_TEST_SEED"
-# Where every call of a counted factory leaves a line.
+# Environment variable: file to which a counted factory writes a line per call.
 CALLS = "IMGSIM_TEST_FACTORY_CALLS"
 
 NOT_A_FUNCTION = 7
@@ -23,7 +23,7 @@ NOT_A_FUNCTION = 7
 
 class _Failing(ThumbnailEncoder):
     def __init__(self) -> None:
-        self._left = int(os.environ[PATIENCE])
+        self._left = int(os.environ[MAX_IMAGES])
 
     def encode(self, batch: np.ndarray) -> np.ndarray:
         if len(batch) > self._left:
@@ -35,27 +35,27 @@ class _Failing(ThumbnailEncoder):
         raise RuntimeError("out of memory on the accelerator")
 
 
-class _Dying(_Failing):
+class _Exiting(_Failing):
     def _fail(self) -> None:
         os._exit(137)
 
 
-class _Wide(ThumbnailEncoder):
+class _ExtraColumn(ThumbnailEncoder):
     def encode(self, batch: np.ndarray) -> np.ndarray:
         return np.zeros((len(batch), self.dim + 1), np.float32)
 
 
-class _OneShort(ThumbnailEncoder):
+class _OneRowMissing(ThumbnailEncoder):
     def encode(self, batch: np.ndarray) -> np.ndarray:
         return super().encode(batch)[:-1]
 
 
-class _Ragged(ThumbnailEncoder):
+class _DifferentShapes(ThumbnailEncoder):
     def prepare(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image, dtype=np.float32)
 
 
-class _Moody(ThumbnailEncoder):
+class _ZeroOrNanFeatures(ThumbnailEncoder):
     """Zeros for dark images, NaN for light ones."""
 
     def encode(self, batch: np.ndarray) -> np.ndarray:
@@ -70,38 +70,38 @@ def failing() -> ThumbnailEncoder:
     return _Failing()
 
 
-def dying() -> ThumbnailEncoder:
-    return _Dying()
+def exiting() -> ThumbnailEncoder:
+    return _Exiting()
 
 
-def wide() -> ThumbnailEncoder:
-    return _Wide()
+def extra_column() -> ThumbnailEncoder:
+    return _ExtraColumn()
 
 
-def one_short() -> ThumbnailEncoder:
-    return _OneShort()
+def one_row_missing() -> ThumbnailEncoder:
+    return _OneRowMissing()
 
 
-def ragged() -> ThumbnailEncoder:
-    return _Ragged()
+def different_shapes() -> ThumbnailEncoder:
+    return _DifferentShapes()
 
 
-def moody() -> ThumbnailEncoder:
-    return _Moody()
+def zero_or_nan_features() -> ThumbnailEncoder:
+    return _ZeroOrNanFeatures()
 
 
-def needs_a_package() -> ThumbnailEncoder:
+def missing_package() -> ThumbnailEncoder:
     import a_package_that_nobody_has  # type: ignore[import-not-found]
 
     made: ThumbnailEncoder = a_package_that_nobody_has.encoder()
     return made
 
 
-def nothing() -> None:
+def returns_none() -> None:
     return None
 
 
-def letters() -> str:
+def returns_text() -> str:
     return "abc"
 
 
@@ -140,7 +140,7 @@ def counted_module() -> Any:
     return module()
 
 
-def batch_norm() -> Any:
+def with_batch_norm() -> Any:
     import torch
 
     layers = (torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.AdaptiveAvgPool2d(1))
@@ -169,5 +169,5 @@ def bare_function() -> Any:
 
 
 def calls(path: Path) -> int:
-    """How often a counted factory was called."""
+    """The number of calls of a counted factory."""
     return encoded_count(path)

@@ -1,4 +1,4 @@
-"""Encoders for tests, to be named by `factory`; each call leaves a line in a file."""
+"""An encoder for tests, named by `factory`; it writes a line for each image to a file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# Where the counting encoder writes, one line an image it encodes.
+# Environment variable: file to which the encoder writes a line per image.
 COUNTER = "IMGSIM_TEST_ENCODED"
 
 
 class ThumbnailEncoder:
-    """An image as its own 8 x 8 thumbnail: tiny, weight-free, and sensible."""
+    """The pixels of an image's 8 x 8 thumbnail; needs no weights."""
 
     dim = 8 * 8 * 3
 
@@ -33,5 +33,5 @@ def thumbnail() -> ThumbnailEncoder:
 
 
 def encoded_count(path: Path) -> int:
-    """How many images the counting encoder was given."""
+    """The number of images that were encoded."""
     return len(path.read_text().splitlines()) if path.exists() else 0

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 _ORIENTATION = 0x0112
 
-# How pixels lie in a file, given the EXIF orientation under which they are seen upright.
+# By EXIF orientation, how the pixels of an upright image are stored.
 _STORED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,8 +27,8 @@ _SRGB = ((0.43607, 0.38515, 0.14307), (0.22249, 0.71687, 0.06061), (0.01392, 0.0
 _P3 = ((0.51512, 0.29198, 0.15710), (0.24120, 0.69225, 0.06657), (-0.00105, 0.04189, 0.78407))
 
 
-def lying(image: Image.Image, orientation: int) -> tuple[Image.Image, bytes]:
-    """The pixels as a camera stores them, and the EXIF that turns them upright."""
+def stored_with_exif(image: Image.Image, orientation: int) -> tuple[Image.Image, bytes]:
+    """An image as stored under an EXIF orientation, and the EXIF bytes."""
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation
     stored = image.transpose(_STORED[orientation]) if orientation in _STORED else image
@@ -36,7 +36,7 @@ def lying(image: Image.Image, orientation: int) -> tuple[Image.Image, bytes]:
 
 
 def png_of(width: int, height: int, *, bits: int = 8, color: int = 2) -> bytes:
-    """A PNG whose header declares a size, with a few bytes of pixels behind it."""
+    """A PNG whose header declares a size, followed by a few bytes of pixels."""
     header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         _chunk(kind, body)
@@ -45,7 +45,7 @@ def png_of(width: int, height: int, *, bits: int = 8, color: int = 2) -> bytes:
 
 
 def gif_of(width: int, height: int) -> bytes:
-    """A GIF whose screen has a size, and one frame of one pixel."""
+    """A GIF with a screen of a size and one frame of one pixel."""
     return (
         b"GIF89a"
         + struct.pack("<HH", width, height)
@@ -79,7 +79,7 @@ def exif_of(entries: Sequence[tuple[int, int, int, bytes]]) -> bytes:
 
 
 def wide_gamut_profile() -> bytes:
-    """ImageCms' sRGB profile with the primaries of Display P3 and a name of its own."""
+    """ImageCms' sRGB profile with the primaries of Display P3 and another name."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile = profile.replace("sRGB".encode("utf-16-be"), "wide".encode("utf-16-be"))
     (count,) = struct.unpack_from(">I", profile, 128)
@@ -93,7 +93,7 @@ def wide_gamut_profile() -> bytes:
 
 
 def srgb_of_wide(color: tuple[int, int, int]) -> tuple[int, ...]:
-    """A color of `wide_gamut_profile` in sRGB, by the definition of both."""
+    """A color of `wide_gamut_profile` in sRGB, computed from the definition of both."""
     encoded = np.array(color) / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     seen = (np.linalg.inv(np.array(_SRGB)) @ np.array(_P3) @ linear).clip(0, 1)

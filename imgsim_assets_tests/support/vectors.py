@@ -10,7 +10,7 @@ Doubles = NDArray[np.float64]
 
 
 def unit(rows: NDArray[np.floating]) -> Floats:
-    """The rows at length 1, as float32."""
+    """The rows scaled to norm 1, as float32."""
     wide = rows.astype(np.float64)
     units: Floats = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
     return units

@@ -1,4 +1,4 @@
-"""Weights files for torchvision models, without a download: untrained, but the right shapes."""
+"""Weights files for torchvision models without a download: random or zero weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 import torchvision
 from torch import nn
 
-# Their random initialization takes seconds, and they would normalize their input twice.
+# Random initialization takes seconds, and they would normalize their input twice.
 _INCEPTIONS = ("googlenet", "inception_v3")
 
 
 def untrained(name: str, seed: int = 0) -> nn.Module:
-    """A torchvision model with random weights; the same seed gives the same ones."""
+    """A torchvision model with seeded random weights."""
     torch.manual_seed(seed)
     inception = {"init_weights": False, "transform_input": True}
     options: dict[str, Any] = inception if name in _INCEPTIONS else {}
@@ -22,14 +22,14 @@ def untrained(name: str, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def saved(model: nn.Module, path: Path) -> str:
-    """The path of a model's state dict, written there with torch.save."""
+def save_weights(model: nn.Module, path: Path) -> str:
+    """Save a model's state dict with torch.save; returns the path."""
     torch.save(model.state_dict(), path)
     return str(path)
 
 
-def hollow(name: str, path: Path, **options: Any) -> str:
-    """The path of a state dict of zeros in a model's shapes; small, whatever the model."""
+def save_zero_weights(name: str, path: Path, **options: Any) -> str:
+    """Save a small state dict of zeros in a model's shapes; returns the path."""
     with torch.device("meta"):
         model = torchvision.models.get_model(name, weights=None, **options)
     zero = torch.zeros(())
