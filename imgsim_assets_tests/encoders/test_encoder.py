@@ -223,7 +223,9 @@ def test_factory_that_cannot_be_called_is_rejected_with_reason(factory: str, rea
 
 
 def test_factory_that_returns_none_is_rejected() -> None:
-    with pytest.raises(EncoderError, match="returns_none returned NoneType; return a CustomEncoder"):
+    with pytest.raises(
+        EncoderError, match="returns_none returned NoneType; return a CustomEncoder"
+    ):
         load_encoder(_factory("returns_none"))
 
 
