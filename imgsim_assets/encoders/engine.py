@@ -106,7 +106,7 @@ class Engine:
     Args:
         encoder: the encoder; see `encoder.Encoder` for what it may offer.
         batch_size: images per forward pass; halved where memory does not hold them.
-        what: names the encoder in messages.
+        label: names the encoder in messages.
         cores: number of decoding threads, and of replicas of an encoder on the CPU; 0 for all.
 
     Attributes:
@@ -115,12 +115,12 @@ class Engine:
     """
 
     def __init__(
-        self, encoder: Encoder, batch_size: int, *, what: str = "the encoder", cores: int = 0
+        self, encoder: Encoder, batch_size: int, *, label: str = "the encoder", cores: int = 0
     ) -> None:
         self.batch_size = batch_size
         self.timings = StageTimings()
         self.encoder = encoder
-        self._what = what
+        self._label = label
         self._cores = cores or usable_cores()
         self._decoder: Decoder | None = getattr(encoder, "jpeg_decoder", None)
         self._decoder_lock = threading.Lock()
@@ -131,9 +131,9 @@ class Engine:
         for replica in self._replicas:
             self._idle_replicas.put(replica)
         # Threads start when work finds none idle, and end with their pool.
-        self._decoders = ThreadPoolExecutor(self._cores, "decode")
+        self._decode_pool = ThreadPoolExecutor(self._cores, "decode")
         init = getattr(encoder, "use_one_thread", None)
-        self._encoders = ThreadPoolExecutor(len(self._replicas), "encode", init)
+        self._encode_pool = ThreadPoolExecutor(len(self._replicas), "encode", init)
         self._pads_batches = bool(getattr(encoder, "fixed_batch", False))
         devices = [str(getattr(replica, "device", "cpu")) for replica in self._replicas]
         self.device = ", ".join(dict.fromkeys(devices))
@@ -178,12 +178,12 @@ class Engine:
             batch.append((key, result))
             if len(batch) < self.batch_size:
                 continue
-            under_way.append(self._encoders.submit(self._encode_batch, batch))
+            under_way.append(self._encode_pool.submit(self._encode_batch, batch))
             batch = []
             while under_way and (under_way[0].done() or len(under_way) > max_under_way):
                 yield from under_way.popleft().result()
         if batch:
-            under_way.append(self._encoders.submit(self._encode_batch, batch))
+            under_way.append(self._encode_pool.submit(self._encode_batch, batch))
         while under_way:
             yield from under_way.popleft().result()
 
@@ -199,7 +199,7 @@ class Engine:
         try:
             while True:
                 pending.extend(
-                    self._decoders.submit(self._load_and_prepare, key, load)
+                    self._decode_pool.submit(self._load_and_prepare, key, load)
                     for key in islice(remaining, max_pending - len(pending))
                 )
                 if not pending:
@@ -261,12 +261,12 @@ class Engine:
 
     def _image_error(self, error: Exception) -> ImageError:
         return ImageError(
-            PREPROCESS_ERROR, f"{self._what} cannot prepare it ({type(error).__name__}: {error})"
+            PREPROCESS_ERROR, f"{self._label} cannot prepare it ({type(error).__name__}: {error})"
         )
 
     def _cannot_prepare(self, error: Exception) -> EncoderError:
         encoder_error = EncoderError(
-            f"{self._what} cannot prepare any image ({type(error).__name__}: {error}); correct "
+            f"{self._label} cannot prepare any image ({type(error).__name__}: {error}); correct "
             "its 'prepare', or the transform of its factory"
         )
         encoder_error.__cause__ = error
@@ -332,7 +332,7 @@ class Engine:
                     raise
                 if size == 1:
                     raise EncoderError(
-                        f"out of memory: {self._what} does not fit with one image ({error}); "
+                        f"out of memory: {self._label} does not fit with one image ({error}); "
                         "use a smaller encoder, or another 'device'"
                     ) from error
                 # Another replica may have halved it already.
@@ -348,7 +348,7 @@ class Engine:
         features = np.asarray(replica.encode(self._stacked(part)))
         if features.shape != (len(part), replica.dim):
             raise EncoderError(
-                f"{self._what} returned an array of shape {features.shape} for {len(part)} "
+                f"{self._label} returned an array of shape {features.shape} for {len(part)} "
                 f"images; it must be ({len(part)}, {replica.dim})"
             )
         return features[:count]
@@ -360,7 +360,7 @@ class Engine:
             return np.stack(prepared)
         except ValueError as error:
             raise EncoderError(
-                f"{self._what} prepares images in different shapes ({error}); it must give the "
+                f"{self._label} prepares images in different shapes ({error}); it must give the "
                 "same for every image"
             ) from error
 

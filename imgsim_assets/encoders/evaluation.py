@@ -239,7 +239,7 @@ class EvaluationStage:
         if settings.precision == AUTO:
             settings = settings.model_copy(update={"precision": recorded.precision})
         encoder = load_recorded(settings, fingerprint, f"the vectors of {self._name}")
-        engine = Engine(encoder, default_batch_size(settings, encoder), what=settings.describe())
+        engine = Engine(encoder, default_batch_size(settings, encoder), label=settings.describe())
         label = f"{self._name} encoder evaluation"
         with Progress(label, len(keys), self._log, unit="copies") as progress:
             for result in engine.run(keys, load_copy):

@@ -324,8 +324,8 @@ class EmbeddingStage:
             if self._encoder is None:
                 self._encoder = self._load()
             size = default_batch_size(self._settings, self._encoder)
-            what = f"encoder {self._settings.describe()}"
-            self._engine = Engine(self._encoder, size, what=what)
+            label = f"encoder {self._settings.describe()}"
+            self._engine = Engine(self._encoder, size, label=label)
         return self._engine
 
     def _load(self) -> Encoder:

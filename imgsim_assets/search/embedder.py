@@ -139,8 +139,8 @@ class Embedder:
         """The engine of the last call, unless its batch size differs."""
         if self._engine is None or self._engine_batch_size != batch_size:
             size = batch_size or default_batch_size(self.settings, self.encoder)
-            what = f"encoder {self.settings.describe()}"
-            self._engine = Engine(self.encoder, size, what=what)
+            label = f"encoder {self.settings.describe()}"
+            self._engine = Engine(self.encoder, size, label=label)
             self._engine_batch_size = batch_size
         return self._engine
 

@@ -113,7 +113,7 @@ class Particular(Recording):
 def test_preprocess_error_fails_only_its_image(
     count: int, batch_size: int, unpreparable: set[int], broken: set[int]
 ) -> None:
-    engine = Engine(Particular(), batch_size, what="the encoder", cores=2)
+    engine = Engine(Particular(), batch_size, label="the encoder", cores=2)
 
     results = list(engine.run(range(count), _load(broken, unpreparable)))
 

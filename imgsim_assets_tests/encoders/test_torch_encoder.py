@@ -481,7 +481,7 @@ def test_only_encoding_threads_use_one_thread() -> None:
     try:
         for _ in range(3):
             list(engine.run(range(8), lambda key: make_image(key, (8, 8))))
-        engine._encoders.shutdown()  # one that found nothing to do may still be starting
+        engine._encode_pool.shutdown()  # one that found nothing to do may still be starting
 
         assert _Counting.numbers == [1] * 12
         assert torch.get_num_threads() == 3
