@@ -1,7 +1,7 @@
 """Image similarity as Dagster assets: catalogs, downloads, embeddings, indexes, matches.
 
-Names are loaded when they are first used, so that importing the package, or the parts of it
-that do not need Dagster, stays quick.
+Names are loaded when they are first used, and their modules import heavy libraries (torch, Polars,
+NumPy) inside functions: importing the package and listing its names is quick.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from imgsim_assets.storage.provenance import read_provenance
     from imgsim_assets.storage.reader import read_table
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Changes",
     "DuplicateGroupsComponent",
@@ -38,6 +40,7 @@ __all__ = [
     "MatchMatrixComponent",
     "RetentionComponent",
     "TableIOManager",
+    "__version__",
     "explore",
     "extract_features",
     "load_images",
@@ -52,32 +55,32 @@ __all__ = [
     "table_input",
 ]
 
-_HOMES = {
-    "Changes": "storage.changes",
-    "DuplicateGroupsComponent": "components.duplicate_groups.component",
-    "RetentionComponent": "components.retention.component",
-    "ImageCatalogComponent": "components.image_catalog.component",
-    "ImageSimilarityModel": "search.model",
-    "MatchMatrixComponent": "components.match_matrix.component",
-    "TableIOManager": "components.tables",
-    "explore": "search.gallery",
-    "extract_features": "search.features",
-    "load_images": "search.load_images",
-    "load_model": "search.model",
-    "match_input": "components.tables",
-    "match_spec": "components.tables",
-    "read_changes": "storage.changes",
-    "read_provenance": "storage.provenance",
-    "read_table": "storage.reader",
-    "set_num_gpus": "search.embedder",
-    "show": "search.gallery",
-    "table_input": "components.tables",
-}
-
-__getattr__ = lazy_getattr(__name__, _HOMES)
+__getattr__ = lazy_getattr(
+    __name__,
+    {
+        "Changes": "storage.changes",
+        "DuplicateGroupsComponent": "components.duplicate_groups.component",
+        "ImageCatalogComponent": "components.image_catalog.component",
+        "ImageSimilarityModel": "search.model",
+        "MatchMatrixComponent": "components.match_matrix.component",
+        "RetentionComponent": "components.retention.component",
+        "TableIOManager": "components.tables",
+        "explore": "search.gallery",
+        "extract_features": "search.features",
+        "load_images": "search.load_images",
+        "load_model": "search.model",
+        "match_input": "components.tables",
+        "match_spec": "components.tables",
+        "read_changes": "storage.changes",
+        "read_provenance": "storage.provenance",
+        "read_table": "storage.reader",
+        "set_num_gpus": "search.embedder",
+        "show": "search.gallery",
+        "table_input": "components.tables",
+    },
+)
 
 
 def __dir__() -> list[str]:
-    """What Dagster looks through for components, lazy_getattr all of it: so, only its own part."""
-    of_dagster = (name for name, home in _HOMES.items() if home.startswith("components."))
-    return sorted({*globals(), *of_dagster})
+    """The public API, which tab completion lists and Dagster searches for components."""
+    return sorted({*globals(), *__all__})

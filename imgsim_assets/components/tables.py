@@ -46,7 +46,8 @@ class TableIOManager(dg.ConfigurableIOManager):
         """The upstream table, as far as the mapped partitions go."""
         import polars as pl
 
-        from imgsim_assets.storage.reader import resolve_version, scan_table
+        from imgsim_assets.storage.reader import resolve_version
+        from imgsim_assets.storage.scan import scan_table
         from imgsim_assets.storage.shards import Shard
         from imgsim_assets.storage.store import Store
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.commit import Commit
-from imgsim_assets.storage.reader import resolve_version
-from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.reader import open_store, resolve_version
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from imgsim_assets.storage.commit import Commit
+    from imgsim_assets.storage.store import Store
 
 CHANGE = "change"
 # The keys of tables of pairs, whose commits name no single key column.
@@ -60,7 +63,7 @@ def read_changes(
         >>> changes = read_changes("matches/products__suppliers", since=41)
         >>> changes.rows.filter(pl.col("change") == "removed")
     """
-    opened = store if isinstance(store, Store) else Store.open(store)
+    opened = open_store(store)
     table, newer = resolve_version(opened, name, until)
     if newer.version < since:
         raise StoreError(f"{name} is at version {newer.version}, so there is none after {since}")
@@ -80,6 +83,8 @@ def _key(commit: Commit, rows: pl.DataFrame, name: str) -> list[str]:
 
 
 def _compare(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    import polars as pl
+
     # Both frames get the columns and types of both.
     before, after = (
         pl.concat([before, after.clear()], how="diagonal_relaxed"),

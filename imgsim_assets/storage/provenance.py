@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import posixpath
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.reader import resolve_version
-from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.reader import open_store, resolve_version
 
-_SCHEMA = {
-    "table": pl.String,
-    "version": pl.String,
-    "run_id": pl.String,
-    "committed_at": pl.String,
-    "fingerprint": pl.String,
-}
+if TYPE_CHECKING:
+    import polars as pl
+
+    from imgsim_assets.storage.store import Store
+
+_COLUMNS = ("table", "version", "run_id", "committed_at", "fingerprint")
 
 
 def read_provenance(
@@ -43,7 +40,9 @@ def read_provenance(
         >>> from imgsim_assets import read_provenance
         >>> read_provenance("matches/products__suppliers")
     """
-    opened = store if isinstance(store, Store) else Store.open(store)
+    import polars as pl
+
+    opened = open_store(store)
     table, commit = resolve_version(opened, name, version)
     rows: dict[tuple[str, str], dict[str, str | None]] = {}
     queue = [(table.name, str(commit.version))]
@@ -54,7 +53,7 @@ def read_provenance(
         values, inputs = _read_entry(opened, *entry)
         rows[entry] = {"table": entry[0], "version": entry[1], **values}
         queue += inputs
-    return pl.DataFrame(list(rows.values()), schema=_SCHEMA)
+    return pl.DataFrame(list(rows.values()), schema=dict.fromkeys(_COLUMNS, pl.String))
 
 
 def _read_entry(

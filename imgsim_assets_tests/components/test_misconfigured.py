@@ -161,7 +161,7 @@ GROUPS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "one catalog": (
         {"name": "all", "catalogs": ["products"]},
-        ["attributes.catalogs", "two catalogs or more", "its own 'groups: {}'"],
+        ["attributes.catalogs", "two catalogs or more", "set 'groups: {}' of the catalog"],
     ),
     "other encoder": (
         {"name": "all", "catalogs": ["products", "suppliers"]},
