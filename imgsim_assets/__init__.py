@@ -21,11 +21,11 @@ if TYPE_CHECKING:
         match_spec,
         table_input,
     )
-    from imgsim_assets.search.embedder import set_num_gpus
     from imgsim_assets.search.features import extract_features
     from imgsim_assets.search.gallery import explore, show
     from imgsim_assets.search.load_images import load_images
     from imgsim_assets.search.model import ImageSimilarityModel, load_model
+    from imgsim_assets.search.num_gpus import set_num_gpus
     from imgsim_assets.storage.changes import Changes, read_changes
     from imgsim_assets.storage.provenance import read_provenance
     from imgsim_assets.storage.reader import read_table
@@ -74,7 +74,7 @@ __getattr__ = lazy_getattr(
         "read_changes": "storage.changes",
         "read_provenance": "storage.provenance",
         "read_table": "storage.reader",
-        "set_num_gpus": "search.embedder",
+        "set_num_gpus": "search.num_gpus",
         "show": "search.gallery",
         "table_input": "components.tables",
     },

@@ -29,10 +29,9 @@ from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.search.failures import Failure
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef, file_digest, load_rgb
+from imgsim_assets.search.num_gpus import preferred_gpus
 from imgsim_assets.search.orientation import UPRIGHT, Orientation
 from imgsim_assets.similarity.cosine import Floats
-
-_preferred_gpus = -1
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Embedder:
         if self._encoder is None:
             settings = self.settings
             if settings.device == "auto" and settings.num_gpus == -1:
-                settings = settings.model_copy(update={"num_gpus": _preferred_gpus})
+                settings = settings.model_copy(update={"num_gpus": preferred_gpus()})
             if settings.precision == AUTO:  # A store resolves it; without one it is fp32.
                 settings = settings.model_copy(update={"precision": FP32})
             if self.fingerprint is None:
@@ -231,26 +230,3 @@ def parse_encoder(encoder: str | EncoderSettings | Mapping[str, Any]) -> Encoder
         return EncoderSettings.model_validate(values)
     except ValueError as error:
         raise SettingsError(f"encoder: {error}") from error
-
-
-def set_num_gpus(count: int) -> None:
-    """Set the number of GPUs of encoders that are loaded from now on.
-
-    It applies to encoders whose settings do not name a device or a number of GPUs.
-
-    Args:
-        count: -1 (the initial value) for all GPUs, 0 for the CPU, else the number of GPUs. A
-            number above the existing GPUs is an EncoderError when an encoder is loaded.
-
-    Raises:
-        SettingsError: when `count` is below -1.
-
-    Example:
-        >>> import imgsim_assets
-        >>> imgsim_assets.set_num_gpus(0)  # the CPU only
-        >>> imgsim_assets.set_num_gpus(-1)
-    """
-    if count < -1:
-        raise SettingsError(f"count is {count}; use -1 for all GPUs, 0 for none, or their number")
-    global _preferred_gpus
-    _preferred_gpus = count

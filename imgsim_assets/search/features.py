@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.search.dataset import DatasetOptions, read_dataset
-from imgsim_assets.search.embedder import Embedder, parse_encoder
-from imgsim_assets.search.failures import report_failures
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def extract_features(
@@ -53,6 +51,12 @@ def extract_features(
         >>> imgsim_assets.extract_features([image], "hog_color").dtype
         Array(Float32, shape=(772,))
     """
+    import polars as pl
+
+    from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+    from imgsim_assets.search.embedder import Embedder, parse_encoder
+    from imgsim_assets.search.failures import report_failures
+
     options = DatasetOptions(None, feature, download, progress, argument="images")
     dataset = read_dataset(images, options)
     if dataset.images is None:

@@ -15,17 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import polars as pl
-from PIL import Image
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.images.header import ImageError
-from imgsim_assets.images.plot import histogram
-from imgsim_assets.search.dataset import DatasetOptions, read_dataset
-from imgsim_assets.search.image_ref import ImageRef
+
+if TYPE_CHECKING:
+    import polars as pl
+    from PIL import Image
+
+    from imgsim_assets.search.image_ref import ImageRef
+
 
 _THUMBNAIL_PX = 160
 _JPEG_QUALITY = 78
@@ -34,7 +33,7 @@ _THREADS = 4
 _MAX_QUERIES = 200
 _MAX_IMAGES = 1000
 
-Images = Mapping[str, ImageRef | None]
+Images: TypeAlias = "Mapping[str, ImageRef | None]"
 
 
 def write_result(
@@ -46,6 +45,8 @@ def write_result(
     title: str,
 ) -> Path:
     """Write the query images of a result beside their neighbors; at most 200 queries."""
+    import polars as pl
+
     missing = {"query_label", "reference_label", "distance"} - set(result.columns)
     if missing:
         raise SettingsError(f"result: it has no column {min(missing)!r}; give the result of query")
@@ -108,6 +109,10 @@ def explore(
     Raises:
         SettingsError: when there are no images, or the file cannot be written.
     """
+    import polars as pl
+
+    from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+
     dataset = read_dataset(frame, DatasetOptions(feature=feature, argument="frame"))
     if dataset.images is None:
         raise SettingsError("frame: these are vectors; give a frame with images")
@@ -144,6 +149,9 @@ def show(image: Any) -> Image.Image:
         >>> imgsim_assets.show(Image.linear_gradient("L")).mode
         'RGB'
     """
+    from imgsim_assets.images.header import ImageError
+    from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+
     dataset = read_dataset(image, DatasetOptions(argument="image"))
     if dataset.images is None or len(dataset) != 1:
         raise SettingsError("image: give one image, as a path, URL, bytes or PIL image")
@@ -155,6 +163,8 @@ def show(image: Any) -> Image.Image:
 
 def _captions(frame: pl.DataFrame, feature: str) -> list[str]:
     """The values of the other columns as text."""
+    import polars as pl
+
     columns = [
         name
         for name, dtype in frame.schema.items()
@@ -191,6 +201,8 @@ class _Thumbnails:
 
 
 def _thumbnail(ref: ImageRef | None) -> str | None:
+    from imgsim_assets.images.header import ImageError
+
     if ref is None:
         return None
     try:
@@ -212,6 +224,10 @@ def _write(
     thumbnails: _Thumbnails,
     distances: pl.Series | None,
 ) -> Path:
+    import numpy as np
+
+    from imgsim_assets.images.plot import histogram
+
     max_distance, chart = 0.0, ""
     if distances is not None and len(distances):
         values = distances.to_numpy()

@@ -6,17 +6,18 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.images.decode import decode
-from imgsim_assets.images.header import ImageError
-from imgsim_assets.search.dataset import DatasetOptions, list_image_files
-from imgsim_assets.search.failures import Failure, report_failures
-from imgsim_assets.search.image_ref import ImageRef
-from imgsim_assets.search.url_images import fetch_urls, is_url
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from imgsim_assets.images.header import ImageError
+    from imgsim_assets.search.dataset import DatasetOptions
+    from imgsim_assets.search.image_ref import ImageRef
+
 
 _THREADS = 4
 
@@ -49,6 +50,12 @@ def load_images(
         SourceError: when there is no such folder.
         SettingsError: when there is no image, or an invalid one without `ignore_failure`.
     """
+    import polars as pl
+
+    from imgsim_assets.images.header import ImageError
+    from imgsim_assets.search.dataset import DatasetOptions
+    from imgsim_assets.search.failures import Failure, report_failures
+
     options = DatasetOptions(download=download, progress=progress, argument="source")
     images = _image_refs(source, recursive, options)
     with ThreadPoolExecutor(_THREADS, "read") as pool:
@@ -72,6 +79,10 @@ def _image_refs(
     recursive: bool,
     options: DatasetOptions,
 ) -> list[ImageRef]:
+    from imgsim_assets.search.dataset import list_image_files
+    from imgsim_assets.search.image_ref import ImageRef
+    from imgsim_assets.search.url_images import fetch_urls, is_url
+
     if isinstance(source, str | os.PathLike) and not is_url(os.fspath(source)):
         return list_image_files(os.fspath(source), options.argument, recursive=recursive)
     names = [source] if isinstance(source, str | os.PathLike) else list(source)
@@ -88,6 +99,9 @@ def _image_refs(
 
 def _read_valid(image: ImageRef) -> bytes | ImageError:
     """The bytes of an image that can be decoded, else the error."""
+    from imgsim_assets.images.decode import decode
+    from imgsim_assets.images.header import ImageError
+
     try:
         data = image.open()
         if not isinstance(data, bytes):

@@ -9,36 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import polars as pl
-
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.encoders.encoder import Encoder
-from imgsim_assets.encoders.recorded import with_overrides
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.search import gallery
-from imgsim_assets.search.catalog_model import find_catalog, read_catalog
-from imgsim_assets.search.dataset import Dataset, DatasetOptions, read_dataset
-from imgsim_assets.search.embedder import Embedder, parse_encoder
-from imgsim_assets.search.failures import FAILURES_SCHEMA, failures_frame
-from imgsim_assets.search.graph import SimilarityGraph
-from imgsim_assets.search.neighbors import Metric, SearchParams, is_normalized
-from imgsim_assets.search.orientation import ORIENTATIONS
-from imgsim_assets.search.query import (
-    QUERY_LABEL,
-    REFERENCE_LABEL,
-    embed_dataset,
-    graph_frame,
-    query_frame,
-)
-from imgsim_assets.search.references import References
-from imgsim_assets.search.saved_model import read_model, write_model
-from imgsim_assets.search.summary import Provenance, render_summary, summarize
-from imgsim_assets.similarity.cosine import Floats
-from imgsim_assets.storage.store import Store
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from imgsim_assets.encoders.encoder import Encoder
+    from imgsim_assets.search.dataset import Dataset, DatasetOptions
+    from imgsim_assets.search.embedder import Embedder
     from imgsim_assets.search.export import Parity
+    from imgsim_assets.search.neighbors import Metric
+    from imgsim_assets.search.references import References
+    from imgsim_assets.search.summary import Provenance
+    from imgsim_assets.similarity.cosine import Floats
+    from imgsim_assets.storage.store import Store
 
 
 class ImageSimilarityModel:
@@ -63,6 +49,10 @@ class ImageSimilarityModel:
         provenance: Provenance,
         failures: pl.DataFrame | None = None,
     ) -> None:
+        import polars as pl
+
+        from imgsim_assets.search.failures import FAILURES_SCHEMA
+
         self._references = references
         self._embedder = embedder
         self._provenance = provenance
@@ -113,6 +103,14 @@ class ImageSimilarityModel:
             SettingsError: for a wrong argument; the message names it and the fix.
             EncoderError: when the encoder cannot be loaded.
         """
+        from imgsim_assets.encoders.recorded import with_overrides
+        from imgsim_assets.search.catalog_model import find_catalog, read_catalog
+        from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+        from imgsim_assets.search.embedder import Embedder, parse_encoder
+        from imgsim_assets.search.neighbors import is_normalized
+        from imgsim_assets.search.references import References
+        from imgsim_assets.search.summary import Provenance
+
         started = time.monotonic()
         if metric not in ("euclidean", "cosine"):
             raise SettingsError(f"metric is {metric!r}; use 'euclidean' or 'cosine'")
@@ -173,6 +171,11 @@ class ImageSimilarityModel:
             SettingsError: for a wrong argument; the message names it and the fix.
             EncoderError: when the encoder cannot be loaded.
         """
+        from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+        from imgsim_assets.search.neighbors import SearchParams
+        from imgsim_assets.search.orientation import ORIENTATIONS
+        from imgsim_assets.search.query import query_frame
+
         params = SearchParams(k, radius)
         options = DatasetOptions(label, feature, download, progress, batch_size, ignore_failure)
         return query_frame(
@@ -212,6 +215,9 @@ class ImageSimilarityModel:
             >>> model.similarity_graph(k=1).edges.rows()
             [(0, 1, 5.0, 1), (1, 2, 1.0, 1), (2, 1, 1.0, 1)]
         """
+        from imgsim_assets.search.graph import SimilarityGraph
+        from imgsim_assets.search.query import QUERY_LABEL, REFERENCE_LABEL, graph_frame
+
         if output_type not in ("graph", "frame"):
             raise SettingsError(f"output_type is {output_type!r}; use 'graph' or 'frame'")
         frame = graph_frame(self._references, k, radius, include_self_edges=include_self_edges)
@@ -253,6 +259,9 @@ class ImageSimilarityModel:
         Raises:
             SettingsError: for a wrong argument, or when the file cannot be written.
         """
+        from imgsim_assets.search import gallery
+        from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+
         images = gallery.images_by_label(self.labels, self._references.images)
         if result is None:
             result, queries = self.similarity_graph(k, output_type="frame"), self
@@ -296,6 +305,10 @@ class ImageSimilarityModel:
                 model is unchanged.
             EncoderError: when the encoder cannot be loaded.
         """
+        import polars as pl
+
+        from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+
         options = DatasetOptions(label, feature, download, progress, batch_size, ignore_failure)
         items = read_dataset(dataset, options)
         if label is None and self.labels.dtype == pl.Int64:
@@ -303,6 +316,11 @@ class ImageSimilarityModel:
         self._append(items, options)
 
     def _append(self, items: Dataset, options: DatasetOptions) -> None:
+        import polars as pl
+
+        from imgsim_assets.search.failures import failures_frame
+        from imgsim_assets.search.query import embed_dataset
+
         self._references.require_new_labels(items.labels)
         embeddings = embed_dataset(items, self._references, self._embedder, options)
         images = items.optional_images
@@ -342,6 +360,8 @@ class ImageSimilarityModel:
         Raises:
             SettingsError: when the path exists and is not a saved model.
         """
+        from imgsim_assets.search.saved_model import write_model
+
         write_model(Path(path), self._references, self._embedder, self._provenance, self.failures)
 
     @classmethod
@@ -353,6 +373,8 @@ class ImageSimilarityModel:
         weights: str | None = None,
     ) -> Self:
         """Load a saved model; see `load_model`."""
+        from imgsim_assets.search.saved_model import read_model
+
         return cls(*read_model(Path(path), device, weights))
 
     def export_onnx(self, path: str | os.PathLike[str], k: int = 5) -> Parity:
@@ -420,6 +442,8 @@ class ImageSimilarityModel:
         Raises:
             SettingsError: for another `output`.
         """
+        from imgsim_assets.search.summary import render_summary, summarize
+
         settings, failures = self._embedder.settings, self.failures.height
         summary = summarize(self._references, settings, self._provenance, failures)
         return render_summary(summary, output)
