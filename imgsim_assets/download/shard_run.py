@@ -48,16 +48,11 @@ class ShardRun:
         self.folder = folder
         self.started = started
         self.requested = self.fetched = self.unchanged = self.bytes = 0
-        self._clock = time.monotonic()
+        self.clock = time.monotonic()
         self._on_row = on_row
         self._on_commit = on_commit
         self._wake = asyncio.Event()
         self._is_done = False
-
-    @property
-    def seconds(self) -> float:
-        """Since the run started."""
-        return time.monotonic() - self._clock
 
     async def fetch(self, downloader: ShardDownloader, progress: Progress) -> None:
         """Fetch everything and commit every few seconds; the last rows stay pending.

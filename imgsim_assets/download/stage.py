@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -163,7 +164,7 @@ class ImagesStage:
             fetched=run.fetched,
             removed=len(plan.removed_ids),
             bytes=run.bytes,
-            seconds=run.seconds,
+            seconds=time.monotonic() - run.clock,
             statuses=dict(sorted(summary.statuses.items())),
             changed=base is None or commit.version != base.version,
             data_version=summary.data_version,

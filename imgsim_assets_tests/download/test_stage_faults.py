@@ -425,10 +425,10 @@ def test_changed_settings_retry_refusals_that_an_interrupted_run_did_not_reach(
     monkeypatch.setattr(writer, "_MAX_DELTA_FILES", most_appended)
     real = HttpClient.fetch
 
-    async def fetch(fetcher: HttpClient, url: str, held: Validators | None) -> Fetched:
+    async def fetch(fetcher: HttpClient, url: str, cached: Validators | None) -> Fetched:
         if url.endswith("/2"):
             raise KeyboardInterrupt
-        return await real(fetcher, url, held)
+        return await real(fetcher, url, cached)
 
     shop.pages.update({f"/{number}": response(jpeg(number)) for number in range(4)})
     urls = {f"item {number}": shop.url(f"/{number}") for number in range(4)}

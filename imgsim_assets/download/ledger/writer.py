@@ -117,7 +117,7 @@ class LedgerWriter:
     def finish(self, *, removed: bool) -> tuple[Commit, LedgerSummary]:
         """Commit the remaining rows, and compact the shard's ledger into one file.
 
-        Commits nothing without rows and `removed` items, unless the ledger is not compact.
+        Commits nothing without rows and `removed` items, if the ledger is one intact file already.
         """
         table, shard = self.ledger.table, self.ledger.shard
         new = pl.concat([empty_ledger(), *self.pending.frames()])
@@ -126,8 +126,8 @@ class LedgerWriter:
         def change(base: Commit | None) -> PendingCommit | None:
             nonlocal summary
             summary = None
-            has_changed = new.height or removed
-            if base is not None and not has_changed and self._is_compact(base):
+            has_changed = base is None or new.height or removed or not is_compacted(base, shard)
+            if base is not None and not has_changed and table.verify_checksums(base, shard=shard):
                 return None
             rows = self._drop_superseded(base, new)
             summary = LedgerSummary()
@@ -145,11 +145,6 @@ class LedgerWriter:
         if commit is None:
             raise AssertionError("the first run of a shard always commits")
         return commit, summary or self.ledger.summarize(commit)
-
-    def _is_compact(self, base: Commit) -> bool:
-        """Whether the shard's ledger is one file, and that file is intact."""
-        table, shard = self.ledger.table, self.ledger.shard
-        return is_compacted(base, shard) and table.verify_checksums(base, shard=shard)
 
     def _drop_superseded(self, base: Commit | None, rows: pl.DataFrame) -> pl.DataFrame:
         """Drop rows of urls that left the catalog, and failures that another run has fetched."""
