@@ -6,8 +6,9 @@ NumPy) inside functions: importing the package and listing its names is quick.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from imgsim_assets.errors import SettingsError
 from imgsim_assets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
@@ -55,7 +56,15 @@ __all__ = [
     "table_input",
 ]
 
-__getattr__ = lazy_getattr(
+# Component types of earlier snapshots, for an error that names the present type.
+_RENAMED = {
+    "DuplicateGroups": "DuplicateGroupsComponent",
+    "GarbageCollection": "RetentionComponent",
+    "ImageCatalogue": "ImageCatalogComponent",
+    "MatchMatrix": "MatchMatrixComponent",
+}
+
+_load = lazy_getattr(
     __name__,
     {
         "Changes": "storage.changes",
@@ -79,6 +88,16 @@ __getattr__ = lazy_getattr(
         "table_input": "components.tables",
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        # Not an AttributeError: Dagster would replace it with a message without the new name.
+        raise SettingsError(
+            f"type: {__name__}.{name} is now {__name__}.{_RENAMED[name]}; change the type in the "
+            "YAML file"
+        )
+    return _load(name)
 
 
 def __dir__() -> list[str]:

@@ -53,3 +53,19 @@ def test_thresholds_are_cosines_or_auto_or_recommended(threshold: float | str | 
     settings = MatchMatrixSettings.model_validate(_PAIR | {"threshold": threshold})
 
     assert settings.threshold == (0.9 if threshold == "0.9" else threshold)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"watch": "* * * * *"}, "it is now 'observe_schedule'"),
+        ({"checks": {"max_drop": 0.5}}, "it is now 'max_removed_fraction'"),
+        ({"download": {"allow_hosts": ["localhost"]}}, "it is now 'allowed_hosts'"),
+        ({"index": {"probes": 3}}, "it is now 'nprobe'"),
+    ],
+)
+def test_key_of_an_earlier_snapshot_names_the_present_key(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        CatalogSettings.model_validate(_CATALOG | settings)
