@@ -110,7 +110,7 @@ class Progress:
 class ProgressListener:
     """Receives the progress of a run, from two threads; this one ignores it."""
 
-    def begins(self, name: str, items: int) -> None:
+    def started(self, name: str, items: int) -> None:
         """Work on the catalog `name` begins; it has `items` items."""
 
     def fetched(self, name: str, items: int) -> None:

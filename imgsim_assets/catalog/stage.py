@@ -91,7 +91,7 @@ class ItemsStage:
         self._rejects = rejects_table(store, name)
 
     def run(self) -> ItemsReport:
-        """Bring the tables up to date with the source; an unchanged source is not read again.
+        """Update the tables to match the source; an unchanged source is not read again.
 
         A source with `allow_empty` may remove all items at once, but not more than
         `max_removed_fraction` of them when it has rows left.

@@ -94,9 +94,9 @@ def _stage(store: Store, catalogs: tuple[str, ...], values: Mapping[str, object]
         settings = options.parse_settings(GroupSettings, **values)
         variant = options.settings_hash(settings)
         return GroupStage(store, catalogs[0], settings, variant=variant)
-    across = options.parse_settings(CrossCatalogGroupSettings, **values)
-    name = f"{'__'.join(catalogs)}.{options.settings_hash(across)}"
-    return GroupStage(store, name, across, catalogs=catalogs)
+    cross_catalog = options.parse_settings(CrossCatalogGroupSettings, **values)
+    name = f"{'__'.join(catalogs)}.{options.settings_hash(cross_catalog)}"
+    return GroupStage(store, name, cross_catalog, catalogs=catalogs)
 
 
 def _document(report: GroupReport, rows: pl.DataFrame) -> dict[str, object]:

@@ -98,13 +98,13 @@ def command(
     """
     settings = options.parse_settings(MatchSettings, threshold=threshold, mode=mode, k=k)
     args = [resolve_operand(text, store, list_options, encoder, download) for text in (left, right)]
-    with output.show_progress(quiet=quiet or as_json) as (log, bars):
+    with output.show_progress(quiet=quiet or as_json) as (log, listener):
         pipelines = {
             arg.name: CatalogPipeline(store, arg.settings, loader=arg.loader, log=log)
             for arg in args
             if arg.settings is not None
         }
-        fetched = fetch_and_embed(list(pipelines.values()), listener=bars)
+        fetched = fetch_and_embed(list(pipelines.values()), listener=listener)
     names = [arg.name for arg in args]
     IndexStage(store, names[1]).run()
     matrix_settings = MatchMatrixSettings(

@@ -157,7 +157,7 @@ list_options = _option_group(
     click.option(
         "--no-header", is_flag=True, help="The first line is data; the columns are column_1, ..."
     ),
-    click.option("--root", metavar="FOLDER", help="Folder that local images must lie in."),
+    click.option("--root", metavar="FOLDER", help="Folder that must contain local images."),
     click.option(
         "--loader",
         metavar="MODULE:FUNCTION",

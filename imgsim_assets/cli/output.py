@@ -121,7 +121,7 @@ class ProgressBars(ProgressListener):
         self._progress = progress
         self._tasks: dict[tuple[str, str], Any] = {}
 
-    def begins(self, name: str, items: int) -> None:
+    def started(self, name: str, items: int) -> None:
         """Draw the bars of a catalog."""
         for kind in ("images", "embeddings"):
             self._tasks[name, kind] = self._progress.add_task(f"{name} {kind}", total=items)

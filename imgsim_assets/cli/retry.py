@@ -46,7 +46,7 @@ def command(
     """Fetch the failed images of CATALOG again, embed those that arrive, and update the index."""
     if retryable == all_failures:
         raise click.UsageError("choose the failures: either --retryable or --all")
-    with output.show_progress(quiet=quiet or as_json) as (log, bars):
+    with output.show_progress(quiet=quiet or as_json) as (log, listener):
         report = retry_failed(
             store,
             catalog,
@@ -55,7 +55,7 @@ def command(
             device=device,
             weights=weights,
             log=log,
-            listener=bars,
+            listener=listener,
         )
     if as_json:
         output.show_json(report)

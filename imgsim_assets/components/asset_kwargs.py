@@ -36,7 +36,7 @@ class AssetSpecKwargs(AssetKwargs):
     code_version: str
 
 
-class OwnedSettings(Protocol):
+class AssetSettings(Protocol):
     """The settings of anything that a person declares in YAML."""
 
     @property
@@ -53,7 +53,7 @@ class OwnedSettings(Protocol):
 
 
 def asset_kwargs(
-    key: dg.AssetKey, group_name: str, settings: OwnedSettings, kinds: Iterable[str]
+    key: dg.AssetKey, group_name: str, settings: AssetSettings, kinds: Iterable[str]
 ) -> AssetKwargs:
     """The shared arguments of an asset."""
     return {

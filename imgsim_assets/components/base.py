@@ -133,7 +133,7 @@ def _cron_problem(cron: str) -> str | None:
     if is_valid_cron_string(cron) and _ever_fires(cron):
         return None
     if len(fields) == 5 and is_valid_cron_string(" ".join([*fields[:2], "*", *fields[3:]])):
-        return "names a day that never comes"
+        return "names a date that never occurs"
     return "is not a cron expression"
 
 

@@ -58,10 +58,10 @@ def current_index_spec(key: dg.AssetKey, catalog: str) -> dg.AssetCheckSpec:
 
 
 def brute_force_spec(key: dg.AssetKey, pairs: str) -> dg.AssetCheckSpec:
-    """Sampled results are those of a plain product."""
+    """Sampled results equal those of a brute-force product."""
     return dg.AssetCheckSpec(
         AGREES_WITH_BRUTE_FORCE,
         asset=key,
-        description=f"The {pairs} of sampled items are those of a plain product of all vectors: "
-        "none missing, none false.",
+        description=f"The {pairs} of sampled items equal those of a brute-force product of "
+        "all vectors: none missing, none false.",
     )

@@ -57,7 +57,7 @@ _GROUPED = {
     "bridges": "Int32",
 }
 GROUPS = {"group_id": "String", **_GROUPED}
-GROUPS_ACROSS = {"group_id": "String", "catalog": "String", **_GROUPED}
+CROSS_CATALOG_GROUPS_COLUMNS = {"group_id": "String", "catalog": "String", **_GROUPED}
 ENCODER_EVALUATION = {
     "perturbation": "String",
     "threshold": "Float64",
@@ -65,15 +65,15 @@ ENCODER_EVALUATION = {
     "count": "Int64",
 }
 
-CARRIED = "carried from the source"
+CARRIED = "copied from the source"
 _MEANING = {
-    "attempts": "failed attempts in a row, over runs",
-    "bridges": "links of the group without which it would fall apart",
+    "attempts": "consecutive failed attempts, across runs",
+    "bridges": "links of the group whose removal would split it",
     "bytes": "size of the image file",
     "catalog": "catalog of the item",
     "checked_at": "when the server last gave or confirmed this image",
     "count": "pairs that were compared",
-    "detail": "what happened, in words",
+    "detail": "message about the outcome",
     "distance": "Euclidean distance of the unit vectors, sqrt(2 - 2 similarity)",
     "dst_id": "the neighbor",
     "perturbation": "how the copies were made, or 'different images' for pairs of different images",
@@ -84,8 +84,8 @@ _MEANING = {
     "group_id": "the group, named by its canonical item",
     "height": "pixels, before rotation by EXIF",
     "id": "the item",
-    "is_canonical": "whether the item stands for its group",
-    "last_modified": "as the server said",
+    "is_canonical": "whether the item is the canonical item of its group",
+    "last_modified": "Last-Modified header of the response",
     "left_id": "item of the left catalog",
     "left_sha256": "image of the left item",
     "line": "line (or row) of the file, from 1",

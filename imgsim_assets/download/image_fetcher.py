@@ -53,4 +53,4 @@ class ImageFetcher:
                     return await self._folder_threads.call(self._folder.read, item.url)
                 return await self._object_threads.call(self._objects.read, item.url, cached)
         except TimeoutError:
-            raise FetchError("timeout", f"not done in {self._timeout_s:g} s") from None
+            raise FetchError("timeout", f"not finished in {self._timeout_s:g} s") from None

@@ -127,7 +127,7 @@ class DownloadSettings(Settings):
         Args:
             root: the root of the catalog's source, which decides about paths.
         """
-        decisive = self.model_dump(
+        limits = self.model_dump(
             mode="json",
             include={
                 "allowed_hosts",
@@ -139,8 +139,8 @@ class DownloadSettings(Settings):
                 "respect_robots_txt",
             },
         )
-        listed = json.dumps({**decisive, "root": root, "heif": can_open_heif()}, sort_keys=True)
-        return hashlib.sha256(listed.encode()).hexdigest()[:16]
+        serialized = json.dumps({**limits, "root": root, "heif": can_open_heif()}, sort_keys=True)
+        return hashlib.sha256(serialized.encode()).hexdigest()[:16]
 
     @property
     def max_bytes(self) -> int:
@@ -152,7 +152,7 @@ def _parse_age(text: str) -> timedelta:
     match = _AGE.fullmatch(text)
     if match is None or int(match[1]) == 0 or int(match[1]) > 100_000:
         raise ValueError(
-            f"revalidate_after: {text!r} is no age; write a number and s, m, h, d or w"
+            f"revalidate_after: {text!r} is not a duration; write a number and s, m, h, d or w"
         )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
@@ -163,7 +163,7 @@ def _canonical_prefix(entry: str) -> str:
     is_chained = "::" in entry
     if not separator or not path.strip("/") or is_chained or protocol in _NOT_ALLOWED_PROTOCOLS:
         raise ValueError(
-            f"allowed_url_prefixes: {entry!r} names no folder; write it like s3://bucket/folder/ "
+            f"allowed_url_prefixes: {entry!r} is not a folder; write it like s3://bucket/folder/ "
             "(web addresses need no entry, local files belong under the source's root)"
         )
     return f"{entry.rstrip('/')}/"
@@ -181,7 +181,7 @@ def _canonical_host(entry: str) -> str:
     usable = host and all(letter.isalnum() or letter in ".-_[]:" for letter in host)
     if not usable or (colon and not _is_port(port)):
         raise ValueError(
-            f"allowed_hosts: {entry!r} is no host; write it without scheme and path, such as "
+            f"allowed_hosts: {entry!r} is not a host; write it without scheme and path, such as "
             "127.0.0.1:8080 or images.example.com"
         )
     return f"{host}:{int(port)}" if colon else host

@@ -37,7 +37,7 @@ _FIRST_BACKOFF_SECONDS = 0.5
 _ADAPT_SECONDS = 0.25
 
 
-class _Arrived(NamedTuple):
+class _FetchedItem(NamedTuple):
     """An item whose bytes have arrived, and the host that sent them."""
 
     item: FetchItem
@@ -65,7 +65,7 @@ class ShardDownloader:
         rate = settings.max_requests_per_second_per_host
         self._settings = settings
         self._fetcher = fetcher
-        self._writer: ImageWriter[_Arrived] = ImageWriter(
+        self._writer: ImageWriter[_FetchedItem] = ImageWriter(
             blobs, settings.max_pixels, self._finish_stored
         )
         self._hosts = hosts
@@ -156,9 +156,11 @@ class ShardDownloader:
         if fetched.data is None:
             self._finish([(host, unchanged_row(item, utc_now()))])
         else:
-            await self._writer.put(_Arrived(item, host, fetched), fetched.data)
+            await self._writer.put(_FetchedItem(item, host, fetched), fetched.data)
 
-    def _finish_stored(self, results: Sequence[tuple[_Arrived, StoredImage | ImageError]]) -> None:
+    def _finish_stored(
+        self, results: Sequence[tuple[_FetchedItem, StoredImage | ImageError]]
+    ) -> None:
         now = utc_now()
         rows = []
         for (item, host, fetched), image in results:

@@ -24,7 +24,7 @@ from imgsim_assets.storage.shards import Shard
 COMMIT_EVERY_SECONDS = 5.0
 # With `on_commit`, as for embeddings that are computed meanwhile: they start sooner then, and
 # have less left to do at the end.
-_FOLLOWED_COMMIT_EVERY_SECONDS = 2.0
+_PIPELINED_COMMIT_EVERY_SECONDS = 2.0
 
 
 class ShardRun:
@@ -90,7 +90,7 @@ class ShardRun:
         """Commit every few seconds, and when many rows are pending, until all is fetched."""
         pause = COMMIT_EVERY_SECONDS
         if self._on_commit is not None:
-            pause = min(pause, _FOLLOWED_COMMIT_EVERY_SECONDS)
+            pause = min(pause, _PIPELINED_COMMIT_EVERY_SECONDS)
         while not self._is_done:
             if not self.writer.pending.is_full:
                 self._wake.clear()

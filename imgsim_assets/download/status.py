@@ -21,7 +21,7 @@ HOST_FAILURES: Final = frozenset(
         "tls_error",
     }
 )
-# Failures that may pass by themselves; others stay until the URL changes or a person retries.
+# Failures that may be temporary; others stay until the URL changes or a person retries.
 RETRYABLE: Final = HOST_FAILURES | frozenset(
     {"http_408", "http_425", "internal_error", "protocol_error", SKIPPED_HOST, "truncated_body"}
 )

@@ -26,11 +26,11 @@ from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import DECODER_VERSION
 from imgsim_assets.images.jpeg import Jpeg, as_plain_jpeg
 
-# Raise it when the preprocessing or the feature of torchvision encoders changes.
+# Increment when the preprocessing or the feature of torchvision encoders changes.
 BACKBONE_VERSION = 1
-# Raise it when bf16 vectors alone change, as when fewer steps are rounded.
+# Increment when bf16 vectors alone change, as when fewer steps are rounded.
 BF16_VERSION = 2
-# Raise it when a GPU decodes other files, or resizes differently.
+# Increment when a GPU decodes other files, or resizes differently.
 GPU_DECODER_VERSION = 1
 # For ImageNet features of product images; see docs/encoders.md.
 BACKBONE_THRESHOLD = 0.845
@@ -119,7 +119,7 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
 
 
 def recommended_threshold(settings: EncoderSettings) -> float:
-    """The encoder's own threshold: the least cosine at which two images count as copies."""
+    """The encoder's own threshold: the minimum cosine at which two images count as copies."""
     if settings.name == HOG_COLOR and settings.factory is None:
         return hog_color.RECOMMENDED_THRESHOLD
     return BACKBONE_THRESHOLD
@@ -142,7 +142,7 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
 
 
 def min_decode_size(encoder: Encoder) -> int | None:
-    """The least edge in pixels of a decoded image; None where images are decoded in full."""
+    """The minimum edge in pixels of a decoded image; None where images are decoded in full."""
     size = getattr(encoder, "input_size", None)
     return MIN_DECODE_SCALE * size if size is not None else None
 

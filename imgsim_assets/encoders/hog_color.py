@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Raise it when the same image gives another vector.
+# Increment when the same image gives another vector.
 VERSION = 1
 SIZE = 112
 DIM = 8 * 8 * 9 + 7 * 7 * 4

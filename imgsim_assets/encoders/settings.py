@@ -18,7 +18,7 @@ RECOMMENDED: Final = "recommended"
 FP32, BF16 = "fp32", "bf16"
 STRETCH, WEIGHTS_TRANSFORM = "stretch", "weights_transform"
 CPU, GPU = "cpu", "gpu"
-# Raise it when the same vectors give another evaluation.
+# Increment when the same vectors give another evaluation.
 EVALUATION_VERSION = "1"
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -191,10 +191,10 @@ def _check_threshold(value: Any) -> Any:
             return value
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"{value!r} is no cosine; give a number from -1 to 1, {AUTO} or {RECOMMENDED}")
+    raise ValueError(f"{value!r} is not a cosine; give -1 to 1, {AUTO} or {RECOMMENDED}")
 
 
-# Least cosine of a pair, inclusive. `auto`: measured by the encoder_evaluation of the catalogs;
+# Minimum cosine of a pair, inclusive. `auto`: measured by the encoder_evaluation of the catalogs;
 # `recommended`: the encoder's own; None: no lower bound. See `threshold.resolve_threshold`.
 Threshold = (
     Annotated[

@@ -36,7 +36,7 @@ from imgsim_assets.storage.store import Store
 def resolve_threshold(
     store: Store, threshold: Threshold, commits: Sequence[tuple[str, Commit]]
 ) -> float | None:
-    """The least cosine that a declared threshold means for catalogs of one encoder.
+    """Resolve a declared threshold to a minimum cosine for catalogs of one encoder.
 
     Args:
         store: holds the evaluations of the catalogs.

@@ -90,7 +90,7 @@ class TorchEncoder:
             are (h, w, 3) uint8.
         precision: fp32 or bf16.
         input_size: edge in pixels that `prepare` reduces images to, None where unknown.
-        load_plain: loads the module with torch's common operators again, where `module` was
+        load_unfused: loads the module with torch's common operators again, where `module` was
             fitted to this machine.
         jpeg_decoder: prepares plain JPEGs in place of `prepare`, for all devices.
 
@@ -110,7 +110,7 @@ class TorchEncoder:
         normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         precision: str = "fp32",
         input_size: int | None = None,
-        load_plain: Callable[[], nn.Module] | None = None,
+        load_unfused: Callable[[], nn.Module] | None = None,
         jpeg_decoder: JpegDecoder | None = None,
     ) -> None:
         self.dim = dim
@@ -121,7 +121,7 @@ class TorchEncoder:
         self._devices = devices
         self._prepare = prepare
         self._normalize = normalize
-        self._load_plain = load_plain
+        self._load_unfused = load_unfused
         self._dtype = torch_dtype(precision)
         require_bf16(self._dtype, self.device)
         self._module = module.eval().to(self.device, self._dtype)
@@ -164,9 +164,9 @@ class TorchEncoder:
         rows: NDArray[np.float32] = features.flatten(1).float().cpu().numpy()
         return rows
 
-    def plain_module(self) -> nn.Module:
+    def unfused_module(self) -> nn.Module:
         """The module of torch's common operators, float32 on the CPU, to be traced or exported."""
-        module = self._load_plain() if self._load_plain else copy.deepcopy(self._module)
+        module = self._load_unfused() if self._load_unfused else copy.deepcopy(self._module)
         return module.eval().to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
 
     def replicas(self, cores: int) -> list[TorchEncoder]:
@@ -238,7 +238,7 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
         normalize=normalization(settings),
         precision=settings.precision,
         input_size=resized,
-        load_plain=(lambda: fold_batch_norms(load_feature_model(settings)[0]))
+        load_unfused=(lambda: fold_batch_norms(load_feature_model(settings)[0]))
         if can_fuse
         else None,
         jpeg_decoder=JpegDecoder(devices[0], size) if settings.decode == GPU else None,

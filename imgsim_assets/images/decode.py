@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageCms
 from imgsim_assets.images.header import ImageError, open_image
 from imgsim_assets.images.limits import MAX_PIXELS
 
-# Part of encoder fingerprints: raise it when the same bytes decode to other pixels.
+# Part of encoder fingerprints: increment it when the same bytes decode to other pixels.
 DECODER_VERSION = 2
 
 # By EXIF orientation, the transposition that undoes it.

@@ -40,9 +40,9 @@ class CatalogPipeline:
             directory.
         loader: gives the images in place of the download.
         retry: which failures of earlier runs the download tries again.
-        log: hears messages of long stages.
-        warn: hears what a person should look at; default: `log`.
-        log_exception: hears of a failed shard while its exception is being handled; default:
+        log: receives the progress messages of long stages.
+        warn: receives the warnings; default: `log`.
+        log_exception: receives a message about a failed shard while its exception is being handled; default:
             `warn`.
     """
 
@@ -204,22 +204,22 @@ class CatalogPipeline:
     ) -> ShardReports[EmbeddingReport]:
         """Embed the images that have no vector yet, and commit `<name>/embeddings`.
 
-        With a `stream`, its thread does the work, and goes on where it has come to.
+        With a `stream`, its thread does the work, and skips what it has already embedded.
         """
         if stream is None:
             return run_shards(shards, self.open_embeddings().run, self.log_exception)
         return run_shards(shards, lambda shard: stream.finalize(shard).result(), self.log_exception)
 
     def index(self) -> IndexReport:
-        """Bring the FAISS index `<name>/index` up to the embeddings."""
+        """Update the FAISS index `<name>/index` to match the embeddings."""
         return IndexStage(self.store, self.name, self.settings.index, log=self.warn).run()
 
     def graph(self) -> GraphReport:
-        """Bring `<name>/similarity_graph` up to the index."""
+        """Update `<name>/similarity_graph` to match the index."""
         return GraphStage(self.store, self.name, self.settings.graph).run()
 
     def groups(self) -> GroupReport:
-        """Bring `<name>/duplicate_groups` up to the index.
+        """Update `<name>/duplicate_groups` to match the index.
 
         Raises:
             SettingsError: when the catalog declares no groups.

@@ -151,7 +151,7 @@ def recall_at_10(index: FlatIndex, minimum: float, sample_size: int) -> CheckRes
 
 
 def agrees_with_brute_force(audit: Audit) -> CheckResult:
-    """The pairs of sampled items are those of a plain product of all vectors."""
+    """The pairs of sampled items equal those of a brute-force product of all vectors."""
     return CheckResult(
         audit.passed,
         {

@@ -47,12 +47,12 @@ def find_loader(name: str) -> Loader:
     """
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
-        raise SettingsError(f"loader: {name!r} does not read like 'package.module:function'")
+        raise SettingsError(f"loader: {name!r} is not of the form 'package.module:function'")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise SettingsError(
-            f"loader: {name}: {error}; correct the name, or set PYTHONPATH to where it lies"
+            f"loader: {name}: {error}; correct the name, or add its folder to PYTHONPATH"
         ) from error
     if not callable(function):
         raise SettingsError(f"loader: {name} is {type(function).__name__}; name a function")
@@ -158,7 +158,7 @@ class LoaderStage:
         except ImageError as error:
             return {**row, "status": error.status, "detail": error.detail[:500], "attempts": 1}
         except Exception as error:
-            # The user's code may raise anything; it costs only its own row.
+            # The user's code may raise anything; only its own row fails.
             detail = f"{type(error).__name__}: {error}"
             return {**row, "status": "loader_error", "detail": detail[:500], "attempts": 1}
         return {

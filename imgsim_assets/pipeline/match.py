@@ -32,7 +32,7 @@ class MatchPipeline:
         return match_table(self.store, self.table_name)
 
     def run(self) -> MatchReport:
-        """Bring the match table up to the left embeddings and the right index.
+        """Update the match table to match the left embeddings and the right index.
 
         Raises:
             StoreError: when a catalog has no embeddings or no index, or when different encoders

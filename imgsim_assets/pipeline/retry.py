@@ -29,7 +29,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
 # Failures that may have passed, or all of them.
-RetryChoice = Literal["retryable", "all"]
+RetrySelection = Literal["retryable", "all"]
 _HAS_FAILED = (pl.col("status") != OK) | pl.col("revalidation_error").is_not_null()
 
 
@@ -46,13 +46,13 @@ def retry_failed(
     name: str,
     settings: DownloadSettings,
     *,
-    retry: RetryChoice = "retryable",
+    retry: RetrySelection = "retryable",
     device: str | None = None,
     weights: str | None = None,
     log: Log = silent,
     listener: ProgressListener | None = None,
 ) -> RetryReport:
-    """Fetch a catalog's failed images now, and bring its index up to what arrives.
+    """Fetch a catalog's failed images now, and add the fetched ones to its index.
 
     An image that is there but could not be revalidated counts as failed. New images are embedded
     by the encoder that the store recorded.
@@ -64,7 +64,7 @@ def retry_failed(
         retry: `retryable` for failures that may have passed, or `all`.
         device: where the encoder runs, in place of the recorded device.
         weights: path of the encoder's weights file, in place of the recorded path.
-        log: hears the progress.
+        log: receives progress messages.
         listener: receives the progress.
 
     Raises:
@@ -106,7 +106,7 @@ def retry_failed(
     return RetryReport(failed.height, failed.join(intact, on="id", how="semi").height)
 
 
-def _failed(ledger: Table, commit: Commit, retry: RetryChoice) -> pl.DataFrame:
+def _failed(ledger: Table, commit: Commit, retry: RetrySelection) -> pl.DataFrame:
     rows = with_all_columns(ledger.read(commit))
     return rows.filter(_HAS_FAILED if retry == "all" else pl.col("retryable"))
 

@@ -49,11 +49,11 @@ def fetch_and_embed(
     read_sources: bool = True,
     listener: ProgressListener | None = None,
 ) -> list[PipelineReport]:
-    """Bring catalogs as far as their embeddings, fetching and embedding at the same time.
+    """Fetch and embed catalogs, with both stages running concurrently.
 
     Args:
         pipelines: the catalogs.
-        read_sources: read each source first; without, the items of the store stand.
+        read_sources: read each source first; else the stored items are used.
         listener: receives the progress.
 
     Returns:
@@ -80,7 +80,7 @@ def _start(
 ) -> tuple[list[DownloadReport], list[Future[EmbeddingReport]]]:
     """Fetch a catalog's shards here, and submit each to the embedding thread."""
     name = pipeline.name
-    listener.begins(name, pipeline.items)
+    listener.started(name, pipeline.items)
     stage = pipeline.open_embeddings(thread)
     stream = EmbeddingStream(lambda: stage, thread, log=pipeline.log)
     images: list[DownloadReport] = []

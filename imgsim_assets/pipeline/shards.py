@@ -1,4 +1,4 @@
-"""Running a stage over several shards, so that a bad shard costs only itself."""
+"""Running a stage over several shards, where a failed shard does not stop the others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_shards(shards: Iterable[Shard], run: Callable[[Shard], R], log: Log) -> 
     Args:
         shards: the shards, in the order in which they run.
         run: the stage's `run`.
-        log: hears of each shard that fails, while its exception is being handled.
+        log: receives a message about each shard that fails, while its exception is being handled.
 
     Returns:
         A report or an error for every shard.

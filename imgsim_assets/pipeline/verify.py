@@ -68,9 +68,9 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
 
     Args:
         store: the store.
-        sample_size: items of each result that are compared with a plain product of all vectors;
+        sample_size: items of each result that are compared with a brute-force product of all vectors;
             0 for none. Results are compared only while nothing else is wrong.
-        log: hears the progress.
+        log: receives progress messages.
 
     Returns:
         What was read, and every problem with its fix.
@@ -79,16 +79,16 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
     _verify_tables(store, report, log)
     _verify_blobs(store, report, log)
     for name in catalog_names(store):
-        _guarded(report, name, partial(_verify_catalog, store, name, report))
+        _run_check(report, name, partial(_verify_catalog, store, name, report))
     # Comparing reads vectors, which drops damaged ones, and verifying changes nothing.
     compared_items = 0 if report.problems else sample_size
     for name in store.table_names():
-        _guarded(report, name, partial(_verify_result, store, name, compared_items, report))
+        _run_check(report, name, partial(_verify_result, store, name, compared_items, report))
     return report
 
 
-def _guarded(report: VerificationReport, location: str, check: Callable[[], None]) -> None:
-    """Make a check; one that cannot read a damaged file is a problem itself."""
+def _run_check(report: VerificationReport, location: str, check: Callable[[], None]) -> None:
+    """Run a check; a damaged file that it cannot read is added as a problem."""
     try:
         check()
     except ImgsimError as error:

@@ -25,7 +25,7 @@ class PreparedModule(nn.Module):
 
     def __init__(self, encoder: TorchEncoder) -> None:
         super().__init__()
-        self.module = encoder.plain_module()
+        self.module = encoder.unfused_module()
         self.normalizes = encoder._mean.numel() > 0
         self.register_buffer("mean", encoder._mean.to("cpu"))
         self.register_buffer("deviation", encoder._deviation.to("cpu"))

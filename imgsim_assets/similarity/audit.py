@@ -88,7 +88,7 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
         if mode == "one_to_one":
             return _audit_one_to_one(batch, right, rows["right_id"], scores, pairs, threshold)
         k = 1 if mode == "best" else settings["k"]
-        return _audit_best(batch, right, scores, pairs, threshold, k)
+        return _audit_top_k(batch, right, scores, pairs, threshold, k)
 
     # For mutual pairs right items are scored with all left ones too.
     return _combine(audit(batch) for batch in _batches(sampled, max(len(left), len(right))))
@@ -121,7 +121,7 @@ def audit_graph(
     def audit(batch: Items) -> Audit:
         scores = _scores(batch, nodes)
         scores[_positions(batch, nodes)] = -np.inf  # no item is its own neighbor
-        return _audit_best(batch, nodes, scores, pairs, threshold, commit.properties["k"])
+        return _audit_top_k(batch, nodes, scores, pairs, threshold, commit.properties["k"])
 
     return _combine(audit(batch) for batch in _batches(sampled, len(nodes)))
 
@@ -211,7 +211,7 @@ def _by_left(pairs: pl.DataFrame, sampled: Items) -> dict[str, set[str]]:
     return by_left
 
 
-def _audit_best(
+def _audit_top_k(
     sampled: Items,
     right: Items,
     scores: NDArray[np.float64],
@@ -247,11 +247,11 @@ def _audit_mutual(
     if scores.size:
         relevant[scores.argmax(axis=1)] = True
     partners = right.where(relevant)
-    first, best, second = _two_best(_scores(partners, left))
+    first, best, second = _top_two(_scores(partners, left))
     expected = []
     for row, position in zip(*_positions(sampled, left), strict=True):
         rivals_left = np.where(first == position, second, best)
-        row_first, row_best, row_second = _two_best(scores[row : row + 1])
+        row_first, row_best, row_second = _top_two(scores[row : row + 1])
         rivals_right = np.where(np.arange(len(right)) == row_first, row_second, row_best)[relevant]
         cutoffs = np.maximum(np.maximum(rivals_left, rivals_right), threshold)
         row_scores = scores[row][relevant]
@@ -284,7 +284,7 @@ def _audit_one_to_one(
     return _compare(sampled, right, expected, pairs)
 
 
-def _two_best(
+def _top_two(
     scores: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """The column of the greatest score of each row, that score, and the greatest of the others."""

@@ -77,30 +77,30 @@ def find_bridges(links: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     for number, (a, b) in enumerate(links):
         neighbors.setdefault(a, []).append((b, number))
         neighbors.setdefault(b, []).append((a, number))
-    entered: dict[int, int] = {}
-    reach: dict[int, int] = {}
+    discovery: dict[int, int] = {}
+    low_link: dict[int, int] = {}
     bridges = []
     for root in neighbors:
-        if root in entered:
+        if root in discovery:
             continue
-        entered[root] = reach[root] = len(entered)
+        discovery[root] = low_link[root] = len(discovery)
         path = [(root, -1, iter(neighbors[root]))]
         while path:
-            node, entry_link, rest = path[-1]
-            step = next(rest, None)
+            node, parent_link, remaining = path[-1]
+            step = next(remaining, None)
             if step is None:
                 path.pop()
                 if path:
                     parent = path[-1][0]
-                    reach[parent] = min(reach[parent], reach[node])
-                    if reach[node] > entered[parent]:
-                        bridges.append(links[entry_link])
-            elif step[1] != entry_link:
+                    low_link[parent] = min(low_link[parent], low_link[node])
+                    if low_link[node] > discovery[parent]:
+                        bridges.append(links[parent_link])
+            elif step[1] != parent_link:
                 other, number = step
-                if other in entered:
-                    reach[node] = min(reach[node], entered[other])
+                if other in discovery:
+                    low_link[node] = min(low_link[node], discovery[other])
                 else:
-                    entered[other] = reach[other] = len(entered)
+                    discovery[other] = low_link[other] = len(discovery)
                     path.append((other, number, iter(neighbors[other])))
     return sorted(bridges)
 

@@ -3,7 +3,7 @@
 Images are linked where their similarity reaches the threshold, whichever catalog they are of;
 `clustering.py` divides them into groups. Connected groups can chain: a is similar to b and b to
 c, but a is not similar to c. So each group carries the minimum and mean similarity over all its
-pairs, and the number of its bridges: links without which it would fall apart.
+pairs, and the number of its bridges: links whose removal would split the group.
 """
 
 from __future__ import annotations

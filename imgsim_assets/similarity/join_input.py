@@ -49,17 +49,17 @@ class JoinInput:
         return int(self.unit.rows.shape[1])
 
     @property
-    def is_plain(self) -> bool:
+    def has_no_duplicates(self) -> bool:
         """Whether the unique rows are all rows, in their order."""
         return len(self.unique.first) == len(self.unit.rows)
 
     def row_numbers(self, index: Indices) -> Indices:
         """The row numbers of unique rows."""
-        return index if self.is_plain else self.unique.first[index]
+        return index if self.has_no_duplicates else self.unique.first[index]
 
     def block(self, start: int, stop: int) -> tuple[Floats, Doubles]:
         """The unique rows from `start` to `stop`, and their squared lengths."""
-        chosen = slice(start, stop) if self.is_plain else self.unique.first[start:stop]
+        chosen = slice(start, stop) if self.has_no_duplicates else self.unique.first[start:stop]
         return self.unit.rows[chosen], self.unit.squares[chosen]
 
     def sample(self, count: int) -> tuple[Floats, Doubles, Indices]:

@@ -110,13 +110,13 @@ class _CandidateBuffer:
         self._count += len(i)
         self._raise_cutoffs(i - self._rows.start, products)
         if self._count > self._max_pairs:
-            self._drop_beaten()
+            self._prune()
             if 2 * self._count > self._max_pairs:
                 self._score()
 
     def flush(self) -> None:
         """Score the candidates that may still be among the nearest."""
-        self._drop_beaten()
+        self._prune()
         self._score()
 
     def _raise_cutoffs(self, i: Indices, products: Floats) -> None:
@@ -134,7 +134,7 @@ class _CandidateBuffer:
         kth = self._products.min(axis=1).astype(np.float64) - self._inputs.error
         self.cutoffs = np.maximum(self.cutoffs, kth)
 
-    def _drop_beaten(self) -> None:
+    def _prune(self) -> None:
         remaining = []
         for i, j, products in self._pending:
             cutoffs = _rounded_down(self.cutoffs[i - self._rows.start] - self._inputs.error)
@@ -223,7 +223,7 @@ class _Nearest:
         queries = UniqueRows(*(np.arange(len(self.index) + extra) for extra in (0, 0, 1)))
         height = max(1, min(MAX_ROWS, max_pairs // (2 * k)))
         for start in range(0, len(self.index), height):
-            i, rank = self._possible(slice(start, start + height), capped.counts)
+            i, rank = self._entries_with_duplicates(slice(start, start + height), capped.counts)
             i += start
             # Among equals every duplicate may be needed, so one row can have very many pairs.
             batch = np.cumsum(capped.counts[self.index[i, rank]]) // max_pairs
@@ -233,7 +233,7 @@ class _Nearest:
                 expanded.insert(*expand_duplicates(*pairs, queries, capped))
         return expanded
 
-    def _possible(self, block: slice, counts: Indices) -> tuple[Indices, Indices]:
+    def _entries_with_duplicates(self, block: slice, counts: Indices) -> tuple[Indices, Indices]:
         """Row, from the block's first, and rank of entries with a duplicate among the k nearest.
 
         `counts` (u,) are the duplicates of the references. An entry is out when k duplicates

@@ -17,7 +17,7 @@ from imgsim_assets.storage.table import Table
 LEFT_ITEMS = "left_items"
 RIGHT_ITEMS = "right_items"
 NEIGHBOR_LISTS = "neighbor_lists"
-# Lists of another format are not reused: lists before 2 did not say whether they were cut off.
+# Lists of another format are not reused: lists before 2 did not say whether they were truncated.
 _FORMAT = {"neighbor_lists_format": 2}
 
 
@@ -134,15 +134,17 @@ class MaterializedResult:
             self.table.write_rows(left.keys, role=LEFT_ITEMS),
             self.table.write_rows(right.keys, role=RIGHT_ITEMS),
         ]
-        overtaken = False
+        is_superseded = False
 
         def change(newest: Commit | None) -> PendingCommit | None:
-            nonlocal overtaken
+            nonlocal is_superseded
             committed = newest.inputs if newest is not None and newest != self.latest else {}
-            overtaken = any(committed.get(name, 0) > version for name, version in inputs.items())
-            if overtaken:
+            is_superseded = any(
+                committed.get(name, 0) > version for name, version in inputs.items()
+            )
+            if is_superseded:
                 return None
             return PendingCommit(files, inputs=inputs, properties=self.properties)
 
         commit = self.table.commit(change)
-        return None if overtaken else commit
+        return None if is_superseded else commit

@@ -4,8 +4,8 @@ A frame of pairs has the columns left_id, right_id and similarity (float64 cosin
 left_id, falling similarity and right_id. With k, each left item has at most its k best.
 
 The neighbor lists of a result hold more than k pairs of each left item: when right items are
-removed, the reserve moves up. A list that was cut off holds every pair that is better than its
-last one, and none that is worse; the column `complete` is true for a list that was not cut off.
+removed, the extra pairs take their place. A list that was truncated holds every pair that is better than its
+last one, and none that is worse; the column `complete` is true for a list that was not truncated.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def neighbor_lists(
     """
     if cached is None:
         lists = _join(left.join_input, right.join_input, spec, np.full(len(left), spec.threshold))
-        complete = pl.Series(COMPLETE, ~lists.cut_off[lists.i])
+        complete = pl.Series(COMPLETE, ~lists.truncated[lists.i])
         return _frame(lists, left, right).with_columns(complete)
     reusable = _ReusableLists.of(cached, left.keys, right.keys, min_length=spec.k or 0)
     recomputed = _join(
@@ -96,7 +96,7 @@ def neighbor_lists(
         spec,
         reusable.cutoffs(spec.threshold),
     )
-    return reusable.merge(recomputed.beside(added), spec.depth, left, right)
+    return reusable.merge(recomputed.concat(added), spec.depth, left, right)
 
 
 def top_pairs(lists: pl.DataFrame, spec: JoinSpec) -> pl.DataFrame:
@@ -120,33 +120,33 @@ def _position_in_list() -> pl.Expr:
 class _Lists(NamedTuple):
     """Pairs of row numbers, by left row, falling similarity and right row.
 
-    `cut_off` (n,) says of each left row whether its list was cut off.
+    `truncated` (n,) says of each left row whether its list was truncated.
     """
 
     i: Indices
     j: Indices
     similarity: Doubles
-    cut_off: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
 
-    def beside(self, other: _Lists) -> _Lists:
+    def concat(self, other: _Lists) -> _Lists:
         """These lists and those of other left rows."""
         i, j, similarity = (
             np.concatenate(parts) for parts in zip(self[:3], other[:3], strict=True)
         )
         order = np.argsort(i, kind="stable")
-        return _Lists(i[order], j[order], similarity[order], self.cut_off | other.cut_off)
+        return _Lists(i[order], j[order], similarity[order], self.truncated | other.truncated)
 
 
 class _ReusableLists(NamedTuple):
     """Cached pairs that are still valid: those of unchanged items, in their order.
 
-    `lengths` and `cut_off` (n,) are those of the list of each left row. The lists of the left
+    `lengths` and `truncated` (n,) are those of the list of each left row. The lists of the left
     rows `recompute_left` (n,) are empty, and the right rows `new_right` (m,) are in none.
     """
 
     pairs: pl.DataFrame
     lengths: Indices
-    cut_off: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
     recompute_left: NDArray[np.bool_]
     new_right: NDArray[np.bool_]
 
@@ -161,7 +161,7 @@ class _ReusableLists(NamedTuple):
     ) -> _ReusableLists:
         """What can be reused for the current items (id, sha256).
 
-        A list that was cut off is recomputed when fewer than `min_length` of its pairs are left.
+        A list that was truncated is recomputed when fewer than `min_length` of its pairs are left.
         """
         left_position = _positions(cached.left, left)
         right_position = _positions(cached.right, right)
@@ -173,18 +173,18 @@ class _ReusableLists(NamedTuple):
         gone = cached.right["id"].filter(pl.Series(right_position < 0))
         still_valid = ~pairs["right_id"].is_in(gone.implode()).to_numpy()
 
-        lengths, cut_off = np.zeros(left.height, np.int64), np.zeros(left.height, dtype=bool)
+        lengths, truncated = np.zeros(left.height, np.int64), np.zeros(left.height, dtype=bool)
         lengths[position[reused]] = np.add.reduceat(still_valid, first, dtype=np.int64)[reused]
-        cut_off[position[reused]] = ~pairs[COMPLETE].gather(first).to_numpy()[reused]
-        too_short = cut_off & (lengths < min_length)
-        lengths[too_short], cut_off[too_short] = 0, False
+        truncated[position[reused]] = ~pairs[COMPLETE].gather(first).to_numpy()[reused]
+        too_short = truncated & (lengths < min_length)
+        lengths[too_short], truncated[too_short] = 0, False
 
         reused[reused] = ~too_short[position[reused]]
         still_valid &= np.repeat(reused, np.diff(np.append(first, pairs.height)))
         return cls(
             pairs.select(list(SCHEMA)).filter(pl.Series(still_valid)),
             lengths,
-            cut_off,
+            truncated,
             _without_position(left_position, left.height) | too_short,
             _without_position(right_position, right.height),
         )
@@ -193,30 +193,30 @@ class _ReusableLists(NamedTuple):
         """The minimum similarity that a new pair of each list needs, (n,)."""
         cutoffs = np.full(len(self.lengths), threshold)
         last = np.cumsum(self.lengths) - 1
-        cutoffs[self.cut_off] = self.pairs["similarity"].gather(last[self.cut_off]).to_numpy()
+        cutoffs[self.truncated] = self.pairs["similarity"].gather(last[self.truncated]).to_numpy()
         return cutoffs
 
     def merge(self, new: _Lists, depth: int | None, left: Items, right: Items) -> pl.DataFrame:
-        """The lists with new pairs, each cut off at `depth` and where pairs may be missing."""
+        """The lists with new pairs, each truncated at `depth` and where pairs may be missing."""
         at = self._insert_positions(new, right.keys["id"])
         count = self.pairs.height
         order = np.insert(np.arange(count), at, np.arange(count, count + len(at)))
-        cut_off = self.cut_off | new.cut_off
-        lengths = self.lengths + np.bincount(new.i, minlength=len(cut_off))
+        truncated = self.truncated | new.truncated
+        lengths = self.lengths + np.bincount(new.i, minlength=len(truncated))
         if depth is not None:
             start = np.cumsum(lengths) - lengths
-            # Behind the last cached pair of a list that was cut off, pairs are missing.
+            # Behind the last cached pair of a list that was truncated, pairs are missing.
             last = np.cumsum(self.lengths) - 1
             without_gap = last + np.searchsorted(at, last, side="right") - start + 1
-            limit = np.minimum(np.where(self.cut_off, without_gap, depth), depth)
+            limit = np.minimum(np.where(self.truncated, without_gap, depth), depth)
             order = order[
                 np.arange(len(order)) - np.repeat(start, lengths) < np.repeat(limit, lengths)
             ]
-            cut_off |= lengths > depth
+            truncated |= lengths > depth
             lengths = np.minimum(lengths, limit)
         both = pl.concat([self.pairs, _frame(new, left, right)], rechunk=True)
         ordered = both.select(pl.all().gather(pl.Series(order, dtype=pl.get_index_type())))
-        return ordered.with_columns(pl.Series(COMPLETE, np.repeat(~cut_off, lengths)))
+        return ordered.with_columns(pl.Series(COMPLETE, np.repeat(~truncated, lengths)))
 
     def _insert_positions(self, new: _Lists, right_ids: pl.Series) -> Indices:
         """Where each new pair belongs among the reused ones, by one bisection of all at once."""
@@ -238,9 +238,9 @@ class _ReusableLists(NamedTuple):
 def _join(left: JoinInput, right: JoinInput, spec: JoinSpec, min_similarity: Doubles) -> _Lists:
     """The lists of the left rows, of pairs at or above the minimum (n,) of each left row."""
     count = len(left.unit.rows)
-    none_cut_off = np.zeros(count, dtype=bool)
+    none_truncated = np.zeros(count, dtype=bool)
     if not len(left) or not len(right):
-        return _Lists(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), none_cut_off)
+        return _Lists(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), none_truncated)
     depth = spec.depth
     if depth is None:
         i, j, similarity = pairs_above(InputPair.of(left, right), spec.threshold)
@@ -254,10 +254,10 @@ def _join(left: JoinInput, right: JoinInput, spec: JoinSpec, min_similarity: Dou
         others = i != j
         i, j, similarity = i[others], j[others], similarity[others]
     if depth is None:
-        return _Lists(i, j, similarity, none_cut_off)
+        return _Lists(i, j, similarity, none_truncated)
     start = np.searchsorted(i, np.arange(count))
     within = np.arange(len(i)) - start[i] < depth
-    # A full list may have been cut off.
+    # A full list may have been truncated.
     full = np.diff(np.append(start, len(i))) >= depth
     return _Lists(i[within], j[within], similarity[within], full)
 

@@ -73,7 +73,7 @@ class GroupSettings(LinkSettings):
 
     canonical: CanonicalRule = Field(
         "largest_resolution",
-        description="which item stands for its group: the one with the most pixels, the largest "
+        description="the canonical item of a group: the one with the most pixels, the largest "
         "file, or the earliest download; ties by id",
     )
 
@@ -83,6 +83,6 @@ class CrossCatalogGroupSettings(LinkSettings):
 
     canonical: CrossCatalogRule = Field(
         "catalog_order",
-        description="which item stands for its group: one of the catalog that is listed first, "
+        description="the canonical item of a group: one of the catalog that is listed first, "
         "and of those the one with the most pixels; or as for one catalog; ties by id",
     )

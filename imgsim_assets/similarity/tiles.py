@@ -89,7 +89,9 @@ def map_row_blocks(
         work: called with a row block; it must consume the tiles in order.
     """
     height, width = _tile_shape(len(inputs.left), len(inputs.right), memory_budget)
-    row_bytes = prefilter.bytes_per_row() + (0 if inputs.right.is_plain else 4 * inputs.right.dim)
+    row_bytes = prefilter.bytes_per_row() + (
+        0 if inputs.right.has_no_duplicates else 4 * inputs.right.dim
+    )
     block = max(width, memory_budget // 4 // row_bytes) if row_bytes else max(1, len(inputs.right))
     starts = range(0, len(inputs.left), height)
     # With few blocks cores would be idle; then the products themselves are multi-threaded.

@@ -24,7 +24,7 @@ def scan_table(table: Table, commit: Commit) -> pl.LazyFrame:
     if not row_files:
         raise StoreError(f"table {table.name} version {commit.version} holds no rows")
     paths = table.local_paths(commit)
-    if paths is not None and _is_plain(commit):
+    if paths is not None and _all_rows_visible(commit):
         table.check_files_exist(commit)
         return _scan_files(paths)
     schema = table.read_file(row_files[0]).schema
@@ -65,14 +65,14 @@ def _with_schema(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
 
 
 def _batches(table: Table, commit: Commit) -> Iterator[pl.DataFrame]:
-    if _is_plain(commit):
+    if _all_rows_visible(commit):
         for file in commit.files_with_role():
             yield table.read_file(file)
     else:
         yield table.read(commit)
 
 
-def _is_plain(commit: Commit) -> bool:
+def _all_rows_visible(commit: Commit) -> bool:
     """Whether all rows of every row file are visible, so that files can be read one by one."""
     files = commit.files_with_role()
     if commit.key is None:

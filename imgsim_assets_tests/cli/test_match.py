@@ -217,8 +217,11 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--threshold", "1.5"), "--threshold: '1.5' is no cosine; give a number from -1 to 1"),
-        (("--threshold", "high"), "--threshold: 'high' is no cosine; give a number from -1 to 1"),
+        (("--threshold", "1.5"), "--threshold: '1.5' is not a cosine; give -1 to 1"),
+        (
+            ("--threshold", "high"),
+            "--threshold: 'high' is not a cosine; give -1 to 1",
+        ),
         (("--mode", "some"), "--mode: Input should be"),
         (("--mode", "top_k"), "--k: mode top_k needs it"),
         (("--columns", "id,link"), "--columns: list.csv has no column 'link'; it has 'id', 'url'"),
@@ -226,7 +229,7 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
         (("--delimiter", ",,"), "--delimiter: ',,' is not a delimiter"),
         (("--out", "r.xls"), "--out: r.xls ends in none of .tsv"),
         (("--out", "nowhere/r.tsv"), "--out: there is no folder"),
-        (("--allowed-host", "http://x/"), "--allowed-host: 'http://x/' is no host"),
+        (("--allowed-host", "http://x/"), "--allowed-host: 'http://x/' is not a host"),
         (("--encoder", "hog_colr"), "did you mean hog_color"),
         (("--batch-size", "0"), "--batch-size: Input should be greater than or equal to 1"),
         (("--concurrency", "0"), "--concurrency: Input should be greater than or equal to 1"),

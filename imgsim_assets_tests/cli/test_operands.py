@@ -103,7 +103,7 @@ def test_loader_replaces_the_download(shell: Shell, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        ("nowhere", "does not read like 'package.module:function'"),
+        ("nowhere", "is not of the form 'package.module:function'"),
         ("no_such_module_at_all:load", "No module named"),
         ("json:nothing", "has no attribute 'nothing'"),
         ("json:__name__", "is str; name a function"),

@@ -23,7 +23,7 @@ from imgsim_assets.similarity import duplicate_groups, graph, matches
         pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
         pytest.param(columns.GROUPS, duplicate_groups.SCHEMA, id="duplicate_groups"),
         pytest.param(
-            columns.GROUPS_ACROSS,
+            columns.CROSS_CATALOG_GROUPS_COLUMNS,
             duplicate_groups.CROSS_CATALOG_SCHEMA,
             id="duplicate_groups across",
         ),

@@ -36,13 +36,13 @@ CASES = {
         _PAIR,
         ["defs/products/defs.yaml:", "attributes.shards", "greater than or equal to 1"],
     ),
-    "threshold that is no cosine": (
+    "threshold that is not a cosine": (
         _CATALOG,
         _PAIR | {"threshold": 2},
         [
             "defs/pair/defs.yaml:",
             "attributes.threshold",
-            "2 is no cosine; give a number from -1 to",
+            "2 is not a cosine; give -1 to",
         ],
     ),
     "name of something else": (
@@ -210,8 +210,11 @@ def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
             {"observe_schedule": "always"},
             "attributes.observe_schedule: 'always' is not a cron expression; '*/5 * * * *' is every five minutes",
         ),
-        ({"schedule": "0 0 30 2 *"}, "attributes.schedule: '0 0 30 2 *' names a day that never"),
-        ({"schedule": "0 0 31 2,4 *"}, "'0 0 31 2,4 *' names a day that never comes; '0 3 * * *'"),
+        ({"schedule": "0 0 30 2 *"}, "attributes.schedule: '0 0 30 2 *' names a date that never"),
+        (
+            {"schedule": "0 0 31 2,4 *"},
+            "'0 0 31 2,4 *' names a date that never occurs; '0 3 * * *'",
+        ),
         ({"schedule": "0 0 3 * * *"}, "'0 0 3 * * *' has 6 fields; write minute, hour, day, month"),
         ({"timezone": "Mars/Base"}, "attributes.timezone: 'Mars/Base' is not a time zone"),
         ({"schedule": "nightly"}, "attributes.schedule: 'nightly' is not a cron expression"),

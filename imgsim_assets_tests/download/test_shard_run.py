@@ -127,7 +127,7 @@ def test_on_commit_makes_commits_more_frequent(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 3600)
-    monkeypatch.setattr(shard_run, "_FOLLOWED_COMMIT_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(shard_run, "_PIPELINED_COMMIT_EVERY_SECONDS", 0.05)
     committed_shards: list[Shard] = []
 
     def page(connection: Connection) -> None:

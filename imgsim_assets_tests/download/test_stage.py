@@ -53,7 +53,7 @@ def test_ledger_committed_and_compacted_in_many_parts_equals_that_of_one_part(
     (expected,) = whole.run()
     with monkeypatch.context() as small:
         small.setattr(shard_ledger, "_MIN_RANGE_ROWS", 3)
-        small.setattr(writer, "_MAX_LOOSE_ROWS", 2)
+        small.setattr(writer, "_ROWS_PER_FRAME", 2)
         small.setattr(writer, "_MAX_PENDING_ROWS", 4)
         catalog.declare(urls)
         patient = fast_settings(max_per_host=1, timeout_s=30, read_timeout_s=30)

@@ -254,7 +254,7 @@ def test_run_interrupted_while_a_commit_is_due_ends(
     """Images that arrived are stored at the end, which wakes the commits being cancelled."""
     monkeypatch.setattr(image_writer, "_MAX_DELAY_SECONDS", 60.0)
     monkeypatch.setattr(writer, "_MAX_PENDING_ROWS", 4)
-    monkeypatch.setattr(writer, "_MAX_LOOSE_ROWS", 4)
+    monkeypatch.setattr(writer, "_ROWS_PER_FRAME", 4)
     run = shard_downloader.ShardDownloader.run
 
     async def interrupted(one: shard_downloader.ShardDownloader) -> None:

@@ -117,7 +117,7 @@ class RecordingListener(ProgressListener):
         self.items = 0
         self.steps: list[int] = []
 
-    def begins(self, name: str, items: int) -> None:
+    def started(self, name: str, items: int) -> None:
         self.items = items
 
     def fetched(self, name: str, items: int) -> None:

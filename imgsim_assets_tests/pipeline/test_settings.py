@@ -21,10 +21,10 @@ _PAIR = {"name": "pair", "left": "products", "right": "suppliers"}
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
-        (MatchMatrixSettings, _PAIR | {"threshold": 1.5}, "1.5 is no cosine; give a number"),
-        (MatchMatrixSettings, _PAIR | {"threshold": "autoo"}, "'autoo' is no cosine"),
-        (MatchMatrixSettings, _PAIR | {"threshold": float("nan")}, "nan is no cosine"),
-        (CatalogSettings, _CATALOG | {"graph": {"threshold": True}}, "True is no cosine"),
+        (MatchMatrixSettings, _PAIR | {"threshold": 1.5}, "1.5 is not a cosine; give -1 to 1"),
+        (MatchMatrixSettings, _PAIR | {"threshold": "autoo"}, "'autoo' is not a cosine"),
+        (MatchMatrixSettings, _PAIR | {"threshold": float("nan")}, "nan is not a cosine"),
+        (CatalogSettings, _CATALOG | {"graph": {"threshold": True}}, "True is not a cosine"),
         (CatalogSettings, _CATALOG | {"evaluation": True}, "True is not a mapping; write '{}'"),
         (CatalogSettings, _CATALOG | {"checks": None}, "None is not a mapping"),
         (

@@ -329,7 +329,7 @@ def test_index_of_an_earlier_encoder_is_an_error(shops: Store) -> None:
 
 
 @pytest.mark.parametrize("settings", [MODES[0], MODES[1]], ids=str)
-def test_overtaken_run_recomputes_with_the_newest_inputs(
+def test_superseded_run_recomputes_with_the_newest_inputs(
     store: Store, monkeypatch: pytest.MonkeyPatch, settings: MatchSettings
 ) -> None:
     """One run reads a newer left and an older right catalog, the other run the reverse."""

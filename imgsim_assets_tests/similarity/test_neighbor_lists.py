@@ -140,7 +140,7 @@ def test_removed_neighbors_are_replaced_from_the_reserve(
 PARTS = (slice(0, 11), slice(1, 12), slice(5, 12))
 
 
-def test_pair_behind_the_end_of_a_cut_off_list_is_not_its_next() -> None:
+def test_pair_behind_the_end_of_a_truncated_list_is_not_its_next() -> None:
     spec = JoinSpec(k=1)
     scores = np.linspace(0.9, 0.1, 12)
     rows = np.stack([scores, np.sqrt(1 - scores**2)], axis=1).astype(np.float32)

@@ -35,8 +35,11 @@ def test_documented_settings_are_accepted(values: dict[str, Any]) -> None:
         ({"mode": "top_k", "k": 0}, "greater than or equal to 1"),
         ({"mode": "top_k", "k": 1001}, "less than or equal to 1000"),
         ({"mode": "nearest"}, "'all', 'best', 'top_k', 'mutual' or 'one_to_one'"),
-        ({"threshold": 1.01}, "1.01 is no cosine; give a number from -1 to 1, auto or recommended"),
-        ({"threshold": -1.01}, "-1.01 is no cosine"),
+        (
+            {"threshold": 1.01},
+            "1.01 is not a cosine; give -1 to 1, auto or recommended",
+        ),
+        ({"threshold": -1.01}, "-1.01 is not a cosine"),
         ({"threshold": float("nan")}, "threshold"),
         ({"treshold": 0.5}, "unknown key 'treshold': did you mean 'threshold'"),
     ],
@@ -55,7 +58,7 @@ def test_invalid_match_settings_are_rejected_with_the_reason(
     [
         ({"k": 0}, "greater than or equal to 1"),
         ({"k": 1001}, "less than or equal to 1000"),
-        ({"threshold": 2}, "2 is no cosine"),
+        ({"threshold": 2}, "2 is not a cosine"),
         ({"neighbors": 5}, "unknown key 'neighbors'"),
     ],
 )

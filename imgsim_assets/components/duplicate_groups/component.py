@@ -7,7 +7,7 @@ from typing import ClassVar
 import dagster as dg
 
 from imgsim_assets.components.declared_catalogs import ComparingComponent
-from imgsim_assets.components.duplicate_groups.groups import groups_across_asset
+from imgsim_assets.components.duplicate_groups.groups import cross_catalog_groups_asset
 from imgsim_assets.components.tables import IO_MANAGER, get_table_io_manager
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.settings import Settings
@@ -35,6 +35,6 @@ class DuplicateGroupsComponent(ComparingComponent):
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         evaluated = self.catalogs_with_evaluation(context, names)
         return dg.Definitions(
-            assets=[groups_across_asset(settings, root, evaluated)],
+            assets=[cross_catalog_groups_asset(settings, root, evaluated)],
             resources={IO_MANAGER: get_table_io_manager(root)},
         )

@@ -8,7 +8,7 @@ import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import asset_kwargs, code_version
 from imgsim_assets.components.checks import asset_check
-from imgsim_assets.components.columns import GROUPS, GROUPS_ACROSS, table_schema
+from imgsim_assets.components.columns import CROSS_CATALOG_GROUPS_COLUMNS, GROUPS, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.tables import open_store
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
@@ -58,7 +58,7 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
     return duplicate_groups
 
 
-def groups_across_asset(
+def cross_catalog_groups_asset(
     settings: DuplicateGroupsSettings, root: Path, evaluated: Sequence[str]
 ) -> dg.AssetsDefinition:
     """The items of several catalogs that show the same, by group.
@@ -66,7 +66,7 @@ def groups_across_asset(
     `evaluated` are the catalogs whose encoder_evaluation decides the threshold.
     """
     key = dg.AssetKey([CROSS_CATALOG_GROUPS, settings.name])
-    decisive = settings.model_dump(include=set(CrossCatalogGroupSettings.model_fields))
+    group_settings = settings.model_dump(include=set(CrossCatalogGroupSettings.model_fields))
 
     @dg.asset(
         **asset_kwargs(key, CROSS_CATALOG_GROUPS, settings, {"parquet"}),
@@ -78,20 +78,20 @@ def groups_across_asset(
         description=settings.description
         or f"Items of {', '.join(settings.catalogs)} that are connected by similar images, by "
         "group, with the similarities within the group.",
-        metadata={"dagster/column_schema": table_schema(GROUPS_ACROSS)},
-        code_version=code_version(VERSION, settings.catalogs, decisive),
+        metadata={"dagster/column_schema": table_schema(CROSS_CATALOG_GROUPS_COLUMNS)},
+        code_version=code_version(VERSION, settings.catalogs, group_settings),
         check_specs=[
             dg.AssetCheckSpec(ONE_CANONICAL_PER_GROUP, asset=key, description=_CHECK_DESCRIPTION)
         ],
     )
-    def groups_across(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def cross_catalog_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.similarity.duplicate_groups import GroupStage
 
         store = open_store(root, context.run.run_id)
         stage = GroupStage(store, settings.name, settings, catalogs=settings.catalogs)
         return _result(store, stage.table, stage.run())
 
-    return groups_across
+    return cross_catalog_groups
 
 
 def _images_of(name: str) -> dg.AssetDep:

@@ -23,7 +23,7 @@ class ItemsConfig(dg.Config):
     """Run configuration of `items`."""
 
     allow_removals: bool = Field(
-        False, description="accept the source however many items it has lost"
+        False, description="accept the source regardless of how many items it lost"
     )
 
 

@@ -69,8 +69,8 @@ def _fetch_and_embed(
 
         stream = EmbeddingStream(open_embeddings, thread, log=context.log.warning)
         if images in selected:
-            follower = stream if embeddings in selected else None
-            check = fetch(context, catalog, pipeline, follower)
+            embedding_stream = stream if embeddings in selected else None
+            check = fetch(context, catalog, pipeline, embedding_stream)
             yield _result(context, images, check)
             if not check.passed and success_rate_spec(catalog).blocking:
                 thread.cancel()

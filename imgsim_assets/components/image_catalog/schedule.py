@@ -30,8 +30,8 @@ def refresh_job(catalog: CatalogContext) -> Any:
     return dg.define_asset_job(
         f"{catalog.name}{REFRESH}",
         selection=dg.AssetSelection.assets(*(catalog.key(asset) for asset in assets)),
-        description=f"Bring {catalog.name} up to its source, all shards in one run. What has not "
-        "changed is not done again.",
+        description=f"Update {catalog.name} from its source, all shards in one run. Unchanged "
+        "data is not processed again.",
         partitions_def=catalog.partitions,
     )
 

@@ -45,7 +45,7 @@ def matches_asset(
     key = dg.AssetKey(["matches", settings.name])
     left = dg.AssetKey([settings.left, "embeddings"])
     right = dg.AssetKey([settings.right, "index"])
-    decisive = settings.model_dump(include=set(MatchSettings.model_fields))
+    match_settings = settings.model_dump(include=set(MatchSettings.model_fields))
 
     @dg.asset(
         **asset_kwargs(key, GROUP, settings, {"faiss", "parquet"}),
@@ -56,7 +56,7 @@ def matches_asset(
         ],
         description=settings.description or _description(settings),
         metadata={"dagster/column_schema": table_schema(MATCHES)},
-        code_version=code_version(VERSION, settings.left, settings.right, decisive),
+        code_version=code_version(VERSION, settings.left, settings.right, match_settings),
         check_specs=[
             dg.AssetCheckSpec(
                 AT_OR_ABOVE_THRESHOLD, asset=key, description="No match is below the threshold."

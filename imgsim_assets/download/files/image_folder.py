@@ -81,7 +81,7 @@ class ImageFolder:
         except FileNotFoundError:
             raise FetchError("missing_file", f"there is no {url}") from None
         except IsADirectoryError:
-            raise FetchError("missing_file", f"{url} is no file", etag=version) from None
+            raise FetchError("missing_file", f"{url} is not a file", etag=version) from None
         except OSError as error:
             # Without an etag: a fix such as a permission or a mount need not change the file,
             # so every run tries it again.
@@ -107,12 +107,10 @@ class ImageFolder:
         except (ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links
             raise FetchError("bad_url", str(error)) from error
         if not path.is_relative_to(root):
-            raise FetchError(
-                "blocked_path", f"{path} lies outside {root}; set 'root:' of the source"
-            )
+            raise FetchError("blocked_path", f"{path} is outside {root}; set 'root:' of the source")
         return path
 
-    # Filesystems behind fsspec raise errors of their own libraries: each costs its own file only.
+    # Filesystems behind fsspec raise errors of their own libraries; one fails only its own file.
 
     def _remote_version(self, url: str) -> str | None:
         try:

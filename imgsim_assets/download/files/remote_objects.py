@@ -42,7 +42,7 @@ class RemoteObjects:
         if not url.startswith(self._prefixes) or ".." in url.split("/") or "::" in url:
             path = url.split("?", 1)[0][:200]
             raise FetchError(
-                "blocked_path", f"{path} lies below no entry of download.allowed_url_prefixes"
+                "blocked_path", f"{path} is not below any entry of download.allowed_url_prefixes"
             )
 
     def _read(self, url: str, cached: Validators | None) -> Fetched:

@@ -29,7 +29,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_HEADER_BYTES = 16_384
 # A request without activity for so long counts as idle: its server is slow, and may be dead.
 _IDLE_SECONDS = 1.0
-# The least that RFC 9309, 2.5 requires a crawler to parse.
+# The minimum that RFC 9309, 2.5 requires a crawler to parse.
 _MAX_ROBOTS_TXT_BYTES = 500 * 1024
 
 
@@ -96,8 +96,8 @@ class HttpClient:
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
-            # No proxy, cookies or credentials from the environment, and no decompression: the
-            # size limit counts bytes as they travel, so a small body cannot unfold.
+            # No proxy, cookies or credentials from the environment, and no decompression: a
+            # small body could decompress into gigabytes.
             trust_env=False,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -140,8 +140,8 @@ class HttpClient:
 
     def _timeout_error(self, deadline: Deadline) -> FetchError:
         if deadline.idle_deadline < deadline.total_deadline:
-            return FetchError("timeout", f"silent for {self._settings.read_timeout_s:g} s")
-        return FetchError("timeout", f"not done in {self._settings.timeout_s:g} s")
+            return FetchError("timeout", f"no data for {self._settings.read_timeout_s:g} s")
+        return FetchError("timeout", f"not finished in {self._settings.timeout_s:g} s")
 
     async def _follow(
         self,

@@ -18,7 +18,7 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 def check_response(response: aiohttp.ClientResponse) -> None:
     """Raise FetchError unless the response is a 200 with a plain body.
 
-    A compressed body may be small and unfold into gigabytes.
+    A compressed body may decompress into gigabytes.
     """
     if response.status == 429:
         raise FetchError("rate_limited", "429 Too Many Requests", retry_after(response.headers))

@@ -27,7 +27,7 @@ from imgsim_assets.storage.commit import (
 # So many pending rows are committed at once, so that fast sources do not fill the memory.
 _MAX_PENDING_ROWS = 10_000
 # Pending rows become a frame when there are so many Python objects.
-_MAX_LOOSE_ROWS = 1024
+_ROWS_PER_FRAME = 1024
 # With more delta files than this an append compacts some of them, so that commits stay small.
 _MAX_DELTA_FILES = 32
 # Small row groups: reading a range of ids takes a few rows of each delta file.
@@ -41,24 +41,24 @@ class PendingRows:
     """
 
     def __init__(self) -> None:
-        self._loose: list[Row] = []
+        self._rows: list[Row] = []
         self._frames: list[pl.DataFrame] = []
 
     def add(self, row: Row) -> None:
         """Add a row."""
-        self._loose.append(row)
-        if len(self._loose) >= _MAX_LOOSE_ROWS:
+        self._rows.append(row)
+        if len(self._rows) >= _ROWS_PER_FRAME:
             self._seal()
 
     def _seal(self) -> None:
-        if self._loose:
-            self._frames.append(ledger_frame(self._loose))
-            self._loose = []
+        if self._rows:
+            self._frames.append(ledger_frame(self._rows))
+            self._rows = []
 
     @property
     def is_full(self) -> bool:
         """Whether the rows should be committed now."""
-        return len(self._frames) * _MAX_LOOSE_ROWS >= _MAX_PENDING_ROWS
+        return len(self._frames) * _ROWS_PER_FRAME >= _MAX_PENDING_ROWS
 
     def frames(self) -> list[pl.DataFrame]:
         """All rows so far."""

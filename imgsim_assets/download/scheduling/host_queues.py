@@ -40,7 +40,7 @@ class _NumberQueue:
 class _HostQueue:
     """The items of one host: those that are ready, and those that wait for a time.
 
-    `is_listed` says whether the queue is in the list of queues that takers look at.
+    `is_enqueued` says whether the queue is in the list of queues that `take` serves.
     """
 
     host: str
@@ -49,7 +49,7 @@ class _HostQueue:
     delayed: list[tuple[float, int, int]] = field(default_factory=list)
     active: int = 0
     opens_at: float = 0.0
-    is_listed: bool = False
+    is_enqueued: bool = False
 
     @property
     def next_time(self) -> float | None:
@@ -84,16 +84,16 @@ class HostQueues:
         self._interval = interval
         self._queues: dict[str, _HostQueue] = {}
         self._order = itertools.count()
-        self._listed: deque[_HostQueue] = deque()
-        self._takers: deque[asyncio.Future[None]] = deque()
+        self._open_queues: deque[_HostQueue] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self._waiting = 0
         self._active = 0
         for item in items:
             name = host(item)
             queue = self._queues.get(name)
             if queue is None:
-                queue = self._queues[name] = _HostQueue(name, per_host, is_listed=True)
-                self._listed.append(queue)
+                queue = self._queues[name] = _HostQueue(name, per_host, is_enqueued=True)
+                self._open_queues.append(queue)
             queue.ready.append(item)
             self._waiting += 1
 
@@ -101,17 +101,17 @@ class HostQueues:
         """The next item, as soon as its host has a free slot; None when no item is left."""
         loop = asyncio.get_running_loop()
         while True:
-            while self._listed:
-                queue = self._listed.popleft()
-                queue.is_listed = False
+            while self._open_queues:
+                queue = self._open_queues.popleft()
+                queue.is_enqueued = False
                 if self._is_open(queue, loop.time()):
                     return self._take_from(queue, loop.time())
             if not self._waiting and not self._active:
-                self._wake_takers(len(self._takers))
+                self._wake_waiters(len(self._waiters))
                 return None
-            taker = loop.create_future()
-            self._takers.append(taker)
-            await taker
+            waiter = loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
 
     def _take_from(self, queue: _HostQueue, now: float) -> int:
         item = queue.pop(now)
@@ -120,7 +120,7 @@ class HostQueues:
         self._waiting -= 1
         if self._interval:
             queue.opens_at = now + self._interval
-        self._list(queue)
+        self._enqueue(queue)
         return item
 
     def done(self, item: int) -> None:
@@ -129,7 +129,7 @@ class HostQueues:
         queue.active -= 1
         self._active -= 1
         if queue.active or queue.next_time is not None:
-            self._list(queue)
+            self._enqueue(queue)
         else:
             del self._queues[queue.host]  # so that a million hosts do not stay in memory
         self._wake_all_at_end()
@@ -154,7 +154,7 @@ class HostQueues:
         queue = self._queues.get(host)
         if queue is not None:
             queue.concurrency = self._per_host if concurrency is None else concurrency
-            self._list(queue)
+            self._enqueue(queue)
 
     def drop_host(self, host: str) -> list[int]:
         """Remove and return the waiting items of a host."""
@@ -190,24 +190,24 @@ class HostQueues:
         if next_time <= now:
             return True
         if self._queues.get(queue.host) is queue:
-            asyncio.get_running_loop().call_at(next_time, self._list, queue)
+            asyncio.get_running_loop().call_at(next_time, self._enqueue, queue)
         return False
 
-    def _list(self, queue: _HostQueue) -> None:
-        """Let a taker look at a queue that may have an item for it."""
+    def _enqueue(self, queue: _HostQueue) -> None:
+        """Add a queue that may have a ready item to the list that `take` serves."""
         has_slot = queue.active < queue.concurrency
-        if not queue.is_listed and queue.next_time is not None and has_slot:
-            queue.is_listed = True
-            self._listed.append(queue)
-            self._wake_takers(1)
+        if not queue.is_enqueued and queue.next_time is not None and has_slot:
+            queue.is_enqueued = True
+            self._open_queues.append(queue)
+            self._wake_waiters(1)
 
     def _wake_all_at_end(self) -> None:
         if not self._waiting and not self._active:
-            self._wake_takers(len(self._takers))
+            self._wake_waiters(len(self._waiters))
 
-    def _wake_takers(self, count: int) -> None:
-        while count and self._takers:
-            taker = self._takers.popleft()
-            if not taker.done():
-                taker.set_result(None)
+    def _wake_waiters(self, count: int) -> None:
+        while count and self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 count -= 1
