@@ -19,6 +19,10 @@ class StoreError(ImgsimError):
     """The store does not have what was requested, or cannot be used as configured."""
 
 
+class FormatError(StoreError):
+    """Another version of imgsim_assets, with another file format, wrote a table of the store."""
+
+
 class CorruptFileError(StoreError):
     """A stored file is missing or does not match its committed checksum."""
 

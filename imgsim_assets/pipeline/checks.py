@@ -114,7 +114,9 @@ def ids_match_embeddings(store: Store, name: str) -> CheckResult:
     return CheckResult(
         not missing and not stale,
         {"items": entries.height, "missing": missing, "stale": stale},
-        f"{name}/index lacks {missing} items and holds {stale} stale ones; materialize it again",
+        f"{name}/index lacks {missing} items and holds {stale} stale ones; materialize it again"
+        if missing or stale
+        else "",
     )
 
 
@@ -207,7 +209,9 @@ def one_canonical_per_group(groups: pl.DataFrame) -> CheckResult:
         not bad and not twice,
         {"groups": by_group.height, "bad_groups": bad, "items_in_two_groups": twice},
         f"{bad} groups have one item or not exactly one canonical item, and {twice} items are in "
-        "two groups; materialize it again",
+        "two groups; materialize it again"
+        if bad or twice
+        else "",
     )
 
 

@@ -13,7 +13,7 @@ from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
-from imgsim_assets.errors import CorruptFileError, ImgsimError
+from imgsim_assets.errors import CorruptFileError, FormatError, ImgsimError
 from imgsim_assets.index.stage import index_table, open_index
 from imgsim_assets.pipeline import checks
 from imgsim_assets.pipeline.status import catalog_names
@@ -74,6 +74,9 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
 
     Returns:
         What was read, and every problem with its fix.
+
+    Raises:
+        FormatError: when another version of imgsim_assets wrote the store.
     """
     report = VerificationReport()
     _verify_tables(store, report, log)
@@ -104,6 +107,8 @@ def _verify_tables(store: Store, report: VerificationReport, log: Log) -> None:
         for version in table.versions():
             try:
                 commit = table.at(version)
+            except FormatError:
+                raise  # the same for every table
             except ImgsimError as error:
                 report.add_problem(name, str(error))
                 continue

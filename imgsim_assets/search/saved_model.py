@@ -27,7 +27,7 @@ from imgsim_assets.search.references import References
 from imgsim_assets.search.summary import Provenance
 from imgsim_assets.storage.store import Store
 
-FORMAT = 1
+FORMAT = 2
 DOCUMENT = "model.json"
 REFERENCES = "references.parquet"
 

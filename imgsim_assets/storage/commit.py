@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import FormatError
 from imgsim_assets.storage.shards import Shard
 
 # The version of the JSON of commits and of the layout of the store.
@@ -149,18 +149,18 @@ class Commit:
         """Parse a commit file.
 
         Raises:
-            StoreError: Another version of imgsim_assets wrote the commit.
+            FormatError: Another version of imgsim_assets wrote the commit.
             ValueError, KeyError, TypeError: The bytes are not a commit.
         """
         document = json.loads(data)
         written = document["format"]
         if written > FORMAT:
-            raise StoreError(
+            raise FormatError(
                 f"table {document['table']} was written in format {written}, this version "
                 f"reads format {FORMAT}; upgrade imgsim_assets"
             )
         if written < FORMAT:
-            raise StoreError(
+            raise FormatError(
                 f"table {document['table']} was written by an earlier version of imgsim_assets "
                 f"(format {written}, this version reads format {FORMAT}); create a new store in "
                 "another folder (IMGSIM_STORE)"

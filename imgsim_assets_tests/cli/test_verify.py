@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -76,3 +77,14 @@ def test_verify_finds_missing_vectors(shell: Shell) -> None:
 
     assert result.code == 3
     assert any("1 vectors are missing" in problem["message"] for problem in result.json["problems"])
+
+
+def test_verify_of_a_store_of_an_earlier_format_says_so_once(shell: Shell) -> None:
+    indexed(shell.store, "products", {"a": tiny(1)})
+    for path in (shell.folder / "data" / "store").rglob("_commits/*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+
+    result = shell("verify")
+
+    assert result.code == 1
+    assert (result.out + result.err).count("earlier version") == 1

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
-from imgsim_assets.pipeline.checks import CheckResult, similarity_drift
+from imgsim_assets.pipeline.checks import (
+    CheckResult,
+    agrees_with_brute_force,
+    at_or_above_threshold,
+    ids_match_embeddings,
+    ids_unique,
+    one_canonical_per_group,
+    similarity_drift,
+    vectors_normalized,
+)
+from imgsim_assets.similarity.audit import Audit
+from imgsim_assets.similarity.duplicate_groups import GroupStage, groups_table
 from imgsim_assets.similarity.graph import GraphStage, graph_table
-from imgsim_assets.similarity.settings import GraphSettings
+from imgsim_assets.similarity.settings import GraphSettings, GroupSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
 
@@ -50,3 +62,25 @@ def test_another_encoder_is_not_drift(store: Store) -> None:
     indexed(store, "shop", {f"i{seed}": tiny(seed) for seed in range(20, 26)}, other)
 
     assert _drift_of(store, GraphSettings(k=2)).passed
+
+
+def test_passed_checks_have_no_problem(store: Store) -> None:
+    GroupStage(store, "shop", GroupSettings(threshold=-1)).run()
+    table = groups_table(store, "shop")
+    commit = table.latest()
+    assert commit is not None
+    groups = table.read(commit)
+    audit = Audit(sampled=1, missing=0, false=0, examples=())
+
+    for result in (
+        ids_unique(pl.Series(["a", "b"])),
+        vectors_normalized(store, "shop"),
+        ids_match_embeddings(store, "shop"),
+        agrees_with_brute_force(audit),
+        at_or_above_threshold(pl.DataFrame({"similarity": [0.5]}), 0.5),
+        one_canonical_per_group(groups),
+    ):
+        assert (result.passed, result.problem) == (True, "")
+    twice = one_canonical_per_group(pl.concat([groups, groups]))
+    assert not twice.passed
+    assert "two groups" in twice.problem

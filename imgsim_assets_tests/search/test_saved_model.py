@@ -33,12 +33,12 @@ def test_load_rejects_other_formats_and_corrupt_files(tmp_path: Path) -> None:
     for name in ("newer", "damaged", "cut"):
         model.save(tmp_path / name)
     document = tmp_path / "newer" / "model.json"
-    document.write_text(json.dumps({**json.loads(document.read_text()), "format": 2}))
+    document.write_text(json.dumps({**json.loads(document.read_text()), "format": 3}))
     references = tmp_path / "damaged" / "references.parquet"
     references.write_bytes(references.read_bytes()[:-1] + b"?")
     (tmp_path / "cut" / "model.json").write_text("{")
 
-    with pytest.raises(StoreError, match=r"saved in format 2, .* reads format 1"):
+    with pytest.raises(StoreError, match=r"saved in format 3, .* reads format 2"):
         load_model(tmp_path / "newer")
     with pytest.raises(CorruptFileError, match="does not match the checksum"):
         load_model(tmp_path / "damaged")
@@ -46,3 +46,15 @@ def test_load_rejects_other_formats_and_corrupt_files(tmp_path: Path) -> None:
         load_model(tmp_path / "cut")
     with pytest.raises(StoreError, match="holds no saved model"):
         load_model(tmp_path)
+
+
+def test_load_rejects_a_model_of_an_earlier_snapshot_in_one_line(tmp_path: Path) -> None:
+    create_model([make_image(0)]).save(tmp_path / "m")
+    path = tmp_path / "m" / "model.json"
+    document = json.loads(path.read_text())
+    document["encoder"]["preprocess"] = document["encoder"].pop("resize")
+    path.write_text(json.dumps({**document, "format": 1}))
+
+    with pytest.raises(StoreError, match=r"saved in format 1, .*; use the version .*") as error:
+        load_model(tmp_path / "m")
+    assert "\n" not in str(error.value)
