@@ -120,7 +120,7 @@ def _speed(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _bare(work: Path) -> dict[str, float]:
+def _measure_bare_aiohttp(work: Path) -> dict[str, float]:
     """Fetch everything with aiohttp alone, and throw it away."""
     urls = (work / "urls.txt").read_text().split()
 
@@ -154,7 +154,7 @@ def _ingest(work: Path) -> dict[str, float]:
     return {}
 
 
-def _ours(work: Path, **changes: Any) -> dict[str, float]:
+def _measure_imgsim(work: Path, **changes: Any) -> dict[str, float]:
     """Fetch everything into the store, with blobs and ledger."""
     store = Store.open(work / "ours/store")
     settings = DownloadSettings(
@@ -262,7 +262,7 @@ def _with_failures(urls: Sequence[str], address: str, silent: Sequence[str]) -> 
 
 
 def _latency(work: Path) -> dict[str, float]:
-    return _ours(work, timeout_s=5.0, retries=1)
+    return _measure_imgsim(work, timeout_s=5.0, retries=1)
 
 
 # ---- memory -----------------------------------------------------------------------------
@@ -292,7 +292,12 @@ def _memory(options: argparse.Namespace) -> dict[str, Any]:
 
 # ---- processes --------------------------------------------------------------------------
 
-_CANDIDATES = {"bare": _bare, "ours": _ours, "latency": _latency, "ingest": _ingest}
+_CANDIDATES = {
+    "bare": _measure_bare_aiohttp,
+    "ours": _measure_imgsim,
+    "latency": _latency,
+    "ingest": _ingest,
+}
 
 
 def _run_candidate(options: argparse.Namespace, candidate: str) -> dict[str, Any]:

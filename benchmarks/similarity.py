@@ -111,7 +111,7 @@ def faiss_range_search(left: Floats, right: Floats) -> Found | None:
     return rows, labels
 
 
-def bare_product(left: Floats, right: Floats) -> Found | None:
+def float32_product(left: Floats, right: Floats) -> Found | None:
     """Only the float32 product, in tiles that fit the cache, without a result."""
     buffer = np.empty((TILE, 4 * TILE), dtype=np.float32)
     for row in range(0, len(left), TILE):
@@ -125,11 +125,11 @@ METHODS: Mapping[str, Callable[[Floats, Floats], Found | None]] = {
     "package": package,
     "ryanfwy": ryanfwy,
     "faiss range_search": faiss_range_search,
-    "bare float32 product": bare_product,
+    "bare float32 product": float32_product,
 }
 
 
-def by_definition(left: Floats, right: Floats) -> set[tuple[int, int]]:
+def brute_force_pairs(left: Floats, right: Floats) -> set[tuple[int, int]]:
     """The pairs by a float64 product."""
     found: set[tuple[int, int]] = set()
     wide = right.astype(np.float64)
@@ -147,7 +147,7 @@ def by_definition(left: Floats, right: Floats) -> set[tuple[int, int]]:
 
 def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     left, right = _inputs(features)
-    true_pairs = by_definition(left, right)
+    true_pairs = brute_force_pairs(left, right)
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     processor: dict[str, list[float]] = {name: [] for name in METHODS}
     differing: dict[str, int] = {}

@@ -26,7 +26,7 @@ class Progress:
     interval log nothing.
 
     Args:
-        label: Begins every line.
+        label: Prefix of every line.
         total: Number of items to process.
         log: Takes the lines.
         unit: Plural noun for the items.
@@ -111,7 +111,7 @@ class ProgressListener:
     """Receives the progress of a run, from two threads; this one ignores it."""
 
     def started(self, name: str, items: int) -> None:
-        """Work on the catalog `name` begins; it has `items` items."""
+        """The pipeline of catalog `name` starts; the catalog has `items` items."""
 
     def fetched(self, name: str, items: int) -> None:
         """`items` more items were fetched, or were there already."""

@@ -291,11 +291,13 @@ class Engine:
         self, batch: Sequence[tuple[K, _Ready]]
     ) -> tuple[list[tuple[K, Any]], list[FailedImage[K]]]:
         """The batch with its JPEGs decoded and prepared, and the images that fail."""
-        squares = iter(self._squares([item for _, item in batch if isinstance(item, Jpeg)]))
+        decoded = iter(
+            self._decode_on_device([item for _, item in batch if isinstance(item, Jpeg)])
+        )
         ready: list[tuple[K, Any]] = []
         failed: list[FailedImage[K]] = []
         for key, item in batch:
-            prepared = next(squares) if isinstance(item, Jpeg) else item
+            prepared = next(decoded) if isinstance(item, Jpeg) else item
             if isinstance(item, Jpeg) and prepared is None:
                 # The decoder of all other files gives it a status.
                 _, prepared = self._load_and_prepare(key, partial(_decode_on_cpu, item))
@@ -307,15 +309,15 @@ class Engine:
                 ready.append((key, prepared))
         return ready, failed
 
-    def _squares(self, jpegs: Sequence[Jpeg]) -> Sequence[Any | None]:
+    def _decode_on_device(self, jpegs: Sequence[Jpeg]) -> Sequence[Any | None]:
         if self._decoder is None or not jpegs:
             return []
         with self._decoder_lock:
             started = self._clock()
-            squares = self._decoder.decode(jpegs)
-            images = sum(each is not None for each in squares)
+            decoded = self._decoder.decode(jpegs)
+            images = sum(each is not None for each in decoded)
             self.timings.add(images=images, decode=self._clock() - started)
-        return squares
+        return decoded
 
     def _encode_in_memory(self, replica: Encoder, batch: Sequence[Any]) -> NDArray[Any]:
         """Features of a batch, in smaller parts where memory does not hold it at once."""
@@ -345,7 +347,7 @@ class Engine:
         count = len(part)
         if self._pads_batches:
             part = [*part, *[part[-1]] * (size - count)]
-        features = np.asarray(replica.encode(self._stacked(part)))
+        features = np.asarray(replica.encode(self._stack(part)))
         if features.shape != (len(part), replica.dim):
             raise EncoderError(
                 f"{self._label} returned an array of shape {features.shape} for {len(part)} "
@@ -353,7 +355,7 @@ class Engine:
             )
         return features[:count]
 
-    def _stacked(self, prepared: Sequence[Any]) -> Any:
+    def _stack(self, prepared: Sequence[Any]) -> Any:
         if self._decoder is not None:
             return self._decoder.stack(prepared)
         try:

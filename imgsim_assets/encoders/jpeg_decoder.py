@@ -51,14 +51,14 @@ class JpegDecoder:
             EncoderError: when the device has no memory for a single image.
         """
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            squares = self._squares(jpegs)
+            resized = self._decode_and_resize(jpegs)
             self._finish()
         if self._stream is not None:
             reader = torch.cuda.current_stream(self.device)
-            for square in squares:
-                if square is not None:
-                    square.record_stream(reader)
-        return squares
+            for image in resized:
+                if image is not None:
+                    image.record_stream(reader)
+        return resized
 
     def stack(self, prepared: Sequence[Any]) -> Any:
         """One batch (n, ...) of prepared arrays and squares of this decoder, in their order."""
@@ -70,7 +70,7 @@ class JpegDecoder:
             [item if isinstance(item, torch.Tensor) else next(moved) for item in prepared]
         )
 
-    def _squares(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor | None]:
+    def _decode_and_resize(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor | None]:
         """As `decode` returns them; a list that fails is decoded in halves."""
         half = len(jpegs) // 2
         if len(jpegs) <= self._max_images:
@@ -91,7 +91,7 @@ class JpegDecoder:
                 self._max_images = half
                 if self._stream is not None:
                     torch.cuda.empty_cache()  # nvJPEG has an allocator of its own
-        return [*self._squares(jpegs[:half]), *self._squares(jpegs[half:])]
+        return [*self._decode_and_resize(jpegs[:half]), *self._decode_and_resize(jpegs[half:])]
 
     def _pixels(self, jpegs: Sequence[Jpeg]) -> list[torch.Tensor]:
         """The images in full, (3, height, width) uint8."""

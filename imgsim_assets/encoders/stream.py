@@ -1,4 +1,4 @@
-"""Embedding while fetching: a catalog's images and embeddings stages at work concurrently."""
+"""Embedding while fetching: a catalog's images and embeddings stages run concurrently."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ class CatalogPipeline:
         retry: which failures of earlier runs the download tries again.
         log: receives the progress messages of long stages.
         warn: receives the warnings; default: `log`.
-        log_exception: receives a message about a failed shard while its exception is being handled; default:
-            `warn`.
+        log_exception: receives a message about a failed shard while its exception is being
+            handled; default: `warn`.
     """
 
     def __init__(

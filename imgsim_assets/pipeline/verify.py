@@ -68,7 +68,7 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
 
     Args:
         store: the store.
-        sample_size: items of each result that are compared with a brute-force product of all vectors;
+        sample_size: items of each result to compare with a brute-force product of all vectors;
             0 for none. Results are compared only while nothing else is wrong.
         log: receives progress messages.
 
@@ -178,8 +178,8 @@ def _verify_images(store: Store, name: str, report: VerificationReport) -> None:
         return
     rows = table.read(newest, columns=["id", "status", "sha256"])
     rows = rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(store.blobs.missing()))
-    held = pl.Series(store.blobs.contains(rows["sha256"]), dtype=pl.Boolean)
-    for item, sha256 in rows.filter(~held).select("id", "sha256").iter_rows():
+    has_blob = pl.Series(store.blobs.contains(rows["sha256"]), dtype=pl.Boolean)
+    for item, sha256 in rows.filter(~has_blob).select("id", "sha256").iter_rows():
         report.add_problem(
             table.name,
             f"item {item!r} has no image {sha256}; the next run of the embeddings notices, "

@@ -238,7 +238,7 @@ def _write(
         )
     # A label may hold the end of a script element, or the start of a comment in it.
     data = json.dumps({"rows": rows, "images": thumbnails.urls}).replace("<", "\\u003c")
-    values_by_mark = {
+    placeholders = {
         "TITLE": escape(title),
         "SUBTITLE": escape(subtitle),
         "CHART": chart,
@@ -247,8 +247,8 @@ def _write(
         "DATA": data,
     }
     template = files("imgsim_assets.search").joinpath("gallery.html").read_text("utf-8")
-    # In one pass: an inserted value may look like a mark.
-    page = re.sub("@([A-Z_]+)@", lambda mark: values_by_mark[mark[1]], template)
+    # In one pass: an inserted value may look like a placeholder.
+    page = re.sub("@([A-Z_]+)@", lambda match: placeholders[match[1]], template)
     target = Path(path)
     try:
         target.write_text(page, encoding="utf-8")

@@ -4,8 +4,9 @@ A frame of pairs has the columns left_id, right_id and similarity (float64 cosin
 left_id, falling similarity and right_id. With k, each left item has at most its k best.
 
 The neighbor lists of a result hold more than k pairs of each left item: when right items are
-removed, the extra pairs take their place. A list that was truncated holds every pair that is better than its
-last one, and none that is worse; the column `complete` is true for a list that was not truncated.
+removed, the extra pairs take their place. A list that was truncated holds every pair that is better
+than its last one, and none that is worse; the column `complete` is true for a list that was not
+truncated.
 """
 
 from __future__ import annotations

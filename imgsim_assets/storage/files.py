@@ -132,7 +132,7 @@ class Files(Protocol):
         """The file's entry, or None."""
 
     def temporary_entries(self, folder: str) -> list[Entry]:
-        """Temporary files in the folder, of writers at work and of interrupted ones."""
+        """Temporary files in the folder, of active and of interrupted writers."""
 
     def local_path(self, path: str) -> Path | None:
         """Path of the file on this disk, or None for a remote root."""

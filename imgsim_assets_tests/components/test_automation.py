@@ -73,7 +73,7 @@ def test_changed_source_starts_its_catalog_and_unchanged_source_starts_nothing(
         evaluations.observe("products")
         assert evaluations.requested() == {}
 
-        shop.sell("new", 100)
+        shop.put_item("new", 100)
         evaluations.observe("products")
         assert evaluations.requested() == {"products/items": 1}
         assert evaluations.requested() == {}
@@ -85,7 +85,7 @@ def test_refresh_that_changed_data_starts_only_the_match_table(shop: Shop) -> No
         assert evaluations.refresh("products")
         assert evaluations.requested() == {}
 
-        shop.sell("new", 100)
+        shop.put_item("new", 100)
         assert evaluations.refresh("products")
         assert evaluations.requested() == {"matches/pair": 1}
 
@@ -94,9 +94,9 @@ def test_failed_blocking_check_stops_downstream_assets(shop: Shop) -> None:
     shop.declare(checks={"min_success_rate": 1.0, "severity": "error"})
     with shop.project.instance() as instance:
         evaluations = Evaluations(shop, instance)
-        shop.sell("dead", 500)
+        shop.put_item("dead", 500)
         del shop.web.pages["/p500.jpg"]
-        shop.sell("alive", 501)
+        shop.put_item("alive", 501)
         assert not evaluations.refresh("products")
 
         assert evaluations.requested() == {}
@@ -146,7 +146,7 @@ def test_without_automation_nothing_is_started_and_no_asset_has_a_condition(shop
     shop.declare(automation=False)
     with shop.project.instance() as instance:
         evaluations = Evaluations(shop, instance)
-        shop.sell("new", 100)
+        shop.put_item("new", 100)
         evaluations.observe("products")
 
         assert evaluations.requested() == {}

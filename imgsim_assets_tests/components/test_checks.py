@@ -48,17 +48,17 @@ def test_measuring_checks_have_the_declared_severity(
     shop.declare(checks=checks, index=index, pair={"checks": checks})
     assert shop.project.materialize()
     for number in range(1, 8):
-        shop.sell(f"p{number}", 900 + number)
+        shop.put_item(f"p{number}", 900 + number)
     stages = ("items", "images", "embeddings")
     with shop.project.instance() as instance:
         _run(shop, instance, *(["products", stage] for stage in stages))
         _run(shop, instance, ["matches", "pair"])
-        told = _evaluations(instance)
+        evaluations = _evaluations(instance)
 
-    assert told[DRIFT] == (False, severity.upper())
-    assert told[RECALL] == (False, severity.upper())
-    assert told[CURRENT] == (True, severity.upper())
-    assert told[SUCCESS] == (True, severity.upper())
+    assert evaluations[DRIFT] == (False, severity.upper())
+    assert evaluations[RECALL] == (False, severity.upper())
+    assert evaluations[CURRENT] == (True, severity.upper())
+    assert evaluations[SUCCESS] == (True, severity.upper())
 
 
 def test_stale_index_fails_index_is_current(shop: Shop) -> None:
@@ -94,7 +94,7 @@ def _run(shop: Shop, instance: dg.DagsterInstance, *keys: list[str]) -> None:
 def test_shrinking_catalog_fails_until_removals_are_allowed(shop: Shop) -> None:
     assert shop.project.materialize()
     for item in list(shop.rows)[:7]:
-        shop.drop(item)
+        shop.remove_item(item)
 
     assert not shop.project.materialize()
 

@@ -47,7 +47,7 @@ def test_edited_source_is_processed_and_touched_source_is_not(
     before = (shop.web.total_gets, shop.encodings)
     committed = versions(shop.project.store)
     edited = time.time()
-    shop.sell("new", 100)
+    shop.put_item("new", 100)
 
     def matched() -> bool:
         return versions(shop.project.store)["products/similarity_graph"] > 1
@@ -92,7 +92,7 @@ def test_only_the_failed_shard_is_requested_again(
     assert _recorded(shop, EMBEDDINGS, "002") == left_out
 
     damaged[0].write_bytes(damaged[1])
-    again = dagster.launch_failed_again(failed)
+    again = dagster.retry_failed_runs(failed)
     assert dagster.ended(again) == "COMPLETED_SUCCESS"
     assert _partition_counts(dagster, again) == {EMBEDDINGS: (1, 0)}
     (run,) = dagster.runs_of(again)
@@ -203,7 +203,7 @@ def test_run_of_nonconsecutive_shards_processes_only_those(
 def test_a_cancelled_backfill_keeps_what_it_fetched(still: tuple[Shop, Servers]) -> None:
     shop, dagster = still
     for number in range(40):
-        shop.sell(f"late{number}", 200 + number)
+        shop.put_item(f"late{number}", 200 + number)
     pages = shop.slow_down(1.0)
     before = shop.web.total_gets
     backfill = dagster.launch(["products/items", IMAGES])
@@ -230,7 +230,7 @@ def test_a_pool_keeps_two_catalogs_apart(
     still: tuple[Shop, Servers], stage: str, pool: str
 ) -> None:
     shop, dagster = still
-    shop.sell(f"at {pool}", 600 + len(pool))
+    shop.put_item(f"at {pool}", 600 + len(pool))
     if stage == "embeddings":
         ended = dagster.ended(dagster.launch(["products/items", IMAGES]))
         assert ended == "COMPLETED_SUCCESS"

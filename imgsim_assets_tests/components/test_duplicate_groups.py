@@ -38,7 +38,7 @@ def test_a_catalog_has_groups_only_if_it_declares_them(shop: Shop) -> None:
 
 def test_copies_of_an_image_are_shown_as_a_group(shop: Shop) -> None:
     shop.web.pages["/copy.jpg"] = encoded(make_image(1), "JPEG", quality=50)
-    shop.sell("copy", 1, path="/copy.jpg")
+    shop.put_item("copy", 1, path="/copy.jpg")
     shop.declare(groups={"threshold": 0.95, "canonical": "largest_file"})
 
     assert shop.project.materialize()

@@ -65,7 +65,7 @@ def test_evaluation_runs_in_the_gpu_pool_with_the_declared_encoder(
 
 def test_graph_and_groups_follow_the_evaluation_of_their_catalog(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
-    shop.sell("twin", 5)
+    shop.put_item("twin", 5)
     shop.declare(
         evaluation={"sample_size": 3, "false_positives_per_million": 100_000},
         graph={"k": 3, "threshold": "auto"},

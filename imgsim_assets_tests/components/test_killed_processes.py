@@ -34,7 +34,7 @@ def test_run_killed_while_fetching_is_retried_and_fetches_the_rest(
 ) -> None:
     shop, dagster = still
     for number in range(40):
-        shop.sell(f"lost{number}", 300 + number)
+        shop.put_item(f"lost{number}", 300 + number)
     pages = shop.slow_down(1.0)
     before = shop.web.total_gets
     backfill = dagster.launch(EVERYTHING)
@@ -60,8 +60,8 @@ def test_run_killed_before_commit_is_retried_and_repeats_only_that_step(
     shop, dagster = still
     first = 1000 + 100 * len(stage)
     for number in range(9):
-        shop.sell(f"{stage}{number}", first + number)
-    shop.sell(f"{stage} again", 1)  # the image of p1, and so a match
+        shop.put_item(f"{stage}{number}", first + number)
+    shop.put_item(f"{stage} again", 1)  # the image of p1, and so a match
     store = shop.project.store
     fetched, encoded, vectors = shop.web.total_gets, shop.encodings, _vector_count(store)
     shop.hold.before(_commit_of(store, stage))
@@ -140,7 +140,7 @@ def test_a_backfill_outlives_the_servers(still: tuple[Shop, Servers], lost: str)
     shop, dagster = still
     first = 400 + 100 * len(lost)
     for number in range(20):
-        shop.sell(f"{lost}{number}", first + number)
+        shop.put_item(f"{lost}{number}", first + number)
     pages = shop.slow_down(1.0)
     before = shop.web.total_gets
     backfill = dagster.launch(EVERYTHING)
@@ -161,7 +161,7 @@ def test_a_backfill_outlives_the_servers(still: tuple[Shop, Servers], lost: str)
 
 def test_new_dagster_home_continues_with_the_store(still: tuple[Shop, Servers]) -> None:
     shop, dagster = still
-    shop.sell("after", 90)
+    shop.put_item("after", 90)
     fetched, encoded = shop.web.total_gets, shop.encodings
     committed = versions(shop.project.store)
     dagster.stop()

@@ -1,4 +1,4 @@
-"""Whatever is wrong in a YAML file is said once, with file, key and mend, when it is loaded."""
+"""Loading reports each mistake in a YAML file once, with the file, the key and the fix."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def test_one_message_names_file_key_and_fix(case: str, tmp_path: Path) -> None:
     project.declare("suppliers", "ImageCatalogComponent", suppliers)
     project.declare("pair", "MatchMatrixComponent", pair)
 
-    said = project.check_definitions()
+    output = project.check_definitions()
 
-    assert "Validation failed" in said
-    cause = said.split("caused by the following exception:")[-1].split("Stack Trace")[0]
+    assert "Validation failed" in output
+    cause = output.split("caused by the following exception:")[-1].split("Stack Trace")[0]
     for part in expected:
         assert part in cause
 
@@ -180,9 +180,9 @@ def test_invalid_groups_name_their_problem(case: str, tmp_path: Path) -> None:
     project.declare("suppliers", "ImageCatalogComponent", _SUPPLIERS | {"encoder": encoder})
     project.declare("all", "DuplicateGroupsComponent", declared)
 
-    said = project.check_definitions()
+    output = project.check_definitions()
 
-    cause = said.split("caused by the following exception:")[-1].split("Stack Trace")[0]
+    cause = output.split("caused by the following exception:")[-1].split("Stack Trace")[0]
     for part in ["defs/all/defs.yaml:", *expected]:
         assert part in cause
 

@@ -186,16 +186,16 @@ def test_the_store_with_an_empty_dagster_home_refetches_nothing(shop: Shop) -> N
     assert (shop.web.total_gets, shop.encodings, versions(shop.project.store)) == before
 
 
-def test_an_edited_catalog_costs_the_difference_and_equals_a_rebuild(
+def test_an_edited_catalog_processes_only_the_difference_and_equals_a_rebuild(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert shop.project.materialize()
     shop.web.gets.clear()
     encodings = shop.encodings
-    shop.sell("new", 100)
-    shop.sell("p3", 101)  # the same item with another image
-    shop.sell("twin", 5)  # the same image under another id
-    shop.drop("p7")
+    shop.put_item("new", 100)
+    shop.put_item("p3", 101)  # the same item with another image
+    shop.put_item("twin", 5)  # the same image under another id
+    shop.remove_item("p7")
 
     assert shop.project.materialize()
 
@@ -217,7 +217,7 @@ def test_touching_the_source_commits_nothing_and_reordering_its_rows_no_files(sh
     assert (shop.web.total_gets, shop.encodings, versions(store)) == before
 
     shop.rows = dict(reversed(shop.rows.items()))
-    shop.sell("p0", 0)
+    shop.put_item("p0", 0)
     assert shop.project.materialize()
 
     reordered = before[2] | {"products/items": before[2]["products/items"] + 1}
@@ -228,7 +228,7 @@ def test_touching_the_source_commits_nothing_and_reordering_its_rows_no_files(sh
 
 
 def test_dead_link_is_a_status_and_does_not_stop_the_pipeline(shop: Shop) -> None:
-    shop.sell("dead", 500)
+    shop.put_item("dead", 500)
     del shop.web.pages["/p500.jpg"]
     shop.web.pages["/p2.jpg"] = jpeg(2)[:900]
     shop.web.pages["/p3.jpg"] = b"<html>log in</html>"
@@ -296,7 +296,7 @@ def test_pool_slots_are_freed_after_any_number_of_killed_runs(shop: Shop) -> Non
 def test_two_files_of_the_same_image_pass_the_index_check(shop: Shop) -> None:
     for item, level in (("flat", 0), ("packed", 9)):
         shop.web.pages[f"/{item}.png"] = encoded(make_image(0), "PNG", compress_level=level)
-        shop.sell(item, 0, path=f"/{item}.png")
+        shop.put_item(item, 0, path=f"/{item}.png")
 
     assert shop.project.materialize()
 

@@ -127,7 +127,7 @@ def test_an_image_that_cannot_be_decoded_is_a_status(shop: Shop, commits_at_once
 @pytest.mark.parametrize("chosen", [IMAGES, EMBEDDINGS])
 def test_either_pipelined_asset_can_be_materialized_alone(shop: Shop, chosen: dg.AssetKey) -> None:
     assert shop.project.materialize()
-    shop.sell("new", 100)
+    shop.put_item("new", 100)
     with shop.project.instance() as instance:
         _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
         before = (shop.web.total_gets, shop.encodings)
@@ -215,20 +215,20 @@ def test_busy_gpu_pool_is_waited_for_while_images_are_fetched(shop: Shop) -> Non
         for pool in ("network", "gpu"):
             storage.set_concurrency_slots(pool, 1)
         storage.claim_concurrency_slot("gpu", "another run", "step")
-        told: dict[str, int] = {}
+        recorded: dict[str, int] = {}
 
-        def give_back() -> None:
+        def free_the_slot() -> None:
             wait_until(lambda: shop.web.total_gets == 12)
             time.sleep(1)
-            told["encoded"] = shop.encodings
+            recorded["encoded"] = shop.encodings
             storage.free_concurrency_slots_for_run("another run")
 
-        other = threading.Thread(target=give_back)
+        other = threading.Thread(target=free_the_slot)
         other.start()
         _run(shop, instance, [IMAGES, EMBEDDINGS])
         other.join()
 
-        assert told == {"encoded": 0}
+        assert recorded == {"encoded": 0}
         assert shop.encodings == 12
         free = storage.get_concurrency_info("gpu")
         assert (free.slot_count, free.active_slot_count) == (1, 0)
@@ -260,7 +260,7 @@ def test_upstream_change_requests_both_pipelined_assets(shop: Shop) -> None:
         first = dg.evaluate_automation_conditions(
             defs=shop.project.definitions(), instance=instance
         )
-        shop.sell("new", 100)
+        shop.put_item("new", 100)
         _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
         second = dg.evaluate_automation_conditions(
             defs=shop.project.definitions(), instance=instance, cursor=first.cursor

@@ -1,4 +1,4 @@
-"""What another setting costs, and that old results can be read until they are replaced."""
+"""Which work a changed setting causes, and that old results stay readable until replaced."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_another_threshold_rematerializes_only_the_match_table(shop: Shop) -> No
 def test_more_shards_refetch_and_reembed_nothing(shop: Shop) -> None:
     before = Before.of(shop)
     shop.declare(shards=5)
-    shop.drop("p4")
+    shop.remove_item("p4")
 
     assert shop.project.materialize()
 
@@ -180,7 +180,7 @@ def test_removed_catalog_leaves_all_tables_in_the_store(
 def test_match_table_of_an_unknown_catalog_is_named(shop: Shop) -> None:
     shutil.rmtree(shop.project.root / "shop/defs/suppliers")
 
-    told = shop.project.check_definitions()
+    output = shop.project.check_definitions()
 
-    assert "pair/defs.yaml:" in told
-    assert "attributes.right: there is no catalog 'suppliers'" in told
+    assert "pair/defs.yaml:" in output
+    assert "attributes.right: there is no catalog 'suppliers'" in output

@@ -470,7 +470,7 @@ def test_items_of_a_corrupt_ledger_file_are_fetched_again(
     assert not any(report.changed for report in catalog.run())
 
 
-def test_corrupt_delta_file_costs_only_its_items(
+def test_corrupt_delta_file_affects_only_its_items(
     catalog: Catalog,
 ) -> None:
     interrupted = threading.Event()

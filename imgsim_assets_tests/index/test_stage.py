@@ -250,11 +250,11 @@ def test_slow_run_does_not_replace_a_newer_index(store: Store) -> None:
     _index_file(store).unlink()
     _embed(store, {"a": 0, "b": 1})
 
-    def be_overtaken(_: str) -> None:
+    def commit_in_another_run(_: str) -> None:
         _embed(store, {"a": 0, "b": 1, "c": 2})
         IndexStage(store, "products").run()
 
-    report = IndexStage(store, "products", log=be_overtaken).run()
+    report = IndexStage(store, "products", log=commit_in_another_run).run()
 
     _assert_holds(store, {"a": 0, "b": 1, "c": 2})
     assert report.version == 2

@@ -125,7 +125,7 @@ class RecordingListener(ProgressListener):
 
 
 @pytest.mark.parametrize("is_loaded", [False, True])
-def test_listener_hears_of_every_image_as_it_is_fetched(
+def test_listener_receives_every_image_as_it_is_fetched(
     store: Store, web: Web, tmp_path: Path, is_loaded: bool
 ) -> None:
     loader = (lambda row: tiny(len(row["url"]))) if is_loaded else None

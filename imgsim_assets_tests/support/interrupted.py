@@ -43,9 +43,9 @@ class InterruptedFiles(LocalFiles):
         return entry
 
     def entries(self, folder: str) -> list[Entry]:
-        found = super().entries(folder)
+        listed = super().entries(folder)
         self._reach("after entries", folder)
-        return found
+        return listed
 
     def write(self, path: str, data: bytes) -> None:
         super().write(path, data)

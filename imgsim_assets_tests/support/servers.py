@@ -46,7 +46,7 @@ _LAUNCH = """mutation($params: LaunchBackfillParams!) {
     ... on PythonError { message }
   }
 }"""
-_AGAIN = """mutation($params: ReexecutionParams!) {
+_RETRY_FAILED = """mutation($params: ReexecutionParams!) {
   reexecutePartitionBackfill(reexecutionParams: $params) {
     __typename
     ... on LaunchBackfillSuccess { backfillId }
@@ -89,7 +89,7 @@ class Servers:
     project: Project
     environment: Mapping[str, str] = field(default_factory=dict)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _left_behind: list[int] = field(default_factory=list)
+    _orphaned_groups: list[int] = field(default_factory=list)
     _port: int = 0
 
     @property
@@ -140,12 +140,12 @@ class Servers:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 process.kill()
-                self._left_behind.append(process.pid)
+                self._orphaned_groups.append(process.pid)
         process.wait()
 
     def owns(self, process: int) -> bool:
         """Whether a process of a run still belongs to one of these servers."""
-        groups = {server.pid for server in self._running.values()} | set(self._left_behind)
+        groups = {server.pid for server in self._running.values()} | set(self._orphaned_groups)
         try:
             return os.getpgid(process) in groups
         except ProcessLookupError:
@@ -158,7 +158,7 @@ class Servers:
                 os.killpg(process.pid, signal.SIGINT)
                 process.wait(timeout=20)
             self.kill(name, with_its_runs=True)
-        for group in self._left_behind:
+        for group in self._orphaned_groups:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
 
@@ -206,10 +206,10 @@ class Servers:
         params |= {"allPartitions": True} if partitions is None else {"partitionNames": partitions}
         return self._launched(self.ask(_LAUNCH, params=params)["launchPartitionBackfill"])
 
-    def launch_failed_again(self, backfill: str) -> str:
+    def retry_failed_runs(self, backfill: str) -> str:
         """Re-execute the failed part of a backfill; returns the id of the new one."""
         params = {"parentRunId": backfill, "strategy": "FROM_FAILURE"}
-        return self._launched(self.ask(_AGAIN, params=params)["reexecutePartitionBackfill"])
+        return self._launched(self.ask(_RETRY_FAILED, params=params)["reexecutePartitionBackfill"])
 
     def _launched(self, answer: Mapping[str, Any]) -> str:
         assert answer["__typename"] == "LaunchBackfillSuccess", answer

@@ -51,7 +51,7 @@ class Shop:
     def open(cls, root: Path, web: Web, *, products: int = 12, suppliers: int = 8) -> Shop:
         shop = cls(Project.make(root / "project"), web)
         for number in range(products):
-            shop.sell(f"p{number}", number)
+            shop.put_item(f"p{number}", number)
         supplied = {}
         for number in range(suppliers):
             path = f"/s{number}.jpg"
@@ -85,15 +85,15 @@ class Shop:
         both = {"name": "pair", "left": "products", "right": "suppliers", "threshold": 0.9}
         self.project.declare("pair", "MatchMatrixComponent", both | {"mode": "all"} | (pair or {}))
 
-    def sell(self, item: str, seed: int, *, path: str | None = None) -> None:
+    def put_item(self, item: str, seed: int, *, path: str | None = None) -> None:
         """Add or change a product; its image follows from the seed."""
         page = path or f"/p{seed}.jpg"
         self.web.pages.setdefault(page, jpeg(seed))
         self.rows[item] = {"id": item, "url": self.web.url(page), "title": f"item {item}"}
         self._write("products.csv", self.rows)
 
-    def drop(self, item: str) -> None:
-        """Take a product out of the catalog."""
+    def remove_item(self, item: str) -> None:
+        """Remove a product from the catalog."""
         del self.rows[item]
         self._write("products.csv", self.rows)
 

@@ -27,9 +27,9 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
     @dg.asset(
         **catalog.asset_kwargs("encoder_evaluation", ["parquet"]),
         deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
-        description=f"Recall of edited copies of {settings.sample_size} of the catalog's own images "
-        "and false matches among different ones, by threshold; and the lowest threshold with at "
-        f"most {settings.false_positives_per_million:g} false matches in a million pairs.",
+        description=f"Recall of edited copies of {settings.sample_size} of the catalog's own "
+        "images and false matches among different ones, by threshold; and the lowest threshold "
+        f"with at most {settings.false_positives_per_million:g} false matches in a million pairs.",
         metadata={"dagster/column_schema": table_schema(ENCODER_EVALUATION)},
         code_version=code_version(EVALUATION_VERSION, settings.model_dump()),
         pool=GPU_POOL,
