@@ -1,4 +1,4 @@
-"""The code location: whatever the YAML files under defs/ declare."""
+"""The code location: everything that the YAML files under defs/ declare."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    # Loaders and encoders of the user may lie in the working directory.
+    # The user's loaders and encoders may be in the working directory.
     sys.path.append(str(Path.cwd()))
     try:
         result = cli.main(arguments, prog_name="imgsim", standalone_mode=False)

@@ -28,7 +28,7 @@ from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.similarity.settings import MatchSettings, Mode
 from imgsim_assets.storage.store import Store
 
-# A matrix of at most so many cells is shown without --matrix.
+# A matrix with no more cells than this is shown without --matrix.
 _MAX_SHOWN_CELLS = 60
 _MAX_SHOWN_REJECTS = 3
 

@@ -22,7 +22,7 @@ _BATCH_BYTES = 8 * 2**20
 _MAX_DELAY_SECONDS = 0.1
 # Larger images are hashed by the thread: hashlib releases the interpreter for them.
 _MAX_INLINE_HASH_BYTES = 64 * 1024
-# `put` applies backpressure while so many bytes wait to be stored.
+# `put` applies backpressure while more bytes than this wait to be stored.
 _MAX_QUEUED_BYTES = 64 * 2**20
 
 

@@ -248,7 +248,7 @@ class ShardDownloader:
 
 
 async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, at most so long.
+    """Wait for an event, at most `seconds`.
 
     `asyncio.wait_for` of Python 3.11 can swallow a cancellation that arrives with the event.
     """
@@ -258,7 +258,7 @@ async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
 
 
 def backoff(attempt: int, retry_after: float | None) -> float:
-    """Seconds before the next attempt: what the server asked for, else exponential with jitter."""
+    """Seconds before the next attempt: Retry-After, else exponential with jitter."""
     if retry_after is not None:
         return retry_after
     longest = min(_FIRST_BACKOFF_SECONDS * 2.0**attempt, MAX_BACKOFF_SECONDS)

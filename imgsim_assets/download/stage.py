@@ -210,7 +210,7 @@ class ImagesStage:
         return Lease(self._store.files, path, work=work, log=self._log)
 
     def _log_once(self, message: str) -> None:
-        """Log damage that every reading of a part of the ledger meets again."""
+        """Log damage once, although every read of that part of the ledger finds it."""
         if message not in self._logged:
             self._logged.add(message)
             self._log(message)

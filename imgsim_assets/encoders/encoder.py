@@ -34,8 +34,8 @@ BF16_VERSION = 2
 GPU_DECODER_VERSION = 1
 # For ImageNet features of product images; see docs/encoders.md.
 BACKBONE_THRESHOLD = 0.845
-# A JPEG decoded at a reduced size keeps so many times the encoder's input size. Its vector has a
-# cosine of more than 0.999 with that of the full image.
+# A JPEG decoded at a reduced size keeps at least this many times the encoder's
+# input size. Its vector has a cosine of more than 0.999 with that of the full image.
 MIN_DECODE_SCALE = 4
 # How fingerprints spell `resize`; another spelling would recompute every vector.
 _RESIZE_TAGS = {STRETCH: "squash", WEIGHTS_TRANSFORM: "weights"}

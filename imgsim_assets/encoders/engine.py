@@ -36,8 +36,8 @@ from imgsim_assets.images.jpeg import Jpeg
 K = TypeVar("K")
 # Batches that wait for a replica, beyond those being encoded.
 _WAITING_BATCHES = 1
-# Status of an image that the encoder cannot prepare. If the encoder fails on so many images, from
-# the first one on, the encoder is at fault.
+# Status of an image that the encoder cannot prepare. If the encoder fails on this many
+# images, from the first one on, the encoder is at fault.
 PREPROCESS_ERROR = "preprocess_error"
 _MAX_PREPROCESS_ERRORS = 16
 

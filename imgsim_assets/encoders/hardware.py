@@ -20,7 +20,7 @@ _HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 # Numbers of parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-# Freed blocks of up to so many bytes are reused; glibc before 2.35 accepts only the smaller limit.
+# Largest freed block, in bytes, that is reused; glibc before 2.35 accepts only the smaller limit.
 _MAX_REUSED_BYTES = (1 << 30, 1 << 25)
 _NEVER_TRIM = 1 << 30
 # Error messages of libraries that run out of memory. oneDNN's "primitive descriptor" means an

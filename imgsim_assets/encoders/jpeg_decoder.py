@@ -36,7 +36,7 @@ class JpegDecoder:
     def __init__(self, device: torch.device, size: int) -> None:
         self.device = device
         self._size = size
-        self._max_images = sys.maxsize  # lowered when the memory does not hold so many
+        self._max_images = sys.maxsize  # lowered when the memory is exhausted
         self._stream = _stream_of(device)
         self._check_decoder()
 

@@ -13,7 +13,7 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import EncoderError, SettingsError, StoreError
 from imgsim_assets.storage.commit import Commit
 
-# Properties of a commit of embeddings, and of whatever is computed from them.
+# Properties of a commit of embeddings, and of everything computed from them.
 ENCODER = "encoder"
 FINGERPRINT = "fingerprint"
 

@@ -93,7 +93,7 @@ class EmbeddingReport:
 
 
 class StoppedError(Exception):
-    """Raised by a stage that was told to stop; the vectors computed so far are committed."""
+    """Raised by a stage whose `stop` is set; the vectors computed so far are committed."""
 
 
 @dataclass
@@ -399,9 +399,9 @@ def _unit_rows(encoded: EncodedBatch[str], failures: dict[str, tuple[str, str]])
     has_direction = np.isfinite(norms) & (norms > 0)
     for row in np.flatnonzero(~has_direction).tolist():
         failures[encoded.keys[row]] = (
-            ("zero_vector", "the encoder sees nothing in this image")
+            ("zero_vector", "the encoder returned a zero vector for this image")
             if norms[row] == 0
-            else ("not_finite", "the encoder's numbers overflow on this image")
+            else ("not_finite", "the features of this image overflow")
         )
     rows = np.flatnonzero(has_direction)
     unit = (raw[rows] / norms[rows, None]).astype(np.float32)

@@ -30,7 +30,7 @@ class EmbeddingThread:
         self.submit = self._pool.submit
 
     def cancel(self) -> None:
-        """Start nothing more, and let work under way end within a batch."""
+        """Start nothing more, and end running work within a batch."""
         self.stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -96,6 +96,6 @@ class EmbeddingStream:
         except StoppedError:
             return
         except Exception as error:
-            # Fetching goes on; `finalize` meets the error again and reports it.
+            # Fetching continues; `finalize` gets the error again and reports it.
             self._has_failed = True
             self._log(f"embedding waits until all is fetched: {type(error).__name__}: {error}")

@@ -30,7 +30,7 @@ _DIM = "dim"
 _PART = "part"
 # Property: how often a table dropped damaged vectors. What is computed from the table has it too.
 REBUILDS = "vector_rebuilds"
-# An append merges so many small files into one, never a larger one than this, so that it takes
+# An append merges this many small files into one, never a larger one than this, so that it takes
 # the same memory for a table of any size: up to five times as much.
 _MAX_SMALL_FILES = 24
 _MAX_MERGED_BYTES = 32 * 2**20

@@ -59,7 +59,7 @@ class IvfIndex(FlatIndex):
 
     @property
     def needs_retraining(self) -> bool:
-        """Whether there are so many items that the index should be trained again."""
+        """Whether the number of items has grown enough to train the index again."""
         return _lists(len(self)) > _RETRAIN_FACTOR * int(self._index.nlist)
 
     def _numbers(self) -> NDArray[np.int64]:

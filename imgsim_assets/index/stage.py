@@ -198,7 +198,7 @@ def _same_kind(latest: Commit | None) -> IndexSettings:
 
 
 def _kind(settings: IndexSettings, latest: Commit | None, items: int) -> dict[str, Any]:
-    """The properties that say of which kind an index of so many items is."""
+    """The properties that describe the kind of an index of `items` items."""
     min_items = settings.min_items
     if latest is not None and latest.properties.get("kind") == "ivf":
         min_items -= min_items // _HYSTERESIS

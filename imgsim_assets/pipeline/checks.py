@@ -182,7 +182,7 @@ def at_or_above_threshold(matches: pl.DataFrame, threshold: float) -> CheckResul
 def similarity_drift(table: Table, newest: Commit, maximum: float) -> CheckResult:
     """Similarities are distributed as in the version before; see `similarity.audit.drift`.
 
-    Another encoder, threshold, mode or k moves them on purpose: then nothing is compared.
+    Another encoder, threshold, mode or k changes them intentionally: then nothing is compared.
     """
     before = _version_before(table, newest)
     distance, compared_with = 0.0, "nothing"

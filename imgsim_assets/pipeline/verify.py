@@ -27,7 +27,7 @@ from imgsim_assets.storage.store import Store
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: the table or file, and what is wrong with its fix."""
+    """A problem: the table or file, and a message with the problem and its fix."""
 
     location: str
     message: str

@@ -27,7 +27,7 @@ from imgsim_assets.search.url_images import fetch_urls, is_url
 
 # Text columns that hold the images if no column is named, the first one first.
 _IMAGE_COLUMNS = ("image", "path", "url", "image_url", "file", "picture")
-# One PIL image may stand in several rows, and Pillow reads its file from one thread only.
+# One PIL image may be in several rows, and Pillow reads its file from one thread only.
 _PIL_LOCK = threading.Lock()
 
 

@@ -199,9 +199,11 @@ class _EmbedCall:
         lengths = np.sqrt(np.square(features).sum(axis=1))
         for position, row, length in zip(encoded.keys, features, lengths, strict=True):
             if not np.isfinite(length):
-                self._fail(position, "not_finite", "the encoder's numbers overflow on this image")
+                self._fail(position, "not_finite", "the features of this image overflow")
             elif normalize and length == 0:
-                self._fail(position, "zero_vector", "the encoder sees nothing in this image")
+                self._fail(
+                    position, "zero_vector", "the encoder returned a zero vector for this image"
+                )
             else:
                 self._vectors[position] = (row / length if normalize else row).astype(np.float32)
 

@@ -138,7 +138,7 @@ def cosines_within(unit: UnitRows, i: Indices, j: Indices) -> Doubles:
 
 
 def _similarity_of(unit: UnitRows, members: Indices, counts: Indices) -> tuple[Doubles, Doubles]:
-    """The minimum and mean (g,) of clusters with these nodes (g, m) of so many items (g, m)."""
+    """The minimum and mean (g,) of clusters with nodes (g, m) that have `counts` (g, m) items."""
     minimum = np.ones(len(members))
     pairs = (counts * (counts - 1) // 2).sum(axis=1).astype(np.float64)
     total = pairs.copy()

@@ -138,7 +138,7 @@ class GroupStage:
         )
 
     def run(self) -> GroupReport:
-        """Update the links at the cost of the change, and commit the groups to `self.table`.
+        """Update the links incrementally, and commit the groups to `self.table`.
 
         Nothing is committed when the groups are current.
 

@@ -71,7 +71,7 @@ class GraphStage:
         self._store, self._name, self._settings = store, name, settings
 
     def run(self) -> GraphReport:
-        """Compute the edges at the cost of the change, and commit them to `self.table`.
+        """Compute the edges incrementally, and commit them to `self.table`.
 
         Every item has an edge to each of its k nearest other items (fewer where a threshold
         leaves fewer), ties by id. Nothing is committed when the graph is current.

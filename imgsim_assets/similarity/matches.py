@@ -76,7 +76,7 @@ class MatchStage:
         self._store, self._settings, self._left, self._right = store, settings, left, right
 
     def run(self) -> MatchReport:
-        """Compute the matches at the cost of the change, and commit them to `self.table`.
+        """Compute the matches incrementally, and commit them to `self.table`.
 
         Nothing is committed when the matches are current.
 

@@ -1,4 +1,4 @@
-"""Neighbor lists: similar pairs of items, computed in full or updated at the cost of the change.
+"""Neighbor lists: similar pairs of items, computed in full or updated incrementally.
 
 A frame of pairs has the columns left_id, right_id and similarity (float64 cosine), sorted by
 left_id, falling similarity and right_id. With k, each left item has at most its k best.
@@ -69,7 +69,7 @@ def neighbor_lists(
 
     With cached lists only these are compared: changed and added left items with all right
     items, other left items with changed and added right items, and left items whose list has
-    lost so many pairs that fewer than k are left. `top_pairs` of the result are the same.
+    fewer than k pairs left. `top_pairs` of the result are the same.
 
     Args:
         left: the items that get a list each.

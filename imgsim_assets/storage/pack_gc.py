@@ -35,7 +35,7 @@ from imgsim_assets.storage.packs import (
 
 # A pack is rewritten when at most this fraction of its bytes is referenced.
 _MAX_SPARSE_FRACTION = 0.5
-# Packs below this size are merged once there are so many of them.
+# Packs below this size are merged once there are _MIN_SMALL_PACKS of them.
 _SMALL_PACK_BYTES = PACK_BYTES // 4
 _MIN_SMALL_PACKS = 8
 # Digests that are Python objects at the same time.

@@ -37,7 +37,7 @@ from imgsim_assets.storage.packs import (
 )
 
 INDEXES = "_blobs/indexes"
-# So many packs without an index file are merged into one.
+# This many packs without an index file are merged into one.
 MIN_UNINDEXED_PACKS = 64
 
 _END = b"imgidx_1"
@@ -247,7 +247,7 @@ class PackIndex:
     # ---- index files ------------------------------------------------------------------
 
     def compact(self, *, at_least: int = MIN_UNINDEXED_PACKS) -> None:
-        """Write an index file for the packs without one, if they are at least so many."""
+        """Write an index file for the packs without one, if there are `at_least` of them."""
         with self._lock:
             in_memory = [run for run in self._runs if run.file is None]
             if len(_names(in_memory) & self.packs.keys()) < at_least:

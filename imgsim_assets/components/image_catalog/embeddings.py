@@ -49,7 +49,7 @@ def embeddings_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
         **catalog.asset_kwargs("embeddings", [kind, "parquet"]),
         "deps": [catalog.key("images")],
         "description": f"One unit vector for every distinct image, by {encoder.describe()}. The "
-        "same bytes are embedded once, whatever item or catalog they belong to.",
+        "same bytes are embedded once for all items and catalogs.",
         "metadata": {"dagster/column_schema": table_schema(EMBEDDINGS)},
         "code_version": code_version(VERSION, encoder.identity),
     }

@@ -21,7 +21,7 @@ def whole_catalog_tags(partitions: dg.PartitionsDefinition[str] | None) -> dict[
 
 
 def refresh_job(catalog: CatalogContext) -> Any:
-    """The job `<name>_refresh`: every asset but the source, which is only observed."""
+    """The job `<name>_refresh`: every asset except the source, which is only observed."""
     optional = {
         "encoder_evaluation": catalog.settings.evaluation,
         "duplicate_groups": catalog.settings.groups,

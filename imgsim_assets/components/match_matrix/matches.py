@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 VERSION = "1"
 GROUP = "matches"
 AT_OR_ABOVE_THRESHOLD = "at_or_above_threshold"
-# The heat map of all cosines is drawn up to so many pairs.
+# With more pairs than this, the heat map of all cosines is not drawn.
 _MAX_HEAT_MAP_PAIRS = 400
 
 

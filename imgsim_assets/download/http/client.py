@@ -27,7 +27,7 @@ from imgsim_assets.download.status import FetchError
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Enough for any image host, and a bound on the memory that a server can make the client use.
 _MAX_HEADER_BYTES = 16_384
-# A request without activity for so long counts as idle: its server is slow, and may be dead.
+# A request without activity for longer than this is idle: its server is slow, and may be dead.
 _IDLE_SECONDS = 1.0
 # The minimum that RFC 9309, 2.5 requires a crawler to parse.
 _MAX_ROBOTS_TXT_BYTES = 500 * 1024
@@ -132,7 +132,7 @@ class HttpClient:
             raise self._timeout_error(deadline) from None
 
     def idle_count(self) -> int:
-        """How many requests have been idle for a second, or have waited so long for a slot.
+        """How many requests have been idle for a second, or have waited a second for a slot.
 
         With `respect_robots_txt` this includes requests for a robots.txt and those waiting for it.
         """

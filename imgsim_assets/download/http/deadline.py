@@ -22,7 +22,7 @@ class Deadlines:
         self._next_check = 0.0
 
     def start(self, seconds: float) -> Deadline:
-        """A context for the current task that ends in TimeoutError after so many seconds."""
+        """A context for the current task that raises TimeoutError after `seconds`."""
         return Deadline(self, seconds)
 
     def current(self) -> Deadline | None:
@@ -31,7 +31,7 @@ class Deadlines:
         return self._running.get(task) if task is not None else None
 
     def idle_count(self, seconds: float) -> int:
-        """How many requests have had no activity for so many seconds."""
+        """How many requests have had no activity for `seconds`."""
         since = asyncio.get_running_loop().time() - seconds
         return sum(deadline.last_activity <= since for deadline in self._running.values())
 
@@ -103,7 +103,7 @@ class Deadline:
         self._has_expired = False
 
     def touch(self, idle_seconds: float) -> None:
-        """Record activity; the request expires after so many seconds without more of it."""
+        """Record activity; the request expires after `idle_seconds` without further activity."""
         self.last_activity = time.monotonic()
         self.idle_deadline = self.last_activity + idle_seconds
 

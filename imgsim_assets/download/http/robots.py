@@ -9,7 +9,7 @@ from imgsim_assets.errors import SettingsError
 
 # Directives that forbid what this pipeline does: indexing images, and training on them.
 _REFUSING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-# Directives whose value follows a colon; before any other colon stands the name of a crawler.
+# Directives whose value follows a colon; before any other colon is the name of a crawler.
 _WITH_VALUE = frozenset(
     {"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"}
 )

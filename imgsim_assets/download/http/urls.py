@@ -11,7 +11,7 @@ from yarl import URL
 from imgsim_assets.download.http.address import is_public
 from imgsim_assets.download.status import FetchError
 
-# Characters of a path or query that are sent as they stand.
+# Characters of a path or query that are sent unchanged.
 _UNESCAPED = "%/:=&?~#+!$,;'@()*[]|"
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # URLs that need no normalization: a plain host name, no path segment that starts with a dot.

@@ -80,7 +80,7 @@ def failed_row(item: FetchItem, error: FetchError, now: datetime) -> Row:
 
 
 def retry_wait(attempts: int) -> timedelta:
-    """How long a later run waits after so many consecutive failures."""
+    """How long a later run waits after `attempts` consecutive failures."""
     growth: int = 4 ** min(max(attempts - 1, 0), 8)
     return min(_FIRST_WAIT * growth, _MAX_WAIT)
 

@@ -16,7 +16,7 @@ from imgsim_assets.storage.digest import RowsDigest
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.table import Table
 
-# A ledger is read by ranges of ids: at least so many rows in each, and at most so many ranges.
+# A ledger is read by ranges of ids: a minimum of rows in each, and a maximum of ranges.
 _MIN_RANGE_ROWS = 4096
 _MAX_RANGES = 64
 

@@ -24,9 +24,9 @@ from imgsim_assets.storage.commit import (
     replace_shard,
 )
 
-# So many pending rows are committed at once, so that fast sources do not fill the memory.
+# With this many pending rows a commit is due, so that fast sources do not fill the memory.
 _MAX_PENDING_ROWS = 10_000
-# Pending rows become a frame when there are so many Python objects.
+# This many pending rows, as Python objects, become a frame.
 _ROWS_PER_FRAME = 1024
 # With more delta files than this an append compacts some of them, so that commits stay small.
 _MAX_DELTA_FILES = 32

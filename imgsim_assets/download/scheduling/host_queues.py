@@ -143,7 +143,7 @@ class HostQueues:
         self.done(item)
 
     def pause(self, host: str, seconds: float) -> None:
-        """Hand out no items of a host for so long; a longer pause stays in effect."""
+        """Hand out no items of a host for `seconds`; a longer pause stays in effect."""
         queue = self._queues.get(host)
         if queue is not None:
             until = asyncio.get_running_loop().time() + seconds
