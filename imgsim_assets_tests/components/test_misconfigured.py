@@ -208,8 +208,8 @@ def test_two_encoders_cannot_be_matched(tmp_path: Path) -> None:
     [
         (
             {"observe_schedule": "always"},
-            "attributes.observe_schedule: 'always' is not a cron expression; '*/5 * * * *' is every "
-            "five minutes",
+            "attributes.observe_schedule: 'always' is not a cron expression; '*/5 * * * *' is "
+            "every five minutes",
         ),
         ({"schedule": "0 0 30 2 *"}, "attributes.schedule: '0 0 30 2 *' names a date that never"),
         (
