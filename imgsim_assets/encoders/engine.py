@@ -238,7 +238,7 @@ class Engine:
         """Turn preprocessing errors into image errors; raise if the encoder can prepare nothing.
 
         Errors wait for the first image that can be prepared. Where none comes, a gray image
-        decides whose fault they are.
+        decides whether the encoder is the cause.
         """
         errors: list[tuple[K, Exception]] = []
         for key, result in prepared:

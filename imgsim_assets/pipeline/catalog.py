@@ -68,7 +68,7 @@ class CatalogPipeline:
         self.log_exception = log_exception or self.warn
 
     @classmethod
-    def of_stored(
+    def from_store(
         cls,
         store: Store,
         name: str,

@@ -91,7 +91,7 @@ def retry_failed(
     require_encoder(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}")
     if retry == "retryable":
         ledger.commit(lambda newest: _due_now(ledger, newest))
-    pipeline = CatalogPipeline.of_stored(
+    pipeline = CatalogPipeline.from_store(
         store,
         name,
         shards=len(shards_of(commit)),

@@ -256,7 +256,9 @@ def _audit_mutual(
         cutoffs = np.maximum(np.maximum(rivals_left, rivals_right), threshold)
         row_scores = scores[row][relevant]
         # Of several equally good partners, ties elsewhere may leave none.
-        required, allowed = (row_scores >= cutoffs + slack for slack in (_TOLERANCE, -_TOLERANCE))
+        required, allowed = (
+            row_scores >= cutoffs + tolerance for tolerance in (_TOLERANCE, -_TOLERANCE)
+        )
         expected.append(_Expected(required, allowed, 0, 1))
     return _compare(sampled, partners, expected, pairs)
 

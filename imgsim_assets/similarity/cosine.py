@@ -19,7 +19,7 @@ Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 # Rows are scored in slices of about this many numbers, to stay in the cache.
-_NUMBERS_PER_SLICE = 1 << 17
+_VALUES_PER_SLICE = 1 << 17
 # How far a row's norm may be from 1: rounding to float32 stays far below, and rows that were
 # never normalized are far above.
 _NORM_TOLERANCE = 1e-3
@@ -131,7 +131,7 @@ def product_error(dim: int, deviation: float) -> float:
 
 def rows_per_slice(dim: int) -> int:
     """How many rows of `dim` numbers make a slice."""
-    return max(1, _NUMBERS_PER_SLICE // max(1, dim))
+    return max(1, _VALUES_PER_SLICE // max(1, dim))
 
 
 def _tree_sum(terms: Doubles) -> Doubles:

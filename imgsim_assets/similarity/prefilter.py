@@ -18,7 +18,7 @@ from imgsim_assets.similarity.projection import Projection, fit
 # The cost of scoring a candidate again, in multiply-adds of a product: a constant, and so many
 # for each number of a row; measured by benchmarks/similarity.py.
 _CANDIDATE_COST = 10_000
-_NUMBER_COST = 20
+_DIMENSION_COST = 20
 # Smaller jobs (multiply-adds) end before a basis is fitted; k-nearest jobs need this many times
 # more.
 _MIN_PROJECTED_WORK = 3e10
@@ -120,7 +120,7 @@ def _expected_cost(
     scores = a @ b.T
     passing = float(np.mean([np.mean(scores >= cutoff - prefilter.error) for cutoff in cutoffs]))
     preparing = dim * a.shape[1] * (n + m) / (n * m)
-    candidates = (_CANDIDATE_COST + _NUMBER_COST * dim) * passing
+    candidates = (_CANDIDATE_COST + _DIMENSION_COST * dim) * passing
     return float(a.shape[1] + preparing + candidates)
 
 

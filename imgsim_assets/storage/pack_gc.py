@@ -267,14 +267,14 @@ def _read_to_copy(
 def _delete_packs(files: Files, packs: Sequence[Entry], older_than: float) -> None:
     for pack in packs:
         # The name is unique, so that no other garbage collection removes it too early.
-        announcement = f"{PENDING_DELETE}/{pack.name}.{uuid.uuid4().hex}"
-        files.write(announcement, b"")
+        marker = f"{PENDING_DELETE}/{pack.name}.{uuid.uuid4().hex}"
+        files.write(marker, b"")
         # A writer may have pinned the pack since it was assessed. A writer that comes later sees
-        # the announcement and stores the image again.
+        # the marker and stores the image again.
         pin = files.stat(f"{PINS}/{pack.name}")
         if pin is None or pin.modified < older_than:
             files.delete(f"{PACKS}/{pack.name}")
-        files.delete(announcement)
+        files.delete(marker)
 
 
 def _collect_other_files(

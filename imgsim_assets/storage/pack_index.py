@@ -241,7 +241,7 @@ class PackIndex:
             return
         in_memory = [run for run in self._runs if run.file is None]
         in_files = [run for run in self._runs if run.file is not None]
-        merged, kept = _absorb_small_runs(new, in_memory)
+        merged, kept = _select_runs_to_merge(new, in_memory)
         self._runs = (*in_files, *kept, _merged_in_memory(merged))
 
     # ---- index files ------------------------------------------------------------------
@@ -253,7 +253,7 @@ class PackIndex:
             if len(_names(in_memory) & self.packs.keys()) < at_least:
                 return
             in_files = [run for run in self._runs if run.file is not None]
-            merged, kept = _absorb_small_runs(in_memory, in_files)
+            merged, kept = _select_runs_to_merge(in_memory, in_files)
             name = _write_run(self._files, merged, self.packs.keys())
             entry = self._files.stat(f"{INDEXES}/{name}")
             # Another writer may have merged it into a larger one already, or the disk damaged it.
@@ -274,7 +274,7 @@ def _names(runs: Iterable[_SortedRun]) -> set[str]:
     return {name for run in runs for name in run.names}
 
 
-def _absorb_small_runs(
+def _select_runs_to_merge(
     new: Sequence[_SortedRun], existing: Iterable[_SortedRun]
 ) -> tuple[list[_SortedRun], list[_SortedRun]]:
     """The runs to merge, with every existing run that is not twice as large; and the others."""

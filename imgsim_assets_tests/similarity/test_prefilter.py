@@ -110,7 +110,7 @@ def test_wider_projections_have_fewer_candidates() -> None:
 def project_small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefilter_module, "_MIN_PROJECTED_WORK", 0)
     monkeypatch.setattr(prefilter_module, "_CANDIDATE_COST", 0)
-    monkeypatch.setattr(prefilter_module, "_NUMBER_COST", 1e-3)
+    monkeypatch.setattr(prefilter_module, "_DIMENSION_COST", 1e-3)
 
 
 @pytest.mark.parametrize("make", [noise, families, nearly_equal])
@@ -171,7 +171,7 @@ def test_whole_rows_are_chosen_for_small_jobs(
     job = len(pair.left) * len(pair.right) * 128
     no_minimum = np.full(len(pair.left), -1.0)
     monkeypatch.setattr(prefilter_module, "_CANDIDATE_COST", 0)
-    monkeypatch.setattr(prefilter_module, "_NUMBER_COST", 1e-3)
+    monkeypatch.setattr(prefilter_module, "_DIMENSION_COST", 1e-3)
 
     for worth, join_projects, search_projects in (
         (job // 3, True, True),

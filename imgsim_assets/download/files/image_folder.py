@@ -35,7 +35,7 @@ def resolve_relative_url(root: str, url: str) -> str:
 
 
 class ImageFolder:
-    """The one folder that the local images of a catalog may lie in.
+    """The one folder that may contain the local images of a catalog.
 
     `root` is a local path or an fsspec URL. Relative paths start there. Absolute paths must lead
     into it, also after symbolic links are followed.
