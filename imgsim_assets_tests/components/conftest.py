@@ -38,7 +38,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shop, Se
 
 
 @pytest.fixture
-def still(servers: tuple[Shop, Servers]) -> tuple[Shop, Servers]:
-    """The same, where nothing is started but by a person."""
+def servers_without_sensors(servers: tuple[Shop, Servers]) -> tuple[Shop, Servers]:
+    """The servers with all sensors stopped, so that only the test starts runs."""
     servers[1].stop_sensors()
     return servers

@@ -73,9 +73,9 @@ def test_edited_source_is_processed_and_touched_source_is_not(
 
 
 def test_only_the_failed_shard_is_requested_again(
-    still: tuple[Shop, Servers],
+    servers_without_sensors: tuple[Shop, Servers],
 ) -> None:
-    shop, dagster = still
+    shop, dagster = servers_without_sensors
     left_out = _recorded(shop, EMBEDDINGS, "002")
     damaged = _damage_ledger(shop, shard=1)
     failed = dagster.launch([EMBEDDINGS], ["000", "001"])
@@ -101,9 +101,9 @@ def test_only_the_failed_shard_is_requested_again(
 
 
 def test_a_backfill_in_several_runs_records_each_shard_by_itself(
-    still: tuple[Shop, Servers],
+    servers_without_sensors: tuple[Shop, Servers],
 ) -> None:
-    shop, dagster = still
+    shop, dagster = servers_without_sensors
     assets = ["suppliers/images", "suppliers/embeddings"]
     backfill = dagster.launch(assets)
 
@@ -184,9 +184,9 @@ def _partition_counts(servers: Servers, backfill: str) -> dict[str, tuple[int, i
 
 @pytest.mark.slow
 def test_run_of_nonconsecutive_shards_processes_only_those(
-    still: tuple[Shop, Servers],
+    servers_without_sensors: tuple[Shop, Servers],
 ) -> None:
-    shop, dagster = still
+    shop, dagster = servers_without_sensors
     before = {shard: _recorded(shop, IMAGES, shard) for shard in ("000", "001", "002")}
     backfill = dagster.launch([IMAGES], ["000", "002"])
 
@@ -200,8 +200,10 @@ def test_run_of_nonconsecutive_shards_processes_only_those(
 
 
 @pytest.mark.slow
-def test_a_cancelled_backfill_keeps_what_it_fetched(still: tuple[Shop, Servers]) -> None:
-    shop, dagster = still
+def test_a_cancelled_backfill_keeps_what_it_fetched(
+    servers_without_sensors: tuple[Shop, Servers],
+) -> None:
+    shop, dagster = servers_without_sensors
     for number in range(40):
         shop.put_item(f"late{number}", 200 + number)
     pages = shop.slow_down(1.0)
@@ -227,9 +229,9 @@ def test_a_cancelled_backfill_keeps_what_it_fetched(still: tuple[Shop, Servers])
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "pool"), [("images", "network"), ("embeddings", "gpu")])
 def test_a_pool_keeps_two_catalogs_apart(
-    still: tuple[Shop, Servers], stage: str, pool: str
+    servers_without_sensors: tuple[Shop, Servers], stage: str, pool: str
 ) -> None:
-    shop, dagster = still
+    shop, dagster = servers_without_sensors
     shop.put_item(f"at {pool}", 600 + len(pool))
     if stage == "embeddings":
         ended = dagster.ended(dagster.launch(["products/items", IMAGES]))

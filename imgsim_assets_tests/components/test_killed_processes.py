@@ -30,9 +30,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_run_killed_while_fetching_is_retried_and_fetches_the_rest(
-    still: tuple[Shop, Servers],
+    servers_without_sensors: tuple[Shop, Servers],
 ) -> None:
-    shop, dagster = still
+    shop, dagster = servers_without_sensors
     for number in range(40):
         shop.put_item(f"lost{number}", 300 + number)
     pages = shop.slow_down(1.0)
@@ -55,9 +55,9 @@ def test_run_killed_while_fetching_is_retried_and_fetches_the_rest(
 
 @pytest.mark.parametrize("stage", ["embedding", "index", "matching"])
 def test_run_killed_before_commit_is_retried_and_repeats_only_that_step(
-    still: tuple[Shop, Servers], stage: str
+    servers_without_sensors: tuple[Shop, Servers], stage: str
 ) -> None:
-    shop, dagster = still
+    shop, dagster = servers_without_sensors
     first = 1000 + 100 * len(stage)
     for number in range(9):
         shop.put_item(f"{stage}{number}", first + number)
@@ -136,8 +136,10 @@ def _process_of(event: dg.DagsterEvent) -> int | None:
 
 
 @pytest.mark.parametrize("lost", ["daemon", "web", "daemon and its runs"])
-def test_a_backfill_outlives_the_servers(still: tuple[Shop, Servers], lost: str) -> None:
-    shop, dagster = still
+def test_a_backfill_outlives_the_servers(
+    servers_without_sensors: tuple[Shop, Servers], lost: str
+) -> None:
+    shop, dagster = servers_without_sensors
     first = 400 + 100 * len(lost)
     for number in range(20):
         shop.put_item(f"{lost}{number}", first + number)
@@ -159,8 +161,10 @@ def test_a_backfill_outlives_the_servers(still: tuple[Shop, Servers], lost: str)
     shop.assert_equals_a_rebuild()
 
 
-def test_new_dagster_home_continues_with_the_store(still: tuple[Shop, Servers]) -> None:
-    shop, dagster = still
+def test_new_dagster_home_continues_with_the_store(
+    servers_without_sensors: tuple[Shop, Servers],
+) -> None:
+    shop, dagster = servers_without_sensors
     shop.put_item("after", 90)
     fetched, encoded = shop.web.total_gets, shop.encodings
     committed = versions(shop.project.store)
