@@ -308,11 +308,11 @@ def test_different_encoders_are_an_error_that_names_both_and_the_fix(store: Stor
 
 def test_different_factories_are_an_error_that_names_both(store: Store) -> None:
     first = EncoderSettings(factory=THUMBNAIL.factory, version="1", batch_size=4)
-    other = first.model_copy(update={"factory": f"{custom_encoders.__name__}:moody"})
+    other = first.model_copy(update={"factory": f"{custom_encoders.__name__}:zero_or_nan_features"})
     indexed(store, "left", LEFT, first)
     indexed(store, "right", RIGHT, other)
 
-    with pytest.raises(StoreError, match=r"left by .*:thumbnail.* and right by .*:moody"):
+    with pytest.raises(StoreError, match=r"left by .*:thumbnail.* and right by .*:zero_or_nan_features"):
         _match(store, MatchSettings())
 
 
