@@ -312,7 +312,9 @@ def test_different_factories_are_an_error_that_names_both(store: Store) -> None:
     indexed(store, "left", LEFT, first)
     indexed(store, "right", RIGHT, other)
 
-    with pytest.raises(StoreError, match=r"left by .*:thumbnail.* and right by .*:zero_or_nan_features"):
+    with pytest.raises(
+        StoreError, match=r"left by .*:thumbnail.* and right by .*:zero_or_nan_features"
+    ):
         _match(store, MatchSettings())
 
 
