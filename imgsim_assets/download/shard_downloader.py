@@ -129,7 +129,7 @@ class ShardDownloader:
         item = self._items[number]
         host = self._host(number)
         breaker = self._hosts.breaker(host)
-        if breaker.is_skipped:
+        if breaker.state is BreakerState.SKIPPED:
             self._fail_skipped(host, [number, *self._queues.drop_host(host)], breaker)
             self._queues.done(number)
             return

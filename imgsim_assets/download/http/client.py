@@ -222,8 +222,9 @@ class HttpClient:
 
     def _check_robots_tag(self, headers: CIMultiDictProxy[str], etag: str | None) -> None:
         tags = headers.getall("X-Robots-Tag", ())
-        product = self._settings.product_token
-        directive = robots.refusing_directive(tags, product) if tags else None
+        if not tags:
+            return
+        directive = robots.refusing_directive(tags, self._settings.product_token)
         if directive is not None:
             raise FetchError("robots_disallowed", f"X-Robots-Tag: {directive}", etag=etag)
 

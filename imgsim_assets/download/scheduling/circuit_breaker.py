@@ -44,7 +44,7 @@ class CircuitBreaker:
     def record_success(self) -> bool:
         """Record an answer; returns whether it closed the breaker."""
         was_open = self.state in (BreakerState.OPEN, BreakerState.HALF_OPEN)
-        if not self.is_skipped:
+        if self.state is not BreakerState.SKIPPED:
             self.state = BreakerState.CLOSED
         self.failures = 0
         return was_open
