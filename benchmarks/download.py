@@ -86,7 +86,11 @@ def main() -> None:
 
 def _speed(options: argparse.Namespace) -> dict[str, Any]:
     folder = _unpacked(options)
-    candidates = ["bare", "ours", *(["img2dataset"] if options.img2dataset else [])]
+    candidates = [
+        "aiohttp loop",
+        "imgsim_assets",
+        *(["img2dataset"] if options.img2dataset else []),
+    ]
     rates: dict[str, list[float]] = {candidate: [] for candidate in candidates}
     with _nginx(folder, options.work) as address:
         urls = [f"http://{address}/{path.name}" for path in sorted(folder.iterdir())]
@@ -113,8 +117,8 @@ def _speed(options: argparse.Namespace) -> dict[str, Any]:
         "all rounds": {
             candidate: [round(rate) for rate in found] for candidate, found in rates.items()
         },
-        "of a bare loop": round(medians["ours"] / medians["bare"], 2),
-        "times img2dataset": round(medians["ours"] / medians["img2dataset"], 2)
+        "of a bare loop": round(medians["imgsim_assets"] / medians["aiohttp loop"], 2),
+        "times img2dataset": round(medians["imgsim_assets"] / medians["img2dataset"], 2)
         if options.img2dataset
         else None,
     }
@@ -279,9 +283,9 @@ def _memory(options: argparse.Namespace) -> dict[str, Any]:
         for count in SMALL_IMAGES:
             _write_urls(options.work, [f"http://{address}/{n}.png" for n in range(count)])
             _run_candidate(options, "ingest")
-            measured = _run_candidate(options, "ours")
+            measured = _run_candidate(options, "imgsim_assets")
             peaks[count] = measured["peak MiB"]
-        again = _run_candidate(options, "ours")
+        again = _run_candidate(options, "imgsim_assets")
     return {
         "peak MiB": {count: round(peak) for count, peak in peaks.items()},
         "times as much": round(peaks[SMALL_IMAGES[1]] / peaks[SMALL_IMAGES[0]], 2),
@@ -293,8 +297,8 @@ def _memory(options: argparse.Namespace) -> dict[str, Any]:
 # ---- processes --------------------------------------------------------------------------
 
 _CANDIDATES = {
-    "bare": _measure_bare_aiohttp,
-    "ours": _measure_imgsim,
+    "aiohttp loop": _measure_bare_aiohttp,
+    "imgsim_assets": _measure_imgsim,
     "latency": _latency,
     "ingest": _ingest,
 }

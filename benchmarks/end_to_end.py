@@ -55,28 +55,28 @@ def main() -> None:
     parser.add_argument("--book-covers", type=Path, help="folder with 1.jpg to 6.jpg")
     parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
     parser.add_argument("--materialize", action="store_true", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.materialize:
-        _materialize(chosen.work)
+    options = parser.parse_args()
+    if options.materialize:
+        _materialize(options.work)
         return
-    shutil.rmtree(chosen.work, ignore_errors=True)
-    served = chosen.work / "served"
-    truth = _make_images(chosen.images, chosen.distractors, served)
+    shutil.rmtree(options.work, ignore_errors=True)
+    served = options.work / "served"
+    truth = _make_images(options.images, options.distractors, served)
     with serving(served) as server:
-        report = _run(chosen, server, truth)
-    if chosen.book_covers:
-        report["book_covers"] = _book_covers(chosen.book_covers, chosen.weights)
+        report = _run(options, server, truth)
+    if options.book_covers:
+        report["book_covers"] = _book_covers(options.book_covers, options.weights)
     print(json.dumps(report, indent=2))
 
 
-def _run(chosen: argparse.Namespace, server: Server, truth: Mapping[str, str]) -> dict[str, Any]:
-    project = _make_project(chosen, server)
-    rows = _write_catalogs(project, server, chosen.work / "served")
-    first = _measure(chosen, server)
+def _run(options: argparse.Namespace, server: Server, truth: Mapping[str, str]) -> dict[str, Any]:
+    project = _make_project(options, server)
+    rows = _write_catalogs(project, server, options.work / "served")
+    first = _measure(options, server)
     matches = _compare(project.store, truth)
-    again = _measure(chosen, server)
-    changed = _change_rows(project, rows, server, chosen.work / "served")
-    after = _measure(chosen, server)
+    again = _measure(options, server)
+    changed = _change_rows(project, rows, server, options.work / "served")
+    after = _measure(options, server)
     return {
         "first run": first,
         "matches": matches,
@@ -123,14 +123,14 @@ def _make_images(images: Path, distractors: Path, served: Path) -> dict[str, str
 # ---- the project ------------------------------------------------------------------------
 
 
-def _make_project(chosen: argparse.Namespace, server: Server) -> Project:
-    project = Project.make(chosen.work / "project")
+def _make_project(options: argparse.Namespace, server: Server) -> Project:
+    project = Project.make(options.work / "project")
     for name in ("a", "b"):
         attributes = {
             "name": name,
             "source": {"path": f"{name}.csv"},
             "shards": 4,
-            "encoder": {"name": "mobilenet_v2", "weights": str(chosen.weights.absolute())},
+            "encoder": {"name": "mobilenet_v2", "weights": str(options.weights.absolute())},
             "download": {"allowed_hosts": [server.address], "max_per_host": 32},
             "graph": {"k": 10},
         }
@@ -177,7 +177,7 @@ def _change_rows(
 # ---- measuring --------------------------------------------------------------------------
 
 
-def _measure(chosen: argparse.Namespace, server: Server) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, server: Server) -> dict[str, Any]:
     """Materialize everything in a separate process; its time, memory and GET requests."""
     gets = server.gets()
     arguments = [sys.executable, "-m", "benchmarks.end_to_end", *sys.argv[1:], "--materialize"]

@@ -63,10 +63,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000])
     parser.add_argument("--spec", nargs="+", choices=SPECS, default=list(SPECS))
     parser.add_argument("--method", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    chosen.work.mkdir(parents=True, exist_ok=True)
-    cache = chosen.work / "features.npy"
-    features = mobilenet_features(chosen.images, chosen.weights, cache)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    cache = options.work / "features.npy"
+    features = mobilenet_features(options.images, options.weights, cache)
     jobs = {
         "join": _join,
         "prefilters": _prefilters,
@@ -75,7 +75,7 @@ def main() -> None:
         "ivf": _ivf,
         "memory": _memory,
     }
-    report = jobs[chosen.job](features, chosen)
+    report = jobs[options.job](features, options)
     print(json.dumps(report, indent=2))
 
 
@@ -145,13 +145,13 @@ def brute_force_pairs(left: Floats, right: Floats) -> set[tuple[int, int]]:
 # ---- jobs -------------------------------------------------------------------------------
 
 
-def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+def _join(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
     left, right = _inputs(features)
     true_pairs = brute_force_pairs(left, right)
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     processor: dict[str, list[float]] = {name: [] for name in METHODS}
     differing: dict[str, int] = {}
-    for _ in range(chosen.repeat):
+    for _ in range(options.repeat):
         for name, method in METHODS.items():
             started, used = time.perf_counter(), time.process_time()
             found = method(left, right)
@@ -174,15 +174,15 @@ def _join(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _update(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+def _update(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
     """All pairs at 0.9 and 10 neighbors, in full and after 1 % of both sides have changed."""
     narrow = projected(features, 576, seed=3)
     found = {}
-    for count in chosen.rows:
+    for count in options.rows:
         old = [_items(bootstrapped(narrow, count, 0.05, seed=seed)) for seed in (4, 5)]
         new = [_changed(side, bootstrapped(narrow, count // 100, 0.05, 6)) for side in old]
         timed: dict[str, dict[str, Any]] = {}
-        for name in chosen.spec:
+        for name in options.spec:
             spec = SPECS[name]
             left, right = _fresh(old, spec)
             full, lists = _timed(partial(neighbor_lists, left, right, spec))
@@ -243,14 +243,14 @@ def _ratios(taken: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value / taken["package"], 2) for name, value in taken.items()}
 
 
-def _memory(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+def _memory(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
     """Peak memory beside the inputs, each method in a process of its own."""
-    files = [chosen.work / f"{side}.npy" for side in ("left", "right")]
-    if chosen.method:
+    files = [options.work / f"{side}.npy" for side in ("left", "right")]
+    if options.method:
         # Loaded, not computed, so that the peak before is that of the inputs.
         left, right = (np.load(file) for file in files)
         before = _peak()
-        METHODS[chosen.method](left, right)
+        METHODS[options.method](left, right)
         return {"MiB over the inputs": round(_peak() - before)}
     for file, rows in zip(files, _inputs(features), strict=True):
         np.save(file, rows)
@@ -268,20 +268,20 @@ def _peak() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def _prefilters(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+def _prefilters(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds and candidates of each prefilter over the job of `join`, without scoring them."""
     left, right = _inputs(features)
     inputs = _pair(left, right)
-    sides = (inputs.left, inputs.right)
-    sample = np.concatenate([side.sample(1024)[0] for side in sides])
-    widest = fit(sample, max(WIDTHS), 1 + max(side.unit.deviation for side in sides))
+    both = (inputs.left, inputs.right)
+    sample = np.concatenate([one.sample(1024)[0] for one in both])
+    widest = fit(sample, max(WIDTHS), 1 + max(one.unit.deviation for one in both))
     projections = [None, *(widest.leading(width) for width in WIDTHS)]
     found = {}
     for projection in projections:
         prefilter = Prefilter.of(projection, inputs)
         count = partial(_count, cutoff=np.float32(THRESHOLD - prefilter.error))
         seconds, candidates = [], 0
-        for _ in range(chosen.repeat):
+        for _ in range(options.repeat):
             started = time.perf_counter()
             candidates = sum(map_row_blocks(inputs, prefilter, MEMORY_BUDGET, count))
             seconds.append(time.perf_counter() - started)
@@ -307,19 +307,19 @@ def _name(prefilter: Prefilter) -> str:
     return f"projection to {prefilter.projection.width - 1}"
 
 
-def _growth(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+def _growth(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
     """Join at 0.9 and 10 neighbors of n x n rows of 576 numbers, for growing n."""
     narrow = projected(features, 576, seed=3)
     by_count = {}
-    for count in chosen.rows:
+    for count in options.rows:
         left = bootstrapped(narrow, count, 0.05, seed=4)
         right = bootstrapped(narrow, count, 0.05, seed=5)
         row: dict[str, Any] = {}
         before = _peak()
-        if "all" in chosen.spec:
+        if "all" in options.spec:
             taken, found = _timed(partial(threshold_join, left, right, 0.9))
             row |= {"join": taken.text(), "pairs": len(found[0])}
-        if "graph" in chosen.spec:
+        if "graph" in options.spec:
             taken, _ = _timed(partial(top_k, right, right, 11))
             row |= {"graph": taken.text()}
         row["MiB over the inputs"] = round(_peak() - before)
@@ -328,14 +328,14 @@ def _growth(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
     return by_count
 
 
-def _ivf(features: Floats, chosen: argparse.Namespace) -> dict[str, Any]:
+def _ivf(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
     """Searches for 10 neighbors of QUERIES items: inverted file beside flat index."""
     from imgsim_assets.index.flat import FlatIndex
     from imgsim_assets.index.ivf import IvfIndex
 
     narrow = projected(features, 576, seed=3)
     found = {}
-    for count in chosen.rows:
+    for count in options.rows:
         rows = bootstrapped(narrow, count, 0.05, seed=5)
         ids = pl.Series([f"{number:09d}" for number in range(count)])
         queries = rows[np.linspace(0, count - 1, QUERIES).astype(np.int64)]

@@ -84,7 +84,7 @@ def fuse_activations(module: nn.Module) -> nn.Module:
     for node in calls:
         convolution = modules[node.target]
         is_called_once = sum(call.target == node.target for call in calls) == 1
-        if not _is_plain(convolution) or not is_called_once:
+        if not _is_fusible_conv(convolution) or not is_called_once:
             continue
         activation = _NO_ACTIVATION
         (*others, reader) = node.users or (None,)
@@ -202,7 +202,7 @@ def _replace(graph: fx.GraphModule, path: str, module: nn.Module) -> None:
     setattr(graph.get_submodule(parent), name, module)
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_fusible_conv(module: nn.Module) -> bool:
     return (
         type(module) is nn.Conv2d
         and module.padding_mode == "zeros"

@@ -33,19 +33,19 @@ THRESHOLDS = tuple(round(0.5 + 0.005 * step, 3) for step in range(101))
 
 
 def evaluation_rows(
-    copies: Mapping[str, NDArray[np.float64]], different: NDArray[np.floating[Any]]
+    copy_cosines: Mapping[str, NDArray[np.float64]], different: NDArray[np.floating[Any]]
 ) -> pl.DataFrame:
     """Count, for each perturbation and for different images, the pairs above each threshold.
 
     Args:
-        copies: by perturbation, the cosine (n,) of each image with its perturbed copy.
+        copy_cosines: by perturbation, the cosine (n,) of each image with its perturbed copy.
         different: cosines (m,) of pairs of different images.
 
     Returns:
         A frame of SCHEMA, one row per perturbation and threshold.
     """
     rows = []
-    cosines: dict[str, NDArray[np.floating[Any]]] = {**copies, DIFFERENT_IMAGES: different}
+    cosines: dict[str, NDArray[np.floating[Any]]] = {**copy_cosines, DIFFERENT_IMAGES: different}
     for perturbation, values in cosines.items():
         ordered = np.sort(values)
         below = np.searchsorted(ordered, np.asarray(THRESHOLDS, ordered.dtype), side="left")

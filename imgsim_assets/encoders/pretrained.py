@@ -30,7 +30,7 @@ def load_feature_model(settings: EncoderSettings) -> tuple[nn.Module, int]:
     """
     size = BACKBONES[settings.name].input_size(settings.weights)
     if settings.weights_file is None:
-        return feature_model(_published(settings), settings.name), size
+        return feature_model(_torchvision_model(settings), settings.name), size
     state = _load_state_dict(settings.weights_file)
     size = _vision_transformer_size(state) or size
     model = _from_state(settings.name, settings.weights_file, state, size)
@@ -50,7 +50,7 @@ def normalization(settings: EncoderSettings) -> tuple[tuple[float, ...], tuple[f
     return tuple(transform.mean), tuple(transform.std)
 
 
-def _published(settings: EncoderSettings) -> nn.Module:
+def _torchvision_model(settings: EncoderSettings) -> nn.Module:
     weights = weights_enum(settings)
     try:
         model: nn.Module = torchvision.models.get_model(settings.name, weights=weights)

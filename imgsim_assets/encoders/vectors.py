@@ -27,7 +27,7 @@ from imgsim_assets.storage.table import Table
 KEYS = "keys"
 _DIM = "dim"
 # File metadata that a file of vectors and the file of its keys share.
-_PART = "part"
+_FILE_PAIR = "part"
 # Property: how often a table dropped damaged vectors. What is computed from the table has it too.
 REBUILDS = "vector_rebuilds"
 # An append merges this many small files into one, never a larger one than this, so that it takes
@@ -198,8 +198,8 @@ class VectorTable:
                 break
             chosen.append(file)
         rows = self.table.read(replace(commit, files=tuple(chosen)), on_corrupt=on_corrupt)
-        merged = {file.metadata[_PART] for file in chosen}
-        remaining = [file for file in commit.files if file.metadata[_PART] not in merged]
+        merged = {file.metadata[_FILE_PAIR] for file in chosen}
+        remaining = [file for file in commit.files if file.metadata[_FILE_PAIR] not in merged]
         # Merged rows come first: they must not replace later ones.
         return [*(self._write(rows) if rows.width else []), *remaining]
 
@@ -207,7 +207,7 @@ class VectorTable:
         # Float vectors hardly compress, and compression would slow down reading.
         rows = self.table.write_rows(frame, compression="uncompressed")
         keys = self.table.write_rows(frame.select(SHA256), role=KEYS)
-        part = {_PART: uuid.uuid4().hex}
+        part = {_FILE_PAIR: uuid.uuid4().hex}
         return [rows.with_metadata(**part), keys.with_metadata(**part)]
 
     def read(self, images: Iterable[str]) -> VectorRows:
@@ -240,12 +240,12 @@ class VectorTable:
 
     def _drop_damaged(self, commit: Commit) -> None:
         """Commit the table without the files that fail their checksum, and without their keys."""
-        damaged = {file.metadata[_PART] for file in commit.files if not self._is_intact(file)}
+        damaged = {file.metadata[_FILE_PAIR] for file in commit.files if not self._is_intact(file)}
 
         def change(base: Commit | None) -> PendingCommit | None:
             if base is None:
                 return None
-            intact = [file for file in base.files if file.metadata[_PART] not in damaged]
+            intact = [file for file in base.files if file.metadata[_FILE_PAIR] not in damaged]
             rebuilds = _rebuilds(base, dropped=len(intact) < len(base.files))
             return PendingCommit(intact, properties={**base.properties, **rebuilds})
 
@@ -280,14 +280,14 @@ class VectorTable:
         commit = other.latest()
         if commit is None:
             return
-        vector_files = {file.metadata[_PART]: file for file in commit.files_with_role()}
+        vector_files = {file.metadata[_FILE_PAIR]: file for file in commit.files_with_role()}
         copied: list[VectorRows] = []
         # The newest first: a later vector replaces an earlier one.
         for keys in reversed(commit.files_with_role(KEYS)):
             try:
                 shared = missing & set(other.read_file(keys)[SHA256])
                 if shared:
-                    rows = other.read_file(vector_files[keys.metadata[_PART]])
+                    rows = other.read_file(vector_files[keys.metadata[_FILE_PAIR]])
                     copied.append(_select(sorted(shared), rows))
             except CorruptFileError:
                 continue  # the other catalog's own runs repair it

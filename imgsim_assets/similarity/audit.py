@@ -250,10 +250,11 @@ def _audit_mutual(
     first, best, second = _top_two(_scores(partners, left))
     expected = []
     for row, position in zip(*_positions(sampled, left), strict=True):
-        rivals_left = np.where(first == position, second, best)
+        best_other_left = np.where(first == position, second, best)
         row_first, row_best, row_second = _top_two(scores[row : row + 1])
-        rivals_right = np.where(np.arange(len(right)) == row_first, row_second, row_best)[relevant]
-        cutoffs = np.maximum(np.maximum(rivals_left, rivals_right), threshold)
+        others_best = np.where(np.arange(len(right)) == row_first, row_second, row_best)
+        best_other_right = others_best[relevant]
+        cutoffs = np.maximum(np.maximum(best_other_left, best_other_right), threshold)
         row_scores = scores[row][relevant]
         # Of several equally good partners, ties elsewhere may leave none.
         required, allowed = (
