@@ -74,7 +74,10 @@ def command(
         show_json({"wrote": str(target), "items": items, "rejects": rejects})
         return
     click.echo(f"wrote {target}: {items} items, {rejects} rejected rows")
-    click.echo(f"materialize it: dg launch --assets 'group:{settings.name}'")
+    click.echo(
+        f"materialize it: reload the code location in Dagster's web server, and materialize the "
+        f"group {settings.name} with all partitions"
+    )
 
 
 def _relative_to(root: Path, source: str) -> str:
