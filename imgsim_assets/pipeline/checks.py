@@ -123,8 +123,8 @@ def ids_match_embeddings(store: Store, name: str) -> CheckResult:
 def missing_and_stale(actual: pl.DataFrame, expected: pl.DataFrame) -> tuple[int, int]:
     """How many expected rows a table lacks, and how many it has that are not expected."""
     columns = expected.columns
-    missing = expected.join(actual, on=columns, how="anti").height
-    return missing, actual.join(expected, on=columns, how="anti").height
+    missing = expected.join(actual, on=columns, how="anti", nulls_equal=True).height
+    return missing, actual.join(expected, on=columns, how="anti", nulls_equal=True).height
 
 
 def self_recall(index: FlatIndex, sample_size: int) -> CheckResult:

@@ -11,6 +11,7 @@ from imgsim_assets.pipeline.checks import (
     at_or_above_threshold,
     ids_match_embeddings,
     ids_unique,
+    missing_and_stale,
     one_canonical_per_group,
     similarity_drift,
     vectors_normalized,
@@ -84,3 +85,11 @@ def test_passed_checks_have_no_problem(store: Store) -> None:
     twice = one_canonical_per_group(pl.concat([groups, groups]))
     assert not twice.passed
     assert "two groups" in twice.problem
+
+
+def test_rows_with_equal_nulls_are_neither_missing_nor_stale() -> None:
+    rows = pl.DataFrame({"id": ["a", "b"], "sha256": ["1", None]})
+
+    assert missing_and_stale(rows, rows.reverse()) == (0, 0)
+    assert missing_and_stale(rows.head(1), rows) == (1, 0)
+    assert missing_and_stale(rows, rows.head(1)) == (0, 1)
