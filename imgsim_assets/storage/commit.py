@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imgsim_assets.errors import FormatError
+from imgsim_assets.storage.sealed_json import CHECKSUM, is_sealed, seal
 from imgsim_assets.storage.shards import Shard
 
 # The version of the JSON of commits and of the layout of the store.
-FORMAT = 2
+FORMAT = 3
 
 Json = Any
 
@@ -131,42 +132,51 @@ class Commit:
         return sum(file.rows or 0 for file in self.files_with_role())
 
     def to_json(self) -> bytes:
-        """The commit as its file holds it."""
-        document = {
-            **vars(self),
-            "format": FORMAT,
-            "inputs": dict(self.inputs),
-            "properties": dict(self.properties),
-            "files": [
-                {name: value for name, value in vars(file).items() if _is_set(value)}
-                for file in self.files
-            ],
-        }
-        return json.dumps(document, indent=1, sort_keys=True).encode()
+        """The commit as its file holds it, with its checksum."""
+        return seal(
+            {
+                **vars(self),
+                "format": FORMAT,
+                "inputs": dict(self.inputs),
+                "properties": dict(self.properties),
+                "files": [
+                    {name: value for name, value in vars(file).items() if _is_set(value)}
+                    for file in self.files
+                ],
+            }
+        )
 
     @classmethod
     def from_json(cls, data: bytes) -> Commit:
-        """Parse a commit file.
+        """Parse a commit file and verify its checksum.
 
         Raises:
             FormatError: Another version of imgsim_assets wrote the commit.
-            ValueError, KeyError, TypeError: The bytes are not a commit.
+            ValueError, KeyError, TypeError: The bytes are not a commit, or were changed.
         """
         document = json.loads(data)
-        written = document["format"]
-        if written > FORMAT:
-            raise FormatError(
-                f"table {document['table']} was written in format {written}, this version "
-                f"reads format {FORMAT}; upgrade imgsim_assets"
-            )
-        if written < FORMAT:
-            raise FormatError(
-                f"table {document['table']} was written by an earlier version of imgsim_assets "
-                f"(format {written}, this version reads format {FORMAT}); create a new store in "
-                "another folder (IMGSIM_STORE)"
-            )
+        # A changed digit in a commit of this format is damage and not another format.
+        if is_sealed(data) or CHECKSUM not in document:
+            _require_format(document)
+        if not is_sealed(data):
+            raise ValueError("its checksum does not match")
         values = {name: document[name] for name in cls.__dataclass_fields__ if name != "files"}
         return cls(**values, files=tuple(DataFile(**file) for file in document["files"]))
+
+
+def _require_format(document: Mapping[str, Json]) -> None:
+    written = document["format"]
+    if written > FORMAT:
+        raise FormatError(
+            f"table {document['table']} was written in format {written}, this version "
+            f"reads format {FORMAT}; upgrade imgsim_assets"
+        )
+    if written < FORMAT:
+        raise FormatError(
+            f"table {document['table']} was written by an earlier version of imgsim_assets "
+            f"(format {written}, this version reads format {FORMAT}); create a new store in "
+            "another folder (IMGSIM_STORE)"
+        )
 
 
 def _is_set(value: Json) -> bool:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support import tables
 from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.damage import flip_bit_in_blob, remove_blob
 from imgsim_assets_tests.support.images import jpeg
@@ -82,7 +83,7 @@ def test_verify_finds_missing_vectors(shell: Shell) -> None:
 def test_verify_of_a_store_of_an_earlier_format_says_so_once(shell: Shell) -> None:
     indexed(shell.store, "products", {"a": tiny(1)})
     for path in (shell.folder / "data" / "store").rglob("_commits/*.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+        path.write_bytes(tables.resealed({**json.loads(path.read_bytes()), "format": 1}))
 
     result = shell("verify")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import CorruptFileError, FormatError
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -52,20 +52,52 @@ def test_a_newer_format_raises_with_an_upgrade_hint(store: Store, tmp_path: Path
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     path = _commit_path(tmp_path, 1)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
+    path.write_bytes(tables.resealed({**json.loads(path.read_bytes()), "format": 4}))
 
-    with pytest.raises(StoreError, match=r"products/images .*format 3.*upgrade imgsim_assets"):
+    with pytest.raises(FormatError, match=r"products/images .*format 4.*upgrade imgsim_assets"):
         table.latest()
 
 
-def test_an_earlier_format_raises_with_a_new_store_hint(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [1, 2, 4])
+def test_a_format_without_a_checksum_is_refused_by_its_number(
+    written: int, store: Store, tmp_path: Path
+) -> None:
     table = store.table(NAME)
     tables.put(table, {"a": 1})
     path = _commit_path(tmp_path, 1)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    document = {**json.loads(path.read_bytes()), "format": written}
+    del document["checksum"]
+    path.write_text(json.dumps(document))
 
-    with pytest.raises(StoreError, match=r"products/images .*earlier version.*new store"):
+    fix = "upgrade imgsim_assets" if written > 3 else "earlier version.*new store"
+    with pytest.raises(FormatError, match=f"products/images .*{fix}"):
         table.latest()
+
+
+def test_every_changed_byte_of_a_commit_is_damage(store: Store, tmp_path: Path) -> None:
+    table = store.table(NAME)
+    tables.put(table, {"a": 1})
+    path = _commit_path(tmp_path, 1)
+    whole = path.read_bytes()
+
+    for position in range(len(whole)):
+        for other in (whole[position] ^ 1, whole[position] ^ 4, ord(" ")):
+            if other != whole[position]:
+                path.write_bytes(whole[:position] + bytes([other]) + whole[position + 1 :])
+                with pytest.raises(CorruptFileError, match=path.name):
+                    table.latest()
+
+
+def test_a_shortened_or_continued_commit_is_damage(store: Store, tmp_path: Path) -> None:
+    table = store.table(NAME)
+    tables.put(table, {"a": 1})
+    path = _commit_path(tmp_path, 1)
+    whole = path.read_bytes()
+
+    for damaged in (*(whole[:end] for end in range(len(whole))), whole + b"\n", whole + whole):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptFileError, match=path.name):
+            table.latest()
 
 
 def test_a_stored_commit_of_this_format_stays_readable(store: Store, tmp_path: Path) -> None:
@@ -74,10 +106,10 @@ def test_a_stored_commit_of_this_format_stays_readable(store: Store, tmp_path: P
     (folder / "_commits").mkdir()
     tables.frame({"a": 1, "b": 2}).write_parquet(folder / "data" / "one.parquet")
     body = (folder / "data" / "one.parquet").read_bytes()
-    (folder / "_commits" / "000000000012.json").write_text(
-        json.dumps(
+    (folder / "_commits" / "000000000012.json").write_bytes(
+        tables.resealed(
             {
-                "format": 2,
+                "format": 3,
                 "table": NAME,
                 "version": 12,
                 "commit_id": "0123456789abcdef0123456789abcdef",

@@ -7,6 +7,8 @@ import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from imgsim_assets_tests.support.tables import resealed
+
 
 def make_older(root: Path, hours: float) -> None:
     """Shift the times of every file and commit below a folder into the past."""
@@ -18,7 +20,7 @@ def make_older(root: Path, hours: float) -> None:
             commit = json.loads(path.read_text())
             committed = datetime.fromisoformat(commit["committed_at"]) - timedelta(hours=hours)
             commit["committed_at"] = committed.isoformat(timespec="milliseconds")
-            path.write_text(json.dumps(commit))
+            path.write_bytes(resealed(commit))
         os.utime(path, (status.st_atime, status.st_mtime - hours * 3600))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
 from imgsim_assets.storage.commit import Commit, PendingCommit, append_to_shard, replace_shard
+from imgsim_assets.storage.sealed_json import CHECKSUM, seal
 from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.table import Table
 
@@ -35,6 +37,11 @@ def items_of_shard(content: Mapping[str, int], shard: Shard) -> dict[str, int]:
         for item, value in content.items()
         if shard_index(item, shard.count) == shard.index
     }
+
+
+def resealed(commit: Mapping[str, Any]) -> bytes:
+    """The parsed and changed JSON of a commit as a file with a matching checksum."""
+    return seal({name: value for name, value in commit.items() if name != CHECKSUM})
 
 
 def put(table: Table, content: Mapping[str, int]) -> Commit:
