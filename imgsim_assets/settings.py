@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    SecretStr,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 # Keys of earlier snapshots, for an error that names the present key.
 _RENAMED_KEYS = {
@@ -38,10 +47,65 @@ _RENAMED_KEYS = {
 }
 
 
+class SecretValueError(ValueError):
+    """A secret is not valid. The message does not contain it."""
+
+
+def _without_value(value: Any, validate: Callable[[Any], Any]) -> Any:
+    """Validate a secret, and raise an error from which pydantic's report omits the value."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        location = "".join(f"{key}: " for key in first["loc"])
+        raise SecretValueError(location + first["msg"].removeprefix("Value error, ")) from None
+
+
+# The last annotation of a field that holds secrets: errors of everything before it omit the value.
+MASKED = WrapValidator(_without_value)
+# Text that no message, log, table or metadata shows: `get_secret_value()` returns it.
+Secret = Annotated[SecretStr, MASKED]
+
+
+def has_template(text: str) -> bool:
+    """Whether text of a YAML file has a template, which is validated once it is resolved."""
+    return "{{" in text
+
+
+def _without_secrets(values: Any, validate: Callable[[Any], Any]) -> Any:
+    try:
+        return validate(values)
+    except ValidationError as error:
+        details: list[Any] = [
+            {**line, "input": _printable_input(line)} for line in error.errors(include_url=False)
+        ]
+        raise ValidationError.from_exception_data(error.title, details) from None
+
+
+def _printable_input(line: Any) -> Any:
+    """The input of an error as its report may show it."""
+    if isinstance(line.get("ctx", {}).get("error"), SecretValueError):
+        return "**********"
+    value = line["input"]
+    if isinstance(value, Mapping):
+        return {key: "..." for key in value}
+    return value
+
+
 class Settings(BaseModel):
-    """Immutable settings whose errors suggest the key that was probably meant."""
+    """Immutable settings whose errors suggest the key that was probably meant.
+
+    Errors contain no secret: neither the value of a field that is `MASKED`, nor mappings that may
+    hold one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(_without_secrets, handler(source))
 
     @model_validator(mode="before")
     @classmethod

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
-from imgsim_assets.settings import Settings
+from imgsim_assets.settings import Secret, Settings
 
 
 class Shelf(Settings):
@@ -62,3 +62,38 @@ def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         shelf.height = 5  # type: ignore[misc]
     assert shelf.height == 3
+
+
+class Safe(Settings):
+    owner: str
+    code: Secret | None = None
+    shelf: Shelf = Shelf()
+
+    @model_validator(mode="after")
+    def _has_tall_shelf(self) -> Safe:
+        if self.shelf.height > 5:
+            raise ValueError("the shelf is too high")
+        return self
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"code": "s3cret"},
+        {"owner": "me", "cod": "s3cret"},
+        {"owner": "me", "code": ["s3cret"]},
+        {"owner": "me", "code": {"value": "s3cret"}},
+        {"owner": "me", "code": "s3cret", "shelf": {"height": 6}},
+        {"owner": {"code": "s3cret"}},
+    ],
+)
+def test_errors_never_contain_a_secret(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Safe.model_validate(values)
+
+    assert "s3cret" not in str(raised.value) + repr(raised.value.errors())
+
+
+def test_errors_show_values_that_are_no_secret() -> None:
+    with pytest.raises(ValidationError, match="input_value='tall'"):
+        Room.model_validate({"shelf": {"height": "tall"}})

@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import dagster as dg
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 from dagster_shared.yaml_utils.source_position import SourcePositionTree
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.settings import Settings
+from imgsim_assets.settings import Settings, has_template
 
 _OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
 _TAG_KEY = re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}")
@@ -154,7 +154,9 @@ def _resolve_templates(value: Any, resolution: dg.ResolutionContext) -> Any:
         return {key: _resolve_templates(inner, resolution) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_resolve_templates(inner, resolution) for inner in value]
-    if isinstance(value, str) and "{{" in value:
+    if isinstance(value, SecretStr):
+        return SecretStr(str(_resolve_templates(value.get_secret_value(), resolution)))
+    if isinstance(value, str) and has_template(value):
         return resolution.resolve_value(value)
     return value
 

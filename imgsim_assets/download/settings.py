@@ -8,19 +8,37 @@ import json
 import re
 from datetime import timedelta
 from importlib.metadata import version
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from imgsim_assets.images.limits import MAX_PIXELS, can_open_heif
-from imgsim_assets.settings import Settings
+from imgsim_assets.settings import MASKED, Settings, has_template
 
 # The failures of earlier runs that a run retries: all, the retryable ones that are due, none.
 Retry = Literal["all", "retryable", "none"]
 
 _AGE = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _check_proxy(proxy: SecretStr) -> SecretStr:
+    url = proxy.get_secret_value()
+    if not has_template(url) and not _is_proxy(url):
+        raise ValueError("write it as http://host:port or http://user:pw@host:port")
+    return proxy
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its message may show the password
+        return False
+
+
+Proxy = Annotated[SecretStr, AfterValidator(_check_proxy), MASKED]
 
 
 class DownloadSettings(Settings):
@@ -58,7 +76,7 @@ class DownloadSettings(Settings):
     allowed_url_prefixes: tuple[str, ...] = Field(
         (), description="URLs that are allowed besides web addresses, such as s3://bucket/folder/"
     )
-    proxy: str | None = Field(
+    proxy: Proxy | None = Field(
         None, description="http://[user:password@]host:port, for all hosts but allowed_hosts"
     )
     respect_x_robots_tag: bool = Field(
@@ -89,16 +107,6 @@ class DownloadSettings(Settings):
     def _is_age(cls, value: str | None) -> str | None:
         if value is not None:
             _parse_age(value)
-        return value
-
-    @field_validator("proxy")
-    @classmethod
-    def _is_proxy(cls, value: str | None) -> str | None:
-        if value is not None:
-            parts = urlsplit(value)
-            if parts.scheme != "http" or not parts.hostname:
-                # Without the value, which may hold a password.
-                raise ValueError("proxy: write it as http://host:port or http://user:pw@host:port")
         return value
 
     @field_validator("allowed_url_prefixes")

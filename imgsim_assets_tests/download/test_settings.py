@@ -190,12 +190,33 @@ def test_user_agent_header_names_the_contact() -> None:
 
 
 @pytest.mark.parametrize(
-    "proxy", ["proxy:3128", "socks5://proxy:1", "http://", "http://user:secret@"]
+    "proxy",
+    [
+        "proxy:3128",
+        "socks5://me:s3cret@proxy:1",
+        "http://",
+        "http://me:s3cret@",
+        "http://me:s3cret@host:70000",
+        "http://me:s3cret@ho\u2100st",
+        {"url": "http://me:s3cret@host"},
+    ],
 )
-def test_invalid_proxy_is_refused_without_showing_its_password(proxy: str) -> None:
-    with pytest.raises(ValueError, match="proxy: write it as") as refused:
-        DownloadSettings(proxy=proxy)
-    assert "proxy: write it as" in str(refused.value)
+def test_invalid_proxy_is_refused_without_showing_its_password(proxy: Any) -> None:
+    with pytest.raises(ValidationError, match="proxy") as refused:
+        DownloadSettings.model_validate({"proxy": proxy})
+    assert "s3cret" not in str(refused.value) + repr(refused.value.errors())
+
+
+def test_proxy_password_is_not_part_of_the_printed_settings() -> None:
+    settings = DownloadSettings.model_validate({"proxy": "http://me:s3cret@proxy:3128"})
+    assert "s3cret" not in repr(settings) + settings.model_dump_json() + str(settings.model_dump())
+    assert DownloadSettings.model_validate(settings.model_dump()) == settings
+
+
+def test_template_of_a_proxy_is_validated_once_it_is_resolved() -> None:
+    settings = DownloadSettings.model_validate({"proxy": "{{ env.PROXY }}"})
+    assert settings.proxy is not None
+    assert settings.proxy.get_secret_value() == "{{ env.PROXY }}"
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ class HttpClient:
         self._settings = settings
         self._allowed_hosts = frozenset(settings.allowed_hosts)
         self._max_bytes = settings.max_bytes
+        self._proxy = settings.proxy.get_secret_value() if settings.proxy else None
         self._guarded: aiohttp.ClientSession | None = None
         self._unguarded: aiohttp.ClientSession | None = None
         self._deadlines = Deadlines()
@@ -297,11 +298,11 @@ class HttpClient:
         host = f"[{url.host}]" if ":" in url.host else url.host.lower()
         if host in self._allowed_hosts or f"{host}:{url.port}" in self._allowed_hosts:
             return self._unguarded, None
-        if self._settings.proxy is None:
+        if self._proxy is None:
             return self._guarded, None
         if is_internal(url.host):
             raise FetchError("blocked_address", f"{url.host} is internal")
-        return self._unguarded, self._settings.proxy
+        return self._unguarded, self._proxy
 
 
 async def _wait_for_slot(semaphore: HostSemaphore, deadline: Deadline) -> None:
