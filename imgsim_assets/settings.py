@@ -88,7 +88,7 @@ def _printable_input(line: Any) -> Any:
         return "**********"
     value = line["input"]
     if isinstance(value, Mapping):
-        return {key: "..." for key in value}
+        return dict.fromkeys(value, "...")
     return value
 
 
@@ -102,9 +102,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_wrap_validator_function(_without_secrets, handler(source))
 
     @model_validator(mode="before")
