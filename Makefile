@@ -5,13 +5,21 @@ BIN := $(VENV)/bin
 # One worker per core. The tests of a file share servers, so one worker runs them all; files run in
 # the order of their names, in which those with the longest tests come first.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+# The port of Dagster's web server, of `make ui`.
+PORT ?= 3000
 export DAGSTER_HOME ?= $(CURDIR)/data/dagster_home
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+	@echo "New here: make demo, then make ui. README.md says how to declare a catalog of your own."
+	@echo
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@echo
+	@echo "  PORT=3001           another port for the web server: make ui PORT=3001"
+	@echo "  PYTHON=python3.12   another Python for the environment .venv"
+	@echo "  IMGSIM_STORE=PATH   another store than data/store"
 
 # One environment; a stamp file records each set of packages installed into it.
 $(BIN)/python:
@@ -38,12 +46,12 @@ demo: $(VENV)/.demo ## materialize two demo catalogs and show their matches
 	$(BIN)/python -m imgsim_assets.demo run
 
 .PHONY: ui
-ui: $(VENV)/.demo ## open the demo in Dagster's web server, http://127.0.0.1:3000
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui
+ui: $(VENV)/.demo ## open the demo in Dagster's web server, http://127.0.0.1:3000 (PORT=3000)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui --port $(PORT)
 
 .PHONY: ui-consumers
 ui-consumers: $(VENV)/.demo ## open the demo with a second code location, examples/price_watch.py
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui-consumers
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui-consumers --port $(PORT)
 
 .PHONY: test
 test: $(VENV)/.test ## run the tests, without the slow ones
@@ -57,14 +65,35 @@ test-all: $(VENV)/.test ## run all tests, with the slow ones
 lint: $(VENV)/.test ## check formatting, style, types, and the YAML under defs/
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy imgsim_assets imgsim_assets_tests benchmarks examples
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dg check yaml
+	$(BIN)/mypy imgsim_assets imgsim_assets_tests benchmarks examples docs/hooks
+	@# For each folder: a single call checks only one file of each component type.
+	@find imgsim_assets/defs -name defs.yaml -exec dirname {} + | sort | while read -r folder; do \
+		echo "dg check yaml $$folder"; \
+		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dg check yaml "$$folder" || exit 1; \
+	done
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dg check defs
 
 .PHONY: format
 format: $(VENV)/.test ## format the code and apply automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,docs)
+
+.PHONY: docs
+docs: $(VENV)/.docs ## build the documentation site into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
+.PHONY: reference
+reference: $(VENV)/.demo ## write docs/settings.md from the settings classes
+	$(BIN)/python docs/hooks/settings_reference.py
+
+.PHONY: wheel
+wheel: $(VENV)/.test ## build dist/*.whl and try it in a new environment
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	.ci/try_wheel $(BIN)/uv dist/imgsim_assets-*.whl
 
 .PHONY: constraints
 constraints: $(VENV)/.test ## pin the installed versions in constraints.txt

@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m imgsim_assets.demo", description=__doc__)
     parser.add_argument("command", choices=["prepare", "run", *_SERVERS])
-    command = parser.parse_args(arguments).command
+    parser.add_argument("--port", default="3000", help="of Dagster's web server")
+    options = parser.parse_args(arguments)
+    command = options.command
     root = find_project_root(Path(__file__).parent)
     os.environ.setdefault("DAGSTER_HOME", str(root / "data" / "dagster_home"))
     prepare(root)
@@ -35,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     with serving(root / _IMAGES):
         if command in _SERVERS:
-            return subprocess.run(_SERVERS[command], cwd=root, check=False).returncode
+            server = [*_SERVERS[command], "--port", options.port]
+            return subprocess.run(server, cwd=root, check=False).returncode
         from imgsim_assets.demo.run import run
 
         return run(root)

@@ -26,6 +26,9 @@ NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 # Names that would mix a catalog's tables with those of several catalogs.
 RESERVED = {"matches": "match tables", "duplicate_groups": "groups across catalogs"}
 Severity = Literal["warn", "error"]
+_OWNERS = "e-mail addresses or team:NAME, shown in Dagster's UI"
+_TAGS = "tags of the assets, shown in Dagster's UI"
+_DESCRIPTION = "text for Dagster's UI"
 
 
 def _from_path(value: Any) -> Any:
@@ -100,9 +103,9 @@ class CatalogSettings(Settings):
     max_shards_per_run: int | None = Field(
         None, ge=1, description="shards that one run of a backfill takes; default: all"
     )
-    owners: Names = Field((), description="e-mail addresses or team:NAME")
-    tags: dict[str, str] = Field(default_factory=dict)
-    description: str | None = None
+    owners: Names = Field((), description=_OWNERS)
+    tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)
+    description: str | None = Field(None, description=_DESCRIPTION)
 
     @field_validator("name")
     @classmethod
@@ -151,9 +154,9 @@ class MatchMatrixSettings(MatchSettings):
     right: str = Field(description="name of the catalog they look in")
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
     checks: CheckSettings = CheckSettings()
-    owners: Names = ()
-    tags: dict[str, str] = Field(default_factory=dict)
-    description: str | None = None
+    owners: Names = Field((), description=_OWNERS)
+    tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)
+    description: str | None = Field(None, description=_DESCRIPTION)
 
 
 class RetentionSettings(RetentionPolicy):
@@ -169,9 +172,9 @@ class DuplicateGroupsSettings(CrossCatalogGroupSettings):
     name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")
     catalogs: Names = Field(description="names of the catalogs, in their order of priority")
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
-    owners: Names = ()
-    tags: dict[str, str] = Field(default_factory=dict)
-    description: str | None = None
+    owners: Names = Field((), description=_OWNERS)
+    tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)
+    description: str | None = Field(None, description=_DESCRIPTION)
 
     @field_validator("catalogs")
     @classmethod

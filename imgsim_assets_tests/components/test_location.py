@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 
 from imgsim_assets_tests.support.projects import Project
+from imgsim_assets_tests.support.wheels import build_wheel, create_environment
 
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
@@ -68,8 +67,8 @@ def test_the_location_is_valid_from_any_folder(command: list[str], tmp_path: Pat
 
 
 def test_a_second_project_installs_the_wheel_and_loads_both_components(tmp_path: Path) -> None:
-    wheel = _built_wheel(tmp_path / "dist")
-    python = _environment_with(wheel, tmp_path / "environment")
+    wheel = build_wheel(tmp_path / "dist")
+    python = create_environment(wheel, tmp_path / "environment")
     project = Project.make(tmp_path / "second", package="second")
     project.write("list.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
     for name in ("ours", "theirs"):
@@ -105,43 +104,3 @@ def test_a_second_project_installs_the_wheel_and_loads_both_components(tmp_path:
             )
         ),
     ]
-
-
-def _built_wheel(target: Path) -> Path:
-    source = target.with_name("source")
-    # Built from a copy: setuptools leaves its working files beside the sources.
-    shutil.copytree(
-        _ROOT / "imgsim_assets",
-        source / "imgsim_assets",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(_ROOT / name, source / name)
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    done = _run([*pip, "--wheel-dir", str(target), str(source)], source)
-    assert done.returncode == 0, done.stdout
-    (wheel,) = target.glob("*.whl")
-    return wheel
-
-
-def _environment_with(wheel: Path, folder: Path) -> Path:
-    """A virtual environment with the wheel; its dependencies are those of this one."""
-    venv.create(folder, with_pip=False, symlinks=True)
-    python = folder / "bin" / "python"
-    ours = _run(
-        [
-            sys.executable,
-            "-c",
-            "import dagster, pathlib; print(pathlib.Path(dagster.__file__).parents[1])",
-        ],
-        folder,
-    ).stdout.strip()
-    site = next((folder / "lib").glob("python*")) / "site-packages"
-    # A path file makes the packages importable, but not this repository's editable install.
-    (site / "dependencies.pth").write_text(ours + "\n")
-    done = _run(
-        [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site), str(wheel)],
-        folder,
-    )
-    assert done.returncode == 0, done.stdout
-    return python

@@ -1,0 +1,83 @@
+"""The wheel: its license, its types, and the files that describe the project."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imgsim_assets_tests.support.wheels import build_wheel, create_environment
+
+_ROOT = Path(__file__).parents[1]
+# Only the types of this package are read: those of the dependencies take half a minute.
+_MYPY_CONFIG = """\
+[mypy]
+warn_unused_configs = false
+{}
+"""
+_DEPENDENCIES = ["dagster", "polars", "numpy", "torch", "torchvision", "PIL", "pydantic", "aiohttp"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel") / "dist")
+
+
+def test_wheel_contains_license_and_type_marker_but_no_catalogs_of_the_demo(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (license_name,) = [name for name in names if name.endswith("LICENSE")]
+        license_text = archive.read(license_name).decode()
+
+    assert "Apache License" in license_text
+    assert "imgsim_assets/py.typed" in names
+    assert not [name for name in names if name.startswith("imgsim_assets/defs")]
+
+
+def test_mypy_reads_the_types_of_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    python = create_environment(wheel, tmp_path / "environment")
+    (tmp_path / "user.py").write_text(
+        "import imgsim_assets\n"
+        "changes = imgsim_assets.read_changes('matches/pair', since=1)\n"
+        "reveal_type(changes.until)\n"
+        "imgsim_assets.read_table(name=1)\n"
+    )
+    skipped = [f"[mypy-{name}.*]\nfollow_imports = skip" for name in _DEPENDENCIES]
+    (tmp_path / "mypy.ini").write_text(_MYPY_CONFIG.format("\n".join(skipped)))
+
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--python-executable", str(python)),
+            *("--config-file", "mypy.ini", "--cache-dir", str(tmp_path / "cache"), "user.py"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 'user.py:3: note: Revealed type is "int"' in done.stdout, done.stdout + done.stderr
+    assert "user.py:4: error:" in done.stdout
+    assert "py.typed" not in done.stdout
+
+
+def test_pre_commit_hooks_are_local() -> None:
+    config = yaml.safe_load((_ROOT / ".pre-commit-config.yaml").read_text())
+
+    assert [repository["repo"] for repository in config["repos"]] == ["local"]
+
+
+def test_ci_workflow_calls_make_targets_that_exist() -> None:
+    workflow = yaml.safe_load((_ROOT / ".github/workflows/ci.yml").read_text())
+    commands = {
+        step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
+    }
+    makefile = (_ROOT / "Makefile").read_text().splitlines()
+    targets = {line.partition(":")[0] for line in makefile if line[:1].isalpha() and ":" in line}
+
+    assert commands >= {"make test", "make lint", "make docs"}
+    assert {command.removeprefix("make ") for command in commands} <= targets
