@@ -10,7 +10,6 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import click
 
@@ -73,8 +72,6 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    # The user's loaders and encoders may be in the working directory.
-    sys.path.append(str(Path.cwd()))
     try:
         result = cli.main(arguments, prog_name="imgsim", standalone_mode=False)
     except click.ClickException as error:

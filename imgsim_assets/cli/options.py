@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,18 @@ def _option_group(
     return decorate
 
 
+def _allow_working_directory(
+    _: click.Context, __: click.Parameter, function: str | None
+) -> str | None:
+    """Callback of an option that names code, which may be in the working directory.
+
+    Other imports do not look there: a folder of somebody else may have a module of any name.
+    """
+    if function is not None and ":" in function:
+        sys.path.append(str(Path.cwd()))
+    return function
+
+
 def _encoder(encoder: str, **values: Any) -> EncoderSettings:
     factory = encoder if ":" in encoder else None
     name = encoder.rpartition(":")[2]
@@ -161,6 +174,7 @@ list_options = _option_group(
     click.option(
         "--loader",
         metavar="MODULE:FUNCTION",
+        callback=_allow_working_directory,
         help="Load images with this function instead of downloading them. It gets a row as a "
         "mapping and returns bytes, a PIL image or None.",
     ),
@@ -172,6 +186,7 @@ encoder_options = _option_group(
         "--encoder",
         metavar="NAME",
         default="mobilenet_v3_large",
+        callback=_allow_working_directory,
         show_default=True,
         help="hog_color (needs no weights), a torchvision model, or module:function.",
     ),
@@ -221,11 +236,17 @@ quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progres
 
 
 def encoder_override_options(command: Command) -> Command:
-    """--device and --weights of an encoder that the store has recorded."""
+    """--device, --weights and --factory of an encoder that the store has recorded."""
+    factory = click.option(
+        "--factory",
+        metavar="MODULE:FUNCTION",
+        callback=_allow_working_directory,
+        help="The encoder's factory, if it has one. Its code runs only if it is named here.",
+    )
     weights = click.option(
         "--weights", metavar="FILE", help="The encoder's weights file, if its path has changed."
     )
     device = click.option(
         "--device", callback=_check_device, help="auto, cpu or cuda[:N].  [default: auto]"
     )
-    return device(weights(command))
+    return device(weights(factory(command)))

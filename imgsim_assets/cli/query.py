@@ -51,6 +51,7 @@ def command(
     download: DownloadSettings,
     device: str | None,
     weights: str | None,
+    factory: str | None,
     store: Store,
     as_json: bool,
     quiet: bool,
@@ -60,10 +61,15 @@ def command(
     CATALOG is the name of a catalog in the store, or the folder of a saved model.
     """
     if is_saved_model(Path(catalog)):
-        model = load_model(catalog, device=device, weights=weights)
+        model = load_model(catalog, device=device, weights=weights, factory=factory)
     else:
         model = ImageSimilarityModel.create(
-            catalog, progress=False, store=store, device=device, weights=weights
+            catalog,
+            progress=False,
+            store=store,
+            device=device,
+            weights=weights,
+            factory=factory,
         )
     queries = pl.DataFrame({"image": images})
     neighbors = model.query(

@@ -10,6 +10,7 @@ import polars as pl
 from imgsim_assets.cli import options, output
 from imgsim_assets.encoders.recorded import (
     encoder_from_commit,
+    require_named_factory,
     require_same_encoder,
     with_overrides,
 )
@@ -50,6 +51,7 @@ def command(
     budget: float,
     device: str | None,
     weights: str | None,
+    factory: str | None,
     store: Store,
     as_json: bool,
     quiet: bool,
@@ -69,6 +71,8 @@ def command(
         name: with_overrides(encoder_from_commit(commit), device, weights)
         for name, commit in embeddings
     }
+    for name, encoder in encoders.items():
+        require_named_factory(encoder, factory, f"the vectors of {name}")
     recommendations = [
         recommend_threshold(store, name, budget, encoder, log=log)
         for name, encoder in encoders.items()

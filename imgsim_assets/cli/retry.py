@@ -39,6 +39,7 @@ def command(
     download: DownloadSettings,
     device: str | None,
     weights: str | None,
+    factory: str | None,
     store: Store,
     as_json: bool,
     quiet: bool,
@@ -54,6 +55,7 @@ def command(
             retry="all" if all_failures else "retryable",
             device=device,
             weights=weights,
+            factory=factory,
             log=log,
             listener=listener,
         )

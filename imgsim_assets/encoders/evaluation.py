@@ -132,7 +132,8 @@ class EvaluationStage:
         name: name of the catalog.
         settings: size of the sample, budget of false matches, label column.
         encoder: the catalog's encoder as declared, its weights file located: it says where to
-            compute. By default the encoder that was recorded with the vectors.
+            compute. By default the encoder that was recorded with the vectors, which must not be
+            a factory's.
         log: receives progress messages.
     """
 
@@ -238,7 +239,9 @@ class EvaluationStage:
         settings = self._declared or recorded
         if settings.precision == AUTO:
             settings = settings.model_copy(update={"precision": recorded.precision})
-        encoder = load_recorded(settings, fingerprint, f"the vectors of {self._name}")
+        named = self._declared.factory if self._declared is not None else None
+        vectors_name = f"the vectors of {self._name}"
+        encoder = load_recorded(settings, fingerprint, vectors_name, factory=named)
         engine = Engine(encoder, default_batch_size(settings, encoder), label=settings.describe())
         label = f"{self._name} encoder evaluation"
         with Progress(label, len(keys), self._log, unit="copies") as progress:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from imgsim_assets.encoders.encoder import Encoder, fingerprint, load_encoder, needs_loading
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.errors import EncoderError, SettingsError, StoreError
+from imgsim_assets.errors import CorruptFileError, EncoderError, SettingsError, StoreError
 from imgsim_assets.storage.commit import Commit
 
 # Properties of a commit of embeddings, and of everything computed from them.
@@ -27,8 +27,45 @@ def encoder_from_commit(commit: Commit) -> EncoderSettings:
     """The encoder of the vectors behind a commit, as the run that made them recorded it.
 
     Devices are not recorded, and a weights file may have moved since.
+
+    Raises:
+        CorruptFileError: when the commit records no valid encoder.
     """
-    return EncoderSettings.model_validate(commit.properties[ENCODER])
+    return parse_recorded(commit.properties.get(ENCODER), f"{commit.table} {commit.version}")
+
+
+def parse_recorded(document: Any, location: str) -> EncoderSettings:
+    """The settings of a recorded encoder; `location` names in messages where they are.
+
+    Raises:
+        CorruptFileError: when they are not valid.
+    """
+    try:
+        return EncoderSettings.model_validate(document)
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise CorruptFileError(f"{location} records no valid encoder: {message}") from error
+
+
+def require_named_factory(settings: EncoderSettings, factory: str | None, vectors: str) -> None:
+    """Raise unless the caller named the recorded factory, whose code is about to run.
+
+    Whoever writes a store or a saved model chooses the factory that it records.
+
+    Args:
+        settings: the recorded encoder.
+        factory: the factory that the caller's own settings name.
+        vectors: as in `require_encoder`.
+
+    Raises:
+        SettingsError: when the encoder has another factory.
+    """
+    if settings.factory is not None and settings.factory != factory:
+        raise SettingsError(
+            f"factory: {vectors} were made by {settings.factory}, and the code that a store or a "
+            f"model names does not run by itself; if you trust it, give --factory "
+            f"{settings.factory}, or factory={settings.factory!r} in Python"
+        )
 
 
 def with_overrides(
@@ -84,13 +121,23 @@ def require_encoder(
         )
 
 
-def load_recorded(settings: EncoderSettings, encoder_fingerprint: str, vectors: str) -> Encoder:
-    """Load the encoder that made some vectors; see `require_encoder` about the arguments.
+def load_recorded(
+    settings: EncoderSettings, encoder_fingerprint: str, vectors: str, *, factory: str | None
+) -> Encoder:
+    """Load the encoder that made some vectors.
+
+    Args:
+        settings: as in `require_encoder`, like the following two.
+        encoder_fingerprint: of the encoder that made the vectors.
+        vectors: names the vectors in messages.
+        factory: as in `require_named_factory`.
 
     Raises:
         EncoderError: when the encoder or its weights file cannot be loaded.
+        SettingsError: when the encoder has a factory that the caller has not named.
         StoreError: when the settings mean another encoder.
     """
+    require_named_factory(settings, factory, vectors)
     # Checked before loading wherever possible, so that a wrong network is not loaded first.
     encoder = load_encoder(settings) if needs_loading(settings) else None
     require_encoder(settings, encoder_fingerprint, vectors, encoder)

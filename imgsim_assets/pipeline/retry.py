@@ -14,6 +14,7 @@ from imgsim_assets.encoders.recorded import (
     FINGERPRINT,
     encoder_from_commit,
     require_encoder,
+    require_named_factory,
     with_overrides,
 )
 from imgsim_assets.encoders.stage import embeddings_table
@@ -49,6 +50,7 @@ def retry_failed(
     retry: RetrySelection = "retryable",
     device: str | None = None,
     weights: str | None = None,
+    factory: str | None = None,
     log: Log = silent,
     listener: ProgressListener | None = None,
 ) -> RetryReport:
@@ -64,6 +66,7 @@ def retry_failed(
         retry: `retryable` for failures that may have passed, or `all`.
         device: where the encoder runs, in place of the recorded device.
         weights: path of the encoder's weights file, in place of the recorded path.
+        factory: the factory of the encoder, which runs only if it is named here.
         log: receives progress messages.
         listener: receives the progress.
 
@@ -71,6 +74,7 @@ def retry_failed(
         StoreError: when the catalog has no images and embeddings yet, was filled by a loader, or
             has vectors of other weights. Nothing has been fetched then.
         EncoderError: when the weights file is missing. Nothing has been fetched then.
+        SettingsError: when the encoder's factory is not named. Nothing has been fetched then.
     """
     ledger = ledger_table(store, name)
     commit = ledger.latest()
@@ -88,7 +92,9 @@ def retry_failed(
     if not failed.height:
         return RetryReport(0, 0)
     encoder = with_overrides(encoder_from_commit(embedded), device, weights)
-    require_encoder(encoder, embedded.properties[FINGERPRINT], f"the vectors of {name}")
+    vectors = f"the vectors of {name}"
+    require_named_factory(encoder, factory, vectors)
+    require_encoder(encoder, embedded.properties[FINGERPRINT], vectors)
     if retry == "retryable":
         ledger.commit(lambda newest: _due_now(ledger, newest))
     pipeline = CatalogPipeline.from_store(

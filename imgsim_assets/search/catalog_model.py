@@ -41,6 +41,7 @@ def read_catalog(
     metric: Metric,
     device: str | None,
     weights: str | None,
+    factory: str | None,
 ) -> tuple[References, Embedder, Provenance]:
     """The parts of a model of a catalog with its current vectors."""
     commit, embedded = items.from_embeddings(store, name)
@@ -60,6 +61,6 @@ def read_catalog(
     catalog = {"name": name, "version": commit.version, "store": store.url}
     return (
         References(metric, labels, embedded.vectors, digests, images),
-        Embedder(settings, fingerprint=fingerprint),
+        Embedder(settings, fingerprint=fingerprint, factory=factory),
         Provenance("id", "url", catalog=catalog, fingerprint=fingerprint),
     )

@@ -21,7 +21,7 @@ from imgsim_assets.encoders.encoder import (
     needs_loading,
 )
 from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage
-from imgsim_assets.encoders.recorded import load_recorded
+from imgsim_assets.encoders.recorded import load_recorded, require_named_factory
 from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.header import ImageError
@@ -32,6 +32,8 @@ from imgsim_assets.search.image_ref import ImageDigests, ImageRef, file_digest, 
 from imgsim_assets.search.num_gpus import preferred_gpus
 from imgsim_assets.search.orientation import UPRIGHT, Orientation
 from imgsim_assets.similarity.cosine import Floats
+
+_VECTORS = "the model's vectors"
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,21 @@ class Embedder:
         normalize: whether vectors get length 1; else they are as the encoder returns them.
         fingerprint: the fingerprint of the encoder of existing vectors. None takes that of the
             loaded encoder, which is None for a custom encoder without a declared version.
+        factory: the factory that the caller has named; see `recorded.require_named_factory`.
     """
 
     def __init__(
-        self, settings: EncoderSettings, *, normalize: bool = True, fingerprint: str | None = None
+        self,
+        settings: EncoderSettings,
+        *,
+        normalize: bool = True,
+        fingerprint: str | None = None,
+        factory: str | None = None,
     ) -> None:
         self.settings = settings
         self.normalize = normalize
         self.fingerprint = fingerprint
+        self._factory = factory
         self._encoder: Encoder | None = None
         self._engine: Engine | None = None
         self._engine_batch_size: int | None = None
@@ -77,10 +86,12 @@ class Embedder:
 
         Raises:
             EncoderError: when it cannot be loaded.
+            SettingsError: when it is made by a factory that the caller has not named.
             StoreError: when it is not the encoder of the existing vectors.
         """
         if self._encoder is None:
             settings = self.settings
+            require_named_factory(settings, self._factory, _VECTORS)
             if settings.device == "auto" and settings.num_gpus == -1:
                 settings = settings.model_copy(update={"num_gpus": preferred_gpus()})
             if settings.precision == AUTO:  # A store resolves it; without one it is fp32.
@@ -90,8 +101,9 @@ class Embedder:
                     self.fingerprint = fingerprint(settings)
                 self._encoder = load_encoder(settings)
             else:
-                vectors = "the model's vectors"
-                self._encoder = load_recorded(settings, self.fingerprint, vectors)
+                self._encoder = load_recorded(
+                    settings, self.fingerprint, _VECTORS, factory=self._factory
+                )
         return self._encoder
 
     def embed(

@@ -61,7 +61,8 @@ def extract_features(
     dataset = read_dataset(images, options)
     if dataset.images is None:
         raise SettingsError("images: these are already vectors; give images")
-    embedder = Embedder(parse_encoder(encoder), normalize=normalize)
+    settings = parse_encoder(encoder)
+    embedder = Embedder(settings, normalize=normalize, factory=settings.factory)
     embeddings = embedder.embed(dataset.images, batch_size=batch_size, log=options.log)
     report_failures(embeddings.failures, len(dataset), "images", ignore_failure=ignore_failure)
     rows: list[Any] = [None] * len(dataset)

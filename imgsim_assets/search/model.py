@@ -74,6 +74,7 @@ class ImageSimilarityModel:
         store: Store | str | Path | None = None,
         device: str | None = None,
         weights: str | None = None,
+        factory: str | None = None,
     ) -> Self:
         """Create a model of the images or vectors of a dataset.
 
@@ -95,6 +96,8 @@ class ImageSimilarityModel:
             store: the store of catalogs; default IMGSIM_STORE, else data/store.
             device: where to encode images, instead of the encoder's device.
             weights: the path of the weights file on this machine, for `encoder` or a catalog.
+            factory: the factory of a catalog's encoder, as "package.module:function". The code
+                that a store names runs only if it is given here.
 
         Returns:
             The model, with its items in the order of the dataset.
@@ -116,13 +119,16 @@ class ImageSimilarityModel:
             raise SettingsError(f"metric is {metric!r}; use 'euclidean' or 'cosine'")
         catalog_store = find_catalog(dataset, store)
         if catalog_store is not None:
-            model = cls(*read_catalog(catalog_store, dataset, label, metric, device, weights))
+            parts = read_catalog(catalog_store, dataset, label, metric, device, weights, factory)
+            model = cls(*parts)
         else:
             options = DatasetOptions(label, feature, download, progress, batch_size, ignore_failure)
             items = read_dataset(dataset, options)
             is_unit = items.vectors is None or is_normalized(items.vectors)
             settings = with_overrides(parse_encoder(encoder), device, weights)
-            embedder = Embedder(settings, normalize=is_unit or metric == "cosine")
+            embedder = Embedder(
+                settings, normalize=is_unit or metric == "cosine", factory=settings.factory
+            )
             references = References(metric, items.labels.clear())
             model = cls(references, embedder, Provenance(label, items.feature))
             model._append(items, options)
@@ -371,11 +377,12 @@ class ImageSimilarityModel:
         *,
         device: str | None = None,
         weights: str | None = None,
+        factory: str | None = None,
     ) -> Self:
         """Load a saved model; see `load_model`."""
         from imgsim_assets.search.saved_model import read_model
 
-        return cls(*read_model(Path(path), device, weights))
+        return cls(*read_model(Path(path), device, weights, factory))
 
     def export_onnx(self, path: str | os.PathLike[str], k: int = 5) -> Parity:
         """Write one ONNX file: prepared images in, labels and distances of the nearest out.
@@ -450,7 +457,11 @@ class ImageSimilarityModel:
 
 
 def load_model(
-    path: str | os.PathLike[str], *, device: str | None = None, weights: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    weights: str | None = None,
+    factory: str | None = None,
 ) -> ImageSimilarityModel:
     """Load a model that `ImageSimilarityModel.save` wrote.
 
@@ -459,6 +470,8 @@ def load_model(
         device: where to encode images; default the first GPU, else the CPU.
         weights: the path of the weights file on this machine. It must be the file that the
             model was created with; the first image that is encoded verifies it.
+        factory: the factory of the model's encoder, as "package.module:function". The code that
+            a model names runs only if it is given here.
 
     Returns:
         The model.
@@ -468,4 +481,4 @@ def load_model(
         CorruptFileError: when a file was truncated or changed.
         SettingsError: for a wrong device or path of weights.
     """
-    return ImageSimilarityModel.load(path, device=device, weights=weights)
+    return ImageSimilarityModel.load(path, device=device, weights=weights, factory=factory)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 
-from imgsim_assets.encoders.recorded import to_metadata, with_overrides
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.recorded import parse_recorded, to_metadata, with_overrides
 from imgsim_assets.errors import CorruptFileError, SettingsError, StoreError
 from imgsim_assets.search.embedder import Embedder
 from imgsim_assets.search.failures import FAILURES_SCHEMA
@@ -25,7 +25,7 @@ from imgsim_assets.search.image_ref import ImageDigests, ImageRef
 from imgsim_assets.search.neighbors import Metric
 from imgsim_assets.search.references import References
 from imgsim_assets.search.summary import Provenance
-from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.store import ENVIRONMENT_VARIABLE, Store
 
 FORMAT = 2
 DOCUMENT = "model.json"
@@ -106,9 +106,21 @@ def _to_frame(references: References) -> pl.DataFrame:
 
 
 def read_model(
-    path: Path, device: str | None, weights: str | None
+    path: Path, device: str | None, weights: str | None, factory: str | None
 ) -> tuple[References, Embedder, Provenance, pl.DataFrame]:
-    """The parts of a saved model; `device` and `weights` replace those of its encoder."""
+    """The parts of a saved model.
+
+    Args:
+        path: its folder.
+        device: replaces that of its encoder.
+        weights: replaces those of its encoder.
+        factory: the factory that the caller has named; see `recorded.require_named_factory`.
+
+    Raises:
+        StoreError: when there is no saved model, or one of another format.
+        CorruptFileError: when a file was truncated or changed.
+        SettingsError: for a wrong device or path of weights.
+    """
     document = _read_document(path)
     try:
         body = (path / REFERENCES).read_bytes()
@@ -118,15 +130,28 @@ def read_model(
         raise CorruptFileError(
             f"{path / REFERENCES} does not match the checksum in {DOCUMENT}; save the model again"
         )
-    saved: dict[str, Any] = {key.name: document.get(key.name) for key in fields(Provenance)}
-    provenance = Provenance(**saved)
-    encoder = with_overrides(EncoderSettings.model_validate(document["encoder"]), device, weights)
-    return (
-        _from_frame(pl.read_parquet(io.BytesIO(body)), document["metric"], provenance.catalog),
-        Embedder(encoder, normalize=document["unit"], fingerprint=provenance.fingerprint),
-        provenance,
-        pl.DataFrame(document["failures"], schema=FAILURES_SCHEMA),
-    )
+    recorded = parse_recorded(document.get("encoder"), str(path / DOCUMENT))
+    encoder = with_overrides(recorded, device, weights)
+    try:
+        saved: dict[str, Any] = {key.name: document.get(key.name) for key in fields(Provenance)}
+        provenance = Provenance(**saved)
+        if document["metric"] not in get_args(Metric):
+            raise ValueError(f"metric {document['metric']!r}")
+        references = _from_frame(
+            pl.read_parquet(io.BytesIO(body)), document["metric"], provenance.catalog
+        )
+        failures = pl.DataFrame(document["failures"], schema=FAILURES_SCHEMA)
+        embedder = Embedder(
+            encoder,
+            normalize=bool(document["unit"]),
+            fingerprint=provenance.fingerprint,
+            factory=factory,
+        )
+    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise CorruptFileError(
+            f"{path} does not hold what a saved model has ({error}); save the model again"
+        ) from error
+    return references, embedder, provenance, failures
 
 
 def _read_document(path: Path) -> dict[str, Any]:
@@ -167,12 +192,29 @@ def _from_frame(
 
 
 def _image_ref(name: str | None, sha256: str | None, store_url: str | None) -> ImageRef | None:
-    """The image of a saved item, if it is a file or in a store."""
-    if name is not None and Path(name).is_file():
-        return ImageRef(name, Path(name).read_bytes)
-    if name is not None and sha256 is not None and store_url is not None:
+    """The image of a saved item, if it is a file or in a store.
+
+    Whoever wrote the model chose the names. A file is therefore read only if it is the image that
+    the model was created with, and a remote store only if it is that of the environment.
+    """
+    if name is None or sha256 is None:
+        return None
+    if Path(name).is_file():
+        return ImageRef(name, partial(_read_file, Path(name), sha256))
+    if store_url is not None and ("://" not in store_url or store_url == _own_store()):
         return ImageRef(name, partial(_read_blob, store_url, sha256))
     return None
+
+
+def _own_store() -> str:
+    return os.environ.get(ENVIRONMENT_VARIABLE, "").rstrip("/")
+
+
+def _read_file(path: Path, sha256: str) -> bytes:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CorruptFileError(f"{path} has changed since the model was created")
+    return data
 
 
 def _read_blob(store_url: str, sha256: str) -> bytes:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from imgsim_assets import ImageSimilarityModel
 from imgsim_assets_tests.support.catalogs import indexed, tiny
-from imgsim_assets_tests.support.shell import Shell
+from imgsim_assets_tests.support.shell import FACTORY, Shell
 from imgsim_assets_tests.support.web import Web
 
 
@@ -13,10 +13,10 @@ def test_query_accepts_a_catalog_or_a_saved_model(shell: Shell) -> None:
     model = ImageSimilarityModel.create("products", progress=False)
     model.save("products.model")
 
-    result = shell("query", "products", "one.png", "two.png", "-k", "2", "--json")
-    saved = shell("query", "products.model", "one.png", "two.png", "-k", "2", "--json")
-    shown = shell("query", "products", "one.png", "-k", "1")
-    written = shell("query", "products", "one.png", "--orientations", "--out", "found.tsv")
+    result = shell("query", *FACTORY, "products", "one.png", "two.png", "-k", "2", "--json")
+    saved = shell("query", *FACTORY, "products.model", "one.png", "two.png", "-k", "2", "--json")
+    shown = shell("query", *FACTORY, "products", "one.png", "-k", "1")
+    written = shell("query", *FACTORY, "products", "one.png", "--orientations", "--out", "found.tsv")
 
     assert result.json == saved.json
     first = [row for row in result.json if row["rank"] == 1]
@@ -33,7 +33,7 @@ def test_query_accepts_a_catalog_or_a_saved_model(shell: Shell) -> None:
 def test_failed_query_reports_the_reason(shell: Shell) -> None:
     indexed(shell.store, "products", {"p": tiny(1)})
 
-    missing = shell("query", "products", "gone.jpg")
+    missing = shell("query", *FACTORY, "products", "gone.jpg")
     unknown = shell("query", "shoes", "gone.jpg")
 
     assert missing.code == unknown.code == 1
@@ -48,7 +48,7 @@ def test_query_writes_an_html_gallery(shell: Shell, web: Web) -> None:
 
     result = shell(
         "query", "products", "two.png", web.url("/1.png"), "--html", "found.html",
-        "--allowed-host", web.address,
+        "--allowed-host", web.address, *FACTORY,
     )  # fmt: skip
 
     assert result.code == 0, result.err

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imgsim_assets_tests.support.images import jpeg
-from imgsim_assets_tests.support.shell import Shell, match_web_list, unavailable
+from imgsim_assets_tests.support.shell import FACTORY, Shell, match_web_list, unavailable
 from imgsim_assets_tests.support.web import Web
 from imgsim_assets_tests.support.weights import save_weights, untrained
 
@@ -17,7 +17,7 @@ def test_retry_fetches_retryable_failures_at_once(shell: Shell, web: Web) -> Non
     rerun = match_web_list(shell, web)
     assert rerun == name
     assert web.gets["/1.jpg"] == gets["/1.jpg"]  # it is not due for an hour
-    result = shell("retry", name, "--retryable", "--allowed-host", web.address, "--json")
+    result = shell("retry", name, *FACTORY, "--retryable", "--allowed-host", web.address, "--json")
 
     assert result.json == {"retried": 1, "recovered": 1}
     assert web.gets["/2.jpg"] == gets["/2.jpg"]
@@ -36,8 +36,8 @@ def test_retry_all_fetches_every_failure(shell: Shell, web: Web) -> None:
     web.pages["/2.jpg"] = jpeg(2)  # this URL was a 404 before
     gets = dict(web.gets)
 
-    retryable = shell("retry", name, "--retryable", "--allowed-host", web.address, "--json")
-    result = shell("retry", name, "--all", "--allowed-host", web.address, "--json")
+    retryable = shell("retry", name, *FACTORY, "--retryable", "--allowed-host", web.address, "--json")
+    result = shell("retry", name, *FACTORY, "--all", "--allowed-host", web.address, "--json")
 
     assert retryable.json == {"retried": 1, "recovered": 0}
     assert result.json == {"retried": 2, "recovered": 1}
@@ -86,7 +86,7 @@ def test_retry_draws_progress_bars_on_a_terminal(
     web.pages.update({"/1.jpg": jpeg(1), "/2.jpg": jpeg(2)})
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
 
-    result = shell("retry", name, "--all", "--allowed-host", web.address)
+    result = shell("retry", name, *FACTORY, "--all", "--allowed-host", web.address)
 
     assert result.out == f"{name}: 2 retried, 2 recovered\n"
     assert f"{name} images" in result.err
@@ -100,7 +100,7 @@ def test_retry_refuses_a_catalog_that_a_loader_has_filled(
     monkeypatch.syspath_prepend(shell.folder)
     name = match_web_list(shell, web, "--loader", "by_hand:load")
 
-    result = shell("retry", name, "--all", "--allowed-host", web.address)
+    result = shell("retry", name, *FACTORY, "--all", "--allowed-host", web.address)
 
     assert result.code == 1
     assert "came from a loader" in result.err

@@ -115,7 +115,8 @@ def test_unchanged_catalog_is_not_evaluated_again(
     monkeypatch.setenv(COUNTER, str(tmp_path / "encoded"))
 
     again = EvaluationStage(store, "shop", GENEROUS).run()
-    other = EvaluationStage(store, "shop", GENEROUS.model_copy(update={"sample_size": 2})).run()
+    smaller = GENEROUS.model_copy(update={"sample_size": 2})
+    other = EvaluationStage(store, "shop", smaller, THUMBNAIL).run()
 
     assert (again.version, again.changed) == (first.version, False)
     assert again.rows.equals(first.rows)
@@ -235,7 +236,7 @@ def _evaluate(
     name: str = "shop",
 ) -> EncoderEvaluation:
     embed_shards(store, name, encoder, fill(store, name, IMAGES))
-    evaluation = EvaluationStage(store, name, settings).run()
+    evaluation = EvaluationStage(store, name, settings, encoder).run()
     assert np.isfinite(evaluation.rows["recall"].to_numpy()).all()
     return evaluation
 

@@ -14,7 +14,7 @@ from imgsim_assets.errors import (
 )
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import custom_encoders
-from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.images import jpeg, make_image
 from imgsim_assets_tests.support.model_datasets import (
@@ -34,7 +34,7 @@ def test_catalog_is_read_without_computing(
     indexed(store, "products", {**images, "gone": None})
     before, encodings = versions(store), encoded_count(counter)
 
-    model = create_model("products", store=store)
+    model = create_model("products", store=store, factory=THUMBNAIL.factory)
     graph = model.similarity_graph(k=1)
     by_bytes = query_model(model, images["item3"], k=1)
 
@@ -45,7 +45,7 @@ def test_catalog_is_read_without_computing(
     assert encoded_count(counter) == encodings
     assert model.summary("dict")["catalog"]["name"] == "products"
     model.save(tmp_path / "model")
-    again = load_model(tmp_path / "model")
+    again = load_model(tmp_path / "model", factory=THUMBNAIL.factory)
     assert query_model(again, tiny(99), k=2).equals(query_model(model, tiny(99), k=2))
 
 
@@ -92,10 +92,11 @@ def test_changed_encoder_of_a_catalog_is_an_error(
         "device": "cpu",
         "precision": "fp32",
     }
+    named = {"factory": settings["factory"]}
     monkeypatch.setenv(custom_encoders.SEED, "1")
     indexed(store, "products", {"a": jpeg(1)}, EncoderSettings.model_validate(settings))
-    assert query_model(create_model("products", store=store), make_image(2)).height == 1
+    assert query_model(create_model("products", store=store, **named), make_image(2)).height == 1
     monkeypatch.setenv(custom_encoders.SEED, "2")
 
     with pytest.raises(StoreError, match="the model's vectors were not made by the encoder"):
-        query_model(create_model("products", store=store), make_image(2))
+        query_model(create_model("products", store=store, **named), make_image(2))

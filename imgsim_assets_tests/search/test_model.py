@@ -75,7 +75,7 @@ def test_graph_has_edges_to_the_nearest_items(noise: ImageSimilarityModel) -> No
 def test_loaded_model_returns_the_same_results(noise: ImageSimilarityModel, tmp_path: Path) -> None:
     noise.save(tmp_path / "white_and_black.model")
 
-    loaded = load_model(tmp_path / "white_and_black.model")
+    loaded = load_model(tmp_path / "white_and_black.model", factory=THUMBNAIL.factory)
 
     query = [noise_image(235, 77), noise_image(20, 78)]
     assert query_model(loaded, query).equals(query_model(noise, query))

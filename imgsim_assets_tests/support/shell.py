@@ -16,6 +16,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.web import Web
 
+FACTORY = ("--factory", "imgsim_assets_tests.support.encoders:thumbnail")
 THUMBNAIL = (
     "--encoder",
     "imgsim_assets_tests.support.encoders:thumbnail",
