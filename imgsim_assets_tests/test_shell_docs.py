@@ -11,6 +11,7 @@ import pytest
 
 from imgsim_assets.cli.main import COMMANDS, main
 from imgsim_assets.cli.match import command as match
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
@@ -53,8 +54,9 @@ def test_commands_of_shell_page_run_from_top_to_bottom(
     (tmp_path / "left.csv").write_text("id,url\n" + left)
     (tmp_path / "right.csv").write_text("id,url\n" + right)
     store = Store.open(tmp_path / "data" / "store")
-    indexed(store, "products", {"p": jpeg(1), "q": jpeg(2)})
-    indexed(store, "suppliers", {"s": jpeg(1)})
+    encoder = EncoderSettings(name="hog_color")
+    indexed(store, "products", {"p": jpeg(1), "q": jpeg(2)}, encoder)
+    indexed(store, "suppliers", {"s": jpeg(1)}, encoder)
 
     for line in "".join(_blocks("cli.md", "bash")).splitlines():
         program, *arguments = shlex.split(line)

@@ -16,7 +16,9 @@ def test_query_accepts_a_catalog_or_a_saved_model(shell: Shell) -> None:
     result = shell("query", *FACTORY, "products", "one.png", "two.png", "-k", "2", "--json")
     saved = shell("query", *FACTORY, "products.model", "one.png", "two.png", "-k", "2", "--json")
     shown = shell("query", *FACTORY, "products", "one.png", "-k", "1")
-    written = shell("query", *FACTORY, "products", "one.png", "--orientations", "--out", "found.tsv")
+    written = shell(
+        "query", *FACTORY, "products", "one.png", "--orientations", "--out", "found.tsv"
+    )
 
     assert result.json == saved.json
     first = [row for row in result.json if row["rank"] == 1]

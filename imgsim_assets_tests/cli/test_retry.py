@@ -36,7 +36,9 @@ def test_retry_all_fetches_every_failure(shell: Shell, web: Web) -> None:
     web.pages["/2.jpg"] = jpeg(2)  # this URL was a 404 before
     gets = dict(web.gets)
 
-    retryable = shell("retry", name, *FACTORY, "--retryable", "--allowed-host", web.address, "--json")
+    retryable = shell(
+        "retry", name, *FACTORY, "--retryable", "--allowed-host", web.address, "--json"
+    )
     result = shell("retry", name, *FACTORY, "--all", "--allowed-host", web.address, "--json")
 
     assert retryable.json == {"retried": 1, "recovered": 0}

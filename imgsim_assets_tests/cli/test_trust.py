@@ -117,7 +117,7 @@ def test_an_invalid_recorded_encoder_is_one_message(shell: Shell, encoder: objec
     assert "products/embeddings" in result.err
     assert "records no valid encoder" in result.err
     assert "Traceback" not in result.err
-    with pytest.raises(CorruptFileError, match="model.json records no valid encoder"):
+    with pytest.raises(CorruptFileError, match=r"model\.json records no valid encoder"):
         load_model("theirs.model")
 
 
@@ -131,7 +131,7 @@ def test_a_model_with_odd_values_is_one_message_or_loads(shell: Shell, values: A
     if "unit" in values:
         assert len(load_model("theirs.model")) == 1
         return
-    with pytest.raises(CorruptFileError, match="theirs.model does not hold what a saved model"):
+    with pytest.raises(CorruptFileError, match=r"theirs\.model does not hold what a saved model"):
         load_model("theirs.model")
 
 
