@@ -66,11 +66,7 @@ lint: $(VENV)/.test ## check formatting, style, types, and the YAML under defs/
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy imgsim_assets imgsim_assets_tests benchmarks examples docs/hooks
-	@# For each folder: a single call checks only one file of each component type.
-	@find imgsim_assets/defs -name defs.yaml -exec dirname {} + | sort | while read -r folder; do \
-		echo "dg check yaml $$folder"; \
-		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dg check yaml "$$folder" || exit 1; \
-	done
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/check_yaml imgsim_assets/defs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dg check defs
 
 .PHONY: format
@@ -92,6 +88,7 @@ reference: $(VENV)/.demo ## write docs/settings.md from the settings classes
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/*.whl and try it in a new environment
+	rm -rf build/lib build/bdist.* dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	.ci/try_wheel $(BIN)/uv dist/imgsim_assets-*.whl
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.wheels import build_wheel, create_environment
 
 _ROOT = Path(__file__).parents[1]
@@ -81,3 +83,24 @@ def test_ci_workflow_calls_make_targets_that_exist() -> None:
 
     assert commands >= {"make test", "make lint", "make docs"}
     assert {command.removeprefix("make ") for command in commands} <= targets
+
+
+def test_every_yaml_file_is_checked_also_several_of_one_component(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("data/list.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    project.declare("first", "ImageCatalogComponent", {"name": "first", "sourc": "data/list.csv"})
+    project.declare("last", "ImageCatalogComponent", {"name": "last", "source": "data/list.csv"})
+
+    done = subprocess.run(
+        [_ROOT / ".ci/check_yaml", project.root / "shop/defs"],
+        cwd=project.root,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "first/defs.yaml:4" in done.stdout, done.stdout + done.stderr
+    assert "'sourc' was unexpected" in done.stdout
+    assert "last/defs.yaml:" not in done.stdout
