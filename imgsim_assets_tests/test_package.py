@@ -94,7 +94,10 @@ def test_every_yaml_file_is_checked_also_several_of_one_component(tmp_path: Path
     done = subprocess.run(
         [_ROOT / ".ci/check_yaml", project.root / "shop/defs"],
         cwd=project.root,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
         capture_output=True,
         text=True,
         check=False,
