@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
-from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
-from dagster_shared.yaml_utils.source_position import SourcePositionTree
 from pydantic import BaseModel, SecretStr
 
+from imgsim_assets.components.cron import cron_problem
+from imgsim_assets.components.project_tree import find_components, source_location
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.settings import Settings, has_template
 
@@ -23,7 +21,6 @@ _CRON_EXAMPLES = {
     "schedule": "'0 3 * * *' is every night at three",
     "observe_schedule": "'*/5 * * * *' is every five minutes",
 }
-_ANY_DAY = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 _TAG_VALUE = re.compile(r"[\w.-]{0,63}")
 
 
@@ -35,7 +32,7 @@ class YamlComponent(dg.Component):
 
     settings_type: ClassVar[type[Settings]]
 
-    def __init__(self, settings: Any, positions: SourcePositionTree | None = None) -> None:
+    def __init__(self, settings: Any, positions: Any = None) -> None:
         self._positions = positions
         self.declared = settings
 
@@ -78,23 +75,21 @@ class YamlComponent(dg.Component):
         `plural` is what the error calls them.
         """
         name = self.declared.name
-        same_name = [
-            other for other in self.sibling_components(context) if other.declared.name == name
-        ]
-        if len(same_name) > 1:
+        names = [other.declared.name for other in self.sibling_components(context)]
+        count = 1 + names.count(name)
+        if count > 1:
             raise self.error(
-                context,
-                ["name"],
-                f"{len(same_name)} {plural} are named {name!r}; give each its own name",
+                context, ["name"], f"{count} {plural} are named {name!r}; give each its own name"
             )
 
     def sibling_components(self, context: dg.ComponentLoadContext) -> list[Self]:
-        """All components of this type in the project, this one among them."""
-        return list(context.component_tree.get_all_components(type(self)))
+        """The other components of this kind in the project; a subclass is of the same kind."""
+        kind: type[Any] = next(base for base in type(self).__mro__ if "settings_type" in vars(base))
+        return [other for other in find_components(context, kind) if other is not self]
 
     def check_cron(self, context: dg.ComponentLoadContext, key: str, cron: str | None) -> None:
         """Raise an error when the value of a key is not a cron expression that fires."""
-        problem = _cron_problem(cron) if cron is not None else None
+        problem = cron_problem(cron) if cron is not None else None
         if problem:
             raise self.error(context, [key], f"{cron!r} {problem}; {_CRON_EXAMPLES[key]}")
 
@@ -117,32 +112,8 @@ class YamlComponent(dg.Component):
 
     def location(self, context: dg.ComponentLoadContext, key: Sequence[str]) -> str:
         """File, line and key, with which errors begin."""
-        dotted = ".".join(["attributes", *key])
-        if self._positions is None:
-            return f"{context.component_path.file_path}: {dotted}"
-        position, _ = self._positions.lookup_closest_and_path(["attributes", *key], trace=None)
-        file = _relative_to(Path(position.filename), context.project_root)
-        return f"{file}:{position.start.line}: {dotted}"
-
-
-def _cron_problem(cron: str) -> str | None:
-    """What is wrong with a cron expression; None if Dagster can run it."""
-    fields = cron.split()
-    if len(fields) > 5:
-        return f"has {len(fields)} fields; write minute, hour, day, month and weekday"
-    if is_valid_cron_string(cron) and _ever_fires(cron):
-        return None
-    if len(fields) == 5 and is_valid_cron_string(" ".join([*fields[:2], "*", *fields[3:]])):
-        return "names a date that never occurs"
-    return "is not a cron expression"
-
-
-def _ever_fires(cron: str) -> bool:
-    try:
-        next(iter(cron_string_iterator(_ANY_DAY, cron, "UTC")))
-    except ValueError:
-        return False
-    return True
+        place = source_location(context, self._positions, key)
+        return f"{place}: {'.'.join(['attributes', *key])}"
 
 
 def _resolve_templates(value: Any, resolution: dg.ResolutionContext) -> Any:
@@ -159,7 +130,3 @@ def _resolve_templates(value: Any, resolution: dg.ResolutionContext) -> Any:
     if isinstance(value, str) and has_template(value):
         return resolution.resolve_value(value)
     return value
-
-
-def _relative_to(path: Path, root: Path) -> Path:
-    return path.relative_to(root) if path.is_relative_to(root) else path

@@ -9,6 +9,7 @@ import dagster as dg
 
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.image_catalog.component import ImageCatalogComponent
+from imgsim_assets.components.project_tree import find_components
 from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.pipeline.settings import CatalogSettings
 
@@ -58,7 +59,7 @@ class ComparingComponent(YamlComponent):
 
 def declared_catalogs(context: dg.ComponentLoadContext) -> dict[str, CatalogSettings]:
     """The settings of every catalog of the project, by name."""
-    components = context.component_tree.get_all_components(ImageCatalogComponent)
+    components = find_components(context, ImageCatalogComponent)
     return {component.settings.name: component.settings for component in components}
 
 

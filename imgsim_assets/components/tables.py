@@ -1,39 +1,33 @@
-"""The store and its tables in Dagster: opening it, and loading a table as an asset's input."""
+"""The tables of the store in Dagster: loading one as an asset's input, in any code location."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
+
+from imgsim_assets.components.store.resource import IO_MANAGER, STORE, StoreResource
 
 if TYPE_CHECKING:
     import polars as pl
 
     from imgsim_assets.storage.store import Store
 
-IO_MANAGER = "imgsim_tables"
+# The metadata that names an asset's table where the asset key does not.
+TABLE = "imgsim/table"
 
 
-def open_store(root: Path, run_id: str | None = None) -> Store:
-    """The project's store: IMGSIM_STORE, else data/store under the project's root."""
-    from imgsim_assets.storage.store import Store
-
-    return Store.open(project_root=root, run_id=run_id)
-
-
-class TableIOManager(dg.ConfigurableIOManager):
+class TableLoader(dg.IOManager):
     """Loads the newest committed version of an upstream asset's table.
 
-    The parameter's annotation chooses between pl.LazyFrame (the default) and pl.DataFrame.
-    `store` is a path or URL; without it the project's store is read (IMGSIM_STORE, else
-    data/store under `project_root`, else under the project of the working directory).
+    The annotation of the parameter, or `python_type`, chooses between pl.LazyFrame (the default)
+    and pl.DataFrame.
     """
 
-    store: str | None = None
-    project_root: str | None = None
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Refuse: the assets of this package commit their tables themselves."""
@@ -49,12 +43,11 @@ class TableIOManager(dg.ConfigurableIOManager):
         from imgsim_assets.storage.reader import resolve_version
         from imgsim_assets.storage.scan import scan_table
         from imgsim_assets.storage.shards import Shard
-        from imgsim_assets.storage.store import Store
 
-        root = Path(self.project_root) if self.project_root else None
-        store = Store.open(self.store, project_root=root)
-        table, commit = resolve_version(store, "/".join(context.asset_key.path))
-        context.add_input_metadata({"imgsim/version": commit.version, "imgsim/store": store.url})
+        table, commit = resolve_version(self._store, _table_name(context))
+        context.add_input_metadata(
+            {"imgsim/version": commit.version, "imgsim/store": self._store.url}
+        )
         names = context.asset_partition_keys if context.has_asset_partitions else []
         if names and len(names) < _partition_count(context):
             count = _partition_count(context)
@@ -65,10 +58,35 @@ class TableIOManager(dg.ConfigurableIOManager):
         return rows.collect() if context.dagster_type.typing_type is pl.DataFrame else rows
 
 
-@lru_cache(maxsize=8)
-def get_table_io_manager(root: Path) -> TableIOManager:
-    """The IO manager of a project; always the same object, so that definitions can merge."""
-    return TableIOManager(project_root=str(root))
+@dg.io_manager(required_resource_keys={STORE}, description="Loads tables of the project's store.")
+def table_io_manager(context: dg.InitResourceContext) -> TableLoader:
+    """The IO manager of a project: it reads from the store that the project's assets write to."""
+    store: StoreResource = getattr(context.resources, STORE)
+    return TableLoader(store.open())
+
+
+class TableIOManager(dg.ConfigurableIOManagerFactory):
+    """The IO manager of another code location, which reads the tables of a store."""
+
+    store: str | None = Field(
+        default=None,
+        description="path or URL of the store; default: the store of the project",
+    )
+    project_root: str | None = Field(
+        default=None,
+        description="root of the project; default: the project of the working directory",
+    )
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> TableLoader:
+        """The IO manager over the opened store."""
+        resource = StoreResource(url=self.store, project_root=self.project_root)
+        return TableLoader(resource.open())
+
+
+def _table_name(context: dg.InputContext) -> str:
+    output = context.upstream_output
+    named = (output.definition_metadata or {}).get(TABLE) if output is not None else None
+    return str(named) if named else "/".join(context.asset_key.path)
 
 
 def _partition_count(context: dg.InputContext) -> int:
@@ -88,13 +106,35 @@ def match_input(name: str) -> dg.AssetIn:
     return table_input(["matches", name])
 
 
-def match_spec(name: str) -> dg.AssetSpec:
-    """The match table as an external asset, for the definitions of another code location.
+def table_spec(
+    table: str, *, key: Sequence[str] | str | None = None, shards: int | None = None
+) -> dg.AssetSpec:
+    """A table as an external asset, for the definitions of another code location.
 
     That location also needs the resource: `resources={"imgsim_tables": TableIOManager(...)}`.
+
+    Args:
+        table: such as "products/embeddings" or "matches/products__suppliers".
+        key: the asset's key, if the project translates its keys; default: the table's name.
+        shards: the number of partitions of a sharded table (items have none; images and
+            embeddings have the catalog's `shards`), for a consumer with the same partitions.
     """
-    spec = dg.AssetSpec(dg.AssetKey(["matches", name]), group_name="matches", kinds={"parquet"})
+    from imgsim_assets.storage.shards import shard_names
+
+    path = _path(key if key is not None else table)
+    spec = dg.AssetSpec(
+        dg.AssetKey(path),
+        group_name=table.split("/")[0],
+        kinds={"parquet"},
+        metadata={TABLE: table},
+        partitions_def=dg.StaticPartitionsDefinition(shard_names(shards)) if shards else None,
+    )
     return spec.with_io_manager_key(IO_MANAGER)
+
+
+def match_spec(name: str) -> dg.AssetSpec:
+    """The match table of a pair as an external asset; see `table_spec`."""
+    return table_spec(f"matches/{name}")
 
 
 def _path(key: Sequence[str] | str) -> list[str]:

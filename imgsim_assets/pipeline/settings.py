@@ -159,6 +159,28 @@ class MatchMatrixSettings(MatchSettings):
     description: str | None = Field(None, description=_DESCRIPTION)
 
 
+class StoreSettings(Settings):
+    """Where a project's tables and images are."""
+
+    url: str | None = Field(
+        None,
+        description="local path (from the project's root) or fsspec URL; default: the environment "
+        "variable IMGSIM_STORE, else data/store",
+    )
+
+
+class AutomationSettings(Settings):
+    """How often changes are looked for, and whether that starts by itself."""
+
+    name: str = Field(
+        "imgsim_automation", pattern=r"^\w+$", description="of the sensor, as Dagster shows it"
+    )
+    interval_s: int = Field(10, ge=1, description="seconds between two evaluations")
+    default_status: Literal["running", "stopped"] = Field(
+        "running", description="of the sensor until somebody switches it on or off"
+    )
+
+
 class RetentionSettings(RetentionPolicy):
     """What a store keeps, and when the rest is deleted."""
 

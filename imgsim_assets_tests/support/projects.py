@@ -52,6 +52,7 @@ class Project:
         project.write("pyproject.toml", _PYPROJECT.format(package=package))
         project.write(f"{package}/__init__.py", "")
         project.write(f"{package}/definitions.py", _DEFINITIONS)
+        project.declare("automation", "AutomationComponent")
         project.home.mkdir(parents=True)
         return project
 
@@ -69,9 +70,11 @@ class Project:
         target.write_text(textwrap.dedent(text))
         return target
 
-    def declare(self, name: str, kind: str, attributes: Mapping[str, Any]) -> Path:
+    def declare(self, name: str, kind: str, attributes: Mapping[str, Any] | None = None) -> Path:
         """Write defs/<name>/defs.yaml."""
-        document = {"type": f"imgsim_assets.{kind}", "attributes": dict(attributes)}
+        document: dict[str, Any] = {"type": f"imgsim_assets.{kind}"}
+        if attributes is not None:
+            document["attributes"] = dict(attributes)
         return self.write(
             f"{self.package}/defs/{name}/defs.yaml", yaml.safe_dump(document, sort_keys=False)
         )
@@ -96,10 +99,10 @@ class Project:
             return LocalRun(self.definitions(), instance).materialize_everything()
 
     def environment(self, **more: str) -> dict[str, str]:
-        """For subprocesses: this project's package and home."""
+        """For subprocesses: this project's package and home, and this checkout."""
         return {
             **os.environ,
-            "PYTHONPATH": str(self.root),
+            "PYTHONPATH": f"{self.root}{os.pathsep}{Path(__file__).parents[2]}",
             "DAGSTER_HOME": str(self.home),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
             **more,
@@ -116,9 +119,7 @@ class Project:
         )
         return subprocess.Popen(
             [sys.executable, "-c", script, str(self.root), self.package],
-            env=self.environment(
-                PYTHONPATH=f"{self.root}{os.pathsep}{Path(__file__).parents[2]}", **environment
-            ),
+            env=self.environment(**environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

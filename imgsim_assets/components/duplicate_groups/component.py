@@ -8,7 +8,7 @@ import dagster as dg
 
 from imgsim_assets.components.declared_catalogs import ComparingComponent
 from imgsim_assets.components.duplicate_groups.groups import cross_catalog_groups_asset
-from imgsim_assets.components.tables import IO_MANAGER, get_table_io_manager
+from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.settings import Settings
 
@@ -26,7 +26,7 @@ class DuplicateGroupsComponent(ComparingComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The table of groups, downstream of the indexes of its catalogs."""
-        settings, root, names = self.settings, context.project_root, self.settings.catalogs
+        settings, names = self.settings, self.settings.catalogs
         self.check_catalogs(context, [("catalogs", name) for name in names])
         for name in names:
             if names.count(name) > 1:
@@ -35,6 +35,6 @@ class DuplicateGroupsComponent(ComparingComponent):
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         evaluated = self.catalogs_with_evaluation(context, names)
         return dg.Definitions(
-            assets=[cross_catalog_groups_asset(settings, root, evaluated)],
-            resources={IO_MANAGER: get_table_io_manager(root)},
+            assets=[cross_catalog_groups_asset(settings, evaluated)],
+            resources=default_resources(context),
         )

@@ -1,7 +1,6 @@
 """The assets of duplicate groups: of one catalog, and across several."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -10,7 +9,7 @@ from imgsim_assets.components.asset_kwargs import asset_kwargs, code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import CROSS_CATALOG_GROUPS_COLUMNS, GROUPS, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
-from imgsim_assets.components.tables import open_store
+from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.similarity.settings import (
     CROSS_CATALOG_GROUPS,
@@ -35,6 +34,7 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
 
     @dg.asset(
         **catalog.asset_kwargs("duplicate_groups", ["parquet"]),
+        **TABLE_ASSET,
         deps=[
             catalog.key("index"),
             _images_of(catalog.name),
@@ -59,7 +59,7 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
 
 
 def cross_catalog_groups_asset(
-    settings: DuplicateGroupsSettings, root: Path, evaluated: Sequence[str]
+    settings: DuplicateGroupsSettings, evaluated: Sequence[str]
 ) -> dg.AssetsDefinition:
     """The items of several catalogs that show the same, by group.
 
@@ -70,6 +70,7 @@ def cross_catalog_groups_asset(
 
     @dg.asset(
         **asset_kwargs(key, CROSS_CATALOG_GROUPS, settings, {"parquet"}),
+        **TABLE_ASSET,
         deps=[
             *(dg.AssetKey([name, "index"]) for name in settings.catalogs),
             *(_images_of(name) for name in settings.catalogs),
@@ -87,7 +88,7 @@ def cross_catalog_groups_asset(
     def cross_catalog_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.similarity.duplicate_groups import GroupStage
 
-        store = open_store(root, context.run.run_id)
+        store = open_store(context)
         stage = GroupStage(store, settings.name, settings, catalogs=settings.catalogs)
         return _result(store, stage.table, stage.run())
 

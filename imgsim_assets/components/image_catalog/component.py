@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import dagster as dg
 
-from imgsim_assets.components.automation import automation_sensor
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.duplicate_groups.groups import groups_asset
 from imgsim_assets.components.image_catalog.context import CatalogContext
@@ -19,7 +18,8 @@ from imgsim_assets.components.image_catalog.pipelined import pipelined_assets
 from imgsim_assets.components.image_catalog.schedule import refresh_job, refresh_schedule
 from imgsim_assets.components.image_catalog.similarity_graph import similarity_graph_asset
 from imgsim_assets.components.image_catalog.source import source_asset
-from imgsim_assets.components.tables import IO_MANAGER, get_table_io_manager
+from imgsim_assets.components.project_tree import add_built
+from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.settings import Settings
@@ -38,6 +38,7 @@ class ImageCatalogComponent(YamlComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The catalog's assets in the order of the pipeline, its refresh job and schedule."""
+        add_built(context, self)
         self._check(context)
         catalog = CatalogContext(
             self.settings,
@@ -52,14 +53,7 @@ class ImageCatalogComponent(YamlComponent):
             assets=_assets(catalog),
             jobs=[job],
             schedules=refresh_schedule(catalog, job),
-            sensors=[automation_sensor()] if self._is_first(context) else [],
-            resources={IO_MANAGER: get_table_io_manager(context.project_root)},
-        )
-
-    def _is_first(self, context: dg.ComponentLoadContext) -> bool:
-        """Whether this catalog is the one that defines what a project needs once."""
-        return self.settings.name == min(
-            component.settings.name for component in self.sibling_components(context)
+            resources=default_resources(context),
         )
 
     def _check(self, context: dg.ComponentLoadContext) -> None:

@@ -11,7 +11,7 @@ import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import AssetKwargs, asset_kwargs
 from imgsim_assets.components.automation import freshness
-from imgsim_assets.components.tables import open_store
+from imgsim_assets.components.store.resource import open_store
 from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets.pipeline.settings import CatalogSettings
@@ -69,7 +69,7 @@ class CatalogContext:
         from imgsim_assets.pipeline.catalog import CatalogPipeline
 
         return CatalogPipeline(
-            open_store(self.root, context.run.run_id),
+            open_store(context),
             self.settings,
             root=self.root,
             log=context.log.info,

@@ -10,6 +10,7 @@ from imgsim_assets.components.columns import EMBEDDINGS, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
 from imgsim_assets.components.shard_runs import publish, shards_of_run
+from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.encoders.settings import HOG_COLOR
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def embeddings_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
 
     @dg.asset(
         **embeddings_kwargs(catalog),
+        **TABLE_ASSET,
         partitions_def=catalog.partitions,
         backfill_policy=catalog.backfill_policy,
         pool=GPU_POOL,

@@ -8,6 +8,7 @@ from imgsim_assets.components.asset_kwargs import GPU_POOL, code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import ENCODER_EVALUATION, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
+from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.encoders.settings import EVALUATION_VERSION, EvaluationSettings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
 
     @dg.asset(
         **catalog.asset_kwargs("encoder_evaluation", ["parquet"]),
+        **TABLE_ASSET,
         deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
         description=f"Recall of edited copies of {settings.sample_size} of the catalog's own "
         "images and false matches among different ones, by threshold; and the lowest threshold "

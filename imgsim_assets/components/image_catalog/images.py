@@ -13,6 +13,7 @@ from imgsim_assets.components.columns import IMAGES, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
 from imgsim_assets.components.shard_runs import publish, shards_of_run
+from imgsim_assets.components.store.resource import TABLE_ASSET
 
 if TYPE_CHECKING:
     from imgsim_assets.download.scheduling.hosts import HostStats
@@ -48,6 +49,7 @@ def images_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
 
     @dg.asset(
         **images_kwargs(catalog),
+        **TABLE_ASSET,
         partitions_def=catalog.partitions,
         backfill_policy=catalog.backfill_policy,
         pool=NETWORK_POOL,

@@ -8,6 +8,7 @@ from imgsim_assets.components.asset_kwargs import code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
+from imgsim_assets.components.store.resource import TABLE_ASSET
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,6 +28,7 @@ def index_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
 
     @dg.asset(
         **catalog.asset_kwargs("index", ["faiss"]),
+        **TABLE_ASSET,
         deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
         description=f"A FAISS index ({settings.kind}) of every item with a vector, with its table "
         "of ids. Items are added and removed as the embeddings change.",

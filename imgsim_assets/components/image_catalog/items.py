@@ -7,6 +7,7 @@ from pydantic import Field
 
 from imgsim_assets.components.asset_kwargs import code_version
 from imgsim_assets.components.image_catalog.context import CatalogContext
+from imgsim_assets.components.store.resource import TABLE_ASSET
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,6 +34,7 @@ def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
 
     @dg.asset(
         **catalog.asset_kwargs("items", ["polars", "parquet"]),
+        **TABLE_ASSET,
         deps=[catalog.key("source")],
         description=f"{settings.description or ''} The valid rows of the source: id, url and "
         f"every carried column, split into {settings.shards} stable shards. Rejected rows are in "

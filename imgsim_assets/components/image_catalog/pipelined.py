@@ -18,6 +18,7 @@ from imgsim_assets.components.image_catalog.images import (
     images_kwargs,
     success_rate_spec,
 )
+from imgsim_assets.components.store.resource import IO_MANAGER, STORE
 
 if TYPE_CHECKING:
     from imgsim_assets.encoders.stage import EmbeddingStage
@@ -31,7 +32,7 @@ def pipelined_assets(catalog: CatalogContext) -> dg.AssetsDefinition:
     stay materialized. When the blocking check of the images fails, nothing is embedded.
     """
     specs = [
-        dg.AssetSpec(**kwargs, partitions_def=catalog.partitions)
+        dg.AssetSpec(**kwargs, partitions_def=catalog.partitions).with_io_manager_key(IO_MANAGER)
         for kwargs in (images_kwargs(catalog), embeddings_kwargs(catalog))
     ]
 
@@ -42,6 +43,7 @@ def pipelined_assets(catalog: CatalogContext) -> dg.AssetsDefinition:
         can_subset=True,
         backfill_policy=catalog.backfill_policy,
         pool=NETWORK_POOL,
+        required_resource_keys={STORE},
     )
     def images_and_embeddings(
         context: dg.AssetExecutionContext, config: ImagesConfig

@@ -15,6 +15,7 @@ from imgsim_assets.components.checks import (
 from imgsim_assets.components.columns import GRAPH, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, graph_lineage
+from imgsim_assets.components.store.resource import TABLE_ASSET
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,6 +32,7 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
 
     @dg.asset(
         **catalog.asset_kwargs("similarity_graph", ["faiss", "parquet"]),
+        **TABLE_ASSET,
         deps=[catalog.key("index"), *catalog.threshold_deps(settings.graph.threshold)],
         description=f"Edges from every item to its {settings.graph.k} most similar others.",
         metadata={"dagster/column_schema": table_schema(GRAPH)},

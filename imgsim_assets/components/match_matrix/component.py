@@ -8,7 +8,7 @@ import dagster as dg
 
 from imgsim_assets.components.declared_catalogs import ComparingComponent
 from imgsim_assets.components.match_matrix.matches import matches_asset
-from imgsim_assets.components.tables import IO_MANAGER, get_table_io_manager
+from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.settings import Settings
 
@@ -26,7 +26,7 @@ class MatchMatrixComponent(ComparingComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The match table, downstream of exactly its two catalogs."""
-        settings, root = self.settings, context.project_root
+        settings = self.settings
         self.check_catalogs(context, [("left", settings.left), ("right", settings.right)])
         if settings.left == settings.right:
             raise self.error(
@@ -39,6 +39,6 @@ class MatchMatrixComponent(ComparingComponent):
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         evaluated = self.catalogs_with_evaluation(context, [settings.left, settings.right])
         return dg.Definitions(
-            assets=[matches_asset(settings, root, evaluated)],
-            resources={IO_MANAGER: get_table_io_manager(root)},
+            assets=[matches_asset(settings, evaluated)],
+            resources=default_resources(context),
         )

@@ -1,7 +1,6 @@
 """The asset `matches/<name>`: the match table of a left and a right catalog."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,7 +17,7 @@ from imgsim_assets.components.checks import (
 )
 from imgsim_assets.components.columns import MATCHES, table_schema
 from imgsim_assets.components.lineage import column_lineage, match_lineage
-from imgsim_assets.components.tables import open_store
+from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.similarity.settings import MatchSettings
 
@@ -36,7 +35,7 @@ _MAX_HEAT_MAP_PAIRS = 400
 
 
 def matches_asset(
-    settings: MatchMatrixSettings, root: Path, evaluated: Sequence[str] = ()
+    settings: MatchMatrixSettings, evaluated: Sequence[str] = ()
 ) -> dg.AssetsDefinition:
     """The match table of a left and a right catalog.
 
@@ -49,6 +48,7 @@ def matches_asset(
 
     @dg.asset(
         **asset_kwargs(key, GROUP, settings, {"faiss", "parquet"}),
+        **TABLE_ASSET,
         deps=[
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
@@ -69,7 +69,7 @@ def matches_asset(
     def matches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.pipeline.match import MatchPipeline
 
-        pipeline = MatchPipeline(open_store(root, context.run.run_id), settings)
+        pipeline = MatchPipeline(open_store(context), settings)
         report = pipeline.run()
         rows = pipeline.rows(report)
         return dg.MaterializeResult(

@@ -5,7 +5,8 @@ from typing import ClassVar
 import dagster as dg
 
 from imgsim_assets.components.base import YamlComponent
-from imgsim_assets.components.tables import open_store
+from imgsim_assets.components.store.component import default_resources
+from imgsim_assets.components.store.resource import STORE, open_store
 from imgsim_assets.pipeline.settings import RetentionSettings
 from imgsim_assets.settings import Settings
 from imgsim_assets.storage.settings import RetentionPolicy
@@ -26,7 +27,7 @@ class RetentionComponent(YamlComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The job that deletes, and its schedule."""
-        count = len(self.sibling_components(context))
+        count = 1 + len(self.sibling_components(context))
         if count > 1:
             raise self.error(
                 context,
@@ -34,20 +35,20 @@ class RetentionComponent(YamlComponent):
                 f"{count} components are a RetentionComponent, and a store has one policy; keep "
                 "one of them",
             )
-        settings, root = self.settings, context.project_root
+        settings = self.settings
         self.check_cron(context, "schedule", settings.schedule)
         self.check_timezone(context, settings.timezone)
         policy = RetentionPolicy(
             retain_last=settings.retain_last, min_age_hours=settings.min_age_hours
         )
 
-        @dg.op(description="Delete what the policy does not keep.")
+        @dg.op(description="Delete what the policy does not keep.", required_resource_keys={STORE})
         def delete_expired(context: dg.OpExecutionContext) -> None:
             from dataclasses import asdict
 
             from imgsim_assets.storage.gc import collect_garbage
 
-            report = asdict(collect_garbage(open_store(root, context.run.run_id), policy))
+            report = asdict(collect_garbage(open_store(context), policy))
             context.log.info(f"deleted: {report}")
             context.add_output_metadata(report)
 
@@ -59,7 +60,9 @@ class RetentionComponent(YamlComponent):
         def job() -> None:
             delete_expired()
 
-        return dg.Definitions(jobs=[job], schedules=self._schedules(job))
+        return dg.Definitions(
+            jobs=[job], schedules=self._schedules(job), resources=default_resources(context)
+        )
 
     def _schedules(self, job: dg.JobDefinition) -> list[dg.ScheduleDefinition]:
         if self.settings.schedule is None:

@@ -1,0 +1,1 @@
+"""`imgsim_assets.AutomationComponent`: the sensor that starts what changed."""

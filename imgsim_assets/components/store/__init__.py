@@ -1,0 +1,1 @@
+"""`imgsim_assets.StoreComponent`: where a project's tables and images are."""
