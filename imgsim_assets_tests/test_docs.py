@@ -133,7 +133,7 @@ def test_python_of_page_runs(
         job = names["defs"].resolve_implicit_global_asset_job_def()  # type: ignore[attr-defined]
         assert job.execute_in_process().success
     if "price_list" in names and "defs" in names:
-        assert (tmp_path / "price_list.csv").read_text() == "left_id,right_id\np,s\n"
+        assert (tmp_path / "price_list.csv").read_text() == "left_id,title,right_id\np,t,s\n"
     if "match_changes" in names:
         assert (tmp_path / "match_changes_000001.csv").read_text().startswith("change,left_id")
     if "traced" in names:
@@ -186,9 +186,10 @@ def test_yaml_of_operator_page_loads(page: str, tmp_path: Path) -> None:
 
 def test_pools_of_schedule_page_equal_shipped_dagster_yaml() -> None:
     shipped = yaml.safe_load((_ROOT / "data/dagster_home/dagster.yaml").read_text())
-    (block,) = _blocks("docs/schedule.md", "yaml")
+    sensor, pools = (yaml.safe_load(block) for block in _blocks("docs/schedule.md", "yaml"))
 
-    assert shipped["concurrency"] == yaml.safe_load(block)["concurrency"]
+    assert sensor["type"] == "imgsim_assets.AutomationComponent"
+    assert shipped["concurrency"] == pools["concurrency"]
 
 
 def test_command_of_schedule_page_sets_pool_limit(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from imgsim_assets.pipeline.settings import (
+    AutomationSettings,
     CatalogSettings,
     DuplicateGroupsSettings,
     MatchMatrixSettings,
     RetentionSettings,
+    StoreSettings,
 )
 
 PAGE = Path(__file__).parents[1] / "settings.md"
@@ -25,6 +27,8 @@ COMPONENTS: Mapping[str, type[BaseModel]] = {
     "MatchMatrixComponent": MatchMatrixSettings,
     "DuplicateGroupsComponent": DuplicateGroupsSettings,
     "RetentionComponent": RetentionSettings,
+    "StoreComponent": StoreSettings,
+    "AutomationComponent": AutomationSettings,
 }
 _HEAD = """# All settings
 
