@@ -26,7 +26,6 @@ import dagster as dg
 
 from benchmarks.embedding import members
 from benchmarks.slow_serving import slow_server
-from imgsim_assets.components.image_catalog.schedule import whole_catalog_tags
 from imgsim_assets_tests.support.projects import Project
 
 MODES = {"two steps": False, "pipelined": True}
@@ -103,7 +102,6 @@ def _refresh(project: Project) -> dict[str, float]:
     with project.instance() as instance:
         result = job.execute_in_process(
             instance=instance,
-            tags=whole_catalog_tags(job.partitions_def),
             # The index is left out: it holds all vectors in memory.
             asset_selection=[
                 dg.AssetKey(["things", asset]) for asset in ("items", "images", "embeddings")

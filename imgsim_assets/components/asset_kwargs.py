@@ -10,10 +10,13 @@ from typing import Any, Protocol, TypedDict
 import dagster as dg
 
 from imgsim_assets.components.automation import on_new_data, tagged
+from imgsim_assets.components.retries import RETRY_POLICY
 
-# Pools whose limits keep runs from overloading the network and the GPU; see docs/schedule.md.
+# Pools whose limits keep runs from overloading the network, the GPU and the processors; see
+# docs/schedule.md.
 NETWORK_POOL = "network"
 GPU_POOL = "gpu"
+CPU_POOL = "cpu"
 
 
 class AssetKwargs(TypedDict):
@@ -50,6 +53,20 @@ class AssetSettings(Protocol):
     @property
     def automation(self) -> bool:
         """Whether changes upstream materialize its assets."""
+
+
+class StepKwargs(TypedDict):
+    """Arguments of the step that materializes an asset without partitions."""
+
+    backfill_policy: dg.BackfillPolicy
+    retry_policy: dg.RetryPolicy
+
+
+# Dagster's command line takes a range of partitions only if all selected assets have this policy.
+STEP_KWARGS: StepKwargs = {
+    "backfill_policy": dg.BackfillPolicy.single_run(),
+    "retry_policy": RETRY_POLICY,
+}
 
 
 def asset_kwargs(

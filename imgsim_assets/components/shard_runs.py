@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import dagster as dg
 
+from imgsim_assets.errors import SettingsError
 from imgsim_assets.storage.shards import Shard
 
 if TYPE_CHECKING:
@@ -29,7 +30,17 @@ R = TypeVar("R", bound=ShardReport)
 
 
 def shards_of_run(context: dg.AssetExecutionContext, shard_count: int) -> list[Shard]:
-    """The shards of a run's partitions, in order."""
+    """The shards of a run's partitions, in order.
+
+    Raises:
+        SettingsError: the run has neither a partition nor a range of them.
+    """
+    if not (context.has_partition_key or context.has_partition_key_range):
+        raise SettingsError(
+            f"{context.asset_key.to_user_string()} has partitions, and this run of "
+            f"{context.job_name} names none; launch the job {context.asset_key.path[0]}_refresh, "
+            f"which takes all shards, or name a partition or a range of partitions"
+        )
     return [Shard(int(name), shard_count) for name in sorted(context.partition_keys)]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import dagster as dg
 
-from imgsim_assets.components.image_catalog.schedule import REFRESH, whole_catalog_tags
+from imgsim_assets.components.image_catalog.schedule import REFRESH
 from imgsim_assets.progress import Log, silent
 
 _RUN_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
@@ -53,7 +53,7 @@ class LocalRun:
         remaining = set(graph.materializable_asset_keys)
         for job in repository.get_all_jobs():
             if job.name.endswith(REFRESH):
-                succeeded &= self._run(job.name, job, tags=whole_catalog_tags(job.partitions_def))
+                succeeded &= self._run(job.name, job)
                 remaining -= set(job.asset_layer.executable_asset_keys)
         if remaining:
             names = ", ".join(sorted(key.to_user_string() for key in remaining))
@@ -66,7 +66,6 @@ class LocalRun:
         job: dg.JobDefinition,
         *,
         selection: Iterable[dg.AssetKey] | None = None,
-        tags: Mapping[str, str] | None = None,
     ) -> bool:
         self.log(f"\n== {title}")
         started = time.monotonic()
@@ -74,7 +73,7 @@ class LocalRun:
             instance=self.instance,
             run_config=_RUN_CONFIG,
             asset_selection=sorted(selection) if selection is not None else None,
-            tags={_PROCESS_TAG: f"{socket.gethostname()}/{os.getpid()}", **(tags or {})},
+            tags={_PROCESS_TAG: f"{socket.gethostname()}/{os.getpid()}"},
             raise_on_error=False,
         )
         for event in result.get_asset_materialization_events():

@@ -100,6 +100,11 @@ class CatalogSettings(Settings):
     automation: bool = Field(
         True, description="materialize assets whose data or settings changed, without a schedule"
     )
+    executor: Literal["auto", "in_process", "project"] = Field(
+        "auto",
+        description="of the refresh: 'in_process' runs all steps in the run's process, 'project' "
+        "leaves it to the project; auto is in_process up to 4 shards",
+    )
     max_shards_per_run: int | None = Field(
         None, ge=1, description="shards that one run of a backfill takes; default: all"
     )

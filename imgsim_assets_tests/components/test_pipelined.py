@@ -14,7 +14,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgsim_assets.components.image_catalog.schedule import whole_catalog_tags
 from imgsim_assets.download import shard_run
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.downloads import wait_until
@@ -24,6 +23,10 @@ from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
 from imgsim_assets_tests.support.weights import save_weights, untrained
 
+ALL_SHARDS = {
+    "dagster/asset_partition_range_start": "000",
+    "dagster/asset_partition_range_end": "002",
+}
 IMAGES = dg.AssetKey(["products", "images"])
 EMBEDDINGS = dg.AssetKey(["products", "embeddings"])
 _REFRESH_AGAIN = """
@@ -278,11 +281,10 @@ def _run(
     succeeds: bool = True,
 ) -> dg.ExecuteInProcessResult:
     job = shop.project.definitions().resolve_implicit_global_asset_job_def()
-    shards = dg.StaticPartitionsDefinition(["000", "001", "002"])
     result = job.execute_in_process(
         instance=instance,
         asset_selection=selection,
-        tags=whole_catalog_tags(shards) if tags is None else tags,
+        tags=ALL_SHARDS if tags is None else tags,
         raise_on_error=False,
     )
     assert result.success is succeeds

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.asset_kwargs import asset_kwargs, code_version
+from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, asset_kwargs, code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import CROSS_CATALOG_GROUPS_COLUMNS, GROUPS, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
+from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.similarity.settings import (
@@ -35,6 +36,8 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
     @dg.asset(
         **catalog.asset_kwargs("duplicate_groups", ["parquet"]),
         **TABLE_ASSET,
+        **STEP_KWARGS,
+        pool=CPU_POOL,
         deps=[
             catalog.key("index"),
             _images_of(catalog.name),
@@ -48,6 +51,7 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
             catalog.check_spec("duplicate_groups", ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION)
         ],
     )
+    @retry_faults
     def duplicate_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.similarity.duplicate_groups import groups_table
 
@@ -71,6 +75,8 @@ def cross_catalog_groups_asset(
     @dg.asset(
         **asset_kwargs(key, CROSS_CATALOG_GROUPS, settings, {"parquet"}),
         **TABLE_ASSET,
+        **STEP_KWARGS,
+        pool=CPU_POOL,
         deps=[
             *(dg.AssetKey([name, "index"]) for name in settings.catalogs),
             *(_images_of(name) for name in settings.catalogs),
@@ -85,6 +91,7 @@ def cross_catalog_groups_asset(
             dg.AssetCheckSpec(ONE_CANONICAL_PER_GROUP, asset=key, description=_CHECK_DESCRIPTION)
         ],
     )
+    @retry_faults
     def cross_catalog_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.similarity.duplicate_groups import GroupStage
 

@@ -9,6 +9,7 @@ from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import EMBEDDINGS, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
+from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
 from imgsim_assets.components.shard_runs import publish, shards_of_run
 from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.encoders.settings import HOG_COLOR
@@ -32,8 +33,10 @@ def embeddings_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         partitions_def=catalog.partitions,
         backfill_policy=catalog.backfill_policy,
         pool=GPU_POOL,
+        retry_policy=RETRY_POLICY,
         check_specs=[vectors_spec(catalog)],
     )
+    @retry_faults
     def embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         catalog.require_weights()
         return dg.MaterializeResult(

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.asset_kwargs import GPU_POOL, code_version
+from imgsim_assets.components.asset_kwargs import GPU_POOL, STEP_KWARGS, code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import ENCODER_EVALUATION, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
+from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.encoders.settings import EVALUATION_VERSION, EvaluationSettings
 
@@ -28,6 +29,7 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
     @dg.asset(
         **catalog.asset_kwargs("encoder_evaluation", ["parquet"]),
         **TABLE_ASSET,
+        **STEP_KWARGS,
         deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
         description=f"Recall of edited copies of {settings.sample_size} of the catalog's own "
         "images and false matches among different ones, by threshold; and the lowest threshold "
@@ -45,6 +47,7 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
             )
         ],
     )
+    @retry_faults
     def encoder_evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.pipeline import checks
 

@@ -12,6 +12,7 @@ from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import IMAGES, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
+from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
 from imgsim_assets.components.shard_runs import publish, shards_of_run
 from imgsim_assets.components.store.resource import TABLE_ASSET
 
@@ -53,8 +54,10 @@ def images_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         partitions_def=catalog.partitions,
         backfill_policy=catalog.backfill_policy,
         pool=NETWORK_POOL,
+        retry_policy=RETRY_POLICY,
         check_specs=[success_rate_spec(catalog)],
     )
+    @retry_faults
     def images(context: dg.AssetExecutionContext, config: ImagesConfig) -> dg.MaterializeResult:
         pipeline = catalog.pipeline(context, retry=config.retry.value)
         return dg.MaterializeResult(check_results=[fetch(context, catalog, pipeline)])

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.asset_kwargs import code_version
+from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, code_version
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
+from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def index_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     @dg.asset(
         **catalog.asset_kwargs("index", ["faiss"]),
         **TABLE_ASSET,
+        **STEP_KWARGS,
+        pool=CPU_POOL,
         deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
         description=f"A FAISS index ({settings.kind}) of every item with a vector, with its table "
         "of ids. Items are added and removed as the embeddings change.",
@@ -45,6 +48,7 @@ def index_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
             ),
         ],
     )
+    @retry_faults
     def index(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.index.stage import open_index
         from imgsim_assets.pipeline import checks

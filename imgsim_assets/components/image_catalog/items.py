@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from imgsim_assets.components.asset_kwargs import code_version
+from imgsim_assets.components.asset_kwargs import STEP_KWARGS, code_version
 from imgsim_assets.components.image_catalog.context import CatalogContext
+from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     @dg.asset(
         **catalog.asset_kwargs("items", ["polars", "parquet"]),
         **TABLE_ASSET,
+        **STEP_KWARGS,
         deps=[catalog.key("source")],
         description=f"{settings.description or ''} The valid rows of the source: id, url and "
         f"every carried column, split into {settings.shards} stable shards. Rejected rows are in "
@@ -46,6 +48,7 @@ def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
             catalog.check_spec("items", NO_REJECTS, "Every row of the source is valid."),
         ],
     )
+    @retry_faults
     def items(context: dg.AssetExecutionContext, config: ItemsConfig) -> dg.MaterializeResult:
         from imgsim_assets.catalog.stage import items_table
         from imgsim_assets.components.checks import asset_check

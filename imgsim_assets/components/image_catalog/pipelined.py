@@ -18,6 +18,7 @@ from imgsim_assets.components.image_catalog.images import (
     images_kwargs,
     success_rate_spec,
 )
+from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
 from imgsim_assets.components.store.resource import IO_MANAGER, STORE
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def pipelined_assets(catalog: CatalogContext) -> dg.AssetsDefinition:
         backfill_policy=catalog.backfill_policy,
         pool=NETWORK_POOL,
         required_resource_keys={STORE},
+        retry_policy=RETRY_POLICY,
     )
+    @retry_faults
     def images_and_embeddings(
         context: dg.AssetExecutionContext, config: ImagesConfig
     ) -> Iterator[dg.MaterializeResult]:

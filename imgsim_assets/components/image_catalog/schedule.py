@@ -7,33 +7,58 @@ from typing import Any
 import dagster as dg
 
 from imgsim_assets.components.image_catalog.context import CatalogContext
+from imgsim_assets.pipeline.settings import CatalogSettings
 
 REFRESH = "_refresh"
+CATALOG_TAG = "imgsim/catalog"
 _ASSETS = ("items", "images", "embeddings", "index", "similarity_graph")
 _FIRST_PARTITION = "dagster/asset_partition_range_start"
 _LAST_PARTITION = "dagster/asset_partition_range_end"
-
-
-def whole_catalog_tags(partitions: dg.PartitionsDefinition[str] | None) -> dict[str, str]:
-    """The run tags that make one run take every shard."""
-    names = partitions.get_partition_keys() if partitions is not None else []
-    return {_FIRST_PARTITION: names[0], _LAST_PARTITION: names[-1]} if names else {}
+# About 100,000 items, at the recommended size of a shard.
+_MAX_SMALL_SHARDS = 4
+_UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
 
 
 def refresh_job(catalog: CatalogContext) -> Any:
-    """The job `<name>_refresh`: every asset except the source, which is only observed."""
+    """The job `<name>_refresh`: every asset except the source, which is only observed.
+
+    Its runs have the range of all shards, unless whoever launches one names a partition.
+    """
     optional = {
         "encoder_evaluation": catalog.settings.evaluation,
         "duplicate_groups": catalog.settings.groups,
     }
     assets = [*_ASSETS, *(asset for asset, settings in optional.items() if settings is not None)]
+    shards = catalog.partitions.get_partition_keys()
     return dg.define_asset_job(
         f"{catalog.name}{REFRESH}",
         selection=dg.AssetSelection.assets(*(catalog.key(asset) for asset in assets)),
         description=f"Update {catalog.name} from its source, all shards in one run. Unchanged "
         "data is not processed again.",
-        partitions_def=catalog.partitions,
+        executor_def=_executor(catalog.settings),
+        run_tags={
+            CATALOG_TAG: catalog.name,
+            _FIRST_PARTITION: shards[0],
+            _LAST_PARTITION: shards[-1],
+        },
     )
+
+
+def _executor(settings: CatalogSettings) -> dg.ExecutorDefinition | None:
+    """The executor of the refresh; None is the project's.
+
+    The steps of a small catalog take less time than the start of a process for each of them.
+    """
+    is_small = settings.shards <= _MAX_SMALL_SHARDS
+    if settings.executor == "in_process" or (settings.executor == "auto" and is_small):
+        return dg.in_process_executor
+    return None
 
 
 def refresh_schedule(catalog: CatalogContext, job: Any) -> list[dg.ScheduleDefinition]:
@@ -42,8 +67,12 @@ def refresh_schedule(catalog: CatalogContext, job: Any) -> list[dg.ScheduleDefin
     if cron is None:
         return []
 
-    def request(_: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        return dg.RunRequest(tags=whole_catalog_tags(catalog.partitions))
+    def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        unfinished = dg.RunsFilter(job_name=job.name, statuses=_UNFINISHED)
+        for record in context.instance.get_run_records(unfinished, limit=1):
+            run = record.dagster_run
+            return dg.SkipReason(f"run {run.run_id} of {job.name} is {run.status.value.lower()}")
+        return dg.RunRequest()
 
     return [
         dg.ScheduleDefinition(
@@ -53,6 +82,6 @@ def refresh_schedule(catalog: CatalogContext, job: Any) -> list[dg.ScheduleDefin
             execution_timezone=catalog.settings.timezone,
             execution_fn=request,
             default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=f"Refreshes {catalog.name}.",
+            description=f"Refreshes {catalog.name}, unless its last refresh is still running.",
         )
     ]

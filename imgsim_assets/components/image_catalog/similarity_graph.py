@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.asset_kwargs import code_version
+from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, code_version
 from imgsim_assets.components.checks import (
     AGREES_WITH_BRUTE_FORCE,
     SIMILARITY_DRIFT,
@@ -15,6 +15,7 @@ from imgsim_assets.components.checks import (
 from imgsim_assets.components.columns import GRAPH, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, graph_lineage
+from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     @dg.asset(
         **catalog.asset_kwargs("similarity_graph", ["faiss", "parquet"]),
         **TABLE_ASSET,
+        **STEP_KWARGS,
+        pool=CPU_POOL,
         deps=[catalog.key("index"), *catalog.threshold_deps(settings.graph.threshold)],
         description=f"Edges from every item to its {settings.graph.k} most similar others.",
         metadata={"dagster/column_schema": table_schema(GRAPH)},
@@ -40,6 +43,7 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         freshness_policy=catalog.freshness,
         check_specs=[brute_force_spec(key, "edges"), drift_spec(key, settings.checks)],
     )
+    @retry_faults
     def similarity_graph(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.pipeline import checks
         from imgsim_assets.similarity.audit import audit_graph

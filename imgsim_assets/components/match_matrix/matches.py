@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.asset_kwargs import asset_kwargs, code_version
+from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, asset_kwargs, code_version
 from imgsim_assets.components.checks import (
     AGREES_WITH_BRUTE_FORCE,
     INDEX_IS_CURRENT,
@@ -17,6 +17,7 @@ from imgsim_assets.components.checks import (
 )
 from imgsim_assets.components.columns import MATCHES, table_schema
 from imgsim_assets.components.lineage import column_lineage, match_lineage
+from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.similarity.settings import MatchSettings
@@ -49,6 +50,8 @@ def matches_asset(
     @dg.asset(
         **asset_kwargs(key, GROUP, settings, {"faiss", "parquet"}),
         **TABLE_ASSET,
+        **STEP_KWARGS,
+        pool=CPU_POOL,
         deps=[
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
@@ -66,6 +69,7 @@ def matches_asset(
             brute_force_spec(key, "matches"),
         ],
     )
+    @retry_faults
     def matches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.pipeline.match import MatchPipeline
 
