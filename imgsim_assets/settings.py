@@ -103,7 +103,12 @@ class Settings(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(_without_secrets, handler(source))
+        schema: Any = handler.resolve_ref_schema(handler(source))
+        # The reference moves outwards, so that the JSON schema still names the class.
+        inner = {key: value for key, value in schema.items() if key != "ref"}
+        return core_schema.no_info_wrap_validator_function(
+            _without_secrets, inner, ref=schema.get("ref")
+        )
 
     @model_validator(mode="before")
     @classmethod

@@ -62,7 +62,7 @@ Examples:
 @click.option("--k", "-k", type=int, help="Matches per left item, with --mode top_k.")
 @options.list_options
 @click.option(
-    "--header",
+    "--result-header",
     metavar="A,B,...",
     callback=options.split_names,
     help="Names of all result columns but the last.",
@@ -81,7 +81,7 @@ def command(
     mode: str,
     k: int | None,
     list_options: options.ListOptions,
-    header: tuple[str, ...],
+    result_header: tuple[str, ...],
     matrix: bool,
     out: str | None,
     encoder: EncoderSettings,
@@ -114,7 +114,7 @@ def command(
     pipeline = MatchPipeline(store, matrix_settings, variant=variant)
     report = pipeline.run()
     matches = _with_source_columns(store, pipeline.rows(report), args)
-    renamed = _rename_columns(matches, header)
+    renamed = _rename_columns(matches, result_header)
     is_small = 0 < report.left_items * report.right_items <= _MAX_SHOWN_CELLS
     cosines = _matrix(store, args) if matrix or is_small else None
     if out is not None:
@@ -162,8 +162,8 @@ def _rename_columns(rows: pl.DataFrame, header: Sequence[str]) -> pl.DataFrame:
         return rows
     if len(header) != rows.width - 1 or len({*header, "similarity"}) != rows.width:
         raise click.UsageError(
-            f"--header names {len(header)} columns; give {rows.width - 1} different names, for "
-            f"{', '.join(rows.columns[:-1])}"
+            f"--result-header names {len(header)} columns; give {rows.width - 1} different names, "
+            f"for {', '.join(rows.columns[:-1])}"
         )
     return rows.rename(dict(zip(rows.columns, header, strict=False)))
 

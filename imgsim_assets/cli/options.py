@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -132,6 +132,21 @@ def _encoder(encoder: str, **values: Any) -> EncoderSettings:
     return parse_settings(EncoderSettings, name=name, factory=factory, **values)
 
 
+def _download(hosts: Sequence[str], **values: Any) -> DownloadSettings:
+    unverified = {host: {"verify_tls": False} for host in hosts} or None
+    return parse_settings(DownloadSettings, hosts=unverified, **values)
+
+
+def _split_headers(
+    _: click.Context, __: click.Parameter, headers: Sequence[str]
+) -> dict[str, str] | None:
+    """Callback of --header; its messages show no value."""
+    pairs = [header.partition("=") for header in headers]
+    if not all(separator for _, separator, _ in pairs):
+        raise click.UsageError("--header: write NAME=VALUE, such as 'Accept=image/webp'")
+    return {name.strip(): value.strip() for name, _, value in pairs} or None
+
+
 def _check_device(_: click.Context, __: click.Parameter, device: str | None) -> str | None:
     parse_settings(EncoderSettings, device=device)
     return device
@@ -206,7 +221,7 @@ encoder_options = _option_group(
 )
 download_options = _option_group(
     "download",
-    functools.partial(parse_settings, DownloadSettings),
+    _download,
     click.option(
         "--concurrency", type=int, help="Maximum number of concurrent requests.  [default: 64]"
     ),
@@ -223,6 +238,31 @@ download_options = _option_group(
         metavar="SECONDS",
         type=float,
         help="Time limit of one attempt.  [default: 30]",
+    ),
+    click.option("--retries", type=int, help="Retries of an image in one run.  [default: 2]"),
+    click.option("--max-pixels", type=int, help="Largest width x height.  [default: 50000000]"),
+    click.option("--user-agent", metavar="TEXT", help="Product/version of the User-Agent header."),
+    click.option(
+        "--header",
+        "headers",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_split_headers,
+        help="Header of every request to the hosts of the images' URLs, such as "
+        "'Referer=https://shop.example/'; repeat it for several.",
+    ),
+    click.option("--proxy", metavar="URL", help="http://[user:password@]host:port."),
+    click.option(
+        "--ca-file",
+        metavar="FILE",
+        help="PEM file of certificate authorities to trust in addition.",
+    ),
+    click.option(
+        "--no-verify-tls",
+        "hosts",
+        multiple=True,
+        metavar="HOST",
+        help="Accept any certificate of this host; repeat it for several.",
     ),
 )
 out_option = click.option(

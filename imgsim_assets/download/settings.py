@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import re
 from datetime import timedelta
 from importlib.metadata import version
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from imgsim_assets.download.request_settings import Headers, HostSettings, Proxy, canonical_host
 from imgsim_assets.images.limits import MAX_PIXELS, can_open_heif
-from imgsim_assets.settings import MASKED, Settings, has_template
+from imgsim_assets.settings import Settings
 
 # The failures of earlier runs that a run retries: all, the retryable ones that are due, none.
 Retry = Literal["all", "retryable", "none"]
 
 _AGE = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def _check_proxy(proxy: SecretStr) -> SecretStr:
-    url = proxy.get_secret_value()
-    if not has_template(url) and not _is_proxy(url):
-        raise ValueError("write it as http://host:port or http://user:pw@host:port")
-    return proxy
-
-
-def _is_proxy(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # its message may show the password
-        return False
-
-
-Proxy = Annotated[SecretStr, AfterValidator(_check_proxy), MASKED]
 
 
 class DownloadSettings(Settings):
@@ -89,17 +70,41 @@ class DownloadSettings(Settings):
     contact: str | None = Field(
         None, description="address of a page or mailbox for site owners, sent in User-Agent"
     )
+    accept_language: str | None = Field(
+        None, description="preferred languages, such as de-CH, de;q=0.9, en;q=0.5"
+    )
+    headers: Headers = Field(
+        default_factory=dict,
+        description="secret headers of requests to the hosts of the catalog's URLs, such as "
+        "{Authorization: 'Bearer {{ env.TOKEN }}'}; never sent to the target of a redirect on "
+        "another host",
+    )
+    hosts: dict[str, HostSettings] = Field(
+        default_factory=dict,
+        description="headers and verify_tls of single hosts, such as {cdn.example.com: {...}}",
+    )
+    cookies: Literal[False, "per_host"] = Field(
+        False, description="per_host: return the cookies of a host to it, within a run"
+    )
+    ca_file: str | None = Field(
+        None, description="PEM file of certificate authorities that are trusted in addition"
+    )
 
     @field_validator("allowed_hosts")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_canonical_host(entry) for entry in value)
+        return tuple(_host_entry("allowed_hosts", entry) for entry in value)
 
-    @field_validator("user_agent", "contact")
+    @field_validator("hosts")
     @classmethod
-    def _one_line(cls, value: str | None) -> str | None:
+    def _host_names(cls, value: dict[str, HostSettings]) -> dict[str, HostSettings]:
+        return {_host_entry("hosts", host): settings for host, settings in value.items()}
+
+    @field_validator("user_agent", "contact", "accept_language")
+    @classmethod
+    def _one_line(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and not value.isprintable():
-            raise ValueError(f"user_agent: {value!r} must be one line of printable text")
+            raise ValueError(f"{info.field_name}: {value!r} must be one line of printable text")
         return value
 
     @field_validator("revalidate_after")
@@ -177,31 +182,11 @@ def _canonical_prefix(entry: str) -> str:
     return f"{entry.rstrip('/')}/"
 
 
-_NOT_ALLOWED_PROTOCOLS = frozenset({"", "file", "local", "http", "https", "data"})
-
-
-def _canonical_host(entry: str) -> str:
-    """`host`, `host:port`, `[v6]` or `[v6]:port` in the form that URLs are compared with."""
-    address, bracket, rest = entry.lower().rpartition("]")
-    host, colon, port = rest.partition(":")
-    if bracket:
-        host = _canonical_v6(address) if not host else ""
-    usable = host and all(letter.isalnum() or letter in ".-_[]:" for letter in host)
-    if not usable or (colon and not _is_port(port)):
-        raise ValueError(
-            f"allowed_hosts: {entry!r} is not a host; write it without scheme and path, such as "
-            "127.0.0.1:8080 or images.example.com"
-        )
-    return f"{host}:{int(port)}" if colon else host
-
-
-def _canonical_v6(opened: str) -> str:
-    """An IPv6 address behind its opening bracket, as URLs spell it; "" for anything else."""
+def _host_entry(key: str, entry: str) -> str:
     try:
-        return f"[{ipaddress.IPv6Address(opened[1:])}]" if opened.startswith("[") else ""
-    except ValueError:
-        return ""
+        return canonical_host(entry)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and 0 < int(text) < 65536
+_NOT_ALLOWED_PROTOCOLS = frozenset({"", "file", "local", "http", "https", "data"})

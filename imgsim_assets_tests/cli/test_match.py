@@ -120,15 +120,15 @@ def test_new_row_fetches_and_embeds_one_image(demo: Shell, web: Web) -> None:
 
 
 def test_header_option_names_the_result_columns(demo: Shell, web: Web) -> None:
-    header = ("--header", "id1,url1,id2,url2")
+    header = ("--result-header", "id1,url1,id2,url2")
 
     result = demo.match("test1.csv", "test2.csv", *_allow(web), *header, "--out", "r.tsv")
-    short = demo.match("test1.csv", "test2.csv", *_allow(web), "--header", "a,b")
+    short = demo.match("test1.csv", "test2.csv", *_allow(web), "--result-header", "a,b")
 
     assert result.code == 0
     assert demo.table("r.tsv").columns == ["id1", "url1", "id2", "url2", "similarity"]
     assert short.code == 2
-    assert "--header names 2 columns; give 4 different names" in short.err
+    assert "--result-header names 2 columns; give 4 different names" in short.err
 
 
 def test_stored_catalogs_are_matched_by_name(shell: Shell) -> None:
