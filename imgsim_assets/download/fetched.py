@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+# Longer ones are no use, and would be stored with every item.
+_MAX_VALIDATOR = 1024
+_PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
 
 
 class Validators(NamedTuple):
@@ -17,8 +22,18 @@ class Validators(NamedTuple):
     @property
     def request_headers(self) -> dict[str, str]:
         """The headers of a request that answers 304 while this version is the newest."""
-        headers = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        headers = {
+            "If-None-Match": usable_validator(self.etag),
+            "If-Modified-Since": usable_validator(self.last_modified),
+        }
         return {name: value for name, value in headers.items() if value}
+
+
+def usable_validator(value: str | None) -> str | None:
+    """A server's ETag or Last-Modified, if a request can return it; None for any other text."""
+    if value is None or len(value) > _MAX_VALIDATOR or not _PRINTABLE_ASCII.fullmatch(value):
+        return None
+    return value
 
 
 class Fetched(NamedTuple):

@@ -7,6 +7,7 @@ import json
 import re
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -118,6 +119,18 @@ class DownloadSettings(Settings):
     @classmethod
     def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_canonical_prefix(entry) for entry in value)
+
+    def with_absolute_ca_file(self, project_root: Path) -> DownloadSettings:
+        """The same settings, the path of `ca_file` made absolute."""
+        if self.ca_file is None:
+            return self
+        path = project_root / Path(self.ca_file).expanduser()
+        return self.model_copy(update={"ca_file": str(path)})
+
+    @property
+    def unverified_hosts(self) -> list[str]:
+        """The hosts of which any certificate is accepted."""
+        return [host for host, settings in self.hosts.items() if not settings.verify_tls]
 
     @property
     def user_agent_header(self) -> str:

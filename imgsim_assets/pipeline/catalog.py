@@ -144,12 +144,14 @@ class CatalogPipeline:
             on_row: called after each item that was requested.
             on_commit: called after each commit of a shard's ledger, from the stage's thread.
         """
-        settings = self.settings.download
+        settings = self.settings.download.with_absolute_ca_file(self.root)
         if self.loader is not None:
             yield LoaderStage(
                 self.store, self.name, self.loader, settings, log=self.log, on_row=on_row
             ).run
             return
+        for host in settings.unverified_hosts:
+            self.warn(f"{self.name}: any certificate of {host} is accepted (verify_tls: false)")
         with ImagesStage(
             self.store,
             self.name,

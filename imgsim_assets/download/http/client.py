@@ -6,59 +6,35 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from imgsim_assets.download.fetched import Fetched, Validators
+from imgsim_assets.download.fetched import Fetched, Validators, usable_validator
 from imgsim_assets.download.http import robots
-from imgsim_assets.download.http.address import guarded_socket
+from imgsim_assets.download.http.content_encoding import unpack
+from imgsim_assets.download.http.cookies import HostCookies
 from imgsim_assets.download.http.deadline import Deadline, Deadlines
 from imgsim_assets.download.http.host_semaphore import HostSemaphore
-from imgsim_assets.download.http.responses import check_response, client_error, header_text
-from imgsim_assets.download.http.urls import is_internal, parse_url, redirect_target
+from imgsim_assets.download.http.lenient import LenientResponse, lenient_get
+from imgsim_assets.download.http.responses import check_status, client_error, os_error
+from imgsim_assets.download.http.routes import Route, Routes
+from imgsim_assets.download.http.urls import is_same_site, parse_url, redirect_target
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Enough for any image host, and a bound on the memory that a server can make the client use.
-_MAX_HEADER_BYTES = 16_384
+# A page of such a status may set the cookie with which the next request succeeds.
+_ASKS_FOR_COOKIES = frozenset({401, 403, 503})
 # A request without activity for longer than this is idle: its server is slow, and may be dead.
 _IDLE_SECONDS = 1.0
 # The minimum that RFC 9309, 2.5 requires a crawler to parse.
 _MAX_ROBOTS_TXT_BYTES = 500 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """How requests to one origin are sent."""
-
-    session: aiohttp.ClientSession
-    proxy: str | None
-    semaphore: HostSemaphore
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Suspends the idle deadline while it connects, which has a timeout of its own."""
-
-    def __init__(self, deadlines: Deadlines, **options: Any) -> None:
-        super().__init__(limit=0, ttl_dns_cache=60, **options)
-        self._deadlines = deadlines
-
-    async def _create_connection(self, *arguments: Any, **options: Any) -> ResponseHandler:
-        deadline = self._deadlines.current()
-        if deadline is None:
-            return await super()._create_connection(*arguments, **options)
-        now = asyncio.get_running_loop().time
-        left = deadline.idle_deadline - now()
-        deadline.idle_deadline = math.inf
-        connection = await super()._create_connection(*arguments, **options)
-        deadline.idle_deadline = now() + left
-        return connection
+Response = aiohttp.ClientResponse | LenientResponse
 
 
 class HttpClient:
@@ -69,52 +45,23 @@ class HttpClient:
 
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
-        self._allowed_hosts = frozenset(settings.allowed_hosts)
         self._max_bytes = settings.max_bytes
-        self._proxy = settings.proxy.get_secret_value() if settings.proxy else None
-        self._guarded: aiohttp.ClientSession | None = None
-        self._unguarded: aiohttp.ClientSession | None = None
         self._deadlines = Deadlines()
-        self._semaphores: dict[str, HostSemaphore] = {}
-        self._routes: dict[tuple[str, str], _Route] = {}
+        self._routes = Routes(settings, self._deadlines)
+        self._cookies = HostCookies() if settings.cookies else None
         self._robots_txt: dict[str, asyncio.Task[robots.RobotsTxt]] = {}
 
     async def __aenter__(self) -> Self:
         if self._settings.respect_robots_txt:
             robots.require_parser()
-        self._guarded = self._session(_Connector(self._deadlines, socket_factory=guarded_socket()))
-        self._unguarded = self._session(_Connector(self._deadlines))
+        await self._routes.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._robots_txt.values():
             task.cancel()
         await asyncio.gather(*self._robots_txt.values(), return_exceptions=True)
-        for session in (self._guarded, self._unguarded):
-            if session is not None:
-                await session.close()
-
-    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=connector,
-            # No proxy, cookies or credentials from the environment, and no decompression: a
-            # small body could decompress into gigabytes.
-            trust_env=False,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            max_line_size=_MAX_HEADER_BYTES,
-            max_field_size=_MAX_HEADER_BYTES,
-            headers={
-                "User-Agent": self._settings.user_agent_header,
-                "Accept": "image/*,*/*;q=0.5",
-                "Accept-Encoding": "identity",
-            },
-            # `Deadlines` checks for idle servers: aiohttp's timer for every chunk takes a
-            # twentieth of the time of a request.
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._settings.connect_timeout_s, sock_read=None
-            ),
-        )
+        await self._routes.close()
 
     async def fetch(self, url: str, cached: Validators | None = None) -> Fetched:
         """GET an image, or only what is newer than the cached version, and follow redirects.
@@ -150,25 +97,28 @@ class HttpClient:
         deadline: Deadline,
         cached: Validators | None,
         *,
-        check_robots: bool = True,
+        is_robots_txt: bool = False,
     ) -> Fetched:
-        """GET a URL and its redirects; `check_robots=False` for the request of a robots.txt."""
+        """GET a URL and its redirects."""
+        listed = target
         conditions = cached.request_headers if cached is not None else {}
         for _ in range(self._settings.max_redirects + 1):
             deadline.idle_deadline = math.inf
-            route = self._route_for(target)
-            if check_robots and self._settings.respect_robots_txt:
+            route = self._routes.route_for(target)
+            if self._settings.respect_robots_txt and not is_robots_txt:
                 await self._check_robots_txt(target)
+            is_listed = not is_robots_txt and (target is listed or is_same_site(listed, target))
             if not route.semaphore.try_acquire():
                 await _wait_for_slot(route.semaphore, deadline)
-            deadline.touch(self._settings.read_timeout_s)
             try:
-                async with route.session.get(
-                    target, allow_redirects=False, headers=conditions, proxy=route.proxy
-                ) as response:
-                    result = await self._read_response(
-                        target, response, deadline, conditions, check_robots=check_robots
-                    )
+                result = await self._get(
+                    target,
+                    route,
+                    self._request_headers(target, route, conditions, is_listed=is_listed),
+                    deadline,
+                    is_conditional=bool(conditions),
+                    is_robots_txt=is_robots_txt,
+                )
             finally:
                 route.semaphore.release()
             if isinstance(result, Fetched):
@@ -176,28 +126,91 @@ class HttpClient:
             target = result
         raise FetchError("redirect_loop", f"more than {self._settings.max_redirects} redirects")
 
+    def _request_headers(
+        self, url: URL, route: Route, conditions: dict[str, str], *, is_listed: bool
+    ) -> Mapping[str, str] | None:
+        """The headers beside those of every request, and only those that the host may get."""
+        headers = route.listed_headers if is_listed else route.headers
+        cookie = self._cookies.header(_site(url)) if self._cookies is not None else None
+        if not conditions and cookie is None:
+            return headers
+        own = dict(headers or {})
+        if cookie is not None:
+            name = next((name for name in own if name.lower() == "cookie"), "Cookie")
+            own[name] = f"{own[name]}; {cookie}" if name in own else cookie
+        return own | conditions
+
+    async def _get(
+        self,
+        url: URL,
+        route: Route,
+        headers: Mapping[str, str] | None,
+        deadline: Deadline,
+        **kind: bool,
+    ) -> Fetched | URL:
+        """Send one request, again where only the lenient reader can read the response."""
+        if not route.is_lenient:
+            try:
+                async with route.session.get(
+                    url, allow_redirects=False, headers=headers, proxy=route.proxy, ssl=route.tls
+                ) as response:
+                    return await self._read_response(url, response, deadline, **kind)
+            except aiohttp.ClientResponseError:
+                if route.proxy is not None:
+                    raise
+        deadline.touch(self._settings.connect_timeout_s + self._settings.read_timeout_s)
+        try:
+            async with lenient_get(
+                url,
+                {**self._routes.default_headers, **(headers or {})},
+                socket_factory=route.socket_factory,
+                tls=self._routes.tls_context(route),
+                connect_timeout_s=self._settings.connect_timeout_s,
+            ) as lenient:
+                result = await self._read_response(url, lenient, deadline, **kind)
+        except OSError as error:
+            raise os_error(error) from error
+        route.is_lenient = True
+        return result
+
     async def _read_response(
         self,
         url: URL,
-        response: aiohttp.ClientResponse,
+        response: Response,
         deadline: Deadline,
-        conditions: Mapping[str, str],
         *,
-        check_robots: bool,
+        is_conditional: bool,
+        is_robots_txt: bool,
     ) -> Fetched | URL:
         """The image, or the URL that the response redirects to."""
         headers = response.headers
+        if self._cookies is not None and self._asks_for_cookies(url, response, self._cookies):
+            return url
         if response.status in _REDIRECTS and "Location" in headers:
             return redirect_target(url, headers["Location"])
-        etag, last_modified = header_text(headers, "ETag"), header_text(headers, "Last-Modified")
-        if response.status == 304 and conditions:
+        etag = usable_validator(headers.get("ETag"))
+        last_modified = usable_validator(headers.get("Last-Modified"))
+        if response.status == 304 and is_conditional:
             return Fetched(None, etag, last_modified)
-        check_response(response)
-        if check_robots and self._settings.respect_x_robots_tag:
+        check_status(response.status, response.reason, headers)
+        if self._settings.respect_x_robots_tag and not is_robots_txt:
             self._check_robots_tag(headers, etag)
-        return Fetched(await self._read_body(response, deadline), etag, last_modified)
+        data = await self._read_body(response, deadline)
+        if "Content-Encoding" in headers:
+            codings = headers.getall("Content-Encoding")
+            data = await asyncio.to_thread(unpack, data, codings, self._max_bytes)
+        return Fetched(data, etag, last_modified)
 
-    async def _read_body(self, response: aiohttp.ClientResponse, deadline: Deadline) -> bytes:
+    @staticmethod
+    def _asks_for_cookies(url: URL, response: Response, cookies: HostCookies) -> bool:
+        """Store the cookies of a response; whether it is a page in place of the image."""
+        sent = response.headers.getall("Set-Cookie", ())
+        if not sent or not cookies.update(_site(url), sent):
+            return False
+        is_page = response.headers.get("Content-Type", "").lower().startswith("text/html")
+        return is_page if response.status == 200 else response.status in _ASKS_FOR_COOKIES
+
+    async def _read_body(self, response: Response, deadline: Deadline) -> bytes:
         limit, minimum_rate = self._max_bytes, self._settings.min_bytes_per_second
         declared = response.content_length
         if declared is not None and declared > limit:
@@ -254,7 +267,7 @@ class HttpClient:
         try:
             with self._deadlines.start(self._settings.timeout_s) as deadline:
                 fetched = await self._follow(
-                    origin.with_path("/robots.txt"), deadline, None, check_robots=False
+                    origin.with_path("/robots.txt"), deadline, None, is_robots_txt=True
                 )
         except FetchError as error:
             if error.status.startswith("http_4") or error.status == "truncated_body":
@@ -267,42 +280,10 @@ class HttpClient:
         text = (fetched.data or b"")[:_MAX_ROBOTS_TXT_BYTES].decode(errors="replace")
         return robots.RobotsTxt(text)
 
-    # ---- routes ---------------------------------------------------------------------
 
-    def _route_for(self, url: URL) -> _Route:
-        origin = url.scheme, url.raw_authority
-        route = self._routes.get(origin)
-        if route is None:
-            session, proxy = self._session_for(url)
-            host = f"{url.host}:{url.port}"
-            semaphore = self._semaphores.setdefault(
-                host, HostSemaphore(self._settings.max_per_host)
-            )
-            route = self._routes[origin] = _Route(session, proxy, semaphore)
-        return route
-
-    def _session_for(self, url: URL) -> tuple[aiohttp.ClientSession, str | None]:
-        """The session and the proxy for a URL.
-
-        Allowed hosts are reached by the unguarded session. So is the proxy, which resolves
-        names itself: literal addresses are all that can be checked before it.
-        """
-        if url.scheme not in ("http", "https"):
-            raise FetchError("bad_url", f"cannot fetch {url.scheme}://")
-        if url.user is not None or url.password is not None:
-            raise FetchError("bad_url", "user names and passwords in URLs are not sent")
-        if not url.host:
-            raise FetchError("bad_url", "no host")
-        if self._guarded is None or self._unguarded is None:
-            raise RuntimeError("an HttpClient is used inside `async with`")
-        host = f"[{url.host}]" if ":" in url.host else url.host.lower()
-        if host in self._allowed_hosts or f"{host}:{url.port}" in self._allowed_hosts:
-            return self._unguarded, None
-        if self._proxy is None:
-            return self._guarded, None
-        if is_internal(url.host):
-            raise FetchError("blocked_address", f"{url.host} is internal")
-        return self._unguarded, self._proxy
+def _site(url: URL) -> str:
+    """What cookies are kept by: the host, apart for each scheme."""
+    return f"{url.scheme}://{url.host}"
 
 
 async def _wait_for_slot(semaphore: HostSemaphore, deadline: Deadline) -> None:

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import email.utils
+import re
+import socket
+import ssl
 import time
 from collections.abc import Mapping
 
 import aiohttp
-from multidict import CIMultiDictProxy
 
 from imgsim_assets.download.http.address import BlockedAddressError
-from imgsim_assets.download.status import FetchError, plain_text
+from imgsim_assets.download.status import FetchError
 
 MAX_RETRY_AFTER_SECONDS = 3600.0
+_NO_BODY = frozenset({204, 205})
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
-def check_response(response: aiohttp.ClientResponse) -> None:
-    """Raise FetchError unless the response is a 200 with a plain body.
+def check_status(status: int, reason: str | None, headers: Mapping[str, str]) -> None:
+    """Raise FetchError unless the response has a status with a whole image."""
+    if status == 200:
+        return
+    if status == 429:
+        raise FetchError("rate_limited", "429 Too Many Requests", retry_after(headers))
+    if not 200 <= status < 300 or status in _NO_BODY:
+        raise FetchError(f"http_{status}", reason or "", retry_after(headers))
+    if status == 206 and not _is_whole(headers.get("Content-Range", "")):
+        raise FetchError("http_206", f"only {headers['Content-Range'][:100]}")
 
-    A compressed body may decompress into gigabytes.
-    """
-    if response.status == 429:
-        raise FetchError("rate_limited", "429 Too Many Requests", retry_after(response.headers))
-    if response.status != 200:
-        wait = retry_after(response.headers)
-        raise FetchError(f"http_{response.status}", response.reason or "", wait)
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        detail = f"the body is compressed by {plain_text(encoding)[:40]}"
-        raise FetchError("unexpected_encoding", detail)
+
+def _is_whole(content_range: str) -> bool:
+    """Whether a 206, which was not requested, has the whole image."""
+    match = _CONTENT_RANGE.match(content_range)
+    return match is None or (int(match[1]) == 0 and int(match[2]) + 1 == int(match[3]))
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
@@ -43,12 +49,6 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     except (ValueError, OverflowError):
         return None
     return min(max(wait, 0.0), MAX_RETRY_AFTER_SECONDS)
-
-
-def header_text(headers: CIMultiDictProxy[str], name: str) -> str | None:
-    """A header that the ledger can store."""
-    value = headers.get(name)
-    return plain_text(value) if value is not None else None
 
 
 def client_error(error: aiohttp.ClientError) -> FetchError:
@@ -72,4 +72,15 @@ def client_error(error: aiohttp.ClientError) -> FetchError:
         return FetchError("truncated_body", str(error))
     if isinstance(error, aiohttp.ClientResponseError):
         return FetchError("protocol_error", f"{type(error).__name__}: {error.message}"[:200])
+    return FetchError("connection_error", f"{type(error).__name__}: {error}")
+
+
+def os_error(error: OSError) -> FetchError:
+    """The status of an error of a socket."""
+    if isinstance(error, BlockedAddressError):
+        return FetchError("blocked_address", str(error))
+    if isinstance(error, socket.gaierror):
+        return FetchError("dns_error", str(error))
+    if isinstance(error, ssl.SSLError):
+        return FetchError("tls_error", str(error))
     return FetchError("connection_error", f"{type(error).__name__}: {error}")

@@ -13,6 +13,8 @@ from imgsim_assets.download.status import FetchError
 
 # Characters of a path or query that are sent unchanged.
 _UNESCAPED = "%/:=&?~#+!$,;'@()*[]|"
+_AUTHORITY = re.compile(r"[^/\\?#]*")
+_QUERY = re.compile(r"[?#]")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # URLs that need no normalization: a plain host name, no path segment that starts with a dot.
 _PLAIN = re.compile(r"(https?://[a-z0-9.-]+(?::[0-9]{1,5})?)((?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)")
@@ -21,19 +23,20 @@ _PLAIN = re.compile(r"(https?://[a-z0-9.-]+(?::[0-9]{1,5})?)((?:/[A-Za-z0-9_~-][
 def parse_url(url: str, relative_to: str = "") -> URL:
     """Parse a URL and keep its path and query as they were written.
 
-    yarl decodes escapes that it considers needless, which breaks signed URLs. Only characters
-    that no URL may contain are escaped. Raises FetchError with the status bad_url.
+    yarl decodes escapes that it considers needless, which breaks signed URLs. As in browsers,
+    only characters that no URL may contain are escaped, dot segments of the path are resolved, and
+    backslashes before the query are slashes. Raises FetchError with the status bad_url.
     """
     try:
         plain = _PLAIN.fullmatch(url)
         if plain is not None:
             return _origin(plain[1]).with_path(plain[2], encoded=True)
-        parts = urlsplit(urljoin(relative_to, url))
+        parts = urlsplit(urljoin(relative_to, _with_slashes(url)))
         origin = URL(f"{parts.scheme}://{parts.netloc}")
         return URL.build(
             scheme=origin.scheme,
             authority=origin.raw_authority,
-            path=_escape(parts.path) or "/",
+            path=_without_dot_segments(_escape(parts.path)) or "/",
             query_string=_escape(parts.query),
             encoded=True,
         )
@@ -44,6 +47,32 @@ def parse_url(url: str, relative_to: str = "") -> URL:
 @functools.lru_cache(maxsize=2048)
 def _origin(text: str) -> URL:
     return URL(text, encoded=True)
+
+
+def _with_slashes(url: str) -> str:
+    """The URL without blanks around it, with slashes for backslashes before its query."""
+    url = url.strip()
+    end = _QUERY.search(url)
+    at = end.start() if end is not None else len(url)
+    return url[:at].replace("\\", "/") + url[at:]
+
+
+def _without_dot_segments(path: str) -> str:
+    """The path with its segments `.` and `..` resolved, also where they are escaped."""
+    if "/." not in path and "%2" not in path:
+        return path
+    resolved: list[str] = []
+    segments = path.split("/")[1:]
+    for number, segment in enumerate(segments, 1):
+        plain = segment.lower().replace("%2e", ".")
+        if plain == "..":
+            del resolved[-1:]
+        elif plain != ".":
+            resolved.append(segment)
+            continue
+        if number == len(segments):  # a path that ends in a dot segment is a folder
+            resolved.append("")
+    return "/" + "/".join(resolved)
 
 
 def _escape(text: str) -> str:
@@ -57,6 +86,15 @@ def redirect_target(source: URL, location: str) -> URL:
     if source.scheme == "https" and target.scheme == "http":
         raise FetchError("bad_redirect", "from https to http")
     return target
+
+
+def is_same_site(listed: URL, target: URL) -> bool:
+    """Whether a redirect stays on the host and port, or goes from http to https on that host."""
+    if target.host != listed.host:
+        return False
+    if target.scheme == listed.scheme:
+        return target.port == listed.port
+    return (listed.port, target.port) == (80, 443)
 
 
 def is_internal(host: str) -> bool:
@@ -75,7 +113,10 @@ def is_internal(host: str) -> bool:
 def host_of(url: str) -> str:
     """`host:port` of a URL, by which requests are limited; "" for a local path or no URL."""
     scheme, separator, rest = url.partition("://")
-    return _host_of_origin(f"{scheme}://{rest.partition('/')[0]}") if separator else ""
+    if not separator:
+        return ""
+    authority = _AUTHORITY.match(rest)
+    return _host_of_origin(f"{scheme}://{authority[0] if authority else ''}")
 
 
 @functools.lru_cache(maxsize=2048)
