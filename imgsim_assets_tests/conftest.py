@@ -42,8 +42,24 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture
 def s3_root(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty bucket."""
-    for name, value in s3.environment(s3_endpoint).items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    return s3.new_bucket()
+    return s3.use(s3_endpoint, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def localbucket_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An object store that honors If-None-Match, and words a lost race in its own way."""
+    with s3.serving("localbucket", tmp_path_factory.mktemp("localbucket")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def localbucket_root(localbucket_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket of localbucket."""
+    return s3.use(localbucket_endpoint, monkeypatch)
+
+
+@pytest.fixture
+def nanio_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket of nanio, which ignores If-None-Match."""
+    with s3.serving("nanio", tmp_path / "nanio") as endpoint:
+        yield s3.use(endpoint, monkeypatch)

@@ -48,11 +48,14 @@ def read_table(
     return scan_table(*resolve_version(open_store(store), name, version))
 
 
-def open_store(store: Store | str | Path | None) -> Store:
-    """The store itself, or the store at a path or URL; default: as of `read_table`."""
+def open_store(store: Store | str | Path | None, *, single_writer: bool | None = None) -> Store:
+    """The store itself, or the store at a path or URL; default: as of `read_table`.
+
+    `single_writer` is that of `Store.open`.
+    """
     from imgsim_assets.storage.store import Store
 
-    return store if isinstance(store, Store) else Store.open(store)
+    return store if isinstance(store, Store) else Store.open(store, single_writer=single_writer)
 
 
 def resolve_version(store: Store, name: str, version: int | None = None) -> tuple[Table, Commit]:

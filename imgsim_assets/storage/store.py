@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.storage.blobs import Blobs
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.local_files import LocalFiles
-from imgsim_assets.storage.remote_files import RemoteFiles
+from imgsim_assets.storage.remote_files import SINGLE_WRITER, RemoteFiles
 from imgsim_assets.storage.table import COMMITS, DATA, Table
 
 ENVIRONMENT_VARIABLE = "IMGSIM_STORE"
@@ -39,6 +39,7 @@ class Store:
         *,
         project_root: Path | None = None,
         run_id: str | None = None,
+        single_writer: bool | None = None,
     ) -> Store:
         """Open a store. A store that does not exist yet is created by the first write.
 
@@ -48,14 +49,18 @@ class Store:
             project_root: Folder that a relative path starts from; default: the nearest folder
                 above the working directory that holds a Dagster project.
             run_id: The Dagster run that every commit records.
+            single_writer: Whether only one run writes at a time, which an object store without
+                conditional writes requires; default: the environment variable
+                IMGSIM_SINGLE_WRITER, else False.
 
         Raises:
+            SettingsError: IMGSIM_SINGLE_WRITER is neither true nor false.
             StoreError: The URL's filesystem cannot hold a store.
         """
         location = str(url or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT)
         if "://" not in location and not Path(location).expanduser().is_absolute():
             location = str((project_root or find_project_root()) / location)
-        return cls(open_files(location), run_id=run_id)
+        return cls(open_files(location, single_writer=single_writer), run_id=run_id)
 
     @property
     def url(self) -> str:
@@ -97,11 +102,20 @@ class Store:
                 yield from self._folders_below(f"{folder}/{name}" if folder else name)
 
 
-def open_files(url: str) -> Files:
+def open_files(url: str, *, single_writer: bool | None = None) -> Files:
     """The files under a local path, a `file://` URL or any other fsspec URL."""
     if "://" in url and not url.startswith("file://"):
-        return RemoteFiles(url)
+        if single_writer is None:
+            single_writer = _is_single_writer()
+        return RemoteFiles(url, single_writer=single_writer)
     return LocalFiles(Path(url.removeprefix("file://")).expanduser().absolute())
+
+
+def _is_single_writer() -> bool:
+    value = os.environ.get(SINGLE_WRITER, "").strip().lower()
+    if value not in ("", "true", "false", "1", "0"):
+        raise SettingsError(f"{SINGLE_WRITER} is {value!r}; write true or false")
+    return value in ("true", "1")
 
 
 def find_project_root(start: Path | None = None) -> Path:

@@ -16,14 +16,14 @@ from imgsim_assets.storage.store import open_files
 STRANGE_NAMES = ["with space", "ü-é-字", "a#b", "a?b", "a%20b", "[1]", "star*", "a=b", "q'\"q"]
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "memory", "s3", "localbucket"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
     """An empty root on each kind of filesystem that a store may lie on."""
     if request.param == "local":
         return open_files(str(tmp_path / "root"))
     if request.param == "memory":
         return open_files(f"memory://{uuid.uuid4().hex}")
-    bucket: str = request.getfixturevalue("s3_root")
+    bucket: str = request.getfixturevalue(f"{request.param}_root")
     return open_files(f"{bucket}/below/the bucket")
 
 

@@ -8,14 +8,16 @@ import uuid
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.storage import remote_files
-from imgsim_assets.storage.store import open_files
-from imgsim_assets_tests.support import s3
+from imgsim_assets.storage.files import Files
+from imgsim_assets.storage.store import Store, open_files
+from imgsim_assets_tests.support import s3, writer_process
 
 
 def test_writes_of_another_client_are_visible_immediately(s3_root: str) -> None:
@@ -136,26 +138,139 @@ def test_write_to_a_nonexistent_bucket_raises(s3_root: str, tmp_path: Path, oper
         attempts[operation]()
 
 
+class _Answer(Exception):
+    """An error of a client: `response` as botocore has it, or `code` as gcsfs has it."""
+
+    def __init__(self, status: int | None = None, code: str = "X", **attributes: Any) -> None:
+        super().__init__("worded as the server likes")
+        if not attributes:
+            metadata = {} if status is None else {"HTTPStatusCode": status}
+            attributes = {"response": {"Error": {"Code": code}, "ResponseMetadata": metadata}}
+        vars(self).update(attributes)
+
+
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("answer", "is_taken"),
     [
-        ("[Errno 5] An error occurred (PreconditionFailed): At least one did not hold", "taken"),
-        ("HTTP 412: Precondition Failed", "taken"),
-        ("[Errno 28] No space left on device", "failed"),
+        (_Answer(412), True),
+        (_Answer(code="PreconditionFailed"), True),
+        (_Answer(409, "ConditionalRequestConflict"), True),
+        (_Answer(code=412), True),
+        (_Answer(code="412"), True),
+        (_Answer(403, "AccessDenied"), False),
+        (_Answer(507, "the precondition is a disk that is not full"), False),
     ],
 )
-def test_create_recognizes_any_wording_of_a_failed_precondition(
-    answer: str, expected: str, monkeypatch: pytest.MonkeyPatch
+def test_create_recognizes_a_lost_race_by_its_status(
+    answer: Exception, is_taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError(answer)
+        raise OSError("worded as the client likes") from answer
 
     files = open_files(f"memory://{uuid.uuid4().hex}")
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", fail)
+    monkeypatch.setattr(remote_files, "_CONFLICT_PAUSE_S", 0.0)
 
-    with pytest.raises(OSError, match=r"a/file|No space left") as raised:
+    with pytest.raises(OSError, match=r"a/file|as the client likes") as raised:
         files.create("a/file", b"x")
-    assert isinstance(raised.value, FileExistsError) == (expected == "taken")
+    assert isinstance(raised.value, FileExistsError) == is_taken
+
+
+def test_a_conflicting_write_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = open_files(f"memory://{uuid.uuid4().hex}")
+    memory = type(fsspec.filesystem("memory"))
+    write = memory.pipe_file
+    answers = [_Answer(409), _Answer(409)]
+
+    def fail_twice(*arguments: Any, **options: Any) -> None:
+        if answers:
+            raise OSError("conflict") from answers.pop()
+        write(*arguments, **options)
+
+    monkeypatch.setattr(memory, "pipe_file", fail_twice)
+    files.create("a/file", b"x")
+
+    assert files.read("a/file") == b"x"
+
+
+def test_a_store_that_ignores_conditional_writes_is_refused_before_the_first_write(
+    nanio_root: str, tmp_path: Path
+) -> None:
+    (tmp_path / "local").write_bytes(b"x")
+    attempts: list[Callable[[Files], object]] = [
+        lambda files: files.create("a/file", b"x"),
+        lambda files: files.write("a/file", b"x"),
+        lambda files: files.upload("a/file", tmp_path / "local"),
+        lambda files: files.create_staged("a/file"),
+    ]
+
+    for attempt in attempts:
+        with pytest.raises(StoreError, match=r"does not honor conditional writes.*single_writer"):
+            attempt(open_files(nanio_root))
+
+    assert open_files(nanio_root).entries("") == []
+
+
+@pytest.mark.parametrize("is_environment", [False, True])
+def test_a_single_writer_may_use_a_store_that_ignores_conditional_writes(
+    is_environment: bool, nanio_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_environment:
+        monkeypatch.setenv("IMGSIM_SINGLE_WRITER", "true")
+        files = open_files(nanio_root)
+    else:
+        files = Store.open(nanio_root, single_writer=True).files
+    files.create("a/file", b"first")
+
+    with pytest.raises(FileExistsError):
+        files.create("a/file", b"second")
+    assert files.read("a/file") == b"first"
+
+
+def test_another_value_of_the_environment_variable_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IMGSIM_SINGLE_WRITER", "maybe")
+
+    with pytest.raises(SettingsError, match="IMGSIM_SINGLE_WRITER is 'maybe'; write true or false"):
+        open_files("memory://x")
+
+
+@pytest.mark.parametrize("root", ["s3_root", "localbucket_root"])
+def test_conditional_writes_are_tested_once_and_leave_nothing(
+    root: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = open_files(request.getfixturevalue(root))
+    writes = []
+    create = remote_files.RemoteFiles._create
+
+    def count(self: remote_files.RemoteFiles, path: str, data: bytes) -> None:
+        writes.append(path.partition("/")[0])
+        create(self, path, data)
+
+    monkeypatch.setattr(remote_files.RemoteFiles, "_create", count)
+    for number in range(3):
+        files.create(f"a/{number}", b"x")
+
+    assert writes == ["_probe", "_probe", "a", "a", "a"]
+    assert [entry.name for entry in files.entries("")] == ["a"]
+
+
+def test_racing_processes_on_localbucket_lose_no_commit(localbucket_root: str) -> None:
+    writers = [
+        writer_process.start("commit", localbucket_root, "products/images", f"w{number}", "3")
+        for number in range(4)
+    ]
+    for writer in writers:
+        writer_process.release(writer)
+    outputs = [writer.communicate(timeout=60)[0] for writer in writers]
+
+    assert [writer.returncode for writer in writers] == [0, 0, 0, 0]
+    table = Store.open(localbucket_root).table("products/images", key="id")
+    commit = table.latest()
+    assert commit is not None
+    assert commit.version == 12
+    assert set(table.read(commit)["id"]) == set("".join(outputs).split())
 
 
 @pytest.mark.slow
