@@ -138,7 +138,7 @@ def test_write_to_a_nonexistent_bucket_raises(s3_root: str, tmp_path: Path, oper
         attempts[operation]()
 
 
-class _Answer(Exception):
+class _AnswerError(Exception):
     """An error of a client: `response` as botocore has it, or `code` as gcsfs has it."""
 
     def __init__(self, status: int | None = None, code: str = "X", **attributes: Any) -> None:
@@ -152,13 +152,13 @@ class _Answer(Exception):
 @pytest.mark.parametrize(
     ("answer", "is_taken"),
     [
-        (_Answer(412), True),
-        (_Answer(code="PreconditionFailed"), True),
-        (_Answer(409, "ConditionalRequestConflict"), True),
-        (_Answer(code=412), True),
-        (_Answer(code="412"), True),
-        (_Answer(403, "AccessDenied"), False),
-        (_Answer(507, "the precondition is a disk that is not full"), False),
+        (_AnswerError(412), True),
+        (_AnswerError(code="PreconditionFailed"), True),
+        (_AnswerError(409, "ConditionalRequestConflict"), True),
+        (_AnswerError(code=412), True),
+        (_AnswerError(code="412"), True),
+        (_AnswerError(403, "AccessDenied"), False),
+        (_AnswerError(507, "the precondition is a disk that is not full"), False),
     ],
 )
 def test_create_recognizes_a_lost_race_by_its_status(
@@ -180,7 +180,7 @@ def test_a_conflicting_write_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> N
     files = open_files(f"memory://{uuid.uuid4().hex}")
     memory = type(fsspec.filesystem("memory"))
     write = memory.pipe_file
-    answers = [_Answer(409), _Answer(409)]
+    answers = [_AnswerError(409), _AnswerError(409)]
 
     def fail_twice(*arguments: Any, **options: Any) -> None:
         if answers:
