@@ -172,6 +172,11 @@ class StoreSettings(Settings):
         description="local path (from the project's root) or fsspec URL; default: the environment "
         "variable IMGSIM_STORE, else data/store",
     )
+    single_writer: bool | None = Field(
+        None,
+        description="whether only one run writes at a time, which an object store without "
+        "conditional writes requires; default: IMGSIM_SINGLE_WRITER, else false",
+    )
 
 
 class AutomationSettings(Settings):

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import imgsim_assets
+from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.tables import put
@@ -69,6 +70,19 @@ def test_writers_and_io_manager_use_the_declared_store(
     frame = definitions.load_asset_value(_ITEMS, python_type=pl.DataFrame)
     assert isinstance(frame, pl.DataFrame)
     assert not (project.root / "not_used").exists()
+
+
+def test_a_store_without_conditional_writes_needs_a_single_writer(
+    project: Project, nanio_root: str
+) -> None:
+    project.declare("store", "StoreComponent", {"url": nanio_root})
+    with pytest.raises(StoreError, match="set 'single_writer: true' of the store"):
+        _ingest(project.definitions(), project)
+    assert Store.open(nanio_root).table_folders() == []
+
+    project.declare("store", "StoreComponent", {"url": nanio_root, "single_writer": True})
+    _ingest(project.definitions(), project)
+    assert "products/items" in Store.open(nanio_root).table_names()
 
 
 RESOURCES = {

@@ -141,7 +141,7 @@ def test_write_to_a_nonexistent_bucket_raises(s3_root: str, tmp_path: Path, oper
 class _AnswerError(Exception):
     """An error of a client: `response` as botocore has it, or `code` as gcsfs has it."""
 
-    def __init__(self, status: int | None = None, code: str = "X", **attributes: Any) -> None:
+    def __init__(self, status: int | None = None, code: str | int = "X", **attributes: Any) -> None:
         super().__init__("worded as the server likes")
         if not attributes:
             metadata = {} if status is None else {"HTTPStatusCode": status}

@@ -34,7 +34,11 @@ class StoreComponent(YamlComponent):
             raise self.error(
                 context, [], f"{count} components are a StoreComponent; keep one of them"
             )
-        store = StoreResource(url=self.settings.url, project_root=str(context.project_root))
+        store = StoreResource(
+            url=self.settings.url,
+            project_root=str(context.project_root),
+            single_writer=self.settings.single_writer,
+        )
         return dg.Definitions(resources={**default_resources(context), STORE: store})
 
 

@@ -29,6 +29,12 @@ class StoreResource(dg.ConfigurableResource):
         "directory",
     )
 
+    single_writer: bool | None = Field(
+        default=None,
+        description="whether only one run writes at a time; default: the environment variable "
+        "IMGSIM_SINGLE_WRITER, else false",
+    )
+
     def open(self, run_id: str | None = None) -> Store:
         """Open the store.
 
@@ -38,7 +44,9 @@ class StoreResource(dg.ConfigurableResource):
         from imgsim_assets.storage.store import Store
 
         root = Path(self.project_root) if self.project_root else None
-        return Store.open(self.url, project_root=root, run_id=run_id)
+        return Store.open(
+            self.url, project_root=root, run_id=run_id, single_writer=self.single_writer
+        )
 
 
 class TableAssetKwargs(TypedDict):
