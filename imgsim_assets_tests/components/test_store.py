@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 
 import imgsim_assets
-from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.tables import put
@@ -76,7 +75,7 @@ def test_a_store_without_conditional_writes_needs_a_single_writer(
     project: Project, nanio_root: str
 ) -> None:
     project.declare("store", "StoreComponent", {"url": nanio_root})
-    with pytest.raises(StoreError, match="set 'single_writer: true' of the store"):
+    with pytest.raises(dg.Failure, match="set 'single_writer: true' of the store"):
         _ingest(project.definitions(), project)
     assert Store.open(nanio_root).table_folders() == []
 
