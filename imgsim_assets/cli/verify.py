@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
+from imgsim_assets.pipeline.repair import repair
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
@@ -16,7 +19,14 @@ from imgsim_assets.storage.store import Store
 Examples:
   imgsim verify
   imgsim verify --sample-size 200 --json
+  imgsim verify --repair
 """
+)
+@click.option(
+    "--repair",
+    "repairs",
+    is_flag=True,
+    help="First repair what can be repaired without fetching or computing.",
 )
 @click.option(
     "--sample-size",
@@ -28,16 +38,19 @@ Examples:
 @options.store_option
 @options.json_option
 @options.quiet_option
-def command(sample_size: int, store: Store, as_json: bool, quiet: bool) -> int:
-    """Read everything in the store and verify its checksums and invariants; change nothing.
+def command(repairs: bool, sample_size: int, store: Store, as_json: bool, quiet: bool) -> int:
+    """Read everything in the store and verify its checksums and invariants.
 
-    The exit code is 3 if there is a problem.
+    Nothing is changed without --repair. The exit code is 3 if there is a problem.
     """
     log = silent if quiet or as_json else output.log_to_stderr
+    done = repair(store, log=log) if repairs else []
     report = verify(store, sample_size=sample_size, log=log)
     if as_json:
-        output.show_json(report)
+        output.show_json({**asdict(report), "repairs": [asdict(each) for each in done]})
     else:
+        for each in done:
+            click.echo(f"repaired {each.location}: {each.action}")
         click.echo(
             f"{report.tables} tables, {report.versions} versions, {report.files} files, "
             f"{report.blobs} images, {report.bytes / 1e6:.1f} MB verified"

@@ -18,6 +18,7 @@ from imgsim_assets.download.files.remote_objects import RemoteObjects
 from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.image_fetcher import ImageFetcher
 from imgsim_assets.download.ledger.fetch_plan import FetchItems, FetchPlan, plan_fetches
+from imgsim_assets.download.ledger.packs import check_packs
 from imgsim_assets.download.ledger.shard_ledger import ShardLedger
 from imgsim_assets.download.ledger.table import ledger_table, utc_now
 from imgsim_assets.download.ledger.writer import LedgerWriter
@@ -187,12 +188,18 @@ class ImagesStage:
         """What to fetch, without items that another run has requested since this one started."""
         items, writer, folder = run.items.rows, run.writer, run.folder
         rows = writer.ledger.read(base)
+        writer.pack_check = check_packs(self._store.blobs, writer.ledger.files(base), rows)
+        if writer.pack_check.lost:
+            self._log_once(
+                f"{self._table.name}: {len(writer.pack_check.lost)} images were lost with their "
+                "packs; they are fetched again"
+            )
         plan = plan_fetches(
             items,
             rows,
             now=run.started,
             file_version=folder.file_versions(items["url"]) if folder is not None else None,
-            missing_blobs=self._store.blobs.missing(),
+            missing_blobs=self._store.blobs.missing() | writer.pack_check.lost,
             blob_exists=self._store.blobs.contains,
             same_settings=writer.ledger.limits(base) <= {writer.limits},
             retry=self._retry,

@@ -39,11 +39,10 @@ from imgsim_assets.encoders.settings import (
     EncoderSettings,
     EvaluationSettings,
 )
-from imgsim_assets.encoders.stage import LOST_IMAGE, embeddings_table, latest_embeddings
+from imgsim_assets.encoders.stage import embeddings_table, latest_embeddings
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
-from imgsim_assets.images.header import ImageError
 from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit
@@ -168,7 +167,11 @@ class EvaluationStage:
         labels = _labels(items, images) if self._settings.label else None
         recipe = _recipe(fingerprint, images, labels, self._settings)
         newest = self._table.latest()
-        if newest is not None and newest.properties[_RECIPE] == recipe:
+        if (
+            newest is not None
+            and newest.properties[_RECIPE] == recipe
+            and self._table.verify_checksums(newest)
+        ):
             return self._evaluation(newest, started, changed=False)
         vectors = VectorTable(self._store, self._name, fingerprint).read(images).vectors
         different = (vectors @ vectors.T)[np.triu_indices(len(vectors), k=1)]
@@ -232,8 +235,9 @@ class EvaluationStage:
             sha256 = images[row]
             try:
                 original = decode(self._store.blobs.get(sha256))
-            except CorruptFileError as error:
-                raise ImageError(LOST_IMAGE, str(error)) from error
+            except CorruptFileError:
+                self._store.blobs.report_missing(sha256)
+                raise  # without the image the evaluation would be wrong
             return perturb(original, perturbation, int(sha256[:8], 16))
 
         settings = self._declared or recorded

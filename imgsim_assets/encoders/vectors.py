@@ -238,18 +238,34 @@ class VectorTable:
             f"{error}; its vectors are dropped: materialize {self._name}/embeddings again"
         )
 
-    def _drop_damaged(self, commit: Commit) -> None:
+    def drop_damaged(self) -> int:
+        """Drop the vectors in damaged files, so that the next run of the embeddings computes them.
+
+        Returns:
+            The number of files that were dropped.
+        """
+        commit = self.table.latest()
+        return self._drop_damaged(commit) if commit is not None else 0
+
+    def _drop_damaged(self, commit: Commit) -> int:
         """Commit the table without the files that fail their checksum, and without their keys."""
         damaged = {file.metadata[_FILE_PAIR] for file in commit.files if not self._is_intact(file)}
+        dropped = 0
 
         def change(base: Commit | None) -> PendingCommit | None:
+            nonlocal dropped
             if base is None:
                 return None
             intact = [file for file in base.files if file.metadata[_FILE_PAIR] not in damaged]
-            rebuilds = _rebuilds(base, dropped=len(intact) < len(base.files))
-            return PendingCommit(intact, properties={**base.properties, **rebuilds})
+            dropped = len(base.files) - len(intact)
+            if not dropped:
+                return None
+            return PendingCommit(
+                intact, properties={**base.properties, **_rebuilds(base, dropped=True)}
+            )
 
         self.table.commit(change)
+        return dropped
 
     def _is_intact(self, file: DataFile) -> bool:
         try:

@@ -13,6 +13,12 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
+from imgsim_assets.download.ledger.packs import (
+    PackCheck,
+    check_packs,
+    named_packs,
+    packs_metadata,
+)
 from imgsim_assets.download.ledger.table import (
     PROPERTIES,
     data_version,
@@ -94,7 +100,7 @@ class LoaderStage:
             raise StoreError(f"{self._name}/items has no version yet; ingest it first")
         items = catalog.read(source, shard=shard)
         base = self._table.latest()
-        loaded_before = self._loaded_before(base, shard)
+        loaded_before, packs = self._loaded_before(base, shard)
         unchanged = loaded_before.join(items, on=["id", "url"], how="semi")
         due = items.join(unchanged, on="id", how="anti").to_dicts()
         loaded = self._load_all(due, shard)
@@ -102,10 +108,11 @@ class LoaderStage:
         if (
             due
             or loaded_before.height != unchanged.height
+            or packs.gone
             or base is None
             or not base.files_of_shard(shard)
         ):
-            base = self._commit(rows, shard, source)
+            base = self._commit(rows, shard, source, packs)
         return DownloadReport(
             shard=shard.name,
             version=base.version,
@@ -120,15 +127,16 @@ class LoaderStage:
             data_version=data_version(rows),
         )
 
-    def _loaded_before(self, base: Commit | None, shard: Shard) -> pl.DataFrame:
-        """The shard's ledger rows with an image that the store still has."""
-        rows = pl.DataFrame()
+    def _loaded_before(self, base: Commit | None, shard: Shard) -> tuple[pl.DataFrame, PackCheck]:
+        """The shard's ledger rows with an image that the store still has, and its packs."""
+        rows, packs = pl.DataFrame(), PackCheck()
         if base is not None:
             rows = self._table.read(base, shard=shard, on_corrupt=self._log)
-        if not rows.width:
-            return empty_ledger()
-        missing = list(self._store.blobs.missing())
-        return rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(missing))
+        if base is None or not rows.width:
+            return empty_ledger(), packs
+        packs = check_packs(self._store.blobs, base.row_files_for_shard(shard), rows)
+        missing = list(self._store.blobs.missing() | packs.lost)
+        return rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(missing)), packs
 
     def _load_all(self, due: list[dict[str, Any]], shard: Shard) -> list[dict[str, Any]]:
         workers = max(1, min(self._settings.concurrency, len(due)))
@@ -172,14 +180,17 @@ class LoaderStage:
             "format": header.format,
         }
 
-    def _commit(self, rows: pl.DataFrame, shard: Shard, source: Commit) -> Commit:
+    def _commit(self, rows: pl.DataFrame, shard: Shard, source: Commit, packs: PackCheck) -> Commit:
         self._store.blobs.flush()
         file = self._table.write_rows(rows)
 
         def change(base: Commit | None) -> PendingCommit:
             base_version = base.inputs.get("items", 0) if base is not None else 0
+            replaced = base.row_files_for_shard(shard) if base is not None else []
+            existing = packs.remaining(named_packs(replaced))
+            metadata = packs_metadata(self._store.blobs, rows, existing)
             return PendingCommit(
-                replace_shard(base, shard, [file]),
+                replace_shard(base, shard, [file.with_metadata(**metadata)]),
                 inputs={"items": max(source.version, base_version)},
                 properties={**PROPERTIES, LOADED: True},
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,16 +13,21 @@ from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
-from imgsim_assets.errors import CorruptFileError, FormatError, ImgsimError
+from imgsim_assets.errors import ImgsimError
 from imgsim_assets.index.stage import index_table, open_index
 from imgsim_assets.pipeline import checks
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.similarity.audit import audit_graph, audit_matches
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
-from imgsim_assets.storage.blobs import MISSING
-from imgsim_assets.storage.packs import PACKS, list_packs, verify_pack
+from imgsim_assets.storage.damage import BytesRead, Damage
+from imgsim_assets.storage.pack_damage import inspect_index_files, inspect_pack
+from imgsim_assets.storage.packs import list_packs
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table_damage import inspect_table
+
+# Items without an image that are listed one by one.
+_MAX_LISTED_ITEMS = 20
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,10 @@ class Problem:
 
 
 @dataclass
-class VerificationReport:
+class VerificationReport(BytesRead):
     """Counts of what was read, and the problems found."""
 
     tables: int = 0
-    versions: int = 0
-    files: int = 0
-    blobs: int = 0
-    bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
 
     def add_problem(self, location: str, message: str) -> None:
@@ -61,8 +62,8 @@ class VerificationReport:
 def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> VerificationReport:
     """Read and check everything that a store holds; nothing is changed.
 
-    Checksums: every file that a version of a table lists, and every image, of which one intact
-    copy is enough. Invariants: ids are unique; every fetched item has its image; every embedded
+    Checksums: every commit, every file that a version of a table lists, every pack and every index
+    file. Invariants: ids are unique; every fetched item has its image; every embedded
     item has a finite vector of length 1; an index opens and holds what its table says; every
     match reaches its threshold; every group has one canonical item.
 
@@ -78,9 +79,9 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
     Raises:
         FormatError: when another version of imgsim_assets wrote the store.
     """
-    report = VerificationReport()
-    _verify_tables(store, report, log)
-    _verify_blobs(store, report, log)
+    report = VerificationReport(tables=len(store.table_names()))
+    for damage in find_damage(store, report, log):
+        report.add_problem(damage.location, damage.message)
     for name in catalog_names(store):
         _run_check(report, name, partial(_verify_catalog, store, name, report))
     # Comparing reads vectors, which drops damaged ones, and verifying changes nothing.
@@ -99,63 +100,20 @@ def _run_check(report: VerificationReport, location: str, check: Callable[[], No
             report.add_problem(location, str(error))
 
 
-def _verify_tables(store: Store, report: VerificationReport, log: Log) -> None:
-    for name in store.table_names():
-        report.tables += 1
-        table = store.table(name)
-        checked_files: set[str] = set()
-        for version in table.versions():
-            try:
-                commit = table.at(version)
-            except FormatError:
-                raise  # the same for every table
-            except ImgsimError as error:
-                report.add_problem(name, str(error))
-                continue
-            report.versions += 1
-            for file in commit.files:
-                if file.path in checked_files:
-                    continue
-                checked_files.add(file.path)
-                report.files += 1
-                report.bytes += file.bytes
-                try:
-                    table.read_bytes(file)
-                except CorruptFileError as error:
-                    report.add_problem(name, str(error))
-        log(f"{name}: {len(checked_files)} files")
-
-
-def _verify_blobs(store: Store, report: VerificationReport, log: Log) -> None:
+def find_damage(store: Store, read: BytesRead, log: Log) -> Iterator[Damage]:
+    """Read every byte of the store, and compare it with the checksums."""
+    for name in store.table_folders():
+        before = read.files
+        yield from inspect_table(store, name, read)
+        log(f"{name}: {read.files - before} files")
+    yield from inspect_index_files(store.files, read)
     packs = list_packs(store.files)
-    lost = store.blobs.missing()
     with Progress("packs of images", len(packs), log, unit="packs") as progress:
         for pack in packs:
-            report.bytes += pack.size
-            try:
-                count, damaged = verify_pack(store.files, pack)
-            except CorruptFileError as error:
-                report.add_problem(f"{PACKS}/{pack.name}", str(error))
-                continue
-            report.blobs += count
-            for sha256 in damaged:
-                if sha256 not in lost and not _has_good_copy(store, sha256):
-                    report.add_problem(
-                        f"{PACKS}/{pack.name}",
-                        f"the bytes of image {sha256} do not match the name; create an empty file "
-                        f"{store.url}/{MISSING}/{sha256}, and the next run of the images fetches "
-                        "it again",
-                    )
+            damage = inspect_pack(store.files, pack, read)
+            if damage is not None:
+                yield damage
             progress.advance()
-
-
-def _has_good_copy(store: Store, sha256: str) -> bool:
-    """Whether an image is readable; a damaged copy of it stays until its pack is collected."""
-    try:
-        store.blobs.get(sha256)
-    except CorruptFileError:
-        return False
-    return True
 
 
 def _verify_catalog(store: Store, name: str, report: VerificationReport) -> None:
@@ -172,19 +130,28 @@ def _verify_catalog(store: Store, name: str, report: VerificationReport) -> None
 
 
 def _verify_images(store: Store, name: str, report: VerificationReport) -> None:
+    missing = missing_images(store, name)
+    for item, sha256 in missing.head(_MAX_LISTED_ITEMS).iter_rows():
+        report.add_problem(
+            ledger_table(store, name).name,
+            f"item {item!r} has no image {sha256}; the next run of the images fetches it again",
+        )
+    if missing.height > _MAX_LISTED_ITEMS:
+        more = missing.height - _MAX_LISTED_ITEMS
+        report.add_problem(ledger_table(store, name).name, f"{more} more items have no image")
+
+
+def missing_images(store: Store, name: str) -> pl.DataFrame:
+    """The items (id, sha256) of a catalog whose image is in no pack, or was reported missing."""
     table = ledger_table(store, name)
     newest = table.latest()
     if newest is None:
-        return
+        return pl.DataFrame(schema={"id": pl.String, "sha256": pl.String})
     rows = table.read(newest, columns=["id", "status", "sha256"])
-    rows = rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(store.blobs.missing()))
-    has_blob = pl.Series(store.blobs.contains(rows["sha256"]), dtype=pl.Boolean)
-    for item, sha256 in rows.filter(~has_blob).select("id", "sha256").iter_rows():
-        report.add_problem(
-            table.name,
-            f"item {item!r} has no image {sha256}; the next run of the embeddings notices, "
-            "and the one of the images after it fetches it again",
-        )
+    rows = rows.filter(pl.col("status") == OK)
+    has_image = pl.Series(store.blobs.contains(rows["sha256"]), dtype=pl.Boolean)
+    reported = pl.col("sha256").is_in(list(store.blobs.missing()))
+    return rows.filter(~has_image | reported).select("id", "sha256")
 
 
 def _verify_vectors(store: Store, name: str, report: VerificationReport) -> None:

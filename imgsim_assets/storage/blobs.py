@@ -22,7 +22,7 @@ import numpy as np
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.pack_index import Location, PackIndex
-from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, pack_size
+from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, list_packs, pack_size
 
 PINS = "_blobs/pins"
 PENDING_DELETE = "_blobs/pending_delete"
@@ -216,6 +216,18 @@ class Blobs:
             self._index.refresh()
         contained: list[bool] = self._index.contains(digests).tolist()
         return contained
+
+    def packs_of(self, sha256: Iterable[str]) -> set[str]:
+        """The names of published packs that hold these blobs (hex), as far as this object knows.
+
+        It knows every pack that it published or that was there when it last listed them.
+        """
+        digests = np.array([bytes.fromhex(name) for name in sha256], SHA256)
+        return self._index.packs_of(digests) if len(digests) else set()
+
+    def pack_names(self) -> set[str]:
+        """The names of all published packs: one listing."""
+        return {entry.name for entry in list_packs(self._files)}
 
     # ---- missing blobs ----------------------------------------------------------------
 

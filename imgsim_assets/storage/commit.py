@@ -21,6 +21,11 @@ Json = Any
 ROWS = "rows"
 
 
+def new_commit_id() -> str:
+    """Tells a commit from all others."""
+    return uuid.uuid4().hex
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One immutable file of a table.
@@ -76,6 +81,8 @@ class Commit:
         inputs: Versions of the tables and sources that were read.
         properties: JSON values that describe the version.
         run_id: The Dagster run that committed.
+        lost: Paths of files of the table that are known to be damaged. Only earlier versions need
+            them, unless `files` lists them too.
         commit_id: Tells this commit from one of another writer with the same number.
     """
 
@@ -87,7 +94,8 @@ class Commit:
     inputs: Mapping[str, Json] = field(default_factory=dict)
     properties: Mapping[str, Json] = field(default_factory=dict)
     run_id: str | None = None
-    commit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    lost: tuple[str, ...] = ()
+    commit_id: str = field(default_factory=new_commit_id)
 
     def files_with_role(self, role: str = ROWS) -> list[DataFile]:
         """The files of one role, in commit order."""
@@ -161,6 +169,7 @@ class Commit:
         if not is_sealed(data):
             raise ValueError("its checksum does not match")
         values = {name: document[name] for name in cls.__dataclass_fields__ if name != "files"}
+        values["lost"] = tuple(values["lost"])
         return cls(**values, files=tuple(DataFile(**file) for file in document["files"]))
 
 
@@ -190,6 +199,7 @@ class PendingCommit:
     files: Sequence[DataFile]
     inputs: Mapping[str, Json] = field(default_factory=dict)
     properties: Mapping[str, Json] = field(default_factory=dict)
+    lost: Sequence[str] = ()
 
 
 def append_to_shard(

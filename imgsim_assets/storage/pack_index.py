@@ -7,12 +7,18 @@ only the indexes of the few packs that no index file covers are held in memory.
 
     n x 32    sha256, ascending; n x 8 their offsets; n x 4 their lengths; n x 4 their packs
     m x 32    the names of the packs
-    8, 8, 8   n, m, and the magic number of an index file
+    8, 8      n and m
+    32        sha256 of all bytes before it
+    8         magic number of an index file
+
+Readers map an index file without reading all of it: `verify_index_file` does. A changed byte can
+only hide an image, whose bytes are then fetched again, or point to bytes whose sha256 differs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import re
 import tempfile
@@ -40,9 +46,9 @@ INDEXES = "_blobs/indexes"
 # This many packs without an index file are merged into one.
 MIN_UNINDEXED_PACKS = 64
 
-_END = b"imgidx_1"
+_END = b"imgidx_2"
 _HEX = re.compile(b"[0-9a-f]*")
-_TRAILER_BYTES = 24
+_TRAILER_BYTES = 8 + 8 + 32 + 8
 _BYTES_PER_IMAGE = 32 + 8 + 4 + 4
 _SLICE_IMAGES = 2**20
 # For merges in memory: large against the work per slice, small against the whole.
@@ -131,6 +137,26 @@ class PackIndex:
     def contains(self, digests: np.ndarray) -> np.ndarray:
         """Which of these digests, (n,) S32, are in a published pack: (n,) bool."""
         contained = np.zeros(len(digests), bool)
+        for _, is_found, _ in self._published_copies(digests, contained):
+            contained |= is_found
+        return contained
+
+    def packs_of(self, digests: np.ndarray) -> set[str]:
+        """The names of published packs that hold these digests, (n,) S32; of copies one pack."""
+        contained = np.zeros(len(digests), bool)
+        names: set[str] = set()
+        for run, is_found, packs in self._published_copies(digests, contained):
+            names.update(run.names[number] for number in np.unique(packs[is_found]).tolist())
+            contained |= is_found
+        return names
+
+    def _published_copies(
+        self, digests: np.ndarray, contained: np.ndarray
+    ) -> Iterator[tuple[_SortedRun, np.ndarray, np.ndarray]]:
+        """Runs, which digests each has in a published pack, and the numbers of those packs.
+
+        The caller adds to `contained` what it has found, so that the search ends early.
+        """
         for run in self._runs:
             keys = run.entries.sha256
             is_published = np.array([name in self.packs for name in run.names], bool)
@@ -139,10 +165,10 @@ class PackIndex:
             for step in range(max(len(run.names), 1)):
                 copies = np.minimum(rows + step, len(keys) - 1)
                 is_same = keys[copies] == digests
-                contained |= is_same & is_published[run.pack[copies]]
+                packs = run.pack[copies]
+                yield run, is_same & is_published[packs] & ~contained, packs
                 if not (is_same & ~contained).any():
                     break
-        return contained
 
     # ---- refresh ----------------------------------------------------------------------
 
@@ -264,6 +290,18 @@ class PackIndex:
                         if run.file is not None:
                             self._files.delete(f"{INDEXES}/{run.file}")
 
+    def listed_in(self, pack: str) -> list[tuple[bytes, int, int]]:
+        """The digest, offset and length of each image that the index files list in one pack."""
+        self.refresh()
+        listed = []
+        for run in self._runs:
+            number = list(run.names).index(pack) if pack in run.names else len(run.names)
+            for row in np.flatnonzero(run.pack == number).tolist():
+                digest = run.entries.sha256[row : row + 1].tobytes()
+                start, length = run.entries.start[row], run.entries.length[row]
+                listed.append((digest, int(start), int(length)))
+        return listed
+
     def obsolete_files(self) -> list[Entry]:
         """Index files whose packs are all deleted, or covered by other index files."""
         used = {run.file for run in self._runs if self.packs.keys() & set(run.names)}
@@ -352,13 +390,20 @@ def _write_run(files: Files, runs: Sequence[_SortedRun], published: Iterable[str
     merge = _Merge(runs, published)
     name = uuid.uuid4().hex
     count = 0
+    checksum = hashlib.sha256()
     with contextlib.closing(files.create_staged(f"{INDEXES}/{name}")) as staged:
+
+        def append(data: bytes) -> None:
+            checksum.update(data)
+            staged.append([data])
+
         for number in range(4):
             for piece in merge.column(number):
-                staged.append([piece.tobytes()])
+                append(piece.tobytes())
                 count += len(piece) if number == 0 else 0
-        sizes = [count.to_bytes(8, "little"), len(merge.names).to_bytes(8, "little")]
-        staged.append([*(pack.encode() for pack in merge.names), *sizes, _END])
+        append("".join(merge.names).encode())
+        append(count.to_bytes(8, "little") + len(merge.names).to_bytes(8, "little"))
+        staged.append([checksum.digest(), _END])
         staged.finish()
     return name
 
@@ -371,7 +416,7 @@ def _read_run(files: Files, entry: Entry) -> _SortedRun:
     packs = int.from_bytes(trailer[8:16], "little")
     if (
         not count
-        or trailer[16:] != _END
+        or trailer[-8:] != _END
         or count * _BYTES_PER_IMAGE + 32 * packs + _TRAILER_BYTES != entry.size
     ):
         raise CorruptFileError(f"{files.url}/{path} is not an index file")
@@ -388,6 +433,20 @@ def _read_run(files: Files, entry: Entry) -> _SortedRun:
         [names[start : start + 32].decode() for start in range(0, len(names), 32)],
         entry.name,
     )
+
+
+def verify_index_file(files: Files, entry: Entry) -> bool:
+    """Whether every byte of an index file is as it was written; a deleted file is intact."""
+    path = f"{INDEXES}/{entry.name}"
+    checksum = hashlib.sha256()
+    covered = max(entry.size - 40, 0)
+    try:
+        for start in range(0, covered, _COPY_CHUNK_BYTES):
+            length = min(_COPY_CHUNK_BYTES, covered - start)
+            checksum.update(files.read_range(path, start, length))
+        return files.read_range(path, covered, 41) == checksum.digest() + _END
+    except FileNotFoundError:
+        return True
 
 
 def _mapped(files: Files, path: str, size: int) -> np.ndarray:

@@ -143,10 +143,7 @@ def read_pack_entries(files: Files, pack: Entry) -> PackEntries:
     count = int.from_bytes(tail[-_TRAILER_BYTES:-8], "little")
     size = count * _BYTES_PER_IMAGE + _TRAILER_BYTES
     if tail[-8:] != _END or size + len(_BEGIN) > pack.size:
-        raise CorruptFileError(
-            f"{files.url}/{path} is damaged; delete it, and 'imgsim verify' lists the images to "
-            "fetch again"
-        )
+        raise _damaged(files, pack)
     if size > len(tail):
         tail = files.read_range(path, pack.size - size, size)
     return entries_from_bytes(tail[-size:-_TRAILER_BYTES], count)
@@ -160,13 +157,15 @@ def verify_pack(files: Files, pack: Entry) -> tuple[int, list[str]]:
         collection has deleted has no images.
 
     Raises:
-        CorruptFileError: The file is not a pack.
+        CorruptFileError: The file is not a pack, or has other bytes beside its images.
     """
     try:
         entries = read_pack_entries(files, pack)
         data = memoryview(files.read(f"{PACKS}/{pack.name}"))
     except FileNotFoundError:
         return 0, []
+    if data[: len(_BEGIN)] != _BEGIN or not _covers(entries, pack.size):
+        raise _damaged(files, pack)
     damaged = []
     locations = zip(entries.start.tolist(), entries.length.tolist(), strict=True)
     for row, (start, length) in enumerate(locations):
@@ -174,6 +173,23 @@ def verify_pack(files: Files, pack: Entry) -> tuple[int, list[str]]:
         if hashlib.sha256(data[start : start + length]).digest() != digest:
             damaged.append(digest.hex())
     return len(entries), damaged
+
+
+def _covers(entries: PackEntries, size: int) -> bool:
+    """Whether the images follow each other without gaps, and with the index fill the pack."""
+    order = np.lexsort((entries.length, entries.start))
+    lengths = entries.length[order].astype(np.uint64)
+    ends = len(_BEGIN) + np.cumsum(lengths)
+    return pack_size(entries.length) == size and bool(
+        (entries.start[order] == ends - lengths).all()
+    )
+
+
+def _damaged(files: Files, pack: Entry) -> CorruptFileError:
+    return CorruptFileError(
+        f"{files.url}/{PACKS}/{pack.name} is damaged; 'imgsim verify --repair' keeps its intact "
+        "images, and the next run of the images fetches the others again"
+    )
 
 
 def entries_from_bytes(columns: bytes | np.ndarray, count: int) -> PackEntries:

@@ -103,8 +103,8 @@ class Table:
             commit = Commit.from_json(data)
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptFileError(
-                f"{self._files.url}/{path} is not a commit ({error}); delete it to go back to the "
-                "previous version"
+                f"{self._files.url}/{path} is not a commit ({error}); 'imgsim verify --repair' "
+                "restores it or goes back to the previous version"
             ) from error
         if commit.version != version:
             raise CorruptFileError(
@@ -145,6 +145,7 @@ class Table:
                 inputs=dict(pending.inputs),
                 properties=dict(pending.properties),
                 run_id=self._run_id,
+                lost=tuple(pending.lost),
             )
             body = commit.to_json()
             try:

@@ -25,14 +25,15 @@ from imgsim_assets.encoders.operating_points import (
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
 from imgsim_assets.encoders.stage import latest_embeddings
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.perturbations import PERTURBATIONS
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill, sha256_of
-from imgsim_assets_tests.support.damage import remove_blob
+from imgsim_assets_tests.support.damage import flip_bit, remove_blob
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.images import jpeg
+from imgsim_assets_tests.support.tables import latest_commit
 from imgsim_assets_tests.support.weights import save_weights, save_zero_weights, untrained
 
 HOG_COLOR = EncoderSettings(name="hog_color")
@@ -166,14 +167,27 @@ def test_other_encoder_is_rejected_before_loading(
         EvaluationStage(store, "shop", GENEROUS, declared).run()
 
 
-def test_lost_image_counts_as_not_recalled(store: Store) -> None:
+def test_lost_image_stops_the_evaluation_and_is_marked_to_be_fetched(store: Store) -> None:
     embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
     lost = min(sha256_of(data) for data in IMAGES.values() if data is not None)
     remove_blob(store, lost)
 
-    evaluation = EvaluationStage(store, "shop", GENEROUS).run()
+    with pytest.raises(CorruptFileError, match=f"{lost}.*next run of the images"):
+        EvaluationStage(store, "shop", GENEROUS).run()
 
-    assert evaluation.recall["recompress"] == pytest.approx(5 / 6)
+    assert store.blobs.missing() == {lost}
+
+
+def test_damaged_evaluation_is_measured_again(store: Store) -> None:
+    embed_shards(store, "shop", HOG_COLOR, fill(store, "shop", IMAGES))
+    before = EvaluationStage(store, "shop", GENEROUS).run()
+    table = evaluation_table(store, "shop")
+    flip_bit(store, table, latest_commit(table).files[0])
+
+    again = EvaluationStage(store, "shop", GENEROUS).run()
+
+    assert again.changed
+    assert again.rows.equals(before.rows)
 
 
 def test_label_scores_are_precision_and_map(store: Store) -> None:

@@ -118,6 +118,7 @@ def test_a_stored_commit_of_this_format_stays_readable(store: Store, tmp_path: P
                 "key": "id",
                 "inputs": {"items": 3},
                 "properties": {"refers_to_blobs": True},
+                "lost": [],
                 "files": [
                     {
                         "path": "data/one.parquet",

@@ -526,9 +526,7 @@ def test_a_damaged_commit_raises_with_the_fix(store: Store, tmp_path: Path, dama
     path = _commit_path(tmp_path, 2)
     _damage(path, DAMAGES[damage])
 
-    with pytest.raises(
-        CorruptFileError, match=f"{path} .*delete it to go back to the previous version"
-    ):
+    with pytest.raises(CorruptFileError, match=f"{path} .*imgsim verify --repair"):
         table.latest()
 
     path.unlink()

@@ -7,6 +7,7 @@ import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from imgsim_assets.storage.table import LATEST
 from imgsim_assets_tests.support.tables import resealed
 
 
@@ -16,7 +17,7 @@ def make_older(root: Path, hours: float) -> None:
         if not path.is_file():
             continue
         status = path.stat()
-        if path.parent.name == "_commits" and path.suffix == ".json":
+        if path.suffix == ".json" and (path.parent.name == "_commits" or path.name == LATEST):
             commit = json.loads(path.read_text())
             committed = datetime.fromisoformat(commit["committed_at"]) - timedelta(hours=hours)
             commit["committed_at"] = committed.isoformat(timespec="milliseconds")

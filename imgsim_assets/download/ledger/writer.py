@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from imgsim_assets.download.ledger.other_runs import OtherRuns
+from imgsim_assets.download.ledger.packs import PackCheck, named_packs, packs_metadata
 from imgsim_assets.download.ledger.shard_ledger import LedgerSummary, ShardLedger
 from imgsim_assets.download.ledger.table import PROPERTIES, Row, empty_ledger, ledger_frame
 from imgsim_assets.download.shard_items import ShardItems
@@ -83,6 +84,7 @@ class LedgerWriter:
         self.ledger = ledger
         self.other_runs = OtherRuns(ledger, started)
         self.pending = PendingRows()
+        self.pack_check = PackCheck()
         self._blobs = blobs
         self._items = items
         self.limits = limits
@@ -100,24 +102,26 @@ class LedgerWriter:
         return commit
 
     def _appended(self, base: Commit | None, rows: pl.DataFrame) -> PendingCommit:
-        metadata = {"limits": self.limits, "run": self.other_runs.token}
+        metadata: dict[str, Any] = {"limits": self.limits, "run": self.other_runs.token}
+        new_packs = packs_metadata(self._blobs, rows)
         files = base.files_of_shard(self.ledger.shard) if base is not None else []
         deltas = [file for file in files if not file.is_snapshot]
         if base is None or len(deltas) <= _MAX_DELTA_FILES:
-            file = self._write_delta(None, rows).with_metadata(**metadata)
+            file = self._write_delta(None, rows).with_metadata(**metadata, **new_packs)
             return self._pending_commit(base, append_to_shard(base, self.ledger.shard, [file]))
         merged = _select_for_compaction(deltas)
         file = self._write_delta(replace(base, files=tuple(merged)), rows)
-        file = file.with_metadata(
-            **_shared_metadata([*(file.metadata for file in merged), metadata])
-        )
+        shared = _shared_metadata([*(file.metadata for file in merged), metadata])
+        packs = packs_metadata(self._blobs, rows, named_packs(merged))
+        file = file.with_metadata(**{**shared, **packs})
         rest = replace(base, files=tuple(file for file in base.files if file not in merged))
         return self._pending_commit(base, append_to_shard(rest, self.ledger.shard, [file]))
 
     def finish(self, *, removed: bool) -> tuple[Commit, LedgerSummary]:
         """Commit the remaining rows, and compact the shard's ledger into one file.
 
-        Commits nothing without rows and `removed` items, if the ledger is one intact file already.
+        Commits nothing without rows and `removed` items, if the ledger is one intact file already
+        that names existing packs.
         """
         table, shard = self.ledger.table, self.ledger.shard
         new = pl.concat([empty_ledger(), *self.pending.frames()])
@@ -126,16 +130,22 @@ class LedgerWriter:
         def change(base: Commit | None) -> PendingCommit | None:
             nonlocal summary
             summary = None
-            has_changed = base is None or new.height or removed or not is_compacted(base, shard)
+            has_changed = (
+                new.height or removed or self.pack_check.gone or not is_compacted(base, shard)
+                if base is not None
+                else True
+            )
             if base is not None and not has_changed and table.verify_checksums(base, shard=shard):
                 return None
             rows = self._drop_superseded(base, new)
+            packs = self.pack_check.remaining(named_packs(self.ledger.files(base)))
             summary = LedgerSummary()
             ids = self._items.latest().select("id")
             parts = summary.add_all(self.ledger.latest_rows(base, ids, rows))
             file = table.write_sorted_chunks(parts).with_metadata(limits=self.limits)
             if flushed is not None:
                 flushed.result()
+            file = file.with_metadata(**packs_metadata(self._blobs, rows, packs))
             return self._pending_commit(base, replace_shard(base, shard, [file]))
 
         with ThreadPoolExecutor(1, thread_name_prefix="flush") as thread:
