@@ -8,9 +8,11 @@ import random
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence, Set
+from datetime import datetime
 from typing import NamedTuple
 
 from imgsim_assets.download.fetched import Fetched
+from imgsim_assets.download.files.image_folder import is_web
 from imgsim_assets.download.http.urls import host_of
 from imgsim_assets.download.image_fetcher import ImageFetcher
 from imgsim_assets.download.image_writer import ImageWriter, StoredImage
@@ -25,14 +27,23 @@ from imgsim_assets.download.ledger.table import Row, utc_now
 from imgsim_assets.download.scheduling.circuit_breaker import BreakerState, CircuitBreaker
 from imgsim_assets.download.scheduling.host_queues import HostQueues
 from imgsim_assets.download.scheduling.hosts import Hosts
+from imgsim_assets.download.scheduling.page_streaks import MIN_STREAK
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.download.status import HOST_FAILURES, SKIPPED_HOST, FetchError, is_retryable
+from imgsim_assets.download.status import (
+    HOST_FAILURES,
+    NOT_IMAGE,
+    SKIPPED_HOST,
+    FetchError,
+    is_retryable,
+)
 from imgsim_assets.images.header import ImageError
 from imgsim_assets.progress import Log
 from imgsim_assets.storage.blobs import Blobs
 
 MAX_BACKOFF_SECONDS = 30.0
 _FIRST_BACKOFF_SECONDS = 0.5
+# A host with few items that sends no image is tried by this many runs.
+_MAX_PAGE_RUNS = 5
 # How often the number of workers is adapted to the number of idle requests.
 _ADAPT_SECONDS = 0.25
 
@@ -76,6 +87,8 @@ class ShardDownloader:
         self._is_done = asyncio.Event()
         self._attempts: dict[int, int] = {}
         self._errors: dict[int, FetchError] = {}
+        # Items whose answer was no image, by host, until it is known whether that will pass.
+        self._undecided: dict[str, list[tuple[FetchItem, FetchError]]] = {}
         # Items wait as their numbers in the list, each with the number of its host.
         host_numbers: dict[str, int] = {}
         self._host_numbers = array(
@@ -91,11 +104,14 @@ class ShardDownloader:
 
     async def run(self) -> None:
         """Fetch all items; the failure of an item is a row."""
-        with contextlib.closing(self._fetcher):
-            async with self._writer, asyncio.TaskGroup() as workers:
-                while not self._is_done.is_set():
-                    self._spawn_workers(workers)
-                    await wait_for_event(self._is_done, _ADAPT_SECONDS)
+        try:
+            with contextlib.closing(self._fetcher):
+                async with self._writer, asyncio.TaskGroup() as workers:
+                    while not self._is_done.is_set():
+                        self._spawn_workers(workers)
+                        await wait_for_event(self._is_done, _ADAPT_SECONDS)
+        finally:
+            self._decide_remaining_pages()
 
     def discard(self, ids: Set[str]) -> int:
         """Drop waiting items that another run has requested; returns how many."""
@@ -162,14 +178,67 @@ class ShardDownloader:
         self, results: Sequence[tuple[_FetchedItem, StoredImage | ImageError]]
     ) -> None:
         now = utc_now()
-        rows = []
+        rows: list[tuple[str, Row]] = []
         for (item, host, fetched), image in results:
-            if isinstance(image, ImageError):
-                error = FetchError(image.status, image.detail, etag=fetched.etag)
-                rows.append((host, failed_row(item, error, now)))
-            else:
+            if not isinstance(image, ImageError):
+                if host in self._undecided:
+                    rows += self._decide_pages(host, now, is_temporary=False)
+                self._hosts.page_streaks.record_image(host)
                 rows.append((host, fetched_row(item, fetched, image, now)))
+                continue
+            error = FetchError(image.status, image.detail, etag=fetched.etag)
+            if image.status == NOT_IMAGE and is_web(item.url):
+                rows += self._finish_page(host, item, error, now)
+            else:
+                rows.append((host, failed_row(item, error, now)))
         self._finish(rows)
+
+    def _finish_page(
+        self, host: str, item: FetchItem, error: FetchError, now: datetime
+    ) -> list[tuple[str, Row]]:
+        """The rows that are decided by an answer that is no image.
+
+        A host that answers so for all its images is tried again later, like one that is down. The
+        first items wait until it is known which it is.
+        """
+        self._undecided.setdefault(host, []).append((item, error))
+        streak = self._hosts.page_streaks.record_page(host)
+        if streak < MIN_STREAK:
+            return []
+        if streak == MIN_STREAK:
+            self._log(
+                f"{host}: {streak} answers in a row are no image, the last: {error.detail}; its "
+                "items are tried again later"
+            )
+        return self._decide_pages(host, now, is_temporary=True)
+
+    def _decide_pages(
+        self, host: str, now: datetime, *, is_temporary: bool
+    ) -> list[tuple[str, Row]]:
+        return [
+            (host, failed_row(item, error, now, is_temporary=is_temporary))
+            for item, error in self._undecided.pop(host, ())
+        ]
+
+    def _decide_remaining_pages(self) -> None:
+        """Decide about hosts with few items: several runs try one that has sent no image."""
+        now = utc_now()
+        for host in list(self._undecided):
+            has_sent_images = self._hosts.page_streaks.has_sent_images(host)
+            self._finish(
+                [
+                    (
+                        host,
+                        failed_row(
+                            item,
+                            error,
+                            now,
+                            is_temporary=not has_sent_images and item.attempts < _MAX_PAGE_RUNS - 1,
+                        ),
+                    )
+                    for item, error in self._undecided.pop(host)
+                ]
+            )
 
     def _finish(self, rows: Sequence[tuple[str, Row]]) -> None:
         for host, row in rows:

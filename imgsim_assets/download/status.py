@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 OK: Final = "ok"
+# The answer was something else. It may pass if a whole host answers so.
+NOT_IMAGE: Final = "not_image"
 # Not requested, because the circuit breaker had skipped the host for this run.
 SKIPPED_HOST: Final = "skipped_host"
 

@@ -49,13 +49,16 @@ def unchanged_row(item: FetchItem, now: datetime) -> Row:
     }
 
 
-def failed_row(item: FetchItem, error: FetchError, now: datetime) -> Row:
+def failed_row(
+    item: FetchItem, error: FetchError, now: datetime, *, is_temporary: bool = False
+) -> Row:
     """The row of a failure; a later run waits at least as long as the server asked.
 
-    A skipped item does not count as one more failed attempt. A cached image stays, and its row
+    `is_temporary` says that a later run may succeed, whatever the status usually means. A skipped
+    item does not count as one more failed attempt. A cached image stays, and its row
     records the error in `revalidation_error`.
     """
-    retryable = is_retryable(error.status)
+    retryable = is_temporary or is_retryable(error.status)
     attempts = item.attempts + (error.status != SKIPPED_HOST)
     wait = max(retry_wait(attempts), timedelta(seconds=error.retry_after or 0))
     if item.cached is not None:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from imgsim_assets.download.scheduling.circuit_breaker import CircuitBreaker
+from imgsim_assets.download.scheduling.page_streaks import PageStreaks
 
 # Hosts beyond these are not counted, to bound the memory.
 _MAX_HOSTS = 10_000
@@ -33,9 +34,10 @@ class HostStats:
 
 
 class Hosts:
-    """Circuit breakers and statistics of all hosts of a run."""
+    """Circuit breakers, streaks and statistics of all hosts of a run."""
 
     def __init__(self, threshold: int) -> None:
+        self.page_streaks = PageStreaks()
         self._threshold = threshold
         self._breakers: dict[str, CircuitBreaker] = {}
         self._stats: dict[str, HostStats] = {}
