@@ -67,11 +67,6 @@ MASKED = WrapValidator(_without_value)
 Secret = Annotated[SecretStr, MASKED]
 
 
-def has_template(text: str) -> bool:
-    """Whether text of a YAML file has a template, which is validated once it is resolved."""
-    return "{{" in text
-
-
 def _without_secrets(values: Any, validate: Callable[[Any], Any]) -> Any:
     try:
         return validate(values)

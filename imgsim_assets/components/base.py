@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from imgsim_assets.components.cron import cron_problem
 from imgsim_assets.components.project_tree import find_components, source_location
+from imgsim_assets.components.yaml_attributes import attributes_model, resolve_settings
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.settings import Settings, has_template
+from imgsim_assets.settings import Settings
 
 _OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
 _TAG_KEY = re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}")
@@ -39,15 +40,20 @@ class YamlComponent(dg.Component):
     @classmethod
     def get_model_cls(cls) -> type[BaseModel] | None:
         """The model that Dagster validates the YAML's attributes with, and documents."""
-        return cls.settings_type
+        return attributes_model(cls.settings_type)
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
         """Create the component from YAML, with templates such as `{{ env.STORE }}` resolved."""
-        given = attributes.model_dump(exclude_unset=True) if attributes is not None else {}
-        resolution = context.resolution_context.at_path("attributes")
-        resolved = _resolve_templates(given, resolution)
-        return cls(cls.settings_type.model_validate(resolved), resolution.source_position_tree)
+        resolution = context.resolution_context
+        positions = resolution.source_position_tree
+        settings = resolve_settings(
+            cls.settings_type,
+            (attributes.model_extra or {}) if attributes is not None else {},
+            resolution,
+            lambda key: _location(context, positions, key),
+        )
+        return cls(settings, positions)
 
     def check_owners_and_tags(
         self, context: dg.ComponentLoadContext, owners: Sequence[str], tags: Mapping[str, str]
@@ -112,21 +118,9 @@ class YamlComponent(dg.Component):
 
     def location(self, context: dg.ComponentLoadContext, key: Sequence[str]) -> str:
         """File, line and key, with which errors begin."""
-        place = source_location(context, self._positions, key)
-        return f"{place}: {'.'.join(['attributes', *key])}"
+        return _location(context, self._positions, key)
 
 
-def _resolve_templates(value: Any, resolution: dg.ResolutionContext) -> Any:
-    """The value with its templates resolved; text without a template stays as it is.
-
-    Dagster's own resolution reads text as Python literals: a version '1' would become 1.
-    """
-    if isinstance(value, Mapping):
-        return {key: _resolve_templates(inner, resolution) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_resolve_templates(inner, resolution) for inner in value]
-    if isinstance(value, SecretStr):
-        return SecretStr(str(_resolve_templates(value.get_secret_value(), resolution)))
-    if isinstance(value, str) and has_template(value):
-        return resolution.resolve_value(value)
-    return value
+def _location(context: dg.ComponentLoadContext, positions: Any, key: Sequence[str | int]) -> str:
+    dotted = ".".join(["attributes", *(str(part) for part in key)])
+    return f"{source_location(context, positions, key)}: {dotted}"

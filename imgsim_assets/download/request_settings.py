@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from imgsim_assets.settings import MASKED, Settings, has_template
+from imgsim_assets.settings import MASKED, Settings
 
 # RFC 9110, 5.1: the characters of a header's name.
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -66,7 +66,7 @@ def _is_port(text: str) -> bool:
 
 def _check_proxy(proxy: SecretStr) -> SecretStr:
     url = proxy.get_secret_value()
-    if not has_template(url) and not _is_proxy(url):
+    if not _is_proxy(url):
         raise ValueError("write it as http://host:port or http://user:pw@host:port")
     return proxy
 

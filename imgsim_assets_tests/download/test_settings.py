@@ -213,12 +213,6 @@ def test_proxy_password_is_not_part_of_the_printed_settings() -> None:
     assert DownloadSettings.model_validate(settings.model_dump()) == settings
 
 
-def test_template_of_a_proxy_is_validated_once_it_is_resolved() -> None:
-    settings = DownloadSettings.model_validate({"proxy": "{{ env.PROXY }}"})
-    assert settings.proxy is not None
-    assert settings.proxy.get_secret_value() == "{{ env.PROXY }}"
-
-
 @pytest.mark.parametrize(
     "prefix", ["s3://", "bucket/x", "file:///images", "https://shop.example/", "zip://a::s3://b"]
 )

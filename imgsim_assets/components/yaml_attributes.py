@@ -1,0 +1,211 @@
+"""The attributes of a YAML file: their schema, which allows templates, and their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from imgsim_assets.errors import SettingsError
+from imgsim_assets.settings import Settings
+
+Path = tuple[str | int, ...]
+# Names the place of a key in the YAML file.
+Locate = Callable[[Sequence[str | int]], str]
+
+_TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "a template"}
+_ANNOTATIONS = ("title", "description", "default", "examples")
+# Text behind this character is not read as a Python literal, which Dagster does otherwise.
+_LITERAL = "\0"
+
+
+class YamlAttributes(BaseModel):
+    """Attributes as written. They are validated once their templates are resolved."""
+
+    model_config = ConfigDict(extra="allow")
+    settings_type: ClassVar[type[Settings]]
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The schema of the settings, where a template may stand for every value."""
+        return _with_templates(cls.settings_type.model_json_schema(*args, **kwargs))
+
+
+@cache
+def attributes_model(settings_type: type[Settings]) -> type[YamlAttributes]:
+    """The model of the attributes that become the given settings."""
+    model = create_model(
+        f"{settings_type.__name__}Attributes",
+        __base__=YamlAttributes,
+        __doc__=settings_type.__doc__,
+    )
+    model.settings_type = settings_type
+    return model
+
+
+def _with_templates(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON schema in which every value below an object may be a template."""
+    changed = dict(schema)
+    for name in ("properties", "$defs"):
+        if name in schema:
+            allow = _value_or_template if name == "properties" else _with_templates
+            changed[name] = {key: allow(value) for key, value in schema[name].items()}
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), Mapping):
+            changed[name] = _value_or_template(schema[name])
+    if "anyOf" in schema:
+        changed["anyOf"] = [_with_templates(choice) for choice in schema["anyOf"]]
+    return changed
+
+
+def _value_or_template(schema: Mapping[str, Any]) -> dict[str, Any]:
+    annotations = {key: schema[key] for key in _ANNOTATIONS if key in schema}
+    value = _with_templates({key: schema[key] for key in schema if key not in annotations})
+    choices = value.pop("anyOf", None) or [value]
+    described = [choice["description"] for choice in choices if "description" in choice]
+    if described:
+        annotations.setdefault("description", described[0])
+    if any(choice.get("format") == "password" for choice in choices):
+        # Whatever is written: an error of the schema would show it.
+        return {**annotations, "format": "password", "writeOnly": True}
+    if {"type": "string"} in choices or not any(choices):
+        return {**annotations, **value, **({"anyOf": choices} if len(choices) > 1 else choices[0])}
+    return {**annotations, "anyOf": [*choices, _TEMPLATE]}
+
+
+@dataclass(frozen=True)
+class _Template:
+    """What a template may stand for, the most likely first."""
+
+    path: Path
+    values: tuple[Any, ...]
+
+
+def resolve_settings(
+    settings_type: type[Settings],
+    attributes: Mapping[str, Any],
+    resolution: dg.ResolutionContext,
+    locate: Locate,
+) -> Settings:
+    """The settings that attributes declare, with templates such as `{{ env.STORE }}` resolved.
+
+    A template gives text, unless only what the text says as a Python literal is valid.
+
+    Args:
+        settings_type: the class of the settings.
+        attributes: the attributes as written.
+        resolution: what templates refer to.
+        locate: names the place of a key in the file, with which errors begin.
+
+    Raises:
+        SettingsError: with place and key of every invalid value. It shows no secret, and no line
+            of the file.
+    """
+    templates = [
+        _Template(path, _possible_values(text, resolution, locate(path)))
+        for path, text in _template_texts(attributes)
+    ]
+    first = {template.path: template.values[0] for template in templates}
+    try:
+        return settings_type.model_validate(_replaced(attributes, first))
+    except ValidationError as error:
+        failed = [line["loc"] for line in error.errors(include_url=False)]
+        others = {
+            template.path: template.values[-1]
+            for template in templates
+            if any(_is_related(template.path, location) for location in failed)
+        }
+        retried = first | others
+        if retried != first:
+            try:
+                return settings_type.model_validate(_replaced(attributes, retried))
+            except ValidationError as other:
+                if not all(
+                    any(_is_related(path, line["loc"]) for path in others)
+                    for line in other.errors(include_url=False)
+                ):
+                    error = other
+        raise SettingsError(_described(error, attributes, locate)) from None
+
+
+def _template_texts(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _template_texts(inner, (*path, key))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _template_texts(inner, (*path, number))
+    elif isinstance(value, str) and "{{" in value:
+        yield path, value
+
+
+def _possible_values(
+    template: str, resolution: dg.ResolutionContext, place: str
+) -> tuple[Any, ...]:
+    try:
+        # Without the positions: with them, errors show the lines around the template.
+        unplaced = resolution.with_source_position_tree(None)  # type: ignore[arg-type]
+        literal = unplaced.resolve_value(template)
+        text = str(unplaced.resolve_value(_LITERAL + template)).removeprefix(_LITERAL)
+    except Exception as error:
+        raise SettingsError(
+            f"{place}: the template {template!r} cannot be resolved: {_reason(error)}"
+        ) from None
+    if isinstance(literal, str):
+        return (text,)
+    return (text, literal) if isinstance(literal, bool | int | float) else (literal, text)
+
+
+def _reason(error: Exception) -> str:
+    """Why a template cannot be resolved, without the values that it refers to."""
+    last = str(error).strip().splitlines()[-1] if str(error).strip() else ""
+    names_only = ("UndefinedError", "TemplateSyntaxError", "TemplateAssertionError", "Environment")
+    for name in names_only:
+        if name in last:
+            return last[last.index(name) :]
+    return type(error).__name__
+
+
+def _replaced(value: Any, values: Mapping[Path, Any], path: Path = ()) -> Any:
+    if path in values:
+        return values[path]
+    if isinstance(value, Mapping):
+        return {key: _replaced(inner, values, (*path, key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(inner, values, (*path, number)) for number, inner in enumerate(value)]
+    return value
+
+
+def _is_related(path: Path, location: Path) -> bool:
+    """Whether an error may come from the value at a path: one of both is inside of the other."""
+    shared = min(len(path), len(location))
+    return path[:shared] == location[:shared]
+
+
+def _described(error: ValidationError, attributes: Mapping[str, Any], locate: Locate) -> str:
+    lines = []
+    for line in error.errors(include_url=False):
+        key, written = _written(attributes, line["loc"])
+        problem = line["msg"].removeprefix("Value error, ")
+        is_input = line["type"] != "value_error" and line["input"] == written
+        shown = f", not {written!r}" if is_input and isinstance(written, str | int | float) else ""
+        lines.append(f"{locate(key)}: {problem}{shown}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _written(value: Any, location: Path) -> tuple[Path, Any]:
+    """The key of an error as far as it exists in the file, and what is written there."""
+    key: Path = ()
+    for part in location:
+        is_key = isinstance(value, Mapping) and part in value
+        is_place = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if not (is_key or is_place):
+            # A missing key is named; pydantic's names of validators are not.
+            missing = isinstance(part, str) and part.isidentifier() and part == location[-1]
+            return ((*key, part), None) if missing and isinstance(value, Mapping) else (key, value)
+        key, value = (*key, part), value[part]
+    return key, value
