@@ -32,7 +32,8 @@ class YamlAttributes(BaseModel):
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The schema of the settings, where a template may stand for every value."""
-        return _with_templates(cls.settings_type.model_json_schema(*args, **kwargs))
+        schema = cls.settings_type.model_json_schema(*args, **kwargs)
+        return _with_templates(_inlined(schema, schema.pop("$defs", {})))
 
 
 @cache
@@ -47,13 +48,25 @@ def attributes_model(settings_type: type[Settings]) -> type[YamlAttributes]:
     return model
 
 
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """A JSON schema without references; settings do not contain themselves."""
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    rest = {key: _inlined(value, definitions) for key, value in schema.items() if key != "$ref"}
+    if "$ref" not in schema:
+        return rest
+    name = schema["$ref"].removeprefix("#/$defs/")
+    return _inlined(definitions[name], definitions) | rest
+
+
 def _with_templates(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON schema in which every value below an object may be a template."""
     changed = dict(schema)
-    for name in ("properties", "$defs"):
-        if name in schema:
-            allow = _value_or_template if name == "properties" else _with_templates
-            changed[name] = {key: allow(value) for key, value in schema[name].items()}
+    if "properties" in schema:
+        properties = schema["properties"].items()
+        changed["properties"] = {key: _value_or_template(value) for key, value in properties}
     for name in ("items", "additionalProperties"):
         if isinstance(schema.get(name), Mapping):
             changed[name] = _value_or_template(schema[name])
@@ -69,12 +82,18 @@ def _value_or_template(schema: Mapping[str, Any]) -> dict[str, Any]:
     described = [choice["description"] for choice in choices if "description" in choice]
     if described:
         annotations.setdefault("description", described[0])
-    if any(choice.get("format") == "password" for choice in choices):
-        # Whatever is written: an error of the schema would show it.
+    if any(
+        _is_secret(choice) or _is_secret(choice.get("additionalProperties")) for choice in choices
+    ):
+        # Any value is valid here, because an error of the schema would show it.
         return {**annotations, "format": "password", "writeOnly": True}
     if {"type": "string"} in choices or not any(choices):
         return {**annotations, **value, **({"anyOf": choices} if len(choices) > 1 else choices[0])}
     return {**annotations, "anyOf": [*choices, _TEMPLATE]}
+
+
+def _is_secret(schema: Any) -> bool:
+    return isinstance(schema, Mapping) and schema.get("format") == "password"
 
 
 @dataclass(frozen=True)

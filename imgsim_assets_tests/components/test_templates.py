@@ -161,21 +161,25 @@ def _dg(project: Project, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "proxy",
+    ("key", "value"),
     [
-        f"ftp://me:{_SECRET}@proxy",
-        {"url": f"http://me:{_SECRET}@proxy"},
-        [_SECRET],
-        "{{ 'ftp://me:' ~ env.SECRET ~ '@proxy' }}",
-        "{{ env.SECRET.nothing.at_all }}",
-        "{{ env.SECRET | int('x') + 'y' }}",
+        ("proxy", f"ftp://me:{_SECRET}@proxy"),
+        ("proxy", {"url": f"http://me:{_SECRET}@proxy"}),
+        ("proxy", [_SECRET]),
+        ("proxy", "{{ 'ftp://me:' ~ env.SECRET ~ '@proxy' }}"),
+        ("proxy", "{{ env.SECRET.nothing.at_all }}"),
+        ("proxy", "{{ env.SECRET | int('x') + 'y' }}"),
+        ("headers", f"Bearer {_SECRET}"),
+        ("headers", {"Host": "{{ env.SECRET }}"}),
+        ("headers", {"Authorization": "{{ env.SECRET ~ '\n' }}"}),
+        ("headers", {"Authorization": [_SECRET]}),
     ],
 )
 def test_invalid_secret_is_in_no_message(
-    proxy: Any, project: Project, monkeypatch: pytest.MonkeyPatch
+    key: str, value: Any, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", _SECRET)
-    declared = _DECLARED | {"download": {"proxy": proxy}}
+    declared = _DECLARED | {"download": {key: value}}
     project.declare("products", "ImageCatalogComponent", declared)
 
     with pytest.raises(Exception, match="Error while loading component") as raised:
@@ -186,7 +190,7 @@ def test_invalid_secret_is_in_no_message(
     while error is not None:
         message += f"{error}\n"
         error = error.__cause__ or error.__context__
-    assert "attributes.download.proxy" in message
+    assert f"attributes.download.{key}" in message
     assert _SECRET not in message
 
 
@@ -194,11 +198,10 @@ def test_schema_shows_no_value_of_a_secret_key() -> None:
     declared = ImageCatalogComponent.get_model_cls()
     assert declared is not None
     download = declared.model_json_schema()["properties"]["download"]
-    proxy = download["anyOf"][0]["properties"]["proxy"]
-
-    assert "type" not in proxy
-    assert "anyOf" not in proxy
-    assert proxy["description"].startswith("http://[user:password@]host:port")
+    for key in ("proxy", "headers"):
+        schema = download["anyOf"][0]["properties"][key]
+        assert set(schema) <= {"title", "description", "default", "format", "writeOnly"}
+        assert schema["description"]
 
 
 @pytest.mark.parametrize("component", [ImageCatalogComponent, MatchMatrixComponent])
@@ -229,6 +232,7 @@ def test_a_run_leaves_no_secret_anywhere(
 ) -> None:
     secret_url = f"http://me:{_SECRET}@{web.address}"
     monkeypatch.setenv("PROXY", secret_url)
+    monkeypatch.setenv("TOKEN", _SECRET)
     for number in range(3):
         web.pages[f"http://shop.example/{number}.jpg"] = jpeg(number)
     project = Project.make(tmp_path / "project")
@@ -242,6 +246,7 @@ def test_a_run_leaves_no_secret_anywhere(
         "download": {
             "retries": 0,
             "proxy": secret_url if given == "literal" else "{{ env.PROXY }}",
+            "headers": {"X-Token": _SECRET if given == "literal" else "{{ env.TOKEN }}"},
         },
     }
     defs_file = project.declare("products", "ImageCatalogComponent", declared)
