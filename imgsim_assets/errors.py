@@ -27,5 +27,9 @@ class CorruptFileError(StoreError):
     """A stored file is missing or does not match its committed checksum."""
 
 
+class InvariantError(StoreError):
+    """A table breaks one of its invariants, so nothing is computed from it."""
+
+
 class EncoderError(ImgsimError):
     """An encoder cannot be loaded, or returned something that is not an embedding."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from imgsim_assets.cli import options, output
-from imgsim_assets.index.stage import IndexStage
+from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.similarity.graph import GraphStage, graph_table
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
@@ -32,7 +32,7 @@ def command(
     A graph with another k or threshold, such as the declared one, is not changed.
     """
     settings = options.parse_settings(GraphSettings, k=k, threshold=threshold)
-    IndexStage(store, catalog).run()
+    update_index(store, catalog)
     stage = GraphStage(store, catalog, settings, variant=_variant(store, catalog, settings))
     report = stage.run()
     edges = stage.table.read(stage.table.at(report.version))

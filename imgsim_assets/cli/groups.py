@@ -9,7 +9,7 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
-from imgsim_assets.index.stage import IndexStage
+from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
 from imgsim_assets.similarity.settings import (
     CrossCatalogGroupSettings,
@@ -75,7 +75,7 @@ def command(
     values = {"threshold": threshold, "canonical": canonical, "linkage": linkage}
     stage = _stage(store, catalogs, values)
     for name in catalogs:
-        IndexStage(store, name).run()
+        update_index(store, name)
     report = stage.run()
     rows = stage.table.read(stage.table.at(report.version))
     output.show_result(

@@ -15,8 +15,8 @@ from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operands import CatalogArg, resolve_operand
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
-from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.pipeline.catalog import CatalogPipeline
+from imgsim_assets.pipeline.invariants import require_invariants, update_index
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.run import PipelineReport, fetch_and_embed
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
@@ -106,7 +106,8 @@ def command(
         }
         fetched = fetch_and_embed(list(pipelines.values()), listener=listener)
     names = [arg.name for arg in args]
-    IndexStage(store, names[1]).run()
+    require_invariants(store, names[0])
+    update_index(store, names[1])
     matrix_settings = MatchMatrixSettings(
         name="__".join(names), left=names[0], right=names[1], **settings.model_dump()
     )

@@ -21,6 +21,7 @@ _TAG_KEY = re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}")
 _CRON_EXAMPLES = {
     "schedule": "'0 3 * * *' is every night at three",
     "observe_schedule": "'*/5 * * * *' is every five minutes",
+    "audit_schedule": "'0 5 * * 0' is every Sunday at five",
 }
 _TAG_VALUE = re.compile(r"[\w.-]{0,63}")
 
@@ -97,7 +98,8 @@ class YamlComponent(dg.Component):
         """Raise an error when the value of a key is not a cron expression that fires."""
         problem = cron_problem(cron) if cron is not None else None
         if problem:
-            raise self.error(context, [key], f"{cron!r} {problem}; {_CRON_EXAMPLES[key]}")
+            path = key.split(".")
+            raise self.error(context, path, f"{cron!r} {problem}; {_CRON_EXAMPLES[path[-1]]}")
 
     def check_timezone(self, context: dg.ComponentLoadContext, timezone: str) -> None:
         """Raise an error for an unknown time zone."""

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgsim_assets.pipeline.check_names import INDEX_IS_CURRENT, SIMILARITY_DRIFT
 from imgsim_assets.pipeline.settings import CheckSettings, Severity
 
 if TYPE_CHECKING:
     from imgsim_assets.pipeline.checks import CheckResult
 
-SIMILARITY_DRIFT = "similarity_drift"
-INDEX_IS_CURRENT = "index_is_current"
-AGREES_WITH_BRUTE_FORCE = "agrees_with_brute_force"
+
+def invariant_spec(
+    key: dg.AssetKey, name: str, description: str, settings: CheckSettings
+) -> dg.AssetCheckSpec:
+    """A check that must hold: a failure stops downstream assets, unless it only warns."""
+    return dg.AssetCheckSpec(
+        name,
+        asset=key,
+        description=description,
+        blocking=settings.invariant_severity == "error",
+    )
+
+
+def invariant_results(
+    results: Mapping[str, CheckResult], settings: CheckSettings, *, key: dg.AssetKey | None = None
+) -> list[dg.AssetCheckResult]:
+    """Results of invariants as Dagster's."""
+    severity = settings.invariant_severity
+    return [asset_check(name, each, severity=severity, key=key) for name, each in results.items()]
 
 
 def asset_check(
@@ -54,14 +72,4 @@ def current_index_spec(key: dg.AssetKey, catalog: str) -> dg.AssetCheckSpec:
         INDEX_IS_CURRENT,
         asset=key,
         description=f"{catalog}/index holds exactly the items of {catalog}/embeddings.",
-    )
-
-
-def brute_force_spec(key: dg.AssetKey, pairs: str) -> dg.AssetCheckSpec:
-    """Sampled results equal those of a brute-force product."""
-    return dg.AssetCheckSpec(
-        AGREES_WITH_BRUTE_FORCE,
-        asset=key,
-        description=f"The {pairs} of sampled items equal those of a brute-force product of "
-        "all vectors: none missing, none false.",
     )

@@ -34,6 +34,8 @@ REBUILDS = "vector_rebuilds"
 # the same memory for a table of any size: up to five times as much.
 _MAX_SMALL_FILES = 24
 _MAX_MERGED_BYTES = 32 * 2**20
+# File metadata: how many of its vectors did not have norm 1 when it was written.
+_BAD = "not_normalized"
 # Vectors whose norm is computed at once, and how far it may be from 1.
 _AUDIT_ROWS = 1024
 _UNIT_TOLERANCE = 1e-5
@@ -162,10 +164,28 @@ class VectorTable:
             positions = np.searchsorted(expected, keys)
             for start in range(0, len(keys), _AUDIT_ROWS):
                 rows = np.flatnonzero(np.isin(keys[start : start + _AUDIT_ROWS], expected)) + start
-                norms = np.linalg.norm(part.vectors[rows].astype(np.float64), axis=1)
-                bad += int((~(np.abs(norms - 1) <= _UNIT_TOLERANCE)).sum())
+                bad += _count_bad(part.vectors[rows])
                 has_vector[positions[rows]] = True
         return VectorAudit(int(has_vector.sum()), bad, int((~has_vector).sum()))
+
+    def is_recorded_normalized(self) -> bool:
+        """Whether every file recorded, when it was written, that its vectors have norm 1.
+
+        Reads no vectors.
+        """
+        commit = self.table.latest()
+        files = commit.files_with_role() if commit is not None else ()
+        return all(file.metadata.get(_BAD) == 0 for file in files)
+
+    def drop_bad(self) -> None:
+        """Commit the table without the files that hold a vector whose norm is not 1.
+
+        The next run of the embeddings computes their vectors again.
+        """
+        commit = self.table.latest()
+        for file in commit.files_with_role() if commit is not None else ():
+            if file.metadata.get(_BAD) != 0 and _bad_in(self.table.read_file(file)):
+                self._drop({file.metadata[_FILE_PAIR]})
 
     def append(self, rows: VectorRows) -> None:
         """Commit vectors; they replace vectors of the same sha256."""
@@ -208,7 +228,10 @@ class VectorTable:
         rows = self.table.write_rows(frame, compression="uncompressed")
         keys = self.table.write_rows(frame.select(SHA256), role=KEYS)
         part = {_FILE_PAIR: uuid.uuid4().hex}
-        return [rows.with_metadata(**part), keys.with_metadata(**part)]
+        return [
+            rows.with_metadata(**part, **{_BAD: _bad_in(frame)}),
+            keys.with_metadata(**part),
+        ]
 
     def read(self, images: Iterable[str]) -> VectorRows:
         """The vectors of some images (sha256), sorted by sha256.
@@ -249,19 +272,24 @@ class VectorTable:
 
     def _drop_damaged(self, commit: Commit) -> int:
         """Commit the table without the files that fail their checksum, and without their keys."""
-        damaged = {file.metadata[_FILE_PAIR] for file in commit.files if not self._is_intact(file)}
+        return self._drop(
+            {file.metadata[_FILE_PAIR] for file in commit.files if not self._is_intact(file)}
+        )
+
+    def _drop(self, pairs: set[str]) -> int:
+        """Commit the table without some files; returns how many were dropped."""
         dropped = 0
 
         def change(base: Commit | None) -> PendingCommit | None:
             nonlocal dropped
             if base is None:
                 return None
-            intact = [file for file in base.files if file.metadata[_FILE_PAIR] not in damaged]
-            dropped = len(base.files) - len(intact)
+            kept = [file for file in base.files if file.metadata[_FILE_PAIR] not in pairs]
+            dropped = len(base.files) - len(kept)
             if not dropped:
                 return None
             return PendingCommit(
-                intact, properties={**base.properties, **_rebuilds(base, dropped=True)}
+                kept, properties={**base.properties, **_rebuilds(base, dropped=True)}
             )
 
         self.table.commit(change)
@@ -325,6 +353,18 @@ def _rebuilds(base: Commit | None, *, dropped: bool) -> Mapping[str, Any]:
     before = base.properties.get(REBUILDS, 0) if base is not None else 0
     rebuilds = int(before) + dropped
     return {REBUILDS: rebuilds} if rebuilds else {}
+
+
+def _count_bad(vectors: NDArray[np.float32]) -> int:
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    return int((~(np.abs(norms - 1) <= _UNIT_TOLERANCE)).sum())
+
+
+def _bad_in(frame: pl.DataFrame) -> int:
+    """How many vectors of a file are not finite or not of norm 1."""
+    vectors = _vector_rows(frame).vectors
+    parts = range(0, len(vectors), _AUDIT_ROWS)
+    return sum(_count_bad(vectors[start : start + _AUDIT_ROWS]) for start in parts)
 
 
 def _hash_prefix(sha256: pl.Series) -> NDArray[np.uint64]:

@@ -17,6 +17,7 @@ from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
 from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.index.stage import IndexReport, IndexStage
+from imgsim_assets.pipeline.invariants import Results, embeddings_invariants
 from imgsim_assets.pipeline.loader import Loader, LoaderStage
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.pipeline.shards import ShardReports, run_shards
@@ -211,6 +212,10 @@ class CatalogPipeline:
         if stream is None:
             return run_shards(shards, self.open_embeddings().run, self.log_exception)
         return run_shards(shards, lambda shard: stream.finalize(shard).result(), self.log_exception)
+
+    def check_embeddings(self, shards: Sequence[Shard]) -> Results:
+        """The invariants of the embeddings of some shards."""
+        return embeddings_invariants(self.store, self.name, shards)
 
     def index(self) -> IndexReport:
         """Update the FAISS index `<name>/index` to match the embeddings."""

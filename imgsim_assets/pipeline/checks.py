@@ -5,7 +5,8 @@ Asset checks, `imgsim verify` and `imgsim status` are three ways to ask these fu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +18,14 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.evaluation import EncoderEvaluation
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
-from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.flat import FlatIndex
 from imgsim_assets.index.stage import embedded_items, index_table
 from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.similarity.audit import Audit, drift
 from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -58,6 +60,16 @@ def ids_unique(ids: pl.Series) -> CheckResult:
     )
 
 
+def ids_unique_in_table(table: Table) -> CheckResult:
+    """No id occurs twice in the newest version of a table; passes while a run is in progress."""
+    commit = table.latest()
+    files = commit.files_with_role() if commit is not None else []
+    if not files or not all(file.is_snapshot for file in files):
+        return ids_unique(pl.Series("id", [], pl.String))
+    # File by file: a read by key would merge an id that occurs twice.
+    return ids_unique(pl.concat(table.read_file(file, ["id"])["id"] for file in files))
+
+
 def no_rejects(rejected: int) -> CheckResult:
     """No row of the source was rejected."""
     return CheckResult(not rejected, {"rejected": rejected})
@@ -79,8 +91,15 @@ def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
     )
 
 
-def vectors_normalized(store: Store, name: str) -> CheckResult:
-    """Every embedded item of a catalog has a finite vector of length 1."""
+def vectors_normalized(
+    store: Store, name: str, shards: Sequence[Shard] | None = None
+) -> CheckResult:
+    """Every embedded item of a catalog has a finite vector of length 1.
+
+    With `shards`, their items are looked up in the keys of the vectors, and the files of vectors
+    count as they were measured when they were written: a vector is read only where a file is
+    known to have a bad one. Without, every vector is read.
+    """
     table = embeddings_table(store, name)
     commit = table.latest()
     if commit is None:
@@ -88,10 +107,16 @@ def vectors_normalized(store: Store, name: str) -> CheckResult:
     # Shard by shard, so that memory does not grow with the catalog.
     sha256 = (
         rows.filter(pl.col("status") == OK)["sha256"]
-        for shard in shards_of(commit)
+        for shard in (shards_of(commit) if shards is None else shards)
         if (rows := table.read(commit, shard=shard, columns=["sha256", "status"])).width
     )
-    audit = VectorTable(store, name, commit.properties[FINGERPRINT]).audit(sha256)
+    vectors = VectorTable(store, name, commit.properties[FINGERPRINT])
+    if shards is not None and vectors.is_recorded_normalized():
+        images = set(itertools.chain.from_iterable(part.to_list() for part in sha256))
+        missing = len(vectors.missing(images))
+        audit = VectorAudit(len(images) - missing, 0, missing)
+    else:
+        audit = vectors.audit(sha256)
     problems = [f"{audit.missing} vectors are missing"] if audit.missing else []
     if audit.bad:
         problems.append(f"{audit.bad} vectors are not finite or not of length 1")
@@ -135,12 +160,19 @@ def self_recall(index: FlatIndex, sample_size: int) -> CheckResult:
         positions, similarities = index.search(index.vectors()[sampled], 1)
         sha256 = index.entries["sha256"].to_list()
         not_found = sum(
-            sha256[nearest] != sha256[query] and similarity < 1 - _SELF_TOLERANCE
+            sha256[nearest] != sha256[query] and not similarity >= 1 - _SELF_TOLERANCE
             for query, nearest, similarity in zip(
                 sampled.tolist(), positions[:, 0].tolist(), similarities[:, 0].tolist(), strict=True
             )
         )
-    return CheckResult(not not_found, {"sampled": len(sampled), "not_found": not_found})
+    return CheckResult(
+        not not_found,
+        {"sampled": len(sampled), "not_found": not_found},
+        f"{not_found} of {len(sampled)} sampled vectors do not find their own item; delete the "
+        "folder of the index in the store and materialize it again"
+        if not_found
+        else "",
+    )
 
 
 def recall_at_10(index: FlatIndex, minimum: float, sample_size: int) -> CheckResult:

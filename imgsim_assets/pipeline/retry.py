@@ -19,8 +19,8 @@ from imgsim_assets.encoders.recorded import (
 )
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.pipeline.catalog import CatalogPipeline
+from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.pipeline.loader import LOADED
 from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.shards import shards_of
@@ -107,7 +107,7 @@ def retry_failed(
         log=log,
     )
     fetch_and_embed([pipeline], read_sources=False, listener=listener)
-    IndexStage(store, name).run()
+    update_index(store, name)
     intact = with_all_columns(ledger.read(ledger.latest() or commit)).filter(~_HAS_FAILED)
     return RetryReport(failed.height, failed.join(intact, on="id", how="semi").height)
 

@@ -61,6 +61,15 @@ class CheckSettings(Settings):
         description="of checks that measure; 'error' also stops downstream assets when too few "
         "items have an image",
     )
+    invariant_severity: Severity = Field(
+        "error",
+        description="of checks that must hold (unique ids, normalized vectors, an index of exactly "
+        "the embedded items); 'error' stops downstream assets, 'warn' lets them run",
+    )
+    audit_schedule: str | None = Field(
+        "0 5 * * 0",
+        description="cron expression of the audits, which read whole tables; null for never",
+    )
     max_removed_fraction: float = Field(
         0.5, ge=0, le=1, description="largest fraction of items that a source may lose at once"
     )
@@ -204,6 +213,7 @@ class DuplicateGroupsSettings(CrossCatalogGroupSettings):
     name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")
     catalogs: Names = Field(description="names of the catalogs, in their order of priority")
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
+    checks: CheckSettings = CheckSettings()
     owners: Names = Field((), description=_OWNERS)
     tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)
     description: str | None = Field(None, description=_DESCRIPTION)

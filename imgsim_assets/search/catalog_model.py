@@ -9,6 +9,7 @@ from typing import Any
 
 from imgsim_assets.encoders.recorded import FINGERPRINT, encoder_from_commit, with_overrides
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.pipeline.invariants import require_invariants
 from imgsim_assets.pipeline.settings import NAME_PATTERN
 from imgsim_assets.search.embedder import Embedder
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef
@@ -44,6 +45,7 @@ def read_catalog(
     factory: str | None,
 ) -> tuple[References, Embedder, Provenance]:
     """The parts of a model of a catalog with its current vectors."""
+    require_invariants(store, name)
     commit, embedded = items.from_embeddings(store, name)
     if not len(embedded):
         raise SettingsError(f"dataset: catalog {name} has no image with a vector yet")

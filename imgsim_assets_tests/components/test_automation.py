@@ -12,6 +12,8 @@ from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from imgsim_assets.components.automation import freshness
+from imgsim_assets.pipeline import checks
+from imgsim_assets.pipeline.checks import CheckResult
 from imgsim_assets_tests.support.shop import ENCODER, Shop
 from imgsim_assets_tests.support.web import Web
 
@@ -98,6 +100,23 @@ def test_failed_blocking_check_stops_downstream_assets(shop: Shop) -> None:
         assert not evaluations.refresh("products")
 
         assert evaluations.requested() == {}
+
+
+def test_broken_invariant_stops_downstream_assets_of_later_runs(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shop.project.instance() as instance:
+        evaluations = Evaluations(shop, instance)
+        shop.put_item("new", 100)
+        with monkeypatch.context() as patch:
+            broken = CheckResult(False, {"bad": 0}, "broken")
+            patch.setattr(checks, "vectors_normalized", lambda *_: broken)
+            assert not evaluations.refresh("products")
+        assert evaluations.requested() == {}
+
+        # The embeddings pass again, and the assets behind them are due.
+        assert evaluations.refresh("products")
+        assert evaluations.requested() == {"matches/pair": 1}
 
 
 def test_another_threshold_starts_the_match_table_only(shop: Shop) -> None:

@@ -8,7 +8,10 @@ import dagster as dg
 import pytest
 import yaml
 
+from imgsim_assets.pipeline import checks
+from imgsim_assets.pipeline.checks import CheckResult
 from imgsim_assets.storage.reader import read_table
+from imgsim_assets_tests.support.damage import break_a_vector
 from imgsim_assets_tests.support.shop import Shop, versions
 from imgsim_assets_tests.support.web import Web
 
@@ -53,6 +56,8 @@ def test_measuring_checks_have_the_declared_severity(
     with shop.project.instance() as instance:
         _run(shop, instance, *(["products", stage] for stage in stages))
         _run(shop, instance, ["matches", "pair"])
+        audit = shop.project.definitions().resolve_job_def("products_audit")
+        assert audit.execute_in_process(instance=instance).success
         evaluations = _evaluations(instance)
 
     assert evaluations[DRIFT] == (False, severity.upper())
@@ -139,3 +144,42 @@ def test_too_few_images_stop_downstream_assets_with_severity_error(shop: Shop) -
     assert "products/images" in tables
     assert "products/embeddings" not in tables
     assert "suppliers/index" in tables
+
+
+@pytest.mark.parametrize(
+    ("check", "stopped"),
+    [
+        ("ids_unique", "products/images"),
+        ("ids_match_embeddings", "products/similarity_graph"),
+        ("self_recall", "products/similarity_graph"),
+    ],
+)
+def test_broken_invariant_stops_downstream_assets_unless_it_only_warns(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, check: str, stopped: str
+) -> None:
+    monkeypatch.setattr(checks, check, lambda *_: CheckResult(False, {}, "broken"))
+
+    assert not shop.project.materialize()
+
+    assert not {stopped, "matches/pair"} & set(versions(shop.project.store))
+    only_warn = {"invariant_severity": "warn"}
+    shop.declare(checks=only_warn, suppliers={"checks": only_warn})
+    assert shop.project.materialize()
+    assert {stopped, "matches/pair"} <= set(versions(shop.project.store))
+
+
+def test_vector_that_is_not_normalized_stops_downstream_assets_once(shop: Shop) -> None:
+    assert shop.project.materialize()
+    break_a_vector(shop.project.store, "products")
+    shop.put_item("new", 100)
+    before = versions(shop.project.store)
+
+    assert not shop.project.materialize()
+
+    after = versions(shop.project.store)
+    assert after["products/embeddings"] > before["products/embeddings"]
+    for name in ("products/index", "products/similarity_graph"):
+        assert after[name] == before[name]
+    # The bad vectors were dropped, so that the next run computes them again.
+    assert shop.project.materialize()
+    shop.assert_equals_a_rebuild()

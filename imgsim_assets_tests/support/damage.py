@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.stage import latest_embeddings
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import DataFile
@@ -40,6 +42,18 @@ def recompute_with_rounding_difference(store: Store, table: VectorTable) -> None
     with pytest.raises(StoreError):
         table.read(before.sha256)
     table.append(replace(before, vectors=np.nextafter(before.vectors, np.float32(2))))
+
+
+def vectors_of(store: Store, name: str) -> VectorTable:
+    """The vectors of a catalog's newest embeddings."""
+    return VectorTable(store, name, latest_embeddings(store, name).properties[FINGERPRINT])
+
+
+def break_a_vector(store: Store, name: str) -> None:
+    """Commit a vector that is not finite in place of one of a catalog's."""
+    vectors = vectors_of(store, name)
+    first = vectors.read(sorted(vectors.keys())[:1])
+    vectors.append(replace(first, vectors=np.full_like(first.vectors, np.nan)))
 
 
 def remove_blob(store: Store, sha256: str) -> None:

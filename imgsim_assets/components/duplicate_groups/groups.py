@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, asset_kwargs, code_version
-from imgsim_assets.components.checks import asset_check
+from imgsim_assets.components.checks import invariant_results, invariant_spec
 from imgsim_assets.components.columns import CROSS_CATALOG_GROUPS_COLUMNS, GROUPS, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
+from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
-from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
+from imgsim_assets.pipeline.check_names import ONE_CANONICAL_PER_GROUP
+from imgsim_assets.pipeline.settings import CheckSettings, DuplicateGroupsSettings
 from imgsim_assets.similarity.settings import (
     CROSS_CATALOG_GROUPS,
     CrossCatalogGroupSettings,
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from imgsim_assets.storage.table import Table
 
 VERSION = "2"
-ONE_CANONICAL_PER_GROUP = "one_canonical_per_group"
 _CHECK_DESCRIPTION = (
     "Every group has two items or more and one canonical item, and no item is in two groups."
 )
@@ -48,16 +49,22 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
         metadata={"dagster/column_schema": table_schema(GROUPS)},
         code_version=code_version(VERSION, settings.model_dump()),
         check_specs=[
-            catalog.check_spec("duplicate_groups", ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION)
+            catalog.invariant_spec("duplicate_groups", ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION)
         ],
     )
     @retry_faults
     def duplicate_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.similarity.duplicate_groups import groups_table
 
+        refuse_failed_inputs(context)
         pipeline = catalog.pipeline(context)
         report = pipeline.groups()
-        return _result(pipeline.store, groups_table(pipeline.store, catalog.name), report)
+        return _result(
+            pipeline.store,
+            groups_table(pipeline.store, catalog.name),
+            report,
+            catalog.settings.checks,
+        )
 
     return duplicate_groups
 
@@ -88,16 +95,17 @@ def cross_catalog_groups_asset(
         metadata={"dagster/column_schema": table_schema(CROSS_CATALOG_GROUPS_COLUMNS)},
         code_version=code_version(VERSION, settings.catalogs, group_settings),
         check_specs=[
-            dg.AssetCheckSpec(ONE_CANONICAL_PER_GROUP, asset=key, description=_CHECK_DESCRIPTION)
+            invariant_spec(key, ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION, settings.checks)
         ],
     )
     @retry_faults
     def cross_catalog_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.similarity.duplicate_groups import GroupStage
 
+        refuse_failed_inputs(context)
         store = open_store(context)
         stage = GroupStage(store, settings.name, settings, catalogs=settings.catalogs)
-        return _result(store, stage.table, stage.run())
+        return _result(store, stage.table, stage.run(), settings.checks)
 
     return cross_catalog_groups
 
@@ -107,7 +115,9 @@ def _images_of(name: str) -> dg.AssetDep:
     return dg.AssetDep(dg.AssetKey([name, "images"]), partition_mapping=dg.AllPartitionMapping())
 
 
-def _result(store: "Store", table: "Table", report: "GroupReport") -> dg.MaterializeResult:
+def _result(
+    store: "Store", table: "Table", report: "GroupReport", limits: CheckSettings
+) -> dg.MaterializeResult:
     from imgsim_assets.components.charts import group_sheet
     from imgsim_assets.components.metadata import jpeg, preview, table_metadata
     from imgsim_assets.pipeline import checks
@@ -131,5 +141,7 @@ def _result(store: "Store", table: "Table", report: "GroupReport") -> dg.Materia
     return dg.MaterializeResult(
         metadata=metadata,
         data_version=dg.DataVersion(report.data_version),
-        check_results=[asset_check(ONE_CANONICAL_PER_GROUP, checks.one_canonical_per_group(rows))],
+        check_results=invariant_results(
+            {ONE_CANONICAL_PER_GROUP: checks.one_canonical_per_group(rows)}, limits
+        ),
     )

@@ -6,17 +6,21 @@ from typing import ClassVar
 
 import dagster as dg
 
+from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.duplicate_groups.groups import groups_asset
 from imgsim_assets.components.image_catalog.context import CatalogContext
-from imgsim_assets.components.image_catalog.embeddings import embeddings_asset
+from imgsim_assets.components.image_catalog.embeddings import embeddings_asset, vectors_audit
 from imgsim_assets.components.image_catalog.evaluation import evaluation_asset
 from imgsim_assets.components.image_catalog.images import images_asset
-from imgsim_assets.components.image_catalog.index import index_asset
+from imgsim_assets.components.image_catalog.index import index_asset, recall_audit
 from imgsim_assets.components.image_catalog.items import items_asset
 from imgsim_assets.components.image_catalog.pipelined import pipelined_assets
 from imgsim_assets.components.image_catalog.schedule import refresh_job, refresh_schedule
-from imgsim_assets.components.image_catalog.similarity_graph import similarity_graph_asset
+from imgsim_assets.components.image_catalog.similarity_graph import (
+    graph_audit,
+    similarity_graph_asset,
+)
 from imgsim_assets.components.image_catalog.source import source_asset
 from imgsim_assets.components.project_tree import add_built
 from imgsim_assets.components.store.component import default_resources
@@ -48,11 +52,16 @@ class ImageCatalogComponent(YamlComponent):
         )
         for problem in catalog.problems():
             dg.get_dagster_logger().warning(f"{problem}; runs that need it fail until it exists")
-        job = refresh_job(catalog)
+        audits = [vectors_audit(catalog), recall_audit(catalog), graph_audit(catalog)]
+        audit_jobs, audit_schedules = audit_job(
+            self.settings.name, audits, self.settings.checks, self.settings.timezone
+        )
+        job = refresh_job(catalog, audits)
         return dg.Definitions(
             assets=_assets(catalog),
-            jobs=[job],
-            schedules=refresh_schedule(catalog, job),
+            asset_checks=audits,
+            jobs=[job, *audit_jobs],
+            schedules=[*refresh_schedule(catalog, job), *audit_schedules],
             resources=default_resources(context),
         )
 
@@ -72,6 +81,7 @@ class ImageCatalogComponent(YamlComponent):
                 )
         self.check_cron(context, "schedule", settings.schedule)
         self.check_cron(context, "observe_schedule", settings.observe_schedule)
+        self.check_cron(context, "checks.audit_schedule", settings.checks.audit_schedule)
         self.check_timezone(context, settings.timezone)
         self.check_name(context, "catalogs")
         self.check_owners_and_tags(context, settings.owners, settings.tags)

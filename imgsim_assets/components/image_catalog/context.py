@@ -11,6 +11,7 @@ import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import AssetKwargs, asset_kwargs
 from imgsim_assets.components.automation import freshness
+from imgsim_assets.components.checks import invariant_spec
 from imgsim_assets.components.store.resource import open_store
 from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.errors import SettingsError, SourceError
@@ -113,3 +114,7 @@ class CatalogContext:
         return dg.AssetCheckSpec(
             name, asset=self.key(asset), description=description, blocking=blocking
         )
+
+    def invariant_spec(self, asset: str, name: str, description: str) -> dg.AssetCheckSpec:
+        """A check that the asset's own step evaluates, and that must hold."""
+        return invariant_spec(self.key(asset), name, description, self.settings.checks)

@@ -5,23 +5,26 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import GPU_POOL, AssetSpecKwargs, code_version
-from imgsim_assets.components.checks import asset_check
+from imgsim_assets.components.audits import audit_check
+from imgsim_assets.components.checks import invariant_results
 from imgsim_assets.components.columns import EMBEDDINGS, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
+from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
 from imgsim_assets.components.shard_runs import publish, shards_of_run
 from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.encoders.settings import HOG_COLOR
+from imgsim_assets.pipeline.check_names import ALL_VECTORS_NORMALIZED, VECTORS_NORMALIZED
 
 if TYPE_CHECKING:
     from imgsim_assets.encoders.stage import EmbeddingReport
     from imgsim_assets.encoders.stream import EmbeddingStream
     from imgsim_assets.pipeline.catalog import CatalogPipeline
+    from imgsim_assets.pipeline.checks import CheckResult
     from imgsim_assets.storage.store import Store
 
 VERSION = "1"
-VECTORS_NORMALIZED = "vectors_normalized"
 
 
 def embeddings_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
@@ -38,6 +41,7 @@ def embeddings_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     )
     @retry_faults
     def embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        refuse_failed_inputs(context)
         catalog.require_weights()
         return dg.MaterializeResult(
             check_results=[embed(context, catalog, catalog.pipeline(context))]
@@ -61,9 +65,29 @@ def embeddings_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
 
 
 def vectors_spec(catalog: CatalogContext) -> dg.AssetCheckSpec:
-    """Every embedded item has a unit vector."""
-    return catalog.check_spec(
-        "embeddings", VECTORS_NORMALIZED, "Every item that is ok has a finite vector of length 1."
+    """Every embedded item has a unit vector, by the figures of the files of vectors."""
+    return catalog.invariant_spec(
+        "embeddings",
+        VECTORS_NORMALIZED,
+        "Every item of the run's shards that is ok has a vector, and every vector was finite and "
+        "of length 1 when it was written.",
+    )
+
+
+def vectors_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
+    """Every embedded item has a unit vector; reads all vectors."""
+
+    def evaluate(store: "Store") -> "CheckResult":
+        from imgsim_assets.pipeline import checks
+
+        return checks.vectors_normalized(store, catalog.name)
+
+    return audit_check(
+        ALL_VECTORS_NORMALIZED,
+        catalog.key("embeddings"),
+        "Every item that is ok has a finite vector of length 1; every vector is read.",
+        catalog.settings.checks,
+        evaluate,
     )
 
 
@@ -73,11 +97,10 @@ def embed(
     pipeline: "CatalogPipeline",
     stream: "EmbeddingStream | None" = None,
 ) -> dg.AssetCheckResult:
-    """Embed the run's shards, publish their reports, and check the catalog's vectors."""
-    from imgsim_assets.pipeline import checks
-
+    """Embed the run's shards, publish their reports, and check their vectors."""
     key = catalog.key("embeddings")
-    reports = pipeline.embed(shards_of_run(context, catalog.settings.shards), stream=stream)
+    shards = shards_of_run(context, catalog.settings.shards)
+    reports = pipeline.embed(shards, stream=stream)
     lineage = column_lineage(passthrough_columns(catalog.key("images"), ["id", "sha256"]))
     publish(
         context,
@@ -85,8 +108,10 @@ def embed(
         reports,
         lambda report: _describe(pipeline.store, catalog.name, report) | lineage,
     )
-    result = checks.vectors_normalized(pipeline.store, catalog.name)
-    return asset_check(VECTORS_NORMALIZED, result, key=key)
+    (check,) = invariant_results(
+        pipeline.check_embeddings(shards), catalog.settings.checks, key=key
+    )
+    return check
 
 
 def _describe(store: "Store", name: str, report: "EmbeddingReport") -> dict[str, Any]:

@@ -8,15 +8,16 @@ from imgsim_assets.components.asset_kwargs import GPU_POOL, STEP_KWARGS, code_ve
 from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import ENCODER_EVALUATION, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
+from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.encoders.settings import EVALUATION_VERSION, EvaluationSettings
+from imgsim_assets.pipeline.check_names import THRESHOLD_CALIBRATED
 
 if TYPE_CHECKING:
     from imgsim_assets.encoders.evaluation import EncoderEvaluation
     from imgsim_assets.storage.store import Store
 
-THRESHOLD_CALIBRATED = "threshold_calibrated"
 # Bars of the histogram; finer ones are narrower than the gaps between them.
 _DRAWN_BINS = 100
 # Thresholds that are listed beside the recommended one.
@@ -51,6 +52,7 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
     def encoder_evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.pipeline import checks
 
+        refuse_failed_inputs(context)
         catalog.require_weights()
         pipeline = catalog.pipeline(context)
         evaluation = pipeline.evaluate()

@@ -12,9 +12,11 @@ from imgsim_assets.components.checks import asset_check
 from imgsim_assets.components.columns import IMAGES, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
+from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
 from imgsim_assets.components.shard_runs import publish, shards_of_run
 from imgsim_assets.components.store.resource import TABLE_ASSET
+from imgsim_assets.pipeline.check_names import SUCCESS_RATE
 
 if TYPE_CHECKING:
     from imgsim_assets.download.scheduling.hosts import HostStats
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from imgsim_assets.storage.store import Store
 
 VERSION = "2"
-SUCCESS_RATE = "success_rate"
 
 
 class RetryChoice(Enum):
@@ -59,6 +60,7 @@ def images_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     )
     @retry_faults
     def images(context: dg.AssetExecutionContext, config: ImagesConfig) -> dg.MaterializeResult:
+        refuse_failed_inputs(context)
         pipeline = catalog.pipeline(context, retry=config.retry.value)
         return dg.MaterializeResult(check_results=[fetch(context, catalog, pipeline)])
 

@@ -5,22 +5,23 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, code_version
-from imgsim_assets.components.checks import asset_check
+from imgsim_assets.components.audits import audit_check
+from imgsim_assets.components.checks import invariant_results
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
+from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET
+from imgsim_assets.pipeline.check_names import IDS_MATCH_EMBEDDINGS, RECALL_AT_10, SELF_RECALL
 
 if TYPE_CHECKING:
     import polars as pl
 
     from imgsim_assets.index.stage import IndexReport
+    from imgsim_assets.pipeline.checks import CheckResult
     from imgsim_assets.storage.store import Store
 
 VERSION = "1"
-IDS_MATCH_EMBEDDINGS = "ids_match_embeddings"
-SELF_RECALL = "self_recall"
-RECALL_AT_10 = "recall_at_10"
 
 
 def index_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
@@ -38,43 +39,51 @@ def index_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         code_version=code_version(VERSION, settings.model_dump(exclude={"min_recall"})),
         freshness_policy=catalog.freshness,
         check_specs=[
-            catalog.check_spec("index", IDS_MATCH_EMBEDDINGS, "Index and embeddings agree."),
-            catalog.check_spec("index", SELF_RECALL, "Sampled vectors find their own item."),
-            catalog.check_spec(
-                "index",
-                RECALL_AT_10,
-                f"A search finds {settings.min_recall:.0%} of the 10 nearest neighbors of sampled "
-                "items.",
-            ),
+            catalog.invariant_spec("index", IDS_MATCH_EMBEDDINGS, "Index and embeddings agree."),
+            catalog.invariant_spec("index", SELF_RECALL, "Sampled vectors find their own item."),
         ],
     )
     @retry_faults
     def index(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.index.stage import open_index
-        from imgsim_assets.pipeline import checks
+        from imgsim_assets.pipeline.invariants import index_invariants
 
+        refuse_failed_inputs(context)
         pipeline = catalog.pipeline(context)
         report = pipeline.index()
         _, opened = open_index(pipeline.store, catalog.name)
         limits = catalog.settings.checks
-        recall = checks.recall_at_10(opened, settings.min_recall, limits.sample_size)
+        results = index_invariants(pipeline.store, catalog.name, opened, limits)
         return dg.MaterializeResult(
             metadata={
                 **_describe(pipeline.store, catalog.name, report, opened.entries),
                 **column_lineage(passthrough_columns(catalog.key("embeddings"), ["id", "sha256"])),
-                RECALL_AT_10: recall.metadata["recall"],
             },
             data_version=dg.DataVersion(report.data_version),
-            check_results=[
-                asset_check(
-                    IDS_MATCH_EMBEDDINGS, checks.ids_match_embeddings(pipeline.store, catalog.name)
-                ),
-                asset_check(SELF_RECALL, checks.self_recall(opened, limits.sample_size)),
-                asset_check(RECALL_AT_10, recall, severity=limits.severity),
-            ],
+            check_results=invariant_results(results, limits),
         )
 
     return index
+
+
+def recall_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
+    """A search of the index finds the nearest neighbors."""
+    settings, limits = catalog.settings.index, catalog.settings.checks
+
+    def evaluate(store: "Store") -> "CheckResult":
+        from imgsim_assets.index.stage import open_index
+        from imgsim_assets.pipeline import checks
+
+        _, index = open_index(store, catalog.name)
+        return checks.recall_at_10(index, settings.min_recall, limits.sample_size)
+
+    return audit_check(
+        RECALL_AT_10,
+        catalog.key("index"),
+        f"A search finds {settings.min_recall:.0%} of the 10 nearest neighbors of sampled items.",
+        limits,
+        evaluate,
+    )
 
 
 def _describe(

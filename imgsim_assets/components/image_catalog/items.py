@@ -9,6 +9,7 @@ from imgsim_assets.components.asset_kwargs import STEP_KWARGS, code_version
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET
+from imgsim_assets.pipeline.check_names import IDS_UNIQUE, NO_REJECTS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from imgsim_assets.storage.store import Store
 
 VERSION = "1"
-IDS_UNIQUE = "ids_unique"
-NO_REJECTS = "no_rejects"
 
 
 class ItemsConfig(dg.Config):
@@ -44,15 +43,16 @@ def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         code_version=code_version(VERSION, settings.source.model_dump(), settings.shards),
         freshness_policy=catalog.freshness,
         check_specs=[
-            catalog.check_spec("items", IDS_UNIQUE, "No id occurs twice."),
+            catalog.invariant_spec("items", IDS_UNIQUE, "No id occurs twice."),
             catalog.check_spec("items", NO_REJECTS, "Every row of the source is valid."),
         ],
     )
     @retry_faults
     def items(context: dg.AssetExecutionContext, config: ItemsConfig) -> dg.MaterializeResult:
         from imgsim_assets.catalog.stage import items_table
-        from imgsim_assets.components.checks import asset_check
+        from imgsim_assets.components.checks import asset_check, invariant_results
         from imgsim_assets.pipeline import checks
+        from imgsim_assets.pipeline.invariants import items_invariants
 
         catalog.require_source()
         pipeline = catalog.pipeline(context)
@@ -64,7 +64,7 @@ def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
             metadata=_describe(pipeline.store, catalog.name, report, rows),
             data_version=dg.DataVersion(report.data_version),
             check_results=[
-                asset_check(IDS_UNIQUE, checks.ids_unique(rows["id"])),
+                *invariant_results(items_invariants(pipeline.store, catalog.name), settings.checks),
                 asset_check(NO_REJECTS, rejects, severity="warn"),
             ],
         )

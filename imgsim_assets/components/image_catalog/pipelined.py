@@ -18,6 +18,7 @@ from imgsim_assets.components.image_catalog.images import (
     images_kwargs,
     success_rate_spec,
 )
+from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
 from imgsim_assets.components.store.resource import IO_MANAGER, STORE
 
@@ -51,6 +52,7 @@ def pipelined_assets(catalog: CatalogContext) -> dg.AssetsDefinition:
     def images_and_embeddings(
         context: dg.AssetExecutionContext, config: ImagesConfig
     ) -> Iterator[dg.MaterializeResult]:
+        refuse_failed_inputs(context)
         yield from _fetch_and_embed(context, catalog, config)
 
     return images_and_embeddings

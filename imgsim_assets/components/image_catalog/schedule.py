@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -25,10 +26,11 @@ _UNFINISHED = (
 )
 
 
-def refresh_job(catalog: CatalogContext) -> Any:
+def refresh_job(catalog: CatalogContext, audits: Sequence[dg.AssetChecksDefinition]) -> Any:
     """The job `<name>_refresh`: every asset except the source, which is only observed.
 
     Its runs have the range of all shards, unless whoever launches one names a partition.
+    It leaves out the audits, which have a job of their own.
     """
     optional = {
         "encoder_evaluation": catalog.settings.evaluation,
@@ -38,7 +40,8 @@ def refresh_job(catalog: CatalogContext) -> Any:
     shards = catalog.partitions.get_partition_keys()
     return dg.define_asset_job(
         f"{catalog.name}{REFRESH}",
-        selection=dg.AssetSelection.assets(*(catalog.key(asset) for asset in assets)),
+        selection=dg.AssetSelection.assets(*(catalog.key(asset) for asset in assets))
+        - dg.AssetSelection.checks(*audits),
         description=f"Update {catalog.name} from its source, all shards in one run. Unchanged "
         "data is not processed again.",
         executor_def=_executor(catalog.settings),

@@ -5,22 +5,20 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, code_version
-from imgsim_assets.components.checks import (
-    AGREES_WITH_BRUTE_FORCE,
-    SIMILARITY_DRIFT,
-    asset_check,
-    brute_force_spec,
-    drift_spec,
-)
+from imgsim_assets.components.audits import audit_check
+from imgsim_assets.components.checks import asset_check, drift_spec
 from imgsim_assets.components.columns import GRAPH, table_schema
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, graph_lineage
+from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET
+from imgsim_assets.pipeline.check_names import AGREES_WITH_BRUTE_FORCE, SIMILARITY_DRIFT
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from imgsim_assets.pipeline.checks import CheckResult
     from imgsim_assets.similarity.graph import GraphReport
     from imgsim_assets.storage.store import Store
 
@@ -41,32 +39,51 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": table_schema(GRAPH)},
         code_version=code_version(VERSION, settings.graph.model_dump()),
         freshness_policy=catalog.freshness,
-        check_specs=[brute_force_spec(key, "edges"), drift_spec(key, settings.checks)],
+        check_specs=[drift_spec(key, settings.checks)],
     )
     @retry_faults
     def similarity_graph(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.pipeline import checks
-        from imgsim_assets.similarity.audit import audit_graph
         from imgsim_assets.similarity.graph import graph_table
 
+        refuse_failed_inputs(context)
         pipeline = catalog.pipeline(context)
         report = pipeline.graph()
         table = graph_table(pipeline.store, catalog.name)
         version = table.at(report.version)
         limits = settings.checks
-        audit = audit_graph(pipeline.store, catalog.name, sample=limits.sample_size)
         drift = checks.similarity_drift(table, version, limits.max_drift)
         return dg.MaterializeResult(
             metadata=_describe(pipeline.store, catalog.name, report, table.read(version))
             | column_lineage(graph_lineage(catalog.key("index"))),
             data_version=dg.DataVersion(report.data_version),
             check_results=[
-                asset_check(AGREES_WITH_BRUTE_FORCE, checks.agrees_with_brute_force(audit)),
                 asset_check(SIMILARITY_DRIFT, drift, severity=limits.severity),
             ],
         )
 
     return similarity_graph
+
+
+def graph_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
+    """The edges of sampled items equal those of a brute-force product."""
+    limits = catalog.settings.checks
+
+    def evaluate(store: "Store") -> "CheckResult":
+        from imgsim_assets.pipeline import checks
+        from imgsim_assets.similarity.audit import audit_graph
+
+        audit = audit_graph(store, catalog.name, sample=limits.sample_size)
+        return checks.agrees_with_brute_force(audit)
+
+    return audit_check(
+        AGREES_WITH_BRUTE_FORCE,
+        catalog.key("similarity_graph"),
+        "The edges of sampled items equal those of a brute-force product of all vectors: none "
+        "missing, none false.",
+        limits,
+        evaluate,
+    )
 
 
 def _describe(

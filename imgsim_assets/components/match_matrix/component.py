@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import dagster as dg
 
+from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.declared_catalogs import ComparingComponent
-from imgsim_assets.components.match_matrix.matches import matches_asset
+from imgsim_assets.components.match_matrix.matches import matches_asset, matches_audit
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.settings import Settings
@@ -38,7 +39,13 @@ class MatchMatrixComponent(ComparingComponent):
         self.check_name(context, "match tables")
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         evaluated = self.catalogs_with_evaluation(context, [settings.left, settings.right])
+        self.check_cron(context, "checks.audit_schedule", settings.checks.audit_schedule)
+        audits = [matches_audit(settings)]
+        jobs, schedules = audit_job(f"matches__{settings.name}", audits, settings.checks, "UTC")
         return dg.Definitions(
             assets=[matches_asset(settings, evaluated)],
+            asset_checks=audits,
+            jobs=jobs,
+            schedules=schedules,
             resources=default_resources(context),
         )

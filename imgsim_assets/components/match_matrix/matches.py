@@ -6,31 +6,38 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, asset_kwargs, code_version
+from imgsim_assets.components.audits import audit_check
 from imgsim_assets.components.checks import (
-    AGREES_WITH_BRUTE_FORCE,
-    INDEX_IS_CURRENT,
-    SIMILARITY_DRIFT,
     asset_check,
-    brute_force_spec,
     current_index_spec,
     drift_spec,
+    invariant_results,
+    invariant_spec,
 )
 from imgsim_assets.components.columns import MATCHES, table_schema
 from imgsim_assets.components.lineage import column_lineage, match_lineage
+from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
+from imgsim_assets.pipeline.check_names import (
+    AGREES_WITH_BRUTE_FORCE,
+    AT_OR_ABOVE_THRESHOLD,
+    INDEX_IS_CURRENT,
+    SIMILARITY_DRIFT,
+)
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.similarity.settings import MatchSettings
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from imgsim_assets.pipeline.checks import CheckResult
     from imgsim_assets.pipeline.match import MatchPipeline
     from imgsim_assets.similarity.matches import MatchReport
+    from imgsim_assets.storage.store import Store
 
 VERSION = "1"
 GROUP = "matches"
-AT_OR_ABOVE_THRESHOLD = "at_or_above_threshold"
 # With more pairs than this, the heat map of all cosines is not drawn.
 _MAX_HEAT_MAP_PAIRS = 400
 
@@ -61,18 +68,18 @@ def matches_asset(
         metadata={"dagster/column_schema": table_schema(MATCHES)},
         code_version=code_version(VERSION, settings.left, settings.right, match_settings),
         check_specs=[
-            dg.AssetCheckSpec(
-                AT_OR_ABOVE_THRESHOLD, asset=key, description="No match is below the threshold."
+            invariant_spec(
+                key, AT_OR_ABOVE_THRESHOLD, "No match is below the threshold.", settings.checks
             ),
             drift_spec(key, settings.checks),
             current_index_spec(key, settings.right),
-            brute_force_spec(key, "matches"),
         ],
     )
     @retry_faults
     def matches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from imgsim_assets.pipeline.match import MatchPipeline
 
+        refuse_failed_inputs(context)
         pipeline = MatchPipeline(open_store(context), settings)
         report = pipeline.run()
         rows = pipeline.rows(report)
@@ -83,6 +90,26 @@ def matches_asset(
         )
 
     return matches
+
+
+def matches_audit(settings: MatchMatrixSettings) -> dg.AssetChecksDefinition:
+    """The matches of sampled items equal those of a brute-force product."""
+
+    def evaluate(store: "Store") -> "CheckResult":
+        from imgsim_assets.pipeline import checks
+        from imgsim_assets.similarity.audit import audit_matches
+
+        audit = audit_matches(store, settings.name, sample=settings.checks.sample_size)
+        return checks.agrees_with_brute_force(audit)
+
+    return audit_check(
+        AGREES_WITH_BRUTE_FORCE,
+        dg.AssetKey(["matches", settings.name]),
+        "The matches of sampled items equal those of a brute-force product of all vectors: none "
+        "missing, none false.",
+        settings.checks,
+        evaluate,
+    )
 
 
 def _description(settings: MatchMatrixSettings) -> str:
@@ -102,16 +129,15 @@ def _check(
     pipeline: "MatchPipeline", report: "MatchReport", rows: "pl.DataFrame"
 ) -> list[dg.AssetCheckResult]:
     from imgsim_assets.pipeline import checks
-    from imgsim_assets.similarity.audit import audit_matches
 
     store, settings, limits = pipeline.store, pipeline.settings, pipeline.settings.checks
-    audit = audit_matches(store, settings.name, sample=limits.sample_size)
     version = pipeline.table.at(report.version)
     drift = checks.similarity_drift(pipeline.table, version, limits.max_drift)
     current = checks.ids_match_embeddings(store, settings.right)
     return [
-        asset_check(AT_OR_ABOVE_THRESHOLD, checks.at_or_above_threshold(rows, report.threshold)),
-        asset_check(AGREES_WITH_BRUTE_FORCE, checks.agrees_with_brute_force(audit)),
+        *invariant_results(
+            {AT_OR_ABOVE_THRESHOLD: checks.at_or_above_threshold(rows, report.threshold)}, limits
+        ),
         asset_check(SIMILARITY_DRIFT, drift, severity=limits.severity),
         asset_check(INDEX_IS_CURRENT, current, severity=limits.severity),
     ]
