@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.decode import decode
-from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.plot import heat_map, histogram
 from imgsim_assets.images.sheet import Cell, contact_sheet
 from imgsim_assets.similarity import cosine_matrix

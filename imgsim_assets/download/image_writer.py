@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from imgsim_assets.images.header import Header, ImageError, plain_jpeg_header, read_header
+from imgsim_assets.images.errors import ImageError
+from imgsim_assets.images.header import Header, plain_jpeg_header, read_header
 from imgsim_assets.storage.blobs import Blobs
 
 K = TypeVar("K")

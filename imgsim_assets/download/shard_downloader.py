@@ -36,7 +36,7 @@ from imgsim_assets.download.status import (
     FetchError,
     is_retryable,
 )
-from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.errors import ImageError
 from imgsim_assets.progress import Log
 from imgsim_assets.storage.blobs import Blobs
 

@@ -30,7 +30,7 @@ from imgsim_assets.encoders.encoder import Decoder, Encoder
 from imgsim_assets.encoders.hardware import is_out_of_memory, usable_cores
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import decode
-from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
 
 K = TypeVar("K")

@@ -32,7 +32,7 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable, concat_rows, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
-from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit, is_compacted, replace_shard

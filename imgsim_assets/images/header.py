@@ -5,39 +5,40 @@ from __future__ import annotations
 import functools
 import io
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from imgsim_assets.images.limits import MAX_PIXELS, can_open_heif
+from imgsim_assets.images.containers import gif, ico, jpeg, jpeg2000, png, tiff, webp
+from imgsim_assets.images.errors import ImageError, cut_header, too_complex
+from imgsim_assets.images.formats import HEIF, image_format, not_decodable
+from imgsim_assets.images.limits import BYTES_PER_PIXEL, MAX_PIXELS, can_open_heif, max_pixels_of
 
-# Only the usual formats: each further decoder of Pillow is code that a hostile file may reach.
-# Multi-picture JPEGs open as JPEG.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+# Key of `info`: where a frame that is smaller than its image lies.
+CANVAS: Final = "canvas"
 
 # The first bytes of a JPEG with a JFIF header, and the markers of tables, frame, comment and scan.
 _PLAIN_JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01"
 _PLAIN_SEGMENTS = frozenset({0xC0, 0xC2, 0xC4, 0xDA, 0xDB, 0xE0, 0xFE})
 _MAX_SEGMENTS = 64
+_PIXELS_ONLY: Mapping[str, Callable[[bytes], bytes]] = {
+    "GIF": gif.first_frame,
+    "JPEG": jpeg.pixel_segments,
+    "TIFF": tiff.pixel_tags,
+    "WEBP": webp.pixel_chunks,
+}
+# Formats that Pillow opens only in full, so that a cut file looks like any other damage.
+_OPENED_IN_FULL = frozenset({"AVIF", HEIF, "WEBP"})
+# A shorter file of any format has no pixels.
+_MIN_BYTES = 64
+# Decoders of Pillow that are written in Python, and how many values they may decode.
+_SLOW_DECODERS = frozenset({"bmp_rle", "ppm", "ppm_plain"})
+_MAX_SLOW_VALUES = 2**22
 
 # Warnings about damaged metadata would flood the logs, and large images have a limit of ours.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class ImageError(Exception):
-    """Why bytes are not a usable image.
-
-    Attributes:
-        status: as tables record it.
-        detail: the reason, for people.
-    """
-
-    def __init__(self, status: str, detail: str) -> None:
-        super().__init__(f"{status}: {detail}")
-        self.status = status
-        self.detail = detail
 
 
 class Header(NamedTuple):
@@ -52,22 +53,24 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     """Identify an image.
 
     Raises:
-        ImageError: with the status not_image, unsupported_format, too_many_pixels or, in
-            formats that need the whole file, truncated.
+        ImageError: with the status not_image, unsupported_format, too_many_pixels, too_complex
+            or truncated.
     """
     header = plain_jpeg_header(data, max_pixels)
     if header is not None:
         return header
+    name = image_format(data)
     with open_image(data, max_pixels) as image:
-        return Header(str(image.format), image.width, image.height)
+        canvas = image.info.get(CANVAS)
+        return Header(str(name), *(canvas.size if canvas else image.size))
 
 
 def plain_jpeg_header(data: bytes, max_pixels: int) -> Header | None:
     """The header of a JPEG with only the common segments, in a fifth of Pillow's time.
 
     Returns:
-        The header, or None where `read_header` has to decide: for a file that Pillow inspects
-        further (EXIF, profiles, several images), refuses or repairs.
+        The header, or None where `read_header` has to decide: for a file with other segments
+        (EXIF, profiles, several images), and for one that is refused or repaired.
     """
     size = _plain_jpeg_size(data)
     if size is not None and 0 < size[0] * size[1] <= min(max_pixels, MAX_PIXELS):
@@ -79,6 +82,7 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     if not data.startswith(_PLAIN_JPEG):
         return None
     size = None
+    is_progressive, colors = False, 0
     at = 2
     try:
         for _ in range(_MAX_SEGMENTS):
@@ -90,53 +94,87 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
             if length < 2 or end > len(data):
                 return None
             if marker == 0xDA:
+                if size and (is_progressive or data[at + 4] != colors):
+                    jpeg.check_scans(data, at, size[0] * size[1])
                 return size
             if marker == 0xDB:  # tables of 64 bytes each, behind a byte with the number of each
                 if length % 65 != 2 or any(data[table] > 15 for table in range(at + 4, end, 65)):
                     return None
             elif marker in (0xC0, 0xC2):
-                colors = data[at + 9]
+                colors, is_progressive = data[at + 9], marker == 0xC2
                 if size or data[at + 4] != 8 or colors not in (1, 3) or length != 8 + 3 * colors:
                     return None
                 size = data[at + 7] << 8 | data[at + 8], data[at + 5] << 8 | data[at + 6]
             elif marker == 0xE0 and at != 2:
                 return None
             at = end
-    except IndexError:  # cut short
+    except (IndexError, ImageError):  # cut short, or with too many scans
         pass
     return None
 
 
 def open_image(data: bytes, max_pixels: int) -> Image.Image:
-    """Open without decoding.
+    """Open without decoding, and without any metadata but the profile and the orientation.
 
     Raises:
         ImageError: as `read_header` does.
     """
+    name = image_format(data)
+    if name is None:
+        raise not_decodable(data)
+    if name == HEIF:
+        if not can_open_heif():
+            raise ImageError("unsupported_format", "HEIC/HEIF; install 'imgsim_assets[heic]'")
+        _register_heif()
+    if name == "ICO":
+        icon = ico.largest_icon(data)
+        if image_format(icon) == "PNG":
+            return open_image(icon, max_pixels)
+        return _open(name, icon, max_pixels)
+    if name == "PNG":
+        data, canvas = png.pixel_chunks(data)
+        image = _open(name, data, max_pixels)
+        if canvas is not None:
+            _check_pixels(name, *canvas.size, max_pixels)
+            image.info[CANVAS] = canvas
+        return image
+    if name == "JPEG2000":
+        jpeg2000.check_work(data)
+    elif name == "JPEG" and _plain_jpeg_size(data) is None:
+        data = jpeg.pixel_segments(data)
+    elif name in _PIXELS_ONLY and name != "JPEG":
+        data = _PIXELS_ONLY[name](data)
+    return _open(name, data, max_pixels)
+
+
+def _open(name: str, data: bytes, max_pixels: int) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats_for(data))
+        image = Image.open(io.BytesIO(data), formats=(name,))
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
-    except UnidentifiedImageError:
-        raise _identification_error(data) from None
     except Exception as error:
         # Pillow's parsers raise a dozen types on broken headers.
-        detail = f"{type(error).__name__}: {error}"
-        raise _truncation_error(data) or ImageError("not_image", detail) from error
-    if image.width * image.height > max_pixels:
-        raise ImageError(
-            "too_many_pixels",
-            f"{image.width} x {image.height} pixels are more than {max_pixels}",
-        )
+        if name in _OPENED_IN_FULL:
+            raise ImageError("truncated", f"a file of {name} that is cut or damaged") from error
+        if len(data) < _MIN_BYTES:
+            raise cut_header(name) from error
+        raise ImageError("not_image", f"a {name} file with a damaged header") from error
+    _check_pixels(name, image.width, image.height, max_pixels)
+    values = max(image.width * image.height * len(image.getbands()), len(data) // 2)
+    decoders = {tile[0] for tile in getattr(image, "tile", ())}
+    if values > _MAX_SLOW_VALUES and decoders & _SLOW_DECODERS:
+        raise too_complex(f"{values} values of a {name} variant that only a slow decoder reads")
     return image
 
 
-def _formats_for(data: bytes) -> tuple[str, ...]:
-    """The formats to try; HEIC, an optional extra, only for a file that needs it."""
-    if not _is_heif(data) or not can_open_heif():
-        return FORMATS
-    _register_heif()
-    return (*FORMATS, "HEIF")
+def _check_pixels(name: str, width: int, height: int, max_pixels: int) -> None:
+    limit = max_pixels_of(name, max_pixels)
+    if width * height > limit:
+        raise ImageError(
+            "too_many_pixels",
+            f"{width} x {height} pixels are more than {limit}"
+            + (f", the limit of {name}" if name in BYTES_PER_PIXEL else ""),
+        )
 
 
 @functools.cache
@@ -144,38 +182,3 @@ def _register_heif() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-
-
-def _is_heif(data: bytes) -> bool:
-    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
-
-
-def _identification_error(data: bytes) -> ImageError:
-    if _is_heif(data) and not can_open_heif():
-        return ImageError("unsupported_format", "HEIC/HEIF; install 'imgsim_assets[heic]'")
-    truncated = _truncation_error(data)
-    if truncated is not None:
-        return truncated
-    start = _text_start(data)
-    if start.startswith((b"<svg", b"<?xml")):
-        return ImageError("unsupported_format", "SVG or XML")
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
-        return ImageError("not_image", "an HTML page")
-    return ImageError("not_image", f"not one of {', '.join(FORMATS)}")
-
-
-def _truncation_error(data: bytes) -> ImageError | None:
-    """The error for a file that starts like a format which Pillow opens only in full."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ImageError("truncated", "a WebP file that is cut short or damaged")
-    if data[4:12] == b"ftypavif" or _is_heif(data):
-        return ImageError("truncated", "an AVIF or HEIC file that is cut short or damaged")
-    return None
-
-
-def _text_start(data: bytes) -> bytes:
-    """The first bytes of a text after its byte order mark, blanks and comments."""
-    start = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
-    while start.startswith(b"<!--") and b"-->" in start:
-        start = start.split(b"-->", 1)[1].lstrip()
-    return start[:16].lower()

@@ -13,6 +13,9 @@ from imgsim_assets.images.limits import MAX_PIXELS
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 # Names of the components of an RGB JPEG; other decoders would read them as YCbCr.
 _RGB_COMPONENTS = (*b"RGB",)
+# Begins the index of a file of several images, in a segment near its start.
+_IMAGE_INDEX = b"MPF\0"
+_INDEX_BYTES = 2**18
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ def as_plain_jpeg(data: bytes, min_size: int) -> Jpeg | None:
 
 def _size_with_metadata(data: bytes) -> tuple[int, int] | None:
     """The size of a JPEG with EXIF, a profile or the like, if these do not change its pixels."""
+    if _IMAGE_INDEX in data[:_INDEX_BYTES]:
+        return None
     try:
         with open_image(data, MAX_PIXELS) as image:
             is_plain = image.format == "JPEG" and _is_ycbcr_or_gray(image)

@@ -31,7 +31,8 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import DownloadReport
 from imgsim_assets.download.status import OK
 from imgsim_assets.errors import SettingsError, StoreError
-from imgsim_assets.images.header import ImageError, read_header
+from imgsim_assets.images.errors import ImageError
+from imgsim_assets.images.header import read_header
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard

@@ -24,7 +24,7 @@ from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage
 from imgsim_assets.encoders.recorded import load_recorded, require_named_factory
 from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.search.failures import Failure

@@ -149,7 +149,7 @@ def show(image: Any) -> Image.Image:
         >>> imgsim_assets.show(Image.linear_gradient("L")).mode
         'RGB'
     """
-    from imgsim_assets.images.header import ImageError
+    from imgsim_assets.images.errors import ImageError
     from imgsim_assets.search.dataset import DatasetOptions, read_dataset
 
     dataset = read_dataset(image, DatasetOptions(argument="image"))
@@ -201,7 +201,7 @@ class _Thumbnails:
 
 
 def _thumbnail(ref: ImageRef | None) -> str | None:
-    from imgsim_assets.images.header import ImageError
+    from imgsim_assets.images.errors import ImageError
 
     if ref is None:
         return None

@@ -10,7 +10,8 @@ from PIL import Image
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.decode import decode, to_display_rgb
-from imgsim_assets.images.header import ImageError, read_header
+from imgsim_assets.images.errors import ImageError
+from imgsim_assets.images.header import read_header
 from imgsim_assets.images.limits import MAX_PIXELS
 
 

@@ -14,7 +14,7 @@ from imgsim_assets.errors import SettingsError
 if TYPE_CHECKING:
     import polars as pl
 
-    from imgsim_assets.images.header import ImageError
+    from imgsim_assets.images.errors import ImageError
     from imgsim_assets.search.dataset import DatasetOptions
     from imgsim_assets.search.image_ref import ImageRef
 
@@ -52,7 +52,7 @@ def load_images(
     """
     import polars as pl
 
-    from imgsim_assets.images.header import ImageError
+    from imgsim_assets.images.errors import ImageError
     from imgsim_assets.search.dataset import DatasetOptions
     from imgsim_assets.search.failures import Failure, report_failures
 
@@ -100,7 +100,7 @@ def _image_refs(
 def _read_valid(image: ImageRef) -> bytes | ImageError:
     """The bytes of an image that can be decoded, else the error."""
     from imgsim_assets.images.decode import decode
-    from imgsim_assets.images.header import ImageError
+    from imgsim_assets.images.errors import ImageError
 
     try:
         data = image.open()

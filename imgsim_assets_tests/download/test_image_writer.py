@@ -10,7 +10,8 @@ import pytest
 
 from imgsim_assets.download import image_writer as module
 from imgsim_assets.download.image_writer import ImageWriter, StoredImage
-from imgsim_assets.images.header import Header, ImageError
+from imgsim_assets.images.errors import ImageError
+from imgsim_assets.images.header import Header
 from imgsim_assets.storage.blobs import Blobs
 from imgsim_assets.storage.files import StagedFile
 from imgsim_assets.storage.local_files import LocalFiles

@@ -20,7 +20,7 @@ from imgsim_assets.encoders.engine import (
     StageTimings,
 )
 from imgsim_assets.errors import EncoderError
-from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.errors import ImageError
 from imgsim_assets_tests.support.encoders import ThumbnailEncoder
 
 

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from imgsim_assets.images import header
-from imgsim_assets.images.header import FORMATS, Header, ImageError, open_image, read_header
+from imgsim_assets.images.errors import ImageError
+from imgsim_assets.images.formats import FORMATS
+from imgsim_assets.images.header import Header, open_image, read_header
 from imgsim_assets.images.limits import MAX_PIXELS
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.malformed_images import (
@@ -26,7 +28,7 @@ from imgsim_assets_tests.support.malformed_images import (
 LIMIT = 50_000_000
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [name for name in FORMATS if name != "ICO"])
 def test_header_has_format_and_size(kind: str) -> None:
     data = encoded(make_image(1, (48, 32)), kind)
 
@@ -36,7 +38,7 @@ def test_header_has_format_and_size(kind: str) -> None:
 def test_multi_picture_jpeg_is_accepted() -> None:
     data = encoded(make_image(1, (80, 60)), "MPO", save_all=True, append_images=[make_image(2)])
 
-    assert read_header(data, LIMIT) == Header("MPO", 80, 60)
+    assert read_header(data, LIMIT) == Header("JPEG", 80, 60)
 
 
 def test_size_is_that_before_rotation() -> None:
@@ -103,7 +105,8 @@ def test_max_pixels_is_inclusive() -> None:
 
 def test_decompression_bomb_is_rejected_without_warning() -> None:
     program = (
-        "from imgsim_assets.images.header import ImageError, read_header\n"
+        "from imgsim_assets.images.errors import ImageError\n"
+        "from imgsim_assets.images.header import read_header\n"
         "from imgsim_assets_tests.support.malformed_images import png_of\n"
         "try:\n"
         f"    read_header(png_of(10_000, 10_000), {LIMIT})\n"
@@ -138,8 +141,8 @@ def test_format_that_needs_the_whole_file_is_truncated(kind: str) -> None:
 @pytest.mark.parametrize(
     ("data", "status", "named"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "truncated", "HEIC"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "truncated", "HEIC"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "truncated", "HEIF"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "truncated", "HEIF"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported_format", "SVG"),
         (b'<?xml version="1.0"?>\n<svg/>', "unsupported_format", "SVG"),
         (b"<!DOCTYPE html><title>404</title>", "not_image", "HTML"),
@@ -177,7 +180,7 @@ def test_text_is_identified_after_byte_order_mark_and_comments(data: bytes, name
     assert named in refused.value.detail
 
 
-@pytest.mark.parametrize("kind", ["TGA", "PCX", "ICO", "SGI", "DDS"])
+@pytest.mark.parametrize("kind", ["TGA", "PCX", "SGI", "DDS"])
 def test_other_formats_are_not_opened(kind: str) -> None:
     data = encoded(make_image(1, (64, 64)), kind)
     assert Image.open(io.BytesIO(data)).format == kind
