@@ -227,9 +227,10 @@ def _key_of_16_bits(image: Image.Image, data: bytes) -> Image.Image | None:
 
     Pillow keeps the high bytes of the colors, with which other colors may agree.
     """
+    if image.format != "PNG" or not isinstance(image, ImageFile.ImageFile):
+        return None
     key = image.info.get("transparency")
-    is_deep = isinstance(image, ImageFile.ImageFile) and _raw_mode(image) == _HIGH_BYTES
-    if not is_deep or not isinstance(key, tuple):
+    if not isinstance(key, tuple) or image.tile[0].args != _HIGH_BYTES:
         return None
     equal = None
     for raw_mode, shift in ((_HIGH_BYTES, 8), (_LOW_BYTES, 0)):
@@ -242,11 +243,6 @@ def _key_of_16_bits(image: Image.Image, data: bytes) -> Image.Image | None:
             same = band.point([255 * (level == value >> shift & 255) for level in range(256)])
             equal = same if equal is None else ImageChops.darker(equal, same)
     return ImageChops.invert(equal) if equal is not None else None
-
-
-def _raw_mode(image: ImageFile.ImageFile) -> object:
-    """How the file of an opened PNG stores its values."""
-    return image.tile[0].args if image.format == "PNG" and image.tile else None
 
 
 # ---- colors -------------------------------------------------------------------------------

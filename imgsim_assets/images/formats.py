@@ -131,7 +131,7 @@ def _first_element(data: bytes) -> bytes:
     """A text from its first element on, without byte order mark, prolog and comments."""
     start = data[:_TEXT_BYTES].removeprefix(b"\xef\xbb\xbf")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        start = start.decode("utf-16", "replace").encode()
+        start = start.decode("utf-16", "replace").lstrip("\ufeff").encode()
     if _HTML.match(start.lstrip()):
         return start.lstrip()
     while (prolog := _PROLOG.match(start)) is not None:

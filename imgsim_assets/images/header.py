@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from imgsim_assets.images.containers import gif, ico, jpeg, jpeg2000, png, tiff, webp
 from imgsim_assets.images.errors import ImageError, cut_header, too_complex
@@ -33,8 +33,12 @@ _OPENED_IN_FULL = frozenset({"AVIF", HEIF, "WEBP"})
 # A shorter file of any format has no pixels.
 _MIN_BYTES = 64
 # Decoders of Pillow that are written in Python, and how many values they may decode.
+_WITH_SLOW_DECODERS = ("BMP", "PPM")
 _SLOW_DECODERS = frozenset({"bmp_rle", "ppm", "ppm_plain"})
 _MAX_SLOW_VALUES = 2**22
+
+# By Pillow's name of gray values with fewer bits, their step in 8 bits.
+_GRAY_SCALES = {"L;2": 85, "L;4": 17}
 
 # Warnings about damaged metadata would flood the logs, and large images have a limit of ours.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -134,6 +138,7 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
     if name == "PNG":
         data, canvas = png.pixel_chunks(data)
         image = _open(name, data, max_pixels)
+        _scale_key(image)
         if canvas is not None:
             _check_pixels(name, *canvas.size, max_pixels)
             image.info[CANVAS] = canvas
@@ -160,11 +165,23 @@ def _open(name: str, data: bytes, max_pixels: int) -> Image.Image:
             raise cut_header(name) from error
         raise ImageError("not_image", f"a {name} file with a damaged header") from error
     _check_pixels(name, image.width, image.height, max_pixels)
-    values = max(image.width * image.height * len(image.getbands()), len(data) // 2)
+    if name in _WITH_SLOW_DECODERS:
+        _check_decoder(name, image, len(data))
+    return image
+
+
+def _check_decoder(name: str, image: Image.Image, size: int) -> None:
+    values = max(image.width * image.height * len(image.getbands()), size // 2)
     decoders = {tile[0] for tile in getattr(image, "tile", ())}
     if values > _MAX_SLOW_VALUES and decoders & _SLOW_DECODERS:
         raise too_complex(f"{values} values of a {name} variant that only a slow decoder reads")
-    return image
+
+
+def _scale_key(image: Image.Image) -> None:
+    """Scale the transparent gray of a PNG to 8 bits, as Pillow scales its pixels."""
+    key = image.info.get("transparency")
+    if isinstance(key, int) and isinstance(image, ImageFile.ImageFile) and image.tile:
+        image.info["transparency"] = key * _GRAY_SCALES.get(str(image.tile[0].args), 1)
 
 
 def _check_pixels(name: str, width: int, height: int, max_pixels: int) -> None:

@@ -103,3 +103,37 @@ def srgb_of_wide(color: tuple[int, int, int]) -> tuple[int, ...]:
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG with its checksum."""
+    return _chunk(kind, body)
+
+
+def with_chunks(png: bytes, chunks: bytes, *, behind_pixels: bool = False) -> bytes:
+    """A PNG with more chunks behind its header, or before its end."""
+    at = len(png) - 12 if behind_pixels else 33
+    return png[:at] + chunks + png[at:]
+
+
+def deep_png(rows: bytes, size: tuple[int, int], bits: int, color: int, key: bytes) -> bytes:
+    """A PNG of unpacked rows, each behind its filter, with a transparent color."""
+    header = struct.pack(">IIBBBBB", *size, bits, color, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"tRNS", key), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in parts)
+
+
+def jpeg_segment(marker: int, body: bytes) -> bytes:
+    """A segment of a JPEG."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def scan_bomb(side: int, scans: int) -> bytes:
+    """A progressive JPEG of a size with many empty scans."""
+    tables = jpeg_segment(0xDB, b"\0" + b"\1" * 64)
+    tables += jpeg_segment(0xC4, b"\0" + bytes([1] + [0] * 15) + b"\0")
+    tables += jpeg_segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\0")
+    frame = jpeg_segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+    first = jpeg_segment(0xDA, b"\1\1\0\0\0\0")
+    scan = jpeg_segment(0xDA, b"\1\1\0\1\x3f\0")
+    return b"\xff\xd8" + tables + frame + first + scan * scans + b"\xff\xd9"
