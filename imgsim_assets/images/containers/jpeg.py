@@ -21,6 +21,8 @@ _MAX_PROFILE_BYTES = 4 * 2**20
 # Each scan may visit each block of 64 pixels; the usual progressive file has ten scans.
 MAX_SCANS = 1000
 MAX_SCANNED_PIXELS = 2**31
+# The header of a scan of one component.
+_MIN_SCAN_BYTES = 10
 
 
 class _Frame(NamedTuple):
@@ -79,6 +81,8 @@ def pixel_segments(data: bytes) -> bytes:
 def check_scans(data: bytes, at: int, pixels: int) -> None:
     """Raise ImageError for too many scans, from the marker of the first one on."""
     limit = min(MAX_SCANS, max(MAX_SCANNED_PIXELS // max(pixels, 1), 1))
+    if len(data) - at < limit * _MIN_SCAN_BYTES:
+        return
     scans = 0
     marker: int | None = _SCAN
     while marker is not None and marker != _END:

@@ -4,9 +4,10 @@ import time
 
 import pytest
 
-from imgsim_assets.images.decode import TRUNCATED, decode
+from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.header import read_header
+from imgsim_assets.images.repair import TRUNCATED
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.malformed_images import jpeg_segment, scan_bomb
 

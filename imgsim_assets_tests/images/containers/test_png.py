@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgsim_assets.images.decode import TRUNCATED, decode
+from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.header import Header, read_header
+from imgsim_assets.images.repair import TRUNCATED
 from imgsim_assets_tests.support.images import encoded, make_image
 from imgsim_assets_tests.support.malformed_images import deep_png, png_chunk, with_chunks
 
