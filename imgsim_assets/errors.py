@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+
 
 class ImgsimError(Exception):
     """Base of all errors of this package. The message names the location and how to fix it."""
@@ -33,3 +37,51 @@ class InvariantError(StoreError):
 
 class EncoderError(ImgsimError):
     """An encoder cannot be loaded, or returned something that is not an embedding."""
+
+
+_KEPT = "run it again: what was finished is kept"
+_OTHER_STORE = "or choose another store (IMGSIM_STORE)"
+_FIXES = {
+    errno.ENOSPC: f"free some space, {_OTHER_STORE}, and {_KEPT}",
+    errno.EDQUOT: f"free some space, {_OTHER_STORE}, and {_KEPT}",
+    errno.EFBIG: f"raise the file size limit (ulimit -f), {_OTHER_STORE}, and {_KEPT}",
+    errno.EROFS: f"mount the disk writable, {_OTHER_STORE}, and {_KEPT}",
+    errno.EACCES: f"give this user access to it, {_OTHER_STORE}, and {_KEPT}",
+    errno.EPERM: f"give this user access to it, {_OTHER_STORE}, and {_KEPT}",
+    errno.EMFILE: f"raise the limit of open files (ulimit -n), and {_KEPT}",
+    errno.EIO: f"check the disk (dmesg), and {_KEPT}",
+}
+# Modules of clients of object stores, whose errors of connections are no OSError.
+_CLIENTS = ("aiohttp", "botocore")
+# The end of a message of Polars about an error of the operating system.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+def describe_error(error: BaseException) -> str | None:
+    """The message of an error for a person: one line with the fix.
+
+    Args:
+        error: Of this package, of the operating system or of a connection.
+
+    Returns:
+        The message; None for any other error, which is a fault of the code.
+    """
+    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        return describe_error(error.exceptions[0])
+    if isinstance(error, ImgsimError):
+        return str(error)
+    library = type(error).__module__.partition(".")[0]
+    # Polars raises its own errors, or an OSError without a number.
+    if code := _OS_ERROR.search(str(error)) if library in ("builtins", "polars") else None:
+        return describe_error(OSError(int(code[1]), os.strerror(int(code[1]))))
+    if isinstance(error, OSError):
+        return f"{_cause(error)}; {_FIXES.get(error.errno or 0, _KEPT)}"
+    if library in _CLIENTS:
+        return f"{' '.join(str(error).split())}; check the connection, and {_KEPT}"
+    return None
+
+
+def _cause(error: OSError) -> str:
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    cause = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{cause}: {' and '.join(names)}" if names else cause

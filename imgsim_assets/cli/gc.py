@@ -42,6 +42,8 @@ def command(
     if as_json:
         show_json(report)
         return
+    for message in report.damaged:
+        click.echo(message, err=True)
     verb = "would delete" if dry_run else "deleted"
     click.echo(
         f"{verb} {report.commits} versions, {report.files} files, {report.blobs} images "

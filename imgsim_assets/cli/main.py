@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import click
 
-from imgsim_assets.errors import ImgsimError
+from imgsim_assets.errors import describe_error
 
 EXIT_FAILED = 1
 EXIT_PROBLEMS_FOUND = 3
@@ -80,13 +80,16 @@ def main(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("imgsim: interrupted; finished work is stored, and a rerun continues", err=True)
         return 130
-    except ImgsimError as error:
-        click.echo(f"imgsim: {error}", err=True)
-        return EXIT_FAILED
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        message = describe_error(error)
+        if message is None:
+            raise
+        click.echo(f"imgsim: {message}", err=True)
+        return EXIT_FAILED
     return result if isinstance(result, int) else 0
 
 

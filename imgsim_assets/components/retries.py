@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from imgsim_assets.errors import describe_error
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 # After about 20, 40 and 80 seconds.
@@ -39,7 +41,7 @@ _CONNECTION_ERRORS = {
 
 
 def retry_faults(step: C) -> C:
-    """Decorate the function of an asset with RETRY_POLICY: only faults reach Dagster as such."""
+    """Decorate the function of an asset: every error is a Failure, which only faults repeat."""
     if inspect.isgeneratorfunction(step):
 
         @functools.wraps(step)
@@ -64,9 +66,8 @@ def _no_retry_of_other_errors() -> Iterator[None]:
     except (dg.Failure, dg.RetryRequested):
         raise
     except Exception as error:
-        if is_fault(error):
-            raise
-        raise dg.Failure(str(error) or type(error).__name__, allow_retries=False) from error
+        message = describe_error(error) or str(error) or type(error).__name__
+        raise dg.Failure(message, allow_retries=is_fault(error)) from error
 
 
 def is_fault(error: BaseException) -> bool:

@@ -66,8 +66,15 @@ class FlatIndex:
         return loaded
 
     def save(self, path: Path) -> None:
-        """Write the index file (not the entries)."""
-        faiss.write_index(self._index, str(path))
+        """Write the index file (not the entries).
+
+        Raises:
+            OSError: when the disk is full, for example.
+        """
+        try:
+            faiss.write_index(self._index, str(path))
+        except RuntimeError as error:
+            raise OSError(f"FAISS cannot write {path}: {str(error).splitlines()[0]}") from error
 
     @property
     def dim(self) -> int:

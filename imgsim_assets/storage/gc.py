@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import polars as pl
 
@@ -20,7 +21,7 @@ from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.pack_gc import collect_blobs
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import COMMITS, DATA, Table
+from imgsim_assets.storage.table import COMMITS, DATA, Table, commit_path
 
 SHA256 = "sha256"
 # Property of a table with one row per distinct image, needed only while a catalog has the image.
@@ -34,6 +35,7 @@ class GcReport:
     """Counts of what a garbage collection deleted, or, as a dry run, would delete.
 
     `blobs` are images, `bytes` the freed space, `tables` the names of all tables of the store.
+    `damaged` names the damaged files of superseded versions, which did not stop it.
     """
 
     commits: int = 0
@@ -42,6 +44,13 @@ class GcReport:
     vectors: int = 0
     bytes: int = 0
     tables: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    def add_damaged(self, name: str, version: int, error: object) -> None:
+        """Name a superseded version that cannot be read, once."""
+        message = f"{name} version {version}, which is superseded, is damaged: {error}"
+        if message not in self.damaged:
+            self.damaged.append(message)
 
 
 def collect_garbage(
@@ -56,20 +65,22 @@ def collect_garbage(
         dry_run: Report what would be deleted, and delete nothing.
 
     Raises:
-        StoreError: A catalog that had images is empty. Nothing is deleted then: an unreadable or
-            emptied ledger must never count as permission to delete its images.
+        StoreError: A catalog that had images is empty, or the newest version of a table is
+            damaged. Nothing is deleted then: an unreadable or emptied ledger must never count as
+            permission to delete its images.
     """
+    report = GcReport()
+    histories: dict[str, _History] = {}
     older_than = (time.time() if now is None else now) - policy.min_age_hours * 3600
-    histories = {
-        name: _history(store.table(name), policy, older_than) for name in store.table_names()
-    }
-    report = GcReport(tables=list(histories))
-    referenced = _referenced_images(store, histories)
+    for name in store.table_names():
+        histories[name] = _history(store, name, policy, older_than, report)
+    report.tables = list(histories)
+    referenced = _referenced_images(store, histories, report)
     for name, history in histories.items():
         for version in history.expired:
             report.commits += 1
             if not dry_run:
-                store.files.delete(f"{name}/{COMMITS}/{version:012d}.json")
+                store.files.delete(commit_path(name, version))
     for folder in store.table_folders():
         _collect_files(store, folder, histories.get(folder), older_than, report, dry_run)
     for name, history in histories.items():
@@ -93,13 +104,23 @@ class _History:
     expired: list[int]
 
 
-def _history(table: Table, policy: RetentionPolicy, older_than: float) -> _History:
+def _history(
+    store: Store, name: str, policy: RetentionPolicy, older_than: float, report: GcReport
+) -> _History:
+    table = store.table(name)
     versions = table.versions()
     newest = set(versions[-policy.retain_last :])
     kept, expired = [], []
     for version in versions:
         try:
             commit = table.at(version)
+        except CorruptFileError as error:
+            if version == versions[-1]:
+                raise
+            report.add_damaged(name, version, error)
+            if version not in newest and _modified(store, name, version) < older_than:
+                expired.append(version)
+            continue
         except StoreError:
             if version in newest:
                 raise
@@ -111,11 +132,18 @@ def _history(table: Table, policy: RetentionPolicy, older_than: float) -> _Histo
     return _History(kept, expired)
 
 
+def _modified(store: Store, name: str, version: int) -> float:
+    entry = store.files.stat(commit_path(name, version))
+    return entry.modified if entry is not None else 0.0
+
+
 def _committed_at(commit: Commit) -> float:
     return datetime.fromisoformat(commit.committed_at).timestamp()
 
 
-def _referenced_images(store: Store, histories: Mapping[str, _History]) -> pl.Series:
+def _referenced_images(
+    store: Store, histories: Mapping[str, _History], report: GcReport
+) -> pl.Series:
     """The distinct sha256 (hex) of every image that a kept commit refers to, sorted."""
     referenced = pl.Series(SHA256, dtype=pl.String)
     for name, history in histories.items():
@@ -129,7 +157,12 @@ def _referenced_images(store: Store, histories: Mapping[str, _History]) -> pl.Se
             )
         table = store.table(name, key=newest.key)
         for commit in history.kept:
-            listed = table.read(commit, columns=[SHA256])[SHA256].drop_nulls()
+            is_newest = commit is newest
+            on_corrupt = partial(report.add_damaged, name, commit.version)
+            rows = table.read(
+                commit, columns=[SHA256], on_corrupt=None if is_newest else on_corrupt
+            )
+            listed = rows[SHA256].drop_nulls() if rows.width else referenced.clear()
             referenced = pl.concat([referenced, listed]).unique()
     return referenced.sort()
 

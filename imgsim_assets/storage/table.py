@@ -113,7 +113,7 @@ class Table:
         return commit
 
     def _commit_path(self, version: int) -> str:
-        return f"{self.name}/{COMMITS}/{version:012d}.json"
+        return commit_path(self.name, version)
 
     # ---- writing --------------------------------------------------------------------
 
@@ -386,6 +386,11 @@ class Table:
         files = commit.files_with_role()
         paths = [self._files.local_path(f"{self.name}/{file.path}") for file in files]
         return None if None in paths else [path for path in paths if path is not None]
+
+
+def commit_path(table: str, version: int) -> str:
+    """The path of a commit, relative to the store."""
+    return f"{table}/{COMMITS}/{version:012d}.json"
 
 
 def _sha256_of_file(path: Path) -> str:

@@ -15,7 +15,7 @@ from imgsim_assets.errors import CorruptFileError, FormatError, StoreError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, new_commit_id
 from imgsim_assets.storage.damage import BytesRead, Damage
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import COMMITS, LATEST
+from imgsim_assets.storage.table import LATEST, commit_path
 
 _REPAIR = "'imgsim verify --repair'"
 
@@ -67,7 +67,7 @@ class _Inspection:
 
     def _inspect_superseded_commits(self, newest: int) -> Iterator[Damage]:
         for version, error in self._unreadable.items():
-            path = _commit_path(version)
+            path = commit_path(self._name, version).removeprefix(f"{self._name}/")
             if version != newest and path not in self._known:
                 yield self._damage(path, f"version {version} is damaged: {error}")
 
@@ -120,7 +120,7 @@ class _Inspection:
             yield Damage(self._name, message, self._rewrite_copy)
         elif copy.version > newest:
             message = (
-                f"{self._store.url}/{self._name}/{_commit_path(copy.version)} is missing; "
+                f"{self._store.url}/{commit_path(self._name, copy.version)} is missing; "
                 f"{_REPAIR} restores it from {LATEST}"
             )
             yield Damage(self._name, message, lambda: self._restore(copy.version, data))
@@ -145,7 +145,7 @@ class _Inspection:
             return self._restore(newest, data)
         if not self._commits:
             for version in self._unreadable:
-                self._store.files.delete(f"{self._name}/{_commit_path(version)}")
+                self._store.files.delete(commit_path(self._name, version))
             self._store.files.delete(f"{self._name}/{LATEST}")
             return "removed its damaged versions; no intact version is left"
         previous = self._commits[max(self._commits)]
@@ -158,7 +158,7 @@ class _Inspection:
         return f"version {newest} is now equal to version {previous.version}"
 
     def _restore(self, version: int, data: bytes) -> str:
-        self._store.files.write(f"{self._name}/{_commit_path(version)}", data)
+        self._store.files.write(commit_path(self._name, version), data)
         return f"restored version {version} from {LATEST}"
 
     def _record(self) -> str:
@@ -183,7 +183,3 @@ def _parsed(data: bytes) -> Commit | None:
         return Commit.from_json(data)
     except (FormatError, ValueError, KeyError, TypeError):
         return None
-
-
-def _commit_path(version: int) -> str:
-    return f"{COMMITS}/{version:012d}.json"

@@ -82,3 +82,17 @@ def test_only_a_fault_is_repeated(error: Exception, attempts: int, is_generator:
     message = failure.step_failure_data.error
     assert message is not None
     assert type(error).__name__ in message.to_string()
+
+
+def test_an_error_of_the_system_is_a_failure_with_its_fix() -> None:
+    def fail() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/store/products")
+
+    asset = dg.asset(name="failing")(retry_faults(fail))
+    result = dg.materialize([asset], raise_on_error=False)
+
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    failure = event.step_failure_data.user_failure_data
+    assert failure is not None
+    assert failure.description is not None
+    assert failure.description.startswith("Permission denied: /store/products; give this user")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.blobs import PINS
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets.storage.gc import GcReport, collect_garbage
@@ -24,8 +25,9 @@ from imgsim_assets.storage.packs import PACKS, list_packs, read_pack_entries
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import commit_path
 from imgsim_assets_tests.support import tables
-from imgsim_assets_tests.support.damage import flip_bit, read_blobs
+from imgsim_assets_tests.support.damage import flip_bit, flip_bit_in_file, read_blobs
 from imgsim_assets_tests.support.file_ages import file_sizes, make_older
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
@@ -40,6 +42,65 @@ KEEP_ONE = RetentionPolicy(retain_last=1, min_age_hours=1)
 def root(store: Store) -> Path:
     """The folder of the store."""
     return Path(store.url)
+
+
+# ---- damage ------------------------------------------------------------------------------
+
+
+def _two_old_ledgers(store: Store, root: Path) -> Commit:
+    """A ledger with two versions of a file of its own each; returns the older commit."""
+    older = _commit_ledger(store, "products", {"a": b"first"})
+    _commit_ledger(store, "products", {"a": b"second"})
+    make_older(root, 2)
+    return older
+
+
+def test_a_damaged_ledger_of_a_superseded_version_is_named_and_does_not_stop(
+    store: Store, root: Path
+) -> None:
+    older = _two_old_ledgers(store, root)
+    flip_bit(store, store.table(older.table), older.files[0])
+
+    report = collect_garbage(store, RetentionPolicy(retain_last=2, min_age_hours=1))
+
+    [message] = report.damaged
+    assert "products/images version 1" in message
+    assert Path(older.files[0].path).name in message
+    assert read_blobs(store).keys() == {hashlib.sha256(b"second").hexdigest()}
+
+
+@pytest.mark.parametrize("retained", [1, 2])
+def test_a_damaged_superseded_commit_is_named_and_deleted_once_it_expires(
+    store: Store, root: Path, retained: int
+) -> None:
+    older = _two_old_ledgers(store, root)
+    path = root / commit_path(older.table, 1)
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[:-9])
+    os.utime(path, (status.st_atime, status.st_mtime))
+
+    report = collect_garbage(store, RetentionPolicy(retain_last=retained, min_age_hours=1))
+
+    [message] = report.damaged
+    assert str(path) in message
+    assert path.exists() == (retained == 2)
+    assert collect_garbage(store, KEEP_ONE).commits == retained - 1
+
+
+@pytest.mark.parametrize("damaged", ["file", "commit"])
+def test_a_damaged_newest_ledger_stops_before_anything_is_deleted(
+    store: Store, root: Path, damaged: str
+) -> None:
+    _two_old_ledgers(store, root)
+    newest = tables.latest_commit(ledger_table(store, "products"))
+    name = commit_path(newest.table, 2) if damaged == "commit" else newest.files[0].path
+    flip_bit_in_file(root / name if damaged == "commit" else root / newest.table / name)
+    before = file_sizes(root)
+
+    with pytest.raises(CorruptFileError, match=Path(name).name):
+        collect_garbage(store, KEEP_ONE)
+
+    assert file_sizes(root) == before
 
 
 # ---- commits and files ------------------------------------------------------------------

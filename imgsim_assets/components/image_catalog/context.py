@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from imgsim_assets.components.automation import freshness
 from imgsim_assets.components.checks import invariant_spec
 from imgsim_assets.components.store.resource import open_store
 from imgsim_assets.encoders.settings import AUTO
-from imgsim_assets.errors import SettingsError, SourceError
+from imgsim_assets.errors import SettingsError, SourceError, describe_error
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.storage.shards import shard_names
 
@@ -75,7 +77,7 @@ class CatalogContext:
             root=self.root,
             log=context.log.info,
             warn=context.log.warning,
-            log_exception=context.log.exception,
+            log_exception=partial(_log_failure, context.log),
             **options,
         )
 
@@ -115,6 +117,18 @@ class CatalogContext:
             name, asset=self.key(asset), description=description, blocking=blocking
         )
 
+<<<<<<< HEAD
     def invariant_spec(self, asset: str, name: str, description: str) -> dg.AssetCheckSpec:
         """A check that the asset's own step evaluates, and that must hold."""
         return invariant_spec(self.key(asset), name, description, self.settings.checks)
+=======
+
+def _log_failure(log: dg.DagsterLogManager, message: str) -> None:
+    """Log the exception that is being handled: in one line, or with the traceback of a bug."""
+    error = sys.exception()
+    described = describe_error(error) if error is not None else None
+    if described is None:
+        log.exception(message)
+    else:
+        log.error(f"{message}: {described}")
+>>>>>>> ed3b80e (Errors of the operating system are one message with the fix; retention goes on after damage in superseded versions)

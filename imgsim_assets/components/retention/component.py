@@ -49,6 +49,8 @@ class RetentionComponent(YamlComponent):
             from imgsim_assets.storage.gc import collect_garbage
 
             report = asdict(collect_garbage(open_store(context), policy))
+            for message in report["damaged"]:
+                context.log.warning(message)
             context.log.info(f"deleted: {report}")
             context.add_output_metadata(report)
 
