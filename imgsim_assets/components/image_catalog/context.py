@@ -117,11 +117,10 @@ class CatalogContext:
             name, asset=self.key(asset), description=description, blocking=blocking
         )
 
-<<<<<<< HEAD
     def invariant_spec(self, asset: str, name: str, description: str) -> dg.AssetCheckSpec:
         """A check that the asset's own step evaluates, and that must hold."""
         return invariant_spec(self.key(asset), name, description, self.settings.checks)
-=======
+
 
 def _log_failure(log: dg.DagsterLogManager, message: str) -> None:
     """Log the exception that is being handled: in one line, or with the traceback of a bug."""
@@ -131,4 +130,3 @@ def _log_failure(log: dg.DagsterLogManager, message: str) -> None:
         log.exception(message)
     else:
         log.error(f"{message}: {described}")
->>>>>>> ed3b80e (Errors of the operating system are one message with the fix; retention goes on after damage in superseded versions)
