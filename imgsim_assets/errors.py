@@ -6,9 +6,17 @@ import errno
 import os
 import re
 
+from imgsim_assets.text import printable
+
 
 class ImgsimError(Exception):
-    """Base of all errors of this package. The message names the location and how to fix it."""
+    """Base of all errors of this package. The message names the location and how to fix it.
+
+    Messages quote data of others: they are printable, and have no passwords of URLs.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 class SettingsError(ImgsimError, ValueError):

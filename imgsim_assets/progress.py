@@ -9,10 +9,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
+from imgsim_assets.text import printable
+
 Log = Callable[[str], None]
 
 _REDRAW_INTERVAL_S = 0.2
 _BAR_WIDTH = 24
+
+
+def printable_log(log: Log) -> Log:
+    """A log of messages that quote data of others; see `text.printable`."""
+    return lambda message: log(printable(message))
 
 
 def silent(_: str) -> None:

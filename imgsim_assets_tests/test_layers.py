@@ -25,6 +25,7 @@ _LAYERS = [
     ["catalog", "images"],
     ["storage"],
     ["errors", "settings", "progress", "lazy"],
+    ["text"],
 ]
 _HEIGHT = {name: -depth for depth, layer in enumerate(_LAYERS) for name in layer}
 

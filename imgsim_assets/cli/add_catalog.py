@@ -16,6 +16,7 @@ from imgsim_assets.catalog.validation import validate_rows
 from imgsim_assets.cli import options
 from imgsim_assets.cli.operands import name_from_path
 from imgsim_assets.cli.output import show_json
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.storage.store import find_project_root
@@ -73,8 +74,8 @@ def command(
     if as_json:
         show_json({"wrote": str(target), "items": items, "rejects": rejects})
         return
-    click.echo(f"wrote {target}: {items} items, {rejects} rejected rows")
-    click.echo(
+    echo(f"wrote {target}: {items} items, {rejects} rejected rows")
+    echo(
         f"materialize it: reload the code location in Dagster's web server, and materialize the "
         f"group {settings.name} with all partitions"
     )

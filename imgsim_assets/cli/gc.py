@@ -6,6 +6,7 @@ import click
 
 from imgsim_assets.cli import options
 from imgsim_assets.cli.output import show_json
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
@@ -45,7 +46,7 @@ def command(
     for message in report.damaged:
         click.echo(message, err=True)
     verb = "would delete" if dry_run else "deleted"
-    click.echo(
+    echo(
         f"{verb} {report.commits} versions, {report.files} files, {report.blobs} images "
         f"and {report.vectors} vectors: {report.bytes / 1e6:.1f} MB"
     )

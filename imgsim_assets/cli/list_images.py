@@ -9,6 +9,8 @@ import click
 
 from imgsim_assets.cli import options
 from imgsim_assets.cli.output import show_json
+from imgsim_assets.cli.spreadsheet import neutralized
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.dataset import list_image_files
 
@@ -26,6 +28,7 @@ Examples:
     "--delimiter", "-d", metavar="CHAR", default=",", show_default=True, help="Field separator."
 )
 @click.option("--recursive/--no-recursive", default=True, help="Include subfolders (the default).")
+@options.raw_option
 @options.json_option
 def command(folder: str, out: str | None, delimiter: str, recursive: bool, as_json: bool) -> None:
     """Write a list of the images in FOLDER: name and absolute path, sorted by path.
@@ -44,10 +47,11 @@ def command(folder: str, out: str | None, delimiter: str, recursive: bool, as_js
         with target.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, delimiter=separator, lineterminator="\n")
             writer.writerow(["name", "path"])
-            writer.writerows((Path(path).name, path) for path in paths)
+            clean = (lambda text: text) if options.is_raw() else neutralized
+            writer.writerows((clean(Path(path).name), clean(path)) for path in paths)
     except OSError as error:
         raise SettingsError(f"--out: {target} cannot be written: {error.strerror}") from error
     if as_json:
         show_json({"out": str(target), "images": len(paths)})
     else:
-        click.echo(f"{len(paths)} images written to {target}")
+        echo(f"{len(paths)} images written to {target}")

@@ -7,12 +7,14 @@ a catalog has no image), 130 interrupted.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping
 
 import click
 
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.errors import describe_error
 
 EXIT_FAILED = 1
@@ -75,10 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = cli.main(arguments, prog_name="imgsim", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        echo(shown.getvalue(), err=True, nl=False)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("imgsim: interrupted; finished work is stored, and a rerun continues", err=True)
+        echo("imgsim: interrupted; finished work is stored, and a rerun continues", err=True)
         return 130
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed it.
@@ -88,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         message = describe_error(error)
         if message is None:
             raise
-        click.echo(f"imgsim: {message}", err=True)
+        echo(f"imgsim: {message}", err=True)
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
 

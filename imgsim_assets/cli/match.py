@@ -13,6 +13,7 @@ from imgsim_assets.catalog.stage import rejects_table
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operands import CatalogArg, resolve_operand
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
 from imgsim_assets.pipeline.catalog import CatalogPipeline
@@ -128,14 +129,14 @@ def command(
         output.show_json(_document(summaries, report, matches, cosines))
     else:
         lines = _lines(store, summaries, report)
-        click.echo("\n".join(lines), err=out == options.STDOUT)
+        echo("\n".join(lines), err=out == options.STDOUT)
         if cosines is not None and out != options.STDOUT:
-            click.echo("similarity of every pair:")
+            echo("similarity of every pair:")
             output.show_frame(cosines, max_rows=max(cosines.height, 1))
         if out is None:
             output.show_frame(renamed)
         elif out != options.STDOUT:
-            click.echo(f"{renamed.height} matches written to {out}")
+            echo(f"{renamed.height} matches written to {out}")
     return 0 if all(summary.status.vectors for summary in summaries) else EXIT_PROBLEMS_FOUND
 
 

@@ -265,12 +265,33 @@ download_options = _option_group(
         help="Accept any certificate of this host; repeat it for several.",
     ),
 )
-out_option = click.option(
-    "--out",
-    metavar="FILE",
-    callback=_check_out,
-    help="Write .tsv, .csv, .parquet or .jsonl; - writes TSV to stdout.",
+_RAW = "imgsim_assets.raw"
+raw_option = click.option(
+    "--raw",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _, is_raw: context.meta.update({_RAW: is_raw}),
+    help="Write CSV and TSV as they are, without neutralizing formulas for spreadsheets.",
 )
+
+
+def is_raw() -> bool:
+    """Whether the running command has --raw."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get(_RAW))
+
+
+def out_option(command: Command) -> Command:
+    """--out, and --raw for its text formats."""
+    out = click.option(
+        "--out",
+        metavar="FILE",
+        callback=_check_out,
+        help="Write .tsv, .csv, .parquet or .jsonl; - writes TSV to stdout.",
+    )
+    return out(raw_option(command))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import click
 import polars as pl
+import polars.selectors as cs
 
-from imgsim_assets.cli.options import STDOUT
+from imgsim_assets.cli.options import STDOUT, is_raw
+from imgsim_assets.cli.spreadsheet import for_spreadsheet
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.progress import Log, ProgressListener, silent
+from imgsim_assets.text import REPLACEMENT, UNPRINTABLE, UNPRINTABLE_IN_LINE
 
 _DECIMALS = 5
 _MAX_ROWS = 20
@@ -26,10 +30,12 @@ _MAX_ROWS = 20
 def write_frame(frame: pl.DataFrame, path: str) -> None:
     """Write a frame as tsv, csv, parquet or jsonl, by its suffix; "-" is tsv on stdout.
 
-    Text formats have five decimals, and quotes around fields with tabs, line breaks or quotes.
+    TSV and CSV have five decimals, and quotes around fields with tabs, line breaks or quotes.
+    Spreadsheets open them: without `--raw`, an apostrophe precedes a text that looks like a
+    formula, and control characters are replaced.
     """
     if path == STDOUT:
-        click.echo(_delimited(frame, "\t"), nl=False)
+        echo(_delimited(frame, "\t"), nl=False)
         return
     suffix = Path(path).suffix
     unfinished = Path(path).with_name(f".unfinished-{uuid.uuid4().hex}{suffix}")
@@ -47,6 +53,8 @@ def write_frame(frame: pl.DataFrame, path: str) -> None:
 
 
 def _delimited(frame: pl.DataFrame, separator: str) -> str:
+    if not is_raw():
+        frame = for_spreadsheet(frame)
     return frame.write_csv(separator=separator, float_precision=_DECIMALS, quote_style="necessary")
 
 
@@ -63,9 +71,15 @@ def show_frame(frame: pl.DataFrame, max_rows: int = _MAX_ROWS) -> None:
         float_precision=_DECIMALS,
         tbl_formatting="UTF8_BORDERS_ONLY" if is_utf8 else "ASCII_MARKDOWN",
     ):
-        click.echo(str(frame.head(max_rows)))
+        echo(str(_printable_cells(frame.head(max_rows))))
     if frame.height > max_rows:
-        click.echo(f"... {frame.height - max_rows} more rows")
+        echo(f"... {frame.height - max_rows} more rows")
+
+
+def _printable_cells(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with each cell on one line; names of columns too, which may be ids."""
+    cells = frame.with_columns(cs.string().str.replace_all(UNPRINTABLE_IN_LINE, REPLACEMENT))
+    return cells.rename(lambda name: re.sub(UNPRINTABLE_IN_LINE, REPLACEMENT, name))
 
 
 def show_result(
@@ -85,14 +99,16 @@ def show_result(
     if document is not None:
         show_json(document)
     elif out != STDOUT:
-        click.echo(summary)
+        echo(summary)
         if out is None and frame.height:
             show_frame(frame.drop(hidden))
 
 
 def show_json(document: Any) -> None:
     """Print a document as JSON."""
-    click.echo(json.dumps(document, indent=2, default=_jsonable, ensure_ascii=False))
+    text = json.dumps(document, indent=2, default=_jsonable, ensure_ascii=False)
+    # JSON itself escapes only the characters below the blank.
+    echo(re.sub(UNPRINTABLE, lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def _jsonable(value: Any) -> Any:
@@ -111,7 +127,7 @@ def _jsonable(value: Any) -> Any:
 
 def log_to_stderr(message: str) -> None:
     """Print a message on stderr."""
-    click.echo(message, err=True)
+    echo(message, err=True)
 
 
 class ProgressBars(ProgressListener):

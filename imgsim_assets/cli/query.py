@@ -9,6 +9,7 @@ import polars as pl
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.search.model import ImageSimilarityModel, load_model
 from imgsim_assets.search.saved_model import is_saved_model
@@ -97,5 +98,5 @@ def command(
     elif out is None:
         output.show_frame(neighbors, max_rows=max(50, k))
     elif out != options.STDOUT:
-        click.echo(f"{neighbors.height} rows written to {out}")
+        echo(f"{neighbors.height} rows written to {out}")
     return 0 if neighbors.height else EXIT_PROBLEMS_FOUND

@@ -8,6 +8,7 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.encoders.recorded import (
     encoder_from_commit,
     require_named_factory,
@@ -90,26 +91,26 @@ def command(
     for recommendation in recommendations:
         _show(recommendation, budget)
     if len(recommendations) > 1:
-        click.echo(f"\nto match {' with '.join(names)}: {strictest:g}, the stricter of the two")
+        echo(f"\nto match {' with '.join(names)}: {strictest:g}, the stricter of the two")
 
 
 def _show(recommendation: ThresholdRecommendation, budget: float) -> None:
     threshold = f"{recommendation.threshold:g}"
-    click.echo(
+    echo(
         f"\n{recommendation.catalog}: {recommendation.images} images by {recommendation.encoder}, "
         f"{recommendation.pairs} pairs of different images"
     )
     output.show_frame(_formatted(recommendation.near(_SHOWN_THRESHOLDS)))
     limit = f"{budget:g} false matches per million pairs"
     if recommendation.is_measured:
-        click.echo(f"{threshold} is the lowest threshold within {limit}; copies found:")
+        echo(f"{threshold} is the lowest threshold within {limit}; copies found:")
     else:
-        click.echo(
+        echo(
             f"too few pairs to show that there are at most {limit}: {threshold} is the encoder's "
             "recommended threshold; copies found:"
         )
     recall = (f"{edit} {share:.0%}" for edit, share in recommendation.recall.items())
-    click.echo(f"  {', '.join(recall)}")
+    echo(f"  {', '.join(recall)}")
 
 
 def _formatted(operating_points: pl.DataFrame) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.pipeline.retry import retry_failed
 from imgsim_assets.storage.store import Store
@@ -62,4 +63,4 @@ def command(
     if as_json:
         output.show_json(report)
     else:
-        click.echo(f"{catalog}: {report.retried} retried, {report.recovered} recovered")
+        echo(f"{catalog}: {report.retried} retried, {report.recovered} recovered")

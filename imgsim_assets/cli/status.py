@@ -8,6 +8,7 @@ import click
 
 from imgsim_assets.cli import options
 from imgsim_assets.cli.output import show_json
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.pipeline.status import (
     CatalogStatus,
     MatchStatus,
@@ -45,7 +46,7 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
         show_json({"store": store.url, "catalogs": statuses, "matches": matches})
         return
     lines = [line for status in statuses for line in _catalog_lines(status)]
-    click.echo("\n".join([f"store: {store.url}", *lines, *map(_match_line, matches)]))
+    echo("\n".join([f"store: {store.url}", *lines, *map(_match_line, matches)]))
 
 
 def _catalog_lines(status: CatalogStatus) -> Iterator[str]:

@@ -8,6 +8,7 @@ import click
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.pipeline.repair import repair
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.progress import silent
@@ -50,12 +51,12 @@ def command(repairs: bool, sample_size: int, store: Store, as_json: bool, quiet:
         output.show_json({**asdict(report), "repairs": [asdict(each) for each in done]})
     else:
         for each in done:
-            click.echo(f"repaired {each.location}: {each.action}")
-        click.echo(
+            echo(f"repaired {each.location}: {each.action}")
+        echo(
             f"{report.tables} tables, {report.versions} versions, {report.files} files, "
             f"{report.blobs} images, {report.bytes / 1e6:.1f} MB verified"
         )
         for problem in report.problems:
-            click.echo(f"{problem.location}: {problem.message}")
-        click.echo(f"{len(report.problems)} problems" if report.problems else "no problems")
+            echo(f"{problem.location}: {problem.message}")
+        echo(f"{len(report.problems)} problems" if report.problems else "no problems")
     return EXIT_PROBLEMS_FOUND if report.problems else 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from imgsim_assets.text import printable_line
+
 OK: Final = "ok"
 # The answer was something else. It may pass if a whole host answers so.
 NOT_IMAGE: Final = "not_image"
@@ -60,9 +62,9 @@ class FetchError(Exception):
     def __init__(
         self, status: str, detail: str, retry_after: float | None = None, etag: str | None = None
     ) -> None:
-        super().__init__(f"{status}: {detail}")
         self.status = status
-        self.detail = plain_text(detail)
+        self.detail = printable_line(detail)
+        super().__init__(f"{status}: {self.detail}")
         self.retry_after = retry_after
         self.etag = etag
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from imgsim_assets.text import printable_line
+
 
 class ImageError(Exception):
     """Why bytes are not a usable image.
@@ -12,9 +14,9 @@ class ImageError(Exception):
     """
 
     def __init__(self, status: str, detail: str) -> None:
-        super().__init__(f"{status}: {detail}")
         self.status = status
-        self.detail = detail
+        self.detail = printable_line(detail)
+        super().__init__(f"{status}: {self.detail}")
 
 
 def too_complex(detail: str) -> ImageError:

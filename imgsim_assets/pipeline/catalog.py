@@ -21,7 +21,7 @@ from imgsim_assets.pipeline.invariants import Results, embeddings_invariants
 from imgsim_assets.pipeline.loader import Loader, LoaderStage
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.pipeline.shards import ShardReports, run_shards
-from imgsim_assets.progress import Log, silent
+from imgsim_assets.progress import Log, printable_log, silent
 from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
 from imgsim_assets.similarity.graph import GraphReport, GraphStage
 from imgsim_assets.storage.shards import Shard
@@ -64,9 +64,9 @@ class CatalogPipeline:
         self.root = root or Path.cwd()
         self.loader = loader
         self.retry = retry
-        self.log = log
-        self.warn = warn or log
-        self.log_exception = log_exception or self.warn
+        self.log = printable_log(log)
+        self.warn = printable_log(warn or log)
+        self.log_exception = printable_log(log_exception or warn or log)
 
     @classmethod
     def from_store(

@@ -37,6 +37,7 @@ from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import printable_line
 
 # Property of a ledger that a loader has filled: its URLs may mean something to the loader only.
 LOADED = "filled_by_loader"
@@ -168,8 +169,8 @@ class LoaderStage:
             return {**row, "status": error.status, "detail": error.detail[:500], "attempts": 1}
         except Exception as error:
             # The user's code may raise anything; only its own row fails.
-            detail = f"{type(error).__name__}: {error}"
-            return {**row, "status": "loader_error", "detail": detail[:500], "attempts": 1}
+            detail = printable_line(f"{type(error).__name__}: {error}")
+            return {**row, "status": "loader_error", "detail": detail, "attempts": 1}
         return {
             **row,
             "status": OK,

@@ -24,11 +24,16 @@ from imgsim_assets.errors import SettingsError
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.search.image_ref import ImageRef, failed_image
 from imgsim_assets.search.url_images import fetch_urls, is_url
+from imgsim_assets.text import printable
 
 # Text columns that hold the images if no column is named, the first one first.
 _IMAGE_COLUMNS = ("image", "path", "url", "image_url", "file", "picture")
 # One PIL image may be in several rows, and Pillow reads its file from one thread only.
 _PIL_LOCK = threading.Lock()
+
+
+def _log_to_stderr(message: str) -> None:
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class DatasetOptions:
     @property
     def log(self) -> Log:
         """A log to stderr, or none."""
-        return partial(print, file=sys.stderr, flush=True) if self.progress else silent
+        return _log_to_stderr if self.progress else silent
 
 
 @dataclass(frozen=True)

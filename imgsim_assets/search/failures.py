@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.text import printable_line
 
 FAILURES_SCHEMA = {"label": pl.String, "status": pl.String, "detail": pl.String}
 _MAX_LISTED = 3
@@ -38,7 +39,8 @@ def report_failures(
     if not failures:
         return
     listed = "; ".join(
-        f"{failure.name}: {failure.status}, {failure.detail}" for failure in failures[:_MAX_LISTED]
+        f"{printable_line(failure.name)}: {failure.status}, {failure.detail}"
+        for failure in failures[:_MAX_LISTED]
     )
     if len(failures) > _MAX_LISTED:
         listed += f" and {len(failures) - _MAX_LISTED} more"

@@ -12,6 +12,7 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.references import References
+from imgsim_assets.text import printable
 
 
 def _now() -> str:
@@ -82,7 +83,7 @@ def render_summary(summary: Mapping[str, Any], output: str | None) -> Any:
     text = "\n".join(["ImageSimilarityModel", "", *lines])
     if output == "str":
         return text
-    print(text)
+    print(printable(text))
     return None
 
 

@@ -21,6 +21,7 @@ from imgsim_assets.components.image_catalog.images import (
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
 from imgsim_assets.components.store.resource import IO_MANAGER, STORE
+from imgsim_assets.progress import printable_log
 
 if TYPE_CHECKING:
     from imgsim_assets.encoders.stage import EmbeddingStage
@@ -74,7 +75,7 @@ def _fetch_and_embed(
             catalog.require_weights()
             return pipeline.open_embeddings(thread, before_load=gpu_slot.claim)
 
-        stream = EmbeddingStream(open_embeddings, thread, log=context.log.warning)
+        stream = EmbeddingStream(open_embeddings, thread, log=printable_log(context.log.warning))
         if images in selected:
             embedding_stream = stream if embeddings in selected else None
             check = fetch(context, catalog, pipeline, embedding_stream)
