@@ -44,7 +44,7 @@ def command(
         show_json(report)
         return
     for message in report.damaged:
-        click.echo(message, err=True)
+        echo(message, err=True)
     verb = "would delete" if dry_run else "deleted"
     echo(
         f"{verb} {report.commits} versions, {report.files} files, {report.blobs} images "
