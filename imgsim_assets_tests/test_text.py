@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from imgsim_assets.download.status import FetchError
 from imgsim_assets.errors import SourceError
-from imgsim_assets.images.header import ImageError
+from imgsim_assets.images.errors import ImageError
 from imgsim_assets.progress import printable_log
 from imgsim_assets.text import printable, printable_line, without_credentials
 
