@@ -233,6 +233,13 @@ download_options = _option_group(
         help="Internal host to fetch images from; repeat it for several.",
     ),
     click.option(
+        "--allowed-url-prefix",
+        "allowed_url_prefixes",
+        multiple=True,
+        metavar="URL",
+        help="Folder of an object store to read images from, such as s3://bucket/folder/.",
+    ),
+    click.option(
         "--timeout",
         "timeout_s",
         metavar="SECONDS",
@@ -256,6 +263,12 @@ download_options = _option_group(
         "--ca-file",
         metavar="FILE",
         help="PEM file of certificate authorities to trust in addition.",
+    ),
+    click.option(
+        "--cookies",
+        is_flag=True,
+        callback=lambda _, __, is_set: "per_host" if is_set else None,
+        help="Return the cookies of a host to it.",
     ),
     click.option(
         "--no-verify-tls",

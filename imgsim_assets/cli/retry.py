@@ -7,8 +7,9 @@ import click
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.pipeline.project import declared_download
 from imgsim_assets.pipeline.retry import retry_failed
-from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.store import Store, find_project_root
 
 
 @click.command(
@@ -45,14 +46,22 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fetch the failed images of CATALOG again, embed those that arrive, and update the index."""
+    """Fetch the failed images of CATALOG again, embed those that arrive, and update the index.
+
+    The download uses the settings that the project of the working directory declares for the
+    catalog, else those that the store has recorded. Options replace single settings.
+    """
     if retryable == all_failures:
         raise click.UsageError("choose the failures: either --retryable or --all")
+    declared = declared_download(find_project_root(), catalog, store)
     with output.show_progress(quiet=quiet or as_json) as (log, listener):
+        if declared is not None:
+            log(f"download settings of {declared.file}")
         report = retry_failed(
             store,
             catalog,
             download,
+            declared=declared.settings if declared is not None else None,
             retry="all" if all_failures else "retryable",
             device=device,
             weights=weights,

@@ -120,6 +120,17 @@ class DownloadSettings(Settings):
     def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_canonical_prefix(entry) for entry in value)
 
+    def with_overrides(self, given: DownloadSettings) -> DownloadSettings:
+        """These settings with the fields that were set in `given`; lists and mappings grow."""
+        values = {key: getattr(given, key) for key in given.model_fields_set}
+        for key in ("allowed_hosts", "allowed_url_prefixes"):
+            if key in values:
+                values[key] = tuple(dict.fromkeys([*getattr(self, key), *values[key]]))
+        for key in ("headers", "hosts"):
+            if key in values:
+                values[key] = {**getattr(self, key), **values[key]}
+        return self.model_copy(update=values)
+
     def with_absolute_ca_file(self, project_root: Path) -> DownloadSettings:
         """The same settings, the path of `ca_file` made absolute."""
         if self.ca_file is None:

@@ -22,6 +22,7 @@ from imgsim_assets.download.ledger.packs import check_packs
 from imgsim_assets.download.ledger.shard_ledger import ShardLedger
 from imgsim_assets.download.ledger.table import ledger_table, utc_now
 from imgsim_assets.download.ledger.writer import LedgerWriter
+from imgsim_assets.download.recorded import RecordedSettings
 from imgsim_assets.download.scheduling.hosts import Hosts, HostStats
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.shard_downloader import ShardDownloader
@@ -78,6 +79,7 @@ class ImagesStage:
         name: the catalog.
         settings: timeouts, limits and politeness.
         retry: the failures of earlier runs that are tried again.
+        record: whether the ledger records `settings` as those of the catalog.
         log: takes messages about progress, hosts and damage.
         on_row: called after each item that was fetched or failed.
         on_commit: called from any thread after each commit in the middle of a shard.
@@ -90,6 +92,7 @@ class ImagesStage:
         settings: DownloadSettings,
         *,
         retry: Retry = "retryable",
+        record: bool = True,
         log: Log = silent,
         on_row: Callable[[], None] | None = None,
         on_commit: Callable[[Shard], None] | None = None,
@@ -98,6 +101,7 @@ class ImagesStage:
         self._name = name
         self._settings = settings
         self._retry: Retry = retry
+        self._recorded = RecordedSettings.of(settings).to_json() if record else None
         self._log = log
         self._on_row = on_row
         self._on_commit = on_commit
@@ -167,7 +171,7 @@ class ImagesStage:
             bytes=run.bytes,
             seconds=time.monotonic() - run.clock,
             statuses=dict(sorted(summary.statuses.items())),
-            changed=base is None or commit.version != base.version,
+            changed=base is None or commit.files != base.files,
             data_version=summary.data_version,
             unchanged=run.unchanged,
             revalidation_errors=dict(sorted(summary.revalidation_errors.items())),
@@ -181,7 +185,7 @@ class ImagesStage:
         folder = None if is_web(root) else ImageFolder(root, self._settings.max_bytes)
         ledger = ShardLedger(self._table, shard, self._log_once)
         limits = self._settings.limits_digest(root)
-        writer = LedgerWriter(ledger, self._store.blobs, items, started, limits)
+        writer = LedgerWriter(ledger, self._store.blobs, items, started, limits, self._recorded)
         return ShardRun(items, writer, folder, started, self._on_row, self._on_commit)
 
     def _plan(self, run: ShardRun, base: Commit | None) -> FetchPlan:

@@ -41,6 +41,7 @@ class CatalogPipeline:
             directory.
         loader: gives the images in place of the download.
         retry: which failures of earlier runs the download tries again.
+        record: whether the store records the download settings as those of the catalog.
         log: receives the progress messages of long stages.
         warn: receives the warnings; default: `log`.
         log_exception: receives a message about a failed shard while its exception is being
@@ -55,6 +56,7 @@ class CatalogPipeline:
         root: Path | None = None,
         loader: Loader | None = None,
         retry: Retry = "retryable",
+        record: bool = True,
         log: Log = silent,
         warn: Log | None = None,
         log_exception: Log | None = None,
@@ -64,6 +66,7 @@ class CatalogPipeline:
         self.root = root or Path.cwd()
         self.loader = loader
         self.retry = retry
+        self.record = record
         self.log = printable_log(log)
         self.warn = printable_log(warn or log)
         self.log_exception = printable_log(log_exception or warn or log)
@@ -80,7 +83,10 @@ class CatalogPipeline:
         retry: Retry,
         log: Log = silent,
     ) -> Self:
-        """The pipeline of a catalog as the store holds it; its source is not to be read."""
+        """The pipeline of a catalog as the store holds it; its source is not to be read.
+
+        The store keeps the download settings that it has recorded.
+        """
         settings = CatalogSettings(
             name=name,
             source=SourceSettings(path=f"{name}/items"),
@@ -88,7 +94,7 @@ class CatalogPipeline:
             encoder=encoder,
             download=download,
         )
-        return cls(store, settings, retry=retry, log=log)
+        return cls(store, settings, retry=retry, record=False, log=log)
 
     @property
     def name(self) -> str:
@@ -158,6 +164,7 @@ class CatalogPipeline:
             self.name,
             settings,
             retry=self.retry,
+            record=self.record,
             log=self.log,
             on_row=on_row,
             on_commit=on_commit,

@@ -8,6 +8,7 @@ from typing import Literal
 import polars as pl
 
 from imgsim_assets.download.ledger.table import ledger_table, utc_now, with_all_columns
+from imgsim_assets.download.recorded import RecordedSettings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import (
@@ -18,7 +19,7 @@ from imgsim_assets.encoders.recorded import (
     with_overrides,
 )
 from imgsim_assets.encoders.stage import embeddings_table
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.pipeline.loader import LOADED
@@ -47,6 +48,7 @@ def retry_failed(
     name: str,
     settings: DownloadSettings,
     *,
+    declared: DownloadSettings | None = None,
     retry: RetrySelection = "retryable",
     device: str | None = None,
     weights: str | None = None,
@@ -62,7 +64,9 @@ def retry_failed(
     Args:
         store: the store.
         name: the catalog.
-        settings: limits of the download.
+        settings: the fields that are set replace those of the catalog's own settings.
+        declared: the catalog's own settings; default: those that the store has recorded, which
+            permit nothing.
         retry: `retryable` for failures that may have passed, or `all`.
         device: where the encoder runs, in place of the recorded device.
         weights: path of the encoder's weights file, in place of the recorded path.
@@ -74,7 +78,9 @@ def retry_failed(
         StoreError: when the catalog has no images and embeddings yet, was filled by a loader, or
             has vectors of other weights. Nothing has been fetched then.
         EncoderError: when the weights file is missing. Nothing has been fetched then.
-        SettingsError: when the encoder's factory is not named. Nothing has been fetched then.
+        SettingsError: when the encoder's factory is not named, or when the catalog's downloads
+            needed headers, a proxy or hosts that neither `settings` nor `declared` has. Nothing has
+            been fetched then.
     """
     ledger = ledger_table(store, name)
     commit = ledger.latest()
@@ -91,6 +97,7 @@ def retry_failed(
     failed = _failed(ledger, commit, retry)
     if not failed.height:
         return RetryReport(0, 0)
+    download = _download_settings(commit, name, settings, declared)
     encoder = with_overrides(encoder_from_commit(embedded), device, weights)
     vectors = f"the vectors of {name}"
     require_named_factory(encoder, factory, vectors)
@@ -102,7 +109,7 @@ def retry_failed(
         name,
         shards=len(shards_of(commit)),
         encoder=encoder,
-        download=settings,
+        download=download,
         retry=retry,
         log=log,
     )
@@ -110,6 +117,24 @@ def retry_failed(
     update_index(store, name)
     intact = with_all_columns(ledger.read(ledger.latest() or commit)).filter(~_HAS_FAILED)
     return RetryReport(failed.height, failed.join(intact, on="id", how="semi").height)
+
+
+def _download_settings(
+    commit: Commit, name: str, given: DownloadSettings, declared: DownloadSettings | None
+) -> DownloadSettings:
+    """The catalog's settings with those that were given."""
+    if declared is not None:
+        return declared.with_overrides(given)
+    recorded = RecordedSettings.from_properties(commit.properties)
+    settings = recorded.settings.with_overrides(given)
+    missing = recorded.missing(settings)
+    if missing:
+        raise SettingsError(
+            f"the downloads of {name} used settings that the store does not contain, and nothing "
+            f"was requested without them; run the command in the project that declares {name}, or "
+            f"add {' '.join(missing)}"
+        )
+    return settings
 
 
 def _failed(ledger: Table, commit: Commit, retry: RetrySelection) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from imgsim_assets.download.ledger.other_runs import OtherRuns
 from imgsim_assets.download.ledger.packs import PackCheck, named_packs, packs_metadata
 from imgsim_assets.download.ledger.shard_ledger import LedgerSummary, ShardLedger
 from imgsim_assets.download.ledger.table import PROPERTIES, Row, empty_ledger, ledger_frame
+from imgsim_assets.download.recorded import DOWNLOAD
 from imgsim_assets.download.shard_items import ShardItems
 from imgsim_assets.storage.blobs import Blobs
 from imgsim_assets.storage.commit import (
@@ -75,11 +76,18 @@ class LedgerWriter:
     """Commits the pending rows of one run and shard.
 
     Images are flushed to disk before the rows that refer to them are committed. `limits` is the
-    digest of the run's limits, which is recorded with each file.
+    digest of the run's limits, which is recorded with each file. `recorded` are the
+    settings that each commit records; None keeps those of the last one.
     """
 
     def __init__(
-        self, ledger: ShardLedger, blobs: Blobs, items: ShardItems, started: datetime, limits: str
+        self,
+        ledger: ShardLedger,
+        blobs: Blobs,
+        items: ShardItems,
+        started: datetime,
+        limits: str,
+        recorded: Mapping[str, Any] | None = None,
     ) -> None:
         self.ledger = ledger
         self.other_runs = OtherRuns(ledger, started)
@@ -88,6 +96,7 @@ class LedgerWriter:
         self._blobs = blobs
         self._items = items
         self.limits = limits
+        self._recorded = recorded
 
     def append(self, frames: Sequence[pl.DataFrame]) -> Commit | None:
         """Commit the first pending frames as a delta file; they stay pending when that fails."""
@@ -136,7 +145,9 @@ class LedgerWriter:
                 else True
             )
             if base is not None and not has_changed and table.verify_checksums(base, shard=shard):
-                return None
+                # Other settings alone are recorded without touching a file.
+                has_recorded = self._properties_after(base) == base.properties
+                return None if has_recorded else self._pending_commit(base, base.files)
             rows = self._drop_superseded(base, new)
             packs = self.pack_check.remaining(named_packs(self.ledger.files(base)))
             summary = LedgerSummary()
@@ -174,8 +185,16 @@ class LedgerWriter:
     def _pending_commit(self, base: Commit | None, files: Sequence[DataFile]) -> PendingCommit:
         version = base.inputs.get("items", 0) if base is not None else 0
         return PendingCommit(
-            files, inputs={"items": max(self._items.version, version)}, properties=PROPERTIES
+            files,
+            inputs={"items": max(self._items.version, version)},
+            properties=self._properties_after(base),
         )
+
+    def _properties_after(self, base: Commit | None) -> Mapping[str, Any]:
+        recorded = self._recorded
+        if recorded is None and base is not None:
+            recorded = base.properties.get(DOWNLOAD)
+        return {**PROPERTIES, **({DOWNLOAD: recorded} if recorded is not None else {})}
 
 
 def _select_for_compaction(deltas: Sequence[DataFile]) -> list[DataFile]:
