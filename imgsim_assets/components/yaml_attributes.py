@@ -82,9 +82,7 @@ def _value_or_template(schema: Mapping[str, Any]) -> dict[str, Any]:
     described = [choice["description"] for choice in choices if "description" in choice]
     if described:
         annotations.setdefault("description", described[0])
-    if any(
-        _is_secret(choice) or _is_secret(choice.get("additionalProperties")) for choice in choices
-    ):
+    if any(map(_is_secret, choices)):
         # Any value is valid here, because an error of the schema would show it.
         return {**annotations, "format": "password", "writeOnly": True}
     if {"type": "string"} in choices or not any(choices):
@@ -93,7 +91,10 @@ def _value_or_template(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_secret(schema: Any) -> bool:
-    return isinstance(schema, Mapping) and schema.get("format") == "password"
+    """Whether a schema is that of secret text, or of a mapping of names to it."""
+    if not isinstance(schema, Mapping):
+        return False
+    return schema.get("format") == "password" or _is_secret(schema.get("additionalProperties"))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -132,7 +132,6 @@ class EmbeddingStage:
         name: name of the catalog.
         settings: the encoder, its weights file located.
         log: receives progress messages.
-        before_load: called before the encoder is loaded.
         stop: once any thread sets it, the stage raises StoppedError within a batch.
 
     Raises:
@@ -146,13 +145,11 @@ class EmbeddingStage:
         settings: EncoderSettings,
         *,
         log: Log = silent,
-        before_load: Callable[[], None] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._store = store
         self._name = name
         self._log = log
-        self._before_load = before_load
         self._stop = stop or threading.Event()
         self._works: dict[Shard, _ShardWork] = {}
         # By sha256, (status, detail) of images without a vector, and the files they are from.
@@ -329,8 +326,6 @@ class EmbeddingStage:
         return self._engine
 
     def _load(self) -> Encoder:
-        if self._before_load is not None:
-            self._before_load()
         return load_encoder(self._settings)
 
     def _load_image(self, sha256: str) -> Image.Image | Jpeg:

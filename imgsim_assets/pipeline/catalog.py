@@ -171,24 +171,13 @@ class CatalogPipeline:
         ) as stage:
             yield stage.run
 
-    def open_embeddings(
-        self,
-        thread: EmbeddingThread | None = None,
-        *,
-        before_load: Callable[[], None] | None = None,
-    ) -> EmbeddingStage:
-        """The embeddings stage.
-
-        Args:
-            thread: the thread it will work in, which can stop it.
-            before_load: called before the encoder is loaded.
-        """
+    def open_embeddings(self, thread: EmbeddingThread | None = None) -> EmbeddingStage:
+        """The embeddings stage; `thread` is the one it will work in, which can stop it."""
         return EmbeddingStage(
             self.store,
             self.name,
             self.encoder,
             log=self.log,
-            before_load=before_load,
             stop=thread.stop if thread is not None else None,
         )
 

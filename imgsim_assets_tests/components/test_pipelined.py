@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -211,50 +210,10 @@ def test_killed_pipelined_step_keeps_its_vectors(shop: Shop) -> None:
     assert read_table("products/index", store=shop.project.store).collect().height == 12
 
 
-def test_busy_gpu_pool_is_waited_for_while_images_are_fetched(shop: Shop) -> None:
-    with shop.project.instance() as instance:
-        _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
-        storage = instance.event_log_storage
-        for pool in ("network", "gpu"):
-            storage.set_concurrency_slots(pool, 1)
-        storage.claim_concurrency_slot("gpu", "another run", "step")
-        recorded: dict[str, int] = {}
+def test_the_step_holds_the_pool_of_the_card(shop: Shop) -> None:
+    graph = shop.project.definitions().resolve_asset_graph()
 
-        def free_the_slot() -> None:
-            wait_until(lambda: shop.web.total_gets == 12)
-            time.sleep(1)
-            recorded["encoded"] = shop.encodings
-            storage.free_concurrency_slots_for_run("another run")
-
-        other = threading.Thread(target=free_the_slot)
-        other.start()
-        _run(shop, instance, [IMAGES, EMBEDDINGS])
-        other.join()
-
-        assert recorded == {"encoded": 0}
-        assert shop.encodings == 12
-        free = storage.get_concurrency_info("gpu")
-        assert (free.slot_count, free.active_slot_count) == (1, 0)
-
-
-def test_too_few_images_end_the_step_without_waiting_for_the_gpu_pool(
-    shop: Shop, commits_at_once: None
-) -> None:
-    """The card is never free: a step that went on to embed would wait for it."""
-    shop.declare(pipelined=True, checks={"min_success_rate": 0.9, "severity": "error"})
-    for number in range(2):
-        del shop.web.pages[f"/p{number}.jpg"]
-    with shop.project.instance() as instance:
-        _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
-        storage = instance.event_log_storage
-        for pool in ("network", "gpu"):
-            storage.set_concurrency_slots(pool, 1)
-        storage.claim_concurrency_slot("gpu", "another run", "step")
-
-        result = _run(shop, instance, [IMAGES, EMBEDDINGS], succeeds=False)
-
-    assert [event.asset_key for event in result.get_asset_materialization_events()] == [IMAGES] * 3
-    assert shop.encodings == 0
+    assert graph.get(IMAGES).pools == graph.get(EMBEDDINGS).pools == {"gpu"}
 
 
 def test_upstream_change_requests_both_pipelined_assets(shop: Shop) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from imgsim_assets.components.asset_kwargs import GPU_POOL, NETWORK_POOL
+from imgsim_assets.components.asset_kwargs import GPU_POOL
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.image_catalog.embeddings import (
     embed,
@@ -45,7 +45,8 @@ def pipelined_assets(catalog: CatalogContext) -> dg.AssetsDefinition:
         check_specs=[success_rate_spec(catalog), vectors_spec(catalog)],
         can_subset=True,
         backfill_policy=catalog.backfill_policy,
-        pool=NETWORK_POOL,
+        # Dagster gives a step one pool, and a card is harder to share than the network.
+        pool=GPU_POOL,
         required_resource_keys={STORE},
         retry_policy=RETRY_POLICY,
     )
@@ -62,18 +63,17 @@ def pipelined_assets(catalog: CatalogContext) -> dg.AssetsDefinition:
 def _fetch_and_embed(
     context: dg.AssetExecutionContext, catalog: CatalogContext, config: ImagesConfig
 ) -> Iterator[dg.MaterializeResult]:
-    from imgsim_assets.components.pools import PoolSlot
     from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
 
     images, embeddings = catalog.key("images"), catalog.key("embeddings")
     selected = context.selected_asset_keys
     pipeline = catalog.pipeline(context, retry=config.retry.value)
     thread = EmbeddingThread()
-    with PoolSlot(context, GPU_POOL, thread.stop) as gpu_slot, thread:
+    with thread:
 
         def open_embeddings() -> "EmbeddingStage":
             catalog.require_weights()
-            return pipeline.open_embeddings(thread, before_load=gpu_slot.claim)
+            return pipeline.open_embeddings(thread)
 
         stream = EmbeddingStream(open_embeddings, thread, log=printable_log(context.log.warning))
         if images in selected:
