@@ -54,7 +54,8 @@ def _blocks(page: str, language: str) -> list[str]:
 def test_yaml_of_page_loads(page: str, tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
-    documents = [yaml.safe_load(block) for block in _blocks(page, "yaml")]
+    blocks = [yaml.safe_load(block) for block in _blocks(page, "yaml")]
+    documents = [block for block in blocks if "type" in block]
     for number, document in enumerate(documents):
         kind = document["type"].removeprefix("imgsim_assets.")
         project.declare(f"block{number}", kind, document["attributes"])
@@ -64,6 +65,33 @@ def test_yaml_of_page_loads(page: str, tmp_path: Path) -> None:
     keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
 
     assert {"shoes/index", "suppliers/index", "matches/shoes__suppliers"} <= keys
+
+
+def test_templates_translation_and_python_of_add_a_catalog_page_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHARDS", "8")
+    monkeypatch.setenv("IMAGE_HOSTS", "['images.internal']")
+    project = Project.make(tmp_path / "project")
+    project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
+    page = "docs/add_a_catalog.md"
+    blocks = [yaml.safe_load(block) for block in _blocks(page, "yaml")]
+    attributes = {"name": "shoes", "source": "data/shoes.csv"}
+    for block in blocks:
+        attributes |= {} if "type" in block else block
+    project.declare("shoes", "ImageCatalogComponent", attributes)
+    (python,) = _blocks(page, "python")
+    project.write("shop/defs/feeds.py", python)
+
+    specs = {
+        spec.key.to_user_string(): spec for spec in project.definitions().resolve_all_asset_specs()
+    }
+
+    images = specs["eu/shoes/images"]
+    assert (images.group_name, images.tags["stage"]) == ("eu_shoes", "images")
+    assert images.partitions_def is not None
+    assert len(images.partitions_def.get_partition_keys()) == 8
+    assert specs["boots/index"].group_name == "feeds"
 
 
 def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:

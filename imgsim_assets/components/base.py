@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from imgsim_assets.components.cron import cron_problem
 from imgsim_assets.components.project_tree import find_components, source_location
-from imgsim_assets.components.yaml_attributes import attributes_model, resolve_settings
+from imgsim_assets.components.translation import translate_assets, translate_spec
+from imgsim_assets.components.yaml_attributes import Locate, attributes_model, resolve_settings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.settings import Settings
 
@@ -34,8 +35,10 @@ class YamlComponent(dg.Component):
 
     settings_type: ClassVar[type[Settings]]
 
-    def __init__(self, settings: Any, positions: Any = None) -> None:
-        self._positions = positions
+    def __init__(self, settings: Any, resolution: dg.ResolutionContext | None = None) -> None:
+        self._resolution = resolution
+        self._positions = resolution.source_position_tree if resolution is not None else None
+        self._locate: Locate = _dotted
         self.declared = settings
 
     @classmethod
@@ -47,14 +50,54 @@ class YamlComponent(dg.Component):
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
         """Create the component from YAML, with templates such as `{{ env.STORE }}` resolved."""
         resolution = context.resolution_context
-        positions = resolution.source_position_tree
-        settings = resolve_settings(
-            cls.settings_type,
-            (attributes.model_extra or {}) if attributes is not None else {},
-            resolution,
-            lambda key: _location(context, positions, key),
+        given = (attributes.model_extra or {}) if attributes is not None else {}
+
+        def locate(key: Sequence[str | int]) -> str:
+            return _location(context, resolution.source_position_tree, key)
+
+        component = cls(resolve_settings(cls.settings_type, given, resolution, locate), resolution)
+        component._locate = locate
+        return component
+
+    def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        """The spec of one of the component's assets, as the project wants it.
+
+        Override it to change keys, groups, owners, tags or descriptions. The default applies the
+        key `translation`.
+
+        Args:
+            spec: the spec as this package makes it. The new key may depend on its key, group,
+                owners and tags.
+        """
+        translation = self.declared.translation
+        if translation is None:
+            return spec
+        return translate_spec(spec, translation, self._resolution, self._locate)
+
+    def asset_key(self, *path: str) -> dg.AssetKey:
+        """The key of one of the component's assets, as the project wants it.
+
+        Args:
+            path: the parts of the key as this package makes it.
+        """
+        settings = self.declared
+        spec = dg.AssetSpec(
+            dg.AssetKey(path),
+            group_name=path[0],
+            owners=list(settings.owners),
+            tags=dict(settings.tags),
         )
-        return cls(settings, positions)
+        return self.get_asset_spec(spec).key
+
+    def translated(
+        self, assets: Sequence[dg.AssetsDefinition], names: Iterable[str]
+    ) -> list[dg.AssetsDefinition]:
+        """The assets as the project wants them; `names` are their keys as this package makes them.
+
+        Their keys are translated already, because other assets depend on them.
+        """
+        default_keys = {self.asset_key(*name.split("/")): name for name in names}
+        return [translate_assets(each, self.get_asset_spec, default_keys) for each in assets]
 
     def check_owners_and_tags(
         self, context: dg.ComponentLoadContext, owners: Sequence[str], tags: Mapping[str, str]
@@ -124,5 +167,8 @@ class YamlComponent(dg.Component):
 
 
 def _location(context: dg.ComponentLoadContext, positions: Any, key: Sequence[str | int]) -> str:
-    dotted = ".".join(["attributes", *(str(part) for part in key)])
-    return f"{source_location(context, positions, key)}: {dotted}"
+    return f"{source_location(context, positions, key)}: {_dotted(key)}"
+
+
+def _dotted(key: Sequence[str | int]) -> str:
+    return ".".join(["attributes", *(str(part) for part in key)])

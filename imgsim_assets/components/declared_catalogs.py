@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import dagster as dg
 
@@ -26,7 +26,9 @@ class ComparingComponent(YamlComponent):
             context: the load context.
             named: YAML key and name of each catalog.
         """
-        declared = declared_catalogs(context)
+        declared = {
+            name: component.settings for name, component in declared_catalogs(context).items()
+        }
         first: CatalogSettings | None = None
         for key, name in named:
             if name not in declared:
@@ -46,7 +48,7 @@ class ComparingComponent(YamlComponent):
         if self.declared.threshold != AUTO:
             return []
         declared = declared_catalogs(context)
-        evaluated = [name for name in names if declared[name].evaluation is not None]
+        evaluated = [name for name in names if declared[name].settings.evaluation is not None]
         if not evaluated:
             raise self.error(
                 context,
@@ -56,11 +58,21 @@ class ComparingComponent(YamlComponent):
             )
         return list(dict.fromkeys(evaluated))
 
+    def project_keys(self, context: dg.ComponentLoadContext) -> Callable[..., dg.AssetKey]:
+        """The keys, in the project, of this component's assets and those of all catalogs."""
+        declared = declared_catalogs(context)
 
-def declared_catalogs(context: dg.ComponentLoadContext) -> dict[str, CatalogSettings]:
-    """The settings of every catalog of the project, by name."""
+        def project_key(name: str, asset: str) -> dg.AssetKey:
+            owner: YamlComponent = declared.get(name, self)
+            return owner.asset_key(name, asset)
+
+        return project_key
+
+
+def declared_catalogs(context: dg.ComponentLoadContext) -> dict[str, ImageCatalogComponent]:
+    """Every catalog of the project, by name."""
     components = find_components(context, ImageCatalogComponent)
-    return {component.settings.name: component.settings for component in components}
+    return {component.settings.name: component for component in components}
 
 
 def _unknown_catalog_error(name: str, declared: Mapping[str, CatalogSettings]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.settings import Settings
 
+S = TypeVar("S", bound=Settings)
 Path = tuple[str | int, ...]
 # Names the place of a key in the YAML file.
 Locate = Callable[[Sequence[str | int]], str]
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "a template"}
 _ANNOTATIONS = ("title", "description", "default", "examples")
+_RESOLVED_FOR_EACH_ASSET = ("translation",)
 # Text behind this character is not read as a Python literal, which Dagster does otherwise.
 _LITERAL = "\0"
 
@@ -106,11 +108,11 @@ class _Template:
 
 
 def resolve_settings(
-    settings_type: type[Settings],
+    settings_type: type[S],
     attributes: Mapping[str, Any],
     resolution: dg.ResolutionContext,
     locate: Locate,
-) -> Settings:
+) -> S:
     """The settings that attributes declare, with templates such as `{{ env.STORE }}` resolved.
 
     A template gives text, unless only what the text says as a Python literal is valid.
@@ -153,6 +155,8 @@ def resolve_settings(
 
 
 def _template_texts(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    if path == _RESOLVED_FOR_EACH_ASSET:
+        return
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _template_texts(inner, (*path, key))

@@ -50,6 +50,39 @@ def _is_list(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_is_list)]
 
 
+class TranslationSettings(Settings):
+    """How the assets of a component are named and grouped in a project."""
+
+    key: str | None = Field(None, description="asset key, with a slash between its parts")
+    key_prefix: tuple[str, ...] | None = Field(
+        None, description="what the key begins with, such as eu or [eu, shop]"
+    )
+    group_name: str | None = Field(None, description="group of the asset")
+    description: str | None = Field(None, description="instead of the asset's own")
+    owners: Names | None = Field(None, description="e-mail addresses or team:NAME")
+    tags: dict[str, str] = Field(default_factory=dict, description="added to the asset's tags")
+    metadata: dict[str, Any] = Field(
+        default_factory=dict, description="added to the asset's metadata"
+    )
+    kinds: Names = Field((), description="added to the asset's kinds")
+
+    @field_validator("key_prefix", mode="before")
+    @classmethod
+    def _parts(cls, value: Any) -> Any:
+        return tuple(value.split("/")) if isinstance(value, str) else value
+
+
+# Templates in it are resolved for each asset.
+Translation = Annotated[
+    dict[str, Any] | str,
+    BeforeValidator(lambda value: value, json_schema_input_type=TranslationSettings | str),
+]
+_TRANSLATION = (
+    "changes of every asset of this component, such as {key_prefix: eu}; templates see the asset "
+    "as 'spec'"
+)
+
+
 class CheckSettings(Settings):
     """The limits of the asset checks."""
 
@@ -120,6 +153,7 @@ class CatalogSettings(Settings):
     owners: Names = Field((), description=_OWNERS)
     tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)
     description: str | None = Field(None, description=_DESCRIPTION)
+    translation: Translation | None = Field(None, description=_TRANSLATION)
 
     @field_validator("name")
     @classmethod
@@ -171,6 +205,7 @@ class MatchMatrixSettings(MatchSettings):
     owners: Names = Field((), description=_OWNERS)
     tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)
     description: str | None = Field(None, description=_DESCRIPTION)
+    translation: Translation | None = Field(None, description=_TRANSLATION)
 
 
 class StoreSettings(Settings):
@@ -217,6 +252,7 @@ class DuplicateGroupsSettings(CrossCatalogGroupSettings):
     owners: Names = Field((), description=_OWNERS)
     tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)
     description: str | None = Field(None, description=_DESCRIPTION)
+    translation: Translation | None = Field(None, description=_TRANSLATION)
 
     @field_validator("catalogs")
     @classmethod

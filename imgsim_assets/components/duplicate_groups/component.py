@@ -11,6 +11,7 @@ from imgsim_assets.components.duplicate_groups.groups import cross_catalog_group
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 
 
 class DuplicateGroupsComponent(ComparingComponent):
@@ -35,6 +36,9 @@ class DuplicateGroupsComponent(ComparingComponent):
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         evaluated = self.catalogs_with_evaluation(context, names)
         return dg.Definitions(
-            assets=[cross_catalog_groups_asset(settings, evaluated)],
+            assets=self.translated(
+                [cross_catalog_groups_asset(settings, self.project_keys(context), evaluated)],
+                [f"{CROSS_CATALOG_GROUPS}/{settings.name}"],
+            ),
             resources=default_resources(context),
         )

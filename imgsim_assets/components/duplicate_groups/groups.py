@@ -1,6 +1,6 @@
 """The assets of duplicate groups: of one catalog, and across several."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -41,7 +41,7 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
         pool=CPU_POOL,
         deps=[
             catalog.key("index"),
-            _images_of(catalog.name),
+            _all_of(catalog.key("images")),
             *catalog.threshold_deps(settings.threshold),
         ],
         description="Items that are connected by similar images, by group, with the similarities "
@@ -70,13 +70,18 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
 
 
 def cross_catalog_groups_asset(
-    settings: DuplicateGroupsSettings, evaluated: Sequence[str]
+    settings: DuplicateGroupsSettings,
+    asset_key: Callable[..., dg.AssetKey],
+    evaluated: Sequence[str],
 ) -> dg.AssetsDefinition:
     """The items of several catalogs that show the same, by group.
 
-    `evaluated` are the catalogs whose encoder_evaluation decides the threshold.
+    Args:
+        settings: the groups as declared.
+        asset_key: the key, in the project, of an asset of a catalog or of this component.
+        evaluated: the catalogs whose encoder_evaluation decides the threshold.
     """
-    key = dg.AssetKey([CROSS_CATALOG_GROUPS, settings.name])
+    key = asset_key(CROSS_CATALOG_GROUPS, settings.name)
     group_settings = settings.model_dump(include=set(CrossCatalogGroupSettings.model_fields))
 
     @dg.asset(
@@ -85,9 +90,9 @@ def cross_catalog_groups_asset(
         **STEP_KWARGS,
         pool=CPU_POOL,
         deps=[
-            *(dg.AssetKey([name, "index"]) for name in settings.catalogs),
-            *(_images_of(name) for name in settings.catalogs),
-            *(dg.AssetKey([name, "encoder_evaluation"]) for name in evaluated),
+            *(asset_key(name, "index") for name in settings.catalogs),
+            *(_all_of(asset_key(name, "images")) for name in settings.catalogs),
+            *(asset_key(name, "encoder_evaluation") for name in evaluated),
         ],
         description=settings.description
         or f"Items of {', '.join(settings.catalogs)} that are connected by similar images, by "
@@ -110,9 +115,9 @@ def cross_catalog_groups_asset(
     return cross_catalog_groups
 
 
-def _images_of(name: str) -> dg.AssetDep:
+def _all_of(images: dg.AssetKey) -> dg.AssetDep:
     """All images of a catalog: their size, or when they were fetched, decides who is canonical."""
-    return dg.AssetDep(dg.AssetKey([name, "images"]), partition_mapping=dg.AllPartitionMapping())
+    return dg.AssetDep(images, partition_mapping=dg.AllPartitionMapping())
 
 
 def _result(

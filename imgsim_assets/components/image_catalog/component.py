@@ -49,6 +49,7 @@ class ImageCatalogComponent(YamlComponent):
             context.project_root,
             source_location=self.location(context, ["source", "path"]),
             weights_location=self.location(context, ["encoder", "weights"]),
+            asset_key=self.asset_key,
         )
         for problem in catalog.problems():
             dg.get_dagster_logger().warning(f"{problem}; runs that need it fail until it exists")
@@ -58,7 +59,7 @@ class ImageCatalogComponent(YamlComponent):
         )
         job = refresh_job(catalog, audits)
         return dg.Definitions(
-            assets=_assets(catalog),
+            assets=self.translated(_assets(catalog), catalog.asset_names),
             asset_checks=audits,
             jobs=[job, *audit_jobs],
             schedules=[*refresh_schedule(catalog, job), *audit_schedules],

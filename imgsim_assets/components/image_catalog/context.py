@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,22 @@ if TYPE_CHECKING:
     from imgsim_assets.pipeline.catalog import CatalogPipeline
 
 
+ASSETS = (
+    "source",
+    "items",
+    "images",
+    "embeddings",
+    "index",
+    "similarity_graph",
+    "encoder_evaluation",
+    "duplicate_groups",
+)
+
+
+def _default_key(*path: str) -> dg.AssetKey:
+    return dg.AssetKey(path)
+
+
 @dataclass(frozen=True)
 class CatalogContext:
     """One catalog's settings within a project.
@@ -33,12 +49,14 @@ class CatalogContext:
         root: the project's root.
         source_location: file, line and key of the source in the YAML file.
         weights_location: file, line and key of the encoder's weights file.
+        asset_key: the key, in the project, of an asset whose key has the given parts otherwise.
     """
 
     settings: CatalogSettings
     root: Path
     source_location: str
     weights_location: str
+    asset_key: Callable[..., dg.AssetKey] = _default_key
 
     @property
     def name(self) -> str:
@@ -97,9 +115,14 @@ class CatalogContext:
         """When an asset that the schedule materializes is stale."""
         return freshness(self.settings.schedule, self.settings.timezone)
 
+    @property
+    def asset_names(self) -> list[str]:
+        """The keys of all possible assets, before the project translates them."""
+        return [f"{self.name}/{asset}" for asset in ASSETS]
+
     def key(self, asset: str) -> dg.AssetKey:
         """The key of one of the catalog's assets."""
-        return dg.AssetKey([self.name, asset])
+        return self.asset_key(self.name, asset)
 
     def threshold_deps(self, threshold: float | str | None) -> list[dg.AssetKey]:
         """The asset that decides a threshold: with `auto` the evaluation of the encoder."""

@@ -43,7 +43,10 @@ class MatchMatrixComponent(ComparingComponent):
         audits = [matches_audit(settings)]
         jobs, schedules = audit_job(f"matches__{settings.name}", audits, settings.checks, "UTC")
         return dg.Definitions(
-            assets=[matches_asset(settings, evaluated)],
+            assets=self.translated(
+                [matches_asset(settings, self.project_keys(context), evaluated)],
+                [f"matches/{settings.name}"],
+            ),
             asset_checks=audits,
             jobs=jobs,
             schedules=schedules,

@@ -1,6 +1,6 @@
 """The asset `matches/<name>`: the match table of a left and a right catalog."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -43,15 +43,20 @@ _MAX_HEAT_MAP_PAIRS = 400
 
 
 def matches_asset(
-    settings: MatchMatrixSettings, evaluated: Sequence[str] = ()
+    settings: MatchMatrixSettings,
+    asset_key: Callable[..., dg.AssetKey],
+    evaluated: Sequence[str] = (),
 ) -> dg.AssetsDefinition:
     """The match table of a left and a right catalog.
 
-    `evaluated` are the catalogs whose encoder_evaluation decides the threshold.
+    Args:
+        settings: the match table as declared.
+        asset_key: the key, in the project, of an asset of a catalog or of this component.
+        evaluated: the catalogs whose encoder_evaluation decides the threshold.
     """
-    key = dg.AssetKey(["matches", settings.name])
-    left = dg.AssetKey([settings.left, "embeddings"])
-    right = dg.AssetKey([settings.right, "index"])
+    key = asset_key("matches", settings.name)
+    left = asset_key(settings.left, "embeddings")
+    right = asset_key(settings.right, "index")
     match_settings = settings.model_dump(include=set(MatchSettings.model_fields))
 
     @dg.asset(
@@ -62,7 +67,7 @@ def matches_asset(
         deps=[
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
-            *(dg.AssetKey([name, "encoder_evaluation"]) for name in evaluated),
+            *(asset_key(name, "encoder_evaluation") for name in evaluated),
         ],
         description=settings.description or _description(settings),
         metadata={"dagster/column_schema": table_schema(MATCHES)},
