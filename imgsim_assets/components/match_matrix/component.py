@@ -40,7 +40,7 @@ class MatchMatrixComponent(ComparingComponent):
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         evaluated = self.catalogs_with_evaluation(context, [settings.left, settings.right])
         self.check_cron(context, "checks.audit_schedule", settings.checks.audit_schedule)
-        audits = [matches_audit(settings)]
+        audits = [matches_audit(settings, self.asset_key)]
         jobs, schedules = audit_job(f"matches__{settings.name}", audits, settings.checks, "UTC")
         return dg.Definitions(
             assets=self.translated(

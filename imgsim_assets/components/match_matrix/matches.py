@@ -97,7 +97,9 @@ def matches_asset(
     return matches
 
 
-def matches_audit(settings: MatchMatrixSettings) -> dg.AssetChecksDefinition:
+def matches_audit(
+    settings: MatchMatrixSettings, asset_key: Callable[..., dg.AssetKey]
+) -> dg.AssetChecksDefinition:
     """The matches of sampled items equal those of a brute-force product."""
 
     def evaluate(store: "Store") -> "CheckResult":
@@ -109,7 +111,7 @@ def matches_audit(settings: MatchMatrixSettings) -> dg.AssetChecksDefinition:
 
     return audit_check(
         AGREES_WITH_BRUTE_FORCE,
-        dg.AssetKey(["matches", settings.name]),
+        asset_key("matches", settings.name),
         "The matches of sampled items equal those of a brute-force product of all vectors: none "
         "missing, none false.",
         settings.checks,
