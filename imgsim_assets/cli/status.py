@@ -11,9 +11,11 @@ from imgsim_assets.cli.output import show_json
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.pipeline.status import (
     CatalogStatus,
+    GroupStatus,
     MatchStatus,
     catalog_names,
     catalog_status,
+    group_statuses,
     match_statuses,
 )
 from imgsim_assets.storage.store import Store
@@ -30,7 +32,11 @@ Examples:
 @options.store_option
 @options.json_option
 def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
-    """Show which tables of the store are fresh, stale or missing, and what failed."""
+    """Show which tables of the store are fresh, stale, empty or missing, and what failed.
+
+    A table is stale when its inputs have other items, or vectors of another encoder, than those it
+    was computed from. It is empty when none of its items has an image or a vector.
+    """
     existing = catalog_names(store)
     for name in catalogs:
         if name not in existing:
@@ -42,11 +48,17 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
         for match in match_statuses(store)
         if not catalogs or {match.left, match.right} & set(catalogs)
     ]
+    groups = [
+        group
+        for group in group_statuses(store)
+        if not catalogs or set(group.catalogs) & set(catalogs)
+    ]
     if as_json:
-        show_json({"store": store.url, "catalogs": statuses, "matches": matches})
+        show_json({"store": store.url, "catalogs": statuses, "matches": matches, "groups": groups})
         return
     lines = [line for status in statuses for line in _catalog_lines(status)]
-    echo("\n".join([f"store: {store.url}", *lines, *map(_match_line, matches)]))
+    results = [*map(_match_line, matches), *map(_group_line, groups)]
+    echo("\n".join([f"store: {store.url}", *lines, *results]))
 
 
 def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
@@ -68,4 +80,11 @@ def _match_line(match: MatchStatus) -> str:
     return (
         f"\nmatches/{match.name}: {match.matches} matches of {match.left} and {match.right}, "
         f"{match.mode} at {match.threshold:g}, {match.freshness}"
+    )
+
+
+def _group_line(group: GroupStatus) -> str:
+    return (
+        f"\n{group.table}: {group.groups} groups of {group.grouped} items of "
+        f"{' and '.join(group.catalogs)}, at {group.threshold:g}, {group.freshness}"
     )

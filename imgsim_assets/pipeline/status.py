@@ -1,10 +1,9 @@
-"""The status of a store's catalogs and match tables: counts, failures, freshness."""
+"""The status of what a store holds: counts, failures, freshness."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import polars as pl
 
@@ -14,15 +13,14 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.index.stage import index_table
-from imgsim_assets.pipeline.checks import missing_and_stale
+from imgsim_assets.pipeline import freshness
+from imgsim_assets.pipeline.freshness import Freshness, read_columns
 from imgsim_assets.similarity.graph import graph_table
-from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
+from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
 
-Freshness = Literal["fresh", "stale", "missing"]
-_IMAGE = ["id", "sha256"]
+_GRAPH = "similarity_graph"
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,8 @@ class CatalogStatus:
         failures: items without an image or a vector, by status.
         retryable: failed items that a later run tries again.
         encoder: the encoder that made the vectors; None without vectors.
-        stages: whether each stage has what the stage before it gives now.
+        stages: whether each stage has what the stage before it gives now. Images and embeddings
+            always, an index and similarity graphs where there are any.
     """
 
     name: str
@@ -65,6 +64,18 @@ class MatchStatus:
     freshness: Freshness
 
 
+@dataclass(frozen=True)
+class GroupStatus:
+    """The status of one table of duplicate groups: `grouped` items are in `groups` groups."""
+
+    table: str
+    catalogs: tuple[str, ...]
+    threshold: float
+    groups: int
+    grouped: int
+    freshness: Freshness
+
+
 def catalog_names(store: Store) -> list[str]:
     """The names of the catalogs that the store holds, sorted."""
     return sorted(
@@ -76,9 +87,9 @@ def catalog_names(store: Store) -> list[str]:
 
 def catalog_status(store: Store, name: str) -> CatalogStatus:
     """The status of one catalog."""
-    items = _rows(items_table(store, name), ["id", "url"])
-    ledger = _rows(ledger_table(store, name), ["id", "url", "status", "retryable", "sha256"])
-    embeddings = _rows(embeddings_table(store, name), ["id", "sha256", "status"])
+    items = read_columns(items_table(store, name), ["id", "url"])
+    ledger = read_columns(ledger_table(store, name), ["status", "retryable"])
+    embeddings = read_columns(embeddings_table(store, name), ["status"])
     rejects = rejects_table(store, name).latest()
     embeddings_commit = embeddings_table(store, name).latest()
     failed = ledger.filter(pl.col("status") != OK) if ledger is not None else None
@@ -94,26 +105,46 @@ def catalog_status(store: Store, name: str) -> CatalogStatus:
         failures={**_counts(failed), **_counts(undecoded)},
         retryable=int(failed["retryable"].sum()) if failed is not None else 0,
         encoder=_encoder(embeddings_commit),
-        stages=_stages(store, name, items, ledger, embeddings),
+        stages=_stages(store, name, items),
     )
+
+
+def _stages(store: Store, name: str, items: pl.DataFrame | None) -> dict[str, Freshness]:
+    stages = {
+        "images": freshness.images_freshness(store, name, items),
+        "embeddings": freshness.embeddings_freshness(store, name),
+    }
+    # A match table needs no index of its left catalog, and no graph.
+    if index_table(store, name).latest() is not None:
+        stages["index"] = freshness.index_freshness(store, name)
+    index = freshness.indexed(store, name)
+    for stage, variant in _variants(store, name, _GRAPH):
+        table = graph_table(store, name, variant)
+        commit = table.latest()
+        if commit is not None:
+            stages[stage] = freshness.result_freshness(table, commit, index, index)
+    return stages
+
+
+def _variants(store: Store, name: str, kind: str) -> Iterator[tuple[str, str | None]]:
+    """The tables of a kind that a catalog has, each with its variant."""
+    for table in store.table_names():
+        stage = table.removeprefix(f"{name}/")
+        if stage != table and stage.partition(".")[0] == kind:
+            yield stage, stage.partition(".")[2] or None
 
 
 def match_statuses(store: Store) -> list[MatchStatus]:
     """The status of every match table, by name."""
     statuses = []
     for name in store.table_names():
-        commit = store.table(name).latest() if name.startswith("matches/") else None
+        table = store.table(name)
+        commit = table.latest() if name.startswith("matches/") else None
         if commit is None:
             continue
         settings = commit.properties
-        current_inputs = {
-            LEFT_ITEMS: _embedded(store, settings["left"]),
-            RIGHT_ITEMS: _indexed(store, settings["right"]),
-        }
-        is_fresh = all(
-            _same(_items_used(store.table(name), commit, role), rows)
-            for role, rows in current_inputs.items()
-        )
+        left = freshness.embedded(store, settings["left"])
+        right = freshness.indexed(store, settings["right"])
         statuses.append(
             MatchStatus(
                 name=name.removeprefix("matches/"),
@@ -122,68 +153,34 @@ def match_statuses(store: Store) -> list[MatchStatus]:
                 mode=settings["mode"],
                 threshold=settings["threshold"],
                 matches=commit.rows,
-                freshness="fresh" if is_fresh else "stale",
+                freshness=freshness.result_freshness(table, commit, left, right),
             )
         )
     return statuses
 
 
-def _stages(
-    store: Store,
-    name: str,
-    items: pl.DataFrame | None,
-    ledger: pl.DataFrame | None,
-    embeddings: pl.DataFrame | None,
-) -> dict[str, Freshness]:
-    """Whether each stage's rows are those that the stage before it gives now."""
-    fetched = ledger.filter(pl.col("status") == OK).select(_IMAGE) if ledger is not None else None
-    graph = graph_table(store, name)
-    commit = graph.latest()
-    nodes = _items_used(graph, commit, LEFT_ITEMS) if commit is not None else None
-    return {
-        "images": _freshness(_select(ledger, ["id"]), _select(items, ["id"])),
-        "embeddings": _freshness(_select(embeddings, _IMAGE), fetched),
-        "index": _freshness(_indexed(store, name), _embedded(store, name)),
-        "similarity_graph": _freshness(nodes, _indexed(store, name)),
-    }
-
-
-def _freshness(actual: pl.DataFrame | None, expected: pl.DataFrame | None) -> Freshness:
-    if actual is None:
-        return "missing"
-    return "fresh" if _same(actual, expected) else "stale"
-
-
-def _same(actual: pl.DataFrame | None, expected: pl.DataFrame | None) -> bool:
-    if actual is None or expected is None:
-        return actual is expected
-    return missing_and_stale(actual, expected) == (0, 0)
-
-
-def _embedded(store: Store, name: str) -> pl.DataFrame | None:
-    rows = _rows(embeddings_table(store, name), ["id", "sha256", "status"])
-    return rows.filter(pl.col("status") == OK).select(_IMAGE) if rows is not None else None
-
-
-def _indexed(store: Store, name: str) -> pl.DataFrame | None:
-    return _rows(index_table(store, name), _IMAGE)
-
-
-def _rows(table: Table, columns: list[str]) -> pl.DataFrame | None:
-    commit = table.latest()
-    if commit is None:
-        return None
-    rows = table.read(commit, columns=columns)
-    return rows.select(columns) if rows.width else None
-
-
-def _items_used(table: Table, commit: Commit, role: str) -> pl.DataFrame | None:
-    file = commit.file_with_role(role)
-    return table.read_file(file).select(_IMAGE) if file is not None else None
-
-
-def _select(rows: pl.DataFrame | None, columns: list[str]) -> pl.DataFrame | None:
-    return rows.select(columns) if rows is not None else None
+def group_statuses(store: Store) -> list[GroupStatus]:
+    """The status of every table of duplicate groups, of one catalog or of several, by name."""
+    statuses = []
+    for name in store.table_names():
+        kind, _, rest = name.partition("/")
+        table = store.table(name)
+        is_groups = CROSS_CATALOG_GROUPS in (kind, rest.partition(".")[0])
+        commit = table.latest() if is_groups else None
+        if commit is None:
+            continue
+        rows = table.read(commit, columns=["group_id"])
+        statuses.append(
+            GroupStatus(
+                table=name,
+                catalogs=tuple(commit.properties["catalogs"]),
+                threshold=commit.properties["threshold"],
+                groups=rows["group_id"].n_unique(),
+                grouped=rows.height,
+                freshness=freshness.groups_freshness(store, table, commit),
+            )
+        )
+    return statuses
 
 
 def _counts(rows: pl.DataFrame | None) -> dict[str, int]:

@@ -1,6 +1,15 @@
 from __future__ import annotations
 
-from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets.pipeline.match import MatchPipeline
+from imgsim_assets.pipeline.settings import MatchMatrixSettings
+from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.graph import GraphStage
+from imgsim_assets.similarity.settings import (
+    CrossCatalogGroupSettings,
+    GraphSettings,
+    GroupSettings,
+)
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
 from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.shell import Shell, match_web_list, unavailable
 from imgsim_assets_tests.support.web import Web
@@ -23,9 +32,56 @@ def test_status_reports_what_is_fresh_stale_and_failed(shell: Shell, web: Web) -
         "images": "fresh",
         "embeddings": "fresh",
         "index": "fresh",
-        "similarity_graph": "missing",
     }
     assert [match["freshness"] for match in before["matches"]] == ["fresh"]
     assert [match["freshness"] for match in after["matches"]] == ["stale"]
     assert f"{name}: 3 items" in printed.out
     assert shell("status", "shoes").code == 2
+
+
+def test_status_is_stale_after_another_encoder_of_the_same_items(shell: Shell) -> None:
+    images = {str(number): tiny(number) for number in range(4)}
+    for name in ("left", "right"):
+        indexed(shell.store, name, images)
+    pair = MatchMatrixSettings(name="pair", left="left", right="right", threshold=0.5)
+    across = CrossCatalogGroupSettings(threshold=0.5)
+    MatchPipeline(shell.store, pair).run()
+    GraphStage(shell.store, "left", GraphSettings(k=1)).run()
+    GroupStage(shell.store, "left", GroupSettings(threshold=0.5)).run()
+    GroupStage(shell.store, "both", across, catalogs=["left", "right"]).run()
+    before = shell("status", "--json").json
+
+    for name in ("left", "right"):
+        indexed(shell.store, name, images, THUMBNAIL.model_copy(update={"version": "2"}))
+    after = shell("status", "--json").json
+
+    for status, freshness in ((before, "fresh"), (after, "stale")):
+        assert [match["freshness"] for match in status["matches"]] == [freshness]
+        assert status["catalogs"][0]["stages"]["similarity_graph"] == freshness
+        assert {group["table"]: group["freshness"] for group in status["groups"]} == {
+            "duplicate_groups/both": freshness,
+            "left/duplicate_groups": freshness,
+        }
+    assert after["catalogs"][0]["stages"]["index"] == "fresh"
+    assert "duplicate_groups/both: 4 groups of 8 items of left and right, at 0.5" in (
+        shell("status").out
+    )
+
+
+def test_status_of_groups_is_stale_after_an_item_left_an_index(shell: Shell) -> None:
+    indexed(shell.store, "shop", {"a": tiny(1), "b": tiny(2)})
+    GroupStage(shell.store, "shop", GroupSettings(threshold=0.5)).run()
+    indexed(shell.store, "shop", {"a": tiny(1)})
+
+    (group,) = shell("status", "--json").json["groups"]
+
+    assert group["freshness"] == "stale"
+
+
+def test_status_is_empty_where_no_item_has_an_image(shell: Shell, web: Web) -> None:
+    name = match_web_list(shell, web)
+
+    (catalog,) = shell("status", name, "--json").json["catalogs"]
+
+    assert (catalog["items"], catalog["images"]) == (3, 0)
+    assert set(catalog["stages"].values()) == {"empty"}

@@ -1,0 +1,169 @@
+"""Whether a table was computed from what its inputs hold now: the same items and encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from imgsim_assets.download.ledger.table import ledger_table
+from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
+from imgsim_assets.index.stage import index_table, rebuild_count
+from imgsim_assets.pipeline.checks import missing_and_stale
+from imgsim_assets.similarity.items import vector_rebuilds
+from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
+from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
+
+# An empty table is up to date, but all items of its catalog failed.
+Freshness = Literal["fresh", "stale", "empty", "missing"]
+_ITEM = ["id", "sha256"]
+_NO_ITEMS = pl.DataFrame(schema=dict.fromkeys(_ITEM, pl.String))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The items (id, sha256) with a vector, the encoder, and how often vectors were rebuilt.
+
+    `fingerprints` has several encoders while the shards of a catalog change from one to another.
+    """
+
+    items: pl.DataFrame
+    fingerprints: frozenset[str]
+    rebuilds: int
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Vectors)
+            and (self.fingerprints, self.rebuilds) == (other.fingerprints, other.rebuilds)
+            and missing_and_stale(self.items, other.items) == (0, 0)
+        )
+
+
+def read_columns(table: Table, columns: list[str]) -> pl.DataFrame | None:
+    """Columns of the newest version of a table; None without one."""
+    commit = table.latest()
+    if commit is None:
+        return None
+    rows = table.read(commit, columns=columns)
+    return rows.select(columns) if rows.width else None
+
+
+def embedded(store: Store, name: str) -> Vectors | None:
+    """What the embeddings of a catalog hold now."""
+    table = embeddings_table(store, name)
+    commit = table.latest()
+    rows = read_columns(table, [*_ITEM, "status"])
+    if commit is None or rows is None:
+        return None
+    items = rows.filter(pl.col("status") == OK).select(_ITEM)
+    fingerprints = {file.metadata.get(FINGERPRINT) for file in commit.files_with_role()}
+    vectors = VectorTable(store, name, commit.properties[FINGERPRINT])
+    return Vectors(items, frozenset(filter(None, fingerprints)), vectors.rebuild_count)
+
+
+def indexed(store: Store, name: str) -> Vectors | None:
+    """What the index of a catalog holds now."""
+    commit = index_table(store, name).latest()
+    rows = read_columns(index_table(store, name), _ITEM)
+    if commit is None or rows is None:
+        return None
+    return Vectors(rows, frozenset([commit.properties[FINGERPRINT]]), rebuild_count(commit))
+
+
+def images_freshness(store: Store, name: str, items: pl.DataFrame | None) -> Freshness:
+    """Of a ledger: it has a row for the url of every item (id, url)."""
+    rows = read_columns(ledger_table(store, name), ["id", "url", "status"])
+    if rows is None:
+        return "missing"
+    urls = rows.select("id", "url")
+    if items is None or missing_and_stale(urls, items.select("id", "url")) != (0, 0):
+        return "stale"
+    has_images = (rows["status"] == OK).any()
+    return "fresh" if has_images or not rows.height else "empty"
+
+
+def embeddings_freshness(store: Store, name: str) -> Freshness:
+    """Of embeddings: they have a row for every image, by one encoder."""
+    rows = read_columns(embeddings_table(store, name), [*_ITEM, "status"])
+    images = read_columns(ledger_table(store, name), [*_ITEM, "status"])
+    vectors = embedded(store, name)
+    if rows is None or vectors is None:
+        return "missing"
+    expected = images.filter(pl.col("status") == OK) if images is not None else _NO_ITEMS
+    if missing_and_stale(rows.select(_ITEM), expected.select(_ITEM)) != (0, 0):
+        return "stale"
+    if len(vectors.fingerprints) > 1:
+        return "stale"
+    has_items = images is not None and images.height > 0
+    return "empty" if has_items and not vectors.items.height else "fresh"
+
+
+def index_freshness(store: Store, name: str) -> Freshness:
+    """Of an index: it holds the vectors of the embeddings."""
+    return _compared(indexed(store, name), embedded(store, name))
+
+
+def _compared(actual: Vectors | None, expected: Vectors | None) -> Freshness:
+    if actual is None:
+        return "missing"
+    if actual != expected:
+        return "stale"
+    return "fresh" if actual.items.height else "empty"
+
+
+def result_freshness(
+    table: Table, commit: Commit, left: Vectors | None, right: Vectors | None
+) -> Freshness:
+    """Of a graph or a match table: it was computed from these vectors.
+
+    Args:
+        table: The table.
+        commit: Its newest version.
+        left: What the left input holds now.
+        right: The right input; the same object for a graph, which has one input.
+    """
+    if left is None or right is None:
+        return "stale"
+    inputs = [left] if left is right else [left, right]
+    return _recorded(table, commit, {LEFT_ITEMS: left.items, RIGHT_ITEMS: right.items}, inputs)
+
+
+def groups_freshness(store: Store, table: Table, commit: Commit) -> Freshness:
+    """Of duplicate groups: they were computed from the indexes of their catalogs."""
+    catalogs = commit.properties["catalogs"]
+    inputs = [vectors for name in catalogs if (vectors := indexed(store, name)) is not None]
+    if len(inputs) < len(catalogs):
+        return "stale"
+    is_cross_catalog = table.name.split("/")[0] not in catalogs
+    items = pl.concat(
+        vectors.items.with_columns(
+            (pl.lit(f"{name}/" if is_cross_catalog else "") + pl.col("id")).alias("id")
+        )
+        for name, vectors in zip(catalogs, inputs, strict=True)
+    )
+    return _recorded(table, commit, {LEFT_ITEMS: items}, inputs)
+
+
+def _recorded(
+    table: Table, commit: Commit, items: dict[str, pl.DataFrame], inputs: Sequence[Vectors]
+) -> Freshness:
+    """Compare what a result was computed from with the items and the encoder of its inputs."""
+    rebuilds = vector_rebuilds(*(vectors.rebuilds for vectors in inputs)).get(REBUILDS)
+    is_same_encoder = all(
+        vectors.fingerprints == {commit.properties.get(FINGERPRINT)} for vectors in inputs
+    )
+    if not is_same_encoder or commit.properties.get(REBUILDS) != rebuilds:
+        return "stale"
+    for role, expected in items.items():
+        file = commit.file_with_role(role)
+        used = table.read_file(file).select(_ITEM) if file is not None else _NO_ITEMS
+        if missing_and_stale(used, expected) != (0, 0):
+            return "stale"
+    return "fresh" if all(rows.height for rows in items.values()) else "empty"
