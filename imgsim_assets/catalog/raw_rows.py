@@ -30,10 +30,23 @@ class Reject:
 
 @dataclass
 class RawRows:
-    """Frames with FILE, LINE and the source's columns, and the rows that could not be read."""
+    """Frames with FILE, LINE and the source's columns, and the rows that could not be read.
+
+    `notices` say what was detected or adjusted in the files. `embedded` are the columns whose
+    images were read with the list.
+    """
 
     frames: list[pl.DataFrame] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    embedded: set[str] = field(default_factory=set)
+
+    def extend(self, other: RawRows) -> None:
+        """Add the rows of another file."""
+        self.frames += other.frames
+        self.rejects += other.rejects
+        self.notices += other.notices
+        self.embedded |= other.embedded
 
     def frame(self) -> pl.DataFrame:
         """All rows in one frame; a column that a file lacks is null in its rows.

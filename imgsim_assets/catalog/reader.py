@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import itertools
 import lzma
 import posixpath
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
 import polars as pl
 
-from imgsim_assets.catalog import delimited
-from imgsim_assets.catalog.json_lines import object_columns, parse_object
-from imgsim_assets.catalog.raw_rows import FILE, LINE, RawRows, Reject, unique_names
+from imgsim_assets.catalog.columns import as_text
+from imgsim_assets.catalog.delimited_reader import read_delimited
+from imgsim_assets.catalog.dialect import take_sample
+from imgsim_assets.catalog.embedded import KeepImage, extract_images, sha256_of
+from imgsim_assets.catalog.formats import format_of_content, format_of_name
+from imgsim_assets.catalog.json_lines import object_columns, parse_array, parse_object
+from imgsim_assets.catalog.raw_rows import FILE, LINE, RawRows, unique_names
+from imgsim_assets.catalog.settings import Format, SourceSettings, without_secrets
 from imgsim_assets.catalog.source import Source
 from imgsim_assets.catalog.source_files import SourceFile
+from imgsim_assets.catalog.table import FileName, reject, text_frame
+from imgsim_assets.catalog.text import (
+    INVALID_TEXT,
+    buffered_reader,
+    is_valid,
+    legacy_encoding,
+    open_text,
+)
+from imgsim_assets.catalog.workbook import read_workbook
 from imgsim_assets.errors import SourceError
 
-_BATCH_ROWS = 50_000
+_HEAD_BYTES = 4096
+_TEXT_FORMATS = ("csv", "tsv", "lines", "json", "jsonl")
+_UTF8 = ("utf-8", "utf-8-sig", "ascii")
 # The exceptions of broken compression, encodings and Parquet files.
 _UNREADABLE = (
     OSError,
@@ -31,33 +49,127 @@ _UNREADABLE = (
 )
 
 
-def read_source(source: Source) -> RawRows:
-    """Read every file of a source.
+def read_source(source: Source, keep: KeepImage = sha256_of) -> RawRows:
+    """Read every file of a source, or the rows of its query.
+
+    Args:
+        source: the source.
+        keep: keeps the images that the list holds itself.
 
     Raises:
         SourceError: when a file cannot be read at all; the message names the file.
     """
     raw = RawRows()
-    if source.format == "images":
+    if source.settings.sql is not None:
+        raw.extend(_typed_rows(source.query_rows, "sql", source.settings, keep))
+    elif source.format == "images":
         _read_image_names(source, raw)
-        return raw
-    for file in source.files:
-        try:
-            _READERS[source.format](source, file, raw)
-        except _UNREADABLE as error:
-            raise SourceError(f"{file.path} cannot be read as {source.format}: {error}") from error
+    else:
+        for file in source.files:
+            raw.extend(_read_file(source, file, keep))
     return raw
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A file of a source, and how it is read."""
+
+    source: Source
+    file: SourceFile
+    keep: KeepImage
+    format: Format = "csv"
+    encoding: str | None = None
+    # Of the text that was opened, for the notice.
+    encodings: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> SourceSettings:
+        return self.source.settings
+
+    @property
+    def name(self) -> FileName:
+        return FileName(without_secrets(self.file.path), self.file.label)
+
+    @contextlib.contextmanager
+    def open_text(self) -> Iterator[TextIO]:
+        with (
+            self.source.open(self.file) as opened,
+            open_text(opened.stream, self.encoding) as text,
+        ):
+            self.encodings.append(text.encoding)
+            yield text
+
+
+def _read_file(source: Source, file: SourceFile, keep: KeepImage) -> RawRows:
+    reading = _Reading(source, file, keep, encoding=source.settings.encoding)
+    try:
+        reading = replace(reading, format=source.format or _detect_format(reading))
+        if reading.format not in _TEXT_FORMATS:
+            return _READERS[reading.format](reading)
+        return _read_text(reading)
+    except _UNREADABLE as error:
+        message = f"{file.path} cannot be read as {reading.format}: {error}"
+        raise SourceError(source.settings.masked(message)) from error
+
+
+def _detect_format(reading: _Reading) -> Format:
+    """The format of a file whose name does not tell it, or of the only one in an archive."""
+    with reading.source.open(reading.file) as opened:
+        by_name = format_of_name(opened.name)
+        if by_name is not None:
+            return by_name
+        stream = buffered_reader(opened.stream)
+        head = stream.peek(_HEAD_BYTES)
+        with open_text(stream, reading.encoding) as text:
+            return format_of_content(head, take_sample(text), reading.name.path)
+
+
+def _read_text(reading: _Reading) -> RawRows:
+    """Read text; a file that is not UTF-8 is read again in the encoding that it seems to have."""
+    error: SourceError | None = None
+    raw = RawRows()
+    try:
+        raw = _READERS[reading.format](reading)
+    except SourceError as raised:
+        error = raised
+    is_broken = error is not None or any(each.detail == INVALID_TEXT for each in raw.rejects)
+    detected = None
+    if is_broken and reading.settings.encoding is None:
+        with reading.source.open(reading.file) as opened:
+            detected = legacy_encoding(opened.stream)
+    if detected is not None:
+        raw = _READERS[reading.format](replace(reading, encoding=detected))
+    elif error is not None:
+        raise error
+    raw.notices += _encoding_notices(reading, detected)
+    return raw
+
+
+def _encoding_notices(reading: _Reading, detected: str | None) -> list[str]:
+    label, declared = reading.name.label, reading.settings.encoding
+    used = detected or next(iter(reading.encodings), "utf-8")
+    if declared is not None and not _is_same(declared, used):
+        return [f"{label}: its byte order mark of {used} overrules 'encoding: {declared}'"]
+    if declared is None and used not in _UTF8:
+        return [f"{label}: read as {used}; if letters are wrong, name another with 'encoding:'"]
+    return []
+
+
+def _is_same(declared: str, used: str) -> bool:
+    """Whether an encoding is the declared one, with or without its byte order."""
+    names = [codecs.lookup(name).name for name in (declared, used)]
+    return names[0].startswith(names[1].removesuffix("-sig"))
 
 
 def _read_image_names(source: Source, raw: RawRows) -> None:
     """A folder's images as rows: the path inside the folder is both id and url."""
     names = []
     for file in source.files:
-        if delimited.is_valid(file.name):
+        if is_valid(file.name):
             names.append(file.name)
         else:
             detail = "the file name is not valid text"
-            raw.rejects.append(_reject(file, 0, "bad_name", detail, file.name))
+            raw.rejects.append(reject(file.label, 0, "bad_name", detail, file.name))
     columns: Mapping[str, Sequence[Any]] = {
         FILE: names,
         LINE: [0] * len(names),
@@ -66,170 +178,137 @@ def _read_image_names(source: Source, raw: RawRows) -> None:
         "name": [posixpath.splitext(posixpath.basename(name))[0] for name in names],
         "folder": [posixpath.dirname(name) for name in names],
     }
-    raw.frames.append(_text_frame(columns, list(columns)[2:]))
+    raw.frames.append(text_frame(columns, list(columns)[2:]))
 
 
-def _read_delimited(source: Source, file: SourceFile, raw: RawRows) -> None:
-    settings = source.settings
-    with _open_text(source, file) as text:
-        sample = delimited.take_sample(text)
-        if source.format == "tsv" and settings.delimiter is None:
-            delimiter = "\t"
-        else:
-            delimiter = settings.delimiter or delimited.detect_delimiter(sample, settings.quote)
-        dialect = delimited.Dialect(delimiter, settings.quote)
-        first = _first_record(source, file, sample, dialect)
-        if first is None:
-            return
-        names = _column_names(source, file, first)
-        records = delimited.records(itertools.chain(sample, text), dialect, width=len(names))
-        if settings.header:
-            records = itertools.dropwhile(lambda record: record.line <= first.line, records)
-        valid_records = _reject_broken_records(file, records, raw)
-        while batch := list(itertools.islice(valid_records, _BATCH_ROWS)):
-            rows = [(file.label, record.line, *record.fields) for record in batch]
-            raw.frames.append(_text_frame(rows, names))
+def _read_table(reading: _Reading) -> RawRows:
+    settings = reading.settings
+    delimiter = settings.delimiter or ("\t" if reading.format == "tsv" else None)
+    return read_delimited(settings, reading.name, reading.open_text, delimiter)
 
 
-def _first_record(
-    source: Source, file: SourceFile, sample: Sequence[str], dialect: delimited.Dialect
-) -> delimited.Record | None:
-    """The record that determines the columns: the header, else the first valid record."""
-    broken = None
-    for record in delimited.records(iter(sample), dialect):
-        if record.problem is None:
-            return record
-        broken = broken or record
-        if source.settings.header:
-            break
-    if broken is not None:
-        raise SourceError(
-            f"{file.path} line {broken.line}: the first line cannot be read: {broken.problem}; "
-            "set 'delimiter', 'quote' or 'encoding' of the source"
-        )
-    return None
-
-
-def _column_names(source: Source, file: SourceFile, first: delimited.Record) -> list[str]:
-    settings = source.settings
-    if settings.columns is not None:
-        if len(settings.columns) != len(first.fields):
-            raise SourceError(
-                f"{file.path} line {first.line} has {len(first.fields)} fields, but 'columns' "
-                f"names {len(settings.columns)}; name one for each field, in the file's order"
-            )
-        return list(settings.columns)
-    if not settings.header:
-        return [f"column_{number}" for number in range(1, len(first.fields) + 1)]
-    if any("://" in name for name in first.fields):
-        raise SourceError(
-            f"{file.path} line {first.line} is read as the header, but holds a URL: "
-            f"{', '.join(first.fields)[:200]}; add 'header: false' to the source"
-        )
-    return unique_names([name.strip() for name in first.fields])
-
-
-def _reject_broken_records(
-    file: SourceFile, records: Iterable[delimited.Record], raw: RawRows
-) -> Iterator[delimited.Record]:
-    for record in records:
-        if record.problem is None:
-            yield record
-        else:
-            reason = "ragged_line" if "fields where" in record.problem else "unreadable_line"
-            raw.rejects.append(_reject(file, record.line, reason, record.problem, record.text))
-
-
-def _read_lines(source: Source, file: SourceFile, raw: RawRows) -> None:
-    with _open_text(source, file) as text:
+def _read_lines(reading: _Reading) -> RawRows:
+    raw = RawRows()
+    with reading.open_text() as text:
         rows = [
-            (file.label, number, line.strip()) for number, line in _valid_lines(file, text, raw)
+            (reading.file.label, number, line.strip())
+            for number, line in _valid_lines(reading, text, raw)
         ]
-    raw.frames.append(_text_frame(rows, ["url"]))
+    raw.frames.append(text_frame(rows, ["url"]))
+    return raw
 
 
-def _read_json_lines(source: Source, file: SourceFile, raw: RawRows) -> None:
+def _read_json_lines(reading: _Reading) -> RawRows:
+    raw = RawRows()
     numbers: list[int] = []
     documents: list[Mapping[str, Any]] = []
-    with _open_text(source, file) as text:
-        for number, line in _valid_lines(file, text, raw):
+    with reading.open_text() as text:
+        for number, line in _valid_lines(reading, text, raw):
             try:
-                documents.append(parse_object(line))
+                documents.append(parse_object(line.lstrip("\ufeff")))
                 numbers.append(number)
             except ValueError as error:
-                raw.rejects.append(_reject(file, number, "unreadable_line", str(error), line))
+                raw.rejects.append(
+                    reject(reading.file.label, number, "unreadable_line", str(error), line)
+                )
+    _append_objects(reading, raw, numbers, documents)
+    return raw
+
+
+def _read_json(reading: _Reading) -> RawRows:
+    """The objects of a document; a line is the position of an object in its array."""
+    raw = RawRows()
+    with reading.open_text() as text:
+        content = text.read().lstrip("\ufeff")
+    if not is_valid(content):
+        raise SourceError(f"{reading.name.path}: {INVALID_TEXT}; set 'encoding:'")
+    if not content.strip():
+        return raw
+    try:
+        rows = parse_array(content)
+    except ValueError as error:
+        raise SourceError(f"{reading.name.path} cannot be read as json: {error}") from error
+    numbers = [number for number, row in enumerate(rows, 1) if isinstance(row, dict)]
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raw.rejects.append(
+                reject(
+                    reading.file.label, number, "unreadable_line", "not a JSON object", str(row)
+                )
+            )
+    _append_objects(reading, raw, numbers, [row for row in rows if isinstance(row, dict)])
+    return raw
+
+
+def _append_objects(
+    reading: _Reading,
+    raw: RawRows,
+    numbers: Sequence[int],
+    documents: Sequence[Mapping[str, Any]],
+) -> None:
     if documents:
         columns = {
-            FILE: [file.label] * len(numbers),
+            FILE: [reading.file.label] * len(numbers),
             LINE: numbers,
-            **object_columns(documents, _text_columns(source)),
+            **object_columns(documents, _text_columns(reading.settings)),
         }
         raw.frames.append(pl.DataFrame(columns, strict=False))
 
 
-def _read_parquet(source: Source, file: SourceFile, raw: RawRows) -> None:
-    with source.open(file) as opened:
-        rows = pl.read_parquet(opened.read())
+def _read_parquet(reading: _Reading) -> RawRows:
+    with reading.source.open(reading.file) as opened:
+        rows = pl.read_parquet(opened.stream.read())
+    return _typed_rows(rows, reading.file.label, reading.settings, reading.keep)
+
+
+def _typed_rows(
+    rows: pl.DataFrame, label: str, settings: SourceSettings, keep: KeepImage
+) -> RawRows:
+    """Rows that have types already, with their numbers; id and url columns become text."""
     rows = rows.rename(dict(zip(rows.columns, unique_names(rows.columns), strict=True)))
-    text_columns = [name for name in rows.columns if name in _text_columns(source)]
-    raw.frames.append(
-        rows.with_columns([_as_text(file, rows[name]) for name in text_columns])
+    rows, embedded = extract_images(rows, keep)
+    text_columns = [name for name in rows.columns if name in _text_columns(settings)]
+    frame = (
+        rows.with_columns([as_text(rows[name]) for name in text_columns])
         .with_row_index(LINE, offset=1)
-        .select(pl.lit(file.label).alias(FILE), pl.col(LINE).cast(pl.Int64), pl.exclude(LINE))
+        .select(pl.lit(label).alias(FILE), pl.col(LINE).cast(pl.Int64), pl.exclude(LINE))
     )
+    return RawRows([frame], embedded=embedded)
 
 
-def _as_text(file: SourceFile, values: pl.Series) -> pl.Series:
-    """An id or url column as text; integers that are stored as floats lose the decimal point."""
-    if values.dtype.is_nested() or values.dtype == pl.Binary:
-        raise SourceError(
-            f"{file.path}: column {values.name!r} holds {values.dtype}, which is neither an id "
-            "nor a URL; choose another column with 'id:' and 'url:'"
-        )
-    if values.dtype.is_float() and values.is_finite().all() and (values == values.floor()).all():
-        values = values.cast(pl.Int64)
-    return values.cast(pl.String)
+def _read_workbook(reading: _Reading) -> RawRows:
+    with reading.source.open(reading.file) as opened:
+        return read_workbook(reading.settings, reading.name, opened.stream)
 
 
-_READERS = {
-    "csv": _read_delimited,
-    "tsv": _read_delimited,
+_READERS: Mapping[str, Callable[[_Reading], RawRows]] = {
+    "csv": _read_table,
+    "tsv": _read_table,
     "lines": _read_lines,
+    "json": _read_json,
     "jsonl": _read_json_lines,
+    "xlsx": _read_workbook,
     "parquet": _read_parquet,
 }
 
 
-@contextlib.contextmanager
-def _open_text(source: Source, file: SourceFile) -> Iterator[TextIO]:
-    encoding = source.settings.encoding
-    with source.open(file) as opened, delimited.open_text(opened, encoding) as text:
-        yield text
-
-
-def _valid_lines(file: SourceFile, text: Iterable[str], raw: RawRows) -> Iterator[tuple[int, str]]:
+def _valid_lines(
+    reading: _Reading, text: Iterable[str], raw: RawRows
+) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, with their numbers; lines that are not valid text are rejected."""
-    for number, line in enumerate(text, 1):
-        if not line.strip():
+    settings = reading.settings
+    numbered = itertools.islice(enumerate(text, 1), settings.skip_lines, None)
+    for number, line in numbered:
+        if not line.strip() or (settings.comment and line.startswith(settings.comment)):
             continue
-        if delimited.is_valid(line):
+        if is_valid(line):
             yield number, line
         else:
-            reject = _reject(file, number, "unreadable_line", delimited.INVALID_TEXT, line)
-            raw.rejects.append(reject)
+            raw.rejects.append(
+                reject(reading.file.label, number, "unreadable_line", INVALID_TEXT, line)
+            )
 
 
-def _reject(file: SourceFile, line: int, reason: str, detail: str, text: str) -> Reject:
-    printable = text.rstrip("\r\n").encode(errors="replace").decode()
-    return Reject(file.label, line, reason, detail, printable)
-
-
-def _text_frame(rows: Any, names: Sequence[str]) -> pl.DataFrame:
-    """Rows of file, line and text columns as a frame."""
-    schema = {FILE: pl.String, LINE: pl.Int64, **dict.fromkeys(names, pl.String)}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _text_columns(source: Source) -> set[str | None]:
+def _text_columns(settings: SourceSettings) -> set[str | None]:
     """The columns that may be the id or the url, whose values are read as text."""
-    return {"id", "url", source.settings.id, source.settings.url}
+    return {"id", "url", settings.id, settings.url}

@@ -3,39 +3,78 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Literal
+from urllib.parse import unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from imgsim_assets.settings import Settings
+from imgsim_assets.settings import Secret, Settings
 
-Format = Literal["csv", "tsv", "lines", "jsonl", "parquet", "images"]
+Format = Literal["csv", "tsv", "lines", "json", "jsonl", "xlsx", "parquet", "images"]
+OnDuplicate = Literal["first", "last", "reject"]
+# The user and password of a URL, and its query, which may hold a token.
+_CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
+_QUERY = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://[^?#]*)[?#].*$")
+_URL_PARTS = re.compile(
+    r"[^:/?#]+://(?:(?P<user>[^/?#@:]*)(?::(?P<password>[^/?#]*))?@)?[^/?#]*[^?#]*(?:[?#](?P<query>.*))?"
+)
 
 
 class SourceSettings(Settings):
     """Where a catalog's rows come from, and which columns are the id and the image."""
 
-    path: str = Field(
+    path: str | None = Field(
+        None,
         min_length=1,
-        description="csv, tsv, txt (one image per line), jsonl or parquet file, a folder of "
-        "images, or a glob of either; a local path (from the project's root) or an fsspec URL",
+        description="list (csv, tsv, txt, json, jsonl, xlsx or parquet, also compressed or alone "
+        "in a zip), a folder of images, or a glob of either; a local path (from the project's "
+        "root) or an fsspec URL",
+    )
+    sql: str | None = Field(
+        None, min_length=1, description="query whose rows are the items, instead of a path"
+    )
+    connection: Secret | None = Field(
+        None, description="SQLAlchemy URL of the query's database, such as '{{ env.DB }}'"
     )
     id: str | None = Field(
-        None, description="column of unique ids; default 'id' if that exists, else the url column"
+        None,
+        description="column of unique ids; default: recognized by its cells, else the image",
     )
     url: str | None = Field(
         None,
-        description="column of image URLs or paths; default 'url', or the only column",
+        description="column of image URLs or paths; default: recognized by its cells",
     )
-    format: Format | None = Field(None, description="default: by the file's suffix")
+    on_duplicate: OnDuplicate = Field(
+        "first",
+        description="which of several rows with one id is the item: the first, the last (of the "
+        "files in the order of their names), or none of them",
+    )
+    format: Format | None = Field(None, description="default: by the suffix, else by the content")
+    sheet: str | None = Field(None, description="sheet of a workbook; default: the only visible")
+    encoding: str | None = Field(
+        None,
+        description="of text files; default: detected; a byte order mark takes precedence",
+    )
     delimiter: str | None = Field(None, description="one character; default: detected")
     quote: str = Field('"', description="one character, or empty for a file without quoting")
+    escape: str | None = Field(
+        None, description="character that escapes a quote, or empty for none; default: detected"
+    )
+    ragged: Literal["pad", "reject"] | None = Field(
+        None,
+        description="lines with too few or too many fields: pad (extra fields get columns of "
+        "their own) or reject; default: pad, but reject extra fields that are not empty",
+    )
+    skip_lines: int = Field(0, ge=0, description="lines before the table")
+    comment: str | None = Field(
+        None, min_length=1, description="lines that begin with this text are skipped"
+    )
     header: bool = Field(True, description="whether the first line names the columns")
     columns: tuple[str, ...] | None = Field(
         None,
         description="column names; default: those of the header, else column_1, ...",
     )
-    encoding: str = Field("utf-8", description="of text files; a byte order mark takes precedence")
     root: str | None = Field(
         None,
         description="folder that relative image paths start from and that must contain local "
@@ -45,6 +84,19 @@ class SourceSettings(Settings):
         False,
         description="whether a source without a usable row empties the catalog; else it fails",
     )
+
+    @property
+    def location(self) -> str:
+        """The source for messages and metadata, without the secrets that a URL may hold."""
+        return "the SQL query" if self.path is None else without_secrets(self.path)
+
+    def masked(self, text: str) -> str:
+        """A message of another library without the secrets of the path and the connection."""
+        connection = self.connection.get_secret_value() if self.connection is not None else ""
+        for url in (self.path or "", connection):
+            for secret in filter(None, _secrets_of(url)):
+                text = text.replace(secret, "***")
+        return text
 
     @field_validator("delimiter")
     @classmethod
@@ -56,16 +108,18 @@ class SourceSettings(Settings):
             raise ValueError(f"{value!r} is not a delimiter: give one character, like ',' or '\\t'")
         return character
 
-    @field_validator("quote")
+    @field_validator("quote", "escape")
     @classmethod
-    def _check_quote(cls, value: str) -> str:
-        if len(value) > 1 or value in ("\r", "\n"):
+    def _check_character(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) > 1 or value in ("\r", "\n")):
             raise ValueError(f"{value!r} is not a quote: give one character, or '' for none")
         return value
 
     @field_validator("encoding")
     @classmethod
-    def _check_encoding(cls, value: str) -> str:
+    def _check_encoding(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         try:
             io.TextIOWrapper(io.BytesIO(b""), encoding=value, errors="surrogateescape").read()
         except (LookupError, UnicodeError):
@@ -74,8 +128,27 @@ class SourceSettings(Settings):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> SourceSettings:
+        if (self.path is None) == (self.sql is None):
+            raise ValueError("path: give either a path, or 'sql' with a 'connection'")
+        if (self.sql is None) != (self.connection is None):
+            raise ValueError("connection: 'sql' and 'connection' belong together; give both")
         if self.columns is not None and len(set(self.columns)) != len(self.columns):
             raise ValueError("columns: every name must be unique")
         if self.quote and self.quote == self.delimiter:
             raise ValueError(f"quote: {self.quote!r} is also the delimiter; choose another")
         return self
+
+
+def _secrets_of(url: str) -> tuple[str, ...]:
+    """The parts of a URL that may be secret, as it was written and decoded."""
+    match = _URL_PARTS.match(url)
+    if match is None:
+        return ()
+    user, password, query = match["user"] or "", match["password"] or "", match["query"] or ""
+    both = f"{user}:{password}" if password else ""
+    return both, password, unquote(password), query
+
+
+def without_secrets(url: str) -> str:
+    """A URL without user, password and query; a path is returned unchanged."""
+    return _QUERY.sub(r"\1", _CREDENTIALS.sub(r"\1", url))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import glob
 import hashlib
+import io
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
-from imgsim_assets.catalog.settings import Format, SourceSettings
+from imgsim_assets.catalog.archive import OpenedList, open_list
+from imgsim_assets.catalog.settings import Format, SourceSettings, without_secrets
+from imgsim_assets.catalog.formats import suffix
 from imgsim_assets.catalog.source_files import (
     SourceFile,
     check_compression,
@@ -20,7 +24,11 @@ from imgsim_assets.catalog.source_files import (
     infer_format,
     split_literal_prefix,
 )
+from imgsim_assets.catalog.query import run_query
 from imgsim_assets.errors import SourceError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # A file that was modified this recently may change again under the same modification time.
 _SETTLE_SECONDS = 2.0
@@ -40,33 +48,38 @@ class Source:
 
     Attributes:
         settings: the source as declared.
-        format: how its files are read.
-        files: sorted by name; none only in a folder without images.
+        format: how its files are read; None if the content of each file tells it.
+        files: sorted by name; none in a folder without images, and of a query.
         root: the folder or URL that relative image paths start from.
-        fs: the fsspec filesystem of the files.
+        fs: the fsspec filesystem of the files; None of a query.
     """
 
     settings: SourceSettings
-    format: Format
+    format: Format | None
     files: tuple[SourceFile, ...]
     root: str
     fs: Any
 
     @property
     def location(self) -> str:
-        """The path as declared, for messages."""
-        return self.settings.path
+        """The source as declared, for messages."""
+        return self.settings.location
 
     def fingerprint(self, known_hashes: Mapping[str, str] | None = None) -> Fingerprint:
         """The fingerprint of the source's current content.
 
         It covers the content of local files, the etag (or time) and size of remote files, and
-        the listing of a folder of images. Remote files without a version are read.
+        the listing of a folder of images. Remote files without a version are read, and a query
+        is run.
 
         Args:
             known_hashes: the hashes of an earlier fingerprint; a file whose size and time have
                 not changed since is not read again.
         """
+        if self.settings.sql is not None:
+            written = io.BytesIO()
+            self.query_rows.write_ipc(written)
+            return Fingerprint(hashlib.sha256(written.getvalue()).hexdigest(), {})
         hashes: dict[str, str] = {}
         parts = []
         for file in self.files:
@@ -82,12 +95,20 @@ class Source:
         content_list = "\n".join(parts).encode(errors="surrogateescape")
         return Fingerprint(hashlib.sha256(content_list).hexdigest(), hashes)
 
-    def open(self, file: SourceFile) -> AbstractContextManager[IO[bytes]]:
-        """Open one of the files for reading, decompressed by its suffix."""
-        opened: AbstractContextManager[IO[bytes]] = self.fs.open(
-            file.path, "rb", compression="infer"
-        )
-        return opened
+    @functools.cached_property
+    def query_rows(self) -> pl.DataFrame:
+        """The rows of the query, which runs once."""
+        return run_query(self.settings)
+
+    @contextlib.contextmanager
+    def open(self, file: SourceFile) -> Iterator[OpenedList]:
+        """Open one of the files for reading, without its compression or archive."""
+        compression = "zstd" if suffix(file.path) == ".zst" else None
+        with (
+            self.fs.open(file.path, "rb", compression=compression) as raw,
+            open_list(raw, without_secrets(file.path)) as opened,
+        ):
+            yield opened
 
     def _content_hash(self, file: SourceFile) -> str:
         with self.fs.open(file.path, "rb") as opened:
@@ -103,19 +124,28 @@ def open_source(settings: SourceSettings, project_root: Path) -> Source:
     """
     import fsspec
 
+    if settings.path is None:
+        return Source(settings, None, (), _root(settings, str(project_root), project_root), None)
     location = _absolute(settings.path, project_root)
     try:
         fs, path = fsspec.core.url_to_fs(location)
         folder, files = find_files(fs, path, settings, str(project_root) if _is_local(fs) else "")
     except (ImportError, ValueError, OSError) as error:
-        raise SourceError(f"{settings.path} cannot be reached: {error}") from error
+        message = settings.masked(f"{settings.path} cannot be reached: {error}")
+        raise SourceError(message) from error
     if files is None:
         raise _not_found(settings, location, project_root)
-    source_format = settings.format or infer_format(files, settings.path)
     for file in files:
         check_compression(file)
-    root = _absolute(settings.root, project_root) if settings.root else fs.unstrip_protocol(folder)
-    return Source(settings, source_format, tuple(files), root.removeprefix("file://"), fs)
+    source_format = settings.format or infer_format(files, settings.location)
+    root = _root(settings, fs.unstrip_protocol(folder), project_root)
+    return Source(settings, source_format, tuple(files), root, fs)
+
+
+def _root(settings: SourceSettings, folder: str, project_root: Path) -> str:
+    """Where relative image paths start: the declared root, else the folder of the source."""
+    root = _absolute(settings.root, project_root) if settings.root else folder
+    return root.removeprefix("file://")
 
 
 def check_source_exists(settings: SourceSettings, project_root: Path) -> None:
@@ -124,6 +154,8 @@ def check_source_exists(settings: SourceSettings, project_root: Path) -> None:
     Raises:
         SourceError: the same as `open_source`.
     """
+    if settings.path is None:
+        return
     location = _absolute(settings.path, project_root)
     if "://" in location or Path(location).exists():
         return
@@ -137,8 +169,8 @@ def check_source_exists(settings: SourceSettings, project_root: Path) -> None:
 
 def _not_found(settings: SourceSettings, location: str, project_root: Path) -> SourceError:
     return SourceError(
-        f"there is no {location} (path {settings.path!r}); give the path of a file, a folder "
-        f"or a glob, relative to {project_root}"
+        f"there is no {without_secrets(location)} (path {settings.location!r}); give the path of a "
+        f"file, a folder or a glob, relative to {project_root}"
     )
 
 

@@ -6,24 +6,20 @@ import glob
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from imgsim_assets.catalog.settings import Format, SourceSettings
+from imgsim_assets.catalog.formats import (
+    COMPRESSIONS,
+    FORMATS,
+    format_of_name,
+    names_list,
+    suffix,
+    suffix_of_format,
+)
+from imgsim_assets.catalog.locations import IMAGE_SUFFIXES
+from imgsim_assets.catalog.settings import Format, SourceSettings, without_secrets
 from imgsim_assets.errors import SourceError
 
-_FORMATS: Mapping[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".txt": "lines",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
-_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-_IMAGE_FORMATS = "avif bmp gif heic heif jfif jp2 jpe jpeg jpg png tif tiff webp"
-IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_FORMATS.split())
 # Where fsspec filesystems report a file's version or time, the most exact first.
 _VERSION_KEYS = (
     "ETag",
@@ -43,7 +39,7 @@ class SourceFile:
     """One file of a source.
 
     Attributes:
-        path: the path in its filesystem.
+        path: the path in its filesystem; of a web server with its query, which may be secret.
         name: the path relative to the source's folder.
         size: in bytes.
         version: a text that changes with the content; None when the filesystem reports neither
@@ -72,10 +68,13 @@ def find_files(
     SourceError when a folder is declared as a list, or a glob finds lists and images.
     """
     if fs.isfile(path):
-        return posixpath.dirname(path), [_source_file(fs.info(path), posixpath.dirname(path))]
+        folder = posixpath.dirname(without_secrets(path))
+        return folder, [_source_file(fs.info(path), folder)]
     if fs.isdir(path):
         _reject_list_format(settings)
         return path, _image_files(fs.find(path, detail=True).values(), path)
+    if path.lower().startswith(("http://", "https://")) and "?" in path:
+        return posixpath.dirname(path), None  # its query is not a pattern
     prefix, pattern = split_literal_prefix(path, literal_prefix)
     folder = prefix + _folder_before_pattern(pattern)
     listing = fs.glob(glob.escape(prefix) + pattern, detail=True) if has_pattern(pattern) else {}
@@ -88,36 +87,43 @@ def find_files(
     if settings.format == "images":
         return folder, images
     # A text file among images is a note, not a list of them.
-    lists = [info for info in matches if _suffix_format(info["name"]) not in (None, "lines")]
+    lists = [info for info in matches if names_list(info["name"])]
     if lists and images and settings.format is None:
         raise SourceError(
-            f"{settings.path} finds both lists and images; add 'format: images', or a pattern "
-            f"that finds only one kind, such as *{_suffix(lists[0]['name'])}"
+            f"{settings.location} finds both lists and images; add 'format: images', or a pattern "
+            f"that finds only one kind, such as *{suffix(lists[0]['name'])}"
         )
     return folder, images if images and not lists else _sorted_files(matches, folder)
 
 
-def infer_format(files: Sequence[SourceFile], path: str) -> Format:
-    """The format of the suffixes of all files; SourceError, naming `path`, when they differ."""
-    if all(_suffix(file.path) in IMAGE_SUFFIXES for file in files):
+def infer_format(files: Sequence[SourceFile], path: str) -> Format | None:
+    """The format that the suffixes of all files tell; None leaves it to their content.
+
+    Raises:
+        SourceError: the suffixes differ; the message names `path`.
+    """
+    if all(suffix(file.path) in IMAGE_SUFFIXES for file in files):
         return "images"
-    formats = {_suffix_format(file.path) for file in files}
-    if len(formats) != 1 or None in formats:
-        raise SourceError(
-            f"{path}: the suffix does not determine the format; add 'format:' with one of csv, "
-            "tsv, lines, jsonl, parquet, images"
-        )
-    return cast("Format", formats.pop())
+    if len({suffix(file.path) for file in files}) == 1:
+        return format_of_name(files[0].path)
+    formats = {format_of_name(file.path) for file in files}
+    if len(formats) == 1 and None not in formats:
+        return formats.pop()
+    raise SourceError(
+        f"{path} finds files of different formats; add a pattern that finds one kind, such as "
+        f"*.csv, or 'format:' with one of {FORMATS}"
+    )
 
 
 def check_compression(file: SourceFile) -> None:
     """Raise SourceError when the package that decompresses the file is not installed."""
     from fsspec.utils import infer_compression
 
-    if _suffix(file.path) in _COMPRESSIONS and infer_compression(file.path) is None:
-        available = ", ".join(name for name in _COMPRESSIONS if infer_compression(f"list{name}"))
+    kind = suffix(file.path)
+    if kind in COMPRESSIONS and infer_compression(f"list{kind}") is None:
+        available = ", ".join(name for name in COMPRESSIONS if infer_compression(f"list{name}"))
         raise SourceError(
-            f"{file.path} cannot be decompressed: install the package 'zstandard', or use one of "
+            f"{without_secrets(file.path)} cannot be decompressed: install the package 'zstandard', or use one of "
             f"{available}"
         )
 
@@ -134,10 +140,9 @@ def split_literal_prefix(path: str, prefix: str) -> tuple[str, str]:
 
 def _reject_list_format(settings: SourceSettings) -> None:
     if settings.format not in (None, "images"):
-        suffix = next(suffix for suffix, name in _FORMATS.items() if name == settings.format)
         raise SourceError(
-            f"{settings.path} is a folder, whose files are read as images; for lists add a "
-            f"pattern: {settings.path.rstrip('/')}/*{suffix}"
+            f"{settings.location} is a folder, whose files are read as images; for lists add a "
+            f"pattern: {settings.location.rstrip('/')}/*{suffix_of_format(settings.format)}"
         )
 
 
@@ -145,7 +150,7 @@ def _image_files(listing: Iterable[Mapping[str, Any]], folder: str) -> list[Sour
     images = [
         info
         for info in listing
-        if _suffix(info["name"]) in IMAGE_SUFFIXES and not _is_hidden(info, folder)
+        if suffix(info["name"]) in IMAGE_SUFFIXES and not _is_hidden(info, folder)
     ]
     return _sorted_files(images, folder)
 
@@ -176,17 +181,8 @@ def _source_file(info: Mapping[str, Any], folder: str) -> SourceFile:
     modified = info.get("mtime")
     return SourceFile(
         path=path,
-        name=path.removeprefix(folder).lstrip("/"),
+        name=without_secrets(path).removeprefix(folder).lstrip("/"),
         size=size,
-        version=f"{path}:{size}:{version}" if version is not None else None,
+        version=f"{without_secrets(path)}:{size}:{version}" if version is not None else None,
         modified=float(modified) if isinstance(modified, int | float) else 0.0,
     )
-
-
-def _suffix(path: str) -> str:
-    return posixpath.splitext(path.lower())[1]
-
-
-def _suffix_format(path: str) -> Format | None:
-    stem, suffix = posixpath.splitext(path.lower())
-    return _FORMATS.get(_suffix(stem) if suffix in _COMPRESSIONS else suffix)

@@ -14,17 +14,21 @@ import polars as pl
 from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import Source, open_source
-from imgsim_assets.catalog.source_files import IMAGE_SUFFIXES
+from imgsim_assets.catalog.locations import EMBEDDED, IMAGE_SUFFIXES
+from imgsim_assets.catalog.rejects import describe_rejects
 from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
 from imgsim_assets.errors import CorruptFileError, SourceError
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.gc import REFERS_TO_BLOBS
 from imgsim_assets.storage.shards import Shard, shard_indices
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
 _SHARD = "__shard"
+# Garbage collection keeps the images that the urls name by their sha256.
+EMBEDDED_PROPERTIES = {REFERS_TO_BLOBS: EMBEDDED}
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,9 @@ class ItemsReport:
         changed: whether the run committed a version.
         data_version: a digest of the rows of all shards.
         changed_shards: the names of the shards whose rows changed.
+        id_column: the source's column of the ids.
+        url_column: the source's column of the images, which has the ids too if it is the same.
+        notices: what was detected or adjusted in the source.
     """
 
     version: int
@@ -48,6 +55,9 @@ class ItemsReport:
     changed: bool
     data_version: str
     changed_shards: Sequence[str]
+    id_column: str = "id"
+    url_column: str = "url"
+    notices: Sequence[str] = ()
 
 
 def items_table(store: Store, name: str) -> Table:
@@ -87,6 +97,7 @@ class ItemsStage:
         self._shards = shards
         self._project_root = project_root
         self._max_removed_fraction = max_removed_fraction
+        self._blobs = store.blobs
         self._items = items_table(store, name)
         self._rejects = rejects_table(store, name)
 
@@ -106,7 +117,9 @@ class ItemsStage:
         recipe = self._recipe(source)
         if current is not None and self._is_up_to_date(current, fingerprint.digest, recipe):
             return self._report(current, current, changed_shards=[])
-        validated = validate_rows(read_source(source), source)
+        keep = self._blobs.put
+        validated = validate_rows(read_source(source, keep), source, keep)
+        self._blobs.flush()
         # Committed even if the source is refused below: the rejects show what is wrong with it.
         rejects_version = self._commit_rejects(validated.rejects)
         self._require_rows(validated, source, current)
@@ -125,7 +138,9 @@ class ItemsStage:
                     "hashes": dict(fingerprint.hashes),
                     "id_column": validated.id_column,
                     "url_column": validated.url_column,
+                    "notices": list(validated.notices),
                     "root": source.root,
+                    **(EMBEDDED_PROPERTIES if _has_embedded(validated.rows) else {}),
                 },
             )
 
@@ -186,7 +201,7 @@ class ItemsStage:
                 "in a folder need a pattern, such as *.csv"
             )
         if validated.rejects.height:
-            message += f": all {_describe_rejects(validated.rejects)}"
+            message += f": {describe_rejects(validated.rejects)}"
         if current is not None and current.rows:
             message += f"; the {current.rows} items of the last version are kept"
         raise SourceError(f"{message}. If it is meant to be empty, set 'allow_empty: true'")
@@ -208,7 +223,7 @@ class ItemsStage:
         if before != now:
             cause = f" Ids came from column {before!r} and now come from {now!r}."
         if validated.rejects.height:
-            cause += f" Of its rows {_describe_rejects(validated.rejects)}."
+            cause += f" Of its rows, {describe_rejects(validated.rejects)}."
         raise SourceError(
             f"{source.location} has {count} usable rows and had {current.rows}: "
             f"{removed / current.rows:.0%} of the items are gone, more than the "
@@ -256,6 +271,9 @@ class ItemsStage:
             changed=previous is None or commit.version != previous.version,
             data_version=data_version(commit),
             changed_shards=list(changed_shards),
+            id_column=commit.properties["id_column"],
+            url_column=commit.properties["url_column"],
+            notices=tuple(commit.properties.get("notices", ())),
         )
 
     def _count_rejects(self) -> dict[str, int]:
@@ -266,14 +284,10 @@ class ItemsStage:
         return dict(counts)
 
 
+def _has_embedded(rows: pl.DataFrame) -> bool:
+    return bool(rows["url"].str.starts_with(EMBEDDED).any())
+
+
 def data_version(commit: Commit) -> str:
     """A digest of a commit's row files: equal when the rows of every shard are equal."""
     return rows_digest(pl.DataFrame({"file": [file.sha256 for file in commit.files_with_role()]}))
-
-
-def _describe_rejects(rejects: pl.DataFrame) -> str:
-    first = rejects.row(0, named=True)
-    return (
-        f"{rejects.height} are rejected, the first in {first['file']} line {first['line']}: "
-        f"{first['detail']}"
-    )

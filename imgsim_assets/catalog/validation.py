@@ -1,4 +1,4 @@
-"""Validates raw rows: chooses the id and url columns, and separates valid rows from rejects."""
+"""Validates raw rows: cleans their cells, and separates valid rows from rejects."""
 
 from __future__ import annotations
 
@@ -7,28 +7,34 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.catalog.raw_rows import DETAIL, FILE, LINE, REASON, RawRows, Reject
+from imgsim_assets.catalog.columns import ChosenColumns, as_text, choose_columns
+from imgsim_assets.catalog.embedded import KeepImage, data_uri_bytes, sha256_of
+from imgsim_assets.catalog.ids import number_repeats, resolve_duplicates, spacing_notices
+from imgsim_assets.catalog.locations import EMBEDDED, SEVERAL
+from imgsim_assets.catalog.raw_rows import DETAIL, FILE, LINE, REASON, RawRows
+from imgsim_assets.catalog.rejects import rejects_frame
 from imgsim_assets.catalog.source import Source
-from imgsim_assets.errors import SourceError
+from imgsim_assets.catalog.text import ZERO_WIDTH
 
 MAX_URL_LENGTH = 8192
-_MAX_TEXT = 500
-REJECTS_SCHEMA = {
-    "file": pl.String,
-    "line": pl.Int64,
-    "reason": pl.String,
-    "detail": pl.String,
-    "text": pl.String,
-}
 _DETAILS = {
     "empty_id": "the id is empty",
     "empty_url": "the image's URL or path is empty",
-    "unsupported_scheme": "only http, https, file and object store URLs and paths can be fetched",
+    "repeated_header": "the line repeats the header",
+    "several_urls": "several URLs in one cell; write one row with one URL for each image",
+    "unsupported_scheme": "only http, https, file and object store URLs, data URIs and paths can "
+    "be fetched",
     "bad_url": f"not a URL: control characters, no host, or longer than {MAX_URL_LENGTH} bytes",
 }
 _SCHEME = r"^([A-Za-z][A-Za-z0-9+.-]*)://"
 # The download settings decide which object stores may be read.
 _SUPPORTED_SCHEMES = ("http", "https", "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+_DATA_URI = r"(?i)^data:"
+_ZERO_WIDTH = f"[{ZERO_WIDTH}]"
+_AROUND_URL = rf"^[\s{ZERO_WIDTH}]+|[\s{ZERO_WIDTH}]+$"
+# `//host` is of the scheme of its page; a port other than 443 is rarely encrypted.
+_NO_SCHEME_PORT = r"^//([^/?#:]+|\[[^\]]*\]):(?:\d*)(?:[/?#]|$)"
+_HTTPS_PORT = r"^//[^/?#]*:443(?:[/?#]|$)"
 
 
 @dataclass(frozen=True)
@@ -38,72 +44,63 @@ class ValidatedRows:
     Attributes:
         rows: id, url and the carried columns, sorted by id.
         rejects: REJECTS_SCHEMA, sorted by file and line.
-        id_column: the source's name of the id column.
+        id_column: the source's name of the id column; that of the url column if there are no ids.
         url_column: the source's name of the url column.
+        notices: what was detected or adjusted in the source.
     """
 
     rows: pl.DataFrame
     rejects: pl.DataFrame
     id_column: str
     url_column: str
+    notices: Sequence[str] = ()
 
 
-def validate_rows(raw: RawRows, source: Source) -> ValidatedRows:
+def validate_rows(raw: RawRows, source: Source, keep: KeepImage = sha256_of) -> ValidatedRows:
     """Separate the rows of a source into valid rows and rejects.
 
-    Of several valid rows with one id, the first is taken and the others are rejected.
+    Args:
+        raw: the rows as they were read.
+        source: their source, whose settings may name the columns, and the row that counts among
+            several with one id.
+        keep: keeps the images of data URIs.
 
     Raises:
-        SourceError: when a chosen column is missing; the message lists the existing columns.
+        SourceError: when a column is missing or is not clear; the message lists the candidates.
     """
+    settings = source.settings
     frame = raw.frame()
-    id_column, url_column = _choose_columns(frame, source)
-    checked = _find_invalid(_rename_columns(frame, id_column, url_column))
-    invalid = checked.filter(pl.col(REASON).is_not_null())
-    valid = checked.filter(pl.col(REASON).is_null()).drop(FILE, LINE, REASON, DETAIL)
+    chosen = choose_columns(frame, settings)
+    rows = _clean(_rename_columns(frame, chosen))
+    rows = _check_rows(rows, chosen, keep, allow_embedded=chosen.url in raw.embedded)
+    notices = list(raw.notices)
+    if chosen.id == chosen.url:
+        rows = number_repeats(_image_ids(rows, f"{chosen.url}_path"))
+    else:
+        rows, replaced = resolve_duplicates(rows, settings.on_duplicate)
+        notices += replaced + spacing_notices(rows["id"])
+    invalid = rows.filter(pl.col(REASON).is_not_null())
+    valid = rows.filter(pl.col(REASON).is_null()).drop(FILE, LINE, REASON, DETAIL)
     return ValidatedRows(
         rows=valid.sort("id"),
-        rejects=_rejects_frame(raw.rejects, invalid),
-        id_column=id_column,
-        url_column=url_column,
+        rejects=rejects_frame(raw.rejects, invalid),
+        id_column=chosen.id,
+        url_column=chosen.url,
+        notices=tuple(notices),
     )
 
 
-def _choose_columns(frame: pl.DataFrame, source: Source) -> tuple[str, str]:
-    names = [name for name in frame.columns if name not in (FILE, LINE)]
-    settings = source.settings
-    if not names:
-        return settings.id or "id", settings.url or "url"
-    listed_names = ", ".join(repr(name) for name in names)
-    url = settings.url or ("url" if "url" in names else None)
-    if url is None and len(names) == 1:
-        url = names[0]
-    if url is None:
-        raise SourceError(
-            f"{source.location}: no column is named 'url'; set 'url:' of the source to the one "
-            f"that holds the images: {listed_names}"
-        )
-    id_column = settings.id or ("id" if "id" in names else url)
-    for key, column in (("id", id_column), ("url", url)):
-        if column not in names:
-            raise SourceError(
-                f"{source.location}: there is no column {column!r}; set '{key}:' of the source "
-                f"to one of {listed_names}"
-            )
-    return id_column, url
-
-
-def _rename_columns(frame: pl.DataFrame, id_column: str, url_column: str) -> pl.DataFrame:
-    if id_column not in frame.columns:
+def _rename_columns(frame: pl.DataFrame, chosen: ChosenColumns) -> pl.DataFrame:
+    if chosen.id not in frame.columns:
         return pl.DataFrame(
             schema={FILE: pl.String, LINE: pl.Int64, "id": pl.String, "url": pl.String}
         )
-    carried = [name for name in frame.columns if name not in (FILE, LINE, id_column, url_column)]
+    carried = [name for name in frame.columns if name not in (FILE, LINE, chosen.id, chosen.url)]
     return frame.select(
         FILE,
         LINE,
-        pl.col(id_column).cast(pl.String).alias("id"),
-        pl.col(url_column).cast(pl.String).str.strip_chars().alias("url"),
+        as_text(frame[chosen.id]).alias("id"),
+        as_text(frame[chosen.url]).alias("url"),
         *(pl.col(name).alias(_carried_name(name, frame.columns)) for name in carried),
     )
 
@@ -118,64 +115,82 @@ def _carried_name(name: str, existing_names: Sequence[str]) -> str:
     return renamed
 
 
-def _find_invalid(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add REASON and DETAIL, null for valid rows."""
+def _clean(rows: pl.DataFrame) -> pl.DataFrame:
+    """Remove zero-width characters around every cell, and blanks around the url."""
+    texts = [name for name, dtype in rows.schema.items() if dtype == pl.String and name != FILE]
+    marked = [name for name in texts if rows[name].str.contains(_ZERO_WIDTH).any()]
+    rows = rows.with_columns(pl.col(name).str.strip_chars(ZERO_WIDTH) for name in marked)
+    url = pl.col("url").str.strip_chars()
+    return rows.with_columns(url.str.replace_all(_AROUND_URL, "") if "url" in marked else url)
+
+
+def _check_rows(
+    rows: pl.DataFrame, chosen: ChosenColumns, keep: KeepImage, *, allow_embedded: bool
+) -> pl.DataFrame:
+    """Add REASON and DETAIL, null for valid rows; `//host` gets a scheme, data URIs a digest."""
+    url = pl.col("url")
+    rows = rows.with_columns(
+        pl.when(url.str.starts_with("//"))
+        .then(pl.when(_is_plain_http(url)).then(pl.lit("http:")).otherwise(pl.lit("https:")) + url)
+        .otherwise(url)
+        .alias("url")
+    )
     blank_id = pl.col("id").is_null() | (pl.col("id").str.strip_chars() == "")
-    blank_url = pl.col("url").is_null() | (pl.col("url") == "")
-    scheme = pl.col("url").str.extract(_SCHEME, 1).str.to_lowercase()
-    # Text without "://" is a path, except for these two forms.
-    unsupported = pl.col("url").str.contains(r"(?i)^(//|data:)") | (
-        scheme.is_not_null() & ~scheme.is_in(_SUPPORTED_SCHEMES)
-    )
+    blank_url = url.is_null() | (url == "")
+    scheme = url.str.extract(_SCHEME, 1).str.to_lowercase()
+    unsupported = scheme.is_not_null() & ~scheme.is_in(_SUPPORTED_SCHEMES)
+    if not allow_embedded:
+        unsupported |= url.str.starts_with(EMBEDDED)
+    is_data = url.str.contains(_DATA_URI)
     malformed = (
-        pl.col("url").str.contains(r"[\x00-\x1f\x7f]")
-        | (pl.col("url").str.len_bytes() > MAX_URL_LENGTH)
-        | (scheme.is_in(["http", "https"]) & ~pl.col("url").str.contains(r"^\w+://[^/?#\s]+"))
+        url.str.contains(r"[\x00-\x1f\x7f]")
+        | (url.str.len_bytes() > MAX_URL_LENGTH)
+        | (scheme.is_in(["http", "https"]) & ~url.str.contains(r"^\w+://[^/?#\s]+"))
     )
-    checked = rows.with_columns(
-        pl.when(blank_id)
-        .then(pl.lit("empty_id"))
-        .when(blank_url)
-        .then(pl.lit("empty_url"))
-        .when(unsupported)
-        .then(pl.lit("unsupported_scheme"))
-        .when(malformed)
-        .then(pl.lit("bad_url"))
-        .otherwise(None)
-        .alias(REASON)
+    reason = pl.coalesce(
+        _reason((pl.col("id") == chosen.id) & (url == chosen.url), "repeated_header"),
+        _reason(blank_id if chosen.id != chosen.url else pl.lit(value=False), "empty_id"),
+        _reason(blank_url, "empty_url"),
+        _reason(~is_data & url.str.contains(SEVERAL), "several_urls"),
+        _reason(unsupported, "unsupported_scheme"),
+        _reason(~is_data & malformed, "bad_url"),
     )
-    valid = pl.col(REASON).is_null()
-    first_line = pl.col(LINE).filter(valid).first().over("id")
-    first_file = pl.col(FILE).filter(valid).first().over("id")
-    repeated = valid & ~((pl.col(LINE) == first_line) & (pl.col(FILE) == first_file))
-    return checked.with_columns(
-        pl.when(repeated).then(pl.lit("duplicate_id")).otherwise(REASON).alias(REASON),
-        pl.when(repeated)
-        .then(pl.format("the id is already used in {} line {}", first_file, first_line))
-        .otherwise(pl.col(REASON).replace_strict(_DETAILS, default=None))
-        .alias(DETAIL),
+    rows = rows.with_columns(reason.alias(REASON)).with_columns(
+        pl.col(REASON).replace_strict(_DETAILS, default=None, return_dtype=pl.String).alias(DETAIL)
+    )
+    return _keep_data_uris(rows, keep) if rows.select(is_data.any()).item() else rows
+
+
+def _reason(condition: pl.Expr, name: str) -> pl.Expr:
+    return pl.when(condition).then(pl.lit(name))
+
+
+def _is_plain_http(url: pl.Expr) -> pl.Expr:
+    return url.str.contains(_NO_SCHEME_PORT) & ~url.str.contains(_HTTPS_PORT)
+
+
+def _keep_data_uris(rows: pl.DataFrame, keep: KeepImage) -> pl.DataFrame:
+    """Replace data URIs by the digests of their images; one without an image is a bad_url."""
+    urls, reasons, details = (rows[name].to_list() for name in ("url", REASON, DETAIL))
+    for position, url in enumerate(urls):
+        if url is None or url[:5].lower() != "data:" or reasons[position] is not None:
+            continue
+        try:
+            urls[position] = f"{EMBEDDED}{keep(data_uri_bytes(url))}"
+        except ValueError as error:
+            reasons[position], details[position] = "bad_url", str(error)
+            urls[position] = url[:100]
+    return rows.with_columns(
+        pl.Series("url", urls, pl.String),
+        pl.Series(REASON, reasons, pl.String),
+        pl.Series(DETAIL, details, pl.String),
     )
 
 
-def _rejects_frame(unreadable: Sequence[Reject], invalid: pl.DataFrame) -> pl.DataFrame:
-    text = pl.format("id={} url={}", pl.col("id").fill_null(""), pl.col("url").fill_null(""))
-    invalid_rejects = invalid.select(
-        pl.col(FILE).alias("file"),
-        pl.col(LINE).alias("line"),
-        pl.col(REASON).alias("reason"),
-        pl.col(DETAIL).alias("detail"),
-        text.alias("text"),
-    )
-    unreadable_rejects = pl.DataFrame(
-        [(item.file, item.line, item.reason, item.detail, item.text) for item in unreadable],
-        schema=REJECTS_SCHEMA,
-        orient="row",
-    )
-    short_text = pl.col("text").str.slice(0, _MAX_TEXT)
-    return (
-        pl.concat([unreadable_rejects, invalid_rejects])
-        .with_columns(
-            short_text.str.replace_all(r"[\x00-\x08\x0b-\x1f\x7f]", "\N{REPLACEMENT CHARACTER}")
-        )
-        .sort("file", "line", "reason")
-    )
+def _image_ids(rows: pl.DataFrame, path_column: str) -> pl.DataFrame:
+    """The images' URLs or paths as ids; an embedded image has the path that came with it."""
+    if path_column in rows.columns and rows[path_column].dtype == pl.String:
+        path = pl.col(path_column)
+        is_embedded = pl.col("url").str.starts_with(EMBEDDED) & path.str.contains(r"\S")
+        return rows.with_columns(id=pl.when(is_embedded).then(path).otherwise("url"))
+    return rows.with_columns(id="url")

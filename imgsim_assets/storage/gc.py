@@ -26,7 +26,8 @@ from imgsim_assets.storage.table import COMMITS, DATA, Table, commit_path
 SHA256 = "sha256"
 # Property of a table with one row per distinct image, needed only while a catalog has the image.
 PER_IMAGE = "per_image"
-# Property of a table that lists a catalog's images: its rows keep blobs alive.
+# Property of a table whose rows keep blobs alive: true if its column `sha256` names them, else the
+# prefix of the values in `url` that do.
 REFERS_TO_BLOBS = "refers_to_blobs"
 
 
@@ -159,12 +160,24 @@ def _referenced_images(
         for commit in history.kept:
             is_newest = commit is newest
             on_corrupt = partial(report.add_damaged, name, commit.version)
-            rows = table.read(
-                commit, columns=[SHA256], on_corrupt=None if is_newest else on_corrupt
-            )
-            listed = rows[SHA256].drop_nulls() if rows.width else referenced.clear()
+            listed = _listed_images(table, commit, None if is_newest else on_corrupt)
             referenced = pl.concat([referenced, listed]).unique()
     return referenced.sort()
+
+
+def _listed_images(
+    table: Table, commit: Commit, on_corrupt: Callable[[str], None] | None
+) -> pl.Series:
+    """The sha256 (hex) of every image that the rows of a commit name."""
+    prefix = commit.properties.get(REFERS_TO_BLOBS)
+    column = "url" if isinstance(prefix, str) else SHA256
+    rows = table.read(commit, columns=[column], on_corrupt=on_corrupt)
+    if not rows.width:
+        return pl.Series(SHA256, dtype=pl.String)
+    names = rows[column].drop_nulls().alias(SHA256)
+    if isinstance(prefix, str):
+        names = names.filter(names.str.starts_with(prefix)).str.strip_prefix(prefix)
+    return names
 
 
 def _collect_files(

@@ -82,17 +82,10 @@ def test_declared_encoding_is_used(tmp_path: Path) -> None:
     assert read_values(tmp_path, "a.csv", encoding="cp1252")["url"].to_list() == ["Möbel€.jpg"]
 
 
-def test_wrong_encoding_in_the_header_names_file_line_and_fix(tmp_path: Path) -> None:
-    write(tmp_path, "a.csv", "id,url,größe\n1,u1,2\n".encode("cp1252"))
-
-    with pytest.raises(SourceError, match=r"/a\.csv line 1: .*not valid text.*'encoding'"):
-        read_raw(tmp_path, "a.csv")
-
-
 def test_unclosed_quote_in_the_header_names_file_line_and_fix(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", '\nid,"url\n1,u1\n')
 
-    with pytest.raises(SourceError, match=r"/a\.csv line 2: .*never closed; set .*'quote'"):
+    with pytest.raises(SourceError, match=r"/a\.csv line 2: .*never closed; set .*'quote:'"):
         read_raw(tmp_path, "a.csv")
 
 
@@ -181,12 +174,12 @@ def test_file_without_rows_has_no_rows(tmp_path: Path, content: str) -> None:
 
 
 def test_broken_lines_are_rejected_with_file_line_reason_and_text(tmp_path: Path) -> None:
-    write(tmp_path, "a.csv", b'id,url\n1\n2,u2\n3,"u3\n4,u4,x\n5,\xff\n6,u6\n')
+    write(tmp_path, "a.csv", b'id,url\n1,u,x\n2,u2\n3,"u3\n4,u4,x\n5,\xff\n6,\xc3\xa4\n')
 
     raw = read_raw(tmp_path, "a.csv")
 
     assert [(r.file, r.line, r.reason, r.text) for r in raw.rejects] == [
-        ("a.csv", 2, "ragged_line", "1"),
+        ("a.csv", 2, "ragged_line", "1,u,x"),
         ("a.csv", 4, "unreadable_line", '3,"u3'),
         ("a.csv", 5, "ragged_line", "4,u4,x"),
         ("a.csv", 6, "unreadable_line", "5,?"),
@@ -209,7 +202,7 @@ def test_url_as_header_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         SourceError,
         match=r"/a\.csv line 1 is read as the header, but holds a URL: http://x/1\.jpg; "
-        r"add 'header: false'",
+        r"set 'header: false'",
     ):
         read_raw(tmp_path, "a.csv")
     assert validate(tmp_path, "a.csv", header=False).rows["id"].to_list() == [
@@ -240,11 +233,10 @@ def test_compressed_files_are_read_by_suffix(
     assert read_values(tmp_path, name + suffix).rows() == [("u1",)]
 
 
-def test_uncompressed_file_with_a_compression_suffix_is_named(tmp_path: Path) -> None:
+def test_uncompressed_file_with_a_compression_suffix_is_read(tmp_path: Path) -> None:
     write(tmp_path, "a.csv.gz", "id,url\n1,u1\n")
 
-    with pytest.raises(SourceError, match=r"/a\.csv\.gz cannot be read as csv: .*gzip"):
-        read_raw(tmp_path, "a.csv.gz")
+    assert read_values(tmp_path, "a.csv.gz").rows() == [("1", "u1")]
 
 
 @pytest.mark.parametrize("name", ["cut.csv.gz", "damaged.csv.gz", "cut.csv.xz", "cut.csv.bz2"])
@@ -368,7 +360,7 @@ def test_csv_of_one_column_has_one_row_per_line(tmp_path: Path) -> None:
 
 
 def test_line_of_invalid_text_is_rejected(tmp_path: Path) -> None:
-    write(tmp_path, "a.txt", b"http://x/1\n\xff\xfe\xfd\nhttp://x/3\n")
+    write(tmp_path, "a.txt", b"http://x/1\n\xff\xfe\xfd\nhttp://x/\xc3\xa4\n")
 
     raw = read_raw(tmp_path, "a.txt")
 

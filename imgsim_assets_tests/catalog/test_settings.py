@@ -57,8 +57,8 @@ def test_column_names_must_be_unique() -> None:
 
 
 def test_unknown_format_is_refused_with_a_list() -> None:
-    with pytest.raises(ValidationError, match="'csv', 'tsv', 'lines', 'jsonl', 'parquet' or"):
-        source_settings("a.csv", format="xlsx")
+    with pytest.raises(ValidationError, match="'csv', 'tsv', 'lines', 'json', 'jsonl', 'xlsx', 'parquet' or"):
+        source_settings("a.csv", format="docx")
 
 
 def test_source_without_a_path_is_refused() -> None:

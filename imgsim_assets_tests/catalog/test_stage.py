@@ -297,16 +297,22 @@ def test_new_root_commits_a_version_of_the_same_files(tmp_path: Path, store: Sto
 
 
 def test_rejects_follow_the_source(tmp_path: Path, store: Store) -> None:
-    write(tmp_path, "a.csv", "id,url\n1,u1\n2\n3,ftp://x\n1,u3\n")
+    write(tmp_path, "a.csv", "id,url\n1,u1\n2,u2,x\n3,ftp://x\n1,u3\n")
     run(store, tmp_path, "a.csv")
 
     assert stored_rejects(store).rows() == [
-        ("a.csv", 3, "ragged_line", "1 fields where 2 are expected", "2"),
+        (
+            "a.csv",
+            3,
+            "ragged_line",
+            "3 fields where 2 are expected; to keep the extra fields set 'ragged: pad'",
+            "2,u2,x",
+        ),
         (
             "a.csv",
             4,
             "unsupported_scheme",
-            "only http, https, file and object store URLs and paths can be fetched",
+            "only http, https, file and object store URLs, data URIs and paths can be fetched",
             "id=3 url=ftp://x",
         ),
         ("a.csv", 5, "duplicate_id", "the id is already used in a.csv line 2", "id=1 url=u3"),
@@ -358,7 +364,7 @@ def test_source_of_only_rejects_names_the_first(tmp_path: Path, store: Store) ->
 
     with pytest.raises(
         SourceError,
-        match=r"a\.csv holds no usable row: all 2 are rejected, the first in a\.csv line 2: only",
+        match=r"a\.csv holds no usable row: 2 rejected: a\.csv line 2: only .*; a\.csv line 3: .*'url:'",
     ):
         run(store, tmp_path, "a.csv")
     assert items_table(store, NAME).latest() is None
@@ -399,9 +405,9 @@ def test_too_many_removed_items_keep_the_last_version(tmp_path: Path, store: Sto
 def test_items_removed_by_broken_rows_name_the_first_reject(tmp_path: Path, store: Store) -> None:
     write(tmp_path, "a.csv", table("abcd"))
     run(store, tmp_path, "a.csv")
-    write(tmp_path, "a.csv", table("a") + "b\nc\nd\n")
+    write(tmp_path, "a.csv", table("a") + "b,u,x\nc,u,x\nd,u,x\n")
 
-    with pytest.raises(SourceError, match=r"rows 3 are rejected, the first in a\.csv line 3: "):
+    with pytest.raises(SourceError, match=r"rows, 3 rejected: a\.csv line 3: "):
         run(store, tmp_path, "a.csv", max_removed_fraction=0.5)
 
     assert stored_rejects(store)["reason"].to_list() == ["ragged_line"] * 3
@@ -414,7 +420,7 @@ def test_items_removed_by_broken_rows_name_the_first_reject(tmp_path: Path, stor
 def test_rows_under_other_ids_count_as_removed(tmp_path: Path, store: Store) -> None:
     write(tmp_path, "a.csv", table("abcd"))
     run(store, tmp_path, "a.csv")
-    write(tmp_path, "a.csv", table("abcd").replace("id,", "sku,", 1))
+    write(tmp_path, "a.csv", table("abcd").replace("id,", "title,", 1))
 
     with pytest.raises(SourceError, match=r"100% of the items.* 'id' and now come from 'url'"):
         run(store, tmp_path, "a.csv", max_removed_fraction=0.5)
@@ -458,7 +464,7 @@ def test_folder_of_lists_requires_a_pattern(tmp_path: Path, store: Store) -> Non
 def test_folder_of_only_invalid_names_names_the_first(tmp_path: Path, store: Store) -> None:
     write_invalid_name(tmp_path / "images", b"caf\xe9.jpg")
 
-    with pytest.raises(SourceError, match=r"all 1 are rejected, the first in caf\?\.jpg"):
+    with pytest.raises(SourceError, match=r"1 rejected: caf\?\.jpg: the file name"):
         run(store, tmp_path, "images")
 
 
@@ -484,7 +490,7 @@ def test_allow_empty_of_a_folder_empties_the_catalog(tmp_path: Path, store: Stor
 def test_unreadable_source_changes_nothing(
     tmp_path: Path, store: Store, content: str, settings: dict[str, Any]
 ) -> None:
-    write(tmp_path, "a.csv", table("abc") + "bad\n")
+    write(tmp_path, "a.csv", table("abc") + "bad,u,x\n")
     run(store, tmp_path, "a.csv")
     write(tmp_path, "a.csv", content)
 
@@ -532,7 +538,7 @@ def test_corrupt_rejects_are_rebuilt_with_the_same_source(
 
 def assert_rebuilt(folder: Path, store: Store, ids: str, part: str, damage: str) -> None:
     """Corrupt the only file of a table; the next run with these ids must restore the tables."""
-    write(folder, "a.csv", table("abc") + "bad\n")
+    write(folder, "a.csv", table("abc") + "bad,u,x\n")
     run(store, folder, "a.csv", shards=1)
     (file,) = (folder / "store" / NAME / part / "data").iterdir()
     body = bytearray(file.read_bytes())

@@ -1,0 +1,212 @@
+"""Chooses the columns of a list that hold the images and the ids, by their cells.
+
+A column is never chosen by its position.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from imgsim_assets.catalog.locations import IMAGE_FILE, SEVERAL, URL
+from imgsim_assets.catalog.raw_rows import FILE, LINE
+from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.errors import SourceError
+
+# The rows whose cells are looked at.
+_SAMPLE_ROWS = 10_000
+_MOST = 0.5
+# Ids of a sample that may occur twice: such rows are rejected one by one.
+_MAX_REPEATED = 0.05
+_IMAGE_WORDS = re.compile(r"(?i)image|img|picture|photo|bild|foto")
+_ID_WORDS = frozenset(
+    "id ids sku code key article artikel ean gtin upc asin isbn mpn uuid guid uid handle no nr "
+    "num ref item".split()
+)
+_ID_ENDS = ("number", "nummer", "artnr", "code")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+# Ids without a name that tells: letters and digits, or long numbers such as an EAN.
+_CODE = r"^(?:[\w./:-]{0,63}\d[\w./:-]*)$"
+_LETTER = r"[A-Za-z]|^\d{8,}$"
+
+
+@dataclass(frozen=True)
+class ChosenColumns:
+    """The columns of a list that hold the ids and the images; the same one if there are no ids."""
+
+    id: str
+    url: str
+
+
+def choose_columns(frame: pl.DataFrame, settings: SourceSettings) -> ChosenColumns:
+    """The declared columns, else those whose cells are URLs or image paths, and unique ids.
+
+    Raises:
+        SourceError: a declared column is missing, or several columns are candidates; the message
+            lists them.
+    """
+    names = [name for name in frame.columns if name not in (FILE, LINE)]
+    if not names:
+        url = settings.url or "url"
+        return ChosenColumns(settings.id or "id", url)
+    for key, column in (("id", settings.id), ("url", settings.url)):
+        if column is not None and column not in names:
+            raise SourceError(
+                f"{settings.location}: there is no column {column!r}; set '{key}:' to one of "
+                f"{quoted(names)}"
+            )
+    sample = frame.select(names).head(_SAMPLE_ROWS)
+    url = settings.url or _choose_url(sample, settings)
+    _require_single_images(sample, url, settings)
+    chosen = ChosenColumns(settings.id or _choose_id(sample, url, settings), url)
+    if sample[chosen.id].dtype.is_nested() or sample[chosen.id].dtype == pl.Binary:
+        raise SourceError(
+            f"{settings.location}: column {chosen.id!r} holds {sample[chosen.id].dtype}, which is "
+            "no id; set 'id:' to another column"
+        )
+    return chosen
+
+
+def image_column(sample: pl.DataFrame) -> str | list[str]:
+    """The column whose cells are images, or the candidates: none, or several.
+
+    Embedded images go before names of image files, and these before other URLs. Among equals,
+    `url` is taken unless the name of another one says that it holds images.
+    """
+    strengths = {name: _image_strength(sample[name]) for name in sample.columns}
+    best = max(strengths.values(), default=0)
+    candidates = [name for name, strength in strengths.items() if strength == best > 0]
+    if len(candidates) == 1:
+        return candidates[0]
+    named = [name for name in candidates if name.lower() == "url"]
+    others = [name for name in candidates if name not in named]
+    if len(named) == 1 and not any(_IMAGE_WORDS.search(name) for name in others):
+        return named[0]
+    return candidates
+
+
+def as_text(values: pl.Series) -> pl.Series:
+    """An id or url column as text; integers that are stored as floats lose the decimal point.
+
+    A column of a nested type or of bytes is returned unchanged.
+    """
+    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.String):
+        return values
+    if values.dtype.is_float() and values.is_finite().all() and (values == values.floor()).all():
+        values = values.cast(pl.Int64)
+    return values.cast(pl.String)
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names for a message."""
+    return ", ".join(map(repr, names))
+
+
+def _choose_url(sample: pl.DataFrame, settings: SourceSettings) -> str:
+    found = image_column(sample)
+    if isinstance(found, str):
+        return found
+    if found:
+        raise SourceError(
+            f"{settings.location}: which column holds the images? Set 'url:' to one of "
+            f"{quoted(found)}"
+        )
+    named = [name for name in sample.columns if name.lower() == "url"]
+    if "url" in named or len(named) == 1:
+        return "url" if "url" in named else named[0]
+    if sample.width == 1:
+        return sample.columns[0]
+    lists = [name for name in sample.columns if _holds_several(sample[name])]
+    if lists:
+        _require_single_images(sample, lists[0], settings)
+    raise SourceError(
+        f"{settings.location}: no column holds URLs or image paths; which one holds the images? "
+        f"Set 'url:' to one of {quoted(sample.columns)}"
+    )
+
+
+def _require_single_images(sample: pl.DataFrame, url: str, settings: SourceSettings) -> None:
+    """Raise an error when the cells of the image column are lists."""
+    values = sample[url]
+    if _holds_several(values):
+        example = str(values.drop_nulls().to_list()[0])[:120]
+        raise SourceError(
+            f"{settings.location}: column {url!r} holds a list of images in each row ({example}); "
+            "one URL per row is needed: write a row for each image"
+        )
+    if values.dtype.is_nested() or values.dtype == pl.Binary:
+        raise SourceError(
+            f"{settings.location}: column {url!r} holds {values.dtype}, which is no URL; set "
+            "'url:' to another column"
+        )
+
+
+def _holds_several(values: pl.Series) -> bool:
+    if isinstance(values.dtype, pl.List | pl.Array):
+        return values.dtype.inner in (pl.String, pl.Binary) or isinstance(
+            values.dtype.inner, pl.Struct
+        )
+    if values.dtype != pl.String:
+        return False
+    cells = values.drop_nulls()
+    return bool(len(cells)) and bool(cells.str.contains(SEVERAL).sum() > _MOST * len(cells))
+
+
+def _image_strength(values: pl.Series) -> int:
+    """3 for embedded images, 2 for image files, 1 for other URLs, 0 for anything else."""
+    if values.dtype != pl.String:
+        return 0
+    cells = values.filter(values.str.contains(r"\S"))
+    patterns = ((3, r"(?i)^\s*(?:data:image/|sha256:)"), (2, IMAGE_FILE), (1, URL))
+    for strength, pattern in patterns:
+        if len(cells) and cells.str.contains(pattern).sum() > _MOST * len(cells):
+            several = cells.str.contains(SEVERAL).sum() > _MOST * len(cells)
+            return 0 if several else strength
+    return 0
+
+
+def _choose_id(sample: pl.DataFrame, url: str, settings: SourceSettings) -> str:
+    """The column of ids, or the images' own if none is recognized."""
+    others = [name for name in sample.columns if name != url]
+    exact = [name for name in others if name.lower() == "id"]
+    if "id" in exact or len(exact) == 1:
+        return "id" if "id" in exact else exact[0]
+    unique = [name for name in others if _is_unique(sample[name])]
+    candidates = [name for name in unique if _is_id_name(name)] or [
+        name for name in unique if _are_codes(sample[name])
+    ]
+    if len(candidates) > 1:
+        raise SourceError(
+            f"{settings.location}: which column holds the ids? Set 'id:' to one of "
+            f"{quoted(candidates)}, or to {url!r} for no ids"
+        )
+    return candidates[0] if candidates else url
+
+
+def _is_unique(values: pl.Series) -> bool:
+    """Whether cells are filled and (nearly) distinct, and no images themselves."""
+    if not (values.dtype.is_integer() or values.dtype == pl.String or values.dtype.is_float()):
+        return False
+    if not len(values) or values.null_count() or _image_strength(values):
+        return False
+    repeated = len(values) - values.n_unique()
+    return repeated <= _MAX_REPEATED * len(values) and not _has_blank(values)
+
+
+def _has_blank(values: pl.Series) -> bool:
+    return values.dtype == pl.String and bool((~values.str.contains(r"\S")).any())
+
+
+def _is_id_name(name: str) -> bool:
+    words = _WORD.findall(name)
+    return bool(words) and (
+        words[-1].lower() in _ID_WORDS or words[-1].lower().endswith(_ID_ENDS)
+    )
+
+
+def _are_codes(values: pl.Series) -> bool:
+    text = as_text(values)
+    return bool((text.str.contains(_CODE) & text.str.contains(_LETTER)).all())

@@ -1,0 +1,70 @@
+"""The table of rejected rows, and how messages show its first ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from imgsim_assets.catalog.raw_rows import DETAIL, FILE, LINE, REASON, Reject
+
+REJECTS_SCHEMA = {
+    "file": pl.String,
+    "line": pl.Int64,
+    "reason": pl.String,
+    "detail": pl.String,
+    "text": pl.String,
+}
+_MAX_TEXT = 500
+_MAX_SHOWN = 3
+# The settings that accept such rows, where the detail does not name one.
+_FIXES = {
+    "bad_url": "'url:' names the column of the images",
+    "duplicate_id": "'id:' names another column of ids, and 'on_duplicate:' says which row counts",
+    "empty_id": "'id:' names the column of ids",
+    "empty_url": "'url:' names the column of the images",
+    "unreadable_line": "'encoding:', 'quote:' and 'escape:' say how the file is written",
+    "unsupported_scheme": "'url:' names the column of the images",
+}
+
+
+def rejects_frame(unreadable: Sequence[Reject], invalid: pl.DataFrame) -> pl.DataFrame:
+    """Rejects of reading and of validation, sorted by file and line."""
+    text = pl.format("id={} url={}", pl.col("id").fill_null(""), pl.col("url").fill_null(""))
+    invalid_rejects = invalid.select(
+        pl.col(FILE).alias("file"),
+        pl.col(LINE).alias("line"),
+        pl.col(REASON).alias("reason"),
+        pl.col(DETAIL).alias("detail"),
+        text.alias("text"),
+    )
+    unreadable_rejects = pl.DataFrame(
+        [(item.file, item.line, item.reason, item.detail, item.text) for item in unreadable],
+        schema=REJECTS_SCHEMA,
+        orient="row",
+    )
+    short_text = pl.col("text").str.slice(0, _MAX_TEXT)
+    return (
+        pl.concat([unreadable_rejects, invalid_rejects])
+        .with_columns(
+            short_text.str.replace_all(r"[\x00-\x08\x0b-\x1f\x7f]", "\N{REPLACEMENT CHARACTER}")
+        )
+        .sort("file", "line", "reason")
+    )
+
+
+def describe_rejects(rejects: pl.DataFrame) -> str:
+    """The first rejected rows with file, line and reason, and the settings that fix them."""
+    shown = rejects.head(_MAX_SHOWN)
+    rows = [
+        f"{row['file']}{_line(row['line'])}: {row['detail']}" for row in shown.iter_rows(named=True)
+    ]
+    if rejects.height > len(rows):
+        rows.append("...")
+    reasons = shown["reason"].unique(maintain_order=True).to_list()
+    fixes = dict.fromkeys(_FIXES[reason] for reason in reasons if reason in _FIXES)
+    return "; ".join([f"{rejects.height} rejected: {rows[0]}", *rows[1:], *fixes])
+
+
+def _line(line: int) -> str:
+    return f" line {line}" if line else ""
