@@ -79,7 +79,7 @@ def _zip_member(stack: contextlib.ExitStack, stream: IO[bytes], name: str) -> Op
 
 def _tar_member(stack: contextlib.ExitStack, stream: IO[bytes], name: str) -> OpenedList:
     try:
-        archive = stack.enter_context(tarfile.open(fileobj=stream))
+        archive = stack.enter_context(tarfile.TarFile.open(fileobj=stream))
         members = {each.name: each for each in archive.getmembers() if each.isfile()}
     except tarfile.TarError as error:
         raise SourceError(f"{name} is a damaged tar: {error}") from error
@@ -113,7 +113,7 @@ def _seekable(stack: contextlib.ExitStack, stream: IO[bytes]) -> IO[bytes]:
     """The stream, or a copy of one that can only be read forward, such as a web server's."""
     if stream.seekable():
         return stream
-    copy: Any = stack.enter_context(tempfile.SpooledTemporaryFile(_SPOOL_BYTES))
+    copy: Any = stack.enter_context(tempfile.SpooledTemporaryFile(_SPOOL_BYTES))  # noqa: SIM115
     shutil.copyfileobj(stream, copy)
     copy.seek(0)
     return copy  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.catalog.locations import IMAGE_FILE, SEVERAL, URL
+from imgsim_assets.catalog.locations import IMAGE_FILE, LIST, URL
 from imgsim_assets.catalog.raw_rows import FILE, LINE
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.errors import SourceError
@@ -23,8 +23,30 @@ _MOST = 0.5
 _MAX_REPEATED = 0.05
 _IMAGE_WORDS = re.compile(r"(?i)image|img|picture|photo|bild|foto")
 _ID_WORDS = frozenset(
-    "id ids sku code key article artikel ean gtin upc asin isbn mpn uuid guid uid handle no nr "
-    "num ref item".split()
+    [
+        "id",
+        "ids",
+        "sku",
+        "code",
+        "key",
+        "article",
+        "artikel",
+        "ean",
+        "gtin",
+        "upc",
+        "asin",
+        "isbn",
+        "mpn",
+        "uuid",
+        "guid",
+        "uid",
+        "handle",
+        "no",
+        "nr",
+        "num",
+        "ref",
+        "item",
+    ]
 )
 _ID_ENDS = ("number", "nummer", "artnr", "code")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -79,6 +101,7 @@ def image_column(sample: pl.DataFrame) -> str | list[str]:
     strengths = {name: _image_strength(sample[name]) for name in sample.columns}
     best = max(strengths.values(), default=0)
     candidates = [name for name, strength in strengths.items() if strength == best > 0]
+    candidates = [name for name in candidates if not _is_part(sample, name, candidates)]
     if len(candidates) == 1:
         return candidates[0]
     named = [name for name in candidates if name.lower() == "url"]
@@ -86,6 +109,17 @@ def image_column(sample: pl.DataFrame) -> str | list[str]:
     if len(named) == 1 and not any(_IMAGE_WORDS.search(name) for name in others):
         return named[0]
     return candidates
+
+
+def _is_part(sample: pl.DataFrame, name: str, others: Sequence[str]) -> bool:
+    """Whether cells are the file names of the locations in another column."""
+    file_names = pl.concat_str(pl.lit("/"), pl.col(name).str.strip_chars())
+    return any(
+        other != name
+        and sample.select(pl.col(other).str.strip_chars().str.ends_with(file_names).mean()).item()
+        > _MOST
+        for other in others
+    )
 
 
 def as_text(values: pl.Series) -> pl.Series:
@@ -152,7 +186,7 @@ def _holds_several(values: pl.Series) -> bool:
     if values.dtype != pl.String:
         return False
     cells = values.drop_nulls()
-    return bool(len(cells)) and bool(cells.str.contains(SEVERAL).sum() > _MOST * len(cells))
+    return bool(len(cells)) and bool(cells.str.contains(LIST).sum() > _MOST * len(cells))
 
 
 def _image_strength(values: pl.Series) -> int:
@@ -163,7 +197,7 @@ def _image_strength(values: pl.Series) -> int:
     patterns = ((3, r"(?i)^\s*(?:data:image/|sha256:)"), (2, IMAGE_FILE), (1, URL))
     for strength, pattern in patterns:
         if len(cells) and cells.str.contains(pattern).sum() > _MOST * len(cells):
-            several = cells.str.contains(SEVERAL).sum() > _MOST * len(cells)
+            several = cells.str.contains(LIST).sum() > _MOST * len(cells)
             return 0 if several else strength
     return 0
 
@@ -202,9 +236,7 @@ def _has_blank(values: pl.Series) -> bool:
 
 def _is_id_name(name: str) -> bool:
     words = _WORD.findall(name)
-    return bool(words) and (
-        words[-1].lower() in _ID_WORDS or words[-1].lower().endswith(_ID_ENDS)
-    )
+    return bool(words) and (words[-1].lower() in _ID_WORDS or words[-1].lower().endswith(_ID_ENDS))
 
 
 def _are_codes(values: pl.Series) -> bool:

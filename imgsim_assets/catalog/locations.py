@@ -11,8 +11,9 @@ IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_FORMATS.split())
 EMBEDDED = "sha256:"
 URL = r"(?i)^\s*(?:[a-z][a-z0-9+.-]*://\S|//[a-z0-9\[]|data:[a-z]|sha256:[0-9a-f]{64}$)"
 IMAGE_FILE = rf"(?i)\.(?:{_IMAGE_FORMATS.replace(' ', '|')})\s*(?:[?#]\S*)?$"
-# Lists of URLs or paths in one cell.
-SEVERAL = r"""(?i)^\s*\[.*(?:://|\.\w{3,4}["'])|\S[,;|\s]+https?://"""
+# A JSON list of URLs or paths, and URLs one after the other, in one cell.
+LIST = r"""(?i)^\s*\[.*(?:://|\.\w{3,4}["'])"""
+SEVERAL = r"(?i)\S[,;|\s]+https?://"
 _IS_URL, _IS_IMAGE_FILE = re.compile(URL), re.compile(IMAGE_FILE)
 
 

@@ -232,9 +232,7 @@ def _read_json(reading: _Reading) -> RawRows:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raw.rejects.append(
-                reject(
-                    reading.file.label, number, "unreadable_line", "not a JSON object", str(row)
-                )
+                reject(reading.file.label, number, "unreadable_line", "not a JSON object", str(row))
             )
     _append_objects(reading, raw, numbers, [row for row in rows if isinstance(row, dict)])
     return raw
@@ -292,9 +290,7 @@ _READERS: Mapping[str, Callable[[_Reading], RawRows]] = {
 }
 
 
-def _valid_lines(
-    reading: _Reading, text: Iterable[str], raw: RawRows
-) -> Iterator[tuple[int, str]]:
+def _valid_lines(reading: _Reading, text: Iterable[str], raw: RawRows) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, with their numbers; lines that are not valid text are rejected."""
     settings = reading.settings
     numbered = itertools.islice(enumerate(text, 1), settings.skip_lines, None)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgsim_assets.catalog.archive import OpenedList, open_list
-from imgsim_assets.catalog.settings import Format, SourceSettings, without_secrets
 from imgsim_assets.catalog.formats import suffix
+from imgsim_assets.catalog.query import run_query
+from imgsim_assets.catalog.settings import Format, SourceSettings, without_secrets
 from imgsim_assets.catalog.source_files import (
     SourceFile,
     check_compression,
@@ -24,7 +25,6 @@ from imgsim_assets.catalog.source_files import (
     infer_format,
     split_literal_prefix,
 )
-from imgsim_assets.catalog.query import run_query
 from imgsim_assets.errors import SourceError
 
 if TYPE_CHECKING:

@@ -123,8 +123,8 @@ def check_compression(file: SourceFile) -> None:
     if kind in COMPRESSIONS and infer_compression(f"list{kind}") is None:
         available = ", ".join(name for name in COMPRESSIONS if infer_compression(f"list{name}"))
         raise SourceError(
-            f"{without_secrets(file.path)} cannot be decompressed: install the package 'zstandard', or use one of "
-            f"{available}"
+            f"{without_secrets(file.path)} cannot be decompressed: install the package "
+            f"'zstandard', or use one of {available}"
         )
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
+from imgsim_assets.catalog.locations import EMBEDDED, IMAGE_SUFFIXES
 from imgsim_assets.catalog.reader import read_source
+from imgsim_assets.catalog.rejects import describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import Source, open_source
-from imgsim_assets.catalog.locations import EMBEDDED, IMAGE_SUFFIXES
-from imgsim_assets.catalog.rejects import describe_rejects
 from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
 from imgsim_assets.errors import CorruptFileError, SourceError
 from imgsim_assets.progress import silent

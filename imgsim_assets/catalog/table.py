@@ -70,8 +70,8 @@ def append_records(
         raw.frames.append(text_frame(rows, columns))
     if adjusted:
         raw.notices.append(
-            f"{file.label}: {len(adjusted)} lines have too few or too many fields, the first is line "
-            f"{adjusted[0]}; missing fields are empty ('ragged: reject' refuses such lines)"
+            f"{file.label}: {len(adjusted)} lines have too few or too many fields, the first is "
+            f"line {adjusted[0]}; missing fields are empty ('ragged: reject' refuses such lines)"
         )
 
 

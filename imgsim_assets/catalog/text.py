@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any, cast
 
 INVALID_TEXT = "bytes that are not valid text in the encoding"
 # Invisible characters that editors and spreadsheets leave around a cell.
@@ -18,12 +18,12 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _HEAD_BYTES = 4096
+# Shares of zero bytes at one position of a character.
+_MANY, _FEW = 0.3, 0.2
 _MAX_SAMPLE_BYTES = 64 * 1024
 # The encodings that lists are found in, besides those of Unicode.
-_LEGACY = (
-    "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 koi8_r mac_roman "
-    "cp932 gb18030 big5 cp949 euc_jp"
-).split()
+_LEGACY = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"]
+_LEGACY += ["koi8_r", "mac_roman", "cp932", "gb18030", "big5", "cp949", "euc_jp"]
 _MARK_INVALID = "imgsim_assets.mark"
 
 
@@ -55,7 +55,7 @@ def open_text(raw: IO[bytes], encoding: str | None) -> io.TextIOWrapper:
 
 def buffered_reader(raw: IO[bytes]) -> io.BufferedReader:
     """The stream with `peek`."""
-    return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
+    return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(cast("Any", raw))
 
 
 def marked_encoding(head: bytes) -> str | None:
@@ -70,10 +70,8 @@ def _wide_encoding(head: bytes) -> str | None:
         return None
     zeros = [head[offset : units * 4 : 4].count(0) / units for offset in range(4)]
     patterns = {"utf-32-le": "0111", "utf-32-be": "1110", "utf-16-le": "0101", "utf-16-be": "1010"}
-    for name, pattern in patterns.items():
-        if all((share > 0.3) if bit == "1" else (share < 0.2) for share, bit in zip(zeros, pattern)):
-            return name
-    return None
+    seen = "".join("1" if share > _MANY else "0" if share < _FEW else "?" for share in zeros)
+    return next((name for name, pattern in patterns.items() if pattern == seen), None)
 
 
 def legacy_encoding(lines: Iterable[bytes]) -> str | None:

@@ -10,7 +10,7 @@ import polars as pl
 from imgsim_assets.catalog.columns import ChosenColumns, as_text, choose_columns
 from imgsim_assets.catalog.embedded import KeepImage, data_uri_bytes, sha256_of
 from imgsim_assets.catalog.ids import number_repeats, resolve_duplicates, spacing_notices
-from imgsim_assets.catalog.locations import EMBEDDED, SEVERAL
+from imgsim_assets.catalog.locations import EMBEDDED, LIST, SEVERAL
 from imgsim_assets.catalog.raw_rows import DETAIL, FILE, LINE, REASON, RawRows
 from imgsim_assets.catalog.rejects import rejects_frame
 from imgsim_assets.catalog.source import Source
@@ -151,7 +151,7 @@ def _check_rows(
         _reason((pl.col("id") == chosen.id) & (url == chosen.url), "repeated_header"),
         _reason(blank_id if chosen.id != chosen.url else pl.lit(value=False), "empty_id"),
         _reason(blank_url, "empty_url"),
-        _reason(~is_data & url.str.contains(SEVERAL), "several_urls"),
+        _reason(~is_data & (url.str.contains(SEVERAL) | url.str.contains(LIST)), "several_urls"),
         _reason(unsupported, "unsupported_scheme"),
         _reason(~is_data & malformed, "bad_url"),
     )

@@ -29,8 +29,8 @@ def read_workbook(settings: SourceSettings, file: FileName, stream: IO[bytes]) -
         import fastexcel
     except ImportError as error:
         raise SourceError(
-            f"{file.path}: the reader of workbooks is missing; install imgsim_assets[xlsx], or save "
-            "the list as csv"
+            f"{file.path}: the reader of workbooks is missing; install imgsim_assets[xlsx], or "
+            "save the list as csv"
         ) from error
     try:
         sheet = _choose_sheet(settings, file, fastexcel.read_excel(stream.read()))
@@ -55,7 +55,9 @@ def _choose_sheet(settings: SourceSettings, file: FileName, workbook: Any) -> An
     names = workbook.sheet_names
     if settings.sheet is not None:
         if settings.sheet not in names:
-            raise SourceError(f"{file.path} has no sheet {settings.sheet!r}; it has {_quoted(names)}")
+            raise SourceError(
+                f"{file.path} has no sheet {settings.sheet!r}; it has {_quoted(names)}"
+            )
         return _load(workbook, settings.sheet)
     loaded = [_load(workbook, name) for name in names]
     sheets = [sheet for sheet in loaded if sheet.visible == "visible" and sheet.height]
@@ -105,6 +107,7 @@ def _refuse_preamble(file: FileName, rows: Sequence[Record]) -> None:
         cells = _trimmed(row.fields)
         if len(cells) > 1 and not any(map(is_location, cells)):
             raise SourceError(
-                f"{file.path}: the table begins in row {row.line} ({', '.join(cells)[:100]}), below "
-                f"other text ({rows[0].fields[0][:60]}); set 'skip_lines: {row.line - 1}'"
+                f"{file.path}: the table begins in row {row.line} ({', '.join(cells)[:100]}), "
+                f"below other text ({''.join(rows[0].fields)[:60]}); set 'skip_lines: "
+                f"{row.line - 1}'"
             )

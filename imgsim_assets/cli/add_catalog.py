@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import click
 import yaml
 
 from imgsim_assets.catalog.reader import read_source
+from imgsim_assets.catalog.rejects import describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
-from imgsim_assets.catalog.validation import validate_rows
+from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
 from imgsim_assets.cli import options
-from imgsim_assets.cli.operands import name_from_path
+from imgsim_assets.cli.operands import name_from_path, source_lines
+from imgsim_assets.cli.option_names import in_shell_words, options_by_key
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.cli.terminal import echo
-from imgsim_assets.errors import SettingsError
+from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.storage.store import find_project_root
 
@@ -31,8 +34,7 @@ Examples:
 )
 @click.argument("source")
 @click.option("--name", help="Name of the catalog.  [default: from the file's name]")
-@click.option("--id", "id_column", metavar="COLUMN", help="Column of unique ids.")
-@click.option("--url", "url_column", metavar="COLUMN", help="Column of image URLs or paths.")
+@options.source_options
 @click.option("--encoder", metavar="NAME", help="As in YAML.  [default: mobilenet_v3_large]")
 @click.option("--shards", type=int, help="Number of partitions.  [default: 4]")
 @click.option("--defs", metavar="FOLDER", help="The project's defs folder.  [default: detected]")
@@ -40,8 +42,7 @@ Examples:
 def command(
     source: str,
     name: str | None,
-    id_column: str | None,
-    url_column: str | None,
+    source_values: Mapping[str, Any],
     encoder: str | None,
     shards: int | None,
     defs: str | None,
@@ -50,9 +51,8 @@ def command(
     """Read SOURCE once and write the YAML that declares it as a catalog."""
     root = find_project_root()
     folder = Path(defs) if defs else _defs_folder(root)
-    columns = {"id": id_column, "url": url_column}
     source_settings = options.parse_settings(
-        SourceSettings, path=_relative_to(root, source), **columns
+        SourceSettings, path=_relative_to(root, source), **source_values
     )
     attributes: dict[str, Any] = {
         "name": name or name_from_path(source),
@@ -64,21 +64,41 @@ def command(
     settings = options.parse_settings(CatalogSettings, **attributes)
     opened = open_source(settings.source, root)
     validated = validate_rows(read_source(opened), opened)
+    if not validated.rows.height and not validated.rejects.height:
+        raise SourceError(f"{settings.source.location} holds no row")
+    if not validated.rows.height:
+        rejects = describe_rejects(validated.rejects)
+        raise SourceError(f"{settings.source.location} holds no usable row: {rejects}")
+    if opened.format != "images":
+        # The chosen columns stay the same when the list gets others.
+        attributes["source"] |= _columns(validated)
     target = folder / settings.name / "defs.yaml"
     if target.exists():
         raise SettingsError(f"{target} exists already; choose another --name, or edit it")
     target.parent.mkdir(parents=True, exist_ok=True)
     document = {"type": "imgsim_assets.ImageCatalogComponent", "attributes": attributes}
     target.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    items, rejects = validated.rows.height, validated.rejects.height
+    items, count = validated.rows.height, validated.rejects.height
     if as_json:
-        show_json({"wrote": str(target), "items": items, "rejects": rejects})
+        show_json({"wrote": str(target), "items": items, "rejects": count, **_columns(validated)})
         return
-    echo(f"wrote {target}: {items} items, {rejects} rejected rows")
+    echo(f"wrote {target}: {items} items, {count} rejected rows")
+    for line in source_lines(validated.id_column, validated.url_column, validated.notices):
+        echo(f"  {in_shell_words(line, options_by_key(command))}")
+    if count:
+        echo(
+            f"  {in_shell_words(describe_rejects(validated.rejects), options_by_key(command))}"
+        )
     echo(
         f"materialize it: reload the code location in Dagster's web server, and materialize the "
         f"group {settings.name} with all partitions"
     )
+
+
+def _columns(validated: ValidatedRows) -> dict[str, str]:
+    """The columns to declare; without ids only that of the images."""
+    url = {"url": validated.url_column}
+    return url if validated.id_column == validated.url_column else {"id": validated.id_column} | url
 
 
 def _relative_to(root: Path, source: str) -> str:

@@ -61,6 +61,16 @@ class _LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ImgsimError as error:
+            from imgsim_assets.cli.option_names import in_shell_words, options_by_key
+
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            options = options_by_key(command) if command is not None else {}
+            raise ImgsimError(in_shell_words(str(error), options)) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -12,7 +13,10 @@ import polars as pl
 from imgsim_assets.catalog.stage import rejects_table
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
-from imgsim_assets.cli.operands import CatalogArg, resolve_operand
+from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand, source_lines
+from imgsim_assets.cli.option_names import in_shell_words, options_by_key
+from imgsim_assets.download.http.urls import host_of
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
@@ -32,6 +36,7 @@ from imgsim_assets.storage.store import Store
 # A matrix with no more cells than this is shown without --matrix.
 _MAX_SHOWN_CELLS = 60
 _MAX_SHOWN_REJECTS = 3
+_MAX_SHOWN_HOSTS = 3
 
 
 @click.command(
@@ -98,7 +103,10 @@ def command(
     are neither fetched nor embedded again.
     """
     settings = options.parse_settings(MatchSettings, threshold=threshold, mode=mode, k=k)
-    args = [resolve_operand(text, store, list_options, encoder, download) for text in (left, right)]
+    args = [
+        resolve_operand(text, side, store, list_options, encoder, download)
+        for text, side in zip((left, right), SIDES, strict=True)
+    ]
     with output.show_progress(quiet=quiet or as_json) as (log, listener):
         pipelines = {
             arg.name: CatalogPipeline(store, arg.settings, loader=arg.loader, log=log)
@@ -199,11 +207,19 @@ class _Summary:
             "source": self.arg.title,
             "catalog": self.arg.name,
             **{name: getattr(self.status, name) for name in counts},
+            **_source_document(self.report),
             # A catalog of the store has no report: this run did nothing for it.
             **{
                 name: getattr(self.report, name, 0) for name in ("requested", "fetched", "embedded")
             },
         }
+
+
+def _source_document(report: PipelineReport | None) -> dict[str, Any]:
+    if report is None or report.items is None:
+        return {}
+    names = ("id_column", "url_column", "notices")
+    return {name: getattr(report.items, name) for name in names}
 
 
 def _document(
@@ -227,21 +243,38 @@ def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> 
                 f" ({done.requested} requested, {done.fetched} fetched, {done.embedded} embedded)"
             )
         yield line
+        if done is not None and done.items is not None and not Path(summary.arg.title).is_dir():
+            items = done.items
+            for notice in source_lines(items.id_column, items.url_column, items.notices):
+                yield f"  {in_shell_words(notice, options_by_key(command))}"
         if status.failures:
             counts = ", ".join(f"{name} {count}" for name, count in status.failures.items())
             yield f"  failed: {counts}"
         if "blocked_path" in status.failures:
             yield "  if local images may be read from another folder, name it with --root"
         if "blocked_address" in status.failures:
-            yield "  if an internal host may be fetched from, name it with --allowed-host"
+            yield from _internal_hosts(store, summary.arg.name)
         if status.rejects:
             yield f"  rejected rows: {status.rejects}"
             table = rejects_table(store, summary.arg.name)
             commit = table.latest()
             rows = table.read(commit).head(_MAX_SHOWN_REJECTS) if commit else pl.DataFrame()
             for row in rows.iter_rows(named=True):
-                yield f"    {row['file']} line {row['line']}: {row['detail']}"
+                detail = in_shell_words(row["detail"], options_by_key(command))
+                yield f"    {row['file']} line {row['line']}: {detail}"
     yield (
         f"{report.matches} matches of {report.left_items} x {report.right_items} items at "
         f"{report.threshold:g} or more, {report.left_matched} of the left matched"
     )
+
+
+def _internal_hosts(store: Store, name: str) -> Iterator[str]:
+    """The hosts that were not dialed, and the option that allows them."""
+    ledger = ledger_table(store, name)
+    commit = ledger.latest()
+    if commit is None:
+        return
+    rows = ledger.read(commit, columns=["url", "status"])
+    urls = rows.filter(pl.col("status") == "blocked_address")["url"]
+    for host in sorted(set(map(host_of, urls)))[:_MAX_SHOWN_HOSTS]:
+        yield f"  {host} is an internal host; if it may be fetched from, add --allowed-host {host}"

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import click
 import polars as pl
 
+from imgsim_assets.catalog.columns import choose_columns
 from imgsim_assets.catalog.raw_rows import FILE, LINE
 from imgsim_assets.catalog.reader import read_source
+from imgsim_assets.catalog.rejects import describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.stage import items_table
+from imgsim_assets.catalog.validation import validate_rows
+from imgsim_assets.cli.option_names import in_shell_words
 from imgsim_assets.cli.options import ListOptions, parse_settings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -27,6 +31,8 @@ from imgsim_assets.pipeline.shards import shards_for
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.storage.store import Store
 
+Side = Literal["left", "right"]
+SIDES: tuple[Side, Side] = get_args(Side)
 _CATALOG_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -69,7 +75,8 @@ def _source_names(
     """The source's name of each column of an items table."""
     id_column, url_column = properties["id_column"], properties["url_column"]
     extra = [name for name in fields or () if name not in (id_column, url_column)]
-    names = {"id": id_column, "url": url_column}
+    # Where the image is the id, the result shows the image.
+    names = {"url": url_column} if id_column == url_column else {"id": id_column, "url": url_column}
     for column in columns[2:]:
         # An extra column that had the name of one of the table's own has a prefix.
         source = column
@@ -81,6 +88,7 @@ def _source_names(
 
 def resolve_operand(
     text: str,
+    side: Side,
     store: Store,
     options: ListOptions,
     encoder: EncoderSettings,
@@ -90,7 +98,7 @@ def resolve_operand(
 
     Raises:
         StoreError: `text` is neither a file nor a catalog of the store.
-        SourceError: the list cannot be read or has no row.
+        SourceError: the list cannot be read or has no valid row, or its columns are not clear.
         click.UsageError: the list lacks a column that an option names.
     """
     if _CATALOG_NAME.fullmatch(text) and not Path(text).exists():
@@ -101,7 +109,11 @@ def resolve_operand(
             f"{text!r} is neither a file nor a catalog of {store.url}; catalogs: "
             f"{', '.join(names) or 'none'}"
         )
-    source, fields, rows = _inspect_list(text, options)
+    try:
+        source, fields, rows = _inspect_list(text, side, options)
+    except SourceError as error:
+        own = {"id": f"--{side}-id", "url": f"--{side}-url"}
+        raise SourceError(in_shell_words(str(error), own)) from error
     loader = find_loader(options.loader) if options.loader else None
     name = _list_name(text, options)
     settings = CatalogSettings(
@@ -125,37 +137,50 @@ def name_from_path(path: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
 
 
-def _inspect_list(text: str, options: ListOptions) -> tuple[SourceSettings, list[str], int]:
-    """How to read a list, its columns for the result, and the number of its rows."""
-    delimiter = options.delimiter if not Path(text).is_dir() else None
-    settings = parse_settings(
-        SourceSettings,
-        path=text,
-        delimiter=delimiter,
-        header=False if options.no_header else None,
-        root=options.root,
-    )
-    rows = read_source(open_source(settings, Path.cwd())).frame()
-    names = [name for name in rows.columns if name not in (FILE, LINE)]
-    if not names:
-        raise SourceError(f"{text} holds no row")
+def source_lines(id_column: str, url_column: str, notices: Iterable[str]) -> list[str]:
+    """What was recognized in a list, for the terminal."""
+    ids = "by their URL or path" if id_column == url_column else f"ids from {id_column!r}"
+    return [f"images from column {url_column!r}, {ids}", *notices]
+
+
+def _inspect_list(
+    text: str, side: Side, options: ListOptions
+) -> tuple[SourceSettings, list[str], int]:
+    """How to read a list, its columns for the result, and the number of its valid rows."""
+    position = SIDES.index(side)
+    source_values = {"root": options.source.get("root")} if Path(text).is_dir() else options.source
+    settings = parse_settings(SourceSettings, path=text, **source_values)
+    source = open_source(settings, Path.cwd())
+    raw = read_source(source)
+    frame = raw.frame()
+    names = [name for name in frame.columns if name not in (FILE, LINE)]
     fields = list(options.columns or names)
-    url = options.url or (fields[-1] if options.columns or "url" not in fields else "url")
-    named = [("--columns", name) for name in fields] + [("--id", options.id), ("--url", url)]
+    given_columns = {"id": options.id_columns[position], "url": options.url_columns[position]}
+    named = [("--columns", name) for name in fields]
+    named += [pair for given in given_columns.values() for pair in given.items()]
     for option, column in named:
-        if column is not None and column not in names:
+        if names and column not in names:
             listed = ", ".join(map(repr, names))
             raise click.UsageError(f"{option}: {text} has no column {column!r}; it has {listed}")
-    chosen = {
-        "id": options.id or ("id" if "id" in names else url),
-        "url": url,
-        "root": settings.root or _common_root(rows[url]),
-    }
-    values = settings.model_dump(exclude=set(chosen)) | chosen
-    return parse_settings(SourceSettings, **values), fields, rows.height
+    columns = {key: column for key, given in given_columns.items() for column in given.values()}
+    settings = parse_settings(SourceSettings, **settings.model_dump(exclude_unset=True) | columns)
+    if not names and not raw.rejects:
+        raise SourceError(f"{text} holds no row")
+    # The result's columns are the candidates, and those that options name.
+    candidates = [FILE, LINE, *dict.fromkeys([*fields, *columns.values()])]
+    chosen = choose_columns(frame.select(candidates) if names else frame, settings)
+    values = settings.model_dump(exclude_unset=True) | {"id": chosen.id, "url": chosen.url}
+    if names:
+        values["root"] = settings.root or _common_root(frame[chosen.url])
+    settings = parse_settings(SourceSettings, **values)
+    validated = validate_rows(raw, replace(source, settings=settings))
+    if not validated.rows.height:
+        raise SourceError(f"{text} holds no usable row: {describe_rejects(validated.rejects)}")
+    return settings, fields, validated.rows.height
 
 
 def _common_root(urls: pl.Series) -> str | None:
     """The root folder when every local path is absolute, else None: the list's own folder."""
-    paths = [url.strip() for url in urls.cast(pl.String).drop_nulls() if "://" not in url]
-    return "/" if paths and all(path.startswith("/") for path in paths) else None
+    texts = urls.cast(pl.String).drop_nulls().str.strip_chars()
+    paths = texts.filter(~texts.str.contains(r"://|^//|^(?i)data:|^sha256:"))
+    return "/" if len(paths) and paths.str.starts_with("/").all() else None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from pydantic import ValidationError
 
+from imgsim_assets.catalog.settings import Format, OnDuplicate
+from imgsim_assets.cli.option_names import options_by_key, with_options
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.settings import Settings
@@ -27,15 +28,58 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class ListOptions:
-    """How `imgsim match` reads lists."""
+    """How `imgsim match` reads its lists.
 
+    Attributes:
+        source: settings of both sources, by their keys.
+        id_columns, url_columns: the columns of the left and the right list, by the option that
+            names them.
+        columns: the source's columns in the result; none for all.
+        loader: the function that loads the images.
+    """
+
+    source: Mapping[str, Any]
+    id_columns: tuple[Mapping[str, str], Mapping[str, str]]
+    url_columns: tuple[Mapping[str, str], Mapping[str, str]]
     columns: tuple[str, ...]
-    id: str | None
-    url: str | None
-    delimiter: str | None
-    no_header: bool
-    root: str | None
     loader: str | None
+
+
+def _list_options(
+    columns: tuple[str, ...],
+    loader: str | None,
+    left_id: str | None,
+    right_id: str | None,
+    left_url: str | None,
+    right_url: str | None,
+    **source: Any,
+) -> ListOptions:
+    common_id, common_url = source.pop("id"), source.pop("url")
+    return ListOptions(
+        source=source_values(**source),
+        id_columns=(
+            _named({"--left-id": left_id, "--id": common_id}),
+            _named({"--right-id": right_id, "--id": common_id}),
+        ),
+        url_columns=(
+            _named({"--left-url": left_url, "--url": common_url}),
+            _named({"--right-url": right_url, "--url": common_url}),
+        ),
+        columns=columns,
+        loader=loader,
+    )
+
+
+def _named(columns: Mapping[str, str | None]) -> dict[str, str]:
+    """The first option that names a column."""
+    given = [(option, column) for option, column in columns.items() if column is not None]
+    return dict(given[:1])
+
+
+def source_values(no_header: bool = False, **values: Any) -> dict[str, Any]:
+    """Settings of a source from its options; those that were not given are left out."""
+    given = {key: value for key, value in values.items() if value is not None}
+    return given | ({"header": False} if no_header else {})
 
 
 def parse_settings(kind: type[S], **values: Any) -> S:
@@ -54,14 +98,10 @@ def parse_settings(kind: type[S], **values: Any) -> S:
 def _usage_message(error: ValidationError) -> str:
     """The first problem, with the names of options in place of the settings' keys."""
     first = error.errors(include_url=False)[0]
-    options = _options_by_key(error.title)
-    message = first["msg"].removeprefix("Value error, ")
-    # Settings name other keys as YAML has them: 'mode: top_k'.
-    message = re.sub(
-        r"'(\w+): ([^']+)'",
-        lambda match: f"'{options[match[1]]} {match[2]}'" if match[1] in options else match[0],
-        message,
-    )
+    options = options_by_key(click.get_current_context().command)
+    if error.title == "EncoderSettings" and "encoder" in options:
+        options |= {"name": options["encoder"], "factory": options["encoder"]}
+    message = with_options(first["msg"].removeprefix("Value error, "), options)
     prefix, _, rest = message.partition(": ")
     # A validator may put the key before its message; the path of a union's member follows it.
     if rest and prefix.isidentifier():
@@ -70,17 +110,6 @@ def _usage_message(error: ValidationError) -> str:
         return message
     key = str(first["loc"][0]) if first["loc"] else prefix
     return f"{options.get(key, key)}: {message}"
-
-
-def _options_by_key(settings_name: str) -> dict[str, str]:
-    """The running command's options, by the keys of the settings."""
-    options: dict[str, str] = {}
-    for parameter in click.get_current_context().command.params:
-        for key in (parameter.name or "", parameter.opts[0].removeprefix("--")):
-            options[key] = parameter.opts[0]
-    if settings_name == "EncoderSettings" and "encoder" in options:
-        options |= {"name": options["encoder"], "factory": options["encoder"]}
-    return options
 
 
 def settings_hash(settings: Settings, *more: object) -> str:
@@ -170,26 +199,63 @@ store_option = click.option(
     callback=lambda _, __, url: Store.open(url),
     help="Where tables and images are stored.  [env: IMGSIM_STORE; default: data/store]",
 )
-list_options = _option_group(
-    "list_options",
-    ListOptions,
+_source_options = (
     click.option(
-        "--columns",
-        metavar="A,B,...",
-        callback=split_names,
-        help="Source columns of the result; the last one holds the image.",
+        "--id", metavar="COLUMN", help="Column of unique ids.  [default: recognized, or the image]"
     ),
-    click.option("--id", metavar="COLUMN", help="Column of unique ids."),
-    click.option("--url", metavar="COLUMN", help="Column of image URLs or paths."),
+    click.option(
+        "--url", metavar="COLUMN", help="Column of image URLs or paths.  [default: recognized]"
+    ),
+    click.option(
+        "--on-duplicate",
+        type=click.Choice(get_args(OnDuplicate)),
+        help="Which of the rows with one id is taken.  [default: first]",
+    ),
+    click.option(
+        "--format",
+        type=click.Choice([name for name in get_args(Format) if name != "images"]),
+        help="Format of the list.  [default: by its suffix, else by its content]",
+    ),
+    click.option("--sheet", metavar="NAME", help="Sheet of a workbook."),
+    click.option("--encoding", metavar="NAME", help="Encoding of the text.  [default: detected]"),
     click.option("--delimiter", metavar="CHAR", help="Field separator.  [default: detected]"),
+    click.option("--quote", metavar="CHAR", help="Quote character; '' for none.  [default: \"]"),
+    click.option(
+        "--escape",
+        metavar="CHAR",
+        help="Character before a quote inside a field; '' for none.  [default: detected]",
+    ),
+    click.option(
+        "--ragged",
+        type=click.Choice(["pad", "reject"]),
+        help="Lines with too few or too many fields.  [default: pad, unless fields would be lost]",
+    ),
+    click.option("--skip-lines", type=int, metavar="N", help="Lines before the table."),
+    click.option("--comment", metavar="TEXT", help="Skip lines that begin with this text."),
     click.option(
         "--no-header", is_flag=True, help="The first line is data; the columns are column_1, ..."
     ),
     click.option("--root", metavar="FOLDER", help="Folder that must contain local images."),
+)
+source_options = _option_group("source_values", source_values, *_source_options)
+list_options = _option_group(
+    "list_options",
+    _list_options,
+    click.option(
+        "--columns",
+        metavar="A,B,...",
+        callback=split_names,
+        help="Source columns of the result.",
+    ),
+    *(
+        click.option(f"--{side}-{key}", metavar="COLUMN", help=f"--{key} of {side.upper()} only.")
+        for key in ("id", "url")
+        for side in ("left", "right")
+    ),
+    *_source_options,
     click.option(
         "--loader",
         metavar="MODULE:FUNCTION",
-        callback=_allow_working_directory,
         help="Load images with this function instead of downloading them. It gets a row as a "
         "mapping and returns bytes, a PIL image or None.",
     ),

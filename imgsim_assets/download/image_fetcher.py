@@ -1,9 +1,10 @@
-"""Routes each item to the reader of its url: HTTP, local folder or object store."""
+"""Routes each item to the reader of its url: HTTP, local folder, object store or the store."""
 
 from __future__ import annotations
 
 import asyncio
 
+from imgsim_assets.catalog.locations import EMBEDDED
 from imgsim_assets.download.fetched import Fetched, Validators
 from imgsim_assets.download.files.daemon_threads import DaemonThreadPool
 from imgsim_assets.download.files.image_folder import ImageFolder, is_local, is_web
@@ -12,10 +13,16 @@ from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.ledger.fetch_plan import FetchItem
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError
+from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.blobs import Blobs
 
 
 class ImageFetcher:
-    """Fetches the images of one shard; `folder` is None for a root on a web server."""
+    """Fetches the images of one shard.
+
+    `folder` is None for a root on a web server. Images that a list holds itself are among the
+    `blobs` since the list was read.
+    """
 
     def __init__(
         self,
@@ -23,7 +30,9 @@ class ImageFetcher:
         folder: ImageFolder | None,
         objects: RemoteObjects,
         settings: DownloadSettings,
+        blobs: Blobs,
     ) -> None:
+        self._blobs = blobs
         self._http = http
         self._folder = folder
         self._objects = objects
@@ -47,6 +56,8 @@ class ImageFetcher:
         cached = Validators(row["etag"], row["last_modified"]) if row is not None else None
         if is_web(item.url):
             return await self._http.fetch(item.url, cached)
+        if item.url.startswith(EMBEDDED):
+            return await self._folder_threads.call(self._read_embedded, item.url)
         try:
             async with asyncio.timeout(self._timeout_s):
                 if self._folder is not None and is_local(item.url):
@@ -54,3 +65,9 @@ class ImageFetcher:
                 return await self._object_threads.call(self._objects.read, item.url, cached)
         except TimeoutError:
             raise FetchError("timeout", f"not finished in {self._timeout_s:g} s") from None
+
+    def _read_embedded(self, url: str) -> Fetched:
+        try:
+            return Fetched(self._blobs.get(url.removeprefix(EMBEDDED)))
+        except StoreError as error:
+            raise FetchError("missing_file", f"{error}; materialize the items again") from error

@@ -233,7 +233,9 @@ class ImagesStage:
             downloader = ShardDownloader(
                 items,
                 self._settings,
-                fetcher=ImageFetcher(self._http, run.folder, self._objects, self._settings),
+                fetcher=ImageFetcher(
+                    self._http, run.folder, self._objects, self._settings, self._store.blobs
+                ),
                 blobs=self._store.blobs,
                 hosts=self._hosts,
                 on_rows=partial(run.add_rows, progress),

@@ -44,10 +44,10 @@ def _fetch(urls: Sequence[str], settings: DownloadSettings, log: Log) -> dict[st
     with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
         root = Path(folder)
         store = Store.open(root / "store")
-        pl.DataFrame({"url": urls}).write_parquet(root / "urls.parquet")
+        pl.DataFrame({"id": urls, "url": urls}).write_parquet(root / "urls.parquet")
         catalog = CatalogSettings(
             name=_NAME,
-            source=SourceSettings(path="urls.parquet", allow_empty=True),
+            source=SourceSettings(path="urls.parquet", id="id", url="url", allow_empty=True),
             shards=1,
             download=settings,
         )

@@ -9,7 +9,7 @@ is kept while a kept commit of any table refers to its sha256; `pack_gc` deletes
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial

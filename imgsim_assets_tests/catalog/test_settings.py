@@ -57,7 +57,9 @@ def test_column_names_must_be_unique() -> None:
 
 
 def test_unknown_format_is_refused_with_a_list() -> None:
-    with pytest.raises(ValidationError, match="'csv', 'tsv', 'lines', 'json', 'jsonl', 'xlsx', 'parquet' or"):
+    with pytest.raises(
+        ValidationError, match="'csv', 'tsv', 'lines', 'json', 'jsonl', 'xlsx', 'parquet' or"
+    ):
         source_settings("a.csv", format="docx")
 
 

@@ -44,9 +44,7 @@ from imgsim_assets_tests.support.sources import (
         ("a.JPG", "images"),
     ],
 )
-def test_suffix_determines_the_format(
-    tmp_path: Path, name: str, format_name: str | None
-) -> None:
+def test_suffix_determines_the_format(tmp_path: Path, name: str, format_name: str | None) -> None:
     write(tmp_path, name, "")
 
     assert find_source(tmp_path, name).format == format_name
@@ -182,7 +180,7 @@ def test_glob_with_an_unknown_suffix_requires_a_format(tmp_path: Path) -> None:
     write(tmp_path, "feed/a.csv", "id,url\n1,x.jpg\n")
     write(tmp_path, "feed/README.md", "about")
 
-    with pytest.raises(SourceError, match="different formats.* 'format:'"):
+    with pytest.raises(SourceError, match=r"different formats.* 'format:'"):
         find_source(tmp_path, "feed/*")
 
 

@@ -364,7 +364,7 @@ def test_source_of_only_rejects_names_the_first(tmp_path: Path, store: Store) ->
 
     with pytest.raises(
         SourceError,
-        match=r"a\.csv holds no usable row: 2 rejected: a\.csv line 2: only .*; a\.csv line 3: .*'url:'",
+        match=r"a\.csv holds no usable row: 2 rejected: a\.csv line 2: only .* line 3: .*'url:'",
     ):
         run(store, tmp_path, "a.csv")
     assert items_table(store, NAME).latest() is None

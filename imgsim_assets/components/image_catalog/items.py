@@ -57,6 +57,8 @@ def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         catalog.require_source()
         pipeline = catalog.pipeline(context)
         report = pipeline.ingest(allow_removals=config.allow_removals)
+        for notice in report.notices:
+            context.log.warning(notice)
         table = items_table(pipeline.store, catalog.name)
         rows = table.read(table.at(report.version))
         rejects = checks.no_rejects(sum(report.rejects.values()))
@@ -83,9 +85,13 @@ def _describe(
         **table_metadata(store, f"{name}/items", report, report.rows),
         "dagster/column_schema": schema_of(rows.schema),
         "rejected": rejected,
+        "id_column": report.id_column,
+        "url_column": report.url_column,
         "changed_shards": len(report.changed_shards),
         "preview": preview(rows),
     }
+    if report.notices:
+        described["notices"] = list(report.notices)
     if rejected:
         table = rejects_table(store, name)
         newest = table.latest()

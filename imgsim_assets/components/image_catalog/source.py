@@ -14,9 +14,9 @@ def source_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     settings = catalog.settings.source
     spec = dg.AssetSpec(
         **catalog.asset_kwargs("source", ["file"]) | {"automation_condition": _condition(catalog)},
-        description=f"`{settings.path}` as it is delivered. Observed by the hash of its content, "
-        "never materialized.",
-        metadata={"path": settings.path},
+        description=f"`{settings.location}` as it is delivered. Observed by the hash of its "
+        "content, never materialized.",
+        metadata={"path": settings.location},
     )
 
     def observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:

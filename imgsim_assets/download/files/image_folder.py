@@ -16,7 +16,7 @@ from imgsim_assets.download.status import FetchError
 
 # Each request for the version of a remote file takes one round trip.
 _VERSION_THREADS = 32
-_REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|sha256:[0-9a-f]{64}$", re.IGNORECASE)
 
 
 def is_local(url: str) -> bool:
