@@ -86,9 +86,7 @@ def command(
     for line in source_lines(validated.id_column, validated.url_column, validated.notices):
         echo(f"  {in_shell_words(line, options_by_key(command))}")
     if count:
-        echo(
-            f"  {in_shell_words(describe_rejects(validated.rejects), options_by_key(command))}"
-        )
+        echo(f"  {in_shell_words(describe_rejects(validated.rejects), options_by_key(command))}")
     echo(
         f"materialize it: reload the code location in Dagster's web server, and materialize the "
         f"group {settings.name} with all partitions"

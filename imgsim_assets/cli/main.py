@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import click
 
 from imgsim_assets.cli.terminal import echo
-from imgsim_assets.errors import describe_error
+from imgsim_assets.errors import ImgsimError, describe_error
 
 EXIT_FAILED = 1
 EXIT_PROBLEMS_FOUND = 3

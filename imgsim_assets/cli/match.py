@@ -15,9 +15,9 @@ from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand, source_lines
 from imgsim_assets.cli.option_names import in_shell_words, options_by_key
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.http.urls import host_of
 from imgsim_assets.download.ledger.table import ledger_table
-from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
 from imgsim_assets.pipeline.catalog import CatalogPipeline
