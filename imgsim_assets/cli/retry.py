@@ -53,7 +53,9 @@ def command(
     """
     if retryable == all_failures:
         raise click.UsageError("choose the failures: either --retryable or --all")
-    declared = declared_download(find_project_root(), catalog, store)
+    declared = declared_download(
+        find_project_root(), catalog, store, given=download.model_fields_set
+    )
     with output.show_progress(quiet=quiet or as_json) as (log, listener):
         if declared is not None:
             log(f"download settings of {declared.file}")

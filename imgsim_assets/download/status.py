@@ -27,7 +27,15 @@ HOST_FAILURES: Final = frozenset(
 )
 # Failures that may be temporary; others stay until the URL changes or a person retries.
 RETRYABLE: Final = HOST_FAILURES | frozenset(
-    {"http_408", "http_425", "internal_error", "protocol_error", SKIPPED_HOST, "truncated_body"}
+    {
+        "http_407",
+        "http_408",
+        "http_425",
+        "internal_error",
+        "protocol_error",
+        SKIPPED_HOST,
+        "truncated_body",
+    }
 )
 # Failures that depend on the settings: a run with other settings tries them again.
 DEPENDS_ON_SETTINGS: Final = frozenset(

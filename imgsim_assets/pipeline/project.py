@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,16 @@ class DeclaredDownload:
     file: Path
 
 
-def declared_download(root: Path, name: str, store: Store) -> DeclaredDownload | None:
+def declared_download(
+    root: Path, name: str, store: Store, *, given: Collection[str] = ()
+) -> DeclaredDownload | None:
     """The download settings that the project at `root` declares for a catalog of its store.
+
+    Args:
+        root: the root of the project.
+        name: the catalog.
+        store: where the catalog is.
+        given: keys whose templates need not be known, because the caller has other values.
 
     Returns:
         None if no YAML file declares the catalog, or if `store` is not the project's: another
@@ -44,8 +52,8 @@ def declared_download(root: Path, name: str, store: Store) -> DeclaredDownload |
     for file, document in documents:
         attributes = document["attributes"]
         if attributes.get("name") == name and "source" in attributes:
-            settings = _settings(file, _resolved(file, attributes.get("download") or {}))
-            return DeclaredDownload(settings.with_absolute_ca_file(root), file)
+            values = dict(_resolved_items(_Templates(root, file), attributes, given))
+            return DeclaredDownload(_settings(file, values).with_absolute_ca_file(root), file)
     return None
 
 
@@ -85,9 +93,20 @@ def _documents(root: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 def _store_url(root: Path, documents: list[tuple[Path, Mapping[str, Any]]]) -> str:
     for file, document in documents:
         if str(document.get("type", "")).endswith(".StoreComponent"):
-            url = _resolved(file, document["attributes"].get("url"))
+            url = _Templates(root, file).resolved(document["attributes"].get("url"))
             return Store.open(url, project_root=root).url
     return Store.open(project_root=root).url
+
+
+def _resolved_items(
+    templates: _Templates, attributes: Mapping[str, Any], given: Collection[str]
+) -> Iterator[tuple[str, Any]]:
+    for key, value in (attributes.get("download") or {}).items():
+        try:
+            yield key, templates.resolved(value)
+        except SettingsError:
+            if key not in given:
+                raise
 
 
 def _settings(file: Path, values: Any) -> DownloadSettings:
@@ -100,29 +119,46 @@ def _settings(file: Path, values: Any) -> DownloadSettings:
         raise SettingsError(f"{file}: {key}: {problem}") from None
 
 
-def _resolved(file: Path, value: Any) -> Any:
-    """A value with its templates resolved."""
-    if isinstance(value, Mapping):
-        return {key: _resolved(file, inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_resolved(file, inner) for inner in value]
-    if not isinstance(value, str) or "{{" not in value:
-        return value
-    import jinja2
-    from jinja2.sandbox import SandboxedEnvironment
+class _Templates:
+    """The templates of a file, with the environment and the `.env` file of its project."""
 
-    templates = SandboxedEnvironment(undefined=jinja2.StrictUndefined)
-    try:
-        return templates.from_string(value).render(env=_Environment())
-    except (jinja2.TemplateError, KeyError) as error:
-        raise SettingsError(
-            f"{file}: the template {value!r} cannot be resolved here: {error}; give the setting as "
-            "an option"
-        ) from None
+    def __init__(self, root: Path, file: Path) -> None:
+        self._root = root
+        self._file = file
+
+    def resolved(self, value: Any) -> Any:
+        """A value with its templates resolved."""
+        if isinstance(value, Mapping):
+            return {key: self.resolved(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.resolved(inner) for inner in value]
+        return self._text(value) if isinstance(value, str) and "{{" in value else value
+
+    def _text(self, template: str) -> str:
+        import jinja2
+        from dotenv import dotenv_values
+        from jinja2.sandbox import SandboxedEnvironment
+
+        variables = {**dotenv_values(self._root / ".env"), **os.environ}
+        sandbox = SandboxedEnvironment(undefined=jinja2.StrictUndefined)
+        try:
+            return sandbox.from_string(template).render(env=_Environment(variables))
+        except (jinja2.TemplateError, LookupError) as error:
+            raise SettingsError(
+                f"{self._file}: the template {template!r} cannot be resolved here: "
+                f"{error.args[0]}; give the setting as an option"
+            ) from None
 
 
 class _Environment:
     """`env` of Dagster's templates: `env.NAME` and `env('NAME', 'default')`."""
+
+    # Read by the sandbox; without them they would be names of variables.
+    unsafe_callable = False
+    alters_data = False
+
+    def __init__(self, variables: Mapping[str, str | None]) -> None:
+        self._variables = variables
 
     def __getattr__(self, name: str) -> str:
         if name.startswith(("_", "jinja")):
@@ -130,7 +166,8 @@ class _Environment:
         return self(name)
 
     def __call__(self, name: str, default: str | None = None) -> str:
-        value = os.environ.get(name, default)
+        value = self._variables.get(name)
+        value = default if value is None else value
         if value is None:
-            raise KeyError(f"the environment variable {name} is not set")
+            raise LookupError(f"the environment variable {name} is not set")
         return value

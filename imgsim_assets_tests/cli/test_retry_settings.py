@@ -151,6 +151,29 @@ def test_retry_in_a_project_uses_what_it_declares(
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
+def test_retry_reads_the_env_file_of_the_project(
+    shell: Shell, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHOP_TOKEN", raising=False)
+    web.pages |= {f"/{n}.jpg": with_token for n in range(3)}
+    run_catalog(shell, web)
+    headers = {"Authorization": "Bearer {{ env('SHOP_TOKEN') }}"}
+    host = "{{ env('SHOP', 'ADDRESS') }}".replace("ADDRESS", web.address)
+    declare(shell, {"allowed_hosts": [host], "headers": headers})
+    shell.write(".env", f"SHOP_TOKEN={SECRET}\n")
+    assert retry(shell).json == {"retried": 3, "recovered": 3}
+
+
+def test_option_replaces_a_declared_secret_that_is_not_set(shell: Shell, web: Web) -> None:
+    web.pages |= {f"/{n}.jpg": with_token for n in range(3)}
+    run_catalog(shell, web)
+    headers = {"Authorization": "Bearer {{ env.NOT_SET }}"}
+    declare(shell, {"allowed_hosts": [web.address], "headers": headers})
+    assert retry(shell).code == 1
+    given = retry(shell, "--header", f"Authorization=Bearer {SECRET}")
+    assert given.json == {"retried": 3, "recovered": 3}
+
+
 def test_project_of_another_store_gives_no_settings(shell: Shell, web: Web) -> None:
     web.pages |= {f"/{n}.jpg": with_token for n in range(3)}
     run_catalog(shell, web, headers={"Authorization": "Bearer expired"})

@@ -70,6 +70,10 @@ def client_error(error: aiohttp.ClientError) -> FetchError:
         return FetchError("bad_url", str(error))
     if isinstance(error, aiohttp.ClientPayloadError):
         return FetchError("truncated_body", str(error))
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        if error.status == 407:
+            return FetchError("http_407", "the proxy asks for another user name and password")
+        return FetchError("connection_error", f"the proxy: {error.status} {error.message}"[:200])
     if isinstance(error, aiohttp.ClientResponseError):
         return FetchError("protocol_error", f"{type(error).__name__}: {error.message}"[:200])
     return FetchError("connection_error", f"{type(error).__name__}: {error}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imgsim_assets.download.fetched import Validators
+from imgsim_assets.download.status import FetchError, is_retryable
 from imgsim_assets.errors import SettingsError
 from imgsim_assets_tests.support.faulty_server import (
     Connection,
@@ -85,6 +86,16 @@ def test_no_log_of_any_library_shows_a_secret(caplog: pytest.LogCaptureFixture) 
         proxy_url = f"http://me:s3cret@{proxy.address}"
         assert status_of("http://shop.example/", proxy=proxy_url, headers=SECRET) != "ok"
     assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["http://shop.example/a.jpg", "https://shop.example/a.jpg"])
+def test_proxy_that_refuses_the_password_is_retryable_and_named(url: str) -> None:
+    refusal = response(status=b"407 Proxy Authentication Required")
+    with FaultyServer(refusal) as proxy, pytest.raises(FetchError) as failed:
+        fetch(url, proxy=f"http://me:s3cret@{proxy.address}")
+    assert failed.value.status == "http_407"
+    assert is_retryable(failed.value.status)
+    assert "s3cret" not in str(failed.value)
 
 
 def test_accept_language_is_sent_to_every_host() -> None:
