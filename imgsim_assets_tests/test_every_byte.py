@@ -21,7 +21,7 @@ from imgsim_assets.storage.blobs import MISSING, PENDING_DELETE, PINS
 from imgsim_assets.storage.pack_index import INDEXES
 from imgsim_assets.storage.packs import PACKS
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.small_store import SmallStore, contents
+from imgsim_assets_tests.support.small_store import SmallStore, contents, pages
 from imgsim_assets_tests.support.web import Web
 
 # Marks and leases say what runs do; their bytes say nothing about the data.
@@ -34,7 +34,8 @@ Contents = dict[str, pl.DataFrame]
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallStore]:
     """A store with a history, in the folder `store` beside its lists."""
     with Web() as web:
-        small = SmallStore(tmp_path_factory.mktemp("every_byte"), web)
+        web.pages.update(pages())
+        small = SmallStore(tmp_path_factory.mktemp("every_byte"), web.address)
         small.build(Store.open(small.folder / "store"))
         yield small
 
@@ -199,19 +200,15 @@ def test_images_of_lost_packs_are_fetched_again_although_their_vectors_exist(
     assert_contents(store, expected)
 
 
-def test_images_of_a_lost_pack_that_cannot_be_fetched_are_marked(
-    small: SmallStore, tmp_path: Path
-) -> None:
-    store = Store.open(shutil.copytree(small.folder / "store", tmp_path / "store"))
+def test_images_of_a_lost_pack_that_cannot_be_fetched_are_marked(web: Web, tmp_path: Path) -> None:
+    web.pages.update(pages())
+    store = Store.open(tmp_path / "store")
+    own = SmallStore(tmp_path, web.address)
+    own.build(store)
     shutil.rmtree(tmp_path / "store" / PACKS)
-    pages = dict(small.web.pages)
-    small.web.pages.clear()
+    web.pages.clear()
 
-    try:
-        small.materialize(Store.open(store.url))
-    finally:
-        small.web.pages.update(pages)
+    own.materialize(Store.open(store.url))
 
-    ledger = contents(store)["products/images"]
-    assert set(ledger["status"]) == {"http_404"}
+    assert set(contents(store)["products/images"]["status"]) == {"http_404"}
     assert verify(Store.open(store.url)).problems == []

@@ -210,7 +210,9 @@ class ImagesStage:
             revalidate_age=self._settings.revalidate_age,
         )
         writer.other_runs.mark_seen(base)
-        requested = rows.filter(pl.col("fetched_at") >= run.started).select("id", "url")
+        # Up to now: rows from before the clock was set back are not those of another run.
+        since_start = pl.col("fetched_at").is_between(run.started, utc_now())
+        requested = rows.filter(since_start).select("id", "url")
         if not requested.height:
             return plan
         return FetchPlan(plan.items.without(requested), plan.removed_ids)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from imgsim_assets.progress import Log, silent
-from imgsim_assets.storage.files import Files
+from imgsim_assets.storage.files import Entry, Files
 
 # The holder renews its lease this often. A lease not renewed for STALE_SECONDS is free.
 RENEW_SECONDS = 5.0
@@ -42,6 +42,8 @@ class Lease:
         self._log = log
         holder = {"host": socket.gethostname(), "process": os.getpid(), "id": uuid.uuid4().hex}
         self._body = json.dumps(holder).encode()
+        self._seen: Entry | None = None
+        self._seen_at = time.monotonic()
         self._released = threading.Event()
         self._renewal = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -72,7 +74,13 @@ class Lease:
             self._files.create(self._path, self._body)
             return True
         entry = self._files.stat(self._path)
-        is_stale = entry is not None and time.time() - entry.modified > STALE_SECONDS
+        if entry != self._seen:
+            self._seen, self._seen_at = entry, time.monotonic()
+        # The second condition holds for clocks of other machines, and after a clock was set back.
+        is_stale = entry is not None and (
+            time.time() - entry.modified > STALE_SECONDS
+            or time.monotonic() - self._seen_at > STALE_SECONDS
+        )
         if is_stale or self._is_holder_dead():
             self._files.delete(self._path)
         return False

@@ -86,6 +86,19 @@ def test_a_stale_lease_is_acquired(tmp_path: Path, left: bytes) -> None:
         assert files.read(PATH) != left
 
 
+def test_a_lease_dated_in_the_future_is_acquired_when_nobody_renews_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.6)
+    files = LocalFiles(tmp_path)
+    files.write(PATH, b'{"host": "another", "process": 1}')
+    in_a_month = time.time() + 30 * 24 * 3600
+    os.utime(tmp_path / PATH, (in_a_month, in_a_month))
+
+    with Lease(files, PATH, work="it"):
+        assert files.read(PATH) != b'{"host": "another", "process": 1}'
+
+
 def test_a_lease_is_renewed_while_it_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

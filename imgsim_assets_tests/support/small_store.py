@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -23,9 +25,10 @@ from imgsim_assets.similarity.settings import (
     GraphSettings,
     GroupSettings,
 )
+from imgsim_assets.storage.pack_index import PackIndex
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, tiny
-from imgsim_assets_tests.support.web import Web
+from imgsim_assets_tests.support.web import Respond
 
 SHARDS = 2
 # Columns that say when and how a row was made, not what it is.
@@ -41,33 +44,39 @@ _PROVENANCE = {
 
 
 class SmallStore:
-    """Two catalogs behind a web server, with everything that can be computed from them."""
+    """Two catalogs of images on a web server, with everything that can be computed from them.
 
-    def __init__(self, folder: Path, web: Web) -> None:
+    Args:
+        folder: Holds the lists of the catalogs.
+        host: Address and port of the server, which serves `pages()`.
+    """
+
+    def __init__(self, folder: Path, host: str) -> None:
         self.folder = folder
-        self.web = web
-        for seed in range(40):
-            web.pages.setdefault(f"/{seed}.png", tiny(seed))
-        self.declare("products", dict.fromkeys(range(8)))
-        self.declare("suppliers", dict.fromkeys(range(5, 12)))
+        self.host = host
 
-    def declare(self, name: str, items: dict[int, int | None]) -> None:
-        """Write the list of a catalog: an item for each number, with its image or another's."""
+    def declare(self, name: str, items: Mapping[int, int]) -> None:
+        """Write the list of a catalog: items by number, each with the number of its image."""
         with (self.folder / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "url"])
-            for number, image in items.items():
-                seed = number if image is None else image
-                writer.writerow([f"{name} {number}", self.web.url(f"/{seed}.png")])
+            for number, seed in items.items():
+                writer.writerow([f"{name} {number}", f"http://{self.host}/{seed}.png"])
             writer.writerow(["rejected", ""])
+
+    def declare_version(self, version: int) -> None:
+        """Write lists of both catalogs: a step adds, changes and removes some of the items."""
+        products = {(number + version) % 30: (number + version) % 30 for number in range(8)}
+        suppliers = {number + version % 3: (number + version) % 30 for number in range(5, 12)}
+        self.declare("products", {**products, version % 8 + 40: version % 30})
+        self.declare("suppliers", suppliers)
 
     def build(self, store: Store) -> None:
         """Materialize several versions, of which the last one is that of the lists now."""
-        self.materialize(store)
-        self.declare("products", {**dict.fromkeys(range(1, 9)), 3: 20, 30: 5})
-        self.declare("suppliers", {**dict.fromkeys(range(5, 13)), 6: 21})
-        self.materialize(store)
-        index = Store.open(store.url).blobs._index
+        for version in (1, 2):
+            self.declare_version(version)
+            self.materialize(store)
+        index = PackIndex(store.files)
         index.refresh()
         index.compact(at_least=1)
 
@@ -75,7 +84,7 @@ class SmallStore:
         """Run every stage of everything, in order; the first error is raised."""
         for name, kind in (("products", "flat"), ("suppliers", "ivf")):
             pipeline = self.pipeline(store, name, kind, log)
-            pipeline.ingest()
+            pipeline.ingest(allow_removals=True)
             _raise_first(pipeline.fetch(pipeline.shards))
             _raise_first(pipeline.embed(pipeline.shards))
             pipeline.index()
@@ -91,20 +100,35 @@ class SmallStore:
         across = CrossCatalogGroupSettings(threshold=0.9)
         GroupStage(store, "both", across, catalogs=["products", "suppliers"]).run()
 
-    def pipeline(self, store: Store, name: str, kind: str, log: Log) -> CatalogPipeline:
+    def pipeline(
+        self, store: Store, name: str, kind: Literal["flat", "ivf"], log: Log
+    ) -> CatalogPipeline:
         """The pipeline of one catalog."""
         settings = CatalogSettings(
             name=name,
             source=SourceSettings(path=f"{name}.csv"),
             shards=SHARDS,
             encoder=THUMBNAIL,
-            download=DownloadSettings(allowed_hosts=(self.web.address,), retries=0),
+            download=DownloadSettings(allowed_hosts=(self.host,), retries=0),
             index=IndexSettings(kind=kind, min_items=2),
             graph=GraphSettings(k=2),
             groups=GroupSettings(threshold=0.9),
             evaluation=EvaluationSettings(sample_size=4),
         )
         return CatalogPipeline(store, settings, root=self.folder, log=log)
+
+    def fresh_contents(self, name: str) -> dict[str, pl.DataFrame]:
+        """The contents of a new store, in the folder of a name, that is made from the lists now."""
+        store = Store.open(self.folder / name)
+        self.materialize(store)
+        found = contents(store)
+        shutil.rmtree(self.folder / name)
+        return found
+
+
+def pages() -> dict[str, bytes | Respond]:
+    """The images that the lists name, by path."""
+    return {f"/{seed}.png": tiny(seed) for seed in range(50)}
 
 
 def _raise_first(reports: ShardReports[Any]) -> None:

@@ -114,6 +114,9 @@ def plan_fetches(
     existing = numbered.filter(pl.col("row").is_not_null())
     rows = ledger.drop("id", *_UNUSED).rename({"url": "ledger_url"})[existing["row"]]
     joined = pl.concat([existing.select("at", "id", "url"), rows], how="horizontal")
+    # A clock that was set back must not delay retries until it has caught up.
+    is_from_future = (ledger["fetched_at"][existing["row"]] > now).fill_null(value=False)
+    joined = joined.with_columns(is_from_future=is_from_future)
     same = pl.col("url").eq_missing(pl.col("ledger_url"))
     is_missing = pl.col("sha256").is_in(sorted(missing_blobs)).fill_null(value=False)
     again = same & (_failure_is_due(now, retry, same_settings) | is_missing)
@@ -152,7 +155,8 @@ def _failure_is_due(now: datetime, retry: Retry, same_settings: bool) -> pl.Expr
     is_failure = pl.col("status").ne(OK).fill_null(value=False)
     if retry != "retryable":
         return is_failure & (retry == "all")
-    due = (pl.col("retryable") & (pl.col("next_retry_at") <= now)).fill_null(value=False)
+    has_waited = (pl.col("next_retry_at") <= now) | pl.col("is_from_future")
+    due = (pl.col("retryable") & has_waited).fill_null(value=False)
     stale = pl.col("status").is_in(list(DEPENDS_ON_SETTINGS)) & (not same_settings)
     return is_failure & (due | stale)
 
@@ -164,7 +168,8 @@ def _revalidation_is_due(now: datetime, retry: Retry, age: timedelta | None) -> 
     due = pl.lit(value=False)
     if age is not None:
         has_waited = pl.col("next_retry_at").is_null() | (pl.col("next_retry_at") <= now)
-        due = (pl.col("checked_at") + age <= now) & has_waited & ~(failed & (retry == "none"))
+        is_old = (pl.col("checked_at") + age <= now) | (pl.col("checked_at") > now)
+        due = is_old & has_waited & ~(failed & (retry == "none"))
     return is_good & (due | (failed & (retry == "all")))
 
 

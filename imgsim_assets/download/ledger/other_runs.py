@@ -12,6 +12,7 @@ from datetime import datetime
 import polars as pl
 
 from imgsim_assets.download.ledger.shard_ledger import ShardLedger
+from imgsim_assets.download.ledger.table import utc_now
 from imgsim_assets.download.status import OK
 from imgsim_assets.storage.commit import Commit
 
@@ -41,7 +42,8 @@ class OtherRuns:
         self._seen_files.update(file.path for file in files)
         for file in unseen:
             if file.metadata.get("run") != self.token:
-                rows = self._ledger.read_file(file).filter(pl.col("fetched_at") >= self._started)
+                since_start = pl.col("fetched_at").is_between(self._started, utc_now())
+                rows = self._ledger.read_file(file).filter(since_start)
                 self._new_ids.update(rows["id"])
                 fetched = rows.filter(pl.col("status") == OK).select("id", "url")
                 self._fetched = pl.concat([self._fetched, fetched])
