@@ -6,7 +6,7 @@ import csv
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
@@ -82,8 +82,8 @@ class SmallStore:
 
     def materialize(self, store: Store, *, log: Log = silent) -> None:
         """Run every stage of everything, in order; the first error is raised."""
-        for name, kind in (("products", "flat"), ("suppliers", "ivf")):
-            pipeline = self.pipeline(store, name, kind, log)
+        for name in ("products", "suppliers"):
+            pipeline = self.pipeline(store, name, log)
             pipeline.ingest(allow_removals=True)
             _raise_first(pipeline.fetch(pipeline.shards))
             _raise_first(pipeline.embed(pipeline.shards))
@@ -100,17 +100,15 @@ class SmallStore:
         across = CrossCatalogGroupSettings(threshold=0.9)
         GroupStage(store, "both", across, catalogs=["products", "suppliers"]).run()
 
-    def pipeline(
-        self, store: Store, name: str, kind: Literal["flat", "ivf"], log: Log
-    ) -> CatalogPipeline:
-        """The pipeline of one catalog."""
+    def pipeline(self, store: Store, name: str, log: Log) -> CatalogPipeline:
+        """The pipeline of one catalog; the suppliers have an approximate index."""
         settings = CatalogSettings(
             name=name,
             source=SourceSettings(path=f"{name}.csv"),
             shards=SHARDS,
             encoder=THUMBNAIL,
             download=DownloadSettings(allowed_hosts=(self.host,), retries=0),
-            index=IndexSettings(kind=kind, min_items=2),
+            index=IndexSettings(kind="ivf" if name == "suppliers" else "flat", min_items=2),
             graph=GraphSettings(k=2),
             groups=GroupSettings(threshold=0.9),
             evaluation=EvaluationSettings(sample_size=4),
