@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "recommend-threshold": "Recommend a similarity threshold, measured on the stored images.",
     "list-images": "Write a CSV list of the images in a folder.",
     "status": "Show which tables are fresh or stale, and what failed.",
+    "failures": "List what failed: rejected rows, failed and undecodable images.",
     "retry": "Fetch failed images again and embed those that arrive.",
     "add-catalog": "Declare a list of images as a catalog of a Dagster project.",
     "gc": "Delete old versions, and images that nothing refers to.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgsim_assets.components.markdown import escape_markdown
 from imgsim_assets.pipeline.check_names import INDEX_IS_CURRENT, SIMILARITY_DRIFT
 from imgsim_assets.pipeline.settings import CheckSettings, Severity
 
@@ -47,7 +48,8 @@ def asset_check(
         check_name=name,
         passed=result.passed,
         severity=dg.AssetCheckSeverity[severity.upper()],
-        description=result.problem or None,
+        # It may name ids, and Dagster renders it.
+        description=escape_markdown(result.problem) or None,
         metadata={field: _value(value) for field, value in result.metadata.items()},
     )
 

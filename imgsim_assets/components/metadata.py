@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
 import dagster as dg
@@ -11,6 +13,9 @@ import polars as pl
 
 from imgsim_assets.components.columns import table_schema
 from imgsim_assets.storage.store import Store
+
+# Longer texts of a cell are truncated: metadata is stored in Dagster's event log.
+_MAX_CELL = 200
 
 
 def schema_of(columns: Mapping[str, Any]) -> dg.TableSchema:
@@ -57,16 +62,21 @@ def counts_table(counts: Mapping[str, int], column: str) -> dg.MetadataValue:
 
 
 def preview(rows: pl.DataFrame, limit: int = 10) -> dg.MetadataValue:
-    """The first rows as a Markdown table."""
-    head = rows.head(limit)
-    lines = ["| " + " | ".join(head.columns) + " |", "|" + " --- |" * head.width]
-    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in head.iter_rows()]
-    return dg.MetadataValue.md("\n".join(lines))
+    """The first rows as a table, in which Dagster shows text as text, and renders no Markdown."""
+    records = [
+        dg.TableRecord({name: _cell(value) for name, value in row.items()})
+        for row in rows.head(limit).iter_rows(named=True)
+    ]
+    return dg.MetadataValue.table(records, schema=schema_of(rows.schema))
 
 
-def _cell(value: object) -> str:
-    text = f"{value:.5f}" if isinstance(value, float) else "" if value is None else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+def _cell(value: object) -> str | int | float | bool | None:
+    if isinstance(value, float):
+        return round(value, 5) if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    text = value.isoformat(" ", "seconds") if isinstance(value, datetime) else str(value)
+    return text if len(text) <= _MAX_CELL else f"{text[: _MAX_CELL - 1]}…"
 
 
 def jpeg(data: bytes, alt: str) -> dg.MetadataValue:

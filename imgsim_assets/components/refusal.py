@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from imgsim_assets.components.markdown import unescape_markdown
 from imgsim_assets.pipeline.check_names import (
     IDS_MATCH_EMBEDDINGS,
     IDS_UNIQUE,
@@ -36,7 +37,7 @@ def refuse_failed_inputs(context: dg.AssetExecutionContext) -> None:
     inputs = {key for each in selected for key in context.assets_def.asset_deps[each]} - selected
     for key in sorted(inputs):
         for evaluation in _failed(context.instance, key):
-            problem = f": {evaluation.description}" if evaluation.description else ""
+            problem = f": {unescape_markdown(evaluation.description or '')}".removesuffix(": ")
             name = key.to_user_string()
             raise dg.Failure(
                 f"{name}: the blocking check {evaluation.check_name} failed{problem}. Fix that "

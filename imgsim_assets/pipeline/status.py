@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class CatalogStatus:
         images: items that have an image.
         vectors: items that have a vector.
         failures: items without an image or a vector, by status.
+        fetch_failures: items without an image, by status.
         retryable: failed items that a later run tries again.
         encoder: the encoder that made the vectors; None without vectors.
         stages: whether each stage has what the stage before it gives now. Images and embeddings
@@ -46,6 +48,7 @@ class CatalogStatus:
     images: int
     vectors: int
     failures: Mapping[str, int]
+    fetch_failures: Mapping[str, int]
     retryable: int
     encoder: str | None
     stages: Mapping[str, Freshness]
@@ -102,7 +105,8 @@ def catalog_status(store: Store, name: str) -> CatalogStatus:
         vectors=embeddings.height - undecoded.height
         if embeddings is not None and undecoded is not None
         else 0,
-        failures={**_counts(failed), **_counts(undecoded)},
+        failures=dict(Counter(_counts(failed)) + Counter(_counts(undecoded))),
+        fetch_failures=_counts(failed),
         retryable=int(failed["retryable"].sum()) if failed is not None else 0,
         encoder=_encoder(embeddings_commit),
         stages=_stages(store, name, items),

@@ -22,6 +22,7 @@ from imgsim_assets.components.image_catalog.similarity_graph import (
     similarity_graph_asset,
 )
 from imgsim_assets.components.image_catalog.source import source_asset
+from imgsim_assets.components.image_catalog.status import status_asset
 from imgsim_assets.components.project_tree import add_built
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.encoders.settings import AUTO
@@ -95,7 +96,7 @@ def _assets(catalog: CatalogContext) -> list[dg.AssetsDefinition]:
         assets.append(pipelined_assets(catalog))
     else:
         assets += [images_asset(catalog), embeddings_asset(catalog)]
-    assets += [index_asset(catalog), similarity_graph_asset(catalog)]
+    assets += [status_asset(catalog), index_asset(catalog), similarity_graph_asset(catalog)]
     if settings.evaluation is not None:
         assets.append(evaluation_asset(catalog, settings.evaluation))
     if settings.groups is not None:

@@ -73,7 +73,8 @@ def images_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
         **catalog.asset_kwargs("images", ["http", "parquet"]),
         "deps": [catalog.key("items")],
         "description": "One row for every item: where its image came from and what it is, or why "
-        "there is none. Only new, changed and due items are fetched.",
+        "there is none. Only new, changed and due items are fetched. The figures of all shards "
+        f"together are those of `{catalog.name}/status`.",
         "metadata": {"dagster/column_schema": table_schema(IMAGES)},
         "code_version": code_version(VERSION),
     }

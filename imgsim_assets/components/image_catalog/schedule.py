@@ -12,7 +12,7 @@ from imgsim_assets.pipeline.settings import CatalogSettings
 
 REFRESH = "_refresh"
 CATALOG_TAG = "imgsim/catalog"
-_ASSETS = ("items", "images", "embeddings", "index", "similarity_graph")
+_ASSETS = ("items", "images", "embeddings", "status", "index", "similarity_graph")
 _FIRST_PARTITION = "dagster/asset_partition_range_start"
 _LAST_PARTITION = "dagster/asset_partition_range_end"
 # About 100,000 items, at the recommended size of a shard.

@@ -1,0 +1,52 @@
+"""`imgsim failures`: every rejected row, failed image and undecodable image of a catalog."""
+
+from __future__ import annotations
+
+import click
+
+from imgsim_assets.cli import options, output
+from imgsim_assets.pipeline.failures import most_important, read_failures
+from imgsim_assets.pipeline.status import catalog_names
+from imgsim_assets.storage.store import Store
+
+_SHOWN = 20
+_SHOWN_COLUMNS = ("id", "url", "stage", "status", "next_retry_at", "detail")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imgsim failures products
+  imgsim failures products --out failed.csv
+"""
+)
+@click.argument("catalog")
+@options.out_option
+@options.store_option
+@options.json_option
+def command(catalog: str, out: str | None, store: Store, as_json: bool) -> None:
+    """Show what failed in CATALOG, or write all of it, with the columns of the source.
+
+    Rejected rows of the source, images that could not be fetched and images that could not be
+    embedded are in one table.
+    """
+    existing = catalog_names(store)
+    if catalog not in existing:
+        listed = ", ".join(existing) or "none"
+        raise click.UsageError(f"{store.url} has no catalog {catalog!r}; it has {listed}")
+    failures = read_failures(store, catalog)
+    if out is not None:
+        output.write_frame(failures, out)
+    if as_json:
+        output.show_json(failures)
+    elif out != options.STDOUT:
+        by_stage = failures["stage"].value_counts().sort("stage", descending=True)
+        counts = ", ".join(f"{count} in {stage}" for stage, count in by_stage.iter_rows())
+        click.echo(f"{catalog}: {failures.height} failures" + (f" ({counts})" if counts else ""))
+        if out is not None:
+            click.echo(f"{failures.height} rows written to {out}")
+        elif failures.height:
+            important = most_important(failures, _SHOWN).select(_SHOWN_COLUMNS)
+            output.show_frame(important, max_rows=_SHOWN)
+            if failures.height > _SHOWN:
+                click.echo("the most important ones are shown; write all with --out failed.csv")
