@@ -28,11 +28,8 @@ def status_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         **STEP_KWARGS,
         required_resource_keys={STORE},
         deps=[
-            catalog.key("items"),
-            *(
-                dg.AssetDep(catalog.key(asset), partition_mapping=dg.AllPartitionMapping())
-                for asset in ("images", "embeddings")
-            ),
+            dg.AssetDep(catalog.key(asset), partition_mapping=dg.AllPartitionMapping())
+            for asset in ("images", "embeddings")
         ],
         description=f"The status of {name} over all shards: items that were requested, fetched, "
         "failed and embedded, the hosts with most failures, and the failures to look at first. "
