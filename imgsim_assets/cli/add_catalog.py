@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from imgsim_assets.cli.output import show_json
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets.pipeline.settings import CatalogSettings
-from imgsim_assets.storage.store import find_project_root
+from imgsim_assets.storage.project import defs_folder, find_project_root
 
 
 @click.command(
@@ -108,17 +107,10 @@ def _relative_to(root: Path, source: str) -> str:
 
 
 def _defs_folder(root: Path) -> Path:
-    for name in ("pyproject.toml", "dg.toml"):
-        path = root / name
-        if not path.is_file():
-            continue
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        project = document.get("tool", {}).get("dg", document).get("project", {})
-        module = str(project.get("root_module", ""))
-        for base in (root / "src", root):
-            if module and (base / module).is_dir():
-                return base / module / "defs"
-    raise SettingsError(
-        f"there is no Dagster project at {root}; change to its folder, or name its definitions "
-        "folder with --defs"
-    )
+    folder = defs_folder(root)
+    if folder is None:
+        raise SettingsError(
+            f"there is no Dagster project at {root}; change to its folder, or name its definitions "
+            "folder with --defs"
+        )
+    return folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.storage.store import find_project_root
+from imgsim_assets.storage.project import find_project_root
 
 
 @click.command(

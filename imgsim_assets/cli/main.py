@@ -43,7 +43,7 @@ Examples:
   imgsim query products photo.jpg -k 10
   imgsim status
 
-The store is IMGSIM_STORE, else data/store. Shell completion for bash:
+The store is what the project declares, else IMGSIM_STORE, else data/store. Shell completion:
 eval "$(_IMGSIM_COMPLETE=bash_source imgsim)"; also zsh_source, fish_source.
 """
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -18,6 +18,11 @@ from imgsim_assets.cli.option_names import options_by_key, with_options
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.settings import Settings
+from imgsim_assets.storage.project import (
+    declared_store,
+    find_project_root,
+    python_store_file,
+)
 from imgsim_assets.storage.store import Store
 
 STDOUT = "-"
@@ -192,12 +197,22 @@ def _check_out(_: click.Context, __: click.Parameter, path: str | None) -> str |
     return path
 
 
+def _open_store(url: str | None) -> Store:
+    """The named store, else that of the project, which Dagster loads if Python declares it."""
+    root = find_project_root()
+    if url is None and declared_store(root) is None and python_store_file(root) is not None:
+        from imgsim_assets.components.store.of_project import store_of_project
+
+        return store_of_project(root)
+    return Store.open(url)
+
+
 store_option = click.option(
     "--store",
     metavar="PATH|URL",
-    envvar="IMGSIM_STORE",
-    callback=lambda _, __, url: Store.open(url),
-    help="Where tables and images are stored.  [env: IMGSIM_STORE; default: data/store]",
+    callback=lambda _, __, url: _open_store(url),
+    help="Where tables and images are stored.  [default: as the project declares it, else "
+    "IMGSIM_STORE, else data/store]",
 )
 _source_options = (
     click.option(

@@ -9,7 +9,8 @@ from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.pipeline.project import declared_download
 from imgsim_assets.pipeline.retry import retry_failed
-from imgsim_assets.storage.store import Store, find_project_root
+from imgsim_assets.storage.project import find_project_root
+from imgsim_assets.storage.store import Store
 
 
 @click.command(

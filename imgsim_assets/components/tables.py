@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -79,8 +80,10 @@ class TableIOManager(dg.ConfigurableIOManagerFactory):
 
     def create_io_manager(self, context: dg.InitResourceContext) -> TableLoader:
         """The IO manager over the opened store."""
-        resource = StoreResource(url=self.store, project_root=self.project_root)
-        return TableLoader(resource.open())
+        from imgsim_assets.storage.store import Store
+
+        root = Path(self.project_root) if self.project_root else None
+        return TableLoader(Store.open(self.store, project_root=root))
 
 
 def _table_name(context: dg.InputContext) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imgsim_assets.demo import catalogs, images
 from imgsim_assets.demo.server import serving
-from imgsim_assets.storage.store import find_project_root
+from imgsim_assets.storage.project import find_project_root
 
 _IMAGES = Path("data/demo/images")
 _SERVERS = {

@@ -11,6 +11,12 @@ from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.storage.blobs import Blobs
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.local_files import LocalFiles
+from imgsim_assets.storage.project import (
+    DeclaredStore,
+    declared_store,
+    find_project_root,
+    python_store_file,
+)
 from imgsim_assets.storage.remote_files import SINGLE_WRITER, RemoteFiles
 from imgsim_assets.storage.table import COMMITS, DATA, Table
 
@@ -44,20 +50,26 @@ class Store:
         """Open a store. A store that does not exist yet is created by the first write.
 
         Args:
-            url: Local path or fsspec URL; default: the environment variable IMGSIM_STORE, else
-                data/store.
-            project_root: Folder that a relative path starts from; default: the nearest folder
-                above the working directory that holds a Dagster project.
+            url: Local path or fsspec URL; default: what the project's StoreComponent declares,
+                else the environment variable IMGSIM_STORE, else data/store.
+            project_root: The project, whose folder a relative path starts from; default: the
+                nearest folder above the working directory that holds a Dagster project.
             run_id: The Dagster run that every commit records.
             single_writer: Whether only one run writes at a time, which an object store without
                 conditional writes requires; default: the environment variable
                 IMGSIM_SINGLE_WRITER, else False.
 
         Raises:
-            SettingsError: IMGSIM_SINGLE_WRITER is neither true nor false.
-            StoreError: The URL's filesystem cannot hold a store.
+            SettingsError: IMGSIM_SINGLE_WRITER is neither true nor false, or the declaration of
+                the store cannot be read.
+            StoreError: The URL's filesystem cannot hold a store, or the project declares its
+                store in Python.
         """
-        location = str(url or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT)
+        if url is None:
+            declared = _declared(project_root or find_project_root())
+            url = declared.url or default_url()
+            single_writer = single_writer if single_writer is not None else declared.single_writer
+        location = str(url)
         if "://" not in location and not Path(location).expanduser().is_absolute():
             location = str((project_root or find_project_root()) / location)
         return cls(open_files(location, single_writer=single_writer), run_id=run_id)
@@ -102,6 +114,25 @@ class Store:
                 yield from self._folders_below(f"{folder}/{name}" if folder else name)
 
 
+def default_url() -> str:
+    """The path or URL of a store that nothing declares: IMGSIM_STORE, else data/store."""
+    return os.environ.get(ENVIRONMENT_VARIABLE) or str(DEFAULT)
+
+
+def _declared(root: Path) -> DeclaredStore:
+    """The store as the project declares it; Python is not run, so IMGSIM_STORE must repeat it."""
+    declared = declared_store(root)
+    if declared is not None:
+        return declared
+    file = python_store_file(root)
+    if file is not None and not os.environ.get(ENVIRONMENT_VARIABLE):
+        raise StoreError(
+            f"{file} declares the store of this project in Python; give its path or URL here too "
+            f"(store=..., or {ENVIRONMENT_VARIABLE})"
+        )
+    return DeclaredStore(None, None)
+
+
 def open_files(url: str, *, single_writer: bool | None = None) -> Files:
     """The files under a local path, a `file://` URL or any other fsspec URL."""
     if "://" in url and not url.startswith("file://"):
@@ -116,19 +147,3 @@ def _is_single_writer() -> bool:
     if value not in ("", "true", "false", "1", "0"):
         raise SettingsError(f"{SINGLE_WRITER} is {value!r}; write true or false")
     return value in ("true", "1")
-
-
-def find_project_root(start: Path | None = None) -> Path:
-    """The nearest folder, from `start` upwards, that holds a Dagster project.
-
-    A Dagster project has a dg.toml, or a pyproject.toml with a [tool.dg] table. Without one,
-    `start` (default: the working directory) is returned.
-    """
-    start = (start or Path.cwd()).absolute()
-    for folder in (start, *start.parents):
-        pyproject = folder / "pyproject.toml"
-        if (folder / "dg.toml").is_file():
-            return folder
-        if pyproject.is_file() and "[tool.dg" in pyproject.read_text(encoding="utf-8"):
-            return folder
-    return start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import dagster as dg
@@ -9,6 +10,8 @@ import polars as pl
 import pytest
 
 import imgsim_assets
+from imgsim_assets.cli.main import main
+from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.tables import put
@@ -129,6 +132,31 @@ def test_a_project_that_defines_the_store_in_python_loads_and_uses_it(
 
     assert "products/items" in Store.open(url).table_names()
     assert definitions.load_asset_value(_ITEMS, python_type=pl.DataFrame).height == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("case", ["YAML", "a component in Python", "resources of a file"])
+def test_shell_and_notebook_inside_the_project_use_its_store(
+    case: str, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if case == "YAML":
+        monkeypatch.setenv("TABLES", "tables")
+        project.declare("store", "StoreComponent", {"url": "{{ env.TABLES }}"})
+    else:
+        text = RESOURCES[case].format(url=str(project.root / "tables"))
+        project.write("shop/defs/resources.py", text)
+    _ingest(project.definitions(), project)
+    (project.root / "shop/deep").mkdir()
+    monkeypatch.chdir(project.root / "shop/deep")
+
+    assert main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["store"] == str(project.root / "tables")
+    if case == "YAML":
+        assert imgsim_assets.read_table("products/items").collect().height == 2
+    else:
+        with pytest.raises(StoreError, match=r"resources\.py declares the store of this"):
+            imgsim_assets.read_table("products/items")
+        monkeypatch.setenv("IMGSIM_STORE", str(project.root / "tables"))
+        assert imgsim_assets.read_table("products/items").collect().height == 2
 
 
 def test_a_second_store_component_is_rejected(project: Project) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.local_files import TEMPORARY_PREFIX
-from imgsim_assets.storage.store import Store, find_project_root
+from imgsim_assets.storage.project import find_project_root
+from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import tables
 
 

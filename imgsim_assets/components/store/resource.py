@@ -41,11 +41,14 @@ class StoreResource(dg.ConfigurableResource):
         Args:
             run_id: the Dagster run that every commit records.
         """
-        from imgsim_assets.storage.store import Store
+        from imgsim_assets.storage.store import Store, default_url
 
         root = Path(self.project_root) if self.project_root else None
         return Store.open(
-            self.url, project_root=root, run_id=run_id, single_writer=self.single_writer
+            self.url or default_url(),
+            project_root=root,
+            run_id=run_id,
+            single_writer=self.single_writer,
         )
 
 
