@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 # Longer ones are no use, and would be stored with every item.
 _MAX_VALIDATOR = 1024
-_PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
 
 
 class Validators(NamedTuple):
@@ -31,9 +29,9 @@ class Validators(NamedTuple):
 
 def usable_validator(value: str | None) -> str | None:
     """A server's ETag or Last-Modified, if a request can return it; None for any other text."""
-    if value is None or len(value) > _MAX_VALIDATOR or not _PRINTABLE_ASCII.fullmatch(value):
-        return None
-    return value
+    if value and len(value) <= _MAX_VALIDATOR and value.isascii() and value.isprintable():
+        return value
+    return None
 
 
 class Fetched(NamedTuple):

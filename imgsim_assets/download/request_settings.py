@@ -39,7 +39,7 @@ def canonical_host(entry: str) -> str:
     Raises:
         ValueError: it is something else.
     """
-    address, bracket, rest = entry.lower().rpartition("]")
+    address, bracket, rest = _in_ascii(entry.lower()).rpartition("]")
     host, colon, port = rest.partition(":")
     if bracket:
         host = _canonical_v6(address) if not host else ""
@@ -50,6 +50,19 @@ def canonical_host(entry: str) -> str:
             "127.0.0.1:8080 or images.example.com"
         )
     return f"{host}:{int(port)}" if colon else host
+
+
+def _in_ascii(entry: str) -> str:
+    """The entry with an international name as it is looked up."""
+    if entry.isascii():
+        return entry
+    import idna
+
+    host, colon, port = entry.partition(":")
+    try:
+        return f"{idna.encode(host, uts46=True).decode()}{colon}{port}"
+    except idna.IDNAError:
+        return entry
 
 
 def _canonical_v6(opened: str) -> str:

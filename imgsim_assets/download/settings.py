@@ -167,8 +167,11 @@ class DownloadSettings(Settings):
         limits = self.model_dump(
             mode="json",
             include={
+                "accept_language",
                 "allowed_hosts",
                 "allowed_url_prefixes",
+                "contact",
+                "cookies",
                 "max_megabytes",
                 "max_pixels",
                 "max_redirects",
@@ -176,7 +179,16 @@ class DownloadSettings(Settings):
                 "respect_robots_txt",
             },
         )
-        serialized = json.dumps({**limits, "root": root, "heif": can_open_heif()}, sort_keys=True)
+        # The names of headers only: a digest of their values would give a secret away.
+        sent = {
+            "headers": sorted(self.headers),
+            "hosts": {host: sorted(own.headers) for host, own in self.hosts.items()},
+            "proxy": self.proxy is not None,
+            "user_agent": self.user_agent if "user_agent" in self.model_fields_set else None,
+        }
+        serialized = json.dumps(
+            {**limits, "root": root, "heif": can_open_heif(), "sent": sent}, sort_keys=True
+        )
         return hashlib.sha256(serialized.encode()).hexdigest()[:16]
 
     @property

@@ -152,7 +152,6 @@ def test_limits_digest_ignores_other_settings() -> None:
         connect_timeout_s=1.0,
         read_timeout_s=1.0,
         retries=0,
-        user_agent="shop images",
     )
     assert polite.limits_digest("/images") == DownloadSettings().limits_digest("/images")
 
@@ -226,3 +225,80 @@ def test_url_prefixes_end_with_a_slash() -> None:
         "s3://a/",
         "gs://b/c/",
     )
+
+
+def test_international_host_is_compared_in_its_ascii_form() -> None:
+    hosts = ("b\u00fccher.example", "B\u00dcCHER.example:8080", "xn--bcher-kva.example")
+    assert DownloadSettings(allowed_hosts=hosts).allowed_hosts == (
+        "xn--bcher-kva.example",
+        "xn--bcher-kva.example:8080",
+        "xn--bcher-kva.example",
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": {"Referer": "https://shop.example/"}},
+        {"hosts": {"cdn.example": {"headers": {"X-Key": "1"}}}},
+        {"user_agent": "shopbot/1"},
+        {"accept_language": "de"},
+        {"cookies": "per_host"},
+        {"proxy": "http://proxy:3128"},
+    ],
+)
+def test_what_a_request_says_decides_whether_refusals_are_tried_again(
+    changes: dict[str, Any],
+) -> None:
+    changed = DownloadSettings.model_validate(changes)
+    assert changed.limits_digest("/") != DownloadSettings().limits_digest("/")
+
+
+def test_value_of_a_header_is_not_part_of_the_digest() -> None:
+    first, second = (
+        DownloadSettings.model_validate({"headers": {"X-Key": value}}) for value in ("a", "b")
+    )
+    assert first.limits_digest("/") == second.limits_digest("/")
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"X Key": "s3cret"}, "'X Key' is not the name of a header"),
+        ({"": "s3cret"}, "'' is not the name of a header"),
+        ({"X-Key": "s3cret\r\nHost: other"}, "the value of X-Key must be one line"),
+        ({"X-Key": "s3cret\u20ac"}, "the value of X-Key must be one line"),
+        ({"X-Key": ["s3cret"]}, "X-Key: Input should be a valid string"),
+        ({"X-Key": "s3cret", "x-key": "s3cret"}, "x-key is set twice"),
+        ({"Host": "s3cret"}, "Host cannot be set here"),
+        ({"user-agent": "s3cret"}, "user-agent cannot be set here: set user_agent"),
+        ("X-Key: s3cret", "write a mapping of names and values"),
+    ],
+)
+def test_invalid_headers_are_refused_without_showing_their_values(
+    headers: Any, message: str
+) -> None:
+    for values in ({"headers": headers}, {"hosts": {"cdn.example": {"headers": headers}}}):
+        with pytest.raises(ValidationError) as refused:
+            DownloadSettings.model_validate(values)
+        assert message in str(refused.value)
+        assert "s3cret" not in str(refused.value) + repr(refused.value.errors())
+
+
+def test_headers_are_not_part_of_the_printed_settings() -> None:
+    settings = DownloadSettings.model_validate(
+        {"headers": {"X-Key": "s3cret"}, "hosts": {"h": {"headers": {"X-Key": "s3cret"}}}}
+    )
+    assert "s3cret" not in repr(settings) + settings.model_dump_json() + str(settings.model_dump())
+
+
+def test_overrides_replace_single_values_and_extend_lists_and_mappings() -> None:
+    declared = DownloadSettings.model_validate(
+        {"retries": 1, "max_pixels": 7, "allowed_hosts": ("a",), "headers": {"X-A": "1"}}
+    )
+    given = DownloadSettings.model_validate(
+        {"retries": 2, "allowed_hosts": ("b", "a"), "headers": {"X-B": "2"}}
+    )
+    both = declared.with_overrides(given)
+    assert (both.retries, both.max_pixels, both.allowed_hosts) == (2, 7, ("a", "b"))
+    assert sorted(both.headers) == ["X-A", "X-B"]

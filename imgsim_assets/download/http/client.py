@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
-from typing import Self
+from typing import NamedTuple, Self
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -34,7 +34,19 @@ _IDLE_SECONDS = 1.0
 _MAX_ROBOTS_TXT_BYTES = 500 * 1024
 
 
+# After so many responses in a row that only the lenient reader reads, it is asked at once.
+_MIN_LENIENT_RESPONSES = 3
+
 Response = aiohttp.ClientResponse | LenientResponse
+
+
+class Request(NamedTuple):
+    """One request of an image or of a robots.txt, which may be answered by 304."""
+
+    url: URL
+    headers: Mapping[str, str] | None
+    is_conditional: bool
+    is_robots_txt: bool
 
 
 class HttpClient:
@@ -108,17 +120,14 @@ class HttpClient:
             if self._settings.respect_robots_txt and not is_robots_txt:
                 await self._check_robots_txt(target)
             is_listed = not is_robots_txt and (target is listed or is_same_site(listed, target))
+            headers = route.listed_headers if is_listed else route.headers
+            if conditions or self._cookies is not None:
+                headers = self._with_cookies(target, headers) | conditions
             if not route.semaphore.try_acquire():
                 await _wait_for_slot(route.semaphore, deadline)
+            request = Request(target, headers, bool(conditions), is_robots_txt)
             try:
-                result = await self._get(
-                    target,
-                    route,
-                    self._request_headers(target, route, conditions, is_listed=is_listed),
-                    deadline,
-                    is_conditional=bool(conditions),
-                    is_robots_txt=is_robots_txt,
-                )
+                result = await self._get(request, route, deadline)
             finally:
                 route.semaphore.release()
             if isinstance(result, Fetched):
@@ -126,74 +135,67 @@ class HttpClient:
             target = result
         raise FetchError("redirect_loop", f"more than {self._settings.max_redirects} redirects")
 
-    def _request_headers(
-        self, url: URL, route: Route, conditions: dict[str, str], *, is_listed: bool
-    ) -> Mapping[str, str] | None:
-        """The headers beside those of every request, and only those that the host may get."""
-        headers = route.listed_headers if is_listed else route.headers
-        cookie = self._cookies.header(_site(url)) if self._cookies is not None else None
-        if not conditions and cookie is None:
-            return headers
+    def _with_cookies(self, url: URL, headers: Mapping[str, str] | None) -> dict[str, str]:
+        """The headers with the cookies that the host has set."""
         own = dict(headers or {})
+        cookie = self._cookies.header(_site(url)) if self._cookies is not None else None
         if cookie is not None:
             name = next((name for name in own if name.lower() == "cookie"), "Cookie")
             own[name] = f"{own[name]}; {cookie}" if name in own else cookie
-        return own | conditions
+        return own
 
-    async def _get(
-        self,
-        url: URL,
-        route: Route,
-        headers: Mapping[str, str] | None,
-        deadline: Deadline,
-        **kind: bool,
-    ) -> Fetched | URL:
+    async def _get(self, request: Request, route: Route, deadline: Deadline) -> Fetched | URL:
         """Send one request, again where only the lenient reader can read the response."""
-        if not route.is_lenient:
+        if route.lenient_responses < _MIN_LENIENT_RESPONSES:
             try:
                 async with route.session.get(
-                    url, allow_redirects=False, headers=headers, proxy=route.proxy, ssl=route.tls
+                    request.url,
+                    allow_redirects=False,
+                    headers=request.headers,
+                    proxy=route.proxy,
+                    ssl=route.tls,
                 ) as response:
-                    return await self._read_response(url, response, deadline, **kind)
+                    result = await self._read_response(request, response, deadline)
             except aiohttp.ClientResponseError:
                 if route.proxy is not None:
                     raise
+            else:
+                if route.lenient_responses:
+                    route.lenient_responses = 0
+                return result
         deadline.touch(self._settings.connect_timeout_s + self._settings.read_timeout_s)
         try:
             async with lenient_get(
-                url,
-                {**self._routes.default_headers, **(headers or {})},
+                request.url,
+                {**self._routes.default_headers, **(request.headers or {})},
                 socket_factory=route.socket_factory,
                 tls=self._routes.tls_context(route),
                 connect_timeout_s=self._settings.connect_timeout_s,
             ) as lenient:
-                result = await self._read_response(url, lenient, deadline, **kind)
+                result = await self._read_response(request, lenient, deadline)
         except OSError as error:
             raise os_error(error) from error
-        route.is_lenient = True
+        route.lenient_responses += 1
         return result
 
     async def _read_response(
-        self,
-        url: URL,
-        response: Response,
-        deadline: Deadline,
-        *,
-        is_conditional: bool,
-        is_robots_txt: bool,
+        self, request: Request, response: Response, deadline: Deadline
     ) -> Fetched | URL:
         """The image, or the URL that the response redirects to."""
-        headers = response.headers
-        if self._cookies is not None and self._asks_for_cookies(url, response, self._cookies):
-            return url
-        if response.status in _REDIRECTS and "Location" in headers:
-            return redirect_target(url, headers["Location"])
+        headers, status = response.headers, response.status
+        if self._cookies is not None and self._asks_for_cookies(
+            request.url, response, self._cookies
+        ):
+            return request.url
+        if status in _REDIRECTS and "Location" in headers:
+            return redirect_target(request.url, headers["Location"])
         etag = usable_validator(headers.get("ETag"))
         last_modified = usable_validator(headers.get("Last-Modified"))
-        if response.status == 304 and is_conditional:
-            return Fetched(None, etag, last_modified)
-        check_status(response.status, response.reason, headers)
-        if self._settings.respect_x_robots_tag and not is_robots_txt:
+        if status != 200:
+            if status == 304 and request.is_conditional:
+                return Fetched(None, etag, last_modified)
+            check_status(status, response.reason, headers)
+        if "X-Robots-Tag" in headers and not request.is_robots_txt:
             self._check_robots_tag(headers, etag)
         data = await self._read_body(response, deadline)
         if "Content-Encoding" in headers:
@@ -235,9 +237,9 @@ class HttpClient:
     # ---- robots rules ---------------------------------------------------------------
 
     def _check_robots_tag(self, headers: CIMultiDictProxy[str], etag: str | None) -> None:
-        tags = headers.getall("X-Robots-Tag", ())
-        if not tags:
+        if not self._settings.respect_x_robots_tag:
             return
+        tags = headers.getall("X-Robots-Tag")
         directive = robots.refusing_directive(tags, self._settings.product_token)
         if directive is not None:
             raise FetchError("robots_disallowed", f"X-Robots-Tag: {directive}", etag=etag)

@@ -21,8 +21,6 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 def check_status(status: int, reason: str | None, headers: Mapping[str, str]) -> None:
     """Raise FetchError unless the response has a status with a whole image."""
-    if status == 200:
-        return
     if status == 429:
         raise FetchError("rate_limited", "429 Too Many Requests", retry_after(headers))
     if not 200 <= status < 300 or status in _NO_BODY:

@@ -41,7 +41,7 @@ class Route:
         headers: of every request, or None.
         listed_headers: of requests for a URL that the catalog lists, or None.
         socket_factory: makes the sockets of a request without a session.
-        is_lenient: whether the host's responses are such that only the lenient reader reads them.
+        lenient_responses: how many of the last responses only the lenient reader could read.
     """
 
     session: aiohttp.ClientSession
@@ -51,7 +51,7 @@ class Route:
     headers: Mapping[str, str] | None
     listed_headers: Mapping[str, str] | None
     socket_factory: SocketFactory
-    is_lenient: bool = False
+    lenient_responses: int = 0
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -231,6 +231,6 @@ def _plain_socket(info: Any) -> socket.socket:
 
 def _setting_of(url: URL, by_host: Mapping[str, T], default: T) -> T:
     """What a mapping by `host` or `host:port` has for a URL."""
-    host = (url.host or "").lower()
+    host = (url.raw_host or "").lower()
     host = f"[{host}]" if ":" in host else host
     return by_host.get(f"{host}:{url.port}", by_host.get(host, default))

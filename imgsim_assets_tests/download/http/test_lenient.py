@@ -139,10 +139,17 @@ def test_bytes_that_arrive_after_their_body_fail_no_image() -> None:
         assert fetch_all([server.url(path) for path in paths]) == [path.encode() for path in paths]
 
 
-def test_host_is_asked_once_per_image_after_its_first_invalid_response() -> None:
+def test_host_is_asked_once_per_image_after_three_invalid_responses() -> None:
     with FaultyServer(head(LENGTH, b"no colon") + IMAGE) as server:
-        assert fetch_all([server.url()] * 5) == [IMAGE] * 5
-    assert server.connections == 6
+        assert fetch_all([server.url()] * 6) == [IMAGE] * 6
+    assert server.connections == 3 * 2 + 3
+
+
+def test_single_invalid_responses_do_not_change_how_a_host_is_asked() -> None:
+    pages = {"/odd": head(LENGTH, b"no colon") + IMAGE, "/good": response(IMAGE)}
+    with FaultyServer(respond_by_path(pages)) as server:
+        assert fetch_all([server.url("/odd"), server.url("/good")] * 5) == [IMAGE] * 10
+    assert server.connections == 5 * 2 + 5
 
 
 def test_request_for_an_invalid_response_has_the_same_headers() -> None:
