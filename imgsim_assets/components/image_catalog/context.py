@@ -29,6 +29,7 @@ ASSETS = (
     "items",
     "images",
     "embeddings",
+    "status",
     "index",
     "similarity_graph",
     "encoder_evaluation",
