@@ -31,7 +31,7 @@ import polars as pl
 from PIL import Image
 
 from benchmarks.serving import Server, serving
-from imgsim_assets.demo.local_run import LocalRun
+from imgsim_assets.components.local_run import LocalRun
 from imgsim_assets.encoders.encoder import load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.images.decode import decode
@@ -195,7 +195,7 @@ def _materialize(work: Path) -> None:
     project = Project(work / "project")
     with project.instance() as instance:
         runs_before = {run.run_id for run in instance.get_runs()}
-        if not LocalRun(project.definitions(), instance).materialize_everything():
+        if not LocalRun(project.definitions(), instance).run(everything=True).succeeded:
             sys.exit("a run failed")
         stages, embedded = _stages(instance, runs_before)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -86,10 +86,7 @@ def command(
         echo(f"  {in_shell_words(line, options_by_key(command))}")
     if count:
         echo(f"  {in_shell_words(describe_rejects(validated.rejects), options_by_key(command))}")
-    echo(
-        f"materialize it: reload the code location in Dagster's web server, and materialize the "
-        f"group {settings.name} with all partitions"
-    )
+    echo(f"to materialize it: imgsim run {settings.name}")
 
 
 def _columns(validated: ValidatedRows) -> dict[str, str]:

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "failures": "List what failed: rejected rows, failed and undecodable images.",
     "retry": "Fetch failed images again and embed those that arrive.",
     "add-catalog": "Declare a list of images as a catalog of a Dagster project.",
+    "run": "Bring a project's catalogs and match tables up to date, through Dagster.",
     "gc": "Delete old versions, and images that nothing refers to.",
     "verify": "Verify every checksum and invariant of the store.",
     "demo": "Run the demo: two catalogs of photographs.",

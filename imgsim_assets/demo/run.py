@@ -1,31 +1,30 @@
-"""Materialize everything under defs/ with Dagster and print the results."""
+"""Run everything under defs/ as `imgsim run` does, and print the results."""
 
 from __future__ import annotations
 
-import time
+import sys
 from functools import partial
 from pathlib import Path
 
-import dagster as dg
 import polars as pl
 
 from imgsim_assets.components.charts import match_sheet
-from imgsim_assets.definitions import defs as load_definitions
-from imgsim_assets.demo.local_run import LocalRun
+from imgsim_assets.components.local_run import run_project
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 
 
 def run(root: Path) -> int:
-    """Materialize every asset of the project at `root` and return the exit code."""
-    started = time.monotonic()
-    definitions = load_definitions()
-    with dg.DagsterInstance.get() as instance:
-        local_run = LocalRun(definitions, instance, log=partial(print, flush=True))
-        succeeded = local_run.materialize_everything()
-    print(f"\nfinished in {time.monotonic() - started:.0f} s")
-    show(root)
-    return 0 if succeeded else 1
+    """Run every asset of the project at `root`, show the results, and return the exit code.
+
+    If something failed, only that is shown after the progress.
+    """
+    report = run_project(root, log=partial(print, flush=True))
+    for problem in report.problems():
+        print(problem, file=sys.stderr)
+    if report.succeeded:
+        show(root)
+    return 0 if report.succeeded else 1
 
 
 def show(root: Path) -> None:

@@ -179,6 +179,15 @@ class ImagesStage:
             hosts_skipped=self._hosts.skipped(),
         )
 
+    def is_due(self, shard: Shard) -> bool:
+        """Whether `run` would request an item of a shard, or remove one.
+
+        Raises:
+            StoreError: the catalog was never ingested.
+        """
+        plan = self._plan(self._start(shard), self._table.latest())
+        return bool(len(plan.items) or len(plan.removed_ids))
+
     def _start(self, shard: Shard) -> ShardRun:
         items = ShardItems(self._store, self._name, shard)
         root, started = items.root, utc_now()

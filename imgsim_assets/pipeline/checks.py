@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -20,7 +20,6 @@ from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.flat import FlatIndex
 from imgsim_assets.index.stage import embedded_items, index_table
 from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.similarity.audit import Audit, drift
@@ -28,6 +27,9 @@ from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
+
+if TYPE_CHECKING:
+    from imgsim_assets.index.flat import FlatIndex
 
 # A vector finds its own item unless float32 rounding puts an equal one before it.
 _SELF_TOLERANCE = 1e-5

@@ -19,6 +19,7 @@ def test_add_catalog_writes_yaml_that_loads(shell: Shell, monkeypatch: pytest.Mo
 
     assert result.code == 0, result.err
     assert "1 items, 1 rejected rows" in result.out
+    assert "to materialize it: imgsim run new_shoes" in result.out
     written = yaml.safe_load((project.root / "shop/defs/new_shoes/defs.yaml").read_text())
     assert written == {
         "type": "imgsim_assets.ImageCatalogComponent",

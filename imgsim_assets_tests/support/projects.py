@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from imgsim_assets.demo.local_run import LocalRun
+from imgsim_assets.components.local_run import LocalRun
 from imgsim_assets.storage.store import Store
 
 _PYPROJECT = """
@@ -96,7 +96,7 @@ class Project:
     def materialize(self) -> bool:
         """Everything, in this process, as `make demo` does it."""
         with self.instance() as instance:
-            return LocalRun(self.definitions(), instance).materialize_everything()
+            return LocalRun(self.definitions(), instance).run(everything=True).succeeded
 
     def environment(self, **more: str) -> dict[str, str]:
         """For subprocesses: this project's package and home, and this checkout."""

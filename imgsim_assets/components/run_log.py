@@ -1,0 +1,66 @@
+"""What a local run prints: progress lines while it runs, and one message for each failure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from imgsim_assets.progress import Log
+
+LOGGER = "imgsim"
+
+
+def progress_logger(log: Log) -> dg.LoggerDefinition:
+    """A logger that passes on the messages of steps, and a line for each materialization."""
+
+    def create(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger(LOGGER, level=logging.DEBUG)  # the level of events
+        logger.addHandler(_Handler(log))
+        return logger
+
+    return dg.LoggerDefinition(create, description="Progress lines of a local run.")
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: Mapping[str, Any] = getattr(record, "dagster_meta", {})
+        event: dg.DagsterEvent | None = fields.get("dagster_event")
+        if event is None and record.levelno >= logging.INFO:
+            self._log(f"  {fields.get('orig_message') or record.getMessage()}")
+        elif event is not None and event.is_step_materialization:
+            self._log(f"  {_describe(event.step_materialization_data.materialization)}")
+
+
+def _describe(materialization: dg.AssetMaterialization) -> str:
+    """A line about a materialization: asset, shard, rows, and whether anything changed."""
+    shard = f"[{materialization.partition}]" if materialization.partition else ""
+    metadata = {name: value.value for name, value in materialization.metadata.items()}
+    name = materialization.asset_key.to_user_string()
+    if "changed" not in metadata:
+        return f"{name}{shard}: materialized"
+    changed = "changed" if metadata["changed"] else "unchanged"
+    return f"{name}{shard}: {metadata.get('dagster/row_count')} rows, {changed}"
+
+
+def failure_messages(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """The message of each step that failed, by the name of its asset."""
+    messages: dict[str, str] = {}
+    for event in result.all_events:
+        if not event.is_step_failure:
+            continue
+        failure = event.step_failure_data
+        message = event.message or "failed"
+        if failure.user_failure_data and failure.user_failure_data.description:
+            message = failure.user_failure_data.description
+        elif failure.error:
+            message = (failure.error.cause or failure.error).message.strip()
+        # The op of an asset is named by its key, joined by two underscores.
+        messages[str(event.step_key).replace("__", "/", 1)] = message
+    return messages

@@ -1,0 +1,175 @@
+"""`imgsim run` on a real project, in this process and through the instance that records it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from imgsim_assets.components.local_run import LocalRun, LocalRunReport
+from imgsim_assets_tests.support.shell import Shell
+from imgsim_assets_tests.support.shop import Shop, versions
+from imgsim_assets_tests.support.web import Web
+
+ALL = ["products", "suppliers", "matches/pair"]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, web: Web) -> Shop:
+    return Shop.open(tmp_path, web, products=5, suppliers=3)
+
+
+def _run(shop: Shop, *names: str) -> LocalRunReport:
+    with shop.project.instance() as instance:
+        return LocalRun(shop.project.definitions(), instance).run(names)
+
+
+def _runs(shop: Shop) -> int:
+    with shop.project.instance() as instance:
+        return len(instance.get_run_records())
+
+
+def test_second_run_only_observes_the_sources(shop: Shop) -> None:
+    assert _run(shop).up_to_date == []
+    before = (_runs(shop), versions(shop.project.store), shop.web.total_gets)
+
+    assert _run(shop).up_to_date == ALL
+
+    assert (_runs(shop) - 1, versions(shop.project.store), shop.web.total_gets) == before
+
+
+def _change_row(shop: Shop) -> None:
+    shop.put_item("new", 100)
+
+
+def _change_graph(shop: Shop) -> None:
+    shop.declare(graph={"k": 2})
+
+
+def _lose_index(shop: Shop) -> None:
+    for commit in (Path(shop.project.store.url) / "products/index/_commits").iterdir():
+        commit.unlink()
+
+
+def _lose_history(shop: Shop) -> None:
+    with shop.project.instance() as instance:
+        instance.wipe_assets([dg.AssetKey(["products", "similarity_graph"])])
+
+
+@pytest.mark.parametrize(
+    ("change", "still_up_to_date"),
+    [
+        (_change_row, ["suppliers"]),
+        (_change_graph, ["suppliers"]),
+        (_lose_index, ["suppliers"]),
+        (_lose_history, ["suppliers"]),
+    ],
+)
+def test_what_is_out_of_date_runs(
+    shop: Shop, change: Callable[[Shop], None], still_up_to_date: list[str]
+) -> None:
+    assert _run(shop).succeeded
+    change(shop)
+
+    report = _run(shop)
+
+    assert report.succeeded
+    assert set(still_up_to_date) <= set(report.up_to_date)
+    assert "products" not in report.up_to_date
+    assert _run(shop).up_to_date == ALL
+
+
+def test_download_that_another_setting_makes_due_runs(shop: Shop) -> None:
+    shop.declare(download={"allowed_hosts": []})
+    assert _run(shop).succeeded
+    assert _run(shop).up_to_date == ALL
+    assert shop.web.total_gets == 3
+    shop.declare(download={"allowed_hosts": [shop.web.address]})
+
+    assert "products" not in _run(shop).up_to_date
+    assert shop.web.total_gets == 3 + 5
+
+
+def test_named_table_runs_with_the_catalogs_it_needs(shop: Shop) -> None:
+    assert _run(shop, "suppliers").succeeded
+    assert not any(name.startswith("products/") for name in versions(shop.project.store))
+
+    report = _run(shop, "pair")
+
+    assert report.up_to_date == ["suppliers"]
+    assert "matches/pair" in versions(shop.project.store)
+
+
+def test_failed_catalog_skips_its_tables_and_no_other_catalog(shop: Shop) -> None:
+    (shop.project.root / "products.csv").unlink()
+
+    report = _run(shop)
+
+    assert list(report.failed) == ["products"]
+    assert "products.csv" in report.failed["products"]
+    assert report.skipped == ["matches/pair"]
+    assert "suppliers/index" in versions(shop.project.store)
+    assert len(report.problems()) == 2
+
+
+def _enter(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shop.project.root)
+    monkeypatch.syspath_prepend(shop.project.root)
+    shop.project.definitions()  # forgets the modules of other projects
+
+
+def test_command_records_its_runs_in_the_project_without_a_dagster_home(
+    shop: Shop, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _enter(shop, monkeypatch)
+    # The command sets it for this process; monkeypatch restores it.
+    monkeypatch.setenv("DAGSTER_HOME", "")
+
+    first = shell("run")
+
+    home = shop.project.root / "data/dagster_home"
+    assert first.code == 0, first.err
+    assert f"DAGSTER_HOME is not set; the runs are recorded in {home}" in first.out
+    assert "products/images[001]: " in first.out
+    assert (home / "history").is_dir()
+    assert "products: up to date" in shell("run").out
+
+
+def test_failure_is_one_message_and_exit_code_1(
+    shop: Shop, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _enter(shop, monkeypatch)
+    monkeypatch.setenv("DAGSTER_HOME", str(shop.project.home))
+    (shop.project.root / "products.csv").unlink()
+
+    result = shell("run", "products", "--quiet")
+
+    assert result.code == 1
+    (line,) = [line for line in result.err.splitlines() if line.startswith("imgsim: ")]
+    assert line.startswith("imgsim: products failed: products/source: ")
+    assert "products.csv" in line
+
+
+def test_unknown_name_is_answered_with_the_declared_ones(
+    shop: Shop, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _enter(shop, monkeypatch)
+    monkeypatch.setenv("DAGSTER_HOME", str(shop.project.home))
+
+    result = shell("run", "product")
+
+    assert result.code == 1
+    assert "'product'; did you mean 'products'? declared are products, suppliers" in result.err
+
+
+def test_folder_without_a_project_is_named(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = shell("run")
+
+    assert result.code == 1
+    assert f"there is no Dagster project at {tmp_path}" in result.err
