@@ -6,7 +6,7 @@ import click
 
 from imgsim_assets.cli.main import EXIT_FAILED
 from imgsim_assets.progress import silent
-from imgsim_assets.storage.store import find_project_root
+from imgsim_assets.storage.project import find_project_root
 
 
 @click.command(
