@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.errors import SettingsError
+from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.storage.project import Templates, yaml_documents
 from imgsim_assets.storage.store import Store
 
@@ -45,10 +45,9 @@ def declared_download(
     Raises:
         SettingsError: a file is not YAML, or the settings are not valid.
     """
-    documents = list(yaml_documents(root))
-    if store.url != Store.open(project_root=root).url:
+    if not _is_store_of(root, store):
         return None
-    for file, document in documents:
+    for file, document in yaml_documents(root):
         attributes = document.get("attributes")
         if not isinstance(attributes, Mapping):
             continue
@@ -56,6 +55,13 @@ def declared_download(
             values = dict(_resolved_items(Templates(root, file), attributes, given))
             return DeclaredDownload(_settings(file, values).with_absolute_ca_file(root), file)
     return None
+
+
+def _is_store_of(root: Path, store: Store) -> bool:
+    try:
+        return store.url == Store.open(project_root=root).url
+    except StoreError:  # Python declares the project's store, and is not run here
+        return False
 
 
 def _resolved_items(

@@ -180,8 +180,15 @@ def test_project_of_another_store_gives_no_settings(shell: Shell, web: Web) -> N
     headers = {"Authorization": f"Bearer {SECRET}"}
     declare(shell, {"allowed_hosts": [web.address], "headers": headers}, store="elsewhere")
     gets = web.total_gets
-    assert "--header Authorization=VALUE" in retry(shell).err
+    assert "--header Authorization=VALUE" in retry(shell, "--store", "data/store").err
     assert web.total_gets == gets
+
+
+def test_project_with_its_store_in_python_gives_no_settings(shell: Shell, web: Web) -> None:
+    run_catalog(shell, web)
+    declare(shell, {"allowed_hosts": [web.address]})
+    shell.write("shop/defs/store.py", "import imgsim_assets\nstore = StoreResource(url='x')\n")
+    assert "--allowed-host" in retry(shell, "--store", "data/store").err
 
 
 @pytest.mark.parametrize(
