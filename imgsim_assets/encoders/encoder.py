@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,18 +17,26 @@ from imgsim_assets.encoders import hardware, hog_color
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import (
     BF16,
+    FACTORY,
     GPU,
     HOG_COLOR,
+    ONNX,
+    OPEN_CLIP,
+    SSCD,
     STRETCH,
+    TORCHVISION,
     WEIGHTS_TRANSFORM,
     EncoderSettings,
 )
+from imgsim_assets.encoders.snapshot import require_library, require_snapshot, snapshot_digest
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import DECODER_VERSION
 from imgsim_assets.images.jpeg import Jpeg, as_plain_jpeg
 
 # Increment when the preprocessing or the feature of torchvision encoders changes.
 BACKBONE_VERSION = 1
+# Increment when the preprocessing or the feature of another library's models changes.
+LIBRARY_VERSION = 1
 # Increment when bf16 vectors alone change, as when fewer steps are rounded.
 BF16_VERSION = 2
 # Increment when a GPU decodes other files, or resizes differently.
@@ -97,20 +106,7 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
     Raises:
         EncoderError: when a weights file cannot be read, or a factory cannot be loaded.
     """
-    parts = [f"decoder {DECODER_VERSION}"]
-    if settings.factory is not None:
-        version = settings.version or _state_digest(encoder or load_encoder(settings))
-        parts += ["factory", settings.factory, settings.name, version]
-    elif settings.name == HOG_COLOR:
-        parts += [HOG_COLOR, str(hog_color.VERSION)]
-    else:
-        backbone = BACKBONES[settings.name]
-        if settings.weights_file is not None:
-            weights = _file_digest(settings.weights_file)
-        else:
-            weights = settings.weights or backbone.default_weights
-        size = f"{_RESIZE_TAGS[settings.resize]} {backbone.input_size(settings.weights)}"
-        parts += ["torchvision", settings.name, weights, size, str(BACKBONE_VERSION)]
+    parts = [f"decoder {DECODER_VERSION}", *_model_parts(settings, encoder)]
     if settings.precision == BF16:
         parts += [BF16, str(BF16_VERSION)]
     if settings.decode == GPU:
@@ -118,9 +114,46 @@ def fingerprint(settings: EncoderSettings, encoder: Encoder | None = None) -> st
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+def _model_parts(settings: EncoderSettings, encoder: Encoder | None) -> list[str]:
+    """The parts of a fingerprint that say which model, weights and preprocessing it is."""
+    if settings.library == FACTORY:
+        version = settings.version or _state_digest(encoder or load_encoder(settings))
+        return ["factory", str(settings.factory), settings.name, version, *_options(settings)]
+    if settings.library == HOG_COLOR:
+        return [HOG_COLOR, str(hog_color.VERSION)]
+    resize = _RESIZE_TAGS[settings.resize]
+    if settings.library == TORCHVISION:
+        backbone = BACKBONES[settings.name]
+        if settings.weights_file is not None:
+            weights = _file_digest(settings.weights_file)
+        else:
+            weights = settings.weights or backbone.default_weights
+        size = f"{resize} {backbone.input_size(settings.weights)}"
+        return ["torchvision", settings.name, weights, size, str(BACKBONE_VERSION)]
+    if settings.library in (ONNX, SSCD):
+        declared = settings.input.model_dump_json() if settings.input else ""
+        weights = _file_digest(str(settings.weights_file))
+        return [settings.library, weights, resize, declared, str(LIBRARY_VERSION)]
+    if settings.library == OPEN_CLIP:
+        return [settings.name, resize, str(LIBRARY_VERSION)]
+    digest = snapshot_digest(settings, require_snapshot(settings))
+    # The place of a local folder is not part of its model.
+    name = settings.name if settings.model_dir is None else settings.library
+    return [name, digest, resize, settings.pool or "", str(LIBRARY_VERSION)]
+
+
+def _options(settings: EncoderSettings) -> list[str]:
+    """The settings that a factory receives; none for a factory without such settings."""
+    weights = [_file_digest(settings.weights_file)] if settings.weights_file else []
+    options = [json.dumps(settings.options, sort_keys=True)] if settings.options else []
+    return weights + options
+
+
 def recommended_threshold(settings: EncoderSettings) -> float:
     """The encoder's own threshold: the minimum cosine at which two images count as copies."""
-    if settings.name == HOG_COLOR and settings.factory is None:
+    if settings.threshold is not None:
+        return settings.threshold
+    if settings.library == HOG_COLOR:
         return hog_color.RECOMMENDED_THRESHOLD
     return BACKBONE_THRESHOLD
 
@@ -131,14 +164,25 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     Raises:
         EncoderError: when a module, a file or weights cannot be loaded; says how to fix it.
     """
-    if settings.name == HOG_COLOR and settings.factory is None:
+    if settings.library == HOG_COLOR:
         return hog_color.HogColor()
     hardware.enable_huge_pages()
-    if settings.factory is not None:
+    if settings.library == FACTORY:
         return _from_factory(settings)
-    from imgsim_assets.encoders.torch_encoder import load_backbone
+    if settings.library == ONNX:
+        require_library("onnxruntime", ONNX)
+        from imgsim_assets.encoders.onnx_encoder import OnnxEncoder
 
-    return load_backbone(settings)
+        return OnnxEncoder(settings)
+    if settings.library == TORCHVISION:
+        from imgsim_assets.encoders.torch_encoder import load_backbone
+
+        backbone: Encoder = load_backbone(settings)
+        return backbone
+    from imgsim_assets.encoders.library_encoder import load_library_encoder
+
+    encoder: Encoder = load_library_encoder(settings)
+    return encoder
 
 
 def min_decode_size(encoder: Encoder) -> int | None:
@@ -164,7 +208,7 @@ def _from_factory(settings: EncoderSettings) -> Encoder:
     module_name, _, function_name = str(settings.factory).partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-        returned = function() if callable(function) else None
+        returned = function(**_arguments(settings)) if callable(function) else None
     except (ImportError, AttributeError) as error:
         raise EncoderError(
             f"factory {settings.factory}: {error}; install the package, or correct the name"
@@ -180,6 +224,12 @@ def _from_factory(settings: EncoderSettings) -> Encoder:
 
     encoder: TorchEncoder = from_module(returned, settings)
     return encoder
+
+
+def _arguments(settings: EncoderSettings) -> dict[str, Any]:
+    """The keyword arguments of a factory: its options, and the path of its weights."""
+    weights = {"weights": settings.weights_file} if settings.weights_file else {}
+    return {**settings.options, **weights}
 
 
 def _state_digest(encoder: Encoder) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from imgsim_assets.encoders.backbones import BACKBONES
@@ -65,6 +67,8 @@ def _torchvision_model(settings: EncoderSettings) -> nn.Module:
 
 
 def _load_state_dict(path: str) -> dict[str, torch.Tensor]:
+    if path.endswith(".safetensors"):
+        return _load_safetensors(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -80,6 +84,15 @@ def _load_state_dict(path: str) -> dict[str, torch.Tensor]:
     # Not a copy, which would lack the module versions: they are attributes of the object.
     weights: dict[str, torch.Tensor] = state
     return weights
+
+
+def _load_safetensors(path: str) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise EncoderError(
+            f"weights: {path} is not a safetensors file: {one_line(error)}"
+        ) from error
 
 
 def _describe_other_type(loaded: object) -> str | None:

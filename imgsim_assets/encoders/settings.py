@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -20,21 +21,89 @@ STRETCH, WEIGHTS_TRANSFORM = "stretch", "weights_transform"
 CPU, GPU = "cpu", "gpu"
 # Increment when the same vectors give another evaluation.
 EVALUATION_VERSION = "1"
+TORCHVISION, TIMM, OPEN_CLIP, TRANSFORMERS = "torchvision", "timm", "open_clip", "transformers"
+HUB, LOCAL_DIR, SSCD, ONNX, FACTORY = "hf-hub", "local-dir", "sscd", "onnx", "factory"
+# Files of the model whose format alone tells how to run it.
+_ONNX_SUFFIX = ".onnx"
+_TORCHSCRIPT_SUFFIXES = (".pt", ".torchscript", ".ts")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
+_WEIGHTS_SUFFIXES = (".pth", ".safetensors", _ONNX_SUFFIX, *_TORCHSCRIPT_SUFFIXES)
+# The form of the names of each library, for messages.
+_NAME_FORMS = {
+    TIMM: (
+        re.compile(r"timm/[\w-]+\.[\w.-]+"),
+        "timm/NAME.TAG, with the tag of the weights, such as timm/vit_small_patch14_dinov2.lvd142m",
+    ),
+    OPEN_CLIP: (
+        re.compile(r"open_clip/[\w.-]+/[\w.-]+"),
+        "open_clip/NAME/TAG, such as open_clip/ViT-B-32/laion2b_s34b_b79k",
+    ),
+    TRANSFORMERS: (
+        re.compile(r"transformers/[\w.-]+/[\w.-]+"),
+        "transformers/OWNER/NAME, such as transformers/facebook/dinov2-small",
+    ),
+    HUB: (
+        re.compile(r"hf-hub:[\w.-]+/[\w.-]+"),
+        "hf-hub:OWNER/NAME, such as hf-hub:timm/ViT-B-16-SigLIP",
+    ),
+    LOCAL_DIR: (re.compile(r"local-dir:.+"), "local-dir:FOLDER, such as local-dir:models/dinov3"),
+}
+# The kinds of encoders that have a key.
+_KEYS_OF_LIBRARIES: dict[str, tuple[str, ...]] = {
+    "weights": (TORCHVISION, FACTORY, ONNX, SSCD),
+    "revision": (TIMM, TRANSFORMERS, HUB),
+    "pool": (TRANSFORMERS, HUB, LOCAL_DIR),
+    "input": (ONNX, SSCD, FACTORY),
+    "options": (FACTORY,),
+    "version": (FACTORY,),
+}
+
+
+class InputSettings(Settings):
+    """The input of a model whose file does not describe it."""
+
+    side: int = Field(224, ge=8, le=4096, description="edge of the square input in pixels")
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="of each channel, in units of 0 to 1"
+    )
+    std: tuple[float, float, float] = Field(
+        (0.229, 0.224, 0.225), description="of each channel, in units of 0 to 1"
+    )
+
+
 class EncoderSettings(Settings):
-    """An encoder: hog_color, a torchvision model with its weights, or a user's factory."""
+    """An encoder: hog_color, a model of a library with its weights, or a user's factory."""
 
     name: str = Field(
         "mobilenet_v3_large",
         description=f"{HOG_COLOR} (needs no weights), a torchvision classification model such as "
-        "resnet50, or, with 'factory', any name for it",
+        "resnet50, timm/NAME.TAG, open_clip/NAME/TAG, transformers/OWNER/NAME, hf-hub:OWNER/NAME, "
+        "local-dir:FOLDER, sscd, or any name with an ONNX file as 'weights' or with a 'factory'",
     )
     weights: str | None = Field(
         None,
-        description="name of torchvision's weights (IMAGENET1K_V2) or path of a state dict (.pth)",
+        description="name of torchvision's weights (IMAGENET1K_V2), or path of a state dict "
+        "(.safetensors, .pth), of an ONNX file (.onnx), or of SSCD's TorchScript (.pt)",
+    )
+    revision: str | None = Field(
+        None, min_length=1, description="commit, tag or branch of a model of the Hugging Face Hub"
+    )
+    pool: Literal["cls", "mean", "pooler"] | None = Field(
+        None,
+        description="features of a transformers model: the first token, the mean of the tokens, or "
+        "its pooler; default: the model's own image features, else its pooler",
+    )
+    input: InputSettings | None = Field(
+        None, description="of an ONNX or TorchScript file; 'side' also of a factory's encoder"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="keyword arguments of a factory"
+    )
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="the recommended threshold of this encoder, as you measured"
     )
     factory: str | None = Field(
         None, description="your encoder, as 'package.module:function' returning it"
@@ -66,26 +135,38 @@ class EncoderSettings(Settings):
             raise ValueError(f"num_gpus: device {self.device} implies it; remove one of them")
         if self.num_gpus == 0 and self.device == "cuda":
             raise ValueError("num_gpus: 0 leaves no GPU for device cuda; use 'device: cpu'")
-        if self.resize == WEIGHTS_TRANSFORM and (self.factory or self.name == HOG_COLOR):
-            raise ValueError("resize: only torchvision's weights have a transform; remove it")
+        library = self.library
+        if self.resize == WEIGHTS_TRANSFORM and library in (FACTORY, HOG_COLOR, ONNX, SSCD):
+            raise ValueError(f"resize: the weights of {library} have no transform; remove it")
         if self.decode == GPU:
             self._check_gpu_decoding()
-        if self.factory is not None:
-            if not _FACTORY.fullmatch(self.factory):
+        self._check_keys_of_library(library)
+        if library == FACTORY and not _FACTORY.fullmatch(str(self.factory)):
+            raise ValueError(
+                f"factory: {self.factory!r} is not of the form 'package.module:function'"
+            )
+        if library == HOG_COLOR and self.precision == BF16:
+            raise ValueError(f"precision: {HOG_COLOR} computes in fp32 only; remove the key")
+        if library == ONNX and self.precision == BF16:
+            raise ValueError("precision: an ONNX file has its own; remove the key")
+        if library == SSCD and self.weights is None:
+            raise ValueError("weights: sscd needs the path of its TorchScript file (.pt)")
+        if library == TORCHVISION:
+            self._check_torchvision()
+        elif library in _NAME_FORMS and not _NAME_FORMS[library][0].fullmatch(self.name):
+            raise ValueError(f"name: write {_NAME_FORMS[library][1]}, not {self.name!r}")
+        return self
+
+    def _check_keys_of_library(self, library: str) -> None:
+        """Raise ValueError for a key that another kind of encoder has."""
+        for key, libraries in _KEYS_OF_LIBRARIES.items():
+            is_declared = getattr(self, key) not in (None, {})
+            if is_declared and library not in libraries:
                 raise ValueError(
-                    f"factory: {self.factory!r} is not of the form 'package.module:function'"
+                    f"{key}: {library} has none, only {' or '.join(libraries)}; remove the key"
                 )
-            if self.weights is not None:
-                raise ValueError("weights: a factory loads its own; remove the key")
-            return self
-        if self.version is not None:
-            raise ValueError("version: only an encoder with a 'factory' has one; remove it")
-        if self.name == HOG_COLOR:
-            if self.weights is not None:
-                raise ValueError(f"weights: {HOG_COLOR} has none; remove the key")
-            if self.precision == BF16:
-                raise ValueError(f"precision: {HOG_COLOR} computes in fp32 only; remove the key")
-            return self
+
+    def _check_torchvision(self) -> None:
         if self.name not in BACKBONES:
             raise ValueError(f"name: {_unknown_name(self.name)}")
         if self.weights is not None and not self.weights_file:
@@ -93,12 +174,11 @@ class EncoderSettings(Settings):
             if self.weights not in published:
                 raise ValueError(
                     f"weights: {self.name} has no {self.weights!r}; use {', '.join(published)}, or "
-                    "the path of a state dict ending in .pth"
+                    "the path of a state dict ending in .safetensors or .pth"
                 )
-        return self
 
     def _check_gpu_decoding(self) -> None:
-        if self.factory or self.name == HOG_COLOR or self.resize != STRETCH:
+        if self.library != TORCHVISION or self.resize != STRETCH:
             raise ValueError(
                 "decode: a GPU prepares images for torchvision's models with 'resize: "
                 "stretch' only; remove the key"
@@ -110,17 +190,46 @@ class EncoderSettings(Settings):
             )
 
     @property
+    def library(self) -> str:
+        """The library that runs the model, or hog_color or factory.
+
+        It is hf-hub or local-dir where the files of the model tell which library it is.
+        """
+        if self.factory is not None:
+            return FACTORY
+        if self.name in (HOG_COLOR, SSCD):
+            return self.name
+        if (self.weights or "").endswith(_ONNX_SUFFIX):
+            return ONNX
+        prefix = re.split(r"[/:]", self.name, maxsplit=1)[0]
+        return prefix if prefix in _NAME_FORMS and prefix != self.name else TORCHVISION
+
+    @property
+    def model_dir(self) -> str | None:
+        """The folder of a `local-dir:` model, None for any other."""
+        prefix = f"{LOCAL_DIR}:"
+        return self.name.removeprefix(prefix) if self.library == LOCAL_DIR else None
+
+    @property
+    def runs_code_of_a_file(self) -> bool:
+        """Whether the weights are a program (TorchScript, ONNX) rather than numbers."""
+        return self.library in (ONNX, SSCD)
+
+    @property
     def weights_file(self) -> str | None:
         """The path of a weights file, None for published weights."""
         weights = self.weights or ""
-        return weights if weights.endswith((".pth", ".pt")) or "/" in weights else None
+        is_path = weights.endswith(_WEIGHTS_SUFFIXES) or "/" in weights
+        return weights if is_path else None
 
     def with_absolute_weights(self, project_root: Path) -> EncoderSettings:
-        """The same settings, the path of a weights file made absolute."""
-        if self.weights_file is None:
-            return self
-        path = project_root / Path(self.weights_file).expanduser()
-        return self.model_copy(update={"weights": str(path)})
+        """The same settings, the path of a weights file or of a model's folder made absolute."""
+        changes = {}
+        if self.weights_file is not None:
+            changes["weights"] = str(project_root / Path(self.weights_file).expanduser())
+        if self.model_dir is not None:
+            changes["name"] = f"{LOCAL_DIR}:{project_root / Path(self.model_dir).expanduser()}"
+        return self.model_copy(update=changes) if changes else self
 
     @property
     def identity(self) -> tuple[str | None, ...]:
@@ -137,6 +246,10 @@ class EncoderSettings(Settings):
         parts += [self.precision] if self.precision != AUTO else []
         parts += [self.resize] if self.resize != STRETCH else []
         parts += [self.decode] if self.decode != CPU else []
+        parts += [f"revision {self.revision}"] if self.revision else []
+        parts += [f"pool {self.pool}"] if self.pool else []
+        parts += [self.input.model_dump_json()] if self.input else []
+        parts += [json.dumps(self.options, sort_keys=True, default=str)] if self.options else []
         return tuple(parts)
 
     def describe(self) -> str:
@@ -144,6 +257,8 @@ class EncoderSettings(Settings):
         if self.factory is not None:
             return f"{self.factory} ({self.name}, version {self.version or 'not declared'})"
         details = [self.weights] if self.weights else []
+        details += [f"revision {self.revision}"] if self.revision else []
+        details += [f"pool {self.pool}"] if self.pool else []
         has_precision = self.name != HOG_COLOR and self.precision != AUTO
         details += [self.precision] if has_precision else []
         details += ["its own transform"] if self.resize == WEIGHTS_TRANSFORM else []
@@ -156,7 +271,8 @@ def _unknown_name(name: str) -> str:
     hint = f"did you mean {', '.join(close)}? " if close else ""
     return (
         f"unknown encoder {name!r}: {hint}use {HOG_COLOR}, a torchvision classification model "
-        "such as mobilenet_v3_large or resnet50, or give a 'factory' of your own"
+        "such as mobilenet_v3_large or resnet50, a model of another library such as "
+        "timm/NAME.TAG or hf-hub:OWNER/NAME, or give a 'factory' of your own"
     )
 
 

@@ -27,6 +27,13 @@ from imgsim_assets.encoders.encoder import (
 )
 from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage, StageTimings
 from imgsim_assets.encoders.precision import resolve_precision
+from imgsim_assets.encoders.probe import (
+    PROBE,
+    probe_vectors,
+    recorded_probe,
+    require_same_vectors,
+    to_property,
+)
 from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT, to_metadata
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable, concat_rows, vectors_digest
@@ -162,6 +169,7 @@ class EmbeddingStage:
         self.fingerprint = fingerprint(self._settings, self._encoder)
         self._vectors = VectorTable(store, name, self.fingerprint)
         self._engine: Engine | None = None
+        self._probe: str | None = None
 
     @property
     def encoder(self) -> Encoder | None:
@@ -322,8 +330,18 @@ class EmbeddingStage:
                 self._encoder = self._load()
             size = default_batch_size(self._settings, self._encoder)
             label = f"encoder {self._settings.describe()}"
-            self._engine = Engine(self._encoder, size, label=label)
+            engine = Engine(self._encoder, size, label=label)
+            self._check_probe(engine, label)
+            self._engine = engine
         return self._engine
+
+    def _check_probe(self, engine: Engine, label: str) -> None:
+        """Stop if the encoder gives other vectors than those in the store."""
+        vectors = probe_vectors(engine)
+        recorded = recorded_probe(self._store, self._name, self.fingerprint)
+        if recorded is not None:
+            require_same_vectors(recorded, vectors, label)
+        self._probe = recorded or to_property(vectors)
 
     def _load(self) -> Encoder:
         return load_encoder(self._settings)
@@ -352,13 +370,25 @@ class EmbeddingStage:
             return PendingCommit(
                 replace_shard(newest, shard, [file]),
                 inputs={"images": max(ledger.version, input_version)},
-                properties={FINGERPRINT: self.fingerprint, ENCODER: to_metadata(self._settings)},
+                properties={
+                    FINGERPRINT: self.fingerprint,
+                    ENCODER: to_metadata(self._settings),
+                    **self._probe_property(newest),
+                },
             )
 
         commit = self._table.commit(change)
         if commit is None:
             raise AssertionError("the first run of a shard always commits")
         return commit
+
+    def _probe_property(self, newest: Commit | None) -> Mapping[str, str]:
+        """The probe vectors that this run measured, else those of the last version."""
+        if self._probe is not None:
+            return {PROBE: self._probe}
+        if newest is None or newest.properties[FINGERPRINT] != self.fingerprint:
+            return {}
+        return {PROBE: newest.properties[PROBE]} if PROBE in newest.properties else {}
 
     def _is_committed(self, commit: Commit, shard: Shard, rows: pl.DataFrame) -> bool:
         if not is_compacted(commit, shard):

