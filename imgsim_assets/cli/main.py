@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "graph": "Show the nearest neighbors of every item of a catalog.",
     "groups": "Group the duplicates within one catalog or across several.",
     "recommend-threshold": "Recommend a similarity threshold, measured on the stored images.",
+    "encoder": "List encoders, show one, or download its weights.",
     "list-images": "Write a CSV list of the images in a folder.",
     "status": "Show which tables are fresh or stale, and what failed.",
     "failures": "List what failed: rejected rows, failed and undecodable images.",

@@ -22,11 +22,19 @@ Examples:
   imgsim query products photo.jpg -k 10
   imgsim query products photos/*.jpg --orientations --out neighbors.tsv
   imgsim query products photos/*.jpg --html neighbors.html
+  imgsim query products --text "red shoe"
   imgsim query shelf.model https://example.com/photo.jpg --radius 0.6
 """
 )
 @click.argument("catalog")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    metavar="TEXT",
+    help="Search by a text instead of an image, with an encoder that has a text tower.",
+)
 @click.option(
     "-k", "k", type=click.IntRange(min=1), default=5, show_default=True, help="Items per image."
 )
@@ -43,6 +51,7 @@ Examples:
 def command(
     catalog: str,
     images: tuple[str, ...],
+    texts: tuple[str, ...],
     k: int,
     no_limit: bool,
     radius: float | None,
@@ -57,10 +66,14 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Find the items of CATALOG nearest to each IMAGE (a path or URL).
+    """Find the items of CATALOG nearest to each IMAGE (a path or URL), or to texts.
 
     CATALOG is the name of a catalog in the store, or the folder of a saved model.
     """
+    if bool(images) == bool(texts) or (texts and (orientations or html)):
+        raise click.UsageError(
+            "give images, or texts with --text; --orientations and --html need images"
+        )
     if is_saved_model(Path(catalog)):
         model = load_model(catalog, device=device, weights=weights, factory=factory)
     else:
@@ -72,6 +85,9 @@ def command(
             weights=weights,
             factory=factory,
         )
+    if texts:
+        neighbors = model.query(text=texts, k=None if no_limit else k, radius=radius)
+        return _show(neighbors, out, k, as_json=as_json)
     queries = pl.DataFrame({"image": images})
     neighbors = model.query(
         queries.select(pl.int_range(pl.len()).alias("row"), "image"),
@@ -91,6 +107,11 @@ def command(
         model.explore(html, neighbors, unique, label="name", feature="image", download=download)
         if not quiet:
             output.log_to_stderr(f"gallery written to {html}")
+    return _show(neighbors, out, k, as_json=as_json)
+
+
+def _show(neighbors: pl.DataFrame, out: str | None, k: int, *, as_json: bool) -> int:
+    """Write or print the result; the exit code."""
     if out is not None:
         output.write_frame(neighbors, out)
     if as_json:

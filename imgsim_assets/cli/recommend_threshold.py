@@ -12,6 +12,7 @@ from imgsim_assets.cli.terminal import echo
 from imgsim_assets.encoders.recorded import (
     encoder_from_commit,
     require_named_factory,
+    require_named_program,
     require_same_encoder,
     with_overrides,
 )
@@ -74,6 +75,7 @@ def command(
     }
     for name, encoder in encoders.items():
         require_named_factory(encoder, factory, f"the vectors of {name}")
+        require_named_program(encoder, weights, f"the vectors of {name}")
     recommendations = [
         recommend_threshold(store, name, budget, encoder, log=log)
         for name, encoder in encoders.items()

@@ -32,7 +32,12 @@ from imgsim_assets.encoders.operating_points import (
     lowest_threshold_within_budget,
     recall_at,
 )
-from imgsim_assets.encoders.recorded import FINGERPRINT, encoder_from_commit, load_recorded
+from imgsim_assets.encoders.recorded import (
+    FINGERPRINT,
+    encoder_from_commit,
+    load_recorded,
+    require_named_program,
+)
 from imgsim_assets.encoders.settings import (
     AUTO,
     EVALUATION_VERSION,
@@ -243,6 +248,8 @@ class EvaluationStage:
         settings = self._declared or recorded
         if settings.precision == AUTO:
             settings = settings.model_copy(update={"precision": recorded.precision})
+        if self._declared is None:
+            require_named_program(settings, None, f"the vectors of {self._name}")
         named = self._declared.factory if self._declared is not None else None
         vectors_name = f"the vectors of {self._name}"
         encoder = load_recorded(settings, fingerprint, vectors_name, factory=named)

@@ -34,7 +34,7 @@ def load_feature_model(settings: EncoderSettings) -> tuple[nn.Module, int]:
     if settings.weights_file is None:
         return feature_model(_torchvision_model(settings), settings.name), size
     state = _load_state_dict(settings.weights_file)
-    size = _vision_transformer_size(state) or size
+    size = _vision_transformer_size({key: part.shape for key, part in state.items()}) or size
     model = _from_state(settings.name, settings.weights_file, state, size)
     return feature_model(model, settings.name), size
 
@@ -114,18 +114,19 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line[:200]}"
 
 
-def _vision_transformer_size(state: Mapping[str, torch.Tensor]) -> int | None:
+def _vision_transformer_size(shapes: Mapping[str, torch.Size]) -> int | None:
     """The input edge in pixels that a vision transformer's weights were trained for."""
-    positions = state.get("encoder.pos_embedding")
-    patch = state.get("conv_proj.weight")
+    positions = shapes.get("encoder.pos_embedding")
+    patch = shapes.get("conv_proj.weight")
     if positions is None or patch is None:
         return None
-    return math.isqrt(positions.shape[1] - 1) * patch.shape[-1]
+    return math.isqrt(positions[1] - 1) * patch[-1]
 
 
 def _from_state(name: str, path: str, state: dict[str, torch.Tensor], size: int) -> nn.Module:
     """The model with the weights of a state dict, which is emptied to save memory."""
     model = _untrained(name, size)
+    shapes = {_OLD_DENSE_LAYER.sub(r"\1\2.", key): value.shape for key, value in state.items()}
     # The classifier is not used; it may be missing, or have other classes.
     classifier = f"{_classifier_of(model)}."
     for key in list(state):
@@ -135,15 +136,37 @@ def _from_state(name: str, path: str, state: dict[str, torch.Tensor], size: int)
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:
-        raise EncoderError(f"weights: {path} does not fit {name}: {error}") from error
+        raise EncoderError(
+            f"weights: {path} does not fit {name}{_fitting_hint(shapes)}: {error}"
+        ) from error
     unused = ("aux", "AuxLogits", classifier)
     missing = [key for key in missing if not key.startswith(unused)]
     if missing or unexpected:
         raise EncoderError(
-            f"weights: {path} does not fit {name}: it lacks {_some(missing)} and has "
-            f"{_some(unexpected)} too many"
+            f"weights: {path} does not fit {name}{_fitting_hint(shapes)}: it lacks "
+            f"{_some(missing)} and has {_some(unexpected)} too many"
         )
     return model
+
+
+def _fitting_hint(shapes: Mapping[str, torch.Size]) -> str:
+    """The models that some weights fit, by the names and shapes of their parts."""
+    size = _vision_transformer_size(shapes) or 224
+    fitting = [name for name in BACKBONES if _fits(name, size, shapes)]
+    return f", but {' and '.join(fitting)}" if fitting else ""
+
+
+def _fits(name: str, size: int, shapes: Mapping[str, torch.Size]) -> bool:
+    with torch.device("meta"):
+        model = _untrained(name, size)
+    classifier = f"{_classifier_of(model)}."
+    state = model.state_dict()
+    return bool(state) and all(
+        key.startswith(classifier)
+        or key.endswith("num_batches_tracked")
+        or shapes.get(key) == value.shape
+        for key, value in state.items()
+    )
 
 
 def _some(keys: list[str]) -> str:

@@ -68,6 +68,27 @@ def require_named_factory(settings: EncoderSettings, factory: str | None, vector
         )
 
 
+def require_named_program(settings: EncoderSettings, weights: str | None, vectors: str) -> None:
+    """Raise unless the caller named a recorded weights file that is a program.
+
+    TorchScript and ONNX files are run, and a store or a saved model may name any file.
+
+    Args:
+        settings: the recorded encoder.
+        weights: the weights file that the caller's own settings name.
+        vectors: as in `require_encoder`.
+
+    Raises:
+        SettingsError: when the encoder runs another file.
+    """
+    if settings.runs_code_of_a_file and weights is None:
+        raise SettingsError(
+            f"weights: {vectors} were made by {settings.weights}, and a program that a store or a "
+            f"model names does not run by itself; if you trust it, give --weights "
+            f"{settings.weights}, or weights={settings.weights!r} in Python"
+        )
+
+
 def with_overrides(
     recorded: EncoderSettings, device: str | None = None, weights: str | None = None
 ) -> EncoderSettings:

@@ -16,6 +16,7 @@ from imgsim_assets.encoders.recorded import (
     encoder_from_commit,
     require_encoder,
     require_named_factory,
+    require_named_program,
     with_overrides,
 )
 from imgsim_assets.encoders.stage import embeddings_table
@@ -101,6 +102,7 @@ def retry_failed(
     encoder = with_overrides(encoder_from_commit(embedded), device, weights)
     vectors = f"the vectors of {name}"
     require_named_factory(encoder, factory, vectors)
+    require_named_program(encoder, weights, vectors)
     require_encoder(encoder, embedded.properties[FINGERPRINT], vectors)
     if retry == "retryable":
         ledger.commit(lambda newest: _due_now(ledger, newest))

@@ -63,6 +63,6 @@ def read_catalog(
     catalog = {"name": name, "version": commit.version, "store": store.url}
     return (
         References(metric, labels, embedded.vectors, digests, images),
-        Embedder(settings, fingerprint=fingerprint, factory=factory),
+        Embedder(settings, fingerprint=fingerprint, factory=factory, weights=weights),
         Provenance("id", "url", catalog=catalog, fingerprint=fingerprint),
     )

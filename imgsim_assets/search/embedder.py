@@ -21,7 +21,11 @@ from imgsim_assets.encoders.encoder import (
     needs_loading,
 )
 from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage
-from imgsim_assets.encoders.recorded import load_recorded, require_named_factory
+from imgsim_assets.encoders.recorded import (
+    load_recorded,
+    require_named_factory,
+    require_named_program,
+)
 from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.errors import ImageError
@@ -62,6 +66,7 @@ class Embedder:
         fingerprint: the fingerprint of the encoder of existing vectors. None takes that of the
             loaded encoder, which is None for a custom encoder without a declared version.
         factory: the factory that the caller has named; see `recorded.require_named_factory`.
+        weights: the weights file that the caller has named; see `recorded.require_named_program`.
     """
 
     def __init__(
@@ -71,11 +76,13 @@ class Embedder:
         normalize: bool = True,
         fingerprint: str | None = None,
         factory: str | None = None,
+        weights: str | None = None,
     ) -> None:
         self.settings = settings
         self.normalize = normalize
         self.fingerprint = fingerprint
         self._factory = factory
+        self._weights = weights
         self._encoder: Encoder | None = None
         self._engine: Engine | None = None
         self._engine_batch_size: int | None = None
@@ -92,6 +99,7 @@ class Embedder:
         if self._encoder is None:
             settings = self.settings
             require_named_factory(settings, self._factory, _VECTORS)
+            require_named_program(settings, self._weights, _VECTORS)
             if settings.device == "auto" and settings.num_gpus == -1:
                 settings = settings.model_copy(update={"num_gpus": preferred_gpus()})
             if settings.precision == AUTO:  # A store resolves it; without one it is fp32.
@@ -105,6 +113,25 @@ class Embedder:
                     settings, self.fingerprint, _VECTORS, factory=self._factory
                 )
         return self._encoder
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """Encode n texts: (n, d) float32, of length 1 if the vectors of images are.
+
+        Raises:
+            SettingsError: when the encoder has no text tower.
+        """
+        encoder = self.encoder
+        encode_text = getattr(encoder, "encode_text", None)
+        if encode_text is None or not getattr(encoder, "has_text", True):
+            raise SettingsError(
+                f"text: the encoder {self.settings.describe()} cannot encode texts; use one with a "
+                "text tower, such as open_clip/ViT-B-32/laion2b_s34b_b79k"
+            )
+        features: Floats = encode_text(texts)
+        if not self.normalize:
+            return features
+        norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+        return np.asarray(features / norms, np.float32)
 
     def embed(
         self,

@@ -62,7 +62,9 @@ def extract_features(
     if dataset.images is None:
         raise SettingsError("images: these are already vectors; give images")
     settings = parse_encoder(encoder)
-    embedder = Embedder(settings, normalize=normalize, factory=settings.factory)
+    embedder = Embedder(
+        settings, normalize=normalize, factory=settings.factory, weights=settings.weights
+    )
     embeddings = embedder.embed(dataset.images, batch_size=batch_size, log=options.log)
     report_failures(embeddings.failures, len(dataset), "images", ignore_failure=ignore_failure)
     rows: list[Any] = [None] * len(dataset)

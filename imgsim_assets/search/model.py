@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -127,7 +127,10 @@ class ImageSimilarityModel:
             is_unit = items.vectors is None or is_normalized(items.vectors)
             settings = with_overrides(parse_encoder(encoder), device, weights)
             embedder = Embedder(
-                settings, normalize=is_unit or metric == "cosine", factory=settings.factory
+                settings,
+                normalize=is_unit or metric == "cosine",
+                factory=settings.factory,
+                weights=settings.weights,
             )
             references = References(metric, items.labels.clear())
             model = cls(references, embedder, Provenance(label, items.feature))
@@ -138,19 +141,20 @@ class ImageSimilarityModel:
 
     def query(
         self,
-        dataset: Any,
+        dataset: Any = None,
         label: str | None = None,
         k: int | None = 5,
         radius: float | None = None,
         progress: bool = True,
         batch_size: int | None = None,
         *,
+        text: str | Sequence[str] | None = None,
         feature: str | None = None,
         orientations: bool = False,
         ignore_failure: bool = True,
         download: DownloadSettings | None = None,
     ) -> pl.DataFrame:
-        """Find the reference items nearest to each image or vector of a dataset.
+        """Find the reference items nearest to each image or vector of a dataset, or to texts.
 
         Args:
             dataset: any dataset of `create`, or a single image, path, URL or vector.
@@ -160,6 +164,9 @@ class ImageSimilarityModel:
                 radius, every query is paired with every item.
             progress: as in `create`.
             batch_size: as in `create`.
+            text: a text, or several, instead of a dataset, for an encoder with a text tower (CLIP,
+                SigLIP). The texts are the query labels. Texts are farther from images than images
+                from each other, so that a radius for images does not suit texts.
             feature: as in `create`.
             orientations: whether to search each image in its eight orientations (rotated by
                 quarter turns and mirrored). The nearest one counts.
@@ -180,9 +187,16 @@ class ImageSimilarityModel:
         from imgsim_assets.search.dataset import DatasetOptions, read_dataset
         from imgsim_assets.search.neighbors import SearchParams
         from imgsim_assets.search.orientation import ORIENTATIONS
-        from imgsim_assets.search.query import query_frame
+        from imgsim_assets.search.query import query_frame, text_frame
 
         params = SearchParams(k, radius)
+        if text is not None:
+            if dataset is not None or orientations:
+                raise SettingsError("text: give either texts or a dataset of images, not both")
+            texts = [text] if isinstance(text, str) else list(text)
+            return text_frame(texts, self._references, self._embedder, params)
+        if dataset is None:
+            raise SettingsError("dataset: give images or vectors to search for, or text=...")
         options = DatasetOptions(label, feature, download, progress, batch_size, ignore_failure)
         return query_frame(
             read_dataset(dataset, options),

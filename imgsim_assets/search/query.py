@@ -93,6 +93,22 @@ def query_frame(
     )
 
 
+def text_frame(
+    texts: Sequence[str], references: References, embedder: Embedder, params: SearchParams
+) -> pl.DataFrame:
+    """The items nearest to texts, with the columns of `query_frame`; the labels are the texts.
+
+    Raises:
+        SettingsError: for an empty text, or an encoder without a text tower.
+    """
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise SettingsError("text: give a text, or a list of texts, none of them empty")
+    vectors = embedder.embed_texts(texts)
+    references.require_dimension(vectors, "text: the encoder's vectors have")
+    neighbors = references.search(vectors, params)
+    return _label_pairs(neighbors, pl.Series(texts, dtype=pl.String), references.labels)
+
+
 def graph_frame(
     references: References, k: int | None, radius: float | None, *, include_self_edges: bool
 ) -> pl.DataFrame:

@@ -146,6 +146,7 @@ def read_model(
             normalize=bool(document["unit"]),
             fingerprint=provenance.fingerprint,
             factory=factory,
+            weights=weights,
         )
     except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise CorruptFileError(
