@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -145,6 +146,7 @@ def _model_parts(settings: EncoderSettings, encoder: Encoder | None) -> list[str
 def _options(settings: EncoderSettings) -> list[str]:
     """The settings that a factory receives; none for a factory without such settings."""
     weights = [_file_digest(settings.weights_file)] if settings.weights_file else []
+    weights += [f"input {settings.input.side}"] if settings.input else []
     options = [json.dumps(settings.options, sort_keys=True)] if settings.options else []
     return weights + options
 
@@ -208,7 +210,6 @@ def _from_factory(settings: EncoderSettings) -> Encoder:
     module_name, _, function_name = str(settings.factory).partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-        returned = function(**_arguments(settings)) if callable(function) else None
     except (ImportError, AttributeError) as error:
         raise EncoderError(
             f"factory {settings.factory}: {error}; install the package, or correct the name"
@@ -218,6 +219,7 @@ def _from_factory(settings: EncoderSettings) -> Encoder:
             f"factory {settings.factory} is {type(function).__name__}; name a function that "
             "returns the encoder"
         )
+    returned = _call_factory(function, settings)
     if isinstance(returned, Encoder):
         return returned
     from imgsim_assets.encoders.torch_encoder import TorchEncoder, from_module
@@ -226,10 +228,23 @@ def _from_factory(settings: EncoderSettings) -> Encoder:
     return encoder
 
 
-def _arguments(settings: EncoderSettings) -> dict[str, Any]:
-    """The keyword arguments of a factory: its options, and the path of its weights."""
+def _call_factory(function: Callable[..., Any], settings: EncoderSettings) -> Any:
+    """Call a factory with its options, and with the path of its weights if they are declared."""
     weights = {"weights": settings.weights_file} if settings.weights_file else {}
-    return {**settings.options, **weights}
+    arguments = {**settings.options, **weights}
+    try:
+        inspect.signature(function).bind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise EncoderError(
+            f"factory {settings.factory} cannot be called with {', '.join(arguments) or 'nothing'} "
+            f"({error}); its parameters are the keys of 'options', and 'weights' if it is declared"
+        ) from error
+    try:
+        return function(**arguments)
+    except (ImportError, AttributeError) as error:
+        raise EncoderError(
+            f"factory {settings.factory}: {error}; install the package, or correct the name"
+        ) from error
 
 
 def _state_digest(encoder: Encoder) -> str:

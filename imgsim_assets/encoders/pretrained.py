@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -137,7 +138,8 @@ def _from_state(name: str, path: str, state: dict[str, torch.Tensor], size: int)
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:
         raise EncoderError(
-            f"weights: {path} does not fit {name}{_fitting_hint(shapes)}: {error}"
+            f"weights: {path} does not fit {name}{_fitting_hint(shapes)}: "
+            f"{str(error).splitlines()[-1].strip()}"
         ) from error
     unused = ("aux", "AuxLogits", classifier)
     missing = [key for key in missing if not key.startswith(unused)]
@@ -157,16 +159,24 @@ def _fitting_hint(shapes: Mapping[str, torch.Size]) -> str:
 
 
 def _fits(name: str, size: int, shapes: Mapping[str, torch.Size]) -> bool:
-    with torch.device("meta"):
-        model = _untrained(name, size)
+    expected = _feature_shapes(name, size)
+    return bool(expected) and all(shapes.get(key) == shape for key, shape in expected.items())
+
+
+@cache
+def _feature_shapes(name: str, size: int) -> Mapping[str, torch.Size]:
+    """The shapes of a model's weights without its classifier; empty where they are not known."""
+    try:
+        with torch.device("meta"):
+            model = _untrained(name, size)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return {}  # its constructor computes with numbers, or takes no input of this size
     classifier = f"{_classifier_of(model)}."
-    state = model.state_dict()
-    return bool(state) and all(
-        key.startswith(classifier)
-        or key.endswith("num_batches_tracked")
-        or shapes.get(key) == value.shape
-        for key, value in state.items()
-    )
+    return {
+        key: value.shape
+        for key, value in model.state_dict().items()
+        if not key.startswith(classifier) and not key.endswith("num_batches_tracked")
+    }
 
 
 def _some(keys: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -68,11 +68,14 @@ class CustomEncoder(NamedTuple):
         module: maps a float batch (n, ...) to features (n, dim). Several threads use it at
             once, so that its forward pass must not change it.
         transform: maps a PIL image in RGB to one item of that batch, an array or tensor.
+        input_side: edge in pixels that the transform reduces images to, which decides the size of
+            a batch; default: `input: {side}` of the settings.
     """
 
     name: str
     module: nn.Module
     transform: Callable[[Image.Image], Any]
+    input_side: int | None = None
 
 
 class TorchEncoder:
@@ -295,8 +298,8 @@ def from_module(returned: Any, settings: EncoderSettings) -> TorchEncoder:
     Raises:
         EncoderError: when it is neither, or when its module does not give features.
     """
-    parts = returned if isinstance(returned, tuple) and len(returned) == 3 else (None, None, None)
-    _, module, transform = parts
+    is_encoder = isinstance(returned, tuple) and len(returned) in (3, 4)
+    _, module, transform, *side = returned if is_encoder else (None, None, None)
     if not isinstance(module, nn.Module) or not callable(transform):
         raise EncoderError(
             f"factory {settings.factory} returned {type(returned).__name__}; return a "
@@ -307,11 +310,20 @@ def from_module(returned: Any, settings: EncoderSettings) -> TorchEncoder:
         prepared = transform(image)
         return prepared.numpy() if isinstance(prepared, torch.Tensor) else np.asarray(prepared)
 
-    devices = resolve_devices(settings)
+    declared = settings.input.side if settings.input else None
+    encoder = TorchEncoder(
+        module,
+        prepare,
+        0,
+        resolve_devices(settings),
+        precision=settings.precision,
+        input_size=(side[0] if side else None) or declared,
+    )
+    image = Image.new("RGB", (64, 64), (128, 128, 128))
     try:
-        encoder = TorchEncoder(module, prepare, 0, devices, precision=settings.precision)
-        probe = prepare(Image.new("RGB", (64, 64), (128, 128, 128)))
-        encoder.dim = encoder.encode(probe[None]).shape[1]
+        _check_transform(transform(image), settings)
+        _check_module(module, prepare(image), encoder, settings)
+        encoder.dim = encoder.encode(prepare(image)[None]).shape[1]
     except EncoderError:
         raise
     except Exception as error:
@@ -320,3 +332,33 @@ def from_module(returned: Any, settings: EncoderSettings) -> TorchEncoder:
             f"one row of features an image ({one_line(error)})"
         ) from error
     return encoder
+
+
+def _check_transform(prepared: Any, settings: EncoderSettings) -> None:
+    """Raise EncoderError unless a factory's transform gives an array of numbers."""
+    if isinstance(prepared, Mapping):
+        raise EncoderError(
+            f"factory {settings.factory}: transform returns {type(prepared).__name__} with the "
+            f"keys {', '.join(map(str, prepared))}; return one array, such as "
+            "processor(image, return_tensors='pt')['pixel_values'][0]"
+        )
+    if not isinstance(prepared, torch.Tensor) and np.asarray(prepared).dtype.kind not in "biuf":
+        raise EncoderError(
+            f"factory {settings.factory}: transform returns {type(prepared).__name__}, not an "
+            "array of numbers; return a NumPy array or a tensor (channels, height, width)"
+        )
+
+
+def _check_module(
+    module: nn.Module, prepared: NDArray[Any], encoder: TorchEncoder, settings: EncoderSettings
+) -> None:
+    """Raise EncoderError unless a factory's module returns a tensor."""
+    batch = torch.from_numpy(np.ascontiguousarray(prepared)[None]).to(encoder.device)
+    with torch.inference_mode():
+        features = module(batch.to(torch_dtype(encoder.precision)))
+    if not isinstance(features, torch.Tensor):
+        raise EncoderError(
+            f"factory {settings.factory}: module returns {type(features).__name__}, not a tensor "
+            "(n, dim); wrap it in a module that selects the features, such as model.visual or "
+            "output.pooler_output"
+        )

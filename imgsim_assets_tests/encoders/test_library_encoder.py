@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder, recommended_threshold
 from imgsim_assets.encoders.library_encoder import LibraryEncoder
 from imgsim_assets.encoders.probe import probe_images
 from imgsim_assets.encoders.settings import EncoderSettings, InputSettings
+from imgsim_assets.encoders.torch_encoder import TorchEncoder
 from imgsim_assets.errors import EncoderError
-from imgsim_assets_tests.support import tiny_models
+from imgsim_assets_tests.support import custom_encoders, tiny_models
 
 Save = Callable[[Path], Path]
 
@@ -263,6 +265,56 @@ def test_file_that_is_no_model_is_one_message(tmp_path: Path) -> None:
         encoder = "sscd" if name.endswith(".pt") else "x"
         with pytest.raises(EncoderError, match=message):
             load_encoder(EncoderSettings(name=encoder, weights=str(tmp_path / name)))
+
+
+_FACTORIES = custom_encoders.__name__
+
+
+def test_factory_receives_weights_options_and_declares_its_input(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(torch.nn.Linear(192, 5).state_dict(), tmp_path / "m.safetensors")
+    document = {
+        "name": "ours",
+        "factory": f"{_FACTORIES}:scaled",
+        "weights": str(tmp_path / "m.safetensors"),
+        "version": "1",
+        "device": "cpu",
+    }
+    plain = EncoderSettings.model_validate(document)
+    scaled = EncoderSettings.model_validate({**document, "options": {"factor": 2.0}})
+
+    assert load_encoder(plain).input_size == 8  # type: ignore[attr-defined]
+    assert not np.allclose(_features(plain), _features(scaled))
+    assert fingerprint(plain) != fingerprint(scaled)
+
+
+@pytest.mark.parametrize(
+    ("function", "keys", "message"),
+    [
+        ("module", {"options": {"factor": 2}}, "cannot be called with factor"),
+        ("scaled", {}, "cannot be called with nothing .*missing a required argument: 'weights'"),
+        ("dictionary_transform", {}, "transform returns dict with the keys pixel_values"),
+        ("text_transform", {}, "transform returns str, not an array"),
+        ("object_module", {}, "module returns dict, not a tensor"),
+    ],
+)
+def test_refusal_of_a_factory_names_the_part(
+    function: str, keys: dict[str, object], message: str
+) -> None:
+    settings = {"name": "x", "factory": f"{_FACTORIES}:{function}", "version": "1", **keys}
+
+    with pytest.raises(EncoderError, match=message):
+        load_encoder(EncoderSettings.model_validate(settings))
+
+
+def test_large_input_makes_small_batches(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    device = [torch.device("cpu")]
+
+    small = TorchEncoder(module, np.asarray, 3, device, input_size=224)
+    large = TorchEncoder(module, np.asarray, 3, device, input_size=518)
+
+    assert large.batch_size < small.batch_size
 
 
 def test_declared_threshold_is_the_recommended_one(tmp_path: Path) -> None:

@@ -239,7 +239,8 @@ def test_missing_weights_file_is_named(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_rejected(other: str, tmp_path: Path) -> None:
     path = save_zero_weights(other, tmp_path / "own.pth")
 
-    with pytest.raises(EncoderError, match=f"weights: {path} does not fit squeezenet1_1: "):
+    message = f"weights: {path} does not fit squeezenet1_1, but {other}: "
+    with pytest.raises(EncoderError, match=message):
         _load("squeezenet1_1", path)
 
 

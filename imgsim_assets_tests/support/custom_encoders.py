@@ -131,6 +131,37 @@ def plain_tuple() -> Any:
     return ("five", _seeded_linear(), to_tensor)
 
 
+def scaled(weights: str, factor: float = 1.0) -> Any:
+    """A factory with a weights file and an option."""
+    import torch
+    from safetensors.torch import load_file
+
+    from imgsim_assets.encoders.torch_encoder import CustomEncoder
+
+    linear = torch.nn.Linear(192, 5)
+    linear.load_state_dict(load_file(weights))
+    module = torch.nn.Sequential(torch.nn.Flatten(), linear)
+    return CustomEncoder("scaled", module, lambda image: to_tensor(image) * factor, 8)
+
+
+def dictionary_transform() -> Any:
+    return ("five", _seeded_linear(), lambda image: {"pixel_values": to_tensor(image)})
+
+
+def text_transform() -> Any:
+    return ("five", _seeded_linear(), lambda image: "pixels")
+
+
+def object_module() -> Any:
+    import torch
+
+    class Output(torch.nn.Module):
+        def forward(self, batch: Any) -> Any:
+            return {"pooler_output": batch.flatten(1)}
+
+    return ("five", Output(), to_tensor)
+
+
 def with_arrays() -> Any:
     return ("five", _seeded_linear(), lambda image: to_tensor(image).numpy())
 
