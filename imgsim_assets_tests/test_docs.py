@@ -109,18 +109,18 @@ def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:
 
 
 def test_encoders_of_encoders_page_are_valid_settings() -> None:
-    block, *_ = _blocks("docs/encoders.md", "yaml")
-    lines = [line for line in block.splitlines() if line.startswith("encoder:")]
+    builtin, libraries, *_ = _blocks("docs/encoders.md", "yaml")
+    lines = [line for line in (builtin + libraries).splitlines() if line.startswith("encoder:")]
 
     declared = [yaml.safe_load(line)["encoder"] for line in lines]
 
-    assert len(declared) == 6
+    assert len(declared) == 13
     for encoder in declared:
         EncoderSettings.model_validate({"name": encoder} if isinstance(encoder, str) else encoder)
 
 
 def test_evaluation_and_auto_threshold_of_encoders_page_load(tmp_path: Path) -> None:
-    _, evaluation, pair = (yaml.safe_load(b) for b in _blocks("docs/encoders.md", "yaml"))
+    _, _, evaluation, pair = (yaml.safe_load(b) for b in _blocks("docs/encoders.md", "yaml"))
     project = Project.make(tmp_path / "project")
     project.write("items.csv", "id,url,brand\n1,http://127.0.0.1/a.jpg,x\n")
     for name in ("products", "suppliers"):
