@@ -6,9 +6,8 @@ file of vectors is a small file of its keys, so that looking up keys reads no ve
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,29 +15,29 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.vector_files import (
+    AUDIT_ROWS,
+    BAD,
+    FILE_PAIR,
+    bad_in,
+    compact,
+    compaction_is_due,
+    count_bad,
+    vector_files,
+    write_vectors,
+)
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.progress import Log
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.gc import PER_IMAGE, SHA256
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-KEYS = "keys"
 _DIM = "dim"
-# File metadata that a file of vectors and the file of its keys share.
-_FILE_PAIR = "part"
 # Property: how often a table dropped damaged vectors. What is computed from the table has it too.
 REBUILDS = "vector_rebuilds"
-# An append merges this many small files into one, never a larger one than this, so that it takes
-# the same memory for a table of any size: up to five times as much.
-_MAX_SMALL_FILES = 24
-_MAX_MERGED_BYTES = 32 * 2**20
-# File metadata: how many of its vectors did not have norm 1 when it was written.
-_BAD = "not_normalized"
-# Vectors whose norm is computed at once, and how far it may be from 1.
-_AUDIT_ROWS = 1024
-_UNIT_TOLERANCE = 1e-5
+# Vectors that are copied from another catalog in one append.
+_MAX_COPIED_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,11 @@ class VectorTable:
         result = set(initial)
         if commit is None:
             return result
+        wanted = sorted(result) or None
         try:
-            for file in commit.files_with_role(KEYS):
-                combine(result, self.table.read_file(file)[SHA256].to_list())
+            for file in vector_files(commit):
+                if wanted is None or file.may_have(wanted):
+                    combine(result, self.table.read_file(file.keys)[SHA256].to_list())
         except CorruptFileError:
             self._drop_damaged(commit)
             return self._read_keys(initial, combine)
@@ -162,9 +163,9 @@ class VectorTable:
         for part in self.parts():
             keys = _hash_prefix(pl.Series(part.sha256, dtype=pl.String))
             positions = np.searchsorted(expected, keys)
-            for start in range(0, len(keys), _AUDIT_ROWS):
-                rows = np.flatnonzero(np.isin(keys[start : start + _AUDIT_ROWS], expected)) + start
-                bad += _count_bad(part.vectors[rows])
+            for start in range(0, len(keys), AUDIT_ROWS):
+                rows = np.flatnonzero(np.isin(keys[start : start + AUDIT_ROWS], expected)) + start
+                bad += count_bad(part.vectors[rows])
                 has_vector[positions[rows]] = True
         return VectorAudit(int(has_vector.sum()), bad, int((~has_vector).sum()))
 
@@ -175,7 +176,7 @@ class VectorTable:
         """
         commit = self.table.latest()
         files = commit.files_with_role() if commit is not None else ()
-        return all(file.metadata.get(_BAD) == 0 for file in files)
+        return all(file.metadata.get(BAD) == 0 for file in files)
 
     def drop_bad(self) -> None:
         """Commit the table without the files that hold a vector whose norm is not 1.
@@ -184,57 +185,37 @@ class VectorTable:
         """
         commit = self.table.latest()
         for file in commit.files_with_role() if commit is not None else ():
-            if file.metadata.get(_BAD) != 0 and _bad_in(self.table.read_file(file)):
-                self._drop({file.metadata[_FILE_PAIR]})
+            if file.metadata.get(BAD) != 0 and bad_in(self.table.read_file(file)):
+                self._drop({file.metadata[FILE_PAIR]})
 
     def append(self, rows: VectorRows) -> None:
         """Commit vectors; they replace vectors of the same sha256."""
         if not rows.sha256:
             return
-        added = self._write(_frame(rows))
-        dim = rows.vectors.shape[1]
+        added = write_vectors(self.table, _frame(rows))
+        properties = {
+            PER_IMAGE: True,
+            FINGERPRINT: self._fingerprint,
+            _DIM: rows.vectors.shape[1],
+        }
 
         def change(base: Commit | None) -> PendingCommit:
-            damaged: list[str] = []
-            files = self._merge_small_files(base, damaged.append) if base is not None else []
-            properties = {
-                PER_IMAGE: True,
-                FINGERPRINT: self._fingerprint,
-                _DIM: dim,
-                **_rebuilds(base, dropped=bool(damaged)),
-            }
-            return PendingCommit([*files, *added], properties=properties)
+            files = base.files if base is not None else ()
+            return PendingCommit(
+                [*files, *added], properties={**properties, **_rebuilds(base, dropped=False)}
+            )
 
-        self.table.commit(change)
-
-    def _merge_small_files(self, commit: Commit, on_corrupt: Log) -> list[DataFile]:
-        """The commit's files, the small ones merged when there are many."""
-        small = [file for file in commit.files_with_role() if file.bytes <= _MAX_MERGED_BYTES // 4]
-        if len(small) < _MAX_SMALL_FILES:
-            return list(commit.files)
-        chosen: list[DataFile] = []
-        for file in small:
-            if sum(file.bytes for file in chosen) + file.bytes > _MAX_MERGED_BYTES:
-                break
-            chosen.append(file)
-        rows = self.table.read(replace(commit, files=tuple(chosen)), on_corrupt=on_corrupt)
-        merged = {file.metadata[_FILE_PAIR] for file in chosen}
-        remaining = [file for file in commit.files if file.metadata[_FILE_PAIR] not in merged]
-        # Merged rows come first: they must not replace later ones.
-        return [*(self._write(rows) if rows.width else []), *remaining]
-
-    def _write(self, frame: pl.DataFrame) -> list[DataFile]:
-        # Float vectors hardly compress, and compression would slow down reading.
-        rows = self.table.write_rows(frame, compression="uncompressed")
-        keys = self.table.write_rows(frame.select(SHA256), role=KEYS)
-        part = {_FILE_PAIR: uuid.uuid4().hex}
-        return [
-            rows.with_metadata(**part, **{_BAD: _bad_in(frame)}),
-            keys.with_metadata(**part),
-        ]
+        commit = self.table.commit(change)
+        if commit is not None and compaction_is_due(commit):
+            try:
+                compact(self.table, commit)
+            except CorruptFileError:
+                self._drop_damaged(commit)
 
     def read(self, images: Iterable[str]) -> VectorRows:
         """The vectors of some images (sha256), sorted by sha256.
+
+        Reads the files that have one of them, and the keys of those that may have.
 
         Raises:
             StoreError: when vectors are missing or damaged. Damaged vectors leave the table, so
@@ -243,17 +224,20 @@ class VectorTable:
         ordered = sorted(set(images))
         if not ordered:
             return NO_VECTORS
-        missing = set(ordered) - self.keys()
         commit = self.table.latest()
-        if missing or commit is None:
+        missing = set(ordered)
+        found: list[pl.DataFrame] = []
+        if commit is not None:
+            try:
+                found = list(_frames_with(self.table, commit, missing))
+            except CorruptFileError as error:
+                raise self._damaged(commit, error) from error
+        if missing:
             raise StoreError(
                 f"{self.table.name} lacks the vectors of {len(missing)} images; materialize "
                 f"{self._name}/embeddings again"
             )
-        try:
-            return _select(ordered, self.table.read(commit))
-        except CorruptFileError as error:
-            raise self._damaged(commit, error) from error
+        return _select(ordered, pl.concat(found, how="diagonal_relaxed"))
 
     def _damaged(self, commit: Commit, error: CorruptFileError) -> StoreError:
         self._drop_damaged(commit)
@@ -273,7 +257,7 @@ class VectorTable:
     def _drop_damaged(self, commit: Commit) -> int:
         """Commit the table without the files that fail their checksum, and without their keys."""
         return self._drop(
-            {file.metadata[_FILE_PAIR] for file in commit.files if not self._is_intact(file)}
+            {file.metadata[FILE_PAIR] for file in commit.files if not self._is_intact(file)}
         )
 
     def _drop(self, pairs: set[str]) -> int:
@@ -284,7 +268,7 @@ class VectorTable:
             nonlocal dropped
             if base is None:
                 return None
-            kept = [file for file in base.files if file.metadata[_FILE_PAIR] not in pairs]
+            kept = [file for file in base.files if file.metadata[FILE_PAIR] not in pairs]
             dropped = len(base.files) - len(kept)
             if not dropped:
                 return None
@@ -324,22 +308,38 @@ class VectorTable:
         commit = other.latest()
         if commit is None:
             return
-        vector_files = {file.metadata[_FILE_PAIR]: file for file in commit.files_with_role()}
         copied: list[VectorRows] = []
-        # The newest first: a later vector replaces an earlier one.
-        for keys in reversed(commit.files_with_role(KEYS)):
-            try:
-                shared = missing & set(other.read_file(keys)[SHA256])
-                if shared:
-                    rows = other.read_file(vector_files[keys.metadata[_FILE_PAIR]])
-                    copied.append(_select(sorted(shared), rows))
-            except CorruptFileError:
-                continue  # the other catalog's own runs repair it
-            missing -= shared
-            if sum(part.vectors.nbytes for part in copied) >= _MAX_MERGED_BYTES:
+        for rows in _frames_with(other, commit, missing, skip_damaged=True):
+            copied.append(_vector_rows(rows))
+            if sum(part.vectors.nbytes for part in copied) >= _MAX_COPIED_BYTES:
                 self.append(concat_rows(copied))
                 copied.clear()
         self.append(concat_rows(copied))
+
+
+def _frames_with(
+    table: Table, commit: Commit, missing: set[str], *, skip_damaged: bool = False
+) -> Iterator[pl.DataFrame]:
+    """The rows of some images, file by file; images that were found leave the set.
+
+    The newest file comes first, since a later vector replaces an earlier one.
+    """
+    ordered = sorted(missing)
+    for file in reversed(vector_files(commit)):
+        if not missing or not file.may_have(ordered):
+            continue
+        try:
+            shared = missing.intersection(table.read_file(file.keys)[SHA256])
+            if not shared:
+                continue
+            rows = table.read_file(file.rows)
+        except CorruptFileError:
+            if skip_damaged:  # the other catalog's own runs repair it
+                continue
+            raise
+        keys = pl.DataFrame({SHA256: sorted(shared)}, schema={SHA256: pl.String})
+        yield keys.join(rows, on=SHA256, how="inner", maintain_order="left")
+        missing -= shared
 
 
 def vectors_digest(items: pl.DataFrame, fingerprint: str, rebuild_count: int) -> str:
@@ -353,18 +353,6 @@ def _rebuilds(base: Commit | None, *, dropped: bool) -> Mapping[str, Any]:
     before = base.properties.get(REBUILDS, 0) if base is not None else 0
     rebuilds = int(before) + dropped
     return {REBUILDS: rebuilds} if rebuilds else {}
-
-
-def _count_bad(vectors: NDArray[np.float32]) -> int:
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    return int((~(np.abs(norms - 1) <= _UNIT_TOLERANCE)).sum())
-
-
-def _bad_in(frame: pl.DataFrame) -> int:
-    """How many vectors of a file are not finite or not of norm 1."""
-    vectors = _vector_rows(frame).vectors
-    parts = range(0, len(vectors), _AUDIT_ROWS)
-    return sum(_count_bad(vectors[start : start + _AUDIT_ROWS]) for start in parts)
 
 
 def _hash_prefix(sha256: pl.Series) -> NDArray[np.uint64]:

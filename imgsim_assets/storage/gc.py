@@ -18,10 +18,11 @@ import polars as pl
 
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
+from imgsim_assets.storage.commit_log import COMMITS, commit_path
 from imgsim_assets.storage.pack_gc import collect_blobs
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import COMMITS, DATA, Table, commit_path
+from imgsim_assets.storage.table import DATA, Table
 
 SHA256 = "sha256"
 # Property of a table with one row per distinct image, needed only while a catalog has the image.

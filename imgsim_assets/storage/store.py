@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.storage.blobs import Blobs
+from imgsim_assets.storage.commit_log import COMMITS
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.project import (
@@ -18,7 +19,7 @@ from imgsim_assets.storage.project import (
     python_store_file,
 )
 from imgsim_assets.storage.remote_files import SINGLE_WRITER, RemoteFiles
-from imgsim_assets.storage.table import COMMITS, DATA, Table
+from imgsim_assets.storage.table import DATA, Table
 
 ENVIRONMENT_VARIABLE = "IMGSIM_STORE"
 DEFAULT = Path("data/store")

@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import io
 import random
-import re
 import tempfile
 import time
 import uuid
@@ -31,13 +30,11 @@ from polars.io.plugins import register_io_source
 
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.commit import ROWS, Commit, DataFile, PendingCommit
+from imgsim_assets.storage.commit_log import CommitLog
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.shards import Shard, shard_indices
 
-COMMITS = "_commits"
-LATEST = "_latest.json"
 DATA = "data"
-_COMMIT_NAME = re.compile(r"\d{12}\.json")
 _MAX_ATTEMPTS = 1000
 _MISSING = "is missing although a commit lists it"
 
@@ -66,22 +63,18 @@ class Table:
         self.name = name
         self.key = key
         self._files = files
+        self._log = CommitLog(files, name)
         self._run_id = run_id
 
     # ---- versions -------------------------------------------------------------------
 
     def versions(self) -> list[int]:
         """The numbers of the commits that garbage collection has not deleted, ascending."""
-        names = (entry.name for entry in self._files.entries(f"{self.name}/{COMMITS}"))
-        return sorted(int(name[:12]) for name in names if _COMMIT_NAME.fullmatch(name))
+        return self._log.versions()
 
     def latest(self) -> Commit | None:
-        """The newest commit, or None for a table without commits."""
-        while versions := self.versions():
-            # Garbage collection may delete a commit after the listing, but never the newest.
-            with contextlib.suppress(FileNotFoundError):
-                return self._read_commit(versions[-1])
-        return None
+        """The newest commit, or None for a table without commits; see `CommitLog.latest`."""
+        return self._log.latest()
 
     def at(self, version: int) -> Commit:
         """One commit by number.
@@ -90,30 +83,11 @@ class Table:
             StoreError: There is no such commit (any more).
         """
         try:
-            return self._read_commit(version)
+            return self._log.read(version)
         except FileNotFoundError:
             raise StoreError(
                 f"table {self.name} has no version {version}; it has {self.versions() or 'none'}"
             ) from None
-
-    def _read_commit(self, version: int) -> Commit:
-        path = self._commit_path(version)
-        data = self._files.read(path)
-        try:
-            commit = Commit.from_json(data)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(
-                f"{self._files.url}/{path} is not a commit ({error}); 'imgsim verify --repair' "
-                "restores it or goes back to the previous version"
-            ) from error
-        if commit.version != version:
-            raise CorruptFileError(
-                f"{self._files.url}/{path} is a copy of commit {commit.version}; delete it"
-            )
-        return commit
-
-    def _commit_path(self, version: int) -> str:
-        return commit_path(self.name, version)
 
     # ---- writing --------------------------------------------------------------------
 
@@ -131,8 +105,8 @@ class Table:
         Raises:
             StoreError: Other writers committed first 1000 times in a row.
         """
+        base = self.latest()
         for attempt in range(_MAX_ATTEMPTS):
-            base = self.latest()
             pending = change(base)
             if pending is None:
                 return base
@@ -147,34 +121,16 @@ class Table:
                 run_id=self._run_id,
                 lost=tuple(pending.lost),
             )
-            body = commit.to_json()
-            try:
-                self._files.create(self._commit_path(commit.version), body)
-            except FileExistsError:
-                # Another writer took the number, or this one did in an earlier attempt whose
-                # response never arrived.
-                if not self._is_committed(commit):
-                    time.sleep(random.uniform(0, min(1.0, 0.01 * 2 ** min(attempt, 7))))
-                    continue
-            self._update_latest(commit.version, body)
-            return commit
+            taken: Commit | None = None
+            with contextlib.suppress(FileExistsError):
+                taken = self._log.create(commit)
+                if taken is None:
+                    return commit
+            time.sleep(random.uniform(0, min(1.0, 0.01 * 2 ** min(attempt, 7))))
+            base = self._log.newest_after(taken) if taken is not None else self.latest()
         raise StoreError(
             f"table {self.name}: other writers committed first {_MAX_ATTEMPTS} times in a row"
         )
-
-    def _is_committed(self, commit: Commit) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            return self._read_commit(commit.version).commit_id == commit.commit_id
-        return False
-
-    def _update_latest(self, version: int, body: bytes) -> None:
-        """Copy a commit to _latest.json. The commit is valid whether or not that succeeds."""
-        with contextlib.suppress(Exception):  # clients of object stores raise their own errors
-            self._files.write(f"{self.name}/{LATEST}", body)
-            newest = self.versions()[-1]
-            if newest != version:  # this write may have replaced the copy of a newer commit
-                newer = self._files.read(self._commit_path(newest))
-                self._files.write(f"{self.name}/{LATEST}", newer)
 
     def write_rows(
         self, rows: pl.DataFrame, *, role: str = ROWS, compression: Compression = "zstd"
@@ -386,11 +342,6 @@ class Table:
         files = commit.files_with_role()
         paths = [self._files.local_path(f"{self.name}/{file.path}") for file in files]
         return None if None in paths else [path for path in paths if path is not None]
-
-
-def commit_path(table: str, version: int) -> str:
-    """The path of a commit, relative to the store."""
-    return f"{table}/{COMMITS}/{version:012d}.json"
 
 
 def _sha256_of_file(path: Path) -> str:

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 
 from imgsim_assets.errors import CorruptFileError, FormatError, StoreError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, new_commit_id
+from imgsim_assets.storage.commit_log import LATEST, commit_path
 from imgsim_assets.storage.damage import BytesRead, Damage
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import LATEST, commit_path
 
 _REPAIR = "'imgsim verify --repair'"
 

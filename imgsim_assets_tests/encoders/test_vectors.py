@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from imgsim_assets.encoders import vectors
-from imgsim_assets.encoders.vectors import KEYS, VectorAudit, VectorRows, VectorTable
+from imgsim_assets.encoders.vector_files import KEYS
+from imgsim_assets.encoders.vectors import VectorAudit, VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.gc import PER_IMAGE
@@ -66,7 +67,7 @@ def test_keys_are_those_of_all_appends(store: Store) -> None:
 def test_audit_counts_missing_and_bad_vectors(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vectors, "_AUDIT_ROWS", 2)
+    monkeypatch.setattr(vectors, "AUDIT_ROWS", 2)
     names = [hashlib.sha256(bytes([number])).hexdigest() for number in range(9)]
     rows = _rows(names[:7])
     unit = rows.vectors / np.linalg.norm(rows.vectors, axis=1, keepdims=True)
@@ -100,22 +101,6 @@ def test_append_replaces_earlier_vector(store: Store) -> None:
 
     np.testing.assert_array_equal(table.read(["b"]).vectors, later.vectors)
     np.testing.assert_array_equal(table.read(["a"]).vectors, _rows(["a", "b"], seed=1).vectors[:1])
-
-
-def test_small_files_are_merged_without_losing_vectors(store: Store) -> None:
-    table = _table(store)
-    expected: dict[str, np.ndarray] = {}
-    for turn in range(60):
-        rows = _rows([f"{turn:02d}", f"shared{turn % 7}"], seed=turn)
-        table.append(rows)
-        expected.update(zip(rows.sha256, rows.vectors, strict=True))
-
-    commit = table.table.latest()
-    assert commit is not None
-    assert len(commit.files_with_role()) <= 25
-    assert table.keys() == expected.keys()
-    found = table.read(expected)
-    np.testing.assert_array_equal(found.vectors, [expected[key] for key in sorted(expected)])
 
 
 def test_tables_are_marked_for_garbage_collection_by_image(store: Store) -> None:
@@ -198,7 +183,7 @@ def test_files_are_copied_in_parts_and_later_vectors_win(
     names = [f"{turn:02d}" for turn in range(12)]
     for turn, name in enumerate(names):
         other.append(_rows([name, "again"], seed=turn))
-    monkeypatch.setattr(vectors, "_MAX_MERGED_BYTES", at_a_time)
+    monkeypatch.setattr(vectors, "_MAX_COPIED_BYTES", at_a_time)
     mine = _table(store, "second")
 
     assert mine.copy_from_other_catalogs({*names, "again", "nowhere"}) == 13
@@ -219,7 +204,7 @@ def test_damaged_vectors_raise_and_leave_the_table(store: Store) -> None:
     path = _damage(store, table)
 
     with pytest.raises(StoreError, match=f"{path}.*materialize shop/embeddings again"):
-        table.read(["c"])
+        table.read(["a", "c"])
 
     assert table.keys() == {"c"}
     assert list(table.read(["c"]).sha256) == ["c"]
@@ -234,7 +219,7 @@ def test_missing_file_leaves_the_table(store: Store) -> None:
     _damage(store, table).unlink()
 
     with pytest.raises(StoreError, match="is missing although a commit lists it"):
-        table.read(["b"])
+        table.read(["a", "b"])
 
     assert table.keys() == {"b"}
 
@@ -273,15 +258,15 @@ def test_damaged_keys_leave_the_table_with_their_vectors(store: Store) -> None:
     assert list(table.read(["b"]).sha256) == ["b"]
 
 
-def test_merge_drops_damaged_vectors(store: Store) -> None:
+def test_compaction_drops_damaged_vectors(store: Store) -> None:
     table = _table(store)
-    for turn in range(24):
+    for turn in range(31):
         table.append(_rows([f"{turn}"], seed=turn))
     _damage(store, table)
 
     table.append(_rows(["later"]))
 
-    remaining = {*map(str, range(1, 24)), "later"}
+    remaining = {*map(str, range(1, 31)), "later"}
     assert table.keys() == remaining
     assert set(table.read(remaining).sha256) == remaining
 
@@ -289,19 +274,19 @@ def test_merge_drops_damaged_vectors(store: Store) -> None:
 def test_rebuild_count_counts_dropped_vectors(store: Store) -> None:
     table = _table(store)
     assert table.rebuild_count == 0
-    for turn in range(24):
+    for turn in range(31):
         table.append(_rows([f"{turn}"], seed=turn))
     assert table.rebuild_count == 0
 
     _damage(store, table)
     with pytest.raises(StoreError):
-        table.read(["1"])
+        table.read(["0"])
     assert table.rebuild_count == 1
     table.append(_rows(["again"]))
     assert table.rebuild_count == 1
 
     _damage(store, table)
-    table.append(_rows(["merged"]))  # which leaves out what is damaged
+    table.append(_rows(["compacted"]))  # which leaves out what is damaged
     assert table.rebuild_count == 2
 
 
@@ -331,24 +316,6 @@ def test_parts_are_all_vectors(store: Store) -> None:
     _damage(store, table)
     with pytest.raises(StoreError, match="materialize shop/embeddings again"):
         list(table.parts())
-
-
-def test_merged_files_have_a_maximum_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = _table(store)
-    table.append(_rows(["0"]))
-    commit = table.table.latest()
-    assert commit is not None
-    monkeypatch.setattr(vectors, "_MAX_MERGED_BYTES", 10 * commit.files_with_role()[0].bytes)
-
-    for turn in range(1, 120):
-        table.append(_rows([f"{turn:03d}"], seed=turn))
-
-    files = _files(table)
-    assert len(files) < 60
-    assert max(file.bytes for file in files) <= vectors._MAX_MERGED_BYTES
-    found = table.read([f"{turn:03d}" for turn in range(1, 120)])
-    expected = np.concatenate([_rows(["x"], seed=turn).vectors for turn in range(1, 120)])
-    np.testing.assert_array_equal(found.vectors, expected)
 
 
 def _files(table: VectorTable) -> list[DataFile]:

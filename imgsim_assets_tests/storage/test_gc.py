@@ -19,13 +19,13 @@ from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.blobs import PINS
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
+from imgsim_assets.storage.commit_log import commit_path
 from imgsim_assets.storage.gc import GcReport, collect_garbage
 from imgsim_assets.storage.local_files import TEMPORARY_PREFIX
 from imgsim_assets.storage.packs import PACKS, list_packs, read_pack_entries
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import commit_path
 from imgsim_assets_tests.support import tables
 from imgsim_assets_tests.support.damage import flip_bit, flip_bit_in_file, read_blobs
 from imgsim_assets_tests.support.file_ages import file_sizes, make_older

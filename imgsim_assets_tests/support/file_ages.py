@@ -7,7 +7,7 @@ import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from imgsim_assets.storage.table import LATEST
+from imgsim_assets.storage.commit_log import LATEST
 from imgsim_assets_tests.support.tables import resealed
 
 

@@ -1,0 +1,197 @@
+"""The files of a table of vectors, and their compaction by prefix of sha256.
+
+An append adds one file of vectors, in the order they arrived, and a small file of its keys. When
+there are many such files, compaction sorts their rows into files by the first hex digit of the
+sha256, and the rows of a full prefix into files by one digit more. A reader of a few keys therefore
+reads only the files whose prefix is that of a key, and of those only the ones that have it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
+from imgsim_assets.storage.gc import SHA256
+from imgsim_assets.storage.table import Table
+
+KEYS: Final = "keys"
+# File metadata that a file of vectors and the file of its keys share.
+FILE_PAIR: Final = "part"
+# File metadata: how many of its vectors did not have norm 1 when it was written.
+BAD: Final = "not_normalized"
+# Vectors whose norm is computed at once, and how far it may be from 1.
+AUDIT_ROWS: Final = 1024
+_UNIT_TOLERANCE = 1e-5
+# File metadata: the first hex digits of every key; none for files in the order of arrival.
+_PREFIX = "prefix"
+# Files of one prefix that are compacted: those in the order of arrival, and sorted ones.
+_MAX_ARRIVED = 32
+_MAX_SORTED = 4
+# A sorted file that would be larger is split by one digit more.
+_MAX_SORTED_BYTES = 16 * 2**20
+# Files that are merged at once, so that compaction takes the same memory for a table of any size:
+# up to five times as much.
+_MAX_MERGED_BYTES = 32 * 2**20
+# An object store answers many requests at once.
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class VectorFile:
+    """A file of vectors and the file of its keys."""
+
+    rows: DataFile
+    keys: DataFile
+
+    @property
+    def part(self) -> str:
+        """What identifies the pair."""
+        part: str = self.rows.metadata[FILE_PAIR]
+        return part
+
+    @property
+    def prefix(self) -> str:
+        """The first hex digits of every key."""
+        prefix: str = self.rows.metadata.get(_PREFIX, "")
+        return prefix
+
+    def may_have(self, ordered_keys: Sequence[str]) -> bool:
+        """Whether the prefix allows one of some sorted keys."""
+        position = bisect_left(ordered_keys, self.prefix)
+        return position < len(ordered_keys) and ordered_keys[position].startswith(self.prefix)
+
+
+def vector_files(commit: Commit) -> list[VectorFile]:
+    """The pairs of files, in commit order: vectors in a later one replace those in an earlier."""
+    keys = {file.metadata[FILE_PAIR]: file for file in commit.files_with_role(KEYS)}
+    return [
+        VectorFile(file, keys[file.metadata[FILE_PAIR]])
+        for file in commit.files_with_role()
+        if file.metadata[FILE_PAIR] in keys
+    ]
+
+
+def count_bad(vectors: NDArray[np.float32]) -> int:
+    """How many vectors are not finite or not of norm 1."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    return int((~(np.abs(norms - 1) <= _UNIT_TOLERANCE)).sum())
+
+
+def bad_in(frame: pl.DataFrame) -> int:
+    """How many vectors of a file are not finite or not of norm 1."""
+    vectors = np.ascontiguousarray(frame["vector"].to_numpy(), dtype=np.float32)
+    parts = range(0, len(vectors), AUDIT_ROWS)
+    return sum(count_bad(vectors[start : start + AUDIT_ROWS]) for start in parts)
+
+
+def write_vectors(table: Table, frame: pl.DataFrame, prefix: str = "") -> list[DataFile]:
+    """Store vectors and their keys as two files, for a later commit to list."""
+    # Float vectors hardly compress, and compression would slow down reading.
+    rows = table.write_rows(frame, compression="uncompressed")
+    keys = table.write_rows(frame.select(SHA256), role=KEYS)
+    metadata = {FILE_PAIR: uuid.uuid4().hex, **({_PREFIX: prefix} if prefix else {})}
+    return [
+        rows.with_metadata(**metadata, **{BAD: bad_in(frame)}),
+        keys.with_metadata(**metadata),
+    ]
+
+
+def compaction_is_due(commit: Commit) -> bool:
+    """Whether the writer of a commit is to compact: of many concurrent ones, one at a time."""
+    arrived = sum(not file.prefix for file in vector_files(commit))
+    return arrived > 0 and arrived % _MAX_ARRIVED == 0
+
+
+def compact(table: Table, commit: Commit) -> None:
+    """Sort the files of crowded prefixes; other writers may commit meanwhile.
+
+    Files are read and written before the change that is committed, so that losing a race costs
+    one request. A prefix whose files another writer has replaced is left to it.
+
+    Raises:
+        CorruptFileError: A file is damaged.
+    """
+    newest: Commit | None = commit
+    while newest is not None:
+        crowded = dict(_crowded(newest))
+        if not crowded:
+            return
+        sorted_files = {
+            prefix: _sort(table, files, prefix) for prefix, files in sorted(crowded.items())
+        }
+        newest = table.commit(partial(_replace, replaced=crowded, by=sorted_files))
+
+
+def _crowded(commit: Commit) -> Iterator[tuple[str, list[VectorFile]]]:
+    """Prefixes with many files, and the oldest of these, as many as are merged at once."""
+    by_prefix: dict[str, list[VectorFile]] = defaultdict(list)
+    for file in vector_files(commit):
+        by_prefix[file.prefix].append(file)
+    for prefix, files in by_prefix.items():
+        if len(files) < (_MAX_SORTED if prefix else _MAX_ARRIVED):
+            continue
+        chosen: list[VectorFile] = []
+        for file in files:
+            if chosen and sum(each.rows.bytes for each in chosen) > _MAX_MERGED_BYTES:
+                break
+            chosen.append(file)
+        yield prefix, chosen
+
+
+def _sort(table: Table, files: Sequence[VectorFile], prefix: str) -> list[DataFile]:
+    """Store the rows of some files as sorted files."""
+    with ThreadPoolExecutor(_THREADS, "compact") as pool:
+        frames = list(pool.map(table.read_file, [file.rows for file in files]))
+        rows = pl.concat(frames, how="diagonal_relaxed")
+        rows = rows.unique(subset=SHA256, keep="last", maintain_order=True).sort(SHA256)
+        groups = _by_prefix(rows, prefix)
+        written = pool.map(lambda group: write_vectors(table, group[1], group[0]), groups)
+        return [file for pair in written for file in pair]
+
+
+def _by_prefix(rows: pl.DataFrame, prefix: str) -> list[tuple[str, pl.DataFrame]]:
+    """Sorted rows of one prefix in one part, or in parts of one digit more."""
+    if prefix and rows.estimated_size() <= _MAX_SORTED_BYTES:
+        return [(prefix, rows)]
+    labeled = rows.with_columns(pl.col(SHA256).str.slice(0, len(prefix) + 1).alias(_PREFIX))
+    parts = labeled.partition_by(_PREFIX, maintain_order=True)
+    return [(str(part[_PREFIX][0]), part.drop(_PREFIX)) for part in parts]
+
+
+def _replace(
+    base: Commit | None,
+    *,
+    replaced: Mapping[str, Sequence[VectorFile]],
+    by: Mapping[str, Sequence[DataFile]],
+) -> PendingCommit | None:
+    """The base with files replaced at the place of the oldest, so that no older one overrides."""
+    if base is None:
+        return None
+    present = {file.metadata[FILE_PAIR] for file in base.files}
+    first: dict[str, Sequence[DataFile]] = {}
+    dropped: set[str] = set()
+    for prefix, files in replaced.items():
+        parts = [file.part for file in files]
+        if present.issuperset(parts):
+            first[parts[0]] = by[prefix]
+            dropped.update(parts)
+    if not dropped:
+        return None
+    result: list[DataFile] = []
+    for file in base.files:
+        part = file.metadata[FILE_PAIR]
+        result.extend(first.pop(part, ()))
+        if part not in dropped:
+            result.append(file)
+    return PendingCommit(result, inputs=base.inputs, properties=base.properties)
