@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import polars as pl
+import polars.selectors as cs
+from polars.selectors import Selector
 
 from imgsim_assets.catalog.raw_rows import DETAIL, FILE, LINE, REASON, Reject
+from imgsim_assets.text import REPLACEMENT, UNPRINTABLE, without_credentials
 
 REJECTS_SCHEMA = {
     "file": pl.String,
@@ -16,9 +19,11 @@ REJECTS_SCHEMA = {
     "text": pl.String,
 }
 _MAX_TEXT = 500
+_MAY_HAVE_CREDENTIALS = r"://\S*@"
 _MAX_SHOWN = 3
 # The settings that accept such rows, where the detail does not name one.
 _FIXES = {
+    "bad_id": "'id:' names the column of ids",
     "bad_url": "'url:' names the column of the images",
     "duplicate_id": "'id:' names another column of ids, and 'on_duplicate:' says which row counts",
     "empty_id": "'id:' names the column of ids",
@@ -43,13 +48,22 @@ def rejects_frame(unreadable: Sequence[Reject], invalid: pl.DataFrame) -> pl.Dat
         schema=REJECTS_SCHEMA,
         orient="row",
     )
-    short_text = pl.col("text").str.slice(0, _MAX_TEXT)
-    return (
-        pl.concat([unreadable_rejects, invalid_rejects])
-        .with_columns(
-            short_text.str.replace_all(r"[\x00-\x08\x0b-\x1f\x7f]", "\N{REPLACEMENT CHARACTER}")
-        )
-        .sort("file", "line", "reason")
+    rejects = mask_credentials(pl.concat([unreadable_rejects, invalid_rejects]), cs.string())
+    return rejects.with_columns(
+        pl.col("text").str.slice(0, _MAX_TEXT).str.replace_all(UNPRINTABLE, REPLACEMENT),
+        pl.col("detail").str.replace_all(UNPRINTABLE, REPLACEMENT),
+    ).sort("file", "line", "reason")
+
+
+def mask_credentials(rows: pl.DataFrame, columns: Selector) -> pl.DataFrame:
+    """The rows with `***` for the user names and passwords of URLs in some columns of text."""
+    names = [
+        name
+        for name in cs.expand_selector(rows, columns)
+        if rows[name].str.contains(_MAY_HAVE_CREDENTIALS).any()
+    ]
+    return rows.with_columns(
+        pl.col(name).map_elements(without_credentials, return_dtype=pl.String) for name in names
     )
 
 

@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
+import polars.selectors as cs
 
 from imgsim_assets.catalog.columns import ChosenColumns, as_text, choose_columns
 from imgsim_assets.catalog.embedded import KeepImage, data_uri_bytes, sha256_of
+from imgsim_assets.catalog.hosts import authority_problem
 from imgsim_assets.catalog.ids import number_repeats, resolve_duplicates, spacing_notices
 from imgsim_assets.catalog.locations import EMBEDDED, LIST, SEVERAL
 from imgsim_assets.catalog.raw_rows import DETAIL, FILE, LINE, REASON, RawRows
-from imgsim_assets.catalog.rejects import rejects_frame
+from imgsim_assets.catalog.rejects import mask_credentials, rejects_frame
 from imgsim_assets.catalog.source import Source
 from imgsim_assets.catalog.text import ZERO_WIDTH
 
 MAX_URL_LENGTH = 8192
 _DETAILS = {
     "empty_id": "the id is empty",
+    "bad_id": "the id has control characters, or is a URL with a password",
     "empty_url": "the image's URL or path is empty",
     "repeated_header": "the line repeats the header",
     "several_urls": "several URLs in one cell; write one row with one URL for each image",
@@ -29,6 +32,9 @@ _DETAILS = {
 _SCHEME = r"^([A-Za-z][A-Za-z0-9+.-]*)://"
 # The download settings decide which object stores may be read.
 _SUPPORTED_SCHEMES = ("http", "https", "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+_BAD_ID = r"[\p{Cc}\x{2028}\x{2029}]|://[^/?#\s]*@"
+# As browsers do, a backslash ends the host.
+_AUTHORITY = r"^(?<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?<authority>[^/\\?#]*)"
 _DATA_URI = r"(?i)^data:"
 _ZERO_WIDTH = f"[{ZERO_WIDTH}]"
 _AROUND_URL = rf"^[\s{ZERO_WIDTH}]+|[\s{ZERO_WIDTH}]+$"
@@ -82,7 +88,7 @@ def validate_rows(raw: RawRows, source: Source, keep: KeepImage = sha256_of) -> 
     invalid = rows.filter(pl.col(REASON).is_not_null())
     valid = rows.filter(pl.col(REASON).is_null()).drop(FILE, LINE, REASON, DETAIL)
     return ValidatedRows(
-        rows=valid.sort("id"),
+        rows=mask_credentials(valid, cs.string() - cs.by_name("id", "url")).sort("id"),
         rejects=rejects_frame(raw.rejects, invalid),
         id_column=chosen.id,
         url_column=chosen.url,
@@ -136,6 +142,7 @@ def _check_rows(
         .alias("url")
     )
     blank_id = pl.col("id").is_null() | (pl.col("id").str.strip_chars() == "")
+    has_ids = chosen.id != chosen.url
     blank_url = url.is_null() | (url == "")
     scheme = url.str.extract(_SCHEME, 1).str.to_lowercase()
     unsupported = scheme.is_not_null() & ~scheme.is_in(_SUPPORTED_SCHEMES)
@@ -149,7 +156,8 @@ def _check_rows(
     )
     reason = pl.coalesce(
         _reason((pl.col("id") == chosen.id) & (url == chosen.url), "repeated_header"),
-        _reason(blank_id if chosen.id != chosen.url else pl.lit(value=False), "empty_id"),
+        _reason(pl.lit(has_ids) & blank_id, "empty_id"),
+        _reason(pl.lit(has_ids) & pl.col("id").str.contains(_BAD_ID), "bad_id"),
         _reason(blank_url, "empty_url"),
         _reason(~is_data & (url.str.contains(SEVERAL) | url.str.contains(LIST)), "several_urls"),
         _reason(unsupported, "unsupported_scheme"),
@@ -158,7 +166,35 @@ def _check_rows(
     rows = rows.with_columns(reason.alias(REASON)).with_columns(
         pl.col(REASON).replace_strict(_DETAILS, default=None, return_dtype=pl.String).alias(DETAIL)
     )
+    rows = _check_authorities(rows)
     return _keep_data_uris(rows, keep) if rows.select(is_data.any()).item() else rows
+
+
+def _check_authorities(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add the reason and detail of URLs whose host, port or user name cannot be requested."""
+    parts = pl.col("url").str.extract_groups(_AUTHORITY).struct
+    authorities = rows.select(parts.field("scheme").str.to_lowercase(), parts.field("authority"))
+    distinct = authorities.unique().drop_nulls()
+    problems = [_authority_problem(*each) for each in distinct.iter_rows()]
+    problem = authorities.join(
+        distinct.with_columns(pl.Series(DETAIL, problems, pl.String)),
+        on=["scheme", "authority"],
+        how="left",
+        maintain_order="left",
+    )[DETAIL]
+    is_new = pl.col(REASON).is_null() & problem.is_not_null()
+    return rows.with_columns(
+        pl.when(is_new).then(pl.lit("bad_url")).otherwise(REASON).alias(REASON),
+        pl.when(is_new).then(problem).otherwise(DETAIL).alias(DETAIL),
+    )
+
+
+def _authority_problem(scheme: str, authority: str) -> str | None:
+    if scheme in ("http", "https"):
+        return authority_problem(authority)
+    # Azure's URLs have the name of a container before the @.
+    user, at, _ = authority.rpartition("@")
+    return "passwords in URLs are not sent; remove them" if at and ":" in user else None
 
 
 def _reason(condition: pl.Expr, name: str) -> pl.Expr:

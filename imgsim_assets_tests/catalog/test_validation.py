@@ -169,7 +169,7 @@ def test_rows_are_sorted_by_id(tmp_path: Path) -> None:
     "url",
     [
         "http://x/1.jpg",
-        "https://user@x:8080/1.jpg?a=b&c=d#e",
+        "https://x:8080/1.jpg?a=b&c=d#e",
         "HTTPS://X/1.JPG",
         "http://bücher.example/ü.jpg",
         "http://x/a b.jpg",

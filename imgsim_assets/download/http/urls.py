@@ -8,6 +8,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from yarl import URL
 
+from imgsim_assets.catalog.hosts import authority_problem
 from imgsim_assets.download.http.address import is_public
 from imgsim_assets.download.status import FetchError
 
@@ -32,6 +33,7 @@ def parse_url(url: str, relative_to: str = "") -> URL:
         if plain is not None:
             return _origin(plain[1]).with_path(plain[2], encoded=True)
         parts = urlsplit(urljoin(relative_to, _with_slashes(url)))
+        _check_authority(parts.scheme, parts.netloc)
         origin = URL(f"{parts.scheme}://{parts.netloc}")
         return URL.build(
             scheme=origin.scheme,
@@ -41,11 +43,21 @@ def parse_url(url: str, relative_to: str = "") -> URL:
             encoded=True,
         )
     except ValueError as error:
-        raise FetchError("bad_url", str(error)) from error
+        # Messages of libraries quote the part of the URL that may be a password.
+        detail = "not a valid URL" if "@" in url else str(error)
+        raise FetchError("bad_url", detail) from error
+
+
+def _check_authority(scheme: str, authority: str) -> None:
+    problem = authority_problem(authority) if scheme in ("http", "https") else None
+    if problem is not None:
+        raise FetchError("bad_url", problem)
 
 
 @functools.lru_cache(maxsize=2048)
 def _origin(text: str) -> URL:
+    scheme, _, authority = text.partition("://")
+    _check_authority(scheme, authority)
     return URL(text, encoded=True)
 
 
