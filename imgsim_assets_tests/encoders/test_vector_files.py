@@ -6,6 +6,7 @@ import hashlib
 import random
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,16 +110,17 @@ def test_a_lost_race_repeats_neither_the_reads_nor_the_writes_of_a_compaction(
     other = VectorTable(store, "shop", "f" * 16)
     for turn in range(3):
         table.append(_rows([turn], turn))
-    reads, appended = [], []
+    reads: list[DataFile] = []
+    others: list[VectorRows] = [_rows([100], 100)]
     read_file, replace = Table.read_file, vector_files._replace
 
-    def count(self: Table, file: DataFile, *arguments: object) -> object:
+    def count(self: Table, file: DataFile, *arguments: Any) -> Any:
         reads.append(file)
-        return read_file(self, file)
+        return read_file(self, file, *arguments)
 
-    def append_first(base: Commit | None, **options: object) -> object:
-        if not appended:
-            appended.append(other.append(_rows([100], 100)))
+    def append_first(base: Commit | None, **options: Any) -> Any:
+        if others:
+            other.append(others.pop())
         return replace(base, **options)
 
     monkeypatch.setattr(Table, "read_file", count)
