@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -90,14 +90,15 @@ class YamlComponent(dg.Component):
         return self.get_asset_spec(spec).key
 
     def translated(
-        self, assets: Sequence[dg.AssetsDefinition], names: Iterable[str]
+        self, assets: Sequence[dg.AssetsDefinition], table_names: Mapping[dg.AssetKey, str]
     ) -> list[dg.AssetsDefinition]:
-        """The assets as the project wants them; `names` are their keys as this package makes them.
+        """The assets as the project wants them.
 
-        Their keys are translated already, because other assets depend on them.
+        Args:
+            assets: with their keys translated already, because other assets depend on them.
+            table_names: the names of their tables by these keys.
         """
-        default_keys = {self.asset_key(*name.split("/")): name for name in names}
-        return [translate_assets(each, self.get_asset_spec, default_keys) for each in assets]
+        return [translate_assets(each, self.get_asset_spec, table_names) for each in assets]
 
     def check_owners_and_tags(
         self, context: dg.ComponentLoadContext, owners: Sequence[str], tags: Mapping[str, str]

@@ -65,18 +65,18 @@ def _changed(spec: dg.AssetSpec, changes: TranslationSettings) -> dg.AssetSpec:
 
 
 def translate_assets(
-    assets: dg.AssetsDefinition, translate: Translate, default_keys: Mapping[dg.AssetKey, str]
+    assets: dg.AssetsDefinition, translate: Translate, table_names: Mapping[dg.AssetKey, str]
 ) -> dg.AssetsDefinition:
     """Assets whose keys are translated already, with the rest of their specs translated.
 
     Args:
         assets: the assets.
         translate: the translation of the project.
-        default_keys: by translated key, the name of the asset's table, which is its key otherwise.
+        table_names: by translated key, the name of the asset's table, which is its key otherwise.
     """
 
     def translated(spec: dg.AssetSpec) -> dg.AssetSpec:
-        table = default_keys[spec.key]
+        table = table_names[spec.key]
         default = spec.replace_attributes(key=dg.AssetKey(table.split("/")))
         changed = translate(default)
         if changed.key != spec.key:

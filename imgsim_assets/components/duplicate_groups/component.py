@@ -35,10 +35,15 @@ class DuplicateGroupsComponent(ComparingComponent):
         self.check_name(context, "tables of groups")
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         evaluated = self.catalogs_with_evaluation(context, names)
+        path = (CROSS_CATALOG_GROUPS, settings.name)
         return dg.Definitions(
             assets=self.translated(
                 [cross_catalog_groups_asset(settings, self.project_keys(context), evaluated)],
-                [f"{CROSS_CATALOG_GROUPS}/{settings.name}"],
+                {
+                    self.asset_key(
+                        CROSS_CATALOG_GROUPS, settings.name
+                    ): f"{CROSS_CATALOG_GROUPS}/{settings.name}"
+                },
             ),
             resources=default_resources(context),
         )

@@ -60,7 +60,7 @@ class ImageCatalogComponent(YamlComponent):
         )
         job = refresh_job(catalog, audits)
         return dg.Definitions(
-            assets=self.translated(_assets(catalog), catalog.asset_names),
+            assets=self.translated(_assets(catalog), catalog.table_names),
             asset_checks=audits,
             jobs=[job, *audit_jobs],
             schedules=[*refresh_schedule(catalog, job), *audit_schedules],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,19 +24,6 @@ if TYPE_CHECKING:
     from imgsim_assets.pipeline.catalog import CatalogPipeline
 
 
-ASSETS = (
-    "source",
-    "items",
-    "images",
-    "embeddings",
-    "status",
-    "index",
-    "similarity_graph",
-    "encoder_evaluation",
-    "duplicate_groups",
-)
-
-
 def _default_key(*path: str) -> dg.AssetKey:
     return dg.AssetKey(path)
 
@@ -51,6 +38,7 @@ class CatalogContext:
         source_location: file, line and key of the source in the YAML file.
         weights_location: file, line and key of the encoder's weights file.
         asset_key: the key, in the project, of an asset whose key has the given parts otherwise.
+        table_names: the name of the table, by the key of each asset that was asked for.
     """
 
     settings: CatalogSettings
@@ -58,6 +46,7 @@ class CatalogContext:
     source_location: str
     weights_location: str
     asset_key: Callable[..., dg.AssetKey] = _default_key
+    table_names: dict[dg.AssetKey, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -116,14 +105,11 @@ class CatalogContext:
         """When an asset that the schedule materializes is stale."""
         return freshness(self.settings.schedule, self.settings.timezone)
 
-    @property
-    def asset_names(self) -> list[str]:
-        """The keys of all possible assets, before the project translates them."""
-        return [f"{self.name}/{asset}" for asset in ASSETS]
-
     def key(self, asset: str) -> dg.AssetKey:
         """The key of one of the catalog's assets."""
-        return self.asset_key(self.name, asset)
+        key = self.asset_key(self.name, asset)
+        self.table_names[key] = f"{self.name}/{asset}"
+        return key
 
     def threshold_deps(self, threshold: float | str | None) -> list[dg.AssetKey]:
         """The asset that decides a threshold: with `auto` the evaluation of the encoder."""

@@ -45,7 +45,7 @@ class MatchMatrixComponent(ComparingComponent):
         return dg.Definitions(
             assets=self.translated(
                 [matches_asset(settings, self.project_keys(context), evaluated)],
-                [f"matches/{settings.name}"],
+                {self.asset_key("matches", settings.name): f"matches/{settings.name}"},
             ),
             asset_checks=audits,
             jobs=jobs,
