@@ -21,6 +21,7 @@ from imgsim_assets.components.orphaned_runs import fail_orphaned_runs, process_t
 from imgsim_assets.components.run_log import LOGGER, failure_messages, progress_logger
 from imgsim_assets.components.store.resource import STORE, StoreResource
 from imgsim_assets.components.sync import Sync
+from imgsim_assets.components.tables import table_name
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.progress import Log, silent
 
@@ -161,6 +162,10 @@ class _Session:
         self._log = log
         repository = definitions.get_repository_def()
         self._graph = repository.asset_graph
+        self._key_of_table = {
+            table_name(key, self._graph.get(key).metadata): key
+            for key in self._graph.get_all_asset_keys()
+        }
         self._get_job = repository.get_job
         self._catalogs = {
             name.removesuffix(REFRESH): repository.get_job(name)
@@ -204,7 +209,9 @@ class _Session:
         if name in self._catalogs:
             return _keys(self._catalogs[name])
         candidates = [name.split("/"), *([group, name] for group in _TABLE_GROUPS)]
-        found = [dg.AssetKey(path) for path in candidates if dg.AssetKey(path) in others]
+        tables = ["/".join(path) for path in candidates]
+        keys = [self._key_of_table.get(table, dg.AssetKey(table.split("/"))) for table in tables]
+        found = [key for key in keys if key in others]
         if found:
             return found
         known = [*sorted(self._catalogs), *(key.to_user_string() for key in others)]
@@ -217,7 +224,7 @@ class _Session:
 
     def _observe(self, catalogs: Sequence[str]) -> None:
         """Observe the sources; a failure is that of its catalog."""
-        selection = sorted(dg.AssetKey([name, "source"]) for name in catalogs)
+        selection = sorted(self._key_of_table[f"{name}/source"] for name in catalogs)
         if not selection:
             return
         result = self._execute_in_process(self._get_job(_SOURCES), selection)

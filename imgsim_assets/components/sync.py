@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from imgsim_assets.components.image_catalog.component import ImageCatalogComponent
+from imgsim_assets.components.tables import table_name
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.shards import Shard
 
@@ -99,7 +100,7 @@ class Sync:
         version = materialization.metadata.get("version") if materialization else None
         if version is None:
             return True  # not a table of this package
-        commit = self._store.table(key.to_user_string()).latest()
+        commit = self._store.table(table_name(key, self._graph.get(key).metadata)).latest()
         if commit is None:
             return False
         # The shards of a run commit one after the other, and each records its own version.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 # The metadata that names an asset's table where the asset key does not.
 TABLE = "imgsim/table"
+
+
+def table_name(key: dg.AssetKey, metadata: Mapping[str, Any]) -> str:
+    """The table of an asset: its key, unless the project translated that."""
+    return str(metadata.get(TABLE) or key.to_user_string())
 
 
 class TableLoader(dg.IOManager):
@@ -88,8 +93,8 @@ class TableIOManager(dg.ConfigurableIOManagerFactory):
 
 def _table_name(context: dg.InputContext) -> str:
     output = context.upstream_output
-    named = (output.definition_metadata or {}).get(TABLE) if output is not None else None
-    return str(named) if named else "/".join(context.asset_key.path)
+    metadata = output.definition_metadata if output is not None else None
+    return table_name(context.asset_key, metadata or {})
 
 
 def _partition_count(context: dg.InputContext) -> int:

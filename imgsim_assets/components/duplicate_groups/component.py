@@ -39,11 +39,7 @@ class DuplicateGroupsComponent(ComparingComponent):
         return dg.Definitions(
             assets=self.translated(
                 [cross_catalog_groups_asset(settings, self.project_keys(context), evaluated)],
-                {
-                    self.asset_key(
-                        CROSS_CATALOG_GROUPS, settings.name
-                    ): f"{CROSS_CATALOG_GROUPS}/{settings.name}"
-                },
+                {self.asset_key(*path): "/".join(path)},
             ),
             resources=default_resources(context),
         )
