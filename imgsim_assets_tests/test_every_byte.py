@@ -117,10 +117,20 @@ def check_run(small: SmallStore, store: Store, edit: Edit, expected: Contents) -
     """A run heals the damage, or does not read it, or stops with one message."""
     error = first_error(small, store)
     if error is None:
-        assert_contents(store, expected)
+        assert_contents(store, expected, without=unread_table(store, edit))
     else:
         assert "\n" not in str(error)
         assert Path(edit.file).name in str(error)
+
+
+def unread_table(store: Store, edit: Edit) -> str | None:
+    """The table of a damaged file that the run had no reason to read, and which is still there."""
+    name, _, file = edit.file.partition("/data/")
+    newest = store.table(name).latest() if file else None
+    if newest is None or all(Path(each.path).name != file for each in newest.files):
+        return None
+    assert not store.table(name).verify_checksums(newest)
+    return name
 
 
 def first_error(small: SmallStore, store: Store) -> ImgsimError | None:
@@ -139,9 +149,9 @@ def check_repair(small: SmallStore, store: Store, expected: Contents) -> None:
     assert_contents(store, expected)
 
 
-def assert_contents(store: Store, expected: Contents) -> None:
-    found = contents(Store.open(store.url))
-    assert found.keys() == expected.keys()
+def assert_contents(store: Store, expected: Contents, *, without: str | None = None) -> None:
+    found = contents(Store.open(store.url), without=without)
+    assert found.keys() == expected.keys() - {without}
     for name, rows in found.items():
         assert rows.equals(expected[name]), name
 

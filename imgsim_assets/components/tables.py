@@ -54,14 +54,15 @@ class TableLoader(dg.IOManager):
         context.add_input_metadata(
             {"imgsim/version": commit.version, "imgsim/store": self._store.url}
         )
+        is_eager = context.dagster_type.typing_type is pl.DataFrame
         names = context.asset_partition_keys if context.has_asset_partitions else []
         if names and len(names) < _partition_count(context):
             count = _partition_count(context)
             shards = [table.read(commit, shard=Shard(int(name), count)) for name in names]
-            rows = pl.concat(shards).lazy()
-        else:
-            rows = scan_table(table, commit)
-        return rows.collect() if context.dagster_type.typing_type is pl.DataFrame else rows
+            rows = pl.concat(shards)
+            return rows if is_eager else rows.lazy()
+        # All columns are read, so that checksums are verified; a scan does not read all bytes.
+        return table.read(commit) if is_eager else scan_table(table, commit)
 
 
 @dg.io_manager(required_resource_keys={STORE}, description="Loads tables of the project's store.")

@@ -1,4 +1,7 @@
-"""A saved model: a folder with `model.json`, which has the checksum of the references' file."""
+"""A saved model: a folder with `model.json`, which has the checksum of the references' file.
+
+`model.json` carries its own checksum, too.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,10 @@ from imgsim_assets.search.image_ref import ImageDigests, ImageRef
 from imgsim_assets.search.neighbors import Metric
 from imgsim_assets.search.references import References
 from imgsim_assets.search.summary import Provenance
+from imgsim_assets.storage.sealed_json import CHECKSUM, is_sealed, seal
 from imgsim_assets.storage.store import ENVIRONMENT_VARIABLE, Store
 
-FORMAT = 2
+FORMAT = 3
 DOCUMENT = "model.json"
 REFERENCES = "references.parquet"
 
@@ -67,7 +71,7 @@ def write_model(
     try:
         staged.mkdir()
         (staged / REFERENCES).write_bytes(body.getvalue())
-        (staged / DOCUMENT).write_text(json.dumps(document, indent=1), encoding="utf-8")
+        (staged / DOCUMENT).write_bytes(seal(document))
         _replace_folder(path, staged)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -157,7 +161,8 @@ def read_model(
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads((path / DOCUMENT).read_text(encoding="utf-8"))
+        data = (path / DOCUMENT).read_bytes()
+        document = json.loads(data)
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(
             f"path: {path} holds no saved model ({DOCUMENT}); give the folder that was given to "
@@ -165,6 +170,10 @@ def _read_document(path: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, OSError) as error:
         raise CorruptFileError(f"{path / DOCUMENT} cannot be read: {error}") from error
+    if isinstance(document, dict) and not is_sealed(data) and CHECKSUM in document:
+        raise CorruptFileError(
+            f"{path / DOCUMENT} was changed: its checksum does not match; save the model again"
+        )
     if not isinstance(document, dict) or document.get("kind") != "ImageSimilarityModel":
         raise StoreError(f"path: {path / DOCUMENT} is not that of an ImageSimilarityModel")
     if document.get("format") != FORMAT:
@@ -173,6 +182,8 @@ def _read_document(path: Path) -> dict[str, Any]:
             f"imgsim_assets reads format {FORMAT}; use the version that saved it, or create the "
             "model again"
         )
+    if not is_sealed(data):
+        raise CorruptFileError(f"{path / DOCUMENT} has lost its checksum; save the model again")
     return document
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class Blobs:
         self._pinned_at: dict[str, float] = {}
         self._missing: set[str] = set()
         self._restored: set[str] = set()
+        self._listed_packs: set[str] = set()
 
     # ---- writing ----------------------------------------------------------------------
 
@@ -225,9 +226,11 @@ class Blobs:
         digests = np.array([bytes.fromhex(name) for name in sha256], SHA256)
         return self._index.packs_of(digests) if len(digests) else set()
 
-    def pack_names(self) -> set[str]:
-        """The names of all published packs: one listing."""
-        return {entry.name for entry in list_packs(self._files)}
+    def lost_packs(self, names: Set[str]) -> set[str]:
+        """Those of some packs that are not in the store: one listing, which later calls reuse."""
+        if not names <= self._listed_packs:
+            self._listed_packs = {entry.name for entry in list_packs(self._files)}
+        return {*names} - self._listed_packs
 
     # ---- missing blobs ----------------------------------------------------------------
 

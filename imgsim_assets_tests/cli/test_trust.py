@@ -18,6 +18,7 @@ from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.model_datasets import create_model
 from imgsim_assets_tests.support.shell import Shell, match_web_list
+from imgsim_assets_tests.support.tables import resealed
 from imgsim_assets_tests.support.web import Web
 
 _TRAP = "trap_for_tests"
@@ -38,7 +39,7 @@ def trap(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _edit(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    path.write_bytes(resealed({**json.loads(path.read_bytes()), **values}))
 
 
 def _record(shell: Shell, name: str, encoder: object) -> None:

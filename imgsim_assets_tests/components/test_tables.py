@@ -9,13 +9,15 @@ import polars as pl
 import pytest
 
 import imgsim_assets
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.commit import Commit, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
+from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.shop import Shop
+from imgsim_assets_tests.support.tables import latest_commit
 from imgsim_assets_tests.support.web import Web
 
 
@@ -48,6 +50,25 @@ def test_an_asset_of_another_location_takes_the_newest_matches(tmp_path: Path) -
     assert seen[0].collect()["left_id"].to_list() == ["a", "b"]
     loaded = [event for event in result.all_events if event.is_loaded_input]
     assert loaded[0].event_specific_data.metadata["imgsim/version"].value == 2  # type: ignore[union-attr]
+
+
+def test_a_damaged_table_stops_an_asset_that_takes_a_data_frame(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    _commit(store.table("matches/pair"), _matches("a", "b"))
+    flip_bit(
+        store, store.table("matches/pair"), latest_commit(store.table("matches/pair")).files[0]
+    )
+
+    @dg.asset(ins={"matches": imgsim_assets.match_input("pair")})
+    def load(matches: pl.DataFrame) -> None:
+        pytest.fail(str(matches))
+
+    with pytest.raises(CorruptFileError, match="does not match its committed checksum"):
+        dg.materialize(
+            [imgsim_assets.match_spec("pair"), load],
+            resources={"imgsim_tables": imgsim_assets.TableIOManager(store=store.url)},
+            selection=[load],
+        )
 
 
 def test_an_annotation_of_data_frame_gets_the_rows(tmp_path: Path) -> None:

@@ -134,12 +134,12 @@ def _raise_first(reports: ShardReports[Any]) -> None:
         raise error
 
 
-def contents(store: Store) -> dict[str, pl.DataFrame]:
+def contents(store: Store, *, without: str | None = None) -> dict[str, pl.DataFrame]:
     """The rows of the newest version of every table, without what tells when and how.
 
-    Of the vectors, those of images that the catalog has now.
+    Of the vectors, those of images that the catalog has now. `without` leaves out one table.
     """
-    found = {name: _rows(store, name) for name in store.table_names()}
+    found = {name: _rows(store, name) for name in store.table_names() if name != without}
     for name, rows in found.items():
         catalog, is_vectors, _ = name.partition("/vectors/")
         if is_vectors:

@@ -5,6 +5,7 @@ from typing import ClassVar
 import dagster as dg
 
 from imgsim_assets.components.base import YamlComponent
+from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.components.store.resource import STORE, open_store
 from imgsim_assets.pipeline.settings import RetentionSettings
@@ -43,6 +44,7 @@ class RetentionComponent(YamlComponent):
         )
 
         @dg.op(description="Delete what the policy does not keep.", required_resource_keys={STORE})
+        @retry_faults
         def delete_expired(context: dg.OpExecutionContext) -> None:
             from dataclasses import asdict
 

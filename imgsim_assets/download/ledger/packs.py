@@ -50,7 +50,7 @@ def check_packs(blobs: Blobs, files: Iterable[DataFile], rows: pl.DataFrame) -> 
         rows: The rows in these files.
     """
     named = named_packs(files)
-    gone = named - blobs.pack_names() if named else set()
+    gone = blobs.lost_packs(named)
     if not gone:
         return PackCheck()
     images = rows.filter(pl.col("status") == OK)["sha256"].unique()
