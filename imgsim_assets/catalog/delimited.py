@@ -30,6 +30,8 @@ class Dialect:
     Attributes:
         delimiter: one character.
         quote: one character; empty if no field is quoted.
+        skips_space: whether blanks behind a delimiter are no part of the field, so that a quote
+            may follow them.
         escape: the character before a quote inside a field; empty if quotes are doubled. With a
             backslash, the field `\N` is empty, as in the exports of MySQL.
     """
@@ -37,6 +39,7 @@ class Dialect:
     delimiter: str
     quote: str = '"'
     escape: str = ""
+    skips_space: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def records(
         delimiter=dialect.delimiter,
         quotechar=dialect.quote or None,
         escapechar=dialect.escape or None,
+        skipinitialspace=dialect.skips_space,
         quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
         strict=True,
     )

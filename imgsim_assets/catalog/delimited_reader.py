@@ -13,9 +13,13 @@ from imgsim_assets.catalog.dialect import (
     declared_delimiter,
     detect_delimiter,
     find_preamble,
+    fits_header,
+    has_single_quotes,
+    has_spaced_quotes,
     needs_escape,
     take_sample,
 )
+from imgsim_assets.catalog.formats import refuse_markup
 from imgsim_assets.catalog.raw_rows import RawRows
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.table import FileName, append_records, column_names
@@ -78,10 +82,16 @@ def _detect_layout(
     ]
     declared = declared_delimiter(table)
     if declared is not None:
-        skip_lines += 1
+        skip_lines += sample.index(table[0]) + 1
         table = table[1:]
-    delimiter = delimiter or declared or detect_delimiter(table, settings.quote)
-    dialect = Dialect(delimiter, settings.quote, settings.escape or "")
+    refuse_markup(table, file.path)
+    quote = settings.quote
+    delimiter = delimiter or declared or detect_delimiter(table, quote)
+    if "quote" not in settings.model_fields_set and has_single_quotes(table, delimiter):
+        quote = "'"
+    dialect = Dialect(delimiter, quote, settings.escape or "")
+    if has_spaced_quotes(table, dialect):
+        dialect = replace(dialect, skips_space=True)
     if settings.escape is None and needs_escape(table, dialect):
         dialect = replace(dialect, escape="\\")
     if settings.header and declared is None:
@@ -93,8 +103,7 @@ def _refuse_preamble(
     settings: SourceSettings, file: FileName, sample: Sequence[str], dialect: Dialect
 ) -> None:
     """Raise an error when the first line is a title or a comment above the header."""
-    first = next(records(iter(sample), dialect), None)
-    if first is None or (first.problem is None and len(first.fields) > 1):
+    if not sample or fits_header(sample, dialect):
         return
     preamble = find_preamble(sample, settings.quote)
     if preamble is None:

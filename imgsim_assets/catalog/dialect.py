@@ -61,10 +61,35 @@ def needs_escape(sample: Sequence[str], dialect: Dialect) -> bool:
     return _problems(sample, escaped) < _problems(sample, dialect)
 
 
+def has_spaced_quotes(sample: Sequence[str], dialect: Dialect) -> bool:
+    """Whether blanks stand between the delimiters and the quotes of the first line."""
+    first = next(records(iter(sample), dialect), None)
+    if first is None or not dialect.quote:
+        return False
+    opened = f" {dialect.quote}"
+    return any(field.startswith(opened) and field.endswith(dialect.quote) for field in first.fields)
+
+
+def has_single_quotes(sample: Sequence[str], delimiter: str) -> bool:
+    """Whether all fields of the first line are in single quotes."""
+    first = next(records(iter(sample), Dialect(delimiter, "")), None)
+    return first is not None and all(
+        len(field) > 1 and field.strip().startswith("'") and field.strip().endswith("'")
+        for field in first.fields
+    )
+
+
+def fits_header(sample: Sequence[str], dialect: Dialect) -> bool:
+    """Whether the first line has several fields, and most lines have as many."""
+    agreeing, width = _agreement(sample, dialect)
+    lines = sum(bool(line.strip()) for line in sample)
+    return width > 1 and 2 * agreeing > lines
+
+
 def find_preamble(sample: Sequence[str], quote: str) -> Preamble | None:
     """The lines before the first record from which on the lines have several fields.
 
-    Only where the first line has a single field, and where the table holds images.
+    Only where the table holds images.
     """
     best = max(
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from imgsim_assets.catalog import dialect
 from imgsim_assets.catalog.settings import Format
@@ -31,8 +31,8 @@ _FORMATS: Mapping[str, Format | None] = {
 }
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 ARCHIVES = (".zip", ".tar", ".tgz")
-_HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
-_XML = re.compile(rb"\s*<[?a-z]", re.IGNORECASE)
+_HTML = re.compile(r"<(?:!doctype html|html|head|body)", re.IGNORECASE)
+_XML = re.compile(r"<\?xml|<(?:rss|feed|svg|products)\b", re.IGNORECASE)
 _OLD_WORKBOOK = bytes.fromhex("d0cf11e0")
 
 
@@ -74,18 +74,24 @@ def format_of_content(head: bytes, lines: list[str], location: str) -> Format:
         return "parquet"
     if head.startswith((b"PK\x03\x04", _OLD_WORKBOOK)):
         return "xlsx"
-    if _HTML.match(head):
-        raise SourceError(
-            f"{location} is an HTML page, not a list: a page of a login or of an error? Open it "
-            "in a browser, and give the address of the list itself"
-        )
-    if _XML.match(head):
-        raise SourceError(f"{location} is XML, which cannot be read; export it as csv or jsonl")
+    refuse_markup(lines, location)
     if b"\0" in head and any("\0" in line for line in lines):
         raise SourceError(
             f"{location} is not text; if it is a list, set 'format:' to one of {FORMATS}"
         )
     return _text_format(lines)
+
+
+def refuse_markup(lines: Sequence[str], location: str) -> None:
+    """Raise SourceError for an HTML page or XML in place of a list."""
+    first = next((line.lstrip("\ufeff \t") for line in lines if line.strip("\ufeff \t\r\n")), "")
+    if _HTML.match(first):
+        raise SourceError(
+            f"{location} is an HTML page, not a list: a page of a login or of an error? Open it "
+            "in a browser, and give the address of the list itself"
+        )
+    if _XML.match(first):
+        raise SourceError(f"{location} is XML, which cannot be read; export it as csv or jsonl")
 
 
 def _text_format(lines: list[str]) -> Format:

@@ -75,7 +75,7 @@ def resolve_duplicates(rows: pl.DataFrame, policy: OnDuplicate) -> tuple[pl.Data
         current = rows.filter(~is_other).drop(_POSITION)
         count = rows.height - current.height
         return current, [
-            f"{count} rows were replaced by later rows with the same id ('on_duplicate: last')"
+            f"rows replaced by later rows with the same id: {count} ('on_duplicate: last')"
         ]
     first = pl.struct(FILE, LINE).filter(is_valid).first().over("id")
     used = "the id is already used in {} line {}"
@@ -101,6 +101,6 @@ def spacing_notices(ids: pl.Series) -> list[str]:
     if not len(same):
         return []
     return [
-        f"{len(same)} ids differ from another only by the blanks around them, such as {same[0]!r}; "
-        "they are different items"
+        f"ids that differ from another only by the blanks around them: {len(same)}, such as "
+        f"{same[0]!r}; they are different items"
     ]

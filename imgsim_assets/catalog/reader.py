@@ -20,6 +20,7 @@ from imgsim_assets.catalog.dialect import take_sample
 from imgsim_assets.catalog.embedded import KeepImage, extract_images, sha256_of
 from imgsim_assets.catalog.formats import format_of_content, format_of_name
 from imgsim_assets.catalog.json_lines import object_columns, parse_array, parse_object
+from imgsim_assets.catalog.locations import is_location
 from imgsim_assets.catalog.raw_rows import FILE, LINE, RawRows, unique_names
 from imgsim_assets.catalog.settings import Format, SourceSettings, without_secrets
 from imgsim_assets.catalog.source import Source
@@ -189,11 +190,16 @@ def _read_table(reading: _Reading) -> RawRows:
 
 def _read_lines(reading: _Reading) -> RawRows:
     raw = RawRows()
+    comments = 0
+    rows = []
     with reading.open_text() as text:
-        rows = [
-            (reading.file.label, number, line.strip())
-            for number, line in _valid_lines(reading, text, raw)
-        ]
+        for number, line in _valid_lines(reading, text, raw):
+            if line.startswith("#") and not is_location(line.strip()):
+                comments += 1
+            else:
+                rows.append((reading.file.label, number, line.strip()))
+    if comments:
+        raw.notices.append(f"{reading.file.label}: comments left out: {comments}")
     raw.frames.append(text_frame(rows, ["url"]))
     return raw
 

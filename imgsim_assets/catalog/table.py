@@ -70,7 +70,7 @@ def append_records(
         raw.frames.append(text_frame(rows, columns))
     if adjusted:
         raw.notices.append(
-            f"{file.label}: {len(adjusted)} lines have too few or too many fields, the first is "
+            f"{file.label}: lines with too few or too many fields: {len(adjusted)}, the first is "
             f"line {adjusted[0]}; missing fields are empty ('ragged: reject' refuses such lines)"
         )
 
