@@ -109,17 +109,19 @@ class Settings(BaseModel):
     @classmethod
     def _check_keys(cls, values: Any) -> Any:
         if isinstance(values, Mapping):
-            names = list(cls.model_fields)
-            for key in values:
-                if key not in names:
-                    renamed = _RENAMED_KEYS.get(str(key))
-                    close = difflib.get_close_matches(str(key), names, n=1)
-                    hint = f"did you mean {close[0]!r}? " if close else ""
-                    if renamed in names:
-                        hint = f"it is now {renamed!r}; "
-                    raise ValueError(
-                        f"unknown key {str(key)!r}: {hint}known keys are {', '.join(names)}"
-                    )
+            unknown: list[Any] = [
+                {
+                    "type": "value_error",
+                    "loc": (str(key),),
+                    "input": "...",
+                    "ctx": {"error": ValueError(cls._unknown_key(str(key)))},
+                }
+                for key in values
+                if key not in cls.model_fields
+            ]
+            if unknown:
+                # At the key's own location, so that an error points to its line.
+                raise ValidationError.from_exception_data(cls.__name__, unknown)
         elif not isinstance(values, cls):
             first = next(iter(cls.model_fields))
             is_optional = not any(field.is_required() for field in cls.model_fields.values())
@@ -128,3 +130,13 @@ class Settings(BaseModel):
                 f"{values!r} is not a mapping; write {defaults}keys such as '{first}: ...'"
             )
         return values
+
+    @classmethod
+    def _unknown_key(cls, key: str) -> str:
+        names = list(cls.model_fields)
+        renamed = _RENAMED_KEYS.get(key)
+        close = difflib.get_close_matches(key, names, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        if renamed in names:
+            hint = f"it is now {renamed!r}; "
+        return f"unknown key {key!r}: {hint}known keys are {', '.join(names)}"

@@ -34,7 +34,7 @@ def test_an_unknown_key_of_nested_settings_is_located() -> None:
         Room.model_validate({"shelf": {"colour": "blue"}})
 
     (error,) = raised.value.errors()
-    assert error["loc"] == ("shelf",)
+    assert error["loc"] == ("shelf", "colour")
     assert "did you mean 'color'?" in error["msg"]
 
 

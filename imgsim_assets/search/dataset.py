@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
+from imgsim_assets.catalog.columns import image_column
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import Source, open_source
 from imgsim_assets.catalog.source_files import SourceFile
@@ -26,8 +27,9 @@ from imgsim_assets.search.image_ref import ImageRef, failed_image
 from imgsim_assets.search.url_images import fetch_urls, is_url
 from imgsim_assets.text import printable
 
-# Text columns that hold the images if no column is named, the first one first.
+# Names of text columns that hold images, where the cells do not tell.
 _IMAGE_COLUMNS = ("image", "path", "url", "image_url", "file", "picture")
+_SAMPLE_ROWS = 10_000
 # One PIL image may be in several rows, and Pillow reads its file from one thread only.
 _PIL_LOCK = threading.Lock()
 
@@ -225,9 +227,15 @@ def _choose_feature(frame: pl.DataFrame, options: DatasetOptions) -> str:
         if candidates:
             raise SettingsError(f"feature: {_quoted(candidates)} are candidates; name one of them")
     text_columns = [name for name, dtype in columns.items() if dtype == pl.String]
-    image_columns = [name for name in _IMAGE_COLUMNS if name in text_columns]
-    if image_columns or len(text_columns) == 1:
-        return (image_columns or text_columns)[0]
+    # As in the lists of the shell and of YAML.
+    recognized = image_column(frame.select(text_columns).head(_SAMPLE_ROWS))
+    if isinstance(recognized, str):
+        return recognized
+    named = [name for name in _IMAGE_COLUMNS if name in (recognized or text_columns)]
+    if len(named) == 1 or len(text_columns) == 1:
+        return (named or text_columns)[0]
+    if recognized or named:
+        raise SettingsError(f"feature: {_quoted(recognized or named)} are candidates; name one")
     raise SettingsError(
         f"feature: no column of {options.argument} is clearly the images or vectors; name one "
         f"of {_quoted(frame.columns) or 'its columns'}"

@@ -24,7 +24,11 @@ CASES = {
     "unknown key": (
         _CATALOG | {"shard": 3},
         _PAIR,
-        ["defs/products/defs.yaml:", "unknown key 'shard'", "did you mean 'shards'?"],
+        [
+            "defs/products/defs.yaml:",
+            "attributes.shard: unknown key 'shard'",
+            "did you mean 'shards'?",
+        ],
     ),
     "unknown nested key": (
         _CATALOG | {"source": {"path": "products.csv", "delimeter": ";"}},

@@ -263,7 +263,10 @@ def test_a_subclass_translates_specs_in_python(pipelined: bool, project: Project
 @pytest.mark.parametrize(
     ("translation", "expected"),
     [
-        ({"key_prefx": "eu"}, "attributes.translation: unknown key 'key_prefx': did you mean"),
+        (
+            {"key_prefx": "eu"},
+            "attributes.translation.key_prefx: unknown key 'key_prefx': did you mean",
+        ),
         ({"group_name": "{{ spec.nothing }}"}, "attributes.translation.group_name"),
         ({"owners": "team:a"}, "attributes.translation.owners: 'team:a' is not a list"),
         ("{{ spec.key }}", "attributes.translation: the template gives AssetKey; it must give"),
