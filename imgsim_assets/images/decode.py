@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFile
 
+from imgsim_assets.images import libtiff
 from imgsim_assets.images.containers.png import Canvas
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.header import CANVAS, open_image
@@ -91,6 +92,16 @@ def to_display_rgb(
     Raises:
         ImageError: with the status truncated or decode_error.
     """
+    with libtiff.collected_messages() as messages:
+        return _displayed(image, min_size, mask, messages)
+
+
+def _displayed(
+    image: Image.Image,
+    min_size: int | None,
+    mask: Image.Image | None,
+    messages: libtiff.Messages,
+) -> Image.Image:
     try:
         if min_size is not None and image.format in ("JPEG", "MPO"):
             image.draft(None, (min_size, min_size))
@@ -102,6 +113,8 @@ def to_display_rgb(
         # Damaged streams raise OSError, SyntaxError, ValueError, struct.error and more.
         is_cut = "truncated" in str(error).lower() or "incomplete" in str(error).lower()
         detail = f"{type(error).__name__}: {error}"
+        if messages.count:
+            detail += f" ({messages})"
         raise ImageError("truncated" if is_cut else "decode_error", detail) from error
 
 
