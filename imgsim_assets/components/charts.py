@@ -12,14 +12,14 @@ from PIL import Image
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
-from imgsim_assets.images.plot import heat_map, histogram
+from imgsim_assets.images.plot import heat_map
 from imgsim_assets.images.sheet import Cell, contact_sheet
+from imgsim_assets.images.small_chart import MAX_BINS, small_histogram
 from imgsim_assets.similarity import cosine_matrix
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.storage.store import Store
 
 _PAIRS_PER_ROW = 4
-_BINS = 40
 
 
 def match_sheet(store: Store, matches: pl.DataFrame, pairs: int = 12) -> bytes:
@@ -31,9 +31,9 @@ def match_sheet(store: Store, matches: pl.DataFrame, pairs: int = 12) -> bytes:
     )
     cells = []
     for row in shown.iter_rows(named=True):
-        cells.append(Cell(_thumbnail(store, row["left_sha256"]), row["left_id"]))
+        cells.append(Cell(thumbnail(store, row["left_sha256"]), row["left_id"]))
         caption = f"{row['similarity']:.3f}  {row['right_id']}"
-        cells.append(Cell(_thumbnail(store, row["right_sha256"]), caption))
+        cells.append(Cell(thumbnail(store, row["right_sha256"]), caption))
     width = 2 * _PAIRS_PER_ROW
     return contact_sheet([cells[at : at + width] for at in range(0, len(cells), width)], group=2)
 
@@ -47,11 +47,11 @@ def graph_sheet(
     step = max(1, len(sources) // items)
     rows = []
     for source in sources.gather_every(step).head(items).to_list():
-        row = [Cell(_thumbnail(store, image_of[source]), source)]
+        row = [Cell(thumbnail(store, image_of[source]), source)]
         nearest = edges.filter(pl.col("src_id") == source).head(neighbors)
         for edge in nearest.iter_rows(named=True):
             caption = f"{edge['similarity']:.3f}  {edge['dst_id']}"
-            row.append(Cell(_thumbnail(store, image_of[edge["dst_id"]]), caption))
+            row.append(Cell(thumbnail(store, image_of[edge["dst_id"]]), caption))
         rows.append(row)
     return contact_sheet(rows)
 
@@ -73,7 +73,7 @@ def group_sheet(store: Store, groups: pl.DataFrame, rows: int = 6, members: int 
         )
         sheet.append(
             [
-                Cell(_thumbnail(store, row["sha256"]), f"{row['similarity']:.3f}  {_caption(row)}")
+                Cell(thumbnail(store, row["sha256"]), f"{row['similarity']:.3f}  {_caption(row)}")
                 for row in shown.iter_rows(named=True)
             ]
         )
@@ -96,22 +96,21 @@ def similarity_heat_map(left: Items, right: Items, threshold: float) -> str:
     )
 
 
-def similarity_histogram(similarity: pl.Series, threshold: float | None) -> str:
-    """The distribution of the similarities of the committed pairs, as SVG."""
-    values = similarity.to_numpy()
+def similarity_histogram(
+    similarity: pl.Series, threshold: float | None, candidates: pl.Series
+) -> str:
+    """The distribution of the similarities of pairs, and of candidates below the threshold."""
+    values = np.concatenate([similarity.to_numpy(), candidates.to_numpy()])
     low = min(float(values.min(initial=1.0)), threshold if threshold is not None else 1.0)
     low = float(np.floor(low * 20) / 20) if low < 1 else 0.95
-    counts, edges = np.histogram(values, bins=_BINS, range=(low, 1.0))
-    return histogram(
-        counts.tolist(),
-        edges.tolist(),
-        title=f"similarity of {len(values):,} pairs",
-        mark=threshold,
-        mark_label="threshold",
-    )
+    counts, _ = np.histogram(values, bins=MAX_BINS, range=(low, 1.0))
+    title = f"{len(similarity):,} pairs"
+    if len(candidates):
+        title += f", {len(candidates):,} below"
+    return small_histogram(counts.tolist(), low, 1.0, title=title, cutoff=threshold)
 
 
-def _thumbnail(store: Store, sha256: str) -> Image.Image | None:
+def thumbnail(store: Store, sha256: str) -> Image.Image | None:
     """The image at 192 px at most; None when its bytes are damaged, which checks report."""
     try:
         image = decode(store.blobs.get(sha256))

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import product
 from typing import Any, Protocol
 
 import dagster as dg
 import polars as pl
+from PIL import Image
 
 from imgsim_assets.components.columns import table_schema
+from imgsim_assets.images.sheet import side_by_side
 from imgsim_assets.storage.store import Store
 
 # Longer texts of a cell are truncated: metadata is stored in Dagster's event log.
 _MAX_CELL = 200
+# Characters of Markdown that Dagster shows without a click.
+MAX_SHOWN = 1000
+_THUMBNAIL_EDGES = (96, 72, 60, 48, 40, 32, 24)
+_THUMBNAIL_QUALITIES = (40, 20, 5)
+_PICTURES = "_pictures"
+_KEPT_PICTURES = 10
 
 
 def schema_of(columns: Mapping[str, Any]) -> dg.TableSchema:
@@ -79,15 +89,48 @@ def _cell(value: object) -> str | int | float | bool | None:
     return text if len(text) <= _MAX_CELL else f"{text[: _MAX_CELL - 1]}…"
 
 
-def jpeg(data: bytes, alt: str) -> dg.MetadataValue:
-    """A JPEG image inside the metadata."""
-    return _image("image/jpeg", data, alt)
-
-
 def svg(drawing: str, alt: str) -> dg.MetadataValue:
-    """An SVG chart inside the metadata."""
+    """An SVG chart inside the metadata; Dagster shows a small one without a click."""
     return _image("image/svg+xml", drawing.encode(), alt)
 
 
-def _image(kind: str, data: bytes, alt: str) -> dg.MetadataValue:
-    return dg.MetadataValue.md(f"![{alt}](data:{kind};base64,{base64.b64encode(data).decode()})")
+def thumbnails(images: Sequence[Image.Image | None], alt: str) -> dg.MetadataValue | None:
+    """Images side by side, shown by Dagster without a click; None without any."""
+    shown = [image for image in images if image is not None]
+    if not shown:
+        return None
+    for edge, quality in product(_THUMBNAIL_EDGES, _THUMBNAIL_QUALITIES):
+        body = io.BytesIO()
+        side_by_side(shown, edge).save(body, "WEBP", quality=quality)
+        value = _image("image/webp", body.getvalue(), alt)
+        if len(value.value) <= MAX_SHOWN:
+            return value
+    return None
+
+
+def picture(store: Store, table: str, version: int, name: str, data: bytes) -> dg.MetadataValue:
+    """A large picture, as the link to a file beside the tables of the store.
+
+    The pictures of the newest versions of a table are kept.
+    """
+    folder = f"{_PICTURES}/{table}"
+    path = f"{folder}/{version:012d}-{name}"
+    store.files.write(path, data)
+    older = sorted(entry.name for entry in store.files.entries(folder) if not entry.is_folder)
+    for entry in older[:-_KEPT_PICTURES]:
+        store.files.delete(f"{folder}/{entry}")
+    local = store.files.local_path(path)
+    url = local.resolve().as_uri() if local is not None else f"{store.url}/{path}"
+    return dg.MetadataValue.url(url)
+
+
+def last_metadata(context: dg.AssetExecutionContext) -> dict[str, Any]:
+    """The metadata of the asset's last materialization."""
+    event = context.instance.get_latest_materialization_event(context.asset_key)
+    materialization = event.asset_materialization if event is not None else None
+    return dict(materialization.metadata) if materialization is not None else {}
+
+
+def _image(kind: str, data: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    encoded = base64.b64encode(data).decode()
+    return dg.MetadataValue.md(f"![{alt}](data:{kind};base64,{encoded})")

@@ -60,6 +60,16 @@ def contact_sheet(
     return body.getvalue()
 
 
+def side_by_side(images: Sequence[Image.Image], edge: int) -> Image.Image:
+    """Images in one row, each fitted into a square of `edge` pixels."""
+    row = Image.new("RGB", (len(images) * (edge + 2) - 2, edge), _BACKGROUND)
+    for position, image in enumerate(images):
+        fitted = ImageOps.contain(image.convert("RGB"), (edge, edge))
+        left = position * (edge + 2) + (edge - fitted.width) // 2
+        row.paste(fitted, (left, (edge - fitted.height) // 2))
+    return row
+
+
 def _draw_cell(sheet: Image.Image, cell: Cell, left: int, top: int, size: int) -> None:
     draw = ImageDraw.Draw(sheet)
     if cell.image is None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import dagster as dg
 import polars as pl
@@ -71,7 +73,8 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
             }
             assert len(own) == 3
         graph = _metadata(instance, ["products", "similarity_graph"])
-        assert graph["contact_sheet"].startswith("![items and their neighbors](data:image/jpeg")
+        _assert_shown_without_a_click(graph["similarity_histogram"])
+        assert _linked(graph["contact_sheet"]).startswith(b"\xff\xd8")
         index = _metadata(instance, ["products", "index"])
         assert [column.name for column in index["dagster/column_schema"].columns] == [
             "number",
@@ -84,13 +87,24 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
             "products/embeddings",
             "suppliers/index",
         ]
-        assert match["heat_map"].startswith("![similarity of every pair](data:image/svg")
-        assert match["similarity_histogram"].startswith("![similarity of the matches](data:image")
+        assert _linked(match["heat_map"]).startswith(b"<svg")
+        assert _linked(match["contact_sheet"]).startswith(b"\xff\xd8")
+        for entry in ("similarity_histogram", "new_match_1"):
+            _assert_shown_without_a_click(match[entry])
         assert match["dagster/row_count"] == matches.height
         checks = _check_results(instance)
     # The audits are not among them: they run alone.
     assert len(checks) == 2 * 7 + 3
     assert all(checks.values()), checks
+
+
+def _assert_shown_without_a_click(markdown: str) -> None:
+    assert "](data:image/" in markdown
+    assert len(markdown) <= 1000
+
+
+def _linked(url: str) -> bytes:
+    return Path(url2pathname(urlsplit(url).path)).read_bytes()
 
 
 def test_every_match_can_be_traced_to_its_images_encoder_source_and_runs(shop: Shop) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 from playwright import sync_api
@@ -48,15 +51,16 @@ def page(servers: Servers) -> Iterator[sync_api.Page]:
 
 
 @pytest.mark.parametrize("asset", ["matches/pair", "products/similarity_graph"])
-def test_contact_sheet_and_histogram_are_drawn(page: sync_api.Page, asset: str) -> None:
-    for entry in ("contact_sheet", "similarity_histogram"):
-        page.goto(f"/assets/{asset}?view=events")
-        row = page.locator("tr", has=page.get_by_text(entry, exact=True))
-        row.get_by_text("[Show Markdown]").first.click()
-
-        image = page.get_by_role("dialog").locator("img").first
-        image.wait_for(state="attached")
-        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+def test_histogram_is_drawn_and_contact_sheet_is_linked(page: sync_api.Page, asset: str) -> None:
+    page.goto(f"/assets/{asset}?view=events")
+    row = page.locator("tr", has=page.get_by_text("similarity_histogram", exact=True))
+    image = row.locator("img").first
+    image.wait_for(state="attached")
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    row = page.locator("tr", has=page.get_by_text("contact_sheet", exact=True))
+    link = row.locator("a").first.get_attribute("href") or ""
+    assert Path(url2pathname(urlsplit(link).path)).read_bytes().startswith(b"\xff\xd8")
+    assert page.get_by_text("[Show Markdown]").count() == 0
 
 
 def test_each_shard_shows_its_own_rows_and_statuses(page: sync_api.Page) -> None:

@@ -124,7 +124,7 @@ def _result(
     store: "Store", table: "Table", report: "GroupReport", limits: CheckSettings
 ) -> dg.MaterializeResult:
     from imgsim_assets.components.charts import group_sheet
-    from imgsim_assets.components.metadata import jpeg, preview, table_metadata
+    from imgsim_assets.components.metadata import picture, preview, table_metadata
     from imgsim_assets.pipeline import checks
 
     rows = table.read(table.at(report.version))
@@ -140,9 +140,8 @@ def _result(
         "preview": preview(rows),
     }
     if rows.height:
-        metadata["contact_sheet"] = jpeg(
-            group_sheet(store, rows), "the largest groups, each with its canonical item first"
-        )
+        sheet = group_sheet(store, rows)
+        metadata["contact_sheet"] = picture(store, table.name, report.version, "groups.jpg", sheet)
     return dg.MaterializeResult(
         metadata=metadata,
         data_version=dg.DataVersion(report.data_version),

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from imgsim_assets.encoders.evaluation import EncoderEvaluation
     from imgsim_assets.storage.store import Store
 
-# Bars of the histogram; finer ones are narrower than the gaps between them.
-_DRAWN_BINS = 100
 # Thresholds that are listed beside the recommended one.
 _LISTED_THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
@@ -70,11 +68,15 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
 def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dict[str, Any]:
     import numpy as np
 
-    from imgsim_assets.components.metadata import svg, table_metadata
-    from imgsim_assets.images.plot import bar_chart, histogram
+    from imgsim_assets.components.metadata import picture, svg, table_metadata
+    from imgsim_assets.images.small_chart import MAX_BINS, small_bar_chart, small_histogram
+
+    table = f"{name}/encoder_evaluation"
+    bins = len(evaluation.null_counts)
+    starts = [bins * number // MAX_BINS for number in range(MAX_BINS)]
 
     described: dict[str, Any] = {
-        **table_metadata(store, f"{name}/encoder_evaluation", evaluation, evaluation.rows.height),
+        **table_metadata(store, table, evaluation, evaluation.rows.height),
         "recommended_threshold": evaluation.threshold,
         THRESHOLD_CALIBRATED: evaluation.is_measured,
         "false_positives_per_million": round(evaluation.false_positives_per_million, 1),
@@ -83,24 +85,24 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
         "seconds": round(evaluation.seconds, 3),
         "encoder_fingerprint": evaluation.fingerprint,
         "recall": svg(
-            bar_chart(
-                [(kind, round(recall, 3)) for kind, recall in evaluation.recall.items()],
-                title=f"edited copies at or above {evaluation.threshold:g}",
-                full=1.0,
+            small_bar_chart(
+                [(kind, round(recall, 3)) for kind, recall in evaluation.recall.items()]
             ),
             "recall by kind of edit",
         ),
-        "trade_off": svg(_trade_off(evaluation), "recall and false matches by threshold"),
         "thresholds": _thresholds(evaluation),
         "different_images": svg(
-            histogram(
-                np.reshape(evaluation.null_counts, (_DRAWN_BINS, -1)).sum(axis=1).tolist(),
-                np.linspace(-1, 1, _DRAWN_BINS + 1).tolist(),
-                title=f"cosine of {evaluation.pairs:,} pairs of different images",
-                mark=evaluation.threshold,
-                mark_label="threshold",
+            small_histogram(
+                np.add.reduceat(evaluation.null_counts, starts).tolist(),
+                -1,
+                1,
+                title=f"{evaluation.pairs:,} pairs of different images",
+                cutoff=evaluation.threshold,
             ),
             "null distribution",
+        ),
+        "trade_off": picture(
+            store, table, evaluation.version, "trade_off.svg", _trade_off(evaluation).encode()
         ),
     }
     if evaluation.labels is not None:

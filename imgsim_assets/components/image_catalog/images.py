@@ -116,7 +116,7 @@ def fetch(
 def _describe(store: "Store", name: str, report: "DownloadReport") -> dict[str, Any]:
     from imgsim_assets.components.metadata import counts_table, svg, table_metadata
     from imgsim_assets.download.status import OK
-    from imgsim_assets.images.plot import bar_chart
+    from imgsim_assets.images.small_chart import small_bar_chart
 
     by_count = sorted(report.statuses.items(), key=lambda pair: -pair[1])
     described: dict[str, Any] = {
@@ -124,7 +124,7 @@ def _describe(store: "Store", name: str, report: "DownloadReport") -> dict[str, 
         "ok": report.statuses.get(OK, 0),
         "failed": report.failed,
         "statuses": counts_table(report.statuses, "status"),
-        "status_chart": svg(bar_chart(by_count, title="items"), "items by status"),
+        "status_chart": svg(small_bar_chart(by_count), "items by status"),
         "requested": report.requested,
         "fetched": report.fetched,
         "unchanged": report.unchanged,

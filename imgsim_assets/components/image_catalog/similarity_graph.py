@@ -1,5 +1,6 @@
 """The asset `similarity_graph` of a catalog: edges from every item to its nearest neighbors."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -43,6 +44,7 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     )
     @retry_faults
     def similarity_graph(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        from imgsim_assets.components.metadata import last_metadata
         from imgsim_assets.pipeline import checks
         from imgsim_assets.similarity.graph import graph_table
 
@@ -54,7 +56,9 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         limits = settings.checks
         drift = checks.similarity_drift(table, version, limits.max_drift)
         return dg.MaterializeResult(
-            metadata=_describe(pipeline.store, catalog.name, report, table.read(version))
+            metadata=_describe(
+                pipeline.store, catalog.name, report, table.read(version), last_metadata(context)
+            )
             | column_lineage(graph_lineage(catalog.key("index"))),
             data_version=dg.DataVersion(report.data_version),
             check_results=[
@@ -87,28 +91,51 @@ def graph_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
 
 
 def _describe(
-    store: "Store", name: str, report: "GraphReport", edges: "pl.DataFrame"
+    store: "Store",
+    name: str,
+    report: "GraphReport",
+    edges: "pl.DataFrame",
+    last: Mapping[str, dg.MetadataValue],
 ) -> dict[str, Any]:
-    from imgsim_assets.components.charts import graph_sheet, similarity_histogram
-    from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata
-    from imgsim_assets.index.stage import open_index
+    from imgsim_assets.components.metadata import preview, table_metadata
 
-    described: dict[str, Any] = {
+    pictures = ("similarity_histogram", "contact_sheet")
+    is_same = last.get("version") == dg.MetadataValue.int(report.version)
+    return {
         **table_metadata(store, f"{name}/similarity_graph", report, report.edges),
         "items": report.items,
         "k": report.k,
         **({"threshold": report.threshold} if report.threshold is not None else {}),
+        **(
+            {key: last[key] for key in pictures if key in last}
+            if is_same
+            else _pictures(store, name, report, edges)
+        ),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
+        "preview": preview(edges),
     }
-    if edges.height:
-        _, index = open_index(store, name)
-        described["contact_sheet"] = jpeg(
-            graph_sheet(store, edges, index.entries), "items and their neighbors"
-        )
-        described["similarity_histogram"] = svg(
-            similarity_histogram(edges["similarity"], report.threshold), "similarity of the edges"
-        )
-    described["preview"] = preview(edges)
-    return described
+
+
+def _pictures(
+    store: "Store", name: str, report: "GraphReport", edges: "pl.DataFrame"
+) -> dict[str, Any]:
+    from imgsim_assets.components import charts
+    from imgsim_assets.components.metadata import picture, svg
+    from imgsim_assets.similarity import items
+    from imgsim_assets.similarity.candidates import best_candidates
+
+    if not edges.height:
+        return {}
+    _, nodes = items.from_index(store, name)
+    below = best_candidates(nodes, nodes, edges["src_id"], exclude_self=True)
+    histogram = charts.similarity_histogram(
+        edges["similarity"], report.threshold, below["similarity"]
+    )
+    sheet = charts.graph_sheet(store, edges, nodes.keys)
+    table = f"{name}/similarity_graph"
+    return {
+        "similarity_histogram": svg(histogram, "similarity of the edges"),
+        "contact_sheet": picture(store, table, report.version, "neighbors.jpg", sheet),
+    }

@@ -38,9 +38,11 @@ def status_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     )
     @retry_faults
     def status(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        from imgsim_assets.components.metadata import last_metadata
+
         store = open_store(context)
         versions = _versions(store, name)
-        metadata = _last_metadata(context)
+        metadata = last_metadata(context)
         if metadata.get(_VERSIONS) != dg.MetadataValue.json(versions):
             metadata = {**_describe(store, name), _VERSIONS: dg.MetadataValue.json(versions)}
         return dg.MaterializeResult(
@@ -53,13 +55,6 @@ def status_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
 def _versions(store: "Store", name: str) -> dict[str, int]:
     commits = {table: store.table(f"{name}/{table}").latest() for table in _TABLES}
     return {table: commit.version for table, commit in commits.items() if commit is not None}
-
-
-def _last_metadata(context: dg.AssetExecutionContext) -> dict[str, Any]:
-    """The metadata of the last materialization, which hold while no table has a new version."""
-    event = context.instance.get_latest_materialization_event(context.asset_key)
-    materialization = event.asset_materialization if event is not None else None
-    return dict(materialization.metadata) if materialization is not None else {}
 
 
 def _describe(store: "Store", name: str) -> dict[str, Any]:

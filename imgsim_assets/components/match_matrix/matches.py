@@ -1,7 +1,7 @@
 """The asset `matches/<name>`: the match table of a left and a right catalog."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 GROUP = "matches"
-# With more pairs than this, the heat map of all cosines is not drawn.
-_MAX_HEAT_MAP_PAIRS = 400
 
 
 def matches_asset(
@@ -82,6 +80,8 @@ def matches_asset(
     )
     @retry_faults
     def matches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        from imgsim_assets.components.match_matrix.summary import describe_matches
+        from imgsim_assets.components.metadata import last_metadata
         from imgsim_assets.pipeline.match import MatchPipeline
 
         refuse_failed_inputs(context)
@@ -89,7 +89,8 @@ def matches_asset(
         report = pipeline.run()
         rows = pipeline.rows(report)
         return dg.MaterializeResult(
-            metadata=_describe(pipeline, report, rows) | column_lineage(match_lineage(left, right)),
+            metadata=describe_matches(pipeline, report, rows, last_metadata(context))
+            | column_lineage(match_lineage(left, right)),
             data_version=dg.DataVersion(report.data_version),
             check_results=_check(pipeline, report, rows),
         )
@@ -148,40 +149,3 @@ def _check(
         asset_check(SIMILARITY_DRIFT, drift, severity=limits.severity),
         asset_check(INDEX_IS_CURRENT, current, severity=limits.severity),
     ]
-
-
-def _describe(
-    pipeline: "MatchPipeline", report: "MatchReport", rows: "pl.DataFrame"
-) -> dict[str, Any]:
-    from imgsim_assets.components import charts
-    from imgsim_assets.components.metadata import jpeg, preview, svg, table_metadata
-    from imgsim_assets.similarity import items
-
-    store, settings = pipeline.store, pipeline.settings
-    described: dict[str, Any] = {
-        **table_metadata(store, f"matches/{settings.name}", report, report.matches),
-        "threshold": report.threshold,
-        "left_items": report.left_items,
-        "right_items": report.right_items,
-        "left_matched": report.left_matched,
-        "incremental": report.incremental,
-        "seconds": round(report.seconds, 3),
-        "encoder_fingerprint": report.fingerprint,
-    }
-    if rows.height:
-        described["contact_sheet"] = jpeg(
-            charts.match_sheet(store, rows),
-            "the most similar pairs, then those nearest the threshold",
-        )
-        described["similarity_histogram"] = svg(
-            charts.similarity_histogram(rows["similarity"], report.threshold),
-            "similarity of the matches",
-        )
-    if 0 < report.left_items * report.right_items <= _MAX_HEAT_MAP_PAIRS:
-        _, left = items.from_embeddings(store, settings.left)
-        _, right = items.from_index(store, settings.right)
-        described["heat_map"] = svg(
-            charts.similarity_heat_map(left, right, report.threshold), "similarity of every pair"
-        )
-    described["preview"] = preview(rows.select("left_id", "right_id", "similarity", "rank"))
-    return described

@@ -1,0 +1,106 @@
+"""The metadata of a match table: what is new, what is nearest to the threshold, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from imgsim_assets.components import charts
+from imgsim_assets.components.metadata import picture, preview, svg, table_metadata, thumbnails
+from imgsim_assets.pipeline.match import MatchPipeline
+from imgsim_assets.pipeline.pairs import changes_since_last_version, with_titles
+from imgsim_assets.similarity import items
+from imgsim_assets.similarity.candidates import best_candidates
+from imgsim_assets.similarity.matches import MatchReport
+from imgsim_assets.storage.changes import CHANGE
+
+# With more pairs than this, the heat map of all cosines is not drawn.
+_MAX_HEAT_MAP_PAIRS = 400
+_SHOWN_PAIRS = 10
+_SHOWN_NEW = 3
+_VERSION = "version"
+_COUNTS = {
+    "added": "added_since_last_version",
+    "changed": "changed_since_last_version",
+    "removed": "removed_since_last_version",
+}
+
+
+def describe_matches(
+    pipeline: MatchPipeline,
+    report: MatchReport,
+    rows: pl.DataFrame,
+    last: Mapping[str, dg.MetadataValue],
+) -> dict[str, Any]:
+    """The metadata of a materialization, first what a person looks for.
+
+    Args:
+        pipeline: of the match table.
+        report: of the run.
+        rows: the matches.
+        last: the metadata of the last materialization. Where the version is the same, so are its
+            tables and pictures, and nothing is read for them.
+    """
+    store, name = pipeline.store, f"matches/{pipeline.table_name}"
+    counts: dict[str, Any] = {
+        **table_metadata(store, name, report, report.matches),
+        "threshold": report.threshold,
+        "left_items": report.left_items,
+        "right_items": report.right_items,
+        "left_matched": report.left_matched,
+    }
+    run = {
+        "incremental": report.incremental,
+        "seconds": round(report.seconds, 3),
+        "encoder_fingerprint": report.fingerprint,
+    }
+    if last.get(_VERSION) == dg.MetadataValue.int(report.version):
+        kept = {key: value for key, value in last.items() if "/" not in key}
+        return {**counts, **kept, **counts, **run}
+    return {**counts, **_pairs(pipeline, report, rows), **run}
+
+
+def _pairs(pipeline: MatchPipeline, report: MatchReport, rows: pl.DataFrame) -> dict[str, Any]:
+    store, settings = pipeline.store, pipeline.settings
+    name = f"matches/{pipeline.table_name}"
+    changes = changes_since_last_version(store, name, report.version)
+    described: dict[str, Any] = {}
+    new = rows.clear()
+    if changes is not None:
+        kinds = changes.rows[CHANGE]
+        described |= {key: int((kinds == kind).sum()) for kind, key in _COUNTS.items()}
+        best_first = changes.rows.filter(kinds == "added").sort(
+            ["similarity", "left_id", "right_id"], descending=[True, False, False]
+        )
+        new = best_first.head(_SHOWN_PAIRS)
+    for position, row in enumerate(new.head(_SHOWN_NEW).iter_rows(named=True), start=1):
+        pair = [charts.thumbnail(store, row[f"{side}_sha256"]) for side in ("left", "right")]
+        shown = thumbnails(pair, "left and right image of a new match")
+        if shown is not None:
+            described[f"new_match_{position}"] = shown
+    nearest = rows.sort("similarity", "left_id", "right_id").head(_SHOWN_PAIRS)
+    for key, pairs in (("new_matches", new), ("nearest_to_threshold", nearest)):
+        if pairs.height:
+            titled = with_titles(store, pairs, settings.left, settings.right)
+            described[key] = preview(titled, _SHOWN_PAIRS)
+    _, left = items.from_embeddings(store, settings.left)
+    _, right = items.from_index(store, settings.right)
+    below = best_candidates(left, right, rows["left_id"])
+    if below.height:
+        titled = with_titles(store, below.head(_SHOWN_PAIRS), settings.left, settings.right)
+        described["best_below_threshold"] = preview(titled, _SHOWN_PAIRS)
+    if rows.height or below.height:
+        described["similarity_histogram"] = svg(
+            charts.similarity_histogram(rows["similarity"], report.threshold, below["similarity"]),
+            "similarity of the matches",
+        )
+    if rows.height:
+        sheet = charts.match_sheet(store, rows)
+        described["contact_sheet"] = picture(store, name, report.version, "matches.jpg", sheet)
+    if 0 < len(left) * len(right) <= _MAX_HEAT_MAP_PAIRS:
+        drawing = charts.similarity_heat_map(left, right, report.threshold).encode()
+        described["heat_map"] = picture(store, name, report.version, "heat_map.svg", drawing)
+    return described

@@ -1,0 +1,82 @@
+"""The metadata of a match table: what is new, and what lies near the threshold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from imgsim_assets.components.match_matrix import summary
+from imgsim_assets_tests.support.images import encoded, make_image
+from imgsim_assets_tests.support.shop import Shop
+from imgsim_assets_tests.support.web import Web
+
+BEACON = "![t](http://127.0.0.1:9/b.png)"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, web: Web) -> Shop:
+    opened = Shop.open(tmp_path, web)
+    assert opened.project.materialize()
+    return opened
+
+
+def _metadata(shop: Shop) -> dict[str, Any]:
+    with shop.project.instance() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey(["matches", "pair"]))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+def _counts(metadata: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(metadata[f"{kind}_since_last_version"] for kind in ("added", "changed", "removed"))
+
+
+def test_match_table_shows_what_the_last_version_changed(shop: Shop) -> None:
+    rows = _metadata(shop)["dagster/row_count"]
+    assert _counts(_metadata(shop)) == (rows, 0, 0)
+    shop.web.pages["/again.jpg"] = encoded(make_image(2), "JPEG", quality=70)
+    shop.put_item(BEACON, 900, path="/again.jpg")
+    shop.remove_item("p1")
+    assert shop.project.materialize()
+
+    metadata = _metadata(shop)
+
+    assert _counts(metadata) == (1, 0, 1)
+    assert list(metadata).index("added_since_last_version") < list(metadata).index("seconds")
+    (new,) = (record.data for record in metadata["new_matches"].records)
+    assert (new["left_id"], new["right_id"]) == (BEACON, "s2")
+    assert new["left_title"] == f"item {BEACON}"
+    assert new["left_url"] == shop.web.url("/again.jpg")
+    assert metadata["new_match_1"].startswith("![left and right image of a new match](data:image")
+    # Text of the catalog is in tables only, which Dagster does not render.
+    texts = [value for value in metadata.values() if isinstance(value, str)]
+    assert not [text for text in texts if "](http" in text]
+
+
+def test_pairs_nearest_to_the_threshold_are_listed_from_both_sides(shop: Shop) -> None:
+    metadata = _metadata(shop)
+
+    above = [record.data["similarity"] for record in metadata["nearest_to_threshold"].records]
+    below = [record.data["similarity"] for record in metadata["best_below_threshold"].records]
+    assert above == sorted(above)
+    assert min(above) >= 0.9
+    assert below == sorted(below, reverse=True)
+    assert max(below) < 0.9
+
+
+def test_unchanged_match_table_keeps_its_metadata_and_reads_nothing_for_them(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _metadata(shop)
+    monkeypatch.setattr(summary, "_pairs", lambda *_: pytest.fail("the tables are read"))
+
+    assert shop.project.materialize()
+
+    after = _metadata(shop)
+    assert list(after) == list(before)
+    differing = {name for name in before if before[name] != after[name]}
+    assert differing <= {"changed", "seconds", "incremental", "dagster/column_lineage"}

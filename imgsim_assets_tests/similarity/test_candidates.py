@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from imgsim_assets.similarity import candidates
+from imgsim_assets.similarity.candidates import best_candidates
+from imgsim_assets.similarity.items import Items
+
+
+def _items(vectors: dict[str, list[float]]) -> Items:
+    array = np.array(list(vectors.values()), dtype=np.float32).reshape(len(vectors), 2)
+    keys = pl.DataFrame(
+        {"id": list(vectors), "sha256": list(vectors)}, {"id": pl.String, "sha256": pl.String}
+    )
+    return Items(keys, array)
+
+
+LEFT = _items({"a": [1, 0], "b": [0, 1], "c": [0.6, 0.8]})
+RIGHT = _items({"x": [1, 0], "y": [0.8, 0.6]})
+NONE = pl.Series([], dtype=pl.String)
+
+
+def test_items_without_a_match_have_their_best_candidate() -> None:
+    rows = best_candidates(LEFT, RIGHT, pl.Series(["a"])).rows()
+
+    assert [row[:2] for row in rows] == [("c", "y"), ("b", "y")]
+    assert [row[2] for row in rows] == pytest.approx([0.96, 0.6])
+
+
+def test_item_is_no_candidate_of_itself() -> None:
+    rows = best_candidates(LEFT, LEFT, NONE, exclude_self=True)
+
+    assert set(rows.select("left_id", "right_id").rows()) == {("a", "c"), ("b", "c"), ("c", "b")}
+
+
+def test_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "_MAX_PRODUCTS", 4)
+
+    assert best_candidates(LEFT, RIGHT, NONE).height == 2
+
+
+@pytest.mark.parametrize(("left", "right"), [(LEFT, _items({})), (_items({}), RIGHT)])
+def test_without_items_there_are_no_candidates(left: Items, right: Items) -> None:
+    assert best_candidates(left, right, NONE).height == 0
