@@ -11,7 +11,7 @@ from html import escape
 # Bytes of a chart; base64 adds a third.
 MAX_BYTES = 690
 MAX_BINS = 30
-MAX_BARS = 6
+MAX_BARS = 5
 _WIDTH = 360
 _BASE = 96
 _TOP = 18

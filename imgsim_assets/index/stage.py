@@ -252,21 +252,28 @@ def _commit(
         stored = table.upload(path, role=INDEX)
     entries = table.write_rows(index.entries)
 
+    pending = PendingCommit(
+        [stored, entries],
+        inputs={"embeddings": embeddings.version},
+        properties={
+            **recipe,
+            "metric": METRIC,
+            "dim": index.dim,
+            "next_number": index.next_number,
+            ENCODER: embeddings.properties[ENCODER],
+        },
+    )
+
     def change(newest: Commit | None) -> PendingCommit | None:
-        is_newer = newest is not None and newest.inputs["embeddings"] > embeddings.version
-        if is_newer and newest != latest:
-            return None  # another run has committed an index of newer embeddings
-        return PendingCommit(
-            [stored, entries],
-            inputs={"embeddings": embeddings.version},
-            properties={
-                **recipe,
-                "metric": METRIC,
-                "dim": index.dim,
-                "next_number": index.next_number,
-                ENCODER: embeddings.properties[ENCODER],
-            },
-        )
+        if newest is not None and newest != latest:
+            is_newer = newest.inputs["embeddings"] > embeddings.version
+            contents = [file.sha256 for file in newest.files]
+            if is_newer or (
+                contents == [file.sha256 for file in pending.files]
+                and newest.properties == pending.properties
+            ):
+                return None  # another run has committed a newer index, or the same one
+        return pending
 
     commit = table.commit(change)
     if commit is None:

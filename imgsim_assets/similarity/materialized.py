@@ -110,6 +110,12 @@ class MaterializedResult:
         commit = self.commit([self.table.write_rows(rows), *files], left, right, inputs)
         return None if commit is None else ResultUpdate(commit, rows, incremental)
 
+    def _has_same_content(self, newest: Commit | None, files: Sequence[DataFile]) -> bool:
+        """Whether another run has committed the same rows of the same items meanwhile."""
+        if newest is None or newest == self.latest:
+            return False
+        return newest.properties == self.properties and _contents(newest.files) == _contents(files)
+
     def is_up_to_date(self, left: Items, right: Items) -> bool:
         """Whether the current commit was computed from exactly these items."""
         return (
@@ -142,9 +148,13 @@ class MaterializedResult:
             is_superseded = any(
                 committed.get(name, 0) > version for name, version in inputs.items()
             )
-            if is_superseded:
+            if is_superseded or self._has_same_content(newest, files):
                 return None
             return PendingCommit(files, inputs=inputs, properties=self.properties)
 
         commit = self.table.commit(change)
         return None if is_superseded else commit
+
+
+def _contents(files: Sequence[DataFile]) -> list[tuple[str, str]]:
+    return sorted((file.role, file.sha256) for file in files)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -343,3 +344,23 @@ def _bridges(store: Store) -> pl.DataFrame:
     file = commit.file_with_role(BRIDGES)
     assert file is not None
     return table.read_file(file)
+
+
+def test_run_that_another_one_overtook_with_the_same_groups_commits_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed(store, "shop", {f"i{seed}": tiny(seed) for seed in range(4)})
+    compute = GroupStage._compute
+
+    def overtaken(self: GroupStage, *args: Any) -> Any:
+        result = compute(self, *args)
+        monkeypatch.setattr(GroupStage, "_compute", compute)
+        GroupStage(store, "shop", GroupSettings(threshold=-1)).run()
+        return result
+
+    monkeypatch.setattr(GroupStage, "_compute", overtaken)
+
+    report = GroupStage(store, "shop", GroupSettings(threshold=-1)).run()
+
+    assert groups_table(store, "shop").versions() == [1]
+    assert report.version == 1
