@@ -21,7 +21,8 @@ class HostCookies:
         stored = self._hosts.setdefault(host, {})
         before = dict(stored)
         for header in headers:
-            if len(header) > _MAX_COOKIE_BYTES or not header.isprintable():
+            is_sendable = header.isascii() and header.isprintable()
+            if len(header) > _MAX_COOKIE_BYTES or not is_sendable:
                 continue
             try:
                 cookies = SimpleCookie(header)

@@ -125,7 +125,7 @@ async def lenient_get(
             *(f"{name}: {value}" for name, value in headers.items()),
             "Connection: close",
         ]
-        writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        writer.write("\r\n".join([*lines, "", ""]).encode())
         try:
             response = await _read_head(reader)
         except EOFError:
