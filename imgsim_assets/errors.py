@@ -43,6 +43,10 @@ class InvariantError(StoreError):
     """A table breaks one of its invariants, so nothing is computed from it."""
 
 
+class BusyError(StoreError):
+    """Another run is at work on the same shard."""
+
+
 class EncoderError(ImgsimError):
     """An encoder cannot be loaded, or returned something that is not an embedding."""
 

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import dagster as dg
 
-from imgsim_assets.errors import SettingsError
+from imgsim_assets.errors import BusyError, SettingsError
 from imgsim_assets.storage.shards import Shard
 
 if TYPE_CHECKING:
     from imgsim_assets.pipeline.shards import ShardReports
+
+
+# How often, and for how long, a step leaves a shard to the run that is at work on it.
+_MAX_WAITS = 30
+_WAIT_SECONDS = 60
 
 
 class ShardReport(Protocol):
@@ -44,6 +49,11 @@ def shards_of_run(context: dg.AssetExecutionContext, shard_count: int) -> list[S
     return [Shard(int(name), shard_count) for name in sorted(context.partition_keys)]
 
 
+def waits_in_place(context: dg.AssetExecutionContext) -> bool:
+    """Whether a step waits for another run's shard with its pool slot, after many retries."""
+    return bool(context.retry_number >= _MAX_WAITS)
+
+
 def publish(
     context: dg.AssetExecutionContext,
     key: dg.AssetKey,
@@ -53,13 +63,21 @@ def publish(
     """Attach each shard's metadata and the run's data version to its materialization.
 
     Dagster keeps one data version for all shards that a run takes; each shard's own is in its
-    metadata. When a shard failed, the good ones are recorded as materialized before the run
+    metadata. A step whose other shards are done, while another run is at work on some, is tried
+    again later. When a shard failed, the good ones are recorded as materialized before the run
     fails: Dagster itself records nothing of a step that fails.
     """
 
     def metadata(report: R) -> dict[str, Any]:
         return {**describe(report), "shard_data_version": report.data_version}
 
+    busy = {shard for shard, error in reports.failed.items() if isinstance(error, BusyError)}
+    if busy and busy == set(reports.failed):
+        context.log.info(
+            f"another run is working on {key.to_user_string()} {', '.join(sorted(busy))}; this "
+            f"step gives its pool slot back and tries again in {_WAIT_SECONDS} seconds"
+        )
+        raise dg.RetryRequested(max_retries=_MAX_WAITS, seconds_to_wait=_WAIT_SECONDS)
     if reports.failed:
         _record_succeeded(context, key, reports.succeeded, metadata)
         _fail(context, reports.failed)

@@ -57,10 +57,13 @@ class Sync:
         from imgsim_assets.download.stage import ImagesStage
 
         tree = self._definitions.component_tree
-        for component in tree.get_all_components(ImageCatalogComponent) if tree else ():
+        if tree is None:
+            return True
+        for component in tree.get_all_components(ImageCatalogComponent):
             settings = component.settings
             if settings.name == name:
-                stage = ImagesStage(self._store, name, settings.download)
+                download = settings.download.with_absolute_ca_file(tree.project_root)
+                stage = ImagesStage(self._store, name, download)
                 return any(stage.is_due(shard) for shard in _shards(settings.shards))
         return True  # another component composes this one, and its settings are not at hand
 

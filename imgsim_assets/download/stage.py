@@ -80,6 +80,7 @@ class ImagesStage:
         settings: timeouts, limits and politeness.
         retry: the failures of earlier runs that are tried again.
         record: whether the ledger records `settings` as those of the catalog.
+        wait: wait for another run that is at work on a shard; else raise BusyError.
         log: takes messages about progress, hosts and damage.
         on_row: called after each item that was fetched or failed.
         on_commit: called from any thread after each commit in the middle of a shard.
@@ -93,6 +94,7 @@ class ImagesStage:
         *,
         retry: Retry = "retryable",
         record: bool = True,
+        wait: bool = True,
         log: Log = silent,
         on_row: Callable[[], None] | None = None,
         on_commit: Callable[[Shard], None] | None = None,
@@ -102,6 +104,7 @@ class ImagesStage:
         self._settings = settings
         self._retry: Retry = retry
         self._recorded = RecordedSettings.of(settings).to_json() if record else None
+        self._wait = wait
         self._log = log
         self._on_row = on_row
         self._on_commit = on_commit
@@ -143,6 +146,7 @@ class ImagesStage:
 
         Raises:
             StoreError: the catalog was never ingested.
+            BusyError: another run is at work on the shard, and this one does not wait.
         """
         run = self._start(shard)
         base = self._table.latest()
@@ -229,7 +233,7 @@ class ImagesStage:
     def _lease(self, shard: Shard) -> Lease:
         path = f"{self._table.name}/_leases/{shard.name}-of-{shard.count}"
         work = f"{self._name} shard {shard.name}"
-        return Lease(self._store.files, path, work=work, log=self._log)
+        return Lease(self._store.files, path, work=work, log=self._log, wait=self._wait)
 
     def _log_once(self, message: str) -> None:
         """Log damage once, although every read of that part of the ledger finds it."""

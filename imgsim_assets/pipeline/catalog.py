@@ -42,6 +42,7 @@ class CatalogPipeline:
         loader: gives the images in place of the download.
         retry: which failures of earlier runs the download tries again.
         record: whether the store records the download settings as those of the catalog.
+        wait: whether the download waits for another run that is at work on a shard.
         log: receives the progress messages of long stages.
         warn: receives the warnings; default: `log`.
         log_exception: receives a message about a failed shard while its exception is being
@@ -57,6 +58,7 @@ class CatalogPipeline:
         loader: Loader | None = None,
         retry: Retry = "retryable",
         record: bool = True,
+        wait: bool = True,
         log: Log = silent,
         warn: Log | None = None,
         log_exception: Log | None = None,
@@ -67,6 +69,7 @@ class CatalogPipeline:
         self.loader = loader
         self.retry = retry
         self.record = record
+        self.wait = wait
         self.log = printable_log(log)
         self.warn = printable_log(warn or log)
         self.log_exception = printable_log(log_exception or warn or log)
@@ -165,6 +168,7 @@ class CatalogPipeline:
             settings,
             retry=self.retry,
             record=self.record,
+            wait=self.wait,
             log=self.log,
             on_row=on_row,
             on_commit=on_commit,

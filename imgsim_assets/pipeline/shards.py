@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from imgsim_assets.errors import EncoderError, SettingsError
+from imgsim_assets.errors import BusyError, EncoderError, SettingsError
 from imgsim_assets.progress import Log
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
@@ -45,6 +45,8 @@ def run_shards(shards: Iterable[Shard], run: Callable[[Shard], R], log: Log) -> 
             reports.succeeded.append(run(shard))
         except (EncoderError, SettingsError):
             raise
+        except BusyError as error:
+            reports.failed[shard.name] = error
         except Exception as error:
             log(f"shard {shard.name} failed")
             reports.failed[shard.name] = error

@@ -16,6 +16,7 @@ import uuid
 from types import TracebackType
 from typing import Self
 
+from imgsim_assets.errors import BusyError
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.files import Entry, Files
 
@@ -33,13 +34,17 @@ class Lease:
         path: File of the lease; one path per piece of work.
         work: Name of the work in log messages.
         log: Takes a message when another run holds the lease.
+        wait: Wait for the run that holds the lease; else raise BusyError.
     """
 
-    def __init__(self, files: Files, path: str, *, work: str, log: Log = silent) -> None:
+    def __init__(
+        self, files: Files, path: str, *, work: str, log: Log = silent, wait: bool = True
+    ) -> None:
         self._files = files
         self._path = path
         self._work = work
         self._log = log
+        self._wait = wait
         holder = {"host": socket.gethostname(), "process": os.getpid(), "id": uuid.uuid4().hex}
         self._body = json.dumps(holder).encode()
         self._seen: Entry | None = None
@@ -48,9 +53,15 @@ class Lease:
         self._renewal = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
-        """Wait until nobody else holds the lease, and acquire it."""
+        """Acquire the lease, when nobody else holds it.
+
+        Raises:
+            BusyError: another run holds it, and this one does not wait.
+        """
         has_logged = False
         while not self._try_acquire():
+            if not self._wait:
+                raise BusyError(f"another run is working on {self._work}")
             if not has_logged:
                 self._log(f"another run is working on {self._work}; waiting for it")
                 has_logged = True

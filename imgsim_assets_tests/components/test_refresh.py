@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from imgsim_assets.components import shard_runs
+from imgsim_assets.storage.lease import Lease
+from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
@@ -142,3 +147,45 @@ def test_refresh_of_a_small_catalog_runs_in_one_process(
     job = shop.project.definitions().resolve_job_def("products_refresh")
 
     assert job.executor_def.name == executor
+
+
+@pytest.mark.slow
+def test_step_whose_shard_another_run_holds_gives_its_pool_slot_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_runs, "_WAIT_SECONDS", 1)
+    files = shop.project.store.files
+    other_run = Lease(
+        files, f"products/images/_leases/{Shard(shard_index('p0', 3), 3).name}-of-3", work="a shard"
+    )
+    other_run.__enter__()
+    with shop.project.instance() as instance:
+        instance.event_log_storage.set_concurrency_slots("network", 1)
+        slots: list[int] = []
+
+        def release_after_a_look() -> None:
+            end = time.monotonic() + 60
+            while not _retries(instance) and time.monotonic() < end:
+                time.sleep(0.05)
+            info = instance.event_log_storage.get_concurrency_info("network")
+            slots.append(info.active_slot_count)
+            other_run.__exit__(None, None, None)
+
+        looking = threading.Thread(target=release_after_a_look)
+        looking.start()
+        result = _refresh(shop, instance)
+        looking.join()
+
+    assert result.success
+    assert slots == [0]
+    assert _partitions(result, IMAGES) == ["000", "001", "002"]
+
+
+def _retries(instance: dg.DagsterInstance) -> list[dg.DagsterEvent]:
+    """The events by which steps are to be tried again."""
+    logs = [
+        entry.dagster_event
+        for record in instance.get_run_records()
+        for entry in instance.all_logs(record.dagster_run.run_id)
+    ]
+    return [event for event in logs if event is not None and event.is_step_up_for_retry]

@@ -14,7 +14,7 @@ from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, passthrough_columns
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
-from imgsim_assets.components.shard_runs import publish, shards_of_run
+from imgsim_assets.components.shard_runs import publish, shards_of_run, waits_in_place
 from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.pipeline.check_names import SUCCESS_RATE
 
@@ -61,7 +61,7 @@ def images_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     @retry_faults
     def images(context: dg.AssetExecutionContext, config: ImagesConfig) -> dg.MaterializeResult:
         refuse_failed_inputs(context)
-        pipeline = catalog.pipeline(context, retry=config.retry.value)
+        pipeline = catalog.pipeline(context, retry=config.retry.value, wait=waits_in_place(context))
         return dg.MaterializeResult(check_results=[fetch(context, catalog, pipeline)])
 
     return images

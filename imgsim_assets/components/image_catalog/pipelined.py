@@ -20,6 +20,7 @@ from imgsim_assets.components.image_catalog.images import (
 )
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
+from imgsim_assets.components.shard_runs import waits_in_place
 from imgsim_assets.components.store.resource import IO_MANAGER, STORE
 from imgsim_assets.progress import printable_log
 
@@ -67,7 +68,7 @@ def _fetch_and_embed(
 
     images, embeddings = catalog.key("images"), catalog.key("embeddings")
     selected = context.selected_asset_keys
-    pipeline = catalog.pipeline(context, retry=config.retry.value)
+    pipeline = catalog.pipeline(context, retry=config.retry.value, wait=waits_in_place(context))
     thread = EmbeddingThread()
     with thread:
 
