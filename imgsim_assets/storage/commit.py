@@ -163,10 +163,11 @@ class Commit:
             ValueError, KeyError, TypeError: The bytes are not a commit, or were changed.
         """
         document = json.loads(data)
+        is_intact = is_sealed(data)
         # A changed digit in a commit of this format is damage and not another format.
-        if is_sealed(data) or CHECKSUM not in document:
+        if is_intact or CHECKSUM not in document:
             _require_format(document)
-        if not is_sealed(data):
+        if not is_intact:
             raise ValueError("its checksum does not match")
         values = {name: document[name] for name in cls.__dataclass_fields__ if name != "files"}
         values["lost"] = tuple(values["lost"])

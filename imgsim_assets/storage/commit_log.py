@@ -91,15 +91,13 @@ class CommitLog:
         data = self._files.read(path)
         try:
             commit = Commit.from_json(data)
+            if commit.version != version:
+                raise ValueError(f"it is a copy of commit {commit.version}")
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptFileError(
                 f"{self._files.url}/{path} is not a commit ({error}); 'imgsim verify --repair' "
                 "restores it or goes back to the previous version"
             ) from error
-        if commit.version != version:
-            raise CorruptFileError(
-                f"{self._files.url}/{path} is a copy of commit {commit.version}; delete it"
-            )
         return commit
 
     def create(self, commit: Commit) -> Commit | None:

@@ -69,7 +69,10 @@ class _Inspection:
         for version, error in self._unreadable.items():
             path = commit_path(self._name, version).removeprefix(f"{self._name}/")
             if version != newest and path not in self._known:
-                yield self._damage(path, f"version {version} is damaged: {error}")
+                what = str(error).split(";")[0]
+                yield self._damage(
+                    path, f"{what}; later versions are intact: {_REPAIR} records it as lost"
+                )
 
     def _inspect_files(self, newest: int, read: BytesRead) -> Iterator[Damage]:
         seen: set[str] = set()
