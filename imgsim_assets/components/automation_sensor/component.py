@@ -8,11 +8,13 @@ from typing import ClassVar
 import dagster as dg
 
 from imgsim_assets.components.automation import ON, TAG
+from imgsim_assets.components.automation_sensor.scaffolder import AutomationScaffolder
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.pipeline.settings import AutomationSettings
 from imgsim_assets.settings import Settings
 
 
+@dg.scaffold_with(AutomationScaffolder)
 class AutomationComponent(YamlComponent):
     """One sensor that evaluates the conditions of all catalogs and match tables.
 

@@ -8,12 +8,14 @@ import dagster as dg
 
 from imgsim_assets.components.declared_catalogs import ComparingComponent
 from imgsim_assets.components.duplicate_groups.groups import cross_catalog_groups_asset
+from imgsim_assets.components.duplicate_groups.scaffolder import DuplicateGroupsScaffolder
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.settings import Settings
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 
 
+@dg.scaffold_with(DuplicateGroupsScaffolder)
 class DuplicateGroupsComponent(ComparingComponent):
     """The items that show the same, within and across catalogs, by group."""
 

@@ -16,6 +16,7 @@ from imgsim_assets.components.image_catalog.images import images_asset
 from imgsim_assets.components.image_catalog.index import index_asset, recall_audit
 from imgsim_assets.components.image_catalog.items import items_asset
 from imgsim_assets.components.image_catalog.pipelined import pipelined_assets
+from imgsim_assets.components.image_catalog.scaffolder import ImageCatalogScaffolder
 from imgsim_assets.components.image_catalog.schedule import refresh_job, refresh_schedule
 from imgsim_assets.components.image_catalog.similarity_graph import (
     graph_audit,
@@ -30,6 +31,7 @@ from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.settings import Settings
 
 
+@dg.scaffold_with(ImageCatalogScaffolder)
 class ImageCatalogComponent(YamlComponent):
     """A catalog of image URLs: downloaded, embedded, indexed, and linked into a graph."""
 

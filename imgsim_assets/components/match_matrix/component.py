@@ -9,11 +9,13 @@ import dagster as dg
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.declared_catalogs import ComparingComponent
 from imgsim_assets.components.match_matrix.matches import matches_asset, matches_audit
+from imgsim_assets.components.match_matrix.scaffolder import MatchMatrixScaffolder
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.settings import Settings
 
 
+@dg.scaffold_with(MatchMatrixScaffolder)
 class MatchMatrixComponent(ComparingComponent):
     """The items of a left catalog that show the same as items of a right catalog."""
 

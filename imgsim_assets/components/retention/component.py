@@ -5,6 +5,7 @@ from typing import ClassVar
 import dagster as dg
 
 from imgsim_assets.components.base import YamlComponent
+from imgsim_assets.components.retention.scaffolder import RetentionScaffolder
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.components.store.resource import STORE, open_store
@@ -15,6 +16,7 @@ from imgsim_assets.storage.settings import RetentionPolicy
 JOB = "collect_garbage"
 
 
+@dg.scaffold_with(RetentionScaffolder)
 class RetentionComponent(YamlComponent):
     """Deletes old versions of tables, and images and vectors that no version refers to."""
 

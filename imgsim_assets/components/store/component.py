@@ -11,11 +11,13 @@ import dagster as dg
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.project_tree import find_components, other_definitions
 from imgsim_assets.components.store.resource import IO_MANAGER, STORE, StoreResource
+from imgsim_assets.components.store.scaffolder import StoreScaffolder
 from imgsim_assets.components.tables import table_io_manager
 from imgsim_assets.pipeline.settings import StoreSettings
 from imgsim_assets.settings import Settings
 
 
+@dg.scaffold_with(StoreScaffolder)
 class StoreComponent(YamlComponent):
     """The store of a project: one place for all tables and images."""
 
