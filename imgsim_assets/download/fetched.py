@@ -35,8 +35,14 @@ def usable_validator(value: str | None) -> str | None:
 
 
 class Fetched(NamedTuple):
-    """An image's bytes, or None when the cached version is the newest, and their validators."""
+    """An image's bytes, or None when the cached version is the newest, and their validators.
+
+    `location` is where the image stays, if the store is to refer to it; None for a copy.
+    `is_link` says whether the path is a symbolic link; None for anything but a local file.
+    """
 
     data: bytes | None
     etag: str | None = None
     last_modified: str | None = None
+    location: str | None = None
+    is_link: bool | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from imgsim_assets.catalog.locations import EMBEDDED
 from imgsim_assets.download.fetched import Fetched, Validators
@@ -45,6 +46,22 @@ class ImageFetcher:
         """Stop waiting for reads."""
         self._folder_threads.close()
         self._object_threads.close()
+
+    @property
+    def reads_batches(self) -> bool:
+        """Whether items without a host are files that `read_files` reads."""
+        return self._folder is not None and not self._folder.is_remote
+
+    async def read_files(self, urls: Sequence[str]) -> Sequence[Fetched | FetchError]:
+        """The first of some local files, at least one: a thread reads many at a time.
+
+        Raises:
+            TimeoutError: one of them took longer than a request may take.
+        """
+        if self._folder is None:
+            raise AssertionError("only a catalog with a local root has files")
+        async with asyncio.timeout(self._timeout_s):
+            return await self._folder_threads.call(self._folder.read_batch, urls)
 
     def idle_count(self) -> int:
         """How many HTTP requests wait for a server that sends nothing."""

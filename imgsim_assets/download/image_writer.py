@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.header import Header, plain_jpeg_header, read_header
 from imgsim_assets.storage.blobs import Blobs
+from imgsim_assets.storage.references import Reference
 
 K = TypeVar("K")
 # Images that are hashed and handed to the thread together. One pass over many images takes a
@@ -38,10 +39,14 @@ Results = Sequence[tuple[K, StoredImage | ImageError]]
 
 
 class _Image(NamedTuple, Generic[K]):
-    """An image under its key; sha256 and header where the event loop has computed them."""
+    """An image under its key; sha256 and header where the event loop has computed them.
+
+    With a `reference` the store does not copy its bytes.
+    """
 
     key: K
     data: bytes
+    reference: Reference | None
     digest: bytes | None
     header: Header | None
 
@@ -61,7 +66,7 @@ class ImageWriter(Generic[K]):
         self._blobs = blobs
         self._max_pixels = max_pixels
         self._deliver = deliver
-        self._arrived: list[tuple[K, bytes]] = []
+        self._arrived: list[tuple[K, bytes, Reference | None]] = []
         self._arrived_bytes = 0
         self._queue: deque[list[_Image[K]]] = deque()
         self._queued_bytes = 0
@@ -88,12 +93,12 @@ class ImageWriter(Generic[K]):
             for batch in [] if self._has_failed else self._queue:
                 self._deliver_or_raise(*self._store_batch(batch))
 
-    async def put(self, key: K, data: bytes) -> None:
-        """Add an image, as soon as the queue has room."""
+    async def put(self, key: K, data: bytes, reference: Reference | None = None) -> None:
+        """Add an image, as soon as the queue has room; with a reference it stays where it lies."""
         while self._queued_bytes >= _MAX_QUEUED_BYTES:
             self._has_room.clear()
             await self._has_room.wait()
-        self._arrived.append((key, data))
+        self._arrived.append((key, data, reference))
         self._arrived_bytes += len(data)
         if len(self._arrived) >= _BATCH or self._arrived_bytes >= _BATCH_BYTES:
             self._flush()
@@ -105,7 +110,7 @@ class ImageWriter(Generic[K]):
         """Queue the images that have arrived as one batch."""
         self._stop_timer()
         if self._arrived:
-            self._queue.append([self._inspect(key, data) for key, data in self._arrived])
+            self._queue.append([self._inspect(*arrived) for arrived in self._arrived])
             self._queued_bytes += self._arrived_bytes
             self._arrived, self._arrived_bytes = [], 0
             if not self._is_storing:
@@ -117,11 +122,11 @@ class ImageWriter(Generic[K]):
             self._timer.cancel()
             self._timer = None
 
-    def _inspect(self, key: K, data: bytes) -> _Image[K]:
+    def _inspect(self, key: K, data: bytes, reference: Reference | None) -> _Image[K]:
         if len(data) > _MAX_INLINE_HASH_BYTES:
-            return _Image(key, data, None, None)
+            return _Image(key, data, reference, None, None)
         digest = hashlib.sha256(data).digest()
-        return _Image(key, data, digest, plain_jpeg_header(data, self._max_pixels))
+        return _Image(key, data, reference, digest, plain_jpeg_header(data, self._max_pixels))
 
     async def _store_queue(self) -> None:
         loop = asyncio.get_running_loop()
@@ -155,15 +160,21 @@ class ImageWriter(Generic[K]):
 
     def _store(self, batch: Sequence[_Image[K]]) -> Results[K]:
         headers = [image.header or self._header(image.data) for image in batch]
+        digests = [image.digest or hashlib.sha256(image.data).digest() for image in batch]
         good = [
-            (image.digest or hashlib.sha256(image.data).digest(), image.data)
-            for image, header in zip(batch, headers, strict=True)
+            (digest, image)
+            for digest, image, header in zip(digests, batch, headers, strict=True)
             if isinstance(header, Header)
         ]
-        names = iter(self._blobs.put_hashed(good))
+        copies = [(digest, image.data) for digest, image in good if image.reference is None]
+        references = [(digest, image.reference) for digest, image in good if image.reference]
+        if copies:
+            self._blobs.put_hashed(copies)
+        if references:
+            self._blobs.put_references(references)
         return [
-            (image.key, StoredImage(next(names), header) if isinstance(header, Header) else header)
-            for image, header in zip(batch, headers, strict=True)
+            (image.key, StoredImage(digest.hex(), found) if isinstance(found, Header) else found)
+            for digest, image, found in zip(digests, batch, headers, strict=True)
         ]
 
     def _header(self, data: bytes) -> Header | ImageError:

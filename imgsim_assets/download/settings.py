@@ -18,6 +18,8 @@ from imgsim_assets.settings import Settings
 
 # The failures of earlier runs that a run retries: all, the retryable ones that are due, none.
 Retry = Literal["all", "retryable", "none"]
+# Whether the store has the bytes of images of local and object-store sources, or where they lie.
+ImageBytes = Literal["reference", "copy"]
 
 _AGE = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -51,6 +53,11 @@ class DownloadSettings(Settings):
     )
     max_megabytes: float = Field(20.0, gt=0, le=2000, description="largest image file")
     max_pixels: int = Field(50_000_000, ge=1, le=MAX_PIXELS, description="width x height")
+    image_bytes: ImageBytes | None = Field(
+        None,
+        description="reference: images of local folders and object stores stay where they lie; "
+        "copy: the store copies them; default: reference for local files, copy for object stores",
+    )
     max_redirects: int = Field(5, ge=0, le=20, description="redirects of one request")
     allowed_hosts: tuple[str, ...] = Field(
         (), description="internal hosts, or ports other than 80 and 443, such as 127.0.0.1:8080"

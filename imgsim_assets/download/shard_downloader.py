@@ -39,9 +39,13 @@ from imgsim_assets.download.status import (
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.progress import Log
 from imgsim_assets.storage.blobs import Blobs
+from imgsim_assets.storage.references import Reference
 
 MAX_BACKOFF_SECONDS = 30.0
 _FIRST_BACKOFF_SECONDS = 0.5
+# Local files that a thread reads together, and how many threads do.
+_BATCH = 256
+_BATCHES = 4
 # A host with few items that sends no image is tried by this many runs.
 _MAX_PAGE_RUNS = 5
 # How often the number of workers is adapted to the number of idle requests.
@@ -87,6 +91,8 @@ class ShardDownloader:
         self._is_done = asyncio.Event()
         self._attempts: dict[int, int] = {}
         self._errors: dict[int, FetchError] = {}
+        # Files of a batch that took too long.
+        self._read_alone: set[int] = set()
         # Items whose answer was no image, by host, until it is known whether that will pass.
         self._undecided: dict[str, list[tuple[FetchItem, FetchError]]] = {}
         # Items wait as their numbers in the list, each with the number of its host.
@@ -101,6 +107,8 @@ class ShardDownloader:
             settings.max_per_host,
             interval=1 / rate if rate else 0.0,
         )
+        if fetcher.reads_batches:
+            self._queues.set_concurrency("", _BATCHES * _BATCH)
 
     async def run(self) -> None:
         """Fetch all items; the failure of an item is a row."""
@@ -137,8 +145,44 @@ class ShardDownloader:
             if number is None:
                 self._is_done.set()
                 break
-            await self._process_item(number)
+            if self._fetcher.reads_batches and self._is_batched(number):
+                await self._process_files([number, *self._queues.take_more("", _BATCH - 1)])
+            else:
+                await self._process_item(number)
         self._workers -= 1
+
+    def _is_batched(self, number: int) -> bool:
+        """Whether an item is a file that is read together with others."""
+        return not self._host(number) and number not in self._read_alone
+
+    async def _process_files(self, numbers: Sequence[int]) -> None:
+        """Read files; each ends stored, requeued or failed."""
+        items = self._items.take(numbers)
+        position = 0
+        while position < len(items):
+            started = time.monotonic()
+            try:
+                results = await self._fetcher.read_files([item.url for item in items[position:]])
+            except TimeoutError:
+                # It is not known which file does not answer: each is read alone.
+                self._read_alone.update(numbers[position:])
+                for number in numbers[position:]:
+                    self._queues.requeue(number, 0.0)
+                return
+            seconds = (time.monotonic() - started) / len(results)
+            end = position + len(results)
+            for number, item, result in zip(
+                numbers[position:end], items[position:end], results, strict=True
+            ):
+                self._hosts.count_request("", seconds)
+                if isinstance(result, FetchError):
+                    if result.status == "internal_error":
+                        self._log(f"{item.id}: {result.detail}")
+                    self._retry_or_fail(number, item, "", result)
+                else:
+                    self._queues.done(number)
+                    await self._store(item, "", result)
+            position = end
 
     async def _process_item(self, number: int) -> None:
         """Fetch an item; it ends stored, requeued or failed."""
@@ -172,7 +216,14 @@ class ShardDownloader:
         if fetched.data is None:
             self._finish([(host, unchanged_row(item, utc_now()))])
         else:
-            await self._writer.put(_FetchedItem(item, host, fetched), fetched.data)
+            await self._store(item, host, fetched)
+
+    async def _store(self, item: FetchItem, host: str, fetched: Fetched) -> None:
+        data = fetched.data or b""
+        reference = None
+        if fetched.location is not None:
+            reference = Reference(fetched.location, len(data), fetched.etag or "")
+        await self._writer.put(_FetchedItem(item, host, fetched), data, reference)
 
     def _finish_stored(
         self, results: Sequence[tuple[_FetchedItem, StoredImage | ImageError]]

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import polars as pl
 
-from imgsim_assets.download.files.image_folder import ImageFolder, is_web
+from imgsim_assets.download.files.image_folder import ImageFolder, is_local, is_web
 from imgsim_assets.download.files.remote_objects import RemoteObjects
 from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.image_fetcher import ImageFetcher
@@ -111,7 +111,9 @@ class ImagesStage:
         self._logged: set[str] = set()
         self._table = ledger_table(store, name)
         self._http = HttpClient(settings)
-        self._objects = RemoteObjects(settings.allowed_url_prefixes, settings.max_bytes)
+        self._objects = RemoteObjects(
+            settings.allowed_url_prefixes, settings.max_bytes, settings.image_bytes
+        )
         self._hosts = Hosts(settings.circuit_breaker_threshold)
         self._runner = asyncio.Runner()
         self._fetching: asyncio.Task[Any] | None = None
@@ -195,11 +197,14 @@ class ImagesStage:
     def _start(self, shard: Shard) -> ShardRun:
         items = ShardItems(self._store, self._name, shard)
         root, started = items.root, utc_now()
-        folder = None if is_web(root) else ImageFolder(root, self._settings.max_bytes)
+        folder = None if is_web(root) else self._folder(root)
         ledger = ShardLedger(self._table, shard, self._log_once)
         limits = self._settings.limits_digest(root)
         writer = LedgerWriter(ledger, self._store.blobs, items, started, limits, self._recorded)
         return ShardRun(items, writer, folder, started, self._on_row, self._on_commit)
+
+    def _folder(self, root: str) -> ImageFolder:
+        return ImageFolder(root, self._settings.max_bytes, self._settings.image_bytes)
 
     def _plan(self, run: ShardRun, base: Commit | None) -> FetchPlan:
         """What to fetch, without items that another run has requested since this one started."""
@@ -218,6 +223,7 @@ class ImagesStage:
             file_version=folder.file_versions(items["url"]) if folder is not None else None,
             missing_blobs=self._store.blobs.missing() | writer.pack_check.lost,
             blob_exists=self._store.blobs.contains,
+            location=partial(_location, folder, self._objects),
             same_settings=writer.ledger.limits(base) <= {writer.limits},
             retry=self._retry,
             revalidate_age=self._settings.revalidate_age,
@@ -257,6 +263,13 @@ class ImagesStage:
                 log=self._log,
             )
             await run.fetch(downloader, progress)
+
+
+def _location(folder: ImageFolder | None, objects: RemoteObjects, url: str) -> str | None:
+    """Where the store finds the image of a url, if it is to refer to it."""
+    if is_web(url):
+        return None
+    return folder.location(url) if folder is not None and is_local(url) else objects.location(url)
 
 
 @contextlib.contextmanager

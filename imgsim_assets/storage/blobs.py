@@ -23,6 +23,7 @@ from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.pack_index import Location, PackIndex
 from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, list_packs, pack_size
+from imgsim_assets.storage.references import Reference, is_reference_pack
 
 PINS = "_blobs/pins"
 PENDING_DELETE = "_blobs/pending_delete"
@@ -44,7 +45,8 @@ class Blobs:
         self._index = PackIndex(files)
         self._lock = threading.RLock()
         self._publish_lock = threading.Lock()
-        self._writer: PackWriter | None = None
+        # Of images, and of references.
+        self._open_writers: dict[bool, PackWriter] = {}
         self._unpublished: list[PackWriter] = []
         self._must_retry = False
         self._failure: BaseException | None = None
@@ -75,28 +77,82 @@ class Blobs:
             # Accept no more images before the waiting packs are published.
             self._publish_packs(only_full=True)
         with self._lock:
-            new = self._not_stored(dict(images))
-            if new:
-                if self._writer is None:
-                    self._writer = PackWriter(self._files)
-                self._writer.add(list(new), list(new.values()))
+            is_full = self._add(self._not_stored(dict(images)), of_references=False)
             self._restored.update(self._missing.intersection(names))
-            is_full = self._writer is not None and self._writer.is_full
         if is_full:
             self._publish_packs(only_full=True)
         return names
 
+    def put_references(self, images: Sequence[tuple[bytes, Reference]]) -> list[str]:
+        """Store where images lie, in place of their bytes; pairs of the sha256 (32 bytes) and that.
+
+        An image that lies in several places has several references: one of them may go away.
+
+        Returns:
+            The sha256 (hex) of the images.
+        """
+        if not self._index.generation:
+            self._index.refresh(0)
+        names = [digest.hex() for digest, _ in images]
+        if self._must_retry or self._failure is not None:
+            self._publish_packs(only_full=True)
+        with self._lock:
+            new = self._not_referenced(dict(images))
+            records = {digest: reference.to_bytes() for digest, reference in new.items()}
+            is_full = self._add(records, of_references=True)
+            self._restored.update(self._missing.intersection(names))
+        if is_full:
+            self._publish_packs(only_full=True)
+        return names
+
+    def _add(self, new: dict[bytes, bytes], *, of_references: bool) -> bool:
+        """Append to the pack that is being written; whether it is full."""
+        if not new:
+            return False
+        writer = self._open_writers.get(of_references)
+        if writer is None:
+            writer = PackWriter(self._files, of_references=of_references)
+            self._open_writers[of_references] = writer
+        writer.add(list(new), list(new.values()))
+        return writer.is_full
+
     def _not_stored(self, images: dict[bytes, bytes]) -> dict[bytes, bytes]:
         """The images, by digest, whose bytes have to be written."""
         for writer in self._writers():
-            for digest in writer.filter_known(images):
-                del images[digest]
+            if not is_reference_pack(writer.name):
+                for digest in writer.filter_known(images):
+                    del images[digest]
         for digest in self._index.filter_known(list(images)):
             if digest.hex() not in self._missing and any(
-                self._pin(location.pack) for location in self._index.find(digest)
+                self._pin(location.pack)
+                for location in self._index.find(digest)
+                if not is_reference_pack(location.pack)
             ):
                 del images[digest]
         return images
+
+    def _not_referenced(self, images: dict[bytes, Reference]) -> dict[bytes, Reference]:
+        """The images, by digest, without a reference to a file that is as it was."""
+        for writer in self._writers():
+            if is_reference_pack(writer.name):
+                for digest in writer.filter_known(images):
+                    del images[digest]
+        for digest in self._index.filter_known(list(images)):
+            for location in self._index.find(digest):
+                if is_reference_pack(location.pack) and self._is_current(location, images[digest]):
+                    del images[digest]
+                    break
+        return images
+
+    def _is_current(self, location: Location, new: Reference) -> bool:
+        """Whether a published reference is as good as a new one, and stays until the commit."""
+        try:
+            stored = Reference.from_bytes(read_blob(self._files, location))
+        except FileNotFoundError:  # garbage collection has copied it to another pack
+            return False
+        if stored is None or not self._pin(location.pack):
+            return False
+        return stored == new or (stored.location != new.location and stored.is_current())
 
     def _pin(self, pack: str) -> bool:
         """Pin a pack if it is old; whether it exists and will when the caller commits."""
@@ -139,9 +195,10 @@ class Blobs:
                 if self._failure is not None:
                     raise self._failure
                 # An empty writer, whose first image could not be added, is falsy.
-                if self._writer and (self._writer.is_full or not only_full):
-                    self._unpublished.append(self._writer)
-                    self._writer = None
+                for kind, writer in list(self._open_writers.items()):
+                    if writer and (writer.is_full or not only_full):
+                        self._unpublished.append(writer)
+                        del self._open_writers[kind]
             while self._unpublished:
                 self._publish(self._unpublished[0])
             self._must_retry = False
@@ -168,7 +225,7 @@ class Blobs:
             writer.close()
 
     def _writers(self) -> list[PackWriter]:
-        return [*self._unpublished, *([self._writer] if self._writer is not None else [])]
+        return [*self._unpublished, *self._open_writers.values()]
 
     # ---- reading ----------------------------------------------------------------------
 
@@ -179,22 +236,34 @@ class Blobs:
             CorruptFileError: The bytes are missing or do not match the sha256.
         """
         digest = bytes.fromhex(sha256)
-        data = self._read_unpublished(digest)
-        if data is not None and hashlib.sha256(data).digest() == digest:
-            return data
+        changed: CorruptFileError | None = None
         damaged: Location | None = None
+        for pack, data in self._read_unpublished(digest):
+            try:
+                found = _verified(pack, digest, data)
+            except CorruptFileError as error:
+                changed = error
+                continue
+            if found is not None:
+                return found
         for may_refresh in (True, False):
             seen = self._index.generation
             for location in self._index.find(digest):
                 try:
                     data = read_blob(self._files, location)
+                    found = _verified(location.pack, digest, data)
                 except FileNotFoundError:  # garbage collection has copied it to another pack
                     continue
-                if hashlib.sha256(data).digest() == digest:
-                    return data
+                except CorruptFileError as error:
+                    changed = error
+                    continue
+                if found is not None:
+                    return found
                 damaged = location
             if may_refresh:
                 self._index.refresh(seen)
+        if changed is not None:
+            raise changed
         fix = "the next run of the images asset fetches it again"
         if damaged is not None:
             raise CorruptFileError(
@@ -203,12 +272,11 @@ class Blobs:
             )
         raise CorruptFileError(f"image {sha256} is not in {self._files.url}/{PACKS}; {fix}")
 
-    def _read_unpublished(self, digest: bytes) -> bytes | None:
+    def _read_unpublished(self, digest: bytes) -> list[tuple[str, bytes]]:
         with self._lock:
-            for writer in self._writers():
-                if digest in writer:
-                    return writer.read(digest)
-        return None
+            return [
+                (writer.name, writer.read(digest)) for writer in self._writers() if digest in writer
+            ]
 
     def contains(self, sha256: Iterable[str]) -> list[bool]:
         """Which blobs (hex) are in a published pack, by the packs' indexes as they are now."""
@@ -247,6 +315,18 @@ class Blobs:
         with self._lock:
             self._missing = reported
             return reported - self._restored
+
+
+def _verified(pack: str, digest: bytes, data: bytes) -> bytes | None:
+    """The image that data of a pack is or refers to; None when the data is damaged.
+
+    Raises:
+        CorruptFileError: The file that it refers to is gone or has changed.
+    """
+    if is_reference_pack(pack):
+        reference = Reference.from_bytes(data)
+        return reference.read(digest) if reference is not None else None
+    return data if hashlib.sha256(data).digest() == digest else None
 
 
 def read_blob(files: Files, location: Location) -> bytes:

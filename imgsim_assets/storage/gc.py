@@ -25,6 +25,8 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import DATA, Table
 
 SHA256 = "sha256"
+# Column of a table that refers to blobs: where an image lies that the store has no copy of.
+LOCATION = "location"
 # Property of a table with one row per distinct image, needed only while a catalog has the image.
 PER_IMAGE = "per_image"
 # Property of a table whose rows keep blobs alive: true if its column `sha256` names them, else the
@@ -77,7 +79,8 @@ def collect_garbage(
     for name in store.table_names():
         histories[name] = _history(store, name, policy, older_than, report)
     report.tables = list(histories)
-    referenced = _referenced_images(store, histories, report)
+    copied, in_place = _referenced_images(store, histories, report)
+    referenced = pl.concat([copied, in_place]).unique().sort()
     for name, history in histories.items():
         for version in history.expired:
             report.commits += 1
@@ -88,7 +91,7 @@ def collect_garbage(
     for name, history in histories.items():
         if history.kept[-1].properties.get(PER_IMAGE):
             _collect_vectors(store, name, referenced, older_than, report, dry_run)
-    packs = collect_blobs(store.files, referenced, older_than, dry_run=dry_run)
+    packs = collect_blobs(store.files, copied, older_than, in_place=in_place, dry_run=dry_run)
     report.blobs += packs.blobs
     report.files += packs.files
     report.bytes += packs.bytes
@@ -145,9 +148,12 @@ def _committed_at(commit: Commit) -> float:
 
 def _referenced_images(
     store: Store, histories: Mapping[str, _History], report: GcReport
-) -> pl.Series:
-    """The distinct sha256 (hex) of every image that a kept commit refers to, sorted."""
-    referenced = pl.Series(SHA256, dtype=pl.String)
+) -> tuple[pl.Series, pl.Series]:
+    """The distinct sha256 (hex) of every image that a kept commit refers to.
+
+    First those that the store has a copy of, then those that lie elsewhere; some are in both.
+    """
+    copied = in_place = pl.Series(SHA256, dtype=pl.String)
     for name, history in histories.items():
         newest = history.kept[-1]
         if not newest.properties.get(REFERS_TO_BLOBS):
@@ -161,24 +167,37 @@ def _referenced_images(
         for commit in history.kept:
             is_newest = commit is newest
             on_corrupt = partial(report.add_damaged, name, commit.version)
-            listed = _listed_images(table, commit, None if is_newest else on_corrupt)
-            referenced = pl.concat([referenced, listed]).unique()
-    return referenced.sort()
+            rows = _listed_images(table, commit, None if is_newest else on_corrupt)
+            lies_elsewhere = pl.col(LOCATION).is_not_null()
+            copied = pl.concat([copied, rows.filter(~lies_elsewhere)[SHA256]]).unique()
+            in_place = pl.concat([in_place, rows.filter(lies_elsewhere)[SHA256]]).unique()
+    return copied.sort(), in_place.sort()
 
 
 def _listed_images(
     table: Table, commit: Commit, on_corrupt: Callable[[str], None] | None
-) -> pl.Series:
-    """The sha256 (hex) of every image that the rows of a commit name."""
+) -> pl.DataFrame:
+    """The images (sha256, location) that the rows of a commit name.
+
+    `location` is null where the store has a copy.
+    """
     prefix = commit.properties.get(REFERS_TO_BLOBS)
-    column = "url" if isinstance(prefix, str) else SHA256
-    rows = table.read(commit, columns=[column], on_corrupt=on_corrupt)
-    if not rows.width:
-        return pl.Series(SHA256, dtype=pl.String)
-    names = rows[column].drop_nulls().alias(SHA256)
+    no_location = pl.lit(None, pl.String).alias(LOCATION)
     if isinstance(prefix, str):
-        names = names.filter(names.str.starts_with(prefix)).str.strip_prefix(prefix)
-    return names
+        rows = table.read(commit, columns=["url"], on_corrupt=on_corrupt)
+        if rows.width:
+            rows = rows.filter(pl.col("url").str.starts_with(prefix)).select(
+                pl.col("url").str.strip_prefix(prefix).alias(SHA256), no_location
+            )
+    else:
+        try:
+            rows = table.read(commit, columns=[SHA256, LOCATION], on_corrupt=on_corrupt)
+        except pl.exceptions.ColumnNotFoundError:  # written before images could stay elsewhere
+            rows = table.read(commit, columns=[SHA256], on_corrupt=on_corrupt)
+            rows = rows.with_columns(no_location) if rows.width else rows
+    if not rows.width:
+        return pl.DataFrame(schema={SHA256: pl.String, LOCATION: pl.String})
+    return rows.select(SHA256, LOCATION).filter(pl.col(SHA256).is_not_null())
 
 
 def _collect_files(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from functools import partial
 
@@ -18,6 +17,7 @@ from imgsim_assets.storage.packs import (
     read_pack_entries,
     verify_pack,
 )
+from imgsim_assets.storage.references import is_intact, is_reference_pack
 
 
 def inspect_index_files(files: Files, read: BytesRead) -> Iterator[Damage]:
@@ -60,12 +60,12 @@ def _delete(files: Files, path: str) -> str:
 
 def _rewrite(files: Files, pack: Entry) -> str:
     """Copy the intact images of a pack into a new pack, and delete the old one."""
-    writer = PackWriter(files)
+    writer = PackWriter(files, of_references=is_reference_pack(pack.name))
     entries = _known_entries(files, pack)
     with contextlib.closing(writer):
         for digest, start, length in entries:
             data = files.read_range(f"{PACKS}/{pack.name}", start, length)
-            if digest not in writer and hashlib.sha256(data).digest() == digest:
+            if digest not in writer and is_intact(pack.name, digest, data):
                 writer.add([digest], [data])
         kept = len(writer)
         if kept:

@@ -8,7 +8,6 @@ its index and finds the copy.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -32,6 +31,7 @@ from imgsim_assets.storage.packs import (
     pack_size,
     read_pack_entries,
 )
+from imgsim_assets.storage.references import Reference, is_intact, is_reference_pack
 
 # A pack is rewritten when at most this fraction of its bytes is referenced.
 _MAX_SPARSE_FRACTION = 0.5
@@ -75,7 +75,12 @@ class _PackAssessment:
 
 
 def collect_blobs(
-    files: Files, referenced: pl.Series, older_than: float, *, dry_run: bool
+    files: Files,
+    referenced: pl.Series,
+    older_than: float,
+    *,
+    in_place: pl.Series | None = None,
+    dry_run: bool,
 ) -> PackGcReport:
     """Delete images that nothing refers to, from old packs.
 
@@ -85,18 +90,27 @@ def collect_blobs(
         files: The root of the store.
         referenced: sha256 (hex) of the images to keep.
         older_than: Seconds since the epoch; packs modified or pinned later are left alone.
+        in_place: sha256 (hex) of the images whose references to keep: they lie elsewhere.
         dry_run: Report what would be deleted, and delete nothing.
     """
     report = PackGcReport()
-    assessed = _assess_packs(files, _digests(referenced), older_than)
-    to_delete, rescued = _rescue_last_copies(files, _select_for_rewrite(assessed))
-    for assessment in to_delete:
-        report.blobs += assessment.dead_count
-        report.bytes += assessment.pack.size
-    report.bytes -= _rewritten_bytes(assessment.live_lengths for assessment in to_delete)
-    _collect_other_files(files, referenced, older_than, report, dry_run)
+    in_place = pl.Series(dtype=pl.String) if in_place is None else in_place
+    packs = list_packs(files)
+    plans = []
+    for of_references, images in ((False, referenced), (True, in_place)):
+        of_kind = [pack for pack in packs if is_reference_pack(pack.name) == of_references]
+        assessed = _assess_packs(files, of_kind, _digests(images), older_than)
+        to_delete, rescued = _rescue_last_copies(files, _select_for_rewrite(assessed))
+        plans.append((of_references, to_delete, rescued))
+        for assessment in to_delete:
+            report.blobs += 0 if of_references else assessment.dead_count
+            report.bytes += assessment.pack.size
+        report.bytes -= _rewritten_bytes(assessment.live_lengths for assessment in to_delete)
+    all_images = pl.concat([referenced, in_place]).unique()
+    _collect_other_files(files, all_images, older_than, report, dry_run)
     if not dry_run:
-        _rewrite(files, to_delete, rescued, older_than)
+        for of_references, to_delete, rescued in plans:
+            _rewrite(files, to_delete, rescued, older_than, of_references=of_references)
     return report
 
 
@@ -111,9 +125,10 @@ def _digests(sha256: pl.Series) -> np.ndarray:
     return digests
 
 
-def _assess_packs(files: Files, referenced: np.ndarray, older_than: float) -> list[_PackAssessment]:
+def _assess_packs(
+    files: Files, packs: Sequence[Entry], referenced: np.ndarray, older_than: float
+) -> list[_PackAssessment]:
     """The old packs and which of their images are referenced, newest first."""
-    packs = list_packs(files)
     pinned_at = {entry.name: entry.modified for entry in files.entries(PINS)}
     has_copy = np.zeros(len(referenced), bool)
     assessed = []
@@ -164,7 +179,7 @@ def _rescue_last_copies(
     for assessment in sorted(to_delete, key=lambda each: (-each.pack.modified, each.pack.name)):
         live, lengths = assessment.live.copy(), assessment.live_lengths
         for row, digest, location in _locations(files, assessment.pack, assessment.duplicate):
-            newer = itertools.takewhile(partial(ne, location), index.find(digest))
+            newer = itertools.takewhile(partial(ne, location), _copies(index, digest, location))
             if (
                 digest not in rescued
                 and not any(_is_intact(files, digest, copy) for copy in newer)
@@ -175,6 +190,12 @@ def _rescue_last_copies(
                 lengths = np.append(lengths, np.uint32(location.length))
         result.append(replace(assessment, live=live, live_lengths=lengths))
     return result, rescued
+
+
+def _copies(index: PackIndex, digest: bytes, location: Location) -> list[Location]:
+    """The copies of an image, or the references to it, as the one at a location is."""
+    kind = is_reference_pack(location.pack)
+    return [copy for copy in index.find(digest) if is_reference_pack(copy.pack) == kind]
 
 
 def _rewritten_bytes(lengths_by_pack: Iterable[np.ndarray]) -> int:
@@ -192,7 +213,12 @@ def _rewritten_bytes(lengths_by_pack: Iterable[np.ndarray]) -> int:
 
 
 def _rewrite(
-    files: Files, to_delete: Sequence[_PackAssessment], rescued: Set[bytes], older_than: float
+    files: Files,
+    to_delete: Sequence[_PackAssessment],
+    rescued: Set[bytes],
+    older_than: float,
+    *,
+    of_references: bool,
 ) -> None:
     """Copy the live images of packs, and delete each pack once its copies are published."""
     blobs = Blobs(files)
@@ -204,7 +230,7 @@ def _rewrite(
             if data is None:
                 continue
             if writer is None:
-                writer = PackWriter(files)
+                writer = PackWriter(files, of_references=of_references)
             writer.add([digest], [data])
             if writer.is_full:
                 with contextlib.closing(writer):
@@ -237,9 +263,13 @@ def _locations(
 
 def _is_intact(files: Files, digest: bytes, location: Location) -> bool:
     try:
-        return hashlib.sha256(read_blob(files, location)).digest() == digest
+        data = read_blob(files, location)
     except FileNotFoundError:  # another garbage collection was faster
         return False
+    if is_reference_pack(location.pack):
+        reference = Reference.from_bytes(data)
+        return reference is not None and reference.is_current()
+    return is_intact(location.pack, digest, data)
 
 
 def _read_to_copy(
@@ -253,12 +283,13 @@ def _read_to_copy(
         data = read_blob(files, location)
     except FileNotFoundError:  # another garbage collection was faster
         return None
-    if hashlib.sha256(data).digest() == digest:
+    if is_intact(location.pack, digest, data):
         return data
     if digest in rescued:  # an older copy is kept instead
         return None
     try:
-        return blobs.get(digest.hex())
+        found = blobs.get(digest.hex())
+        return None if is_reference_pack(location.pack) else found
     except CorruptFileError:
         blobs.report_missing(digest.hex())
         return None

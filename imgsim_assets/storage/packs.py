@@ -12,7 +12,6 @@ can read all of it.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import uuid
 from collections.abc import Mapping, Sequence, Set
@@ -23,6 +22,7 @@ import numpy as np
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.files import Entry, Files
+from imgsim_assets.storage.references import REFERENCE_PACKS, is_intact, is_reference_pack
 
 PACKS = "_blobs/packs"
 # A full pack is closed: large enough that 10^8 images are few files to list, small enough to be
@@ -56,8 +56,8 @@ class PackWriter:
     Nobody else can read it before `finish`. Not safe for use by several threads at once.
     """
 
-    def __init__(self, files: Files) -> None:
-        self.name = uuid.uuid4().hex
+    def __init__(self, files: Files, *, of_references: bool = False) -> None:
+        self.name = _new_name(of_references)
         self._file = files.create_staged(f"{PACKS}/{self.name}")
         self._file.append([_BEGIN])
         self._locations: dict[bytes, tuple[int, int]] = {}
@@ -120,6 +120,16 @@ class PackWriter:
         )
 
 
+def _new_name(of_references: bool) -> str:
+    """A random name, which says what the pack holds."""
+    while True:
+        name = uuid.uuid4().hex
+        if of_references:
+            return REFERENCE_PACKS + name[len(REFERENCE_PACKS) :]
+        if not is_reference_pack(name):
+            return name
+
+
 def pack_size(lengths: np.ndarray) -> int:
     """Bytes of a pack of images of these lengths."""
     return len(_BEGIN) + int(lengths.sum()) + len(lengths) * _BYTES_PER_IMAGE + _TRAILER_BYTES
@@ -170,7 +180,7 @@ def verify_pack(files: Files, pack: Entry) -> tuple[int, list[str]]:
     locations = zip(entries.start.tolist(), entries.length.tolist(), strict=True)
     for row, (start, length) in enumerate(locations):
         digest = entries.sha256[row : row + 1].tobytes()
-        if hashlib.sha256(data[start : start + length]).digest() != digest:
+        if not is_intact(pack.name, digest, data[start : start + length]):
             damaged.append(digest.hex())
     return len(entries), damaged
 

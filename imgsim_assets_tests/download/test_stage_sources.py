@@ -8,6 +8,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from imgsim_assets.download.files import image_folder
 from imgsim_assets.download.files.image_folder import ImageFolder
 from imgsim_assets_tests.support.downloads import Catalog, fast_settings
 from imgsim_assets_tests.support.faulty_server import (
@@ -83,7 +84,7 @@ def test_unreadable_local_file_is_retried_by_every_run(
     (catalog.folder / "a.jpg").write_bytes(IMAGE)
     catalog.declare({"a": "a.jpg"})
     with monkeypatch.context() as forbidden:
-        forbidden.setattr(ImageFolder, "_read_local", refuse)
+        forbidden.setattr(image_folder, "_read_file", refuse)
         for attempts in (1, 2):
             catalog.run()
             row = catalog.rows()["a"]
@@ -99,15 +100,15 @@ def test_local_image_read_during_a_write_is_read_again(
     path = catalog.folder / "a.jpg"
     path.write_bytes(unfinished)
     catalog.declare({"a": "a.jpg"})
-    read = ImageFolder._read_local
+    read = image_folder._read_file
 
-    def read_too_early(folder: ImageFolder, url: str) -> bytes:
-        data = read(folder, url)
+    def read_too_early(*arguments: Any) -> bytes:
+        data = read(*arguments)
         path.write_bytes(IMAGE)
         return data
 
     with monkeypatch.context() as busy:
-        busy.setattr(ImageFolder, "_read_local", read_too_early)
+        busy.setattr(image_folder, "_read_file", read_too_early)
         catalog.run(fast_settings(max_megabytes=0.5))
     assert catalog.statuses()["a"] != "ok"
     catalog.run(fast_settings(max_megabytes=0.5))
@@ -124,7 +125,7 @@ def test_local_image_that_appears_during_a_run_is_read_by_the_next_run(
         raise FileNotFoundError
 
     with monkeypatch.context() as busy:
-        busy.setattr(ImageFolder, "_read_local", read_too_early)
+        busy.setattr(ImageFolder, "_inspect", read_too_early)
         catalog.run()
     assert catalog.statuses() == {"a": "missing_file"}
     catalog.run()

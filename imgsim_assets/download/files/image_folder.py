@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from imgsim_assets.download.fetched import Fetched
+from imgsim_assets.download.settings import ImageBytes
 from imgsim_assets.download.status import FetchError
+from imgsim_assets.storage.references import file_version, object_version
 
 # Each request for the version of a remote file takes one round trip.
 _VERSION_THREADS = 32
+# Files are read in batches of about this size.
+_BATCH_BYTES = 8 * 2**20
 _REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|sha256:[0-9a-f]{64}$", re.IGNORECASE)
 
 
@@ -38,10 +42,11 @@ class ImageFolder:
     """The one folder that may contain the local images of a catalog.
 
     `root` is a local path or an fsspec URL. Relative paths start there. Absolute paths must lead
-    into it, also after symbolic links are followed.
+    into it, also after symbolic links are followed. `image_bytes` says whether the store copies
+    the images or refers to them; by default it refers to those of a local root.
     """
 
-    def __init__(self, root: str, max_bytes: int) -> None:
+    def __init__(self, root: str, max_bytes: int, image_bytes: ImageBytes | None = None) -> None:
         self._max_bytes = max_bytes
         self._fs: Any = None
         self._root = root
@@ -49,16 +54,25 @@ class ImageFolder:
             import fsspec
 
             self._fs, self._root = fsspec.core.url_to_fs(root)
+        else:
+            self._root = str(Path(root).resolve())
+        default: ImageBytes = "copy" if self._fs is not None else "reference"
+        self._is_referenced = (image_bytes or default) == "reference"
+        self._folders: dict[str, bool] = {}
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether each read takes a round trip."""
+        return self._fs is not None
 
     def file_version(self, url: str) -> str | None:
         """A text that changes when the file changes; None when there is no such file."""
         try:
             if self._fs is not None:
                 return self._remote_version(url)
-            status = os.stat(self._local_path(url))
-        except (OSError, FetchError):
+            return file_version(self._inspect(self._path(url))[0])
+        except (OSError, ValueError, FetchError):
             return None
-        return f"{status.st_size}-{status.st_mtime_ns}"
 
     def file_versions(self, urls: Iterable[str]) -> Callable[[str], str | None]:
         """`file_version` for these urls; those of a remote root are requested now, in parallel."""
@@ -68,16 +82,33 @@ class ImageFolder:
         with ThreadPoolExecutor(_VERSION_THREADS) as pool:
             return dict(zip(paths, pool.map(self.file_version, paths), strict=True)).get
 
+    def location(self, url: str) -> str | None:
+        """Where the store finds an image that it refers to; None if it is to copy the image."""
+        if not self._is_referenced:
+            return None
+        try:
+            return self._path(url) if self._fs is None else self._remote_location(url)
+        except FetchError:
+            return None
+
     def read(self, url: str) -> Fetched:
         """The image's bytes, with the file version as etag.
 
         Raises:
             FetchError: for every failure.
         """
-        # Before the read: a file that is still being written is read again by the next run.
-        version = self.file_version(url)
+        version: str | None = None
+        is_link: bool | None = None
         try:
-            data = self._read_remote(url) if self._fs is not None else self._read_local(url)
+            if self._fs is not None:
+                # Before the read: a file that is still being written is read again by the next run.
+                version, location = self._remote_version(url), self._remote_location(url)
+                data = self._read_remote(url)
+            else:
+                location = self._path(url)
+                status, is_link = self._inspect(location)
+                version = file_version(status)
+                data = _read_file(location, status, self._max_bytes + 1)
         except FileNotFoundError:
             raise FetchError("missing_file", f"there is no {url}") from None
         except IsADirectoryError:
@@ -90,25 +121,62 @@ class ImageFolder:
             raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=version)
         if not data:
             raise FetchError("truncated_body", "the file is empty", etag=version)
-        return Fetched(data, etag=version)
+        kept_in = location if self._is_referenced else None
+        return Fetched(data, version, location=kept_in, is_link=is_link)
 
-    def _read_local(self, url: str) -> bytes:
-        path = self._local_path(url)
-        # Opening a pipe would block until another process writes into it.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise IsADirectoryError(path)  # or a device, which must not be read either
-        with open(path, "rb") as file:
-            return file.read(self._max_bytes + 1)
+    def read_batch(self, urls: Sequence[str]) -> list[Fetched | FetchError]:
+        """`read` for the first of these urls, until they have many bytes; at least for one."""
+        results: list[Fetched | FetchError] = []
+        size = 0
+        for url in urls:
+            try:
+                fetched = self.read(url)
+            except FetchError as error:
+                results.append(error)
+                continue
+            except Exception as error:
+                # A defect that one file reveals must not stop the others.
+                results.append(FetchError("internal_error", f"{type(error).__name__}: {error}"))
+                continue
+            results.append(fetched)
+            size += len(fetched.data or b"")
+            if size >= _BATCH_BYTES:
+                break
+        return results
 
-    def _local_path(self, url: str) -> Path:
+    def _path(self, url: str) -> str:
+        path = _plain_path(url)
+        if "\0" in path:
+            raise FetchError("bad_url", "the path holds a NUL character")
+        is_absolute = path.startswith("/")
+        return os.path.normpath(path if is_absolute else f"{self._root}/{path}")
+
+    def _inspect(self, path: str) -> tuple[os.stat_result, bool]:
+        """The status of a file inside of the root, and whether its path is a symbolic link."""
+        folder, _, _ = path.rpartition("/") if path != self._root else (path, "", "")
+        # Most files share a folder, so that its links are followed once.
+        is_inside = self._folders.get(folder)
+        if is_inside is None:
+            is_inside = self._folders[folder] = self._is_inside(folder)
+        if not is_inside:
+            raise self._blocked(path)
+        status = os.stat(path, follow_symlinks=False)
+        is_link = stat.S_ISLNK(status.st_mode)
+        if is_link:
+            if not self._is_inside(path):
+                raise self._blocked(path)
+            status = os.stat(path)
+        return status, is_link
+
+    def _is_inside(self, path: str) -> bool:
         try:
-            root = Path(self._root).resolve()
-            path = (root / _plain_path(url)).resolve()
-        except (ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links
+            return Path(path).resolve().is_relative_to(self._root)
+        except (ValueError, RuntimeError) as error:  # a loop of links
             raise FetchError("bad_url", str(error)) from error
-        if not path.is_relative_to(root):
-            raise FetchError("blocked_path", f"{path} is outside {root}; set 'root:' of the source")
-        return path
+
+    def _blocked(self, path: str) -> FetchError:
+        message = f"{Path(path).resolve()} is outside {self._root}; set 'root:' of the source"
+        return FetchError("blocked_path", message)
 
     # Filesystems behind fsspec raise errors of their own libraries; one fails only its own file.
 
@@ -130,6 +198,10 @@ class ImageFolder:
         except Exception as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
 
+    def _remote_location(self, url: str) -> str:
+        location: str = self._fs.unstrip_protocol(self._remote_path(url))
+        return location
+
     def _remote_path(self, url: str) -> str:
         path = _plain_path(url)
         if path.startswith("/") or ".." in path.split("/"):
@@ -137,10 +209,20 @@ class ImageFolder:
         return f"{self._root}/{path}"
 
 
-def object_version(info: dict[str, Any]) -> str:
-    """A text that changes when a file changes, from the info of its fsspec filesystem."""
-    version = info.get("ETag") or info.get("etag") or info.get("LastModified")
-    return f"{info.get('size')}-{version or info.get('mtime')}"
+def _read_file(path: str, status: os.stat_result, limit: int) -> bytes:
+    # Opening a pipe would block until another process writes into it, and a device must not be
+    # read either.
+    if not stat.S_ISREG(status.st_mode):
+        raise IsADirectoryError(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        data = os.read(descriptor, min(limit, status.st_size + 1))
+        if len(data) < min(limit, status.st_size):  # a large file, or one that is being cut
+            with open(descriptor, "rb", closefd=False) as file:
+                data += file.read(limit - len(data))
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def _plain_path(url: str) -> str:

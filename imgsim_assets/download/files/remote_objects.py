@@ -6,19 +6,28 @@ from collections.abc import Iterable
 from typing import Any
 
 from imgsim_assets.download.fetched import Fetched, Validators
-from imgsim_assets.download.files.image_folder import object_version
+from imgsim_assets.download.settings import ImageBytes
 from imgsim_assets.download.status import FetchError
+from imgsim_assets.storage.references import object_version
 
 
 class RemoteObjects:
     """Reads objects whose URL starts with an allowed prefix, and no others.
 
-    Each of the `prefixes` ends with a slash, such as `s3://bucket/folder/`.
+    Each of the `prefixes` ends with a slash, such as `s3://bucket/folder/`. `image_bytes` says
+    whether the store copies the images, which is the default, or refers to them.
     """
 
-    def __init__(self, prefixes: Iterable[str], max_bytes: int) -> None:
+    def __init__(
+        self, prefixes: Iterable[str], max_bytes: int, image_bytes: ImageBytes | None = None
+    ) -> None:
+        self._is_referenced = image_bytes == "reference"
         self._prefixes = tuple(prefixes)
         self._max_bytes = max_bytes
+
+    def location(self, url: str) -> str | None:
+        """Where the store finds an image that it refers to; None if it is to copy the image."""
+        return url if self._is_referenced and "://" in url else None
 
     def read(self, url: str, cached: Validators | None = None) -> Fetched:
         """The object's bytes, or None while it is the cached version, with its version as etag.
@@ -64,4 +73,4 @@ class RemoteObjects:
             raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=version)
         if not data:
             raise FetchError("truncated_body", "the object is empty", etag=version)
-        return Fetched(data, etag=version)
+        return Fetched(data, etag=version, location=self.location(url))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -13,11 +13,12 @@ from imgsim_assets.download.files.image_folder import is_local
 from imgsim_assets.download.ledger.table import SCHEMA
 from imgsim_assets.download.settings import Retry
 from imgsim_assets.download.status import DEPENDS_ON_SETTINGS, OK
+from imgsim_assets.storage.gc import LOCATION
 
 # Rows that become Python objects at a time.
 _SLICE_ROWS = 8192
 # The columns of the ledger that do not decide whether an item is due.
-_UNUSED = ("detail", "last_modified", "bytes", "width", "height", "format", "fetched_at")
+_UNUSED = ("detail", "is_link", "last_modified", "bytes", "width", "height", "format", "fetched_at")
 # The columns of `FetchItems` for an item that was never requested.
 _FIRST_ATTEMPT = {"attempts": pl.lit(0, pl.Int32), "cached": pl.lit(None, pl.UInt32)}
 
@@ -54,6 +55,16 @@ class FetchItems:
         row = self._cached.row(cached, named=True) if cached is not None else None
         return FetchItem(item, url, attempts, row)
 
+    def take(self, numbers: Sequence[int]) -> list[FetchItem]:
+        """Several items, which is faster than one after the other."""
+        rows = self._rows[numbers].iter_rows()
+        return [
+            FetchItem(item, url, attempts, self._cached.row(cached, named=True))
+            if cached is not None
+            else FetchItem(item, url, attempts)
+            for item, url, attempts, cached in rows
+        ]
+
     def urls(self) -> Iterator[str]:
         """The urls of the items, in order."""
         for rows in self._rows.select("url").iter_slices(_SLICE_ROWS):
@@ -89,6 +100,7 @@ def plan_fetches(
     file_version: Callable[[str], str | None] | None,
     missing_blobs: Set[str],
     blob_exists: Callable[[list[str]], list[bool]],
+    location: Callable[[str], str | None] = lambda _: None,
     same_settings: bool = True,
     retry: Retry = "retryable",
     revalidate_age: timedelta | None = None,
@@ -96,7 +108,8 @@ def plan_fetches(
     """Compare a shard's items (id, url) with its ledger.
 
     Due are items that are new; whose url changed; whose `file_version` differs from the etag
-    (None without a folder); whose sha256 is in `missing_blobs`; whose image was last confirmed
+    (None without a folder); whose image is to be copied into the store or to stay where it lies,
+    by `location`, and is not; whose sha256 is in `missing_blobs`; whose image was last confirmed
     longer than `revalidate_age` ago (with conditions only where the `blob_exists`, because a 304
     would confirm nothing else); and failures: all of them, the retryable ones whose wait is over
     and those that depend on settings that changed, or none, as `retry` says.
@@ -121,7 +134,8 @@ def plan_fetches(
     is_missing = pl.col("sha256").is_in(sorted(missing_blobs)).fill_null(value=False)
     again = same & (_failure_is_due(now, retry, same_settings) | is_missing)
     revalidate = same & ~again & _revalidation_is_due(now, retry, revalidate_age)
-    changed = _changed_files(joined, file_version)
+    changed = _changed_files(joined, file_version) | _moved_images(joined, location)
+    changed |= _lost_references(ledger, catalog, joined, changed)
     due_rows = (
         joined.lazy()
         .with_columns(same=same, due=~same | again | changed, revalidate=revalidate)
@@ -177,6 +191,32 @@ def _is_remote(url: str) -> pl.Expr:
     return pl.col(url).str.contains(r"^(?i)[a-z][a-z0-9+.-]*://") & ~pl.col(url).str.contains(
         r"^(?i)file://"
     )
+
+
+def _moved_images(joined: pl.DataFrame, location: Callable[[str], str | None]) -> pl.Series:
+    """Whether each row's image is to be in the store and is not, or the other way round."""
+    is_file = ~pl.col("url").str.contains("^(?i)https?://") & (pl.col("status") == OK)
+    files = joined.with_row_index("number").filter(is_file)
+    moved = [
+        number
+        for number, url, stored in files.select("number", "url", LOCATION).iter_rows()
+        if location(url) != stored
+    ]
+    return pl.Series(range(joined.height), dtype=pl.UInt32).is_in(pl.Series(moved, dtype=pl.UInt32))
+
+
+def _lost_references(
+    ledger: pl.DataFrame, catalog: pl.DataFrame, joined: pl.DataFrame, changed: pl.Series
+) -> pl.Series:
+    """Whether each row's image may have been referred to by the path of another row only.
+
+    That row is gone, or its file has changed, so the image is read from the row's own path.
+    """
+    is_in_place = pl.col(LOCATION).is_not_null()
+    in_place = ledger.filter(is_in_place)
+    gone = in_place.join(catalog, on="id", how="anti")["sha256"]
+    gone = pl.concat([gone, joined.filter(changed).filter(is_in_place)["sha256"]]).unique()
+    return joined.select(is_in_place & pl.col("sha256").is_in(gone.implode())).to_series()
 
 
 def _changed_files(

@@ -9,6 +9,7 @@ from imgsim_assets.download.image_writer import StoredImage
 from imgsim_assets.download.ledger.fetch_plan import FetchItem
 from imgsim_assets.download.ledger.table import Row
 from imgsim_assets.download.status import OK, SKIPPED_HOST, FetchError, is_retryable
+from imgsim_assets.storage.gc import LOCATION
 
 # Between runs a retryable failure waits 5 minutes, then 4 times as long each time. The longest
 # wait is shorter than a day, so that a nightly run always retries.
@@ -32,6 +33,8 @@ def fetched_row(item: FetchItem, fetched: Fetched, image: StoredImage, now: date
         "width": image.header.width,
         "height": image.header.height,
         "format": image.header.format,
+        LOCATION: fetched.location,
+        "is_link": fetched.is_link,
         "fetched_at": now,
         "checked_at": now,
     }

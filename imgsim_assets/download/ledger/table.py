@@ -11,7 +11,7 @@ import polars as pl
 
 from imgsim_assets.download.status import OK
 from imgsim_assets.storage.digest import rows_digest
-from imgsim_assets.storage.gc import REFERS_TO_BLOBS
+from imgsim_assets.storage.gc import LOCATION, REFERS_TO_BLOBS
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -33,6 +33,8 @@ SCHEMA: Mapping[str, Any] = {
     "width": pl.Int32,
     "height": pl.Int32,
     "format": pl.String,
+    LOCATION: pl.String,
+    "is_link": pl.Boolean,
     "fetched_at": pl.Datetime("ms", "UTC"),
     "checked_at": pl.Datetime("ms", "UTC"),
     "revalidation_error": pl.String,

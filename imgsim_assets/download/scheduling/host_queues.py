@@ -113,6 +113,17 @@ class HostQueues:
             self._waiters.append(waiter)
             await waiter
 
+    def take_more(self, host: str, limit: int) -> list[int]:
+        """Further items of a host that are ready, at most `limit`; each occupies a slot."""
+        queue = self._queues.get(host)
+        if queue is None:
+            return []
+        items = [queue.ready.pop() for _ in range(min(limit, len(queue.ready)))]
+        queue.active += len(items)
+        self._active += len(items)
+        self._waiting -= len(items)
+        return items
+
     def _take_from(self, queue: _HostQueue, now: float) -> int:
         item = queue.pop(now)
         queue.active += 1

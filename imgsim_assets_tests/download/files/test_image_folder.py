@@ -10,6 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from imgsim_assets.download.files import image_folder
 from imgsim_assets.download.files.image_folder import ImageFolder, is_local, resolve_relative_url
 from imgsim_assets.download.status import FetchError
 
@@ -133,7 +134,7 @@ def test_unreadable_file_has_no_version(root: Path, monkeypatch: pytest.MonkeyPa
         raise PermissionError("Permission denied")
 
     folder = ImageFolder(str(root), 1000)
-    monkeypatch.setattr(ImageFolder, "_read_local", refuse)
+    monkeypatch.setattr(image_folder, "_read_file", refuse)
     with pytest.raises(FetchError, match="unreadable_file: Permission denied") as refused:
         folder.read("a.jpg")
     assert refused.value.etag is None

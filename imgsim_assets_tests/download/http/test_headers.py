@@ -198,7 +198,7 @@ def test_ca_file_without_certificates_is_an_error(tmp_path: Path, content: str |
 @pytest.mark.parametrize("etag", [b'"v\x01"', b'"\xff"', b'"' + b"v" * 2000 + b'"', b""])
 def test_etag_that_no_request_can_return_is_ignored(etag: bytes) -> None:
     with FaultyServer(response(IMAGE, b"ETag: " + etag, b"Last-Modified: \x02")) as server:
-        assert fetch(server.url())[1:] == (None, None)
+        assert fetch(server.url())[1:3] == (None, None)
 
 
 @pytest.mark.parametrize("etag", ['"v\x01"', '"\ufffd"', '"v"\r\nX-Evil: 1', "v" * 2000])
