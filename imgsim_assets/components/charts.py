@@ -113,7 +113,7 @@ def similarity_histogram(
 def thumbnail(store: Store, sha256: str) -> Image.Image | None:
     """The image at 192 px at most; None when its bytes are damaged, which checks report."""
     try:
-        image = decode(store.blobs.get(sha256))
+        image = decode(store.blobs.get(sha256), accept_truncated=True)
     except (CorruptFileError, ImageError):
         return None
     image.thumbnail((192, 192))

@@ -123,6 +123,9 @@ class EncoderSettings(Settings):
     decode: Literal["cpu", "gpu"] = Field(
         "cpu", description="gpu: plain JPEGs are decoded and resized on the GPU"
     )
+    truncated_images: Literal["reject", "accept"] = Field(
+        "reject", description="accept: embed what there is of truncated JPEGs and PNGs"
+    )
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="images per forward pass; default: by the device"
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from PIL import Image
 
 from imgsim_assets.download.ledger.table import ledger_table
@@ -41,16 +43,26 @@ from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
+from imgsim_assets.images.repair import TRUNCATED
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit, is_compacted, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-SCHEMA = {"id": pl.String, "sha256": pl.String, "status": pl.String, "detail": pl.String}
+SCHEMA = {
+    "id": pl.String,
+    "sha256": pl.String,
+    "status": pl.String,
+    "detail": pl.String,
+    "truncated": pl.Boolean,
+}
+# File metadata: whether truncated images were tried.
+_ACCEPTS_TRUNCATED = "accepts_truncated"
 # Status of an image whose bytes are missing. They are fetched again, so that it is not final.
 LOST_IMAGE = "lost_image"
 COMMIT_EVERY_SECONDS = 5.0
+_TRUNCATED_FAILURE = ("truncated", "pixels are missing; 'truncated_images: accept' embeds the rest")
 
 
 @dataclass(frozen=True)
@@ -162,6 +174,8 @@ class EmbeddingStage:
         # By sha256, (status, detail) of images without a vector, and the files they are from.
         self._failures: dict[str, tuple[str, str]] = {}
         self._failure_files: set[str] = set()
+        self._accepts_truncated = settings.truncated_images == "accept"
+        self._truncated: set[str] = set()
         self._ledger = ledger_table(store, name)
         self._table = embeddings_table(store, name)
         self._settings = resolve_precision(store, name, settings, self._table.latest())
@@ -205,7 +219,7 @@ class EmbeddingStage:
         distinct = set(images["sha256"].to_list())
         self._ensure_vectors(distinct, shard, work)
         failures = {key: self._failures[key] for key in distinct & self._failures.keys()}
-        commit = self._commit(base, shard, ledger, _item_rows(images, failures))
+        commit = self._commit(base, shard, ledger, _item_rows(images, failures, self._truncated))
         rows = self._table.read(commit, shard=shard)
         embedded = rows.filter(pl.col("status") == OK).sort("id").select("id", "sha256")
         rates = work.timings.images_per_second()
@@ -279,7 +293,10 @@ class EmbeddingStage:
                 rows = self._table.read_file(file)
             except CorruptFileError:
                 continue  # its images fail again
-            failed = rows.filter(~pl.col("status").is_in([OK, LOST_IMAGE]))
+            again = [OK, LOST_IMAGE]
+            if self._accepts_truncated and not file.metadata.get(_ACCEPTS_TRUNCATED):
+                again.append("truncated")
+            failed = rows.filter(~pl.col("status").is_in(again))
             for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
                 self._failures[sha256] = (status, detail)
 
@@ -287,9 +304,15 @@ class EmbeddingStage:
 
     def _ensure_vectors(self, images: set[str], shard: Shard, work: _ShardWork) -> None:
         """Copy or compute the vectors of images that have none and did not fail."""
+        self._truncated |= self._vectors.truncated() & images
+        if not self._accepts_truncated:
+            self._failures.update(dict.fromkeys(self._truncated, _TRUNCATED_FAILURE))
         missing = self._vectors.missing(images - self._failures.keys())
         if missing:
-            work.reused += self._vectors.copy_from_other_catalogs(missing)
+            work.reused += self._vectors.copy_from_other_catalogs(
+                missing, accept_truncated=self._accepts_truncated
+            )
+            self._truncated |= self._vectors.truncated() & images
         if missing:
             self._embed(sorted(missing), shard, work)
 
@@ -316,12 +339,18 @@ class EmbeddingStage:
                     if self._stop.is_set():
                         raise StoppedError
                     if time.monotonic() - committed >= COMMIT_EVERY_SECONDS:
-                        self._vectors.append(concat_rows(pending))
+                        self._append(concat_rows(pending))
                         pending.clear()
                         committed = time.monotonic()
             finally:
                 # A run that fails or is canceled keeps what it computed.
-                self._vectors.append(concat_rows(pending))
+                self._append(concat_rows(pending))
+
+    def _append(self, rows: VectorRows) -> None:
+        """Commit vectors, those of truncated images apart."""
+        flagged = np.array([key in self._truncated for key in rows.sha256], dtype=bool)
+        self._vectors.append(_select(rows, ~flagged))
+        self._vectors.append(_select(rows, flagged), truncated=True)
 
     def _open_engine(self) -> Engine:
         """The engine; loads the encoder when it is first needed."""
@@ -351,11 +380,19 @@ class EmbeddingStage:
             data = self._store.blobs.get(sha256)
         except CorruptFileError as error:
             self._store.blobs.report_missing(sha256)
-            raise ImageError(
-                LOST_IMAGE, "its bytes are missing or damaged; the next run fetches them again"
-            ) from error
+            raise ImageError(LOST_IMAGE, str(error)) from error
         encoder = self._open_engine().encoder
-        return gpu_decodable_jpeg(data, encoder) or decode(data, min_size=min_decode_size(encoder))
+        jpeg = gpu_decodable_jpeg(data, encoder)
+        if jpeg is not None:
+            return jpeg
+        image = decode(
+            data,
+            min_size=min_decode_size(encoder),
+            accept_truncated=self._accepts_truncated,
+        )
+        if image.info.get(TRUNCATED):
+            self._truncated.add(sha256)
+        return image
 
     # ---- committing -----------------------------------------------------------------
 
@@ -365,7 +402,7 @@ class EmbeddingStage:
         def change(newest: Commit | None) -> PendingCommit | None:
             if newest is not None and self._is_committed(newest, shard, rows):
                 return None
-            file = self._table.write_rows(rows).with_metadata(**{FINGERPRINT: self.fingerprint})
+            file = self._table.write_rows(rows).with_metadata(**self._file_metadata)
             input_version = newest.inputs.get("images", 0) if newest is not None else 0
             return PendingCommit(
                 replace_shard(newest, shard, [file]),
@@ -390,11 +427,18 @@ class EmbeddingStage:
             return {}
         return {PROBE: newest.properties[PROBE]} if PROBE in newest.properties else {}
 
+    @property
+    def _file_metadata(self) -> dict[str, Any]:
+        accepts = {_ACCEPTS_TRUNCATED: True} if self._accepts_truncated else {}
+        return {FINGERPRINT: self.fingerprint, **accepts}
+
     def _is_committed(self, commit: Commit, shard: Shard, rows: pl.DataFrame) -> bool:
         if not is_compacted(commit, shard):
             return False
         file = commit.files_of_shard(shard)[0]
-        if file.metadata.get(FINGERPRINT) != self.fingerprint or file.rows != rows.height:
+        keys = (FINGERPRINT, _ACCEPTS_TRUNCATED)
+        has_metadata = all(file.metadata.get(key) == self._file_metadata.get(key) for key in keys)
+        if not has_metadata or file.rows != rows.height:
             return False
         try:
             return self._table.read_file(file).equals(rows)
@@ -402,7 +446,9 @@ class EmbeddingStage:
             return False
 
 
-def _item_rows(images: pl.DataFrame, failures: Mapping[str, tuple[str, str]]) -> pl.DataFrame:
+def _item_rows(
+    images: pl.DataFrame, failures: Mapping[str, tuple[str, str]], truncated: Set[str]
+) -> pl.DataFrame:
     """The shard's items with their status: ok, or why there is no vector; sorted by id."""
     reasons = pl.DataFrame(
         [(sha256, status, detail) for sha256, (status, detail) in failures.items()],
@@ -411,10 +457,18 @@ def _item_rows(images: pl.DataFrame, failures: Mapping[str, tuple[str, str]]) ->
     )
     return (
         images.join(reasons, on="sha256", how="left")
-        .with_columns(pl.col("status").fill_null(OK))
+        .with_columns(
+            pl.col("status").fill_null(OK),
+            pl.col("sha256").is_in(sorted(truncated)).alias("truncated"),
+        )
         .select(list(SCHEMA))
         .sort("id")
     )
+
+
+def _select(rows: VectorRows, chosen: NDArray[np.bool_]) -> VectorRows:
+    keys = [rows.sha256[row] for row in np.flatnonzero(chosen).tolist()]
+    return VectorRows(keys, rows.vectors[chosen], rows.norms[chosen])
 
 
 def _unit_rows(encoded: EncodedBatch[str], failures: dict[str, tuple[str, str]]) -> VectorRows:

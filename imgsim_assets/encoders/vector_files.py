@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -30,6 +30,8 @@ KEYS: Final = "keys"
 FILE_PAIR: Final = "part"
 # File metadata: how many of its vectors did not have norm 1 when it was written.
 BAD: Final = "not_normalized"
+# File metadata of vectors of truncated images, and of their keys; they stay in files of their own.
+TRUNCATED: Final = "truncated"
 # Vectors whose norm is computed at once, and how far it may be from 1.
 AUDIT_ROWS: Final = 1024
 _UNIT_TOLERANCE = 1e-5
@@ -66,6 +68,11 @@ class VectorFile:
         prefix: str = self.rows.metadata.get(_PREFIX, "")
         return prefix
 
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the vectors are those of truncated images."""
+        return bool(self.rows.metadata.get(TRUNCATED))
+
     def may_have(self, ordered_keys: Sequence[str]) -> bool:
         """Whether the prefix allows one of some sorted keys."""
         position = bisect_left(ordered_keys, self.prefix)
@@ -95,12 +102,16 @@ def bad_in(frame: pl.DataFrame) -> int:
     return sum(count_bad(vectors[start : start + AUDIT_ROWS]) for start in parts)
 
 
-def write_vectors(table: Table, frame: pl.DataFrame, prefix: str = "") -> list[DataFile]:
+def write_vectors(
+    table: Table, frame: pl.DataFrame, prefix: str = "", *, truncated: bool = False
+) -> list[DataFile]:
     """Store vectors and their keys as two files, for a later commit to list."""
     # Float vectors hardly compress, and compression would slow down reading.
     rows = table.write_rows(frame, compression="uncompressed")
     keys = table.write_rows(frame.select(SHA256), role=KEYS)
-    metadata = {FILE_PAIR: uuid.uuid4().hex, **({_PREFIX: prefix} if prefix else {})}
+    metadata: dict[str, Any] = {FILE_PAIR: uuid.uuid4().hex}
+    metadata |= {_PREFIX: prefix} if prefix else {}
+    metadata |= {TRUNCATED: True} if truncated else {}
     return [
         rows.with_metadata(**metadata, **{BAD: bad_in(frame)}),
         keys.with_metadata(**metadata),
@@ -109,7 +120,7 @@ def write_vectors(table: Table, frame: pl.DataFrame, prefix: str = "") -> list[D
 
 def compaction_is_due(commit: Commit) -> bool:
     """Whether the writer of a commit is to compact: of many concurrent ones, one at a time."""
-    arrived = sum(not file.prefix for file in vector_files(commit))
+    arrived = sum(not file.prefix and not file.is_truncated for file in vector_files(commit))
     return arrived > 0 and arrived % _MAX_ARRIVED == 0
 
 
@@ -137,7 +148,8 @@ def _crowded(commit: Commit) -> Iterator[tuple[str, list[VectorFile]]]:
     """Prefixes with many files, and the oldest of these, as many as are merged at once."""
     by_prefix: dict[str, list[VectorFile]] = defaultdict(list)
     for file in vector_files(commit):
-        by_prefix[file.prefix].append(file)
+        if not file.is_truncated:
+            by_prefix[file.prefix].append(file)
     for prefix, files in by_prefix.items():
         if len(files) < (_MAX_SORTED if prefix else _MAX_ARRIVED):
             continue

@@ -6,6 +6,7 @@ file of vectors is a small file of its keys, so that looking up keys reads no ve
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from imgsim_assets.encoders.vector_files import (
     AUDIT_ROWS,
     BAD,
     FILE_PAIR,
+    KEYS,
+    TRUNCATED,
+    VectorFile,
     bad_in,
     compact,
     compaction_is_due,
@@ -188,11 +192,25 @@ class VectorTable:
             if file.metadata.get(BAD) != 0 and bad_in(self.table.read_file(file)):
                 self._drop({file.metadata[FILE_PAIR]})
 
-    def append(self, rows: VectorRows) -> None:
-        """Commit vectors; they replace vectors of the same sha256."""
+    def truncated(self) -> set[str]:
+        """The sha256 of images that were embedded although their files are truncated."""
+        commit = self.table.latest()
+        files = commit.files_with_role(KEYS) if commit is not None else []
+        flagged: set[str] = set()
+        for file in files:
+            if file.metadata.get(TRUNCATED):
+                with contextlib.suppress(CorruptFileError):  # the next reader drops it
+                    flagged.update(self.table.read_file(file)[SHA256])
+        return flagged
+
+    def append(self, rows: VectorRows, *, truncated: bool = False) -> None:
+        """Commit vectors; they replace vectors of the same sha256.
+
+        Those of truncated files are in files of their own.
+        """
         if not rows.sha256:
             return
-        added = write_vectors(self.table, _frame(rows))
+        added = write_vectors(self.table, _frame(rows), truncated=truncated)
         properties = {
             PER_IMAGE: True,
             FINGERPRINT: self._fingerprint,
@@ -229,7 +247,7 @@ class VectorTable:
         found: list[pl.DataFrame] = []
         if commit is not None:
             try:
-                found = list(_frames_with(self.table, commit, missing))
+                found = list(_frames_with(self.table, vector_files(commit), missing))
             except CorruptFileError as error:
                 raise self._damaged(commit, error) from error
         if missing:
@@ -286,13 +304,14 @@ class VectorTable:
             return False
         return True
 
-    def copy_from_other_catalogs(self, missing: set[str]) -> int:
+    def copy_from_other_catalogs(self, missing: set[str], *, accept_truncated: bool = False) -> int:
         """Copy and commit vectors of missing images from catalogs with the same fingerprint.
 
         Holds the vectors of some files at a time.
 
         Args:
             missing: sha256 of images; those that were found are removed from the set.
+            accept_truncated: also copy those of truncated files.
 
         Returns:
             The number of vectors that were copied.
@@ -301,31 +320,35 @@ class VectorTable:
         suffix = f"/vectors/{self._fingerprint}"
         for name in self._store.table_names():
             if missing and name.endswith(suffix) and name != self.table.name:
-                self._copy_from(self._store.table(name, key=SHA256), missing)
+                other = self._store.table(name, key=SHA256)
+                self._copy_from(other, missing, truncated=False)
+                if accept_truncated:
+                    self._copy_from(other, missing, truncated=True)
         return before - len(missing)
 
-    def _copy_from(self, other: Table, missing: set[str]) -> None:
+    def _copy_from(self, other: Table, missing: set[str], *, truncated: bool) -> None:
         commit = other.latest()
         if commit is None:
             return
         copied: list[VectorRows] = []
-        for rows in _frames_with(other, commit, missing, skip_damaged=True):
+        files = [file for file in vector_files(commit) if file.is_truncated == truncated]
+        for rows in _frames_with(other, files, missing, skip_damaged=True):
             copied.append(_vector_rows(rows))
             if sum(part.vectors.nbytes for part in copied) >= _MAX_COPIED_BYTES:
-                self.append(concat_rows(copied))
+                self.append(concat_rows(copied), truncated=truncated)
                 copied.clear()
-        self.append(concat_rows(copied))
+        self.append(concat_rows(copied), truncated=truncated)
 
 
 def _frames_with(
-    table: Table, commit: Commit, missing: set[str], *, skip_damaged: bool = False
+    table: Table, files: Sequence[VectorFile], missing: set[str], *, skip_damaged: bool = False
 ) -> Iterator[pl.DataFrame]:
     """The rows of some images, file by file; images that were found leave the set.
 
     The newest file comes first, since a later vector replaces an earlier one.
     """
     ordered = sorted(missing)
-    for file in reversed(vector_files(commit)):
+    for file in reversed(files):
         if not missing or not file.may_have(ordered):
             continue
         try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from imgsim_assets.download.ledger.table import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
 from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.encoders.vectors import REBUILDS
@@ -212,17 +212,19 @@ class GroupStage:
             ranked.append(
                 of_catalog.join(_ranks(self._store, name, rule), on="id", how="left").select(
                     pl.lit(priority).alias("priority"),
+                    "is_link",
                     "rank",
                     (pl.lit(prefix) + pl.col("id")).alias("id"),
                     "sha256",
                 )
             )
-        order = ["priority", "rank", "id"] if by_catalog else ["rank", "id"]
+        # A link is never the copy to keep: without its file it is nothing.
+        order = ["is_link", *(["priority"] if by_catalog else []), "rank", "id"]
         return pl.concat(ranked).sort(order, nulls_last=True).select("id", "sha256")
 
 
 def _ranks(store: Store, name: str, rule: str) -> pl.DataFrame:
-    """The rank of each item (id, rank) by a rule; the lowest of a group is canonical."""
+    """The rank of each item (id, is_link, rank) by a rule; the lowest of a group is canonical."""
     table = ledger_table(store, name)
     commit = table.latest()
     if commit is None:
@@ -232,7 +234,8 @@ def _ranks(store: Store, name: str, rule: str) -> pl.DataFrame:
         "largest_file": -pl.col("bytes").cast(pl.Int64),
         "first_seen": pl.col("fetched_at"),
     }[rule]
-    return table.read(commit).select("id", rank.alias("rank"))
+    rows = with_all_columns(table.read(commit))
+    return rows.select("id", pl.col("is_link").fill_null(value=False), rank.alias("rank"))
 
 
 def _distinct_images(catalogs: Sequence[Items]) -> Items:

@@ -53,6 +53,7 @@ def embeddings_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
 def embeddings_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
     """The arguments that describe the asset, whichever step materializes it."""
     encoder = catalog.settings.encoder
+    accepted = ["truncated"] if encoder.truncated_images == "accept" else []
     kind = "numpy" if encoder.name == HOG_COLOR else "pytorch"
     return {
         **catalog.asset_kwargs("embeddings", [kind, "parquet"]),
@@ -60,7 +61,7 @@ def embeddings_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
         "description": f"One unit vector for every distinct image, by {encoder.describe()}. The "
         "same bytes are embedded once for all items and catalogs.",
         "metadata": {"dagster/column_schema": table_schema(EMBEDDINGS)},
-        "code_version": code_version(VERSION, encoder.identity),
+        "code_version": code_version(VERSION, encoder.identity, *accepted),
     }
 
 
