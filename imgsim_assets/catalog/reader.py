@@ -165,6 +165,7 @@ def _is_same(declared: str, used: str) -> bool:
 def _read_image_names(source: Source, raw: RawRows) -> None:
     """A folder's images as rows: the path inside the folder is both id and url."""
     names = []
+    raw.notices += source.notices
     for file in source.files:
         if is_valid(file.name):
             names.append(file.name)

@@ -23,6 +23,7 @@ from imgsim_assets.catalog.source_files import (
     find_files,
     has_pattern,
     infer_format,
+    is_local,
     split_literal_prefix,
 )
 from imgsim_assets.errors import SourceError
@@ -52,6 +53,7 @@ class Source:
         files: sorted by name; none in a folder without images, and of a query.
         root: the folder or URL that relative image paths start from.
         fs: the fsspec filesystem of the files; None of a query.
+        notices: what is said about files that are left out.
     """
 
     settings: SourceSettings
@@ -59,6 +61,7 @@ class Source:
     files: tuple[SourceFile, ...]
     root: str
     fs: Any
+    notices: tuple[str, ...] = ()
 
     @property
     def location(self) -> str:
@@ -83,7 +86,7 @@ class Source:
         hashes: dict[str, str] = {}
         parts = []
         for file in self.files:
-            if self.format == "images" or (not _is_local(self.fs) and file.version is not None):
+            if self.format == "images" or (not is_local(self.fs) and file.version is not None):
                 parts.append(f"{file.name}\n{file.size}\n{file.version}")
                 continue
             content = (known_hashes or {}).get(file.version or "")
@@ -129,17 +132,17 @@ def open_source(settings: SourceSettings, project_root: Path) -> Source:
     location = _absolute(settings.path, project_root)
     try:
         fs, path = fsspec.core.url_to_fs(location)
-        folder, files = find_files(fs, path, settings, str(project_root) if _is_local(fs) else "")
+        found = find_files(fs, path, settings, str(project_root) if is_local(fs) else "")
     except (ImportError, ValueError, OSError) as error:
         message = settings.masked(f"{settings.path} cannot be reached: {error}")
         raise SourceError(message) from error
-    if files is None:
+    if found.files is None:
         raise _not_found(settings, location, project_root)
-    for file in files:
+    for file in found.files:
         check_compression(file)
-    source_format = settings.format or infer_format(files, settings.location)
-    root = _root(settings, fs.unstrip_protocol(folder), project_root)
-    return Source(settings, source_format, tuple(files), root, fs)
+    source_format = settings.format or found.format or infer_format(found.files, settings.location)
+    root = _root(settings, fs.unstrip_protocol(found.folder), project_root)
+    return Source(settings, source_format, tuple(found.files), root, fs, tuple(found.notices))
 
 
 def _root(settings: SourceSettings, folder: str, project_root: Path) -> str:
@@ -178,8 +181,3 @@ def _absolute(path: str, project_root: Path) -> str:
     if "://" in path:
         return path
     return str(project_root / Path(path).expanduser())
-
-
-def _is_local(fs: Any) -> bool:
-    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    return "file" in protocols

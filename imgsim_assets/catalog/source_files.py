@@ -16,6 +16,7 @@ from imgsim_assets.catalog.formats import (
     suffix,
     suffix_of_format,
 )
+from imgsim_assets.catalog.image_listing import ImageListing, is_hidden, list_images
 from imgsim_assets.catalog.locations import IMAGE_SUFFIXES
 from imgsim_assets.catalog.settings import Format, SourceSettings, without_secrets
 from imgsim_assets.errors import SourceError
@@ -59,41 +60,62 @@ class SourceFile:
         return self.name.encode(errors="replace").decode()
 
 
-def find_files(
-    fs: Any, path: str, settings: SourceSettings, literal_prefix: str
-) -> tuple[str, list[SourceFile] | None]:
-    """The folder that file names are relative to, and the files; None when nothing is there.
+@dataclass(frozen=True)
+class FoundFiles:
+    """What a path names.
+
+    Attributes:
+        folder: file names are relative to it.
+        files: sorted by name; None when nothing is there.
+        format: images for a folder; None where the files tell it.
+        notices: what is said about files that are left out.
+    """
+
+    folder: str
+    files: list[SourceFile] | None
+    format: Format | None = None
+    notices: Sequence[str] = ()
+
+
+def find_files(fs: Any, path: str, settings: SourceSettings, literal_prefix: str) -> FoundFiles:
+    """The folder that file names are relative to, and the files.
 
     Brackets and stars in the `literal_prefix` of the path are plain characters. Raises
     SourceError when a folder is declared as a list, or a glob finds lists and images.
     """
     if fs.isfile(path):
         folder = posixpath.dirname(without_secrets(path))
-        return folder, [_source_file(fs.info(path), folder)]
+        return FoundFiles(folder, [_source_file(fs.info(path), folder)])
     if fs.isdir(path):
         _reject_list_format(settings)
-        return path, _image_files(fs.find(path, detail=True).values(), path)
+        listing = fs.find(path, detail=True).values()
+        return _images(list_images(listing, path, read_signatures=is_local(fs)), path)
     if path.lower().startswith(("http://", "https://")) and "?" in path:
-        return posixpath.dirname(path), None  # its query is not a pattern
+        return FoundFiles(posixpath.dirname(path), None)  # its query is not a pattern
     prefix, pattern = split_literal_prefix(path, literal_prefix)
     folder = prefix + _folder_before_pattern(pattern)
-    listing = fs.glob(glob.escape(prefix) + pattern, detail=True) if has_pattern(pattern) else {}
-    matches = [
-        info for info in listing.values() if info["type"] == "file" and not _is_hidden(info, folder)
-    ]
+    matched = fs.glob(glob.escape(prefix) + pattern, detail=True) if has_pattern(pattern) else {}
+    listing = [info for info in matched.values() if info["type"] == "file" or info.get("islink")]
+    matches = [info for info in listing if not is_hidden(info, folder)]
     if not matches:
-        return folder, None
-    images = _image_files(matches, folder)
+        return FoundFiles(folder, None)
+    found = list_images(listing, folder, read_signatures=False)
     if settings.format == "images":
-        return folder, images
+        return _images(found, folder)
     # A text file among images is a note, not a list of them.
     lists = [info for info in matches if names_list(info["name"])]
-    if lists and images and settings.format is None:
+    if lists and found.images and settings.format is None:
         raise SourceError(
             f"{settings.location} finds both lists and images; add 'format: images', or a pattern "
             f"that finds only one kind, such as *{suffix(lists[0]['name'])}"
         )
-    return folder, images if images and not lists else _sorted_files(matches, folder)
+    if found.images and not lists:
+        return _images(found, folder)
+    return FoundFiles(folder, _sorted_files(matches, folder))
+
+
+def _images(found: ImageListing, folder: str) -> FoundFiles:
+    return FoundFiles(folder, _sorted_files(found.images, folder), "images", found.notices())
 
 
 def infer_format(files: Sequence[SourceFile], path: str) -> Format | None:
@@ -146,24 +168,6 @@ def _reject_list_format(settings: SourceSettings) -> None:
         )
 
 
-def _image_files(listing: Iterable[Mapping[str, Any]], folder: str) -> list[SourceFile]:
-    images = [
-        info
-        for info in listing
-        if suffix(info["name"]) in IMAGE_SUFFIXES and not _is_hidden(info, folder)
-    ]
-    return _sorted_files(images, folder)
-
-
-def _is_hidden(info: Mapping[str, Any], folder: str) -> bool:
-    """Whether a part of the path below the folder starts with a dot.
-
-    That includes thumbnails, trash and resource forks of operating systems.
-    """
-    relative = str(info["name"]).removeprefix(folder)
-    return any(part.startswith(".") for part in relative.split("/"))
-
-
 def _folder_before_pattern(path: str) -> str:
     parts = path.split("/")
     first = next((index for index, part in enumerate(parts) if has_pattern(part)), len(parts))
@@ -186,3 +190,9 @@ def _source_file(info: Mapping[str, Any], folder: str) -> SourceFile:
         version=f"{without_secrets(path)}:{size}:{version}" if version is not None else None,
         modified=float(modified) if isinstance(modified, int | float) else 0.0,
     )
+
+
+def is_local(fs: Any) -> bool:
+    """Whether an fsspec filesystem is a disk of this machine."""
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return "file" in protocols

@@ -9,11 +9,11 @@ from functools import partial
 import polars as pl
 
 from imgsim_assets.catalog.stage import items_table
-from imgsim_assets.download.ledger.table import ledger_table
+from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
-from imgsim_assets.errors import ImgsimError
+from imgsim_assets.errors import CorruptFileError, ImgsimError
 from imgsim_assets.index.stage import index_table, open_index
 from imgsim_assets.pipeline import checks
 from imgsim_assets.pipeline.status import catalog_names
@@ -21,6 +21,7 @@ from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.similarity.audit import audit_graph, audit_matches
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.damage import BytesRead, Damage
+from imgsim_assets.storage.gc import LOCATION
 from imgsim_assets.storage.pack_damage import inspect_index_files, inspect_pack
 from imgsim_assets.storage.packs import list_packs
 from imgsim_assets.storage.store import Store
@@ -63,7 +64,7 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
     """Read and check everything that a store holds; nothing is changed.
 
     Checksums: every commit, every file that a version of a table lists, every pack and every index
-    file. Invariants: ids are unique; every fetched item has its image; every embedded
+    file, and images that stay where they lie. Invariants: ids are unique; every fetched item has its image; every embedded
     item has a finite vector of length 1; an index opens and holds what its table says; every
     match reaches its threshold; every group has one canonical item.
 
@@ -120,6 +121,7 @@ def _verify_catalog(store: Store, name: str, report: VerificationReport) -> None
     for table in (items_table(store, name), ledger_table(store, name)):
         report.add(table.name, checks.ids_unique_in_table(table))
     _verify_images(store, name, report)
+    _verify_images_in_place(store, name, report)
     _verify_vectors(store, name, report)
 
 
@@ -133,6 +135,32 @@ def _verify_images(store: Store, name: str, report: VerificationReport) -> None:
     if missing.height > _MAX_LISTED_ITEMS:
         more = missing.height - _MAX_LISTED_ITEMS
         report.add_problem(ledger_table(store, name).name, f"{more} more items have no image")
+
+
+def _verify_images_in_place(store: Store, name: str, report: VerificationReport) -> None:
+    """Read the images that stay where they lie."""
+    table = ledger_table(store, name)
+    newest = table.latest()
+    if newest is None:
+        return
+    rows = with_all_columns(table.read(newest)).filter(
+        (pl.col("status") == OK) & pl.col(LOCATION).is_not_null()
+    )
+    rows = rows.join(missing_images(store, name), on="id", how="anti")
+    problems = 0
+    for item, sha256, size in rows.select("id", "sha256", "bytes").iter_rows():
+        try:
+            store.blobs.get(sha256)
+        except CorruptFileError as error:
+            problems += 1
+            if problems <= _MAX_LISTED_ITEMS:
+                report.add_problem(table.name, f"item {item!r}: {error}")
+            continue
+        report.blobs += 1
+        report.bytes += size
+    if problems > _MAX_LISTED_ITEMS:
+        more = problems - _MAX_LISTED_ITEMS
+        report.add_problem(table.name, f"{more} more items have changed or missing files")
 
 
 def missing_images(store: Store, name: str) -> pl.DataFrame:

@@ -41,7 +41,7 @@ def inspect_pack(files: Files, pack: Entry, read: BytesRead) -> Damage | None:
         count, damaged = verify_pack(files, pack)
     except CorruptFileError as error:
         return Damage(path, str(error), partial(_rewrite, files, pack))
-    read.blobs += count
+    read.blobs += 0 if is_reference_pack(pack.name) else count
     if not damaged:
         return None
     message = (
