@@ -64,9 +64,9 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
     """Read and check everything that a store holds; nothing is changed.
 
     Checksums: every commit, every file that a version of a table lists, every pack and every index
-    file, and images that stay where they lie. Invariants: ids are unique; every fetched item has its image; every embedded
-    item has a finite vector of length 1; an index opens and holds what its table says; every
-    match reaches its threshold; every group has one canonical item.
+    file, and every image that stays where it lies. Invariants: ids are unique; every fetched item
+    has its image; every embedded item has a finite vector of length 1; an index opens and holds
+    what its table says; every match reaches its threshold; every group has one canonical item.
 
     Args:
         store: the store.

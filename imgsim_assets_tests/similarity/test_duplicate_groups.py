@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from polars.testing import assert_frame_equal
 
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.errors import StoreError
+from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.similarity import clustering
 from imgsim_assets.similarity.duplicate_groups import (
     BRIDGES,
@@ -33,9 +35,18 @@ from imgsim_assets.similarity.settings import (
     Linkage,
 )
 from imgsim_assets.storage.commit import PendingCommit
+from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, repacked, tiny
+from imgsim_assets_tests.support.catalogs import (
+    THUMBNAIL,
+    embed_shards,
+    indexed,
+    repacked,
+    tiny,
+)
+from imgsim_assets_tests.support.downloads import NAME, Catalog
 from imgsim_assets_tests.support.histories import history
+from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.vectors import cosines, families
 
 ACROSS = CrossCatalogGroupSettings(threshold=0.99)
@@ -189,6 +200,26 @@ def test_canonical_item_follows_the_rule(store: Store, rule: CanonicalRule, firs
     GroupStage(store, "shop", GroupSettings(threshold=0.9, canonical=rule)).run()
 
     assert _rows(store)["group_id"].unique().to_list() == [first]
+
+
+@pytest.mark.parametrize("rule", ["largest_resolution", "largest_file", "first_seen"])
+def test_link_is_never_the_copy_to_keep(store: Store, tmp_path: Path, rule: CanonicalRule) -> None:
+    catalog = Catalog(store, tmp_path)
+    (tmp_path / "z.jpg").write_bytes(jpeg(1))
+    (tmp_path / "a.jpg").symlink_to("z.jpg")
+    downloads = {"a": "a.jpg", "z": "z.jpg"}
+    catalog.declare(downloads)
+    catalog.run()
+    embed_shards(store, NAME, THUMBNAIL, [Shard(0, 1)])
+    IndexStage(store, NAME).run()
+
+    GroupStage(store, NAME, GroupSettings(threshold=0.9, canonical=rule)).run()
+
+    table = groups_table(store, NAME)
+    commit = table.latest()
+    assert commit is not None
+    rows = table.read(commit)
+    assert rows.filter("is_canonical")["id"].to_list() == ["z"]
 
 
 def test_groups_change_when_the_canonical_order_changes(store: Store) -> None:
