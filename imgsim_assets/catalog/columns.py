@@ -102,6 +102,8 @@ def image_column(sample: pl.DataFrame) -> str | list[str]:
     best = max(strengths.values(), default=0)
     candidates = [name for name, strength in strengths.items() if strength == best > 0]
     candidates = [name for name in candidates if not _is_part(sample, name, candidates)]
+    # Further images of an item are in columns that most rows leave empty.
+    candidates = [name for name in candidates if _is_filled(sample[name])] or candidates
     if len(candidates) == 1:
         return candidates[0]
     named = [name for name in candidates if name.lower() == "url"]
@@ -109,6 +111,10 @@ def image_column(sample: pl.DataFrame) -> str | list[str]:
     if len(named) == 1 and not any(_IMAGE_WORDS.search(name) for name in others):
         return named[0]
     return candidates
+
+
+def _is_filled(cells: pl.Series) -> bool:
+    return cells.str.contains(r"\S").sum() > _MOST * len(cells)
 
 
 def _is_part(sample: pl.DataFrame, name: str, others: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ from imgsim_assets.catalog.columns import choose_columns
 from imgsim_assets.catalog.raw_rows import FILE, LINE
 from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.rejects import describe_rejects
-from imgsim_assets.catalog.settings import SourceSettings
+from imgsim_assets.catalog.settings import SourceSettings, without_secrets
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.catalog.validation import validate_rows
@@ -42,7 +42,7 @@ class CatalogArg:
 
     Attributes:
         name: the catalog's name in the store.
-        title: the operand as it was typed.
+        title: the operand as it was typed, without the query of a URL.
         settings: how to read and process a list; None for a catalog of the store.
         loader: gives the images in place of the download.
         fields: the source's columns in the result, in their order; None for all.
@@ -119,7 +119,7 @@ def resolve_operand(
     settings = CatalogSettings(
         name=name, source=source, shards=shards_for(rows), encoder=encoder, download=download
     )
-    return CatalogArg(name, text, settings, loader, fields)
+    return CatalogArg(name, without_secrets(text), settings, loader, fields)
 
 
 def _list_name(text: str, options: ListOptions) -> str:
@@ -161,11 +161,13 @@ def _inspect_list(
     for option, column in named:
         if names and column not in names:
             listed = ", ".join(map(repr, names))
-            raise click.UsageError(f"{option}: {text} has no column {column!r}; it has {listed}")
+            raise click.UsageError(
+                f"{option}: {settings.location} has no column {column!r}; it has {listed}"
+            )
     columns = {key: column for key, given in given_columns.items() for column in given.values()}
     settings = parse_settings(SourceSettings, **settings.model_dump(exclude_unset=True) | columns)
     if not names and not raw.rejects:
-        raise SourceError(f"{text} holds no row")
+        raise SourceError(f"{settings.location} holds no row")
     # The result's columns are the candidates, and those that options name.
     candidates = [FILE, LINE, *dict.fromkeys([*fields, *columns.values()])]
     chosen = choose_columns(frame.select(candidates) if names else frame, settings)
@@ -175,7 +177,9 @@ def _inspect_list(
     settings = parse_settings(SourceSettings, **values)
     validated = validate_rows(raw, replace(source, settings=settings))
     if not validated.rows.height:
-        raise SourceError(f"{text} holds no usable row: {describe_rejects(validated.rejects)}")
+        raise SourceError(
+            f"{settings.location} holds no usable row: {describe_rejects(validated.rejects)}"
+        )
     return settings, fields, validated.rows.height
 
 

@@ -36,6 +36,21 @@ def test_add_catalog_writes_yaml_that_loads(shell: Shell, monkeypatch: pytest.Mo
     assert "exists already" in again.err
 
 
+def test_add_catalog_declares_the_columns_that_it_recognized(shell: Shell) -> None:
+    shell.write("list.csv", "Export\nprice;photo;sku\n9,99;a.jpg;S-1\n1,50;b.jpg;S-2\n")
+
+    refused = shell("add-catalog", "list.csv", "--defs", "defs")
+    result = shell("add-catalog", "list.csv", "--defs", "defs", "--skip-lines", "1")
+
+    assert "'--skip-lines 1'" in refused.err
+    assert result.code == 0, result.err
+    assert "images from column 'photo', ids from 'sku'" in result.out
+    written = yaml.safe_load((shell.folder / "defs/list/defs.yaml").read_text())
+    assert written["attributes"]["source"] == {
+        "path": "list.csv", "skip_lines": 1, "id": "sku", "url": "photo"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

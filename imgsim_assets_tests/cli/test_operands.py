@@ -29,16 +29,112 @@ def test_columns_option_selects_and_orders_result_columns(shell: Shell) -> None:
     assert table.row(0) == ("7", "A", "a.jpg", "7", "A", "a.jpg", "1.00000")
 
 
-def test_last_column_holds_the_images_without_columns_option(shell: Shell) -> None:
+def test_image_and_id_columns_are_recognized_and_printed(shell: Shell) -> None:
     shell.write("a.jpg", jpeg(1))
-    shell.write("list.csv", "sku,title,image\n7,A,a.jpg\n")
+    shell.write("left.csv", "sku,image,price\nS-7,a.jpg,9.99\n")
+    shell.write("right.tsv", "stock\tphoto\tarticle\n3\ta.jpg\tA-1\n")
 
-    result = shell.match("list.csv", "list.csv", "--out", "-", "-q")
+    result = shell.match("left.csv", "right.tsv", "--out", "r.tsv")
 
-    assert result.out.splitlines() == [
-        "left_sku\tleft_title\tleft_image\tright_sku\tright_title\tright_image\tsimilarity",
-        "7\tA\ta.jpg\t7\tA\ta.jpg\t1.00000",
-    ]
+    assert result.code == 0, result.err
+    assert "left.csv: 1 items, 1 usable" in result.out
+    assert "images from column 'image', ids from 'sku'" in result.out
+    assert "images from column 'photo', ids from 'article'" in result.out
+    assert shell.table("r.tsv").rows() == [("S-7", "a.jpg", "9.99", "3", "a.jpg", "A-1", "1.00000")]
+
+
+def test_columns_can_be_named_for_each_list(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    shell.write("left.csv", "nr,ean,front,back\nx1,y1,1.jpg,2.jpg\n")
+    shell.write("right.csv", "code,picture\n5,1.jpg\n")
+
+    asked = shell.match("left.csv", "right.csv")
+    asked_again = shell.match("left.csv", "right.csv", "--left-url", "front")
+    named = shell.match(
+        "left.csv", "right.csv", "--left-url", "front", "--left-id", "ean", "--right-id", "code",
+        "--json",
+    )  # fmt: skip
+
+    assert (asked.code, asked_again.code) == (1, 1)
+    assert "Set '--left-url' to one of 'front', 'back'" in asked.err
+    assert "Set '--left-id' to one of 'nr', 'ean'" in asked_again.err
+    assert (named.json["left"]["id_column"], named.json["right"]["url_column"]) == (
+        "ean",
+        "picture",
+    )
+
+
+def test_option_of_one_list_that_lacks_the_column_is_named(shell: Shell) -> None:
+    shell.write("list.csv", "id,url\n1,1.jpg\n")
+
+    result = shell.match("list.csv", "list.csv", "--right-url", "link")
+
+    assert result.code == 2
+    assert "--right-url: list.csv has no column 'link'; it has 'id', 'url'" in result.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "options"),
+    [
+        ("id,url\n1,1.jpg,x\n", "list.csv line 2: 3 fields", ("--ragged", "pad")),
+        ("Export\nid,url\n1,1.jpg\n", "set '--skip-lines 1'", ("--skip-lines", "1")),
+        ("1,1.jpg\n", "set '--no-header'", ("--no-header",)),
+        ("id,url\n1,1.jpg\n1,1.jpg\n", "'--on-duplicate' says", ("--on-duplicate", "last")),
+        ("id,link,url\n1,1.jpg,\n", "'--left-url' names", ("--url", "link")),
+        ("id^url\n1^1.jpg\n", "", ("--delimiter", "^")),
+        ("id,url\n1,'1.jpg'\n", "", ("--quote", "'")),
+    ],
+)
+def test_message_names_the_option_that_reads_the_list(
+    shell: Shell, content: str, message: str, options: tuple[str, ...]
+) -> None:
+    shell.write_images(1)
+    shell.write("list.csv", content)
+    strict = ("--on-duplicate", "reject") if "duplicate" in message else ()
+    strict = ("--url", "url") if "-url" in message else strict
+
+    refused = shell.match("list.csv", "list.csv", *strict)
+    read = shell.match("list.csv", "list.csv", *options, "--json")
+
+    if message:
+        assert refused.code == 1
+        assert message in refused.err
+        assert "holds no row" not in refused.err
+    assert read.code == 0, read.err
+    assert read.json["left"]["images"] == 1
+
+
+def test_rejected_rows_are_shown_with_the_option_that_accepts_them(shell: Shell) -> None:
+    shell.write_images(1)
+    shell.write("list.csv", "id,url\n1,1.jpg\n2,1.jpg,x\n")
+
+    result = shell.match("list.csv", "list.csv")
+
+    assert "list.csv line 3: 3 fields where 2 are expected" in result.out
+    assert "'--ragged pad'" in result.out
+
+
+def test_rows_that_share_an_image_are_all_matched(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    shell.write("list.csv", "image,title\n1.jpg,a\n1.jpg,b\n2.jpg,c\n")
+
+    result = shell.match("list.csv", "list.csv", "--json")
+
+    assert [match["left_title"] for match in result.json["matches"]] == ["a", "b", "c"]
+    assert result.json["left"]["rejects"] == 0
+
+
+def test_weights_of_the_shell_are_named_by_their_option(shell: Shell) -> None:
+    shell.write_images(1)
+    shell.write("list.csv", "id,url\n1,1.jpg\n")
+    shell.write("broken.pth", b"no state dict")
+
+    result = shell(
+        "match", "list.csv", "list.csv", "--encoder", "resnet18", "--weights", "broken.pth"
+    )
+
+    assert result.code == 1
+    assert "--weights: " in result.err
 
 
 def test_local_paths_and_urls_can_be_mixed(shell: Shell, web: Web) -> None:
@@ -227,7 +323,8 @@ def test_internal_address_is_blocked_unless_allowed(shell: Shell, web: Web) -> N
 
     assert refused.code == 3
     assert "blocked_address 1" in refused.out
-    assert "--allowed-host" in refused.out
+    assert f"{web.address} is an internal host" in refused.out
+    assert f"--allowed-host {web.address}" in refused.out
     assert allowed.code == 0
 
 
