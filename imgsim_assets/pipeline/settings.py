@@ -20,7 +20,7 @@ from imgsim_assets.similarity.settings import (
     GroupSettings,
     MatchSettings,
 )
-from imgsim_assets.storage.settings import RetentionPolicy
+from imgsim_assets.storage.settings import ExportSettings, RetentionPolicy
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 # Names that would mix a catalog's tables with those of several catalogs.
@@ -133,6 +133,9 @@ class CatalogSettings(Settings):
     groups: GroupSettings | None = Field(
         None, description="find duplicate groups; '{}' for the defaults"
     )
+    export: ExportSettings | None = Field(
+        None, description="export the similarity graph and the groups to Delta tables, too"
+    )
     checks: CheckSettings = CheckSettings()
     schedule: str | None = Field(None, description="cron expression of the refresh")
     observe_schedule: str | None = Field(
@@ -201,6 +204,7 @@ class MatchMatrixSettings(MatchSettings):
     left: str = Field(description="name of the catalog whose items look for a match")
     right: str = Field(description="name of the catalog they look in")
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
+    export: ExportSettings | None = Field(None, description="export to a Delta table, too")
     checks: CheckSettings = CheckSettings()
     owners: Names = Field((), description=_OWNERS)
     tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)
@@ -248,6 +252,7 @@ class DuplicateGroupsSettings(CrossCatalogGroupSettings):
     name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")
     catalogs: Names = Field(description="names of the catalogs, in their order of priority")
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
+    export: ExportSettings | None = Field(None, description="export to a Delta table, too")
     checks: CheckSettings = CheckSettings()
     owners: Names = Field((), description=_OWNERS)
     tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)

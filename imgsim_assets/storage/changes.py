@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from imgsim_assets.storage.store import Store
 
 CHANGE = "change"
-# The keys of tables of pairs, whose commits name no single key column.
-_PAIR_KEYS = (["left_id", "right_id"], ["src_id", "dst_id"])
+# The keys of tables whose commits name no key: pairs, and groups of one or several catalogs.
+_KEYS = (["left_id", "right_id"], ["src_id", "dst_id"], ["catalog", "id"], ["id"])
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,25 @@ def read_changes(
     older = table.at(since) if since else None
     after = table.read(newer)
     before = table.read(older) if older is not None else after.clear()
-    return Changes(since, newer.version, _compare(before, after, _key(newer, after, name)))
+    return Changes(since, newer.version, compare(before, after, key_of(newer, after, name)))
 
 
-def _key(commit: Commit, rows: pl.DataFrame, name: str) -> list[str]:
+def key_of(commit: Commit, rows: pl.DataFrame, name: str) -> list[str]:
+    """The columns that identify a row of a table.
+
+    Raises:
+        StoreError: the table has no key.
+    """
     if commit.key is not None:
         return [commit.key]
-    for key in _PAIR_KEYS:
+    for key in _KEYS:
         if set(key) <= set(rows.columns):
             return key
     raise StoreError(f"table {name} has no key, so its versions cannot be compared")
 
 
-def _compare(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+def compare(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """The rows that differ between two versions of a table, with the column `change`."""
     import polars as pl
 
     # Both frames get the columns and types of both.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from imgsim_assets.settings import Settings
@@ -16,3 +18,16 @@ class RetentionPolicy(Settings):
         ge=1.0,
         description="files younger than this are never deleted; must be longer than any run",
     )
+
+
+class ExportSettings(Settings):
+    """Where a table is exported to, beside the store."""
+
+    delta: str = Field(
+        description="folder of Delta tables, a path or a URL such as s3://bucket/delta; the table "
+        "is <delta>/<name of the table>; needs the extra 'delta'"
+    )
+
+    def absolute(self, root: Path) -> str:
+        """The folder, a relative path starting from `root`."""
+        return self.delta if "://" in self.delta else str(root / self.delta)

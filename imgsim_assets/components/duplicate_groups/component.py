@@ -40,7 +40,11 @@ class DuplicateGroupsComponent(ComparingComponent):
         path = (CROSS_CATALOG_GROUPS, settings.name)
         return dg.Definitions(
             assets=self.translated(
-                [cross_catalog_groups_asset(settings, self.project_keys(context), evaluated)],
+                [
+                    cross_catalog_groups_asset(
+                        settings, self.project_keys(context), evaluated, context.project_root
+                    )
+                ],
                 {self.asset_key(*path): "/".join(path)},
             ),
             resources=default_resources(context),

@@ -1,6 +1,7 @@
 """The assets of duplicate groups: of one catalog, and across several."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -8,12 +9,13 @@ import dagster as dg
 from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, asset_kwargs, code_version
 from imgsim_assets.components.checks import invariant_results, invariant_spec
 from imgsim_assets.components.columns import CROSS_CATALOG_GROUPS_COLUMNS, GROUPS, table_schema
+from imgsim_assets.components.export import export_table
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
 from imgsim_assets.pipeline.check_names import ONE_CANONICAL_PER_GROUP
-from imgsim_assets.pipeline.settings import CheckSettings, DuplicateGroupsSettings
+from imgsim_assets.pipeline.settings import CatalogSettings, DuplicateGroupsSettings
 from imgsim_assets.similarity.settings import (
     CROSS_CATALOG_GROUPS,
     CrossCatalogGroupSettings,
@@ -63,7 +65,8 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
             pipeline.store,
             groups_table(pipeline.store, catalog.name),
             report,
-            catalog.settings.checks,
+            catalog.settings,
+            catalog.root,
         )
 
     return duplicate_groups
@@ -73,6 +76,7 @@ def cross_catalog_groups_asset(
     settings: DuplicateGroupsSettings,
     asset_key: Callable[..., dg.AssetKey],
     evaluated: Sequence[str],
+    root: Path = Path(),
 ) -> dg.AssetsDefinition:
     """The items of several catalogs that show the same, by group.
 
@@ -80,6 +84,7 @@ def cross_catalog_groups_asset(
         settings: the groups as declared.
         asset_key: the key, in the project, of an asset of a catalog or of this component.
         evaluated: the catalogs whose encoder_evaluation decides the threshold.
+        root: the project's root, from which a relative path of the export starts.
     """
     key = asset_key(CROSS_CATALOG_GROUPS, settings.name)
     group_settings = settings.model_dump(include=set(CrossCatalogGroupSettings.model_fields))
@@ -110,7 +115,7 @@ def cross_catalog_groups_asset(
         refuse_failed_inputs(context)
         store = open_store(context)
         stage = GroupStage(store, settings.name, settings, catalogs=settings.catalogs)
-        return _result(store, stage.table, stage.run(), settings.checks)
+        return _result(store, stage.table, stage.run(), settings, root)
 
     return cross_catalog_groups
 
@@ -121,7 +126,11 @@ def _all_of(images: dg.AssetKey) -> dg.AssetDep:
 
 
 def _result(
-    store: "Store", table: "Table", report: "GroupReport", limits: CheckSettings
+    store: "Store",
+    table: "Table",
+    report: "GroupReport",
+    settings: CatalogSettings | DuplicateGroupsSettings,
+    root: Path,
 ) -> dg.MaterializeResult:
     from imgsim_assets.components.charts import group_sheet
     from imgsim_assets.components.metadata import picture, preview, table_metadata
@@ -142,10 +151,12 @@ def _result(
     if rows.height:
         sheet = group_sheet(store, rows)
         metadata["contact_sheet"] = picture(store, table.name, report.version, "groups.jpg", sheet)
+    results = invariant_results(
+        {ONE_CANONICAL_PER_GROUP: checks.one_canonical_per_group(rows)}, settings.checks
+    )
+    metadata |= export_table(store, table.name, report.version, settings.export, root, results)
     return dg.MaterializeResult(
         metadata=metadata,
         data_version=dg.DataVersion(report.data_version),
-        check_results=invariant_results(
-            {ONE_CANONICAL_PER_GROUP: checks.one_canonical_per_group(rows)}, limits
-        ),
+        check_results=results,
     )

@@ -9,6 +9,7 @@ from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, code_ve
 from imgsim_assets.components.audits import audit_check
 from imgsim_assets.components.checks import asset_check, drift_spec
 from imgsim_assets.components.columns import GRAPH, table_schema
+from imgsim_assets.components.export import export_table
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, graph_lineage
 from imgsim_assets.components.refusal import refuse_failed_inputs
@@ -58,6 +59,9 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata=_describe(
                 pipeline.store, catalog.name, report, table.read(version), last_metadata(context)
+            )
+            | export_table(
+                pipeline.store, table.name, report.version, settings.export, catalog.root
             )
             | column_lineage(graph_lineage(catalog.key("index"))),
             data_version=dg.DataVersion(report.data_version),

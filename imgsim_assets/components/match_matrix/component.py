@@ -46,7 +46,11 @@ class MatchMatrixComponent(ComparingComponent):
         jobs, schedules = audit_job(f"matches__{settings.name}", audits, settings.checks, "UTC")
         return dg.Definitions(
             assets=self.translated(
-                [matches_asset(settings, self.project_keys(context), evaluated)],
+                [
+                    matches_asset(
+                        settings, self.project_keys(context), evaluated, context.project_root
+                    )
+                ],
                 {self.asset_key("matches", settings.name): f"matches/{settings.name}"},
             ),
             asset_checks=audits,

@@ -1,6 +1,7 @@
 """The asset `matches/<name>`: the match table of a left and a right catalog."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,6 +16,7 @@ from imgsim_assets.components.checks import (
     invariant_spec,
 )
 from imgsim_assets.components.columns import MATCHES, table_schema
+from imgsim_assets.components.export import export_table
 from imgsim_assets.components.lineage import column_lineage, match_lineage
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
@@ -44,6 +46,7 @@ def matches_asset(
     settings: MatchMatrixSettings,
     asset_key: Callable[..., dg.AssetKey],
     evaluated: Sequence[str] = (),
+    root: Path = Path(),
 ) -> dg.AssetsDefinition:
     """The match table of a left and a right catalog.
 
@@ -51,6 +54,7 @@ def matches_asset(
         settings: the match table as declared.
         asset_key: the key, in the project, of an asset of a catalog or of this component.
         evaluated: the catalogs whose encoder_evaluation decides the threshold.
+        root: the project's root, from which a relative path of the export starts.
     """
     key = asset_key("matches", settings.name)
     left = asset_key(settings.left, "embeddings")
@@ -88,11 +92,17 @@ def matches_asset(
         pipeline = MatchPipeline(open_store(context), settings)
         report = pipeline.run()
         rows = pipeline.rows(report)
+        results = _check(pipeline, report, rows)
+        name = f"matches/{pipeline.table_name}"
+        exported = export_table(
+            pipeline.store, name, report.version, settings.export, root, results
+        )
         return dg.MaterializeResult(
             metadata=describe_matches(pipeline, report, rows, last_metadata(context))
+            | exported
             | column_lineage(match_lineage(left, right)),
             data_version=dg.DataVersion(report.data_version),
-            check_results=_check(pipeline, report, rows),
+            check_results=results,
         )
 
     return matches
