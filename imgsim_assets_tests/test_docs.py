@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -80,8 +81,11 @@ def test_templates_translation_and_python_of_add_a_catalog_page_load(
     for block in blocks:
         attributes |= {} if "type" in block else block
     project.declare("shoes", "ImageCatalogComponent", attributes)
-    (python,) = _blocks(page, "python")
-    project.write("shop/defs/feeds.py", python)
+    feeds, test = _blocks(page, "python")
+    project.write("shop/defs/feeds.py", feeds)
+    names: dict[str, Any] = {}
+    exec(compile(test, page, "exec", dont_inherit=True), names)
+    names["test_two_shoes_are_in_the_index"](tmp_path / "documented")
 
     specs = {
         spec.key.to_user_string(): spec for spec in project.definitions().resolve_all_asset_specs()

@@ -13,6 +13,7 @@ import imgsim_assets
 _PACKAGE = Path(imgsim_assets.__file__).parent
 _LAYERS = [
     ["cli"],
+    ["testing"],
     ["demo"],
     ["definitions"],
     ["components"],
@@ -80,4 +81,4 @@ def test_only_components_and_layers_above_import_dagster(library: str) -> None:
         or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == library)
     }
 
-    assert knowing <= {"components", "definitions", "demo", "defs"}
+    assert knowing <= {"components", "definitions", "demo", "defs", "testing"}

@@ -13,6 +13,7 @@ import imgsim_assets
 from imgsim_assets.cli.main import main
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.store import Store
+from imgsim_assets.testing import with_store
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.tables import put
 from imgsim_assets_tests.support.web import Web
@@ -170,14 +171,7 @@ def test_a_second_store_component_is_rejected(project: Project) -> None:
 
 
 def test_a_test_injects_its_own_store(project: Project, tmp_path: Path) -> None:
-    declared = project.definitions()
-    injected = dg.Definitions(
-        assets=declared.assets,
-        resources={
-            **(declared.resources or {}),
-            "imgsim_store": imgsim_assets.StoreResource(url=str(tmp_path / "injected")),
-        },
-    )
+    injected = with_store(project.definitions(), tmp_path / "injected")
 
     _ingest(injected, project)
 

@@ -1,27 +1,15 @@
-"""Generated images: seeded, textured and distinct."""
+"""Generated images as files of any format."""
 
 from __future__ import annotations
 
 import io
-import random
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from imgsim_assets.testing import image_bytes as jpeg
+from imgsim_assets.testing import make_image
 
-def make_image(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """An image of random shapes; the same seed gives the same pixels."""
-    rng = random.Random(seed)
-    width, height = size
-    image = Image.new("RGB", size, tuple(rng.randint(0, 255) for _ in range(3)))
-    draw = ImageDraw.Draw(image)
-    for _ in range(14):
-        box = sorted(rng.randint(0, width) for _ in range(2))
-        rows = sorted(rng.randint(0, height) for _ in range(2))
-        corners = (box[0], rows[0], box[1] + 8, rows[1] + 8)
-        color = tuple(rng.randint(0, 255) for _ in range(3))
-        draw_shape = rng.choice((draw.rectangle, draw.ellipse))
-        draw_shape(corners, fill=color)
-    return image
+__all__ = ["encoded", "jpeg", "make_image"]
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
@@ -29,8 +17,3 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     body = io.BytesIO()
     image.save(body, kind, **options)
     return body.getvalue()
-
-
-def jpeg(seed: int, size: tuple[int, int] = (160, 120)) -> bytes:
-    """A seeded image as JPEG bytes."""
-    return encoded(make_image(seed, size), quality=90)
