@@ -52,14 +52,18 @@ def _blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/add_a_catalog.md"])
-def test_yaml_of_page_loads(page: str, tmp_path: Path) -> None:
+def test_yaml_of_page_loads(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB", "sqlite:///shop.db")
     project = Project.make(tmp_path / "project")
     project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
     blocks = [yaml.safe_load(block) for block in _blocks(page, "yaml")]
     documents = [block for block in blocks if "type" in block]
     for number, document in enumerate(documents):
         kind = document["type"].removeprefix("imgsim_assets.")
-        project.declare(f"block{number}", kind, document["attributes"])
+        attributes = document["attributes"]
+        if "sql" in attributes.get("source", {}):  # the same catalog, from another source
+            attributes = attributes | {"name": "queried"}
+        project.declare(f"block{number}", kind, attributes)
     suppliers = documents[0]["attributes"] | {"name": "suppliers"}
     project.declare("suppliers", "ImageCatalogComponent", suppliers)
 

@@ -50,7 +50,8 @@ def materialized(project: Project, stage: str, config: dict[str, Any]) -> dict[s
 
 def documented() -> dict[str, Any]:
     """The run configuration that the page of the downloader shows."""
-    block = _PAGE.read_text().split("```yaml\n")[1].split("```")[0]
+    blocks = [text.split("```")[0] for text in _PAGE.read_text().split("```yaml\n")[1:]]
+    (block,) = (text for text in blocks if text.startswith("ops:"))
     found: dict[str, Any] = yaml.safe_load(block)
     return found
 
