@@ -106,9 +106,11 @@ def write_vectors(
     table: Table, frame: pl.DataFrame, prefix: str = "", *, truncated: bool = False
 ) -> list[DataFile]:
     """Store vectors and their keys as two files, for a later commit to list."""
-    # Float vectors hardly compress, and compression would slow down reading.
-    rows = table.write_rows(frame, compression="uncompressed")
-    keys = table.write_rows(frame.select(SHA256), role=KEYS)
+    with ThreadPoolExecutor(1, "keys") as pool:
+        written = pool.submit(table.write_rows, frame.select(SHA256), role=KEYS)
+        # Float vectors hardly compress, and compression would slow down reading.
+        rows = table.write_rows(frame, compression="uncompressed")
+        keys = written.result()
     metadata: dict[str, Any] = {FILE_PAIR: uuid.uuid4().hex}
     metadata |= {_PREFIX: prefix} if prefix else {}
     metadata |= {TRUNCATED: True} if truncated else {}
@@ -118,10 +120,14 @@ def write_vectors(
     ]
 
 
-def compaction_is_due(commit: Commit) -> bool:
+def compaction_is_due(base: Commit | None, commit: Commit) -> bool:
     """Whether the writer of a commit is to compact: of many concurrent ones, one at a time."""
-    arrived = sum(not file.prefix and not file.is_truncated for file in vector_files(commit))
-    return arrived > 0 and arrived % _MAX_ARRIVED == 0
+    before, after = (_arrived(each) if each is not None else 0 for each in (base, commit))
+    return after // _MAX_ARRIVED > before // _MAX_ARRIVED
+
+
+def _arrived(commit: Commit) -> int:
+    return sum(not file.prefix and not file.is_truncated for file in vector_files(commit))
 
 
 def compact(table: Table, commit: Commit) -> None:

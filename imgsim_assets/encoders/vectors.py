@@ -217,14 +217,14 @@ class VectorTable:
             _DIM: rows.vectors.shape[1],
         }
 
-        def change(base: Commit | None) -> PendingCommit:
-            files = base.files if base is not None else ()
-            return PendingCommit(
-                [*files, *added], properties={**properties, **_rebuilds(base, dropped=False)}
-            )
+        bases: list[Commit | None] = []
 
-        commit = self.table.commit(change)
-        if commit is not None and compaction_is_due(commit):
+        def next_properties(base: Commit | None) -> Mapping[str, Any]:
+            bases.append(base)
+            return {**properties, **_rebuilds(base, dropped=False)}
+
+        commit = self.table.append(added, next_properties)
+        if commit is not None and compaction_is_due(bases[-1], commit):
             try:
                 compact(self.table, commit)
             except CorruptFileError:

@@ -18,7 +18,7 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -29,13 +29,17 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.storage.commit import ROWS, Commit, DataFile, PendingCommit
+from imgsim_assets.storage.commit import ROWS, Commit, DataFile, Json, PendingCommit
 from imgsim_assets.storage.commit_log import CommitLog
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.shards import Shard, shard_indices
+from imgsim_assets.storage.waiting_files import WaitingFiles
 
 DATA = "data"
 _MAX_ATTEMPTS = 1000
+# How often a writer sees the same oldest entry before it takes its writer for dead.
+_PATIENCE = 30
+_MAX_PAUSE_S = 1.0
 _MISSING = "is missing although a commit lists it"
 
 # Small enough that reading a range of keys from a sorted file does not read all of it.
@@ -110,25 +114,85 @@ class Table:
             pending = change(base)
             if pending is None:
                 return base
-            commit = Commit(
-                table=self.name,
-                version=base.version + 1 if base else 1,
-                files=tuple(pending.files),
-                committed_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-                key=self.key,
-                inputs=dict(pending.inputs),
-                properties=dict(pending.properties),
-                run_id=self._run_id,
-                lost=tuple(pending.lost),
-            )
-            taken: Commit | None = None
-            with contextlib.suppress(FileExistsError):
-                taken = self._log.create(commit)
-                if taken is None:
-                    return commit
+            commit, taken = self._try_commit(base, pending)
+            if commit is not None:
+                return commit
             time.sleep(random.uniform(0, min(1.0, 0.01 * 2 ** min(attempt, 7))))
             base = self._log.newest_after(taken) if taken is not None else self.latest()
-        raise StoreError(
+        raise self._overtaken()
+
+    def append(
+        self,
+        added: Sequence[DataFile],
+        properties: Callable[[Commit | None], Mapping[str, Json]],
+    ) -> Commit | None:
+        """Commit the files of the newest commit and more files.
+
+        Of several writers that lose a race, one commits the files of all.
+
+        Args:
+            added: The files to add.
+            properties: Takes the newest commit and returns the properties of the next one; they
+                must suit the files of any writer.
+
+        Returns:
+            The commit, None if another writer committed the files.
+
+        Raises:
+            StoreError: Other writers committed first 1000 times in a row.
+        """
+        base = self.latest()
+        started = time.monotonic()
+        commit, _ = self._try_commit(base, _appended(base, added, properties(base)))
+        if commit is not None:
+            return commit
+        attempt_s = time.monotonic() - started
+        waiting = WaitingFiles(self._files, self.name)
+        own = waiting.announce(added)
+        first, waits = own, 0
+        try:
+            for _ in range(_MAX_ATTEMPTS):
+                queue = waiting.queue(own)
+                waits = waits + 1 if queue[:1] == [first] else 0
+                first = queue[0] if queue else own
+                if first != own and waits < _PATIENCE:
+                    time.sleep(min(random.uniform(0.5, 1.5) * attempt_s, _MAX_PAUSE_S))
+                    continue
+                files = [*waiting.read([name for name in queue if name != own]), *added]
+                base = self.latest()
+                if base is not None and (not queue or _lists(base, added)):
+                    return None
+                commit, _ = self._try_commit(base, _appended(base, files, properties(base)))
+                if commit is not None:
+                    waiting.remove(queue)
+                    return commit
+        finally:
+            waiting.remove([own])
+        raise self._overtaken()
+
+    def _try_commit(
+        self, base: Commit | None, pending: PendingCommit
+    ) -> tuple[Commit | None, Commit | None]:
+        """The commit after the base, or else the commit of another writer, if it can be read."""
+        commit = Commit(
+            table=self.name,
+            version=base.version + 1 if base else 1,
+            files=tuple(pending.files),
+            committed_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            key=self.key,
+            inputs=dict(pending.inputs),
+            properties=dict(pending.properties),
+            run_id=self._run_id,
+            lost=tuple(pending.lost),
+        )
+        try:
+            taken = self._log.create(commit)
+        except FileExistsError:
+            return None, None
+        return (commit, None) if taken is None else (None, taken)
+
+    def _overtaken(self) -> StoreError:
+        return StoreError(
             f"table {self.name}: other writers committed first {_MAX_ATTEMPTS} times in a row"
         )
 
@@ -342,6 +406,21 @@ class Table:
         files = commit.files_with_role()
         paths = [self._files.local_path(f"{self.name}/{file.path}") for file in files]
         return None if None in paths else [path for path in paths if path is not None]
+
+
+def _appended(
+    base: Commit | None, added: Sequence[DataFile], properties: Mapping[str, Json]
+) -> PendingCommit:
+    """The files of a base, and those of `added` that it does not list."""
+    files = base.files if base is not None else ()
+    listed = {file.path for file in files}
+    more = [file for file in added if file.path not in listed]
+    inputs = base.inputs if base is not None else {}
+    return PendingCommit([*files, *more], inputs, properties)
+
+
+def _lists(commit: Commit, files: Sequence[DataFile]) -> bool:
+    return {file.path for file in commit.files}.issuperset(file.path for file in files)
 
 
 def _sha256_of_file(path: Path) -> str:
