@@ -86,7 +86,7 @@ class Source:
         hashes: dict[str, str] = {}
         parts = []
         for file in self.files:
-            if self.format == "images" or (not is_local(self.fs) and file.version is not None):
+            if not self._is_hashed(file):
                 parts.append(f"{file.name}\n{file.size}\n{file.version}")
                 continue
             content = (known_hashes or {}).get(file.version or "")
@@ -97,6 +97,20 @@ class Source:
             parts.append(f"{file.name}\n{content}")
         content_list = "\n".join(parts).encode(errors="surrogateescape")
         return Fingerprint(hashlib.sha256(content_list).hexdigest(), hashes)
+
+    def must_read(self, known_hashes: Mapping[str, str] | None = None) -> bool:
+        """Whether `fingerprint` would read the content of a file, or run the query."""
+        if self.settings.sql is not None:
+            return True
+        known = known_hashes or {}
+        return any(
+            self._is_hashed(file) and (file.version or "") not in known for file in self.files
+        )
+
+    def _is_hashed(self, file: SourceFile) -> bool:
+        """Whether a file's content counts; the size and version of the others do."""
+        has_version = not is_local(self.fs) and file.version is not None
+        return self.format != "images" and not has_version
 
     @functools.cached_property
     def query_rows(self) -> pl.DataFrame:

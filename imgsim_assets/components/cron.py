@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -21,6 +21,15 @@ def cron_problem(cron: str) -> str | None:
     if len(fields) == 5 and _can_run(" ".join([*fields[:2], "*", *fields[3:]])):
         return "names a date that never occurs"
     return "is not a cron expression"
+
+
+def latest_tick(cron: str, timezone: str) -> datetime | None:
+    """The last time, at or before now, that a cron expression names."""
+    partitions = dg.TimeWindowPartitionsDefinition(
+        start=_START, fmt=_FORMAT, cron_schedule=cron, timezone=timezone
+    )
+    window = partitions.get_last_partition_window()
+    return window.end if window is not None else None
 
 
 def longest_gap(cron: str, timezone: str) -> timedelta:

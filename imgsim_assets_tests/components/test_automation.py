@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
 import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -150,13 +153,55 @@ def test_another_encoder_starts_embeddings_and_downstream_assets_but_no_download
     assert not {"products/items", "products/images", "suppliers/images"} & set(requested)
 
 
-def test_source_is_observed_only_on_its_observe_schedule(shop: Shop) -> None:
-    shop.declare(observe_schedule="0 * * * *")
-    with shop.project.instance() as instance:
-        evaluations = Evaluations(shop, instance)
+def _look(shop: Shop, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
+    """One evaluation of the sensor of the products' source."""
+    repository = shop.project.definitions().get_repository_def()
+    sensor = repository.get_sensor_def("products_source_sensor")
+    context = dg.build_sensor_context(instance, cursor=cursor, repository_def=repository)
+    return sensor.evaluate_tick(context)
 
-        assert evaluations.requested(after=timedelta(hours=1)) == {"products/source": 1}
-        assert evaluations.requested(after=timedelta(hours=1)) == {}
+
+def test_sensor_observes_an_unchanged_source_without_a_run(shop: Shop) -> None:
+    shop.declare(observe_schedule="* * * * *")
+    source = dg.AssetKey(["products", "source"])
+    with shop.project.instance() as instance:
+        old = time.time() - 60
+        os.utime(shop.project.root / "products.csv", (old, old))
+        Evaluations(shop, instance).observe("products")
+        (record,) = instance.fetch_observations(source, limit=1).records
+
+        looked = _look(shop, instance)
+
+    (observed,) = looked.asset_events
+    assert looked.run_requests == []
+    assert record.asset_observation is not None
+    assert observed.data_version == record.asset_observation.data_version
+
+
+def test_sensor_requests_a_run_to_hash_a_changed_source(shop: Shop) -> None:
+    shop.declare(observe_schedule="* * * * *")
+    with shop.project.instance() as instance:
+        Evaluations(shop, instance).observe("products")
+        shop.put_item("new", 100)
+
+        looked = _look(shop, instance)
+
+    (request,) = looked.run_requests
+    assert looked.asset_events == []
+    assert request.asset_selection == [dg.AssetKey(["products", "source"])]
+    assert request.tags["imgsim/catalog"] == "products"
+
+
+def test_sensor_waits_for_the_next_time_of_observe_schedule(shop: Shop) -> None:
+    shop.declare(observe_schedule="0 3 1 1 *")
+    with shop.project.instance() as instance:
+        first = _look(shop, instance)
+
+        second = _look(shop, instance, first.cursor)
+
+    assert len(first.run_requests) + len(first.asset_events) == 1
+    assert second.run_requests == second.asset_events == []
+    assert second.skip_message.startswith("observed at ")
 
 
 def test_without_automation_nothing_is_started_and_no_asset_has_a_condition(shop: Shop) -> None:
@@ -175,7 +220,7 @@ def test_one_running_sensor_covers_all_catalogs_and_sources(shop: Shop) -> None:
         warnings.simplefilter("error")
         repository = shop.project.definitions().get_repository_def()
 
-    (sensor,) = repository.sensor_defs
+    sensor = repository.get_sensor_def("imgsim_automation")
     assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
     targets = sensor.asset_selection.resolve(repository.asset_graph)

@@ -22,7 +22,7 @@ from imgsim_assets.components.image_catalog.similarity_graph import (
     graph_audit,
     similarity_graph_asset,
 )
-from imgsim_assets.components.image_catalog.source import source_asset
+from imgsim_assets.components.image_catalog.source import source_asset, source_sensors
 from imgsim_assets.components.image_catalog.status import status_asset
 from imgsim_assets.components.project_tree import add_built
 from imgsim_assets.components.store.component import default_resources
@@ -66,6 +66,7 @@ class ImageCatalogComponent(YamlComponent):
             asset_checks=audits,
             jobs=[job, *audit_jobs],
             schedules=[*refresh_schedule(catalog, job), *audit_schedules],
+            sensors=source_sensors(catalog),
             resources=default_resources(context),
         )
 
