@@ -139,7 +139,7 @@ class CatalogSettings(Settings):
     checks: CheckSettings = CheckSettings()
     schedule: str | None = Field(None, description="cron expression of the refresh")
     observe_schedule: str | None = Field(
-        None, description="cron expression of the observation of the source"
+        None, description="cron expression of the times at which a sensor observes the source"
     )
     timezone: str = Field("UTC", description="of both cron expressions")
     automation: bool = Field(
