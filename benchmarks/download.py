@@ -5,7 +5,8 @@
 
 Needs nginx. Parts: `speed` (alternating rounds, the median), `failures` (200 ms latency, with
 and without 2 % of failing URLs), `memory` (10,000 and 100,000 small images, and a second run
-over the unchanged 100,000). Every candidate runs in its own process, whose start is
+over the unchanged 100,000), `local` (20,000 JPEGs of 96 px from a folder, in both modes of
+`image_bytes`, beside the same over HTTP). Every candidate runs in its own process, whose start is
 not counted; another process ingests the catalog.
 """
 
@@ -46,6 +47,7 @@ FAILING_FRACTION = 0.02
 SILENT_FRACTION = 0.002
 SILENT_SERVERS = 3
 SMALL_IMAGES = (10_000, 100_000)
+LOCAL_IMAGES = 20_000
 # img2dataset's processes and threads: the best of (1, 32), (1, 64), (2, 16), (2, 32), (2, 64),
 # (2, 128) and (4, 32) on two cores.
 PEER_SETTING = (2, 16)
@@ -64,7 +66,7 @@ http {{
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=Path, required=True, help="tar of images")
+    parser.add_argument("--images", type=Path, help="tar of images, for speed and failures")
     parser.add_argument("--img2dataset", type=Path, help="its executable, of another venv")
     parser.add_argument("--work", type=Path, required=True, help="scratch folder, emptied first")
     parser.add_argument("--rounds", type=int, default=5)
@@ -77,7 +79,7 @@ def main() -> None:
         return
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
-    parts = {"speed": _speed, "failures": _failures, "memory": _memory}
+    parts = {"speed": _speed, "failures": _failures, "memory": _memory, "local": _local}
     print(json.dumps({name: parts[name](options) for name in options.parts}, indent=2))
 
 
@@ -153,7 +155,8 @@ def _ingest(work: Path) -> dict[str, float]:
     folder.mkdir()
     lines = (json.dumps({"id": f"{number:07}", "url": url}) for number, url in enumerate(urls))
     (folder / "urls.jsonl").write_text("\n".join(lines))
-    store, settings = Store.open(folder / "store"), SourceSettings(path="urls.jsonl")
+    root = str(work) if urls[0].startswith("/") else None
+    store, settings = Store.open(folder / "store"), SourceSettings(path="urls.jsonl", root=root)
     ItemsStage(store, "images", settings, shards=1, project_root=folder).run()
     return {}
 
@@ -294,12 +297,54 @@ def _memory(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+# ---- local files ------------------------------------------------------------------------
+
+
+def _local(options: argparse.Namespace) -> dict[str, Any]:
+    """The same images from a folder and from nginx, alternating."""
+    folder = options.work / "local"
+    folder.mkdir()
+    rng = random.Random(0)
+    for number in range(LOCAL_IMAGES):
+        pixels = Image.frombytes("RGB", (12, 12), rng.randbytes(12 * 12 * 3))
+        pixels.resize((96, 96)).save(folder / f"{number:05}.jpg", quality=85)
+    names = [path.name for path in sorted(folder.iterdir())]
+    rates: dict[str, list[float]] = {"HTTP": [], "reference": [], "copy": []}
+    with _nginx(folder, options.work) as address:
+        for _ in range(options.rounds):
+            for kind, found in rates.items():
+                base = f"http://{address}" if kind == "HTTP" else str(folder)
+                _write_urls(options.work, [f"{base}/{name}" for name in names])
+                _run_candidate(options, "ingest")
+                measured = _run_candidate(options, "imgsim_assets" if kind == "HTTP" else kind)
+                if measured["images"] != len(names):
+                    sys.exit(f"{kind} got {measured['images']} of {len(names)} images")
+                found.append(measured["images"] / measured["seconds"])
+                print(f"{kind}: {found[-1]:.0f} images/s", file=sys.stderr, flush=True)
+    return {
+        "images per second, median": {
+            kind: round(statistics.median(found)) for kind, found in rates.items()
+        },
+        "all rounds": {kind: [round(rate) for rate in found] for kind, found in rates.items()},
+    }
+
+
+def _reference(work: Path) -> dict[str, float]:
+    return _measure_imgsim(work, image_bytes="reference")
+
+
+def _copy(work: Path) -> dict[str, float]:
+    return _measure_imgsim(work, image_bytes="copy")
+
+
 # ---- processes --------------------------------------------------------------------------
 
 _CANDIDATES = {
     "aiohttp loop": _measure_bare_aiohttp,
     "imgsim_assets": _measure_imgsim,
     "latency": _latency,
+    "reference": _reference,
+    "copy": _copy,
     "ingest": _ingest,
 }
 

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.image_fetcher import ImageFetcher
 from imgsim_assets.download.ledger.fetch_plan import FetchItems, FetchPlan, plan_fetches
 from imgsim_assets.download.ledger.packs import check_packs
+from imgsim_assets.download.ledger.replaced_images import report_unreadable
 from imgsim_assets.download.ledger.shard_ledger import ShardLedger
 from imgsim_assets.download.ledger.table import ledger_table, utc_now
 from imgsim_assets.download.ledger.writer import LedgerWriter
@@ -167,6 +168,8 @@ class ImagesStage:
                 commit, summary = run.writer.finish(removed=bool(plan.removed_ids))
         else:
             commit, summary = run.writer.finish(removed=bool(plan.removed_ids))
+        if plan.replaced:
+            report_unreadable(self._store, plan.replaced)
         return DownloadReport(
             shard=shard.name,
             version=commit.version,
@@ -234,7 +237,7 @@ class ImagesStage:
         requested = rows.filter(since_start).select("id", "url")
         if not requested.height:
             return plan
-        return FetchPlan(plan.items.without(requested), plan.removed_ids)
+        return replace(plan, items=plan.items.without(requested))
 
     def _lease(self, shard: Shard) -> Lease:
         path = f"{self._table.name}/_leases/{shard.name}-of-{shard.count}"

@@ -12,6 +12,7 @@ full. A published file is never changed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -285,6 +286,18 @@ class Blobs:
             self._index.refresh()
         contained: list[bool] = self._index.contains(digests).tolist()
         return contained
+
+    def is_readable(self, sha256: str) -> bool:
+        """Whether the store has a copy, or refers to a file that has not changed; reads neither."""
+        digest = bytes.fromhex(sha256)
+        for location in self._index.find(digest):
+            if not is_reference_pack(location.pack):
+                return True
+            with contextlib.suppress(FileNotFoundError):  # garbage collection was faster
+                reference = Reference.from_bytes(read_blob(self._files, location))
+                if reference is not None and reference.is_current():
+                    return True
+        return False
 
     def packs_of(self, sha256: Iterable[str]) -> set[str]:
         """The names of published packs that hold these blobs (hex), as far as this object knows.

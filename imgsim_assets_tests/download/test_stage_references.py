@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from imgsim_assets.download.files.remote_objects import RemoteObjects
 from imgsim_assets.storage.packs import list_packs
 from imgsim_assets.storage.references import is_reference_pack
+from imgsim_assets.storage.shards import shard_index
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.downloads import Catalog, fast_settings
 from imgsim_assets_tests.support.images import jpeg
@@ -108,6 +109,28 @@ def test_duplicate_of_a_removed_item_stays_readable(catalog: Catalog) -> None:
     catalog.run()
 
     assert get(catalog, "b") == IMAGE
+
+
+def test_next_run_of_others_reads_an_image_whose_other_file_changed(
+    catalog: Catalog,
+) -> None:
+    """The store refers to the image of both shards by the path of the first."""
+    for name in ("a.jpg", "b.jpg"):
+        (catalog.folder / name).write_bytes(IMAGE)
+    ids = [name for name in "abcdefgh" if shard_index(name, 2) == 0][:1]
+    ids += [name for name in "abcdefgh" if shard_index(name, 2) == 1][:1]
+    catalog.declare({ids[0]: "a.jpg", ids[1]: "b.jpg"}, shards=2)
+    catalog.run(only=[0])
+    catalog.run(only=[1])
+    (catalog.folder / "a.jpg").write_bytes(OTHER)
+
+    catalog.run(only=[0])
+
+    assert catalog.store.blobs.missing() == {catalog.rows()[ids[1]]["sha256"]}
+    catalog.run(only=[1])
+    assert get(catalog, ids[1]) == IMAGE
+    assert Store.open(catalog.store.url).blobs.missing() == set()
+    assert [report.requested for report in catalog.run()] == [0, 0]
 
 
 @pytest.mark.parametrize("image_bytes", [None, "copy", "reference"])

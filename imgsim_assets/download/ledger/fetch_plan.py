@@ -82,14 +82,19 @@ class FetchItems:
 
 @dataclass(frozen=True)
 class FetchPlan:
-    """What a run has to do for one shard: items to fetch, and ids that left the catalog."""
+    """What a run has to do for one shard: items to fetch, and ids that left the catalog.
+
+    `replaced` are the sha256 (hex) of images outside of the store whose path names another image
+    now, or none.
+    """
 
     items: FetchItems
     removed_ids: list[str]
+    replaced: Sequence[str] = ()
 
     def without_items(self) -> FetchPlan:
         """The plan after its items were fetched, which frees them."""
-        return FetchPlan(self.items.none(), self.removed_ids)
+        return FetchPlan(self.items.none(), self.removed_ids, self.replaced)
 
 
 def plan_fetches(
@@ -135,7 +140,10 @@ def plan_fetches(
     again = same & (_failure_is_due(now, retry, same_settings) | is_missing)
     revalidate = same & ~again & _revalidation_is_due(now, retry, revalidate_age)
     changed = _changed_files(joined, file_version) | _moved_images(joined, location)
-    changed |= _lost_references(ledger, catalog, joined, changed)
+    replaced = _replaced_images(ledger, catalog, joined, changed)
+    changed |= joined.select(
+        pl.col(LOCATION).is_not_null() & pl.col("sha256").is_in(replaced.implode())
+    ).to_series()
     due_rows = (
         joined.lazy()
         .with_columns(same=same, due=~same | again | changed, revalidate=revalidate)
@@ -152,7 +160,7 @@ def plan_fetches(
         items = items.merge_sorted(due_items, key="at")
     has_removed = existing.height < ledger.height
     removed = ledger.join(catalog, on="id", how="anti")["id"].sort() if has_removed else ()
-    return FetchPlan(FetchItems(items.drop("at"), cached), list(removed))
+    return FetchPlan(FetchItems(items.drop("at"), cached), list(removed), replaced.to_list())
 
 
 def _cached_rows(
@@ -205,18 +213,17 @@ def _moved_images(joined: pl.DataFrame, location: Callable[[str], str | None]) -
     return pl.Series(range(joined.height), dtype=pl.UInt32).is_in(pl.Series(moved, dtype=pl.UInt32))
 
 
-def _lost_references(
+def _replaced_images(
     ledger: pl.DataFrame, catalog: pl.DataFrame, joined: pl.DataFrame, changed: pl.Series
 ) -> pl.Series:
-    """Whether each row's image may have been referred to by the path of another row only.
+    """The images outside of the store whose row is gone, or whose file has changed.
 
-    That row is gone, or its file has changed, so the image is read from the row's own path.
+    The store may refer to them by that path only. Other rows with the same image are read again.
     """
     is_in_place = pl.col(LOCATION).is_not_null()
-    in_place = ledger.filter(is_in_place)
-    gone = in_place.join(catalog, on="id", how="anti")["sha256"]
-    gone = pl.concat([gone, joined.filter(changed).filter(is_in_place)["sha256"]]).unique()
-    return joined.select(is_in_place & pl.col("sha256").is_in(gone.implode())).to_series()
+    gone = ledger.filter(is_in_place).join(catalog, on="id", how="anti")["sha256"]
+    other = joined.filter(changed).filter(is_in_place)["sha256"]
+    return pl.concat([gone, other]).drop_nulls().unique().sort()
 
 
 def _changed_files(
