@@ -243,9 +243,11 @@ def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> 
                 f" ({done.requested} requested, {done.fetched} fetched, {done.embedded} embedded)"
             )
         yield line
-        if done is not None and done.items is not None and not Path(summary.arg.title).is_dir():
+        if done is not None and done.items is not None:
             items = done.items
-            for notice in source_lines(items.id_column, items.url_column, items.notices):
+            is_folder = Path(summary.arg.title).is_dir()
+            columns = (items.id_column, items.url_column)
+            for notice in items.notices if is_folder else source_lines(*columns, items.notices):
                 yield f"  {in_shell_words(notice, options_by_key(command))}"
         if status.failures:
             counts = ", ".join(f"{name} {count}" for name, count in status.failures.items())
