@@ -623,3 +623,27 @@ def stored_rejects(store: Store) -> pl.DataFrame:
 
 def table(ids: Any) -> str:
     return "id,url\n" + "".join(f"{key},http://x/{key.strip()}\n" for key in ids)
+
+
+def test_last_row_of_an_id_is_the_item_after_every_daily_file(tmp_path: Path, store: Store) -> None:
+    for day, content in enumerate(["id,url\na,1\nb,1\n", "id,url\nb,2\nc,2\n", "id,url\na,3\n"]):
+        write(tmp_path, f"feed/{day}.csv", content)
+        report = run(store, tmp_path, "feed/*.csv", on_duplicate="last", shards=4)
+    rebuilt = Store.open(tmp_path / "rebuilt")
+    run(rebuilt, tmp_path, "feed/*.csv", on_duplicate="last", shards=4)
+
+    assert dict(stored_items(store).iter_rows()) == {"a": "3", "b": "2", "c": "2"}
+    assert stored_items(store).equals(stored_items(rebuilt))
+    assert len(report.changed_shards) == 1
+    assert (report.rejects, len(report.notices)) == ({}, 1)
+
+
+def test_report_and_its_repetition_name_columns_and_notices(tmp_path: Path, store: Store) -> None:
+    write(tmp_path, "a.csv", "sku;größe;image\nS-1;1;a.jpg\nS-2;2;\n".encode("cp1252"))
+
+    reports = [run(store, tmp_path, "a.csv") for _ in range(2)]
+
+    assert [report.changed for report in reports] == [True, False]
+    for report in reports:
+        assert (report.id_column, report.url_column) == ("sku", "image")
+        assert "read as cp1252" in report.notices[0]
