@@ -18,8 +18,8 @@ from imgsim_assets.errors import ImgsimError
 from imgsim_assets.pipeline.repair import repair
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.storage.blobs import MISSING, PENDING_DELETE, PINS
-from imgsim_assets.storage.pack_index import INDEXES
 from imgsim_assets.storage.packs import PACKS
+from imgsim_assets.storage.sorted_runs import INDEXES
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.small_store import SmallStore, contents, pages
 from imgsim_assets_tests.support.web import Web

@@ -9,7 +9,7 @@ from functools import partial
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.damage import BytesRead, Damage
 from imgsim_assets.storage.files import Entry, Files
-from imgsim_assets.storage.pack_index import INDEXES, PackIndex, verify_index_file
+from imgsim_assets.storage.pack_index import PackIndex
 from imgsim_assets.storage.packs import (
     PACKS,
     PackEntries,
@@ -18,6 +18,7 @@ from imgsim_assets.storage.packs import (
     verify_pack,
 )
 from imgsim_assets.storage.references import is_intact, is_reference_pack
+from imgsim_assets.storage.sorted_runs import INDEXES, verify_index_file
 
 
 def inspect_index_files(files: Files, read: BytesRead) -> Iterator[Damage]:

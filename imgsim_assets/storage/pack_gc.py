@@ -21,7 +21,7 @@ import polars as pl
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.blobs import MISSING, PENDING_DELETE, PINS, Blobs, read_blob
 from imgsim_assets.storage.files import Entry, Files
-from imgsim_assets.storage.pack_index import INDEXES, Location, PackIndex
+from imgsim_assets.storage.pack_index import Location, PackIndex
 from imgsim_assets.storage.packs import (
     PACK_BYTES,
     PACKS,
@@ -32,6 +32,7 @@ from imgsim_assets.storage.packs import (
     read_pack_entries,
 )
 from imgsim_assets.storage.references import Reference, is_intact, is_reference_pack
+from imgsim_assets.storage.sorted_runs import INDEXES
 
 # A pack is rewritten when at most this fraction of its bytes is referenced.
 _MAX_SPARSE_FRACTION = 0.5

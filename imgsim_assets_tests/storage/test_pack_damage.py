@@ -7,8 +7,9 @@ import pytest
 
 from imgsim_assets.storage.damage import BytesRead, Damage
 from imgsim_assets.storage.pack_damage import inspect_index_files, inspect_pack
-from imgsim_assets.storage.pack_index import INDEXES, PackIndex
+from imgsim_assets.storage.pack_index import PackIndex
 from imgsim_assets.storage.packs import PACKS, list_packs
+from imgsim_assets.storage.sorted_runs import INDEXES
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import sha256_of, tiny
 from imgsim_assets_tests.support.damage import read_blobs

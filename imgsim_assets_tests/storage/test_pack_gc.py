@@ -15,8 +15,9 @@ from imgsim_assets.storage import pack_gc, packs
 from imgsim_assets.storage.blobs import MISSING, PENDING_DELETE, PINS, Blobs, read_blob
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.pack_gc import PackGcReport, collect_blobs
-from imgsim_assets.storage.pack_index import INDEXES, Location
+from imgsim_assets.storage.pack_index import Location
 from imgsim_assets.storage.packs import PACKS, list_packs
+from imgsim_assets.storage.sorted_runs import INDEXES
 from imgsim_assets.storage.store import Store, open_files
 from imgsim_assets_tests.support.damage import flip_bit_in_blob, read_blobs
 from imgsim_assets_tests.support.file_ages import make_older

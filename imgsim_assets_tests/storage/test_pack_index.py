@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.storage import pack_index
+from imgsim_assets.storage import sorted_runs
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.local_files import LocalFiles
-from imgsim_assets.storage.pack_index import INDEXES, PackIndex
+from imgsim_assets.storage.pack_index import PackIndex
 from imgsim_assets.storage.packs import PACKS, SHA256, PackWriter, list_packs
+from imgsim_assets.storage.sorted_runs import INDEXES
 from imgsim_assets.storage.store import Store, open_files
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
@@ -100,7 +101,7 @@ def test_published_images_are_found_after_any_history(
 
 
 def test_many_packs_share_few_index_files(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_index, "_SLICE_IMAGES", 16)
+    monkeypatch.setattr(sorted_runs, "_SLICE_IMAGES", 16)
     index = PackIndex(files)
     for number in range(60):
         pack(files, b"%d" % number, b"second of %d" % number)

@@ -13,8 +13,9 @@ from imgsim_assets.encoders.stage import latest_embeddings
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import DataFile
-from imgsim_assets.storage.pack_index import INDEXES, Location, PackIndex
+from imgsim_assets.storage.pack_index import Location, PackIndex
 from imgsim_assets.storage.packs import PACKS, list_packs, read_pack_entries
+from imgsim_assets.storage.sorted_runs import INDEXES
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support import tables
