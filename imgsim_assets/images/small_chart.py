@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from html import escape
 
 # Bytes of a chart; base64 adds a third.
-MAX_BYTES = 690
-MAX_BINS = 30
+MAX_BYTES = 700
+MAX_BINS = 28
 MAX_BARS = 5
 _WIDTH = 360
 _BASE = 96
@@ -79,5 +79,5 @@ def _text(x: int, y: int, text: str, anchor: str = "") -> str:
 def _svg(body: str, height: int) -> str:
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{height}' "
-        f"font-size='11'>{body}</svg>"
+        f"font-size='11' font-family='Arial'>{body}</svg>"
     )

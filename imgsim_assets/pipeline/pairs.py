@@ -14,22 +14,22 @@ _TITLES = ("title", "name", "label", "product_name", "description")
 
 
 def with_titles(store: Store, pairs: pl.DataFrame, left: str, right: str) -> pl.DataFrame:
-    """Pairs (left_id, right_id, similarity) with left_title, left_url, right_title, right_url.
+    """Pairs (left_id, right_id, similarity) with left_title, right_title, left_url and right_url.
 
     A catalog without a column such as title or name has no titles.
     """
-    ordered = ["left_id", "right_id", "similarity"]
     for side, catalog in (("left", left), ("right", right)):
         described = _described(store, catalog, pairs[f"{side}_id"])
-        columns = [column for column in described.columns if column != "id"]
         pairs = pairs.join(
             described.rename({column: f"{side}_{column}" for column in described.columns}),
             on=f"{side}_id",
             how="left",
             maintain_order="left",
         )
-        ordered += [f"{side}_{column}" for column in columns]
-    return pairs.select(ordered)
+    texts = [f"{side}_{text}" for text in ("title", "url") for side in ("left", "right")]
+    return pairs.select(
+        "similarity", "left_id", "right_id", *(text for text in texts if text in pairs.columns)
+    )
 
 
 def _described(store: Store, catalog: str, ids: pl.Series) -> pl.DataFrame:

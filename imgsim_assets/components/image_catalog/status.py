@@ -78,7 +78,7 @@ def _describe(store: "Store", name: str) -> dict[str, Any]:
         "top_hosts": preview(host_counts(store, name, _SHOWN_HOSTS), _SHOWN_HOSTS),
     }
     if failures.height:
-        columns = ["id", "url", "stage", "status", "next_retry_at", "detail"]
+        columns = ["id", "url", "stage", "status", "next_retry_at", "detail", "file", "line"]
         shown = most_important(failures, _SHOWN_FAILURES).select(columns)
         described["failures"] = preview(shown, _SHOWN_FAILURES)
         described["all_failures"] = f"imgsim failures {name} --out failed.csv"
