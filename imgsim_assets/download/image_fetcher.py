@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import takewhile
 
 from imgsim_assets.catalog.locations import EMBEDDED
 from imgsim_assets.download.fetched import Fetched, Validators
@@ -60,6 +61,10 @@ class ImageFetcher:
         """
         if self._folder is None:
             raise AssertionError("only a catalog with a local root has files")
+        is_embedded = urls[0].startswith(EMBEDDED)
+        urls = list(takewhile(lambda url: url.startswith(EMBEDDED) == is_embedded, urls))
+        if is_embedded:
+            return await self._folder_threads.call(self._read_all_embedded, urls)
         async with asyncio.timeout(self._timeout_s):
             return await self._folder_threads.call(self._folder.read_batch, urls)
 
@@ -82,6 +87,15 @@ class ImageFetcher:
                 return await self._object_threads.call(self._objects.read, item.url, cached)
         except TimeoutError:
             raise FetchError("timeout", f"not finished in {self._timeout_s:g} s") from None
+
+    def _read_all_embedded(self, urls: Sequence[str]) -> list[Fetched | FetchError]:
+        results: list[Fetched | FetchError] = []
+        for url in urls:
+            try:
+                results.append(self._read_embedded(url))
+            except FetchError as error:
+                results.append(error)
+        return results
 
     def _read_embedded(self, url: str) -> Fetched:
         try:
