@@ -27,6 +27,8 @@ C = TypeVar("C", bound=dg.Component)
 _BUILDING: ContextVar[frozenset[Any]] = ContextVar("_BUILDING", default=frozenset())
 # The components whose definitions were built, by the state of their tree.
 _BUILT: WeakKeyDictionary[Any, list[dg.Component]] = WeakKeyDictionary()
+# The places of the components, by the state of their tree: every component asks for them.
+_LEAVES: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
 
 
 def add_built(context: dg.ComponentLoadContext, component: dg.Component) -> None:
@@ -61,12 +63,17 @@ def other_definitions(context: dg.ComponentLoadContext) -> Iterator[dg.Definitio
             yield context.build_defs(loc)
 
 
-def _leaves(context: dg.ComponentLoadContext) -> Iterator[tuple[Any, dg.Component]]:
+def _leaves(context: dg.ComponentLoadContext) -> list[tuple[Any, dg.Component]]:
     """Every component that is not a folder or file of others, with its place in the project."""
     tree = context.component_tree
-    for loc, declaration in tree.find_root_decl().iterate_loc_component_decl_pairs():
-        if not any(True for _ in declaration.iterate_child_component_decls()):
-            yield loc, tree.load_component(loc)
+    if tree.state_tracker not in _LEAVES:
+        pairs = tree.find_root_decl().iterate_loc_component_decl_pairs()
+        _LEAVES[tree.state_tracker] = [
+            loc
+            for loc, declaration in pairs
+            if not any(True for _ in declaration.iterate_child_component_decls())
+        ]
+    return [(loc, tree.load_component(loc)) for loc in _LEAVES[tree.state_tracker]]
 
 
 @contextlib.contextmanager

@@ -173,13 +173,17 @@ def _dg(project: Project, *arguments: str) -> tuple[int, str]:
         ("headers", {"Host": "{{ env.SECRET }}"}),
         ("headers", {"Authorization": "{{ env.SECRET ~ '\n' }}"}),
         ("headers", {"Authorization": [_SECRET]}),
+        ("connection", [_SECRET]),
+        ("connection", "{{ env.SECRET.nothing.at_all }}"),
     ],
 )
 def test_invalid_secret_is_in_no_message(
     key: str, value: Any, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", _SECRET)
-    declared = _DECLARED | {"download": {key: value}}
+    group = "source" if key == "connection" else "download"
+    query = {"sql": "select 1"} if key == "connection" else {}
+    declared = _DECLARED | {group: query | {key: value}}
     project.declare("products", "ImageCatalogComponent", declared)
 
     with pytest.raises(Exception, match="Error while loading component") as raised:
@@ -190,7 +194,7 @@ def test_invalid_secret_is_in_no_message(
     while error is not None:
         message += f"{error}\n"
         error = error.__cause__ or error.__context__
-    assert f"attributes.download.{key}" in message
+    assert f"attributes.{group}" in message
     assert _SECRET not in message
 
 
