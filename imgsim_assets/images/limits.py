@@ -13,7 +13,6 @@ _MAX_BYTES_PER_PIXEL: Final = 12
 # What decoders of these formats take at their peak, where it is more.
 BYTES_PER_PIXEL: Final[Mapping[str, int]] = {
     "AVIF": 30,
-    "HEIF": 30,
     "JPEG2000": 40,
     "WEBP": 24,
 }

@@ -213,3 +213,14 @@ def test_heic_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageError, match="heic") as refused:
         read_header(data, 10_000)
     assert refused.value.status == "unsupported_format"
+
+
+@pytest.mark.parametrize(("kind", "share"), [("WEBP", 0.5), ("AVIF", 0.4), ("JPEG2000", 0.3)])
+def test_format_whose_decoder_takes_more_memory_may_have_fewer_pixels(
+    kind: str, share: float
+) -> None:
+    data = encoded(make_image(1, (100, 100)), kind)
+
+    assert read_header(data, round(10_000 / share) + 2).width == 100
+    with pytest.raises(ImageError, match=f"too_many_pixels: .* the limit of {kind}"):
+        read_header(data, round(10_000 / share) - 9)
