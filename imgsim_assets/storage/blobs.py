@@ -99,7 +99,7 @@ class Blobs:
             self._publish_packs(only_full=True)
         with self._lock:
             new = self._not_referenced(dict(images))
-            records = {digest: reference.to_bytes() for digest, reference in new.items()}
+            records = {digest: reference.to_bytes(digest) for digest, reference in new.items()}
             is_full = self._add(records, of_references=True)
             self._restored.update(self._missing.intersection(names))
         if is_full:
@@ -140,15 +140,17 @@ class Blobs:
                     del images[digest]
         for digest in self._index.filter_known(list(images)):
             for location in self._index.find(digest):
-                if is_reference_pack(location.pack) and self._is_current(location, images[digest]):
+                if is_reference_pack(location.pack) and self._is_current(
+                    digest, location, images[digest]
+                ):
                     del images[digest]
                     break
         return images
 
-    def _is_current(self, location: Location, new: Reference) -> bool:
+    def _is_current(self, digest: bytes, location: Location, new: Reference) -> bool:
         """Whether a published reference is as good as a new one, and stays until the commit."""
         try:
-            stored = Reference.from_bytes(read_blob(self._files, location))
+            stored = Reference.from_bytes(digest, read_blob(self._files, location))
         except FileNotFoundError:  # garbage collection has copied it to another pack
             return False
         if stored is None or not self._pin(location.pack):
@@ -294,7 +296,7 @@ class Blobs:
             if not is_reference_pack(location.pack):
                 return True
             with contextlib.suppress(FileNotFoundError):  # garbage collection was faster
-                reference = Reference.from_bytes(read_blob(self._files, location))
+                reference = Reference.from_bytes(digest, read_blob(self._files, location))
                 if reference is not None and reference.is_current():
                     return True
         return False
@@ -337,7 +339,7 @@ def _verified(pack: str, digest: bytes, data: bytes) -> bytes | None:
         CorruptFileError: The file that it refers to is gone or has changed.
     """
     if is_reference_pack(pack):
-        reference = Reference.from_bytes(data)
+        reference = Reference.from_bytes(digest, data)
         return reference.read(digest) if reference is not None else None
     return data if hashlib.sha256(data).digest() == digest else None
 

@@ -268,7 +268,7 @@ def _is_intact(files: Files, digest: bytes, location: Location) -> bool:
     except FileNotFoundError:  # another garbage collection was faster
         return False
     if is_reference_pack(location.pack):
-        reference = Reference.from_bytes(data)
+        reference = Reference.from_bytes(digest, data)
         return reference is not None and reference.is_current()
     return is_intact(location.pack, digest, data)
 

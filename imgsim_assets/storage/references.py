@@ -34,16 +34,16 @@ class Reference:
     size: int
     version: str
 
-    def to_bytes(self) -> bytes:
-        """The record of a pack: a checksum, and a JSON document."""
+    def to_bytes(self, digest: bytes) -> bytes:
+        """The record of a pack: a checksum, of the image's sha256 as well, and a JSON document."""
         body = json.dumps([self.location, self.size, self.version]).encode()
-        return hashlib.sha256(body).digest() + body
+        return hashlib.sha256(digest + body).digest() + body
 
     @classmethod
-    def from_bytes(cls, record: bytes) -> Self | None:
-        """The reference of a record; None of a damaged one."""
+    def from_bytes(cls, digest: bytes, record: bytes) -> Self | None:
+        """The reference of the record of an image (its sha256); None of a damaged one."""
         body = record[_CHECKSUM_BYTES:]
-        if hashlib.sha256(body).digest() != record[:_CHECKSUM_BYTES]:
+        if hashlib.sha256(digest + body).digest() != record[:_CHECKSUM_BYTES]:
             return None
         return cls(*json.loads(body))
 
@@ -83,7 +83,7 @@ def is_reference_pack(pack: str) -> bool:
 def is_intact(pack: str, digest: bytes, data: bytes | memoryview) -> bool:
     """Whether data of a pack is the image of this sha256, or an undamaged reference to it."""
     if is_reference_pack(pack):
-        return Reference.from_bytes(bytes(data)) is not None
+        return Reference.from_bytes(digest, bytes(data)) is not None
     return hashlib.sha256(data).digest() == digest
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from imgsim_assets.storage.damage import BytesRead, Damage
 from imgsim_assets.storage.pack_damage import inspect_index_files, inspect_pack
 from imgsim_assets.storage.pack_index import PackIndex
 from imgsim_assets.storage.packs import PACKS, list_packs
+from imgsim_assets.storage.references import Reference, file_version
 from imgsim_assets.storage.sorted_runs import INDEXES
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import sha256_of, tiny
@@ -60,6 +62,26 @@ def test_every_changed_byte_of_a_pack_is_damage(store: Store, pack: Path) -> Non
     for other in (whole + b"x", whole[:-1], b""):
         pack.write_bytes(other)
         assert len(list(damages(store))) == 1
+
+
+def test_every_changed_byte_of_a_pack_of_references_is_damage(store: Store, tmp_path: Path) -> None:
+    references = []
+    for number, data in enumerate(IMAGES[:2]):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(data)
+        reference = Reference(str(path), len(data), file_version(path.stat()))
+        references.append((hashlib.sha256(data).digest(), reference))
+    store.blobs.put_references(references)
+    store.blobs.flush()
+    [entry] = list_packs(store.files)
+    path = Path(store.url) / PACKS / entry.name
+    whole = path.read_bytes()
+    assert list(damages(store)) == []
+
+    for position in range(len(whole)):
+        path.write_bytes(whole)
+        change_byte(path, position)
+        assert len(list(damages(store))) == 1, position
 
 
 def test_every_changed_byte_of_an_index_file_is_damage(store: Store, pack: Path) -> None:
