@@ -109,26 +109,21 @@ class CommitLog:
         Raises:
             FileExistsError: Another writer is about to take the number.
         """
-        body = commit.to_json()
         try:
-            self._files.create(commit_path(self._table, commit.version), body)
+            self._files.create(commit_path(self._table, commit.version), commit.to_json())
         except FileExistsError:
             # Another writer took the number, or this one did in an earlier attempt whose response
             # never arrived.
             with contextlib.suppress(FileNotFoundError):
                 taken = self.read(commit.version)
-                if taken.commit_id != commit.commit_id:
-                    return taken
-                self._copy(commit, body)
-                return None
+                return taken if taken.commit_id != commit.commit_id else None
             raise
-        self._copy(commit, body)
         return None
 
-    def _copy(self, commit: Commit, body: bytes) -> None:
+    def copy(self, commit: Commit) -> None:
         """Copy a commit to _latest.json. The commit is valid whether or not that succeeds."""
         with contextlib.suppress(Exception):  # clients of object stores raise their own errors
-            self._files.write(f"{self._table}/{LATEST}", body)
+            self._files.write(f"{self._table}/{LATEST}", commit.to_json())
             # This write may have replaced the copy of a newer commit.
             if self._files.stat(commit_path(self._table, commit.version + 1)) is not None:
                 newest = self.newest_after(commit)

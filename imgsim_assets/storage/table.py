@@ -19,6 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -39,6 +40,8 @@ DATA = "data"
 _MAX_ATTEMPTS = 1000
 # How often a writer sees the same oldest entry before it takes its writer for dead.
 _PATIENCE = 30
+# How often the writer of the oldest entry tries again before it looks for more entries.
+_MAX_LEADING = 5
 _MAX_PAUSE_S = 1.0
 _MISSING = "is missing although a commit lists it"
 
@@ -116,6 +119,7 @@ class Table:
                 return base
             commit, taken = self._try_commit(base, pending)
             if commit is not None:
+                self._log.copy(commit)
                 return commit
             time.sleep(random.uniform(0, min(1.0, 0.01 * 2 ** min(attempt, 7))))
             base = self._log.newest_after(taken) if taken is not None else self.latest()
@@ -145,29 +149,44 @@ class Table:
         started = time.monotonic()
         commit, _ = self._try_commit(base, _appended(base, added, properties(base)))
         if commit is not None:
+            self._log.copy(commit)
             return commit
         attempt_s = time.monotonic() - started
         waiting = WaitingFiles(self._files, self.name)
         own = waiting.announce(added)
-        first, waits = own, 0
+        is_waiting, first, waits = True, own, 0
         try:
             for _ in range(_MAX_ATTEMPTS):
                 queue = waiting.queue(own)
                 waits = waits + 1 if queue[:1] == [first] else 0
                 first = queue[0] if queue else own
-                if first != own and waits < _PATIENCE:
-                    time.sleep(min(random.uniform(0.5, 1.5) * attempt_s, _MAX_PAUSE_S))
-                    continue
-                files = [*waiting.read([name for name in queue if name != own]), *added]
-                base = self.latest()
-                if base is not None and (not queue or _lists(base, added)):
+                if not queue:
+                    is_waiting = False
                     return None
-                commit, _ = self._try_commit(base, _appended(base, files, properties(base)))
+                if first != own and waits < _PATIENCE:
+                    time.sleep(min(random.uniform(0.1, 0.3) * attempt_s, _MAX_PAUSE_S))
+                    continue
+                with ThreadPoolExecutor(1, "latest") as pool:
+                    newest = pool.submit(self.latest)
+                    files = [*waiting.read([name for name in queue if name != own]), *added]
+                    base = newest.result()
+                if base is not None and _lists(base, added):
+                    return None
+                commit, taken = self._try_commit(base, _appended(base, files, properties(base)))
+                for _ in range(_MAX_LEADING):
+                    if commit is not None or taken is None:
+                        break
+                    base = self._log.newest_after(taken)
+                    commit, taken = self._try_commit(base, _appended(base, files, properties(base)))
                 if commit is not None:
+                    # First the others learn that they are done.
                     waiting.remove(queue)
+                    is_waiting = False
+                    self._log.copy(commit)
                     return commit
         finally:
-            waiting.remove([own])
+            if is_waiting:
+                waiting.remove([own])
         raise self._overtaken()
 
     def _try_commit(
