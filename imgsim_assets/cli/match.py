@@ -16,7 +16,7 @@ from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand, source_lines
 from imgsim_assets.cli.option_names import in_shell_words, options_by_key
 from imgsim_assets.cli.terminal import echo
-from imgsim_assets.download.http.urls import host_of
+from imgsim_assets.download.http.urls import host_of, is_internal
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
@@ -254,7 +254,7 @@ def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> 
             yield f"  failed: {counts}"
         if "blocked_path" in status.failures:
             yield "  if local images may be read from another folder, name it with --root"
-        if "blocked_address" in status.failures:
+        if not status.failures.keys().isdisjoint(("blocked_address", "connection_error")):
             yield from _internal_hosts(store, summary.arg.name)
         if status.rejects:
             yield f"  rejected rows: {status.rejects}"
@@ -271,12 +271,21 @@ def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> 
 
 
 def _internal_hosts(store: Store, name: str) -> Iterator[str]:
-    """The hosts that were not dialed, and the option that allows them."""
+    """The internal hosts that were not dialed or do not answer, and what helps."""
     ledger = ledger_table(store, name)
     commit = ledger.latest()
     if commit is None:
         return
     rows = ledger.read(commit, columns=["url", "status"])
-    urls = rows.filter(pl.col("status") == "blocked_address")["url"]
-    for host in sorted(set(map(host_of, urls)))[:_MAX_SHOWN_HOSTS]:
-        yield f"  {host} is an internal host; if it may be fetched from, add --allowed-host {host}"
+    for status, advice in (
+        ("blocked_address", "if it may be fetched from, add --allowed-host {}"),
+        ("connection_error", "it does not answer: is its server running?"),
+    ):
+        hosts = sorted(set(map(host_of, rows.filter(pl.col("status") == status)["url"])))
+        internal = [host for host in hosts if status == "blocked_address" or _is_internal(host)]
+        for host in internal[:_MAX_SHOWN_HOSTS]:
+            yield f"  {host} is an internal host; {advice.format(host)}"
+
+
+def _is_internal(host: str) -> bool:
+    return is_internal(host.rpartition(":")[0].strip("[]"))

@@ -328,6 +328,15 @@ def test_internal_address_is_blocked_unless_allowed(shell: Shell, web: Web) -> N
     assert allowed.code == 0
 
 
+def test_internal_host_that_does_not_answer_is_named(shell: Shell) -> None:
+    shell.write("list.csv", "id,url\n1,http://127.0.0.1:9/1.jpg\n")
+
+    result = shell.match("list.csv", "list.csv", "--allowed-host", "127.0.0.1:9", "--retries", "0")
+
+    assert result.code == 3
+    assert "127.0.0.1:9 is an internal host; it does not answer" in result.out
+
+
 def test_path_outside_the_lists_folder_is_blocked_without_root(shell: Shell) -> None:
     shell.write_images(1)
     shell.write("lists/list.csv", "id,url\n1,../1.jpg\n")
