@@ -10,6 +10,7 @@ import click
 from imgsim_assets.cli import options
 from imgsim_assets.cli.main import EXIT_FAILED
 from imgsim_assets.cli.output import show_json
+from imgsim_assets.cli.terminal import echo
 
 if TYPE_CHECKING:
     from imgsim_assets.encoders.description import EncoderDescription
@@ -45,11 +46,11 @@ def list_command(pattern: str, show_all: bool, as_json: bool) -> int:
         show_json(names)
         return 0
     shown = names if show_all else names[:_MAX_LISTED]
-    click.echo("\n".join(shown))
+    echo("\n".join(shown))
     if len(names) > len(shown):
-        click.echo(f"... and {len(names) - len(shown)} more: give a pattern, or --all", err=True)
+        echo(f"... and {len(names) - len(shown)} more: give a pattern, or --all", err=True)
     if not names:
-        click.echo(
+        echo(
             f"imgsim: no encoder matches {pattern!r}; for names of timm and OpenCLIP, install "
             "'imgsim_assets[timm]' and 'imgsim_assets[clip]'",
             err=True,
@@ -97,4 +98,4 @@ def _show(description: EncoderDescription, *, as_json: bool) -> None:
     for key, value in asdict(description).items():
         text = texts.get(key) if value is None else value
         if text is not None:
-            click.echo(f"{key:>10}  {text}")
+            echo(f"{key:>10}  {text}")

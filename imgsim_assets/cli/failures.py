@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.pipeline.failures import most_important, read_failures
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.storage.store import Store
@@ -42,11 +43,11 @@ def command(catalog: str, out: str | None, store: Store, as_json: bool) -> None:
     elif out != options.STDOUT:
         by_stage = failures["stage"].value_counts().sort("stage", descending=True)
         counts = ", ".join(f"{count} in {stage}" for stage, count in by_stage.iter_rows())
-        click.echo(f"{catalog}: {failures.height} failures" + (f" ({counts})" if counts else ""))
+        echo(f"{catalog}: {failures.height} failures" + (f" ({counts})" if counts else ""))
         if out is not None:
-            click.echo(f"{failures.height} rows written to {out}")
+            echo(f"{failures.height} rows written to {out}")
         elif failures.height:
             important = most_important(failures, _SHOWN).select(_SHOWN_COLUMNS)
             output.show_frame(important, max_rows=_SHOWN)
             if failures.height > _SHOWN:
-                click.echo("the most important ones are shown; write all with --out failed.csv")
+                echo("the most important ones are shown; write all with --out failed.csv")

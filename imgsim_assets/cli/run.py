@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from imgsim_assets.cli.main import EXIT_FAILED
+from imgsim_assets.cli.terminal import echo
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.project import find_project_root
 
@@ -29,8 +30,8 @@ def command(names: tuple[str, ...], everything: bool, quiet: bool) -> int:
     """
     from imgsim_assets.components.local_run import run_project
 
-    log = silent if quiet else click.echo
+    log = silent if quiet else echo
     report = run_project(find_project_root(), names, everything=everything, log=log)
     for problem in report.problems():
-        click.echo(f"imgsim: {problem}", err=True)
+        echo(f"imgsim: {problem}", err=True)
     return 0 if report.succeeded else EXIT_FAILED
