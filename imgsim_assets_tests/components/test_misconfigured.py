@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgsim_assets.errors import SettingsError, SourceError
+from imgsim_assets.errors import SourceError
 from imgsim_assets_tests.support.projects import Project
 
 _CATALOG: dict[str, Any] = {
@@ -116,7 +116,7 @@ def test_missing_list_fails_only_the_runs_of_its_own_catalog(
     assert re.search(problem, caplog.text)
     with project.instance() as instance:
         for stage in ("source", "items"):
-            with pytest.raises(SourceError, match=problem):
+            with pytest.raises((SourceError, dg.Failure), match=problem):
                 _run(everything, instance, ["products", stage])
             assert _run(everything, instance, ["suppliers", stage])
 
@@ -141,7 +141,7 @@ def test_weights_that_are_missing_fail_the_embeddings_only(
     with project.instance() as instance:
         for stage in ("source", "items", "images"):
             assert _run(everything, instance, ["products", stage])
-        with pytest.raises(SettingsError, match=problem):
+        with pytest.raises(dg.Failure, match=problem):
             _run(everything, instance, ["products", "embeddings"])
 
 
