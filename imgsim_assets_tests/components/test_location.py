@@ -101,6 +101,7 @@ def test_a_second_project_installs_the_wheel_and_loads_both_components(tmp_path:
                 "items",
                 "similarity_graph",
                 "source",
+                "status",
             )
         ),
     ]
