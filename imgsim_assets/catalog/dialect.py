@@ -48,11 +48,11 @@ def declared_delimiter(sample: Sequence[str]) -> str | None:
 def detect_delimiter(sample: Sequence[str], quote: str, escape: str = "") -> str:
     """The delimiter that gives the most lines the same number of fields.
 
-    Where none splits the first line, it is one that no line contains, such as no URL of a list of
-    URLs; else a comma.
+    Where none splits the first line of a list of URLs, it is one that no URL contains; else a comma.
     """
     agreement = {each: _agreement(sample, Dialect(each, quote, escape)) for each in _DELIMITERS}
-    if not any(width for _, width in agreement.values()):
+    urls = [line.strip() for line in sample[1:] if line.strip()]
+    if not any(width for _, width in agreement.values()) and all(map(is_location, urls)):
         unused = (each for each in _DELIMITERS if not any(each in line for line in sample))
         return next(unused, ",")
     return max(_DELIMITERS, key=agreement.__getitem__)
