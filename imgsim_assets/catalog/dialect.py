@@ -48,7 +48,8 @@ def declared_delimiter(sample: Sequence[str]) -> str | None:
 def detect_delimiter(sample: Sequence[str], quote: str, escape: str = "") -> str:
     """The delimiter that gives the most lines the same number of fields.
 
-    Where none splits the first line of a list of URLs, it is one that no URL contains; else a comma.
+    Where none splits the first line of a list of URLs, it is one that no URL contains.
+    Else it is a comma.
     """
     agreement = {each: _agreement(sample, Dialect(each, quote, escape)) for each in _DELIMITERS}
     urls = [line.strip() for line in sample[1:] if line.strip()]
