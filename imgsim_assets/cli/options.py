@@ -271,6 +271,7 @@ list_options = _option_group(
     click.option(
         "--loader",
         metavar="MODULE:FUNCTION",
+        callback=_allow_working_directory,
         help="Load images with this function instead of downloading them. It gets a row as a "
         "mapping and returns bytes, a PIL image or None.",
     ),
