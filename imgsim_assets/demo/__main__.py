@@ -32,16 +32,31 @@ def main(arguments: list[str] | None = None) -> int:
     command = options.command
     root = find_project_root(Path(__file__).parent)
     os.environ.setdefault("DAGSTER_HOME", str(root / "data" / "dagster_home"))
+    server = [*_SERVERS[command], "--port", options.port] if command in _SERVERS else None
+    if command != "prepare" and not is_declared(root):
+        if server is not None:
+            return subprocess.run(server, cwd=root, check=False).returncode
+        print(
+            "the project does not declare the demo any more, so nothing was run; 'imgsim run' runs "
+            "what it declares, and 'git restore imgsim_assets/defs' brings the demo back",
+            file=sys.stderr,
+        )
+        return 1
     prepare(root)
     if command == "prepare":
         return 0
     with serving(root / _IMAGES):
-        if command in _SERVERS:
-            server = [*_SERVERS[command], "--port", options.port]
+        if server is not None:
             return subprocess.run(server, cwd=root, check=False).returncode
         from imgsim_assets.demo.run import run
 
         return run(root)
+
+
+def is_declared(root: Path) -> bool:
+    """Whether a YAML file of the project reads a list of the demo."""
+    files = (root / "imgsim_assets" / "defs").rglob("*.yaml")
+    return any("data/demo/" in path.read_text(encoding="utf-8") for path in files)
 
 
 def prepare(root: Path) -> None:

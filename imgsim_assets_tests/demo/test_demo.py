@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from imgsim_assets.demo import catalogs, images
+from imgsim_assets.demo.__main__ import is_declared, main
 from imgsim_assets.demo.server import ADDRESS, serving
 from imgsim_assets.storage.reader import read_table
 
@@ -98,6 +99,23 @@ def test_demo_finds_copies_and_a_second_run_changes_nothing(tmp_path: Path) -> N
     assert matches.height >= 15
     assert matches.filter(pl.col("left_id") == "P005")["similarity"].to_list() == [1.0]
     assert (project / "data/demo/products__suppliers.jpg").stat().st_size > 5000
+
+
+def test_demo_that_is_no_longer_declared_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "imgsim_assets" / "defs" / "shoes"
+    folder.mkdir(parents=True)
+    (folder / "defs.yaml").write_text("attributes: {source: data/shoes.csv}\n")
+    monkeypatch.setattr("imgsim_assets.demo.__main__.find_project_root", lambda _: tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+
+    code = main(["run"])
+
+    assert code == 1
+    assert "does not declare the demo any more" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+    assert is_declared(_ROOT)
 
 
 def _demo(project: Path) -> str:
