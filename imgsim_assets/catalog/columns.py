@@ -140,6 +140,23 @@ def as_text(values: pl.Series) -> pl.Series:
     return values.cast(pl.String)
 
 
+def passed_over_notices(frame: pl.DataFrame, url: str) -> list[str]:
+    """Notices about columns whose name says ids, and some of whose cells are empty or repeated."""
+    notices = []
+    for name in frame.columns:
+        values = frame[name].head(_SAMPLE_ROWS)
+        if name in (FILE, LINE, url) or not _is_id_name(name) or values.dtype.is_nested():
+            continue
+        filled = values.drop_nulls().cast(pl.String).str.strip_chars()
+        distinct = filled.filter(filled != "").n_unique()
+        if _MOST * len(values) < distinct < len(values) and not _image_strength(values):
+            notices.append(
+                f"column {name!r} is not taken as the ids: {len(values) - distinct} of "
+                f"{len(values)} cells are empty or repeated; set 'id:' to take it all the same"
+            )
+    return notices
+
+
 def quoted(names: Sequence[str]) -> str:
     """Names for a message."""
     return ", ".join(map(repr, names))

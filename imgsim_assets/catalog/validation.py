@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import polars as pl
 import polars.selectors as cs
 
-from imgsim_assets.catalog.columns import ChosenColumns, as_text, choose_columns
+from imgsim_assets.catalog.columns import (
+    ChosenColumns,
+    as_text,
+    choose_columns,
+    passed_over_notices,
+)
 from imgsim_assets.catalog.embedded import KeepImage, data_uri_bytes, sha256_of
 from imgsim_assets.catalog.hosts import authority_problem
 from imgsim_assets.catalog.ids import number_repeats, resolve_duplicates, spacing_notices
@@ -82,6 +87,7 @@ def validate_rows(raw: RawRows, source: Source, keep: KeepImage = sha256_of) -> 
     notices = list(raw.notices)
     if chosen.id == chosen.url:
         rows = number_repeats(_image_ids(rows, f"{chosen.url}_path"))
+        notices += passed_over_notices(frame, chosen.url)
     else:
         rows, replaced = resolve_duplicates(rows, settings.on_duplicate)
         notices += replaced + spacing_notices(rows["id"])

@@ -84,15 +84,18 @@ def pull_command(name: str, revision: str | None, weights: str | None, as_json: 
 
 
 def _show(description: EncoderDescription, *, as_json: bool) -> None:
+    from imgsim_assets.encoders.settings import HOG_COLOR
+
     if as_json:
         show_json(description)
         return
     unknown = "known when it is loaded"
+    no_weights = "none needed" if description.name == HOG_COLOR else "not on this machine"
     texts = {
         "dim": unknown,
         "side": unknown,
         "license": "see the page of the model",
-        "weights": "not on this machine",
+        "weights": no_weights,
         "megabytes": None,
     }
     for key, value in asdict(description).items():

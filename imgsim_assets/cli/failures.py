@@ -34,7 +34,10 @@ def command(catalog: str, out: str | None, store: Store, as_json: bool) -> None:
     existing = catalog_names(store)
     if catalog not in existing:
         listed = ", ".join(existing) or "none"
-        raise click.UsageError(f"{store.url} has no catalog {catalog!r}; it has {listed}")
+        raise click.UsageError(
+            f"{store.url} has no catalog {catalog!r}; it has {listed}. A declared catalog is there "
+            "after its first run"
+        )
     failures = read_failures(store, catalog)
     if out is not None:
         output.write_frame(failures, out)

@@ -41,7 +41,10 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
     for name in catalogs:
         if name not in existing:
             listed = ", ".join(existing) or "none"
-            raise click.UsageError(f"{store.url} has no catalog {name!r}; it has {listed}")
+            raise click.UsageError(
+                f"{store.url} has no catalog {name!r}; it has {listed}. A declared catalog is "
+                "there after its first run"
+            )
     statuses = [catalog_status(store, name) for name in catalogs or existing]
     matches = [
         match
@@ -57,6 +60,10 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
         show_json({"store": store.url, "catalogs": statuses, "matches": matches, "groups": groups})
         return
     lines = [line for status in statuses for line in _catalog_lines(status)]
+    if not statuses:
+        lines = [
+            "it has no catalog yet; 'imgsim run' materializes a project, 'imgsim match' two lists"
+        ]
     results = [*map(_match_line, matches), *map(_group_line, groups)]
     echo("\n".join([f"store: {store.url}", *lines, *results]))
 
@@ -68,7 +75,7 @@ def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
     )
     yield "  " + ", ".join(f"{stage} {state}" for stage, state in status.stages.items())
     if status.rejects:
-        yield f"  rejected rows: {status.rejects}, in table {status.name}/rejects"
+        yield f"  rejected rows: {status.rejects}; to see them: imgsim failures {status.name}"
     if status.failures:
         failures = ", ".join(f"{name} {count}" for name, count in status.failures.items())
         yield f"  failed: {failures}"

@@ -143,3 +143,15 @@ def test_choice_depends_neither_on_order_nor_on_empty_columns(
     frame = {name: columns.get(name, [""] * 4) for name in names}
 
     assert chosen(frame) == ("id", "image")
+
+
+def test_column_of_ids_that_is_passed_over_is_named(tmp_path: Path) -> None:
+    rows = [f"A{n},{n % 2},http://h/{n}.jpg" for n in range(9)]
+    write(tmp_path, "a.csv", "\n".join(["sku,code,image", *rows, "A0,1,http://h/9.jpg"]))
+
+    result = validate(tmp_path, "a.csv")
+
+    assert result.id_column == "image"
+    [notice] = result.notices
+    assert "'sku' is not taken as the ids: 1 of 10 cells are empty or repeated" in notice
+    assert validate(tmp_path, "a.csv", id="sku").notices == ()

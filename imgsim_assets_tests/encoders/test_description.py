@@ -142,6 +142,10 @@ def test_model_that_is_missing_names_the_command_that_helps(tmp_path: Path) -> N
     assert "Traceback" not in pulled.stderr
 
 
+def test_encoder_without_weights_says_so() -> None:
+    assert "weights  none needed" in _imgsim("encoder", "show", "hog_color").stdout
+
+
 def test_list_has_the_names_of_each_library() -> None:
     assert list_encoders("hog*") == ["hog_color"]
     assert "resnet50" in list_encoders("resnet*")
