@@ -26,11 +26,19 @@ IMAGES = {
     "width": "Int32",
     "height": "Int32",
     "format": "String",
+    "location": "String",
+    "is_link": "Boolean",
     "fetched_at": _TIME,
     "checked_at": _TIME,
     "revalidation_error": "String",
 }
-EMBEDDINGS = {"id": "String", "sha256": "String", "status": "String", "detail": "String"}
+EMBEDDINGS = {
+    "id": "String",
+    "sha256": "String",
+    "status": "String",
+    "detail": "String",
+    "truncated": "Boolean",
+}
 GRAPH = {
     "src_id": "String",
     "dst_id": "String",
@@ -85,10 +93,12 @@ _MEANING = {
     "height": "pixels, before rotation by EXIF",
     "id": "the item",
     "is_canonical": "whether the item is the canonical item of its group",
+    "is_link": "whether the path is a link to the file",
     "last_modified": "Last-Modified header of the response",
     "left_id": "item of the left catalog",
     "left_sha256": "image of the left item",
     "line": "line (or row) of the file, from 1",
+    "location": "where the image is read, if it is not copied into the store",
     "mean_similarity": "over all pairs of the group's items",
     "min_similarity": "over all pairs of the group's items",
     "next_retry_at": "when a retryable failure is retried",
@@ -107,6 +117,7 @@ _MEANING = {
     "threshold": "smallest cosine of a match",
     "text": "the row as it is in the file",
     "retryable": "whether a later run retries the item",
+    "truncated": "whether the image is embedded although its end is missing",
     "url": "where the image is fetched from",
     "width": "pixels, before rotation by EXIF",
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import dagster as dg
 
+from imgsim_assets.components.retries import is_fault
 from imgsim_assets.errors import BusyError, SettingsError
 from imgsim_assets.storage.shards import Shard
 
@@ -14,9 +15,16 @@ if TYPE_CHECKING:
     from imgsim_assets.pipeline.shards import ShardReports
 
 
-# How often, and for how long, a step leaves a shard to the run that is at work on it.
+# How often, and for how long, a step leaves a shard to the run that is at work on it: the first
+# wait is short, each one twice as long as the one before.
 _MAX_WAITS = 30
-_WAIT_SECONDS = 60
+_FIRST_WAIT_SECONDS = 4
+_MAX_WAIT_SECONDS = 60
+
+
+def wait_seconds(retry_number: int) -> int:
+    """Seconds that a step waits after its first attempt (0) or a retry (1, 2, ...)."""
+    return min(_MAX_WAIT_SECONDS, _FIRST_WAIT_SECONDS << min(retry_number, 4))
 
 
 class ShardReport(Protocol):
@@ -73,11 +81,12 @@ def publish(
 
     busy = {shard for shard, error in reports.failed.items() if isinstance(error, BusyError)}
     if busy and busy == set(reports.failed):
+        seconds = wait_seconds(context.retry_number)
         context.log.info(
             f"another run is working on {key.to_user_string()} {', '.join(sorted(busy))}; this "
-            f"step gives its pool slot back and tries again in {_WAIT_SECONDS} seconds"
+            f"step gives its pool slot back and tries again in {seconds} seconds"
         )
-        raise dg.RetryRequested(max_retries=_MAX_WAITS, seconds_to_wait=_WAIT_SECONDS)
+        raise dg.RetryRequested(max_retries=_MAX_WAITS, seconds_to_wait=seconds)
     if reports.failed:
         _record_succeeded(context, key, reports.succeeded, metadata)
         _fail(context, reports.failed)
@@ -123,4 +132,5 @@ def _fail(context: dg.AssetExecutionContext, errors: Mapping[str, Exception]) ->
         f"{len(errors)} of {len(context.partition_keys)} shards failed ({', '.join(errors)}), the "
         f"first with: {first}",
         metadata={"failed_shards": dg.MetadataValue.json(sorted(errors))},
+        allow_retries=any(map(is_fault, errors.values())),
     ) from first

@@ -153,7 +153,7 @@ def test_refresh_of_a_small_catalog_runs_in_one_process(
 def test_step_whose_shard_another_run_holds_gives_its_pool_slot_back(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_runs, "_WAIT_SECONDS", 1)
+    monkeypatch.setattr(shard_runs, "_MAX_WAIT_SECONDS", 1)
     files = shop.project.store.files
     other_run = Lease(
         files, f"products/images/_leases/{Shard(shard_index('p0', 3), 3).name}-of-3", work="a shard"
