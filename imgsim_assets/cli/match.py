@@ -235,7 +235,8 @@ def _document(
 
 
 def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> Iterator[str]:
-    for summary in summaries:
+    for summary, side in zip(summaries, SIDES, strict=True):
+        own = options_by_key(command) | {key: f"--{side}-{key}" for key in ("id", "url")}
         status, done = summary.status, summary.report
         line = f"{summary.arg.title}: {status.items} items, {status.vectors} usable"
         if done is not None:
@@ -248,7 +249,7 @@ def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> 
             is_folder = Path(summary.arg.title).is_dir()
             columns = (items.id_column, items.url_column)
             for notice in items.notices if is_folder else source_lines(*columns, items.notices):
-                yield f"  {in_shell_words(notice, options_by_key(command))}"
+                yield f"  {in_shell_words(notice, own)}"
         if status.failures:
             counts = ", ".join(f"{name} {count}" for name, count in status.failures.items())
             yield f"  failed: {counts}"
@@ -262,7 +263,7 @@ def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> 
             commit = table.latest()
             rows = table.read(commit).head(_MAX_SHOWN_REJECTS) if commit else pl.DataFrame()
             for row in rows.iter_rows(named=True):
-                detail = in_shell_words(row["detail"], options_by_key(command))
+                detail = in_shell_words(row["detail"], own)
                 yield f"    {row['file']} line {row['line']}: {detail}"
     yield (
         f"{report.matches} matches of {report.left_items} x {report.right_items} items at "

@@ -244,6 +244,17 @@ def test_row_with_too_many_fields_is_rejected_and_reported(shell: Shell) -> None
     assert "list.csv line 2" in printed
 
 
+def test_ids_that_repeat_are_named_with_the_option_of_their_list(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    shell.write("left.csv", "sku,url\na,1.jpg\nb,2.jpg\n")
+    shell.write("right.csv", "sku,url\na,1.jpg\nb,2.jpg\nb,1.jpg\n")
+
+    printed = shell.match("left.csv", "right.csv").out
+
+    assert printed.count("is not taken as the ids") == 1
+    assert "1 of 3 cells are empty or repeated; set '--right-id' to take it" in printed
+
+
 def test_byte_order_mark_and_quotes_are_not_part_of_column_names(shell: Shell) -> None:
     shell.write_images(1)
     shell.write("list.csv", b"\xef\xbb\xbf" + b'"id","url"\n5,1.jpg\n')
