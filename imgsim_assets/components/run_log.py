@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ import dagster as dg
 from imgsim_assets.progress import Log
 
 LOGGER = "imgsim"
+# The class of an error of this package, before its message.
+_OWN_ERROR = re.compile(r"^imgsim_assets\.errors\.\w+: ")
 
 
 def progress_logger(log: Log) -> dg.LoggerDefinition:
@@ -60,7 +63,7 @@ def failure_messages(result: dg.ExecuteInProcessResult) -> dict[str, str]:
         if failure.user_failure_data and failure.user_failure_data.description:
             message = failure.user_failure_data.description
         elif failure.error:
-            message = (failure.error.cause or failure.error).message.strip()
+            message = _OWN_ERROR.sub("", (failure.error.cause or failure.error).message.strip())
         # The op of an asset is named by its key, joined by two underscores.
         messages[str(event.step_key).replace("__", "/", 1)] = message
     return messages

@@ -150,6 +150,7 @@ def test_failure_is_one_message_and_exit_code_1(
     (line,) = [line for line in result.err.splitlines() if line.startswith("imgsim: ")]
     assert line.startswith("imgsim: products failed: products/source: ")
     assert "products.csv" in line
+    assert "SourceError" not in line
 
 
 def test_unknown_name_is_answered_with_the_declared_ones(
