@@ -11,12 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from imgsim_assets.catalog.locations import EMBEDDED, IMAGE_SUFFIXES
+from imgsim_assets.catalog.locations import EMBEDDED
 from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.rejects import describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import Source, open_source
-from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
+from imgsim_assets.catalog.validation import ValidatedRows, no_rows_message, validate_rows
 from imgsim_assets.errors import CorruptFileError, SourceError
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
@@ -194,14 +194,7 @@ class ItemsStage:
     ) -> None:
         if validated.rows.height or self._settings.allow_empty:
             return
-        message = f"{source.location} holds no usable row"
-        if source.format == "images" and not source.files:
-            message = (
-                f"{source.location} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}); lists "
-                "in a folder need a pattern, such as *.csv"
-            )
-        if validated.rejects.height:
-            message += f": {describe_rejects(validated.rejects)}"
+        message = no_rows_message(validated, source)
         if current is not None and current.rows:
             message += f"; the {current.rows} items of the last version are kept"
         raise SourceError(f"{message}. If it is meant to be empty, set 'allow_empty: true'")

@@ -17,9 +17,9 @@ from imgsim_assets.catalog.columns import (
 from imgsim_assets.catalog.embedded import KeepImage, data_uri_bytes, sha256_of
 from imgsim_assets.catalog.hosts import authority_problem
 from imgsim_assets.catalog.ids import number_repeats, resolve_duplicates, spacing_notices
-from imgsim_assets.catalog.locations import EMBEDDED, LIST, SEVERAL
+from imgsim_assets.catalog.locations import EMBEDDED, IMAGE_SUFFIXES, LIST, SEVERAL
 from imgsim_assets.catalog.raw_rows import DETAIL, FILE, LINE, REASON, RawRows
-from imgsim_assets.catalog.rejects import mask_credentials, rejects_frame
+from imgsim_assets.catalog.rejects import describe_rejects, mask_credentials, rejects_frame
 from imgsim_assets.catalog.source import Source
 from imgsim_assets.catalog.text import ZERO_WIDTH
 
@@ -100,6 +100,19 @@ def validate_rows(raw: RawRows, source: Source, keep: KeepImage = sha256_of) -> 
         url_column=chosen.url,
         notices=tuple(notices),
     )
+
+
+def no_rows_message(validated: ValidatedRows, source: Source) -> str:
+    """Why a source has no valid row."""
+    message = f"{source.location} holds no usable row"
+    if source.format == "images" and not source.files:
+        message = (
+            f"{source.location} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}); lists "
+            "in a folder need a pattern, such as *.csv"
+        )
+    if validated.rejects.height:
+        message += f": {describe_rejects(validated.rejects)}"
+    return message
 
 
 def _rename_columns(frame: pl.DataFrame, chosen: ChosenColumns) -> pl.DataFrame:

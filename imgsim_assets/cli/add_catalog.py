@@ -13,7 +13,7 @@ from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.rejects import describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
-from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
+from imgsim_assets.catalog.validation import ValidatedRows, no_rows_message, validate_rows
 from imgsim_assets.cli import options
 from imgsim_assets.cli.operands import name_from_path, source_lines
 from imgsim_assets.cli.option_names import in_shell_words, options_by_key
@@ -63,11 +63,8 @@ def command(
     settings = options.parse_settings(CatalogSettings, **attributes)
     opened = open_source(settings.source, root)
     validated = validate_rows(read_source(opened), opened)
-    if not validated.rows.height and not validated.rejects.height:
-        raise SourceError(f"{settings.source.location} holds no row")
     if not validated.rows.height:
-        rejects = describe_rejects(validated.rejects)
-        raise SourceError(f"{settings.source.location} holds no usable row: {rejects}")
+        raise SourceError(no_rows_message(validated, opened))
     if opened.format != "images":
         # The chosen columns stay the same when the list gets others.
         attributes["source"] |= _columns(validated)

@@ -15,11 +15,10 @@ import polars as pl
 from imgsim_assets.catalog.columns import choose_columns
 from imgsim_assets.catalog.raw_rows import FILE, LINE
 from imgsim_assets.catalog.reader import read_source
-from imgsim_assets.catalog.rejects import describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings, without_secrets
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.stage import items_table
-from imgsim_assets.catalog.validation import validate_rows
+from imgsim_assets.catalog.validation import no_rows_message, validate_rows
 from imgsim_assets.cli.option_names import in_shell_words
 from imgsim_assets.cli.options import ListOptions, parse_settings
 from imgsim_assets.download.settings import DownloadSettings
@@ -177,9 +176,7 @@ def _inspect_list(
     settings = parse_settings(SourceSettings, **values)
     validated = validate_rows(raw, replace(source, settings=settings))
     if not validated.rows.height:
-        raise SourceError(
-            f"{settings.location} holds no usable row: {describe_rejects(validated.rejects)}"
-        )
+        raise SourceError(no_rows_message(validated, source))
     return settings, fields, validated.rows.height
 
 

@@ -262,6 +262,16 @@ def test_byte_order_mark_and_quotes_are_not_part_of_column_names(shell: Shell) -
     assert _ids(shell, "list.csv", "--columns", "id,url") == ["5"]
 
 
+def test_folder_without_images_is_an_error_that_names_their_suffixes(shell: Shell) -> None:
+    (shell.folder / "none").mkdir()
+    shell.write("none/notes.txt", "no image")
+
+    result = shell.match("none", "none")
+
+    assert result.code == 1
+    assert "none holds no images (.avif .bmp" in result.err
+
+
 def test_list_without_rows_is_an_error(shell: Shell) -> None:
     shell.write("list.csv", "id,url\n")
 
