@@ -113,12 +113,14 @@ def _value(field: Mapping[str, Any]) -> str:
     if "anyOf" in field:
         return " or ".join(_value(choice) for choice in field["anyOf"])
     if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
+        return ", ".join(f"`{_yaml(value)}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
     if field.get("format") == "password":
         return "secret text"
     if field.get("type") == "array":
+        if "prefixItems" in field:
+            return f"list of {len(field['prefixItems'])} {_value(field['prefixItems'][0])}s"
         return f"list of {_value(field.get('items', {}))}"
     name = _TYPES.get(field.get("type", ""), "any")
     limits = [f"{sign} {field[limit]:,}" for limit, sign in _LIMITS.items() if limit in field]
@@ -140,6 +142,10 @@ def _default(
     if isinstance(default, int | float):
         return f"{default:,}"
     return f"`{default}`" if default != "" else '`""`'
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _cell(text: str) -> str:
