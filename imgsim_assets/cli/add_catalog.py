@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.validation import ValidatedRows, no_rows_message, validate_rows
 from imgsim_assets.cli import options
-from imgsim_assets.cli.operands import name_from_path, source_lines
+from imgsim_assets.cli.operands import absolute_paths, name_from_path, source_lines
 from imgsim_assets.cli.option_names import in_shell_words, options_by_key
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.cli.terminal import echo
@@ -67,7 +68,7 @@ def command(
         raise SourceError(no_rows_message(validated, opened))
     if opened.format != "images":
         # The chosen columns stay the same when the list gets others.
-        attributes["source"] |= _columns(validated)
+        attributes["source"] |= _columns(validated) | _root(validated, source, settings.source)
     target = folder / settings.name / "defs.yaml"
     if target.exists():
         raise SettingsError(f"{target} exists already; choose another --name, or edit it")
@@ -81,6 +82,8 @@ def command(
     echo(f"wrote {target}: {items} items, {count} rejected rows")
     for line in source_lines(validated.id_column, validated.url_column, validated.notices):
         echo(f"  {in_shell_words(line, options_by_key(command))}")
+    if "root" in attributes["source"]:
+        echo(f"  local images from the folder {attributes['source']['root']!r} and below")
     if count:
         echo(f"  {in_shell_words(describe_rejects(validated.rejects), options_by_key(command))}")
     echo(f"to materialize it: imgsim run {settings.name}")
@@ -90,6 +93,16 @@ def _columns(validated: ValidatedRows) -> dict[str, str]:
     """The columns to declare; without ids only that of the images."""
     url = {"url": validated.url_column}
     return url if validated.id_column == validated.url_column else {"id": validated.id_column} | url
+
+
+def _root(validated: ValidatedRows, source: str, settings: SourceSettings) -> dict[str, str]:
+    """The folder of images whose paths are absolute, unless it is inside the list's own or '/'."""
+    paths = absolute_paths(validated.rows["url"])
+    if settings.root or not paths or "://" in source:
+        return {}
+    folder = os.path.commonpath([Path(os.path.normpath(path)).parent for path in paths])
+    own = Path(source).expanduser().absolute().parent
+    return {} if folder == "/" or Path(folder).is_relative_to(own) else {"root": folder}
 
 
 def _relative_to(root: Path, source: str) -> str:

@@ -182,6 +182,11 @@ def _inspect_list(
 
 def _common_root(urls: pl.Series) -> str | None:
     """The root folder when every local path is absolute, else None: the list's own folder."""
+    return "/" if absolute_paths(urls) else None
+
+
+def absolute_paths(urls: pl.Series) -> list[str]:
+    """The local paths of a list if all of them are absolute, else none."""
     texts = urls.cast(pl.String).drop_nulls().str.strip_chars()
     paths = texts.filter(~texts.str.contains(r"://|^//|^(?i)data:|^sha256:"))
-    return "/" if len(paths) and paths.str.starts_with("/").all() else None
+    return paths.to_list() if paths.str.starts_with("/").all() else []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.shell import Shell
 
@@ -49,6 +50,25 @@ def test_add_catalog_declares_the_columns_that_it_recognized(shell: Shell) -> No
     assert written["attributes"]["source"] == {
         "path": "list.csv", "skip_lines": 1, "id": "sku", "url": "photo"
     }  # fmt: skip
+
+
+def test_folder_of_absolute_paths_is_declared_unless_it_is_the_lists_own(shell: Shell) -> None:
+    shell.write("pics/a/1.jpg", jpeg(1))
+    shell.write("pics/b/2.jpg", jpeg(2))
+    pics = shell.folder / "pics"
+    shell.write("lists/away.csv", f"id,url\n1,{pics}/a/1.jpg\n2,{pics}/b/2.jpg\n")
+    shell.write("near.csv", f"id,url\n1,{pics}/a/1.jpg\n2,{pics}/b/2.jpg\n")
+    shell.write("wide.csv", f"id,url\n1,{pics}/a/1.jpg\n2,/elsewhere/2.jpg\n")
+    declared = {}
+
+    for name in ("lists/away", "near", "wide"):
+        result = shell("add-catalog", f"{name}.csv", "--name", name[-4:], "--defs", "defs")
+        assert result.code == 0, result.err
+        assert ("local images from the folder" in result.out) == (name == "lists/away")
+        text = (shell.folder / "defs" / name[-4:] / "defs.yaml").read_text()
+        declared[name[-4:]] = yaml.safe_load(text)["attributes"]["source"].get("root")
+
+    assert declared == {"away": str(pics), "near": None, "wide": None}
 
 
 @pytest.mark.parametrize(
