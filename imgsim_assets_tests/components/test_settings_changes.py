@@ -122,13 +122,24 @@ def test_more_shards_refetch_and_reembed_nothing(shop: Shop) -> None:
     shop.assert_equals_a_rebuild()
 
 
-def test_renamed_id_column_is_an_error_and_once_declared_changes_nothing_downstream(
-    shop: Shop,
-) -> None:
+def test_renamed_id_column_is_recognized_and_changes_nothing_downstream(shop: Shop) -> None:
     before = Before.of(shop)
     _rename_column(shop.project.root / "products.csv", "id", "sku")
 
-    # Without a column 'id' the image itself is the id, and every item would be another one.
+    assert shop.project.materialize()
+
+    assert (before.fetched_since, before.encoded_since) == (0, 0)
+    assert before.committed_since == {"products/items"}
+
+
+def test_declared_id_column_that_is_gone_is_an_error_and_once_corrected_changes_nothing(
+    shop: Shop,
+) -> None:
+    shop.declare(source={"path": "products.csv", "id": "id"})
+    assert shop.project.materialize()
+    before = Before.of(shop)
+    _rename_column(shop.project.root / "products.csv", "id", "sku")
+
     assert not shop.project.materialize()
 
     assert before.fetched_since == 0

@@ -387,11 +387,13 @@ def _embed(store: Store, content: Content, encoder: str = ENCODER, shard: Shard 
     images = sorted({image for image in content.values() if image is not None})
     _add_vectors(store, images, encoder)
     rows = [
-        (item, _sha256(-1 if image is None else image), "ok" if image is not None else "bad", None)
+        {"id": item, "sha256": _sha256(-1), "status": "bad"}
+        if image is None
+        else {"id": item, "sha256": _sha256(image), "status": "ok", "truncated": False}
         for item, image in sorted(content.items())
     ]
     table = embeddings_table(store, "products")
-    file = table.write_rows(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    file = table.write_rows(pl.DataFrame(rows, schema=SCHEMA))
     commit = table.commit(partial(_draft, file.with_metadata(fingerprint=encoder), shard, encoder))
     assert commit is not None
     return commit
