@@ -40,6 +40,7 @@ def _was_looked_at(shop: Shop, after: float) -> bool:
     return any(run is not None and (run.start_time or 0) > after for run in runs)
 
 
+@pytest.mark.slow
 def test_edited_source_is_processed_and_touched_source_is_not(
     servers: tuple[Shop, Servers],
 ) -> None:
@@ -100,6 +101,7 @@ def test_only_the_failed_shard_is_requested_again(
     assert _recorded(shop, EMBEDDINGS, "000") == kept
 
 
+@pytest.mark.slow
 def test_a_backfill_in_several_runs_records_each_shard_by_itself(
     servers_without_sensors: tuple[Shop, Servers],
 ) -> None:

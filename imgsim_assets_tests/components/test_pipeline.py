@@ -286,6 +286,7 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_pool_slots_are_freed_after_any_number_of_killed_runs(shop: Shop) -> None:
     shipped = Path(__file__).parents[2] / "data/dagster_home/dagster.yaml"
     shutil.copy(shipped, shop.project.home)
