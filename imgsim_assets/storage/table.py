@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import random
 import tempfile
 import time
@@ -43,6 +44,8 @@ _PATIENCE = 30
 # How often the writer of the oldest entry tries again before it looks for more entries.
 _MAX_LEADING = 5
 _MAX_PAUSE_S = 1.0
+# How long a writer that lost a race expects to lose the next one.
+_CONTENDED_S = 30.0
 _MISSING = "is missing although a commit lists it"
 
 # Small enough that reading a range of keys from a sorted file does not read all of it.
@@ -72,6 +75,9 @@ class Table:
         self._files = files
         self._log = CommitLog(files, name)
         self._run_id = run_id
+        # Of `append`: until when other writers are expected, and how long an attempt takes.
+        self._contended_until = -math.inf
+        self._attempt_s = 0.0
 
     # ---- versions -------------------------------------------------------------------
 
@@ -145,13 +151,17 @@ class Table:
         Raises:
             StoreError: Other writers committed first 1000 times in a row.
         """
-        base = self.latest()
-        started = time.monotonic()
-        commit, _ = self._try_commit(base, _appended(base, added, properties(base)))
-        if commit is not None:
-            self._log.copy(commit)
-            return commit
-        attempt_s = time.monotonic() - started
+        if time.monotonic() >= self._contended_until:
+            base = self.latest()
+            started = time.monotonic()
+            commit, _ = self._try_commit(base, _appended(base, added, properties(base)))
+            self._attempt_s = time.monotonic() - started
+            if commit is not None:
+                self._log.copy(commit)
+                return commit
+        # For a while, this writer does not race again, but joins the others at once.
+        self._contended_until = time.monotonic() + _CONTENDED_S
+        attempt_s = self._attempt_s
         waiting = WaitingFiles(self._files, self.name)
         own = waiting.announce(added)
         is_waiting, first, waits = True, own, 0
