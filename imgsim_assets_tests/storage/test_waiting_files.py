@@ -167,3 +167,26 @@ def test_a_writer_that_never_gets_a_number_gives_up_with_a_message(
     with pytest.raises(StoreError, match="other writers committed first 3 times in a row"):
         table.append([_file(table, "mine")], _properties)
     assert store.files.entries(f"{NAME}/{WAITING}") == []
+
+
+def test_writer_that_lost_a_race_joins_the_others_before_it_tries_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = store.table(NAME)
+    _lose(monkeypatch, store, 1)
+    table.append([_file(table, "first")], _properties)
+    announced: list[str] = []
+    announce = WaitingFiles.announce
+
+    def recorded(self: WaitingFiles, added: Any) -> str:
+        announced.append(added[0].role)
+        return announce(self, added)
+
+    monkeypatch.setattr(WaitingFiles, "announce", recorded)
+
+    table.append([_file(table, "second")], _properties)
+    monkeypatch.setattr(table, "_contended_until", 0.0)
+    table.append([_file(table, "third")], _properties)
+
+    assert announced == ["second"]
+    assert {file.role for file in _newest(table).files} == {"rival", "first", "second", "third"}
