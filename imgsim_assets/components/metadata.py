@@ -24,8 +24,8 @@ _MAX_CELL = 200
 MAX_SHOWN = 1000
 _THUMBNAIL_EDGES = (96, 72, 60, 48, 40, 32, 24)
 _THUMBNAIL_QUALITIES = (40, 20, 5)
-_PICTURES = "_pictures"
-_KEPT_PICTURES = 10
+_LINKED_IMAGES = "_linked_images"
+_KEPT_LINKED_IMAGES = 10
 
 
 def schema_of(columns: Mapping[str, Any]) -> dg.TableSchema:
@@ -108,16 +108,18 @@ def thumbnails(images: Sequence[Image.Image | None], alt: str) -> dg.MetadataVal
     return None
 
 
-def picture(store: Store, table: str, version: int, name: str, data: bytes) -> dg.MetadataValue:
-    """A large picture, as the link to a file beside the tables of the store.
+def linked_image(
+    store: Store, table: str, version: int, name: str, data: bytes
+) -> dg.MetadataValue:
+    """A large image, as the link to a file beside the tables of the store.
 
-    The pictures of the newest versions of a table are kept.
+    The images of the newest versions of a table are kept.
     """
-    folder = f"{_PICTURES}/{table}"
+    folder = f"{_LINKED_IMAGES}/{table}"
     path = f"{folder}/{version:012d}-{name}"
     store.files.write(path, data)
     older = sorted(entry.name for entry in store.files.entries(folder) if not entry.is_folder)
-    for entry in older[:-_KEPT_PICTURES]:
+    for entry in older[:-_KEPT_LINKED_IMAGES]:
         store.files.delete(f"{folder}/{entry}")
     local = store.files.local_path(path)
     url = local.resolve().as_uri() if local is not None else f"{store.url}/{path}"

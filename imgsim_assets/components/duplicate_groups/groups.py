@@ -133,7 +133,7 @@ def _result(
     root: Path,
 ) -> dg.MaterializeResult:
     from imgsim_assets.components.charts import group_sheet
-    from imgsim_assets.components.metadata import picture, preview, table_metadata
+    from imgsim_assets.components.metadata import linked_image, preview, table_metadata
     from imgsim_assets.pipeline import checks
 
     rows = table.read(table.at(report.version))
@@ -150,7 +150,9 @@ def _result(
     }
     if rows.height:
         sheet = group_sheet(store, rows)
-        metadata["contact_sheet"] = picture(store, table.name, report.version, "groups.jpg", sheet)
+        metadata["contact_sheet"] = linked_image(
+            store, table.name, report.version, "groups.jpg", sheet
+        )
     results = invariant_results(
         {ONE_CANONICAL_PER_GROUP: checks.one_canonical_per_group(rows)}, settings.checks
     )

@@ -68,7 +68,7 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
 def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dict[str, Any]:
     import numpy as np
 
-    from imgsim_assets.components.metadata import picture, svg, table_metadata
+    from imgsim_assets.components.metadata import linked_image, svg, table_metadata
     from imgsim_assets.images.small_chart import MAX_BINS, small_bar_chart, small_histogram
 
     table = f"{name}/encoder_evaluation"
@@ -101,7 +101,7 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
             ),
             "null distribution",
         ),
-        "trade_off": picture(
+        "trade_off": linked_image(
             store, table, evaluation.version, "trade_off.svg", _trade_off(evaluation).encode()
         ),
     }

@@ -103,7 +103,7 @@ def _describe(
 ) -> dict[str, Any]:
     from imgsim_assets.components.metadata import preview, table_metadata
 
-    pictures = ("similarity_histogram", "contact_sheet")
+    linked_images = ("similarity_histogram", "contact_sheet")
     is_same = last.get("version") == dg.MetadataValue.int(report.version)
     return {
         **table_metadata(store, f"{name}/similarity_graph", report, report.edges),
@@ -111,9 +111,9 @@ def _describe(
         "k": report.k,
         **({"threshold": report.threshold} if report.threshold is not None else {}),
         **(
-            {key: last[key] for key in pictures if key in last}
+            {key: last[key] for key in linked_images if key in last}
             if is_same
-            else _pictures(store, name, report, edges)
+            else _linked_images(store, name, report, edges)
         ),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
@@ -122,11 +122,11 @@ def _describe(
     }
 
 
-def _pictures(
+def _linked_images(
     store: "Store", name: str, report: "GraphReport", edges: "pl.DataFrame"
 ) -> dict[str, Any]:
     from imgsim_assets.components import charts
-    from imgsim_assets.components.metadata import picture, svg
+    from imgsim_assets.components.metadata import linked_image, svg
     from imgsim_assets.similarity import items
     from imgsim_assets.similarity.candidates import best_candidates
 
@@ -141,5 +141,5 @@ def _pictures(
     table = f"{name}/similarity_graph"
     return {
         "similarity_histogram": svg(histogram, "similarity of the edges"),
-        "contact_sheet": picture(store, table, report.version, "neighbors.jpg", sheet),
+        "contact_sheet": linked_image(store, table, report.version, "neighbors.jpg", sheet),
     }

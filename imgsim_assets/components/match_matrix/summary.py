@@ -1,4 +1,4 @@
-"""The metadata of a match table: what is new, what is nearest to the threshold, and pictures."""
+"""The metadata of a match table: what is new, what is nearest to the threshold, and images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from imgsim_assets.components import charts
-from imgsim_assets.components.metadata import picture, preview, svg, table_metadata, thumbnails
+from imgsim_assets.components.metadata import linked_image, preview, svg, table_metadata, thumbnails
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.pairs import changes_since_last_version, with_titles
 from imgsim_assets.similarity import items
@@ -42,7 +42,7 @@ def describe_matches(
         report: of the run.
         rows: the matches.
         last: the metadata of the last materialization. Where the version is the same, so are its
-            tables and pictures, and nothing is read for them.
+            tables and images, and nothing is read for them.
     """
     store, name = pipeline.store, f"matches/{pipeline.table_name}"
     counts: dict[str, Any] = {
@@ -99,8 +99,8 @@ def _pairs(pipeline: MatchPipeline, report: MatchReport, rows: pl.DataFrame) -> 
         )
     if rows.height:
         sheet = charts.match_sheet(store, rows)
-        described["contact_sheet"] = picture(store, name, report.version, "matches.jpg", sheet)
+        described["contact_sheet"] = linked_image(store, name, report.version, "matches.jpg", sheet)
     if 0 < len(left) * len(right) <= _MAX_HEAT_MAP_PAIRS:
         drawing = charts.similarity_heat_map(left, right, report.threshold).encode()
-        described["heat_map"] = picture(store, name, report.version, "heat_map.svg", drawing)
+        described["heat_map"] = linked_image(store, name, report.version, "heat_map.svg", drawing)
     return described
