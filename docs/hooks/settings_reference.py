@@ -98,13 +98,12 @@ def _table(schema: Mapping[str, Any], classes: Mapping[str, Any], shown: set[str
 
 def _group(field: Mapping[str, Any], classes: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The schema of the settings class that a key contains; None for a plain value."""
-    for choice in [field, *field.get("anyOf", [])]:
-        if "properties" in choice:
-            return choice
+    choices: list[Mapping[str, Any]] = [field, *field.get("anyOf", [])]
+    for choice in choices:
         name = choice.get("$ref", "").rpartition("/")[2]
-        if "properties" in classes.get(name, {}):
-            found: Mapping[str, Any] = classes[name]
-            return found
+        schema: Mapping[str, Any] = classes.get(name, choice)
+        if "properties" in schema:
+            return schema
     return None
 
 
