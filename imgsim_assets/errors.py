@@ -97,3 +97,9 @@ def _cause(error: OSError) -> str:
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     cause = error.strerror or " ".join(str(error).split()) or type(error).__name__
     return f"{cause}: {' and '.join(names)}" if names else cause
+
+
+def one_line(error: Exception) -> str:
+    """The type and the first line of an error, for a message."""
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line[:200]}"

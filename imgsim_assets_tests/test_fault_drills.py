@@ -1,7 +1,7 @@
 """Faults of processes, disks and clocks: after each, the store is intact and a rerun completes.
 
 Every drill changes the lists, lets a run meet a fault, verifies the store, and compares a rerun
-with a store that is made anew.
+with a store that was never damaged.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Drill:
         return result["statuses"], result["messages"]
 
     def check(self) -> None:
-        """The store is intact, and a rerun makes it equal to a store that is made anew."""
+        """The store is intact, and a rerun makes it equal to a store that was never damaged."""
         assert verify(self.store, sample_size=2).problems == []
         self.small.materialize(self.store)
         assert verify(self.store, sample_size=2).problems == []

@@ -14,8 +14,7 @@ from PIL import Image
 from torch import nn
 
 from imgsim_assets.encoders.hardware import is_out_of_memory
-from imgsim_assets.encoders.pretrained import one_line
-from imgsim_assets.errors import EncoderError
+from imgsim_assets.errors import EncoderError, one_line
 from imgsim_assets.images.jpeg import Jpeg
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgsim_assets.encoders.settings import EncoderSettings, InputSettings
-from imgsim_assets.errors import EncoderError
+from imgsim_assets.errors import EncoderError, one_line
 
 _BATCH = 8
 
@@ -41,7 +41,9 @@ class OnnxEncoder:
             )
         except Exception as error:
             # onnxruntime's own errors have no common class.
-            raise EncoderError(f"weights: {path} is not an ONNX model: {_line(error)}") from error
+            raise EncoderError(
+                f"weights: {path} is not an ONNX model: {one_line(error)}"
+            ) from error
         inputs = self._session.get_inputs()
         self._input = inputs[0].name
         self.input_size = expected.side
@@ -56,7 +58,7 @@ class OnnxEncoder:
         except Exception as error:
             raise EncoderError(
                 f"weights: {path} takes {inputs[0].type} of shape {shape}, and not images of "
-                f"{expected.side} pixels ({_line(error)}); set 'input: {{side: ...}}'"
+                f"{expected.side} pixels ({one_line(error)}); set 'input: {{side: ...}}'"
             ) from error
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
@@ -75,7 +77,3 @@ class OnnxEncoder:
     def replicas(self, cores: int) -> list[OnnxEncoder]:
         """Itself for every core: a session serves several threads at once."""
         return [self] * cores
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

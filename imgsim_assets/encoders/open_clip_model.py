@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from imgsim_assets.encoders.feature_model import EncodeText, FeatureModel, Features
-from imgsim_assets.errors import EncoderError
+from imgsim_assets.errors import EncoderError, one_line
 
 
 def load_open_clip(name: str, tag: str | None) -> FeatureModel:
@@ -28,9 +28,8 @@ def load_open_clip(name: str, tag: str | None) -> FeatureModel:
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:
         # No network, another architecture's weights, a missing file of the tokenizer.
-        reason = (str(error).splitlines() or [""])[0][:200]
         raise EncoderError(
-            f"name: OpenCLIP cannot load {name} ({type(error).__name__}: {reason}); where the "
+            f"name: OpenCLIP cannot load {name} ({one_line(error)}); where the "
             f"network allows it, run 'imgsim encoder pull open_clip/{name}/{tag}', or use a folder "
             "with its files: 'local-dir:FOLDER'"
         ) from error

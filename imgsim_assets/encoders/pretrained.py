@@ -16,7 +16,7 @@ from torch import nn
 
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
-from imgsim_assets.errors import EncoderError
+from imgsim_assets.errors import EncoderError, one_line
 
 # These two normalize their input again unless it is declared as normalized with ImageNet's mean
 # and deviation, and they have auxiliary outputs for training.
@@ -107,12 +107,6 @@ def _describe_other_type(loaded: object) -> str | None:
         if not (isinstance(key, str) and isinstance(value, torch.Tensor))
     ]
     return f"{name} with {', '.join(map(repr, unexpected[:3]))}" if unexpected else None
-
-
-def one_line(error: Exception) -> str:
-    """An error as one line for a message."""
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line[:200]}"
 
 
 def _vision_transformer_size(shapes: Mapping[str, torch.Size]) -> int | None:

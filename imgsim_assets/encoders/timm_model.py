@@ -10,7 +10,7 @@ import torch
 from timm import data as timm_data
 
 from imgsim_assets.encoders.feature_model import FeatureModel
-from imgsim_assets.errors import EncoderError
+from imgsim_assets.errors import EncoderError, one_line
 
 
 def load_timm(folder: Path) -> FeatureModel:
@@ -23,10 +23,7 @@ def load_timm(folder: Path) -> FeatureModel:
         model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
     except Exception as error:
         # A state dict of another model raises RuntimeError, an unknown architecture others.
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EncoderError(
-            f"name: timm cannot load {folder}: {type(error).__name__}: {reason}"
-        ) from error
+        raise EncoderError(f"name: timm cannot load {folder}: {one_line(error)}") from error
     config = _data_config(model)
     channels, height, width = config["input_size"]
     if channels != 3 or height != width or not isinstance(model.num_features, int):

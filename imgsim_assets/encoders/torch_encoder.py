@@ -26,7 +26,6 @@ from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
 from imgsim_assets.encoders.pretrained import (
     load_feature_model,
     normalization,
-    one_line,
     weights_enum,
 )
 from imgsim_assets.encoders.settings import GPU, STRETCH, EncoderSettings
@@ -38,7 +37,7 @@ from imgsim_assets.encoders.torch_device import (
     torch_dtype,
     without_tf32,
 )
-from imgsim_assets.errors import EncoderError
+from imgsim_assets.errors import EncoderError, one_line
 
 # Images of 224 x 224 pixels per forward pass. On a CPU the activations of a layer should stay
 # near the cache; on a GPU they should keep all of it busy.

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from imgsim_assets.encoders.feature_model import Channels, EncodeText, FeatureModel, Features
-from imgsim_assets.errors import EncoderError
+from imgsim_assets.errors import EncoderError, one_line
 
 _PROCESSOR = "preprocessor_config.json"
 # Pillow's resampling methods by their number, as processors write them.
@@ -46,10 +46,7 @@ def load_transformers(folder: Path, pool: str | None) -> FeatureModel:
             )
     except Exception as error:
         # An unknown model_type, code of the repository, weights that do not fit.
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EncoderError(
-            f"name: transformers cannot load {folder}: {type(error).__name__}: {reason}"
-        ) from error
+        raise EncoderError(f"name: transformers cannot load {folder}: {one_line(error)}") from error
     missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     _check_weights_are_complete(sorted(missing), folder, pool)
     processor = _read_processor(folder)
@@ -136,10 +133,9 @@ def _probe(module: nn.Module, side: int, folder: Path, pool: str | None) -> torc
     try:
         features = module(torch.zeros(1, 3, side, side))
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
         raise EncoderError(
             f"name: {folder} does not turn an image of {side} pixels into features with "
-            f"'pool: {pool or 'null'}' ({type(error).__name__}: {reason})"
+            f"'pool: {pool or 'null'}' ({one_line(error)})"
         ) from error
     if not isinstance(features, torch.Tensor) or features.flatten(1).shape[1] == 0:
         raise EncoderError(
