@@ -13,6 +13,7 @@ import dagster as dg
 _TIME = "Datetime (UTC)"
 IMAGES = {
     "id": "String",
+    "image": "Int32",
     "url": "String",
     "status": "String",
     "retryable": "Boolean",
@@ -92,6 +93,7 @@ _MEANING = {
     "group_id": "the group, named by its canonical item",
     "height": "pixels, before rotation by EXIF",
     "id": "the item",
+    "image": "number of the image within its item, from 0",
     "is_canonical": "whether the item is the canonical item of its group",
     "is_link": "whether the path is a link to the file",
     "last_modified": "Last-Modified header of the response",

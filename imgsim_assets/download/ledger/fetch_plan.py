@@ -18,7 +18,17 @@ from imgsim_assets.storage.gc import LOCATION
 # Rows that become Python objects at a time.
 _SLICE_ROWS = 8192
 # The columns of the ledger that do not decide whether an item is due.
-_UNUSED = ("detail", "is_link", "last_modified", "bytes", "width", "height", "format", "fetched_at")
+_UNUSED = (
+    "image",
+    "detail",
+    "is_link",
+    "last_modified",
+    "bytes",
+    "width",
+    "height",
+    "format",
+    "fetched_at",
+)
 # The columns of `FetchItems` for an item that was never requested.
 _FIRST_ATTEMPT = {"attempts": pl.lit(0, pl.Int32), "cached": pl.lit(None, pl.UInt32)}
 

@@ -20,6 +20,7 @@ Row = dict[str, Any]
 
 SCHEMA: Mapping[str, Any] = {
     "id": pl.String,
+    "image": pl.Int32,
     "url": pl.String,
     "status": pl.String,
     "retryable": pl.Boolean,
@@ -41,6 +42,8 @@ SCHEMA: Mapping[str, Any] = {
 }
 PROPERTIES = {REFERS_TO_BLOBS: True}
 _TIMES = ("next_retry_at", "fetched_at", "checked_at")
+# Ledgers of earlier versions have one image per item.
+_IMAGE = pl.col("image").fill_null(0)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -56,8 +59,9 @@ def empty_ledger() -> pl.DataFrame:
 
 
 def with_all_columns(rows: pl.DataFrame) -> pl.DataFrame:
-    """A ledger with every column of SCHEMA; columns that its files lack are null."""
-    return pl.concat([empty_ledger(), rows], how="diagonal_relaxed").select(list(SCHEMA))
+    """A ledger with every column of SCHEMA; columns that its files lack are null, `image` is 0."""
+    complete = pl.concat([empty_ledger(), rows], how="diagonal_relaxed").select(list(SCHEMA))
+    return complete.with_columns(_IMAGE)
 
 
 def ledger_frame(rows: list[Row]) -> pl.DataFrame:
@@ -70,7 +74,7 @@ def ledger_frame(rows: list[Row]) -> pl.DataFrame:
             name: pl.Series(values, dtype=pl.Int64 if name in _TIMES else SCHEMA[name])
             for name, values in columns.items()
         }
-    ).cast({name: SCHEMA[name] for name in _TIMES})
+    ).with_columns(_IMAGE, *(pl.col(name).cast(SCHEMA[name]) for name in _TIMES))
 
 
 def _milliseconds(value: datetime | None) -> int | None:
