@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     GetCoreSchemaHandler,
     SecretStr,
@@ -45,6 +46,16 @@ _RENAMED_KEYS = {
     "timeout": "timeout_s",
     "watch": "observe_schedule",
 }
+
+
+def _is_list(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is not a list; write one, such as [{value}]")
+    return value
+
+
+# Texts in a list; a single text is an error that shows how to write it.
+Names = Annotated[tuple[str, ...], BeforeValidator(_is_list)]
 
 
 class SecretValueError(ValueError):

@@ -110,6 +110,9 @@ def _group(field: Mapping[str, Any], classes: Mapping[str, Any]) -> Mapping[str,
 def _value(field: Mapping[str, Any]) -> str:
     """The type and the limits of a plain value."""
     if "anyOf" in field:
+        single, *others = field["anyOf"]
+        if others and all(choice.get("items") == single for choice in others):
+            return f"{_value(single)}, or a list"
         return " or ".join(_value(choice) for choice in field["anyOf"])
     if "enum" in field:
         return ", ".join(f"`{_yaml(value)}`" for value in field["enum"])
@@ -140,6 +143,8 @@ def _default(
         return str(default).lower()
     if isinstance(default, int | float):
         return f"{default:,}"
+    if isinstance(default, list):
+        return f"`[{', '.join(map(str, default))}]`"
     return f"`{default}`" if default != "" else '`""`'
 
 

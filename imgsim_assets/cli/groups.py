@@ -40,9 +40,18 @@ Examples:
 )
 @click.option(
     "--canonical",
-    metavar="RULE",
-    help=f"Rule for the canonical item of a group: {', '.join(get_args(CrossCatalogRule))}.  "
-    "[default: largest_resolution; of several catalogs, catalog_order]",
+    metavar="RULE,...",
+    callback=options.split_names,
+    help="Rules for the canonical item of a group, the first decides first: "
+    f"{', '.join(get_args(CrossCatalogRule))}.  [default: largest_resolution,largest_file,"
+    "first_seen; of several catalogs, catalog_order before them]",
+)
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="FOLDER|CATALOG",
+    help="Items in this folder, or of this catalog, are canonical before all others and always "
+    "kept; repeat it for several.",
 )
 @click.option(
     "--linkage",
@@ -58,7 +67,8 @@ Examples:
 def command(
     catalogs: tuple[str, ...],
     threshold: float | None,
-    canonical: str | None,
+    canonical: tuple[str, ...],
+    keep: tuple[str, ...],
     linkage: str,
     out: str | None,
     store: Store,
@@ -72,7 +82,7 @@ def command(
     """
     if len(set(catalogs)) < len(catalogs):
         raise click.UsageError("a catalog is named twice; name each once")
-    values = {"threshold": threshold, "canonical": canonical, "linkage": linkage}
+    values = {"threshold": threshold, "canonical": canonical, "keep": keep, "linkage": linkage}
     stage = _stage(store, catalogs, values)
     for name in catalogs:
         update_index(store, name)
@@ -84,7 +94,7 @@ def command(
         f"items at {report.threshold:g} or more",
         out=out,
         document=_document(report, rows) if as_json else None,
-        hidden=("sha256", "is_canonical"),
+        hidden=("sha256", "is_canonical", "keep"),
     )
 
 

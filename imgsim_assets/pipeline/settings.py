@@ -13,7 +13,7 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings, EvaluationSettings
 from imgsim_assets.errors import SourceError
 from imgsim_assets.index.settings import IndexSettings
-from imgsim_assets.settings import Settings
+from imgsim_assets.settings import Names, Settings
 from imgsim_assets.similarity.settings import (
     CrossCatalogGroupSettings,
     GraphSettings,
@@ -39,15 +39,6 @@ def _from_path(value: Any) -> Any:
 SourceChoice = Annotated[
     SourceSettings, BeforeValidator(_from_path, json_schema_input_type=str | SourceSettings)
 ]
-
-
-def _is_list(value: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r} is not a list; write one, such as [{value}]")
-    return value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_is_list)]
 
 
 class TranslationSettings(Settings):

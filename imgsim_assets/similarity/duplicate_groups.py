@@ -15,13 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
 from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.encoders.vectors import REBUILDS
-from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.canonical import PROTECTED, ranked_items
 from imgsim_assets.similarity.clustering import (
     Cluster,
     connected_components,
@@ -55,6 +54,7 @@ SCHEMA = {
     "id": pl.String,
     "sha256": pl.String,
     "is_canonical": pl.Boolean,
+    "keep": pl.Boolean,
     "similarity": pl.Float64,
     "size": pl.Int32,
     "min_similarity": pl.Float64,
@@ -152,14 +152,21 @@ class GroupStage:
         indexes = {name: index for name, (index, _) in indexed.items()}
         commits = list(indexes.items())
         require_same_encoder(commits)
-        ranked = self._rank({name: of_catalog.keys for name, (_, of_catalog) in indexed.items()})
+        ranked = ranked_items(
+            self._store,
+            {name: of_catalog.keys for name, (_, of_catalog) in indexed.items()},
+            self._settings.canonical,
+            self._settings.keep,
+            separator=_SEPARATOR if self._cross_catalog else None,
+        )
         images = _distinct_images([of_catalog for _, of_catalog in indexed.values()])
         threshold = resolve_threshold(self._store, self._settings.threshold, commits)
         threshold = MIN_COSINE if threshold is None else threshold
         fingerprint = indexes[self._catalogs[0]].properties[FINGERPRINT]
         recipe = {
             "catalogs": self._catalogs,
-            "canonical": self._settings.canonical,
+            "canonical": list(self._settings.canonical),
+            "keep": list(self._settings.keep),
             "threshold": threshold,
             "linkage": self._settings.linkage,
             FINGERPRINT: fingerprint,
@@ -201,41 +208,6 @@ class GroupStage:
             self.table.write_rows(links, role=NEIGHBOR_LISTS),
         ]
         return _with_catalog(rows) if self._cross_catalog else rows, files, cached is not None
-
-    def _rank(self, keys: dict[str, pl.DataFrame]) -> pl.DataFrame:
-        """All items (id, sha256), those that are canonical before others first."""
-        by_catalog = self._settings.canonical == "catalog_order"
-        rule = "largest_resolution" if by_catalog else self._settings.canonical
-        ranked = []
-        for priority, (name, of_catalog) in enumerate(keys.items()):
-            prefix = f"{name}{_SEPARATOR}" if self._cross_catalog else ""
-            ranked.append(
-                of_catalog.join(_ranks(self._store, name, rule), on="id", how="left").select(
-                    pl.lit(priority).alias("priority"),
-                    "is_link",
-                    "rank",
-                    (pl.lit(prefix) + pl.col("id")).alias("id"),
-                    "sha256",
-                )
-            )
-        # A link is never the copy to keep: without its file it is nothing.
-        order = ["is_link", *(["priority"] if by_catalog else []), "rank", "id"]
-        return pl.concat(ranked).sort(order, nulls_last=True).select("id", "sha256")
-
-
-def _ranks(store: Store, name: str, rule: str) -> pl.DataFrame:
-    """The rank of each item (id, is_link, rank) by a rule; the lowest of a group is canonical."""
-    table = ledger_table(store, name)
-    commit = table.latest()
-    if commit is None:
-        raise StoreError(f"{name}/images has no version, which ranks its items; materialize it")
-    rank = {
-        "largest_resolution": -(pl.col("width").cast(pl.Int64) * pl.col("height")),
-        "largest_file": -pl.col("bytes").cast(pl.Int64),
-        "first_seen": pl.col("fetched_at"),
-    }[rule]
-    rows = with_all_columns(table.read(commit))
-    return rows.select("id", pl.col("is_link").fill_null(value=False), rank.alias("rank"))
 
 
 def _distinct_images(catalogs: Sequence[Items]) -> Items:
@@ -283,8 +255,8 @@ def group_items(
     """Groups of at least two items, and their bridges.
 
     Args:
-        ranked: items (id, sha256), those that are canonical before others first. The order
-            decides which item is canonical and, with linkage star, the groups.
+        ranked: items (id, sha256, protected), those that are canonical before others first. The
+            order decides which item is canonical and, with linkage star, the groups.
         images: the distinct images of the items.
         links: neighbor lists (left_id, right_id) of the images, in both directions.
         linkage: connected or star.
@@ -309,7 +281,10 @@ def group_items(
         for group in cluster(np.stack(ends, axis=1).astype(np.int64), rank)
         if len(group.members) > 1 or counts[group.members[0]] > 1
     ]
-    return _describe(groups, ids, counts, images)
+    rows, bridges = _describe(groups, ids, counts, images)
+    protected = ranked.filter(PROTECTED)["id"]
+    keep = pl.col("is_canonical") | pl.col("id").is_in(protected.implode())
+    return rows.with_columns(keep.alias("keep")).select(list(SCHEMA)), bridges
 
 
 def _describe(
@@ -348,8 +323,9 @@ def _describe(
         },
         schema=BRIDGE_SCHEMA,
     )
+    described = {name: kind for name, kind in SCHEMA.items() if name != "keep"}
     return (
-        rows.select(pl.col(column).cast(kind) for column, kind in SCHEMA.items()).sort(
+        rows.select(pl.col(column).cast(kind) for column, kind in described.items()).sort(
             ["group_id", "is_canonical", "similarity", "id"],
             descending=[False, True, True, False],
         ),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from imgsim_assets.encoders.settings import RECOMMENDED, Threshold
-from imgsim_assets.settings import Settings
+from imgsim_assets.settings import Names, Settings
 
 # Prefix of the tables of groups across catalogs.
 CROSS_CATALOG_GROUPS = "duplicate_groups"
@@ -15,6 +15,18 @@ Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
 Linkage = Literal["connected", "star"]
 CanonicalRule = Literal["largest_resolution", "largest_file", "first_seen"]
 CrossCatalogRule = Literal["catalog_order", "largest_resolution", "largest_file", "first_seen"]
+R = TypeVar("R", bound=str)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _named_once(rules: tuple[R, ...]) -> tuple[R, ...]:
+    for rule in rules:
+        if rules.count(rule) > 1:
+            raise ValueError(f"{rule!r} is listed twice; list it once")
+    return rules
 
 
 class MatchSettings(Settings):
@@ -66,23 +78,38 @@ class LinkSettings(Settings):
         description="connected: the connected components of the links, which can chain; star: "
         "every member reaches the threshold with the canonical item",
     )
+    keep: Names = Field(
+        (),
+        description="folders, as the urls or paths of their images begin, or catalogs: their items "
+        "are canonical before all others and are always kept",
+    )
 
 
 class GroupSettings(LinkSettings):
     """The duplicate groups of one catalog."""
 
-    canonical: CanonicalRule = Field(
-        "largest_resolution",
-        description="the canonical item of a group: the one with the most pixels, the largest "
-        "file, or the earliest download; ties by id",
+    canonical: Annotated[
+        tuple[CanonicalRule, ...],
+        BeforeValidator(_listed, json_schema_input_type=CanonicalRule | list[CanonicalRule]),
+        AfterValidator(_named_once),
+    ] = Field(
+        ("largest_resolution", "largest_file", "first_seen"),
+        min_length=1,
+        description="what makes an item the canonical one of its group: the most pixels, the "
+        "largest file, the earliest download; among equals the next rule decides, then the id",
     )
 
 
 class CrossCatalogGroupSettings(LinkSettings):
     """The duplicate groups of several catalogs together."""
 
-    canonical: CrossCatalogRule = Field(
-        "catalog_order",
-        description="the canonical item of a group: one of the catalog that is listed first, "
-        "and of those the one with the most pixels; or as for one catalog; ties by id",
+    canonical: Annotated[
+        tuple[CrossCatalogRule, ...],
+        BeforeValidator(_listed, json_schema_input_type=CrossCatalogRule | list[CrossCatalogRule]),
+        AfterValidator(_named_once),
+    ] = Field(
+        ("catalog_order", "largest_resolution", "largest_file", "first_seen"),
+        min_length=1,
+        description="as for one catalog; catalog_order: an item of the catalog that is listed "
+        "first",
     )

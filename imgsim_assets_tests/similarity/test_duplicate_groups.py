@@ -85,8 +85,9 @@ def test_chain_is_one_connected_group_or_several_stars() -> None:
     images = Items(keys, vectors)
     lists = neighbor_lists(images, images, JoinSpec(0.9, exclude_self=True))
 
-    connected, bridges = group_items(keys, images, lists, "connected")
-    star, _ = group_items(keys, images, lists, "star")
+    ranked = keys.with_columns(protected=pl.lit(value=False))
+    connected, bridges = group_items(ranked, images, lists, "connected")
+    star, _ = group_items(ranked, images, lists, "star")
 
     assert connected["group_id"].to_list() == ["a"] * 4
     assert connected["min_similarity"][0] == pytest.approx(0.5)
@@ -124,6 +125,7 @@ def _catalog(seed: int) -> tuple[Items, pl.DataFrame]:
     images = Items(pl.DataFrame({"id": sha256, "sha256": sha256}), families(25, 12, seed))
     members = [*sha256, *rng.choices(sha256, k=10)]
     ranked = pl.DataFrame({"id": [f"i{n}" for n in range(len(members))], "sha256": members})
+    ranked = ranked.with_columns(pl.Series("protected", rng.choices([True, False], k=35)))
     return images, ranked.sample(fraction=1, shuffle=True, seed=seed)
 
 
@@ -139,6 +141,11 @@ def _assert_described(rows: pl.DataFrame, ranked: pl.DataFrame, images: Items) -
         np.testing.assert_allclose(members["mean_similarity"], between.mean(), atol=1e-12)
         first = min(members["id"].to_list(), key=order.index)
         assert members.filter("is_canonical")["id"].to_list() == [first] == [group]
+        protected = set(ranked.filter("protected")["id"].to_list())
+        assert set(members.filter("keep")["id"].to_list()) == {
+            first,
+            *protected.intersection(members["id"].to_list()),
+        }
         to_first = scores[members["id"].to_list().index(first)]
         np.testing.assert_allclose(members["similarity"], to_first, atol=1e-12)
 
@@ -148,7 +155,9 @@ def _assert_connected(rows: pl.DataFrame, ranked: pl.DataFrame, images: Items) -
     position = {sha256: row for row, sha256 in enumerate(images.keys["sha256"].to_list())}
     scores = cosines(images.vectors, images.vectors)
     group = dict(rows.select("id", "group_id").iter_rows())
-    rows_of = [(item, position[sha256]) for item, sha256 in ranked.iter_rows()]
+    rows_of = [
+        (item, position[sha256]) for item, sha256 in ranked.select("id", "sha256").iter_rows()
+    ]
     for item, row in rows_of:
         linked = [
             other for other, column in rows_of if other != item and scores[row, column] >= 0.8
@@ -197,7 +206,7 @@ def test_canonical_item_follows_the_rule(store: Store, rule: CanonicalRule, firs
     indexed(store, "shop", {item: tiny(1) for item in "abcd"})
     _set_facts(store, width=[1, 9, 9, 1], bytes=[5, 5, 6, 5], day=[2, 2, 2, 1])
 
-    GroupStage(store, "shop", GroupSettings(threshold=0.9, canonical=rule)).run()
+    GroupStage(store, "shop", GroupSettings(threshold=0.9, canonical=(rule,))).run()
 
     assert _rows(store)["group_id"].unique().to_list() == [first]
 
@@ -213,7 +222,7 @@ def test_link_is_never_the_copy_to_keep(store: Store, tmp_path: Path, rule: Cano
     embed_shards(store, NAME, THUMBNAIL, [Shard(0, 1)])
     IndexStage(store, NAME).run()
 
-    GroupStage(store, NAME, GroupSettings(threshold=0.9, canonical=rule)).run()
+    GroupStage(store, NAME, GroupSettings(threshold=0.9, canonical=(rule,))).run()
 
     table = groups_table(store, NAME)
     commit = table.latest()
@@ -224,7 +233,7 @@ def test_link_is_never_the_copy_to_keep(store: Store, tmp_path: Path, rule: Cano
 
 def test_groups_change_when_the_canonical_order_changes(store: Store) -> None:
     indexed(store, "shop", {item: tiny(1) for item in "abcd"})
-    settings = GroupSettings(threshold=0.9, canonical="first_seen")
+    settings = GroupSettings(threshold=0.9, canonical=("first_seen",))
     for oldest in ("b", "c"):
         _set_facts(store, day=[int(item != oldest) + 1 for item in "abcd"])
 
@@ -238,7 +247,9 @@ def test_other_canonical_rules_and_linkages_reuse_cached_links(store: Store) -> 
     indexed(store, "shop", {"a": tiny(1), "b": repacked(tiny(1)), "c": tiny(2)})
     GroupStage(store, "shop", CONNECTED).run()
 
-    ruled = GroupStage(store, "shop", GroupSettings(threshold=0.8, canonical="largest_file")).run()
+    ruled = GroupStage(
+        store, "shop", GroupSettings(threshold=0.8, canonical=("largest_file",))
+    ).run()
     star = GroupStage(store, "shop", STAR).run()
     lower = GroupStage(store, "shop", GroupSettings(threshold=0.7)).run()
 
@@ -292,16 +303,17 @@ def test_groups_across_catalogs_join_equal_images_of_all_catalogs(store: Store) 
 
 
 @pytest.mark.parametrize(
-    ("rule", "catalogs", "first"),
+    ("rules", "catalogs", "first"),
     [
-        ("catalog_order", ["a", "b"], "a/1"),
-        ("catalog_order", ["b", "a"], "b/2"),
-        ("largest_resolution", ["a", "b"], "b/2"),
-        ("largest_resolution", ["b", "a"], "b/2"),
+        (["catalog_order"], ["a", "b"], "a/1"),
+        (["catalog_order"], ["b", "a"], "b/1"),
+        (["catalog_order", "largest_resolution"], ["b", "a"], "b/2"),
+        (["largest_resolution", "catalog_order"], ["a", "b"], "b/2"),
+        (["largest_resolution"], ["b", "a"], "b/2"),
     ],
 )
 def test_order_of_catalogs_decides_only_with_the_rule_catalog_order(
-    store: Store, rule: CrossCatalogRule, catalogs: list[str], first: str
+    store: Store, rules: list[CrossCatalogRule], catalogs: list[str], first: str
 ) -> None:
     for name, items, width in (("a", "1", 5), ("b", "123", 7)):
         indexed(store, name, {item: tiny(1) for item in items})
@@ -310,7 +322,7 @@ def test_order_of_catalogs_decides_only_with_the_rule_catalog_order(
     GroupStage(
         store,
         "all",
-        CrossCatalogGroupSettings(threshold=0.9, canonical=rule),
+        CrossCatalogGroupSettings(threshold=0.9, canonical=tuple(rules)),
         catalogs=catalogs,
     ).run()
 

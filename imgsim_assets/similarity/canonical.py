@@ -1,0 +1,116 @@
+"""The order in which items become the canonical one of their group, and which are protected."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
+from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.gc import LOCATION
+from imgsim_assets.storage.store import Store
+
+PROTECTED = "protected"
+_CATALOG_ORDER = "catalog_order"
+_PRIORITY = "priority"
+# The lowest is canonical.
+_RANKS: Mapping[str, pl.Expr] = {
+    "largest_resolution": -(pl.col("width").cast(pl.Int64) * pl.col("height")),
+    "largest_file": -pl.col("bytes"),
+    "first_seen": pl.col("fetched_at"),
+}
+
+
+def ranked_items(
+    store: Store,
+    keys: Mapping[str, pl.DataFrame],
+    rules: Sequence[str],
+    keep: Sequence[str],
+    *,
+    separator: str | None = None,
+) -> pl.DataFrame:
+    """All items, those that are canonical before others first.
+
+    A link is never before an image of its own: without its file it is nothing. Then come the
+    protected items, and among equals the rules decide, then the id.
+
+    Args:
+        store: holds the ledgers of the catalogs.
+        keys: the items (id, sha256) of each catalog, in the order of the catalogs.
+        rules: names of rules, the first decides first.
+        keep: folders and catalogs whose items are protected.
+        separator: between the catalog and the id, in the ids of the result; None leaves ids.
+
+    Returns:
+        id, sha256 and `protected`: whether the item is always kept. That is also true of images
+        that a protected link may lead to.
+
+    Raises:
+        StoreError: a catalog has no ledger, or an entry of `keep` protects nothing.
+    """
+    ledgers = {name: _ledger(store, name) for name in keys}
+    _require_matches(keep, ledgers)
+    ranked = []
+    for priority, (name, items) in enumerate(keys.items()):
+        prefix = "" if separator is None else f"{name}{separator}"
+        facts = ledgers[name].select(
+            "id",
+            pl.col("is_link").fill_null(value=False),
+            pl.lit(priority).alias(_PRIORITY),
+            *(rank.alias(rule) for rule, rank in _RANKS.items()),
+            pl.lit(value=True).alias(PROTECTED)
+            if name in keep
+            else pl.any_horizontal(pl.lit(value=False), *map(_is_below, keep)).alias(PROTECTED),
+        )
+        ranked.append(
+            items.join(facts, on="id", how="left").with_columns(
+                (pl.lit(prefix) + pl.col("id")).alias("id"),
+                pl.col("is_link", PROTECTED).fill_null(value=False),
+            )
+        )
+    rows = pl.concat(ranked)
+    linked = rows.filter(pl.col("is_link") & pl.col(PROTECTED))["sha256"].unique()
+    is_target = ~pl.col("is_link") & pl.col("sha256").is_in(linked.implode())
+    order = [_PRIORITY if rule == _CATALOG_ORDER else rule for rule in rules]
+    return (
+        rows.with_columns(pl.col(PROTECTED) | is_target)
+        .sort(
+            ["is_link", PROTECTED, *order, "id"],
+            descending=[False, True, *(False for _ in order), False],
+            nulls_last=True,
+        )
+        .select("id", "sha256", PROTECTED)
+    )
+
+
+def _ledger(store: Store, name: str) -> pl.DataFrame:
+    table = ledger_table(store, name)
+    commit = table.latest()
+    if commit is None:
+        raise StoreError(f"{name}/images has no version, which ranks its items; materialize it")
+    return with_all_columns(table.read(commit))
+
+
+def _is_below(folder: str) -> pl.Expr:
+    """Whether an image's url or location is a folder, or is in it."""
+    path = folder.rstrip("/") if "://" in folder else posixpath.normpath(folder).rstrip("/")
+    return pl.any_horizontal(
+        ((pl.col(column) == path) | pl.col(column).str.starts_with(f"{path}/")).fill_null(
+            value=False
+        )
+        for column in ("url", LOCATION)
+    )
+
+
+def _require_matches(keep: Sequence[str], ledgers: Mapping[str, pl.DataFrame]) -> None:
+    """Raise StoreError for an entry of `keep` that is no catalog and no folder of an image."""
+    rows = pl.concat(ledger.select("url", LOCATION) for ledger in ledgers.values())
+    for entry in keep:
+        if rows.height and entry not in ledgers and not rows.filter(_is_below(entry)).height:
+            paths = list(dict.fromkeys(filter(None, rows.row(0))))
+            raise StoreError(
+                f"keep: no image is in {entry!r}, and none of the catalogs has that name; name a "
+                f"folder as the images' paths begin, such as {' or '.join(map(repr, paths))}"
+            )
