@@ -337,14 +337,17 @@ def _ivf(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for count in options.rows:
         rows = bootstrapped(narrow, count, 0.05, seed=5)
-        ids = pl.Series([f"{number:09d}" for number in range(count)])
+        ids = [f"{number:09d}" for number in range(count)]
+        images = pl.DataFrame({"id": ids, "sha256": ids}).with_columns(
+            pl.lit(0, pl.Int32).alias("image")
+        )
         queries = rows[np.linspace(0, count - 1, QUERIES).astype(np.int64)]
         flat = FlatIndex.empty(rows.shape[1])
-        flat.add(ids, ids, rows)
+        flat.add(images, rows)
         started = time.perf_counter()
         ivf = IvfIndex.trained(rows, max(PROBES))
         trained = time.perf_counter()
-        ivf.add(ids, ids, rows)
+        ivf.add(images, rows)
         added = time.perf_counter()
         exact, (positions, _) = _searched(flat, queries)
         report: dict[str, Any] = {

@@ -35,6 +35,7 @@ IMAGES = {
 }
 EMBEDDINGS = {
     "id": "String",
+    "image": "Int32",
     "sha256": "String",
     "status": "String",
     "detail": "String",

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
+from imgsim_assets.catalog.image_key import IMAGE, with_image
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.encoder import (
@@ -52,6 +53,7 @@ from imgsim_assets.storage.table import Table
 
 SCHEMA = {
     "id": pl.String,
+    IMAGE: pl.Int32,
     "sha256": pl.String,
     "status": pl.String,
     "detail": pl.String,
@@ -127,8 +129,8 @@ class _ShardWork:
 
 
 def embeddings_table(store: Store, name: str) -> Table:
-    """`<name>/embeddings`: the items that have an image; see SCHEMA."""
-    return store.table(f"{name}/embeddings", key="id")
+    """`<name>/embeddings`: a row for each fetched image of an item; see SCHEMA."""
+    return store.table(f"{name}/embeddings")
 
 
 def latest_embeddings(store: Store, name: str) -> Commit:
@@ -141,6 +143,18 @@ def latest_embeddings(store: Store, name: str) -> Commit:
     if commit is None:
         raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
     return commit
+
+
+def read_embeddings(
+    store: Store,
+    name: str,
+    commit: Commit,
+    *,
+    shard: Shard | None = None,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """The rows of a commit of `<name>/embeddings`, as `Table.read` has them, with their image."""
+    return with_image(embeddings_table(store, name).read(commit, shard=shard, columns=columns))
 
 
 class EmbeddingStage:
@@ -204,12 +218,13 @@ class EmbeddingStage:
         ledger = self._ledger.latest()
         if ledger is None:
             raise StoreError(f"{self._name}/images has no version yet; materialize it first")
-        images = self._ledger.read(ledger, shard=shard, columns=["id", "sha256", "status"])
+        columns = ["id", IMAGE, "sha256", "status"]
+        images = with_image(self._ledger.read(ledger, shard=shard, columns=columns))
         if not images.width:
             raise StoreError(
                 f"{self._name}/images has nothing for shard {shard.name} yet; materialize it first"
             )
-        images = images.filter(pl.col("status") == OK).select("id", "sha256")
+        images = images.filter(pl.col("status") == OK).select("id", IMAGE, "sha256")
         base = self._table.latest()
         work = self._works.pop(shard, _ShardWork())
         self._read_failures(base)
@@ -221,7 +236,7 @@ class EmbeddingStage:
         failures = {key: self._failures[key] for key in distinct & self._failures.keys()}
         commit = self._commit(base, shard, ledger, _item_rows(images, failures, self._truncated))
         rows = self._table.read(commit, shard=shard)
-        embedded = rows.filter(pl.col("status") == OK).sort("id").select("id", "sha256")
+        embedded = rows.filter(pl.col("status") == OK).select("id", IMAGE, "sha256")
         rates = work.timings.images_per_second()
         engine = self._engine if rates else None
         return EmbeddingReport(
@@ -449,7 +464,7 @@ class EmbeddingStage:
 def _item_rows(
     images: pl.DataFrame, failures: Mapping[str, tuple[str, str]], truncated: Set[str]
 ) -> pl.DataFrame:
-    """The shard's items with their status: ok, or why there is no vector; sorted by id."""
+    """The shard's images with their status: ok, or why there is no vector; sorted."""
     reasons = pl.DataFrame(
         [(sha256, status, detail) for sha256, (status, detail) in failures.items()],
         schema={"sha256": pl.String, "status": pl.String, "detail": pl.String},
@@ -462,7 +477,7 @@ def _item_rows(
             pl.col("sha256").is_in(sorted(truncated)).alias("truncated"),
         )
         .select(list(SCHEMA))
-        .sort("id")
+        .sort("id", IMAGE)
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from imgsim_assets.catalog.image_key import image_key
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vector_files import (
     AUDIT_ROWS,
@@ -365,10 +366,11 @@ def _frames_with(
         missing -= shared
 
 
-def vectors_digest(items: pl.DataFrame, fingerprint: str, rebuild_count: int) -> str:
-    """A data version of items (id, sha256): which item has which vector of which encoder."""
+def vectors_digest(images: pl.DataFrame, fingerprint: str, rebuild_count: int) -> str:
+    """A data version of images (id, image, sha256): which one has which vector of which encoder."""
     # A count of 0 is left out, so that data versions of intact tables do not depend on it.
-    return rows_digest(items, fingerprint, *([str(rebuild_count)] if rebuild_count else []))
+    keyed = images.select(image_key(), "sha256")
+    return rows_digest(keyed, fingerprint, *([str(rebuild_count)] if rebuild_count else []))
 
 
 def _rebuilds(base: Commit | None, *, dropped: bool) -> Mapping[str, Any]:

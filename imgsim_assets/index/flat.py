@@ -1,7 +1,7 @@
-"""An exact FAISS index with string ids: IndexIDMap2 over IndexFlatIP, and its id table.
+"""An exact FAISS index of images: IndexIDMap2 over IndexFlatIP, and the table of its entries.
 
-FAISS ids are 64-bit numbers. Every item gets the next number when it is added; numbers are never
-reused. A table of number, id and sha256 is stored beside the index file.
+FAISS ids are 64-bit numbers. Every image of an item gets the next number when it is added; numbers
+are never reused. A table of number, id, image and sha256 is stored beside the index file.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.errors import StoreError
 
 NUMBER = "number"
-ENTRIES_SCHEMA = {NUMBER: pl.Int64, "id": pl.String, "sha256": pl.String}
+ENTRIES_SCHEMA = {NUMBER: pl.Int64, "id": pl.String, IMAGE: pl.Int32, "sha256": pl.String}
+_KEY = ["id", IMAGE]
 
 Floats = NDArray[np.float32]
 
@@ -26,10 +28,10 @@ _RECALL_TOLERANCE = 1e-5
 
 
 class FlatIndex:
-    """Unit vectors under string ids; searches are exact.
+    """Unit vectors of the images of items; searches are exact.
 
-    `entries` has a row (number, id, sha256) for each item, sorted by id. `next_number` is the
-    number of the next item that is added.
+    `entries` has a row (number, id, image, sha256) for each vector, sorted by id and image.
+    `next_number` is the number of the next image that is added.
     """
 
     kind = "flat"
@@ -42,7 +44,7 @@ class FlatIndex:
 
     @classmethod
     def empty(cls, dim: int) -> FlatIndex:
-        """An index without items, for vectors of width `dim`."""
+        """An index without images, for vectors of width `dim`."""
         index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
         return cls(index, pl.DataFrame(schema=ENTRIES_SCHEMA), 0)
 
@@ -51,8 +53,8 @@ class FlatIndex:
         """Open an index file.
 
         Raises:
-            StoreError: when the file is not an index of this type, or holds other items than
-                the entries.
+            StoreError: when the file is not an index of this type, or holds other images
+                than the entries.
         """
         try:
             index = faiss.read_index(str(path))
@@ -62,7 +64,7 @@ class FlatIndex:
             raise StoreError(f"{path} is a {type(index).__name__}, not {cls.file_type.__name__}")
         loaded = cls(index, entries, next_number)
         if sorted(loaded._numbers().tolist()) != entries[NUMBER].sort().to_list():
-            raise StoreError(f"{path} holds other items than its table of ids")
+            raise StoreError(f"{path} holds other images than its table of entries")
         return loaded
 
     def save(self, path: Path) -> None:
@@ -84,37 +86,41 @@ class FlatIndex:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def remove(self, ids: pl.Series) -> None:
-        """Remove items; unknown ids are ignored."""
-        removed = pl.col("id").is_in(ids.implode())
-        numbers = self.entries.filter(removed)[NUMBER].to_numpy()
-        if len(numbers):
-            self._index.remove_ids(numbers)
-        self.entries = self.entries.filter(~removed)
-
-    def add(self, ids: pl.Series, sha256: pl.Series, vectors: Floats) -> None:
-        """Add items.
+    def keep(self, entries: pl.DataFrame) -> None:
+        """Keep the vectors of some entries only, as images that may have other places now.
 
         Args:
-            ids: (n,) new ids.
-            sha256: (n,) the images of the items.
+            entries: (number, id, image, sha256) with numbers of this index.
+        """
+        removed = self.entries.join(entries, on=NUMBER, how="anti")[NUMBER].to_numpy()
+        if len(removed):
+            self._index.remove_ids(removed)
+        self.entries = entries.select(list(ENTRIES_SCHEMA)).sort(_KEY)
+
+    def add(self, images: pl.DataFrame, vectors: Floats) -> None:
+        """Add images.
+
+        Args:
+            images: (id, image, sha256) of n images.
             vectors: (n, dim) float32 unit vectors.
 
         Raises:
-            StoreError: for an id that is in the index already, which FAISS would accept.
+            StoreError: for an image (id, image) that is in the index already, which FAISS would
+                accept.
         """
-        if ids.is_in(self.entries["id"].implode()).any() or ids.n_unique() != len(ids):
-            raise StoreError("an id is added to the index twice")
-        if not len(ids):
+        keys = images.select(_KEY)
+        if keys.is_duplicated().any() or keys.join(self.entries, on=_KEY, how="semi").height:
+            raise StoreError("an image is added to the index twice")
+        if not images.height:
             return
-        numbers = np.arange(self.next_number, self.next_number + len(ids), dtype=np.int64)
+        numbers = np.arange(self.next_number, self.next_number + images.height, dtype=np.int64)
         self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), numbers)
-        self.next_number += len(ids)
-        added = pl.DataFrame({NUMBER: numbers, "id": ids, "sha256": sha256}, schema=ENTRIES_SCHEMA)
-        self.entries = pl.concat([self.entries, added]).sort("id")
+        self.next_number += images.height
+        added = images.select(pl.Series(NUMBER, numbers), *_KEY, "sha256")
+        self.entries = pl.concat([self.entries, added]).sort(_KEY)
 
     def search(self, queries: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
-        """The k items of greatest inner product for each query.
+        """The k images of greatest inner product for each query.
 
         Args:
             queries: (n, dim) float32.
@@ -133,7 +139,7 @@ class FlatIndex:
     def range_search(
         self, queries: Floats, threshold: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-        """Every item whose inner product with a query is at least the threshold.
+        """Every image whose inner product with a query is at least the threshold.
 
         Args:
             queries: (n, dim) float32.
@@ -154,17 +160,17 @@ class FlatIndex:
         return query[order], positions[order], similarity[order]
 
     def recall(self, *, k: int = 10, sample: int = 50, seed: int = 0) -> float:
-        """The recall@k of searches for the neighbors of sampled items, against exact search.
+        """The recall@k of searches for the neighbors of sampled images, against exact search.
 
-        An item as near as the k-th neighbor counts as that neighbor.
+        An image as near as the k-th neighbor counts as that neighbor.
 
         Args:
-            k: neighbors of each item.
-            sample: how many items, at most.
+            k: neighbors of each image.
+            sample: how many images, at most.
             seed: of the sample.
 
         Returns:
-            The mean recall, from 0 to 1; 1.0 for an index of fewer than two items.
+            The mean recall, from 0 to 1; 1.0 for an index of fewer than two images.
         """
         vectors = self.vectors()
         sampled = np.sort(np.random.default_rng(seed).permutation(len(self))[:sample])
@@ -182,7 +188,7 @@ class FlatIndex:
 
     @property
     def needs_retraining(self) -> bool:
-        """Whether the index should be rebuilt for its present number of items; never."""
+        """Whether the index should be rebuilt for its present number of images; never."""
         return False
 
     def vectors(self) -> Floats:

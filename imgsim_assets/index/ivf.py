@@ -22,7 +22,7 @@ _RETRAIN_FACTOR = 4
 
 
 class IvfIndex(FlatIndex):
-    """Unit vectors under string ids, in lists by their nearest centroid."""
+    """Unit vectors of the images of items, in lists by their nearest centroid."""
 
     kind = "ivf"
     file_type: ClassVar[Any] = faiss.IndexIVFFlat
@@ -59,7 +59,7 @@ class IvfIndex(FlatIndex):
 
     @property
     def needs_retraining(self) -> bool:
-        """Whether the number of items has grown enough to train the index again."""
+        """Whether the number of images has grown enough to train the index again."""
         return _lists(len(self)) > _RETRAIN_FACTOR * int(self._index.nlist)
 
     def _numbers(self) -> NDArray[np.int64]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from imgsim_assets.catalog.image_key import IMAGE, with_image
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT
-from imgsim_assets.encoders.stage import embeddings_table, latest_embeddings
+from imgsim_assets.encoders.stage import latest_embeddings, read_embeddings
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.settings import IndexSettings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 INDEX = "index"
 METRIC = "cosine"
 FLAT = IndexSettings()
+_IMAGES = ["id", IMAGE, "sha256"]
 # An ivf index becomes flat only when the items are fewer than three quarters of min_items, so
 # that a catalog of about that size does not change its kind back and forth.
 _HYSTERESIS = 4
@@ -36,14 +38,33 @@ _HYSTERESIS = 4
 
 @dataclass(frozen=True)
 class IndexReport:
-    """The outcome of a run. `rebuilt`: no earlier index could be updated."""
+    """The outcome of a run.
+
+    Attributes:
+        version: of the index.
+        items: items that have an image in the index.
+        images: images in the index, each with a vector.
+        kind: flat or ivf.
+        dim: width of the vectors.
+        added: images that were added.
+        removed: images that were removed.
+        moved: images that stayed, with another number within their item.
+        rebuilt: whether no earlier index could be updated.
+        seconds: duration of the run.
+        bytes: size of the index file.
+        changed: whether the run committed a new version.
+        data_version: digest of which image of which item has which vector.
+        fingerprint: of the encoder.
+    """
 
     version: int
     items: int
+    images: int
     kind: str
     dim: int
     added: int
     removed: int
+    moved: int
     rebuilt: bool
     seconds: float
     bytes: int
@@ -53,12 +74,12 @@ class IndexReport:
 
 
 def index_table(store: Store, name: str) -> Table:
-    """`<name>/index`: an index file, and a row (number, id, sha256) for each item in it."""
+    """`<name>/index`: an index file, and a row (number, id, image, sha256) for each vector."""
     return store.table(f"{name}/index")
 
 
-def embedded_items(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
-    """The latest embeddings commit and its items (id, sha256) with a vector, sorted by id.
+def embedded_images(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
+    """The latest embeddings commit and its images (id, image, sha256) with a vector, sorted.
 
     Raises:
         StoreError: when there is none, or when its shards are of different encoders.
@@ -70,8 +91,8 @@ def embedded_items(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
             f"the shards of {name}/embeddings were made by {len(fingerprints)} different "
             "encoders; materialize every shard of the embeddings with the current one"
         )
-    rows = embeddings_table(store, name).read(commit).filter(pl.col("status") == OK)
-    return commit, rows.select("id", "sha256").sort("id")
+    rows = read_embeddings(store, name, commit).filter(pl.col("status") == OK)
+    return commit, rows.select(_IMAGES).sort("id", IMAGE)
 
 
 class IndexStage:
@@ -93,7 +114,7 @@ class IndexStage:
         self._store, self._name, self._settings, self._log = store, name, settings, log
 
     def run(self) -> IndexReport:
-        """Add and remove the items that changed since the last version, and commit the index.
+        """Add and remove the images that changed since the last version, and commit the index.
 
         An index is rebuilt from the vectors when it is missing, damaged, in need of retraining,
         of another kind or another encoder, or older than vectors that were damaged and
@@ -103,49 +124,78 @@ class IndexStage:
             StoreError: when the embeddings are missing or mix several encoders.
         """
         started = time.monotonic()
-        embeddings, items = embedded_items(self._store, self._name)
+        embeddings, images = embedded_images(self._store, self._name)
         fingerprint = embeddings.properties[FINGERPRINT]
         vectors = VectorTable(self._store, self._name, fingerprint)
         latest = self.table.latest()
         recipe = {
-            **_kind(self._settings or _same_kind(latest), latest, items.height),
+            **_kind(self._settings or _same_kind(latest), latest, images.height),
             FINGERPRINT: fingerprint,
             REBUILDS: vectors.rebuild_count or None,
         }
         same = latest is not None and all(latest.properties.get(k) == v for k, v in recipe.items())
-        added = removed = items.clear()
+        changes = _Changes()
         rebuilt = False
-        if latest is not None and same and _is_current(self.table, latest, items):
+        if latest is not None and same and _is_current(self.table, latest, images):
             commit = latest
         else:
             index = _open_or_none(self.table, latest, self._log) if same else None
             rebuilt = index is None
             if index is None:
-                index = _empty(vectors, items, recipe)
-            entries = index.entries.select("id", "sha256")
-            removed = entries.join(items, on=["id", "sha256"], how="anti")
-            added = items.join(entries, on=["id", "sha256"], how="anti", maintain_order="left")
-            index.remove(removed["id"])
-            if added.height:
-                index.add(added["id"], added["sha256"], vectors_of(vectors, added["sha256"]))
+                index = _empty(vectors, images, recipe)
+            changes = _update(index, images, vectors)
             commit = _commit(self.table, index, embeddings, latest, recipe)
         file = commit.file_with_role(INDEX)
         return IndexReport(
             version=commit.version,
-            items=commit.rows,
+            # An index of an earlier version has one image per item.
+            items=commit.properties.get("items", commit.rows),
+            images=commit.rows,
             kind=commit.properties["kind"],
             dim=commit.properties["dim"],
-            added=added.height,
-            removed=removed.height,
+            added=changes.added,
+            removed=changes.removed,
+            moved=changes.moved,
             rebuilt=rebuilt,
             seconds=time.monotonic() - started,
             bytes=file.bytes if file else 0,
             changed=commit != latest,
             data_version=vectors_digest(
-                items, commit.properties[FINGERPRINT], rebuild_count(commit)
+                images, commit.properties[FINGERPRINT], rebuild_count(commit)
             ),
             fingerprint=commit.properties[FINGERPRINT],
         )
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """How many images were added to an index, removed from it, and moved within their item."""
+
+    added: int = 0
+    removed: int = 0
+    moved: int = 0
+
+
+def _update(index: FlatIndex, images: pl.DataFrame, vectors: VectorTable) -> _Changes:
+    """Make an index hold exactly some images (id, image, sha256).
+
+    A vector stays where its item still has the image, under whichever number.
+    """
+    # An item may have an image twice, under two URLs: the first stays the first.
+    occurrence = pl.col(IMAGE).rank("ordinal").over("id", "sha256").alias("occurrence")
+    before = index.entries.with_columns(occurrence)
+    after = images.with_columns(occurrence)
+    same = ["id", "sha256", "occurrence"]
+    kept = before.join(after, on=same, how="inner", suffix="_now")
+    added = after.join(before, on=same, how="anti").select(_IMAGES)
+    moved = kept.filter(pl.col(IMAGE) != pl.col(f"{IMAGE}_now")).height
+    removed = before.height - kept.height
+    if moved or removed:
+        index.keep(kept.with_columns(pl.col(f"{IMAGE}_now").alias(IMAGE)))
+    if added.height:
+        added = added.sort("id", IMAGE)
+        index.add(added, vectors_of(vectors, added["sha256"]))
+    return _Changes(added.height, removed, moved)
 
 
 def rebuild_count(index: Commit) -> int:
@@ -182,7 +232,7 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
     file = commit.file_with_role(INDEX)
     if file is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no index file")
-    entries = table.read(commit)
+    entries = with_image(table.read(commit))
     with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
         path = Path(folder) / "index.faiss"
         # FAISS would load a flipped byte without an error: it gets verified bytes only.
@@ -197,23 +247,21 @@ def _same_kind(latest: Commit | None) -> IndexSettings:
     return IndexSettings(kind="ivf", nprobe=latest.properties["nprobe"], min_items=1)
 
 
-def _kind(settings: IndexSettings, latest: Commit | None, items: int) -> dict[str, Any]:
-    """The properties that describe the kind of an index of `items` items."""
+def _kind(settings: IndexSettings, latest: Commit | None, images: int) -> dict[str, Any]:
+    """The properties that describe the kind of an index of a number of images."""
     min_items = settings.min_items
     if latest is not None and latest.properties.get("kind") == "ivf":
         min_items -= min_items // _HYSTERESIS
-    if settings.kind == "ivf" and items >= min_items:
+    if settings.kind == "ivf" and images >= min_items:
         return {"kind": "ivf", "nprobe": settings.nprobe}
     return {"kind": "flat", "nprobe": None}
 
 
-def _is_current(table: Table, latest: Commit, items: pl.DataFrame) -> bool:
-    if latest.rows != items.height:
+def _is_current(table: Table, latest: Commit, images: pl.DataFrame) -> bool:
+    if latest.rows != images.height:
         return False
     # Only this stage can rebuild a damaged index, so it verifies every byte.
-    return table.verify_checksums(latest) and table.read(latest, columns=["id", "sha256"]).equals(
-        items
-    )
+    return table.verify_checksums(latest) and table.read(latest, columns=_IMAGES).equals(images)
 
 
 def _open_or_none(table: Table, latest: Commit | None, log: Log) -> FlatIndex | None:
@@ -224,19 +272,19 @@ def _open_or_none(table: Table, latest: Commit | None, log: Log) -> FlatIndex | 
     except StoreError as error:
         log(f"the index is rebuilt from the vectors: {error}")
         return None
-    # An index that was built without items has no vector width.
+    # An index that was built without images has no vector width.
     return index if len(index) and not index.needs_retraining else None
 
 
-def _empty(vectors: VectorTable, items: pl.DataFrame, recipe: Mapping[str, Any]) -> FlatIndex:
+def _empty(vectors: VectorTable, images: pl.DataFrame, recipe: Mapping[str, Any]) -> FlatIndex:
     from imgsim_assets.index.flat import FlatIndex
     from imgsim_assets.index.ivf import IvfIndex
 
-    if not items.height:
+    if not images.height:
         return FlatIndex.empty(1)
     if recipe["kind"] == IvfIndex.kind:
-        return IvfIndex.trained(vectors.read(items["sha256"].to_list()).vectors, recipe["nprobe"])
-    return FlatIndex.empty(vectors.read(items["sha256"].head(1).to_list()).vectors.shape[1])
+        return IvfIndex.trained(vectors.read(images["sha256"].to_list()).vectors, recipe["nprobe"])
+    return FlatIndex.empty(vectors.read(images["sha256"].head(1).to_list()).vectors.shape[1])
 
 
 def _commit(
@@ -259,6 +307,7 @@ def _commit(
             **recipe,
             "metric": METRIC,
             "dim": index.dim,
+            "items": index.entries["id"].n_unique(),
             "next_number": index.next_number,
             ENCODER: embeddings.properties[ENCODER],
         },

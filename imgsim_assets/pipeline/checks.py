@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from imgsim_assets.catalog.image_key import IMAGE, with_image
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.evaluation import EncoderEvaluation
@@ -20,7 +21,7 @@ from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.stage import embedded_items, index_table
+from imgsim_assets.index.stage import embedded_images, index_table
 from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.similarity.audit import Audit, drift
 from imgsim_assets.storage.commit import Commit
@@ -31,9 +32,9 @@ from imgsim_assets.storage.table import Table
 if TYPE_CHECKING:
     from imgsim_assets.index.flat import FlatIndex
 
-# A vector finds its own item unless float32 rounding puts an equal one before it.
+# A vector finds its own image unless float32 rounding puts an equal one before it.
 _SELF_TOLERANCE = 1e-5
-_ITEM = ["id", "sha256"]
+_IMAGES = ["id", IMAGE, "sha256"]
 
 
 @dataclass(frozen=True)
@@ -130,18 +131,20 @@ def vectors_normalized(
 
 
 def ids_match_embeddings(store: Store, name: str) -> CheckResult:
-    """A catalog's index holds exactly the items of its embeddings."""
-    _, items = embedded_items(store, name)
+    """A catalog's index holds exactly the embedded images."""
+    _, images = embedded_images(store, name)
     table = index_table(store, name)
     commit = table.latest()
     entries = (
-        table.read(commit, columns=_ITEM).select(_ITEM) if commit is not None else items.clear()
+        with_image(table.read(commit, columns=_IMAGES)).select(_IMAGES)
+        if commit is not None
+        else images.clear()
     )
-    missing, stale = missing_and_stale(entries, items)
+    missing, stale = missing_and_stale(entries, images)
     return CheckResult(
         not missing and not stale,
-        {"items": entries.height, "missing": missing, "stale": stale},
-        f"{name}/index lacks {missing} items and holds {stale} stale ones; materialize it again"
+        {"images": entries.height, "missing": missing, "stale": stale},
+        f"{name}/index lacks {missing} images and holds {stale} stale ones; materialize it again"
         if missing or stale
         else "",
     )
@@ -155,7 +158,7 @@ def missing_and_stale(actual: pl.DataFrame, expected: pl.DataFrame) -> tuple[int
 
 
 def self_recall(index: FlatIndex, sample_size: int) -> CheckResult:
-    """Sampled vectors of an index find their own item, or one of the same vector, first."""
+    """Sampled vectors of an index find their own image, or one of the same vector, first."""
     sampled = np.sort(np.random.default_rng(0).permutation(len(index))[:sample_size])
     not_found = 0
     if len(sampled):
@@ -170,7 +173,7 @@ def self_recall(index: FlatIndex, sample_size: int) -> CheckResult:
     return CheckResult(
         not not_found,
         {"sampled": len(sampled), "not_found": not_found},
-        f"{not_found} of {len(sampled)} sampled vectors do not find their own item; delete the "
+        f"{not_found} of {len(sampled)} sampled vectors do not find their own image; delete the "
         "folder of the index in the store and materialize it again"
         if not_found
         else "",
@@ -178,7 +181,7 @@ def self_recall(index: FlatIndex, sample_size: int) -> CheckResult:
 
 
 def recall_at_10(index: FlatIndex, minimum: float, sample_size: int) -> CheckResult:
-    """A search finds the fraction `minimum` of the 10 nearest neighbors of sampled items."""
+    """A search finds the fraction `minimum` of the 10 nearest neighbors of sampled images."""
     measured = index.recall(k=10, sample=sample_size)
     return CheckResult(
         measured >= minimum,

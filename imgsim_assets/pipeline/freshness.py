@@ -1,4 +1,4 @@
-"""Whether a table was computed from what its inputs hold now: the same items and encoder."""
+"""Whether a table was computed from what its inputs hold now: the same images and encoder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 import polars as pl
 
+from imgsim_assets.catalog.image_key import IMAGE, image_key, with_image
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
@@ -23,18 +24,18 @@ from imgsim_assets.storage.table import Table
 
 # An empty table is up to date, but all items of its catalog failed.
 Freshness = Literal["fresh", "stale", "empty", "missing"]
-_ITEM = ["id", "sha256"]
-_NO_ITEMS = pl.DataFrame(schema=dict.fromkeys(_ITEM, pl.String))
+_IMAGES = ["id", IMAGE, "sha256"]
+_NO_IMAGES = pl.DataFrame(schema={"id": pl.String, IMAGE: pl.Int32, "sha256": pl.String})
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """The items (id, sha256) with a vector, the encoder, and how often vectors were rebuilt.
+    """The images (id, image, sha256) with a vector, their encoder, and the number of rebuilds.
 
     `fingerprints` has several encoders while the shards of a catalog change from one to another.
     """
 
-    items: pl.DataFrame
+    images: pl.DataFrame
     fingerprints: frozenset[str]
     rebuilds: int
 
@@ -42,7 +43,7 @@ class Vectors:
         return (
             isinstance(other, Vectors)
             and (self.fingerprints, self.rebuilds) == (other.fingerprints, other.rebuilds)
-            and missing_and_stale(self.items, other.items) == (0, 0)
+            and missing_and_stale(self.images, other.images) == (0, 0)
         )
 
 
@@ -52,6 +53,8 @@ def read_columns(table: Table, columns: list[str]) -> pl.DataFrame | None:
     if commit is None:
         return None
     rows = table.read(commit, columns=columns)
+    if IMAGE in columns:
+        rows = with_image(rows)
     return rows.select(columns) if rows.width else None
 
 
@@ -59,19 +62,19 @@ def embedded(store: Store, name: str) -> Vectors | None:
     """What the embeddings of a catalog hold now."""
     table = embeddings_table(store, name)
     commit = table.latest()
-    rows = read_columns(table, [*_ITEM, "status"])
+    rows = read_columns(table, [*_IMAGES, "status"])
     if commit is None or rows is None:
         return None
-    items = rows.filter(pl.col("status") == OK).select(_ITEM)
+    images = rows.filter(pl.col("status") == OK).select(_IMAGES)
     fingerprints = {file.metadata.get(FINGERPRINT) for file in commit.files_with_role()}
     vectors = VectorTable(store, name, commit.properties[FINGERPRINT])
-    return Vectors(items, frozenset(filter(None, fingerprints)), vectors.rebuild_count)
+    return Vectors(images, frozenset(filter(None, fingerprints)), vectors.rebuild_count)
 
 
 def indexed(store: Store, name: str) -> Vectors | None:
     """What the index of a catalog holds now."""
     commit = index_table(store, name).latest()
-    rows = read_columns(index_table(store, name), _ITEM)
+    rows = read_columns(index_table(store, name), _IMAGES)
     if commit is None or rows is None:
         return None
     return Vectors(rows, frozenset([commit.properties[FINGERPRINT]]), rebuild_count(commit))
@@ -91,18 +94,18 @@ def images_freshness(store: Store, name: str, items: pl.DataFrame | None) -> Fre
 
 def embeddings_freshness(store: Store, name: str) -> Freshness:
     """Of embeddings: they have a row for every image, by one encoder."""
-    rows = read_columns(embeddings_table(store, name), [*_ITEM, "status"])
-    images = read_columns(ledger_table(store, name), [*_ITEM, "status"])
+    rows = read_columns(embeddings_table(store, name), [*_IMAGES, "status"])
+    images = read_columns(ledger_table(store, name), [*_IMAGES, "status"])
     vectors = embedded(store, name)
     if rows is None or vectors is None:
         return "missing"
-    expected = images.filter(pl.col("status") == OK) if images is not None else _NO_ITEMS
-    if missing_and_stale(rows.select(_ITEM), expected.select(_ITEM)) != (0, 0):
+    expected = images.filter(pl.col("status") == OK) if images is not None else _NO_IMAGES
+    if missing_and_stale(rows.select(_IMAGES), expected.select(_IMAGES)) != (0, 0):
         return "stale"
     if len(vectors.fingerprints) > 1:
         return "stale"
     has_items = images is not None and images.height > 0
-    return "empty" if has_items and not vectors.items.height else "fresh"
+    return "empty" if has_items and not vectors.images.height else "fresh"
 
 
 def index_freshness(store: Store, name: str) -> Freshness:
@@ -115,7 +118,7 @@ def _compared(actual: Vectors | None, expected: Vectors | None) -> Freshness:
         return "missing"
     if actual != expected:
         return "stale"
-    return "fresh" if actual.items.height else "empty"
+    return "fresh" if actual.images.height else "empty"
 
 
 def result_freshness(
@@ -132,7 +135,7 @@ def result_freshness(
     if left is None or right is None:
         return "stale"
     inputs = [left] if left is right else [left, right]
-    return _recorded(table, commit, {LEFT_ITEMS: left.items, RIGHT_ITEMS: right.items}, inputs)
+    return _recorded(table, commit, {LEFT_ITEMS: left.images, RIGHT_ITEMS: right.images}, inputs)
 
 
 def groups_freshness(store: Store, table: Table, commit: Commit) -> Freshness:
@@ -143,7 +146,7 @@ def groups_freshness(store: Store, table: Table, commit: Commit) -> Freshness:
         return "stale"
     is_cross_catalog = table.name.split("/")[0] not in catalogs
     items = pl.concat(
-        vectors.items.with_columns(
+        vectors.images.with_columns(
             (pl.lit(f"{name}/" if is_cross_catalog else "") + pl.col("id")).alias("id")
         )
         for name, vectors in zip(catalogs, inputs, strict=True)
@@ -163,7 +166,8 @@ def _recorded(
         return "stale"
     for role, expected in items.items():
         file = commit.file_with_role(role)
-        used = table.read_file(file).select(_ITEM) if file is not None else _NO_ITEMS
-        if missing_and_stale(used, expected) != (0, 0):
+        keys = expected.select(image_key(), "sha256")
+        used = table.read_file(file).select(keys.columns) if file is not None else keys.clear()
+        if missing_and_stale(used, keys) != (0, 0):
             return "stale"
     return "fresh" if all(rows.height for rows in items.values()) else "empty"

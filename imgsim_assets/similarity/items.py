@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
-from imgsim_assets.index.stage import embedded_items, open_index, vectors_of
+from imgsim_assets.index.stage import embedded_images, open_index, vectors_of
 from imgsim_assets.similarity.cosine import Floats
 from imgsim_assets.similarity.join_input import JoinInput
 from imgsim_assets.storage.commit import Commit
@@ -52,7 +52,8 @@ def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
     Raises:
         StoreError: when there is none, or when it mixes several encoders.
     """
-    commit, keys = embedded_items(store, name)
+    commit, images = embedded_images(store, name)
+    keys = images.select("id", "sha256")
     return commit, with_vectors(store, name, commit.properties[FINGERPRINT], keys)
 
 

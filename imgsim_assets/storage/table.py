@@ -328,8 +328,15 @@ class Table:
                 raise self._corrupt(file, "is missing or truncated although a commit lists it")
 
     def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """A Parquet file's rows, verified as by `read_bytes`."""
+        """A Parquet file's rows, verified as by `read_bytes`.
+
+        A file of an earlier version of the code may lack some of the columns.
+        """
         body = io.BytesIO(self.read_bytes(file))
+        if columns:
+            present = pl.read_parquet_schema(body)
+            columns = [column for column in columns if column in present]
+            body.seek(0)
         return pl.read_parquet(body, columns=list(columns) if columns else None)
 
     def verify_checksums(self, commit: Commit, *, shard: Shard | None = None) -> bool:

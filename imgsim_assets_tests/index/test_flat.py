@@ -16,19 +16,21 @@ DIM = 6
 VECTORS: Floats = np.random.default_rng(5).standard_normal((40, DIM)).astype(np.float32)
 VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
 
-Content = dict[str, int]
-IDS = [f"item-{number}" for number in range(12)]
+# Vectors by (id, image).
+Content = dict[tuple[str, int], int]
+SCHEMA = {"id": pl.String, "image": pl.Int32, "sha256": pl.String}
+KEYS = [(f"item-{number}", image) for number in range(5) for image in range(3)]
 
 
-def test_search_finds_each_item_by_its_vector() -> None:
+def test_search_finds_each_image_by_its_vector() -> None:
     index = FlatIndex.empty(DIM)
-    _add(index, {"b": 1, "a": 0, "c": 2})
+    _add(index, {("b", 0): 1, ("a", 0): 0, ("b", 1): 2})
 
     positions, similarity = index.search(VECTORS[[2, 0]], 1)
 
-    assert index.entries["id"].to_list() == ["a", "b", "c"]
+    assert index.entries.select("id", "image").rows() == [("a", 0), ("b", 0), ("b", 1)]
     assert index.entries["sha256"].to_list() == ["image-0", "image-1", "image-2"]
-    assert [index.entries["id"][position] for position in positions[:, 0].tolist()] == ["c", "a"]
+    assert [index.entries["id"][position] for position in positions[:, 0].tolist()] == ["b", "a"]
     assert similarity[:, 0] == pytest.approx([1.0, 1.0], abs=1e-6)
     assert (len(index), index.dim) == (3, DIM)
 
@@ -37,8 +39,8 @@ def test_search_finds_each_item_by_its_vector() -> None:
 @given(
     steps=st.lists(
         st.one_of(
-            st.tuples(st.just("add"), st.dictionaries(st.sampled_from(IDS), st.integers(0, 39))),
-            st.tuples(st.just("remove"), st.dictionaries(st.sampled_from(IDS), st.just(0))),
+            st.tuples(st.just("add"), st.dictionaries(st.sampled_from(KEYS), st.integers(0, 39))),
+            st.tuples(st.just("remove"), st.dictionaries(st.sampled_from(KEYS), st.just(0))),
             st.tuples(st.just("reopen"), st.just({})),
         ),
         max_size=10,
@@ -50,58 +52,67 @@ def test_index_after_any_history_equals_a_new_index(
     folder = tmp_path_factory.mktemp("index")
     index = FlatIndex.empty(DIM)
     content: Content = {}
-    for kind, items in steps:
+    for kind, images in steps:
         if kind == "reopen":
             index.save(folder / "index.faiss")
             index = FlatIndex.load(folder / "index.faiss", index.entries, index.next_number)
         else:
-            index.remove(pl.Series("id", list(items), dtype=pl.String))
-            for item in items:
-                content.pop(item, None)
+            _remove(index, *images)
+            for key in images:
+                content.pop(key, None)
         if kind == "add":
-            _add(index, items)
-            content.update(items)
+            _add(index, images)
+            content.update(images)
 
         _assert_holds(index, content)
 
 
 def test_numbers_are_never_reused() -> None:
     index = FlatIndex.empty(DIM)
-    _add(index, {"a": 0, "b": 1})
+    _add(index, {("a", 0): 0, ("b", 0): 1})
     first = index.entries["number"].to_list()
-    index.remove(pl.Series(["a", "b"]))
+    _remove(index, ("a", 0), ("b", 0))
 
-    _add(index, {"a": 0, "c": 2})
+    _add(index, {("a", 0): 0, ("c", 0): 2})
 
     assert first == [0, 1]
     assert index.entries["number"].to_list() == [2, 3]
     assert index.next_number == 4
 
 
-@pytest.mark.parametrize("again", [["a"], ["x", "x"], ["x", "b", "y"]])
-def test_adding_an_existing_id_is_an_error(again: list[str]) -> None:
+@pytest.mark.parametrize(
+    "again", [[("a", 0)], [("x", 0), ("x", 0)], [("x", 0), ("b", 1), ("y", 0)]]
+)
+def test_adding_an_existing_image_is_an_error(again: list[tuple[str, int]]) -> None:
+    content = {("a", 0): 0, ("b", 1): 1}
     index = FlatIndex.empty(DIM)
-    _add(index, {"a": 0, "b": 1})
+    _add(index, content)
+    images = pl.DataFrame([(*key, "bytes") for key in again], schema=SCHEMA, orient="row")
 
-    with pytest.raises(StoreError, match="an id is added to the index twice"):
-        index.add(pl.Series(again), pl.Series(["image"] * len(again)), VECTORS[: len(again)])
+    with pytest.raises(StoreError, match="an image is added to the index twice"):
+        index.add(images, VECTORS[: len(again)])
 
-    _assert_holds(index, {"a": 0, "b": 1})
+    _assert_holds(index, content)
 
 
-def test_removing_unknown_ids_is_ignored() -> None:
+def test_kept_vectors_belong_to_the_images_that_they_are_kept_as() -> None:
     index = FlatIndex.empty(DIM)
-    _add(index, {"a": 0, "b": 1})
+    _add(index, {("a", 0): 7, ("a", 1): 8, ("a", 2): 9})
+    numbers = index.entries["number"].to_list()
 
-    index.remove(pl.Series(["b", "never there"]))
-    index.remove(pl.Series("id", [], dtype=pl.String))
+    index.keep(
+        index.entries.filter(pl.col("image") != 1).with_columns(
+            (2 - pl.col("image")).alias("image")
+        )
+    )
 
-    _assert_holds(index, {"a": 0})
+    _assert_holds(index, {("a", 0): 9, ("a", 2): 7})
+    assert index.entries["number"].to_list() == [numbers[2], numbers[0]]
 
 
 def test_search_pads_missing_results() -> None:
     index = FlatIndex.empty(DIM)
-    _add(index, {"a": 0, "b": 1})
+    _add(index, {("a", 0): 0, ("b", 0): 1})
 
     positions, _ = index.search(VECTORS[:1], 5)
 
@@ -111,7 +122,7 @@ def test_search_pads_missing_results() -> None:
 
 def test_empty_index_can_be_saved_and_searched(tmp_path: Path) -> None:
     index = FlatIndex.empty(DIM)
-    index.add(pl.Series("id", [], dtype=pl.String), pl.Series([], dtype=pl.String), VECTORS[:0])
+    _add(index, {})
     index.save(tmp_path / "index.faiss")
     index = FlatIndex.load(tmp_path / "index.faiss", index.entries, index.next_number)
 
@@ -124,7 +135,7 @@ def test_empty_index_can_be_saved_and_searched(tmp_path: Path) -> None:
 
 def test_search_without_queries_is_empty() -> None:
     index = FlatIndex.empty(DIM)
-    _add(index, {"a": 0})
+    _add(index, {("a", 0): 0})
 
     positions, similarity = index.search(VECTORS[:0], 3)
 
@@ -133,7 +144,7 @@ def test_search_without_queries_is_empty() -> None:
 
 def test_vectors_are_a_copy() -> None:
     index = FlatIndex.empty(DIM)
-    _add(index, {"a": 0})
+    _add(index, {("a", 0): 0})
     index.vectors()[:] = 0
 
     assert np.array_equal(index.vectors(), VECTORS[:1])
@@ -152,7 +163,7 @@ def test_file_that_is_not_an_index_is_named(tmp_path: Path, content: bytes | Non
 def test_truncated_index_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
     index = FlatIndex.empty(DIM)
-    _add(index, {"a": 0, "b": 1})
+    _add(index, {("a", 0): 0, ("b", 0): 1})
     index.save(path)
     whole = path.read_bytes()
 
@@ -162,41 +173,47 @@ def test_truncated_index_file_is_named(tmp_path: Path) -> None:
             FlatIndex.load(path, index.entries, index.next_number)
 
 
-def test_index_file_of_other_items_is_an_error(tmp_path: Path) -> None:
+def test_index_file_of_other_images_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
     index = FlatIndex.empty(DIM)
-    _add(index, {"a": 0, "b": 1})
+    _add(index, {("a", 0): 0, ("b", 0): 1})
     index.save(path)
-    _add(index, {"c": 2})
+    _add(index, {("c", 0): 2})
     newer = index.entries
-    index.remove(pl.Series(["a", "c"]))
+    _remove(index, ("a", 0), ("c", 0))
 
     for entries in (newer, index.entries, FlatIndex.empty(DIM).entries):
-        with pytest.raises(StoreError, match=f"{path} holds other items than its table of ids"):
+        with pytest.raises(
+            StoreError, match=f"{path} holds other images than its table of entries"
+        ):
             FlatIndex.load(path, entries, index.next_number)
 
 
-def _add(index: FlatIndex, items: Content) -> None:
-    index.add(
-        pl.Series("id", list(items), dtype=pl.String),
-        pl.Series("sha256", [f"image-{image}" for image in items.values()], dtype=pl.String),
-        VECTORS[list(items.values())],
+def _add(index: FlatIndex, images: Content) -> None:
+    rows = [(item, image, f"image-{vector}") for (item, image), vector in images.items()]
+    index.add(pl.DataFrame(rows, schema=SCHEMA, orient="row"), VECTORS[list(images.values())])
+
+
+def _remove(index: FlatIndex, *keys: tuple[str, int]) -> None:
+    removed = pl.DataFrame(list(keys), schema=["id", "image"], orient="row").cast(
+        {"id": pl.String, "image": pl.Int32}
     )
+    index.keep(index.entries.join(removed, on=["id", "image"], how="anti"))
 
 
 def _assert_holds(index: FlatIndex, content: Content) -> None:
-    ids = sorted(content)
-    images = [content[item] for item in ids]
-    assert index.entries["id"].to_list() == ids
+    keys = sorted(content)
+    images = [content[key] for key in keys]
+    assert index.entries.select("id", "image").rows() == keys
     assert index.entries["sha256"].to_list() == [f"image-{image}" for image in images]
-    assert index.entries["number"].n_unique() == len(index) == len(ids)
+    assert index.entries["number"].n_unique() == len(index) == len(keys)
     assert np.array_equal(index.vectors(), VECTORS[images].reshape(-1, DIM))
     queries = VECTORS[::5]
     positions, similarity = index.search(queries, 3)
     expected = np.sort(queries @ VECTORS[images].reshape(-1, DIM).T, axis=1)[:, ::-1][:, :3]
     for row in range(len(queries)):
         hits = positions[row][positions[row] >= 0]
-        assert len(hits) == len(set(hits.tolist())) == min(3, len(ids))
-        products = VECTORS[images][hits] @ queries[row] if ids else np.empty(0)
+        assert len(hits) == len(set(hits.tolist())) == min(3, len(keys))
+        products = VECTORS[images][hits] @ queries[row] if keys else np.empty(0)
         assert similarity[row][: len(hits)] == pytest.approx(expected[row], abs=1e-5)
         assert products == pytest.approx(expected[row], abs=1e-5)

@@ -15,6 +15,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill, indexed, tiny
 from imgsim_assets_tests.support.vectors import Floats, families, noise
 
+IMAGES = {"id": pl.String, "image": pl.Int32, "sha256": pl.String}
 ROWS = families(1200, 16, seed=1)
 
 
@@ -25,8 +26,9 @@ def _filled(nprobe: int, rows: Floats = ROWS) -> IvfIndex:
 
 
 def _add(index: FlatIndex, rows: Floats, numbers: range) -> None:
-    ids = pl.Series([f"i{number:05d}" for number in numbers], dtype=pl.String)
-    index.add(ids, ids, rows[list(numbers)])
+    ids = [f"i{number:05d}" for number in numbers]
+    images = pl.DataFrame({"id": ids, "image": [0] * len(ids), "sha256": ids}, schema=IMAGES)
+    index.add(images, rows[list(numbers)])
 
 
 @pytest.mark.parametrize("make", [_filled, lambda nprobe: _flat()], ids=["ivf", "flat"])
@@ -59,7 +61,7 @@ def test_ivf_keeps_the_vectors_of_items_that_are_not_removed(tmp_path: Path) -> 
     index = _filled(10_000)
     gone = index.entries["id"].gather_every(3)
 
-    index.remove(gone)
+    index.keep(index.entries.filter(~pl.col("id").is_in(gone.implode())))
     index.save(tmp_path / "index.faiss")
     index = IvfIndex.load(tmp_path / "index.faiss", index.entries, index.next_number)
 

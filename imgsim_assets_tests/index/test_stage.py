@@ -20,7 +20,7 @@ from imgsim_assets.index.flat import Floats
 from imgsim_assets.index.stage import (
     IndexReport,
     IndexStage,
-    embedded_items,
+    embedded_images,
     index_table,
     open_index,
 )
@@ -36,8 +36,9 @@ DIMS = {ENCODER: 8, OTHER: 5}
 WHOLE = Shard(0, 1)
 IDS = [f"item-{number}" for number in range(10)]
 
-# Items and the number of their image; None for one whose image has no vector.
-Content = Mapping[str, int | None]
+# Items and their images, by number; None for an image without a vector.
+Image = int | None
+Content = Mapping[str, Image | list[Image]]
 
 
 # ---- what is indexed --------------------------------------------------------------------
@@ -72,12 +73,15 @@ def test_report_counts_added_removed_and_replaced_items(store: Store) -> None:
     _assert_holds(store, {"stays": 0, "changes": 3, "comes": 4})
 
 
+IMAGE = st.none() | st.integers(0, 9)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     history=st.lists(
         st.tuples(
             st.sampled_from([ENCODER, ENCODER, ENCODER, OTHER]),
-            st.dictionaries(st.sampled_from(IDS), st.none() | st.integers(0, 9)),
+            st.dictionaries(st.sampled_from(IDS), IMAGE | st.lists(IMAGE, min_size=1, max_size=3)),
         ),
         min_size=1,
         max_size=6,
@@ -110,6 +114,56 @@ def test_search_finds_all_items_of_one_image(store: Store) -> None:
     ids = {index.entries["id"][position] for position in positions[0].tolist()}
     assert ids == {"a", "b", "c"}
     assert similarity[0] == pytest.approx([1.0] * 3, abs=1e-6)
+
+
+def test_reordered_images_keep_their_vectors(store: Store) -> None:
+    _embed(store, {"a": [0, 1, 2], "b": [3]})
+    first = IndexStage(store, "products").run()
+    numbers = dict(open_index(store, "products")[1].entries.select("sha256", "number").rows())
+    _embed(store, {"a": [2, 0, 1], "b": [3]})
+
+    report = IndexStage(store, "products").run()
+
+    _assert_holds(store, {"a": [2, 0, 1], "b": [3]})
+    _, index = open_index(store, "products")
+    assert dict(index.entries.select("sha256", "number").rows()) == numbers
+    assert (report.added, report.removed, report.moved, report.rebuilt) == (0, 0, 3, False)
+    assert (report.items, report.images, report.changed) == (2, 4, True)
+    assert report.data_version != first.data_version
+
+
+def test_image_that_an_item_has_twice_is_indexed_twice(store: Store) -> None:
+    for images in ([4, 4], [4], [5, 4, 4], [4, 5, 4, 4]):
+        _embed(store, {"a": list(images)})
+        IndexStage(store, "products").run()
+        _assert_holds(store, {"a": list(images)})
+
+
+def test_items_are_those_with_an_image_in_the_index(store: Store) -> None:
+    _embed(store, {"a": [None, 0], "b": [None, None], "c": [1, 2]})
+
+    report = IndexStage(store, "products").run()
+
+    assert (report.items, report.images, report.added) == (2, 3, 3)
+    _assert_holds(store, {"a": [None, 0], "c": [1, 2]})
+
+
+def test_index_of_an_earlier_version_has_one_image_per_item(store: Store) -> None:
+    _embed(store, {"a": 0, "b": 1})
+    first = IndexStage(store, "products").run()
+    table = index_table(store, "products")
+    commit = tables.latest_commit(table)
+    entries = table.write_rows(table.read(commit).drop("image"))
+    files = [file for file in commit.files if file.role != "rows"]
+    table.commit(lambda _: PendingCommit([*files, entries], commit.inputs, commit.properties))
+
+    _assert_holds(store, {"a": 0, "b": 1})
+    report = IndexStage(store, "products").run()
+
+    assert (report.added, report.removed, report.rebuilt) == (0, 0, False)
+    assert report.data_version == first.data_version
+    _assert_holds(store, {"a": 0, "b": 1})
+    assert not IndexStage(store, "products").run().changed
 
 
 def test_index_covers_all_shards(store: Store) -> None:
@@ -205,7 +259,7 @@ def test_shards_of_different_encoders_are_an_error_that_names_the_fix(store: Sto
         shard = Shard(index, 2)
         _embed(store, tables.items_of_shard(content, shard), encoder, shard)
 
-    for call in (IndexStage(store, "products").run, lambda: embedded_items(store, "products")):
+    for call in (IndexStage(store, "products").run, lambda: embedded_images(store, "products")):
         with pytest.raises(StoreError) as error:
             call()
         assert "the shards of products/embeddings were made by 2 different encoders" in str(
@@ -384,19 +438,34 @@ def test_version_without_an_index_file_is_an_error(store: Store) -> None:
 
 def _embed(store: Store, content: Content, encoder: str = ENCODER, shard: Shard = WHOLE) -> Commit:
     """Commit a shard of the embeddings with exactly this content, and the vectors of its images."""
-    images = sorted({image for image in content.values() if image is not None})
-    _add_vectors(store, images, encoder)
+    images = _images(content)
+    _add_vectors(store, sorted({image for *_, image in images if image is not None}), encoder)
     rows = [
-        {"id": item, "sha256": _sha256(-1), "status": "bad"}
+        {"id": item, "image": number, "sha256": _sha256(-1), "status": "bad"}
         if image is None
-        else {"id": item, "sha256": _sha256(image), "status": "ok", "truncated": False}
-        for item, image in sorted(content.items())
+        else {
+            "id": item,
+            "image": number,
+            "sha256": _sha256(image),
+            "status": "ok",
+            "truncated": False,
+        }
+        for item, number, image in images
     ]
     table = embeddings_table(store, "products")
     file = table.write_rows(pl.DataFrame(rows, schema=SCHEMA))
     commit = table.commit(partial(_draft, file.with_metadata(fingerprint=encoder), shard, encoder))
     assert commit is not None
     return commit
+
+
+def _images(content: Content) -> list[tuple[str, int, Image]]:
+    """The images of items as (id, number, image), sorted."""
+    return [
+        (item, number, image)
+        for item, images in sorted(content.items())
+        for number, image in enumerate(images if isinstance(images, list) else [images])
+    ]
 
 
 def _draft(file: DataFile, shard: Shard, encoder: str, base: Commit | None) -> PendingCommit:
@@ -426,18 +495,19 @@ def _sha256(image: int) -> str:
 
 
 def _assert_holds(store: Store, content: Content, encoder: str = ENCODER) -> None:
-    items = {item: image for item, image in sorted(content.items()) if image is not None}
+    images = [row for row in _images(content) if row[2] is not None]
     _, index = open_index(store, "products")
-    assert index.entries["id"].to_list() == list(items)
-    assert index.entries["sha256"].to_list() == [_sha256(image) for image in items.values()]
-    if not items:
+    assert index.entries.select("id", "image", "sha256").rows() == [
+        (item, number, _sha256(image or 0)) for item, number, image in images
+    ]
+    if not images:
         assert len(index) == 0
         return
-    expected = _vectors(list(items.values()), encoder)
+    expected = _vectors([image or 0 for *_, image in images], encoder)
     assert np.array_equal(index.vectors(), expected)
-    positions, similarity = index.search(expected, len(items))
+    positions, similarity = index.search(expected, len(images))
     assert np.array_equal(
-        np.sort(positions, axis=1), np.tile(np.arange(len(items)), (len(items), 1))
+        np.sort(positions, axis=1), np.tile(np.arange(len(images)), (len(images), 1))
     )
     cosines = expected @ expected.T
     assert np.allclose(similarity, np.take_along_axis(cosines, positions, axis=1), atol=1e-6)

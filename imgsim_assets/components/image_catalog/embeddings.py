@@ -102,7 +102,7 @@ def embed(
     key = catalog.key("embeddings")
     shards = shards_of_run(context, catalog.settings.shards)
     reports = pipeline.embed(shards, stream=stream)
-    lineage = column_lineage(passthrough_columns(catalog.key("images"), ["id", "sha256"]))
+    lineage = column_lineage(passthrough_columns(catalog.key("images"), ["id", "image", "sha256"]))
     publish(
         context,
         key,

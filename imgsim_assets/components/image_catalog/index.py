@@ -25,7 +25,7 @@ VERSION = "1"
 
 
 def index_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
-    """The FAISS index of every item with a vector."""
+    """The FAISS index of every image with a vector."""
     settings = catalog.settings.index
 
     @dg.asset(
@@ -34,13 +34,13 @@ def index_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         **STEP_KWARGS,
         pool=CPU_POOL,
         deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
-        description=f"A FAISS index ({settings.kind}) of every item with a vector, with its table "
-        "of ids. Items are added and removed as the embeddings change.",
+        description=f"A FAISS index ({settings.kind}) of every image with a vector, with its "
+        "table of entries. Images are added and removed as the embeddings change.",
         code_version=code_version(VERSION, settings.model_dump(exclude={"min_recall"})),
         freshness_policy=catalog.freshness,
         check_specs=[
             catalog.invariant_spec("index", IDS_MATCH_EMBEDDINGS, "Index and embeddings agree."),
-            catalog.invariant_spec("index", SELF_RECALL, "Sampled vectors find their own item."),
+            catalog.invariant_spec("index", SELF_RECALL, "Sampled vectors find their own image."),
         ],
     )
     @retry_faults
@@ -57,7 +57,9 @@ def index_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 **_describe(pipeline.store, catalog.name, report, opened.entries),
-                **column_lineage(passthrough_columns(catalog.key("embeddings"), ["id", "sha256"])),
+                **column_lineage(
+                    passthrough_columns(catalog.key("embeddings"), ["id", "image", "sha256"])
+                ),
             },
             data_version=dg.DataVersion(report.data_version),
             check_results=invariant_results(results, limits),
@@ -80,7 +82,7 @@ def recall_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
     return audit_check(
         RECALL_AT_10,
         catalog.key("index"),
-        f"A search finds {settings.min_recall:.0%} of the 10 nearest neighbors of sampled items.",
+        f"A search finds {settings.min_recall:.0%} of the 10 nearest neighbors of sampled images.",
         limits,
         evaluate,
     )
@@ -92,11 +94,14 @@ def _describe(
     from imgsim_assets.components.metadata import preview, schema_of, table_metadata
 
     return {
-        **table_metadata(store, f"{name}/index", report, report.items),
+        **table_metadata(store, f"{name}/index", report, report.images),
+        "items": report.items,
+        "images": report.images,
         "kind": report.kind,
         "dim": report.dim,
         "added": report.added,
         "removed": report.removed,
+        "moved": report.moved,
         "rebuilt": report.rebuilt,
         "file_bytes": report.bytes,
         "seconds": round(report.seconds, 3),

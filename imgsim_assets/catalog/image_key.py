@@ -1,0 +1,30 @@
+"""The column `image`: which of its item's images, numbered from 0, a row is about."""
+
+from __future__ import annotations
+
+import polars as pl
+
+IMAGE = "image"
+# Ids hold no control characters, so that keys are in the order of id, then image.
+_SEPARATOR = "\x00"
+
+
+def with_image(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with the column `image`; files of earlier versions have one image, 0, per item."""
+    if not rows.width:
+        return rows
+    if IMAGE in rows.columns:
+        return rows.with_columns(pl.col(IMAGE).fill_null(0))
+    numbered = rows.with_columns(pl.lit(0, pl.Int32).alias(IMAGE))
+    return numbered.select("id", IMAGE, pl.exclude("id", IMAGE))
+
+
+def image_key() -> pl.Expr:
+    """A string for each (id, image): the id itself for image 0."""
+    number = pl.col(IMAGE).cast(pl.String).str.zfill(3)
+    return (
+        pl.when(pl.col(IMAGE) == 0)
+        .then(pl.col("id"))
+        .otherwise(pl.concat_str(pl.col("id"), pl.lit(_SEPARATOR), number))
+        .alias("id")
+    )
