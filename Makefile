@@ -65,7 +65,7 @@ test-all: $(VENV)/.test ## run all tests, with the slow ones
 lint: $(VENV)/.test ## check formatting, style, types, and the YAML under defs/
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy imgsim_assets imgsim_assets_tests benchmarks examples docs/hooks
+	$(BIN)/mypy imgsim_assets imgsim_assets_tests benchmarks training examples docs/hooks
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/check_yaml imgsim_assets/defs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dg check defs
 

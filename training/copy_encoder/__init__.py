@@ -1,0 +1,1 @@
+"""Trains `imgsim_copy`, the encoder that finds edited copies of an image."""
