@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.catalog.locations import IMAGE_FILE, LIST, URL
+from imgsim_assets.catalog.image_cells import image_lists, is_list
+from imgsim_assets.catalog.locations import IMAGE_FILE, JSON_CELL, URL
 from imgsim_assets.catalog.raw_rows import FILE, LINE
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.errors import SourceError
@@ -57,10 +58,20 @@ _LETTER = r"[A-Za-z]|^\d{8,}$"
 
 @dataclass(frozen=True)
 class ChosenColumns:
-    """The columns of a list that hold the ids and the images; the same one if there are no ids."""
+    """The columns of a list that hold the ids and the images.
+
+    Attributes:
+        id: that of the ids; the first of the images if there are no ids.
+        urls: those of the images, in the order of an item's images.
+    """
 
     id: str
-    url: str
+    urls: tuple[str, ...]
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether ids have a column of their own; else the images are the ids."""
+        return self.id not in self.urls
 
 
 def choose_columns(frame: pl.DataFrame, settings: SourceSettings) -> ChosenColumns:
@@ -72,22 +83,24 @@ def choose_columns(frame: pl.DataFrame, settings: SourceSettings) -> ChosenColum
     """
     names = [name for name in frame.columns if name not in (FILE, LINE)]
     if not names:
-        url = settings.url or "url"
-        return ChosenColumns(settings.id or "id", url)
-    for key, column in (("id", settings.id), ("url", settings.url)):
+        return ChosenColumns(settings.id or "id", settings.url_columns or ("url",))
+    declared = [("id", settings.id), *(("url", column) for column in settings.url_columns)]
+    for key, column in declared:
         if column is not None and column not in names:
             raise SourceError(
                 f"{settings.location}: there is no column {column!r}; set '{key}:' to one of "
                 f"{quoted(names)}"
             )
     sample = frame.select(names).head(_SAMPLE_ROWS)
-    url = settings.url or _choose_url(sample, settings)
-    _require_single_images(sample, url, settings)
-    chosen = ChosenColumns(settings.id or _choose_id(sample, url, settings), url)
-    if sample[chosen.id].dtype.is_nested() or sample[chosen.id].dtype == pl.Binary:
+    urls = settings.url_columns or (_choose_url(sample, settings),)
+    for url in urls:
+        _require_images(sample, url, settings)
+    chosen = ChosenColumns(settings.id or _choose_id(sample, urls, settings), urls)
+    ids = sample[chosen.id].dtype
+    if chosen.has_ids and (ids.is_nested() or ids == pl.Binary):
         raise SourceError(
-            f"{settings.location}: column {chosen.id!r} holds {sample[chosen.id].dtype}, which is "
-            "no id; set 'id:' to another column"
+            f"{settings.location}: column {chosen.id!r} holds {ids}, which is no id; set "
+            "'id:' to another column"
         )
     return chosen
 
@@ -119,6 +132,9 @@ def _is_filled(cells: pl.Series) -> bool:
 
 def _is_part(sample: pl.DataFrame, name: str, others: Sequence[str]) -> bool:
     """Whether cells are the file names of the locations in another column."""
+    others = [other for other in others if sample[other].dtype == pl.String]
+    if sample[name].dtype != pl.String:
+        return False
     file_names = pl.concat_str(pl.lit("/"), pl.col(name).str.strip_chars())
     return any(
         other != name
@@ -140,12 +156,12 @@ def as_text(values: pl.Series) -> pl.Series:
     return values.cast(pl.String)
 
 
-def passed_over_notices(frame: pl.DataFrame, url: str) -> list[str]:
+def passed_over_notices(frame: pl.DataFrame, urls: Sequence[str]) -> list[str]:
     """Notices about columns whose name says ids, and some of whose cells are empty or repeated."""
     notices = []
     for name in frame.columns:
         values = frame[name].head(_SAMPLE_ROWS)
-        if name in (FILE, LINE, url) or not _is_id_name(name) or values.dtype.is_nested():
+        if name in (FILE, LINE, *urls) or not _is_id_name(name) or values.dtype.is_nested():
             continue
         filled = values.drop_nulls().cast(pl.String).str.strip_chars()
         distinct = filled.filter(filled != "").n_unique()
@@ -169,47 +185,83 @@ def _choose_url(sample: pl.DataFrame, settings: SourceSettings) -> str:
     if found:
         raise SourceError(
             f"{settings.location}: which column holds the images? Set 'url:' to one of "
-            f"{quoted(found)}"
+            f"{quoted(found)}; {_all_of(found)} takes the images of all as those of one item"
         )
+    lists = _list_column(sample)
+    if isinstance(lists, str):
+        return lists
     named = [name for name in sample.columns if name.lower() == "url"]
     if "url" in named or len(named) == 1:
         return "url" if "url" in named else named[0]
     if sample.width == 1:
         return sample.columns[0]
-    lists = [name for name in sample.columns if _holds_several(sample[name])]
     if lists:
-        _require_single_images(sample, lists[0], settings)
+        raise SourceError(
+            f"{settings.location}: which column holds the lists of images? Set 'url:' to one of "
+            f"{quoted(lists)}; {_all_of(lists)} takes the images of all as those of one item"
+        )
     raise SourceError(
         f"{settings.location}: no column holds URLs or image paths; which one holds the images? "
         f"Set 'url:' to one of {quoted(sample.columns)}"
     )
 
 
-def _require_single_images(sample: pl.DataFrame, url: str, settings: SourceSettings) -> None:
-    """Raise an error when the cells of the image column are lists."""
+def _all_of(names: Sequence[str]) -> str:
+    return f"'url: [{', '.join(names)}]'"
+
+
+def _list_column(sample: pl.DataFrame) -> str | list[str]:
+    """The column whose cells are lists of images, or the candidates: none, or several."""
+    strengths = {name: _list_strength(sample[name]) for name in sample.columns}
+    best = max(strengths.values(), default=0)
+    candidates = [name for name, strength in strengths.items() if strength == best > 0]
+    named = [name for name in candidates if name.lower() == "url"]
+    if len(named) == 1 or len(candidates) == 1:
+        return (named or candidates)[0]
+    return candidates
+
+
+def _list_strength(values: pl.Series) -> int:
+    """As `_image_strength`, of the images in cells that are lists; 0 if they are none."""
+    if values.dtype == pl.String:
+        if not values.str.contains(JSON_CELL).any():
+            return 0
+    elif not is_list(values):
+        return 0
+    return _image_strength(image_lists(values).explode())
+
+
+def further_images_notices(frame: pl.DataFrame, url: str) -> list[str]:
+    """A notice that names the columns of images that are not taken, where one was recognized."""
+    sample = frame.select(pl.exclude(FILE, LINE)).head(_SAMPLE_ROWS)
+    others = [
+        name
+        for name in sample.columns
+        if name != url and _may_hold_images(sample, name) and not _is_part(sample, name, [url])
+    ]
+    if not others:
+        return []
+    are = "columns also hold" if len(others) > 1 else "column also holds"
+    return [
+        f"{are} images, which are not taken: {quoted(others)}; {_all_of([url, *others])} takes "
+        "them as further images of each item"
+    ]
+
+
+def _may_hold_images(sample: pl.DataFrame, name: str) -> bool:
+    strength = max(_image_strength(sample[name]), _list_strength(sample[name]))
+    return strength > 1 or (strength == 1 and _IMAGE_WORDS.search(name) is not None)
+
+
+def _require_images(sample: pl.DataFrame, url: str, settings: SourceSettings) -> None:
+    """Raise an error when the type of a column is none of images."""
     values = sample[url]
-    if _holds_several(values):
-        example = str(values.drop_nulls().to_list()[0])[:120]
-        raise SourceError(
-            f"{settings.location}: column {url!r} holds a list of images in each row ({example}); "
-            "one URL per row is needed: write a row for each image"
-        )
-    if values.dtype.is_nested() or values.dtype == pl.Binary:
+    is_other = values.dtype.is_nested() or values.dtype == pl.Binary
+    if is_other and not is_list(values):
         raise SourceError(
             f"{settings.location}: column {url!r} holds {values.dtype}, which is no URL; set "
             "'url:' to another column"
         )
-
-
-def _holds_several(values: pl.Series) -> bool:
-    if isinstance(values.dtype, pl.List | pl.Array):
-        return values.dtype.inner in (pl.String, pl.Binary) or isinstance(
-            values.dtype.inner, pl.Struct
-        )
-    if values.dtype != pl.String:
-        return False
-    cells = values.drop_nulls()
-    return bool(len(cells)) and bool(cells.str.contains(LIST).sum() > _MOST * len(cells))
 
 
 def _image_strength(values: pl.Series) -> int:
@@ -220,14 +272,13 @@ def _image_strength(values: pl.Series) -> int:
     patterns = ((3, r"(?i)^\s*(?:data:image/|sha256:)"), (2, IMAGE_FILE), (1, URL))
     for strength, pattern in patterns:
         if len(cells) and cells.str.contains(pattern).sum() > _MOST * len(cells):
-            several = cells.str.contains(LIST).sum() > _MOST * len(cells)
-            return 0 if several else strength
+            return strength
     return 0
 
 
-def _choose_id(sample: pl.DataFrame, url: str, settings: SourceSettings) -> str:
-    """The column of ids, or the images' own if none is recognized."""
-    others = [name for name in sample.columns if name != url]
+def _choose_id(sample: pl.DataFrame, urls: Sequence[str], settings: SourceSettings) -> str:
+    """The column of ids, or the first of the images if none is recognized."""
+    others = [name for name in sample.columns if name not in urls]
     exact = [name for name in others if name.lower() == "id"]
     if "id" in exact or len(exact) == 1:
         return "id" if "id" in exact else exact[0]
@@ -238,9 +289,9 @@ def _choose_id(sample: pl.DataFrame, url: str, settings: SourceSettings) -> str:
     if len(candidates) > 1:
         raise SourceError(
             f"{settings.location}: which column holds the ids? Set 'id:' to one of "
-            f"{quoted(candidates)}, or to {url!r} for no ids"
+            f"{quoted(candidates)}, or to {urls[0]!r} for no ids"
         )
-    return candidates[0] if candidates else url
+    return candidates[0] if candidates else urls[0]
 
 
 def _is_unique(values: pl.Series) -> bool:

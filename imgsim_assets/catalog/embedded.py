@@ -23,6 +23,7 @@ _SIGNATURES = re.compile(
     re.DOTALL,
 )
 _SAMPLE_ROWS = 100
+_ROW = "__row"
 
 
 def sha256_of(image: bytes) -> str:
@@ -53,11 +54,16 @@ def extract_images(rows: pl.DataFrame, keep: KeepImage) -> tuple[pl.DataFrame, s
     """Columns of URLs in bytes as text, and columns of images as `sha256:<hex>`, with their names.
 
     Images are bytes, or structs of bytes and a path as Hugging Face writes them; the path becomes
-    the column `<name>_path`, and stands for the image where there are no bytes.
+    the column `<name>_path`, and stands for the image where there are no bytes. Lists of them
+    become lists of text.
     """
     embedded: set[str] = set()
     for name, dtype in rows.schema.items():
-        if isinstance(dtype, pl.Struct) and pl.Field("bytes", pl.Binary) in dtype.fields:
+        if isinstance(dtype, pl.List | pl.Array) and _may_be_image(dtype.inner):
+            lists, found = _extract_lists(rows[name], keep)
+            rows = rows.with_columns(lists)
+            embedded |= found
+        elif isinstance(dtype, pl.Struct) and pl.Field("bytes", pl.Binary) in dtype.fields:
             rows = _extract_struct(rows, name, keep)
             embedded.add(name)
         elif dtype == pl.Binary:
@@ -68,6 +74,22 @@ def extract_images(rows: pl.DataFrame, keep: KeepImage) -> tuple[pl.DataFrame, s
             elif _are_locations(sample):
                 rows = rows.with_columns(_decoded(rows[name]))
     return rows, embedded
+
+
+def _may_be_image(dtype: object) -> bool:
+    is_struct = isinstance(dtype, pl.Struct) and pl.Field("bytes", pl.Binary) in dtype.fields
+    return is_struct or dtype == pl.Binary
+
+
+def _extract_lists(lists: pl.Series, keep: KeepImage) -> tuple[pl.Series, set[str]]:
+    name = lists.name
+    numbered = lists.to_frame().with_row_index(_ROW)
+    cells = numbered.explode(name)
+    images, embedded = extract_images(cells.select(name), keep)
+    by_row = cells.select(_ROW).hstack([images[name]]).group_by(_ROW, maintain_order=True).agg(name)
+    # Empty lists have no row of their own.
+    completed = numbered.select(_ROW).join(by_row, on=_ROW, how="left", maintain_order="left")
+    return completed[name], embedded
 
 
 def _are_locations(sample: Sequence[bytes]) -> bool:

@@ -11,9 +11,11 @@ IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_FORMATS.split())
 EMBEDDED = "sha256:"
 URL = r"(?i)^\s*(?:[a-z][a-z0-9+.-]*://\S|//[a-z0-9\[]|data:[a-z]|sha256:[0-9a-f]{64}$)"
 IMAGE_FILE = rf"(?i)\.(?:{_IMAGE_FORMATS.replace(' ', '|')})\s*(?:[?#]\S*)?$"
-# A JSON list of URLs or paths, and URLs one after the other, in one cell.
-LIST = r"""(?i)^\s*\[.*(?:://|\.\w{3,4}["'])"""
-SEVERAL = r"(?i)\S[,;|\s]+https?://"
+# JSON, or a Python list, in a cell.
+JSON_CELL = r"""^\s*(?:\[\s*(?:["'{\[\]]|null|None|\S*://)|\{\s*["'}])"""
+# URLs one after the other, or image files with a separator between them, in one cell.
+_FILE = rf"\.(?:{_IMAGE_FORMATS.replace(' ', '|')})"
+SEVERAL = rf"(?i)\S[,;|\s]+https?://|^[^:]+{_FILE}\s*[,;|\n][^:]*{_FILE}[,;|\s]*$"
 _IS_URL, _IS_IMAGE_FILE = re.compile(URL), re.compile(IMAGE_FILE)
 
 

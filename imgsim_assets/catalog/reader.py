@@ -313,5 +313,5 @@ def _valid_lines(reading: _Reading, text: Iterable[str], raw: RawRows) -> Iterat
 
 
 def _text_columns(settings: SourceSettings) -> set[str | None]:
-    """The columns that may be the id or the url, whose values are read as text."""
-    return {"id", "url", settings.id, settings.url}
+    """The columns that may be the id or the images, whose values are read as text."""
+    return {"id", "url", settings.id, *settings.url_columns}

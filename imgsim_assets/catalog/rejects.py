@@ -14,10 +14,13 @@ from imgsim_assets.text import REPLACEMENT, UNPRINTABLE, without_credentials
 REJECTS_SCHEMA = {
     "file": pl.String,
     "line": pl.Int64,
+    "rejected": pl.String,
     "reason": pl.String,
     "detail": pl.String,
     "text": pl.String,
 }
+# What a row of the table rejects.
+ITEM, IMAGE = "item", "image"
 _MAX_TEXT = 500
 _MAY_HAVE_CREDENTIALS = r"://\S*@"
 _MAX_SHOWN = 3
@@ -33,26 +36,40 @@ _FIXES = {
 }
 
 
-def rejects_frame(unreadable: Sequence[Reject], invalid: pl.DataFrame) -> pl.DataFrame:
-    """Rejects of reading and of validation, sorted by file and line."""
-    text = pl.format("id={} url={}", pl.col("id").fill_null(""), pl.col("url").fill_null(""))
-    invalid_rejects = invalid.select(
-        pl.col(FILE).alias("file"),
-        pl.col(LINE).alias("line"),
-        pl.col(REASON).alias("reason"),
-        pl.col(DETAIL).alias("detail"),
-        text.alias("text"),
-    )
+def rejects_frame(
+    unreadable: Sequence[Reject], invalid: pl.DataFrame, images: pl.DataFrame
+) -> pl.DataFrame:
+    """Rejects of reading and of validation, sorted by file and line.
+
+    Args:
+        unreadable: rows that could not be read.
+        invalid: rejected items.
+        images: rejected images beside those of `invalid`.
+    """
     unreadable_rejects = pl.DataFrame(
-        [(item.file, item.line, item.reason, item.detail, item.text) for item in unreadable],
+        [(item.file, item.line, ITEM, item.reason, item.detail, item.text) for item in unreadable],
         schema=REJECTS_SCHEMA,
         orient="row",
     )
-    rejects = mask_credentials(pl.concat([unreadable_rejects, invalid_rejects]), cs.string())
+    rejects = pl.concat([unreadable_rejects, _rejected(invalid, ITEM), _rejected(images, IMAGE)])
+    rejects = mask_credentials(rejects, cs.string())
     return rejects.with_columns(
         pl.col("text").str.slice(0, _MAX_TEXT).str.replace_all(UNPRINTABLE, REPLACEMENT),
         pl.col("detail").str.replace_all(UNPRINTABLE, REPLACEMENT),
-    ).sort("file", "line", "reason")
+    ).sort("file", "line", "rejected", "reason", descending=[False, False, True, False])
+
+
+def _rejected(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
+    return rows.select(
+        pl.col(FILE).alias("file"),
+        pl.col(LINE).alias("line"),
+        pl.lit(kind).alias("rejected"),
+        pl.col(REASON).alias("reason"),
+        pl.col(DETAIL).alias("detail"),
+        pl.format("id={} url={}", pl.col("id").fill_null(""), pl.col("url").fill_null("")).alias(
+            "text"
+        ),
+    )
 
 
 def mask_credentials(rows: pl.DataFrame, columns: Selector) -> pl.DataFrame:

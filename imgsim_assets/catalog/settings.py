@@ -41,9 +41,18 @@ class SourceSettings(Settings):
         None,
         description="column of unique ids; default: recognized by its cells, else the image",
     )
-    url: str | None = Field(
+    url: str | tuple[str, ...] | None = Field(
         None,
-        description="column of image URLs or paths; default: recognized by its cells",
+        description="column of image URLs or paths, or a list of such columns, each with further "
+        "images of an item; default: recognized by its cells",
+    )
+    separator: str | None = Field(
+        None,
+        min_length=1,
+        description="text between the images of one cell; default: detected between URLs",
+    )
+    max_images: int = Field(
+        10, ge=1, le=1000, description="images of an item; further ones are left out"
     )
     on_duplicate: OnDuplicate = Field(
         "first",
@@ -86,6 +95,13 @@ class SourceSettings(Settings):
     )
 
     @property
+    def url_columns(self) -> tuple[str, ...]:
+        """The declared columns of images; none if they are to be recognized."""
+        if self.url is None:
+            return ()
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+    @property
     def location(self) -> str:
         """The source for messages and metadata, without the secrets that a URL may hold."""
         return "the SQL query" if self.path is None else without_secrets(self.path)
@@ -107,6 +123,20 @@ class SourceSettings(Settings):
         if len(character) != 1 or character in '"\r\n':
             raise ValueError(f"{value!r} is not a delimiter: give one character, like ',' or '\\t'")
         return character
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
+            raise ValueError("name at least one column, and each only once")
+        return value
+
+    @field_validator("separator")
+    @classmethod
+    def _check_separator(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        return value.replace("\\n", "\n").replace("\\t", "\t")
 
     @field_validator("quote", "escape")
     @classmethod

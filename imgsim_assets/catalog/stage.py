@@ -11,9 +11,10 @@ from typing import Any
 
 import polars as pl
 
+from imgsim_assets.catalog.image_rows import OTHER_URLS, image_rows
 from imgsim_assets.catalog.locations import EMBEDDED
 from imgsim_assets.catalog.reader import read_source
-from imgsim_assets.catalog.rejects import describe_rejects
+from imgsim_assets.catalog.rejects import IMAGE, describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import Source, open_source
 from imgsim_assets.catalog.validation import ValidatedRows, no_rows_message, validate_rows
@@ -26,6 +27,8 @@ from imgsim_assets.storage.shards import Shard, shard_indices
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
+# How many rows of the rejects are images of items that have others.
+REJECTED_IMAGES = "rejected_images"
 _SHARD = "__shard"
 # Garbage collection keeps the images that the urls name by their sha256.
 EMBEDDED_PROPERTIES = {REFERS_TO_BLOBS: EMBEDDED}
@@ -38,35 +41,45 @@ class ItemsReport:
     Attributes:
         version: the version of `<name>/items` that is current after the run.
         rows: the number of items in it.
-        rejects: the number of rejected rows by reason.
+        images: the number of their images.
+        max_images_per_item: the largest number of images of an item.
+        rejects: the number of rejected items and images by reason.
+        rejected_images: how many of them are images of items that have others.
         columns: the columns of the table.
         changed: whether the run committed a version.
         data_version: a digest of the rows of all shards.
         changed_shards: the names of the shards whose rows changed.
         id_column: the source's column of the ids.
-        url_column: the source's column of the images, which has the ids too if it is the same.
+        url_columns: the source's columns of the images; the first one has the ids too if it is
+            the same.
         notices: what was detected or adjusted in the source.
     """
 
     version: int
     rows: int
+    images: int
+    max_images_per_item: int
     rejects: Mapping[str, int]
     columns: Sequence[str]
     changed: bool
     data_version: str
     changed_shards: Sequence[str]
+    rejected_images: int = 0
     id_column: str = "id"
-    url_column: str = "url"
+    url_columns: Sequence[str] = ("url",)
     notices: Sequence[str] = ()
 
 
 def items_table(store: Store, name: str) -> Table:
-    """`<name>/items`: id, url and the carried columns, one file per shard, sorted by id."""
+    """`<name>/items`: id, url and the carried columns, one file per shard, sorted by id.
+
+    Where items may have several images, url is the first one and other_urls has the others.
+    """
     return store.table(f"{name}/items", key="id")
 
 
 def rejects_table(store: Store, name: str) -> Table:
-    """`<name>/rejects`: file, line, reason, detail and text of every rejected row."""
+    """`<name>/rejects`: file, line, reason, detail and text of every rejected item and image."""
     return store.table(f"{name}/rejects")
 
 
@@ -137,7 +150,8 @@ class ItemsStage:
                     "rejects": rejects_version,
                     "hashes": dict(fingerprint.hashes),
                     "id_column": validated.id_column,
-                    "url_column": validated.url_column,
+                    "url_columns": list(validated.url_columns),
+                    **_image_counts(validated.rows),
                     "notices": list(validated.notices),
                     "root": source.root,
                     **(EMBEDDED_PROPERTIES if _has_embedded(validated.rows) else {}),
@@ -182,7 +196,8 @@ class ItemsStage:
                 and table.read(latest).equals(rows)
             ):
                 return None
-            return PendingCommit([table.write_rows(rows)])
+            images = (rows["rejected"] == IMAGE).sum()
+            return PendingCommit([table.write_rows(rows)], properties={REJECTED_IMAGES: images})
 
         commit = table.commit(change)
         if commit is None:
@@ -256,29 +271,44 @@ class ItemsStage:
     def _report(
         self, commit: Commit, previous: Commit | None, changed_shards: Sequence[str]
     ) -> ItemsReport:
+        rejects, rejected_images = self._count_rejects()
         return ItemsReport(
             version=commit.version,
             rows=commit.rows,
-            rejects=self._count_rejects(),
+            images=commit.properties["images"],
+            max_images_per_item=commit.properties["max_images_per_item"],
+            rejects=rejects,
+            rejected_images=rejected_images,
             columns=list(self._items.read_file(commit.files[0]).columns),
             changed=previous is None or commit.version != previous.version,
             data_version=data_version(commit),
             changed_shards=list(changed_shards),
             id_column=commit.properties["id_column"],
-            url_column=commit.properties["url_column"],
+            url_columns=tuple(commit.properties["url_columns"]),
             notices=tuple(commit.properties.get("notices", ())),
         )
 
-    def _count_rejects(self) -> dict[str, int]:
+    def _count_rejects(self) -> tuple[dict[str, int], int]:
         commit = self._rejects.latest()
         if commit is None:
-            return {}
+            return {}, 0
         counts: Any = self._rejects.read(commit)["reason"].value_counts().sort("reason").iter_rows()
-        return dict(counts)
+        return dict(counts), commit.properties.get(REJECTED_IMAGES, 0)
 
 
 def _has_embedded(rows: pl.DataFrame) -> bool:
-    return bool(rows["url"].str.starts_with(EMBEDDED).any())
+    return bool(image_rows(rows)["url"].str.starts_with(EMBEDDED).any())
+
+
+def _image_counts(rows: pl.DataFrame) -> dict[str, int]:
+    if OTHER_URLS not in rows.columns:
+        return {"images": rows.height, "max_images_per_item": int(rows.height > 0)}
+    others = rows[OTHER_URLS].list.len()
+    most: Any = others.max()
+    return {
+        "images": rows.height + int(others.sum()),
+        "max_images_per_item": 1 + most if rows.height else 0,
+    }
 
 
 def data_version(commit: Commit) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import click
 import yaml
 
+from imgsim_assets.catalog.image_rows import image_rows
 from imgsim_assets.catalog.reader import read_source
-from imgsim_assets.catalog.rejects import describe_rejects
+from imgsim_assets.catalog.rejects import IMAGE, describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.validation import ValidatedRows, no_rows_message, validate_rows
@@ -56,7 +57,7 @@ def command(
     )
     attributes: dict[str, Any] = {
         "name": name or name_from_path(source),
-        "source": source_settings.model_dump(exclude_unset=True),
+        "source": source_settings.model_dump(mode="json", exclude_unset=True),
         "shards": shards,
         "encoder": encoder,
     }
@@ -75,12 +76,18 @@ def command(
     target.parent.mkdir(parents=True, exist_ok=True)
     document = {"type": "imgsim_assets.ImageCatalogComponent", "attributes": attributes}
     target.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    items, count = validated.rows.height, validated.rejects.height
+    items, images = validated.rows.height, image_rows(validated.rows).height
+    count = validated.rejects.height
+    rejected_images = (validated.rejects["rejected"] == IMAGE).sum()
     if as_json:
-        show_json({"wrote": str(target), "items": items, "rejects": count, **_columns(validated)})
+        counts = {"items": items, "images": images, "rejects": count}
+        show_json({"wrote": str(target), **counts, **_columns(validated)})
         return
-    echo(f"wrote {target}: {items} items, {count} rejected rows")
-    for line in source_lines(validated.id_column, validated.url_column, validated.notices):
+    found = f"{items} items" if images == items else f"{items} items with {images} images"
+    refused = f"{count - rejected_images} rejected rows"
+    refused += f", {rejected_images} rejected images" if rejected_images else ""
+    echo(f"wrote {target}: {found}, {refused}")
+    for line in source_lines(validated.id_column, validated.url_columns, validated.notices):
         echo(f"  {in_shell_words(line, options_by_key(command))}")
     if "root" in attributes["source"]:
         echo(f"  local images from the folder {attributes['source']['root']!r} and below")
@@ -89,15 +96,17 @@ def command(
     echo(f"to materialize it: imgsim run {settings.name}")
 
 
-def _columns(validated: ValidatedRows) -> dict[str, str]:
-    """The columns to declare; without ids only that of the images."""
-    url = {"url": validated.url_column}
-    return url if validated.id_column == validated.url_column else {"id": validated.id_column} | url
+def _columns(validated: ValidatedRows) -> dict[str, Any]:
+    """The columns to declare, and the separator; without ids only those of the images."""
+    urls, separator = validated.url_columns, validated.separator
+    columns: dict[str, Any] = {} if validated.id_column in urls else {"id": validated.id_column}
+    columns["url"] = urls[0] if len(urls) == 1 else list(urls)
+    return columns | ({"separator": separator} if separator is not None else {})
 
 
 def _root(validated: ValidatedRows, source: str, settings: SourceSettings) -> dict[str, str]:
     """The folder of images whose paths are absolute, unless it is inside the list's own or '/'."""
-    paths = absolute_paths(validated.rows["url"])
+    paths = absolute_paths(image_rows(validated.rows)["url"])
     if settings.root or not paths or "://" in source:
         return {}
     folder = os.path.commonpath([Path(os.path.normpath(path)).parent for path in paths])

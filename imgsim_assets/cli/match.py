@@ -152,14 +152,18 @@ def _with_source_columns(
     store: Store, matches: pl.DataFrame, args: Sequence[CatalogArg]
 ) -> pl.DataFrame:
     """The matches with the source columns of both operands, by left id and rank."""
-    rows = matches.select("left_id", "right_id", "similarity")
-    for side, arg in zip(("left", "right"), args, strict=True):
+    keys = [f"{side}_{key}" for side in SIDES for key in ("id", "image")]
+    # Without the columns of images, every match is one of first images.
+    missing = [key for key in keys if key not in matches.columns]
+    rows = matches.with_columns(pl.lit(0, pl.Int32).alias(key) for key in missing)
+    rows = rows.select(*keys, "similarity")
+    for side, arg in zip(SIDES, args, strict=True):
         # The prefix keeps a source column apart from the columns of the matches.
         source_rows = arg.rows(store).select(pl.all().name.prefix(f"__{side}_"))
         rows = rows.join(
             source_rows,
-            left_on=f"{side}_id",
-            right_on=f"__{side}___id",
+            left_on=[f"{side}_id", f"{side}_image"],
+            right_on=[f"__{side}___id", f"__{side}___image"],
             how="left",
             maintain_order="left",
         )
@@ -207,7 +211,7 @@ class _Summary:
             "source": self.arg.title,
             "catalog": self.arg.name,
             **{name: getattr(self.status, name) for name in counts},
-            **_source_document(self.report),
+            **_source_document(self.arg, self.report),
             # A catalog of the store has no report: this run did nothing for it.
             **{
                 name: getattr(self.report, name, 0) for name in ("requested", "fetched", "embedded")
@@ -215,11 +219,15 @@ class _Summary:
         }
 
 
-def _source_document(report: PipelineReport | None) -> dict[str, Any]:
+def _source_document(arg: CatalogArg, report: PipelineReport | None) -> dict[str, Any]:
     if report is None or report.items is None:
         return {}
-    names = ("id_column", "url_column", "notices")
-    return {name: getattr(report.items, name) for name in names}
+    items = report.items
+    return {
+        "id_column": items.id_column,
+        "url_columns": items.url_columns,
+        "notices": [*arg.notices, *items.notices],
+    }
 
 
 def _document(
@@ -247,8 +255,9 @@ def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> 
         if done is not None and done.items is not None:
             items = done.items
             is_folder = Path(summary.arg.title).is_dir()
-            columns = (items.id_column, items.url_column)
-            for notice in items.notices if is_folder else source_lines(*columns, items.notices):
+            columns = (items.id_column, items.url_columns)
+            notices = [*summary.arg.notices, *items.notices]
+            for notice in notices if is_folder else source_lines(*columns, notices):
                 yield f"  {in_shell_words(notice, own)}"
         if status.failures:
             counts = ", ".join(f"{name} {count}" for name, count in status.failures.items())

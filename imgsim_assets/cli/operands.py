@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import click
 import polars as pl
 
-from imgsim_assets.catalog.columns import choose_columns
+from imgsim_assets.catalog.columns import choose_columns, further_images_notices, quoted
+from imgsim_assets.catalog.image_rows import OTHER_URLS, image_rows
 from imgsim_assets.catalog.raw_rows import FILE, LINE
 from imgsim_assets.catalog.reader import read_source
 from imgsim_assets.catalog.settings import SourceSettings, without_secrets
@@ -20,7 +21,7 @@ from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.catalog.validation import no_rows_message, validate_rows
 from imgsim_assets.cli.option_names import in_shell_words
-from imgsim_assets.cli.options import ListOptions, parse_settings
+from imgsim_assets.cli.options import Columns, ListOptions, parse_settings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import SourceError, StoreError
@@ -32,6 +33,8 @@ from imgsim_assets.storage.store import Store
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = get_args(Side)
+# The image in the result, where it may come from several columns.
+_IMAGE_FIELD = "url"
 _CATALOG_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -45,6 +48,7 @@ class CatalogArg:
         settings: how to read and process a list; None for a catalog of the store.
         loader: gives the images in place of the download.
         fields: the source's columns in the result, in their order; None for all.
+        notices: what was recognized in a list, beside the notices of its items.
     """
 
     name: str
@@ -52,31 +56,49 @@ class CatalogArg:
     settings: CatalogSettings | None = None
     loader: Loader | None = None
     fields: Sequence[str] | None = None
+    notices: Sequence[str] = ()
 
     def rows(self, store: Store) -> pl.DataFrame:
-        """The items' ids as `__id`, and their fields under the source's column names."""
+        """The fields of every image under the source's column names, with `__id` and `__image`.
+
+        The image's URL is under the name of its column; of several columns, under `url`.
+        """
         table = items_table(store, self.name)
         commit = table.latest()
         if commit is None:
             raise StoreError(f"{self.name}/items has no version yet; materialize it first")
-        rows = table.read(commit)
-        names = _source_names(rows.columns, commit.properties, self.fields)
-        fields = self.fields or list(dict.fromkeys(names.values()))
+        items = table.read(commit)
+        urls = url_columns(commit.properties)
+        url = urls[0] if len(urls) == 1 else _IMAGE_FIELD
+        fields = [url if name in urls else name for name in self.fields or ()]
+        rows = items.select("id", pl.lit(0, pl.Int32).alias("image"), pl.exclude("id"))
+        if OTHER_URLS in items.columns:
+            carried = items.drop("url", OTHER_URLS)
+            rows = image_rows(items).join(carried, on="id", how="left", maintain_order="left")
+        names = _source_names(rows.columns, commit.properties["id_column"], urls, url, fields)
+        fields = list(dict.fromkeys(fields or names.values()))
         by_source = {source: column for column, source in reversed(names.items())}
         return rows.select(
-            pl.col("id").alias("__id"), *(pl.col(by_source[name]).alias(name) for name in fields)
+            pl.col("id").alias("__id"),
+            pl.col("image").alias("__image"),
+            *(pl.col(by_source[name]).alias(name) for name in fields),
         )
 
 
+def url_columns(properties: Mapping[str, Any]) -> list[str]:
+    """The source's columns of images, from the properties of an items table."""
+    # The single one in tables of earlier snapshots.
+    return list(properties.get("url_columns") or [properties["url_column"]])
+
+
 def _source_names(
-    columns: Sequence[str], properties: Mapping[str, Any], fields: Sequence[str] | None
+    columns: Sequence[str], id_column: str, urls: Sequence[str], url: str, fields: Sequence[str]
 ) -> dict[str, str]:
     """The source's name of each column of an items table."""
-    id_column, url_column = properties["id_column"], properties["url_column"]
-    extra = [name for name in fields or () if name not in (id_column, url_column)]
+    extra = [name for name in fields if name not in (id_column, url)]
     # Where the image is the id, the result shows the image.
-    names = {"url": url_column} if id_column == url_column else {"id": id_column, "url": url_column}
-    for column in columns[2:]:
+    names = {"url": url} if id_column in urls else {"id": id_column, "url": url}
+    for column in columns[3:]:
         # An extra column that had the name of one of the table's own has a prefix.
         source = column
         while source.startswith("source_") and source not in extra:
@@ -109,16 +131,21 @@ def resolve_operand(
             f"{', '.join(names) or 'none'}"
         )
     try:
-        source, fields, rows = _inspect_list(text, side, options)
+        found = _inspect_list(text, side, options)
     except SourceError as error:
         own = {"id": f"--{side}-id", "url": f"--{side}-url"}
         raise SourceError(in_shell_words(str(error), own)) from error
     loader = find_loader(options.loader) if options.loader else None
     name = _list_name(text, options)
     settings = CatalogSettings(
-        name=name, source=source, shards=shards_for(rows), encoder=encoder, download=download
+        name=name,
+        source=found.settings,
+        shards=shards_for(found.rows),
+        encoder=encoder,
+        download=download,
     )
-    return CatalogArg(name, without_secrets(text), settings, loader, fields)
+    title = without_secrets(text)
+    return CatalogArg(name, title, settings, loader, found.fields, found.notices)
 
 
 def _list_name(text: str, options: ListOptions) -> str:
@@ -136,16 +163,23 @@ def name_from_path(path: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
 
 
-def source_lines(id_column: str, url_column: str, notices: Iterable[str]) -> list[str]:
+def source_lines(id_column: str, urls: Sequence[str], notices: Iterable[str]) -> list[str]:
     """What was recognized in a list, for the terminal."""
-    ids = "by their URL or path" if id_column == url_column else f"ids from {id_column!r}"
-    return [f"images from column {url_column!r}, {ids}", *notices]
+    ids = "by their URL or path" if id_column in urls else f"ids from {id_column!r}"
+    columns = "column" if len(urls) == 1 else "columns"
+    return [f"images from {columns} {quoted(urls)}, {ids}", *notices]
 
 
-def _inspect_list(
-    text: str, side: Side, options: ListOptions
-) -> tuple[SourceSettings, list[str], int]:
-    """How to read a list, its columns for the result, and the number of its valid rows."""
+class _Inspected(NamedTuple):
+    """How to read a list, its columns for the result, its valid rows, and what was recognized."""
+
+    settings: SourceSettings
+    fields: list[str]
+    rows: int
+    notices: list[str]
+
+
+def _inspect_list(text: str, side: Side, options: ListOptions) -> _Inspected:
     position = SIDES.index(side)
     source_values = {"root": options.source.get("root")} if Path(text).is_dir() else options.source
     settings = parse_settings(SourceSettings, path=text, **source_values)
@@ -154,30 +188,44 @@ def _inspect_list(
     frame = raw.frame()
     names = [name for name in frame.columns if name not in (FILE, LINE)]
     fields = list(options.columns or names)
-    given_columns = {"id": options.id_columns[position], "url": options.url_columns[position]}
-    named = [("--columns", name) for name in fields]
-    named += [pair for given in given_columns.values() for pair in given.items()]
+    given_ids, given_urls = options.id_columns[position], options.url_columns[position]
+    named = [("--columns", name) for name in fields] + list(given_ids.items())
+    named += [(option, name) for option, given in given_urls.items() for name in _tuple(given)]
     for option, column in named:
         if names and column not in names:
             listed = ", ".join(map(repr, names))
             raise click.UsageError(
                 f"{option}: {settings.location} has no column {column!r}; it has {listed}"
             )
-    columns = {key: column for key, given in given_columns.items() for column in given.values()}
-    settings = parse_settings(SourceSettings, **settings.model_dump(exclude_unset=True) | columns)
+    values = settings.model_dump(exclude_unset=True)
+    values |= {
+        key: next(iter(given.values()))
+        for key, given in (("id", given_ids), ("url", given_urls))
+        if given
+    }
+    settings = parse_settings(SourceSettings, **values)
     if not names and not raw.rejects:
         raise SourceError(f"{settings.location} holds no row")
     # The result's columns are the candidates, and those that options name.
-    candidates = [FILE, LINE, *dict.fromkeys([*fields, *columns.values()])]
-    chosen = choose_columns(frame.select(candidates) if names else frame, settings)
-    values = settings.model_dump(exclude_unset=True) | {"id": chosen.id, "url": chosen.url}
-    if names:
-        values["root"] = settings.root or _common_root(frame[chosen.url])
-    settings = parse_settings(SourceSettings, **values)
-    validated = validate_rows(raw, replace(source, settings=settings))
+    candidates = [FILE, LINE, *dict.fromkeys([*fields, *given_ids.values(), *settings.url_columns])]
+    frame = frame.select(candidates) if names else frame
+    chosen = choose_columns(frame, settings)
+    notices = [] if settings.url else further_images_notices(frame, chosen.urls[0])
+    urls = chosen.urls if len(chosen.urls) > 1 else chosen.urls[0]
+    values = settings.model_dump(exclude_unset=True) | {"id": chosen.id, "url": urls}
+    validated = validate_rows(
+        raw, replace(source, settings=parse_settings(SourceSettings, **values))
+    )
     if not validated.rows.height:
         raise SourceError(no_rows_message(validated, source))
-    return settings, fields, validated.rows.height
+    if names:
+        values["root"] = settings.root or _common_root(image_rows(validated.rows)["url"])
+    settings = parse_settings(SourceSettings, **values)
+    return _Inspected(settings, fields, validated.rows.height, notices)
+
+
+def _tuple(columns: Columns) -> tuple[str, ...]:
+    return (columns,) if isinstance(columns, str) else columns
 
 
 def _common_root(urls: pl.Series) -> str | None:

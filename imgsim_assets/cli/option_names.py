@@ -9,6 +9,8 @@ import click
 
 # 'key: value' or 'key:', as messages quote settings.
 _QUOTED_KEY = re.compile(r"'(\w+):(?: ([^'\n]*))?'(?: of the (?:source|encoder))?")
+# Several columns, as a message about YAML writes them.
+_LIST = re.compile(r"^\[(.*)\]$")
 _FIRST_KEY = re.compile(r"^(\w+): ")
 # Settings that a flag sets.
 _FLAGS = {("header", "false"): "--no-header"}
@@ -42,6 +44,7 @@ def with_options(message: str, options: Mapping[str, str]) -> str:
             return f"'{flag}'"
         if key not in options:
             return match[0]
-        return f"'{options[key]} {value}'" if value else f"'{options[key]}'"
+        listed = _LIST.sub(lambda names: names[1].replace(", ", ","), value or "")
+        return f"'{options[key]} {listed}'" if listed else f"'{options[key]}'"
 
     return _QUOTED_KEY.sub(replace, message)

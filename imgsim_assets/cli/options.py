@@ -29,6 +29,9 @@ STDOUT = "-"
 OUT_SUFFIXES = (".tsv", ".csv", ".parquet", ".jsonl")
 Command = TypeVar("Command", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
+# A column, or several.
+Columns = str | tuple[str, ...]
+C = TypeVar("C", bound=Columns)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class ListOptions:
 
     source: Mapping[str, Any]
     id_columns: tuple[Mapping[str, str], Mapping[str, str]]
-    url_columns: tuple[Mapping[str, str], Mapping[str, str]]
+    url_columns: tuple[Mapping[str, Columns], Mapping[str, Columns]]
     columns: tuple[str, ...]
     loader: str | None
 
@@ -55,8 +58,8 @@ def _list_options(
     loader: str | None,
     left_id: str | None,
     right_id: str | None,
-    left_url: str | None,
-    right_url: str | None,
+    left_url: Columns | None,
+    right_url: Columns | None,
     **source: Any,
 ) -> ListOptions:
     common_id, common_url = source.pop("id"), source.pop("url")
@@ -75,8 +78,8 @@ def _list_options(
     )
 
 
-def _named(columns: Mapping[str, str | None]) -> dict[str, str]:
-    """The first option that names a column."""
+def _named(columns: Mapping[str, C | None]) -> dict[str, C]:
+    """The first option that names a column, or columns."""
     given = [(option, column) for option, column in columns.items() if column is not None]
     return dict(given[:1])
 
@@ -126,6 +129,12 @@ def settings_hash(settings: Settings, *more: object) -> str:
 def split_names(_: click.Context, __: click.Parameter, listed: str | None) -> tuple[str, ...]:
     """Callback of an option that is a comma-separated list."""
     return tuple(part.strip() for part in listed.split(",")) if listed else ()
+
+
+def _split_columns(_: click.Context, __: click.Parameter, listed: str | None) -> Columns | None:
+    """Callback of an option that names a column, or several that are separated by commas."""
+    names = tuple(part.strip() for part in listed.split(",")) if listed else ()
+    return names if len(names) > 1 else listed
 
 
 def _option_group(
@@ -219,7 +228,19 @@ _source_options = (
         "--id", metavar="COLUMN", help="Column of unique ids.  [default: recognized, or the image]"
     ),
     click.option(
-        "--url", metavar="COLUMN", help="Column of image URLs or paths.  [default: recognized]"
+        "--url",
+        metavar="COLUMN[,...]",
+        callback=_split_columns,
+        help="Column of image URLs or paths, or several columns with further images of an item.  "
+        "[default: recognized]",
+    ),
+    click.option(
+        "--separator",
+        metavar="TEXT",
+        help="Text between the images of one cell.  [default: detected between URLs]",
+    ),
+    click.option(
+        "--max-images", type=int, metavar="N", help="Images of an item at most.  [default: 10]"
     ),
     click.option(
         "--on-duplicate",
@@ -263,8 +284,16 @@ list_options = _option_group(
         help="Source columns of the result.",
     ),
     *(
-        click.option(f"--{side}-{key}", metavar="COLUMN", help=f"--{key} of {side.upper()} only.")
-        for key in ("id", "url")
+        click.option(f"--{side}-id", metavar="COLUMN", help=f"--id of {side.upper()} only.")
+        for side in ("left", "right")
+    ),
+    *(
+        click.option(
+            f"--{side}-url",
+            metavar="COLUMN[,...]",
+            callback=_split_columns,
+            help=f"--url of {side.upper()} only.",
+        )
         for side in ("left", "right")
     ),
     *_source_options,

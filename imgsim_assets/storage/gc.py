@@ -184,7 +184,7 @@ def _listed_images(
     prefix = commit.properties.get(REFERS_TO_BLOBS)
     no_location = pl.lit(None, pl.String).alias(LOCATION)
     if isinstance(prefix, str):
-        rows = table.read(commit, columns=["url"], on_corrupt=on_corrupt)
+        rows = _urls(table, commit, on_corrupt)
         if rows.width:
             rows = rows.filter(pl.col("url").str.starts_with(prefix)).select(
                 pl.col("url").str.strip_prefix(prefix).alias(SHA256), no_location
@@ -198,6 +198,18 @@ def _listed_images(
     if not rows.width:
         return pl.DataFrame(schema={SHA256: pl.String, LOCATION: pl.String})
     return rows.select(SHA256, LOCATION).filter(pl.col(SHA256).is_not_null())
+
+
+def _urls(table: Table, commit: Commit, on_corrupt: Callable[[str], None] | None) -> pl.DataFrame:
+    """The url of every image that the rows of a commit have."""
+    try:
+        rows = table.read(commit, columns=["url", "other_urls"], on_corrupt=on_corrupt)
+    except pl.exceptions.ColumnNotFoundError:
+        return table.read(commit, columns=["url"], on_corrupt=on_corrupt)
+    if not rows.width:
+        return rows
+    others = rows.select(pl.col("other_urls").explode().alias("url"))
+    return pl.concat([rows.select("url"), others]).drop_nulls()
 
 
 def _collect_files(

@@ -21,10 +21,11 @@ _SKUS = [f"S-{n}" for n in range(4)]
 _PRICES = ["9.99", "10.00", "11.50", "12.00"]
 
 
-def chosen(columns: Mapping[str, Sequence[str]], **declared: str) -> tuple[str, str]:
+def chosen(columns: Mapping[str, Sequence[object]], **declared: str) -> tuple[str, str]:
     """The id and the url column of a frame."""
     found = choose_columns(pl.DataFrame(columns), source_settings("a.csv", **declared))
-    return found.id, found.url
+    [url] = found.urls
+    return found.id, url
 
 
 @pytest.mark.parametrize("order", list(permutations(["sku", "image_link", "price"])))
@@ -104,29 +105,37 @@ def test_several_id_columns_are_one_question() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "shown"),
+    "values",
     [
-        ([["http://h/1.jpg"], ["http://h/2.jpg", "http://h/3.jpg"]], "http://h/1.jpg"),
-        (['["http://h/1.jpg", "http://h/2.jpg"]', '["a.jpg"]'], "http://h/2.jpg"),
+        [["http://h/1.jpg"], ["http://h/2.jpg", "http://h/3.jpg"]],
+        ['["http://h/1.jpg", "http://h/2.jpg"]', '["a.jpg"]'],
+        ["['http://h/1.jpg', 'http://h/2.jpg']", "['a.jpg', None]"],
+        [[{"src": "http://h/1.jpg"}], [{"src": "a.jpg"}, {"src": "b.jpg"}]],
     ],
 )
-def test_lists_of_images_are_refused_with_an_example(values: Sequence[object], shown: str) -> None:
-    frame = pl.DataFrame({"id": ["1", "2"], "images": values})
+def test_lists_of_images_are_the_images_where_no_column_has_single_ones(
+    values: Sequence[object],
+) -> None:
+    columns: dict[str, Sequence[object]] = {
+        "id": ["1", "2"],
+        "tags": [["a.b", "c"], ["d"]],
+        "images": values,
+    }
 
-    with pytest.raises(SourceError) as raised:
-        choose_columns(frame, source_settings("a.jsonl"))
-
-    assert "one URL per row is needed" in str(raised.value)
-    assert shown in str(raised.value)
+    assert chosen(columns) == ("id", "images")
+    assert chosen({**columns, "photo": _IMAGES[:2]}) == ("id", "photo")
 
 
-def test_several_urls_in_one_cell_are_rejected(tmp_path: Path) -> None:
-    write(tmp_path, "a.csv", 'id,url\n1,"http://h/1.jpg, http://h/2.jpg"\n2,http://h/3.jpg\n')
+def test_several_columns_of_lists_are_one_question() -> None:
+    columns: dict[str, Sequence[object]] = {
+        "front": [["a.jpg"], ["b.jpg"]],
+        "back": ['["a.jpg"]', '["b.jpg"]'],
+    }
 
-    result = validate(tmp_path, "a.csv")
-
-    assert result.rows["id"].to_list() == ["2"]
-    assert result.rejects["reason"].to_list() == ["several_urls"]
+    with pytest.raises(SourceError, match=r"Set 'url:' to one of 'front', 'back'; 'url: \[front, "):
+        chosen(columns)
+    assert chosen(columns, url="back")[1] == "back"
+    assert chosen({"url": columns["front"], **columns})[1] == "url"
 
 
 @settings(deadline=None, max_examples=40)

@@ -47,7 +47,7 @@ def test_rows_of_a_query_are_items_until_the_table_changes(tmp_path: Path) -> No
 
     assert (first.rows, again.rows, more.rows) == (3, 3, 4)
     assert (again.changed, more.changed) == (False, True)
-    assert (first.id_column, first.url_column) == ("sku", "image")
+    assert (first.id_column, first.url_columns) == ("sku", ("image",))
     for file in (tmp_path / "store").rglob("*"):
         assert file.is_dir() or url.encode() not in file.read_bytes()
 

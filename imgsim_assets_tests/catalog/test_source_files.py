@@ -250,7 +250,7 @@ def test_invalid_file_name_affects_only_its_file(tmp_path: Path) -> None:
 
     assert result.rows["id"].to_list() == ["a.jpg", "lost\ufffd.jpg"]
     assert result.rejects.rows() == [
-        ("caf?.jpg", 0, "bad_name", "the file name is not valid text", "caf?.jpg")
+        ("caf?.jpg", 0, "item", "bad_name", "the file name is not valid text", "caf?.jpg")
     ]
     assert find_source(tmp_path, "images").fingerprint().digest
 

@@ -45,6 +45,8 @@ def test_run_commits_items_and_returns_a_report(tmp_path: Path, store: Store) ->
     assert report == ItemsReport(
         version=1,
         rows=2,
+        images=2,
+        max_images_per_item=1,
         rejects={"duplicate_id": 1, "empty_url": 1},
         columns=["id", "url", "name"],
         changed=True,
@@ -304,6 +306,7 @@ def test_rejects_follow_the_source(tmp_path: Path, store: Store) -> None:
         (
             "a.csv",
             3,
+            "item",
             "ragged_line",
             "3 fields where 2 are expected; to keep the extra fields set 'ragged: pad'",
             "2,u2,x",
@@ -311,11 +314,19 @@ def test_rejects_follow_the_source(tmp_path: Path, store: Store) -> None:
         (
             "a.csv",
             4,
+            "item",
             "unsupported_scheme",
             "only http, https, file and object store URLs, data URIs and paths can be fetched",
             "id=3 url=ftp://x",
         ),
-        ("a.csv", 5, "duplicate_id", "the id is already used in a.csv line 2", "id=1 url=u3"),
+        (
+            "a.csv",
+            5,
+            "item",
+            "duplicate_id",
+            "the id is already used in a.csv line 2",
+            "id=1 url=u3",
+        ),
     ]
 
     before = latest(store).files
@@ -645,5 +656,5 @@ def test_report_and_its_repetition_name_columns_and_notices(tmp_path: Path, stor
 
     assert [report.changed for report in reports] == [True, False]
     for report in reports:
-        assert (report.id_column, report.url_column) == ("sku", "image")
+        assert (report.id_column, report.url_columns) == ("sku", ("image",))
         assert "read as cp1252" in report.notices[0]

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.catalog.raw_rows import FILE, LINE, RawRows, Reject
-from imgsim_assets.catalog.validation import MAX_URL_LENGTH, ValidatedRows, validate_rows
+from imgsim_assets.catalog.url_checks import MAX_URL_LENGTH
+from imgsim_assets.catalog.validation import ValidatedRows, validate_rows
 from imgsim_assets.errors import SourceError
 from imgsim_assets_tests.support.sources import find_source, validate, write
 
@@ -23,7 +24,7 @@ def test_id_and_url_are_found_by_name(tmp_path: Path) -> None:
     result = validate(tmp_path, "a.csv")
 
     assert result.rows.to_dicts() == [{"id": "1", "url": "u1", "name": "chair", "size": "XL"}]
-    assert (result.id_column, result.url_column) == ("id", "url")
+    assert (result.id_column, result.url_columns) == ("id", ("url",))
 
 
 def test_id_and_url_can_be_declared(tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def test_id_and_url_can_be_declared(tmp_path: Path) -> None:
     result = validate(tmp_path, "a.csv", id="sku", url="image")
 
     assert result.rows.to_dicts() == [{"id": "S-1", "url": "u1", "name": "chair"}]
-    assert (result.id_column, result.url_column) == ("sku", "image")
+    assert (result.id_column, result.url_columns) == ("sku", ("image",))
 
 
 def test_carried_columns_keep_order_and_values(tmp_path: Path) -> None:
@@ -211,6 +212,7 @@ def test_unsupported_schemes_are_rejected(tmp_path: Path, url: str) -> None:
         (
             "a.csv",
             2,
+            "item",
             "unsupported_scheme",
             "only http, https, file and object store URLs, data URIs and paths can be fetched",
             f"id=1 url={url}",
@@ -294,8 +296,22 @@ def test_duplicate_id_keeps_the_first_row_and_names_it(tmp_path: Path) -> None:
 
     assert result.rows["url"].to_list() == ["u1", "u2"]
     assert result.rejects.rows() == [
-        ("a.csv", 5, "duplicate_id", "the id is already used in a.csv line 2", "id=1 url=u3"),
-        ("a.csv", 6, "duplicate_id", "the id is already used in a.csv line 2", "id=1 url=u1"),
+        (
+            "a.csv",
+            5,
+            "item",
+            "duplicate_id",
+            "the id is already used in a.csv line 2",
+            "id=1 url=u3",
+        ),
+        (
+            "a.csv",
+            6,
+            "item",
+            "duplicate_id",
+            "the id is already used in a.csv line 2",
+            "id=1 url=u1",
+        ),
     ]
 
 
@@ -399,7 +415,7 @@ def test_rejects_of_reading_are_kept(tmp_path: Path) -> None:
 
     result = validate_pairs([("1", "u1")], [unreadable])
 
-    assert result.rejects.rows() == [("a.csv", 3, "unreadable_line", "why", "text")]
+    assert result.rejects.rows() == [("a.csv", 3, "item", "unreadable_line", "why", "text")]
 
 
 def validate_pairs(

@@ -42,7 +42,7 @@ def test_numbers_are_ids_without_decimals_and_zeros_are_kept(tmp_path: Path) -> 
     result = validate(tmp_path, "a.xlsx")
 
     assert result.rows["id"].to_list() == ["007", "1000000000001", "123", "2026-01-02"]
-    assert (result.id_column, result.url_column) == ("Nr", "Bild")
+    assert (result.id_column, result.url_columns) == ("Nr", ("Bild",))
 
 
 def test_only_visible_sheet_with_rows_is_read(tmp_path: Path) -> None:

@@ -58,9 +58,9 @@ def test_columns_can_be_named_for_each_list(shell: Shell) -> None:
     assert (asked.code, asked_again.code) == (1, 1)
     assert "Set '--left-url' to one of 'front', 'back'" in asked.err
     assert "Set '--left-id' to one of 'nr', 'ean'" in asked_again.err
-    assert (named.json["left"]["id_column"], named.json["right"]["url_column"]) == (
+    assert (named.json["left"]["id_column"], named.json["right"]["url_columns"]) == (
         "ean",
-        "picture",
+        ["picture"],
     )
 
 

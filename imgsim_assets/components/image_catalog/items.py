@@ -86,7 +86,7 @@ def _describe(
         "dagster/column_schema": schema_of(rows.schema),
         "rejected": rejected,
         "id_column": report.id_column,
-        "url_column": report.url_column,
+        "url_columns": list(report.url_columns),
         "changed_shards": len(report.changed_shards),
         "preview": preview(rows),
     }
