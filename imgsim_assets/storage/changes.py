@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgsim_assets.errors import StoreError
+from imgsim_assets.storage.commit import key_columns
 from imgsim_assets.storage.reader import open_store, resolve_version
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def key_of(commit: Commit, rows: pl.DataFrame, name: str) -> list[str]:
         StoreError: the table has no key.
     """
     if commit.key is not None:
-        return [commit.key]
+        return key_columns(commit.key)
     for key in _KEYS:
         if set(key) <= set(rows.columns):
             return key

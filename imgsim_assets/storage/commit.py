@@ -16,6 +16,8 @@ from imgsim_assets.storage.shards import Shard
 FORMAT = 3
 
 Json = Any
+# The columns that identify a row; the first one decides its shard and its place in a sorted file.
+Key = str | tuple[str, ...] | None
 
 # The role of a file that holds the table's rows. Files of other roles hold data derived from them.
 ROWS = "rows"
@@ -77,7 +79,7 @@ class Commit:
         version: Number of the version, from 1.
         files: The files of the version. A later file overrides an earlier one.
         committed_at: Time of the commit, ISO 8601, UTC.
-        key: Column by which a later row replaces an earlier one, None for no such column.
+        key: Column or columns by which a later row replaces an earlier one, None for none.
         inputs: Versions of the tables and sources that were read.
         properties: JSON values that describe the version.
         run_id: The Dagster run that committed.
@@ -90,7 +92,7 @@ class Commit:
     version: int
     files: tuple[DataFile, ...]
     committed_at: str
-    key: str | None = None
+    key: Key = None
     inputs: Mapping[str, Json] = field(default_factory=dict)
     properties: Mapping[str, Json] = field(default_factory=dict)
     run_id: str | None = None
@@ -171,7 +173,13 @@ class Commit:
             raise ValueError("its checksum does not match")
         values = {name: document[name] for name in cls.__dataclass_fields__ if name != "files"}
         values["lost"] = tuple(values["lost"])
+        values["key"] = tuple(values["key"]) if isinstance(values["key"], list) else values["key"]
         return cls(**values, files=tuple(DataFile(**file) for file in document["files"]))
+
+
+def key_columns(key: Key) -> list[str]:
+    """The columns of a key; none without a key."""
+    return [key] if isinstance(key, str) else list(key or ())
 
 
 def _require_format(document: Mapping[str, Json]) -> None:

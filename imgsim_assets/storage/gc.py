@@ -190,11 +190,9 @@ def _listed_images(
                 pl.col("url").str.strip_prefix(prefix).alias(SHA256), no_location
             )
     else:
-        try:
-            rows = table.read(commit, columns=[SHA256, LOCATION], on_corrupt=on_corrupt)
-        except pl.exceptions.ColumnNotFoundError:  # written before images could stay elsewhere
-            rows = table.read(commit, columns=[SHA256], on_corrupt=on_corrupt)
-            rows = rows.with_columns(no_location) if rows.width else rows
+        rows = table.read(commit, columns=[SHA256, LOCATION], on_corrupt=on_corrupt)
+        if rows.width and LOCATION not in rows.columns:  # written before images could lie elsewhere
+            rows = rows.with_columns(no_location)
     if not rows.width:
         return pl.DataFrame(schema={SHA256: pl.String, LOCATION: pl.String})
     return rows.select(SHA256, LOCATION).filter(pl.col(SHA256).is_not_null())

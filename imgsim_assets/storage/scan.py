@@ -9,8 +9,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.commit import Commit
-from imgsim_assets.storage.table import Table
+from imgsim_assets.storage.commit import Commit, Key
+from imgsim_assets.storage.table import Table, with_key
 
 
 def scan_table(table: Table, commit: Commit) -> pl.LazyFrame:
@@ -26,7 +26,7 @@ def scan_table(table: Table, commit: Commit) -> pl.LazyFrame:
     paths = table.local_paths(commit)
     if paths is not None and _all_rows_visible(commit):
         table.check_files_exist(commit)
-        return _scan_files(paths)
+        return _scan_files(paths, commit.key)
     schema = table.read_file(row_files[0]).schema
 
     def read_in_batches(
@@ -49,11 +49,12 @@ def scan_table(table: Table, commit: Commit) -> pl.LazyFrame:
     return register_io_source(read_in_batches, schema=schema, is_pure=True)
 
 
-def _scan_files(paths: list[Path]) -> pl.LazyFrame:
+def _scan_files(paths: list[Path], key: Key) -> pl.LazyFrame:
     """Parquet files as one table, with the columns of all."""
     if len({tuple(pl.read_parquet_schema(path).items()) for path in paths}) == 1:
-        return pl.scan_parquet(paths, glob=False)
-    return pl.concat([pl.scan_parquet(path, glob=False) for path in paths], how="diagonal_relaxed")
+        return with_key(pl.scan_parquet(paths, glob=False), key)
+    frames = [with_key(pl.scan_parquet(path, glob=False), key) for path in paths]
+    return pl.concat(frames, how="diagonal_relaxed")
 
 
 def _with_schema(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:

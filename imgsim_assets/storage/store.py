@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.storage.blobs import Blobs
+from imgsim_assets.storage.commit import Key
 from imgsim_assets.storage.commit_log import COMMITS
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.local_files import LocalFiles
@@ -80,12 +81,12 @@ class Store:
         """The root as a path or URL."""
         return self.files.url
 
-    def table(self, name: str, *, key: str | None = None) -> Table:
+    def table(self, name: str, *, key: Key = None) -> Table:
         """A table, which need not exist yet.
 
         Args:
             name: Such as "products/images".
-            key: Column by which a later row replaces an earlier one; see `Table`.
+            key: Columns by which a later row replaces an earlier one; see `Table`.
 
         Raises:
             StoreError: The name is malformed.

@@ -25,13 +25,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.storage.commit import ROWS, Commit, DataFile, Json, PendingCommit
+from imgsim_assets.storage.commit import (
+    ROWS,
+    Commit,
+    DataFile,
+    Json,
+    Key,
+    PendingCommit,
+    key_columns,
+)
 from imgsim_assets.storage.commit_log import CommitLog
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.shards import Shard, shard_indices
@@ -53,6 +61,7 @@ _ROW_GROUP_SIZE = 4096
 
 # The first and the last key, both included.
 KeyRange = tuple[str, str]
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 Compression = Literal["zstd", "uncompressed"]
 
 
@@ -62,16 +71,20 @@ class Table:
     Args:
         files: The root that holds the table's folder.
         name: Folder of the table, such as "products/images".
-        key: Column by which a later row replaces an earlier one. None means that rows never
-            replace each other.
+        key: Columns by which a later row replaces an earlier one. Rows are sorted and sharded by
+            the first, a string. Any others are numbers, 0 in a file that lacks them. None means
+            that rows never replace each other.
         run_id: The Dagster run that every commit records.
     """
 
     def __init__(
-        self, files: Files, name: str, *, key: str | None = None, run_id: str | None = None
+        self, files: Files, name: str, *, key: Key = None, run_id: str | None = None
     ) -> None:
         self.name = name
         self.key = key
+        self._keys = key_columns(key)
+        # A table without a key may still be sharded, by the id of its items.
+        self._sort_key = self._keys[0] if self._keys else "id"
         self._files = files
         self._log = CommitLog(files, name)
         self._run_id = run_id
@@ -333,11 +346,13 @@ class Table:
         A file of an earlier version of the code may lack some of the columns.
         """
         body = io.BytesIO(self.read_bytes(file))
+        rows = pl.scan_parquet(body)
+        if file.role == ROWS:
+            rows = with_key(rows, self.key)
         if columns:
-            present = pl.read_parquet_schema(body)
-            columns = [column for column in columns if column in present]
-            body.seek(0)
-        return pl.read_parquet(body, columns=list(columns) if columns else None)
+            present = rows.collect_schema()
+            rows = rows.select(column for column in columns if column in present)
+        return rows.collect()
 
     def verify_checksums(self, commit: Commit, *, shard: Shard | None = None) -> bool:
         """Whether every file of a commit (of one shard) exists and matches its checksum."""
@@ -370,8 +385,8 @@ class Table:
         Raises:
             CorruptFileError: A file is corrupt and `on_corrupt` is None.
         """
-        if shard is not None or self.key is not None:
-            columns = _with_column(columns, self.key or "id")
+        if columns is not None and (shard is not None or self._keys):
+            columns = list(dict.fromkeys([*columns, *(self._keys or [self._sort_key])]))
         frames = []
         files = commit.files_with_role() if shard is None else commit.row_files_for_shard(shard)
         for file in files:
@@ -387,8 +402,8 @@ class Table:
             return pl.DataFrame()
         # Files of an earlier version of the code may have fewer columns.
         rows = pl.concat(frames, how="diagonal_relaxed")
-        if self.key is not None and rows[self.key].n_unique() < rows.height:
-            rows = rows.unique(subset=self.key, keep="last", maintain_order=True)
+        if self._keys and rows[self._sort_key].n_unique() < rows.height:
+            rows = rows.unique(subset=self._keys, keep="last", maintain_order=True)
         return rows
 
     @contextlib.contextmanager
@@ -408,7 +423,6 @@ class Table:
         Yields:
             A function from a range of keys to the rows in it.
         """
-        key = self.key or "id"
         with contextlib.ExitStack() as stack:
             files: list[tuple[DataFile, Path]] = []
             for file in commit.row_files_for_shard(shard):
@@ -419,18 +433,25 @@ class Table:
 
             def read(keys: KeyRange) -> pl.DataFrame:
                 frames = [
-                    self._visible_rows(commit, file, shard, _read_range(path, key, keys))
+                    self._visible_rows(commit, file, shard, self._read_range(path, keys))
                     for file, path in files
                 ]
                 return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
             yield read
 
+    def _read_range(self, path: Path, keys: KeyRange) -> pl.DataFrame:
+        first, last = keys
+        in_range = pl.col(self._sort_key).is_between(pl.lit(first), pl.lit(last))
+        # The key column alone is decoded to find the rows, and of the others only these rows.
+        rows = pl.scan_parquet(path, glob=False, parallel="prefiltered").filter(in_range).collect()
+        return with_key(rows, self.key)
+
     def _visible_rows(
         self, commit: Commit, file: DataFile, shard: Shard | None, rows: pl.DataFrame
     ) -> pl.DataFrame:
         """The rows of a file (of one shard) that no later snapshot has replaced."""
-        key = self.key or "id"
+        key = self._sort_key
         for shard_count, shards in commit.superseded_shards(file).items():
             rows = rows.filter(~shard_indices(rows[key], shard_count).is_in(shards))
         if shard is None or file.shard_count == shard.count:
@@ -464,14 +485,10 @@ def _sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_range(path: Path, key: str, keys: KeyRange) -> pl.DataFrame:
-    first, last = keys
-    in_range = pl.col(key).is_between(pl.lit(first), pl.lit(last))
-    # The key column alone is decoded to find the rows, and of the other columns only these rows.
-    return pl.scan_parquet(path, glob=False, parallel="prefiltered").filter(in_range).collect()
-
-
-def _with_column(columns: Sequence[str] | None, column: str) -> list[str] | None:
-    if columns is None:
-        return None
-    return [*columns] if column in columns else [*columns, column]
+def with_key(rows: Frame, key: Key) -> Frame:
+    """Rows with every column of a key; the columns after the first may be absent, and are 0."""
+    keys = key_columns(key)
+    if len(keys) < 2 or not set(keys[1:]).difference(names := rows.collect_schema().names()):
+        return rows
+    absent = [pl.lit(0, pl.Int32).alias(column) for column in keys if column not in names]
+    return rows.with_columns(absent).select(*keys, pl.exclude(keys))

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.storage.changes import read_changes
 from imgsim_assets.storage.commit import (
     Commit,
     DataFile,
@@ -22,6 +23,7 @@ from imgsim_assets.storage.commit import (
 )
 from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.local_files import TEMPORARY_PREFIX
+from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -665,3 +667,57 @@ def _damage(path: Path, damage: Damage) -> None:
 
 def _flipped(data: bytes, position: int) -> bytes:
     return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+
+
+# ---- keys of several columns ------------------------------------------------------------
+
+_NUMBERED = ("id", "image")
+
+
+def _numbered(rows: Sequence[tuple[str, int, str]]) -> pl.DataFrame:
+    schema = {"id": pl.String, "image": pl.Int32, "value": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def test_a_later_row_replaces_that_with_the_same_values_of_all_key_columns(store: Store) -> None:
+    table = store.table(NAME, key=_NUMBERED)
+    shard = Shard(0, 1)
+    for rows in ([("a", 0, "old"), ("a", 1, "kept"), ("b", 0, "kept")], [("a", 0, "new")]):
+        file = table.write_sorted_chunks([_numbered(rows)])
+        table.commit(partial(_pending, append_to_shard(table.latest(), shard, [file])))
+    commit = table.latest()
+    assert commit is not None
+    expected = [("a", 0, "new"), ("a", 1, "kept"), ("b", 0, "kept")]
+
+    assert commit.key == _NUMBERED
+    assert sorted(table.read(commit).rows()) == expected
+    assert sorted(read_table(NAME, store=store).collect().rows()) == expected
+    assert read_changes(NAME, since=1, store=store).rows.rows() == [("changed", "a", 0, "new")]
+
+
+def test_a_file_without_the_further_key_columns_has_the_number_0(store: Store) -> None:
+    shard = Shard(0, 2)
+    earlier = store.table(NAME, key="id")
+    file = earlier.write_rows(_numbered([("a", 0, "old"), ("b", 0, "kept")]).drop("image"))
+    first = earlier.commit(partial(_pending, replace_shard(None, shard, [file])))
+    assert first is not None
+    table = store.table(NAME, key=_NUMBERED)
+
+    assert table.read(first, columns=["value"]).rows() == [("old", "a", 0), ("kept", "b", 0)]
+    assert table.read_file(first.files[0], ["value"]).rows() == [("old",), ("kept",)]
+
+    file = table.write_rows(_numbered([("a", 0, "new"), ("a", 1, "more")]))
+    second = table.commit(partial(_pending, append_to_shard(first, shard, [file])))
+    assert second is not None
+    expected = [("a", 0, "new"), ("a", 1, "more"), ("b", 0, "kept")]
+
+    assert sorted(table.read(second).rows()) == expected
+    assert sorted(read_table(NAME, store=store).collect().rows()) == expected
+    with table.open_range_reader(second, shard=shard, on_corrupt=pytest.fail) as read:
+        assert read(("a", "a")).rows() == [("a", 0, "old"), ("a", 0, "new"), ("a", 1, "more")]
+
+    other = append_to_shard(first, Shard(1, 2), [table.write_rows(_numbered([("c", 1, "x")]))])
+    third = table.commit(partial(_pending, other))
+    assert third is not None
+    rows = read_table(NAME, store=store).collect().rows()
+    assert sorted(rows) == [("a", 0, "old"), ("b", 0, "kept"), ("c", 1, "x")]
