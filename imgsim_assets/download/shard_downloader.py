@@ -121,9 +121,9 @@ class ShardDownloader:
         finally:
             self._decide_remaining_pages()
 
-    def discard(self, ids: Set[str]) -> int:
-        """Drop waiting items that another run has requested; returns how many."""
-        return self._queues.discard(lambda number: self._items[number].id in ids)
+    def discard(self, images: Set[tuple[str, str]]) -> int:
+        """Drop waiting images (id, url) that another run has requested; returns how many."""
+        return self._queues.discard(lambda number: self._items[number].key in images)
 
     def _spawn_workers(self, workers: asyncio.TaskGroup) -> None:
         """Keep `concurrency` workers beside those of idle requests, at most as many again.
@@ -177,7 +177,7 @@ class ShardDownloader:
                 self._hosts.count_request("", seconds)
                 if isinstance(result, FetchError):
                     if result.status == "internal_error":
-                        self._log(f"{item.id}: {result.detail}")
+                        self._log(f"{item}: {result.detail}")
                     self._retry_or_fail(number, item, "", result)
                 else:
                     self._queues.done(number)
@@ -203,7 +203,7 @@ class ShardDownloader:
         except Exception as error:
             # A defect that one item reveals, here or in a library, must not stop the others.
             failure = FetchError("internal_error", f"{type(error).__name__}: {error}")
-            self._log(f"{item.id}: {failure.detail}")
+            self._log(f"{item}: {failure.detail}")
         self._hosts.count_request(host, time.monotonic() - started)
         if fetched is None:
             self._record_failure(host, breaker, failure, is_probe=is_probe)

@@ -1,4 +1,4 @@
-"""One run over one shard: fetches its items, and commits their ledger rows meanwhile."""
+"""One run over one shard: fetches its images, and commits their ledger rows meanwhile."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ShardRun:
             raise _innermost(error) from error
 
     def add_rows(self, progress: Progress, rows: Sequence[Row]) -> None:
-        """Count finished items, and queue their rows for the next commit."""
+        """Count finished images, and queue their rows for the next commit."""
         for row in rows:
             self.writer.pending.add(row)
             self.requested += 1
@@ -97,19 +97,19 @@ class ShardRun:
                 await wait_for_event(self._wake, pause)
             if not self._is_done:
                 frames = self.writer.pending.frames()
-                ids = await asyncio.to_thread(self._append, frames)
-                if ids:
-                    progress.advance(downloader.discard(ids), kind="by another run")
+                images = await asyncio.to_thread(self._append, frames)
+                if images:
+                    progress.advance(downloader.discard(images), kind="by another run")
 
-    def _append(self, frames: Sequence[pl.DataFrame]) -> set[str]:
-        """Commit pending rows; returns the ids that other runs have requested meanwhile."""
+    def _append(self, frames: Sequence[pl.DataFrame]) -> set[tuple[str, str]]:
+        """Commit pending rows; returns the images that other runs have requested meanwhile."""
         if not frames:
             return set()
         commit = self.writer.append(frames)
         if self._on_commit is not None:
             self._on_commit(self.writer.ledger.shard)
         self.writer.other_runs.poll(commit)
-        return self.writer.other_runs.take_new_ids()
+        return self.writer.other_runs.take_new_images()
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -21,7 +21,7 @@ from imgsim_assets.download.ledger.fetch_plan import FetchItems, FetchPlan, plan
 from imgsim_assets.download.ledger.packs import check_packs
 from imgsim_assets.download.ledger.replaced_images import report_unreadable
 from imgsim_assets.download.ledger.shard_ledger import ShardLedger
-from imgsim_assets.download.ledger.table import ledger_table, utc_now
+from imgsim_assets.download.ledger.table import IMAGE_KEY, ledger_table, utc_now
 from imgsim_assets.download.ledger.writer import LedgerWriter
 from imgsim_assets.download.recorded import RecordedSettings
 from imgsim_assets.download.scheduling.hosts import Hosts, HostStats
@@ -41,19 +41,25 @@ from imgsim_assets.storage.store import Store
 class DownloadReport:
     """What a run did for one shard.
 
-    `statuses` counts every item of the shard. `requested` items were tried in this run: `fetched`
-    of them arrived as images, `unchanged` were due for revalidation and keep their image, because
-    the server confirmed it or because the request failed; the others failed. `bytes` are those of
-    the fetched files. `hosts` are those with the most failures and the slowest responses so far
-    in the run, and `hosts_skipped` those that their circuit breaker skipped.
+    `items` are all of the shard, and `usable_items` have at least one image. Everything else
+    counts images: `statuses` all of the shard, each by its status. `requested` images were tried
+    in this run: `fetched` of them arrived, `unchanged` were due for revalidation and are kept,
+    because the server confirmed them or because the request failed; the others failed.
+    `removed_items` left the catalog, and `removed_images` left it with their items or alone.
+    `bytes` are those of the fetched files. `hosts` are those with the most failures and the
+    slowest responses so far in the run, and `hosts_skipped` those that their circuit breaker
+    skipped.
     """
 
     shard: str
     version: int
     items: int
+    usable_items: int
+    images: int
     requested: int
     fetched: int
-    removed: int
+    removed_items: int
+    removed_images: int
     bytes: int
     seconds: float
     statuses: Mapping[str, int]
@@ -66,8 +72,8 @@ class DownloadReport:
 
     @property
     def failed(self) -> int:
-        """Items of the shard without an image."""
-        return self.items - self.statuses.get(OK, 0)
+        """Images of the shard that were not fetched."""
+        return self.images - self.statuses.get(OK, 0)
 
 
 class ImagesStage:
@@ -160,23 +166,26 @@ class ImagesStage:
                 if newest is not None and (base is None or newest.version > base.version):
                     base, plan = newest, self._plan(run, newest)
                 if len(plan.items):
+                    if plan.is_renumbered:
+                        run.writer.renumber()
                     with _infrequent_gc():
                         self._runner.run(self._fetch_all(run, plan.items))
-                    # Free the urls before the ledger is merged: a shard may have millions.
                     plan = plan.without_items()
-                    run.items.drop_urls()
-                commit, summary = run.writer.finish(removed=bool(plan.removed_ids))
+                commit, summary = run.writer.finish(has_changes=plan.changes_rows)
         else:
-            commit, summary = run.writer.finish(removed=bool(plan.removed_ids))
+            commit, summary = run.writer.finish(has_changes=plan.changes_rows)
         if plan.replaced:
             report_unreadable(self._store, plan.replaced)
         return DownloadReport(
             shard=shard.name,
             version=commit.version,
             items=summary.items,
+            usable_items=summary.usable_items,
+            images=summary.images,
             requested=run.requested,
             fetched=run.fetched,
-            removed=len(plan.removed_ids),
+            removed_items=len(plan.removed_ids),
+            removed_images=plan.removed_images,
             bytes=run.bytes,
             seconds=time.monotonic() - run.clock,
             statuses=dict(sorted(summary.statuses.items())),
@@ -189,13 +198,13 @@ class ImagesStage:
         )
 
     def is_due(self, shard: Shard) -> bool:
-        """Whether `run` would request an item of a shard, or remove one.
+        """Whether `run` would request an image of a shard, remove or renumber one.
 
         Raises:
             StoreError: the catalog was never ingested.
         """
         plan = self._plan(self._start(shard), self._table.latest())
-        return bool(len(plan.items) or len(plan.removed_ids))
+        return bool(len(plan.items)) or plan.changes_rows
 
     def _start(self, shard: Shard) -> ShardRun:
         items = ShardItems(self._store, self._name, shard)
@@ -234,7 +243,7 @@ class ImagesStage:
         writer.other_runs.mark_seen(base)
         # Up to now: rows from before the clock was set back are not those of another run.
         since_start = pl.col("fetched_at").is_between(run.started, utc_now())
-        requested = rows.filter(since_start).select("id", "url")
+        requested = rows.filter(since_start).select(IMAGE_KEY)
         if not requested.height:
             return plan
         return replace(plan, items=plan.items.without(requested))

@@ -13,6 +13,8 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
+from imgsim_assets.catalog.image_rows import OTHER_URLS, image_rows
+from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.packs import (
     PackCheck,
     check_packs,
@@ -20,12 +22,15 @@ from imgsim_assets.download.ledger.packs import (
     packs_metadata,
 )
 from imgsim_assets.download.ledger.table import (
+    IMAGE_KEY,
     PROPERTIES,
+    ROW_KEY,
     data_version,
     empty_ledger,
     ledger_frame,
     ledger_table,
     utc_now,
+    with_all_columns,
 )
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import DownloadReport
@@ -42,8 +47,8 @@ from imgsim_assets.text import printable_line
 # Property of a ledger that a loader has filled: its URLs may mean something to the loader only.
 LOADED = "filled_by_loader"
 
-# From a row (id, url and the carried columns) to the file's bytes, a PIL image, or None for no
-# image. It is called from several threads at once.
+# From a row (id, image, url and the carried columns) to the file's bytes, a PIL image, or None for
+# no image. It is called from several threads at once.
 Loader = Callable[[Mapping[str, Any]], bytes | Image.Image | None]
 
 
@@ -69,10 +74,10 @@ def find_loader(name: str) -> Loader:
 
 
 class LoaderStage:
-    """Fills the ledger of a catalog by calling a loader for the items without an image.
+    """Fills the ledger of a catalog by calling a loader for the images that it lacks.
 
-    An item is loaded when it is new, when its URL changed, when its bytes are missing, and in
-    every run while it fails. `on_row` is called after each item.
+    An image is loaded when it is new, when its bytes are missing, and in every run while it fails.
+    `on_row` is called after each image.
     """
 
     def __init__(
@@ -96,32 +101,38 @@ class LoaderStage:
     def run(self, shard: Shard) -> DownloadReport:
         """Load the images that a shard lacks and commit its ledger; an exception is a status."""
         started = time.monotonic()
-        catalog = self._store.table(f"{self._name}/items", key="id")
+        catalog = items_table(self._store, self._name)
         source = catalog.latest()
         if source is None:
             raise StoreError(f"{self._name}/items has no version yet; ingest it first")
         items = catalog.read(source, shard=shard)
+        images = image_rows(items)
         base = self._table.latest()
         loaded_before, packs = self._loaded_before(base, shard)
-        unchanged = loaded_before.join(items, on=["id", "url"], how="semi")
-        due = items.join(unchanged, on="id", how="anti").to_dicts()
+        kept = loaded_before.drop("image").join(images, on=IMAGE_KEY).select(loaded_before.columns)
+        carried = items.drop("url", OTHER_URLS, strict=False)
+        due = images.join(kept, on=IMAGE_KEY, how="anti").join(carried, on="id").to_dicts()
         loaded = self._load_all(due, shard)
-        rows = pl.concat([unchanged, ledger_frame(loaded)]).sort("id")
+        rows = pl.concat([kept, ledger_frame(loaded)]).sort(ROW_KEY)
         if (
             due
-            or loaded_before.height != unchanged.height
+            or not rows.equals(loaded_before.sort(ROW_KEY))
             or packs.gone
             or base is None
             or not base.files_of_shard(shard)
         ):
             base = self._commit(rows, shard, source, packs)
+        gone = loaded_before.join(images, on=ROW_KEY, how="anti")
         return DownloadReport(
             shard=shard.name,
             version=base.version,
-            items=rows.height,
+            items=rows["id"].n_unique(),
+            usable_items=rows.filter(pl.col("status") == OK)["id"].n_unique(),
+            images=rows.height,
             requested=len(due),
             fetched=sum(row["status"] == OK for row in loaded),
-            removed=loaded_before.height - unchanged.height,
+            removed_items=gone.join(items, on="id", how="anti")["id"].n_unique(),
+            removed_images=gone.height,
             bytes=sum(row.get("bytes") or 0 for row in loaded),
             seconds=time.monotonic() - started,
             statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
@@ -138,7 +149,8 @@ class LoaderStage:
             return empty_ledger(), packs
         packs = check_packs(self._store.blobs, base.row_files_for_shard(shard), rows)
         missing = list(self._store.blobs.missing() | packs.lost)
-        return rows.filter((pl.col("status") == OK) & ~pl.col("sha256").is_in(missing)), packs
+        kept = (pl.col("status") == OK) & ~pl.col("sha256").is_in(missing)
+        return with_all_columns(rows.filter(kept)), packs
 
     def _load_all(self, due: list[dict[str, Any]], shard: Shard) -> list[dict[str, Any]]:
         workers = max(1, min(self._settings.concurrency, len(due)))
@@ -158,6 +170,7 @@ class LoaderStage:
     def _row(self, item: Mapping[str, Any]) -> dict[str, Any]:
         row = {
             "id": item["id"],
+            "image": item["image"],
             "url": item["url"],
             "retryable": False,
             "fetched_at": utc_now(),

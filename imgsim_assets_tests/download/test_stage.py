@@ -91,7 +91,7 @@ def test_report_counts_items_requests_and_bytes(catalog: Catalog, shop: PageServ
     shop.pages["/a.jpg"] = response(IMAGE)
     catalog.declare({"a": shop.url("/a.jpg"), "b": shop.url("/b.jpg"), "c": "missing.jpg"})
     [report] = catalog.run()
-    assert (report.items, report.requested, report.removed) == (3, 3, 0)
+    assert (report.items, report.requested, report.removed_items) == (3, 3, 0)
     assert (report.bytes, report.version) == (len(IMAGE), 1)
     assert report.statuses == {"http_404": 1, "missing_file": 1, "ok": 1}
 
@@ -146,7 +146,7 @@ def test_removed_item_leaves_the_ledger(catalog: Catalog, shop: PageServer) -> N
     catalog.run()
     catalog.declare({"a": shop.url("/a.jpg")})
     [report] = catalog.run()
-    assert (report.removed, report.requested, report.items) == (1, 0, 1)
+    assert (report.removed_items, report.requested, report.items) == (1, 0, 1)
     assert catalog.statuses() == {"a": "ok"}
     assert len(shop.requests) == 2
 

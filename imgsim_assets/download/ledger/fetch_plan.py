@@ -1,114 +1,125 @@
-"""What a run has to fetch: a shard's items compared with its ledger."""
+"""What a run has to fetch: the images of a shard's items compared with its ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from imgsim_assets.download.files.image_folder import is_local
-from imgsim_assets.download.ledger.table import SCHEMA
+from imgsim_assets.download.ledger.table import IMAGE_KEY, SCHEMA
 from imgsim_assets.download.settings import Retry
 from imgsim_assets.download.status import DEPENDS_ON_SETTINGS, OK
 from imgsim_assets.storage.gc import LOCATION
 
 # Rows that become Python objects at a time.
 _SLICE_ROWS = 8192
-# The columns of the ledger that do not decide whether an item is due.
-_UNUSED = (
-    "image",
-    "detail",
-    "is_link",
-    "last_modified",
-    "bytes",
-    "width",
-    "height",
-    "format",
-    "fetched_at",
-)
-# The columns of `FetchItems` for an item that was never requested.
+# The columns of the ledger that do not decide whether an image is due.
+_UNUSED = ("detail", "is_link", "last_modified", "bytes", "width", "height", "format", "fetched_at")
+# The columns of `FetchItems` for an image that was never requested.
 _FIRST_ATTEMPT = {"attempts": pl.lit(0, pl.Int32), "cached": pl.lit(None, pl.UInt32)}
 
 
 class FetchItem(NamedTuple):
-    """One item to fetch.
+    """One image of an item to fetch.
 
     `attempts` counts the consecutive failures of its url. `cached` is the ledger row of an image
-    that is only revalidated because of its age.
+    that is only revalidated because of its age. `image` is its number within the item.
     """
 
     id: str
     url: str
     attempts: int
     cached: Mapping[str, Any] | None = None
+    image: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What recognizes the image in the ledger."""
+        return self.id, self.url
+
+    def __str__(self) -> str:
+        return f"{self.id}, image {self.image}" if self.image else self.id
 
 
 class FetchItems:
     """A sequence of `FetchItem` that makes each on access: a shard may have millions.
 
-    `rows` has the columns id, url, attempts and cached: null, or a row number in the frame
-    `cached`, which has the ledger's SCHEMA.
+    `rows` has the columns id, url, attempts, cached and image. `cached` is null, or a row number
+    in the frame `cached`, which has the ledger's SCHEMA.
     """
 
     def __init__(self, rows: pl.DataFrame, cached: pl.DataFrame) -> None:
-        self._rows = rows.rechunk()
+        self._rows = rows.select("id", "url", "attempts", "cached", "image").rechunk()
         self._cached = cached
 
     def __len__(self) -> int:
         return self._rows.height
 
     def __getitem__(self, number: int) -> FetchItem:
-        item, url, attempts, cached = self._rows.row(number)
+        return self._item(*self._rows.row(number))
+
+    def _item(
+        self, item: str, url: str, attempts: int, cached: int | None, image: int
+    ) -> FetchItem:
         row = self._cached.row(cached, named=True) if cached is not None else None
-        return FetchItem(item, url, attempts, row)
+        return FetchItem(item, url, attempts, row, image)
 
     def take(self, numbers: Sequence[int]) -> list[FetchItem]:
-        """Several items, which is faster than one after the other."""
-        rows = self._rows[numbers].iter_rows()
-        return [
-            FetchItem(item, url, attempts, self._cached.row(cached, named=True))
-            if cached is not None
-            else FetchItem(item, url, attempts)
-            for item, url, attempts, cached in rows
-        ]
+        """Several images, which is faster than one after the other."""
+        return [self._item(*row) for row in self._rows[numbers].iter_rows()]
 
     def urls(self) -> Iterator[str]:
-        """The urls of the items, in order."""
+        """The urls of the images, in order."""
         for rows in self._rows.select("url").iter_slices(_SLICE_ROWS):
             yield from rows["url"].to_list()
 
     def without(self, requested: pl.DataFrame) -> FetchItems:
-        """The items that are not in `requested` (id, url)."""
-        rows = self._rows.join(requested, on=["id", "url"], how="anti", maintain_order="left")
+        """The images that are not in `requested` (id, url)."""
+        rows = self._rows.join(requested, on=IMAGE_KEY, how="anti", maintain_order="left")
         return FetchItems(rows, self._cached)
 
     def none(self) -> FetchItems:
-        """No items."""
+        """No images."""
         return FetchItems(self._rows.clear(), self._cached.clear())
 
 
 @dataclass(frozen=True)
 class FetchPlan:
-    """What a run has to do for one shard: items to fetch, and ids that left the catalog.
+    """What a run has to do for one shard.
 
-    `replaced` are the sha256 (hex) of images outside of the store whose path names another image
-    now, or none.
+    Attributes:
+        items: the images to fetch.
+        removed_ids: items that left the catalog.
+        removed_images: how many images the catalog has no more, those of `removed_ids` included.
+        is_renumbered: whether images that stay have another number within their item now.
+        has_leftovers: whether the ledger has rows of images that are in the catalog no more.
+        replaced: sha256 (hex) of images outside of the store whose path names another image now,
+            or none.
     """
 
     items: FetchItems
-    removed_ids: list[str]
+    removed_ids: Sequence[str] = ()
+    removed_images: int = 0
+    is_renumbered: bool = False
+    has_leftovers: bool = False
     replaced: Sequence[str] = ()
 
+    @property
+    def changes_rows(self) -> bool:
+        """Whether rows of the ledger have to change although no image is fetched."""
+        return self.is_renumbered or self.has_leftovers
+
     def without_items(self) -> FetchPlan:
-        """The plan after its items were fetched, which frees them."""
-        return FetchPlan(self.items.none(), self.removed_ids, self.replaced)
+        """The plan after its images were fetched, which frees them."""
+        return replace(self, items=self.items.none())
 
 
 def plan_fetches(
-    catalog: pl.DataFrame,
+    images: pl.DataFrame,
     ledger: pl.DataFrame,
     *,
     now: datetime,
@@ -120,67 +131,87 @@ def plan_fetches(
     retry: Retry = "retryable",
     revalidate_age: timedelta | None = None,
 ) -> FetchPlan:
-    """Compare a shard's items (id, url) with its ledger.
+    """Compare the images (id, image, url) of a shard's items with its ledger.
 
-    Due are items that are new; whose url changed; whose `file_version` differs from the etag
-    (None without a folder); whose image is to be copied into the store or to stay where it lies,
-    by `location`, and is not; whose sha256 is in `missing_blobs`; whose image was last confirmed
-    longer than `revalidate_age` ago (with conditions only where the `blob_exists`, because a 304
-    would confirm nothing else); and failures: all of them, the retryable ones whose wait is over
-    and those that depend on settings that changed, or none, as `retry` says.
+    Images are recognized by id and url, whatever their number. Due are images without a row;
+    whose `file_version` differs from the etag (None without a folder); that are to be copied into
+    the store or to stay where they lie, by `location`, and are not; whose sha256 is in
+    `missing_blobs`; that were last confirmed longer than `revalidate_age` ago (with conditions
+    only where the `blob_exists`, because a 304 would confirm nothing else); and failures: all of
+    them, the retryable ones whose wait is over and those that depend on settings that changed, or
+    none, as `retry` says.
     """
-    if not ledger.height:  # without a second copy of the items
-        new_items = catalog.select("id", "url", **_FIRST_ATTEMPT)
-        return FetchPlan(FetchItems(new_items, ledger), [])
-    # The ledger is joined by row number: a new item costs a number, not a row of nulls.
-    numbered = (
-        catalog.select("id", "url")
-        .join(ledger.select("id").with_row_index("row"), on="id", how="left", maintain_order="left")
-        .with_row_index("at")
-    )
-    new = numbered.filter(pl.col("row").is_null())
-    existing = numbered.filter(pl.col("row").is_not_null())
-    rows = ledger.drop("id", *_UNUSED).rename({"url": "ledger_url"})[existing["row"]]
-    joined = pl.concat([existing.select("at", "id", "url"), rows], how="horizontal")
+    if not ledger.height:  # without a second copy of the images
+        return FetchPlan(FetchItems(images.with_columns(**_FIRST_ATTEMPT), ledger))
+    matched = _with_rows(images, ledger)
+    existing = matched.filter(pl.col("row").is_not_null())
+    joined = pl.concat([existing, _deciding_columns(ledger, existing["row"])], how="horizontal")
     # A clock that was set back must not delay retries until it has caught up.
     is_from_future = (ledger["fetched_at"][existing["row"]] > now).fill_null(value=False)
     joined = joined.with_columns(is_from_future=is_from_future)
-    same = pl.col("url").eq_missing(pl.col("ledger_url"))
     is_missing = pl.col("sha256").is_in(sorted(missing_blobs)).fill_null(value=False)
-    again = same & (_failure_is_due(now, retry, same_settings) | is_missing)
-    revalidate = same & ~again & _revalidation_is_due(now, retry, revalidate_age)
+    again = _failure_is_due(now, retry, same_settings) | is_missing
+    revalidate = ~again & _revalidation_is_due(now, retry, revalidate_age)
     changed = _changed_files(joined, file_version) | _moved_images(joined, location)
-    replaced = _replaced_images(ledger, catalog, joined, changed)
+    replaced = _replaced_images(ledger, images, joined, changed)
     changed |= joined.select(
         pl.col(LOCATION).is_not_null() & pl.col("sha256").is_in(replaced.implode())
     ).to_series()
-    due_rows = (
+    due = (
         joined.lazy()
-        .with_columns(same=same, due=~same | again | changed, revalidate=revalidate)
+        .with_columns(due=again | changed, revalidate=revalidate)
         .filter(pl.col("due") | pl.col("revalidate"))
-        .select("at", "id", "url", "same", "due", "attempts", "sha256")
+        .select("at", "id", "image", "url", "row", "due", "attempts", "sha256")
         .collect()
     )
-    cached = _cached_rows(due_rows.filter(~pl.col("due")), ledger, blob_exists)
-    due_items = due_rows.select(
-        "at", "id", "url", attempts=pl.when("same").then("attempts").otherwise(0)
-    ).join(cached.select("id").with_row_index("cached"), on="id", how="left", maintain_order="left")
-    items = new.select("at", "id", "url", **_FIRST_ATTEMPT)
-    if due_items.height:
-        items = items.merge_sorted(due_items, key="at")
-    has_removed = existing.height < ledger.height
-    removed = ledger.join(catalog, on="id", how="anti")["id"].sort() if has_removed else ()
-    return FetchPlan(FetchItems(items.drop("at"), cached), list(removed), replaced.to_list())
+    due, cached = _with_cached_rows(due, ledger, blob_exists)
+    columns = ["at", "id", "image", "url", "attempts", "cached"]
+    new = matched.filter(pl.col("row").is_null()).with_columns(**_FIRST_ATTEMPT)
+    items = new.select(columns).merge_sorted(due.select(columns), key="at") if due.height else new
+    has_leftovers = existing.height < ledger.height
+    removed = ledger.join(images, on="id", how="anti")["id"] if has_leftovers else ledger["id"][:0]
+    gone = ledger.join(images, on=["id", "image"], how="anti").height if has_leftovers else 0
+    return FetchPlan(
+        FetchItems(items, cached),
+        removed_ids=removed.unique().sort().to_list(),
+        removed_images=gone,
+        is_renumbered=joined.select((pl.col("image") != pl.col("ledger_image")).any()).item(),
+        has_leftovers=has_leftovers,
+        replaced=replaced.to_list(),
+    )
 
 
-def _cached_rows(
-    rows: pl.DataFrame, ledger: pl.DataFrame, blob_exists: Callable[[list[str]], list[bool]]
-) -> pl.DataFrame:
-    """The ledger rows of images that are only revalidated and that the store has."""
-    if not rows.height:
-        return ledger.clear()
-    exists = pl.Series(blob_exists(rows["sha256"].to_list()), dtype=pl.Boolean)
-    return ledger.select(list(SCHEMA)).join(rows.filter(exists), on="id", how="semi")
+def _with_rows(images: pl.DataFrame, ledger: pl.DataFrame) -> pl.DataFrame:
+    """The images with the number of their ledger row, null for a new one, and their own as `at`.
+
+    A new image costs a number, not a row of nulls.
+    """
+    rows = ledger.select(IMAGE_KEY).with_row_index("row")
+    matched = images.join(rows, on=IMAGE_KEY, how="left", maintain_order="left_right")
+    if matched.height > images.height:  # two runs at once gave an image two numbers
+        matched = matched.unique(IMAGE_KEY, keep="last", maintain_order=True)
+    return matched.with_row_index("at")
+
+
+def _deciding_columns(ledger: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
+    return ledger.drop(*IMAGE_KEY, *_UNUSED)[rows].rename({"image": "ledger_image"})
+
+
+def _with_cached_rows(
+    due: pl.DataFrame, ledger: pl.DataFrame, blob_exists: Callable[[list[str]], list[bool]]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The due images with the number of their row among the cached ones, and these rows.
+
+    They are the rows of images that are only revalidated and that the store has.
+    """
+    revalidated = due.filter(~pl.col("due"))
+    if not revalidated.height:
+        return due.with_columns(cached=_FIRST_ATTEMPT["cached"]), ledger.clear()
+    exists = pl.Series(blob_exists(revalidated["sha256"].to_list()), dtype=pl.Boolean)
+    cached = revalidated.filter(exists).with_row_index("cached")
+    rows = ledger.select(list(SCHEMA))[cached["row"]].with_columns(cached["image"])
+    numbers = cached.select("at", "cached")
+    return due.join(numbers, on="at", how="left", maintain_order="left"), rows
 
 
 def _failure_is_due(now: datetime, retry: Retry, same_settings: bool) -> pl.Expr:
@@ -224,14 +255,14 @@ def _moved_images(joined: pl.DataFrame, location: Callable[[str], str | None]) -
 
 
 def _replaced_images(
-    ledger: pl.DataFrame, catalog: pl.DataFrame, joined: pl.DataFrame, changed: pl.Series
+    ledger: pl.DataFrame, images: pl.DataFrame, joined: pl.DataFrame, changed: pl.Series
 ) -> pl.Series:
     """The images outside of the store whose row is gone, or whose file has changed.
 
     The store may refer to them by that path only. Other rows with the same image are read again.
     """
     is_in_place = pl.col(LOCATION).is_not_null()
-    gone = ledger.filter(is_in_place).join(catalog, on="id", how="anti")["sha256"]
+    gone = ledger.filter(is_in_place).join(images, on=IMAGE_KEY, how="anti")["sha256"]
     other = joined.filter(changed).filter(is_in_place)["sha256"]
     return pl.concat([gone, other]).drop_nulls().unique().sort()
 

@@ -12,7 +12,7 @@ from datetime import datetime
 import polars as pl
 
 from imgsim_assets.download.ledger.shard_ledger import ShardLedger
-from imgsim_assets.download.ledger.table import utc_now
+from imgsim_assets.download.ledger.table import IMAGE_KEY, utc_now
 from imgsim_assets.download.status import OK
 from imgsim_assets.storage.commit import Commit
 
@@ -28,8 +28,8 @@ class OtherRuns:
         self._ledger = ledger
         self._started = started
         self._seen_files: set[str] = set()
-        self._new_ids: set[str] = set()
-        self._fetched = pl.DataFrame(schema={"id": pl.String, "url": pl.String})
+        self._new_images: set[tuple[str, str]] = set()
+        self._fetched = pl.DataFrame(schema=dict.fromkeys(IMAGE_KEY, pl.String))
 
     def mark_seen(self, commit: Commit | None) -> None:
         """Ignore the files of a commit that this run has read."""
@@ -44,19 +44,19 @@ class OtherRuns:
             if file.metadata.get("run") != self.token:
                 since_start = pl.col("fetched_at").is_between(self._started, utc_now())
                 rows = self._ledger.read_file(file).filter(since_start)
-                self._new_ids.update(rows["id"])
-                fetched = rows.filter(pl.col("status") == OK).select("id", "url")
+                self._new_images.update(rows.select(IMAGE_KEY).iter_rows())
+                fetched = rows.filter(pl.col("status") == OK).select(IMAGE_KEY)
                 self._fetched = pl.concat([self._fetched, fetched])
 
-    def take_new_ids(self) -> set[str]:
-        """The ids that other runs have requested since the last call."""
-        ids, self._new_ids = self._new_ids, set()
-        return ids
+    def take_new_images(self) -> set[tuple[str, str]]:
+        """The images (id, url) that other runs have requested since the last call."""
+        images, self._new_images = self._new_images, set()
+        return images
 
     def drop_superseded(self, rows: pl.DataFrame) -> pl.DataFrame:
         """`rows` without failures of urls that another run has fetched."""
         if not self._fetched.height:
             return rows
         has_failed = (pl.col("status") != OK) | pl.col("revalidation_error").is_not_null()
-        failed = rows.filter(has_failed).join(self._fetched, on=["id", "url"], how="anti")
+        failed = rows.filter(has_failed).join(self._fetched, on=IMAGE_KEY, how="anti")
         return pl.concat([rows.filter(~has_failed), failed])

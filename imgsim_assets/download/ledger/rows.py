@@ -22,6 +22,7 @@ def fetched_row(item: FetchItem, fetched: Fetched, image: StoredImage, now: date
     """The row of an image that arrived."""
     return {
         "id": item.id,
+        "image": item.image,
         "url": item.url,
         "status": OK,
         "retryable": False,
@@ -74,6 +75,7 @@ def failed_row(
         }
     return {
         "id": item.id,
+        "image": item.image,
         "url": item.url,
         "status": error.status,
         "retryable": retryable,

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
-from imgsim_assets.download.ledger.table import empty_ledger, images, with_all_columns
+from imgsim_assets.download.ledger.table import (
+    IMAGE_KEY,
+    ROW_KEY,
+    empty_ledger,
+    images,
+    with_all_columns,
+)
+from imgsim_assets.download.status import OK
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.progress import Log
 from imgsim_assets.storage.commit import Commit, DataFile
@@ -22,15 +29,17 @@ _MAX_RANGES = 64
 
 
 class LedgerSummary:
-    """Counts and data version of rows that are added in parts, sorted by id.
+    """Counts and data version of rows that are added in parts, sorted by id and image.
 
-    `statuses` counts all rows; `revalidation_errors` counts the good images whose revalidation
-    failed.
+    All rows of an item are in one part. `statuses` counts the rows, each of an image;
+    `revalidation_errors` counts the good images whose revalidation failed. `items` have a row, and
+    `usable_items` an image that was fetched.
     """
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
         self.revalidation_errors: Counter[str] = Counter()
+        self.items = self.usable_items = 0
         self._images = RowsDigest(2)
 
     def add(self, rows: pl.DataFrame) -> None:
@@ -38,6 +47,8 @@ class LedgerSummary:
         self.statuses.update(dict(rows["status"].value_counts().iter_rows()))
         errors = rows["revalidation_error"].drop_nulls()
         self.revalidation_errors.update(dict(errors.value_counts().iter_rows()))
+        self.items += rows["id"].n_unique()
+        self.usable_items += rows.filter(pl.col("status") == OK)["id"].n_unique()
         self._images.update(images(rows))
 
     def add_all(self, parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -47,7 +58,7 @@ class LedgerSummary:
             yield rows
 
     @property
-    def items(self) -> int:
+    def images(self) -> int:
         """The number of rows."""
         return self.statuses.total()
 
@@ -89,14 +100,33 @@ class ShardLedger:
             return empty_ledger()
 
     def read_ids(self, commit: Commit) -> pl.DataFrame:
-        """The ids of the shard's rows."""
+        """The ids of the shard's rows, each once."""
         ids = self.table.read(commit, shard=self.shard, columns=["id"], on_corrupt=self._on_corrupt)
-        return with_all_columns(ids).select("id")
+        return with_all_columns(ids).select("id").unique()
 
     def latest_rows(
         self, commit: Commit | None, ids: pl.DataFrame, new: pl.DataFrame
     ) -> Iterator[pl.DataFrame]:
-        """The rows of `ids`, in parts sorted by id; rows of `new` replace those of the commit."""
+        """The rows of `ids`, in parts sorted by id and image; `new` replace those of the commit."""
+        for part, existing, added in self._parts(commit, ids, new):
+            rows = _dedupe(pl.concat([existing, added]), ROW_KEY)
+            yield rows.filter(pl.col("id").is_in(part["id"].unique().implode())).sort(ROW_KEY)
+
+    def numbered_rows(
+        self, commit: Commit | None, images: pl.DataFrame, new: pl.DataFrame
+    ) -> Iterator[pl.DataFrame]:
+        """The rows of `images` (id, image, url), numbered as there, in parts as of `latest_rows`.
+
+        An image that has no row yet leaves the row that has its number in place.
+        """
+        for part, existing, added in self._parts(commit, images, new):
+            rows = _dedupe(pl.concat([_dedupe(existing, ROW_KEY), added]), IMAGE_KEY)
+            yield _numbered(rows, part).sort(ROW_KEY)
+
+    def _parts(
+        self, commit: Commit | None, ids: pl.DataFrame, new: pl.DataFrame
+    ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
+        """Parts of `ids`, with the rows of the commit and the new rows in each one's range."""
         with contextlib.ExitStack() as files:
             read = None
             if commit is not None:
@@ -107,9 +137,8 @@ class ShardLedger:
             for part in _ranges(ids):
                 first, last = (part["id"][0], part["id"][-1]) if part.height else ("", "")
                 in_range = pl.col("id").is_between(pl.lit(first), pl.lit(last))
-                existing = [with_all_columns(read((first, last)))] if read is not None else []
-                rows = _dedupe_latest([*existing, new.filter(in_range)])
-                yield rows.filter(pl.col("id").is_in(part["id"].implode()))
+                rows = with_all_columns(read((first, last))) if read is not None else empty_ledger()
+                yield part, rows, new.filter(in_range)
 
     def summarize(self, commit: Commit) -> LedgerSummary:
         """Counts and data version of the shard."""
@@ -127,12 +156,28 @@ class ShardLedger:
 
 
 def _ranges(ids: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The ids, sorted, in at least one part."""
-    rows = max(_MIN_RANGE_ROWS, -(-ids.height // _MAX_RANGES))
-    yield from ids.sort("id").iter_slices(rows) if ids.height else [ids]
+    """The ids, sorted, in at least one part; all rows of an id are in one."""
+    size = max(_MIN_RANGE_ROWS, -(-ids.height // _MAX_RANGES))
+    ids = ids.sort("id", maintain_order=True)
+    start = 0
+    while start < ids.height or start == 0:
+        last = ids["id"][min(start + size, ids.height) - 1] if ids.height else None
+        end = ids["id"].search_sorted(last, side="right") if last is not None else 1
+        yield ids[start:end]
+        start = end
 
 
-def _dedupe_latest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """All rows sorted by id, a later row of an id replacing an earlier one."""
-    rows = pl.concat(frames).sort("id", maintain_order=True)
-    return rows.filter(pl.col("id").ne_missing(pl.col("id").shift(-1)))
+def _dedupe(rows: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    """The rows, a later one replacing an earlier one with the same key."""
+    return rows.unique(key, keep="last", maintain_order=True)
+
+
+def _numbered(rows: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
+    """The rows of images (id, image, url) with the numbers that these have."""
+    columns = rows.columns
+    matched = rows.drop("image").join(images, on=IMAGE_KEY).select(columns)
+    if matched.height == images.height:
+        return matched
+    vacant = images.join(matched, on=ROW_KEY, how="anti")
+    outdated = rows.join(matched, on=IMAGE_KEY, how="anti").join(vacant, on=ROW_KEY, how="semi")
+    return pl.concat([matched, outdated])

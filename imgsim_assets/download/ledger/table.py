@@ -1,4 +1,4 @@
-"""The table `<name>/images`: one row for every item, with its image or its failure."""
+"""The table `<name>/images`: one row for every image of an item, fetched or failed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from imgsim_assets.catalog.image_key import image_key
 from imgsim_assets.download.status import OK
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.gc import LOCATION, REFERS_TO_BLOBS
@@ -40,6 +41,10 @@ SCHEMA: Mapping[str, Any] = {
     "checked_at": pl.Datetime("ms", "UTC"),
     "revalidation_error": pl.String,
 }
+# What tells the rows of a version apart.
+ROW_KEY = ["id", "image"]
+# What recognizes an image across runs: its number changes with the order of its item's images.
+IMAGE_KEY = ["id", "url"]
 PROPERTIES = {REFERS_TO_BLOBS: True}
 _TIMES = ("next_retry_at", "fetched_at", "checked_at")
 # Ledgers of earlier versions have one image per item.
@@ -49,8 +54,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def ledger_table(store: Store, name: str) -> Table:
-    """The ledger of a catalog, keyed by id; see SCHEMA."""
-    return store.table(f"{name}/images", key="id")
+    """The ledger of a catalog, keyed by id and image; see SCHEMA."""
+    return store.table(f"{name}/images", key=tuple(ROW_KEY))
 
 
 def empty_ledger() -> pl.DataFrame:
@@ -83,8 +88,8 @@ def _milliseconds(value: datetime | None) -> int | None:
 
 
 def images(rows: pl.DataFrame) -> pl.DataFrame:
-    """The items that have an image: id and sha256, sorted by id."""
-    return rows.filter(pl.col("status") == OK).select("id", "sha256").sort("id")
+    """The fetched images: the key of each as `id`, and its sha256, sorted by key."""
+    return rows.filter(pl.col("status") == OK).select(image_key(), "sha256").sort("id")
 
 
 def data_version(rows: pl.DataFrame) -> str:

@@ -13,7 +13,13 @@ import polars as pl
 from imgsim_assets.download.ledger.other_runs import OtherRuns
 from imgsim_assets.download.ledger.packs import PackCheck, named_packs, packs_metadata
 from imgsim_assets.download.ledger.shard_ledger import LedgerSummary, ShardLedger
-from imgsim_assets.download.ledger.table import PROPERTIES, Row, empty_ledger, ledger_frame
+from imgsim_assets.download.ledger.table import (
+    IMAGE_KEY,
+    PROPERTIES,
+    Row,
+    empty_ledger,
+    ledger_frame,
+)
 from imgsim_assets.download.recorded import DOWNLOAD
 from imgsim_assets.download.shard_items import ShardItems
 from imgsim_assets.storage.blobs import Blobs
@@ -95,42 +101,71 @@ class LedgerWriter:
         self.pack_check = PackCheck()
         self._blobs = blobs
         self._items = items
+        # The images whose numbers the rows of the shard have.
+        self._numbered_as: pl.DataFrame | None = items.rows
         self.limits = limits
         self._recorded = recorded
 
     def append(self, frames: Sequence[pl.DataFrame]) -> Commit | None:
         """Commit the first pending frames as a delta file; they stay pending when that fails."""
         self._blobs.flush()
-        rows = pl.concat(frames)
-
-        def change(base: Commit | None) -> PendingCommit:
-            return self._appended(base, self._drop_superseded(base, rows))
-
-        commit = self.ledger.table.commit(change)
+        commit = self._commit(pl.concat(frames))
         self.pending.forget(len(frames))
         return commit
 
+    def renumber(self) -> None:
+        """Commit the ledger's rows with the numbers that their images have now.
+
+        A row that is added later then replaces none of an image that only moved.
+        """
+        self._numbered_as = None
+        self._commit(empty_ledger())
+
+    def _commit(self, rows: pl.DataFrame) -> Commit | None:
+        images = self._items.rows
+
+        def change(base: Commit | None) -> PendingCommit:
+            nonlocal images
+            images = self._items.latest()
+            new = self._drop_superseded(base, images, rows)
+            if base is None or images is self._numbered_as:
+                return self._appended(base, new)
+            return self._renumbered(base, images, new)
+
+        commit = self.ledger.table.commit(change)
+        self._numbered_as = images
+        self.other_runs.mark_seen(commit)
+        return commit
+
+    def _renumbered(self, base: Commit, images: pl.DataFrame, new: pl.DataFrame) -> PendingCommit:
+        """The rows of the base and new ones in one file, of a shard that is not finished yet."""
+        replaced = self.ledger.files(base)
+        shared = _shared_metadata([*(file.metadata for file in replaced), self._metadata])
+        packs = packs_metadata(self._blobs, new, named_packs(replaced))
+        parts = self.ledger.numbered_rows(base, images, new)
+        file = self.ledger.table.write_sorted_chunks(parts).with_metadata(**{**shared, **packs})
+        return self._pending_commit(base, replace_shard(base, self.ledger.shard, [file]))
+
     def _appended(self, base: Commit | None, rows: pl.DataFrame) -> PendingCommit:
-        metadata: dict[str, Any] = {"limits": self.limits, "run": self.other_runs.token}
         new_packs = packs_metadata(self._blobs, rows)
         files = base.files_of_shard(self.ledger.shard) if base is not None else []
         deltas = [file for file in files if not file.is_snapshot]
         if base is None or len(deltas) <= _MAX_DELTA_FILES:
-            file = self._write_delta(None, rows).with_metadata(**metadata, **new_packs)
+            file = self._write_delta(None, rows).with_metadata(**self._metadata, **new_packs)
             return self._pending_commit(base, append_to_shard(base, self.ledger.shard, [file]))
         merged = _select_for_compaction(deltas)
         file = self._write_delta(replace(base, files=tuple(merged)), rows)
-        shared = _shared_metadata([*(file.metadata for file in merged), metadata])
+        shared = _shared_metadata([*(file.metadata for file in merged), self._metadata])
         packs = packs_metadata(self._blobs, rows, named_packs(merged))
         file = file.with_metadata(**{**shared, **packs})
         rest = replace(base, files=tuple(file for file in base.files if file not in merged))
         return self._pending_commit(base, append_to_shard(rest, self.ledger.shard, [file]))
 
-    def finish(self, *, removed: bool) -> tuple[Commit, LedgerSummary]:
+    def finish(self, *, has_changes: bool) -> tuple[Commit, LedgerSummary]:
         """Commit the remaining rows, and compact the shard's ledger into one file.
 
-        Commits nothing without rows and `removed` items, if the ledger is one intact file already
-        that names existing packs.
+        Commits nothing without rows, and unless `has_changes` in those that are committed, if the
+        ledger is one intact file already that names existing packs.
         """
         table, shard = self.ledger.table, self.ledger.shard
         new = pl.concat([empty_ledger(), *self.pending.frames()])
@@ -139,20 +174,20 @@ class LedgerWriter:
         def change(base: Commit | None) -> PendingCommit | None:
             nonlocal summary
             summary = None
-            has_changed = (
-                new.height or removed or self.pack_check.gone or not is_compacted(base, shard)
+            is_due = (
+                new.height or has_changes or self.pack_check.gone or not is_compacted(base, shard)
                 if base is not None
                 else True
             )
-            if base is not None and not has_changed and table.verify_checksums(base, shard=shard):
+            if base is not None and not is_due and table.verify_checksums(base, shard=shard):
                 # Other settings alone are recorded without touching a file.
                 has_recorded = self._properties_after(base) == base.properties
                 return None if has_recorded else self._pending_commit(base, base.files)
-            rows = self._drop_superseded(base, new)
+            images = self._items.latest()
+            rows = self._drop_superseded(base, images, new)
             packs = self.pack_check.remaining(named_packs(self.ledger.files(base)))
             summary = LedgerSummary()
-            ids = self._items.latest().select("id")
-            parts = summary.add_all(self.ledger.latest_rows(base, ids, rows))
+            parts = summary.add_all(self.ledger.numbered_rows(base, images, rows))
             file = table.write_sorted_chunks(parts).with_metadata(limits=self.limits)
             if flushed is not None:
                 flushed.result()
@@ -167,11 +202,16 @@ class LedgerWriter:
             raise AssertionError("the first run of a shard always commits")
         return commit, summary or self.ledger.summarize(commit)
 
-    def _drop_superseded(self, base: Commit | None, rows: pl.DataFrame) -> pl.DataFrame:
-        """Drop rows of urls that left the catalog, and failures that another run has fetched."""
-        latest = self._items.latest()
-        if latest is not self._items.rows:
-            rows = rows.join(latest, on=["id", "url"], how="semi")
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        return {"limits": self.limits, "run": self.other_runs.token}
+
+    def _drop_superseded(
+        self, base: Commit | None, images: pl.DataFrame, rows: pl.DataFrame
+    ) -> pl.DataFrame:
+        """Drop rows of images that left the catalog, and failures that another run has fetched."""
+        if images is not self._items.rows:
+            rows = rows.drop("image").join(images, on=IMAGE_KEY).select(rows.columns)
         self.other_runs.poll(base)
         return self.other_runs.drop_superseded(rows)
 

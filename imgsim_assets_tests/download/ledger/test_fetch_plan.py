@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -128,7 +129,7 @@ def due(
 ) -> list[FetchItem]:
     """The due items of a catalog with the one item "a", whose ledger row is `row`."""
     plan = plan_fetches(
-        pl.DataFrame({"id": ["a"], "url": [url]}),
+        images({"a": [url]}),
         ledger_frame([row] if row else []),
         now=now,
         file_version=(lambda _: file_version) if has_folder else None,
@@ -143,13 +144,20 @@ def make_plan(
     ids: list[str], urls: list[str], ledger: pl.DataFrame, file_version: Any = lambda _: None
 ) -> FetchPlan:
     return plan_fetches(
-        pl.DataFrame({"id": ids, "url": urls}),
+        images({item: [url] for item, url in zip(ids, urls, strict=True)}),
         ledger,
         now=NOW,
         file_version=file_version,
         missing_blobs=set(),
         blob_exists=lambda names: [True] * len(names),
     )
+
+
+def images(urls: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+    """The images of items with these urls."""
+    rows = [(item, n, url) for item, found in urls.items() for n, url in enumerate(found)]
+    schema = {"id": pl.String, "image": pl.Int32, "url": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def items_of(plan: FetchPlan) -> list[FetchItem]:
