@@ -91,7 +91,8 @@ def _match_line(match: MatchStatus) -> str:
 
 
 def _group_line(group: GroupStatus) -> str:
+    suspicious = f"\n  {group.suspicious} suspicious: imgsim verify" if group.suspicious else ""
     return (
         f"\n{group.table}: {group.groups} groups of {group.grouped} items of "
-        f"{' and '.join(group.catalogs)}, at {group.threshold:g}, {group.freshness}"
+        f"{' and '.join(group.catalogs)}, at {group.threshold:g}, {group.freshness}{suspicious}"
     )

@@ -58,5 +58,7 @@ def command(repairs: bool, sample_size: int, store: Store, as_json: bool, quiet:
         )
         for problem in report.problems:
             echo(f"{problem.location}: {problem.message}")
+        for warning in report.warnings:
+            echo(f"{warning.location}: warning: {warning.message}")
         echo(f"{len(report.problems)} problems" if report.problems else "no problems")
     return EXIT_PROBLEMS_FOUND if report.problems else 0

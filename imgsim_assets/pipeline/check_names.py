@@ -13,6 +13,7 @@ NO_REJECTS = "no_rejects"
 SUCCESS_RATE = "success_rate"
 SIMILARITY_DRIFT = "similarity_drift"
 INDEX_IS_CURRENT = "index_is_current"
+GROUPS_COHERENT = "groups_coherent"
 THRESHOLD_CALIBRATED = "threshold_calibrated"
 
 # Audits: they read a whole table, and run on a schedule of their own.

@@ -22,8 +22,11 @@ from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import embedded_images, index_table
+from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.similarity.audit import Audit, drift
+from imgsim_assets.similarity.duplicate_groups import BRIDGE_SCHEMA, BRIDGES
+from imgsim_assets.similarity.materialized import LEFT_ITEMS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
 # A vector finds its own image unless float32 rounding puts an equal one before it.
 _SELF_TOLERANCE = 1e-5
 _IMAGES = ["id", IMAGE, "sha256"]
+
+# Smaller groups are never too large for the number of items.
+_SMALL_GROUP = 10
+_MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -248,6 +255,58 @@ def one_canonical_per_group(groups: pl.DataFrame) -> CheckResult:
         f"{bad} groups have one item or not exactly one canonical item, and {twice} items are in "
         "two groups; materialize it again"
         if bad or twice
+        else "",
+    )
+
+
+def suspicious_groups(table: Table, commit: Commit, limits: CheckSettings) -> pl.DataFrame:
+    """The groups of a version of duplicate groups that probably join different images.
+
+    Args:
+        table: the table of the groups.
+        commit: its version.
+        limits: `max_group_fraction`, `max_similarity_gap` and `max_bridged_items`.
+
+    Returns:
+        group_id, size and problem (text), the largest groups first.
+    """
+    groups = table.read(commit).unique("group_id").select("group_id", "size", "min_similarity")
+    file = commit.file_with_role(BRIDGES)
+    bridges = table.read_file(file) if file is not None else pl.DataFrame(schema=BRIDGE_SCHEMA)
+    parts = bridges.group_by("group_id").agg(pl.col("smaller_part").max())
+    items = commit.file_with_role(LEFT_ITEMS)
+    most = max(_SMALL_GROUP, limits.max_group_fraction * ((items.rows or 0) if items else 0))
+    lowest = commit.properties["threshold"] - limits.max_similarity_gap
+    return (
+        groups.join(parts, on="group_id", how="left")
+        .with_columns(
+            pl.when(pl.col("size") > most)
+            .then(pl.lit("it has too many of the items"))
+            .when(pl.col("min_similarity") < lowest)
+            .then(pl.lit("its minimum similarity is far below the threshold"))
+            .when(pl.col("smaller_part") > limits.max_bridged_items)
+            .then(pl.lit("a single link joins two parts of it"))
+            .alias("problem")
+        )
+        .filter(pl.col("problem").is_not_null())
+        .sort(["size", "group_id"], descending=[True, False])
+        .select("group_id", "size", "problem")
+    )
+
+
+def groups_coherent(table: Table, commit: Commit, limits: CheckSettings) -> CheckResult:
+    """No group probably joins different images; see `suspicious_groups`."""
+    suspicious = suspicious_groups(table, commit, limits)
+    examples = [
+        f"{group!r} of {size} items: {problem}"
+        for group, size, problem in suspicious.head(_MAX_EXAMPLES).iter_rows()
+    ]
+    return CheckResult(
+        not examples,
+        {"suspicious": suspicious.height, "examples": examples},
+        f"{suspicious.height} groups probably join different images ({'; '.join(examples)}); look "
+        "at them, and raise the threshold or set 'linkage: star'"
+        if examples
         else "",
     )
 

@@ -100,6 +100,24 @@ class CheckSettings(Settings):
     max_drift: float = Field(
         0.2, ge=0, le=1, description="largest distance between the similarities of two versions"
     )
+    max_group_fraction: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="largest fraction of the items in one duplicate group of more than 10 items",
+    )
+    max_similarity_gap: float = Field(
+        0.1,
+        ge=0,
+        le=2,
+        description="how far a duplicate group's minimum similarity may be below the threshold",
+    )
+    max_bridged_items: int = Field(
+        2,
+        ge=0,
+        description="most items that a single link may join to more than as many others in a "
+        "duplicate group",
+    )
     sample_size: int = Field(50, ge=1, le=10_000, description="items that sampled checks look at")
 
 

@@ -15,7 +15,9 @@ from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.index.stage import index_table
 from imgsim_assets.pipeline import freshness
+from imgsim_assets.pipeline.checks import suspicious_groups
 from imgsim_assets.pipeline.freshness import Freshness, read_columns
+from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
@@ -69,13 +71,17 @@ class MatchStatus:
 
 @dataclass(frozen=True)
 class GroupStatus:
-    """The status of one table of duplicate groups: `grouped` items are in `groups` groups."""
+    """The status of one table of duplicate groups: `grouped` items are in `groups` groups.
+
+    `suspicious` groups probably join different images, by the default limits.
+    """
 
     table: str
     catalogs: tuple[str, ...]
     threshold: float
     groups: int
     grouped: int
+    suspicious: int
     freshness: Freshness
 
 
@@ -181,6 +187,7 @@ def group_statuses(store: Store) -> list[GroupStatus]:
                 threshold=commit.properties["threshold"],
                 groups=rows["group_id"].n_unique(),
                 grouped=rows.height,
+                suspicious=suspicious_groups(table, commit, CheckSettings()).height,
                 freshness=freshness.groups_freshness(store, table, commit),
             )
         )

@@ -16,6 +16,7 @@ from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.errors import CorruptFileError, ImgsimError
 from imgsim_assets.index.stage import index_table, open_index
 from imgsim_assets.pipeline import checks
+from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.similarity.audit import audit_graph, audit_matches
@@ -41,10 +42,11 @@ class Problem:
 
 @dataclass
 class VerificationReport(BytesRead):
-    """Counts of what was read, and the problems found."""
+    """Counts of what was read, the problems found, and what a person should look at."""
 
     tables: int = 0
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
     def add_problem(self, location: str, message: str) -> None:
         """Add a problem."""
@@ -67,6 +69,7 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
     file, and every image that stays where it lies. Invariants: ids are unique; every fetched item
     has its image; every embedded item has a finite vector of length 1; an index opens and holds
     what its table says; every match reaches its threshold; every group has one canonical item.
+    Warnings: groups that probably join different images, by the default limits.
 
     Args:
         store: the store.
@@ -204,4 +207,8 @@ def _verify_result(store: Store, name: str, sample_size: int, report: Verificati
         CROSS_CATALOG_GROUPS in (catalog, kind)
         and (commit := store.table(name).latest()) is not None
     ):
-        report.add(name, checks.one_canonical_per_group(store.table(name).read(commit)))
+        groups = store.table(name)
+        report.add(name, checks.one_canonical_per_group(groups.read(commit)))
+        coherent = checks.groups_coherent(groups, commit, CheckSettings())
+        if not coherent.passed:
+            report.warnings.append(Problem(name, coherent.problem))

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
+from imgsim_assets.download.status import OK
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.gc import LOCATION
 from imgsim_assets.storage.store import Store
 
 PROTECTED = "protected"
-_CATALOG_ORDER = "catalog_order"
-_PRIORITY = "priority"
-# The lowest is canonical.
+IS_LINK = "is_link"
+# By rule, what orders the images of an item, and items: the lowest comes first.
 _RANKS: Mapping[str, pl.Expr] = {
     "largest_resolution": -(pl.col("width").cast(pl.Int64) * pl.col("height")),
     "largest_file": -pl.col("bytes"),
@@ -23,29 +23,26 @@ _RANKS: Mapping[str, pl.Expr] = {
 }
 
 
-def ranked_items(
+def item_ranks(
     store: Store,
     keys: Mapping[str, pl.DataFrame],
-    rules: Sequence[str],
     keep: Sequence[str],
     *,
     separator: str | None = None,
 ) -> pl.DataFrame:
-    """All items, those that are canonical before others first.
-
-    A link is never before an image of its own: without its file it is nothing. Then come the
-    protected items, and among equals the rules decide, then the id.
+    """What decides which item of a group is canonical.
 
     Args:
         store: holds the ledgers of the catalogs.
         keys: the items (id, sha256) of each catalog, in the order of the catalogs.
-        rules: names of rules, the first decides first.
         keep: folders and catalogs whose items are protected.
         separator: between the catalog and the id, in the ids of the result; None leaves ids.
 
     Returns:
-        id, sha256 and `protected`: whether the item is always kept. That is also true of images
-        that a protected link may lead to.
+        The items (id, sha256) with `is_link` and `protected`: whether an item is always kept.
+        That is also true of images that a protected link may lead to. Then a column for each
+        rule, by which the lowest item comes first; of an item with several images that of the
+        first of them.
 
     Raises:
         StoreError: a catalog has no ledger, or an entry of `keep` protects nothing.
@@ -54,35 +51,42 @@ def ranked_items(
     _require_matches(keep, ledgers)
     ranked = []
     for priority, (name, items) in enumerate(keys.items()):
-        prefix = "" if separator is None else f"{name}{separator}"
-        facts = ledgers[name].select(
-            "id",
-            pl.col("is_link").fill_null(value=False),
-            pl.lit(priority).alias(_PRIORITY),
-            *(rank.alias(rule) for rule, rank in _RANKS.items()),
-            pl.lit(value=True).alias(PROTECTED)
-            if name in keep
-            else pl.any_horizontal(pl.lit(value=False), *map(_is_below, keep)).alias(PROTECTED),
+        is_protected = [pl.lit(name in keep), *map(_is_below, keep)]
+        has_image = pl.col("status") == OK
+        facts = (
+            ledgers[name]
+            .group_by("id")
+            .agg(
+                pl.col(IS_LINK).filter(has_image).fill_null(value=False).all(),
+                pl.any_horizontal(is_protected).any().alias(PROTECTED),
+                pl.lit(priority).alias("catalog_order"),
+                *(rank.filter(has_image).min().alias(rule) for rule, rank in _RANKS.items()),
+            )
         )
+        prefix = "" if separator is None else f"{name}{separator}"
         ranked.append(
             items.join(facts, on="id", how="left").with_columns(
                 (pl.lit(prefix) + pl.col("id")).alias("id"),
-                pl.col("is_link", PROTECTED).fill_null(value=False),
+                pl.col(IS_LINK, PROTECTED).fill_null(value=False),
             )
         )
     rows = pl.concat(ranked)
-    linked = rows.filter(pl.col("is_link") & pl.col(PROTECTED))["sha256"].unique()
-    is_target = ~pl.col("is_link") & pl.col("sha256").is_in(linked.implode())
-    order = [_PRIORITY if rule == _CATALOG_ORDER else rule for rule in rules]
-    return (
-        rows.with_columns(pl.col(PROTECTED) | is_target)
-        .sort(
-            ["is_link", PROTECTED, *order, "id"],
-            descending=[False, True, *(False for _ in order), False],
-            nulls_last=True,
-        )
-        .select("id", "sha256", PROTECTED)
-    )
+    linked = rows.filter(pl.col(IS_LINK) & pl.col(PROTECTED))["sha256"].unique()
+    is_target = ~pl.col(IS_LINK) & pl.col("sha256").is_in(linked.implode())
+    return rows.with_columns(pl.col(PROTECTED) | is_target)
+
+
+def canonical_order(ranks: pl.DataFrame, rules: Sequence[str]) -> pl.DataFrame:
+    """The items (id, sha256, protected) of `item_ranks`, the canonical ones first.
+
+    A link is after all files: without its file it is nothing. Then come the protected items, and
+    among equals the rules decide, then the id.
+    """
+    return ranks.sort(
+        [IS_LINK, PROTECTED, *rules, "id"],
+        descending=[False, True, *(False for _ in rules), False],
+        nulls_last=True,
+    ).select("id", "sha256", PROTECTED)
 
 
 def _ledger(store: Store, name: str) -> pl.DataFrame:

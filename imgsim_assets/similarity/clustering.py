@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,12 +67,24 @@ def star_clusters(links: Indices, rank: Indices) -> list[Cluster]:
     return clusters
 
 
-def find_bridges(links: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+class Bridge(NamedTuple):
+    """A link (a < b) whose removal leaves more components, and the items of the smaller part."""
+
+    a: int
+    b: int
+    smaller_part: int
+
+
+def find_bridges(links: Sequence[tuple[int, int]], counts: Indices) -> list[Bridge]:
     """The links of a graph whose removal leaves more components, sorted.
 
     By depth-first search: the link into a node is a bridge if no node below it reaches further
     back (Tarjan, "A note on finding the bridges of a graph", 1974). Iterative, since chains may
     be longer than the recursion limit.
+
+    Args:
+        links: pairs of node numbers, a < b.
+        counts: (n,) how many items each node stands for.
     """
     neighbors: dict[int, list[tuple[int, int]]] = {}
     for number, (a, b) in enumerate(links):
@@ -79,12 +92,14 @@ def find_bridges(links: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         neighbors.setdefault(b, []).append((a, number))
     discovery: dict[int, int] = {}
     low_link: dict[int, int] = {}
+    items = {node: int(counts[node]) for node in neighbors}  # of the subtree below each node
     bridges = []
     for root in neighbors:
         if root in discovery:
             continue
         discovery[root] = low_link[root] = len(discovery)
         path = [(root, -1, iter(neighbors[root]))]
+        parts = []
         while path:
             node, parent_link, remaining = path[-1]
             step = next(remaining, None)
@@ -93,8 +108,9 @@ def find_bridges(links: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
                 if path:
                     parent = path[-1][0]
                     low_link[parent] = min(low_link[parent], low_link[node])
+                    items[parent] += items[node]
                     if low_link[node] > discovery[parent]:
-                        bridges.append(links[parent_link])
+                        parts.append((links[parent_link], items[node]))
             elif step[1] != parent_link:
                 other, number = step
                 if other in discovery:
@@ -102,6 +118,7 @@ def find_bridges(links: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
                 else:
                     discovery[other] = low_link[other] = len(discovery)
                     path.append((other, number, iter(neighbors[other])))
+        bridges += [Bridge(*link, min(part, items[root] - part)) for link, part in parts]
     return sorted(bridges)
 
 

@@ -20,7 +20,7 @@ from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.canonical import PROTECTED, ranked_items
+from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks
 from imgsim_assets.similarity.clustering import (
     Cluster,
     connected_components,
@@ -69,13 +69,14 @@ BRIDGE_SCHEMA = {
     "left_sha256": pl.String,
     "right_sha256": pl.String,
     "similarity": pl.Float64,
+    "smaller_part": pl.Int32,
 }
 # The columns that say which items are in which group.
 _IDENTITY = ("group_id", "catalog", "id", "sha256")
 # The part of the recipe that links depend on; the rest only divides them into groups.
 _LINK_KEYS = ("threshold", FINGERPRINT, REBUILDS)
 # Between the name of a catalog, which cannot contain it, and an id.
-_SEPARATOR = "/"
+SEPARATOR = "/"
 
 
 @dataclass(frozen=True)
@@ -152,13 +153,13 @@ class GroupStage:
         indexes = {name: index for name, (index, _) in indexed.items()}
         commits = list(indexes.items())
         require_same_encoder(commits)
-        ranked = ranked_items(
+        ranks = item_ranks(
             self._store,
             {name: of_catalog.keys for name, (_, of_catalog) in indexed.items()},
-            self._settings.canonical,
             self._settings.keep,
-            separator=_SEPARATOR if self._cross_catalog else None,
+            separator=SEPARATOR if self._cross_catalog else None,
         )
+        ranked = canonical_order(ranks, self._settings.canonical)
         images = _distinct_images([of_catalog for _, of_catalog in indexed.values()])
         threshold = resolve_threshold(self._store, self._settings.threshold, commits)
         threshold = MIN_COSINE if threshold is None else threshold
@@ -239,7 +240,7 @@ def _cached_links(result: MaterializedResult) -> CachedNeighborLists | None:
 
 def _with_catalog(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows whose ids are catalog/id, with catalog and id in columns of their own."""
-    parts = pl.col("id").str.splitn(_SEPARATOR, 2).struct
+    parts = pl.col("id").str.splitn(SEPARATOR, 2).struct
     split = rows.with_columns(
         parts.field("field_0").alias("catalog"), parts.field("field_1").alias("id")
     )
@@ -296,7 +297,7 @@ def _describe(
     canonical = np.array([group.members[0] for group in groups], dtype=np.int64)
     members = np.array([image for group in groups for image in group.members], dtype=np.int64)
     group = np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
-    bridges = [find_bridges(group.links) for group in groups]
+    bridges = [find_bridges(group.links, counts) for group in groups]
     bridge_counts = np.array([len(links) for links in bridges], dtype=np.int64)
     unit = images.join_input.unit
     minimum, mean = similarity_within(groups, counts, unit)
@@ -313,13 +314,14 @@ def _describe(
         }
     ).explode("id")
     rows = rows.with_columns((pl.col("id") == pl.col("group_id")).alias("is_canonical"))
-    ends = np.array([link for links in bridges for link in links], dtype=np.int64).reshape(-1, 2)
+    ends = np.array([link for links in bridges for link in links], dtype=np.int64).reshape(-1, 3)
     bridge_rows = pl.DataFrame(
         {
             "group_id": name.gather(canonical.repeat(bridge_counts)),
             "left_sha256": sha256.gather(ends[:, 0]),
             "right_sha256": sha256.gather(ends[:, 1]),
             "similarity": cosines_within(unit, ends[:, 0], ends[:, 1]),
+            "smaller_part": ends[:, 2],
         },
         schema=BRIDGE_SCHEMA,
     )

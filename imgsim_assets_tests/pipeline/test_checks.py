@@ -9,6 +9,7 @@ from imgsim_assets.pipeline.checks import (
     CheckResult,
     agrees_with_brute_force,
     at_or_above_threshold,
+    groups_coherent,
     ids_match_embeddings,
     ids_unique,
     missing_and_stale,
@@ -16,12 +17,13 @@ from imgsim_assets.pipeline.checks import (
     similarity_drift,
     vectors_normalized,
 )
+from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.similarity.audit import Audit
 from imgsim_assets.similarity.duplicate_groups import GroupStage, groups_table
 from imgsim_assets.similarity.graph import GraphStage, graph_table
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny, turned
 
 
 @pytest.fixture
@@ -93,3 +95,43 @@ def test_rows_with_equal_nulls_are_neither_missing_nor_stale() -> None:
     assert missing_and_stale(rows, rows.reverse()) == (0, 0)
     assert missing_and_stale(rows.head(1), rows) == (1, 0)
     assert missing_and_stale(rows, rows.head(1)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("angles", "limit", "problem"),
+    [
+        # A chain, whose ends have a cosine of 0.5.
+        ([0, 20, 40, 60], {"max_similarity_gap": 0.5}, "far below the threshold"),
+        # Two families of three, with one link between them.
+        ([0, 1, 2, 20, 21, 22], {"max_bridged_items": 3}, "a single link joins two parts"),
+        ([n / 10 for n in range(12)], {"max_group_fraction": 0.7}, "too many of the items"),
+    ],
+)
+def test_groups_that_probably_join_different_images_fail_the_check(
+    store: Store, angles: list[float], limit: dict[str, float], problem: str
+) -> None:
+    others = {f"o{seed}": tiny(seed) for seed in range(6)}
+    indexed(store, "shop", {**others, **{f"t{n:02}": turned(a) for n, a in enumerate(angles)}})
+    GroupStage(store, "shop", GroupSettings(threshold=0.9 if angles[-1] == 60 else 0.948)).run()
+    table = groups_table(store, "shop")
+    commit = table.latest()
+    assert commit is not None
+
+    check = groups_coherent(table, commit, CheckSettings())
+    lenient = groups_coherent(table, commit, CheckSettings(**limit))
+
+    assert (check.passed, check.metadata["suspicious"]) == (False, 1)
+    assert f"of {len(angles)} items: " in check.problem
+    assert problem in check.problem
+    assert lenient.passed
+
+
+def test_groups_of_copies_pass_the_check(store: Store) -> None:
+    indexed(store, "shop", {f"t{n}": turned(n) for n in range(5)})
+    GroupStage(store, "shop", GroupSettings(threshold=0.99)).run()
+    table = groups_table(store, "shop")
+    commit = table.latest()
+    assert commit is not None
+
+    assert commit.rows == 5
+    assert groups_coherent(table, commit, CheckSettings()).passed

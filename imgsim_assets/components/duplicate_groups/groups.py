@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, asset_kwargs, code_version
-from imgsim_assets.components.checks import invariant_results, invariant_spec
+from imgsim_assets.components.checks import asset_check, invariant_results, invariant_spec
 from imgsim_assets.components.columns import CROSS_CATALOG_GROUPS_COLUMNS, GROUPS, table_schema
 from imgsim_assets.components.export import export_table
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
-from imgsim_assets.pipeline.check_names import ONE_CANONICAL_PER_GROUP
-from imgsim_assets.pipeline.settings import CatalogSettings, DuplicateGroupsSettings
+from imgsim_assets.pipeline.check_names import GROUPS_COHERENT, ONE_CANONICAL_PER_GROUP
+from imgsim_assets.pipeline.settings import (
+    CatalogSettings,
+    CheckSettings,
+    DuplicateGroupsSettings,
+)
 from imgsim_assets.similarity.settings import (
     CROSS_CATALOG_GROUPS,
     CrossCatalogGroupSettings,
@@ -31,6 +35,21 @@ VERSION = "2"
 _CHECK_DESCRIPTION = (
     "Every group has two items or more and one canonical item, and no item is in two groups."
 )
+
+
+def _check_specs(key: dg.AssetKey, settings: CheckSettings) -> list[dg.AssetCheckSpec]:
+    return [
+        invariant_spec(key, ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION, settings),
+        dg.AssetCheckSpec(
+            GROUPS_COHERENT,
+            asset=key,
+            description="No group probably joins different images: none of more than 10 items has "
+            f"more than {settings.max_group_fraction:.0%} of all items, a minimum similarity more "
+            f"than {settings.max_similarity_gap:g} below the threshold, or a single link between "
+            f"two parts of more than {settings.max_bridged_items} items.",
+            blocking=settings.severity == "error",
+        ),
+    ]
 
 
 def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsDefinition:
@@ -50,9 +69,7 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
         "within the group.",
         metadata={"dagster/column_schema": table_schema(GROUPS)},
         code_version=code_version(VERSION, settings.model_dump()),
-        check_specs=[
-            catalog.invariant_spec("duplicate_groups", ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION)
-        ],
+        check_specs=_check_specs(catalog.key("duplicate_groups"), catalog.settings.checks),
     )
     @retry_faults
     def duplicate_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -104,9 +121,7 @@ def cross_catalog_groups_asset(
         "group, with the similarities within the group.",
         metadata={"dagster/column_schema": table_schema(CROSS_CATALOG_GROUPS_COLUMNS)},
         code_version=code_version(VERSION, settings.catalogs, group_settings),
-        check_specs=[
-            invariant_spec(key, ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION, settings.checks)
-        ],
+        check_specs=_check_specs(key, settings.checks),
     )
     @retry_faults
     def cross_catalog_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -136,7 +151,8 @@ def _result(
     from imgsim_assets.components.metadata import linked_image, preview, table_metadata
     from imgsim_assets.pipeline import checks
 
-    rows = table.read(table.at(report.version))
+    commit = table.at(report.version)
+    rows = table.read(commit)
     metadata: dict[str, Any] = {
         **table_metadata(store, table.name, report, rows.height),
         "groups": report.groups,
@@ -153,9 +169,12 @@ def _result(
         metadata["contact_sheet"] = linked_image(
             store, table.name, report.version, "groups.jpg", sheet
         )
-    results = invariant_results(
-        {ONE_CANONICAL_PER_GROUP: checks.one_canonical_per_group(rows)}, settings.checks
-    )
+    limits = settings.checks
+    coherent = checks.groups_coherent(table, commit, limits)
+    results = [
+        *invariant_results({ONE_CANONICAL_PER_GROUP: checks.one_canonical_per_group(rows)}, limits),
+        asset_check(GROUPS_COHERENT, coherent, severity=limits.severity),
+    ]
     metadata |= export_table(store, table.name, report.version, settings.export, root, results)
     return dg.MaterializeResult(
         metadata=metadata,
