@@ -1,15 +1,31 @@
-"""`imgsim groups`: the duplicates within one catalog or across several, by group."""
+"""`imgsim groups`: the duplicates within one list or catalog, or across several, by group."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
 
 import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
+from imgsim_assets.cli.operand_summary import OperandSummary
+from imgsim_assets.cli.operands import resolve_operand
+from imgsim_assets.cli.option_names import options_by_key
+from imgsim_assets.cli.terminal import echo
+from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.pipeline.catalog import CatalogPipeline
+from imgsim_assets.pipeline.checks import suspicious_groups
+from imgsim_assets.pipeline.deletions import RedundantFiles, redundant_files
+from imgsim_assets.pipeline.group_members import group_members
+from imgsim_assets.pipeline.group_page import group_page
 from imgsim_assets.pipeline.invariants import update_index
+from imgsim_assets.pipeline.run import fetch_and_embed
+from imgsim_assets.pipeline.settings import CheckSettings
+from imgsim_assets.pipeline.status import catalog_status
 from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
 from imgsim_assets.similarity.settings import (
     CrossCatalogGroupSettings,
@@ -20,22 +36,25 @@ from imgsim_assets.similarity.settings import (
 from imgsim_assets.storage.store import Store
 
 _GROUP_COLUMNS = ("group_id", "size", "min_similarity", "mean_similarity", "bridges")
-_MEMBER_COLUMNS = ("catalog", "id", "sha256", "similarity")
+_MEMBER_COLUMNS = ("catalog", "id", "sha256", "similarity", "keep", "reason")
+_SHOWN = ("group_id", "catalog", "id", "similarity", "size", "min_similarity", "keep", "reason")
+_MAX_SHOWN_SUSPICIOUS = 3
 
 
 @click.command(
     epilog="""\b
 Examples:
-  imgsim groups products
+  imgsim groups photos --encoder hog_color
+  imgsim groups photos --keep photos/master --out groups.html --deletions redundant.txt
   imgsim groups products --threshold 0.95 --out groups.tsv
   imgsim groups products --canonical first_seen --linkage star --json
   imgsim groups products suppliers
 """
 )
-@click.argument("catalogs", nargs=-1, required=True, metavar="CATALOG...")
+@click.argument("operands", nargs=-1, required=True, metavar="FOLDER|LIST|CATALOG...")
 @click.option(
     "--threshold",
-    type=float,
+    metavar="FLOAT|auto|recommended",
     help="Minimum cosine similarity of a link, inclusive.  [default: the encoder's]",
 )
 @click.option(
@@ -61,61 +80,163 @@ Examples:
     help="connected: any path of links joins a group; star: every member reaches the threshold "
     "with the canonical item.",
 )
-@options.out_option
+@click.option(
+    "--deletions",
+    metavar="FILE",
+    callback=options.check_folder,
+    help="Write the paths of the redundant files, one per line. Nothing is deleted.",
+)
+@click.option(
+    "--max-group-fraction",
+    type=float,
+    help="Groups of more than 10 items with a larger fraction of all items are suspicious.  "
+    f"[default: {CheckSettings().max_group_fraction:g}]",
+)
+@options.single_list_options
+@options.out_option_with(".html")
+@options.encoder_options
+@options.download_options
 @options.store_option
 @options.json_option
+@options.quiet_option
 def command(
-    catalogs: tuple[str, ...],
-    threshold: float | None,
+    operands: tuple[str, ...],
+    threshold: str | None,
     canonical: tuple[str, ...],
     keep: tuple[str, ...],
     linkage: str,
+    deletions: str | None,
+    max_group_fraction: float | None,
+    list_options: options.ListOptions,
     out: str | None,
+    encoder: EncoderSettings,
+    download: DownloadSettings,
     store: Store,
     as_json: bool,
-) -> None:
-    """Update the duplicate groups of the CATALOGs and show them.
+    quiet: bool,
+) -> int:
+    """Find the duplicates in FOLDERs of images, LISTs or CATALOGs of the store, and show them.
 
-    Items with a similarity at or above the threshold are linked, within and across the catalogs;
-    linked items form a group. Of several catalogs, the one named first has the highest priority.
-    Declared groups are not changed.
+    Items with a similarity at or above the threshold are linked, within and across the operands;
+    linked items form a group. Of several operands, the one named first has the highest priority.
+    Declared groups are not changed. No file is ever deleted.
     """
-    if len(set(catalogs)) < len(catalogs):
-        raise click.UsageError("a catalog is named twice; name each once")
-    values = {"threshold": threshold, "canonical": canonical, "keep": keep, "linkage": linkage}
-    stage = _stage(store, catalogs, values)
-    for name in catalogs:
-        update_index(store, name)
-    report = stage.run()
-    rows = stage.table.read(stage.table.at(report.version))
-    output.show_result(
-        rows,
-        f"{', '.join(catalogs)}: {report.groups} groups of {report.grouped} of {report.items} "
-        f"items at {report.threshold:g} or more",
-        out=out,
-        document=_document(report, rows) if as_json else None,
-        hidden=("sha256", "is_canonical", "keep"),
-    )
-
-
-def _stage(store: Store, catalogs: tuple[str, ...], values: Mapping[str, object]) -> GroupStage:
-    """The stage of these catalogs and settings alone; a rerun with the same ones updates it."""
-    if len(catalogs) == 1:
+    limits = options.parse_settings(CheckSettings, max_group_fraction=max_group_fraction)
+    values = {
+        "threshold": threshold,
+        "canonical": canonical,
+        "linkage": linkage,
+        "keep": tuple(_located(entry, operands) for entry in keep),
+    }
+    settings: GroupSettings | CrossCatalogGroupSettings
+    if len(operands) == 1:
         settings = options.parse_settings(GroupSettings, **values)
-        variant = options.settings_hash(settings)
-        return GroupStage(store, catalogs[0], settings, variant=variant)
-    cross_catalog = options.parse_settings(CrossCatalogGroupSettings, **values)
-    name = f"{'__'.join(catalogs)}.{options.settings_hash(cross_catalog)}"
-    return GroupStage(store, name, cross_catalog, catalogs=catalogs)
+    else:
+        settings = options.parse_settings(CrossCatalogGroupSettings, **values)
+    args = [
+        resolve_operand(text, None, store, list_options, encoder, download) for text in operands
+    ]
+    names = [arg.name for arg in args]
+    if len(set(names)) < len(names):
+        raise click.UsageError("a catalog is named twice; name each once")
+    with output.show_progress(quiet=quiet or as_json) as (log, listener):
+        pipelines = [
+            CatalogPipeline(store, arg.settings, loader=arg.loader, log=log)
+            for arg in args
+            if arg.settings is not None
+        ]
+        fetched = {each.name: each for each in fetch_and_embed(pipelines, listener=listener)}
+    for name in names:
+        update_index(store, name)
+    stage = _stage(store, names, settings)
+    report = stage.run()
+    commit = stage.table.at(report.version)
+    members = group_members(store, stage.table, commit)
+    suspicious = suspicious_groups(stage.table, commit, limits)
+    redundant = redundant_files(store, members, names, suspicious["group_id"].to_list())
+    summaries = [
+        OperandSummary(arg, catalog_status(store, arg.name), fetched.get(arg.name)) for arg in args
+    ]
+    title = (
+        f"{', '.join(arg.title for arg in args)}: {report.groups} groups of {report.grouped} of "
+        f"{report.items} items at {report.threshold:g} or more"
+    )
+    rows = members if len(names) > 1 else members.drop("catalog")
+    if out is not None and Path(out).suffix == ".html":
+        output.write_text(group_page(store, rows, title), out)
+    elif out is not None:
+        output.write_frame(rows, out)
+    if deletions is not None:
+        output.write_text("".join(f"{path}\n" for path in redundant.paths), deletions)
+    if as_json:
+        output.show_json(_document(summaries, report, rows, suspicious, redundant))
+    elif out != options.STDOUT:
+        own = options_by_key(command)
+        lines = [line for each in summaries if each.report for line in each.lines(store, own)]
+        echo("\n".join([*lines, title, *_warnings(suspicious)]))
+        if out is None and rows.height:
+            output.show_frame(rows.select(name for name in _SHOWN if name in rows.columns))
+        if deletions is not None:
+            echo("\n".join(_deletion_lines(redundant, deletions)))
+    return 0 if all(each.status.vectors for each in summaries) else EXIT_PROBLEMS_FOUND
 
 
-def _document(report: GroupReport, rows: pl.DataFrame) -> dict[str, object]:
+def _located(entry: str, operands: Sequence[str]) -> str:
+    """A folder as the locations of its images begin; an entry that is no folder as it is."""
+    folder = Path(entry)
+    if not folder.is_dir():
+        return entry
+    for operand in map(Path, operands):
+        # Links below the operand are not followed, and those above it are.
+        if operand.is_dir() and folder.absolute().is_relative_to(operand.absolute()):
+            return str(operand.resolve() / folder.absolute().relative_to(operand.absolute()))
+    return str(folder.resolve())
+
+
+def _stage(
+    store: Store, names: Sequence[str], settings: GroupSettings | CrossCatalogGroupSettings
+) -> GroupStage:
+    """The stage of these catalogs and settings alone; a rerun with the same ones updates it."""
+    variant = options.settings_hash(settings)
+    if len(names) == 1:
+        return GroupStage(store, names[0], settings, variant=variant)
+    return GroupStage(store, f"{'__'.join(names)}.{variant}", settings, catalogs=names)
+
+
+def _warnings(suspicious: pl.DataFrame) -> list[str]:
+    """The suspicious groups in lines."""
+    lines = [
+        f"  suspicious: group {group!r} of {size} items: {problem}"
+        for group, size, problem in suspicious.head(_MAX_SHOWN_SUSPICIOUS).iter_rows()
+    ]
+    if suspicious.height > len(lines):
+        lines.append(f"  {suspicious.height - len(lines)} more suspicious groups")
+    if lines:
+        lines.append("  to split them, raise --threshold or set --linkage star")
+    return lines
+
+
+def _deletion_lines(redundant: RedundantFiles, path: str) -> list[str]:
+    left_out = [f"  not listed: {count}, {why}" for why, count in redundant.left_out.items()]
+    return [f"{len(redundant.paths)} redundant files listed in {path}; none is deleted", *left_out]
+
+
+def _document(
+    summaries: Sequence[OperandSummary],
+    report: GroupReport,
+    rows: pl.DataFrame,
+    suspicious: pl.DataFrame,
+    redundant: RedundantFiles,
+) -> Mapping[str, Any]:
     """The JSON document; a group has its members in their order."""
     columns = [name for name in _MEMBER_COLUMNS if name in rows.columns]
     members = pl.struct(columns).alias("members")
     groups = rows.group_by(_GROUP_COLUMNS, maintain_order=True).agg(members)
     return {
+        "operands": [each.document() for each in summaries],
         "items": report.items,
         "threshold": report.threshold,
         "groups": groups.rename({"group_id": "canonical"}).to_dicts(),
+        "suspicious": suspicious,
+        "redundant_files": redundant,
     }

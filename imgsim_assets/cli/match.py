@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 import click
 import polars as pl
 
-from imgsim_assets.catalog.stage import rejects_table
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
-from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand, source_lines
-from imgsim_assets.cli.option_names import in_shell_words, options_by_key
+from imgsim_assets.cli.operand_summary import OperandSummary
+from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand
+from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
-from imgsim_assets.download.http.urls import host_of, is_internal
-from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.invariants import require_invariants, update_index
 from imgsim_assets.pipeline.match import MatchPipeline
-from imgsim_assets.pipeline.run import PipelineReport, fetch_and_embed
+from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
-from imgsim_assets.pipeline.status import CatalogStatus, catalog_status
+from imgsim_assets.pipeline.status import catalog_status
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.join import threshold_join
 from imgsim_assets.similarity.matches import MatchReport
@@ -35,8 +31,6 @@ from imgsim_assets.storage.store import Store
 
 # A matrix with no more cells than this is shown without --matrix.
 _MAX_SHOWN_CELLS = 60
-_MAX_SHOWN_REJECTS = 3
-_MAX_SHOWN_HOSTS = 3
 
 
 @click.command(
@@ -131,7 +125,7 @@ def command(
         output.write_frame(renamed, out)
     reports = {each.name: each for each in fetched}
     summaries = [
-        _Summary(arg, catalog_status(store, arg.name), reports.get(arg.name)) for arg in args
+        OperandSummary(arg, catalog_status(store, arg.name), reports.get(arg.name)) for arg in args
     ]
     if as_json:
         output.show_json(_document(summaries, report, matches, cosines))
@@ -197,41 +191,8 @@ def _matrix(store: Store, args: Sequence[CatalogArg]) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-@dataclass(frozen=True)
-class _Summary:
-    """An operand, its catalog's status, and the report of this run, None without one."""
-
-    arg: CatalogArg
-    status: CatalogStatus
-    report: PipelineReport | None
-
-    def document(self) -> dict[str, Any]:
-        counts = ("items", "rejects", "images", "vectors", "failures")
-        return {
-            "source": self.arg.title,
-            "catalog": self.arg.name,
-            **{name: getattr(self.status, name) for name in counts},
-            **_source_document(self.arg, self.report),
-            # A catalog of the store has no report: this run did nothing for it.
-            **{
-                name: getattr(self.report, name, 0) for name in ("requested", "fetched", "embedded")
-            },
-        }
-
-
-def _source_document(arg: CatalogArg, report: PipelineReport | None) -> dict[str, Any]:
-    if report is None or report.items is None:
-        return {}
-    items = report.items
-    return {
-        "id_column": items.id_column,
-        "url_columns": items.url_columns,
-        "notices": [*arg.notices, *items.notices],
-    }
-
-
 def _document(
-    summaries: Sequence[_Summary],
+    summaries: Sequence[OperandSummary],
     report: MatchReport,
     matches: pl.DataFrame,
     cosines: pl.DataFrame | None,
@@ -242,60 +203,11 @@ def _document(
     return document | ({"matrix": cosines} if cosines is not None else {})
 
 
-def _lines(store: Store, summaries: Sequence[_Summary], report: MatchReport) -> Iterator[str]:
+def _lines(store: Store, summaries: Sequence[OperandSummary], report: MatchReport) -> Iterator[str]:
     for summary, side in zip(summaries, SIDES, strict=True):
         own = options_by_key(command) | {key: f"--{side}-{key}" for key in ("id", "url")}
-        status, done = summary.status, summary.report
-        line = f"{summary.arg.title}: {status.items} items, {status.vectors} usable"
-        if done is not None:
-            line += (
-                f" ({done.requested} requested, {done.fetched} fetched, {done.embedded} embedded)"
-            )
-        yield line
-        if done is not None and done.items is not None:
-            items = done.items
-            is_folder = Path(summary.arg.title).is_dir()
-            columns = (items.id_column, items.url_columns)
-            notices = [*summary.arg.notices, *items.notices]
-            for notice in notices if is_folder else source_lines(*columns, notices):
-                yield f"  {in_shell_words(notice, own)}"
-        if status.failures:
-            counts = ", ".join(f"{name} {count}" for name, count in status.failures.items())
-            yield f"  failed: {counts}"
-        if "blocked_path" in status.failures:
-            yield "  if local images may be read from another folder, name it with --root"
-        if not status.failures.keys().isdisjoint(("blocked_address", "connection_error")):
-            yield from _internal_hosts(store, summary.arg.name)
-        if status.rejects:
-            yield f"  rejected rows: {status.rejects}"
-            table = rejects_table(store, summary.arg.name)
-            commit = table.latest()
-            rows = table.read(commit).head(_MAX_SHOWN_REJECTS) if commit else pl.DataFrame()
-            for row in rows.iter_rows(named=True):
-                detail = in_shell_words(row["detail"], own)
-                yield f"    {row['file']} line {row['line']}: {detail}"
+        yield from summary.lines(store, own)
     yield (
         f"{report.matches} matches of {report.left_items} x {report.right_items} items at "
         f"{report.threshold:g} or more, {report.left_matched} of the left matched"
     )
-
-
-def _internal_hosts(store: Store, name: str) -> Iterator[str]:
-    """The internal hosts that were not dialed or do not answer, and what helps."""
-    ledger = ledger_table(store, name)
-    commit = ledger.latest()
-    if commit is None:
-        return
-    rows = ledger.read(commit, columns=["url", "status"])
-    for status, advice in (
-        ("blocked_address", "if it may be fetched from, add --allowed-host {}"),
-        ("connection_error", "it does not answer: is its server running?"),
-    ):
-        hosts = sorted(set(map(host_of, rows.filter(pl.col("status") == status)["url"])))
-        internal = [host for host in hosts if status == "blocked_address" or _is_internal(host)]
-        for host in internal[:_MAX_SHOWN_HOSTS]:
-            yield f"  {host} is an internal host; {advice.format(host)}"
-
-
-def _is_internal(host: str) -> bool:
-    return is_internal(host.rpartition(":")[0].strip("[]"))

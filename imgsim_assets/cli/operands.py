@@ -1,4 +1,4 @@
-"""The operands of `imgsim match`: lists of images, and catalogs in the store."""
+"""The operands of `imgsim match` and `groups`: lists of images, and catalogs in the store."""
 
 from __future__ import annotations
 
@@ -109,13 +109,15 @@ def _source_names(
 
 def resolve_operand(
     text: str,
-    side: Side,
+    side: Side | None,
     store: Store,
     options: ListOptions,
     encoder: EncoderSettings,
     download: DownloadSettings,
 ) -> CatalogArg:
     """The catalog that an operand names: one of the store, or that of a list or folder.
+
+    `side` is None where a command reads all its lists alike.
 
     Raises:
         StoreError: `text` is neither a file nor a catalog of the store.
@@ -133,7 +135,7 @@ def resolve_operand(
     try:
         found = _inspect_list(text, side, options)
     except SourceError as error:
-        own = {"id": f"--{side}-id", "url": f"--{side}-url"}
+        own = {key: f"--{side}-{key}" if side else f"--{key}" for key in ("id", "url")}
         raise SourceError(in_shell_words(str(error), own)) from error
     loader = find_loader(options.loader) if options.loader else None
     name = _list_name(text, options)
@@ -179,8 +181,8 @@ class _Inspected(NamedTuple):
     notices: list[str]
 
 
-def _inspect_list(text: str, side: Side, options: ListOptions) -> _Inspected:
-    position = SIDES.index(side)
+def _inspect_list(text: str, side: Side | None, options: ListOptions) -> _Inspected:
+    position = SIDES.index(side) if side else 0
     source_values = {"root": options.source.get("root")} if Path(text).is_dir() else options.source
     settings = parse_settings(SourceSettings, path=text, **source_values)
     source = open_source(settings, Path.cwd())

@@ -36,7 +36,7 @@ C = TypeVar("C", bound=Columns)
 
 @dataclass(frozen=True)
 class ListOptions:
-    """How `imgsim match` reads its lists.
+    """How `imgsim match` and `imgsim groups` read their lists.
 
     Attributes:
         source: settings of both sources, by their keys.
@@ -73,6 +73,21 @@ def _list_options(
             _named({"--left-url": left_url, "--url": common_url}),
             _named({"--right-url": right_url, "--url": common_url}),
         ),
+        columns=columns,
+        loader=loader,
+    )
+
+
+def _single_list_options(
+    columns: tuple[str, ...], loader: str | None, **source: Any
+) -> ListOptions:
+    """The options of lists that are read alike."""
+    id_columns = _named({"--id": source.pop("id")})
+    url_columns = _named({"--url": source.pop("url")})
+    return ListOptions(
+        source=source_values(**source),
+        id_columns=(id_columns, id_columns),
+        url_columns=(url_columns, url_columns),
         columns=columns,
         loader=loader,
     )
@@ -195,15 +210,22 @@ def _check_device(_: click.Context, __: click.Parameter, device: str | None) -> 
     return device
 
 
-def _check_out(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
-    """Refuse an output file that could not be written, before any work is done."""
+def check_folder(_: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    """Callback: refuse an output file that could not be written, before any work is done."""
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        folder = Path(path).absolute().parent
+        raise click.UsageError(f"{parameter.opts[0]}: there is no folder {folder}")
+    return path
+
+
+def _check_out(
+    context: click.Context, parameter: click.Parameter, path: str | None, suffixes: Sequence[str]
+) -> str | None:
     if path is None or path == STDOUT:
         return path
-    if Path(path).suffix not in OUT_SUFFIXES:
-        raise click.UsageError(f"--out: {path} ends in none of {', '.join(OUT_SUFFIXES)}")
-    if not Path(path).absolute().parent.is_dir():
-        raise click.UsageError(f"--out: there is no folder {Path(path).absolute().parent}")
-    return path
+    if Path(path).suffix not in suffixes:
+        raise click.UsageError(f"--out: {path} ends in none of {', '.join(suffixes)}")
+    return check_folder(context, parameter, path)
 
 
 def _open_store(url: str | None) -> Store:
@@ -274,15 +296,20 @@ _source_options = (
     click.option("--root", metavar="FOLDER", help="Folder that must contain local images."),
 )
 source_options = _option_group("source_values", source_values, *_source_options)
+_columns_option = click.option(
+    "--columns", metavar="A,B,...", callback=split_names, help="Source columns of the result."
+)
+_loader_option = click.option(
+    "--loader",
+    metavar="MODULE:FUNCTION",
+    callback=_allow_working_directory,
+    help="Load images with this function instead of downloading them. It gets a row as a "
+    "mapping and returns bytes, a PIL image or None.",
+)
 list_options = _option_group(
     "list_options",
     _list_options,
-    click.option(
-        "--columns",
-        metavar="A,B,...",
-        callback=split_names,
-        help="Source columns of the result.",
-    ),
+    _columns_option,
     *(
         click.option(f"--{side}-id", metavar="COLUMN", help=f"--id of {side.upper()} only.")
         for side in ("left", "right")
@@ -297,13 +324,10 @@ list_options = _option_group(
         for side in ("left", "right")
     ),
     *_source_options,
-    click.option(
-        "--loader",
-        metavar="MODULE:FUNCTION",
-        callback=_allow_working_directory,
-        help="Load images with this function instead of downloading them. It gets a row as a "
-        "mapping and returns bytes, a PIL image or None.",
-    ),
+    _loader_option,
+)
+single_list_options = _option_group(
+    "list_options", _single_list_options, _columns_option, *_source_options, _loader_option
 )
 encoder_options = _option_group(
     "encoder",
@@ -405,17 +429,20 @@ def is_raw() -> bool:
     return bool(context and context.meta.get(_RAW))
 
 
-def out_option(command: Command) -> Command:
-    """--out, and --raw for its text formats."""
+def out_option_with(*more_suffixes: str) -> Callable[[Command], Command]:
+    """--out, and --raw for its text formats; it writes files with more suffixes, too."""
+    suffixes = (*OUT_SUFFIXES, *more_suffixes)
+    listed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
     out = click.option(
         "--out",
         metavar="FILE",
-        callback=_check_out,
-        help="Write .tsv, .csv, .parquet or .jsonl; - writes TSV to stdout.",
+        callback=functools.partial(_check_out, suffixes=suffixes),
+        help=f"Write {listed}; - writes TSV to stdout.",
     )
-    return out(raw_option(command))
+    return lambda command: out(raw_option(command))
 
 
+out_option = out_option_with()
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 

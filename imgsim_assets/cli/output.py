@@ -38,8 +38,7 @@ def write_frame(frame: pl.DataFrame, path: str) -> None:
         echo(_delimited(frame, "\t"), nl=False)
         return
     suffix = Path(path).suffix
-    unfinished = Path(path).with_name(f".unfinished-{uuid.uuid4().hex}{suffix}")
-    try:
+    with _replaced(path) as unfinished:
         if suffix == ".parquet":
             frame.write_parquet(unfinished)
         elif suffix == ".jsonl":
@@ -47,6 +46,20 @@ def write_frame(frame: pl.DataFrame, path: str) -> None:
         else:
             text = _delimited(frame, "\t" if suffix == ".tsv" else ",")
             unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+def write_text(text: str, path: str) -> None:
+    """Write a text file, which is complete or not there."""
+    with _replaced(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+@contextlib.contextmanager
+def _replaced(path: str) -> Iterator[Path]:
+    """A new file beside `path`, which takes its place at the end."""
+    unfinished = Path(path).with_name(f".unfinished-{uuid.uuid4().hex}{Path(path).suffix}")
+    try:
+        yield unfinished
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

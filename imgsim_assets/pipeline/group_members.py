@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from imgsim_assets.catalog.image_rows import OTHER_URLS
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
 from imgsim_assets.similarity.canonical import IS_LINK, PROTECTED, item_ranks
@@ -70,7 +71,7 @@ def _carried(store: Store, name: str) -> pl.DataFrame:
     commit = table.latest()
     rows = table.read(commit) if commit is not None else pl.DataFrame(schema={"id": pl.String})
     catalog = pl.lit(name).alias("catalog")
-    return rows.select(catalog, "id", pl.exclude("id", "url", "other_urls"))
+    return rows.select(catalog, "id", pl.exclude("id", "url", OTHER_URLS))
 
 
 def _free_name(name: str, reserved: set[str]) -> str:

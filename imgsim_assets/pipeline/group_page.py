@@ -16,7 +16,7 @@ from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.storage.store import Store
-from imgsim_assets.text import REPLACEMENT, UNPRINTABLE_IN_LINE
+from imgsim_assets.text import REPLACEMENT, UNPRINTABLE_IN_LINE, without_credentials
 
 _MAX_IMAGES = 1000
 _THUMBNAIL_PX = 160
@@ -76,7 +76,9 @@ def _facts(row: dict[str, Any]) -> str:
 
 
 def _text(value: object) -> str:
-    return escape(re.sub(UNPRINTABLE_IN_LINE, REPLACEMENT, str(value)))
+    """Text for HTML: of one line, and without passwords of URLs."""
+    line = re.sub(UNPRINTABLE_IN_LINE, REPLACEMENT, without_credentials(str(value)))
+    return escape(line)
 
 
 def _thumbnail(store: Store, sha256: str) -> str | None:
