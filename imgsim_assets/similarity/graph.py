@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -12,15 +13,17 @@ from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.cosine import distances
+from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.mean_best import mean_best
 from imgsim_assets.similarity.neighbor_lists import (
     MIN_COSINE,
     JoinSpec,
     neighbor_lists,
-    top_pairs,
     with_rank,
 )
+from imgsim_assets.similarity.selection import compared, left_out_counts, shared_images
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.digest import rows_digest
@@ -33,16 +36,35 @@ SCHEMA = {
     "similarity": pl.Float64,
     "distance": pl.Float64,
     "rank": pl.Int32,
+    "src_image": pl.Int32,
+    "dst_image": pl.Int32,
+    "src_sha256": pl.String,
+    "dst_sha256": pl.String,
 }
+
+_COLUMNS = {
+    f"{side}_{column}": f"{end}_{column}"
+    for side, end in (("left", "src"), ("right", "dst"))
+    for column in ("id", "image", "sha256")
+}
+# The file of all pairs of rows above the threshold.
+_ROW_PAIRS = "row_pairs"
 
 
 @dataclass(frozen=True)
 class GraphReport:
-    """The outcome of a run. `incremental`: an earlier graph was updated."""
+    """The outcome of a run. `incremental`: an earlier graph was updated.
+
+    Items and images are those with a vector; `left_out` are images that are not compared, and
+    `shared` those of them that too many items have.
+    """
 
     version: int
     edges: int
     items: int
+    images: int
+    left_out: Mapping[str, int]
+    shared: pl.DataFrame
     k: int
     threshold: float | None
     incremental: bool
@@ -82,7 +104,8 @@ class GraphStage:
         """
         started = time.monotonic()
         latest = self.table.latest()
-        index, nodes = items.from_index(self._store, self._name)
+        index, images = items.from_index(self._store, self._name)
+        nodes = compared(images, self._settings)
         fingerprint = index.properties[FINGERPRINT]
         k = self._settings.k
         threshold = resolve_threshold(self._store, self._settings.threshold, [(self._name, index)])
@@ -92,34 +115,51 @@ class GraphStage:
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(rebuild_count(index)),
         }
-        result = MaterializedResult.for_recipe(self.table, latest, recipe)
+        # Which images are compared changes the rows of the lists, not what a list is.
+        list_keys = list(recipe)
+        recipe |= {"compare": self._settings.compare, "max_shared": self._settings.max_shared}
+        result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
         inputs = {f"{self._name}/index": index.version}
-        update = result.update(nodes, nodes, inputs, lambda: _edges(result, nodes, k, threshold))
+        update = result.update(
+            nodes, nodes, inputs, lambda: _edges(result, nodes, self._settings, threshold)
+        )
         if update is None:
             return self.run()
         return GraphReport(
             version=update.commit.version,
             edges=update.rows.height,
-            items=len(nodes),
+            items=images.count,
+            images=len(images),
+            left_out=left_out_counts(nodes),
+            shared=shared_images({self._name: nodes}),
             k=k,
             threshold=threshold,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
-            data_version=rows_digest(nodes.keys, str(recipe)),
+            data_version=rows_digest(nodes.recorded.cast(pl.String).fill_null(""), str(recipe)),
             fingerprint=fingerprint,
         )
 
 
 def _edges(
-    result: MaterializedResult, nodes: Items, k: int, threshold: float | None
+    result: MaterializedResult, nodes: Items, settings: GraphSettings, threshold: float | None
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
     """The edges, the file of their neighbor lists, and whether cached lists were used."""
-    spec = JoinSpec(MIN_COSINE if threshold is None else threshold, k, exclude_self=True)
-    cached = result.cached_lists()
+    minimum = MIN_COSINE if threshold is None else threshold
+    # A mean can rank the items in another order than the best pairs of images do.
+    is_mean = settings.compare == "mean_best"
+    role = _ROW_PAIRS if is_mean else NEIGHBOR_LISTS
+    spec = JoinSpec(minimum, None if is_mean else settings.k, exclude_self=True)
+    cached = result.cached_lists(role)
     lists = neighbor_lists(nodes, nodes, spec, cached)
-    pairs = with_rank(top_pairs(lists, spec))
+    pairs = item_pairs(lists, nodes, nodes, spec.k)
+    if is_mean:
+        pairs = best_of_each(mean_best(pairs, nodes, nodes, minimum), settings.k)
     distance = pl.Series("distance", distances(pairs["similarity"].to_numpy()), dtype=pl.Float64)
-    edges = pairs.with_columns(distance).rename({"left_id": "src_id", "right_id": "dst_id"})
-    files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
-    return edges.select(list(SCHEMA)), files, cached is not None
+    edges = with_rank(pairs).with_columns(distance).rename(_COLUMNS)
+    return (
+        edges.select(list(SCHEMA)),
+        [result.table.write_rows(lists, role=role)],
+        cached is not None,
+    )

@@ -1,4 +1,9 @@
-"""A catalog's items with their vectors, and how they are read from the store."""
+"""A catalog's images with their vectors, by item, and how they are read from the store.
+
+A join compares rows, one for each image of an item. A row is named by a key that does not depend on
+the order of the item's images: the id for the first of them by sha256, and the id, a null character
+and a number for the others. Ids hold no control characters, so keys sort by id first.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +17,31 @@ from numpy.typing import NDArray
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.index.stage import embedded_images, open_index, vectors_of
-from imgsim_assets.similarity.cosine import Floats
+from imgsim_assets.similarity.cosine import Floats, Indices
 from imgsim_assets.similarity.join_input import JoinInput
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 
+# Why an image is not compared; null for images that are.
+LEFT_OUT = "left_out"
+_KEYS = ["id", "image", "sha256"]
+_SEPARATOR = "\0"
+_DIGITS = 4
+
 
 @dataclass(frozen=True)
 class Items:
-    """Items with their vectors: `keys` has the columns id and sha256, sorted by id.
+    """Images of items with their vectors.
 
-    `vectors` is (n, d) float32 with unit rows, in the same order.
+    `keys` has the columns id, image and sha256, and `vectors` is (n, d) float32 with unit rows, in
+    the same order: by id and image as they are read, by id and sha256 as they are compared.
+    `source` has all images that were read, where some are not compared: id, image, sha256 and, if
+    any is left out, left_out, which says why.
     """
 
     keys: pl.DataFrame
     vectors: Floats
+    source: pl.DataFrame | None = None
 
     def __len__(self) -> int:
         return self.keys.height
@@ -36,36 +51,85 @@ class Items:
         """The vectors, validated, with equal rows grouped."""
         return JoinInput.of(self.vectors, "vectors")
 
+    @cached_property
+    def numbers(self) -> Indices:
+        """The number of each row's item, (n,), from 0 in the order of ids."""
+        numbers: Indices = self.keys["id"].rle_id().cast(pl.Int64).to_numpy()
+        return numbers
+
+    @property
+    def count(self) -> int:
+        """How many items there are."""
+        return int(self.numbers[-1]) + 1 if len(self) else 0
+
+    @cached_property
+    def max_images(self) -> int:
+        """The largest number of rows of an item, at least 1."""
+        return int(np.bincount(self.numbers).max()) if self.count < len(self) else 1
+
+    @cached_property
+    def rows(self) -> pl.DataFrame:
+        """What identifies each row: its key as `id`, and the columns that it depends on."""
+        return row_keys(self.keys)
+
+    @property
+    def recorded(self) -> pl.DataFrame:
+        """What a result records of its input: all images, those left out too."""
+        return self.keys if self.source is None else self.source
+
     def where(self, mask: NDArray[np.bool_]) -> Items:
-        """The items of a mask (n,), in their order."""
-        return Items(self.keys.filter(pl.Series(mask)), self.vectors[mask])
+        """The rows of a mask (n,), in their order."""
+        return Items(self.keys.filter(pl.Series(mask)), self.vectors[mask], self.source)
+
+
+def row_keys(keys: pl.DataFrame) -> pl.DataFrame:
+    """The rows of images (id, image, sha256) that are sorted by id and sha256, without `image`.
+
+    Where an item has several images, `id` becomes the row's key.
+    """
+    rows = keys.drop("image", strict=False)
+    follows = (pl.col("id") == pl.col("id").shift()).fill_null(value=False)
+    if not rows.select(follows.any()).item():
+        return rows
+    number = pl.int_range(pl.len()).over(pl.col("id").rle_id())
+    text = number.cast(pl.String).str.zfill(_DIGITS)
+    key = pl.concat_str(pl.col("id"), pl.lit(_SEPARATOR), text)
+    return rows.with_columns(pl.when(follows).then(key).otherwise(pl.col("id")).alias("id"))
+
+
+def recorded_rows(recorded: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `Items.recorded` that were compared, as of `Items.rows`."""
+    if LEFT_OUT in recorded.columns:
+        recorded = recorded.filter(pl.col(LEFT_OUT).is_null()).drop(LEFT_OUT)
+    if recorded["id"].is_sorted() and recorded["id"].n_unique() == recorded.height:
+        return row_keys(recorded)
+    return row_keys(recorded.sort("id", "sha256"))
 
 
 def with_vectors(store: Store, name: str, fingerprint: str, keys: pl.DataFrame) -> Items:
-    """Items (id, sha256; sorted by id) with their vectors of an encoder fingerprint."""
+    """Images (id, image, sha256; sorted by id) with their vectors of an encoder fingerprint."""
     return Items(keys, vectors_of(VectorTable(store, name, fingerprint), keys["sha256"]))
 
 
 def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
-    """The latest embeddings commit of a catalog, and its items.
+    """The latest embeddings commit of a catalog, and its images, by id and image.
 
     Raises:
         StoreError: when there is none, or when it mixes several encoders.
     """
-    commit, images = embedded_images(store, name)
-    keys = images.select("id", "sha256")
-    return commit, with_vectors(store, name, commit.properties[FINGERPRINT], keys)
+    commit, keys = embedded_images(store, name)
+    return commit, with_vectors(store, name, commit.properties[FINGERPRINT], keys.select(_KEYS))
 
 
 def from_index(store: Store, name: str) -> tuple[Commit, Items]:
-    """The latest index commit of a catalog, and its items.
+    """The latest index commit of a catalog, and its images, by id and image.
 
     Raises:
         StoreError: when there is none.
         CorruptFileError: when the index file is damaged.
     """
     commit, index = open_index(store, name)
-    return commit, Items(index.entries.select("id", "sha256"), index.vectors())
+    return commit, Items(index.entries.select(_KEYS), index.vectors())
 
 
 def vector_rebuilds(*counts: int) -> dict[str, list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +14,17 @@ from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.mean_best import mean_best
 from imgsim_assets.similarity.neighbor_lists import (
     MIN_COSINE,
     JoinSpec,
     neighbor_lists,
-    top_pairs,
     with_rank,
 )
+from imgsim_assets.similarity.selection import compared, left_out_counts, shared_images
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.digest import rows_digest
@@ -33,9 +36,13 @@ SCHEMA = {
     "right_id": pl.String,
     "similarity": pl.Float64,
     "rank": pl.Int32,
+    "left_image": pl.Int32,
+    "right_image": pl.Int32,
     "left_sha256": pl.String,
     "right_sha256": pl.String,
 }
+# The file of all pairs of rows above the threshold.
+_ROW_PAIRS = "row_pairs"
 # Files of the neighbor lists of mode mutual: those of the left items, and of the right ones.
 _LEFT_LISTS = "left_neighbor_lists"
 _RIGHT_LISTS = "right_neighbor_lists"
@@ -45,13 +52,21 @@ _UNMATCHED_COST = 2.0
 
 @dataclass(frozen=True)
 class MatchReport:
-    """The outcome of a run. `incremental`: an earlier result was updated."""
+    """The outcome of a run. `incremental`: an earlier result was updated.
+
+    Items and images of a side are those with a vector; `left_out` are images that are not
+    compared, and `shared` those of them that too many items of a side have.
+    """
 
     version: int
     matches: int
     left_items: int
     right_items: int
+    left_images: int
+    right_images: int
     left_matched: int
+    left_out: Mapping[str, int]
+    shared: pl.DataFrame
     threshold: float
     incremental: bool
     seconds: float
@@ -88,8 +103,9 @@ class MatchStage:
         started = time.monotonic()
         store, settings = self._store, self._settings
         latest = self.table.latest()
-        embeddings, left = items.from_embeddings(store, self._left)
-        index, right = items.from_index(store, self._right)
+        embeddings, left_images = items.from_embeddings(store, self._left)
+        index, right_images = items.from_index(store, self._right)
+        left, right = (compared(images, settings) for images in (left_images, right_images))
         inputs = [(self._left, embeddings), (self._right, index)]
         require_same_encoder(inputs)
         threshold = resolve_threshold(store, settings.threshold, inputs)
@@ -105,7 +121,10 @@ class MatchStage:
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(left_rebuilds, rebuild_count(index)),
         }
-        result = MaterializedResult.for_recipe(self.table, latest, recipe)
+        # Which images are compared changes the rows of the lists, not what a list is.
+        list_keys = list(recipe)
+        recipe |= {"compare": settings.compare, "max_shared": settings.max_shared}
+        result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
         versions = {
             f"{self._left}/embeddings": embeddings.version,
             f"{self._right}/index": index.version,
@@ -119,16 +138,18 @@ class MatchStage:
         return MatchReport(
             version=update.commit.version,
             matches=rows.height,
-            left_items=len(left),
-            right_items=len(right),
+            left_items=left_images.count,
+            right_items=right_images.count,
+            left_images=len(left_images),
+            right_images=len(right_images),
             left_matched=rows["left_id"].n_unique(),
+            left_out=left_out_counts(left, right),
+            shared=shared_images({"left": left, "right": right}),
             threshold=threshold,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
-            data_version=rows_digest(
-                rows.select("left_id", "right_id", "left_sha256", "right_sha256"), str(recipe)
-            ),
+            data_version=rows_digest(rows.drop("similarity", "rank").cast(pl.String), str(recipe)),
             fingerprint=fingerprint,
         )
 
@@ -141,29 +162,49 @@ def _matches(
     threshold: float,
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
     """The match rows, the files of their neighbor lists, and whether cached lists were used."""
-    files: list[DataFile] = []
-    if settings.mode == "mutual":
+    k = {"all": None, "best": 1, "top_k": settings.k, "mutual": 1, "one_to_one": None}[
+        settings.mode
+    ]
+    if settings.compare == "mean_best" or k is None:
+        pairs, files, incremental = _all_pairs(result, left, right, settings, threshold)
+        if settings.compare == "mean_best":
+            pairs = mean_best(pairs, left, right, threshold)
+        if settings.mode == "mutual":
+            pairs = _mutual_of_all(pairs)
+        elif settings.mode == "one_to_one":
+            pairs = one_to_one(pairs)
+        else:
+            pairs = best_of_each(pairs, k)
+    elif settings.mode == "mutual":
         pairs, files, incremental = _mutual(result, left, right, threshold)
     else:
-        k = {"all": None, "best": 1, "top_k": settings.k, "one_to_one": None}[settings.mode]
         spec = JoinSpec(threshold, k)
-        # In mode all the rows themselves are the neighbor lists.
-        role = ROWS if settings.mode == "all" else NEIGHBOR_LISTS
-        cached = result.cached_lists(role)
-        incremental = cached is not None
+        cached = result.cached_lists()
         lists = neighbor_lists(left, right, spec, cached)
-        pairs = top_pairs(lists, spec)
-        if role == NEIGHBOR_LISTS:
-            files = [result.table.write_rows(lists, role=role)]
-        if settings.mode == "one_to_one":
-            pairs = one_to_one(pairs)
-    rows = with_rank(pairs)
-    for side, catalog in (("left", left), ("right", right)):
-        images = catalog.keys.select(
-            pl.col("id").alias(f"{side}_id"), pl.col("sha256").alias(f"{side}_sha256")
-        )
-        rows = rows.join(images, on=f"{side}_id", how="left", maintain_order="left")
-    return rows.select(list(SCHEMA)), files, incremental
+        pairs = item_pairs(lists, left, right, k)
+        files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
+        incremental = cached is not None
+    return with_rank(pairs).select(list(SCHEMA)), files, incremental
+
+
+def _all_pairs(
+    result: MaterializedResult,
+    left: Items,
+    right: Items,
+    settings: MatchSettings,
+    threshold: float,
+) -> tuple[pl.DataFrame, list[DataFile], bool]:
+    """Every pair of items whose best images reach the threshold."""
+    # In mode all the rows themselves are the pairs of rows, if each item has one.
+    are_rows = settings.mode == "all" and not result.has_file(_ROW_PAIRS)
+    cached = result.cached_lists(ROWS if are_rows else _ROW_PAIRS)
+    row_pairs = neighbor_lists(left, right, JoinSpec(threshold), cached)
+    pairs = item_pairs(row_pairs, left, right)
+    one_each = left.max_images == right.max_images == 1
+    files = []
+    if settings.mode != "all" or not one_each:
+        files = [result.table.write_rows(row_pairs, role=_ROW_PAIRS)]
+    return pairs, files, cached is not None
 
 
 def _mutual(
@@ -177,17 +218,23 @@ def _mutual(
     right_lists = neighbor_lists(
         right, left, spec, cached_right.swapped() if cached_right is not None else None
     )
-    pairs = top_pairs(left_lists, spec).join(
-        top_pairs(right_lists, spec),
-        left_on=["left_id", "right_id"],
-        right_on=["right_id", "left_id"],
-        how="semi",
-    )
+    best_right = item_pairs(left_lists, left, right, k=1)
+    best_left = item_pairs(right_lists, right, left, k=1)
     files = [
         result.table.write_rows(left_lists, role=_LEFT_LISTS),
         result.table.write_rows(right_lists, role=_RIGHT_LISTS),
     ]
+    pairs = best_right.join(
+        best_left, left_on=["left_id", "right_id"], right_on=["right_id", "left_id"], how="semi"
+    )
     return pairs, files, cached_left is not None and cached_right is not None
+
+
+def _mutual_of_all(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Of all pairs those whose members are each other's best."""
+    by_right = pairs.sort("right_id", "similarity", "left_id", descending=[False, True, False])
+    best_left = by_right.unique("right_id", keep="first")
+    return best_of_each(pairs, 1).join(best_left, on=["left_id", "right_id"], how="semi")
 
 
 def one_to_one(pairs: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.items import Items, recorded_rows
 from imgsim_assets.similarity.neighbor_lists import COMPLETE, LIST_SCHEMA, CachedNeighborLists
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.table import Table
@@ -70,6 +70,10 @@ class MaterializedResult:
         reusable = None if differing & {*list_keys, *_FORMAT} else latest
         return cls(table, properties, latest, None if differing else latest, reusable)
 
+    def has_file(self, role: str) -> bool:
+        """Whether the commit whose lists can be reused has a file of a role."""
+        return self.reusable is not None and self.reusable.file_with_role(role) is not None
+
     def cached_lists(self, role: str = NEIGHBOR_LISTS) -> CachedNeighborLists | None:
         """The neighbor lists in the files of a role; None when none can be reused."""
         if self.reusable is None:
@@ -82,7 +86,8 @@ class MaterializedResult:
             return None
         if COMPLETE not in lists.columns:
             lists = lists.with_columns(pl.lit(value=True).alias(COMPLETE))  # rows of all pairs
-        return CachedNeighborLists(lists.select(list(LIST_SCHEMA)), left, right)
+        rows = recorded_rows(left), recorded_rows(right)
+        return CachedNeighborLists(lists.select(list(LIST_SCHEMA)), *rows)
 
     def update(
         self,
@@ -121,8 +126,8 @@ class MaterializedResult:
         return (
             self.current is not None
             and self.table.verify_checksums(self.current)
-            and self._read(self.current, LEFT_ITEMS).equals(left.keys)
-            and self._read(self.current, RIGHT_ITEMS).equals(right.keys)
+            and self._read(self.current, LEFT_ITEMS).equals(left.recorded)
+            and self._read(self.current, RIGHT_ITEMS).equals(right.recorded)
         )
 
     def _read(self, commit: Commit, role: str) -> pl.DataFrame:
@@ -137,8 +142,8 @@ class MaterializedResult:
         """Commit a result with the items that it was computed from; None as of `update`."""
         files = [
             *files,
-            self.table.write_rows(left.keys, role=LEFT_ITEMS),
-            self.table.write_rows(right.keys, role=RIGHT_ITEMS),
+            self.table.write_rows(left.recorded, role=LEFT_ITEMS),
+            self.table.write_rows(right.recorded, role=RIGHT_ITEMS),
         ]
         is_superseded = False
 

@@ -1,12 +1,14 @@
-"""Neighbor lists: similar pairs of items, computed in full or updated incrementally.
+"""Neighbor lists: similar pairs of rows, computed in full or updated incrementally.
 
-A frame of pairs has the columns left_id, right_id and similarity (float64 cosine), sorted by
-left_id, falling similarity and right_id. With k, each left item has at most its k best.
+A row is an image of an item (`items.py`), and its id is its key. A frame of pairs has the columns
+left_id, right_id and similarity (float64 cosine), sorted by left_id, falling similarity and
+right_id.
 
-The neighbor lists of a result hold more than k pairs of each left item: when right items are
-removed, the extra pairs take their place. A list that was truncated holds every pair that is better
-than its last one, and none that is worse; the column `complete` is true for a list that was not
-truncated.
+The k best items of a left row are among its k * m best rows, where m is the largest number of rows
+of a right item: every row that precedes a row of the k-th item belongs to one of k items. Lists
+are longer than that: when right rows are removed, the extra pairs take their place. A list that was
+truncated holds every pair that is better than its last one, and none that is worse; the column
+`complete` is true for a list that was not truncated.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join import pairs_above
-from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets.similarity.join_input import InputPair
 from imgsim_assets.similarity.knn import nearest
 
 SCHEMA = {"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64}
@@ -33,25 +35,31 @@ _MIN_RESERVE = 4
 
 @dataclass(frozen=True)
 class JoinSpec:
-    """Which pairs of left and right items a join returns.
+    """Which pairs of left and right rows a join returns.
 
-    `threshold` is the minimum cosine, inclusive. `k` keeps the k best of each left item, None
-    keeps all. `exclude_self` drops pairs of an id with itself, for a join of one set with itself.
+    `threshold` is the minimum cosine, inclusive. `k` keeps the rows of the k best right items of
+    each left row, None keeps all. `exclude_self` drops pairs of rows of one item, for a join of
+    one set with itself.
     """
 
     threshold: float = MIN_COSINE
     k: int | None = None
     exclude_self: bool = False
 
-    @property
-    def depth(self) -> int | None:
+    def min_length(self, max_images: int) -> int:
+        """The length at which a truncated list holds the k best items, of `max_images` at most."""
+        return 0 if self.k is None else self.k * max_images
+
+    def depth(self, max_images: int) -> int | None:
         """The maximum length of a neighbor list; None for no limit."""
-        return None if self.k is None else self.k + max(_MIN_RESERVE, self.k)
+        if self.k is None:
+            return None
+        return self.min_length(max_images) + max(_MIN_RESERVE, self.k)
 
 
 @dataclass(frozen=True)
 class CachedNeighborLists:
-    """Neighbor lists, with the left and right items (id, sha256) they were computed from."""
+    """Neighbor lists, with the left and right rows (`Items.rows`) they were computed from."""
 
     lists: pl.DataFrame
     left: pl.DataFrame
@@ -65,54 +73,48 @@ class CachedNeighborLists:
 def neighbor_lists(
     left: Items, right: Items, spec: JoinSpec, cached: CachedNeighborLists | None = None
 ) -> pl.DataFrame:
-    """The neighbor lists of all left items.
+    """The neighbor lists of all left rows.
 
-    With cached lists only these are compared: changed and added left items with all right
-    items, other left items with changed and added right items, and left items whose list has
-    fewer than k pairs left. `top_pairs` of the result are the same.
+    With cached lists only these are compared: changed and added left rows with all right rows,
+    other left rows with changed and added right rows, and left rows whose truncated list is too
+    short by now. The items that follow from the result are the same.
 
     Args:
-        left: the items that get a list each.
-        right: the items that are searched for neighbors.
+        left: the rows that get a list each.
+        right: the rows that are searched for neighbors.
         spec: threshold, k and whether an item is its own neighbor.
-        cached: lists by the same spec, of earlier items.
+        cached: lists by the same spec, of earlier rows.
 
     Returns:
         The lists, see LIST_SCHEMA.
     """
     if cached is None:
-        lists = _join(left.join_input, right.join_input, spec, np.full(len(left), spec.threshold))
+        lists = _join(left, None, right, None, spec, np.full(len(left), spec.threshold))
         complete = pl.Series(COMPLETE, ~lists.truncated[lists.i])
         return _frame(lists, left, right).with_columns(complete)
-    reusable = _ReusableLists.of(cached, left.keys, right.keys, min_length=spec.k or 0)
-    recomputed = _join(
-        left.join_input.where(reusable.recompute_left),
-        right.join_input,
-        spec,
-        np.full(len(left), spec.threshold),
+    reusable = _ReusableLists.of(
+        cached, left.rows, right.rows, min_length=spec.min_length(right.max_images)
     )
-    added = _join(
-        left.join_input.where(~reusable.recompute_left),
-        right.join_input.where(reusable.new_right),
-        spec,
-        reusable.cutoffs(spec.threshold),
-    )
-    return reusable.merge(recomputed.concat(added), spec.depth, left, right)
+    cutoffs = np.full(len(left), spec.threshold)
+    recomputed = _join(left, reusable.recompute_left, right, None, spec, cutoffs)
+    cutoffs = reusable.cutoffs(spec.threshold)
+    added = _join(left, ~reusable.recompute_left, right, reusable.new_right, spec, cutoffs)
+    return reusable.merge(recomputed.concat(added), spec.depth(right.max_images), left, right)
 
 
 def top_pairs(lists: pl.DataFrame, spec: JoinSpec) -> pl.DataFrame:
-    """The pairs of neighbor lists that the spec asks for: the k best of each, or all."""
+    """The pairs that the spec asks for, if every row is an item: the k best of each, or all."""
     pairs = lists.select(list(SCHEMA))
-    return pairs if spec.k is None else pairs.filter(_position_in_list() < spec.k)
+    return pairs if spec.k is None else pairs.filter(position_in_list() < spec.k)
 
 
 def with_rank(pairs: pl.DataFrame) -> pl.DataFrame:
-    """The pairs with `rank`, Int32 from 1 within each left item."""
-    return pairs.with_columns((_position_in_list() + 1).cast(pl.Int32).alias("rank"))
+    """The pairs with `rank`, Int32 from 1 within each left id."""
+    return pairs.with_columns((position_in_list() + 1).cast(pl.Int32).alias("rank"))
 
 
-def _position_in_list() -> pl.Expr:
-    """The position of each pair among those of its left item, from 0; pairs are in order."""
+def position_in_list() -> pl.Expr:
+    """The position of each pair among those of its left id, from 0; pairs are in order."""
     row = pl.int_range(pl.len())
     begins = pl.col("left_id") != pl.col("left_id").shift()
     return row - pl.when(begins.fill_null(value=True)).then(row).forward_fill()
@@ -160,7 +162,7 @@ class _ReusableLists(NamedTuple):
         *,
         min_length: int,
     ) -> _ReusableLists:
-        """What can be reused for the current items (id, sha256).
+        """What can be reused for the current rows.
 
         A list that was truncated is recomputed when fewer than `min_length` of its pairs are left.
         """
@@ -199,7 +201,7 @@ class _ReusableLists(NamedTuple):
 
     def merge(self, new: _Lists, depth: int | None, left: Items, right: Items) -> pl.DataFrame:
         """The lists with new pairs, each truncated at `depth` and where pairs may be missing."""
-        at = self._insert_positions(new, right.keys["id"])
+        at = self._insert_positions(new, right.rows["id"])
         count = self.pairs.height
         order = np.insert(np.arange(count), at, np.arange(count, count + len(at)))
         truncated = self.truncated | new.truncated
@@ -236,27 +238,41 @@ class _ReusableLists(NamedTuple):
         return low
 
 
-def _join(left: JoinInput, right: JoinInput, spec: JoinSpec, min_similarity: Doubles) -> _Lists:
-    """The lists of the left rows, of pairs at or above the minimum (n,) of each left row."""
-    count = len(left.unit.rows)
-    none_truncated = np.zeros(count, dtype=bool)
-    if not len(left) or not len(right):
+def _join(
+    left: Items,
+    left_mask: NDArray[np.bool_] | None,
+    right: Items,
+    right_mask: NDArray[np.bool_] | None,
+    spec: JoinSpec,
+    min_similarity: Doubles,
+) -> _Lists:
+    """The lists of the left rows, of pairs at or above the minimum (n,) of each left row.
+
+    A mask (n,) says which rows are compared; None means all.
+    """
+    depth = spec.depth(right.max_images)
+    none_truncated = np.zeros(len(left), dtype=bool)
+    left_input, right_input = (
+        side.join_input if mask is None else side.join_input.where(mask)
+        for side, mask in ((left, left_mask), (right, right_mask))
+    )
+    if not len(left_input) or not len(right_input):
         return _Lists(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), none_truncated)
-    depth = spec.depth
+    inputs = InputPair.of(left_input, right_input)
     if depth is None:
-        i, j, similarity = pairs_above(InputPair.of(left, right), spec.threshold)
+        i, j, similarity = pairs_above(inputs, spec.threshold)
     else:
-        # One more, since each item may find itself.
-        k = depth + 1 if spec.exclude_self else depth
-        index, cosines = nearest(InputPair.of(left, right), k, min_similarity)
+        # As many more as an item may find of itself.
+        k = depth + right.max_images if spec.exclude_self else depth
+        index, cosines = nearest(inputs, k, min_similarity)
         i, ranks = np.nonzero(index >= 0)
         j, similarity = index[i, ranks], cosines[i, ranks]
     if spec.exclude_self:
-        others = i != j
+        others = left.numbers[i] != right.numbers[j]
         i, j, similarity = i[others], j[others], similarity[others]
     if depth is None:
         return _Lists(i, j, similarity, none_truncated)
-    start = np.searchsorted(i, np.arange(count))
+    start = np.searchsorted(i, np.arange(len(left)))
     within = np.arange(len(i)) - start[i] < depth
     # A full list may have been truncated.
     full = np.diff(np.append(start, len(i))) >= depth
@@ -266,8 +282,8 @@ def _join(left: JoinInput, right: JoinInput, spec: JoinSpec, min_similarity: Dou
 def _frame(lists: _Lists, left: Items, right: Items) -> pl.DataFrame:
     return pl.DataFrame(
         {
-            "left_id": left.keys["id"].gather(lists.i),
-            "right_id": right.keys["id"].gather(lists.j),
+            "left_id": left.rows["id"].gather(lists.i),
+            "right_id": right.rows["id"].gather(lists.j),
             "similarity": lists.similarity,
         },
         schema=SCHEMA,
@@ -275,16 +291,16 @@ def _frame(lists: _Lists, left: Items, right: Items) -> pl.DataFrame:
 
 
 def _positions(cached: pl.DataFrame, keys: pl.DataFrame) -> Indices:
-    """The current position of each cached item, (n,); -1 if it is gone or has another image."""
+    """The current position of each cached row, (n,); -1 if it is gone or has another image."""
     joined = cached.join(
-        keys.with_row_index("position"), on=["id", "sha256"], how="left", maintain_order="left"
+        keys.with_row_index("position"), on=keys.columns, how="left", maintain_order="left"
     )
     positions: Indices = joined["position"].cast(pl.Int64).fill_null(-1).to_numpy()
     return positions
 
 
 def _without_position(positions: Indices, count: int) -> NDArray[np.bool_]:
-    """Which of `count` current items are not among the positions, (count,)."""
+    """Which of `count` current rows are not among the positions, (count,)."""
     mask = np.ones(count, dtype=bool)
     mask[positions[positions >= 0]] = False
     return mask

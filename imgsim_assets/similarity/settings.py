@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -11,6 +11,7 @@ from imgsim_assets.settings import Names, Settings
 
 # Prefix of the tables of groups across catalogs.
 CROSS_CATALOG_GROUPS = "duplicate_groups"
+Compare = Literal["any", "first", "mean_best"]
 Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
 Linkage = Literal["connected", "star"]
 CanonicalRule = Literal["largest_resolution", "largest_file", "first_seen"]
@@ -29,7 +30,33 @@ def _named_once(rules: tuple[R, ...]) -> tuple[R, ...]:
     return rules
 
 
-class MatchSettings(Settings):
+class ComparisonSettings(Settings):
+    """Which images of items are compared, and how items with several images are."""
+
+    compare: Compare = Field(
+        "any",
+        description="items with several images by their best pair of images (any); by the first "
+        "usable image of each (first); or by the mean, over the images of the left item, of the "
+        "similarity to the best image of the right one (mean_best, which needs a threshold)",
+    )
+    max_shared: int | None = Field(
+        20,
+        ge=1,
+        description="leave out images that more items of a catalog have than this, such as "
+        "placeholders and logos; null leaves out none",
+    )
+
+    @model_validator(mode="after")
+    def _mean_best_needs_a_threshold(self) -> Self:
+        if self.compare == "mean_best" and getattr(self, "threshold", None) is None:
+            raise ValueError(
+                "compare: mean_best needs a threshold, such as 'threshold: recommended', since it "
+                "scores every pair of items whose best images reach it"
+            )
+        return self
+
+
+class MatchSettings(ComparisonSettings):
     """Which pairs of a left and a right catalog count as matches."""
 
     threshold: Threshold = Field(
@@ -54,7 +81,7 @@ class MatchSettings(Settings):
         return self
 
 
-class GraphSettings(Settings):
+class GraphSettings(ComparisonSettings):
     """The similarity graph of one catalog."""
 
     k: int = Field(10, ge=1, le=1000, description="neighbors of each item")

@@ -54,7 +54,7 @@ def test_each_item_has_the_vector_of_its_image(store: Store) -> None:
 
     _, embedded = items.from_embeddings(store, "shop")
 
-    for (_, sha256), vector in zip(embedded.keys.iter_rows(), embedded.vectors, strict=True):
+    for sha256, vector in zip(embedded.keys["sha256"], embedded.vectors, strict=True):
         np.testing.assert_array_equal(vector, table.read([sha256]).vectors[0])
 
 

@@ -1,0 +1,73 @@
+"""Pairs of rows to pairs of items: each by its best pair of images."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.neighbor_lists import SCHEMA as ROW_SCHEMA
+from imgsim_assets.similarity.neighbor_lists import position_in_list
+
+SCHEMA = {
+    **ROW_SCHEMA,
+    "left_image": pl.Int32,
+    "right_image": pl.Int32,
+    "left_sha256": pl.String,
+    "right_sha256": pl.String,
+}
+_ORDER = ["left_id", "similarity", "right_id"]
+_DESCENDING = [False, True, False]
+
+
+def item_pairs(rows: pl.DataFrame, left: Items, right: Items, k: int | None = None) -> pl.DataFrame:
+    """The pairs of items that pairs of rows imply.
+
+    Args:
+        rows: neighbor lists of the rows.
+        left: the left rows.
+        right: the right rows.
+        k: the greatest number of pairs of a left item; None for all.
+
+    Returns:
+        See SCHEMA: of each pair of items the best pair of images, ties by left_image and
+        right_image, sorted by left_id, falling similarity and right_id.
+    """
+    pairs = rows.select(list(ROW_SCHEMA))
+    has_several = left.max_images > 1 or right.max_images > 1
+    if not has_several:
+        pairs = best_of_each(pairs, k)
+    for side, items in (("left", left), ("right", right)):
+        images = items.keys.select(
+            items.rows["id"].alias(f"{side}_id"),
+            pl.col("id").alias(f"{side}_item"),
+            pl.col("image").alias(f"{side}_image"),
+            pl.col("sha256").alias(f"{side}_sha256"),
+        )
+        if not has_several:
+            images = images.drop(f"{side}_item")
+        pairs = pairs.join(images, on=f"{side}_id", how="left", maintain_order="left")
+    if has_several:
+        pairs = best_of_each(_best_images(pairs), k)
+    return pairs.select(list(SCHEMA))
+
+
+def best_of_each(pairs: pl.DataFrame, k: int | None) -> pl.DataFrame:
+    """The first k pairs of each left id, of pairs in order; None for all."""
+    return pairs if k is None else pairs.filter(position_in_list() < k)
+
+
+def in_order(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The pairs by left_id, falling similarity and right_id."""
+    return pairs.sort(_ORDER, descending=_DESCENDING)
+
+
+def _best_images(pairs: pl.DataFrame) -> pl.DataFrame:
+    """One pair for each two items, in order."""
+    named = pairs.with_columns(pl.col(f"{side}_item").alias(f"{side}_id") for side in _SIDES)
+    ranked = named.sort(
+        [*_ORDER, "left_image", "right_image"], descending=[*_DESCENDING, False, False]
+    )
+    return ranked.unique(["left_id", "right_id"], keep="first", maintain_order=True)
+
+
+_SIDES = ("left", "right")

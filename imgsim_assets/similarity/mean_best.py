@@ -1,0 +1,83 @@
+"""The similarity of items as a mean over images, `compare: mean_best`."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.similarity.cosine import Doubles, Indices, pair_cosines
+from imgsim_assets.similarity.item_pairs import in_order
+from imgsim_assets.similarity.items import Items
+
+# Pairs of images that are scored at once.
+_MAX_CELLS = 1 << 20
+
+
+def mean_best(pairs: pl.DataFrame, left: Items, right: Items, threshold: float) -> pl.DataFrame:
+    """Score pairs of items by the mean, over the left images, of the best right image.
+
+    The mean is at most the similarity of the best pair, so the pairs whose best images reach the
+    threshold include all whose mean does.
+
+    Args:
+        pairs: pairs of items with their best images (`item_pairs.SCHEMA`), at least those that
+            reach the threshold.
+        left: the left rows.
+        right: the right rows.
+        threshold: minimum of the mean, inclusive.
+
+    Returns:
+        The pairs that reach the threshold, in order, with the mean as similarity.
+    """
+    if not pairs.height:
+        return pairs
+    (left_start, left_count), (right_start, right_count) = (
+        _spans(items, pairs[f"{side}_id"]) for side, items in (("left", left), ("right", right))
+    )
+    means = np.empty(pairs.height)
+    cells = np.cumsum(left_count * right_count)
+    for part in np.split(np.arange(pairs.height), np.flatnonzero(np.diff(cells // _MAX_CELLS)) + 1):
+        means[part] = _means(
+            left, right, left_start[part], left_count[part], right_start[part], right_count[part]
+        )
+    # Rounding may lift the mean of equal numbers above them.
+    means = np.minimum(means, pairs["similarity"].to_numpy())
+    scored = pairs.with_columns(pl.Series("similarity", means))
+    return in_order(scored.filter(pl.col("similarity") >= threshold))
+
+
+def _spans(items: Items, ids: pl.Series) -> tuple[Indices, Indices]:
+    """The first row of each item, and how many it has."""
+    counts = np.bincount(items.numbers)
+    start = np.cumsum(counts) - counts
+    number = items.keys["id"].gather(start).search_sorted(ids).to_numpy()
+    return start[number], counts[number]
+
+
+def _means(
+    left: Items,
+    right: Items,
+    left_start: Indices,
+    left_count: Indices,
+    right_start: Indices,
+    right_count: Indices,
+) -> Doubles:
+    """The mean of the best of each left row, (p,)."""
+    pair = np.repeat(np.arange(len(left_count)), left_count)
+    i = _ranges(left_start, left_count)
+    width = right_count[pair]
+    j = _ranges(right_start[pair], width)
+    a, b = left.join_input.unit, right.join_input.unit
+    cosines = pair_cosines(a.rows, b.rows, np.repeat(i, width), j, squares=(a.squares, b.squares))
+    best: Doubles = np.maximum.reduceat(cosines, np.cumsum(width) - width)
+    # Sums from left to right, so that the result does not depend on what is scored at once.
+    means: NDArray[np.float64] = np.bincount(pair, weights=best) / left_count
+    return means
+
+
+def _ranges(start: Indices, count: Indices) -> Indices:
+    """The numbers start, start + 1, ... of each range, one range after the other."""
+    ends = np.cumsum(count)
+    ranges: Indices = np.arange(ends[-1]) + np.repeat(start - (ends - count), count)
+    return ranges

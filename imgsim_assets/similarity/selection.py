@@ -1,0 +1,96 @@
+"""Which images of a catalog are compared: one row for each distinct image of an item.
+
+Images that are left out stay in the record of a result's inputs, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from imgsim_assets.similarity.items import LEFT_OUT, Items
+from imgsim_assets.similarity.settings import ComparisonSettings
+
+# Reasons: the item has the same bytes under a lower number; more items have the image than
+# max_shared; an earlier image of the item is compared, with compare: first.
+REPEATED = "repeated"
+SHARED = "shared"
+NOT_FIRST = "not_first"
+
+
+def compared(items: Items, settings: ComparisonSettings) -> Items:
+    """The images of a catalog that are compared, by id and sha256.
+
+    Args:
+        items: all images of the catalog, by id and image.
+        settings: which images count.
+
+    Returns:
+        The rows of a join; `source` has all images, and says why some are left out.
+    """
+    has_several = items.max_images > 1
+    image = pl.col("sha256")
+    reasons = pl.lit(None, pl.String)
+    if has_several:
+        is_repeated = ~pl.struct("id", "sha256").is_first_distinct()
+        reasons = pl.when(is_repeated).then(pl.lit(REPEATED))
+    left_out = items.keys.select("id", "sha256", reasons.alias(LEFT_OUT))
+    if settings.max_shared is not None:
+        # An item counts once: its repeated images are null here.
+        carriers = pl.when(pl.col(LEFT_OUT).is_null()).then(image).count().over("sha256")
+        left_out = _where(left_out, carriers > settings.max_shared, SHARED)
+    if has_several and settings.compare == "first":
+        # Of the images that are left, in the order of their numbers.
+        position = pl.col(LEFT_OUT).is_null().cum_sum().over("id")
+        left_out = _where(left_out, position > 1, NOT_FIRST)
+    return _narrowed(items, left_out[LEFT_OUT])
+
+
+def _where(rows: pl.DataFrame, condition: pl.Expr, reason: str) -> pl.DataFrame:
+    """The rows, with the reason where the condition holds and there is none yet."""
+    current = pl.col(LEFT_OUT)
+    return rows.with_columns(
+        pl.when(current.is_null() & condition)
+        .then(pl.lit(reason))
+        .otherwise(current)
+        .alias(LEFT_OUT)
+    )
+
+
+def _narrowed(items: Items, left_out: pl.Series) -> Items:
+    is_compared = left_out.is_null()
+    if is_compared.all() and items.max_images == 1:
+        return items
+    source = items.keys
+    if not is_compared.all():
+        source = source.with_columns(left_out)
+    rows = items.keys.with_row_index("row").filter(is_compared).sort("id", "sha256")
+    return Items(rows.drop("row"), items.vectors[rows["row"].to_numpy()], source)
+
+
+def left_out_counts(*sides: Items) -> dict[str, int]:
+    """How many images are left out, by reason."""
+    counts = pl.concat(_left_out(items) for items in sides)[LEFT_OUT].value_counts()
+    return dict(sorted(counts.iter_rows()))
+
+
+def shared_images(catalogs: Mapping[str, Items]) -> pl.DataFrame:
+    """The images that too many items have: catalog, sha256 and items, the most shared first."""
+    shared = pl.concat(
+        _left_out(items).with_columns(pl.lit(name).alias("catalog"))
+        for name, items in catalogs.items()
+    ).filter(pl.col(LEFT_OUT) == SHARED)
+    return (
+        shared.group_by("catalog", "sha256")
+        .agg(pl.len().cast(pl.Int64).alias("items"))
+        .sort(["items", "catalog", "sha256"], descending=[True, False, False])
+    )
+
+
+def _left_out(items: Items) -> pl.DataFrame:
+    """The images that are left out: sha256 and left_out."""
+    if LEFT_OUT not in items.recorded.columns:
+        return pl.DataFrame(schema={"sha256": pl.String, LEFT_OUT: pl.String})
+    rows = items.recorded.filter(pl.col(LEFT_OUT).is_not_null())
+    return rows.select("sha256", LEFT_OUT)
