@@ -31,6 +31,8 @@ def match_lineage(left: dg.AssetKey, right: dg.AssetKey) -> Origins:
     return {
         "left_id": [(left, "id")],
         "right_id": [(right, "id")],
+        "left_image": [(left, "image")],
+        "right_image": [(right, "image")],
         "left_sha256": [(left, "sha256")],
         "right_sha256": [(right, "sha256")],
         "similarity": images,
@@ -44,6 +46,10 @@ def graph_lineage(index: dg.AssetKey) -> Origins:
     return {
         "src_id": [(index, "id")],
         "dst_id": [(index, "id")],
+        "src_image": [(index, "image")],
+        "dst_image": [(index, "image")],
+        "src_sha256": images,
+        "dst_sha256": images,
         "similarity": images,
         "distance": images,
         "rank": images,

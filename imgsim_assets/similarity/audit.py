@@ -1,23 +1,22 @@
 """Audits: committed results against a brute-force product over a seeded sample, and drift.
 
 An audit shares no code with the stages: it reads the vectors from the embeddings, multiplies
-them in float64, and compares the scores with the committed rows.
+them in float64, and compares the similarities of items with the committed rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.errors import StoreError
-from imgsim_assets.similarity import items
+from imgsim_assets.similarity.audit_scores import ScoredItems, recorded_items, scores
 from imgsim_assets.similarity.graph import graph_table
-from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.matches import match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
@@ -28,9 +27,6 @@ from imgsim_assets.storage.table import Table
 # Two ways to sum a float64 product differ by less; a pair this near a cutoff may be on either
 # side of it.
 _TOLERANCE = 1e-6
-# Right vectors that are converted to float64 at once.
-_RIGHT_ROWS = 8192
-_MAX_SCORES = 1 << 24
 _MAX_EXAMPLES = 5
 
 
@@ -75,23 +71,26 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
     commit = _latest(table)
     settings = commit.properties
     mode, threshold = settings["mode"], settings["threshold"]
-    left = _items(store, settings["left"], table, commit, LEFT_ITEMS)
-    right = _items(store, settings["right"], table, commit, RIGHT_ITEMS)
-    sampled = left.where(_sample(len(left), sample, seed))
+    left, right = (
+        recorded_items(store, settings[side], table, commit, role)
+        for side, role in (("left", LEFT_ITEMS), ("right", RIGHT_ITEMS))
+    )
+    sampled = left.sample(sample, seed)
     rows = table.read(commit)
     pairs = _by_left(rows, sampled)
 
-    def audit(batch: Items) -> Audit:
-        scores = _scores(batch, right)
+    def audit(batch: ScoredItems) -> Audit:
+        of_batch = scores(batch, right, settings)
         if mode == "mutual":
-            return _audit_mutual(batch, left, right, scores, pairs, threshold)
+            return _audit_mutual(batch, left, right, of_batch, pairs, settings)
         if mode == "one_to_one":
-            return _audit_one_to_one(batch, right, rows["right_id"], scores, pairs, threshold)
+            return _audit_one_to_one(batch, right, rows["right_id"], of_batch, pairs, threshold)
         k = 1 if mode == "best" else settings["k"]
-        return _audit_top_k(batch, right, scores, pairs, threshold, k)
+        return _audit_top_k(batch, right, of_batch, pairs, threshold, k)
 
     # For mutual pairs right items are scored with all left ones too.
-    return _combine(audit(batch) for batch in _batches(sampled, max(len(left), len(right))))
+    width = max(len(left.vectors), len(right.vectors))
+    return _combine(audit(batch) for batch in sampled.batches(width))
 
 
 def audit_graph(
@@ -111,19 +110,20 @@ def audit_graph(
     """
     table = graph_table(store, name, variant)
     commit = _latest(table)
-    nodes = _items(store, name, table, commit, LEFT_ITEMS)
-    sampled = nodes.where(_sample(len(nodes), sample, seed))
+    nodes = recorded_items(store, name, table, commit, LEFT_ITEMS)
+    sampled = nodes.sample(sample, seed)
     edges = table.read(commit).rename({"src_id": "left_id", "dst_id": "right_id"})
     pairs = _by_left(edges, sampled)
     declared = commit.properties["threshold"]
     threshold = MIN_COSINE if declared is None else declared
 
-    def audit(batch: Items) -> Audit:
-        scores = _scores(batch, nodes)
-        scores[_positions(batch, nodes)] = -np.inf  # no item is its own neighbor
-        return _audit_top_k(batch, nodes, scores, pairs, threshold, commit.properties["k"])
+    def audit(batch: ScoredItems) -> Audit:
+        of_batch = scores(batch, nodes, commit.properties)
+        # No item is its own neighbor.
+        of_batch[np.arange(len(batch)), batch.positions(nodes)] = -np.inf
+        return _audit_top_k(batch, nodes, of_batch, pairs, threshold, commit.properties["k"])
 
-    return _combine(audit(batch) for batch in _batches(sampled, len(nodes)))
+    return _combine(audit(batch) for batch in sampled.batches(len(nodes.vectors)))
 
 
 def drift(before: pl.Series, after: pl.Series) -> float:
@@ -165,45 +165,7 @@ def _latest(table: Table) -> Commit:
     return commit
 
 
-def _items(store: Store, catalog: str, table: Table, commit: Commit, role: str) -> Items:
-    file = commit.file_with_role(role)
-    if file is None:
-        raise StoreError(f"table {table.name} version {commit.version} lists no {role}")
-    fingerprint = commit.properties[FINGERPRINT]
-    return items.with_vectors(store, catalog, fingerprint, table.read_file(file))
-
-
-def _sample(length: int, sample: int, seed: int) -> NDArray[np.bool_]:
-    mask = np.zeros(length, dtype=bool)
-    mask[np.random.default_rng(seed).permutation(length)[:sample]] = True
-    return mask
-
-
-def _batches(sampled: Items, width: int) -> Iterator[Items]:
-    """The items, as many at a time as may be scored with `width` others."""
-    step = max(1, _MAX_SCORES // max(1, width))
-    for start in range(0, len(sampled), step):
-        yield Items(sampled.keys[start : start + step], sampled.vectors[start : start + step])
-
-
-def _positions(sampled: Items, nodes: Items) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    columns = np.searchsorted(nodes.keys["id"].to_list(), sampled.keys["id"].to_list())
-    return np.arange(len(sampled)), columns
-
-
-def _scores(left: Items, right: Items) -> NDArray[np.float64]:
-    scores = np.empty((len(left), len(right)))
-    if not scores.size:
-        return scores
-    left_vectors = left.vectors.astype(np.float64)
-    # In parts: there may be many right vectors, and float64 doubles them.
-    for start in range(0, len(right), _RIGHT_ROWS):
-        part = right.vectors[start : start + _RIGHT_ROWS].astype(np.float64)
-        scores[:, start : start + _RIGHT_ROWS] = left_vectors @ part.T
-    return scores
-
-
-def _by_left(pairs: pl.DataFrame, sampled: Items) -> dict[str, set[str]]:
+def _by_left(pairs: pl.DataFrame, sampled: ScoredItems) -> dict[str, set[str]]:
     of_sample = pairs.join(sampled.keys, left_on="left_id", right_on="id", how="semi")
     by_left: dict[str, set[str]] = {}
     for left_id, right_id in of_sample.select("left_id", "right_id").iter_rows():
@@ -212,16 +174,16 @@ def _by_left(pairs: pl.DataFrame, sampled: Items) -> dict[str, set[str]]:
 
 
 def _audit_top_k(
-    sampled: Items,
-    right: Items,
-    scores: NDArray[np.float64],
+    sampled: ScoredItems,
+    right: ScoredItems,
+    of_sample: NDArray[np.float64],
     pairs: dict[str, set[str]],
     threshold: float,
     k: int | None,
 ) -> Audit:
     """Pairs clearly better than the (k+1)-th are required; those as good as the k-th allowed."""
     expected = []
-    for row in scores:
+    for row in of_sample:
         max_pairs = len(row) if k is None else k
         kth, next_best = threshold, threshold
         if k is not None and len(row) > k:
@@ -234,28 +196,28 @@ def _audit_top_k(
 
 
 def _audit_mutual(
-    sampled: Items,
-    left: Items,
-    right: Items,
-    scores: NDArray[np.float64],
+    sampled: ScoredItems,
+    left: ScoredItems,
+    right: ScoredItems,
+    of_sample: NDArray[np.float64],
     pairs: dict[str, set[str]],
-    threshold: float,
+    settings: Mapping[str, Any],
 ) -> Audit:
     """A pair counts when neither member has a better partner on the other side."""
-    committed = {other for item in sampled.keys["id"] for other in pairs.get(item, ())}
-    relevant = right.keys["id"].is_in(list(committed)).to_numpy()
-    if scores.size:
-        relevant[scores.argmax(axis=1)] = True
+    committed = {other for item in sampled.ids for other in pairs.get(item, ())}
+    relevant = np.array([item in committed for item in right.ids], dtype=bool)
+    if of_sample.size:
+        relevant[of_sample.argmax(axis=1)] = True
     partners = right.where(relevant)
-    first, best, second = _top_two(_scores(partners, left))
+    first, best, second = _top_two(scores(left, partners, settings).T)
     expected = []
-    for row, position in zip(*_positions(sampled, left), strict=True):
+    for row, position in enumerate(sampled.positions(left)):
         best_other_left = np.where(first == position, second, best)
-        row_first, row_best, row_second = _top_two(scores[row : row + 1])
+        row_first, row_best, row_second = _top_two(of_sample[row : row + 1])
         others_best = np.where(np.arange(len(right)) == row_first, row_second, row_best)
         best_other_right = others_best[relevant]
-        cutoffs = np.maximum(np.maximum(best_other_left, best_other_right), threshold)
-        row_scores = scores[row][relevant]
+        cutoffs = np.maximum(np.maximum(best_other_left, best_other_right), settings["threshold"])
+        row_scores = of_sample[row][relevant]
         # Of several equally good partners, ties elsewhere may leave none.
         required, allowed = (
             row_scores >= cutoffs + tolerance for tolerance in (_TOLERANCE, -_TOLERANCE)
@@ -265,10 +227,10 @@ def _audit_mutual(
 
 
 def _audit_one_to_one(
-    sampled: Items,
-    right: Items,
+    sampled: ScoredItems,
+    right: ScoredItems,
     matched: pl.Series,
-    scores: NDArray[np.float64],
+    of_sample: NDArray[np.float64],
     pairs: dict[str, set[str]],
     threshold: float,
 ) -> Audit:
@@ -276,10 +238,11 @@ def _audit_one_to_one(
 
     This follows from the greatest total; a sample cannot show whether the total is the greatest.
     """
-    free = ~right.keys["id"].is_in(matched.implode()).to_numpy()
-    columns = {item: column for column, item in enumerate(right.keys["id"].to_list())}
+    taken = set(matched.to_list())
+    free = np.array([item not in taken for item in right.ids], dtype=bool)
+    columns = {item: column for column, item in enumerate(right.ids)}
     expected = []
-    for item, row in zip(sampled.keys["id"].to_list(), scores, strict=True):
+    for item, row in zip(sampled.ids, of_sample, strict=True):
         partners = pairs.get(item, set()) & columns.keys()
         current = max((row[columns[other]] for other in partners), default=-np.inf)
         better = free & (row >= max(threshold, current, 0.0) + _TOLERANCE)
@@ -288,25 +251,28 @@ def _audit_one_to_one(
 
 
 def _top_two(
-    scores: NDArray[np.float64],
+    matrix: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """The column of the greatest score of each row, that score, and the greatest of the others."""
-    if not scores.shape[1]:
-        none = np.full(len(scores), -np.inf)
-        return np.full(len(scores), -1), none, none
-    first = scores.argmax(axis=1)
-    before = [row[:at].max(initial=-np.inf) for row, at in zip(scores, first, strict=True)]
-    behind = [row[at + 1 :].max(initial=-np.inf) for row, at in zip(scores, first, strict=True)]
-    return first, scores[np.arange(len(scores)), first], np.maximum(before, behind)
+    if not matrix.shape[1]:
+        none = np.full(len(matrix), -np.inf)
+        return np.full(len(matrix), -1), none, none
+    first = matrix.argmax(axis=1)
+    before = [row[:at].max(initial=-np.inf) for row, at in zip(matrix, first, strict=True)]
+    behind = [row[at + 1 :].max(initial=-np.inf) for row, at in zip(matrix, first, strict=True)]
+    return first, matrix[np.arange(len(matrix)), first], np.maximum(before, behind)
 
 
 def _compare(
-    sampled: Items, right: Items, expected: list[_Expected], pairs: dict[str, set[str]]
+    sampled: ScoredItems,
+    right: ScoredItems,
+    expected: list[_Expected],
+    pairs: dict[str, set[str]],
 ) -> Audit:
-    right_ids = np.array(right.keys["id"].to_list(), dtype=object)
+    right_ids = np.array(right.ids, dtype=object)
     missing_count, false_count = 0, 0
     examples: list[str] = []
-    for item, of_item in zip(sampled.keys["id"].to_list(), expected, strict=True):
+    for item, of_item in zip(sampled.ids, expected, strict=True):
         committed = pairs.get(item, set())
         required, allowed = set(right_ids[of_item.required]), set(right_ids[of_item.allowed])
         true = [*sorted(committed & required), *sorted(committed & allowed - required)]

@@ -1,0 +1,126 @@
+"""The brute-force similarities that an audit compares results with; no code of the joins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity import items
+from imgsim_assets.similarity.items import LEFT_OUT
+from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
+
+# Right vectors that are converted to float64 at once.
+_RIGHT_ROWS = 8192
+_MAX_SCORES = 1 << 24
+
+
+@dataclass(frozen=True)
+class ScoredItems:
+    """Items with the vectors of their compared images; `keys` is sorted by id.
+
+    Attributes:
+        keys: a row (id, sha256) for each vector.
+        vectors: (n, d) float32.
+    """
+
+    keys: pl.DataFrame
+    vectors: NDArray[np.float32]
+
+    @cached_property
+    def start(self) -> NDArray[np.int64]:
+        """The first row of each item."""
+        ids = self.keys["id"]
+        begins = ids.ne_missing(ids.shift(1)).to_numpy()
+        return np.flatnonzero(begins)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The items."""
+        return self.keys["id"].gather(self.start).to_list()
+
+    @cached_property
+    def rows_of(self) -> NDArray[np.int64]:
+        """How many vectors each item has."""
+        return np.diff(np.append(self.start, self.keys.height))
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def where(self, mask: NDArray[np.bool_]) -> ScoredItems:
+        """The items of a mask."""
+        rows = np.repeat(mask, self.rows_of)
+        return ScoredItems(self.keys.filter(pl.Series(rows)), self.vectors[rows])
+
+    def sample(self, size: int, seed: int) -> ScoredItems:
+        """Some of the items, at random."""
+        mask = np.zeros(len(self), dtype=bool)
+        mask[np.random.default_rng(seed).permutation(len(self))[:size]] = True
+        return self.where(mask)
+
+    def batches(self, width: int) -> Iterator[ScoredItems]:
+        """The items, as many at a time as may be scored with `width` vectors."""
+        largest = int(self.rows_of.max(initial=1))
+        step = max(1, _MAX_SCORES // max(1, width * largest))
+        number = np.arange(len(self))
+        for start in range(0, len(self), step):
+            yield self.where((number >= start) & (number < start + step))
+
+    def positions(self, others: ScoredItems) -> NDArray[np.int64]:
+        """Where each of these items is among others."""
+        return np.searchsorted(np.array(others.ids, dtype=object), np.array(self.ids, dtype=object))
+
+
+def recorded_items(
+    store: Store, catalog: str, table: Table, commit: Commit, role: str
+) -> ScoredItems:
+    """The items that a result was computed from, with their vectors as the store has them now.
+
+    Raises:
+        StoreError: when the commit does not say which items.
+    """
+    file = commit.file_with_role(role)
+    if file is None:
+        raise StoreError(f"table {table.name} version {commit.version} lists no {role}")
+    recorded = table.read_file(file)
+    if LEFT_OUT in recorded.columns:
+        recorded = recorded.filter(pl.col(LEFT_OUT).is_null())
+    keys = recorded.sort("id", "sha256").select("id", "sha256")
+    read = items.with_vectors(store, catalog, commit.properties[FINGERPRINT], keys)
+    return ScoredItems(keys, read.vectors)
+
+
+def scores(left: ScoredItems, right: ScoredItems, properties: Any) -> NDArray[np.float64]:
+    """The similarity of each left item with each right item, (n, m), by a float64 product.
+
+    Args:
+        left: the left items.
+        right: the right items.
+        properties: of the commit, which say how items with several images are compared.
+    """
+    if not len(left) or not len(right):
+        return np.empty((len(left), len(right)))
+    products = np.empty((len(left.vectors), len(right)))
+    left_vectors = left.vectors.astype(np.float64)
+    ends = np.append(right.start, len(right.vectors))
+    first = 0
+    # In parts: there may be many right vectors, and float64 doubles them.
+    while first < len(right):
+        stop = max(first + 1, int(np.searchsorted(ends, ends[first] + _RIGHT_ROWS, "right")) - 1)
+        part = right.vectors[ends[first] : ends[stop]].astype(np.float64)
+        starts = right.start[first:stop] - ends[first]
+        products[:, first:stop] = np.maximum.reduceat(left_vectors @ part.T, starts, axis=1)
+        first = stop
+    if properties.get("compare") == "mean_best":
+        return np.add.reduceat(products, left.start, axis=0) / left.rows_of[:, None]
+    best: NDArray[np.float64] = np.maximum.reduceat(products, left.start, axis=0)
+    return best
