@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import click
+import numpy as np
 import polars as pl
 
 from imgsim_assets.cli import options, output
@@ -22,10 +23,8 @@ from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.pipeline.status import catalog_status
-from imgsim_assets.similarity import items
-from imgsim_assets.similarity.join import threshold_join
+from imgsim_assets.similarity import cosine_matrix, items
 from imgsim_assets.similarity.matches import MatchReport
-from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.similarity.settings import MatchSettings, Mode
 from imgsim_assets.storage.store import Store
 
@@ -177,15 +176,15 @@ def _rename_columns(rows: pl.DataFrame, header: Sequence[str]) -> pl.DataFrame:
 
 
 def _matrix(store: Store, args: Sequence[CatalogArg]) -> pl.DataFrame:
-    """The cosine similarity of every pair: a row per left item, a column per right item."""
+    """The similarity of the best images: a row per left item, a column per right item."""
     (_, left), (_, right) = (items.from_embeddings(store, arg.name) for arg in args)
-    columns: dict[str, Any] = {"left_id": left.keys["id"]}
+    columns: dict[str, Any] = {"left_id": left.ids}
     if not len(left) or not len(right):
         return pl.DataFrame(columns)
-    i, j, cosine = threshold_join(left.vectors, right.vectors, MIN_COSINE)
-    cells = pl.DataFrame({"i": i, "j": j, "cosine": cosine}).sort("i", "j")["cosine"].to_numpy()
-    matrix = cells.reshape(len(left), len(right))
-    for number, item in enumerate(right.keys["id"].to_list()):
+    of_images = cosine_matrix(left.vectors, right.vectors)
+    of_left = np.maximum.reduceat(of_images, left.first_rows, axis=0)
+    matrix = np.maximum.reduceat(of_left, right.first_rows, axis=1)
+    for number, item in enumerate(right.ids.to_list()):
         # A right item may have the name of the first column.
         columns[item if item != "left_id" else "right left_id"] = matrix[:, number]
     return pl.DataFrame(columns)

@@ -38,20 +38,17 @@ def match_sheet(store: Store, matches: pl.DataFrame, pairs: int = 12) -> bytes:
     return contact_sheet([cells[at : at + width] for at in range(0, len(cells), width)], group=2)
 
 
-def graph_sheet(
-    store: Store, edges: pl.DataFrame, sha256: pl.DataFrame, items: int = 5, neighbors: int = 6
-) -> bytes:
+def graph_sheet(store: Store, edges: pl.DataFrame, items: int = 5, neighbors: int = 6) -> bytes:
     """Some items of the whole catalog, each followed by its nearest neighbors."""
-    image_of = dict(sha256.select("id", "sha256").iter_rows())
     sources = edges["src_id"].unique(maintain_order=True)
     step = max(1, len(sources) // items)
     rows = []
     for source in sources.gather_every(step).head(items).to_list():
-        row = [Cell(thumbnail(store, image_of[source]), source)]
         nearest = edges.filter(pl.col("src_id") == source).head(neighbors)
+        row = [Cell(thumbnail(store, nearest["src_sha256"][0]), source)]
         for edge in nearest.iter_rows(named=True):
             caption = f"{edge['similarity']:.3f}  {edge['dst_id']}"
-            row.append(Cell(thumbnail(store, image_of[edge["dst_id"]]), caption))
+            row.append(Cell(thumbnail(store, edge["dst_sha256"]), caption))
         rows.append(row)
     return contact_sheet(rows)
 
@@ -86,14 +83,20 @@ def _caption(row: Mapping[str, Any]) -> str:
 
 
 def similarity_heat_map(left: Items, right: Items, threshold: float) -> str:
-    """All cosines of a few left and right items, as SVG."""
+    """All cosines of the images of a few left and right items, as SVG."""
     return heat_map(
         cosine_matrix(left.vectors, right.vectors).tolist(),
-        left.keys["id"].to_list(),
-        right.keys["id"].to_list(),
+        *(_image_labels(items) for items in (left, right)),
         title="similarity of every pair",
         mark=threshold,
     )
+
+
+def _image_labels(items: Items) -> list[str]:
+    """The id of each image's item, with the number of the image where items have several."""
+    if items.max_images == 1:
+        return items.keys["id"].to_list()
+    return items.keys.select(pl.format("{} image {}", "id", "image")).to_series().to_list()
 
 
 def similarity_histogram(

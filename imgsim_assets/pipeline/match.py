@@ -5,7 +5,10 @@ from __future__ import annotations
 import polars as pl
 
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
+from imgsim_assets.similarity import items
+from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
+from imgsim_assets.similarity.selection import compared
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -42,6 +45,13 @@ class MatchPipeline:
         return MatchStage(
             self.store, self.table_name, settings, left=settings.left, right=settings.right
         ).run()
+
+    def compared(self) -> tuple[Items, Items]:
+        """The left and the right images that are compared, as they are now."""
+        settings = self.settings
+        _, left = items.from_embeddings(self.store, settings.left)
+        _, right = items.from_index(self.store, settings.right)
+        return compared(left, settings), compared(right, settings)
 
     def rows(self, report: MatchReport) -> pl.DataFrame:
         """The matches of the version that `report` is about."""

@@ -17,14 +17,14 @@ def best_candidates(
     """The most similar right item of left items that have no match.
 
     Args:
-        left: the left items.
-        right: the right items.
+        left: the left rows.
+        right: the right rows.
         matched: ids of left items with a match.
         exclude_self: whether an item is no candidate of itself.
 
     Returns:
-        left_id, right_id and similarity (float32 products) of a sample of the left items, most
-        similar first.
+        left_id, right_id and similarity (float32 products) of the best images, of a sample of the
+        left rows, most similar first.
     """
     schema = {"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64}
     unmatched = left.where(~left.keys["id"].is_in(matched.unique().implode()).to_numpy())
@@ -46,4 +46,5 @@ def best_candidates(
         schema=schema,
     )
     finite = frame.filter(pl.col("similarity").is_finite())
-    return finite.sort(["similarity", "left_id"], descending=[True, False])
+    best_first = finite.sort(["similarity", "left_id"], descending=[True, False])
+    return best_first.unique("left_id", keep="first", maintain_order=True)

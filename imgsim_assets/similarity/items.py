@@ -57,6 +57,16 @@ class Items:
         numbers: Indices = self.keys["id"].rle_id().cast(pl.Int64).to_numpy()
         return numbers
 
+    @cached_property
+    def first_rows(self) -> Indices:
+        """The first row of each item."""
+        return np.flatnonzero(np.diff(self.numbers, prepend=-1))
+
+    @property
+    def ids(self) -> pl.Series:
+        """The id of each item."""
+        return self.keys["id"].gather(self.first_rows)
+
     @property
     def count(self) -> int:
         """How many items there are."""

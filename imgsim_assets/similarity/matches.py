@@ -65,6 +65,7 @@ class MatchReport:
     left_images: int
     right_images: int
     left_matched: int
+    right_matched: int
     left_out: Mapping[str, int]
     shared: pl.DataFrame
     threshold: float
@@ -143,6 +144,7 @@ class MatchStage:
             left_images=len(left_images),
             right_images=len(right_images),
             left_matched=rows["left_id"].n_unique(),
+            right_matched=rows["right_id"].n_unique(),
             left_out=left_out_counts(left, right),
             shared=shared_images({"left": left, "right": right}),
             threshold=threshold,

@@ -49,10 +49,8 @@ def mean_best(pairs: pl.DataFrame, left: Items, right: Items, threshold: float) 
 
 def _spans(items: Items, ids: pl.Series) -> tuple[Indices, Indices]:
     """The first row of each item, and how many it has."""
-    counts = np.bincount(items.numbers)
-    start = np.cumsum(counts) - counts
-    number = items.keys["id"].gather(start).search_sorted(ids).to_numpy()
-    return start[number], counts[number]
+    number = items.ids.search_sorted(ids).to_numpy()
+    return items.first_rows[number], np.bincount(items.numbers)[number]
 
 
 def _means(

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.similarity import audit
+from imgsim_assets.similarity import audit, audit_scores
 from imgsim_assets.similarity.audit import Audit, audit_graph, audit_matches, drift
+from imgsim_assets.similarity.audit_scores import ScoredItems
 from imgsim_assets.similarity.graph import GraphStage, graph_table
-from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.storage.commit import ROWS, Commit, PendingCommit
@@ -264,7 +265,7 @@ def test_audit_is_the_same_for_any_batch_size(
     _doctor(graph_table(shops, "right"), lambda rows: rows.filter(pl.col("src_id") != "s5"))
     audits = []
     for scores in (1 << 24, 40, 1):
-        monkeypatch.setattr(audit, "_MAX_SCORES", scores)
+        monkeypatch.setattr(audit_scores, "_MAX_SCORES", scores)
 
         audits.append(
             (audit_matches(shops, "pair", sample=9), audit_graph(shops, "right", sample=9))
@@ -276,16 +277,16 @@ def test_audit_is_the_same_for_any_batch_size(
 
 def test_audit_limits_the_scores_in_memory(shops: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     _match(shops, MODES[3])
-    monkeypatch.setattr(audit, "_MAX_SCORES", 30)
+    monkeypatch.setattr(audit_scores, "_MAX_SCORES", 30)
     sizes = []
-    scored = audit._scores
+    scored = audit_scores.scores
 
-    def counted(left: Items, right: Items) -> Doubles:
-        scores = scored(left, right)
+    def counted(left: ScoredItems, right: ScoredItems, settings: Mapping[str, Any]) -> Doubles:
+        scores = scored(left, right, settings)
         sizes.append(scores.size)
         return scores
 
-    monkeypatch.setattr(audit, "_scores", counted)
+    monkeypatch.setattr(audit, "scores", counted)
     audit_matches(shops, "pair", sample=100)
 
     # An item of a batch has up to two partners: the committed one and the best one.

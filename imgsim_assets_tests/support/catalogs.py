@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -28,26 +29,37 @@ THUMBNAIL = EncoderSettings(
 )
 
 
-def fill(
-    store: Store, name: str, images: Mapping[str, bytes | None], shards: int = 1
-) -> list[Shard]:
-    """Let a catalog's ledger hold exactly these items: file bytes by id, None is a 404."""
+# The file of an item, or those of its images in their order; None is a 404.
+Files = bytes | Sequence[bytes | None] | None
+
+
+def fill(store: Store, name: str, images: Mapping[str, Files], shards: int = 1) -> list[Shard]:
+    """Let a catalog's ledger hold exactly these items, by id."""
     split = [Shard(index, shards) for index in range(shards)]
     for shard in split:
         fill_shard(store, name, images, shard)
     return split
 
 
-def fill_shard(store: Store, name: str, images: Mapping[str, bytes | None], shard: Shard) -> None:
+def fill_shard(store: Store, name: str, images: Mapping[str, Files], shard: Shard) -> None:
     """The same for the items of one shard alone."""
-    for data in images.values():
+    files = {item: _in_order(of_item) for item, of_item in sorted(images.items())}
+    for data in itertools.chain.from_iterable(files.values()):
         if data is not None:
             store.blobs.put(data)
     store.blobs.flush()
     table = ledger_table(store, name)
-    ids = sorted(item for item in images if shard_index(item, shard.count) == shard.index)
-    rows = table.write_rows(ledger_frame([_ledger_row(item, images[item]) for item in ids]))
-    table.commit(partial(_draft, shard, rows))
+    rows = [
+        _ledger_row(item, image, data)
+        for item, of_item in files.items()
+        if shard_index(item, shard.count) == shard.index
+        for image, data in enumerate(of_item)
+    ]
+    table.commit(partial(_draft, shard, table.write_rows(ledger_frame(rows))))
+
+
+def _in_order(files: Files) -> Sequence[bytes | None]:
+    return [files] if files is None or isinstance(files, bytes) else files
 
 
 def embed_shards(
@@ -66,7 +78,7 @@ def embed_shards(
 def indexed(
     store: Store,
     name: str,
-    images: Mapping[str, bytes | None],
+    images: Mapping[str, Files],
     encoder: EncoderSettings = THUMBNAIL,
 ) -> None:
     """Bring a catalog of exactly these images as far as its index, through the stages."""
@@ -115,10 +127,11 @@ def _draft(shard: Shard, rows: DataFile, base: Commit | None) -> PendingCommit:
     return PendingCommit(replace_shard(base, shard, [rows]), {"items": 1}, PROPERTIES)
 
 
-def _ledger_row(item: str, data: bytes | None) -> dict[str, object]:
+def _ledger_row(item: str, image: int, data: bytes | None) -> dict[str, object]:
     row: dict[str, object] = {
         "id": item,
-        "url": f"https://images.example/{item}",
+        "image": image,
+        "url": f"https://images.example/{item}" + (f"/{image}" if image else ""),
         "retryable": False,
         "fetched_at": utc_now(),
     }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from imgsim_assets.pipeline.checks import CheckResult
     from imgsim_assets.similarity.graph import GraphReport
+    from imgsim_assets.similarity.settings import GraphSettings
     from imgsim_assets.storage.store import Store
 
 VERSION = "1"
@@ -58,7 +59,12 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         drift = checks.similarity_drift(table, version, limits.max_drift)
         return dg.MaterializeResult(
             metadata=_describe(
-                pipeline.store, catalog.name, report, table.read(version), last_metadata(context)
+                pipeline.store,
+                catalog.name,
+                settings.graph,
+                report,
+                table.read(version),
+                last_metadata(context),
             )
             | export_table(
                 pipeline.store, table.name, report.version, settings.export, catalog.root
@@ -97,23 +103,31 @@ def graph_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
 def _describe(
     store: "Store",
     name: str,
+    settings: "GraphSettings",
     report: "GraphReport",
     edges: "pl.DataFrame",
     last: Mapping[str, dg.MetadataValue],
 ) -> dict[str, Any]:
     from imgsim_assets.components.metadata import preview, table_metadata
 
-    linked_images = ("similarity_histogram", "contact_sheet")
+    linked_images = (
+        "similarity_histogram",
+        "contact_sheet",
+        "left_out_images",
+        "shared_images",
+        "most_shared_images",
+    )
     is_same = last.get("version") == dg.MetadataValue.int(report.version)
     return {
         **table_metadata(store, f"{name}/similarity_graph", report, report.edges),
         "items": report.items,
+        "images": report.images,
         "k": report.k,
         **({"threshold": report.threshold} if report.threshold is not None else {}),
         **(
             {key: last[key] for key in linked_images if key in last}
             if is_same
-            else _linked_images(store, name, report, edges)
+            else _linked_images(store, name, settings, report, edges)
         ),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
@@ -123,23 +137,32 @@ def _describe(
 
 
 def _linked_images(
-    store: "Store", name: str, report: "GraphReport", edges: "pl.DataFrame"
+    store: "Store",
+    name: str,
+    settings: "GraphSettings",
+    report: "GraphReport",
+    edges: "pl.DataFrame",
 ) -> dict[str, Any]:
     from imgsim_assets.components import charts
+    from imgsim_assets.components.left_out import describe_left_out
     from imgsim_assets.components.metadata import linked_image, svg
     from imgsim_assets.similarity import items
     from imgsim_assets.similarity.candidates import best_candidates
+    from imgsim_assets.similarity.selection import compared
 
+    left_out = describe_left_out(store, report.left_out, report.shared)
     if not edges.height:
-        return {}
-    _, nodes = items.from_index(store, name)
+        return left_out
+    _, images = items.from_index(store, name)
+    nodes = compared(images, settings)
     below = best_candidates(nodes, nodes, edges["src_id"], exclude_self=True)
     histogram = charts.similarity_histogram(
         edges["similarity"], report.threshold, below["similarity"]
     )
-    sheet = charts.graph_sheet(store, edges, nodes.keys)
+    sheet = charts.graph_sheet(store, edges)
     table = f"{name}/similarity_graph"
     return {
+        **left_out,
         "similarity_histogram": svg(histogram, "similarity of the edges"),
         "contact_sheet": linked_image(store, table, report.version, "neighbors.jpg", sheet),
     }

@@ -9,10 +9,10 @@ import dagster as dg
 import polars as pl
 
 from imgsim_assets.components import charts
+from imgsim_assets.components.left_out import describe_left_out
 from imgsim_assets.components.metadata import linked_image, preview, svg, table_metadata, thumbnails
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.pairs import changes_since_last_version, with_titles
-from imgsim_assets.similarity import items
 from imgsim_assets.similarity.candidates import best_candidates
 from imgsim_assets.similarity.matches import MatchReport
 from imgsim_assets.storage.changes import CHANGE
@@ -50,7 +50,10 @@ def describe_matches(
         "threshold": report.threshold,
         "left_items": report.left_items,
         "right_items": report.right_items,
+        "left_images": report.left_images,
+        "right_images": report.right_images,
         "left_matched": report.left_matched,
+        "right_matched": report.right_matched,
     }
     run = {
         "incremental": report.incremental,
@@ -60,7 +63,8 @@ def describe_matches(
     if last.get(_VERSION) == dg.MetadataValue.int(report.version):
         kept = {key: value for key, value in last.items() if "/" not in key}
         return {**counts, **kept, **counts, **run}
-    return {**counts, **_pairs(pipeline, report, rows), **run}
+    left_out = describe_left_out(store, report.left_out, report.shared)
+    return {**counts, **left_out, **_pairs(pipeline, report, rows), **run}
 
 
 def _pairs(pipeline: MatchPipeline, report: MatchReport, rows: pl.DataFrame) -> dict[str, Any]:
@@ -86,8 +90,7 @@ def _pairs(pipeline: MatchPipeline, report: MatchReport, rows: pl.DataFrame) -> 
         if pairs.height:
             titled = with_titles(store, pairs, settings.left, settings.right)
             described[key] = preview(titled, _SHOWN_PAIRS)
-    _, left = items.from_embeddings(store, settings.left)
-    _, right = items.from_index(store, settings.right)
+    left, right = pipeline.compared()
     below = best_candidates(left, right, rows["left_id"])
     if below.height:
         titled = with_titles(store, below.head(_SHOWN_PAIRS), settings.left, settings.right)
