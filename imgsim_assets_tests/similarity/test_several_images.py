@@ -1,0 +1,308 @@
+"""Items with several images: results equal the definition, after any history."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.similarity import items, neighbor_lists
+from imgsim_assets.similarity.graph import GraphStage
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.matches import MatchReport, MatchStage
+from imgsim_assets.similarity.settings import Compare, GraphSettings, MatchSettings
+from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.vectors import cosines, lattice, noise
+
+# Images by number: exact ties, and some with the same vector under another sha256.
+_LATTICE = lattice(6, 4, seed=3)
+POOL = np.concatenate([_LATTICE, noise(5, 4, seed=4), _LATTICE[:3], noise(5, 4, seed=4)[:2]])
+SIMILARITY = cosines(POOL, POOL)
+# By number, in another order than the numbers.
+SHA256 = [f"{(number * 7) % len(POOL):02d}" for number in range(len(POOL))]
+
+# The images of each item, in their order.
+Content = Mapping[str, Sequence[int]]
+IMAGES = st.lists(st.integers(0, len(POOL) - 1), min_size=1, max_size=6)
+CONTENT = st.dictionaries(st.sampled_from(["a", "a b", "ab", "b", "c", "é"]), IMAGES)
+COMPARE = st.sampled_from(["any", "first", "mean_best"])
+LIMITS = st.sampled_from([None, 1, 2, 20])
+MATCHES = st.builds(
+    lambda mode, compare, threshold, max_shared: MatchSettings(
+        mode=mode,
+        k=2 if mode == "top_k" else None,
+        compare=compare,
+        threshold=threshold,
+        max_shared=max_shared,
+    ),
+    st.sampled_from(["all", "best", "top_k", "mutual", "one_to_one"]),
+    COMPARE,
+    st.sampled_from([-1.0, 0.0, 0.5, 1.0]),
+    LIMITS,
+)
+
+
+@st.composite
+def changed(draw: st.DrawFn, content: Content) -> Content:
+    """The content after items were added, removed, or got their images in another order."""
+    state = dict(content) | draw(CONTENT)
+    for item in list(state):
+        change = draw(st.sampled_from(["keep", "keep", "remove", "reorder", "append", "drop"]))
+        if change == "remove":
+            del state[item]
+        elif change == "reorder":
+            state[item] = draw(st.permutations(state[item]))
+        elif change == "append":
+            state[item] = [*state[item], draw(st.integers(0, len(POOL) - 1))][-6:]
+        elif change == "drop":
+            state[item] = list(state[item])[1:] or [0]
+    return state
+
+
+@st.composite
+def histories(draw: st.DrawFn, length: int = 3) -> list[Content]:
+    """States of a catalog, each made from the last."""
+    states: list[Content] = [draw(CONTENT)]
+    for _ in range(length - 1):
+        states.append(draw(changed(states[-1])))
+    return states
+
+
+@settings(max_examples=60, deadline=None)
+@given(lefts=histories(), rights=histories(), declared=MATCHES)
+def test_matches_equal_the_definition_after_any_history(
+    lefts: list[Content], rights: list[Content], declared: MatchSettings
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(folder)
+        for left, right in zip(lefts, rights, strict=True):
+            rows = _match(store, left, right, declared)
+
+            if declared.mode == "one_to_one":
+                _assert_assignment(rows, _scores(left, right, declared))
+            else:
+                _assert_equal(rows, _expected_matches(left, right, declared))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    states=histories(),
+    k=st.sampled_from([1, 2, 4]),
+    compare=COMPARE,
+    threshold=st.sampled_from([None, 0.0, 0.5]),
+    max_shared=LIMITS,
+)
+def test_edges_equal_the_definition_after_any_history(
+    states: list[Content],
+    k: int,
+    compare: Compare,
+    threshold: float | None,
+    max_shared: int | None,
+) -> None:
+    if compare == "mean_best" and threshold is None:
+        threshold = -1.0
+    declared = GraphSettings(k=k, compare=compare, threshold=threshold, max_shared=max_shared)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(folder)
+        for content in states:
+            with _catalogs(content, content):
+                GraphStage(store, "left", declared).run()
+            edges = _newest(store, "left/similarity_graph")
+            names = {
+                name: name.replace("src", "left").replace("dst", "right") for name in edges.columns
+            }
+            scores = _scores(content, content, declared)
+            others = {pair: best for pair, best in scores.items() if pair[0] != pair[1]}
+
+            _assert_equal(edges.rename(names), _ranked(others, k))
+
+
+def test_best_images_name_the_pair_by_the_lowest_numbers() -> None:
+    # Two equal vectors in each item, behind an unrelated one.
+    left, right = {"l": [6, 0, 11]}, {"r": [8, 11, 0]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _match(Store.open(folder), left, right, MatchSettings(threshold=0.9))
+
+    assert rows.select("left_image", "right_image", "similarity").rows() == [(1, 1, 1.0)]
+    assert rows.select("left_sha256", "right_sha256").rows() == [(SHA256[0], SHA256[11])]
+
+
+def test_reordered_images_are_compared_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = {"l": [6, 0, 11], "m": [2]}, {"r": [8, 11, 0], "s": [3, 4]}
+    turned = {item: list(reversed(images)) for item, images in left.items()}
+    declared = MatchSettings(threshold=-1)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(folder)
+        _match(store, left, right, declared)
+        monkeypatch.setattr(neighbor_lists, "nearest", lambda *_: pytest.fail("compared"))
+
+        rows = _match(store, turned, right, declared)
+
+    _assert_equal(rows, _expected_matches(turned, right, declared))
+    assert rows["left_image"].to_list() == [0, 0]
+
+
+def test_report_names_items_and_images_apart() -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _catalogs({"l": [6, 0]}, {"r": [0, 0, 7], "s": [8]}),
+    ):
+        report = _run(Store.open(folder), MatchSettings(threshold=0.99))
+
+    assert (report.left_items, report.left_images, report.left_matched) == (1, 2, 1)
+    assert (report.right_items, report.right_images, report.right_matched) == (2, 4, 1)
+    assert report.left_out == {"repeated": 1}
+
+
+# ---- the definition ---------------------------------------------------------------------
+
+# Of each pair of items the similarity, and the images that show it.
+Scores = dict[tuple[str, str], tuple[float, int, int]]
+
+
+def _scores(left: Content, right: Content, declared: MatchSettings | GraphSettings) -> Scores:
+    """The pairs of items that reach the threshold."""
+    threshold = -1.0 if declared.threshold is None else float(declared.threshold)
+    counted = [_counted(content, declared) for content in (left, right)]
+    scores: Scores = {}
+    for a, left_images in counted[0].items():
+        for b, right_images in counted[1].items():
+            pairs = [
+                (-float(SIMILARITY[left[a][i], right[b][j]]), i, j)
+                for i in left_images
+                for j in right_images
+            ]
+            if not pairs:
+                continue
+            best, i, j = min(pairs)
+            similarity = -best
+            if declared.compare == "mean_best":
+                in_order = sorted(left_images, key=lambda n: SHA256[left[a][n]])
+                of_left = [-min(pair for pair in pairs if pair[1] == n)[0] for n in in_order]
+                similarity = min(similarity, sum(of_left) / len(of_left))
+            if similarity >= threshold:
+                scores[a, b] = (similarity, i, j)
+    return scores
+
+
+def _counted(content: Content, declared: MatchSettings | GraphSettings) -> dict[str, list[int]]:
+    """The numbers of the images that count, of each item."""
+    carriers: dict[int, int] = {}
+    for images in content.values():
+        for image in set(images):
+            carriers[image] = carriers.get(image, 0) + 1
+    counted = {}
+    for item, images in content.items():
+        numbers = [
+            number
+            for number, image in enumerate(images)
+            if image not in images[:number]
+            and (declared.max_shared is None or carriers[image] <= declared.max_shared)
+        ]
+        counted[item] = numbers[:1] if declared.compare == "first" else numbers
+    return counted
+
+
+def _ranked(scores: Scores, k: int | None) -> list[tuple[str, str, int, float, int, int]]:
+    rows = []
+    for left in sorted({pair[0] for pair in scores}):
+        order = sorted((-best[0], pair[1]) for pair, best in scores.items() if pair[0] == left)
+        for rank, (_, right) in enumerate(order[:k], start=1):
+            similarity, i, j = scores[left, right]
+            rows.append((left, right, rank, similarity, i, j))
+    return rows
+
+
+def _expected_matches(
+    left: Content, right: Content, declared: MatchSettings
+) -> list[tuple[str, str, int, float, int, int]]:
+    scores = _scores(left, right, declared)
+    if declared.mode == "mutual":
+        of_left = {row[:2] for row in _ranked(scores, 1)}
+        swapped = {(b, a): best for (a, b), best in scores.items()}
+        of_right = {(row[1], row[0]) for row in _ranked(swapped, 1)}
+        scores = {pair: scores[pair] for pair in of_left & of_right}
+    return _ranked(scores, {"best": 1, "top_k": declared.k}.get(declared.mode))
+
+
+def _assert_assignment(rows: pl.DataFrame, scores: Scores) -> None:
+    """No item is in two pairs, and the total is the greatest; ties leave several solutions."""
+    lefts, rights = (sorted({pair[side] for pair in scores}) for side in (0, 1))
+    gains = np.zeros((len(lefts), len(rights)))
+    for (a, b), best in scores.items():
+        gains[lefts.index(a), rights.index(b)] = max(0.0, best[0])
+    greatest = gains[linear_sum_assignment(-gains)].sum()
+    assert rows["left_id"].n_unique() == rows["right_id"].n_unique() == rows.height
+    np.testing.assert_allclose(rows["similarity"].to_numpy().sum(), greatest, atol=1e-9)
+    for a, b, *found in rows.select(
+        "left_id", "right_id", "similarity", "left_image", "right_image"
+    ).iter_rows():
+        np.testing.assert_allclose(found, scores[a, b], atol=1e-15)
+
+
+def _assert_equal(
+    rows: pl.DataFrame, expected: list[tuple[str, str, int, float, int, int]]
+) -> None:
+    found = rows.select("left_id", "right_id", "rank", "left_image", "right_image").rows()
+    assert found == [(a, b, rank, i, j) for a, b, rank, _, i, j in expected]
+    np.testing.assert_allclose(rows["similarity"], [row[3] for row in expected], atol=1e-15)
+
+
+# ---- catalogs in memory -----------------------------------------------------------------
+
+# The versions that the stages read.
+_COMMIT = Commit("catalog", 1, (), "", properties={FINGERPRINT: "f"})
+
+
+def _items(content: Content) -> Items:
+    rows = [
+        (item, number, SHA256[image], image)
+        for item, images in sorted(content.items())
+        for number, image in enumerate(images)
+    ]
+    schema = {"id": pl.String, "image": pl.Int32, "sha256": pl.String, "at": pl.Int64}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    return Items(frame.drop("at"), POOL[frame["at"].to_numpy()])
+
+
+@contextmanager
+def _catalogs(left: Content, right: Content) -> Iterator[None]:
+    """Let the stages read these catalogs instead of the store's."""
+    of = {"left": left, "right": right}
+
+    def read(_: Store, name: str) -> tuple[Commit, Items]:
+        return _COMMIT, _items(of[name])
+
+    with (
+        mock.patch.object(items, "from_embeddings", read),
+        mock.patch.object(items, "from_index", read),
+    ):
+        yield
+
+
+def _run(store: Store, declared: MatchSettings) -> MatchReport:
+    return MatchStage(store, "pair", declared, left="left", right="right").run()
+
+
+def _match(store: Store, left: Content, right: Content, declared: MatchSettings) -> pl.DataFrame:
+    with _catalogs(left, right):
+        _run(store, declared)
+    return _newest(store, "matches/pair")
+
+
+def _newest(store: Store, name: str) -> pl.DataFrame:
+    table = store.table(name)
+    commit = table.latest()
+    assert commit is not None
+    return table.read(commit)
