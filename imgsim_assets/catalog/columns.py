@@ -185,7 +185,8 @@ def _choose_url(sample: pl.DataFrame, settings: SourceSettings) -> str:
     if found:
         raise SourceError(
             f"{settings.location}: which column holds the images? Set 'url:' to one of "
-            f"{quoted(found)}; {_all_of(found)} takes the images of all as those of one item"
+            f"{quoted(found)}; {_all_of(found + _further_images(sample, found))} takes the images "
+            "of all as those of one item"
         )
     lists = _list_column(sample)
     if isinstance(lists, str):
@@ -234,17 +235,21 @@ def _list_strength(values: pl.Series) -> int:
 def further_images_notices(frame: pl.DataFrame, url: str) -> list[str]:
     """A notice that names the columns of images that are not taken, where one was recognized."""
     sample = frame.select(pl.exclude(FILE, LINE)).head(_SAMPLE_ROWS)
-    others = [
-        name
-        for name in sample.columns
-        if name != url and _may_hold_images(sample, name) and not _is_part(sample, name, [url])
-    ]
+    others = _further_images(sample, [url])
     if not others:
         return []
     are = "columns also hold" if len(others) > 1 else "column also holds"
     return [
         f"{are} images, which are not taken: {quoted(others)}; {_all_of([url, *others])} takes "
         "them as further images of each item"
+    ]
+
+
+def _further_images(sample: pl.DataFrame, urls: Sequence[str]) -> list[str]:
+    return [
+        name
+        for name in sample.columns
+        if name not in urls and _may_hold_images(sample, name) and not _is_part(sample, name, urls)
     ]
 
 

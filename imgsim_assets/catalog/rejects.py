@@ -1,4 +1,4 @@
-"""The table of rejected rows, and how messages show its first ones."""
+"""The table of rejected rows and images, and how messages show its first ones."""
 
 from __future__ import annotations
 
@@ -82,6 +82,19 @@ def mask_credentials(rows: pl.DataFrame, columns: Selector) -> pl.DataFrame:
     return rows.with_columns(
         pl.col(name).map_elements(without_credentials, return_dtype=pl.String) for name in names
     )
+
+
+def count_images(rejects: pl.DataFrame) -> int:
+    """How many of the rejects are images of items that have others; the rest are rows."""
+    # Tables of earlier snapshots have rows only.
+    return int((rejects["rejected"] == IMAGE).sum()) if "rejected" in rejects.columns else 0
+
+
+def counts_line(rejects: pl.DataFrame) -> str:
+    """The numbers of rejected rows and images, such as `rejected rows: 3, images: 1`."""
+    images = count_images(rejects)
+    rows = f"rejected rows: {rejects.height - images}"
+    return f"{rows}, images: {images}" if images else rows
 
 
 def describe_rejects(rejects: pl.DataFrame) -> str:

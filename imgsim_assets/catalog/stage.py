@@ -14,7 +14,7 @@ import polars as pl
 from imgsim_assets.catalog.image_rows import OTHER_URLS, image_rows
 from imgsim_assets.catalog.locations import EMBEDDED
 from imgsim_assets.catalog.reader import read_source
-from imgsim_assets.catalog.rejects import IMAGE, describe_rejects
+from imgsim_assets.catalog.rejects import count_images, describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import Source, open_source
 from imgsim_assets.catalog.validation import ValidatedRows, no_rows_message, validate_rows
@@ -196,8 +196,8 @@ class ItemsStage:
                 and table.read(latest).equals(rows)
             ):
                 return None
-            images = (rows["rejected"] == IMAGE).sum()
-            return PendingCommit([table.write_rows(rows)], properties={REJECTED_IMAGES: images})
+            properties = {REJECTED_IMAGES: count_images(rows)}
+            return PendingCommit([table.write_rows(rows)], properties=properties)
 
         commit = table.commit(change)
         if commit is None:

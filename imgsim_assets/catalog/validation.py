@@ -41,7 +41,8 @@ _DETAILS = {
 }
 _BAD_ID = r"[\p{Cc}\x{2028}\x{2029}]|://[^/?#\s]*@"
 _ZERO_WIDTH = f"[{ZERO_WIDTH}]"
-_OWN_COLUMNS = ("id", "url", OTHER_URLS)
+# Of the items; all others are carried.
+OWN_COLUMNS = frozenset({"id", "url", OTHER_URLS})
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _rename_columns(frame: pl.DataFrame, chosen: ChosenColumns) -> pl.DataFrame:
 
 def _carried_name(name: str, existing_names: Sequence[str]) -> str:
     """A carried column with a name of the table's own columns is renamed."""
-    if name not in _OWN_COLUMNS:
+    if name not in OWN_COLUMNS:
         return name
     renamed = f"source_{name}"
     while renamed in existing_names:

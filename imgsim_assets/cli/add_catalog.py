@@ -12,7 +12,7 @@ import yaml
 
 from imgsim_assets.catalog.image_rows import image_rows
 from imgsim_assets.catalog.reader import read_source
-from imgsim_assets.catalog.rejects import IMAGE, describe_rejects
+from imgsim_assets.catalog.rejects import count_images, describe_rejects
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.validation import ValidatedRows, no_rows_message, validate_rows
@@ -78,7 +78,7 @@ def command(
     target.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     items, images = validated.rows.height, image_rows(validated.rows).height
     count = validated.rejects.height
-    rejected_images = (validated.rejects["rejected"] == IMAGE).sum()
+    rejected_images = count_images(validated.rejects)
     if as_json:
         counts = {"items": items, "images": images, "rejects": count}
         show_json({"wrote": str(target), **counts, **_columns(validated)})

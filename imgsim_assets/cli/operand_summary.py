@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from imgsim_assets.catalog.rejects import counts_line
 from imgsim_assets.catalog.stage import rejects_table
 from imgsim_assets.cli.operands import CatalogArg, source_lines
 from imgsim_assets.cli.option_names import in_shell_words
@@ -73,11 +74,11 @@ class OperandSummary:
         if not status.failures.keys().isdisjoint(("blocked_address", "connection_error")):
             yield from _internal_hosts(store, self.arg.name)
         if status.rejects:
-            yield f"  rejected rows: {status.rejects}"
             table = rejects_table(store, self.arg.name)
             commit = table.latest()
-            rows = table.read(commit).head(_MAX_SHOWN_REJECTS) if commit else pl.DataFrame()
-            for row in rows.iter_rows(named=True):
+            rows = table.read(commit) if commit else pl.DataFrame()
+            yield f"  {counts_line(rows)}"
+            for row in rows.head(_MAX_SHOWN_REJECTS).iter_rows(named=True):
                 detail = in_shell_words(row["detail"], options)
                 yield f"    {row['file']} line {row['line']}: {detail}"
 

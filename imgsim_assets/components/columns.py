@@ -6,7 +6,7 @@ code location must not import Polars. A test compares each with what its stage w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import dagster as dg
 
@@ -19,6 +19,7 @@ IMAGES = {
     "retryable": "Boolean",
     "detail": "String",
     "attempts": "Int32",
+    "other_urls": "where the further images of the item are fetched from, in their order",
     "next_retry_at": _TIME,
     "etag": "String",
     "last_modified": "String",
@@ -115,11 +116,13 @@ _MEANING = {
     "location": "where the image is read, if it is not copied into the store",
     "mean_similarity": "over all pairs of the group's items",
     "min_similarity": "over all pairs of the group's items",
+    "other_urls": "where the further images of the item are fetched from, in their order",
     "next_retry_at": "when a retryable failure is retried",
     "number": "the item's number inside the FAISS file",
     "rank": "1 for the most similar",
     "revalidation_error": "why an image could not be revalidated; the image is kept",
-    "reason": "why the row was rejected",
+    "reason": "why the row or image was rejected",
+    "rejected": "item: the row; image: one image of an item that has others",
     "right_id": "item of the right catalog",
     "right_image": "number of the right item's image in the best pair of images, from 0",
     "right_sha256": "that image of the right item",
@@ -132,7 +135,7 @@ _MEANING = {
     "src_sha256": "that image of the item",
     "status": "ok, or what failed",
     "threshold": "smallest cosine of a match",
-    "text": "the row as it is in the file",
+    "text": "the row as it is in the file, or its id and URL",
     "retryable": "whether a later run retries the item",
     "truncated": "whether the image is embedded although its end is missing",
     "url": "where the image is fetched from",
@@ -140,11 +143,13 @@ _MEANING = {
 }
 
 
-def table_schema(columns: Mapping[str, str]) -> dg.TableSchema:
-    """Columns by name and type as Dagster's, with the meaning of each."""
+def table_schema(columns: Mapping[str, str], carried: Collection[str] = ()) -> dg.TableSchema:
+    """Columns by name and type as Dagster's, with the meaning of each; some may be carried."""
     return dg.TableSchema(
         columns=[
-            dg.TableColumn(name, kind, description=_MEANING.get(name, CARRIED))
+            dg.TableColumn(
+                name, kind, description=CARRIED if name in carried else _MEANING.get(name, CARRIED)
+            )
             for name, kind in columns.items()
         ]
     )

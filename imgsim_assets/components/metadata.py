@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import product
 from typing import Any, Protocol
@@ -28,9 +28,9 @@ _LINKED_IMAGES = "_linked_images"
 _KEPT_LINKED_IMAGES = 10
 
 
-def schema_of(columns: Mapping[str, Any]) -> dg.TableSchema:
-    """A Polars schema as Dagster's, with the meaning of each column."""
-    return table_schema({name: _type_name(kind) for name, kind in columns.items()})
+def schema_of(columns: Mapping[str, Any], carried: Collection[str] = ()) -> dg.TableSchema:
+    """A Polars schema as Dagster's, with the meaning of each column; some may be carried."""
+    return table_schema({name: _type_name(kind) for name, kind in columns.items()}, carried)
 
 
 def _type_name(kind: Any) -> str:

@@ -81,7 +81,7 @@ def ids_unique_in_table(table: Table) -> CheckResult:
 
 
 def no_rejects(rejected: int) -> CheckResult:
-    """No row of the source was rejected."""
+    """No row or image of the source was rejected."""
     return CheckResult(not rejected, {"rejected": rejected})
 
 

@@ -200,11 +200,8 @@ def _listed_images(
 
 def _urls(table: Table, commit: Commit, on_corrupt: Callable[[str], None] | None) -> pl.DataFrame:
     """The url of every image that the rows of a commit have."""
-    try:
-        rows = table.read(commit, columns=["url", "other_urls"], on_corrupt=on_corrupt)
-    except pl.exceptions.ColumnNotFoundError:
-        return table.read(commit, columns=["url"], on_corrupt=on_corrupt)
-    if not rows.width:
+    rows = table.read(commit, columns=["url", "other_urls"], on_corrupt=on_corrupt)
+    if "other_urls" not in rows.columns:
         return rows
     others = rows.select(pl.col("other_urls").explode().alias("url"))
     return pl.concat([rows.select("url"), others]).drop_nulls()

@@ -164,3 +164,10 @@ def test_column_of_ids_that_is_passed_over_is_named(tmp_path: Path) -> None:
     [notice] = result.notices
     assert "'sku' is not taken as the ids: 1 of 10 cells are empty or repeated" in notice
     assert validate(tmp_path, "a.csv", id="sku").notices == ()
+
+
+def test_question_about_columns_names_all_that_hold_images() -> None:
+    columns = {"front": _IMAGES, "back": _IMAGES[::-1], "detail": ["", "", "", _IMAGES[0]]}
+
+    with pytest.raises(SourceError, match=r"one of 'front', 'back'; 'url: \[front, back, detail\]"):
+        chosen(columns)

@@ -115,3 +115,18 @@ def test_rows_of_a_list_without_its_images_do_not_keep_them(tmp_path: Path) -> N
     latest = store.table("shop/items", key="id").latest()
     assert latest is not None
     assert "refers_to_blobs" not in latest.properties
+
+
+def test_garbage_collection_keeps_further_images_of_items(tmp_path: Path) -> None:
+    images = [[{"bytes": jpeg(seed), "path": None} for seed in (1, 2)]]
+    pl.DataFrame({"id": ["1"], "image": images}).write_parquet(tmp_path / "a.parquet")
+    store = Store.open(tmp_path / "store")
+    source = SourceSettings(path="a.parquet")
+    ItemsStage(store, "shop", source, shards=1, project_root=tmp_path).run()
+    make_older(Path(store.url), hours=9)
+
+    collect_garbage(Store.open(store.url), RetentionPolicy(retain_last=1, min_age_hours=1))
+
+    kept = Store.open(store.url).blobs
+    for seed in (1, 2):
+        assert kept.get(name_of(jpeg(seed)).removeprefix("sha256:")) == jpeg(seed)

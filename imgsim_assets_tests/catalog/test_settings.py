@@ -66,3 +66,26 @@ def test_unknown_format_is_refused_with_a_list() -> None:
 def test_source_without_a_path_is_refused() -> None:
     with pytest.raises(ValidationError, match="path"):
         source_settings("")
+
+
+def test_url_may_be_several_columns() -> None:
+    assert source_settings("a.csv").url_columns == ()
+    assert source_settings("a.csv", url="a, b").url_columns == ("a, b",)
+    assert source_settings("a.csv", url=["a", "b"]).url_columns == ("a", "b")
+
+
+@pytest.mark.parametrize("url", [[], ["a", "a"]])
+def test_url_without_columns_or_with_one_twice_is_refused(url: list[str]) -> None:
+    with pytest.raises(ValidationError, match="name at least one column, and each only once"):
+        source_settings("a.csv", url=url)
+
+
+def test_separator_may_be_an_escape() -> None:
+    assert source_settings("a.csv", separator="\\n").separator == "\n"
+    assert source_settings("a.csv", separator="|").separator == "|"
+
+
+@pytest.mark.parametrize("limit", [0, 1001])
+def test_limit_of_images_has_bounds(limit: int) -> None:
+    with pytest.raises(ValidationError, match="max_images"):
+        source_settings("a.csv", max_images=limit)

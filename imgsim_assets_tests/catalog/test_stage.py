@@ -658,3 +658,32 @@ def test_report_and_its_repetition_name_columns_and_notices(tmp_path: Path, stor
     for report in reports:
         assert (report.id_column, report.url_columns) == ("sku", ("image",))
         assert "read as cp1252" in report.notices[0]
+
+
+def test_images_of_items_are_counted_and_unchanged_ones_are_not_read_again(
+    tmp_path: Path, store: Store
+) -> None:
+    write(tmp_path, "a.csv", "id,url\n1,a.jpg|b.jpg|ftp://x\n2,c.jpg\n3,d.jpg|e.jpg|f.jpg\n4,\n")
+
+    reports = [run(store, tmp_path, "a.csv", separator="|") for _ in range(2)]
+
+    assert [report.changed for report in reports] == [True, False]
+    for report in reports:
+        assert (report.rows, report.images, report.max_images_per_item) == (3, 6, 3)
+        assert report.rejects == {"empty_url": 1, "unsupported_scheme": 1}
+        assert report.rejected_images == 1
+
+
+def test_every_shard_has_other_urls_and_their_order_is_content(
+    tmp_path: Path, store: Store
+) -> None:
+    write(tmp_path, "a.csv", "id,one,two\n1,a.jpg,b.jpg\n2,c.jpg,\n3,d.jpg,\n")
+    first = run(store, tmp_path, "a.csv", url=["one", "two"], shards=3)
+    files = [items_table(store, NAME).read_file(file) for file in latest(store).files]
+
+    reordered = run(store, tmp_path, "a.csv", url=["two", "one"], shards=3)
+
+    assert {tuple(file.columns) for file in files} == {("id", "url", "other_urls")}
+    assert len(reordered.changed_shards) == 1
+    assert reordered.data_version != first.data_version
+    assert stored_items(store).rows()[0] == ("1", "b.jpg", ["a.jpg"])

@@ -52,6 +52,33 @@ def test_add_catalog_declares_the_columns_that_it_recognized(shell: Shell) -> No
     }  # fmt: skip
 
 
+def test_add_catalog_declares_several_images_of_an_item(shell: Shell) -> None:
+    shell.write("cells.csv", "sku,photos\nS-1,a.jpg|b.jpg|ftp://h\nS-2,c.jpg|d.jpg\n")
+    shell.write("columns.csv", "sku,front,back\nS-1,a.jpg,b.jpg\nS-2,b.jpg,c.jpg\n")
+
+    refused = shell("add-catalog", "columns.csv", "--defs", "defs")
+    options = ("--url", "front, back", "--max-images", "5")
+    declared = shell("add-catalog", "columns.csv", "--defs", "defs", *options)
+    detected = shell("add-catalog", "cells.csv", "--defs", "defs")
+
+    assert refused.code == 1
+    assert "--url' to one of 'front', 'back'; '--url front,back' takes" in refused.err
+    assert "2 items with 4 images, 0 rejected rows" in declared.out
+    assert "images from columns 'front', 'back', ids from 'sku'" in declared.out
+    assert "2 items with 4 images, 0 rejected rows, 1 rejected images" in detected.out
+    assert "'--separator \"|\"'" in detected.out
+    sources = [
+        yaml.safe_load((shell.folder / f"defs/{name}/defs.yaml").read_text())["attributes"][
+            "source"
+        ]
+        for name in ("columns", "cells")
+    ]
+    assert sources == [
+        {"path": "columns.csv", "id": "sku", "url": ["front", "back"], "max_images": 5},
+        {"path": "cells.csv", "id": "sku", "url": "photos", "separator": "|"},
+    ]
+
+
 def test_folder_of_absolute_paths_is_declared_unless_it_is_the_lists_own(shell: Shell) -> None:
     shell.write("pics/a/1.jpg", jpeg(1))
     shell.write("pics/b/2.jpg", jpeg(2))

@@ -37,14 +37,15 @@ def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         **TABLE_ASSET,
         **STEP_KWARGS,
         deps=[catalog.key("source")],
-        description=f"{settings.description or ''} The valid rows of the source: id, url and "
-        f"every carried column, split into {settings.shards} stable shards. Rejected rows are in "
+        description=f"{settings.description or ''} The valid rows of the source: id, url, "
+        "other_urls where an item may have several images, and every carried column, split into "
+        f"{settings.shards} stable shards. Rejected rows and images are in "
         f"`{settings.name}/rejects` with line and reason.",
         code_version=code_version(VERSION, settings.source.model_dump(), settings.shards),
         freshness_policy=catalog.freshness,
         check_specs=[
             catalog.invariant_spec("items", IDS_UNIQUE, "No id occurs twice."),
-            catalog.check_spec("items", NO_REJECTS, "Every row of the source is valid."),
+            catalog.check_spec("items", NO_REJECTS, "Every row and image of the source is valid."),
         ],
     )
     @retry_faults
@@ -78,13 +79,17 @@ def _describe(
     store: "Store", name: str, report: "ItemsReport", rows: "pl.DataFrame"
 ) -> dict[str, Any]:
     from imgsim_assets.catalog.stage import rejects_table
+    from imgsim_assets.catalog.validation import OWN_COLUMNS
     from imgsim_assets.components.metadata import counts_table, preview, schema_of, table_metadata
 
     rejected = sum(report.rejects.values())
     described = {
         **table_metadata(store, f"{name}/items", report, report.rows),
-        "dagster/column_schema": schema_of(rows.schema),
-        "rejected": rejected,
+        "dagster/column_schema": schema_of(rows.schema, set(rows.columns) - OWN_COLUMNS),
+        "images": report.images,
+        "max_images_per_item": report.max_images_per_item,
+        "rejected": rejected - report.rejected_images,
+        "rejected_images": report.rejected_images,
         "id_column": report.id_column,
         "url_columns": list(report.url_columns),
         "changed_shards": len(report.changed_shards),

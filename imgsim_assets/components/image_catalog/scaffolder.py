@@ -20,7 +20,9 @@ class CatalogParams(BaseModel):
     source: str | None = Field(None, description="list of images: a path or URL")
     name: str | None = Field(None, description="name of the catalog; default: the folder's")
     id: str | None = Field(None, description="column of unique ids")
-    url: str | None = Field(None, description="column of image URLs or paths")
+    url: str | None = Field(
+        None, description="column of image URLs or paths, or several, separated by commas"
+    )
     encoder: str | None = Field(None, description="name of the encoder")
     shards: int | None = Field(None, description="number of partitions")
     schedule: str | None = Field(None, description="cron expression of the refresh")
@@ -35,8 +37,10 @@ class ImageCatalogScaffolder(SettingsScaffolder):
     def attributes(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """The catalog's name, source, and what else is given."""
         name = params.get("name") or name
-        source = {"path": params.get("source") or f"data/{name}.csv"}
+        source: dict[str, Any] = {"path": params.get("source") or f"data/{name}.csv"}
         source |= {key: params[key] for key in _SOURCE_KEYS if key in params}
+        if "," in source.get("url", ""):
+            source["url"] = [column.strip() for column in source["url"].split(",")]
         others = {
             key: value
             for key, value in params.items()
