@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from imgsim_assets.search.features import extract_features
     from imgsim_assets.search.gallery import explore, show
     from imgsim_assets.search.load_images import load_images
-    from imgsim_assets.search.model import ImageSimilarityModel, load_model
+    from imgsim_assets.search.load_model import load_model
+    from imgsim_assets.search.model import ImageSimilarityModel
     from imgsim_assets.search.num_gpus import set_num_gpus
     from imgsim_assets.similarity.settings import GraphSettings, GroupSettings
     from imgsim_assets.storage.changes import Changes, read_changes
@@ -130,7 +131,7 @@ _load = lazy_getattr(
         "explore": "search.gallery",
         "extract_features": "search.features",
         "load_images": "search.load_images",
-        "load_model": "search.model",
+        "load_model": "search.load_model",
         "match_input": "components.tables",
         "match_spec": "components.tables",
         "read_changes": "storage.changes",

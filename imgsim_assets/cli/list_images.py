@@ -12,7 +12,7 @@ from imgsim_assets.cli.output import show_json
 from imgsim_assets.cli.spreadsheet import neutralized
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.search.dataset import list_image_files
+from imgsim_assets.search.image_files import list_image_files
 
 
 @click.command(

@@ -11,9 +11,12 @@ from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.search.model import ImageSimilarityModel, load_model
+from imgsim_assets.search.load_model import load_model
+from imgsim_assets.search.model import ImageSimilarityModel
 from imgsim_assets.search.saved_model import is_saved_model
 from imgsim_assets.storage.store import Store
+
+_ONE_ITEM = "item"
 
 
 @click.command(
@@ -22,6 +25,7 @@ Examples:
   imgsim query products photo.jpg -k 10
   imgsim query products photos/*.jpg --orientations --out neighbors.tsv
   imgsim query products photos/*.jpg --html neighbors.html
+  imgsim query products sku123/*.jpg --one-item
   imgsim query products --text "red shoe"
   imgsim query shelf.model https://example.com/photo.jpg --radius 0.6
 """
@@ -36,7 +40,10 @@ Examples:
     help="Search by a text instead of an image, with an encoder that has a text tower.",
 )
 @click.option(
-    "-k", "k", type=click.IntRange(min=1), default=5, show_default=True, help="Items per image."
+    "-k", "k", type=click.IntRange(min=1), default=5, show_default=True, help="Items per query."
+)
+@click.option(
+    "--one-item", is_flag=True, help="The IMAGEs are of one item, which is found by any of them."
 )
 @click.option("--all", "no_limit", is_flag=True, help="Return every item instead of k.")
 @click.option("--radius", type=float, help="Maximum distance, inclusive.")
@@ -53,6 +60,7 @@ def command(
     images: tuple[str, ...],
     texts: tuple[str, ...],
     k: int,
+    one_item: bool,
     no_limit: bool,
     radius: float | None,
     orientations: bool,
@@ -68,11 +76,12 @@ def command(
 ) -> int:
     """Find the items of CATALOG nearest to each IMAGE (a path or URL), or to texts.
 
-    CATALOG is the name of a catalog in the store, or the folder of a saved model.
+    CATALOG is the name of a catalog in the store, or the folder of a saved model. Several URLs or
+    paths in one IMAGE, as in a cell of a list, are images of one item.
     """
-    if bool(images) == bool(texts) or (texts and (orientations or html)):
+    if bool(images) == bool(texts) or (texts and (orientations or html or one_item)):
         raise click.UsageError(
-            "give images, or texts with --text; --orientations and --html need images"
+            "give images, or texts with --text; --orientations, --one-item and --html need images"
         )
     if is_saved_model(Path(catalog)):
         model = load_model(catalog, device=device, weights=weights, factory=factory)
@@ -88,9 +97,11 @@ def command(
     if texts:
         neighbors = model.query(text=texts, k=None if no_limit else k, radius=radius)
         return _show(neighbors, out, k, as_json=as_json)
-    queries = pl.DataFrame({"image": images})
+    names = [_ONE_ITEM if one_item else name for name in images]
+    cells = [list(images)] if one_item else list(images)
+    queries = pl.DataFrame({"row": range(len(cells)), "image": pl.Series(cells)})
     neighbors = model.query(
-        queries.select(pl.int_range(pl.len()).alias("row"), "image"),
+        queries,
         label="row",
         feature="image",
         k=None if no_limit else k,
@@ -99,10 +110,10 @@ def command(
         orientations=orientations,
         download=download,
     )
-    labels = pl.Series("query_label", [images[row] for row in neighbors["query_label"]], pl.String)
+    labels = pl.Series("query_label", [names[row] for row in neighbors["query_label"]], pl.String)
     neighbors = neighbors.with_columns(labels)
     if html is not None:
-        labeled = queries.select(pl.col("image").alias("name"), "image")
+        labeled = queries.select(pl.Series("name", names[: len(cells)]), "image")
         unique = labeled.unique("name", maintain_order=True)
         model.explore(html, neighbors, unique, label="name", feature="image", download=download)
         if not quiet:

@@ -26,6 +26,8 @@ from PIL import Image
 from imgsim_assets.encoders.encoder import Encoder
 from imgsim_assets.errors import EncoderError, SettingsError
 from imgsim_assets.search.embedder import Embedder
+from imgsim_assets.search.item_pairs import REFERENCE, item_pairs, row_params
+from imgsim_assets.search.item_rows import ItemRows
 from imgsim_assets.search.neighbors import SearchParams
 from imgsim_assets.search.references import References
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 INPUT = "image"
 LABEL = "label"
 DISTANCE = "distance"
+IMAGE = "image_number"
 _POSITION = "position"
 # Above the difference between two summation orders of float32.
 _TOLERANCE = 2e-3
@@ -66,7 +69,8 @@ def export_onnx(
 
     The input `image` (n, ...) is the result of the encoder's `prepare`; for named encoders (n,
     edge_px, edge_px, 3) uint8, whole RGB images stretched to a square. The outputs are `label`
-    (n, k), String or Int64, and `distance` (n, k) float32, the nearest first.
+    (n, k), String or Int64, and `distance` (n, k) float32, the nearest items first. If items have
+    several images, `image_number` (n, k) Int64 is the number of each item's nearest one.
     """
     count = len(references)
     if not 1 <= k <= count:
@@ -105,11 +109,12 @@ def parity(
     labels, distances = session.run([LABEL, DISTANCE], {INPUT: prepared})
     k = labels.shape[1]
     vectors = _encode(encoder, prepared, normalize=embedder.normalize)
-    expected = references.search(vectors, SearchParams(k))
-    expected_labels = np.array(references.labels.gather(expected.reference).to_list(), dtype=object)
+    neighbors = references.search(vectors, row_params(SearchParams(k), references.rows))
+    expected = item_pairs([neighbors], ItemRows.single(len(images)), references.rows, k)
+    expected_labels = np.array(references.labels.gather(expected[REFERENCE]).to_list(), object)
     return Parity(
         images=len(images),
-        difference=float(np.abs(expected.distance - distances.ravel()).max()),
+        difference=float(np.abs(expected["distance"].to_numpy() - distances.ravel()).max()),
         labels=float((expected_labels == labels.ravel()).mean()),
     )
 
@@ -145,12 +150,16 @@ def _write(references: References, embedder: Embedder, path: Path, k: int) -> No
     from imgsim_assets.search.onnx_modules import NearestModule
 
     encoder = embedder.encoder
+    rows = references.rows
+    row_k = row_params(SearchParams(k), rows).k
     module = NearestModule(
         _features_module(encoder),
         torch.from_numpy(references.vectors.copy()),
         k,
         unit=embedder.normalize,
         cosine=references.metric == "cosine",
+        items=torch.from_numpy(rows.item) if rows.max_images > 1 else None,
+        row_k=min(row_k or k, len(rows)),
     ).eval()
     probe = encoder.prepare(Image.new("RGB", (64, 48), (90, 120, 150)))
     # Two images, since a batch size of one would be exported as a constant.
@@ -166,7 +175,12 @@ def _write(references: References, embedder: Embedder, path: Path, k: int) -> No
             verbose=False,
         )
     graph: onnx.ModelProto = program.model_proto
-    _add_label_output(graph, references.labels)
+    label, image = references.entries
+    outputs = [_gathered(graph, LABEL, label), *_outputs(graph, DISTANCE)]
+    if rows.has_numbers:
+        outputs.append(_gathered(graph, IMAGE, image.cast(pl.Int64)))
+    del graph.graph.output[:]
+    graph.graph.output.extend(outputs)
     properties = {"encoder": embedder.settings.describe(), "metric": references.metric}
     for key, value in properties.items():
         graph.metadata_props.add(key=f"imgsim_assets.{key}", value=value)
@@ -190,22 +204,24 @@ def _features_module(encoder: Encoder) -> nn.Module:
     return PreparedModule(encoder)
 
 
-def _add_label_output(graph: onnx.ModelProto, labels: pl.Series) -> None:
-    """Replace the output of positions by one of labels."""
+def _outputs(graph: onnx.ModelProto, name: str) -> list[onnx.ValueInfoProto]:
+    return [output for output in graph.graph.output if output.name == name]
+
+
+def _gathered(graph: onnx.ModelProto, name: str, values: pl.Series) -> onnx.ValueInfoProto:
+    """A new output: the values (rows,), Int64 or String, at the output of positions."""
     from onnx import TensorProto, helper
 
-    is_text = labels.dtype == pl.String
+    is_text = values.dtype == pl.String
     element_type = TensorProto.STRING if is_text else TensorProto.INT64
-    values = [label.encode() if is_text else label for label in labels.to_list()]
-    table = helper.make_tensor("labels", element_type, [len(values)], values)
+    entries = [value.encode() if is_text else value for value in values.to_list()]
+    table = helper.make_tensor(f"{name}s", element_type, [len(entries)], entries)
     graph.graph.initializer.append(table)
-    gather = helper.make_node("Gather", ["labels", _POSITION], [LABEL], axis=0)
+    gather = helper.make_node("Gather", [table.name, _POSITION], [name], axis=0)
     graph.graph.node.append(gather)
-    for index, output in enumerate(graph.graph.output):
-        if output.name == _POSITION:
-            shape = [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim]
-            label_output = helper.make_tensor_value_info(LABEL, element_type, shape)
-            graph.graph.output[index].CopyFrom(label_output)
+    (positions,) = _outputs(graph, _POSITION)
+    shape = [dim.dim_param or dim.dim_value for dim in positions.type.tensor_type.shape.dim]
+    return helper.make_tensor_value_info(name, element_type, shape)
 
 
 @contextlib.contextmanager

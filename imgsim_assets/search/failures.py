@@ -7,18 +7,25 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.search.item_rows import ItemRows
 from imgsim_assets.text import printable_line
 
-FAILURES_SCHEMA = {"label": pl.String, "status": pl.String, "detail": pl.String}
+FAILURES_SCHEMA = {
+    "label": pl.String,
+    "image": pl.Int32,
+    "status": pl.String,
+    "detail": pl.String,
+}
 _MAX_LISTED = 3
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that could not be used: its position, its name in messages, and the reason."""
+    """An image that could not be used: its row, its name in messages, and the reason."""
 
     position: int
     name: str
@@ -26,16 +33,24 @@ class Failure:
     detail: str
 
 
-def failures_frame(failures: Sequence[Failure], labels: pl.Series) -> pl.DataFrame:
-    """Failures with the labels of their positions, as FAILURES_SCHEMA."""
-    rows = [(str(labels[item.position]), item.status, item.detail) for item in failures]
-    return pl.DataFrame(rows, schema=FAILURES_SCHEMA, orient="row")
+def failures_frame(failures: Sequence[Failure], labels: pl.Series, rows: ItemRows) -> pl.DataFrame:
+    """Failures with the label and the number of each image, as FAILURES_SCHEMA."""
+    values = [
+        (
+            str(labels[int(rows.item[failure.position])]),
+            int(rows.image[failure.position]),
+            failure.status,
+            failure.detail,
+        )
+        for failure in failures
+    ]
+    return pl.DataFrame(values, schema=FAILURES_SCHEMA, orient="row")
 
 
 def report_failures(
-    failures: Sequence[Failure], total: int, argument: str, *, ignore_failure: bool
+    failures: Sequence[Failure], rows: ItemRows, argument: str, *, ignore_failure: bool
 ) -> None:
-    """Warn of failures among `total` inputs; SettingsError if all failed or none may fail."""
+    """Warn of failures among rows; SettingsError if all failed or none may fail."""
     if not failures:
         return
     listed = "; ".join(
@@ -44,12 +59,22 @@ def report_failures(
     )
     if len(failures) > _MAX_LISTED:
         listed += f" and {len(failures) - _MAX_LISTED} more"
-    message = f"{argument}: {len(failures)} of {total} images cannot be used ({listed})"
-    if len(failures) == total:
+    message = f"{argument}: {len(failures)} of {len(rows)} images cannot be used ({listed})"
+    if len(failures) == len(rows):
         raise SettingsError(f"{message}; give at least one valid image")
     if not ignore_failure:
         raise SettingsError(f"{message}; fix or omit them, or set ignore_failure=True")
-    warnings.warn(f"{message}; they are omitted", stacklevel=_caller_stacklevel())
+    without_image = _items_without_image(failures, rows) if rows.has_numbers else ""
+    warnings.warn(f"{message}; they are omitted{without_image}", stacklevel=_caller_stacklevel())
+
+
+def _items_without_image(failures: Sequence[Failure], rows: ItemRows) -> str:
+    """How many items have no usable image, for a message."""
+    is_usable = np.ones(len(rows), np.bool_)
+    is_usable[[failure.position for failure in failures]] = False
+    items = len(np.unique(rows.item))
+    omitted = items - len(np.unique(rows.item[is_usable]))
+    return f", and {omitted} of {items} items without another image" if omitted else ""
 
 
 def _caller_stacklevel() -> int:

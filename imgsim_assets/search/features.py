@@ -38,7 +38,8 @@ def extract_features(
         progress: whether to print progress to stderr.
 
     Returns:
-        A Series "features" of Array(Float32, d) with one row for each of `images`.
+        A Series "features" of Array(Float32, d) with one row for each of `images`; of
+        List(Array(Float32, d)) where `images` has lists of images.
 
     Raises:
         SettingsError: for a wrong argument, or when no image has a vector.
@@ -53,9 +54,10 @@ def extract_features(
     """
     import polars as pl
 
-    from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+    from imgsim_assets.search.dataset import DatasetOptions
     from imgsim_assets.search.embedder import Embedder, parse_encoder
     from imgsim_assets.search.failures import report_failures
+    from imgsim_assets.search.read_dataset import read_dataset
 
     options = DatasetOptions(None, feature, download, progress, argument="images")
     dataset = read_dataset(images, options)
@@ -66,8 +68,14 @@ def extract_features(
         settings, normalize=normalize, factory=settings.factory, weights=settings.weights
     )
     embeddings = embedder.embed(dataset.images, batch_size=batch_size, log=options.log)
-    report_failures(embeddings.failures, len(dataset), "images", ignore_failure=ignore_failure)
-    rows: list[Any] = [None] * len(dataset)
+    report_failures(embeddings.failures, dataset.rows, "images", ignore_failure=ignore_failure)
+    vectors: list[Any] = [None] * len(dataset.rows)
     for position, vector in zip(embeddings.positions.tolist(), embeddings.vectors, strict=True):
-        rows[position] = vector.tolist()
-    return pl.Series("features", rows, dtype=pl.Array(pl.Float32, embeddings.vectors.shape[1]))
+        vectors[position] = vector.tolist()
+    dtype = pl.Array(pl.Float32, embeddings.vectors.shape[1])
+    if not dataset.has_lists:
+        return pl.Series("features", vectors, dtype=dtype)
+    lists: list[list[Any]] = [[] for _ in range(len(dataset))]
+    for item, vector in zip(dataset.rows.item.tolist(), vectors, strict=True):
+        lists[item].append(vector)
+    return pl.Series("features", lists, dtype=pl.List(dtype))

@@ -5,46 +5,71 @@ Each image is embedded once as a small JPEG. A long gallery shows its first rows
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.search.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     import polars as pl
     from PIL import Image
 
     from imgsim_assets.search.image_ref import ImageRef
+    from imgsim_assets.search.item_rows import ItemRows
+    from imgsim_assets.storage.store import Store
 
 
-_THUMBNAIL_PX = 160
-_JPEG_QUALITY = 78
 _BINS = 30
-_THREADS = 4
 _MAX_QUERIES = 200
 _MAX_IMAGES = 1000
 
-Images: TypeAlias = "Mapping[str, ImageRef | None]"
+
+@dataclass(frozen=True)
+class ResultImages:
+    """The images of items, by label as text and number."""
+
+    by_label: Mapping[str, Mapping[int, ImageRef | None]]
+
+    @classmethod
+    def of(
+        cls, labels: pl.Series, rows: ItemRows, images: Sequence[ImageRef | None]
+    ) -> ResultImages:
+        """The images of the n rows of the items with some labels (m,)."""
+        by_label: dict[str, dict[int, ImageRef | None]] = {str(label): {} for label in labels}
+        names = map(str, labels.gather(rows.item))
+        for name, number, image in zip(names, rows.image.tolist(), images, strict=True):
+            by_label[name][number] = image
+        return cls(by_label)
+
+    def numbers(self, label: str) -> list[int]:
+        """The numbers of an item's images; 0 for an unknown item."""
+        return list(self.by_label.get(label, {0: None}))
+
+    def select(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], ImageRef | None]:
+        """The images of labels and numbers; None for an unknown one."""
+        return {(label, number): self.by_label.get(label, {}).get(number) for label, number in keys}
 
 
 def write_result(
     path: str | os.PathLike[str],
     result: pl.DataFrame,
-    query_images: Images,
-    reference_images: Images,
+    query_images: ResultImages,
+    reference_images: ResultImages,
     *,
     title: str,
 ) -> Path:
-    """Write the query images of a result beside their neighbors; at most 200 queries."""
+    """Write the images of each query beside the nearest image of each of its neighbors.
+
+    At most 200 queries are shown.
+    """
     import polars as pl
 
     missing = {"query_label", "reference_label", "distance"} - set(result.columns)
@@ -52,39 +77,79 @@ def write_result(
         raise SettingsError(f"result: it has no column {min(missing)!r}; give the result of query")
     labels = result["query_label"].unique(maintain_order=True)
     shown = result.filter(pl.col("query_label").is_in(labels.head(_MAX_QUERIES).implode()))
-    thumbnails = _Thumbnails()
-    query_numbers = thumbnails.add(_select(query_images, shown["query_label"]))
-    reference_numbers = thumbnails.add(_select(reference_images, shown["reference_label"]))
-    rows = [
-        {
-            "label": str(label),
-            "image": query_numbers[str(label)],
-            "neighbors": [
-                {
-                    "label": str(pair["reference_label"]),
-                    "image": reference_numbers[str(pair["reference_label"])],
-                    "distance": pair["distance"],
-                    "orientation": pair.get("orientation"),
-                }
-                for pair in pairs.iter_rows(named=True)
-            ],
+    pairs = [_Pair.of(row) for row in shown.iter_rows(named=True)]
+    thumbnails = Thumbnails()
+    queries = dict.fromkeys(pair.query for pair in pairs)
+    query_numbers = thumbnails.add(
+        query_images.select((label, n) for label in queries for n in query_images.numbers(label))
+    )
+    reference_numbers = thumbnails.add(
+        reference_images.select(sorted({(pair.reference, pair.reference_image) for pair in pairs}))
+    )
+    rows: dict[str, dict[str, Any]] = {
+        label: {
+            "label": label,
+            "images": _images([(n, query_numbers[label, n]) for n in query_images.numbers(label)]),
+            "neighbors": [],
         }
-        for (label,), pairs in shown.partition_by(
-            "query_label", as_dict=True, maintain_order=True
-        ).items()
-    ]
+        for label in queries
+    }
+    for pair in pairs:
+        thumbnail = reference_numbers[pair.reference, pair.reference_image]
+        rows[pair.query]["neighbors"].append(pair.shown(thumbnail))
     limit = f", the first {_MAX_QUERIES} of {len(labels)} shown"
     subtitle = f"{len(labels)} queries{limit if len(labels) > _MAX_QUERIES else ''}"
-    return _write(path, title, subtitle, rows, thumbnails, result["distance"])
+    return _write(path, title, subtitle, list(rows.values()), thumbnails, result["distance"])
 
 
-def images_by_label(labels: pl.Series, images: Sequence[ImageRef | None]) -> Images:
-    """Images by label as text."""
-    return dict(zip(map(str, labels.to_list()), images, strict=True))
+@dataclass(frozen=True)
+class _Pair:
+    """A row of the result of a query; the numbers of images are None where it has none."""
+
+    query: str
+    reference: str
+    distance: float
+    query_number: int | None
+    reference_number: int | None
+    orientation: str | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> _Pair:
+        return cls(
+            str(row["query_label"]),
+            str(row["reference_label"]),
+            row["distance"],
+            row.get("query_image"),
+            row.get("reference_image"),
+            row.get("orientation"),
+        )
+
+    @property
+    def reference_image(self) -> int:
+        return self.reference_number or 0
+
+    def shown(self, thumbnail: int) -> dict[str, Any]:
+        """The neighbor as the page shows it."""
+        notes = []
+        if self.reference_number is not None:
+            notes.append(f"image {self.reference_number}")
+        if self.query_number is not None:
+            notes.append(f"nearest to image {self.query_number}")
+        return {
+            "label": self.reference,
+            "images": [{"image": thumbnail, "note": ", ".join(notes)}],
+            "distance": self.distance,
+            "orientation": self.orientation,
+        }
 
 
-def _select(images: Images, labels: pl.Series) -> Images:
-    return {label: images.get(label) for label in sorted({str(label) for label in labels})}
+def _images(numbered: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """The images (number, thumbnail) of an item as the page shows them; numbered if several."""
+    several = len(numbered) > 1
+    return [
+        {"image": thumbnail, "note": f"image {number}" if several else ""}
+        for number, thumbnail in numbered
+    ]
 
 
 def explore(
@@ -93,6 +158,7 @@ def explore(
     *,
     feature: str | None = None,
     title: str = "Images",
+    store: Store | str | Path | None = None,
 ) -> Path:
     """Write a self-contained HTML gallery of images with their other columns as captions.
 
@@ -102,6 +168,7 @@ def explore(
         path: the HTML file.
         feature: the column of images; default the only candidate.
         title: the heading of the page.
+        store: the store of a catalog, as in `ImageSimilarityModel.create`.
 
     Returns:
         The path of the file.
@@ -111,24 +178,30 @@ def explore(
     """
     import polars as pl
 
-    from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+    from imgsim_assets.search.dataset import DatasetOptions
+    from imgsim_assets.search.read_dataset import read_dataset
 
-    dataset = read_dataset(frame, DatasetOptions(feature=feature, argument="frame"))
+    dataset = read_dataset(frame, DatasetOptions(feature=feature, argument="frame", store=store))
     if dataset.images is None:
         raise SettingsError("frame: these are vectors; give a frame with images")
     if isinstance(frame, pl.DataFrame):
         captions = _captions(frame, dataset.feature)
     else:
         captions = list(map(str, dataset.labels))
-    images = dataset.images[:_MAX_IMAGES]
-    thumbnails = _Thumbnails()
-    numbers = thumbnails.add({str(number): image for number, image in enumerate(images)})
+    thumbnails = Thumbnails()
+    numbers = thumbnails.add(dict(enumerate(dataset.images[:_MAX_IMAGES])))
+    images: dict[int, list[tuple[int, int]]] = {}
+    for row, thumbnail in numbers.items():
+        item = int(dataset.rows.item[row])
+        images.setdefault(item, []).append((int(dataset.rows.image[row]), thumbnail))
     rows = [
-        {"label": caption, "image": number, "neighbors": []}
-        for caption, number in zip(captions, numbers.values(), strict=False)
+        {"label": captions[item], "images": _images(numbered), "neighbors": []}
+        for item, numbered in images.items()
     ]
-    limit = f", the first {_MAX_IMAGES} shown" if len(dataset) > _MAX_IMAGES else ""
-    return _write(path, title, f"{len(dataset)} images{limit}", rows, thumbnails, None)
+    count = len(dataset.rows)
+    items = f" of {len(dataset)} items" if dataset.rows.has_numbers else ""
+    limit = f", the first {_MAX_IMAGES} shown" if count > _MAX_IMAGES else ""
+    return _write(path, title, f"{count} images{items}{limit}", rows, thumbnails, None)
 
 
 def show(image: Any) -> Image.Image:
@@ -150,10 +223,11 @@ def show(image: Any) -> Image.Image:
         'RGB'
     """
     from imgsim_assets.images.errors import ImageError
-    from imgsim_assets.search.dataset import DatasetOptions, read_dataset
+    from imgsim_assets.search.dataset import DatasetOptions
+    from imgsim_assets.search.read_dataset import read_dataset
 
     dataset = read_dataset(image, DatasetOptions(argument="image"))
-    if dataset.images is None or len(dataset) != 1:
+    if dataset.images is None or len(dataset.rows) != 1:
         raise SettingsError("image: give one image, as a path, URL, bytes or PIL image")
     try:
         return dataset.images[0].read()[0]
@@ -178,50 +252,12 @@ def _captions(frame: pl.DataFrame, feature: str) -> list[str]:
     ] or [str(number) for number in range(frame.height)]
 
 
-class _Thumbnails:
-    """Small JPEGs as data URLs, each one once."""
-
-    def __init__(self) -> None:
-        self.urls: list[str] = []
-        self._numbers: dict[str, int] = {}
-
-    def add(self, images: Images) -> dict[str, int]:
-        """The number of each image's thumbnail, -1 for an image that cannot be read."""
-        with ThreadPoolExecutor(_THREADS, "read") as pool:
-            urls = pool.map(_thumbnail, images.values())
-            return {name: self._number(url) for name, url in zip(images, urls, strict=True)}
-
-    def _number(self, url: str | None) -> int:
-        if url is None:
-            return -1
-        if url not in self._numbers:
-            self._numbers[url] = len(self.urls)
-            self.urls.append(url)
-        return self._numbers[url]
-
-
-def _thumbnail(ref: ImageRef | None) -> str | None:
-    from imgsim_assets.images.errors import ImageError
-
-    if ref is None:
-        return None
-    try:
-        image, _ = ref.read(_THUMBNAIL_PX)
-    except ImageError:
-        return None
-    thumbnail = image.copy()
-    thumbnail.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-    body = io.BytesIO()
-    thumbnail.save(body, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(body.getvalue()).decode()
-
-
 def _write(
     path: str | os.PathLike[str],
     title: str,
     subtitle: str,
     rows: Sequence[Mapping[str, Any]],
-    thumbnails: _Thumbnails,
+    thumbnails: Thumbnails,
     distances: pl.Series | None,
 ) -> Path:
     import numpy as np

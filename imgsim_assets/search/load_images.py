@@ -55,6 +55,7 @@ def load_images(
     from imgsim_assets.images.errors import ImageError
     from imgsim_assets.search.dataset import DatasetOptions
     from imgsim_assets.search.failures import Failure, report_failures
+    from imgsim_assets.search.item_rows import ItemRows
 
     options = DatasetOptions(download=download, progress=progress, argument="source")
     images = _image_refs(source, recursive, options)
@@ -65,7 +66,7 @@ def load_images(
         for position, result in enumerate(results)
         if isinstance(result, ImageError)
     ]
-    report_failures(failures, len(images), "source", ignore_failure=ignore_failure)
+    report_failures(failures, ItemRows.single(len(images)), "source", ignore_failure=ignore_failure)
     rows = [
         (image.name, result)
         for image, result in zip(images, results, strict=True)
@@ -79,7 +80,7 @@ def _image_refs(
     recursive: bool,
     options: DatasetOptions,
 ) -> list[ImageRef]:
-    from imgsim_assets.search.dataset import list_image_files
+    from imgsim_assets.search.image_files import list_image_files
     from imgsim_assets.search.image_ref import ImageRef
     from imgsim_assets.search.url_images import fetch_urls, is_url
 

@@ -1,4 +1,4 @@
-"""Exact nearest neighbors of vectors: the k nearest, those within a radius, or both.
+"""Exact nearest neighbors of rows: the k nearest, those within a radius, or both.
 
 Unit vectors use the exact cosine joins of `similarity`. Other vectors, which only a user's own
 features can be, are compared by Euclidean distance in float64.
@@ -6,12 +6,10 @@ features can be, are compared by Euclidean distance in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.errors import SettingsError
@@ -45,65 +43,31 @@ class SearchParams:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Pairs of a query and a neighbor, sorted by query, distance and reference.
+    """Pairs of a query and a neighbor, sorted by query, falling score and reference.
 
     Attributes:
         query: (n,) int64, row of the query.
         reference: (n,) int64, row of the neighbor among the references.
         distance: (n,) float64.
+        score: (n,) float64, larger for nearer neighbors: the cosine, else the negative distance.
+            Two cosines may have the same distance, which is rounded.
     """
 
     query: Indices
     reference: Indices
     distance: Doubles
+    score: Doubles
 
     def filter(self, mask: NDArray[np.bool_]) -> Neighbors:
         """The pairs where the mask (n,) is True."""
-        return Neighbors(self.query[mask], self.reference[mask], self.distance[mask])
+        return Neighbors(
+            self.query[mask], self.reference[mask], self.distance[mask], self.score[mask]
+        )
 
     def head(self, k: int) -> Neighbors:
         """The first k pairs of every query."""
         starts = np.searchsorted(self.query, self.query)
         return self.filter(np.arange(len(self.query)) - starts < k)
-
-    def with_self(self, count: int) -> Neighbors:
-        """Add each of `count` rows as its own first neighbor, at distance 0."""
-        rows = np.arange(count)
-        query = np.concatenate([rows, self.query])
-        reference = np.concatenate([rows, self.reference])
-        distance = np.concatenate([np.zeros(count), self.distance])
-        order = np.lexsort((reference, query != reference, distance, query))
-        return Neighbors(query[order], reference[order], distance[order])
-
-
-def nearest_alternatives(
-    alternatives: Sequence[Neighbors], k: int | None
-) -> tuple[Neighbors, Indices]:
-    """The k nearest over several searches of the same queries.
-
-    A pair counts once, at its smallest distance; the first alternative wins ties. Returns the
-    neighbors and, for each pair, the index of its alternative (n,).
-    """
-    pairs = (
-        pl.concat(
-            pl.DataFrame(
-                {
-                    "query": neighbors.query,
-                    "reference": neighbors.reference,
-                    "distance": neighbors.distance,
-                    "alternative": np.full(len(neighbors.query), index),
-                }
-            )
-            for index, neighbors in enumerate(alternatives)
-        )
-        .sort("query", "reference", "distance", "alternative")
-        .unique(subset=["query", "reference"], keep="first", maintain_order=True)
-        .sort("query", "distance", "reference")
-    )
-    if k is not None:
-        pairs = pairs.filter(pl.int_range(pl.len()).over("query") < k)
-    columns = (pairs[name].to_numpy() for name in ("query", "reference", "distance"))
-    return Neighbors(*columns), pairs["alternative"].to_numpy()
 
 
 def normalize(vectors: Floats, argument: str) -> Floats:
@@ -145,7 +109,7 @@ def find_neighbors(
     """
     if not len(queries) or not len(references):
         empty = np.empty(0, np.int64)
-        return Neighbors(empty, empty, np.empty(0))
+        return Neighbors(empty, empty, np.empty(0), np.empty(0))
     if metric == "cosine" or (is_normalized(queries) and is_normalized(references)):
         neighbors = _cosine_knn(queries, references, metric, params)
     else:
@@ -159,7 +123,8 @@ def _cosine_knn(
     queries: Floats, references: Floats, metric: Metric, params: SearchParams
 ) -> Neighbors:
     if params.k is None and params.radius is not None and metric == "euclidean":
-        return Neighbors(*radius_join(queries, references, params.radius))
+        i, j, distance = radius_join(queries, references, params.radius)
+        return Neighbors(i, j, distance, -distance)
     if params.k is None:
         # Below every cosine within the radius, however its last digit is rounded.
         cutoff = -1.0 if params.radius is None else max(-1.0, 1.0 - params.radius - 1e-12)
@@ -168,7 +133,7 @@ def _cosine_knn(
         indices, cosines = top_k(queries, references, min(params.k, len(references)))
         i, rank = np.nonzero(indices >= 0)
         j, cosine = indices[i, rank], cosines[i, rank]
-    return Neighbors(i, j, distances(cosine) if metric == "euclidean" else 1.0 - cosine)
+    return Neighbors(i, j, distances(cosine) if metric == "euclidean" else 1.0 - cosine, cosine)
 
 
 def _euclidean_knn(queries: Floats, references: Floats, params: SearchParams) -> Neighbors:
@@ -185,7 +150,7 @@ def _euclidean_knn(queries: Floats, references: Floats, params: SearchParams) ->
         blocks.append((i, j, _pairwise_distance(queries, references, i, j)))
     i, j, distance = (np.concatenate(column) for column in zip(*blocks, strict=True))
     order = np.lexsort((j, distance, i))
-    neighbors = Neighbors(i[order], j[order], distance[order])
+    neighbors = Neighbors(i[order], j[order], distance[order], -distance[order])
     return neighbors if params.k is None else neighbors.head(params.k)
 
 

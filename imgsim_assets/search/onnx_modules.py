@@ -40,21 +40,41 @@ class PreparedModule(nn.Module):
 
 
 class NearestModule(nn.Module):
-    """Prepared images to the positions and distances of the k nearest reference vectors."""
+    """Prepared images to the rows and distances of the k nearest reference items.
+
+    Args:
+        features: prepared images to features.
+        references: (rows, d), the vectors of the items' images.
+        k: the number of items.
+        unit: whether vectors get length 1.
+        cosine: whether the distance is 1 - cosine.
+        items: (rows,) int64, the item of each row; None where each item has one.
+        row_k: how many of the nearest rows are certain to have the k nearest items.
+    """
 
     def __init__(
-        self, features: nn.Module, references: torch.Tensor, k: int, *, unit: bool, cosine: bool
+        self,
+        features: nn.Module,
+        references: torch.Tensor,
+        k: int,
+        *,
+        unit: bool,
+        cosine: bool,
+        items: torch.Tensor | None = None,
+        row_k: int | None = None,
     ) -> None:
         super().__init__()
         self.features = features
         self.k = k
+        self.row_k = row_k or k
         self.unit = unit
         self.cosine = cosine
         self.register_buffer("references", references)
         self.register_buffer("halves", references.square().sum(dim=1) / 2)
+        self.register_buffer("items", items)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions (n, k) int64 and distances (n, k) float32, the nearest first."""
+        """Rows (n, k) int64 and distances (n, k) float32, the nearest first."""
         vectors = self.features(image)
         if self.unit or self.cosine:
             lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
@@ -62,10 +82,22 @@ class NearestModule(nn.Module):
         references = self.get_buffer("references")
         # The score decreases as |v - r|^2 increases.
         scores = vectors @ references.T - self.get_buffer("halves")
-        positions = torch.topk(scores, self.k, dim=1).indices
+        rows = torch.topk(scores, self.row_k, dim=1).indices
+        if self.items is not None:
+            rows = _first_of_items(rows, self.get_buffer("items"), self.k)
         # From the differences, since a product loses the digits of small distances.
-        squares = (vectors.unsqueeze(1) - references[positions]).square().sum(dim=2)
-        return positions, squares / 2 if self.cosine else torch.sqrt(squares)
+        squares = (vectors.unsqueeze(1) - references[rows]).square().sum(dim=2)
+        return rows, squares / 2 if self.cosine else torch.sqrt(squares)
+
+
+def _first_of_items(rows: torch.Tensor, items: torch.Tensor, k: int) -> torch.Tensor:
+    """Of rows (n, p), the nearest first, the first one of each of the k nearest items (n, k)."""
+    item = items[rows]
+    count = rows.shape[1]
+    is_earlier = torch.ones(count, count, dtype=torch.bool).tril(-1)
+    is_repeated = ((item.unsqueeze(2) == item.unsqueeze(1)) & is_earlier).any(dim=2)
+    place = torch.arange(count) + count * is_repeated
+    return rows.gather(1, torch.topk(place, k, dim=1, largest=False).indices)
 
 
 class HogModule(nn.Module):

@@ -13,7 +13,18 @@ from imgsim_assets.search.dataset import Dataset, DatasetOptions
 from imgsim_assets.search.embedder import Embedder, Embeddings
 from imgsim_assets.search.failures import Failure, report_failures
 from imgsim_assets.search.image_ref import ImageDigests
-from imgsim_assets.search.neighbors import Neighbors, SearchParams, nearest_alternatives
+from imgsim_assets.search.item_pairs import (
+    ALTERNATIVE,
+    QUERY,
+    QUERY_IMAGE,
+    REFERENCE,
+    REFERENCE_IMAGE,
+    item_pairs,
+    row_params,
+    with_self,
+)
+from imgsim_assets.search.item_rows import ItemRows
+from imgsim_assets.search.neighbors import SearchParams
 from imgsim_assets.search.orientation import UPRIGHT, Orientation
 from imgsim_assets.search.references import References
 
@@ -32,12 +43,12 @@ def embed_dataset(
 
     Failures are reported for the upright orientation only.
     """
-    if dataset.images is None:
+    if orientation == UPRIGHT and _has_usable_vectors(dataset, embedder):
         embeddings = _given_embeddings(dataset)
         subject = "its vectors"
     else:
         embeddings = embedder.embed(
-            dataset.images,
+            dataset.images or [],
             known_vectors=references.vectors_by_digest() if orientation == UPRIGHT else None,
             orientation=orientation,
             batch_size=options.batch_size,
@@ -48,22 +59,31 @@ def embed_dataset(
     if orientation == UPRIGHT:
         report_failures(
             embeddings.failures,
-            len(dataset),
+            dataset.rows,
             options.argument,
             ignore_failure=options.ignore_failure,
         )
     return embeddings
 
 
+def _has_usable_vectors(dataset: Dataset, embedder: Embedder) -> bool:
+    """Whether the vectors of a dataset are given, or those of a catalog with this encoder."""
+    if dataset.images is None or dataset.catalog is None:
+        return dataset.vectors is not None
+    return embedder.normalize and dataset.catalog.fingerprint == embedder.fingerprint
+
+
 def _given_embeddings(dataset: Dataset) -> Embeddings:
-    if dataset.vectors is None or dataset.is_null is None:
+    if dataset.vectors is None or dataset.has_vector is None:
         raise AssertionError("a dataset without images has vectors")
-    positions = np.flatnonzero(~dataset.is_null)
+    positions = np.flatnonzero(dataset.has_vector)
     failures = [
-        Failure(row, f"row {row}", "no_vector", "the value is null")
-        for row in np.flatnonzero(dataset.is_null).tolist()
+        Failure(row, f"row {item}", "no_vector", "the value is null")
+        for row, item in enumerate(dataset.rows.item.tolist())
+        if not dataset.has_vector[row]
     ]
-    digests = [ImageDigests()] * len(positions)
+    known = dataset.digests or [ImageDigests()] * len(dataset.rows)
+    digests = [known[row] for row in positions.tolist()]
     return Embeddings(positions, dataset.vectors[positions], digests, failures)
 
 
@@ -81,32 +101,33 @@ def query_frame(
     alternatives = []
     for orientation in orientations or [UPRIGHT]:
         embeddings = embed_dataset(queries, references, embedder, options, orientation)
-        neighbors = references.search(embeddings.vectors, params)
-        rows = embeddings.positions[neighbors.query]
-        alternatives.append(replace(neighbors, query=rows))
+        neighbors = references.search(embeddings.vectors, row_params(params, references.rows))
+        alternatives.append(replace(neighbors, query=embeddings.positions[neighbors.query]))
+    pairs = item_pairs(alternatives, queries.rows, references.rows, params.k)
+    frame = _labeled(pairs, queries.labels, queries.rows, references)
     if not orientations:
-        return _label_pairs(alternatives[0], queries.labels, references.labels)
-    neighbors, nearest = nearest_alternatives(alternatives, params.k)
-    names = [orientations[index].name for index in nearest]
-    return _label_pairs(neighbors, queries.labels, references.labels).with_columns(
-        pl.Series("orientation", names, dtype=pl.String)
-    )
+        return frame
+    names = [orientations[position].name for position in pairs[ALTERNATIVE]]
+    return frame.with_columns(pl.Series("orientation", names, dtype=pl.String))
 
 
 def text_frame(
-    texts: Sequence[str], references: References, embedder: Embedder, params: SearchParams
+    text: str | Sequence[str], references: References, embedder: Embedder, params: SearchParams
 ) -> pl.DataFrame:
-    """The items nearest to texts, with the columns of `query_frame`; the labels are the texts.
+    """The items nearest to one or several texts, which are the labels, as `query_frame`.
 
     Raises:
         SettingsError: for an empty text, or an encoder without a text tower.
     """
+    texts = [text] if isinstance(text, str) else list(text)
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise SettingsError("text: give a text, or a list of texts, none of them empty")
     vectors = embedder.embed_texts(texts)
     references.require_dimension(vectors, "text: the encoder's vectors have")
-    neighbors = references.search(vectors, params)
-    return _label_pairs(neighbors, pl.Series(texts, dtype=pl.String), references.labels)
+    neighbors = references.search(vectors, row_params(params, references.rows))
+    rows = ItemRows.single(len(texts))
+    pairs = item_pairs([neighbors], rows, references.rows, params.k)
+    return _labeled(pairs, pl.Series(texts, dtype=pl.String), rows, references)
 
 
 def graph_frame(
@@ -114,28 +135,28 @@ def graph_frame(
 ) -> pl.DataFrame:
     """The edges of `ImageSimilarityModel.similarity_graph`, with the columns of a query."""
     params = SearchParams(k, radius)
-    # An item may find itself, so search for one neighbor more.
-    wider_params = replace(params, k=None if k is None else k + 1)
+    rows = references.rows
+    # A row may find every row of its own item first.
+    wider_params = row_params(params, rows, self_rows=rows.max_images)
     neighbors = references.search(references.vectors, wider_params)
-    neighbors = neighbors.filter(neighbors.query != neighbors.reference)
+    is_other = rows.item[neighbors.query] != rows.item[neighbors.reference]
+    pairs = item_pairs([neighbors.filter(is_other)], rows, rows, params.k)
     if include_self_edges:
-        neighbors = neighbors.with_self(len(references))
+        pairs = with_self(pairs, rows)
     if params.k is not None:
-        neighbors = neighbors.head(params.k)
-    return _label_pairs(neighbors, references.labels, references.labels)
+        pairs = pairs.filter(pl.int_range(pl.len()).over(QUERY) < params.k)
+    return _labeled(pairs, references.labels, rows, references)
 
 
-def _label_pairs(
-    neighbors: Neighbors, query_labels: pl.Series, reference_labels: pl.Series
+def _labeled(
+    pairs: pl.DataFrame, query_labels: pl.Series, query_rows: ItemRows, references: References
 ) -> pl.DataFrame:
-    frame = pl.DataFrame(
-        {
-            QUERY_LABEL: query_labels.gather(neighbors.query),
-            REFERENCE_LABEL: reference_labels.gather(neighbors.reference),
-            "distance": neighbors.distance,
-            "query": neighbors.query,
-        },
-        schema_overrides={"distance": pl.Float64},
-    )
-    rank = pl.int_range(1, pl.len() + 1).over("query").cast(pl.Int32).alias("rank")
-    return frame.with_columns(rank).drop("query")
+    """Pairs of items with their labels and ranks; image numbers where a side has several."""
+    columns = [query_labels.gather(pairs[QUERY]).alias(QUERY_LABEL)]
+    if query_rows.has_numbers:
+        columns.append(pairs[QUERY_IMAGE])
+    columns.append(references.labels.gather(pairs[REFERENCE]).alias(REFERENCE_LABEL))
+    if references.rows.has_numbers:
+        columns.append(pairs[REFERENCE_IMAGE])
+    rank = pl.int_range(1, pl.len() + 1).over(QUERY).cast(pl.Int32).alias("rank")
+    return pl.DataFrame([*columns, pairs["distance"], pairs.select(rank).to_series()])

@@ -1,4 +1,4 @@
-"""The reference items of a model: labels, vectors, and images where they are known."""
+"""The reference items of a model: labels, and a vector for each of their images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import polars as pl
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef
+from imgsim_assets.search.item_rows import ItemRows
 from imgsim_assets.search.neighbors import (
     Metric,
     Neighbors,
@@ -23,24 +24,32 @@ from imgsim_assets.similarity.cosine import Floats
 
 @dataclass(frozen=True)
 class References:
-    """Reference items, one row each, in the order they were added.
+    """Reference items in the order they were added, and a row for each of their images.
 
     Attributes:
         metric: "euclidean" or "cosine".
-        labels: (n,) Int64 or String, unique.
+        labels: (m,) Int64 or String, unique, one for each item.
+        rows: the item of each of the n rows.
         vectors: (n, d) float32; unit vectors for "cosine".
         digests: n digests of the images, for recognizing them in a query.
-        images: n images; None where an item has no image or it cannot be loaded again.
+        images: n images; None where a row has no image or it cannot be loaded again.
     """
 
     metric: Metric
     labels: pl.Series
+    rows: ItemRows = field(default_factory=lambda: ItemRows.single(0))
     vectors: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
     digests: Sequence[ImageDigests] = ()
     images: Sequence[ImageRef | None] = ()
 
     def __len__(self) -> int:
-        return len(self.digests)
+        return len(self.labels)
+
+    @property
+    def entries(self) -> pl.DataFrame:
+        """The label and the number of the image of each row: label, image (Int32)."""
+        labels = self.labels.gather(self.rows.item).alias("label")
+        return pl.DataFrame([labels, pl.Series("image", self.rows.image, dtype=pl.Int32)])
 
     def vectors_by_digest(self) -> dict[str, Floats]:
         """The vector of every known digest of a file or of pixels."""
@@ -52,7 +61,7 @@ class References:
         }
 
     def search(self, vectors: Floats, params: SearchParams) -> Neighbors:
-        """Find the items nearest to each vector (m, d); SettingsError for a wrong vector."""
+        """Find the rows nearest to each vector (m, d); SettingsError for a wrong vector."""
         return find_neighbors(self._comparable(vectors), self.vectors, self.metric, params)
 
     def _comparable(self, vectors: Floats) -> Floats:
@@ -89,15 +98,22 @@ class References:
     def append(
         self,
         labels: pl.Series,
+        rows: ItemRows,
         vectors: Floats,
         digests: Sequence[ImageDigests],
         images: Sequence[ImageRef | None],
     ) -> References:
-        """These items followed by new ones; SettingsError for a wrong vector."""
+        """These items followed by new ones; those without a row are left out.
+
+        Raises:
+            SettingsError: for a wrong vector.
+        """
         vectors = self._comparable(vectors)
+        items, rows = rows.compacted()
         return replace(
             self,
-            labels=pl.concat([self.labels, labels]),
+            labels=pl.concat([self.labels, labels.gather(items)]),
+            rows=self.rows.append(rows, len(self)),
             vectors=np.concatenate([self.vectors, vectors]) if len(self) else vectors,
             digests=[*self.digests, *digests],
             images=[*self.images, *images],
@@ -110,10 +126,13 @@ class References:
         for label in labels:
             if label not in known_labels:
                 raise SettingsError(f"labels: there is no item {label!r}")
-        remaining = np.flatnonzero(~np.isin(existing_labels, list(labels)))
+        is_removed = np.isin(existing_labels, list(labels))
+        remaining = np.flatnonzero(~is_removed[self.rows.item])
+        _, rows = self.rows.take(remaining).compacted()
         return replace(
             self,
-            labels=self.labels.gather(remaining),
+            labels=self.labels.filter(~is_removed),
+            rows=rows,
             vectors=self.vectors[remaining],
             digests=[self.digests[row] for row in remaining.tolist()],
             images=[self.images[row] for row in remaining.tolist()],

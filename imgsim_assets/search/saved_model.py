@@ -25,13 +25,17 @@ from imgsim_assets.errors import CorruptFileError, SettingsError, StoreError
 from imgsim_assets.search.embedder import Embedder
 from imgsim_assets.search.failures import FAILURES_SCHEMA
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef
+from imgsim_assets.search.item_rows import ItemRows
 from imgsim_assets.search.neighbors import Metric
+from imgsim_assets.search.parts import ModelParts
 from imgsim_assets.search.references import References
 from imgsim_assets.search.summary import Provenance
 from imgsim_assets.storage.sealed_json import CHECKSUM, is_sealed, seal
 from imgsim_assets.storage.store import ENVIRONMENT_VARIABLE, Store
 
-FORMAT = 3
+FORMAT = 4
+# Earlier formats that are read as well; format 3 has one image per item.
+_READABLE = (3, FORMAT)
 DOCUMENT = "model.json"
 REFERENCES = "references.parquet"
 
@@ -41,13 +45,7 @@ def is_saved_model(path: Path) -> bool:
     return (path / DOCUMENT).is_file()
 
 
-def write_model(
-    path: Path,
-    references: References,
-    embedder: Embedder,
-    provenance: Provenance,
-    failures: pl.DataFrame,
-) -> None:
+def write_model(path: Path, parts: ModelParts) -> None:
     """Write a model's folder, or replace the model in it.
 
     An existing model stays valid until the new one is complete.
@@ -55,16 +53,16 @@ def write_model(
     if path.exists() and not is_saved_model(path):
         raise SettingsError(f"path: {path} exists and is not a saved model; choose another path")
     body = io.BytesIO()
-    _to_frame(references).write_parquet(body, compression="uncompressed")
+    _to_frame(parts.references).write_parquet(body, compression="uncompressed")
     document = {
         "format": FORMAT,
         "kind": "ImageSimilarityModel",
         "sha256": hashlib.sha256(body.getvalue()).hexdigest(),
-        **asdict(provenance),
-        "metric": references.metric,
-        "unit": embedder.normalize,
-        "encoder": to_metadata(embedder.settings),
-        "failures": failures.to_dicts(),
+        **asdict(parts.provenance),
+        "metric": parts.references.metric,
+        "unit": parts.embedder.normalize,
+        "encoder": to_metadata(parts.embedder.settings),
+        "failures": parts.failures.to_dicts(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.parent / f".unfinished-{uuid.uuid4().hex}"
@@ -94,7 +92,7 @@ def _replace_folder(path: Path, staged: Path) -> None:
 def _to_frame(references: References) -> pl.DataFrame:
     return pl.DataFrame(
         {
-            "label": references.labels,
+            **references.entries.to_dict(),
             "sha256": [digests.sha256 for digests in references.digests],
             "pixels": [digests.pixels for digests in references.digests],
             "name": [image.name if image else None for image in references.images],
@@ -111,7 +109,7 @@ def _to_frame(references: References) -> pl.DataFrame:
 
 def read_model(
     path: Path, device: str | None, weights: str | None, factory: str | None
-) -> tuple[References, Embedder, Provenance, pl.DataFrame]:
+) -> ModelParts:
     """The parts of a saved model.
 
     Args:
@@ -144,7 +142,8 @@ def read_model(
         references = _from_frame(
             pl.read_parquet(io.BytesIO(body)), document["metric"], provenance.catalog
         )
-        failures = pl.DataFrame(document["failures"], schema=FAILURES_SCHEMA)
+        # Models of format 3 have one image per item.
+        failures = [{"image": 0, **row} for row in document["failures"]]
         embedder = Embedder(
             encoder,
             normalize=bool(document["unit"]),
@@ -156,7 +155,8 @@ def read_model(
         raise CorruptFileError(
             f"{path} does not hold what a saved model has ({error}); save the model again"
         ) from error
-    return references, embedder, provenance, failures
+    omitted = pl.DataFrame(failures, schema=FAILURES_SCHEMA)
+    return ModelParts(references, embedder, provenance, omitted)
 
 
 def _read_document(path: Path) -> dict[str, Any]:
@@ -176,10 +176,11 @@ def _read_document(path: Path) -> dict[str, Any]:
         )
     if not isinstance(document, dict) or document.get("kind") != "ImageSimilarityModel":
         raise StoreError(f"path: {path / DOCUMENT} is not that of an ImageSimilarityModel")
-    if document.get("format") != FORMAT:
+    if document.get("format") not in _READABLE:
+        formats = " and ".join(map(str, _READABLE))
         raise StoreError(
             f"path: {path} was saved in format {document.get('format')!r}, and this version of "
-            f"imgsim_assets reads format {FORMAT}; use the version that saved it, or create the "
+            f"imgsim_assets reads formats {formats}; use the version that saved it, or create the "
             "model again"
         )
     if not is_sealed(data):
@@ -191,9 +192,12 @@ def _from_frame(
     frame: pl.DataFrame, metric: Metric, catalog: Mapping[str, Any] | None
 ) -> References:
     store_url = catalog["store"] if catalog else None
+    label = frame["label"]
+    numbers = frame["image"].to_numpy() if "image" in frame.columns else np.zeros(len(frame))
     return References(
         metric,
-        frame["label"],
+        label.unique(maintain_order=True),
+        ItemRows(label.rle_id().to_numpy().astype(np.int64), numbers.astype(np.int32)),
         np.ascontiguousarray(frame["vector"].to_numpy(), dtype=np.float32),
         [ImageDigests(*row) for row in frame.select("sha256", "pixels").iter_rows()],
         [

@@ -48,6 +48,7 @@ def summarize(
         "model": encoder.describe(),
         "metric": references.metric,
         "num_examples": len(references),
+        "num_images": len(references.rows),
         "num_failures": num_failures,
         "label": provenance.label,
         "feature": provenance.feature,

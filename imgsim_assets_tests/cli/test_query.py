@@ -32,6 +32,38 @@ def test_query_accepts_a_catalog_or_a_saved_model(shell: Shell) -> None:
     assert shell.table("found.tsv")["orientation"][0] == "upright"
 
 
+def test_query_by_an_item_with_several_images(shell: Shell) -> None:
+    indexed(shell.store, "products", {"a": [tiny(1), tiny(2)], "b": tiny(3), "c": tiny(4)})
+    for seed in (2, 4, 9):
+        shell.write(f"{seed}.png", tiny(seed))
+    shell.write("4,2.png,9.png", tiny(3))
+
+    flag = shell("query", *FACTORY, "products", "9.png", "2.png", "--one-item", "-k", "2", "--json")
+    cells = ["9.png,2.png", '["4.png", "9.png"]', "4,2.png,9.png"]
+    cell = shell("query", *FACTORY, "products", *cells, "-k", "1", "--json", "--html", "found.html")
+    shown = shell("query", *FACTORY, "products", "2.png", "-k", "3")
+    text = shell("query", *FACTORY, "products", "--text", "shoe", "--one-item")
+
+    assert [row["rank"] for row in flag.json] == [1, 2]
+    assert flag.json[0] == {
+        "query_label": "item",
+        "query_image": 1,
+        "reference_label": "a",
+        "reference_image": 1,
+        "distance": 0.0,
+        "rank": 1,
+    }
+    assert [
+        (row["query_label"], row["query_image"], row["reference_label"], row["reference_image"])
+        for row in cell.json
+    ] == [(cells[0], 1, "a", 1), (cells[1], 0, "c", 0), (cells[2], 0, "b", 0)]
+    assert '"image": -1' not in (shell.folder / "found.html").read_text()
+    assert "reference_image" in shown.out
+    assert "query_image" not in shown.out
+    assert text.code == 2
+    assert "--one-item" in text.err
+
+
 def test_failed_query_reports_the_reason(shell: Shell) -> None:
     indexed(shell.store, "products", {"p": tiny(1)})
 

@@ -49,6 +49,42 @@ def test_catalog_is_read_without_computing(
     assert query_model(again, tiny(99), k=2).equals(query_model(model, tiny(99), k=2))
 
 
+def test_catalog_of_items_with_several_images_is_read(store: Store, tmp_path: Path) -> None:
+    indexed(store, "products", {"a": [None, tiny(1), tiny(2)], "b": tiny(3), "c": [tiny(4)] * 2})
+
+    model = create_model("products", store=store, factory=THUMBNAIL.factory)
+
+    assert model.entries.rows() == [("a", 1), ("a", 2), ("b", 0), ("c", 0), ("c", 1)]
+    assert query_model(model, tiny(2), k=1).rows() == [(0, "a", 2, 0.0, 1)]
+    assert query_model(model, tiny(4), k=1).rows() == [(0, "c", 0, 0.0, 1)]
+    assert query_model(model, tiny(9), k=3)["reference_label"].n_unique() == 3
+    model.save(tmp_path / "model")
+    again = load_model(tmp_path / "model", factory=THUMBNAIL.factory)
+    assert again.entries.equals(model.entries)
+
+
+def test_query_by_a_catalog_encodes_only_with_another_encoder(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed(store, "products", {f"p{seed}": tiny(seed) for seed in range(4)})
+    indexed(store, "suppliers", {"s": [tiny(9), tiny(2)], "t": tiny(3)})
+    model = create_model("products", store=store, factory=THUMBNAIL.factory)
+    other = create_model("products", store=store, factory=THUMBNAIL.factory)
+    other.add("suppliers", progress=False)
+    plain = create_model([tiny(2), tiny(3)], store=store)
+    counter = tmp_path / "encoded"
+    monkeypatch.setenv(COUNTER, str(counter))
+
+    found = query_model(model, "suppliers", k=1)
+
+    assert found.rows() == [("s", 1, "p2", 0.0, 1), ("t", 0, "p3", 0.0, 1)]
+    assert encoded_count(counter) == 0
+    assert len(other) == 6
+    assert query_model(plain, "suppliers", k=1)["reference_label"].to_list() == [0, 1]
+    with pytest.raises(SettingsError, match="dataset: 'shoes' is neither a folder nor a catalog"):
+        query_model(model, "shoes")
+
+
 def test_unknown_catalog_is_an_error(store: Store) -> None:
     with pytest.raises(SettingsError, match="'shoes' is neither a folder nor a catalog"):
         create_model("shoes", store=store)

@@ -66,7 +66,7 @@ def test_network_is_exported_with_its_normalization(tmp_path: Path) -> None:
     model.export_onnx(tmp_path / "m.onnx", k=4)
 
     images = [make_image(seed) for seed in range(8)]
-    result = parity(model._references, model._embedder, tmp_path / "m.onnx", images)
+    result = parity(model._parts.references, model._parts.embedder, tmp_path / "m.onnx", images)
     assert result.images == 8
     assert result.difference < 1e-3
 

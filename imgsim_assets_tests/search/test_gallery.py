@@ -14,8 +14,10 @@ from PIL import Image
 import imgsim_assets
 from imgsim_assets import ImageSimilarityModel, load_images
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
-from imgsim_assets_tests.support.model_datasets import write_image_folder
+from imgsim_assets_tests.support.model_datasets import create_model, write_image_folder
 
 _BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -52,8 +54,8 @@ def test_gallery_shows_queries_with_their_neighbors(
     first = data["rows"][0]
     assert [item["label"] for item in first["neighbors"]] == result["reference_label"][:3].to_list()
     assert first["neighbors"][0]["distance"] == 0.0
-    assert first["neighbors"][0]["image"] == first["image"]  # equal bytes, embedded once
-    assert data["rows"][1]["image"] != first["image"]
+    assert first["neighbors"][0]["images"] == first["images"]  # equal bytes, embedded once
+    assert data["rows"][1]["images"] != first["images"]
     assert all(url.startswith("data:image/jpeg;base64,") for url in data["images"])
 
 
@@ -82,7 +84,7 @@ def test_missing_image_has_no_thumbnail(model: ImageSimilarityModel, tmp_path: P
 
     rows = _data(loaded.explore(tmp_path / "g.html"))["rows"]
 
-    assert {row["image"] for row in rows} == {-1}
+    assert {image["image"] for row in rows for image in row["images"]} == {-1}
 
 
 def test_explore_shows_a_frame_of_images_with_captions(tmp_path: Path) -> None:
@@ -94,8 +96,43 @@ def test_explore_shows_a_frame_of_images_with_captions(tmp_path: Path) -> None:
 
     data = _data(page)
     assert [row["label"] for row in data["rows"]] == ["x, 0.1235", "y, 1"]
-    assert [row["image"] for row in data["rows"]] == [0, -1]
+    assert [row["images"][0]["image"] for row in data["rows"]] == [0, -1]
     assert "<title>Mine &lt;3 @DATA@</title>" in page.read_text()
+
+
+def test_gallery_of_a_catalog_shows_its_images(store: Store, tmp_path: Path) -> None:
+    indexed(store, "products", {"a": [tiny(1), tiny(2)], "b": tiny(3)})
+
+    page = imgsim_assets.explore("products", tmp_path / "wall.html", store=store)
+
+    rows = _data(page)["rows"]
+    assert [row["label"] for row in rows] == ["a", "b"]
+    assert [[image["image"] for image in row["images"]] for row in rows] == [[0, 1], [2]]
+    assert [image["note"] for image in rows[0]["images"]] == ["image 0", "image 1"]
+    assert "3 images of 2 items" in page.read_text()
+
+
+def test_gallery_shows_every_query_image_and_names_the_nearest(tmp_path: Path) -> None:
+    references = pl.DataFrame(
+        {"id": ["a", "b"], "image": [[jpeg(1), jpeg(2)], [jpeg(3)]]},
+    )
+    queries = pl.DataFrame({"id": [7], "image": [[jpeg(9), jpeg(2), b"broken"]]})
+    model = create_model(references, label="id")
+    with pytest.warns(UserWarning, match="1 of 3 images"):
+        result = model.query(queries, label="id", k=2, progress=False)
+
+    (row,) = _data(model.explore(tmp_path / "g.html", result, queries, label="id"))["rows"]
+
+    assert [image["note"] for image in row["images"]] == ["image 0", "image 1", "image 2"]
+    assert [image["image"] >= 0 for image in row["images"]] == [True, True, False]
+    nearest = row["neighbors"][0]
+    assert nearest["label"] == "a"
+    assert nearest["images"] == [
+        {"image": row["images"][1]["image"], "note": "image 1, nearest to image 1"}
+    ]
+    graph = _data(model.explore(tmp_path / "graph.html"))["rows"]
+    assert [len(row["images"]) for row in graph] == [2, 1]
+    assert [image["note"] for image in graph[1]["images"]] == [""]
 
 
 def test_long_gallery_is_truncated_and_says_so(tmp_path: Path) -> None:

@@ -34,12 +34,12 @@ def test_load_rejects_other_formats_and_corrupt_files(tmp_path: Path) -> None:
     for name in ("newer", "damaged", "cut"):
         model.save(tmp_path / name)
     document = tmp_path / "newer" / "model.json"
-    document.write_bytes(resealed({**json.loads(document.read_bytes()), "format": 4}))
+    document.write_bytes(resealed({**json.loads(document.read_bytes()), "format": 5}))
     references = tmp_path / "damaged" / "references.parquet"
     references.write_bytes(references.read_bytes()[:-1] + b"?")
     (tmp_path / "cut" / "model.json").write_text("{")
 
-    with pytest.raises(StoreError, match=r"saved in format 4, .* reads format 3"):
+    with pytest.raises(StoreError, match=r"saved in format 5, .* reads formats 3 and 4"):
         load_model(tmp_path / "newer")
     with pytest.raises(CorruptFileError, match="does not match the checksum"):
         load_model(tmp_path / "damaged")
