@@ -1,4 +1,4 @@
-"""The files of a table of vectors, and their compaction by prefix of sha256.
+"""The files of a table of vectors or of local features, and their compaction by prefix of sha256.
 
 An append adds one file of vectors, in the order they arrived, and a small file of its keys. When
 there are many such files, compaction sorts their rows into files by the first hex digit of the
@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.gc import SHA256
 from imgsim_assets.storage.table import Table
@@ -114,10 +115,33 @@ def write_vectors(
     metadata: dict[str, Any] = {FILE_PAIR: uuid.uuid4().hex}
     metadata |= {_PREFIX: prefix} if prefix else {}
     metadata |= {TRUNCATED: True} if truncated else {}
-    return [
-        rows.with_metadata(**metadata, **{BAD: bad_in(frame)}),
-        keys.with_metadata(**metadata),
-    ]
+    bad = {BAD: bad_in(frame)} if "vector" in frame.columns else {}
+    return [rows.with_metadata(**metadata, **bad), keys.with_metadata(**metadata)]
+
+
+def frames_with(
+    table: Table, files: Sequence[VectorFile], missing: set[str], *, skip_damaged: bool = False
+) -> Iterator[pl.DataFrame]:
+    """The rows of some images, file by file; images that were found leave the set.
+
+    The newest file comes first, since a later vector replaces an earlier one.
+    """
+    ordered = sorted(missing)
+    for file in reversed(files):
+        if not missing or not file.may_have(ordered):
+            continue
+        try:
+            shared = missing.intersection(table.read_file(file.keys)[SHA256])
+            if not shared:
+                continue
+            rows = table.read_file(file.rows)
+        except CorruptFileError:
+            if skip_damaged:  # the other catalog's own runs repair it
+                continue
+            raise
+        keys = pl.DataFrame({SHA256: sorted(shared)}, schema={SHA256: pl.String})
+        yield keys.join(rows, on=SHA256, how="inner", maintain_order="left")
+        missing -= shared
 
 
 def compaction_is_due(base: Commit | None, commit: Commit) -> bool:

@@ -23,11 +23,11 @@ from imgsim_assets.encoders.vector_files import (
     FILE_PAIR,
     KEYS,
     TRUNCATED,
-    VectorFile,
     bad_in,
     compact,
     compaction_is_due,
     count_bad,
+    frames_with,
     vector_files,
     write_vectors,
 )
@@ -248,7 +248,7 @@ class VectorTable:
         found: list[pl.DataFrame] = []
         if commit is not None:
             try:
-                found = list(_frames_with(self.table, vector_files(commit), missing))
+                found = list(frames_with(self.table, vector_files(commit), missing))
             except CorruptFileError as error:
                 raise self._damaged(commit, error) from error
         if missing:
@@ -333,37 +333,12 @@ class VectorTable:
             return
         copied: list[VectorRows] = []
         files = [file for file in vector_files(commit) if file.is_truncated == truncated]
-        for rows in _frames_with(other, files, missing, skip_damaged=True):
+        for rows in frames_with(other, files, missing, skip_damaged=True):
             copied.append(_vector_rows(rows))
             if sum(part.vectors.nbytes for part in copied) >= _MAX_COPIED_BYTES:
                 self.append(concat_rows(copied), truncated=truncated)
                 copied.clear()
         self.append(concat_rows(copied), truncated=truncated)
-
-
-def _frames_with(
-    table: Table, files: Sequence[VectorFile], missing: set[str], *, skip_damaged: bool = False
-) -> Iterator[pl.DataFrame]:
-    """The rows of some images, file by file; images that were found leave the set.
-
-    The newest file comes first, since a later vector replaces an earlier one.
-    """
-    ordered = sorted(missing)
-    for file in reversed(files):
-        if not missing or not file.may_have(ordered):
-            continue
-        try:
-            shared = missing.intersection(table.read_file(file.keys)[SHA256])
-            if not shared:
-                continue
-            rows = table.read_file(file.rows)
-        except CorruptFileError:
-            if skip_damaged:  # the other catalog's own runs repair it
-                continue
-            raise
-        keys = pl.DataFrame({SHA256: sorted(shared)}, schema={SHA256: pl.String})
-        yield keys.join(rows, on=SHA256, how="inner", maintain_order="left")
-        missing -= shared
 
 
 def vectors_digest(images: pl.DataFrame, fingerprint: str, rebuild_count: int) -> str:

@@ -1,0 +1,1 @@
+"""Evidence for pairs of images: equal bytes, equal pixels, or local features that align."""

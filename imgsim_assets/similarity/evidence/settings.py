@@ -1,0 +1,27 @@
+"""The settings of evidence, which match tables, graphs and groups share."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.evidence.tiers import Tier
+
+
+class EvidenceSettings(Settings):
+    """A second look at candidate pairs: at their bytes, pixels and local features."""
+
+    compute: bool = Field(
+        False, description="compare candidates; the extra [evidence] installs what it needs"
+    )
+    require: Tier = Field(
+        "aligned",
+        description="the weakest evidence that counts: same_bytes, same_pixels, aligned, or "
+        "similar, which is a similarity at or above the threshold",
+    )
+    min_similarity: float = Field(
+        0.6, ge=-1, le=1, description="minimum cosine of a candidate, inclusive"
+    )
+    max_candidates: int = Field(
+        20, ge=1, le=1000, description="candidates of each image: the most similar ones"
+    )

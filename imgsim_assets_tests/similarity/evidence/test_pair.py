@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+from imgsim_assets.images.decode import decode
+from imgsim_assets.similarity.evidence.features import extract_features
+from imgsim_assets.similarity.evidence.pair import ComparableImage, Evidence, compare
+from imgsim_assets_tests.support.scenes import jpeg, object_on, scene, stripes
+
+Edit = Callable[[Image.Image], Image.Image]
+
+
+def comparable(image: Image.Image) -> ComparableImage:
+    return ComparableImage.of(extract_features(image))
+
+
+def evidence(left: Image.Image, right: Image.Image) -> Evidence:
+    return compare(comparable(left), comparable(right))
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    return image.crop((width // 8, height // 10, width * 7 // 8, height * 9 // 10))
+
+
+def padded(image: Image.Image) -> Image.Image:
+    return ImageOps.expand(image, 70, "white")
+
+
+def turned(image: Image.Image) -> Image.Image:
+    return image.rotate(8, Image.Resampling.BILINEAR, fillcolor="white")
+
+
+def quarter_turned(image: Image.Image) -> Image.Image:
+    return image.transpose(Image.Transpose.ROTATE_90)
+
+
+def halved(image: Image.Image) -> Image.Image:
+    return image.resize((image.width // 2, image.height // 2), Image.Resampling.BILINEAR)
+
+
+def overlaid(image: Image.Image) -> Image.Image:
+    copy = image.copy()
+    draw = ImageDraw.Draw(copy)
+    draw.text((40, 150), "SALE -50 %", fill="white", font_size=48, stroke_width=2)
+    return copy
+
+
+def screenshot(image: Image.Image) -> Image.Image:
+    page = Image.new("RGB", (390, 700), (250, 250, 250))
+    draw = ImageDraw.Draw(page)
+    draw.rectangle((0, 0, 390, 60), fill=(60, 90, 200))
+    draw.text((20, 20), "My shop", fill="white", font_size=24)
+    page.paste(image.resize((370, 370 * image.height // image.width)), (10, 90))
+    for top in range(420, 640, 24):
+        draw.rectangle((16, top, 350, top + 10), fill=(160, 160, 160))
+    return page
+
+
+def recompressed(image: Image.Image) -> Image.Image:
+    return decode(jpeg(image, quality=25))
+
+
+def brightened(image: Image.Image) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(1.3)
+
+
+def gray(image: Image.Image) -> Image.Image:
+    return image.convert("L").convert("RGB")
+
+
+EDITS: dict[str, tuple[Edit, str]] = {
+    "recompressed": (recompressed, "identity"),
+    "brightened": (brightened, "identity"),
+    "gray": (gray, "identity"),
+    "overlaid": (overlaid, "identity"),
+    "cropped": (cropped, "crop"),
+    "padded": (padded, "crop"),
+    "screenshot": (screenshot, "crop"),
+    "mirrored": (ImageOps.mirror, "flip"),
+    "upside down": (ImageOps.flip, "flip+rotation"),
+    "turned": (turned, "rotation"),
+    "quarter turned": (quarter_turned, "rotation"),
+    "halved": (halved, "scale"),
+    "mirrored and cropped": (lambda image: cropped(ImageOps.mirror(image)), "flip+crop"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("copy_is_left", [False, True])
+def test_edited_copy_is_aligned_with_its_transform(name: str, copy_is_left: bool) -> None:
+    edit, transform = EDITS[name]
+    original = scene(1)
+    pair = (edit(original), original) if copy_is_left else (original, edit(original))
+
+    tier, inliers, kind = evidence(*pair)
+
+    assert tier == "aligned"
+    assert inliers is not None
+    assert inliers >= 10
+    # A turned rectangle loses its corners.
+    assert kind in (transform, f"{transform}+crop")
+
+
+def test_equal_pixels_are_same_pixels_whatever_the_file() -> None:
+    assert evidence(scene(1), scene(1)) == Evidence("same_pixels")
+
+
+def test_different_scenes_are_similar_at_most() -> None:
+    images = [comparable(scene(seed)) for seed in range(12)]
+
+    tiers = {compare(a, b).tier for at, a in enumerate(images) for b in images[:at]}
+
+    assert tiers == {"similar"}
+
+
+def test_different_objects_on_one_background_are_similar_at_most() -> None:
+    background = scene(5)
+    images = [comparable(object_on(background, seed)) for seed in range(8)]
+
+    tiers = {compare(a, b).tier for at, a in enumerate(images) for b in images[:at]}
+
+    assert tiers == {"similar"}
+
+
+def test_one_logo_on_different_products_is_no_alignment() -> None:
+    logo = scene(3, (110, 80), shapes=25)
+    products = []
+    for seed in range(6):
+        product = object_on(Image.new("RGB", (480, 360), "white"), seed)
+        product.paste(logo, (350, 270))
+        products.append(comparable(product))
+
+    tiers = {compare(a, b).tier for at, a in enumerate(products) for b in products[:at]}
+
+    assert tiers == {"similar"}
+
+
+def test_repeated_patterns_are_no_alignment() -> None:
+    first, second = stripes(0), object_on(stripes(7), 3)
+
+    assert evidence(first, second).tier == "similar"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (8, 8), (400, 300)])
+def test_blank_and_tiny_images_have_no_features_and_align_with_nothing(
+    size: tuple[int, int],
+) -> None:
+    blank = comparable(Image.new("RGB", size, (255, 255, 255)))
+
+    assert len(blank.features.points) == 0
+    assert compare(blank, comparable(scene(1))).tier == "similar"
+    assert compare(comparable(scene(1)), blank).tier == "similar"
+    other = comparable(Image.new("RGB", size, (250, 250, 250)))
+    assert compare(blank, other).tier == "similar"
