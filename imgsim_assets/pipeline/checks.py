@@ -25,7 +25,8 @@ from imgsim_assets.index.stage import embedded_images, index_table
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.similarity.audit import Audit, drift
-from imgsim_assets.similarity.duplicate_groups import BRIDGE_SCHEMA, BRIDGES
+from imgsim_assets.similarity.duplicate_groups import BRIDGES
+from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
 from imgsim_assets.similarity.materialized import LEFT_ITEMS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard

@@ -25,7 +25,7 @@ _RANKS: Mapping[str, pl.Expr] = {
 
 def item_ranks(
     store: Store,
-    keys: Mapping[str, pl.DataFrame],
+    images: Mapping[str, pl.DataFrame],
     keep: Sequence[str],
     *,
     separator: str | None = None,
@@ -34,23 +34,23 @@ def item_ranks(
 
     Args:
         store: holds the ledgers of the catalogs.
-        keys: the items (id, sha256) of each catalog, in the order of the catalogs.
+        images: the images (id, sha256) of each catalog, in the order of the catalogs.
         keep: folders and catalogs whose items are protected.
         separator: between the catalog and the id, in the ids of the result; None leaves ids.
 
     Returns:
-        The items (id, sha256) with `is_link` and `protected`: whether an item is always kept.
-        That is also true of images that a protected link may lead to. Then a column for each
+        The items by id, with `is_link` and `protected`: whether an item is always kept. That is
+        also true of items with an image that a protected link may lead to. Then a column for each
         rule, by which the lowest item comes first; of an item with several images that of the
         first of them.
 
     Raises:
         StoreError: a catalog has no ledger, or an entry of `keep` protects nothing.
     """
-    ledgers = {name: _ledger(store, name) for name in keys}
+    ledgers = {name: _ledger(store, name) for name in images}
     _require_matches(keep, ledgers)
     ranked = []
-    for priority, (name, items) in enumerate(keys.items()):
+    for priority, (name, of_catalog) in enumerate(images.items()):
         is_protected = [pl.lit(name in keep), *map(_is_below, keep)]
         has_image = pl.col("status") == OK
         facts = (
@@ -65,19 +65,23 @@ def item_ranks(
         )
         prefix = "" if separator is None else f"{name}{separator}"
         ranked.append(
-            items.join(facts, on="id", how="left").with_columns(
+            of_catalog.select("id", "sha256")
+            .join(facts, on="id", how="left")
+            .with_columns(
                 (pl.lit(prefix) + pl.col("id")).alias("id"),
                 pl.col(IS_LINK, PROTECTED).fill_null(value=False),
             )
         )
     rows = pl.concat(ranked)
     linked = rows.filter(pl.col(IS_LINK) & pl.col(PROTECTED))["sha256"].unique()
-    is_target = ~pl.col(IS_LINK) & pl.col("sha256").is_in(linked.implode())
-    return rows.with_columns(pl.col(PROTECTED) | is_target)
+    if len(linked):
+        is_target = pl.col("sha256").is_in(linked.implode()).any().over("id")
+        rows = rows.with_columns(pl.col(PROTECTED) | (~pl.col(IS_LINK) & is_target))
+    return rows.drop("sha256").unique("id", maintain_order=True)
 
 
 def canonical_order(ranks: pl.DataFrame, rules: Sequence[str]) -> pl.DataFrame:
-    """The items (id, sha256, protected) of `item_ranks`, the canonical ones first.
+    """The items (id, protected) of `item_ranks`, the canonical ones first.
 
     A link is after all files: without its file it is nothing. Then come the protected items, and
     among equals the rules decide, then the id.
@@ -86,7 +90,7 @@ def canonical_order(ranks: pl.DataFrame, rules: Sequence[str]) -> pl.DataFrame:
         [IS_LINK, PROTECTED, *rules, "id"],
         descending=[False, True, *(False for _ in rules), False],
         nulls_last=True,
-    ).select("id", "sha256", PROTECTED)
+    ).select("id", PROTECTED)
 
 
 def _ledger(store: Store, name: str) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -123,7 +123,7 @@ def find_bridges(links: Sequence[tuple[int, int]], counts: Indices) -> list[Brid
 
 
 def similarity_within(
-    clusters: Sequence[Cluster], counts: Indices, unit: UnitRows
+    clusters: Sequence[Cluster], counts: Indices, similarity: Callable[[Indices, Indices], Doubles]
 ) -> tuple[Doubles, Doubles]:
     """The minimum and mean similarity over all pairs of each cluster's items.
 
@@ -132,7 +132,7 @@ def similarity_within(
     Args:
         clusters: the clusters.
         counts: (n,) how many items each node stands for; their similarity is 1.
-        unit: the vectors of the nodes.
+        similarity: scores pairs of nodes (p,).
 
     Returns:
         Minimum and mean, (len(clusters),) float64.
@@ -145,7 +145,8 @@ def similarity_within(
         for start in range(0, len(numbers), step):
             batch = numbers[start : start + step]
             members = np.sort([clusters[number].members for number in batch], axis=1)
-            minimum[batch], mean[batch] = _similarity_of(unit, members, counts[members])
+            scores = _similarity_of(members, counts[members], similarity)
+            minimum[batch], mean[batch] = scores
     return minimum, mean
 
 
@@ -154,14 +155,16 @@ def cosines_within(unit: UnitRows, i: Indices, j: Indices) -> Doubles:
     return pair_cosines(unit.rows, unit.rows, i, j, squares=(unit.squares, unit.squares))
 
 
-def _similarity_of(unit: UnitRows, members: Indices, counts: Indices) -> tuple[Doubles, Doubles]:
+def _similarity_of(
+    members: Indices, counts: Indices, similarity: Callable[[Indices, Indices], Doubles]
+) -> tuple[Doubles, Doubles]:
     """The minimum and mean (g,) of clusters with nodes (g, m) that have `counts` (g, m) items."""
     minimum = np.ones(len(members))
     pairs = (counts * (counts - 1) // 2).sum(axis=1).astype(np.float64)
     total = pairs.copy()
     for i, j in _pairs_of(members.shape[1]):
         ends = (members.take(side, axis=1).ravel() for side in (i, j))
-        scores = cosines_within(unit, *ends).reshape(len(members), -1)
+        scores = similarity(*ends).reshape(len(members), -1)
         weights = counts.take(i, axis=1) * counts.take(j, axis=1)
         minimum = np.minimum(minimum, scores.min(axis=1))
         total += (scores * weights).sum(axis=1)

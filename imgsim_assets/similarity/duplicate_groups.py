@@ -1,15 +1,16 @@
 """The group stage: items of one or several catalogs that show the same image, by group.
 
-Images are linked where their similarity reaches the threshold, whichever catalog they are of;
-`clustering.py` divides them into groups. Connected groups can chain: a is similar to b and b to
-c, but a is not similar to c. So each group carries the minimum and mean similarity over all its
-pairs, and the number of its bridges: links whose removal would split the group.
+Items are linked where the similarity of two of their images reaches the threshold, whichever
+catalog they are of; `image_sets.py` has the items by their images, and `clustering.py` divides them
+into groups. Connected groups can chain: a is similar to b and b to c, but a is not similar to c. So
+each group carries the minimum and mean similarity over all its pairs, and the number of its
+bridges: links whose removal would split the group.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,16 +22,9 @@ from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks
-from imgsim_assets.similarity.clustering import (
-    Cluster,
-    connected_components,
-    cosines_within,
-    find_bridges,
-    similarity_within,
-    star_clusters,
-)
-from imgsim_assets.similarity.cosine import Indices
-from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.group_rows import SCHEMA, group_items
+from imgsim_assets.similarity.image_sets import ImageSets
+from imgsim_assets.similarity.items import LEFT_OUT, Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
 from imgsim_assets.similarity.neighbor_lists import (
     MIN_COSINE,
@@ -38,41 +32,22 @@ from imgsim_assets.similarity.neighbor_lists import (
     JoinSpec,
     neighbor_lists,
 )
+from imgsim_assets.similarity.selection import compared, left_out_counts, shared_images
 from imgsim_assets.similarity.settings import (
     CROSS_CATALOG_GROUPS,
     CrossCatalogGroupSettings,
     GroupSettings,
-    Linkage,
 )
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-SCHEMA = {
-    "group_id": pl.String,
-    "id": pl.String,
-    "sha256": pl.String,
-    "is_canonical": pl.Boolean,
-    "keep": pl.Boolean,
-    "similarity": pl.Float64,
-    "size": pl.Int32,
-    "min_similarity": pl.Float64,
-    "mean_similarity": pl.Float64,
-    "bridges": pl.Int32,
-}
 # Rows of groups across catalogs; there a group_id is catalog/id of its canonical item.
 CROSS_CATALOG_SCHEMA = {"group_id": pl.String, "catalog": pl.String, **SCHEMA}
 BRIDGES = "bridges"
-BRIDGE_SCHEMA = {
-    "group_id": pl.String,
-    "left_sha256": pl.String,
-    "right_sha256": pl.String,
-    "similarity": pl.Float64,
-    "smaller_part": pl.Int32,
-}
 # The columns that say which items are in which group.
-_IDENTITY = ("group_id", "catalog", "id", "sha256")
+_IDENTITY = ("group_id", "catalog", "id", "image", "sha256")
 # The part of the recipe that links depend on; the rest only divides them into groups.
 _LINK_KEYS = ("threshold", FINGERPRINT, REBUILDS)
 # Between the name of a catalog, which cannot contain it, and an id.
@@ -81,12 +56,19 @@ SEPARATOR = "/"
 
 @dataclass(frozen=True)
 class GroupReport:
-    """The outcome of a run. `grouped`: items in a group; `incremental`: links were updated."""
+    """The outcome of a run. `grouped`: items in a group; `incremental`: links were updated.
+
+    Items and images are those with a vector; `left_out` are images that are not compared, and
+    `shared` those of them that too many items of a catalog have.
+    """
 
     version: int
     groups: int
     grouped: int
     items: int
+    images: int
+    left_out: Mapping[str, int]
+    shared: pl.DataFrame
     threshold: float
     incremental: bool
     seconds: float
@@ -153,14 +135,10 @@ class GroupStage:
         indexes = {name: index for name, (index, _) in indexed.items()}
         commits = list(indexes.items())
         require_same_encoder(commits)
-        ranks = item_ranks(
-            self._store,
-            {name: of_catalog.keys for name, (_, of_catalog) in indexed.items()},
-            self._settings.keep,
-            separator=SEPARATOR if self._cross_catalog else None,
-        )
-        ranked = canonical_order(ranks, self._settings.canonical)
-        images = _distinct_images([of_catalog for _, of_catalog in indexed.values()])
+        catalogs = {name: of_catalog for name, (_, of_catalog) in indexed.items()}
+        selected = {name: compared(images, self._settings) for name, images in catalogs.items()}
+        ranked = self._in_order(catalogs, selected)
+        images = _distinct_images(list(selected.values()))
         threshold = resolve_threshold(self._store, self._settings.threshold, commits)
         threshold = MIN_COSINE if threshold is None else threshold
         fingerprint = indexes[self._catalogs[0]].properties[FINGERPRINT]
@@ -168,6 +146,8 @@ class GroupStage:
             "catalogs": self._catalogs,
             "canonical": list(self._settings.canonical),
             "keep": list(self._settings.keep),
+            "compare": self._settings.compare,
+            "max_shared": self._settings.max_shared,
             "threshold": threshold,
             "linkage": self._settings.linkage,
             FINGERPRINT: fingerprint,
@@ -188,14 +168,35 @@ class GroupStage:
             version=update.commit.version,
             groups=rows["group_id"].n_unique(),
             grouped=rows.height,
-            items=ranked.height,
+            items=sum(images.count for images in catalogs.values()),
+            images=ranked.height,
+            left_out=left_out_counts(*selected.values()),
+            shared=shared_images(selected),
             threshold=threshold,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
-            data_version=rows_digest(rows.select(identity), str(recipe)),
+            data_version=rows_digest(rows.select(identity).cast(pl.String), str(recipe)),
             fingerprint=fingerprint,
         )
+
+    def _in_order(
+        self, catalogs: Mapping[str, Items], selected: Mapping[str, Items]
+    ) -> pl.DataFrame:
+        """All images with `protected` and, if any is left out, the reason; by rank of the item."""
+        separator = SEPARATOR if self._cross_catalog else None
+        keys = {name: images.keys for name, images in catalogs.items()}
+        ranks = item_ranks(self._store, keys, self._settings.keep, separator=separator)
+        ranked = canonical_order(ranks, self._settings.canonical).with_row_index("rank")
+        prefix = {name: f"{name}{separator}" if separator else "" for name in catalogs}
+        recorded = pl.concat(
+            (
+                of_catalog.recorded.with_columns((pl.lit(prefix[name]) + pl.col("id")).alias("id"))
+                for name, of_catalog in selected.items()
+            ),
+            how="diagonal",
+        )
+        return recorded.join(ranked, on="id").sort("rank", "image").drop("rank")
 
     def _compute(
         self, result: MaterializedResult, ranked: pl.DataFrame, images: Items, threshold: float
@@ -203,7 +204,10 @@ class GroupStage:
         """The rows of the groups, the files beside them, and whether cached links were used."""
         cached = _cached_links(result)
         links = neighbor_lists(images, images, JoinSpec(threshold, exclude_self=True), cached)
-        rows, bridges = group_items(ranked, images, links, self._settings.linkage)
+        items_in_order = ranked.select("id", PROTECTED).unique("id", maintain_order=True)
+        sets = ImageSets.of(_compared_rows(ranked), images, self._settings.compare)
+        linkage = self._settings.linkage
+        rows, bridges = group_items(items_in_order, sets, links, linkage, threshold)
         files = [
             self.table.write_rows(bridges, role=BRIDGES),
             self.table.write_rows(links, role=NEIGHBOR_LISTS),
@@ -211,11 +215,16 @@ class GroupStage:
         return _with_catalog(rows) if self._cross_catalog else rows, files, cached is not None
 
 
+def _compared_rows(ranked: pl.DataFrame) -> pl.DataFrame:
+    """The images that are not left out."""
+    return ranked.filter(pl.col(LEFT_OUT).is_null()) if LEFT_OUT in ranked.columns else ranked
+
+
 def _distinct_images(catalogs: Sequence[Items]) -> Items:
     """One item for each distinct image of all catalogs, with its sha256 as id."""
-    keys = [catalog.keys.select("sha256").with_row_index("row") for catalog in catalogs]
+    images = [catalog.keys.select("sha256").with_row_index("row") for catalog in catalogs]
     distinct = (
-        pl.concat(frame.with_columns(pl.lit(n).alias("catalog")) for n, frame in enumerate(keys))
+        pl.concat(frame.with_columns(pl.lit(n).alias("catalog")) for n, frame in enumerate(images))
         .unique("sha256", keep="first", maintain_order=True)
         .with_row_index("position")
     )
@@ -228,8 +237,10 @@ def _distinct_images(catalogs: Sequence[Items]) -> Items:
         or [catalogs[0].vectors]
     )
     in_order = distinct.sort("sha256")
-    sha256 = in_order.select(pl.col("sha256").alias("id"), "sha256")
-    return Items(sha256, vectors[in_order["position"].to_numpy()])
+    keys = in_order.select(
+        pl.col("sha256").alias("id"), pl.lit(0, pl.Int32).alias("image"), "sha256"
+    )
+    return Items(keys, vectors[in_order["position"].to_numpy()])
 
 
 def _cached_links(result: MaterializedResult) -> CachedNeighborLists | None:
@@ -245,91 +256,3 @@ def _with_catalog(rows: pl.DataFrame) -> pl.DataFrame:
         parts.field("field_0").alias("catalog"), parts.field("field_1").alias("id")
     )
     return split.select(list(CROSS_CATALOG_SCHEMA))
-
-
-# ---- groups of items --------------------------------------------------------------------
-
-
-def group_items(
-    ranked: pl.DataFrame, images: Items, links: pl.DataFrame, linkage: Linkage
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Groups of at least two items, and their bridges.
-
-    Args:
-        ranked: items (id, sha256, protected), those that are canonical before others first. The
-            order decides which item is canonical and, with linkage star, the groups.
-        images: the distinct images of the items.
-        links: neighbor lists (left_id, right_id) of the images, in both directions.
-        linkage: connected or star.
-
-    Returns:
-        The rows of the groups (SCHEMA) and their bridges (BRIDGE_SCHEMA).
-    """
-    sha256 = images.keys["sha256"]
-    by_image = (
-        ranked.with_row_index("rank")
-        .group_by("sha256", maintain_order=True)
-        .agg("id", pl.col("rank").min())
-    )
-    of_image = sha256.to_frame().join(by_image, on="sha256", how="left", maintain_order="left")
-    ids, rank = of_image["id"], of_image["rank"].to_numpy()
-    counts = ids.list.len().cast(pl.Int64).to_numpy()
-    one_way = links.filter(pl.col("left_id") < pl.col("right_id")).sort("left_id", "right_id")
-    ends = [sha256.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")]
-    cluster = star_clusters if linkage == "star" else connected_components
-    groups = [
-        group
-        for group in cluster(np.stack(ends, axis=1).astype(np.int64), rank)
-        if len(group.members) > 1 or counts[group.members[0]] > 1
-    ]
-    rows, bridges = _describe(groups, ids, counts, images)
-    protected = ranked.filter(PROTECTED)["id"]
-    keep = pl.col("is_canonical") | pl.col("id").is_in(protected.implode())
-    return rows.with_columns(keep.alias("keep")).select(list(SCHEMA)), bridges
-
-
-def _describe(
-    groups: Sequence[Cluster], ids: pl.Series, counts: Indices, images: Items
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows and bridges of groups of images, which have `ids` (n,) lists of `counts` (n,) items."""
-    sha256 = images.keys["sha256"]
-    name = ids.list.first()
-    canonical = np.array([group.members[0] for group in groups], dtype=np.int64)
-    members = np.array([image for group in groups for image in group.members], dtype=np.int64)
-    group = np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
-    bridges = [find_bridges(group.links, counts) for group in groups]
-    bridge_counts = np.array([len(links) for links in bridges], dtype=np.int64)
-    unit = images.join_input.unit
-    minimum, mean = similarity_within(groups, counts, unit)
-    rows = pl.DataFrame(
-        {
-            "group_id": name.gather(canonical[group]),
-            "id": ids.gather(members),
-            "sha256": sha256.gather(members),
-            "similarity": cosines_within(unit, canonical[group], members),
-            "size": np.bincount(group, counts[members], len(groups))[group],
-            "min_similarity": minimum[group],
-            "mean_similarity": mean[group],
-            "bridges": bridge_counts[group],
-        }
-    ).explode("id")
-    rows = rows.with_columns((pl.col("id") == pl.col("group_id")).alias("is_canonical"))
-    ends = np.array([link for links in bridges for link in links], dtype=np.int64).reshape(-1, 3)
-    bridge_rows = pl.DataFrame(
-        {
-            "group_id": name.gather(canonical.repeat(bridge_counts)),
-            "left_sha256": sha256.gather(ends[:, 0]),
-            "right_sha256": sha256.gather(ends[:, 1]),
-            "similarity": cosines_within(unit, ends[:, 0], ends[:, 1]),
-            "smaller_part": ends[:, 2],
-        },
-        schema=BRIDGE_SCHEMA,
-    )
-    described = {name: kind for name, kind in SCHEMA.items() if name != "keep"}
-    return (
-        rows.select(pl.col(column).cast(kind) for column, kind in described.items()).sort(
-            ["group_id", "is_canonical", "similarity", "id"],
-            descending=[False, True, True, False],
-        ),
-        bridge_rows.sort("group_id", "left_sha256", "right_sha256"),
-    )

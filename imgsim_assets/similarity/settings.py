@@ -92,7 +92,7 @@ class GraphSettings(ComparisonSettings):
     )
 
 
-class LinkSettings(Settings):
+class LinkSettings(ComparisonSettings):
     """How similar images are linked and divided into duplicate groups."""
 
     threshold: Threshold = Field(

@@ -19,12 +19,12 @@ from imgsim_assets.similarity import clustering
 from imgsim_assets.similarity.duplicate_groups import (
     BRIDGES,
     CROSS_CATALOG_SCHEMA,
-    SCHEMA,
     GroupStage,
     cross_catalog_groups_table,
-    group_items,
     groups_table,
 )
+from imgsim_assets.similarity.group_rows import SCHEMA, group_items
+from imgsim_assets.similarity.image_sets import ImageSets
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.neighbor_lists import JoinSpec, neighbor_lists
 from imgsim_assets.similarity.settings import (
@@ -63,9 +63,9 @@ def test_groups_do_not_depend_on_the_order_of_links(seed: int, linkage: Linkage)
     images, ranked = _catalog(seed)
     lists = neighbor_lists(images, images, JoinSpec(0.8, exclude_self=True))
 
-    rows, bridges = group_items(ranked, images, lists, linkage)
+    rows, bridges = _group_items(ranked, images, lists, linkage)
     disordered = lists.sample(fraction=1, shuffle=True)
-    shuffled = group_items(ranked, images, disordered, linkage)
+    shuffled = _group_items(ranked, images, disordered, linkage)
 
     assert rows.schema == SCHEMA
     assert rows.equals(shuffled[0])
@@ -81,13 +81,13 @@ def test_groups_do_not_depend_on_the_order_of_links(seed: int, linkage: Linkage)
 def test_chain_is_one_connected_group_or_several_stars() -> None:
     angles = np.array([0, 20, 40, 60]) * np.pi / 180
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    keys = pl.DataFrame({"id": list("abcd"), "sha256": list("abcd")})
+    keys = pl.DataFrame({"id": list("abcd"), "image": [0] * 4, "sha256": list("abcd")})
     images = Items(keys, vectors)
     lists = neighbor_lists(images, images, JoinSpec(0.9, exclude_self=True))
 
     ranked = keys.with_columns(protected=pl.lit(value=False))
-    connected, bridges = group_items(ranked, images, lists, "connected")
-    star, _ = group_items(ranked, images, lists, "star")
+    connected, bridges = _group_items(ranked, images, lists, "connected")
+    star, _ = _group_items(ranked, images, lists, "star")
 
     assert connected["group_id"].to_list() == ["a"] * 4
     assert connected["min_similarity"][0] == pytest.approx(0.5)
@@ -109,23 +109,34 @@ def test_groups_are_the_same_for_any_batch_size(
 ) -> None:
     images, ranked = _catalog(1)
     lists = neighbor_lists(images, images, JoinSpec(0.8, exclude_self=True))
-    at_once, full_bridges = group_items(ranked, images, lists, "connected")
+    at_once, full_bridges = _group_items(ranked, images, lists, "connected")
 
     monkeypatch.setattr(clustering, "_PAIRS_PER_BATCH", batch)
-    rows, bridges = group_items(ranked, images, lists, "connected")
+    rows, bridges = _group_items(ranked, images, lists, "connected")
 
     assert_frame_equal(rows, at_once, rel_tol=0, abs_tol=1e-15)
     assert bridges.equals(full_bridges)
+
+
+def _group_items(
+    ranked: pl.DataFrame, images: Items, links: pl.DataFrame, linkage: Linkage
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The groups of items (id, image, sha256, protected) with one image each."""
+    return group_items(
+        ranked.select("id", "protected"), ImageSets.of(ranked, images), links, linkage, 0.8
+    )
 
 
 def _catalog(seed: int) -> tuple[Items, pl.DataFrame]:
     """Some images, and items of which several may have the same image, in order of rank."""
     rng = random.Random(seed)
     sha256 = sorted(f"{rng.getrandbits(32):08x}" for _ in range(25))
-    images = Items(pl.DataFrame({"id": sha256, "sha256": sha256}), families(25, 12, seed))
+    keys = pl.DataFrame({"id": sha256, "image": [0] * 25, "sha256": sha256})
+    images = Items(keys, families(25, 12, seed))
     members = [*sha256, *rng.choices(sha256, k=10)]
     ranked = pl.DataFrame({"id": [f"i{n}" for n in range(len(members))], "sha256": members})
-    ranked = ranked.with_columns(pl.Series("protected", rng.choices([True, False], k=35)))
+    protected = pl.Series("protected", rng.choices([True, False], k=35))
+    ranked = ranked.with_columns(pl.lit(0).alias("image"), protected)
     return images, ranked.sample(fraction=1, shuffle=True, seed=seed)
 
 
