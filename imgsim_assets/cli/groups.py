@@ -28,6 +28,7 @@ from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.status import catalog_status
 from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
 from imgsim_assets.similarity.settings import (
+    Compare,
     CrossCatalogGroupSettings,
     CrossCatalogRule,
     GroupSettings,
@@ -36,9 +37,19 @@ from imgsim_assets.similarity.settings import (
 from imgsim_assets.storage.store import Store
 
 _GROUP_COLUMNS = ("group_id", "size", "min_similarity", "mean_similarity", "bridges")
-_MEMBER_COLUMNS = ("catalog", "id", "sha256", "similarity", "keep", "reason")
-_SHOWN = ("group_id", "catalog", "id", "similarity", "size", "min_similarity", "keep", "reason")
-_MAX_SHOWN_SUSPICIOUS = 3
+_MEMBER_COLUMNS = ("catalog", "id", "image", "sha256", "similarity", "keep", "reason")
+_SHOWN = (
+    "group_id",
+    "catalog",
+    "id",
+    "image",
+    "similarity",
+    "size",
+    "min_similarity",
+    "keep",
+    "reason",
+)
+_MAX_SHOWN = 3
 
 
 @click.command(
@@ -81,6 +92,20 @@ Examples:
     "with the canonical item.",
 )
 @click.option(
+    "--compare",
+    type=click.Choice(get_args(Compare)),
+    default="any",
+    show_default=True,
+    help="Items with several images by their best pair of images, by their first images, or by "
+    "the mean over the best of each.",
+)
+@click.option(
+    "--max-shared",
+    type=int,
+    metavar="N",
+    help="Leave out images that more items have than this, such as placeholders.  [default: 20]",
+)
+@click.option(
     "--deletions",
     metavar="FILE",
     callback=options.check_folder,
@@ -105,6 +130,8 @@ def command(
     canonical: tuple[str, ...],
     keep: tuple[str, ...],
     linkage: str,
+    compare: str,
+    max_shared: int | None,
     deletions: str | None,
     max_group_fraction: float | None,
     list_options: options.ListOptions,
@@ -127,6 +154,8 @@ def command(
         "canonical": canonical,
         "linkage": linkage,
         "keep": tuple(_located(entry, operands) for entry in keep),
+        "compare": compare,
+        "max_shared": max_shared,
     }
     settings: GroupSettings | CrossCatalogGroupSettings
     if len(operands) == 1:
@@ -173,9 +202,12 @@ def command(
     elif out != options.STDOUT:
         own = options_by_key(command)
         lines = [line for each in summaries if each.report for line in each.lines(store, own)]
-        echo("\n".join([*lines, title, *_warnings(suspicious)]))
+        echo("\n".join([*lines, title, *_left_out(report), *_warnings(suspicious)]))
         if out is None and rows.height:
-            output.show_frame(rows.select(name for name in _SHOWN if name in rows.columns))
+            has_several = (rows["image"] > 0).any()
+            hidden = () if has_several else ("image",)
+            shown = (name for name in _SHOWN if name in rows.columns and name not in hidden)
+            output.show_frame(rows.select(shown))
         if deletions is not None:
             echo("\n".join(_deletion_lines(redundant, deletions)))
     return 0 if all(each.status.vectors for each in summaries) else EXIT_PROBLEMS_FOUND
@@ -203,11 +235,25 @@ def _stage(
     return GroupStage(store, f"{'__'.join(names)}.{variant}", settings, catalogs=names)
 
 
+def _left_out(report: GroupReport) -> list[str]:
+    """The images that too many items have, in lines."""
+    shared = report.shared
+    lines = [
+        f"  left out: image {sha256} of {items} items"
+        for sha256, items in shared.select("sha256", "items").head(_MAX_SHOWN).iter_rows()
+    ]
+    if shared.height > len(lines):
+        lines.append(f"  left out: {shared.height - len(lines)} more images of many items")
+    if lines:
+        lines.append("  to compare them, set --max-shared")
+    return lines
+
+
 def _warnings(suspicious: pl.DataFrame) -> list[str]:
     """The suspicious groups in lines."""
     lines = [
         f"  suspicious: group {group!r} of {size} items: {problem}"
-        for group, size, problem in suspicious.head(_MAX_SHOWN_SUSPICIOUS).iter_rows()
+        for group, size, problem in suspicious.head(_MAX_SHOWN).iter_rows()
     ]
     if suspicious.height > len(lines):
         lines.append(f"  {suspicious.height - len(lines)} more suspicious groups")
@@ -235,8 +281,11 @@ def _document(
     return {
         "operands": [each.document() for each in summaries],
         "items": report.items,
+        "images": report.images,
         "threshold": report.threshold,
         "groups": groups.rename({"group_id": "canonical"}).to_dicts(),
         "suspicious": suspicious,
+        "left_out": report.left_out,
+        "shared_images": report.shared,
         "redundant_files": redundant,
     }

@@ -19,7 +19,6 @@ IMAGES = {
     "retryable": "Boolean",
     "detail": "String",
     "attempts": "Int32",
-    "other_urls": "where the further images of the item are fetched from, in their order",
     "next_retry_at": _TIME,
     "etag": "String",
     "last_modified": "String",
@@ -65,6 +64,7 @@ MATCHES = {
 }
 _GROUPED = {
     "id": "String",
+    "image": "Int32",
     "sha256": "String",
     "is_canonical": "Boolean",
     "keep": "Boolean",

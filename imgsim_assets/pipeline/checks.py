@@ -275,8 +275,9 @@ def suspicious_groups(table: Table, commit: Commit, limits: CheckSettings) -> pl
     file = commit.file_with_role(BRIDGES)
     bridges = table.read_file(file) if file is not None else pl.DataFrame(schema=BRIDGE_SCHEMA)
     parts = bridges.group_by("group_id").agg(pl.col("smaller_part").max())
-    items = commit.file_with_role(LEFT_ITEMS)
-    most = max(_SMALL_GROUP, limits.max_group_fraction * ((items.rows or 0) if items else 0))
+    images = commit.file_with_role(LEFT_ITEMS)
+    items = table.read_file(images, ["id"])["id"].n_unique() if images is not None else 0
+    most = max(_SMALL_GROUP, limits.max_group_fraction * items)
     lowest = commit.properties["threshold"] - limits.max_similarity_gap
     return (
         groups.join(parts, on="group_id", how="left")

@@ -71,6 +71,7 @@ def _facts(row: dict[str, Any]) -> str:
     shown = {name: value for name, value in row.items() if name not in _HIDDEN}
     size = f"{shown.pop('width')} x {shown.pop('height')} {shown.pop('format')}"
     similarity = f"similarity {shown.pop('similarity'):.3f}"
+    shown["image"] = shown["image"] or None  # the first image needs no number
     facts = [f"{name} {value}" for name, value in shown.items() if value not in (None, "")]
     return ", ".join([size, similarity, *facts])
 

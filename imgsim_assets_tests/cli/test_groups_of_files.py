@@ -116,6 +116,38 @@ def test_suspicious_groups_are_named_and_not_listed(shell: Shell) -> None:
     assert len(_listed(shell)) == 11
 
 
+def test_items_with_several_images_are_grouped_by_their_best_pair(shell: Shell) -> None:
+    for number in range(5):
+        shell.write(f"{number}.jpg", jpeg(number))
+    shell.write("copy.jpg", jpeg(2, quality=95))
+    shell.write("list.csv", "id,image_1,image_2\na,1.jpg,2.jpg\nb,copy.jpg,3.jpg\nc,4.jpg,\n")
+
+    arguments = ("list.csv", "--url", "image_1,image_2", "--out", "groups.csv")
+    result = _groups(shell, *arguments, *DELETIONS)
+    rows = pl.read_csv(shell.folder / "groups.csv")
+    first = _groups(shell, *arguments, "--compare", "first", "--json")
+
+    assert result.code == 0, result.err
+    assert rows.select("id", "image", "url", "keep").rows() == [
+        ("b", 0, "copy.jpg", True),
+        ("a", 1, "2.jpg", False),
+    ]
+    assert _listed(shell) == []
+    assert "not listed: 2, one of several images of its item" in result.out
+    assert first.json["groups"] == []
+
+
+def test_images_of_many_items_are_named_and_left_out(shell: Shell) -> None:
+    for number in range(3):
+        shell.write(f"photos/{number}.jpg", jpeg(1))
+
+    result = _groups(shell, "photos", "--max-shared", "2")
+
+    assert "left out: image " in result.out
+    assert "of 3 items" in result.out
+    assert "0 groups of 0 of 3 items" in result.out
+
+
 def test_page_shows_every_group_without_running_anything(shell: Shell) -> None:
     shell.write("list.csv", 'id,url,title\n1,a.png,<script>alert(1)</script>\n2,b.png,"x\ny"\n')
     for name in ("a", "b"):

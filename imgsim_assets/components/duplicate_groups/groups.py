@@ -148,6 +148,7 @@ def _result(
     root: Path,
 ) -> dg.MaterializeResult:
     from imgsim_assets.components.charts import group_sheet
+    from imgsim_assets.components.left_out import describe_left_out
     from imgsim_assets.components.metadata import linked_image, preview, table_metadata
     from imgsim_assets.pipeline import checks
 
@@ -158,11 +159,13 @@ def _result(
         "groups": report.groups,
         "grouped_items": report.grouped,
         "items": report.items,
+        "images": report.images,
         "threshold": report.threshold,
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
         "preview": preview(rows),
+        **describe_left_out(store, report.left_out, report.shared),
     }
     if rows.height:
         sheet = group_sheet(store, rows)
