@@ -11,7 +11,7 @@ from imgsim_assets.components import columns
 from imgsim_assets.components.metadata import schema_of
 from imgsim_assets.download.ledger.table import SCHEMA
 from imgsim_assets.encoders import operating_points, stage
-from imgsim_assets.similarity import duplicate_groups, graph, matches
+from imgsim_assets.similarity import duplicate_groups, graph, group_rows, matches
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from imgsim_assets.similarity import duplicate_groups, graph, matches
         pytest.param(columns.EMBEDDINGS, stage.SCHEMA, id="embeddings"),
         pytest.param(columns.GRAPH, graph.SCHEMA, id="similarity_graph"),
         pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
-        pytest.param(columns.GROUPS, duplicate_groups.SCHEMA, id="duplicate_groups"),
+        pytest.param(columns.GROUPS, group_rows.SCHEMA, id="duplicate_groups"),
         pytest.param(
             columns.CROSS_CATALOG_GROUPS_COLUMNS,
             duplicate_groups.CROSS_CATALOG_SCHEMA,
