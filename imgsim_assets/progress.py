@@ -117,11 +117,11 @@ class Progress:
 class ProgressListener:
     """Receives the progress of a run, from two threads; this one ignores it."""
 
-    def started(self, name: str, items: int) -> None:
-        """The pipeline of catalog `name` starts; the catalog has `items` items."""
+    def started(self, name: str, images: int) -> None:
+        """The pipeline of catalog `name` starts; its items have `images` images."""
 
-    def fetched(self, name: str, items: int) -> None:
-        """`items` more items were fetched, or were there already."""
+    def fetched(self, name: str, images: int) -> None:
+        """`images` more images were fetched, or were there already."""
 
-    def embedded(self, name: str, items: int) -> None:
-        """`items` more items were embedded, or were there already."""
+    def embedded(self, name: str, images: int) -> None:
+        """`images` more images were embedded, or were there already."""

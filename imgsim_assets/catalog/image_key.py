@@ -28,3 +28,8 @@ def image_key() -> pl.Expr:
         .otherwise(pl.concat_str(pl.col("id"), pl.lit(_SEPARATOR), number))
         .alias("id")
     )
+
+
+def describe_image(item: str, image: int) -> str:
+    """An image of an item, as messages name it."""
+    return f"item {item!r}, image {image}" if image else f"item {item!r}"

@@ -6,12 +6,12 @@ import click
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.terminal import echo
-from imgsim_assets.pipeline.failures import most_important, read_failures
+from imgsim_assets.pipeline.failures import most_important, read_failures, shown_columns
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.storage.store import Store
 
 _SHOWN = 20
-_SHOWN_COLUMNS = ("id", "url", "stage", "status", "next_retry_at", "detail")
+_SHOWN_COLUMNS = ("id", "image", "url", "stage", "status", "next_retry_at", "detail")
 
 
 @click.command(
@@ -50,7 +50,7 @@ def command(catalog: str, out: str | None, store: Store, as_json: bool) -> None:
         if out is not None:
             echo(f"{failures.height} rows written to {out}")
         elif failures.height:
-            important = most_important(failures, _SHOWN).select(_SHOWN_COLUMNS)
+            important = shown_columns(most_important(failures, _SHOWN), _SHOWN_COLUMNS)
             output.show_frame(important, max_rows=_SHOWN)
             if failures.height > _SHOWN:
                 echo("the most important ones are shown; write all with --out failed.csv")

@@ -150,18 +150,18 @@ class ProgressBars(ProgressListener):
         self._progress = progress
         self._tasks: dict[tuple[str, str], Any] = {}
 
-    def started(self, name: str, items: int) -> None:
+    def started(self, name: str, images: int) -> None:
         """Draw the bars of a catalog."""
         for kind in ("images", "embeddings"):
-            self._tasks[name, kind] = self._progress.add_task(f"{name} {kind}", total=items)
+            self._tasks[name, kind] = self._progress.add_task(f"{name} {kind}", total=images)
 
-    def fetched(self, name: str, items: int) -> None:
+    def fetched(self, name: str, images: int) -> None:
         """Advance the bar of images."""
-        self._progress.advance(self._tasks[name, "images"], items)
+        self._progress.advance(self._tasks[name, "images"], images)
 
-    def embedded(self, name: str, items: int) -> None:
+    def embedded(self, name: str, images: int) -> None:
         """Advance the bar of embeddings."""
-        self._progress.advance(self._tasks[name, "embeddings"], items)
+        self._progress.advance(self._tasks[name, "embeddings"], images)
 
 
 @contextlib.contextmanager

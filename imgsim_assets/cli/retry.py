@@ -75,4 +75,4 @@ def command(
     if as_json:
         output.show_json(report)
     else:
-        echo(f"{catalog}: {report.retried} retried, {report.recovered} recovered")
+        echo(f"{catalog}: {report.retried} images retried, {report.recovered} recovered")

@@ -35,7 +35,7 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
     """Show which tables of the store are fresh, stale, empty or missing, and what failed.
 
     A table is stale when its inputs have other items, or vectors of another encoder, than those it
-    was computed from. It is empty when none of its items has an image or a vector.
+    was computed from. It is empty when none of its images was fetched or has a vector.
     """
     existing = catalog_names(store)
     for name in catalogs:
@@ -69,9 +69,10 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
 
 
 def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
+    usable = f" ({status.usable_items} usable)" if status.usable_items < status.items else ""
     yield (
-        f"\n{status.name}: {status.items} items, {status.images} images, {status.vectors} "
-        f"vectors by {status.encoder or 'no encoder yet'}"
+        f"\n{status.name}: {status.items} items{usable}, {status.images} images, "
+        f"{status.vectors} vectors by {status.encoder or 'no encoder yet'}"
     )
     yield "  " + ", ".join(f"{stage} {state}" for stage, state in status.stages.items())
     if status.rejects:

@@ -259,7 +259,7 @@ class ShardDownloader:
         if streak == MIN_STREAK:
             self._log(
                 f"{host}: {streak} answers in a row are no image, the last: {error.detail}; its "
-                "items are tried again later"
+                "images are tried again later"
             )
         return self._decide_pages(host, now, is_temporary=True)
 
@@ -293,7 +293,7 @@ class ShardDownloader:
 
     def _finish(self, rows: Sequence[tuple[str, Row]]) -> None:
         for host, row in rows:
-            self._hosts.count_item(host, failure_status(row))
+            self._hosts.count_image(host, failure_status(row))
         self._on_rows([row for _, row in rows])
 
     # ---- failures -------------------------------------------------------------------
@@ -352,7 +352,7 @@ class ShardDownloader:
 
     def _skip_host(self, host: str, breaker: CircuitBreaker) -> None:
         numbers = self._queues.drop_host(host)
-        self._log(f"{host} is skipped in this run, with {len(numbers)} items: {breaker.reason}")
+        self._log(f"{host} is skipped in this run, with {len(numbers)} images: {breaker.reason}")
         self._fail_skipped(host, numbers, breaker)
 
     def _fail_skipped(self, host: str, numbers: Iterable[int], breaker: CircuitBreaker) -> None:

@@ -89,7 +89,7 @@ class ImagesStage:
         record: whether the ledger records `settings` as those of the catalog.
         wait: wait for another run that is at work on a shard; else raise BusyError.
         log: takes messages about progress, hosts and damage.
-        on_row: called after each item that was fetched or failed.
+        on_row: called after each image that was fetched or failed.
         on_commit: called from any thread after each commit in the middle of a shard.
     """
 

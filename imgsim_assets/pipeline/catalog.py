@@ -115,10 +115,10 @@ class CatalogPipeline:
         return self.settings.encoder.with_absolute_weights(self.root)
 
     @property
-    def items(self) -> int:
-        """The number of items in the newest version of `<name>/items`; 0 without one."""
+    def images(self) -> int:
+        """The number of images of the newest version of `<name>/items`; 0 without one."""
         commit = items_table(self.store, self.name).latest()
-        return commit.rows if commit is not None else 0
+        return commit.properties.get("images", commit.rows) if commit is not None else 0
 
     def ingest(self, *, allow_removals: bool = False) -> ItemsReport:
         """Read the source, and commit `<name>/items` and `<name>/rejects`.
@@ -151,7 +151,7 @@ class CatalogPipeline:
         """The `run` of the images stage (or of the loader) while the context lasts.
 
         Args:
-            on_row: called after each item that was requested.
+            on_row: called after each image that was requested.
             on_commit: called after each commit of a shard's ledger, from the stage's thread.
         """
         settings = self.settings.download.with_absolute_ca_file(self.root)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from imgsim_assets.catalog.image_key import IMAGE, with_image
-from imgsim_assets.download.ledger.table import ledger_table
+from imgsim_assets.catalog.image_key import IMAGE, image_key, with_image
+from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.evaluation import EncoderEvaluation
 from imgsim_assets.encoders.recorded import FINGERPRINT
@@ -28,7 +28,7 @@ from imgsim_assets.similarity.audit import Audit, drift
 from imgsim_assets.similarity.duplicate_groups import BRIDGES
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
 from imgsim_assets.similarity.materialized import LEFT_ITEMS
-from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.commit import Commit, key_columns
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -61,7 +61,7 @@ class CheckResult:
 
 
 def ids_unique(ids: pl.Series) -> CheckResult:
-    """No id occurs twice in a table."""
+    """No id occurs twice in a table, or of a table of images no image of an item."""
     repeated = ids.len() - ids.n_unique()
     if not repeated:
         return CheckResult(True, {"repeated": 0})
@@ -78,7 +78,9 @@ def ids_unique_in_table(table: Table) -> CheckResult:
     if not files or not all(file.is_snapshot for file in files):
         return ids_unique(pl.Series("id", [], pl.String))
     # File by file: a read by key would merge an id that occurs twice.
-    return ids_unique(pl.concat(table.read_file(file, ["id"])["id"] for file in files))
+    keys = key_columns(table.key)
+    rows = pl.concat(table.read_file(file, keys).select(keys) for file in files)
+    return ids_unique(rows.select(image_key())["id"] if IMAGE in keys else rows["id"])
 
 
 def no_rejects(rejected: int) -> CheckResult:
@@ -87,18 +89,26 @@ def no_rejects(rejected: int) -> CheckResult:
 
 
 def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
-    """At least the fraction `minimum` of a catalog's items have an image.
+    """At least the fraction `minimum` of the images of a catalog's items were fetched.
 
     A catalog without items passes: it lacks no image, and downstream assets must be emptied too.
     """
     table = ledger_table(store, name)
     commit = table.latest()
-    rows = table.read(commit, columns=["status"]) if commit is not None else pl.DataFrame()
-    ok = rows.filter(pl.col("status") == OK).height if rows.height else 0
-    rate = ok / rows.height if rows.height else 1.0
+    rows = table.read(commit, columns=["id", "status"]) if commit is not None else pl.DataFrame()
+    rows = rows if rows.width else empty_ledger()
+    fetched = rows.filter(pl.col("status") == OK)
+    rate = fetched.height / rows.height if rows.height else 1.0
     return CheckResult(
         rate >= minimum,
-        {"success_rate": round(rate, 4), "min": minimum, "ok": ok, "items": rows.height},
+        {
+            "success_rate": round(rate, 4),
+            "min": minimum,
+            "ok": fetched.height,
+            "images": rows.height,
+            "items": rows["id"].n_unique(),
+            "usable_items": fetched["id"].n_unique(),
+        },
     )
 
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
+from imgsim_assets.catalog.image_rows import OTHER_URLS
 from imgsim_assets.catalog.stage import items_table, rejects_table
-from imgsim_assets.download.ledger.table import empty_ledger, ledger_table, with_all_columns
+from imgsim_assets.download.ledger.table import (
+    ROW_KEY,
+    empty_ledger,
+    ledger_table,
+    with_all_columns,
+)
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.stage import SCHEMA, embeddings_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-# Where an item failed: in the source, in the download, or in the encoder.
+# Where an image failed: in the source, in the download, or in the encoder.
 SOURCE, IMAGES, EMBEDDINGS = "source", "images", "embeddings"
 FAILURES_SCHEMA: dict[str, Any] = {
     "id": pl.String,
+    "image": pl.Int32,
     "url": pl.String,
     "stage": pl.String,
     "status": pl.String,
@@ -31,7 +39,7 @@ FAILURES_SCHEMA: dict[str, Any] = {
 }
 _HOSTS_SCHEMA: dict[Any, Any] = {
     "host": pl.String,
-    "items": pl.Int64,
+    "images": pl.Int64,
     "failed": pl.Int64,
     "failures": pl.String,
 }
@@ -45,19 +53,21 @@ def read_failures(store: Store, name: str) -> pl.DataFrame:
     """Every failure of a catalog in one table.
 
     Returns:
-        FAILURES_SCHEMA and the carried columns of the items, sorted by stage, status and id. A
-        carried column that has the name of another one begins with `source_`. A rejected row
-        has no id; `file`, `line` and `text` show it as it is in the source.
+        FAILURES_SCHEMA, with a row for each image, and the carried columns of its item, sorted by
+        stage, status, id and image. A carried column that has the name of another one begins with
+        `source_`. A rejected row has no id; `file`, `line` and `text` show it as it is in the
+        source.
     """
     items = _newest(items_table(store, name))
     failed = pl.concat([_failed_images(store, name), _undecodable(store, name)])
-    carried = [column for column in items.columns if column not in ("id", "url")]
+    carried = [column for column in items.columns if column not in ("id", "url", OTHER_URLS)]
     names = {
         column: f"{_PREFIX}{column}" if column in FAILURES_SCHEMA else column for column in carried
     }
     if carried:
         failed = failed.join(items.select("id", *carried).rename(names), on="id", how="left")
-    ordered = failed.sort("stage", "status", "id", descending=[True, False, False])
+    by = ["stage", "status", "id", "image"]
+    ordered = failed.sort(by, descending=[True, False, False, False])
     return pl.concat([_rejects(store, name), ordered], how="diagonal_relaxed")
 
 
@@ -72,17 +82,23 @@ def most_important(failures: pl.DataFrame, limit: int) -> pl.DataFrame:
         pl.len().over(by_status).alias("__count"),
         pl.col("retryable").fill_null(value=False).alias("__retryable"),
     )
-    order = ["__rank", "__retryable", "__count", "stage", "status", "id"]
-    descending = [False, False, True, True, False, False]
+    order = ["__rank", "__retryable", "__count", "stage", "status", "id", "image"]
+    descending = [False, False, True, True, False, False, False]
     ordered = ranked.sort(order, descending=descending, nulls_last=True)
     return ordered.head(limit).select(failures.columns)
 
 
+def shown_columns(failures: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Some columns of failures, without `image` where all are the first of their items."""
+    is_needed = "image" not in columns or failures["image"].max() not in (None, 0)
+    return failures.select(column for column in columns if is_needed or column != "image")
+
+
 def host_counts(store: Store, name: str, limit: int) -> pl.DataFrame:
-    """The hosts with most failures, then with most items.
+    """The hosts with most failures, then with most images.
 
     Returns:
-        host (empty for local files), items, failed, and `failures`, the most frequent statuses.
+        host (empty for local files), images, failed, and `failures`, the most frequent statuses.
     """
     rows = _newest(ledger_table(store, name))
     if not rows.width:
@@ -98,11 +114,11 @@ def host_counts(store: Store, name: str, limit: int) -> pl.DataFrame:
     return (
         by_status.group_by("host")
         .agg(
-            pl.col("count").sum().alias("items"),
+            pl.col("count").sum().alias("images"),
             pl.col("count").filter(failed).sum().alias("failed"),
             named.implode().list.join(", ").alias("failures"),
         )
-        .sort(["failed", "items", "host"], descending=[True, True, False])
+        .sort(["failed", "images", "host"], descending=[True, True, False])
         .head(limit)
         .cast(_HOSTS_SCHEMA)
     )
@@ -117,10 +133,11 @@ def _failed_images(store: Store, name: str) -> pl.DataFrame:
 
 def _undecodable(store: Store, name: str) -> pl.DataFrame:
     rows = _newest(embeddings_table(store, name))
-    failed = rows.filter(pl.col("status") != OK) if rows.width else pl.DataFrame(schema=SCHEMA)
+    rows = pl.concat([pl.DataFrame(schema=SCHEMA), rows], how="diagonal_relaxed")
+    failed = rows.filter(pl.col("status") != OK).with_columns(pl.col("image").fill_null(0))
     ledger = _newest(ledger_table(store, name))
     if ledger.width:
-        failed = failed.join(ledger.select("id", "url"), on="id", how="left")
+        failed = failed.join(ledger.select(*ROW_KEY, "url"), on=ROW_KEY, how="left")
     return _failures(failed, EMBEDDINGS).with_columns(pl.lit(value=False).alias("retryable"))
 
 

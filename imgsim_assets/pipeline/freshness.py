@@ -9,7 +9,9 @@ from typing import Literal
 import polars as pl
 
 from imgsim_assets.catalog.image_key import IMAGE, image_key, with_image
-from imgsim_assets.download.ledger.table import ledger_table
+from imgsim_assets.catalog.stage import items_table
+from imgsim_assets.download.ledger.table import ROW_KEY, ledger_table
+from imgsim_assets.download.shard_items import ShardItems
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
@@ -19,6 +21,7 @@ from imgsim_assets.pipeline.checks import missing_and_stale
 from imgsim_assets.similarity.items import vector_rebuilds
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -80,13 +83,16 @@ def indexed(store: Store, name: str) -> Vectors | None:
     return Vectors(rows, frozenset([commit.properties[FINGERPRINT]]), rebuild_count(commit))
 
 
-def images_freshness(store: Store, name: str, items: pl.DataFrame | None) -> Freshness:
-    """Of a ledger: it has a row for the url of every item (id, url)."""
-    rows = read_columns(ledger_table(store, name), ["id", "url", "status"])
+def images_freshness(store: Store, name: str) -> Freshness:
+    """Of a ledger: it has a row for every image of the items, under its number and url."""
+    columns = [*ROW_KEY, "url"]
+    rows = read_columns(ledger_table(store, name), [*columns, "status"])
     if rows is None:
         return "missing"
-    urls = rows.select("id", "url")
-    if items is None or missing_and_stale(urls, items.select("id", "url")) != (0, 0):
+    if items_table(store, name).latest() is None:
+        return "stale"
+    images = ShardItems(store, name, Shard(0, 1)).rows
+    if missing_and_stale(rows.select(columns), images.select(columns)) != (0, 0):
         return "stale"
     has_images = (rows["status"] == OK).any()
     return "fresh" if has_images or not rows.height else "empty"

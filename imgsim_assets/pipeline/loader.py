@@ -47,6 +47,8 @@ from imgsim_assets.text import printable_line
 # Property of a ledger that a loader has filled: its URLs may mean something to the loader only.
 LOADED = "filled_by_loader"
 
+_NUMBER = "__image"
+
 # From a row (id, image, url and the carried columns) to the file's bytes, a PIL image, or None for
 # no image. It is called from several threads at once.
 Loader = Callable[[Mapping[str, Any]], bytes | Image.Image | None]
@@ -111,7 +113,8 @@ class LoaderStage:
         loaded_before, packs = self._loaded_before(base, shard)
         kept = loaded_before.drop("image").join(images, on=IMAGE_KEY).select(loaded_before.columns)
         carried = items.drop("url", OTHER_URLS, strict=False)
-        due = images.join(kept, on=IMAGE_KEY, how="anti").join(carried, on="id").to_dicts()
+        lacking = images.join(kept, on=IMAGE_KEY, how="anti").rename({"image": _NUMBER})
+        due = lacking.join(carried, on="id", how="left", maintain_order="left").to_dicts()
         loaded = self._load_all(due, shard)
         rows = pl.concat([kept, ledger_frame(loaded)]).sort(ROW_KEY)
         if (
@@ -170,13 +173,13 @@ class LoaderStage:
     def _row(self, item: Mapping[str, Any]) -> dict[str, Any]:
         row = {
             "id": item["id"],
-            "image": item["image"],
+            "image": item[_NUMBER],
             "url": item["url"],
             "retryable": False,
             "fetched_at": utc_now(),
         }
         try:
-            data = _file_bytes(self._loader(item))
+            data = _file_bytes(self._loader(_loader_row(item)))
             header = read_header(data, self._settings.max_pixels)
         except ImageError as error:
             return {**row, "status": error.status, "detail": error.detail[:500], "attempts": 1}
@@ -214,6 +217,12 @@ class LoaderStage:
         if commit is None:
             raise AssertionError("a shard that changed is committed")
         return commit
+
+
+def _loader_row(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as a loader sees it, with a carried column `image` rather than the number."""
+    carried = {name: value for name, value in item.items() if name != _NUMBER}
+    return {"image": item[_NUMBER], **carried}
 
 
 def _file_bytes(loaded: object) -> bytes:

@@ -7,7 +7,12 @@ from typing import Literal
 
 import polars as pl
 
-from imgsim_assets.download.ledger.table import ledger_table, utc_now, with_all_columns
+from imgsim_assets.download.ledger.table import (
+    IMAGE_KEY,
+    ledger_table,
+    utc_now,
+    with_all_columns,
+)
 from imgsim_assets.download.recorded import RecordedSettings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import OK
@@ -38,7 +43,7 @@ _HAS_FAILED = (pl.col("status") != OK) | pl.col("revalidation_error").is_not_nul
 
 @dataclass(frozen=True)
 class RetryReport:
-    """How many failures were retried, and how many of them recovered."""
+    """How many images that had failed were retried, and how many of them recovered."""
 
     retried: int
     recovered: int
@@ -118,7 +123,7 @@ def retry_failed(
     fetch_and_embed([pipeline], read_sources=False, listener=listener)
     update_index(store, name)
     intact = with_all_columns(ledger.read(ledger.latest() or commit)).filter(~_HAS_FAILED)
-    return RetryReport(failed.height, failed.join(intact, on="id", how="semi").height)
+    return RetryReport(failed.height, failed.join(intact, on=IMAGE_KEY, how="semi").height)
 
 
 def _download_settings(

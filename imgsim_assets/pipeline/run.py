@@ -29,7 +29,7 @@ class PipelineReport:
 
     @property
     def requested(self) -> int:
-        """Items whose images were requested in this run."""
+        """Images that were requested in this run."""
         return sum(report.requested for report in self.images)
 
     @property
@@ -80,15 +80,15 @@ def _start(
 ) -> tuple[list[DownloadReport], list[Future[EmbeddingReport]]]:
     """Fetch a catalog's shards here, and submit each to the embedding thread."""
     name = pipeline.name
-    listener.started(name, pipeline.items)
+    listener.started(name, pipeline.images)
     stage = pipeline.open_embeddings(thread)
     stream = EmbeddingStream(lambda: stage, thread, log=pipeline.log)
     images: list[DownloadReport] = []
     futures: list[Future[EmbeddingReport]] = []
 
-    def on_embedded(future: Future[EmbeddingReport], items: int) -> None:
+    def on_embedded(future: Future[EmbeddingReport], images: int) -> None:
         if not future.cancelled() and future.exception() is None:
-            listener.embedded(name, items)
+            listener.embedded(name, images)
 
     with pipeline.open_images(
         on_row=lambda: listener.fetched(name, 1), on_commit=stream.notify
@@ -97,9 +97,9 @@ def _start(
             report = fetch(shard)
             images.append(report)
             # `on_row` has counted those that were requested.
-            listener.fetched(name, max(0, report.items - report.requested))
+            listener.fetched(name, max(0, report.images - report.requested))
             futures.append(stream.finalize(shard))
-            futures[-1].add_done_callback(partial(on_embedded, items=report.items))
+            futures[-1].add_done_callback(partial(on_embedded, images=report.images))
             _raise_first_error(futures)
     return images, futures
 

@@ -78,12 +78,12 @@ class CheckSettings(Settings):
     """The limits of the asset checks."""
 
     min_success_rate: float = Field(
-        0.5, ge=0, le=1, description="smallest fraction of items with an image"
+        0.5, ge=0, le=1, description="smallest fraction of images that are fetched"
     )
     severity: Severity = Field(
         "warn",
         description="of checks that measure; 'error' also stops downstream assets when too few "
-        "items have an image",
+        "images are fetched",
     )
     invariant_severity: Severity = Field(
         "error",

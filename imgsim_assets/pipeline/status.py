@@ -33,12 +33,13 @@ class CatalogStatus:
     Attributes:
         name: the catalog.
         items: rows of `<name>/items`.
-        rejects: rows of the source that were rejected.
-        images: items that have an image.
-        vectors: items that have a vector.
-        failures: items without an image or a vector, by status.
-        fetch_failures: items without an image, by status.
-        retryable: failed items that a later run tries again.
+        usable_items: items that have an image with a vector.
+        rejects: rows of the source that were rejected, and images of items that have others.
+        images: images that were fetched.
+        vectors: images that have a vector.
+        failures: images that were not fetched or have no vector, by status.
+        fetch_failures: images that were not fetched, by status.
+        retryable: failed images that a later run tries again.
         encoder: the encoder that made the vectors; None without vectors.
         stages: whether each stage has what the stage before it gives now. Images and embeddings
             always, an index and similarity graphs where there are any.
@@ -46,6 +47,7 @@ class CatalogStatus:
 
     name: str
     items: int
+    usable_items: int
     rejects: int
     images: int
     vectors: int
@@ -96,16 +98,17 @@ def catalog_names(store: Store) -> list[str]:
 
 def catalog_status(store: Store, name: str) -> CatalogStatus:
     """The status of one catalog."""
-    items = read_columns(items_table(store, name), ["id", "url"])
+    items = items_table(store, name).latest()
     ledger = read_columns(ledger_table(store, name), ["status", "retryable"])
-    embeddings = read_columns(embeddings_table(store, name), ["status"])
+    embeddings = read_columns(embeddings_table(store, name), ["id", "status"])
     rejects = rejects_table(store, name).latest()
     embeddings_commit = embeddings_table(store, name).latest()
     failed = ledger.filter(pl.col("status") != OK) if ledger is not None else None
     undecoded = embeddings.filter(pl.col("status") != OK) if embeddings is not None else None
     return CatalogStatus(
         name=name,
-        items=items.height if items is not None else 0,
+        items=items.rows if items is not None else 0,
+        usable_items=_usable_items(embeddings),
         rejects=rejects.rows if rejects is not None else 0,
         images=ledger.height - failed.height if ledger is not None and failed is not None else 0,
         vectors=embeddings.height - undecoded.height
@@ -115,13 +118,19 @@ def catalog_status(store: Store, name: str) -> CatalogStatus:
         fetch_failures=_counts(failed),
         retryable=int(failed["retryable"].sum()) if failed is not None else 0,
         encoder=_encoder(embeddings_commit),
-        stages=_stages(store, name, items),
+        stages=_stages(store, name),
     )
 
 
-def _stages(store: Store, name: str, items: pl.DataFrame | None) -> dict[str, Freshness]:
+def _usable_items(embeddings: pl.DataFrame | None) -> int:
+    if embeddings is None:
+        return 0
+    return embeddings.filter(pl.col("status") == OK)["id"].n_unique()
+
+
+def _stages(store: Store, name: str) -> dict[str, Freshness]:
     stages = {
-        "images": freshness.images_freshness(store, name, items),
+        "images": freshness.images_freshness(store, name),
         "embeddings": freshness.embeddings_freshness(store, name),
     }
     # A match table needs no index of its left catalog, and no graph.

@@ -8,8 +8,14 @@ from functools import partial
 
 import polars as pl
 
+from imgsim_assets.catalog.image_key import describe_image
 from imgsim_assets.catalog.stage import items_table
-from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
+from imgsim_assets.download.ledger.table import (
+    ROW_KEY,
+    empty_ledger,
+    ledger_table,
+    with_all_columns,
+)
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
@@ -130,14 +136,15 @@ def _verify_catalog(store: Store, name: str, report: VerificationReport) -> None
 
 def _verify_images(store: Store, name: str, report: VerificationReport) -> None:
     missing = missing_images(store, name)
-    for item, sha256 in missing.head(_MAX_LISTED_ITEMS).iter_rows():
+    for item, image, sha256 in missing.head(_MAX_LISTED_ITEMS).iter_rows():
         report.add_problem(
             ledger_table(store, name).name,
-            f"item {item!r} has no image {sha256}; the next run of the images fetches it again",
+            f"{describe_image(item, image)} has no image {sha256}; the next run of the images "
+            "fetches it again",
         )
     if missing.height > _MAX_LISTED_ITEMS:
         more = missing.height - _MAX_LISTED_ITEMS
-        report.add_problem(ledger_table(store, name).name, f"{more} more items have no image")
+        report.add_problem(ledger_table(store, name).name, f"{more} more images are missing")
 
 
 def _verify_images_in_place(store: Store, name: str, report: VerificationReport) -> None:
@@ -149,34 +156,34 @@ def _verify_images_in_place(store: Store, name: str, report: VerificationReport)
     rows = with_all_columns(table.read(newest)).filter(
         (pl.col("status") == OK) & pl.col(LOCATION).is_not_null()
     )
-    rows = rows.join(missing_images(store, name), on="id", how="anti")
+    rows = rows.join(missing_images(store, name), on=ROW_KEY, how="anti")
     problems = 0
-    for item, sha256, size in rows.select("id", "sha256", "bytes").iter_rows():
+    for item, image, sha256, size in rows.select(*ROW_KEY, "sha256", "bytes").iter_rows():
         try:
             store.blobs.get(sha256)
         except CorruptFileError as error:
             problems += 1
             if problems <= _MAX_LISTED_ITEMS:
-                report.add_problem(table.name, f"item {item!r}: {error}")
+                report.add_problem(table.name, f"{describe_image(item, image)}: {error}")
             continue
         report.blobs += 1
         report.bytes += size
     if problems > _MAX_LISTED_ITEMS:
         more = problems - _MAX_LISTED_ITEMS
-        report.add_problem(table.name, f"{more} more items have changed or missing files")
+        report.add_problem(table.name, f"{more} more images have changed or missing files")
 
 
 def missing_images(store: Store, name: str) -> pl.DataFrame:
-    """The items (id, sha256) of a catalog whose image is in no pack, or was reported missing."""
+    """The images (id, image, sha256) that are in no pack, or were reported missing."""
     table = ledger_table(store, name)
     newest = table.latest()
     if newest is None:
-        return pl.DataFrame(schema={"id": pl.String, "sha256": pl.String})
-    rows = table.read(newest, columns=["id", "status", "sha256"])
+        return empty_ledger().select(*ROW_KEY, "sha256")
+    rows = with_all_columns(table.read(newest, columns=["status", "sha256"]))
     rows = rows.filter(pl.col("status") == OK)
     has_image = pl.Series(store.blobs.contains(rows["sha256"]), dtype=pl.Boolean)
     reported = pl.col("sha256").is_in(list(store.blobs.missing()))
-    return rows.filter(~has_image | reported).select("id", "sha256")
+    return rows.filter(~has_image | reported).select(*ROW_KEY, "sha256")
 
 
 def _verify_vectors(store: Store, name: str, report: VerificationReport) -> None:

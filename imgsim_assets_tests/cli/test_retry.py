@@ -90,7 +90,7 @@ def test_retry_draws_progress_bars_on_a_terminal(
 
     result = shell("retry", name, *FACTORY, "--all", "--allowed-host", web.address)
 
-    assert result.out == f"{name}: 2 retried, 2 recovered\n"
+    assert result.out == f"{name}: 2 images retried, 2 recovered\n"
     assert f"{name} images" in result.err
     assert "3/3" in result.err
 

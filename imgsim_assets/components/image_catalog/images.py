@@ -47,7 +47,7 @@ class ImagesConfig(dg.Config):
 
 
 def images_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
-    """The images of a shard, with a ledger row for each item."""
+    """The images of a shard, with a ledger row for each."""
 
     @dg.asset(
         **images_kwargs(catalog),
@@ -72,8 +72,8 @@ def images_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
     return {
         **catalog.asset_kwargs("images", ["http", "parquet"]),
         "deps": [catalog.key("items")],
-        "description": "One row for every item: where its image came from and what it is, or why "
-        "there is none. Only new, changed and due items are fetched. The figures of all shards "
+        "description": "One row for every image of an item: where it came from and what it is, or "
+        "why there is none. Only new, changed and due images are fetched. The figures of all shards "
         f"together are those of `{catalog.name}/status`.",
         "metadata": {"dagster/column_schema": table_schema(IMAGES)},
         "code_version": code_version(VERSION),
@@ -81,12 +81,12 @@ def images_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
 
 
 def success_rate_spec(catalog: CatalogContext) -> dg.AssetCheckSpec:
-    """Enough items have an image."""
+    """Enough images were fetched."""
     checks = catalog.settings.checks
     return catalog.check_spec(
         "images",
         SUCCESS_RATE,
-        f"At least {checks.min_success_rate:.0%} of the items have an image.",
+        f"At least {checks.min_success_rate:.0%} of the images were fetched.",
         blocking=checks.severity == "error",
     )
 
@@ -120,11 +120,14 @@ def _describe(store: "Store", name: str, report: "DownloadReport") -> dict[str, 
 
     by_count = sorted(report.statuses.items(), key=lambda pair: -pair[1])
     described: dict[str, Any] = {
-        **table_metadata(store, f"{name}/images", report, report.items),
+        **table_metadata(store, f"{name}/images", report, report.images),
+        "items": report.items,
+        "usable_items": report.usable_items,
+        "images": report.images,
         "ok": report.statuses.get(OK, 0),
         "failed": report.failed,
         "statuses": counts_table(report.statuses, "status"),
-        "status_chart": svg(small_bar_chart(by_count), "items by status"),
+        "status_chart": svg(small_bar_chart(by_count), "images by status"),
         "requested": report.requested,
         "fetched": report.fetched,
         "unchanged": report.unchanged,
@@ -148,7 +151,7 @@ def _host_table(hosts: "Sequence[HostStats]") -> dg.MetadataValue:
         dg.TableRecord(
             {
                 "host": host.host or "(no host)",
-                "items": host.items,
+                "images": host.images,
                 "failed": host.failed,
                 "failures": ", ".join(f"{kind} {n}" for kind, n in host.failures.most_common(3)),
                 "seconds_per_request": round(host.mean_seconds, 3),
@@ -158,7 +161,7 @@ def _host_table(hosts: "Sequence[HostStats]") -> dg.MetadataValue:
     ]
     columns = {
         "host": "string",
-        "items": "int",
+        "images": "int",
         "failed": "int",
         "failures": "string",
         "seconds_per_request": "float",

@@ -20,7 +20,7 @@ _SHOWN_HOSTS = 10
 
 
 def status_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
-    """How many items are requested, fetched, failed and embedded; the top hosts and failures."""
+    """How many images are requested, fetched, failed and embedded; the top hosts and failures."""
     name = catalog.name
 
     @dg.asset(
@@ -31,8 +31,8 @@ def status_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
             dg.AssetDep(catalog.key(asset), partition_mapping=dg.AllPartitionMapping())
             for asset in ("images", "embeddings")
         ],
-        description=f"The status of {name} over all shards: items that were requested, fetched, "
-        "failed and embedded, the hosts with most failures, and the failures to look at first. "
+        description=f"The status of {name} over all shards: its items and how many are usable, its "
+        "images that were requested, fetched, failed and embedded, the hosts with most failures, and the failures to look at first. "
         f"`imgsim failures {name} --out failed.csv` writes all of them.",
         code_version=code_version(VERSION),
     )
@@ -59,7 +59,12 @@ def _versions(store: "Store", name: str) -> dict[str, int]:
 
 def _describe(store: "Store", name: str) -> dict[str, Any]:
     from imgsim_assets.components.metadata import counts_table, preview
-    from imgsim_assets.pipeline.failures import host_counts, most_important, read_failures
+    from imgsim_assets.pipeline.failures import (
+        host_counts,
+        most_important,
+        read_failures,
+        shown_columns,
+    )
     from imgsim_assets.pipeline.status import catalog_status
 
     status = catalog_status(store, name)
@@ -67,6 +72,7 @@ def _describe(store: "Store", name: str) -> dict[str, Any]:
     failed_fetches = sum(status.fetch_failures.values())
     described: dict[str, Any] = {
         "items": status.items,
+        "usable_items": status.usable_items,
         "requested": status.images + failed_fetches,
         "fetched": status.images,
         "failed": failed_fetches,
@@ -78,8 +84,18 @@ def _describe(store: "Store", name: str) -> dict[str, Any]:
         "top_hosts": preview(host_counts(store, name, _SHOWN_HOSTS), _SHOWN_HOSTS),
     }
     if failures.height:
-        columns = ["id", "url", "stage", "status", "next_retry_at", "detail", "file", "line"]
-        shown = most_important(failures, _SHOWN_FAILURES).select(columns)
+        columns = [
+            "id",
+            "image",
+            "url",
+            "stage",
+            "status",
+            "next_retry_at",
+            "detail",
+            "file",
+            "line",
+        ]
+        shown = shown_columns(most_important(failures, _SHOWN_FAILURES), columns)
         described["failures"] = preview(shown, _SHOWN_FAILURES)
         described["all_failures"] = f"imgsim failures {name} --out failed.csv"
     return described

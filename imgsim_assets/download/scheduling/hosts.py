@@ -14,17 +14,17 @@ _MAX_HOSTS = 10_000
 
 @dataclass(slots=True)
 class HostStats:
-    """Items and requests of one host; `seconds` is the sum over all requests."""
+    """Images and requests of one host; `seconds` is the sum over all requests."""
 
     host: str
-    items: int = 0
+    images: int = 0
     requests: int = 0
     seconds: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
     def failed(self) -> int:
-        """Items that failed."""
+        """Images that failed."""
         return self.failures.total()
 
     @property
@@ -60,11 +60,11 @@ class Hosts:
             stats.requests += 1
             stats.seconds += seconds
 
-    def count_item(self, host: str, failure: str | None) -> None:
-        """Count a finished item, with the status of its failure."""
+    def count_image(self, host: str, failure: str | None) -> None:
+        """Count a finished image, with the status of its failure."""
         stats = self._stats_of(host)
         if stats is not None:
-            stats.items += 1
+            stats.images += 1
             if failure is not None:
                 stats.failures[failure] += 1
 
