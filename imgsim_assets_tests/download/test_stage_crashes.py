@@ -19,17 +19,25 @@ _PROJECT = Path(__file__).parents[2]
 ITEMS = 4
 
 
-def check_invariants(catalog: Catalog, committed: dict[str, str]) -> dict[str, str]:
-    """Check that good rows have their image, ids are unique, and no committed row is lost.
+Good = dict[tuple[str, str], str]
 
-    Returns ids and sha256 of the good rows that are committed now.
+
+def check_invariants(catalog: Catalog, committed: Good) -> Good:
+    """Check that good rows have their image, rows are unique, and no committed row is lost.
+
+    Returns the sha256 of the good rows that are committed now, by id and url.
     """
     if catalog.table.latest() is None:
         assert not committed
         return {}
     frame = catalog.ledger()
-    assert frame["id"].is_unique().all()
-    good = {row["id"]: row["sha256"] for row in frame.iter_rows(named=True) if row["sha256"]}
+    assert not frame.select("id", "image").is_duplicated().any()
+    assert not frame.select("id", "url").is_duplicated().any()
+    good = {
+        (row["id"], row["url"]): row["sha256"]
+        for row in frame.iter_rows(named=True)
+        if row["sha256"]
+    }
     for sha256 in good.values():
         assert hashlib.sha256(catalog.store.blobs.get(sha256)).hexdigest() == sha256
     assert committed.items() <= good.items()
@@ -45,14 +53,14 @@ def declare_items(catalog: Catalog, shop: PageServer, count: int = ITEMS) -> dic
     return urls
 
 
-def crash_at_every_call(catalog: Catalog, first: int) -> tuple[int, dict[str, str]]:
+def crash_at_every_call(catalog: Catalog, first: int) -> tuple[int, Good]:
     """Kill the stage at every I/O call from the first on; returns the calls and the rows."""
     options = {
         "store": catalog.store.url,
         "settings": fast_settings().model_dump(mode="json"),
         "first": first,
     }
-    committed: dict[str, str] = {}
+    committed: Good = {}
     attempts = 0
     with subprocess.Popen(
         [sys.executable, "-m", "imgsim_assets_tests.support.crash_sweep", json.dumps(options)],
@@ -80,7 +88,7 @@ def test_crash_at_any_io_call_loses_no_committed_row(catalog: Catalog, shop: Pag
     attempts, committed = crash_at_every_call(catalog, first=1)
     # At least: reading the catalog, writing, syncing and renaming the pack, a file, a commit.
     assert attempts > 20
-    assert committed.keys() == urls.keys()
+    assert committed.keys() == urls.items()
     assert [report.requested for report in catalog.run()] == [0]
 
 
@@ -92,7 +100,7 @@ def test_runs_killed_at_random_times_lose_no_committed_row(
     print(f"seed {seed}")
     rng = random.Random(seed)
     urls = declare_items(catalog, shop, 400)
-    committed: dict[str, str] = {}
+    committed: Good = {}
     for _ in range(20):
         run = catalog.start(fast_settings(max_per_host=4), commit_every=0.05)
         time.sleep(rng.uniform(0.3, 2.5))
@@ -100,4 +108,4 @@ def test_runs_killed_at_random_times_lose_no_committed_row(
         run.communicate()
         committed = check_invariants(catalog, committed)
     catalog.run()
-    assert check_invariants(catalog, committed).keys() == urls.keys()
+    assert check_invariants(catalog, committed).keys() == urls.items()

@@ -75,9 +75,15 @@ class Catalog:
         folder.mkdir()
         return Catalog(Store.open(folder / "store"), folder)
 
-    def declare(self, urls: Mapping[str, str], *, shards: int = 1, root: str | None = None) -> None:
-        """Ingest a new version of the catalog with these ids and URLs."""
-        lines = (json.dumps({"id": item, "url": url}) for item, url in urls.items())
+    def declare(
+        self,
+        urls: Mapping[str, str | Sequence[str]],
+        *,
+        shards: int = 1,
+        root: str | None = None,
+    ) -> None:
+        """Ingest a new version of the catalog with these ids, and the URL or URLs of each."""
+        lines = (json.dumps({"id": item, "url": images}) for item, images in urls.items())
         (self.folder / "things.jsonl").write_text("\n".join(lines), encoding="utf-8")
         settings = SourceSettings(path="things.jsonl", root=root, allow_empty=True)
         ItemsStage(self.store, NAME, settings, shards=shards, project_root=self.folder).run()
@@ -102,12 +108,24 @@ class Catalog:
         return newest
 
     def ledger(self) -> pl.DataFrame:
-        """The ledger, sorted by id."""
-        return self.table.read(self.commit()).sort("id")
+        """The ledger, sorted by id and image."""
+        return self.table.read(self.commit()).sort("id", "image")
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The ledger's rows by id."""
         return {row["id"]: row for row in self.ledger().iter_rows(named=True)}
+
+    def images(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """The ledger's rows by id and number of the image."""
+        return {(row["id"], row["image"]): row for row in self.ledger().iter_rows(named=True)}
+
+    def image_urls(self) -> dict[str, list[str]]:
+        """The URLs of each item's images in the ledger, by their numbers, which have no gap."""
+        urls: dict[str, list[str]] = {}
+        for (item, image), row in self.images().items():
+            assert image == len(urls.setdefault(item, []))
+            urls[item].append(row["url"])
+        return urls
 
     def statuses(self) -> dict[str, str]:
         """The ledger's statuses by id."""

@@ -73,8 +73,8 @@ def images_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
         **catalog.asset_kwargs("images", ["http", "parquet"]),
         "deps": [catalog.key("items")],
         "description": "One row for every image of an item: where it came from and what it is, or "
-        "why there is none. Only new, changed and due images are fetched. The figures of all shards "
-        f"together are those of `{catalog.name}/status`.",
+        "why there is none. Only new, changed and due images are fetched. The figures of all "
+        f"shards together are those of `{catalog.name}/status`.",
         "metadata": {"dagster/column_schema": table_schema(IMAGES)},
         "code_version": code_version(VERSION),
     }

@@ -31,8 +31,9 @@ def status_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
             dg.AssetDep(catalog.key(asset), partition_mapping=dg.AllPartitionMapping())
             for asset in ("images", "embeddings")
         ],
-        description=f"The status of {name} over all shards: its items and how many are usable, its "
-        "images that were requested, fetched, failed and embedded, the hosts with most failures, and the failures to look at first. "
+        description=f"The status of {name} over all shards: its items and how many are usable, "
+        "its images that were requested, fetched, failed and embedded, the hosts with most "
+        "failures, and the failures to look at first. "
         f"`imgsim failures {name} --out failed.csv` writes all of them.",
         code_version=code_version(VERSION),
     )
