@@ -75,6 +75,7 @@ def test_each_status_is_shown_before_a_second_failure_of_one() -> None:
     statuses = ["http_404"] * 5 + ["timeout"] * 3 + ["not_image"]
     rows = {
         "id": [f"i{n}" for n in range(9)],
+        "image": [0] * 9,
         "stage": ["images"] * 9,
         "status": statuses,
         "retryable": [status == "timeout" for status in statuses],

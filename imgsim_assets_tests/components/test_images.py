@@ -70,7 +70,7 @@ def test_the_metadata_names_the_hosts_that_failed(project: Project, web: Web) ->
     materialized(project, "items", {})
     facts = materialized(project, "images", {})
     (host,) = [record.data for record in facts["host_stats"].records]
-    assert (host["host"], host["items"], host["failed"]) == (web.address, 1, 1)
+    assert (host["host"], host["images"], host["failed"]) == (web.address, 1, 1)
     assert host["failures"] == "http_404 1"
     assert facts["hosts_skipped"] == []
 

@@ -47,6 +47,7 @@ def test_status_counts_all_shards_and_lists_hosts_and_failures(shop: Shop) -> No
     counts = {name: value for name, value in metadata.items() if isinstance(value, int)}
     assert counts == {
         "items": 14,
+        "usable_items": 11,
         "requested": 14,
         "fetched": 12,
         "failed": 2,
@@ -60,7 +61,7 @@ def test_status_counts_all_shards_and_lists_hosts_and_failures(shop: Shop) -> No
         {"status": "http_404", "count": 2},
     ]
     assert _rows(metadata["top_hosts"].records) == [
-        {"host": "127.0.0.1", "items": 14, "failed": 2, "failures": "http_404 2"}
+        {"host": "127.0.0.1", "images": 14, "failed": 2, "failures": "http_404 2"}
     ]
     failures = _rows(metadata["failures"].records)
     assert {row["id"] for row in failures} == {BEACON, "dead", "p2"}
