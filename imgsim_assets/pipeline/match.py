@@ -8,7 +8,7 @@ from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
-from imgsim_assets.similarity.selection import compared
+from imgsim_assets.similarity.selection import compared_within
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -51,7 +51,10 @@ class MatchPipeline:
         settings = self.settings
         _, left = items.from_embeddings(self.store, settings.left)
         _, right = items.from_index(self.store, settings.right)
-        return compared(left, settings), compared(right, settings)
+        return (
+            compared_within(self.store, settings.left, left, settings),
+            compared_within(self.store, settings.right, right, settings),
+        )
 
     def rows(self, report: MatchReport) -> pl.DataFrame:
         """The matches of the version that `report` is about."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.items import LEFT_OUT
+from imgsim_assets.similarity.items import LEFT_OUT, VALUE
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -29,7 +29,7 @@ class ScoredItems:
     """Items with the vectors of their compared images; `keys` is sorted by id.
 
     Attributes:
-        keys: a row (id, sha256) for each vector.
+        keys: a row (id, sha256, and value where items must agree in one) for each vector.
         vectors: (n, d) float32.
     """
 
@@ -94,7 +94,7 @@ def recorded_items(
     recorded = table.read_file(file)
     if LEFT_OUT in recorded.columns:
         recorded = recorded.filter(pl.col(LEFT_OUT).is_null())
-    keys = recorded.sort("id", "sha256").select("id", "sha256")
+    keys = recorded.sort("id", "sha256").drop("image", LEFT_OUT, strict=False)
     read = items.with_vectors(store, catalog, commit.properties[FINGERPRINT], keys)
     return ScoredItems(keys, read.vectors)
 
@@ -120,7 +120,12 @@ def scores(left: ScoredItems, right: ScoredItems, properties: Any) -> NDArray[np
         starts = right.start[first:stop] - ends[first]
         products[:, first:stop] = np.maximum.reduceat(left_vectors @ part.T, starts, axis=1)
         first = stop
+    similarities: NDArray[np.float64]
     if properties.get("compare") == "mean_best":
-        return np.add.reduceat(products, left.start, axis=0) / left.rows_of[:, None]
-    best: NDArray[np.float64] = np.maximum.reduceat(products, left.start, axis=0)
-    return best
+        similarities = np.add.reduceat(products, left.start, axis=0) / left.rows_of[:, None]
+    else:
+        similarities = np.maximum.reduceat(products, left.start, axis=0)
+    if VALUE in left.keys.columns:
+        values, others = (side.keys[VALUE].gather(side.start).to_numpy() for side in (left, right))
+        similarities[values[:, None] != others[None, :]] = -np.inf
+    return similarities

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.items import VALUE, Items
 
 # Products that are computed at most, so that a chart costs little beside the join.
 _MAX_PRODUCTS = 20_000_000
@@ -36,6 +36,9 @@ def best_candidates(
     products = unmatched.vectors[chosen] @ right.vectors.T
     if exclude_self:
         products[ids.to_numpy()[:, None] == right.keys["id"].to_numpy()[None, :]] = -np.inf
+    if VALUE in left.keys.columns:
+        values = unmatched.keys[VALUE].gather(chosen).to_numpy()
+        products[values[:, None] != right.keys[VALUE].to_numpy()[None, :]] = -np.inf
     best = products.argmax(axis=1)
     frame = pl.DataFrame(
         {

@@ -23,8 +23,9 @@ from imgsim_assets.similarity.neighbor_lists import (
     neighbor_lists,
     with_rank,
 )
-from imgsim_assets.similarity.selection import compared, left_out_counts, shared_images
-from imgsim_assets.similarity.settings import GraphSettings
+from imgsim_assets.similarity.selection import compared_within, left_out_counts, shared_images
+from imgsim_assets.similarity.settings import GraphSettings, PairSettings
+from imgsim_assets.similarity.values import items_versions
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -105,7 +106,8 @@ class GraphStage:
         started = time.monotonic()
         latest = self.table.latest()
         index, images = items.from_index(self._store, self._name)
-        nodes = compared(images, self._settings)
+        inputs = items_versions(self._store, [self._name], self._settings.within)
+        nodes = compared_within(self._store, self._name, images, self._settings)
         fingerprint = index.properties[FINGERPRINT]
         k = self._settings.k
         threshold = resolve_threshold(self._store, self._settings.threshold, [(self._name, index)])
@@ -117,9 +119,9 @@ class GraphStage:
         }
         # Which images are compared changes the rows of the lists, not what a list is.
         list_keys = list(recipe)
-        recipe |= {"compare": self._settings.compare, "max_shared": self._settings.max_shared}
+        recipe |= self._settings.model_dump(mode="json", include={*PairSettings.model_fields})
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
-        inputs = {f"{self._name}/index": index.version}
+        inputs |= {f"{self._name}/index": index.version}
         update = result.update(
             nodes, nodes, inputs, lambda: _edges(result, nodes, self._settings, threshold)
         )

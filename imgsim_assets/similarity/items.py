@@ -24,6 +24,8 @@ from imgsim_assets.storage.store import Store
 
 # Why an image is not compared; null for images that are.
 LEFT_OUT = "left_out"
+# What the items of a pair agree in, where `within` asks for it.
+VALUE = "value"
 _KEYS = ["id", "image", "sha256"]
 _SEPARATOR = "\0"
 _DIGITS = 4
@@ -36,7 +38,7 @@ class Items:
     `keys` has the columns id, image and sha256, and `vectors` is (n, d) float32 with unit rows, in
     the same order: by id and image as they are read, by id and sha256 as they are compared.
     `source` has all images that were read, where some are not compared: id, image, sha256 and, if
-    any is left out, left_out, which says why.
+    any is left out, left_out, which says why. With `within`, keys have the column value, too.
     """
 
     keys: pl.DataFrame
@@ -86,6 +88,11 @@ class Items:
     def recorded(self) -> pl.DataFrame:
         """What a result records of its input: all images, those left out too."""
         return self.keys if self.source is None else self.source
+
+    def values(self, mask: NDArray[np.bool_] | None) -> pl.DataFrame:
+        """The numbers of the rows of a mask (n,), None for all, and their values."""
+        rows = self.keys.select(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"), VALUE)
+        return rows if mask is None else rows.filter(pl.Series(mask))
 
     def where(self, mask: NDArray[np.bool_]) -> Items:
         """The rows of a mask (n,), in their order."""

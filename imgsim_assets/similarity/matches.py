@@ -24,8 +24,9 @@ from imgsim_assets.similarity.neighbor_lists import (
     neighbor_lists,
     with_rank,
 )
-from imgsim_assets.similarity.selection import compared, left_out_counts, shared_images
-from imgsim_assets.similarity.settings import MatchSettings
+from imgsim_assets.similarity.selection import compared_within, left_out_counts, shared_images
+from imgsim_assets.similarity.settings import MatchSettings, PairSettings
+from imgsim_assets.similarity.values import items_versions
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -106,7 +107,11 @@ class MatchStage:
         latest = self.table.latest()
         embeddings, left_images = items.from_embeddings(store, self._left)
         index, right_images = items.from_index(store, self._right)
-        left, right = (compared(images, settings) for images in (left_images, right_images))
+        versions = items_versions(store, [self._left, self._right], settings.within)
+        left, right = (
+            compared_within(store, name, images, settings)
+            for name, images in ((self._left, left_images), (self._right, right_images))
+        )
         inputs = [(self._left, embeddings), (self._right, index)]
         require_same_encoder(inputs)
         threshold = resolve_threshold(store, settings.threshold, inputs)
@@ -124,9 +129,9 @@ class MatchStage:
         }
         # Which images are compared changes the rows of the lists, not what a list is.
         list_keys = list(recipe)
-        recipe |= {"compare": settings.compare, "max_shared": settings.max_shared}
+        recipe |= settings.model_dump(mode="json", include={*PairSettings.model_fields})
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
-        versions = {
+        versions |= {
             f"{self._left}/embeddings": embeddings.version,
             f"{self._right}/index": index.version,
         }

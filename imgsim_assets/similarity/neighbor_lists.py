@@ -21,10 +21,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Doubles, Indices
-from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.join import pairs_above
+from imgsim_assets.similarity.items import VALUE, Items
 from imgsim_assets.similarity.join_input import InputPair
-from imgsim_assets.similarity.knn import nearest
+from imgsim_assets.similarity.row_pairs import pairs_within, row_pairs
 
 SCHEMA = {"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64}
 COMPLETE = "complete"
@@ -258,15 +257,15 @@ def _join(
     )
     if not len(left_input) or not len(right_input):
         return _Lists(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), none_truncated)
-    inputs = InputPair.of(left_input, right_input)
-    if depth is None:
-        i, j, similarity = pairs_above(inputs, spec.threshold)
+    # As many more as an item may find of itself.
+    k = depth + right.max_images if depth is not None and spec.exclude_self else depth
+    if VALUE in left.keys.columns:
+        values = left.values(left_mask), right.values(right_mask)
+        i, j, similarity = pairs_within(
+            left.join_input, right.join_input, *values, k, min_similarity
+        )
     else:
-        # As many more as an item may find of itself.
-        k = depth + right.max_images if spec.exclude_self else depth
-        index, cosines = nearest(inputs, k, min_similarity)
-        i, ranks = np.nonzero(index >= 0)
-        j, similarity = index[i, ranks], cosines[i, ranks]
+        i, j, similarity = row_pairs(InputPair.of(left_input, right_input), k, min_similarity)
     if spec.exclude_self:
         others = left.numbers[i] != right.numbers[j]
         i, j, similarity = i[others], j[others], similarity[others]

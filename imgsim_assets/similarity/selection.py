@@ -9,42 +9,59 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from imgsim_assets.similarity.items import LEFT_OUT, Items
-from imgsim_assets.similarity.settings import ComparisonSettings
+from imgsim_assets.similarity.items import LEFT_OUT, VALUE, Items
+from imgsim_assets.similarity.settings import ComparisonSettings, PairSettings
+from imgsim_assets.similarity.values import values_within
+from imgsim_assets.storage.store import Store
 
 # Reasons: the item has the same bytes under a lower number; more items have the image than
-# max_shared; an earlier image of the item is compared, with compare: first.
+# max_shared; the item has no value to agree in; an earlier image of it is compared, with compare:
+# first.
 REPEATED = "repeated"
 SHARED = "shared"
+NO_VALUE = "no_value"
 NOT_FIRST = "not_first"
 
 
-def compared(items: Items, settings: ComparisonSettings) -> Items:
+def compared(
+    items: Items, settings: ComparisonSettings, *, values: pl.DataFrame | None = None
+) -> Items:
     """The images of a catalog that are compared, by id and sha256.
 
     Args:
         items: all images of the catalog, by id and image.
         settings: which images count.
+        values: what the items of a pair agree in (id, value); None where all are compared.
 
     Returns:
         The rows of a join; `source` has all images, and says why some are left out.
     """
+    if values is not None:
+        keys = items.keys.join(values, on="id", how="left", maintain_order="left")
+        items = Items(keys, items.vectors)
     has_several = items.max_images > 1
     image = pl.col("sha256")
     reasons = pl.lit(None, pl.String)
     if has_several:
         is_repeated = ~pl.struct("id", "sha256").is_first_distinct()
         reasons = pl.when(is_repeated).then(pl.lit(REPEATED))
-    left_out = items.keys.select("id", "sha256", reasons.alias(LEFT_OUT))
-    if settings.max_shared is not None:
+    left_out = items.keys.with_columns(reasons.alias(LEFT_OUT))
+    if settings.max_shared is not None and left_out["sha256"].n_unique() < len(items):
         # An item counts once: its repeated images are null here.
         carriers = pl.when(pl.col(LEFT_OUT).is_null()).then(image).count().over("sha256")
         left_out = _where(left_out, carriers > settings.max_shared, SHARED)
+    if values is not None:
+        left_out = _where(left_out, pl.col(VALUE).is_null(), NO_VALUE)
     if has_several and settings.compare == "first":
         # Of the images that are left, in the order of their numbers.
         position = pl.col(LEFT_OUT).is_null().cum_sum().over("id")
         left_out = _where(left_out, position > 1, NOT_FIRST)
     return _narrowed(items, left_out[LEFT_OUT])
+
+
+def compared_within(store: Store, name: str, items: Items, settings: PairSettings) -> Items:
+    """`compared`, with the values in which the items of a pair agree."""
+    return compared(items, settings, values=values_within(store, name, settings.within))
 
 
 def _where(rows: pl.DataFrame, condition: pl.Expr, reason: str) -> pl.DataFrame:

@@ -56,7 +56,17 @@ class ComparisonSettings(Settings):
         return self
 
 
-class MatchSettings(ComparisonSettings):
+class PairSettings(ComparisonSettings):
+    """Which items are compared with which."""
+
+    within: Names = Field(
+        (),
+        description="compare only items that agree in these columns of their items tables, such as "
+        "[brand]; an empty value agrees with nothing",
+    )
+
+
+class MatchSettings(PairSettings):
     """Which pairs of a left and a right catalog count as matches."""
 
     threshold: Threshold = Field(
@@ -81,7 +91,7 @@ class MatchSettings(ComparisonSettings):
         return self
 
 
-class GraphSettings(ComparisonSettings):
+class GraphSettings(PairSettings):
     """The similarity graph of one catalog."""
 
     k: int = Field(10, ge=1, le=1000, description="neighbors of each item")

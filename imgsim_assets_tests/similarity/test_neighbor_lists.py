@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.similarity import neighbor_lists as lists_module
+from imgsim_assets.similarity import row_pairs
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_input import InputPair
@@ -122,7 +122,7 @@ def test_removed_neighbors_are_replaced_from_the_reserve(
         compared.append(len(inputs.left) * len(inputs.right))
         return nearest(inputs, k, min_similarity)
 
-    monkeypatch.setattr(lists_module, "nearest", counting)
+    monkeypatch.setattr(row_pairs, "nearest", counting)
     for _ in range(6):
         gone = top_pairs(lists, spec)["right_id"][0]
         fewer = right.where((right.keys["id"] != gone).to_numpy())

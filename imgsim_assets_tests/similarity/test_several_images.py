@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.similarity import items, neighbor_lists
+from imgsim_assets.similarity import items, row_pairs, selection
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.matches import MatchReport, MatchStage
@@ -36,19 +36,22 @@ Content = Mapping[str, Sequence[int]]
 IMAGES = st.lists(st.integers(0, len(POOL) - 1), min_size=1, max_size=6)
 CONTENT = st.dictionaries(st.sampled_from(["a", "a b", "ab", "b", "c", "é"]), IMAGES)
 COMPARE = st.sampled_from(["any", "first", "mean_best"])
+WITHIN = st.sampled_from([(), ("brand",)])
 LIMITS = st.sampled_from([None, 1, 2, 20])
 MATCHES = st.builds(
-    lambda mode, compare, threshold, max_shared: MatchSettings(
+    lambda mode, compare, threshold, max_shared, within: MatchSettings(
         mode=mode,
         k=2 if mode == "top_k" else None,
         compare=compare,
         threshold=threshold,
         max_shared=max_shared,
+        within=within,
     ),
     st.sampled_from(["all", "best", "top_k", "mutual", "one_to_one"]),
     COMPARE,
     st.sampled_from([-1.0, 0.0, 0.5, 1.0]),
     LIMITS,
+    WITHIN,
 )
 
 
@@ -101,6 +104,7 @@ def test_matches_equal_the_definition_after_any_history(
     compare=COMPARE,
     threshold=st.sampled_from([None, 0.0, 0.5]),
     max_shared=LIMITS,
+    within=WITHIN,
 )
 def test_edges_equal_the_definition_after_any_history(
     states: list[Content],
@@ -108,10 +112,13 @@ def test_edges_equal_the_definition_after_any_history(
     compare: Compare,
     threshold: float | None,
     max_shared: int | None,
+    within: tuple[str, ...],
 ) -> None:
     if compare == "mean_best" and threshold is None:
         threshold = -1.0
-    declared = GraphSettings(k=k, compare=compare, threshold=threshold, max_shared=max_shared)
+    declared = GraphSettings(
+        k=k, compare=compare, threshold=threshold, max_shared=max_shared, within=within
+    )
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         for content in states:
@@ -145,7 +152,7 @@ def test_reordered_images_are_compared_with_nothing(monkeypatch: pytest.MonkeyPa
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         _match(store, left, right, declared)
-        monkeypatch.setattr(neighbor_lists, "nearest", lambda *_: pytest.fail("compared"))
+        monkeypatch.setattr(row_pairs, "nearest", lambda *_: pytest.fail("compared"))
 
         rows = _match(store, turned, right, declared)
 
@@ -183,7 +190,8 @@ def _scores(left: Content, right: Content, declared: MatchSettings | GraphSettin
                 for i in left_images
                 for j in right_images
             ]
-            if not pairs:
+            brands = _brand(left, a), _brand(right, b)
+            if not pairs or (declared.within and (None in brands or brands[0] != brands[1])):
                 continue
             best, i, j = min(pairs)
             similarity = -best
@@ -194,6 +202,11 @@ def _scores(left: Content, right: Content, declared: MatchSettings | GraphSettin
             if similarity >= threshold:
                 scores[a, b] = (similarity, i, j)
     return scores
+
+
+def _brand(content: Content, item: str) -> str | None:
+    """A value that changes with the images of an item, and that some items lack."""
+    return [None, "acme", "bolt"][sum(content[item]) % 3]
 
 
 def _counted(content: Content, declared: MatchSettings | GraphSettings) -> dict[str, list[int]]:
@@ -284,7 +297,13 @@ def _catalogs(left: Content, right: Content) -> Iterator[None]:
     def read(_: Store, name: str) -> tuple[Commit, Items]:
         return _COMMIT, _items(of[name])
 
+    def values(_: Store, name: str, columns: Sequence[str]) -> pl.DataFrame | None:
+        brands = {item: _brand(of[name], item) for item in of[name]}
+        schema = {"id": pl.String, "value": pl.String}
+        return pl.DataFrame(list(brands.items()), schema, orient="row") if columns else None
+
     with (
+        mock.patch.object(selection, "values_within", values),
         mock.patch.object(items, "from_embeddings", read),
         mock.patch.object(items, "from_index", read),
     ):

@@ -37,7 +37,11 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         **TABLE_ASSET,
         **STEP_KWARGS,
         pool=CPU_POOL,
-        deps=[catalog.key("index"), *catalog.threshold_deps(settings.graph.threshold)],
+        deps=[
+            catalog.key("index"),
+            *([catalog.key("items")] if settings.graph.within else []),
+            *catalog.threshold_deps(settings.graph.threshold),
+        ],
         description=f"Edges from every item to its {settings.graph.k} most similar others.",
         metadata={"dagster/column_schema": table_schema(GRAPH)},
         code_version=code_version(VERSION, settings.graph.model_dump()),
@@ -148,13 +152,13 @@ def _linked_images(
     from imgsim_assets.components.metadata import linked_image, svg
     from imgsim_assets.similarity import items
     from imgsim_assets.similarity.candidates import best_candidates
-    from imgsim_assets.similarity.selection import compared
+    from imgsim_assets.similarity.selection import compared_within
 
     left_out = describe_left_out(store, report.left_out, report.shared)
     if not edges.height:
         return left_out
     _, images = items.from_index(store, name)
-    nodes = compared(images, settings)
+    nodes = compared_within(store, name, images, settings)
     below = best_candidates(nodes, nodes, edges["src_id"], exclude_self=True)
     histogram = charts.similarity_histogram(
         edges["similarity"], report.threshold, below["similarity"]

@@ -59,6 +59,7 @@ def matches_asset(
     key = asset_key("matches", settings.name)
     left = asset_key(settings.left, "embeddings")
     right = asset_key(settings.right, "index")
+    within = settings.within
     match_settings = settings.model_dump(include=set(MatchSettings.model_fields))
 
     @dg.asset(
@@ -69,6 +70,7 @@ def matches_asset(
         deps=[
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
+            *(asset_key(name, "items") for name in (settings.left, settings.right) if within),
             *(asset_key(name, "encoder_evaluation") for name in evaluated),
         ],
         description=settings.description or _description(settings),
