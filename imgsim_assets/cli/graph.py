@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.comparison import comparison_options, left_out_lines, parse_pair_settings
 from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.similarity.graph import GraphStage, graph_table
 from imgsim_assets.similarity.settings import GraphSettings
@@ -21,24 +24,36 @@ Examples:
 @click.argument("catalog")
 @click.option("-k", "k", type=int, default=10, show_default=True, help="Neighbors per item.")
 @click.option("--threshold", type=float, help="Minimum cosine similarity of an edge.")
+@comparison_options
 @options.out_option
 @options.store_option
 @options.json_option
 def command(
-    catalog: str, k: int, threshold: float | None, out: str | None, store: Store, as_json: bool
+    catalog: str,
+    k: int,
+    threshold: float | None,
+    comparison: dict[str, Any],
+    out: str | None,
+    store: Store,
+    as_json: bool,
 ) -> None:
     """Update the similarity graph of CATALOG and show its edges.
 
-    A graph with another k or threshold, such as the declared one, is not changed.
+    A graph with other settings, such as the declared one, is not changed.
     """
-    settings = options.parse_settings(GraphSettings, k=k, threshold=threshold)
+    settings = parse_pair_settings(GraphSettings, comparison, k=k, threshold=threshold)
     update_index(store, catalog)
     stage = GraphStage(store, catalog, settings, variant=_variant(store, catalog, settings))
     report = stage.run()
     edges = stage.table.read(stage.table.at(report.version))
     output.show_result(
         edges,
-        f"{catalog}: {report.edges} edges between {report.items} items",
+        "\n".join(
+            [
+                f"{catalog}: {report.edges} edges between {report.items} items",
+                *left_out_lines(report.left_out),
+            ]
+        ),
         out=out,
         document={"items": report.items, "edges": edges} if as_json else None,
     )
@@ -47,7 +62,7 @@ def command(
 def _variant(store: Store, name: str, settings: GraphSettings) -> str | None:
     """None for the catalog's own graph, if it is missing or has these settings."""
     latest = graph_table(store, name).latest()
-    values = settings.model_dump()
+    values = settings.model_dump(mode="json")
     if latest is None or all(latest.properties.get(key) == values[key] for key in values):
         return None
     return options.settings_hash(settings)

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.comparison import comparison_options, left_out_lines, parse_pair_settings
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
 from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand
@@ -59,6 +60,7 @@ Examples:
     help=f"Which pairs to keep: {', '.join(get_args(Mode))}.",
 )
 @click.option("--k", "-k", type=int, help="Matches per left item, with --mode top_k.")
+@comparison_options
 @options.list_options
 @click.option(
     "--result-header",
@@ -79,6 +81,7 @@ def command(
     threshold: str,
     mode: str,
     k: int | None,
+    comparison: dict[str, Any],
     list_options: options.ListOptions,
     result_header: tuple[str, ...],
     matrix: bool,
@@ -95,7 +98,7 @@ def command(
     catalogs in the store. The result has all columns of both. Images that the store has already
     are neither fetched nor embedded again.
     """
-    settings = options.parse_settings(MatchSettings, threshold=threshold, mode=mode, k=k)
+    settings = parse_pair_settings(MatchSettings, comparison, threshold=threshold, mode=mode, k=k)
     args = [
         resolve_operand(text, side, store, list_options, encoder, download)
         for text, side in zip((left, right), SIDES, strict=True)
@@ -199,6 +202,7 @@ def _document(
     left, right = (summary.document() for summary in summaries)
     document = {"left": left, "right": right, "threshold": report.threshold}
     document |= {"seconds": report.seconds, "matches": matches}
+    document |= {"left_out": report.left_out, "shared": report.shared}
     return document | ({"matrix": cosines} if cosines is not None else {})
 
 
@@ -210,3 +214,4 @@ def _lines(store: Store, summaries: Sequence[OperandSummary], report: MatchRepor
         f"{report.matches} matches of {report.left_items} x {report.right_items} items at "
         f"{report.threshold:g} or more, {report.left_matched} of the left matched"
     )
+    yield from left_out_lines(report.left_out)

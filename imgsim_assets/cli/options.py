@@ -152,7 +152,7 @@ def _split_columns(_: click.Context, __: click.Parameter, listed: str | None) ->
     return names if len(names) > 1 else listed
 
 
-def _option_group(
+def option_group(
     argument: str, build: Callable[..., object], *options: Callable[[Any], Any]
 ) -> Callable[[Command], Command]:
     """A decorator that passes the options to `build`, and its result to the command."""
@@ -295,7 +295,7 @@ _source_options = (
     ),
     click.option("--root", metavar="FOLDER", help="Folder that must contain local images."),
 )
-source_options = _option_group("source_values", source_values, *_source_options)
+source_options = option_group("source_values", source_values, *_source_options)
 _columns_option = click.option(
     "--columns", metavar="A,B,...", callback=split_names, help="Source columns of the result."
 )
@@ -306,7 +306,7 @@ _loader_option = click.option(
     help="Load images with this function instead of downloading them. It gets a row as a "
     "mapping and returns bytes, a PIL image or None.",
 )
-list_options = _option_group(
+list_options = option_group(
     "list_options",
     _list_options,
     _columns_option,
@@ -326,10 +326,10 @@ list_options = _option_group(
     *_source_options,
     _loader_option,
 )
-single_list_options = _option_group(
+single_list_options = option_group(
     "list_options", _single_list_options, _columns_option, *_source_options, _loader_option
 )
-encoder_options = _option_group(
+encoder_options = option_group(
     "encoder",
     _encoder,
     click.option(
@@ -354,7 +354,7 @@ encoder_options = _option_group(
     click.option("--batch-size", type=int, help="Images per forward pass."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
 )
-download_options = _option_group(
+download_options = option_group(
     "download",
     _download,
     click.option(

@@ -1,0 +1,59 @@
+"""The shell options of what is compared: images of items, shared images, agreeing columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args
+
+import click
+
+from imgsim_assets.cli.options import option_group, parse_settings, split_names
+from imgsim_assets.similarity.selection import SHARED
+from imgsim_assets.similarity.settings import Compare, PairSettings
+
+P = TypeVar("P", bound=PairSettings)
+
+comparison_options = option_group(
+    "comparison",
+    dict[str, Any],
+    click.option(
+        "--compare",
+        default="any",
+        show_default=True,
+        metavar="|".join(get_args(Compare)),
+        help="How items with several images are compared: by their best pair of images, by the "
+        "first usable image, or by the mean of each left image's best.",
+    ),
+    click.option(
+        "--max-shared",
+        type=int,
+        default=20,
+        show_default=True,
+        help="Leave out images that more items of a list have, such as placeholders; 0 for none.",
+    ),
+    click.option(
+        "--within",
+        metavar="A,B,...",
+        callback=split_names,
+        help="Compare only items that agree in these columns.",
+    ),
+)
+
+
+def parse_pair_settings(kind: type[P], comparison: Mapping[str, Any], **values: Any) -> P:
+    """Validate these and other options as settings.
+
+    Raises:
+        click.UsageError: A value is not valid. The message names the option.
+    """
+    unlimited = comparison["max_shared"] == 0
+    given = {key: value for key, value in comparison.items() if key != "max_shared" or value}
+    settings = parse_settings(kind, **given, **values)
+    return settings.model_copy(update={"max_shared": None}) if unlimited else settings
+
+
+def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
+    """What a person is told of images that are not compared."""
+    if SHARED not in left_out:
+        return []
+    return [f"{left_out[SHARED]} images are left out, since too many items have them: --max-shared"]

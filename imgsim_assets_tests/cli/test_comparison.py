@@ -1,0 +1,93 @@
+"""The options of `imgsim match` and `imgsim graph` about what is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.shell import CommandResult, Shell
+
+
+@pytest.fixture
+def lists(shell: Shell) -> Shell:
+    """Two lists with a placeholder; items of the left one have two images."""
+    for number in (0, 1, 2, 5):
+        shell.write(f"{number}.png", tiny(number))
+    shell.write("soon.png", tiny(9))
+    left = [f"l{number},{number}.png|soon.png" for number in range(3)]
+    _write_list(shell, "left.csv", left)
+    _write_list(shell, "right.csv", ["r0,0.png", "r1,5.png|1.png", "r2,soon.png"])
+    return shell
+
+
+def _write_list(shell: Shell, name: str, rows: Sequence[str]) -> None:
+    shell.write(name, "\n".join(["id,url", *rows]) + "\n")
+
+
+def _match(shell: Shell, *options: str) -> CommandResult:
+    return shell.match("left.csv", "right.csv", "--separator", "|", "--threshold", "0.99", *options)
+
+
+def test_images_of_more_items_than_max_shared_are_left_out_and_told(lists: Shell) -> None:
+    every = _match(lists, "--mode", "all", "--json").json["matches"]
+    result = _match(lists, "--max-shared", "2")
+    document = _match(lists, "--max-shared", "2", "--json").json
+
+    assert [match["right_id"] for match in every] == ["r0", "r2", "r1", "r2", "r2"]
+    assert "3 images are left out" in result.out
+    assert "2 matches of 3 x 3 items" in result.out
+    assert document["left_out"] == {"shared": 3}
+    assert [image["items"] for image in document["shared"]] == [3]
+
+
+def test_placeholder_of_21_items_is_left_out_unless_max_shared_is_zero(shell: Shell) -> None:
+    shell.write("soon.png", tiny(9))
+    _write_list(shell, "left.csv", [f"l{n:02d},soon.png" for n in range(21)])
+    _write_list(shell, "right.csv", [f"r{n:02d},soon.png" for n in range(20)])
+
+    default = _match(shell, "--json").json
+    allowed = _match(shell, "--max-shared", "0", "--json").json
+
+    assert (len(default["matches"]), len(allowed["matches"])) == (0, 21)
+
+
+def test_compare_first_looks_at_first_images_only(lists: Shell) -> None:
+    result = _match(lists, "--compare", "first", "--json")
+
+    assert [match["right_id"] for match in result.json["matches"]] == ["r0"]
+
+
+def test_graph_with_other_comparison_is_a_variant(shell: Shell) -> None:
+    indexed(shell.store, "left", {f"l{n}": [tiny(n), tiny(9)] for n in range(3)})
+    every = shell("graph", "left", "-k", "1", "--json").json["edges"]
+    result = shell("graph", "left", "-k", "1", "--max-shared", "2", "--json")
+
+    assert {edge["src_image"] for edge in every} == {1}
+    assert {edge["src_image"] for edge in result.json["edges"]} == {0}
+
+
+def test_mean_best_without_a_threshold_is_refused_in_words_of_the_shell(shell: Shell) -> None:
+    result = shell("graph", "left", "--compare", "mean_best")
+
+    assert result.code == 2
+    assert "--compare: mean_best needs a threshold, such as '--threshold recommended'" in result.err
+
+
+def test_within_compares_items_of_one_value_and_names_an_unknown_column(shell: Shell) -> None:
+    for name, brands in (("left", ["acme", "bolt"]), ("right", ["bolt", "acme"])):
+        rows = [f"{name[0]}{n},{n}.png,{brand}" for n, brand in enumerate(brands)]
+        shell.write(f"{name}.csv", "\n".join(["id,url,brand", *rows]) + "\n")
+        shell.write(f"{brands.index('acme')}.png", tiny(brands.index("acme")))
+
+    every = shell.match("left.csv", "right.csv", "--threshold", "-1", "--json").json["matches"]
+    within = shell.match(
+        "left.csv", "right.csv", "--threshold", "-1", "--within", "brand", "--json"
+    )
+    unknown = shell.match("left.csv", "right.csv", "--within", "brnad")
+
+    assert [match["right_id"] for match in every] == ["r0", "r1"]
+    assert [match["right_id"] for match in within.json["matches"]] == ["r1", "r0"]
+    assert unknown.code == 1
+    assert "has no column 'brnad'; name one of brand, url" in unknown.err
