@@ -13,6 +13,7 @@ from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.search.load_model import load_model
 from imgsim_assets.search.model import ImageSimilarityModel
+from imgsim_assets.search.neighbors import Compare
 from imgsim_assets.search.saved_model import is_saved_model
 from imgsim_assets.storage.store import Store
 
@@ -45,6 +46,13 @@ Examples:
 @click.option(
     "--one-item", is_flag=True, help="The IMAGEs are of one item, which is found by any of them."
 )
+@click.option(
+    "--compare",
+    type=click.Choice(["any", "first", "mean_best"]),
+    default="any",
+    show_default=True,
+    help="Which images of items count; mean_best needs --radius.",
+)
 @click.option("--all", "no_limit", is_flag=True, help="Return every item instead of k.")
 @click.option("--radius", type=float, help="Maximum distance, inclusive.")
 @click.option("--orientations", is_flag=True, help="Also try each image rotated and mirrored.")
@@ -61,6 +69,7 @@ def command(
     texts: tuple[str, ...],
     k: int,
     one_item: bool,
+    compare: Compare,
     no_limit: bool,
     radius: float | None,
     orientations: bool,
@@ -95,7 +104,9 @@ def command(
             factory=factory,
         )
     if texts:
-        neighbors = model.query(text=texts, k=None if no_limit else k, radius=radius)
+        neighbors = model.query(
+            text=texts, k=None if no_limit else k, radius=radius, compare=compare
+        )
         return _show(neighbors, out, k, as_json=as_json)
     names = [_ONE_ITEM if one_item else name for name in images]
     cells = [list(images)] if one_item else list(images)
@@ -108,6 +119,7 @@ def command(
         radius=radius,
         progress=not quiet,
         orientations=orientations,
+        compare=compare,
         download=download,
     )
     labels = pl.Series("query_label", [names[row] for row in neighbors["query_label"]], pl.String)

@@ -56,6 +56,11 @@ class Embeddings:
     digests: Sequence[ImageDigests]
     failures: Sequence[Failure]
 
+    def take(self, rows: NDArray[np.int64]) -> Embeddings:
+        """Those at some of the n rows; the failures stay."""
+        digests = [self.digests[row] for row in rows.tolist()]
+        return Embeddings(self.positions[rows], self.vectors[rows], digests, self.failures)
+
 
 class Embedder:
     """An encoder that is loaded with the first image.

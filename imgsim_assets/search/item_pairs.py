@@ -1,4 +1,8 @@
-"""Pairs of rows as pairs of items: the nearest images of a query item and a reference item."""
+"""Pairs of rows as pairs of items: the nearest images of a query item and a reference item.
+
+The columns are those of `similarity.item_pairs`: left is the query, right the reference, ids are
+positions of items, and similarity is the score of `Neighbors`.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,16 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.search.item_rows import ItemRows
-from imgsim_assets.search.neighbors import Neighbors, SearchParams
+from imgsim_assets.search.neighbors import Metric, Neighbors, SearchParams
+from imgsim_assets.similarity.cosine import Floats, distances
+from imgsim_assets.similarity.item_pairs import best_images, best_of_each
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.mean_best import mean_best
 
-QUERY = "query"
-REFERENCE = "reference"
-QUERY_IMAGE = "query_image"
-REFERENCE_IMAGE = "reference_image"
+QUERY = "left_id"
+REFERENCE = "right_id"
 ALTERNATIVE = "alternative"
+_IMAGES = ("left_image", "right_image")
 
 
 def row_params(params: SearchParams, references: ItemRows, *, self_rows: int = 0) -> SearchParams:
@@ -23,15 +30,15 @@ def row_params(params: SearchParams, references: ItemRows, *, self_rows: int = 0
 
     In the order of nearness, each row before the first row of an item belongs to an item that
     precedes it. The k nearest items therefore have a row among the (k - 1) * m + 1 nearest, where
-    m is the largest number of images of an item.
+    m is the largest number of images of an item. A mean over images has no such order.
 
     Args:
         params: the limits for items.
         references: the rows that are searched.
         self_rows: rows of each query that are searched and do not count.
     """
-    if params.k is None:
-        return params
+    if params.k is None or params.compare == "mean_best":
+        return replace(params, k=None)
     return replace(params, k=(params.k - 1) * max(references.max_images, 1) + 1 + self_rows)
 
 
@@ -44,23 +51,16 @@ def item_pairs(
     image, then to the first reference image, then to the first alternative.
 
     Returns:
-        query, reference (positions of items), query_image, reference_image, distance and
-        alternative (the position of the search), sorted by query, distance and reference.
+        left_id, right_id, left_image, right_image, similarity, distance and alternative (the
+        position of the search), sorted by left_id, falling similarity and right_id.
     """
     pairs = pl.concat(
         _pairs(neighbors, queries, references, position)
         for position, neighbors in enumerate(alternatives)
     )
     if len(alternatives) > 1 or max(queries.max_images, references.max_images) > 1:
-        images = (QUERY_IMAGE, REFERENCE_IMAGE, ALTERNATIVE)
-        pairs = (
-            pairs.sort(QUERY, REFERENCE, -pl.col("score"), *images)
-            .unique(subset=[QUERY, REFERENCE], keep="first", maintain_order=True)
-            .sort(QUERY, -pl.col("score"), REFERENCE)
-        )
-        if k is not None:
-            pairs = pairs.filter(pl.int_range(pl.len()).over(QUERY) < k)
-    return pairs.drop("score")
+        pairs = best_of_each(best_images(pairs, [*_IMAGES, ALTERNATIVE]), k)
+    return pairs
 
 
 def _pairs(
@@ -70,19 +70,45 @@ def _pairs(
         {
             QUERY: queries.item[neighbors.query],
             REFERENCE: references.item[neighbors.reference],
-            QUERY_IMAGE: queries.image[neighbors.query],
-            REFERENCE_IMAGE: references.image[neighbors.reference],
+            "left_image": queries.image[neighbors.query],
+            "right_image": references.image[neighbors.reference],
+            "similarity": neighbors.score,
             "distance": neighbors.distance,
-            "score": neighbors.score,
             ALTERNATIVE: np.full(len(neighbors.query), alternative, np.int8),
         },
         schema_overrides={QUERY: pl.Int64, REFERENCE: pl.Int64, "distance": pl.Float64},
     )
 
 
+def by_mean_best(
+    pairs: pl.DataFrame,
+    queries: tuple[ItemRows, Floats],
+    references: tuple[ItemRows, Floats],
+    metric: Metric,
+    params: SearchParams,
+) -> pl.DataFrame:
+    """All pairs within a radius, by the mean over the query images of the best reference image.
+
+    Args:
+        pairs: those of `item_pairs` within the radius.
+        queries: the rows and unit vectors of the queries.
+        references: the rows and unit vectors of the references.
+        metric: of the distance.
+        params: the limits for items.
+    """
+    left, right = (
+        Items(pl.DataFrame({"id": rows.item, "image": rows.image}), vectors)
+        for rows, vectors in (queries, references)
+    )
+    scored = mean_best(pairs, left, right, -1.0)
+    similarity = scored["similarity"].to_numpy()
+    distance = distances(similarity) if metric == "euclidean" else 1.0 - similarity
+    scored = scored.with_columns(pl.Series("distance", distance))
+    return best_of_each(scored.filter(pl.col("distance") <= params.radius), params.k)
+
+
 def with_self(pairs: pl.DataFrame, rows: ItemRows) -> pl.DataFrame:
     """Add each item as its own first neighbor, at distance 0 by its first image."""
     first = rows.firsts
     own = Neighbors(first, first, np.zeros(len(first)), np.zeros(len(first)))
-    added = _pairs(own, rows, rows, 0).drop("score")
-    return pl.concat([added, pairs]).sort(QUERY, maintain_order=True)
+    return pl.concat([_pairs(own, rows, rows, 0), pairs]).sort(QUERY, maintain_order=True)

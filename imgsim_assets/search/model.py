@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from imgsim_assets.encoders.encoder import Encoder
     from imgsim_assets.search.export import Parity
-    from imgsim_assets.search.neighbors import Metric
+    from imgsim_assets.search.neighbors import Compare, Metric
     from imgsim_assets.search.parts import ModelParts
     from imgsim_assets.similarity.cosine import Floats
     from imgsim_assets.storage.store import Store
@@ -109,6 +109,7 @@ class ImageSimilarityModel:
         *,
         text: str | Sequence[str] | None = None,
         feature: str | None = None,
+        compare: Compare = "any",
         orientations: bool = False,
         ignore_failure: bool = True,
         download: DownloadSettings | None = None,
@@ -128,6 +129,9 @@ class ImageSimilarityModel:
                 SigLIP). The texts are the query labels. Texts are farther from images than images
                 from each other, so that a radius for images does not suit texts.
             feature: as in `create`.
+            compare: which images of items count: "any" takes the nearest pair; "first" compares
+                only the first usable image of each item; "mean_best" takes the mean, over the
+                query's images, of the cosine of the best reference image, and needs a radius.
             orientations: whether to search each image in its eight orientations (rotated by
                 quarter turns and mirrored). The nearest one counts.
             ignore_failure: whether an image that cannot be used is omitted with a warning; else
@@ -154,7 +158,7 @@ class ImageSimilarityModel:
         from imgsim_assets.search.read_dataset import read_dataset
 
         references, embedder = self._parts.references, self._parts.embedder
-        params = SearchParams(k, radius)
+        params = SearchParams(k, radius, compare)
         if text is not None:
             if dataset is not None or orientations:
                 raise SettingsError("text: give either texts or a dataset of images, not both")

@@ -7,16 +7,17 @@ features can be, are compared by Euclidean distance in float64.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, distances
-from imgsim_assets.similarity.join import radius_join, threshold_join, top_k
+from imgsim_assets.similarity.join import threshold_join, top_k
 
 Metric = Literal["euclidean", "cosine"]
+Compare = Literal["any", "first", "mean_best"]
 
 _BLOCK_BYTES = 64 << 20
 # Rows that were normalized in float32 are this close to length 1.
@@ -25,12 +26,22 @@ _UNIT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class SearchParams:
-    """At most `k` neighbors (None for no limit) within `radius` (inclusive; None for no limit)."""
+    """At most `k` neighbors (None for no limit) within `radius` (inclusive; None for no limit).
+
+    `compare` says which images of an item count.
+    """
 
     k: int | None = 5
     radius: float | None = None
+    compare: Compare = "any"
 
     def __post_init__(self) -> None:
+        if self.compare not in get_args(Compare):
+            raise SettingsError(f"compare is {self.compare!r}; use 'any', 'first' or 'mean_best'")
+        if self.compare == "mean_best" and self.radius is None:
+            raise SettingsError(
+                "compare: mean_best needs a radius, within which pairs of items are scored"
+            )
         if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int)):
             raise SettingsError(f"k is {self.k!r}; give an integer, or None for no limit")
         if self.k is not None and self.k < 1:
@@ -122,18 +133,20 @@ def find_neighbors(
 def _cosine_knn(
     queries: Floats, references: Floats, metric: Metric, params: SearchParams
 ) -> Neighbors:
-    if params.k is None and params.radius is not None and metric == "euclidean":
-        i, j, distance = radius_join(queries, references, params.radius)
-        return Neighbors(i, j, distance, -distance)
     if params.k is None:
-        # Below every cosine within the radius, however its last digit is rounded.
-        cutoff = -1.0 if params.radius is None else max(-1.0, 1.0 - params.radius - 1e-12)
+        cutoff = -1.0 if params.radius is None else _least_cosine(params.radius, metric)
         i, j, cosine = threshold_join(queries, references, cutoff)
     else:
         indices, cosines = top_k(queries, references, min(params.k, len(references)))
         i, rank = np.nonzero(indices >= 0)
         j, cosine = indices[i, rank], cosines[i, rank]
     return Neighbors(i, j, distances(cosine) if metric == "euclidean" else 1.0 - cosine, cosine)
+
+
+def _least_cosine(radius: float, metric: Metric) -> float:
+    """A lower bound of the cosines within a radius, however their last digits are rounded."""
+    drop = radius if metric == "cosine" else radius * radius / 2
+    return max(-1.0, 1.0 - drop - 1e-12)
 
 
 def _euclidean_knn(queries: Floats, references: Floats, params: SearchParams) -> Neighbors:

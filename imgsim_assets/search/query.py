@@ -16,20 +16,22 @@ from imgsim_assets.search.image_ref import ImageDigests
 from imgsim_assets.search.item_pairs import (
     ALTERNATIVE,
     QUERY,
-    QUERY_IMAGE,
     REFERENCE,
-    REFERENCE_IMAGE,
+    by_mean_best,
     item_pairs,
     row_params,
     with_self,
 )
 from imgsim_assets.search.item_rows import ItemRows
-from imgsim_assets.search.neighbors import SearchParams
+from imgsim_assets.search.neighbors import Neighbors, SearchParams, is_normalized
 from imgsim_assets.search.orientation import UPRIGHT, Orientation
 from imgsim_assets.search.references import References
+from imgsim_assets.similarity.cosine import Floats
 
 QUERY_LABEL = "query_label"
+QUERY_IMAGE = "query_image"
 REFERENCE_LABEL = "reference_label"
+REFERENCE_IMAGE = "reference_image"
 
 
 def embed_dataset(
@@ -98,17 +100,49 @@ def query_frame(
     """The result of `ImageSimilarityModel.query`, over the upright queries or all orientations."""
     if orientations and queries.images is None:
         raise SettingsError("orientations: vectors cannot be rotated; query with images")
+    if orientations and params.compare == "mean_best":
+        raise SettingsError("compare: mean_best is not defined over orientations; use any or first")
+    compared = references.compared(params.compare)
     alternatives = []
     for orientation in orientations or [UPRIGHT]:
         embeddings = embed_dataset(queries, references, embedder, options, orientation)
-        neighbors = references.search(embeddings.vectors, row_params(params, references.rows))
-        alternatives.append(replace(neighbors, query=embeddings.positions[neighbors.query]))
-    pairs = item_pairs(alternatives, queries.rows, references.rows, params.k)
+        if params.compare == "first":
+            embeddings = embeddings.take(queries.rows.take(embeddings.positions).firsts)
+        neighbors = compared.search(embeddings.vectors, row_params(params, compared.rows))
+        alternatives.append((embeddings, neighbors))
+    if params.compare == "mean_best":
+        rows = queries.rows.take(embeddings.positions)
+        pairs = _mean_best_pairs(neighbors, rows, embeddings.vectors, references, params)
+    else:
+        searches = [
+            replace(neighbors, query=embeddings.positions[neighbors.query])
+            for embeddings, neighbors in alternatives
+        ]
+        pairs = item_pairs(searches, queries.rows, compared.rows, params.k)
     frame = _labeled(pairs, queries.labels, queries.rows, references)
     if not orientations:
         return frame
     names = [orientations[position].name for position in pairs[ALTERNATIVE]]
     return frame.with_columns(pl.Series("orientation", names, dtype=pl.String))
+
+
+def _mean_best_pairs(
+    neighbors: Neighbors,
+    rows: ItemRows,
+    vectors: Floats,
+    references: References,
+    params: SearchParams,
+) -> pl.DataFrame:
+    """The pairs of items by the mean over the query images (rows, vectors) of the best one."""
+    vectors = references.comparable(vectors)
+    if not (is_normalized(vectors) and is_normalized(references.vectors)):
+        raise SettingsError(
+            "compare: mean_best is a mean of cosines, and these vectors are not of length 1; "
+            "create the model with metric='cosine'"
+        )
+    pairs = item_pairs([neighbors], rows, references.rows, None)
+    stored = (references.rows, references.vectors)
+    return by_mean_best(pairs, (rows, vectors), stored, references.metric, params)
 
 
 def text_frame(
@@ -124,9 +158,12 @@ def text_frame(
         raise SettingsError("text: give a text, or a list of texts, none of them empty")
     vectors = embedder.embed_texts(texts)
     references.require_dimension(vectors, "text: the encoder's vectors have")
-    neighbors = references.search(vectors, row_params(params, references.rows))
+    compared = references.compared(params.compare)
+    # A text is a query with one image, whose mean is its best.
+    params = replace(params, compare="any")
+    neighbors = compared.search(vectors, row_params(params, compared.rows))
     rows = ItemRows.single(len(texts))
-    pairs = item_pairs([neighbors], rows, references.rows, params.k)
+    pairs = item_pairs([neighbors], rows, compared.rows, params.k)
     return _labeled(pairs, pl.Series(texts, dtype=pl.String), rows, references)
 
 
@@ -154,9 +191,9 @@ def _labeled(
     """Pairs of items with their labels and ranks; image numbers where a side has several."""
     columns = [query_labels.gather(pairs[QUERY]).alias(QUERY_LABEL)]
     if query_rows.has_numbers:
-        columns.append(pairs[QUERY_IMAGE])
+        columns.append(pairs["left_image"].alias(QUERY_IMAGE))
     columns.append(references.labels.gather(pairs[REFERENCE]).alias(REFERENCE_LABEL))
     if references.rows.has_numbers:
-        columns.append(pairs[REFERENCE_IMAGE])
+        columns.append(pairs["right_image"].alias(REFERENCE_IMAGE))
     rank = pl.int_range(1, pl.len() + 1).over(QUERY).cast(pl.Int32).alias("rank")
     return pl.DataFrame([*columns, pairs["distance"], pairs.select(rank).to_series()])

@@ -13,13 +13,14 @@ from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef
 from imgsim_assets.search.item_rows import ItemRows
 from imgsim_assets.search.neighbors import (
+    Compare,
     Metric,
     Neighbors,
     SearchParams,
     find_neighbors,
     normalize,
 )
-from imgsim_assets.similarity.cosine import Floats
+from imgsim_assets.similarity.cosine import Floats, Indices
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,18 @@ class References:
             if digest is not None
         }
 
+    def compared(self, compare: Compare) -> References:
+        """The items with the images that count: the first one of each for compare="first"."""
+        if compare != "first" or len(self.rows) == len(self):
+            return self
+        return self._select(self.rows.firsts)
+
     def search(self, vectors: Floats, params: SearchParams) -> Neighbors:
         """Find the rows nearest to each vector (m, d); SettingsError for a wrong vector."""
-        return find_neighbors(self._comparable(vectors), self.vectors, self.metric, params)
+        return find_neighbors(self.comparable(vectors), self.vectors, self.metric, params)
 
-    def _comparable(self, vectors: Floats) -> Floats:
+    def comparable(self, vectors: Floats) -> Floats:
+        """The vectors (m, d) as they are compared: of length 1 for "cosine"."""
         return normalize(vectors, "dataset") if self.metric == "cosine" else vectors
 
     def require_dimension(self, vectors: Floats, subject: str) -> None:
@@ -108,7 +116,7 @@ class References:
         Raises:
             SettingsError: for a wrong vector.
         """
-        vectors = self._comparable(vectors)
+        vectors = self.comparable(vectors)
         items, rows = rows.compacted()
         return replace(
             self,
@@ -127,13 +135,16 @@ class References:
             if label not in known_labels:
                 raise SettingsError(f"labels: there is no item {label!r}")
         is_removed = np.isin(existing_labels, list(labels))
-        remaining = np.flatnonzero(~is_removed[self.rows.item])
-        _, rows = self.rows.take(remaining).compacted()
+        remaining = self._select(np.flatnonzero(~is_removed[self.rows.item]))
+        _, rows = remaining.rows.compacted()
+        return replace(remaining, labels=self.labels.filter(~is_removed), rows=rows)
+
+    def _select(self, positions: Indices) -> References:
+        """The rows at some ascending positions, of the same items."""
         return replace(
             self,
-            labels=self.labels.filter(~is_removed),
-            rows=rows,
-            vectors=self.vectors[remaining],
-            digests=[self.digests[row] for row in remaining.tolist()],
-            images=[self.images[row] for row in remaining.tolist()],
+            rows=self.rows.take(positions),
+            vectors=self.vectors[positions],
+            digests=[self.digests[row] for row in positions.tolist()],
+            images=[self.images[row] for row in positions.tolist()],
         )

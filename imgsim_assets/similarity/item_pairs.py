@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from imgsim_assets.similarity.items import Items
@@ -17,6 +19,7 @@ SCHEMA = {
 }
 _ORDER = ["left_id", "similarity", "right_id"]
 _DESCENDING = [False, True, False]
+_SIDES = ("left", "right")
 
 
 def item_pairs(rows: pl.DataFrame, left: Items, right: Items, k: int | None = None) -> pl.DataFrame:
@@ -47,7 +50,8 @@ def item_pairs(rows: pl.DataFrame, left: Items, right: Items, k: int | None = No
             images = images.drop(f"{side}_item")
         pairs = pairs.join(images, on=f"{side}_id", how="left", maintain_order="left")
     if has_several:
-        pairs = best_of_each(_best_images(pairs), k)
+        named = pairs.with_columns(pl.col(f"{side}_item").alias(f"{side}_id") for side in _SIDES)
+        pairs = best_of_each(best_images(named), k)
     return pairs.select(list(SCHEMA))
 
 
@@ -61,13 +65,14 @@ def in_order(pairs: pl.DataFrame) -> pl.DataFrame:
     return pairs.sort(_ORDER, descending=_DESCENDING)
 
 
-def _best_images(pairs: pl.DataFrame) -> pl.DataFrame:
-    """One pair for each two items, in order."""
-    named = pairs.with_columns(pl.col(f"{side}_item").alias(f"{side}_id") for side in _SIDES)
-    ranked = named.sort(
-        [*_ORDER, "left_image", "right_image"], descending=[*_DESCENDING, False, False]
-    )
+def best_images(
+    pairs: pl.DataFrame, ties: Sequence[str] = ("left_image", "right_image")
+) -> pl.DataFrame:
+    """Of several pairs of images of two items, the one that decides; in order.
+
+    Args:
+        pairs: left_id and right_id of items, similarity, left_image, right_image, in any order.
+        ties: the columns whose least values decide among equally similar pairs.
+    """
+    ranked = pairs.sort([*_ORDER, *ties], descending=[*_DESCENDING, *([False] * len(ties))])
     return ranked.unique(["left_id", "right_id"], keep="first", maintain_order=True)
-
-
-_SIDES = ("left", "right")

@@ -324,6 +324,75 @@ def test_graph_names_images_and_networkx_has_them(frame: pl.DataFrame) -> None:
     }
 
 
+def test_first_images_alone_are_compared_on_request(paths: list[str]) -> None:
+    items = [["gone.jpg", paths[0], paths[1]], [paths[2], paths[3]]]
+    with pytest.warns(UserWarning, match="1 of 5"):
+        model = create_model(items)
+
+    found = query_model(model, [[paths[1], paths[2]]], k=2, compare="first")
+    single = query_model(create_model([paths[0], paths[2]]), paths[1], k=2)
+
+    assert found["distance"].to_list() == single["distance"].to_list()
+    assert found["reference_label"].to_list() == single["reference_label"].to_list()
+    by_label = found.sort("reference_label")
+    assert by_label.select("query_image", "reference_image").rows() == [(0, 1), (0, 0)]
+
+
+@settings(deadline=None, max_examples=80)
+@given(_ITEMS, _ITEMS, st.none() | st.integers(1, 9), st.sampled_from([0.3, 1.0, 2.0]))
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_mean_of_best_images_equals_brute_force(
+    metric: str,
+    queries: list[list[list[int]]],
+    references: list[list[list[int]]],
+    k: int | None,
+    radius: float,
+) -> None:
+    unit = pl.Series(
+        "v",
+        [[_unit(vector) for vector in item] for item in references],
+        dtype=pl.List(pl.List(pl.Float32)),
+    )
+    model = create_model(unit, metric=metric)
+    asked = [[_unit(vector) for vector in item] for item in queries]
+
+    result = query_model(model, asked, k=k, radius=radius, compare="mean_best")
+
+    expected = []
+    for i, query in enumerate(queries):
+        found = []
+        for j, item in enumerate(references):
+            bests = [max(_score(a, b, "cosine") for b in item) for a in query]
+            # As a mean of equal numbers, which rounding must not lift above them.
+            mean = min(sum(bests) / len(bests), max(bests))
+            distance = 1.0 - mean if metric == "cosine" else float(np.sqrt(max(0, 2 - 2 * mean)))
+            if distance <= radius:
+                found.append((-mean, j, distance))
+        expected += [(i, j, distance) for _, j, distance in sorted(found)[:k]]
+    assert result.select("query_label", "reference_label").rows() == [row[:2] for row in expected]
+    assert result["distance"].to_list() == pytest.approx([row[2] for row in expected], abs=1e-9)
+
+
+def _unit(vector: list[int]) -> list[float]:
+    row: list[float] = normalize(np.array([vector], np.float32) + np.float32(0.25), "row")[
+        0
+    ].tolist()
+    return row
+
+
+def test_mean_of_best_images_needs_a_radius_and_cosines(frame: pl.DataFrame) -> None:
+    model = create_model(frame, label="sku")
+
+    with pytest.raises(SettingsError, match="compare: mean_best needs a radius"):
+        query_model(model, frame, compare="mean_best")
+    with pytest.raises(SettingsError, match="compare is 'all'; use 'any', 'first' or 'mean_best'"):
+        query_model(model, frame, compare="all")
+    with pytest.raises(SettingsError, match="mean_best is not defined over orientations"):
+        query_model(model, frame, compare="mean_best", radius=1, orientations=True)
+    with pytest.raises(SettingsError, match="not of length 1; create the model with metric"):
+        query_model(create_model([[3.0, 4.0]]), [[1.0, 2.0]], compare="mean_best", radius=9)
+
+
 # ---- changes ------------------------------------------------------------------------
 
 
