@@ -53,7 +53,7 @@ def test_add_catalog_declares_the_columns_that_it_recognized(shell: Shell) -> No
 
 
 def test_add_catalog_declares_several_images_of_an_item(shell: Shell) -> None:
-    shell.write("cells.csv", "sku,photos\nS-1,a.jpg|b.jpg|ftp://h\nS-2,c.jpg|d.jpg\n")
+    shell.write("cells.csv", "sku,photos\nS-1,a.jpg|b.jpg|ftp://h\nS-2,c.jpg|d.jpg\nS-3,e.jpg\n")
     shell.write("columns.csv", "sku,front,back\nS-1,a.jpg,b.jpg\nS-2,b.jpg,c.jpg\n")
 
     refused = shell("add-catalog", "columns.csv", "--defs", "defs")
@@ -65,7 +65,7 @@ def test_add_catalog_declares_several_images_of_an_item(shell: Shell) -> None:
     assert "--url' to one of 'front', 'back'; '--url front,back' takes" in refused.err
     assert "2 items with 4 images, 0 rejected rows" in declared.out
     assert "images from columns 'front', 'back', ids from 'sku'" in declared.out
-    assert "2 items with 4 images, 0 rejected rows, 1 rejected images" in detected.out
+    assert "3 items with 5 images, 0 rejected rows, 1 rejected images" in detected.out
     assert "'--separator \"|\"'" in detected.out
     sources = [
         yaml.safe_load((shell.folder / f"defs/{name}/defs.yaml").read_text())["attributes"][
