@@ -53,6 +53,8 @@ def test_commands_of_shell_page_run_from_top_to_bottom(
     right = "".join(f"{name},photos/{name}-copy.jpg\n" for name in "abc")
     (tmp_path / "left.csv").write_text("id,url\n" + left)
     (tmp_path / "right.csv").write_text("id,url\n" + right)
+    (tmp_path / "shoes.csv").write_text("sku,front,back\nS-1,photos/a.jpg,photos/b.jpg\n")
+    (tmp_path / "boots.csv").write_text("sku,images\nB-1,photos/c.jpg|photos/b-copy.jpg\n")
     store = Store.open(tmp_path / "data" / "store")
     encoder = EncoderSettings(name="hog_color")
     indexed(store, "products", {"p": jpeg(1), "q": jpeg(2)}, encoder)

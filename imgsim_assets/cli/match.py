@@ -26,7 +26,7 @@ from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.pipeline.status import catalog_status
 from imgsim_assets.similarity import cosine_matrix, items
 from imgsim_assets.similarity.matches import MatchReport
-from imgsim_assets.similarity.settings import MatchSettings, Mode
+from imgsim_assets.similarity.settings import Compare, MatchSettings, Mode
 from imgsim_assets.storage.store import Store
 
 # A matrix with no more cells than this is shown without --matrix.
@@ -95,8 +95,9 @@ def command(
     """Match the images of LEFT with those of RIGHT.
 
     LEFT and RIGHT are lists (csv, tsv, txt, jsonl, parquet), folders of images, or names of
-    catalogs in the store. The result has all columns of both. Images that the store has already
-    are neither fetched nor embedded again.
+    catalogs in the store. The result has all columns of both; of items with several images, the
+    one that matched and its number. Images that the store has already are neither fetched nor
+    embedded again.
     """
     settings = parse_pair_settings(MatchSettings, comparison, threshold=threshold, mode=mode, k=k)
     args = [
@@ -122,7 +123,7 @@ def command(
     matches = _with_source_columns(store, pipeline.rows(report), args)
     renamed = _rename_columns(matches, result_header)
     is_small = 0 < report.left_items * report.right_items <= _MAX_SHOWN_CELLS
-    cosines = _matrix(store, args) if matrix or is_small else None
+    cosines = _matrix(store, args, settings.compare) if matrix or is_small else None
     if out is not None:
         output.write_frame(renamed, out)
     reports = {each.name: each for each in fetched}
@@ -149,10 +150,7 @@ def _with_source_columns(
 ) -> pl.DataFrame:
     """The matches with the source columns of both operands, by left id and rank."""
     keys = [f"{side}_{key}" for side in SIDES for key in ("id", "image")]
-    # Without the columns of images, every match is one of first images.
-    missing = [key for key in keys if key not in matches.columns]
-    rows = matches.with_columns(pl.lit(0, pl.Int32).alias(key) for key in missing)
-    rows = rows.select(*keys, "similarity")
+    rows = matches.select(*keys, "similarity")
     for side, arg in zip(SIDES, args, strict=True):
         # The prefix keeps a source column apart from the columns of the matches.
         source_rows = arg.rows(store).select(pl.all().name.prefix(f"__{side}_"))
@@ -178,15 +176,21 @@ def _rename_columns(rows: pl.DataFrame, header: Sequence[str]) -> pl.DataFrame:
     return rows.rename(dict(zip(rows.columns, header, strict=False)))
 
 
-def _matrix(store: Store, args: Sequence[CatalogArg]) -> pl.DataFrame:
-    """The similarity of the best images: a row per left item, a column per right item."""
+def _matrix(store: Store, args: Sequence[CatalogArg], compare: Compare) -> pl.DataFrame:
+    """The similarity of every pair: a row per left item, a column per right item."""
     (_, left), (_, right) = (items.from_embeddings(store, arg.name) for arg in args)
     columns: dict[str, Any] = {"left_id": left.ids}
     if not len(left) or not len(right):
         return pl.DataFrame(columns)
     of_images = cosine_matrix(left.vectors, right.vectors)
-    of_left = np.maximum.reduceat(of_images, left.first_rows, axis=0)
-    matrix = np.maximum.reduceat(of_left, right.first_rows, axis=1)
+    if compare == "first":
+        matrix = of_images[left.first_rows][:, right.first_rows]
+    else:
+        best = np.maximum.reduceat(of_images, right.first_rows, axis=1)
+        reduce = np.maximum if compare == "any" else np.add
+        matrix = reduce.reduceat(best, left.first_rows, axis=0)
+        if compare == "mean_best":
+            matrix = matrix / np.bincount(left.numbers)[:, None]
     for number, item in enumerate(right.ids.to_list()):
         # A right item may have the name of the first column.
         columns[item if item != "left_id" else "right left_id"] = matrix[:, number]

@@ -49,6 +49,7 @@ class CatalogArg:
         loader: gives the images in place of the download.
         fields: the source's columns in the result, in their order; None for all.
         notices: what was recognized in a list, beside the notices of its items.
+        has_numbers: whether the result has the number of an image within its item.
     """
 
     name: str
@@ -57,11 +58,13 @@ class CatalogArg:
     loader: Loader | None = None
     fields: Sequence[str] | None = None
     notices: Sequence[str] = ()
+    has_numbers: bool = True
 
     def rows(self, store: Store) -> pl.DataFrame:
         """The fields of every image under the source's column names, with `__id` and `__image`.
 
-        The image's URL is under the name of its column; of several columns, under `url`.
+        The image's URL is under the name of its column; of several columns, under `url`. Where
+        items may have several images and `fields` does not choose, `image_number` is the last.
         """
         table = items_table(store, self.name)
         commit = table.latest()
@@ -75,6 +78,7 @@ class CatalogArg:
         if OTHER_URLS in items.columns:
             carried = items.drop("url", OTHER_URLS)
             rows = image_rows(items).join(carried, on="id", how="left", maintain_order="left")
+        has_numbers = self.has_numbers and OTHER_URLS in items.columns
         names = _source_names(rows.columns, commit.properties["id_column"], urls, url, fields)
         fields = list(dict.fromkeys(fields or names.values()))
         by_source = {source: column for column, source in reversed(names.items())}
@@ -82,6 +86,7 @@ class CatalogArg:
             pl.col("id").alias("__id"),
             pl.col("image").alias("__image"),
             *(pl.col(by_source[name]).alias(name) for name in fields),
+            *([pl.col("image").alias("image_number")] if has_numbers else []),
         )
 
 
@@ -147,7 +152,8 @@ def resolve_operand(
         download=download,
     )
     title = without_secrets(text)
-    return CatalogArg(name, title, settings, loader, found.fields, found.notices)
+    has_numbers = not options.columns
+    return CatalogArg(name, title, settings, loader, found.fields, found.notices, has_numbers)
 
 
 def _list_name(text: str, options: ListOptions) -> str:
@@ -190,40 +196,49 @@ def _inspect_list(text: str, side: Side | None, options: ListOptions) -> _Inspec
     frame = raw.frame()
     names = [name for name in frame.columns if name not in (FILE, LINE)]
     fields = list(options.columns or names)
-    given_ids, given_urls = options.id_columns[position], options.url_columns[position]
-    named = [("--columns", name) for name in fields] + list(given_ids.items())
-    named += [(option, name) for option, given in given_urls.items() for name in _tuple(given)]
-    for option, column in named:
-        if names and column not in names:
-            listed = ", ".join(map(repr, names))
-            raise click.UsageError(
-                f"{option}: {settings.location} has no column {column!r}; it has {listed}"
-            )
-    values = settings.model_dump(exclude_unset=True)
-    values |= {
-        key: next(iter(given.values()))
-        for key, given in (("id", given_ids), ("url", given_urls))
-        if given
-    }
-    settings = parse_settings(SourceSettings, **values)
+    given = {"id": options.id_columns[position], "url": options.url_columns[position]}
+    named = [("--columns", name) for name in fields]
+    named += [
+        (option, name)
+        for by_option in given.values()
+        for option, columns in by_option.items()
+        for name in _tuple(columns)
+    ]
+    if names:
+        _require_columns(named, names, settings)
+    settings = _with(
+        settings, {key: next(iter(columns.values())) for key, columns in given.items() if columns}
+    )
     if not names and not raw.rejects:
         raise SourceError(f"{settings.location} holds no row")
     # The result's columns are the candidates, and those that options name.
-    candidates = [FILE, LINE, *dict.fromkeys([*fields, *given_ids.values(), *settings.url_columns])]
+    candidates = [FILE, LINE, *dict.fromkeys(name for _, name in named)]
     frame = frame.select(candidates) if names else frame
     chosen = choose_columns(frame, settings)
     notices = [] if settings.url else further_images_notices(frame, chosen.urls[0])
     urls = chosen.urls if len(chosen.urls) > 1 else chosen.urls[0]
-    values = settings.model_dump(exclude_unset=True) | {"id": chosen.id, "url": urls}
-    validated = validate_rows(
-        raw, replace(source, settings=parse_settings(SourceSettings, **values))
-    )
+    settings = _with(settings, {"id": chosen.id, "url": urls})
+    validated = validate_rows(raw, replace(source, settings=settings))
     if not validated.rows.height:
         raise SourceError(no_rows_message(validated, source))
-    if names:
-        values["root"] = settings.root or _common_root(image_rows(validated.rows)["url"])
-    settings = parse_settings(SourceSettings, **values)
+    if names and settings.root is None:
+        settings = _with(settings, {"root": _common_root(image_rows(validated.rows)["url"])})
     return _Inspected(settings, fields, validated.rows.height, notices)
+
+
+def _require_columns(
+    named: Iterable[tuple[str, str]], names: Sequence[str], settings: SourceSettings
+) -> None:
+    """Refuse an option that names a column which the list does not have."""
+    for option, column in named:
+        if column not in names:
+            raise click.UsageError(
+                f"{option}: {settings.location} has no column {column!r}; it has {quoted(names)}"
+            )
+
+
+def _with(settings: SourceSettings, values: Mapping[str, Any]) -> SourceSettings:
+    return parse_settings(SourceSettings, **settings.model_dump(exclude_unset=True) | dict(values))
 
 
 def _tuple(columns: Columns) -> tuple[str, ...]:

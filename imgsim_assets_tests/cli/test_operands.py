@@ -64,6 +64,46 @@ def test_columns_can_be_named_for_each_list(shell: Shell) -> None:
     )
 
 
+def test_items_with_several_images_show_the_images_that_matched(shell: Shell) -> None:
+    shell.write_images(1, 2, 3, 4)
+    shell.write("left.csv", "sku,front,back\nA,1.jpg,2.jpg\nB,,3.jpg\n")
+    shell.write("right.csv", "sku,photos\nx,4.jpg|2.jpg\ny,3.jpg\n")
+    arguments = ("left.csv", "right.csv", "--left-url", "front,back")
+
+    result = shell.match(*arguments, "--out", "r.tsv")
+    same = ("left.csv", "left.csv", "--url", "front,back", "--columns", "sku,back")
+    selected = shell.match(*same, "--out", "selected.tsv")
+    first = shell.match(*arguments, "--compare", "first", "--threshold", "0.95", "--json")
+
+    assert result.code == 0, result.err
+    assert "images from columns 'front', 'back', ids from 'sku'" in result.out
+    assert "'--separator \"|\"'" in result.out
+    table = shell.table("r.tsv")
+    assert table.columns == [
+        "left_sku", "left_url", "left_image_number",
+        "right_sku", "right_photos", "right_image_number", "similarity",
+    ]  # fmt: skip
+    assert table.rows() == [
+        ("A", "2.jpg", "1", "x", "2.jpg", "1", "1.00000"),
+        ("B", "3.jpg", "0", "y", "3.jpg", "0", "1.00000"),
+    ]
+    assert selected.code == 0, selected.err
+    columns = shell.table("selected.tsv").columns
+    assert columns == ["left_sku", "left_url", "right_sku", "right_url", "similarity"]
+    assert [match["left_sku"] for match in first.json["matches"]] == ["B"]
+    matrix = {row["left_id"]: row["x"] for row in first.json["matrix"]}
+    assert matrix["A"] < 0.95
+
+
+def test_columns_that_also_hold_images_are_named_by_the_command(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    shell.write("list.csv", "sku,image,image2\nA,1.jpg,2.jpg\nB,2.jpg,\n")
+
+    result = shell.match("list.csv", "list.csv")
+
+    assert "'image2'; '--left-url image,image2' takes them as further images" in result.out
+
+
 def test_option_of_one_list_that_lacks_the_column_is_named(shell: Shell) -> None:
     shell.write("list.csv", "id,url\n1,1.jpg\n")
 
