@@ -17,13 +17,16 @@ from imgsim_assets.catalog.text import is_valid
 _IMAGE_KEYS = ("url", "src", "image_url", "image", "href", "link", "path")
 # A separator that URLs may contain separates only in front of another URL.
 _IN_URLS = re.compile(r"^[\w\-.~:/?#\[\]@!$&'()*+,;=%]+$")
-_LOCATION = r"(?i:[a-z][a-z0-9+.-]*://|//[a-z0-9\[]|data:[a-z])"
+_LOCATION = r"(?i:[a-z][a-z0-9]*://|//[a-z0-9\[]|data:[a-z])"
 _MARK = "\x1f"
 # In the order in which they are tried.
 _SEPARATORS = ("\n", "|", ";", ",", " ")
 _WEB_URL = re.compile(r"(?i)https?://\S+")
 _IS_SEVERAL, _IS_IMAGE_FILE = re.compile(SEVERAL), re.compile(IMAGE_FILE)
 _MOST = 0.5
+# Cells that a separator is looked for in, and characters of the longest image.
+_SAMPLE_CELLS = 1000
+_MAX_LENGTH = 2048
 
 
 def several(cells: pl.Series) -> pl.Series:
@@ -41,7 +44,8 @@ def is_list(cells: pl.Series) -> bool:
     inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype
     if isinstance(inner, pl.Struct):
         return _image_field(inner) is not None
-    return inner == pl.String and dtype.is_nested()
+    is_text = inner in (pl.String, pl.Null) or isinstance(inner, pl.Categorical | pl.Enum)
+    return is_text and dtype.is_nested()
 
 
 def image_lists(cells: pl.Series, separator: str | None = None) -> pl.Series:
@@ -72,7 +76,7 @@ def find_separator(cells: pl.Series) -> str | None:
     Every part between separators must be a web URL or the path of an image file.
     """
     expr = _several_expr(cells.name) & ~pl.col(cells.name).str.contains(JSON_CELL)
-    texts = cells.filter(_select(cells, expr))
+    texts = cells.filter(_select(cells, expr)).head(_SAMPLE_CELLS)
     explained = {each: _count_explained(texts, each) for each in _SEPARATORS}
     best = max(_SEPARATORS, key=lambda each: explained[each])
     return best if explained[best] > _MOST * len(texts) else None
@@ -98,7 +102,7 @@ def _are_images(parts: Sequence[str | None]) -> bool:
 
 
 def _is_image(part: str) -> bool:
-    if _IS_SEVERAL.search(part):
+    if len(part) > _MAX_LENGTH or _IS_SEVERAL.search(part):
         return False
     return bool(_WEB_URL.fullmatch(part) or ("://" not in part and _IS_IMAGE_FILE.search(part)))
 
@@ -106,7 +110,7 @@ def _is_image(part: str) -> bool:
 def _split(cells: pl.Series, separator: str) -> pl.Series:
     """Text at each separator, as List(String)."""
     cell = pl.col(cells.name)
-    between = r"\s" if separator == " " else re.escape(separator)
+    between = r"\s" if separator == " " else pl.escape_regex(separator)
     marked = cell.str.replace_all(f"{between}+" if separator == " " else between, _MARK)
     if _IN_URLS.match(separator):
         before_url = cell.str.replace_all(rf"\s*(?:{between}\s*)+({_LOCATION})", f"{_MARK}$1")
@@ -121,7 +125,7 @@ def _typed_lists(cells: pl.Series) -> pl.Series:
     dtype = cells.dtype
     inner = dtype.inner if isinstance(dtype, pl.List) else dtype
     if not isinstance(inner, pl.Struct):
-        return cells
+        return cells.cast(pl.List(pl.String))
     field = _image_field(inner)
     if field is None:
         raise AssertionError(f"{dtype} holds no image")

@@ -63,6 +63,36 @@ def test_lists_give_the_images_in_every_format(tmp_path: Path, cells: Any, suffi
     assert rejects(result) == [(3, "item", "empty_url", "id=3 url=")]
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        pl.Series(["b.jpg", None], dtype=pl.Categorical),
+        pl.Series([["b.jpg"], []], dtype=pl.List(pl.Categorical)),
+        pl.Series([["b.jpg"], [" "]], dtype=pl.Array(pl.String, 1)),
+        pl.Series([None, None], dtype=pl.List(pl.Null)),
+    ],
+)
+def test_columns_of_other_types_of_text_give_images(tmp_path: Path, more: pl.Series) -> None:
+    frame = pl.DataFrame({"id": ["1", "2"], "image": ["a.jpg", "c.jpg"], "more": more})
+    frame.write_parquet(tmp_path / "a.parquet")
+
+    found = images(validate(tmp_path, "a.parquet", url=["image", "more"]))
+
+    further = [] if more.null_count() == len(more) else ["b.jpg"]
+    assert found == {"1": ["a.jpg", *further], "2": ["c.jpg"]}
+
+
+def test_long_cells_are_split_as_short_ones(tmp_path: Path) -> None:
+    cell = "a.jpg," * 200_000 + "x.jpg"
+    frame = pl.DataFrame({"id": ["1", "2", "3"], "image": [cell, "http://h/1,http://h/2", "b.jpg"]})
+    frame.write_parquet(tmp_path / "a.parquet")
+
+    result = validate(tmp_path, "a.parquet", url="image")
+
+    expected = {"1": ["a.jpg", "x.jpg"], "2": ["http://h/1", "http://h/2"], "3": ["b.jpg"]}
+    assert images(result) == expected
+
+
 def test_json_list_in_a_cell_of_text(tmp_path: Path) -> None:
     frame = pl.DataFrame({"id": ["1", "2"], "photos": ['["a.jpg", null, "b.jpg"]', '["c.jpg"]']})
     frame.write_csv(tmp_path / "a.csv")
@@ -88,6 +118,8 @@ def test_structs_without_an_image_are_refused(tmp_path: Path) -> None:
         (" ", "http://h/a   http://h/b", ["http://h/a", "http://h/b"]),
         ("\\n", "http://h/a\nhttp://h/b", ["http://h/a", "http://h/b"]),
         ("||", "a.jpg||b|c.jpg", ["a.jpg", "b|c.jpg"]),
+        (" - ", "a-b.jpg - c.jpg", ["a-b.jpg", "c.jpg"]),
+        (".", "http://h/a.jpg.http://h/b.jpg", ["http://h/a.jpg", "http://h/b.jpg"]),
     ],
 )  # fmt: skip
 def test_separator_splits_cells(
