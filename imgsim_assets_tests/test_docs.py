@@ -135,7 +135,7 @@ def test_encoders_of_encoders_page_are_valid_settings() -> None:
 
 
 def test_evaluation_and_auto_threshold_of_encoders_page_load(tmp_path: Path) -> None:
-    _, _, evaluation, pair = (yaml.safe_load(b) for b in _blocks("docs/encoders.md", "yaml"))
+    _, _, pair, evaluation = (yaml.safe_load(b) for b in _blocks("docs/encoders.md", "yaml"))
     project = Project.make(tmp_path / "project")
     project.write("items.csv", "id,url,brand\n1,http://127.0.0.1/a.jpg,x\n")
     for name in ("products", "suppliers"):

@@ -19,6 +19,7 @@ _LAYERS = [
     ["components"],
     ["search"],
     ["pipeline"],
+    ["evaluation"],
     ["similarity"],
     ["index"],
     ["encoders"],

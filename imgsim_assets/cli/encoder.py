@@ -92,6 +92,7 @@ def _show(description: EncoderDescription, *, as_json: bool) -> None:
     unknown = "known when it is loaded"
     no_weights = "none needed" if description.name == HOG_COLOR else "not on this machine"
     texts = {
+        "threshold": "not measured; match tables measure one on their catalogs",
         "dim": unknown,
         "side": unknown,
         "license": "see the page of the model",

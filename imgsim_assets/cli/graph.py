@@ -23,7 +23,12 @@ Examples:
 )
 @click.argument("catalog")
 @click.option("-k", "k", type=int, default=10, show_default=True, help="Neighbors per item.")
-@click.option("--threshold", type=float, help="Minimum cosine similarity of an edge.")
+@click.option(
+    "--threshold",
+    metavar="FLOAT|auto|recommended",
+    help="Minimum cosine similarity of an edge; auto: measured on the images of CATALOG.",
+)
+@options.false_matches_option
 @comparison_options
 @options.out_option
 @options.store_option
@@ -31,7 +36,8 @@ Examples:
 def command(
     catalog: str,
     k: int,
-    threshold: float | None,
+    threshold: str | None,
+    false_matches: str | None,
     comparison: dict[str, Any],
     out: str | None,
     store: Store,
@@ -41,7 +47,9 @@ def command(
 
     A graph with other settings, such as the declared one, is not changed.
     """
-    settings = parse_pair_settings(GraphSettings, comparison, k=k, threshold=threshold)
+    settings = parse_pair_settings(
+        GraphSettings, comparison, k=k, threshold=threshold, false_matches=false_matches
+    )
     update_index(store, catalog)
     stage = GraphStage(store, catalog, settings, variant=_variant(store, catalog, settings))
     report = stage.run()
@@ -51,6 +59,7 @@ def command(
         "\n".join(
             [
                 f"{catalog}: {report.edges} edges between {report.items} items",
+                *output.threshold_lines(report),
                 *left_out_lines(report.left_out),
             ]
         ),
@@ -62,7 +71,7 @@ def command(
 def _variant(store: Store, name: str, settings: GraphSettings) -> str | None:
     """None for the catalog's own graph, if it is missing or has these settings."""
     latest = graph_table(store, name).latest()
-    values = settings.model_dump(mode="json")
+    values = settings.model_dump(mode="json", exclude={"false_matches"})
     if latest is None or all(latest.properties.get(key) == values[key] for key in values):
         return None
     return options.settings_hash(settings)

@@ -66,8 +66,10 @@ Examples:
 @click.option(
     "--threshold",
     metavar="FLOAT|auto|recommended",
-    help="Minimum cosine similarity of a link, inclusive.  [default: the encoder's]",
+    help="Minimum cosine similarity of a link, inclusive; auto: measured on the images.  "
+    "[default: the one measured for the encoder, else auto]",
 )
+@options.false_matches_option
 @click.option(
     "--canonical",
     metavar="RULE,...",
@@ -127,6 +129,7 @@ Examples:
 def command(
     operands: tuple[str, ...],
     threshold: str | None,
+    false_matches: str | None,
     canonical: tuple[str, ...],
     keep: tuple[str, ...],
     linkage: str,
@@ -151,6 +154,7 @@ def command(
     limits = options.parse_settings(CheckSettings, max_group_fraction=max_group_fraction)
     values = {
         "threshold": threshold,
+        "false_matches": false_matches,
         "canonical": canonical,
         "linkage": linkage,
         "keep": tuple(_located(entry, operands) for entry in keep),
@@ -202,7 +206,8 @@ def command(
     elif out != options.STDOUT:
         own = options_by_key(command)
         lines = [line for each in summaries if each.report for line in each.lines(store, own)]
-        echo("\n".join([*lines, title, *_left_out(report), *_warnings(suspicious)]))
+        lines += [title, *output.threshold_lines(report)]
+        echo("\n".join([*lines, *_left_out(report), *_warnings(suspicious)]))
         if out is None and rows.height:
             has_several = (rows["image"] > 0).any()
             hidden = () if has_several else ("image",)
@@ -283,6 +288,7 @@ def _document(
         "items": report.items,
         "images": report.images,
         "threshold": report.threshold,
+        "threshold_source": report.threshold_source,
         "groups": groups.rename({"group_id": "canonical"}).to_dicts(),
         "suspicious": suspicious,
         "left_out": report.left_out,

@@ -49,9 +49,10 @@ Examples:
     default=RECOMMENDED,
     show_default=True,
     metavar="FLOAT|auto|recommended",
-    help="Minimum cosine similarity, inclusive; auto: as `imgsim recommend-threshold` measured "
-    "it; recommended: the encoder's own.",
+    help="Minimum cosine similarity, inclusive; auto: measured on the images of LEFT and RIGHT; "
+    "recommended: the one measured for the encoder, else auto.",
 )
+@options.false_matches_option
 @click.option(
     "--mode",
     default="best",
@@ -79,6 +80,7 @@ def command(
     left: str,
     right: str,
     threshold: str,
+    false_matches: str | None,
     mode: str,
     k: int | None,
     comparison: dict[str, Any],
@@ -99,7 +101,14 @@ def command(
     one that matched and its number. Images that the store has already are neither fetched nor
     embedded again.
     """
-    settings = parse_pair_settings(MatchSettings, comparison, threshold=threshold, mode=mode, k=k)
+    settings = parse_pair_settings(
+        MatchSettings,
+        comparison,
+        threshold=threshold,
+        false_matches=false_matches,
+        mode=mode,
+        k=k,
+    )
     args = [
         resolve_operand(text, side, store, list_options, encoder, download)
         for text, side in zip((left, right), SIDES, strict=True)
@@ -205,6 +214,7 @@ def _document(
 ) -> dict[str, Any]:
     left, right = (summary.document() for summary in summaries)
     document = {"left": left, "right": right, "threshold": report.threshold}
+    document |= {"threshold_source": report.threshold_source}
     document |= {"seconds": report.seconds, "matches": matches}
     document |= {"left_out": report.left_out, "shared": report.shared}
     return document | ({"matrix": cosines} if cosines is not None else {})
@@ -218,4 +228,5 @@ def _lines(store: Store, summaries: Sequence[OperandSummary], report: MatchRepor
         f"{report.matches} matches of {report.left_items} x {report.right_items} items at "
         f"{report.threshold:g} or more, {report.left_matched} of the left matched"
     )
+    yield from output.threshold_lines(report)
     yield from left_out_lines(report.left_out)

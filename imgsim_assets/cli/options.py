@@ -429,6 +429,16 @@ def is_raw() -> bool:
     return bool(context and context.meta.get(_RAW))
 
 
+def false_matches_option(command: Command) -> Command:
+    """The option `--false-matches`, the budget of a measured threshold."""
+    return click.option(
+        "--false-matches",
+        metavar="PERCENT",
+        help="Largest share of items with a false match, for a measured threshold, such as 0.5% "
+        "or 0.005.  [default: 1%]",
+    )(command)
+
+
 def out_option_with(*more_suffixes: str) -> Callable[[Command], Command]:
     """--out, and --raw for its text formats; it writes files with more suffixes, too."""
     suffixes = (*OUT_SUFFIXES, *more_suffixes)

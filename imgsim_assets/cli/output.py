@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 import polars.selectors as cs
@@ -21,6 +21,7 @@ from imgsim_assets.cli.options import STDOUT, is_raw
 from imgsim_assets.cli.spreadsheet import for_spreadsheet
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.progress import Log, ProgressListener, silent
+from imgsim_assets.similarity.settings import DECLARED, NO_THRESHOLD
 from imgsim_assets.text import REPLACEMENT, UNPRINTABLE, UNPRINTABLE_IN_LINE
 
 _DECIMALS = 5
@@ -115,6 +116,20 @@ def show_result(
         echo(summary)
         if out is None and frame.height:
             show_frame(frame.drop(hidden))
+
+
+class ReportedThreshold(Protocol):
+    """A report with a threshold."""
+
+    @property
+    def threshold_source(self) -> str:
+        """Where the threshold comes from, in words."""
+
+
+def threshold_lines(report: ReportedThreshold) -> list[str]:
+    """Where the threshold of a report comes from, unless it was given as a number."""
+    is_given = report.threshold_source in (DECLARED, NO_THRESHOLD)
+    return [] if is_given else [f"threshold {report.threshold_source}"]
 
 
 def show_json(document: Any) -> None:

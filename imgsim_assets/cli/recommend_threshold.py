@@ -16,8 +16,10 @@ from imgsim_assets.encoders.recorded import (
     require_same_encoder,
     with_overrides,
 )
+from imgsim_assets.encoders.settings import EvaluationSettings
 from imgsim_assets.encoders.stage import latest_embeddings
-from imgsim_assets.encoders.threshold import ThresholdRecommendation, recommend_threshold
+from imgsim_assets.evaluation.recommendation import ThresholdRecommendation, recommend_threshold
+from imgsim_assets.index.stage import embedded_images
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
 
@@ -29,20 +31,12 @@ _SHOWN_THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.875, 0.9, 0.925, 0.95, 0.975, 0.99)
     epilog="""\b
 Examples:
   imgsim recommend-threshold products
-  imgsim recommend-threshold products suppliers --false-positives-per-million 10
+  imgsim recommend-threshold products suppliers --false-matches 0.5%
 """
 )
 @click.argument("catalog")
 @click.argument("other", required=False)
-@click.option(
-    "--false-positives-per-million",
-    "budget",
-    metavar="FLOAT",
-    type=click.FloatRange(min=0, min_open=True),
-    default=100.0,
-    show_default=True,
-    help="Allowed false matches per million pairs of different images.",
-)
+@options.false_matches_option
 @options.encoder_override_options
 @options.store_option
 @options.json_option
@@ -50,7 +44,7 @@ Examples:
 def command(
     catalog: str,
     other: str | None,
-    budget: float,
+    false_matches: str | None,
     device: str | None,
     weights: str | None,
     factory: str | None,
@@ -61,10 +55,10 @@ def command(
     """Recommend a similarity threshold for CATALOG, or for matching it with OTHER.
 
     The command edits images of the catalog (crop, watermark, recompress, ...) and compares them
-    with their originals, and it compares pairs of different images. It saves the measurements as
-    the catalog's encoder_evaluation, which `imgsim match --threshold auto` uses, with the declared
-    budget of false matches or else 100.
+    with their originals, and it compares all items with one another. It saves the measurements as
+    the catalog's encoder_evaluation, and the threshold, which `imgsim match --threshold auto` uses.
     """
+    budget = options.parse_settings(EvaluationSettings, false_matches=false_matches).false_matches
     log = silent if quiet or as_json else output.log_to_stderr
     names = dict.fromkeys(name for name in (catalog, other) if name is not None)
     embeddings = [(name, latest_embeddings(store, name)) for name in names]
@@ -76,8 +70,9 @@ def command(
     for name, encoder in encoders.items():
         require_named_factory(encoder, factory, f"the vectors of {name}")
         require_named_program(encoder, weights, f"the vectors of {name}")
+    searched = embedded_images(store, other)[1]["id"].n_unique() if other is not None else None
     recommendations = [
-        recommend_threshold(store, name, budget, encoder, log=log)
+        recommend_threshold(store, name, budget, encoder, searched=searched, log=log)
         for name, encoder in encoders.items()
     ]
     strictest = max(each.threshold for each in recommendations)
@@ -85,32 +80,26 @@ def command(
         output.show_json(
             {
                 "threshold": strictest,
-                "max_false_positives_per_million": budget,
+                "false_matches": budget,
                 "catalogs": recommendations,
             }
         )
         return
     for recommendation in recommendations:
-        _show(recommendation, budget)
+        _show(recommendation)
     if len(recommendations) > 1:
         echo(f"\nto match {' with '.join(names)}: {strictest:g}, the stricter of the two")
 
 
-def _show(recommendation: ThresholdRecommendation, budget: float) -> None:
-    threshold = f"{recommendation.threshold:g}"
-    echo(
-        f"\n{recommendation.catalog}: {recommendation.images} images by {recommendation.encoder}, "
-        f"{recommendation.pairs} pairs of different images"
-    )
+def _show(recommendation: ThresholdRecommendation) -> None:
+    echo(f"\n{recommendation.catalog}: {recommendation.items} items by {recommendation.encoder}")
     output.show_frame(_formatted(recommendation.near(_SHOWN_THRESHOLDS)))
-    limit = f"{budget:g} false matches per million pairs"
-    if recommendation.is_measured:
-        echo(f"{threshold} is the lowest threshold within {limit}; copies found:")
-    else:
-        echo(
-            f"too few pairs to show that there are at most {limit}: {threshold} is the encoder's "
-            "recommended threshold; copies found:"
-        )
+    low, high = recommendation.interval
+    echo(
+        f"threshold {recommendation.threshold:g} (between {low:g} and {high:g} in 90 % of the "
+        "resamples of the catalog)"
+    )
+    echo(f"  {recommendation.source}; copies found:")
     recall = (f"{edit} {share:.0%}" for edit, share in recommendation.recall.items())
     echo(f"  {', '.join(recall)}")
 
@@ -118,8 +107,8 @@ def _show(recommendation: ThresholdRecommendation, budget: float) -> None:
 def _formatted(operating_points: pl.DataFrame) -> pl.DataFrame:
     """The table to print, with as many digits as the sample supports."""
     rows: Iterator[tuple[str, ...]] = (
-        (f"{threshold:g}", f"{recall:.1%}", f"{observed:.0f}", f"{upper_bound:.0f}")
-        for threshold, recall, observed, upper_bound in operating_points.iter_rows()
+        (f"{threshold:g}", f"{recall:.1%}", f"{false_best:.2%}", f"{per_million:.0f}")
+        for threshold, recall, false_best, per_million in operating_points.iter_rows()
     )
-    columns = ["threshold", "copies found", "false per million", "upper bound"]
+    columns = ["threshold", "copies found", "items with a false best", "false per million pairs"]
     return pl.DataFrame(list(rows), schema=columns, orient="row")

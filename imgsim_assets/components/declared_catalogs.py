@@ -10,7 +10,7 @@ import dagster as dg
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.image_catalog.component import ImageCatalogComponent
 from imgsim_assets.components.project_tree import find_components
-from imgsim_assets.encoders.settings import AUTO
+from imgsim_assets.encoders.settings import needs_measuring
 from imgsim_assets.pipeline.settings import CatalogSettings
 
 
@@ -40,23 +40,17 @@ class ComparingComponent(YamlComponent):
     def catalogs_with_evaluation(
         self, context: dg.ComponentLoadContext, names: Sequence[str]
     ) -> list[str]:
-        """With `threshold: auto`, the catalogs whose encoder evaluation decides the threshold.
+        """The catalogs whose declared evaluation decides the threshold, where it is measured.
 
-        Raises:
-            SettingsError: when none of them declares an evaluation.
+        A catalog without an evaluation is measured by the step that needs its threshold.
         """
-        if self.declared.threshold != AUTO:
-            return []
         declared = declared_catalogs(context)
-        evaluated = [name for name in names if declared[name].settings.evaluation is not None]
-        if not evaluated:
-            raise self.error(
-                context,
-                ["threshold"],
-                f"auto needs an evaluation of the encoder; set 'evaluation: {{}}' of "
-                f"{' or '.join(names)}, or give a number",
-            )
-        return list(dict.fromkeys(evaluated))
+        return [
+            name
+            for name in dict.fromkeys(names)
+            if declared[name].settings.evaluation is not None
+            and needs_measuring(self.declared.threshold, declared[name].settings.encoder)
+        ]
 
     def project_keys(self, context: dg.ComponentLoadContext) -> Callable[..., dg.AssetKey]:
         """The keys, in the project, of this component's assets and those of all catalogs."""

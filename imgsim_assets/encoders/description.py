@@ -10,7 +10,6 @@ from typing import Any
 
 from imgsim_assets.encoders import hog_color
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.encoder import recommended_threshold
 from imgsim_assets.encoders.settings import (
     HOG_COLOR,
     ONNX,
@@ -38,7 +37,7 @@ class EncoderDescription:
         dim: width of the vectors, None where only a loaded model tells.
         side: edge of the square input in pixels, None where only a loaded model tells.
         license: of the weights, None where the files do not tell.
-        threshold: the recommended threshold.
+        threshold: the threshold that was measured for it; None for none.
         weights: path of the weights on this machine, None where they are not here.
         megabytes: size of the weights on this machine.
     """
@@ -48,7 +47,7 @@ class EncoderDescription:
     dim: int | None
     side: int | None
     license: str | None
-    threshold: float
+    threshold: float | None
     weights: str | None
     megabytes: float | None
 
@@ -92,7 +91,7 @@ def describe_encoder(settings: EncoderSettings) -> EncoderDescription:
     Raises:
         EncoderError: when a local folder does not exist.
     """
-    library, threshold = settings.library, recommended_threshold(settings)
+    library, threshold = settings.library, settings.recommended_threshold
     if library == HOG_COLOR:
         return EncoderDescription(
             HOG_COLOR, library, hog_color.DIM, hog_color.SIZE, "Apache-2.0", threshold, None, None
@@ -140,7 +139,7 @@ def _describe(
         dim,
         side,
         license_name,
-        recommended_threshold(settings),
+        settings.recommended_threshold,
         str(path) if is_here else None,
         round(_size(path) / 1e6, 1) if path is not None and is_here else None,
     )

@@ -42,8 +42,6 @@ LIBRARY_VERSION = 1
 BF16_VERSION = 2
 # Increment when a GPU decodes other files, or resizes differently.
 GPU_DECODER_VERSION = 1
-# For ImageNet features of product images; see docs/encoders.md.
-BACKBONE_THRESHOLD = 0.845
 # A JPEG decoded at a reduced size keeps at least this many times the encoder's
 # input size. Its vector has a cosine of more than 0.999 with that of the full image.
 MIN_DECODE_SCALE = 4
@@ -149,15 +147,6 @@ def _options(settings: EncoderSettings) -> list[str]:
     weights += [f"input {settings.input.side}"] if settings.input else []
     options = [json.dumps(settings.options, sort_keys=True)] if settings.options else []
     return weights + options
-
-
-def recommended_threshold(settings: EncoderSettings) -> float:
-    """The encoder's own threshold: the minimum cosine at which two images count as copies."""
-    if settings.threshold is not None:
-        return settings.threshold
-    if settings.library == HOG_COLOR:
-        return hog_color.RECOMMENDED_THRESHOLD
-    return BACKBONE_THRESHOLD
 
 
 def load_encoder(settings: EncoderSettings) -> Encoder:

@@ -17,7 +17,6 @@ VERSION = 1
 SIZE = 112
 DIM = 8 * 8 * 9 + 7 * 7 * 4
 # Measured on edited copies among 4,494 photographs of objects; see docs/encoders.md.
-RECOMMENDED_THRESHOLD = 0.9
 
 _ORIENTATIONS = 9
 _CELLS = 8

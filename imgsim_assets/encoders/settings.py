@@ -14,13 +14,15 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.settings import Settings
 
 HOG_COLOR = "hog_color"
+# As measured; see docs/encoders.md.
+HOG_COLOR_THRESHOLD = 0.9
 AUTO: Final = "auto"
 RECOMMENDED: Final = "recommended"
 FP32, BF16 = "fp32", "bf16"
 STRETCH, WEIGHTS_TRANSFORM = "stretch", "weights_transform"
 CPU, GPU = "cpu", "gpu"
 # Increment when the same vectors give another evaluation.
-EVALUATION_VERSION = "1"
+EVALUATION_VERSION = "2"
 TORCHVISION, TIMM, OPEN_CLIP, TRANSFORMERS = "torchvision", "timm", "open_clip", "transformers"
 HUB, LOCAL_DIR, SSCD, ONNX, FACTORY = "hf-hub", "local-dir", "sscd", "onnx", "factory"
 # Files of the model whose format alone tells how to run it.
@@ -255,6 +257,16 @@ class EncoderSettings(Settings):
         parts += [json.dumps(self.options, sort_keys=True, default=str)] if self.options else []
         return tuple(parts)
 
+    @property
+    def recommended_threshold(self) -> float | None:
+        """The cosine from which two images count as copies, as it was measured for the encoder.
+
+        It belongs to a model with its weights and resize; None for one that was not measured.
+        """
+        if self.threshold is None and self.library == HOG_COLOR:
+            return HOG_COLOR_THRESHOLD
+        return self.threshold
+
     def describe(self) -> str:
         """The encoder and the settings that were declared, in words for messages."""
         if self.factory is not None:
@@ -289,15 +301,36 @@ EncoderChoice = Annotated[
 ]
 
 
+def _fraction(value: Any) -> Any:
+    """A fraction as a number, or as text with a percent sign."""
+    try:
+        text = str(value).strip()
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        if not isinstance(value, bool) and 0 < number < 1:
+            return number
+    except ValueError:
+        pass
+    raise ValueError(f"{value!r} is not a fraction above 0 and below 1; write 1% or 0.01")
+
+
+# The fraction of items that may have a false best match with `threshold: auto`.
+FalseMatches = Annotated[
+    float, BeforeValidator(_fraction, json_schema_input_type=float | str), Field(gt=0, lt=1)
+]
+FALSE_MATCHES: Any = Field(
+    0.01,
+    description="with threshold auto, the largest fraction of items with a false match, such as "
+    "1% or 0.01",
+)
+
+
 class EvaluationSettings(Settings):
     """How a catalog's encoder is evaluated, and how many false matches are acceptable."""
 
     sample_size: int = Field(
         100, ge=1, le=5000, description="images that are copied with every perturbation"
     )
-    false_positives_per_million: float = Field(
-        100.0, gt=0, description="most false matches among a million pairs of different images"
-    )
+    false_matches: FalseMatches = FALSE_MATCHES
     label: str | None = Field(None, description="column of the catalog that names a class")
 
 
@@ -313,8 +346,9 @@ def _check_threshold(value: Any) -> Any:
     raise ValueError(f"{value!r} is not a cosine; give -1 to 1, {AUTO} or {RECOMMENDED}")
 
 
-# Minimum cosine of a pair, inclusive. `auto`: measured by the encoder_evaluation of the catalogs;
-# `recommended`: the encoder's own; None: no lower bound. See `threshold.resolve_threshold`.
+# Minimum cosine of a pair, inclusive. `auto`: measured on the items of the catalogs; `recommended`:
+# the one that was measured for the encoder, `auto` for an encoder without one; None: no lower
+# bound. See `similarity.threshold.resolve_threshold`.
 Threshold = (
     Annotated[
         Annotated[float, Field(ge=-1, le=1)] | Literal["auto", "recommended"],
@@ -322,3 +356,9 @@ Threshold = (
     ]
     | None
 )
+
+
+def needs_measuring(threshold: Threshold, encoder: EncoderSettings) -> bool:
+    """Whether a declared threshold is measured on the catalogs; see `Threshold`."""
+    is_measured = threshold == RECOMMENDED and encoder.recommended_threshold is not None
+    return isinstance(threshold, str) and not is_measured

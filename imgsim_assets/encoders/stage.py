@@ -26,7 +26,6 @@ from imgsim_assets.encoders.encoder import (
     load_encoder,
     min_decode_size,
     needs_loading,
-    recommended_threshold,
 )
 from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage, StageTimings
 from imgsim_assets.encoders.precision import resolve_precision
@@ -84,7 +83,7 @@ class EmbeddingReport:
         data_version: digest of which item has which vector of which encoder.
         fingerprint: of the encoder.
         precision: fp32 or bf16.
-        recommended_threshold: the encoder's own similarity threshold.
+        recommended_threshold: the threshold that was measured for the encoder, if any.
         dim: width of the vectors, None where there are none.
         embedded_early: those of `embedded` that were encoded while the shard was being fetched.
         images_per_second: rates of decode, preprocess and forward, see
@@ -105,7 +104,7 @@ class EmbeddingReport:
     data_version: str
     fingerprint: str
     precision: str
-    recommended_threshold: float
+    recommended_threshold: float | None
     dim: int | None = None
     embedded_early: int = 0
     images_per_second: Mapping[str, float] = field(default_factory=dict)
@@ -252,7 +251,7 @@ class EmbeddingStage:
             data_version=vectors_digest(embedded, self.fingerprint, self._vectors.rebuild_count),
             fingerprint=self.fingerprint,
             precision=self._settings.precision,
-            recommended_threshold=recommended_threshold(self._settings),
+            recommended_threshold=self._settings.recommended_threshold,
             dim=self._vectors.dim,
             embedded_early=embedded_early,
             images_per_second=rates,

@@ -11,11 +11,11 @@ from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsReport, ItemsStage, items_table
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
-from imgsim_assets.encoders.evaluation import EncoderEvaluation, EvaluationStage
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
 from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.evaluation.stage import EncoderEvaluation, EvaluationStage
 from imgsim_assets.index.stage import IndexReport, IndexStage
 from imgsim_assets.pipeline.invariants import Results, embeddings_invariants
 from imgsim_assets.pipeline.loader import Loader, LoaderStage

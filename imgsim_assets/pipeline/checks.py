@@ -16,11 +16,11 @@ import polars as pl
 from imgsim_assets.catalog.image_key import IMAGE, image_key, with_image
 from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.evaluation import EncoderEvaluation
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.stage import embeddings_table
 from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
 from imgsim_assets.errors import StoreError
+from imgsim_assets.evaluation.stage import EncoderEvaluation
 from imgsim_assets.index.stage import embedded_images, index_table
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.shards import shards_of
@@ -326,16 +326,17 @@ def groups_coherent(table: Table, commit: Commit, limits: CheckSettings) -> Chec
 def threshold_calibrated(evaluation: EncoderEvaluation, budget: float) -> CheckResult:
     """The catalog is large enough to measure a threshold for a budget of false matches.
 
-    `budget` is in false matches per million pairs of different images.
+    `budget` is the accepted fraction of items with a false best match.
     """
     return CheckResult(
         evaluation.is_measured,
         {
             "threshold": evaluation.threshold,
-            "pairs": evaluation.pairs,
-            "false_positives_per_million": round(evaluation.false_positives_per_million, 1),
+            "items": evaluation.items,
+            "false_best_matches": round(evaluation.false_best_matches, 4),
             "budget": budget,
         },
+        "" if evaluation.is_measured else evaluation.source,
     )
 
 

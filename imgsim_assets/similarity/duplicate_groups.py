@@ -17,17 +17,16 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
-from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks
 from imgsim_assets.similarity.group_rows import SCHEMA, group_items
 from imgsim_assets.similarity.image_sets import ImageSets
 from imgsim_assets.similarity.items import LEFT_OUT, Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
 from imgsim_assets.similarity.neighbor_lists import (
-    MIN_COSINE,
     CachedNeighborLists,
     JoinSpec,
     neighbor_lists,
@@ -38,6 +37,7 @@ from imgsim_assets.similarity.settings import (
     CrossCatalogGroupSettings,
     GroupSettings,
 )
+from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -70,6 +70,7 @@ class GroupReport:
     left_out: Mapping[str, int]
     shared: pl.DataFrame
     threshold: float
+    threshold_source: str
     incremental: bool
     seconds: float
     changed: bool
@@ -126,8 +127,7 @@ class GroupStage:
         Nothing is committed when the groups are current.
 
         Raises:
-            StoreError: when an index is missing, when the indexes are of different encoders, or
-                when the threshold is auto and no encoder evaluation recommends one.
+            StoreError: when an index is missing, or when the indexes are of different encoders.
         """
         started = time.monotonic()
         latest = self.table.latest()
@@ -139,8 +139,13 @@ class GroupStage:
         selected = {name: compared(images, self._settings) for name, images in catalogs.items()}
         ranked = self._in_order(catalogs, selected)
         images = _distinct_images(list(selected.values()))
-        threshold = resolve_threshold(self._store, self._settings.threshold, commits)
-        threshold = MIN_COSINE if threshold is None else threshold
+        threshold, source = resolve_threshold(
+            self._store,
+            self._settings.threshold,
+            self._settings.false_matches,
+            [CatalogItems(name, *indexed[name]) for name in self._catalogs],
+            searched=sum(each.count for _, each in indexed.values()),
+        )
         fingerprint = indexes[self._catalogs[0]].properties[FINGERPRINT]
         recipe = {
             "catalogs": self._catalogs,
@@ -173,6 +178,7 @@ class GroupStage:
             left_out=left_out_counts(*selected.values()),
             shared=shared_images(selected),
             threshold=threshold,
+            threshold_source=source,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.cosine import distances
 from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
@@ -25,6 +25,7 @@ from imgsim_assets.similarity.neighbor_lists import (
 )
 from imgsim_assets.similarity.selection import compared_within, left_out_counts, shared_images
 from imgsim_assets.similarity.settings import GraphSettings, PairSettings
+from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.values import items_versions
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.digest import rows_digest
@@ -68,6 +69,7 @@ class GraphReport:
     shared: pl.DataFrame
     k: int
     threshold: float | None
+    threshold_source: str
     incremental: bool
     seconds: float
     changed: bool
@@ -100,8 +102,7 @@ class GraphStage:
         leaves fewer), ties by id. Nothing is committed when the graph is current.
 
         Raises:
-            StoreError: when there is no index, or when the threshold is auto and no encoder
-                evaluation recommends one.
+            StoreError: when there is no index.
         """
         started = time.monotonic()
         latest = self.table.latest()
@@ -110,7 +111,14 @@ class GraphStage:
         nodes = compared_within(self._store, self._name, images, self._settings)
         fingerprint = index.properties[FINGERPRINT]
         k = self._settings.k
-        threshold = resolve_threshold(self._store, self._settings.threshold, [(self._name, index)])
+        resolved = resolve_threshold(
+            self._store,
+            self._settings.threshold,
+            self._settings.false_matches,
+            [CatalogItems(self._name, index, images)],
+            searched=images.count,
+        )
+        threshold = None if self._settings.threshold is None else resolved.value
         recipe = {
             "k": k,
             "threshold": threshold,
@@ -136,6 +144,7 @@ class GraphStage:
             shared=shared_images({self._name: nodes}),
             k=k,
             threshold=threshold,
+            threshold_source=resolved.source,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,

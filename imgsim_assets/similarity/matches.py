@@ -10,22 +10,22 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
-from imgsim_assets.encoders.threshold import resolve_threshold
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
 from imgsim_assets.similarity.mean_best import mean_best
 from imgsim_assets.similarity.neighbor_lists import (
-    MIN_COSINE,
     JoinSpec,
     neighbor_lists,
     with_rank,
 )
 from imgsim_assets.similarity.selection import compared_within, left_out_counts, shared_images
 from imgsim_assets.similarity.settings import MatchSettings, PairSettings
+from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.values import items_versions
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.digest import rows_digest
@@ -57,6 +57,7 @@ class MatchReport:
 
     Items and images of a side are those with a vector; `left_out` are images that are not
     compared, and `shared` those of them that too many items of a side have.
+    `threshold_source` says in words where the threshold comes from.
     """
 
     version: int
@@ -70,6 +71,7 @@ class MatchReport:
     left_out: Mapping[str, int]
     shared: pl.DataFrame
     threshold: float
+    threshold_source: str
     incremental: bool
     seconds: float
     changed: bool
@@ -99,8 +101,7 @@ class MatchStage:
 
         Raises:
             StoreError: when an input is missing, when the vectors of the catalogs are of
-                different encoders, or when the threshold is auto and no encoder evaluation
-                recommends one.
+                different encoders.
         """
         started = time.monotonic()
         store, settings = self._store, self._settings
@@ -114,8 +115,16 @@ class MatchStage:
         )
         inputs = [(self._left, embeddings), (self._right, index)]
         require_same_encoder(inputs)
-        threshold = resolve_threshold(store, settings.threshold, inputs)
-        threshold = MIN_COSINE if threshold is None else threshold
+        threshold, source = resolve_threshold(
+            store,
+            settings.threshold,
+            settings.false_matches,
+            [
+                CatalogItems(self._left, embeddings, left_images),
+                CatalogItems(self._right, index, right_images),
+            ],
+            searched=right_images.count,
+        )
         fingerprint = embeddings.properties[FINGERPRINT]
         left_rebuilds = VectorTable(store, self._left, fingerprint).rebuild_count
         recipe = {
@@ -153,6 +162,7 @@ class MatchStage:
             left_out=left_out_counts(left, right),
             shared=shared_images({"left": left, "right": right}),
             threshold=threshold,
+            threshold_source=source,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,

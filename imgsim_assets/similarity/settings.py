@@ -6,9 +6,16 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from imgsim_assets.encoders.settings import RECOMMENDED, Threshold
+from imgsim_assets.encoders.settings import (
+    FALSE_MATCHES,
+    RECOMMENDED,
+    FalseMatches,
+    Threshold,
+)
 from imgsim_assets.settings import Names, Settings
 
+# Sources of a threshold for which nothing was measured.
+DECLARED, NO_THRESHOLD = "declared", "no lower bound"
 # Prefix of the tables of groups across catalogs.
 CROSS_CATALOG_GROUPS = "duplicate_groups"
 Compare = Literal["any", "first", "mean_best"]
@@ -71,9 +78,10 @@ class MatchSettings(PairSettings):
 
     threshold: Threshold = Field(
         RECOMMENDED,
-        description="minimum cosine, inclusive; recommended: the encoder's own; auto: "
-        "measured by the catalogs' encoder_evaluation; null: none",
+        description="minimum cosine, inclusive; recommended: the one measured for the encoder, "
+        "else auto; auto: measured on the catalogs; null: none",
     )
+    false_matches: FalseMatches = FALSE_MATCHES
     mode: Mode = Field(
         "best",
         description="all pairs; the best right item of each left one; its k best; pairs that are "
@@ -97,9 +105,10 @@ class GraphSettings(PairSettings):
     k: int = Field(10, ge=1, le=1000, description="neighbors of each item")
     threshold: Threshold = Field(
         None,
-        description="minimum cosine of an edge, inclusive; recommended: the encoder's own; auto: "
-        "measured by encoder_evaluation; null: none",
+        description="minimum cosine of an edge, inclusive; recommended: the one measured for the "
+        "encoder, else auto; auto: measured on the catalog; null: none",
     )
+    false_matches: FalseMatches = FALSE_MATCHES
 
 
 class LinkSettings(ComparisonSettings):
@@ -107,9 +116,10 @@ class LinkSettings(ComparisonSettings):
 
     threshold: Threshold = Field(
         RECOMMENDED,
-        description="minimum cosine of a link, inclusive; recommended: the encoder's own; auto: "
-        "measured by encoder_evaluation; null: none",
+        description="minimum cosine of a link, inclusive; recommended: the one measured for the "
+        "encoder, else auto; auto: measured on the catalogs; null: none",
     )
+    false_matches: FalseMatches = FALSE_MATCHES
     linkage: Linkage = Field(
         "connected",
         description="connected: the connected components of the links, which can chain; star: "

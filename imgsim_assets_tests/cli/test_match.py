@@ -25,6 +25,9 @@ from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import versions
 from imgsim_assets_tests.support.web import Web
 
+# The similarity of different pictures is lower, and that of the recompressed ones is higher.
+AT_0845 = ("--threshold", "0.845")
+
 
 @pytest.fixture
 def demo(shell: Shell, web: Web) -> Shell:
@@ -91,12 +94,13 @@ def test_rerun_fetches_and_embeds_nothing(
     demo: Shell, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(COUNTER, str(tmp_path / "count"))
-    first = demo.match("test1.csv", "test2.csv", *_allow(web), "--json")
+    arguments = ("test1.csv", "test2.csv", *_allow(web), "--threshold", "0.845", "--json")
+    first = demo.match(*arguments)
     fetched, passes = web.total_gets, encoded_count(tmp_path / "count")
     before = versions(demo.store)
 
-    again = demo.match("test1.csv", "test2.csv", *_allow(web), "--json")
-    other = demo.match("test1.csv", "test2.csv", *_allow(web), "--json", "--mode", "all")
+    again = demo.match(*arguments)
+    other = demo.match(*arguments, "--mode", "all")
 
     assert (web.total_gets, encoded_count(tmp_path / "count")) == (fetched, passes)
     assert again.json["matches"] == first.json["matches"]
@@ -107,12 +111,12 @@ def test_rerun_fetches_and_embeds_nothing(
 
 
 def test_new_row_fetches_and_embeds_one_image(demo: Shell, web: Web) -> None:
-    demo.match("test1.csv", "test2.csv", *_allow(web))
+    demo.match("test1.csv", "test2.csv", *_allow(web), *AT_0845)
     web.pages["/7.jpg"] = encoded(make_image(2), "JPEG", quality=45)
     with (demo.folder / "test1.csv").open("a") as file:
         file.write(f"7,{web.url('/7.jpg')}\n")
 
-    result = demo.match("test1.csv", "test2.csv", *_allow(web), "--json")
+    result = demo.match("test1.csv", "test2.csv", *_allow(web), *AT_0845, "--json")
 
     assert result.json["left"]["fetched"] == result.json["left"]["embedded"] == 1
     assert result.json["right"]["fetched"] == 0
@@ -122,8 +126,8 @@ def test_new_row_fetches_and_embeds_one_image(demo: Shell, web: Web) -> None:
 def test_header_option_names_the_result_columns(demo: Shell, web: Web) -> None:
     header = ("--result-header", "id1,url1,id2,url2")
 
-    result = demo.match("test1.csv", "test2.csv", *_allow(web), *header, "--out", "r.tsv")
-    short = demo.match("test1.csv", "test2.csv", *_allow(web), "--result-header", "a,b")
+    result = demo.match("test1.csv", "test2.csv", *_allow(web), *AT_0845, *header, "--out", "r.tsv")
+    short = demo.match("test1.csv", "test2.csv", *_allow(web), *AT_0845, "--result-header", "a,b")
 
     assert result.code == 0
     assert demo.table("r.tsv").columns == ["id1", "url1", "id2", "url2", "similarity"]
@@ -191,14 +195,14 @@ def _catalog_of(shell: Shell, name: str) -> None:
 def test_mode_selects_the_pairs(
     demo: Shell, web: Web, options: tuple[str, ...], pairs: int
 ) -> None:
-    result = demo.match("test1.csv", "test2.csv", *_allow(web), *options, "--json")
+    result = demo.match("test1.csv", "test2.csv", *_allow(web), *AT_0845, *options, "--json")
 
     assert len(result.json["matches"]) == pairs
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "csv", "parquet", "jsonl"])
 def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str) -> None:
-    result = demo.match("test1.csv", "test2.csv", *_allow(web), "--out", f"r.{suffix}")
+    result = demo.match("test1.csv", "test2.csv", *_allow(web), *AT_0845, "--out", f"r.{suffix}")
 
     readers: Mapping[str, Any] = {
         "tsv": lambda path: pl.read_csv(path, separator="\t"),

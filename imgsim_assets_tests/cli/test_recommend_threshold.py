@@ -16,53 +16,47 @@ HOG_COLOR = EncoderSettings(name="hog_color")
 
 @pytest.fixture
 def shop(shell: Shell) -> Shell:
-    """Two catalogs of twelve different images each."""
-    for name, first in (("products", 0), ("suppliers", 8)):
-        images = {f"{n:02d}": jpeg(n) for n in range(first, first + 12)}
+    """A catalog of 40 images and one of 12."""
+    for name, first, count in (("products", 0, 40), ("suppliers", 36, 12)):
+        images = {f"{n:02d}": jpeg(n) for n in range(first, first + count)}
         indexed(shell.store, name, images, HOG_COLOR)
     return shell
 
 
 def test_recommendation_is_shown_beside_other_thresholds(shop: Shell) -> None:
-    printed = shop("recommend-threshold", "products", "--false-positives-per-million", "50000")
+    printed = shop("recommend-threshold", "products", "--false-matches", "5%")
     before = versions(shop.store)
-    result = shop(
-        "recommend-threshold", "products", "--false-positives-per-million", "50000", "--json"
-    )
+    result = shop("recommend-threshold", "products", "--false-matches", "0.05", "--json")
 
     assert (printed.code, result.code) == (0, 0), printed.err
     (recommendation,) = result.json["catalogs"]
-    assert recommendation["threshold"] == result.json["threshold"] < 0.9
-    assert (recommendation["images"], recommendation["pairs"]) == (12, 66)
+    low, high = recommendation["interval"]
+    assert low <= recommendation["threshold"] == result.json["threshold"] <= high
+    assert (result.json["false_matches"], recommendation["items"]) == (0.05, 40)
     assert recommendation["recall"]["recompress"] == 1.0
     assert len(recommendation["operating_points"]) == 101
-    assert "12 images by hog_color, 66 pairs" in printed.out
-    assert f"{result.json['threshold']:g} is the lowest threshold within 50000 false" in printed.out
+    assert "products: 40 items by hog_color" in printed.out
+    assert f"threshold {result.json['threshold']:g} (between {low:g} and {high:g}" in printed.out
+    assert "auto: at most 5 % of the items get a false match" in printed.out
     assert "recompress 100%" in printed.out
     assert versions(shop.store) == before
 
 
-def test_catalog_too_small_for_the_budget_gets_the_default_threshold(shop: Shell) -> None:
-    printed = shop("recommend-threshold", "products")
+def test_catalog_too_small_for_the_budget_gets_the_threshold_of_the_encoder(shop: Shell) -> None:
+    printed = shop("recommend-threshold", "suppliers")
 
-    assert "too few pairs to show that there are at most 100 false matches" in printed.out
-    assert "0.9 is the encoder's recommended threshold" in printed.out
+    assert "threshold 0.9 " in printed.out
+    assert "12 items of suppliers, fewer than the 30 different items" in printed.out
+    assert "recommended for hog_color" in printed.out
 
 
 def test_stricter_threshold_of_two_catalogs_is_recommended(shop: Shell) -> None:
-    arguments = (
-        "recommend-threshold",
-        "products",
-        "suppliers",
-        "--false-positives-per-million",
-        "50000",
-    )
+    arguments = ("recommend-threshold", "products", "suppliers", "--false-matches", "2%")
 
     result = shop(*arguments, "--json")
     printed = shop(*arguments)
 
     thresholds = [recommendation["threshold"] for recommendation in result.json["catalogs"]]
-    assert thresholds[0] != thresholds[1]
     assert result.json["threshold"] == max(thresholds)
     assert f"to match products with suppliers: {max(thresholds):g}" in printed.out
 
@@ -72,12 +66,15 @@ def test_failed_recommendation_reports_the_reason(shop: Shell) -> None:
 
     unknown = shop("recommend-threshold", "shoes")
     mixed = shop("recommend-threshold", "products", "thumbnails")
-    invalid = shop("recommend-threshold", "products", "--false-positives-per-million", "0")
+    invalid = shop("recommend-threshold", "products", "--false-matches", "0")
 
     assert (unknown.code, mixed.code, invalid.code) == (1, 1, 2)
     assert "shoes/embeddings has no version yet" in unknown.err
     assert "the vectors cannot be compared" in mixed.err
-    assert "--false-positives-per-million" in invalid.err
+    assert (
+        "--false-matches: '0' is not a fraction above 0 and below 1; write 1% or 0.01"
+        in invalid.err
+    )
 
 
 def test_weights_option_names_a_moved_weights_file(shell: Shell) -> None:
@@ -103,7 +100,9 @@ def test_weights_option_names_a_moved_weights_file(shell: Shell) -> None:
     )
     assert "the vectors of products were not made by the encoder" in other.err
     assert "'gpu' is not one of auto, cpu, cuda" in invalid.err
-    assert result.json["catalogs"][0]["recall"]["recompress"] == 1.0
+    # To an untrained network nearly all images are similar.
+    points = result.json["catalogs"][0]["operating_points"]
+    assert [point["recall"] > 0.9 for point in points if point["threshold"] == 0.5] == [True]
 
 
 def test_catalog_without_images_gets_the_default_threshold(shell: Shell) -> None:
@@ -117,20 +116,26 @@ def test_catalog_without_images_gets_the_default_threshold(shell: Shell) -> None
     assert result.json["catalogs"][0]["pairs"] == 0
 
 
-def test_match_with_threshold_auto_uses_the_evaluation(shell: Shell) -> None:
-    for seed in range(12):
+def test_match_measures_its_threshold_and_says_so(shell: Shell) -> None:
+    for seed in range(36):
         shell.write(f"{seed}.jpg", jpeg(seed))
-    lines = [f"{seed},{seed}.jpg" for seed in range(12)]
+    lines = [f"{seed},{seed}.jpg" for seed in range(36)]
     shell.write("list.csv", "\n".join(["id,url", *lines]) + "\n")
     arguments = ("match", "list.csv", "list.csv", "--encoder", "hog_color", "--threshold", "auto")
 
-    without = shell(*arguments)
+    printed = shell(*arguments)
+    result = shell(*arguments, "--json")
+    declared = shell(*arguments[:-2])
+
+    assert (printed.code, result.code) == (0, 0), printed.err
     (catalog,) = shell("status", "--json").json["catalogs"]
     recommended = shell("recommend-threshold", catalog["name"], "--json")
-    result = shell(*arguments, "--json")
-
-    assert without.code == 1
-    assert f"imgsim recommend-threshold {catalog['name']}" in without.err
-    assert result.code == 0, result.err
     assert result.json["threshold"] == recommended.json["threshold"]
-    assert len(result.json["matches"]) == 12
+    assert len(result.json["matches"]) == 36
+    said = (
+        "auto: at most 1 % of the items get a false match, as measured on 36 items of "
+        f"{catalog['name']}"
+    )
+    assert result.json["threshold_source"] == said
+    assert f"threshold {said}" in printed.out
+    assert "threshold recommended for hog_color" in declared.out

@@ -10,7 +10,8 @@ import pytest
 from imgsim_assets.components import columns
 from imgsim_assets.components.metadata import schema_of
 from imgsim_assets.download.ledger.table import SCHEMA
-from imgsim_assets.encoders import operating_points, stage
+from imgsim_assets.encoders import stage
+from imgsim_assets.evaluation import operating_points
 from imgsim_assets.similarity import duplicate_groups, graph, group_rows, matches
 
 

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pytest
-from dagster.components.core.component_tree import ComponentTreeException
 
-from imgsim_assets.encoders.evaluation import evaluation_table
-from imgsim_assets.errors import SettingsError
+from imgsim_assets.evaluation.operating_points import floor_to_grid
+from imgsim_assets.similarity.calibration import calibration_table
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
@@ -21,26 +19,32 @@ GROUPS = {"name": "all", "catalogs": ["products", "suppliers"], "threshold": "au
 
 
 def test_match_table_follows_the_evaluation_of_its_catalog(tmp_path: Path, web: Web) -> None:
-    shop = Shop.open(tmp_path, web)
-    shop.declare(evaluation={"sample_size": 3, "false_positives_per_million": 100_000})
-    shop.project.declare("pair", "MatchMatrixComponent", PAIR)
+    shop = Shop.open(tmp_path, web, products=36)
+    shop.declare(evaluation={"sample_size": 3, "false_matches": "5%"})
+    shop.project.declare("pair", "MatchMatrixComponent", {**PAIR, "false_matches": "5%"})
 
     assert shop.project.materialize()
 
-    report = evaluation_table(shop.project.store, "products").latest()
-    assert report is not None
-    threshold = report.properties["recommended_threshold"]
-    assert report.properties["is_measured"]
+    stored = calibration_table(shop.project.store, "products", 0.05).latest()
+    assert stored is not None
     with shop.project.instance() as instance:
         metadata = _metadata(instance, ["products", "encoder_evaluation"])
         matched = _metadata(instance, ["matches", "pair"])
-    assert matched["threshold"] == threshold
-    assert metadata["recommended_threshold"] == threshold
+    assert matched["threshold"] == metadata["recommended_threshold"]
+    assert matched["threshold_source"] == (
+        "auto: at most 5 % of the items get a false match, as measured on 36 items of products"
+    )
+    assert metadata["threshold_calibrated"]
+    low, high = str(metadata["threshold_interval"]).split(" to ")
+    assert float(low) <= matched["threshold"] <= float(high)
     assert str(metadata["recall"]).startswith("![recall by kind of edit](data:image/svg")
     assert str(metadata["trade_off"]).endswith("-trade_off.svg")
     listed = [record.data for record in metadata["thresholds"].records]
-    assert threshold in [row["threshold"] for row in listed]
+    assert floor_to_grid(matched["threshold"]) in [row["threshold"] for row in listed]
     assert str(metadata["different_images"]).startswith("![null distribution](data:image/svg")
+    assert shop.project.definitions().resolve_asset_graph().get(
+        dg.AssetKey(["matches", "pair"])
+    ).parent_keys >= {dg.AssetKey(["products", "encoder_evaluation"])}
 
 
 def test_evaluation_runs_in_the_gpu_pool_with_the_declared_encoder(
@@ -67,20 +71,20 @@ def test_graph_and_groups_follow_the_evaluation_of_their_catalog(tmp_path: Path,
     shop = Shop.open(tmp_path, web)
     shop.put_item("twin", 5)
     shop.declare(
-        evaluation={"sample_size": 3, "false_positives_per_million": 100_000},
+        evaluation={"sample_size": 3},
         graph={"k": 3, "threshold": "auto"},
         groups={"threshold": "auto"},
     )
 
     assert shop.project.materialize()
 
-    report = evaluation_table(shop.project.store, "products").latest()
-    assert report is not None
-    threshold = report.properties["recommended_threshold"]
     with shop.project.instance() as instance:
+        evaluation = _metadata(instance, ["products", "encoder_evaluation"])
         graph = _metadata(instance, ["products", "similarity_graph"])
         groups = _metadata(instance, ["products", "duplicate_groups"])
+    threshold = evaluation["recommended_threshold"]
     assert graph["threshold"] == groups["threshold"] == threshold
+    assert graph["threshold_source"] == groups["threshold_source"]
     edges = read_table("products/similarity_graph", store=shop.project.store).collect()
     assert edges.height
     assert edges["similarity"].min() >= threshold
@@ -95,18 +99,26 @@ def test_graph_and_groups_follow_the_evaluation_of_their_catalog(tmp_path: Path,
     assert dependencies["duplicate_groups"] == {"index", "images", "encoder_evaluation"}
 
 
-@pytest.mark.parametrize("part", ["graph", "groups"])
-def test_auto_threshold_of_graph_or_groups_without_evaluation_is_rejected_at_load(
-    part: str, tmp_path: Path, web: Web
-) -> None:
+def test_auto_threshold_needs_no_declared_evaluation(tmp_path: Path, web: Web) -> None:
     shop = Shop.open(tmp_path, web)
-    shop.declare(**{part: {"threshold": "auto"}})
+    shop.declare(graph={"k": 3, "threshold": "auto"}, groups={"threshold": "auto"})
+    shop.project.declare("pair", "MatchMatrixComponent", PAIR)
+    shop.project.declare("all", "DuplicateGroupsComponent", GROUPS)
 
-    with pytest.raises(ComponentTreeException) as raised:
-        shop.project.definitions()
+    assert shop.project.materialize()
 
-    cause = str(raised.value.__cause__)
-    assert f"attributes.{part}.threshold: auto needs an evaluation of the encoder" in cause
+    keys = (
+        ["products", "similarity_graph"],
+        ["products", "duplicate_groups"],
+        ["matches", "pair"],
+        ["duplicate_groups", "all"],
+    )
+    with shop.project.instance() as instance:
+        results = [_metadata(instance, key) for key in keys]
+    assert {result["threshold"] for result in results} == {0.845}
+    assert all(
+        "fewer than the 30 different items" in result["threshold_source"] for result in results
+    )
 
 
 def test_too_small_catalog_fails_threshold_calibrated(tmp_path: Path, web: Web) -> None:
@@ -123,48 +135,7 @@ def test_too_small_catalog_fails_threshold_calibrated(tmp_path: Path, web: Web) 
     evaluation = record.event.dagster_event.asset_check_evaluation_data
     assert not evaluation.passed
     assert evaluation.severity == dg.AssetCheckSeverity.WARN
-    assert evaluation.metadata["budget"].value == 100.0
-
-
-def test_auto_threshold_without_evaluation_is_rejected_at_load(tmp_path: Path, web: Web) -> None:
-    shop = Shop.open(tmp_path, web)
-    shop.project.declare("pair", "MatchMatrixComponent", PAIR)
-
-    with pytest.raises(ComponentTreeException) as raised:
-        shop.project.definitions()
-
-    cause = raised.value.__cause__
-    assert isinstance(cause, SettingsError)
-    assert "attributes.threshold: auto needs an evaluation" in str(cause)
-    assert "of products or suppliers, or give a number" in str(cause)
-
-
-def test_groups_across_catalogs_follow_the_evaluation_of_one_of_them(
-    tmp_path: Path, web: Web
-) -> None:
-    shop = Shop.open(tmp_path, web)
-    shop.declare(evaluation={"sample_size": 3, "false_positives_per_million": 100_000})
-    shop.project.declare("all", "DuplicateGroupsComponent", GROUPS)
-
-    assert shop.project.materialize()
-
-    report = evaluation_table(shop.project.store, "products").latest()
-    assert report is not None
-    with shop.project.instance() as instance:
-        grouped = _metadata(instance, ["duplicate_groups", "all"])
-    assert grouped["threshold"] == report.properties["recommended_threshold"]
-
-
-def test_auto_threshold_of_groups_across_catalogs_without_evaluation_is_rejected_at_load(
-    tmp_path: Path, web: Web
-) -> None:
-    shop = Shop.open(tmp_path, web)
-    shop.project.declare("all", "DuplicateGroupsComponent", GROUPS)
-
-    with pytest.raises(ComponentTreeException) as raised:
-        shop.project.definitions()
-
-    assert "attributes.threshold: auto needs an evaluation" in str(raised.value.__cause__)
+    assert evaluation.metadata["budget"].value == 0.01
 
 
 def _metadata(instance: dg.DagsterInstance, key: list[str]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from imgsim_assets.encoders.encoder import (
     default_batch_size,
     fingerprint,
     load_encoder,
-    recommended_threshold,
 )
 from imgsim_assets.encoders.hog_color import HogColor
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -168,11 +167,11 @@ import sys
 import imgsim_assets.encoders.stage, imgsim_assets.index.stage
 import imgsim_assets.similarity.matches, imgsim_assets.similarity.graph
 import imgsim_assets.similarity.audit
-from imgsim_assets.encoders.encoder import fingerprint, recommended_threshold
+from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.settings import EncoderSettings
 for weights in (None, "IMAGENET1K_V1", sys.argv[1]):
     settings = EncoderSettings(name="resnet50", weights=weights)
-    print(fingerprint(settings), recommended_threshold(settings))
+    print(fingerprint(settings))
 print(fingerprint(EncoderSettings(name="hog_color")))
 print(sorted({"torch", "torchvision", "faiss"} & set(sys.modules)))
 """,
@@ -180,7 +179,7 @@ print(sorted({"torch", "torchvision", "faiss"} & set(sys.modules)))
     )
 
     here = EncoderSettings(name="resnet50", weights=str(tmp_path / "own.pth"))
-    assert lines[2] == f"{fingerprint(here)} 0.845"
+    assert lines[2] == fingerprint(here)
     assert lines[3] == fingerprint(EncoderSettings(name="hog_color"))
     assert lines[4] == "[]"
 
@@ -240,11 +239,13 @@ def test_factory_that_returns_another_type_is_rejected(function: str) -> None:
 # ---- defaults ---------------------------------------------------------------------------
 
 
-def test_recommended_threshold_by_encoder() -> None:
-    assert recommended_threshold(EncoderSettings(name="hog_color")) == 0.9
-    assert recommended_threshold(EncoderSettings(name="resnet50")) == 0.845
+def test_only_measured_encoders_have_a_recommended_threshold() -> None:
     own = EncoderSettings(name="hog_color", factory=THUMBNAIL, version="1")
-    assert recommended_threshold(own) == 0.845
+
+    assert EncoderSettings(name="hog_color").recommended_threshold == 0.9
+    assert EncoderSettings(name="resnet50").recommended_threshold is None
+    assert own.recommended_threshold is None
+    assert own.model_copy(update={"threshold": 0.7}).recommended_threshold == 0.7
 
 
 class _Particular(HogColor):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgsim_assets.encoders.hog_color import DIM, RECOMMENDED_THRESHOLD, SIZE, HogColor
+from imgsim_assets.encoders.hog_color import DIM, SIZE, HogColor
+from imgsim_assets.encoders.settings import HOG_COLOR_THRESHOLD
 from imgsim_assets.images.perturbations import perturb
 from imgsim_assets_tests.support.images import make_image
 
@@ -81,7 +82,7 @@ def test_flat_color_has_color_features_only() -> None:
 
     assert not gray.any()
     assert not red[: 8 * 8 * 9].any()
-    assert _unit(red[None])[0] @ _unit(blue[None])[0] < RECOMMENDED_THRESHOLD
+    assert _unit(red[None])[0] @ _unit(blue[None])[0] < HOG_COLOR_THRESHOLD
 
 
 def test_color_changes_features() -> None:
@@ -89,7 +90,7 @@ def test_color_changes_features() -> None:
     red, green, blue = image.split()
     features = _unit(_encode([image, Image.merge("RGB", (blue, red, green))]))
 
-    assert features[0] @ features[1] < RECOMMENDED_THRESHOLD
+    assert features[0] @ features[1] < HOG_COLOR_THRESHOLD
 
 
 @pytest.mark.parametrize("edit", RECOGNIZED)
@@ -110,7 +111,7 @@ def test_lightly_perturbed_copy_reaches_recommended_threshold(edit: str) -> None
     similarity = _unit(_encode(copies)) @ _unit(_encode(originals)).T
 
     same = np.eye(12, dtype=bool)
-    assert similarity[same].min() >= RECOMMENDED_THRESHOLD > similarity[~same].max()
+    assert similarity[same].min() >= HOG_COLOR_THRESHOLD > similarity[~same].max()
 
 
 def _encode(images: list[Image.Image]) -> NDArray[np.float32]:

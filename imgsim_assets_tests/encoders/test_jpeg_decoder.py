@@ -22,13 +22,13 @@ from imgsim_assets.encoders.encoder import (
     min_decode_size,
 )
 from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage
-from imgsim_assets.encoders.evaluation import EvaluationStage
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
 from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
 from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
 from imgsim_assets.encoders.torch_encoder import TorchEncoder, stretch
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import EncoderError
+from imgsim_assets.evaluation.stage import EvaluationStage
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.search.embedder import Embedder

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from imgsim_assets.encoders.encoder import fingerprint, load_encoder, recommended_threshold
+from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.library_encoder import LibraryEncoder
 from imgsim_assets.encoders.probe import probe_images
 from imgsim_assets.encoders.settings import EncoderSettings, InputSettings
@@ -318,4 +318,4 @@ def test_large_input_makes_small_batches(tmp_path: Path) -> None:
 
 
 def test_declared_threshold_is_the_recommended_one(tmp_path: Path) -> None:
-    assert recommended_threshold(EncoderSettings(name="resnet50", threshold=0.75)) == 0.75
+    assert EncoderSettings(name="resnet50", threshold=0.75).recommended_threshold == 0.75

@@ -560,7 +560,7 @@ def test_report_has_device_batch_size_and_rates(store: Store, tmp_path: Path) ->
     (idle,) = embed_shards(store, "shop", choice, shards)
 
     assert (worked.device, worked.precision, worked.batch_size) == ("cpu", "fp32", 2)
-    assert (worked.dim, worked.recommended_threshold) == (idle.dim, 0.845) == (512, 0.845)
+    assert (worked.dim, worked.recommended_threshold) == (idle.dim, None) == (512, None)
     assert set(worked.images_per_second) == {"decode", "preprocess", "forward"}
     assert all(rate > 0 for rate in worked.images_per_second.values())
     assert (idle.device, idle.precision, idle.batch_size, idle.images_per_second) == (

@@ -74,6 +74,56 @@ def test_crop_keeps_80_percent_of_the_area() -> None:
     )
 
 
+def test_tight_crop_keeps_60_percent_of_the_area() -> None:
+    copy = perturb(make_image(1, (160, 120)), "tight_crop", 4)
+
+    assert copy.width * copy.height == pytest.approx(0.6 * 160 * 120, rel=0.02)
+
+
+def test_border_surrounds_the_image_with_one_color() -> None:
+    original = make_image(1, (160, 120))
+
+    copy = perturb(original, "border", 2)
+
+    width = (copy.width - 160) // 2
+    assert 5 <= width <= 13
+    assert copy.crop((width, width, width + 160, width + 120)).tobytes() == original.tobytes()
+    assert len(np.unique(pixels(copy)[:width].reshape(-1, 3), axis=0)) == 1
+
+
+def test_sticker_covers_one_corner_only() -> None:
+    original = Image.new("RGB", (160, 120), (250, 250, 250))
+
+    changed = (pixels(perturb(original, "sticker", 1)) != pixels(original)).any(axis=-1)
+
+    tops, lefts = (slice(45), slice(75, 120)), (slice(45), slice(115, 160))
+    corners = [changed[top, left].any() for top in tops for left in lefts]
+    assert sum(corners) == 1
+    assert 0.04 < changed.mean() < 0.12
+
+
+@pytest.mark.parametrize("name", ["screenshot", "collage"])
+def test_original_is_part_of_a_larger_page(name: str) -> None:
+    pages = [
+        pixels(perturb(Image.new("RGB", (300, 300), (1, 2, 3)), name, seed)) for seed in range(4)
+    ]
+
+    for page in pages:
+        share = (page == (1, 2, 3)).all(axis=-1).mean()
+        assert 0.15 < share < 0.6
+
+
+def test_photograph_is_tilted_and_blurred() -> None:
+    lines = Image.new("RGB", (200, 200), (255, 255, 255))
+    lines.paste((0, 0, 0), (100, 0, 102, 200))
+
+    copy = pixels(perturb(lines, "photograph", 3)).astype(int).sum(axis=2)
+
+    middle = copy[40:160, 60:140]
+    assert middle.min() > 100
+    assert np.ptp(middle.argmin(axis=1)) > 0
+
+
 def test_flip_is_its_own_inverse() -> None:
     original = make_image(1)
 

@@ -177,8 +177,10 @@ def test_threshold_is_inclusive_and_defaults_to_the_encoder(store: Store) -> Non
     assert (at_one.threshold, at_one.matches) == (1.0, 3)
 
 
-def test_custom_encoder_has_the_default_threshold_of_backbones(shops: Store) -> None:
-    assert _match(shops, MatchSettings()).threshold == 0.845
+def test_declared_threshold_of_the_encoder_is_recommended(shops: Store) -> None:
+    report = _match(shops, MatchSettings())
+
+    assert (report.threshold, report.threshold_source[:15]) == (0.845, "recommended for")
 
 
 # ---- nothing new, other settings ---------------------------------------------------------

@@ -26,6 +26,7 @@ THUMBNAIL = EncoderSettings(
     factory="imgsim_assets_tests.support.encoders:thumbnail",
     version="1",
     batch_size=4,
+    threshold=0.845,
 )
 
 

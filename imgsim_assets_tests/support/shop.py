@@ -25,6 +25,7 @@ ENCODER = {
     "name": "thumbnail",
     "factory": "imgsim_assets_tests.support.encoders:thumbnail",
     "version": "1",
+    "threshold": 0.845,
 }
 RESULTS = (
     "products/items",

@@ -161,6 +161,7 @@ def _result(
         "items": report.items,
         "images": report.images,
         "threshold": report.threshold,
+        "threshold_source": report.threshold_source,
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,

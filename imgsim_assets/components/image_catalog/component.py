@@ -26,7 +26,6 @@ from imgsim_assets.components.image_catalog.source import source_asset, source_s
 from imgsim_assets.components.image_catalog.status import status_asset
 from imgsim_assets.components.project_tree import add_built
 from imgsim_assets.components.store.component import default_resources
-from imgsim_assets.encoders.settings import AUTO
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.settings import Settings
 
@@ -73,17 +72,6 @@ class ImageCatalogComponent(YamlComponent):
     def _check(self, context: dg.ComponentLoadContext) -> None:
         """Check what can only be checked where the project is known."""
         settings = self.settings
-        thresholds = {"graph": settings.graph.threshold}
-        if settings.groups is not None:
-            thresholds["groups"] = settings.groups.threshold
-        for part, threshold in thresholds.items():
-            if threshold == AUTO and settings.evaluation is None:
-                raise self.error(
-                    context,
-                    [part, "threshold"],
-                    "auto needs an evaluation of the encoder; set 'evaluation: {}' too, or give a "
-                    "number",
-                )
         self.check_cron(context, "schedule", settings.schedule)
         self.check_cron(context, "observe_schedule", settings.observe_schedule)
         self.check_cron(context, "checks.audit_schedule", settings.checks.audit_schedule)

@@ -15,7 +15,7 @@ from imgsim_assets.components.asset_kwargs import AssetKwargs, asset_kwargs
 from imgsim_assets.components.automation import freshness
 from imgsim_assets.components.checks import invariant_spec
 from imgsim_assets.components.store.resource import open_store
-from imgsim_assets.encoders.settings import AUTO
+from imgsim_assets.encoders.settings import Threshold, needs_measuring
 from imgsim_assets.errors import SettingsError, SourceError, describe_error
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.storage.shards import shard_names
@@ -111,9 +111,11 @@ class CatalogContext:
         self.table_names[key] = f"{self.name}/{asset}"
         return key
 
-    def threshold_deps(self, threshold: float | str | None) -> list[dg.AssetKey]:
-        """The asset that decides a threshold: with `auto` the evaluation of the encoder."""
-        return [self.key("encoder_evaluation")] if threshold == AUTO else []
+    def threshold_deps(self, threshold: Threshold) -> list[dg.AssetKey]:
+        """The asset that decides a threshold: the evaluation of the encoder, where declared."""
+        is_declared = self.settings.evaluation is not None
+        needs_it = needs_measuring(threshold, self.settings.encoder)
+        return [self.key("encoder_evaluation")] if is_declared and needs_it else []
 
     def asset_kwargs(self, asset: str, kinds: Iterable[str]) -> AssetKwargs:
         """The shared arguments of one of the catalog's assets."""

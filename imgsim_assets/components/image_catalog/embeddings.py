@@ -138,6 +138,10 @@ def _describe(store: "Store", name: str, report: "EmbeddingReport") -> dict[str,
         **({"batch_size": report.batch_size} if report.batch_size else {}),
         "encoder_fingerprint": report.fingerprint,
         **({"dim": report.dim} if report.dim else {}),
-        "recommended_threshold": report.recommended_threshold,
+        **(
+            {"recommended_threshold": report.recommended_threshold}
+            if report.recommended_threshold is not None
+            else {}
+        ),
         "statuses": counts_table(report.statuses, "status"),
     }

@@ -15,7 +15,7 @@ from imgsim_assets.encoders.settings import EVALUATION_VERSION, EvaluationSettin
 from imgsim_assets.pipeline.check_names import THRESHOLD_CALIBRATED
 
 if TYPE_CHECKING:
-    from imgsim_assets.encoders.evaluation import EncoderEvaluation
+    from imgsim_assets.evaluation.stage import EncoderEvaluation
     from imgsim_assets.storage.store import Store
 
 # Thresholds that are listed beside the recommended one.
@@ -24,6 +24,7 @@ _LISTED_THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> dg.AssetsDefinition:
     """How well the encoder works on the catalog's images, and at which threshold."""
+    budget = f"{settings.false_matches * 100:g} %"
 
     @dg.asset(
         **catalog.asset_kwargs("encoder_evaluation", ["parquet"]),
@@ -31,8 +32,8 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
         **STEP_KWARGS,
         deps=[dg.AssetDep(catalog.key("embeddings"), partition_mapping=dg.AllPartitionMapping())],
         description=f"Recall of edited copies of {settings.sample_size} of the catalog's own "
-        "images and false matches among different ones, by threshold; and the lowest threshold "
-        f"with at most {settings.false_positives_per_million:g} false matches in a million pairs.",
+        "images and false matches among different ones, by threshold; and the lowest threshold at "
+        f"which at most {budget} of the items get a false best match.",
         metadata={"dagster/column_schema": table_schema(ENCODER_EVALUATION)},
         code_version=code_version(EVALUATION_VERSION, settings.model_dump()),
         pool=GPU_POOL,
@@ -41,8 +42,7 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
                 "encoder_evaluation",
                 THRESHOLD_CALIBRATED,
                 "The catalog is large enough to measure the threshold at which at most "
-                f"{settings.false_positives_per_million:g} of a million pairs of different "
-                "images match.",
+                f"{budget} of the items get a false best match.",
             )
         ],
     )
@@ -54,8 +54,7 @@ def evaluation_asset(catalog: CatalogContext, settings: EvaluationSettings) -> d
         catalog.require_weights()
         pipeline = catalog.pipeline(context)
         evaluation = pipeline.evaluate()
-        budget = settings.false_positives_per_million
-        calibrated = checks.threshold_calibrated(evaluation, budget)
+        calibrated = checks.threshold_calibrated(evaluation, settings.false_matches)
         return dg.MaterializeResult(
             metadata=_describe(pipeline.store, catalog.name, evaluation),
             data_version=dg.DataVersion(evaluation.data_version),
@@ -78,8 +77,12 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
     described: dict[str, Any] = {
         **table_metadata(store, table, evaluation, evaluation.rows.height),
         "recommended_threshold": evaluation.threshold,
+        "threshold_interval": "{:g} to {:g}".format(*evaluation.interval),
+        "threshold_source": evaluation.source,
         THRESHOLD_CALIBRATED: evaluation.is_measured,
+        "false_best_matches": round(evaluation.false_best_matches, 4),
         "false_positives_per_million": round(evaluation.false_positives_per_million, 1),
+        "items": evaluation.items,
         "images": evaluation.images,
         "pairs": evaluation.pairs,
         "seconds": round(evaluation.seconds, 3),
@@ -116,17 +119,17 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
 
 
 def _trade_off(evaluation: "EncoderEvaluation") -> str:
-    from imgsim_assets.encoders.operating_points import operating_points
+    from imgsim_assets.evaluation.operating_points import operating_points
     from imgsim_assets.images.plot import trade_off
 
     points = operating_points(evaluation.rows)
     return trade_off(
         points["threshold"].to_list(),
         points["recall"].to_list(),
-        points["false_positives_per_million"].to_list(),
+        (points["false_best_matches"] * 1000).to_list(),
         title=f"by threshold, {evaluation.threshold:g} recommended",
         rate_label="edited copies that are found",
-        count_label="false matches in a million pairs",
+        count_label="items of a thousand with a false best match",
         mark=evaluation.threshold,
     )
 
@@ -135,11 +138,16 @@ def _thresholds(evaluation: "EncoderEvaluation") -> dg.MetadataValue:
     """Recall and false matches at some thresholds, the recommended one among them."""
     import polars as pl
 
-    from imgsim_assets.encoders.operating_points import floor_to_grid, operating_points
+    from imgsim_assets.evaluation.operating_points import floor_to_grid, operating_points
 
     listed = sorted({*_LISTED_THRESHOLDS, floor_to_grid(evaluation.threshold)})
     points = operating_points(evaluation.rows).filter(pl.col("threshold").is_in(listed))
-    columns = {"threshold": 3, "recall": 3, "false_positives_per_million": 1}
+    columns = {
+        "threshold": 3,
+        "recall": 3,
+        "false_best_matches": 4,
+        "false_positives_per_million": 1,
+    }
     records = [
         dg.TableRecord({name: round(row[name], digits) for name, digits in columns.items()})
         for row in points.iter_rows(named=True)

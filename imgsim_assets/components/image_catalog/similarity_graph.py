@@ -127,7 +127,7 @@ def _describe(
         "items": report.items,
         "images": report.images,
         "k": report.k,
-        **({"threshold": report.threshold} if report.threshold is not None else {}),
+        **_threshold(report),
         **(
             {key: last[key] for key in linked_images if key in last}
             if is_same
@@ -138,6 +138,12 @@ def _describe(
         "encoder_fingerprint": report.fingerprint,
         "preview": preview(edges),
     }
+
+
+def _threshold(report: "GraphReport") -> dict[str, Any]:
+    if report.threshold is None:
+        return {}
+    return {"threshold": report.threshold, "threshold_source": report.threshold_source}
 
 
 def _linked_images(

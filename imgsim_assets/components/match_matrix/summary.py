@@ -48,6 +48,7 @@ def describe_matches(
     counts: dict[str, Any] = {
         **table_metadata(store, name, report, report.matches),
         "threshold": report.threshold,
+        "threshold_source": report.threshold_source,
         "left_items": report.left_items,
         "right_items": report.right_items,
         "left_images": report.left_images,

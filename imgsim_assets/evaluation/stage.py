@@ -1,10 +1,10 @@
 """How well an encoder does on a catalog's own images: the table `<name>/encoder_evaluation`.
 
-Two things are measured on a sample. *Recall*: images are perturbed as shops and re-uploaders do,
-and the cosine of each copy with its original is compared with a threshold. The *null
-distribution*: cosines of pairs of different images say how many false matches a threshold lets
-through. Images of the same thing count as different here, so the threshold that follows errs on
-the strict side.
+*Recall* is measured on a sample: images are perturbed as shops and re-uploaders do, and the cosine
+of each copy with its original is compared with a threshold. *False matches* are measured on all
+items: the best different item of each, which also decides the threshold of the catalog (see
+`similarity.calibration`); and on a sample all pairs of different images. Images of the same thing
+count as different here, so the threshold that follows errs on the strict side.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,18 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgsim_assets.catalog.stage import items_table
-from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.encoder import (
-    default_batch_size,
-    recommended_threshold,
-)
+from imgsim_assets.encoders.encoder import default_batch_size
 from imgsim_assets.encoders.engine import EncodedBatch, Engine
-from imgsim_assets.encoders.operating_points import (
-    DIFFERENT_IMAGES,
-    evaluation_rows,
-    lowest_threshold_within_budget,
-    recall_at,
-)
 from imgsim_assets.encoders.recorded import (
     FINGERPRINT,
     encoder_from_commit,
@@ -44,19 +36,34 @@ from imgsim_assets.encoders.settings import (
     EncoderSettings,
     EvaluationSettings,
 )
-from imgsim_assets.encoders.stage import embeddings_table, latest_embeddings
-from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.evaluation.operating_points import (
+    BEST_DIFFERENT,
+    DIFFERENT_IMAGES,
+    evaluation_rows,
+    point_at,
+    recall_rows,
+)
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
+from imgsim_assets.index.stage import embedded_images
 from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.similarity.calibration import (
+    Calibration,
+    CatalogItems,
+    calibrate,
+    find_calibration,
+)
+from imgsim_assets.similarity.items import Items, with_vectors
+from imgsim_assets.similarity.nearest_others import nearest_others
+from imgsim_assets.similarity.threshold import auto_threshold
 from imgsim_assets.storage.commit import Commit, PendingCommit
+from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-MEASURED_THRESHOLD = "recommended_threshold"
-_RECIPE = "recipe"
-_SETTINGS = "settings"
+_RECIPE, _COPIES = "recipe", "copies_recipe"
+_SETTINGS, _THRESHOLD, _SOURCE = "settings", "recommended_threshold", "threshold_source"
 _MAX_IMAGES = 2000
 _BINS = 400
 _NEAREST = 10
@@ -82,11 +89,14 @@ class EncoderEvaluation:
     Attributes:
         version: of the table.
         rows: a frame of `operating_points.SCHEMA`.
+        items: items that were compared.
         images: images of the sample.
         pairs: pairs of different images in the sample.
-        threshold: the lowest cosine within the budget of false matches, or the encoder's
-            recommended one where the catalog is too small to tell.
-        is_measured: whether the catalog is large enough to guarantee the budget.
+        threshold: the threshold that `auto` has within the catalog.
+        interval: of the measured threshold, in 90 % of the resamples of the catalog.
+        source: how the threshold was decided.
+        is_measured: whether the catalog is large enough to keep the budget.
+        false_best_matches: the fraction of items whose best different item reaches `threshold`.
         false_positives_per_million: false matches among a million pairs, at `threshold`.
         recall: by perturbation, the share of copies that are found at `threshold`.
         null_counts: histogram of the cosines of different images, equal bins over [-1, 1].
@@ -99,10 +109,14 @@ class EncoderEvaluation:
 
     version: int
     rows: pl.DataFrame
+    items: int
     images: int
     pairs: int
     threshold: float
+    interval: tuple[float, float]
+    source: str
     is_measured: bool
+    false_best_matches: float
     false_positives_per_million: float
     recall: Mapping[str, float]
     null_counts: Sequence[int]
@@ -158,69 +172,93 @@ class EvaluationStage:
         self._table = evaluation_table(store, name)
 
     def run(self) -> EncoderEvaluation:
-        """Measure and commit, unless neither the sample nor the settings changed.
+        """Measure and commit, unless neither the items nor the settings changed.
 
         Raises:
             StoreError: when there are no embeddings, when another encoder made them, or when
                 the label column does not exist.
         """
         started = time.monotonic()
-        embeddings = latest_embeddings(self._store, self._name)
-        fingerprint = embeddings.properties[FINGERPRINT]
-        items = self._items(embeddings)
-        images = sorted(set(items["sha256"].to_list()))[:_MAX_IMAGES]
-        labels = _labels(items, images) if self._settings.label else None
-        recipe = _recipe(fingerprint, images, labels, self._settings)
+        embeddings, keys = embedded_images(self._store, self._name)
+        images = keys.unique("sha256", keep="first", maintain_order=True).sort("sha256")
+        images = images.head(_MAX_IMAGES)
+        labels = self._labels(images) if self._settings.label else None
+        recipe = _recipe(embeddings.properties[FINGERPRINT], keys, labels, self._settings)
         newest = self._table.latest()
-        if (
-            newest is not None
-            and newest.properties[_RECIPE] == recipe
-            and self._table.verify_checksums(newest)
-        ):
-            return self._evaluation(newest, started, changed=False)
-        vectors = VectorTable(self._store, self._name, fingerprint).read(images).vectors
-        different = (vectors @ vectors.T)[np.triu_indices(len(vectors), k=1)]
-        recorded = encoder_from_commit(embeddings)
-        copies = self._cosines_of_copies(
-            recorded, fingerprint, images[: self._settings.sample_size], vectors
+        if newest is not None and not self._table.verify_checksums(newest):
+            newest = None
+        if newest is not None and newest.properties[_RECIPE] == recipe:
+            budget = self._settings.false_matches
+            stored = find_calibration(self._store, self._name, embeddings, keys, budget)
+            if stored is not None:
+                return self._evaluation(newest, stored, started, changed=False)
+        items = with_vectors(self._store, self._name, embeddings.properties[FINGERPRINT], keys)
+        compare = cache(partial(nearest_others, items))
+        calibration = calibrate(
+            self._store,
+            CatalogItems(self._name, embeddings, items),
+            self._settings.false_matches,
+            compare=compare,
+            remeasure=True,
         )
-        rows = evaluation_rows(copies, different)
-        measured = lowest_threshold_within_budget(rows, self._settings.false_positives_per_million)
-        scores = _label_scores(vectors, labels) if labels is not None else None
+        sample = _rows_of(items, images)
+        different = _different_pairs(sample)
+        false: dict[str, NDArray[np.floating[Any]]] = {
+            DIFFERENT_IMAGES: different,
+            BEST_DIFFERENT: compare().similarity[:, 0],
+        }
+        recorded = encoder_from_commit(embeddings)
+        recall, copies_recipe = self._recall(recorded, embeddings, sample, newest)
+        threshold = auto_threshold([calibration], recorded)
+        scores = _label_scores(sample.vectors, labels) if labels is not None else None
         properties = {
             _RECIPE: recipe,
+            _COPIES: copies_recipe,
             _SETTINGS: self._settings.model_dump(mode="json"),
-            FINGERPRINT: fingerprint,
-            MEASURED_THRESHOLD: recommended_threshold(recorded) if measured is None else measured,
-            "is_measured": measured is not None,
-            "images": len(images),
+            FINGERPRINT: embeddings.properties[FINGERPRINT],
+            _THRESHOLD: threshold.value,
+            _SOURCE: threshold.source,
+            "images": len(sample),
             "null_counts": np.histogram(different, bins=_BINS, range=(-1, 1))[0].tolist(),
             "labels": asdict(scores) if scores is not None else None,
         }
-        file = self._table.write_rows(rows)
+        file = self._table.write_rows(pl.concat([recall, evaluation_rows(false)]))
         inputs = {f"{self._name}/embeddings": embeddings.version}
         commit = self._table.commit(lambda _: PendingCommit([file], inputs, properties))
         if commit is None:
             raise AssertionError("a pending commit is always committed")
-        return self._evaluation(commit, started, changed=True)
+        return self._evaluation(commit, calibration, started, changed=True)
 
-    def _items(self, embeddings: Commit) -> pl.DataFrame:
-        """id, sha256 (and label) of the items with a vector."""
-        rows = embeddings_table(self._store, self._name).read(embeddings)
-        items = rows.filter(pl.col("status") == OK).select("id", "sha256")
+    def _recall(
+        self, recorded: EncoderSettings, embeddings: Commit, sample: Items, newest: Commit | None
+    ) -> tuple[pl.DataFrame, str]:
+        """The recall of the copies of the sample's first images, and the recipe of it.
+
+        The newest evaluation's recall is reused where it is of the same images.
+        """
+        fingerprint = embeddings.properties[FINGERPRINT]
+        copied = sample.keys["sha256"].head(self._settings.sample_size).to_list()
+        recipe = _copies_recipe(fingerprint, copied)
+        if newest is not None and newest.properties.get(_COPIES) == recipe:
+            return recall_rows(self._table.read(newest)), recipe
+        cosines = self._cosines_of_copies(recorded, fingerprint, copied, sample.vectors)
+        return evaluation_rows(cosines), recipe
+
+    def _labels(self, images: pl.DataFrame) -> list[str | None]:
+        """The label of each image, by its first item; None without one."""
         column = self._settings.label
-        if column is None:
-            return items
         table = items_table(self._store, self._name)
         newest = table.latest()
         catalog = table.read(newest) if newest is not None else pl.DataFrame()
-        if column not in catalog.columns:
+        if column is None or column not in catalog.columns:
             raise StoreError(
                 f"evaluation: label: {self._name}/items has no column {column!r}; it has "
                 f"{', '.join(catalog.columns) or 'none'}"
             )
         labels = catalog.select("id", pl.col(column).cast(pl.String).alias("label"))
-        return items.join(labels, on="id", how="left")
+        joined = images.join(labels, on="id", how="left", maintain_order="left")
+        of_images: list[str | None] = joined["label"].to_list()
+        return of_images
 
     def _cosines_of_copies(
         self,
@@ -268,18 +306,24 @@ class EvaluationStage:
                 progress.advance(len(result.keys), kind="encoded")
         return cosines
 
-    def _evaluation(self, commit: Commit, started: float, *, changed: bool) -> EncoderEvaluation:
+    def _evaluation(
+        self, commit: Commit, calibration: Calibration, started: float, *, changed: bool
+    ) -> EncoderEvaluation:
         rows = self._table.read(commit)
         properties = commit.properties
-        threshold = float(properties[MEASURED_THRESHOLD])
-        recall, false_positives = recall_at(rows, threshold)
+        threshold = float(properties[_THRESHOLD])
+        recall, false_best, false_positives = point_at(rows, threshold)
         return EncoderEvaluation(
             version=commit.version,
             rows=rows,
+            items=calibration.items,
             images=int(properties["images"]),
             pairs=int(rows.filter(pl.col("perturbation") == DIFFERENT_IMAGES)["count"][0]),
             threshold=threshold,
-            is_measured=bool(properties["is_measured"]),
+            interval=calibration.interval(),
+            source=properties[_SOURCE],
+            is_measured=calibration.is_measured,
+            false_best_matches=false_best,
             false_positives_per_million=false_positives,
             recall=recall,
             null_counts=properties["null_counts"],
@@ -291,21 +335,40 @@ class EvaluationStage:
         )
 
 
-def _labels(items: pl.DataFrame, images: Sequence[str]) -> list[str | None]:
-    """The label of each image, by its first item; None without one."""
-    first = items.sort("id").unique("sha256", keep="first")
-    label_of = dict(first.select("sha256", "label").iter_rows())
-    return [label_of[sha256] for sha256 in images]
+def _rows_of(items: Items, images: pl.DataFrame) -> Items:
+    """The rows of some images, in their order."""
+    numbered = items.keys.with_row_index("row")
+    rows = images.join(numbered, on=images.columns, how="left", maintain_order="left")["row"]
+    return Items(images, items.vectors[rows.to_numpy()])
+
+
+def _different_pairs(sample: Items) -> NDArray[np.float32]:
+    """The cosines (m,) of all pairs of images of different items; equal vectors are no pair."""
+    cosines = sample.vectors @ sample.vectors.T
+    item = sample.keys["id"].rank("dense").to_numpy()
+    first = np.empty(len(sample), np.int64)
+    unique = sample.join_input.unique
+    first[unique.rows] = np.repeat(unique.first, unique.counts)
+    is_pair = (item[:, None] != item[None, :]) & (first[:, None] != first[None, :])
+    pairs: NDArray[np.float32] = cosines[np.triu(is_pair, k=1)]
+    return pairs
 
 
 def _recipe(
     fingerprint: str,
-    images: Sequence[str],
+    keys: pl.DataFrame,
     labels: Sequence[str | None] | None,
     settings: EvaluationSettings,
 ) -> str:
     """A digest of everything that decides the evaluation."""
-    parts = [EVALUATION_VERSION, fingerprint, settings.model_dump_json(), *images, repr(labels)]
+    compared = rows_digest(keys.select("id", "sha256"), EVALUATION_VERSION, fingerprint)
+    parts = [compared, settings.model_dump_json(), repr(labels)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _copies_recipe(fingerprint: str, images: Sequence[str]) -> str:
+    """A digest of everything that decides the recall."""
+    parts = [EVALUATION_VERSION, fingerprint, *PERTURBATIONS, *images]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

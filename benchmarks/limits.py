@@ -1,0 +1,103 @@
+"""Different images that encoders hardly tell apart: pages of text, wordmarks, single colors.
+
+    python -m benchmarks.limits --encoder hog_color --encoder mobilenet_v2=mobilenet_v2-b0353104.pth
+
+The images are generated: twelve of each kind, all with another content. The table shows the
+cosines of all pairs of a kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from benchmarks.image_pool import embed
+from imgsim_assets.encoders.encoder import load_encoder
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.images.decode import decode
+
+_COUNT = 12
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--encoder", action="append", required=True, metavar="NAME[=WEIGHTS]")
+    args = parser.parse_args()
+    for text in args.encoder:
+        name, _, weights = text.partition("=")
+        encoder = load_encoder(EncoderSettings(name=name, weights=weights or None))
+        print(f"\n| {name} | lowest | mean | highest |\n| --- | --- | --- | --- |")
+        for kind, draw in KINDS.items():
+            images = [_decoded(draw(random.Random(seed))) for seed in range(_COUNT)]
+            vectors = embed(encoder, images)
+            pairs = (vectors @ vectors.T)[np.triu_indices(_COUNT, k=1)]
+            print(f"| {kind} | {pairs.min():.3f} | {pairs.mean():.3f} | {pairs.max():.3f} |")
+
+
+def page(rng: random.Random) -> Image.Image:
+    """A page of text."""
+    image = Image.new("RGB", (620, 877), "white")
+    draw = ImageDraw.Draw(image)
+    for top in range(60, 800, 22):
+        line = " ".join(_word(rng, rng.randint(2, 9)) for _ in range(12))
+        draw.text((60, top), line[: rng.randint(50, 78)], fill="black", font_size=13)
+    return image
+
+
+def wordmark(rng: random.Random) -> Image.Image:
+    """A black word on white."""
+    image = Image.new("RGB", (400, 200), "white")
+    ImageDraw.Draw(image).text((200, 100), _word(rng, 7), fill="black", font_size=72, anchor="mm")
+    return image
+
+
+def white_wordmark(rng: random.Random) -> Image.Image:
+    """A white word on a transparent ground."""
+    image = Image.new("RGBA", (400, 200), (255, 255, 255, 0))
+    draw = ImageDraw.Draw(image)
+    draw.text((200, 100), _word(rng, 7), fill=(255, 255, 255, 255), font_size=72, anchor="mm")
+    return image
+
+
+def color(rng: random.Random) -> Image.Image:
+    """A single color."""
+    return Image.new("RGB", (300, 300), tuple(rng.randint(0, 255) for _ in range(3)))
+
+
+def chart(rng: random.Random) -> Image.Image:
+    """A bar chart."""
+    image = Image.new("RGB", (500, 300), "white")
+    draw = ImageDraw.Draw(image)
+    draw.line((40, 20, 40, 270, 480, 270), fill="black", width=2)
+    for left in range(60, 470, 50):
+        draw.rectangle((left, rng.randint(40, 250), left + 32, 269), fill=(70, 110, 190))
+    return image
+
+
+KINDS: dict[str, Callable[[random.Random], Image.Image]] = {
+    "pages of text": page,
+    "black wordmarks on white": wordmark,
+    "white wordmarks on transparency": white_wordmark,
+    "single colors": color,
+    "bar charts": chart,
+}
+
+
+def _word(rng: random.Random, length: int) -> str:
+    return "".join(rng.choice(_LETTERS) for _ in range(length))
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    body = io.BytesIO()
+    image.save(body, "PNG")
+    return decode(body.getvalue())
+
+
+if __name__ == "__main__":
+    main()

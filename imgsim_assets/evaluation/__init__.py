@@ -1,0 +1,1 @@
+"""The evaluation of an encoder on a catalog's own images."""

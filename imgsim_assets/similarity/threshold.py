@@ -1,0 +1,84 @@
+"""The minimum cosine of a match table, a graph or groups, from the declared threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from imgsim_assets.encoders.recorded import encoder_from_commit
+from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings, Threshold
+from imgsim_assets.similarity.budget import MIN_ITEMS
+from imgsim_assets.similarity.calibration import Calibration, CatalogItems, calibrate
+from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
+from imgsim_assets.similarity.settings import DECLARED, NO_THRESHOLD
+from imgsim_assets.storage.store import Store
+
+
+class ResolvedThreshold(NamedTuple):
+    """A minimum cosine, inclusive; and where it comes from, in words."""
+
+    value: float
+    source: str
+
+
+def resolve_threshold(
+    store: Store,
+    threshold: Threshold,
+    budget: float,
+    catalogs: Sequence[CatalogItems],
+    *,
+    searched: int,
+) -> ResolvedThreshold:
+    """Resolve a declared threshold for catalogs of one encoder.
+
+    Args:
+        store: holds the measured thresholds of the catalogs.
+        threshold: a cosine; `recommended`, the threshold that was measured for the encoder;
+            `auto`, the strictest one that is measured on the catalogs; or None. An encoder
+            without a recommended threshold has `auto` instead.
+        budget: for `auto`, the accepted fraction of items with a false best match.
+        catalogs: the catalogs that are compared.
+        searched: the number of items that each item is compared with.
+    """
+    if not isinstance(threshold, str):
+        if threshold is None:
+            return ResolvedThreshold(MIN_COSINE, NO_THRESHOLD)
+        return ResolvedThreshold(threshold, DECLARED)
+    encoder = encoder_from_commit(catalogs[0].commit)
+    recommended = encoder.recommended_threshold
+    if threshold == RECOMMENDED and recommended is not None:
+        return ResolvedThreshold(recommended, f"recommended for {encoder.describe()}")
+    by_name = {each.name: each for each in catalogs}
+    calibrations = [calibrate(store, each, budget) for each in by_name.values()]
+    return auto_threshold(calibrations, encoder, searched)
+
+
+def auto_threshold(
+    calibrations: Sequence[Calibration], encoder: EncoderSettings, searched: int | None = None
+) -> ResolvedThreshold:
+    """The strictest threshold of measured catalogs; see `resolve_threshold`.
+
+    Where no catalog has enough items, it is the recommended one of the encoder, or else an
+    estimate that keeps no promise; the source says so.
+    """
+    measured = [each for each in calibrations if each.is_measured]
+    budget = f"{calibrations[0].budget * 100:g} %"
+    if measured:
+        value = max(each.threshold(searched) for each in measured)
+        return ResolvedThreshold(
+            value,
+            f"auto: at most {budget} of the items get a false match, as measured on "
+            f"{_names(measured)}",
+        )
+    few = (
+        f"auto: {_names(calibrations)}, fewer than the {MIN_ITEMS} different items that measure it"
+    )
+    recommended = encoder.recommended_threshold
+    if recommended is not None:
+        return ResolvedThreshold(recommended, f"{few}; recommended for {encoder.describe()}")
+    value = max(each.threshold(searched) for each in calibrations)
+    return ResolvedThreshold(value, f"{few}; an estimate, so rather give a threshold")
+
+
+def _names(calibrations: Sequence[Calibration]) -> str:
+    return " and ".join(f"{each.items:,} items of {each.catalog}" for each in calibrations)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.nearest_others import DEPTH, nearest_others
+
+
+def _items(ids: list[str], rows: np.ndarray) -> Items:
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    keys = pl.DataFrame({"id": ids, "sha256": [f"{row}" for row in range(len(ids))]})
+    return Items(keys, units.astype(np.float32))
+
+
+def _at(degrees: list[float]) -> np.ndarray:
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_images_of_one_item_are_no_pair() -> None:
+    items = _items(["a", "a", "b"], _at([0, 1, 40]))
+
+    others = nearest_others(items)
+
+    assert len(others) == 2
+    expected = np.cos(np.radians(39))
+    np.testing.assert_allclose(others.similarity[:, 0], expected, atol=1e-6)
+    assert np.isneginf(others.similarity[:, 1:]).all()
+
+
+def test_item_with_many_images_still_finds_others() -> None:
+    ids = ["a"] * 12 + ["b"]
+    items = _items(ids, _at([*(0.1 * n for n in range(12)), 50]))
+
+    others = nearest_others(items)
+
+    assert np.isfinite(others.similarity[:, 0]).all()
+
+
+def test_items_that_share_an_image_are_no_pair() -> None:
+    items = _items(["a", "a", "b", "b", "c"], _at([0, 10, 0, 12, 60]))
+
+    others = nearest_others(items)
+
+    # a and b share the image at 0 degrees, so that 10 and 12 degrees are not compared.
+    np.testing.assert_allclose(others.similarity[:, 0], np.cos(np.radians([50, 48, 48])), atol=1e-6)
+
+
+def test_same_pixels_are_no_pair() -> None:
+    items = _items(["a", "b", "c"], _at([0, 0, 30]))
+
+    others = nearest_others(items)
+
+    np.testing.assert_allclose(others.similarity[:, 0], np.cos(np.radians(30)), atol=1e-6)
+    assert others.clusters == 2
+
+
+def test_pairs_known_to_be_the_same_are_left_out() -> None:
+    items = _items(["a", "b", "c"], _at([0, 5, 60]))
+    same = pl.DataFrame({"left_id": ["b", "gone"], "right_id": ["a", "b"]})
+
+    others = nearest_others(items, same)
+
+    np.testing.assert_allclose(others.similarity[:, 0], np.cos(np.radians([60, 55, 55])), atol=1e-6)
+
+
+@given(
+    counts=st.lists(st.integers(1, 3), min_size=2, max_size=12),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=20, deadline=None)
+def test_nearest_different_items_equal_brute_force(counts: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = [f"{item:02d}" for item, count in enumerate(counts) for _ in range(count)]
+    items = _items(ids, rng.standard_normal((len(ids), 3)))
+
+    others = nearest_others(items)
+
+    cosines = items.vectors.astype(np.float64) @ items.vectors.T.astype(np.float64)
+    item = np.array([int(each) for each in ids])
+    for number in range(len(counts)):
+        best = sorted(
+            (
+                cosines[np.ix_(item == number, item == other)].max()
+                for other in range(len(counts))
+                if other != number
+            ),
+            reverse=True,
+        )
+        np.testing.assert_allclose(others.similarity[number, 0], best[0], atol=1e-6)
+        known = others.similarity[number][np.isfinite(others.similarity[number])]
+        np.testing.assert_allclose(known, best[: len(known)][:DEPTH], atol=1e-6)
