@@ -1,211 +1,239 @@
-"""Totals, failures, retries and checks of a catalog whose items have several images."""
+"""Items with several images through the whole pipeline, with its requests and forward passes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from imgsim_assets.catalog.settings import SourceSettings
-from imgsim_assets.download.ledger.table import ledger_table
-from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.pipeline import checks
+from imgsim_assets import ImageSimilarityModel, read_table
 from imgsim_assets.pipeline.catalog import CatalogPipeline
-from imgsim_assets.pipeline.failures import host_counts, read_failures, shown_columns
-from imgsim_assets.pipeline.retry import retry_failed
-from imgsim_assets.pipeline.run import fetch_and_embed
-from imgsim_assets.pipeline.settings import CatalogSettings
-from imgsim_assets.pipeline.status import catalog_status
+from imgsim_assets.pipeline.match import MatchPipeline
+from imgsim_assets.pipeline.settings import CatalogSettings, MatchMatrixSettings
 from imgsim_assets.pipeline.verify import verify
-from imgsim_assets.progress import ProgressListener
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import THUMBNAIL
-from imgsim_assets_tests.support.damage import remove_blob
-from imgsim_assets_tests.support.images import jpeg
+from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.projects import Project
+from imgsim_assets_tests.support.shop import ENCODER, versions
 from imgsim_assets_tests.support.web import Web
 
-NAME = "shop"
-# Every fetched image but the truncated one has a vector.
-ITEMS = {
-    "1": ["a", "gone", "b"],
-    "2": ["page", "a"],
-    "3": ["gone"],
-    "4": ["cut"],
-}
+_RESULTS = (
+    "products/items",
+    "products/images",
+    "products/embeddings",
+    "products/index",
+    "products/similarity_graph",
+    "products/duplicate_groups",
+    "suppliers/embeddings",
+    "suppliers/index",
+    "matches/pair",
+)
+# Columns that say when and how, not what: they may differ between an update and a rebuild.
+_PROVENANCE = {"fetched_at", "checked_at", "attempts", "next_retry_at", "number"}
+
+
+@dataclass
+class _Shop:
+    """Products p0.. of one to six images, and suppliers with recompressed copies of some."""
+
+    root: Path
+    web: Web
+    products: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, root: Path, web: Web) -> _Shop:
+        shop = cls(root, web)
+        seeds = iter(range(100))
+        for number in range(8):
+            images = [next(seeds) for _ in range(number % 6 + 1)]
+            shop.products[f"p{number}"] = [shop.url(seed) for seed in images]
+        # The last image of p4 and the first of p5 are the same; one image is missing.
+        shop.products["p5"].insert(0, shop.products["p4"][-1])
+        shop.products["p2"].append(web.url("/gone.jpg"))
+        suppliers = {
+            f"s{number}": [shop.url(200 + number), shop.copy(seed), shop.url(300 + number)]
+            for number, seed in enumerate((0, 2, 5, 14, 20))
+        }
+        shop.write("suppliers", suppliers)
+        shop.write("products", shop.products)
+        return shop
+
+    def url(self, seed: int) -> str:
+        path = f"/{seed}.jpg"
+        self.web.pages.setdefault(path, jpeg(seed))
+        return self.web.url(path)
+
+    def copy(self, seed: int) -> str:
+        path = f"/copy-{seed}.jpg"
+        self.web.pages[path] = encoded(make_image(seed), "JPEG", quality=55)
+        return self.web.url(path)
+
+    def write(self, name: str, items: dict[str, list[str]]) -> None:
+        frame = pl.DataFrame({"id": list(items), "photos": list(items.values())})
+        frame.write_parquet(self.root / f"{name}.parquet")
+
+    def catalog(self, name: str) -> dict[str, Any]:
+        groups = {"groups": {"threshold": 0.9}} if name == "products" else {}
+        return {
+            "name": name,
+            "source": {"path": f"{name}.parquet", "url": "photos"},
+            "shards": 2,
+            "encoder": ENCODER,
+            "download": {"allowed_hosts": [self.web.address], "retries": 0},
+            "graph": {"k": 2},
+            **groups,
+        }
+
+    @property
+    def pair(self) -> dict[str, Any]:
+        return {
+            "name": "pair", "left": "products", "right": "suppliers", "mode": "top_k", "k": 2,
+            "threshold": 0.5,
+        }  # fmt: skip
+
+    def run(self, store: Store) -> None:
+        """Every stage of both catalogs, and the match table."""
+        for name in ("products", "suppliers"):
+            settings = CatalogSettings.model_validate(self.catalog(name))
+            pipeline = CatalogPipeline(store, settings, root=self.root)
+            pipeline.ingest(allow_removals=True)
+            pipeline.fetch(pipeline.shards)
+            pipeline.embed(pipeline.shards)
+            pipeline.index()
+            pipeline.graph()
+            if settings.groups is not None:
+                pipeline.groups()
+        MatchPipeline(store, MatchMatrixSettings.model_validate(self.pair)).run()
 
 
 @pytest.fixture
-def pipeline(store: Store, web: Web, tmp_path: Path) -> CatalogPipeline:
-    """A catalog after its first run."""
-    web.pages |= {"/a": jpeg(1), "/b": jpeg(2), "/page": b"<html>", "/cut": jpeg(3)[:900]}
-    declared = declare(store, web, tmp_path, ITEMS)
-    fetch_and_embed([declared])
-    return declared
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Shop]:
+    monkeypatch.setenv(COUNTER, str(tmp_path / "encoded"))
+    with Web() as web:
+        yield _Shop.open(tmp_path, web)
 
 
-def declare(
-    store: Store, web: Web, folder: Path, items: Mapping[str, list[str]], **options: Any
-) -> CatalogPipeline:
-    rows = [
-        {"id": item, "url": [web.url(f"/{name}") for name in names], "title": f"item {item}"}
-        for item, names in items.items()
-    ]
-    (folder / "shop.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    settings = CatalogSettings(
-        name=NAME,
-        source=SourceSettings(path="shop.jsonl"),
-        shards=2,
-        encoder=THUMBNAIL,
-        download=DownloadSettings(allowed_hosts=(web.address,), retries=0),
+def _results(store: Store) -> dict[str, pl.DataFrame]:
+    found = {}
+    for name in _RESULTS:
+        rows = read_table(name, store=store).collect()
+        kept = rows.select(sorted(set(rows.columns) - _PROVENANCE))
+        # An image that never arrived has no sha256 by which it could be sorted.
+        found[name] = kept.sort(kept.columns)
+    return found
+
+
+def test_cost_follows_images_and_results_equal_a_rebuild(
+    shop: _Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "store")
+    counter = tmp_path / "encoded"
+
+    def run() -> tuple[int, int]:
+        """The GET requests and forward passes of a run, whose results equal a rebuild's."""
+        shop.write("products", shop.products)
+        gets, passes = shop.web.total_gets, encoded_count(counter)
+        shop.run(store)
+        cost = (shop.web.total_gets - gets, encoded_count(counter) - passes)
+        fresh = Store.open(tmp_path / f"fresh-{len(list(tmp_path.iterdir()))}")
+        with monkeypatch.context() as patch:
+            patch.setenv(COUNTER, str(tmp_path / "encoded-by-rebuilds"))
+            shop.run(fresh)
+        expected = _results(fresh)
+        for name, rows in _results(store).items():
+            assert rows.equals(expected[name]), name
+        return cost
+
+    images = sum(map(len, shop.products.values()))
+    # p4 and p5 share an image: one request for each, one vector; the missing one has none.
+    assert run() == (images + 15, images - 2 + 15)
+
+    before = versions(store)
+    shop.run(store)
+    assert versions(store) == before
+    # The missing image is asked for again only when it is due.
+    assert run() == (0, 0)
+
+    shop.products["p4"].reverse()
+    assert run() == (0, 0)
+    shop.products["p1"].append(shop.url(400))
+    assert run() == (1, 1)
+    shop.products["p3"].pop(1)
+    assert run() == (0, 0)
+    shop.products["p0"][0] = shop.url(401)
+    assert run() == (1, 1)
+    del shop.products["p6"]
+    assert run() == (0, 0)
+
+    report = verify(store)
+    assert not report.problems, report.problems
+
+
+def test_matches_and_models_name_the_images(shop: _Shop, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    shop.run(store)
+
+    matches = read_table("matches/pair", store=store).collect()
+    options: dict[str, Any] = {"store": store, "factory": ENCODER["factory"], "progress": False}
+    model = ImageSimilarityModel.create("suppliers", **options)
+    found = model.query("products", k=2, progress=False)
+
+    copies = matches.filter(pl.col("similarity") > 0.99)
+    # Image 1 of each supplier is a copy of an image of a product.
+    assert copies["right_image"].to_list() == [1] * 6
+    named = copies.select("left_id", "left_image", "right_id").sort("right_id", "left_id")
+    assert named.rows() == [
+        ("p0", 0, "s0"), ("p1", 1, "s1"), ("p2", 2, "s2"),
+        ("p4", 4, "s3"), ("p5", 0, "s3"), ("p5", 6, "s4"),
+    ]  # fmt: skip
+    near = found.filter(pl.col("distance") <= 1).rename(
+        {
+            "query_label": "left_id",
+            "query_image": "left_image",
+            "reference_label": "right_id",
+            "reference_image": "right_image",
+        }
     )
-    return CatalogPipeline(store, settings, root=folder, **options)
+    columns = ["left_id", "left_image", "right_id", "right_image", "rank"]
+    assert near.select(columns).equals(matches.select(columns))
+    assert (near["distance"] ** 2 / 2 - (1 - matches["similarity"])).abs().max() < 1e-9  # type: ignore[operator]
 
 
-def test_status_counts_items_and_images_apart(pipeline: CatalogPipeline) -> None:
-    status = catalog_status(pipeline.store, NAME)
-
-    assert (status.items, status.usable_items) == (4, 2)
-    assert (status.images, status.vectors) == (4, 3)
-    assert status.fetch_failures == {"http_404": 2, "not_image": 1}
-    assert status.failures == {"http_404": 2, "not_image": 1, "truncated": 1}
-    assert status.stages == {"images": "fresh", "embeddings": "fresh"}
-
-
-def test_images_are_stale_until_a_run_has_their_new_order(
-    pipeline: CatalogPipeline, web: Web, tmp_path: Path
+def test_dagster_materializes_items_with_several_images(
+    shop: _Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reordered = declare(pipeline.store, web, tmp_path, {**ITEMS, "1": ["b", "a", "gone"]})
-    gets = web.total_gets
-    reordered.ingest()
-    assert catalog_status(pipeline.store, NAME).stages["images"] == "stale"
+    project = Project.make(tmp_path / "project")
+    shop.root = project.root
+    for name in ("products", "suppliers"):
+        frame = pl.read_parquet(tmp_path / f"{name}.parquet")
+        frame.write_parquet(project.root / f"{name}.parquet")
+        project.declare(name, "ImageCatalogComponent", shop.catalog(name))
+    project.declare("pair", "MatchMatrixComponent", shop.pair)
+    counter = tmp_path / "encoded"
 
-    fetch_and_embed([reordered])
+    def materialize() -> tuple[int, int]:
+        gets, passes = shop.web.total_gets, encoded_count(counter)
+        assert project.materialize()
+        return shop.web.total_gets - gets, encoded_count(counter) - passes
 
-    assert web.total_gets == gets
-    assert set(catalog_status(pipeline.store, NAME).stages.values()) == {"fresh"}
+    images = sum(map(len, shop.products.values()))
+    assert materialize() == (images + 15, images - 2 + 15)
+    before = versions(project.store)
+    assert materialize() == (0, 0)
+    assert versions(project.store) == before
+    shop.products["p4"].reverse()
+    shop.products["p1"].append(shop.url(400))
+    shop.write("products", shop.products)
+    assert materialize() == (1, 1)
 
-
-def test_a_changed_image_that_is_not_the_first_makes_the_images_stale(
-    pipeline: CatalogPipeline, web: Web, tmp_path: Path
-) -> None:
-    declare(pipeline.store, web, tmp_path, {**ITEMS, "2": ["page", "b"]}).ingest()
-
-    assert catalog_status(pipeline.store, NAME).stages["images"] == "stale"
-
-
-def test_failures_name_the_item_and_the_image(pipeline: CatalogPipeline, web: Web) -> None:
-    failures = read_failures(pipeline.store, NAME)
-
-    assert failures.select("stage", "id", "image", "status", "url", "title").rows() == [
-        ("images", "1", 1, "http_404", web.url("/gone"), "item 1"),
-        ("images", "3", 0, "http_404", web.url("/gone"), "item 3"),
-        ("images", "2", 0, "not_image", web.url("/page"), "item 2"),
-        ("embeddings", "4", 0, "truncated", web.url("/cut"), "item 4"),
-    ]
-    assert shown_columns(failures, ["id", "image"]).columns == ["id", "image"]
-    assert shown_columns(failures[1:], ["id", "image"]).columns == ["id"]
-    assert host_counts(pipeline.store, NAME, 5).rows() == [
-        ("127.0.0.1", 7, 3, "http_404 2, not_image 1")
-    ]
-
-
-def test_failed_images_are_retried_and_the_others_are_not(
-    pipeline: CatalogPipeline, web: Web
-) -> None:
-    web.pages["/gone"] = jpeg(4)
-    gets = dict(web.gets)
-    store = pipeline.store
-
-    report = retry_failed(
-        store,
-        NAME,
-        DownloadSettings(),
-        declared=pipeline.settings.download,
-        retry="all",
-        factory=THUMBNAIL.factory,
-    )
-
-    assert (report.retried, report.recovered) == (3, 2)
-    changed = {path: count - gets[path] for path, count in web.gets.items()}
-    assert changed == {"/a": 0, "/b": 0, "/cut": 0, "/gone": 2, "/page": 1}
-    assert catalog_status(store, NAME).usable_items == 3
-
-
-def test_the_success_rate_is_that_of_images_and_names_items(pipeline: CatalogPipeline) -> None:
-    result = checks.success_rate(pipeline.store, NAME, 0.6)
-
-    assert not result.passed
-    assert result.metadata == {
-        "success_rate": round(4 / 7, 4),
-        "min": 0.6,
-        "ok": 4,
-        "images": 7,
-        "items": 4,
-        "usable_items": 3,
-    }
-    assert checks.success_rate(pipeline.store, NAME, 0.5).passed
-
-
-def test_verify_names_a_missing_image_of_an_item(pipeline: CatalogPipeline) -> None:
-    store = pipeline.store
-    assert not verify(store).problems
-    newest = ledger_table(store, NAME).latest()
-    assert newest is not None
-    rows = ledger_table(store, NAME).read(newest)
-    [sha256] = rows.filter(id="1", image=2)["sha256"]
-    remove_blob(store, sha256)
-
-    problems = [problem.message for problem in verify(Store(store.files)).problems]
-
-    assert any(f"item '1', image 2 has no image {sha256}" in message for message in problems)
-
-
-def test_the_listener_counts_images(pipeline: CatalogPipeline) -> None:
-    class Counts(ProgressListener):
-        total = fetched_images = embedded_images = 0
-
-        def started(self, name: str, images: int) -> None:
-            self.total = images
-
-        def fetched(self, name: str, images: int) -> None:
-            self.fetched_images += images
-
-        def embedded(self, name: str, images: int) -> None:
-            self.embedded_images += images
-
-    counts = Counts()
-    fetch_and_embed([pipeline], listener=counts)
-
-    assert (counts.total, counts.fetched_images, counts.embedded_images) == (7, 7, 7)
-
-
-def test_a_loader_loads_every_image_of_an_item(store: Store, web: Web, tmp_path: Path) -> None:
-    loaded: list[tuple[str, int, str]] = []
-
-    def loader(row: Mapping[str, Any]) -> bytes:
-        loaded.append((row["title"], row["image"], row["url"][-1]))
-        return jpeg(ord(row["url"][-1]))
-
-    items = {"1": ["a", "b"], "2": ["c"]}
-    first = declare(store, web, tmp_path, items, loader=loader)
-    fetch_and_embed([first])
-    assert sorted(loaded) == [("item 1", 0, "a"), ("item 1", 1, "b"), ("item 2", 0, "c")]
-    loaded.clear()
-
-    moved = declare(store, web, tmp_path, {"1": ["d", "b", "a"]}, loader=loader)
-    moved.ingest(allow_removals=True)
-    reports = moved.fetch(moved.shards).succeeded
-
-    assert loaded == [("item 1", 0, "d")]
-    assert sum(report.images for report in reports) == 3
-    assert sum(report.removed_items for report in reports) == 1
-    assert sum(report.removed_images for report in reports) == 1
-    newest = ledger_table(store, NAME).latest()
-    assert newest is not None
-    rows = ledger_table(store, NAME).read(newest).sort("id", "image")
-    assert [url[-1] for url in rows["url"]] == ["d", "b", "a"]
-    assert catalog_status(store, NAME).stages["images"] == "fresh"
-    assert web.total_gets == 0
+    fresh = Store.open(tmp_path / "fresh")
+    monkeypatch.setenv(COUNTER, str(tmp_path / "encoded-by-rebuilds"))
+    shop.run(fresh)
+    expected = _results(fresh)
+    for name, rows in _results(project.store).items():
+        assert rows.equals(expected[name]), name
