@@ -27,8 +27,7 @@ from imgsim_assets.storage.shards import Shard, shard_indices
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-# How many rows of the rejects are images of items that have others.
-REJECTED_IMAGES = "rejected_images"
+_REJECTED_IMAGES = "rejected_images"
 _SHARD = "__shard"
 # Garbage collection keeps the images that the urls name by their sha256.
 EMBEDDED_PROPERTIES = {REFERS_TO_BLOBS: EMBEDDED}
@@ -81,6 +80,11 @@ def items_table(store: Store, name: str) -> Table:
 def rejects_table(store: Store, name: str) -> Table:
     """`<name>/rejects`: file, line, reason, detail and text of every rejected item and image."""
     return store.table(f"{name}/rejects")
+
+
+def rejected_images(rejects: Commit) -> int:
+    """How many rows of a version of the rejects are images of items that have others."""
+    return int(rejects.properties.get(_REJECTED_IMAGES, 0))
 
 
 class ItemsStage:
@@ -196,7 +200,7 @@ class ItemsStage:
                 and table.read(latest).equals(rows)
             ):
                 return None
-            properties = {REJECTED_IMAGES: count_images(rows)}
+            properties = {_REJECTED_IMAGES: count_images(rows)}
             return PendingCommit([table.write_rows(rows)], properties=properties)
 
         commit = table.commit(change)
@@ -271,14 +275,14 @@ class ItemsStage:
     def _report(
         self, commit: Commit, previous: Commit | None, changed_shards: Sequence[str]
     ) -> ItemsReport:
-        rejects, rejected_images = self._count_rejects()
+        rejects, images = self._count_rejects()
         return ItemsReport(
             version=commit.version,
             rows=commit.rows,
             images=commit.properties["images"],
             max_images_per_item=commit.properties["max_images_per_item"],
             rejects=rejects,
-            rejected_images=rejected_images,
+            rejected_images=images,
             columns=list(self._items.read_file(commit.files[0]).columns),
             changed=previous is None or commit.version != previous.version,
             data_version=data_version(commit),
@@ -293,7 +297,7 @@ class ItemsStage:
         if commit is None:
             return {}, 0
         counts: Any = self._rejects.read(commit)["reason"].value_counts().sort("reason").iter_rows()
-        return dict(counts), commit.properties.get(REJECTED_IMAGES, 0)
+        return dict(counts), rejected_images(commit)
 
 
 def _has_embedded(rows: pl.DataFrame) -> bool:

@@ -33,7 +33,8 @@ class OperandSummary:
 
     def document(self) -> dict[str, Any]:
         """The operand in a JSON document."""
-        counts = ("items", "rejects", "images", "vectors", "failures")
+        counts = ["items", "usable_items", "rejects", "rejected_images"]
+        counts += ["images", "vectors", "failures"]
         return {
             "source": self.arg.title,
             "catalog": self.arg.name,
@@ -53,7 +54,9 @@ class OperandSummary:
             options: the options of the command, by the keys of the settings that they set.
         """
         status, done = self.status, self.report
-        line = f"{self.arg.title}: {status.items} items, {status.vectors} usable"
+        images = status.images + sum(status.fetch_failures.values())
+        several = f" with {images} images" if images != status.items else ""
+        line = f"{self.arg.title}: {status.items} items{several}, {status.usable_items} usable"
         if done is not None:
             line += (
                 f" ({done.requested} requested, {done.fetched} fetched, {done.embedded} embedded)"
@@ -73,7 +76,7 @@ class OperandSummary:
             yield "  if local images may be read from another folder, name it with --root"
         if not status.failures.keys().isdisjoint(("blocked_address", "connection_error")):
             yield from _internal_hosts(store, self.arg.name)
-        if status.rejects:
+        if status.rejects or status.rejected_images:
             table = rejects_table(store, self.arg.name)
             commit = table.latest()
             rows = table.read(commit) if commit else pl.DataFrame()

@@ -75,8 +75,10 @@ def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
         f"{status.vectors} vectors by {status.encoder or 'no encoder yet'}"
     )
     yield "  " + ", ".join(f"{stage} {state}" for stage, state in status.stages.items())
-    if status.rejects:
-        yield f"  rejected rows: {status.rejects}; to see them: imgsim failures {status.name}"
+    if status.rejects or status.rejected_images:
+        images = f", images: {status.rejected_images}" if status.rejected_images else ""
+        see = f"to see them: imgsim failures {status.name}"
+        yield f"  rejected rows: {status.rejects}{images}; {see}"
     if status.failures:
         failures = ", ".join(f"{name} {count}" for name, count in status.failures.items())
         yield f"  failed: {failures}"

@@ -173,7 +173,9 @@ def _recorded(
     for role, expected in items.items():
         file = commit.file_with_role(role)
         keys = expected.select(image_key(), "sha256")
-        used = table.read_file(file).select(keys.columns) if file is not None else keys.clear()
+        used = keys.clear()
+        if file is not None:
+            used = with_image(table.read_file(file)).select(image_key(), "sha256")
         if missing_and_stale(used, keys) != (0, 0):
             return "stale"
     return "fresh" if all(rows.height for rows in items.values()) else "empty"

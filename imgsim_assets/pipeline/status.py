@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.catalog.stage import items_table, rejects_table
+from imgsim_assets.catalog.stage import items_table, rejected_images, rejects_table
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import encoder_from_commit
@@ -34,7 +34,8 @@ class CatalogStatus:
         name: the catalog.
         items: rows of `<name>/items`.
         usable_items: items that have an image with a vector.
-        rejects: rows of the source that were rejected, and images of items that have others.
+        rejects: rows of the source that were rejected.
+        rejected_images: images of other rows that were rejected.
         images: images that were fetched.
         vectors: images that have a vector.
         failures: images that were not fetched or have no vector, by status.
@@ -49,6 +50,7 @@ class CatalogStatus:
     items: int
     usable_items: int
     rejects: int
+    rejected_images: int
     images: int
     vectors: int
     failures: Mapping[str, int]
@@ -109,7 +111,8 @@ def catalog_status(store: Store, name: str) -> CatalogStatus:
         name=name,
         items=items.rows if items is not None else 0,
         usable_items=_usable_items(embeddings),
-        rejects=rejects.rows if rejects is not None else 0,
+        rejects=rejects.rows - rejected_images(rejects) if rejects is not None else 0,
+        rejected_images=rejected_images(rejects) if rejects is not None else 0,
         images=ledger.height - failed.height if ledger is not None and failed is not None else 0,
         vectors=embeddings.height - undecoded.height
         if embeddings is not None and undecoded is not None

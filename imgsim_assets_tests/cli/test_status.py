@@ -85,3 +85,21 @@ def test_status_is_empty_where_no_item_has_an_image(shell: Shell, web: Web) -> N
 
     assert (catalog["items"], catalog["images"]) == (3, 0)
     assert set(catalog["stages"].values()) == {"empty"}
+
+
+def test_status_counts_items_and_images(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    shell.write("list.csv", "id,url\na,1.jpg|2.jpg|ftp://h/x\nb,missing.jpg\nc,\n")
+    matched = shell.match("list.csv", "list.csv", "--separator", "|")
+
+    status = shell("status", "--json").json
+    printed = shell("status")
+
+    [catalog] = status["catalogs"]
+    assert (catalog["items"], catalog["usable_items"]) == (2, 1)
+    assert (catalog["images"], catalog["vectors"]) == (2, 2)
+    assert (catalog["rejects"], catalog["rejected_images"]) == (1, 1)
+    assert [match["freshness"] for match in status["matches"]] == ["fresh"]
+    assert "rejected rows: 1, images: 1; to see them: imgsim failures" in printed.out
+    assert "list.csv: 2 items with 3 images, 1 usable" in matched.out
+    assert "rejected rows: 1, images: 1" in matched.out

@@ -55,6 +55,7 @@ def test_status_counts_all_shards_and_lists_hosts_and_failures(shop: Shop) -> No
         "embedded": 11,
         "undecodable": 1,
         "rejected_rows": 0,
+        "rejected_images": 0,
     }
     assert _rows(metadata["statuses"].records) == [
         {"status": "ok", "count": 12},

@@ -81,6 +81,7 @@ def _describe(store: "Store", name: str) -> dict[str, Any]:
         "embedded": status.vectors,
         "undecodable": sum(status.failures.values()) - failed_fetches,
         "rejected_rows": status.rejects,
+        "rejected_images": status.rejected_images,
         "statuses": counts_table({"ok": status.images, **status.fetch_failures}, "status"),
         "top_hosts": preview(host_counts(store, name, _SHOWN_HOSTS), _SHOWN_HOSTS),
     }
