@@ -104,8 +104,9 @@ Examples:
 @click.option(
     "--max-shared",
     type=int,
-    metavar="N",
-    help="Leave out images that more items have than this, such as placeholders.  [default: 20]",
+    default=20,
+    show_default=True,
+    help="Leave out images that more items of a list have, such as placeholders; 0 for none.",
 )
 @click.option(
     "--deletions",
@@ -134,7 +135,7 @@ def command(
     keep: tuple[str, ...],
     linkage: str,
     compare: str,
-    max_shared: int | None,
+    max_shared: int,
     deletions: str | None,
     max_group_fraction: float | None,
     list_options: options.ListOptions,
@@ -159,13 +160,14 @@ def command(
         "linkage": linkage,
         "keep": tuple(_located(entry, operands) for entry in keep),
         "compare": compare,
-        "max_shared": max_shared,
+        "max_shared": max_shared or None,
     }
     settings: GroupSettings | CrossCatalogGroupSettings
     if len(operands) == 1:
         settings = options.parse_settings(GroupSettings, **values)
     else:
         settings = options.parse_settings(CrossCatalogGroupSettings, **values)
+    settings = settings.model_copy(update={"max_shared": max_shared or None})
     args = [
         resolve_operand(text, None, store, list_options, encoder, download) for text in operands
     ]
@@ -250,7 +252,7 @@ def _left_out(report: GroupReport) -> list[str]:
     if shared.height > len(lines):
         lines.append(f"  left out: {shared.height - len(lines)} more images of many items")
     if lines:
-        lines.append("  to compare them, set --max-shared")
+        lines.append("  to compare them, set --max-shared 0")
     return lines
 
 

@@ -22,6 +22,7 @@ from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.invariants import require_invariants, update_index
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.run import fetch_and_embed
+from imgsim_assets.pipeline.self_matches import pairs_once, with_room_for_self
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.pipeline.status import catalog_status
 from imgsim_assets.similarity import cosine_matrix, items
@@ -99,7 +100,8 @@ def command(
     LEFT and RIGHT are lists (csv, tsv, txt, jsonl, parquet), folders of images, or names of
     catalogs in the store. The result has all columns of both; of items with several images, the
     one that matched and its number. Images that the store has already are neither fetched nor
-    embedded again.
+    embedded again. A list that is both LEFT and RIGHT is compared with itself: every pair once,
+    and no item with itself.
     """
     settings = parse_pair_settings(
         MatchSettings,
@@ -123,13 +125,18 @@ def command(
     names = [arg.name for arg in args]
     require_invariants(store, names[0])
     update_index(store, names[1])
+    is_self = names[0] == names[1]
+    stored = with_room_for_self(settings) if is_self else settings
     matrix_settings = MatchMatrixSettings(
-        name="__".join(names), left=names[0], right=names[1], **settings.model_dump()
-    )
-    variant = options.settings_hash(settings, encoder.identity)
+        name="__".join(names), left=names[0], right=names[1]
+    ).model_copy(update=dict(stored))
+    variant = options.settings_hash(stored, encoder.identity)
     pipeline = MatchPipeline(store, matrix_settings, variant=variant)
     report = pipeline.run()
-    matches = _with_source_columns(store, pipeline.rows(report), args)
+    pairs = pipeline.rows(report)
+    if is_self:
+        pairs = pairs_once(pairs, settings)
+    matches = _with_source_columns(store, pairs, args)
     renamed = _rename_columns(matches, result_header)
     is_small = 0 < report.left_items * report.right_items <= _MAX_SHOWN_CELLS
     cosines = _matrix(store, args, settings.compare) if matrix or is_small else None
@@ -142,7 +149,7 @@ def command(
     if as_json:
         output.show_json(_document(summaries, report, matches, cosines))
     else:
-        lines = _lines(store, summaries, report)
+        lines = _lines(store, summaries, report, pairs)
         echo("\n".join(lines), err=out == options.STDOUT)
         if cosines is not None and out != options.STDOUT:
             echo("similarity of every pair:")
@@ -220,13 +227,24 @@ def _document(
     return document | ({"matrix": cosines} if cosines is not None else {})
 
 
-def _lines(store: Store, summaries: Sequence[OperandSummary], report: MatchReport) -> Iterator[str]:
-    for summary, side in zip(summaries, SIDES, strict=True):
+def _lines(
+    store: Store, summaries: Sequence[OperandSummary], report: MatchReport, pairs: pl.DataFrame
+) -> Iterator[str]:
+    left, right = summaries
+    is_self = left.arg.name == right.arg.name
+    for summary, side in zip(summaries[:1] if is_self else summaries, SIDES, strict=False):
         own = options_by_key(command) | {key: f"--{side}-{key}" for key in ("id", "url")}
         yield from summary.lines(store, own)
-    yield (
-        f"{report.matches} matches of {report.left_items} x {report.right_items} items at "
-        f"{report.threshold:g} or more, {report.left_matched} of the left matched"
-    )
+    if is_self:
+        matched = pl.concat([pairs["left_id"], pairs["right_id"]]).n_unique()
+        yield (
+            f"{pairs.height} pairs of {report.left_items} items at {report.threshold:g} or more, "
+            f"{matched} of the items matched"
+        )
+    else:
+        yield (
+            f"{report.matches} matches of {report.left_items} x {report.right_items} items at "
+            f"{report.threshold:g} or more, {report.left_matched} of the left matched"
+        )
     yield from output.threshold_lines(report)
     yield from left_out_lines(report.left_out)

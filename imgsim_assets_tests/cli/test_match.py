@@ -82,12 +82,29 @@ def test_large_matrix_is_printed_only_with_the_matrix_option(shell: Shell) -> No
     for seed in range(9):
         shell.write(f"pics/{seed}.jpg", jpeg(seed))
 
-    without_option = shell.match("pics", "pics")
-    with_option = shell.match("pics", "pics", "--matrix")
+    without_option = shell.match_copy("pics")
+    with_option = shell.match_copy("pics", "--matrix")
 
     assert "similarity of every pair" not in without_option.out
     assert "similarity of every pair" in with_option.out
     assert with_option.out.count("1.00000") == 18  # the diagonal, and the matches
+
+
+def test_list_matched_with_itself_has_every_pair_once_and_no_self_match(shell: Shell) -> None:
+    for name, quality in (("a", 90), ("b", 80), ("c", 70)):
+        shell.write(f"photos/{name}.jpg", jpeg(1, quality=quality))
+    shell.write("photos/other.jpg", jpeg(2))
+
+    every = shell.match("photos", "photos", "--threshold", "0.95", "--mode", "all", "--json")
+    best = shell.match("photos", "photos", "--threshold", "0.95")
+    assigned = shell.match("photos", "photos", "--mode", "one_to_one")
+
+    pairs = [(match["left_id"], match["right_id"]) for match in every.json["matches"]]
+    assert sorted(pairs) == [("a.jpg", "b.jpg"), ("a.jpg", "c.jpg"), ("b.jpg", "c.jpg")]
+    assert "2 pairs of 4 items at 0.95 or more, 3 of the items matched" in best.out
+    assert best.out.count("photos: 4 items") == 1
+    assert assigned.code == 1
+    assert "--mode: one_to_one needs two different lists" in assigned.err
 
 
 def test_rerun_fetches_and_embeds_nothing(
@@ -178,7 +195,9 @@ def _catalog_of(shell: Shell, name: str) -> None:
     table = shell.store.table(f"{name}/items", key="id")
     file = table.write_rows(ids)
     table.commit(
-        lambda _: PendingCommit([file], properties={"id_column": "id", "url_column": "url"})
+        lambda _: PendingCommit(
+            [file], properties={"id_column": "id", "url_column": "url", "root": ""}
+        )
     )
 
 

@@ -21,7 +21,7 @@ def test_columns_option_selects_and_orders_result_columns(shell: Shell) -> None:
     shell.write("a.jpg", jpeg(1))
     shell.write("list.csv", "title,shop,path,id\nA,one,a.jpg,7\n")
 
-    result = shell.match("list.csv", "list.csv", "--columns", "id,title,path", "--out", "r.tsv")
+    result = shell.match_copy("list.csv", "--columns", "id,title,path", "--out", "r.tsv")
 
     assert result.code == 0, result.err
     table = shell.table("r.tsv")
@@ -158,7 +158,7 @@ def test_rows_that_share_an_image_are_all_matched(shell: Shell) -> None:
     shell.write_images(1, 2)
     shell.write("list.csv", "image,title\n1.jpg,a\n1.jpg,b\n2.jpg,c\n")
 
-    result = shell.match("list.csv", "list.csv", "--json")
+    result = shell.match_copy("list.csv", "--json")
 
     assert [match["left_title"] for match in result.json["matches"]] == ["a", "b", "c"]
     assert result.json["left"]["rejects"] == 0
@@ -224,16 +224,16 @@ def test_loader_replaces_the_download(shell: Shell, monkeypatch: pytest.MonkeyPa
         shell.write(f"{seed}.jpg", jpeg(seed))
     shell.write("list.csv", "id,url\n0,0.jpg\n1,1.jpg\nnone,x\nbad,x\n")
 
-    result = shell.match("list.csv", "list.csv", "--loader", "my_loader:load", "--json")
+    result = shell.match_copy("list.csv", "--loader", "my_loader:load", "--json")
     first = (shell.folder / "loaded.txt").read_text().splitlines()
-    shell.match("list.csv", "list.csv", "--loader", "my_loader:load", "--json")
+    shell.match_copy("list.csv", "--loader", "my_loader:load", "--json")
     second = (shell.folder / "loaded.txt").read_text().splitlines()[len(first) :]
 
     assert result.code == 0, result.err
     assert [match["left_id"] for match in result.json["matches"]] == ["0", "1"]
     assert result.json["left"]["failures"] == {"loader_error": 1, "no_image": 1}
-    assert sorted(first) == ["0", "1", "bad", "none"]
-    assert sorted(second) == ["bad", "none"]
+    assert sorted(first) == sorted(2 * ["0", "1", "bad", "none"])
+    assert sorted(second) == sorted(2 * ["bad", "none"])
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_invalid_loader_is_named(shell: Shell, loader: str, message: str) -> Non
 
 
 def _ids(shell: Shell, source: str, *more: str) -> list[str]:
-    result = shell.match(source, source, "--json", *more)
+    result = shell.match_copy(source, "--json", *more)
     assert result.code == 0, result.err
     return [next(iter(match.values())) for match in result.json["matches"]]
 
@@ -279,7 +279,7 @@ def test_row_with_too_many_fields_is_rejected_and_reported(shell: Shell) -> None
     shell.write("list.csv", "title,url\na,b,1.jpg\nc,2.jpg\n")
 
     assert _ids(shell, "list.csv") == ["c"]
-    printed = shell.match("list.csv", "list.csv").out
+    printed = shell.match_copy("list.csv").out
     assert "rejected rows: 1" in printed
     assert "list.csv line 2" in printed
 
@@ -324,10 +324,11 @@ def test_list_without_rows_is_an_error(shell: Shell) -> None:
 def test_uniform_image_gets_a_status_and_no_match(shell: Shell) -> None:
     shell.write_images(1)
     shell.write("gray.png", encoded(Image.new("RGB", (60, 60), (128, 128, 128)), "PNG"))
-    shell.write("list.csv", "id,url\ngrey,gray.png\n1,1.jpg\n")
+    for name in ("list.csv", "copy.csv"):
+        shell.write(name, "id,url\ngrey,gray.png\n1,1.jpg\n")
 
     result = shell(
-        "match", "list.csv", "list.csv", "--encoder", "hog_color", "--mode", "all", "--json"
+        "match", "list.csv", "copy.csv", "--encoder", "hog_color", "--mode", "all", "--json"
     )
 
     assert [match["left_id"] for match in result.json["matches"]] == ["1"]
@@ -348,7 +349,7 @@ def test_tabs_and_line_breaks_in_fields_are_preserved(shell: Shell) -> None:
     shell.write_images(1, 2)
     shell.write("list.csv", 'title,url\n"a\tb",1.jpg\n"c\nd",2.jpg\n')
 
-    result = shell.match("list.csv", "list.csv", "--out", "r.tsv")
+    result = shell.match_copy("list.csv", "--out", "r.tsv")
 
     assert result.code == 0
     table = shell.table("r.tsv")
@@ -367,9 +368,7 @@ def test_columns_are_numbered_without_a_header(shell: Shell) -> None:
     shell.write_images(1)
     shell.write("list.csv", "5,x,1.jpg\n")
 
-    result = shell.match(
-        "list.csv", "list.csv", "--no-header", "--columns", "column_1,column_3", "--json"
-    )
+    result = shell.match_copy("list.csv", "--no-header", "--columns", "column_1,column_3", "--json")
 
     (match,) = result.json["matches"]
     assert list(match)[:2] == ["left_column_1", "left_column_3"]
@@ -438,7 +437,7 @@ def test_large_list_is_split_into_shards(shell: Shell) -> None:
         lines.append(f"{seed},p/{seed}.png")
     shell.write("list.csv", "\n".join(lines))
 
-    result = shell.match("list.csv", "list.csv", "--json")
+    result = shell.match_copy("list.csv", "--json")
 
     assert len(result.json["matches"]) == 600
     catalog = result.json["left"]["catalog"]
@@ -452,7 +451,7 @@ def test_source_column_can_have_the_name_of_an_internal_column(shell: Shell) -> 
     shell.write_images(1)
     shell.write("list.csv", "id,sku,url,image\n9,A,http://shop/1,1.jpg\n")
 
-    result = shell.match("list.csv", "list.csv", "--id", "sku", "--url", "image", "--json")
+    result = shell.match_copy("list.csv", "--id", "sku", "--url", "image", "--json")
 
     (match,) = result.json["matches"]
     assert list(match.values())[:4] == ["9", "A", "http://shop/1", "1.jpg"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -54,6 +55,15 @@ class Shell:
     def match(self, left: str, right: str, *more: str) -> CommandResult:
         """`imgsim match` with the thumbnail encoder, which needs no weights."""
         return self("match", left, right, *THUMBNAIL, *more)
+
+    def match_copy(self, name: str, *more: str) -> CommandResult:
+        """Match a list or folder with a copy of it, so that every item finds itself."""
+        copy = f"copy_of_{name}"
+        if (self.folder / name).is_dir():
+            shutil.copytree(self.folder / name, self.folder / copy, dirs_exist_ok=True)
+        else:
+            shutil.copy(self.folder / name, self.folder / copy)
+        return self.match(name, copy, *more)
 
     def write(self, name: str, text: str | bytes) -> Path:
         path = self.folder / name
