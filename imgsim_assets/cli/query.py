@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -111,17 +114,18 @@ def command(
     names = [_ONE_ITEM if one_item else name for name in images]
     cells = [list(images)] if one_item else list(images)
     queries = pl.DataFrame({"row": range(len(cells)), "image": pl.Series(cells)})
-    neighbors = model.query(
-        queries,
-        label="row",
-        feature="image",
-        k=None if no_limit else k,
-        radius=radius,
-        progress=not quiet,
-        orientations=orientations,
-        compare=compare,
-        download=download,
-    )
+    with _warnings_as_lines():
+        neighbors = model.query(
+            queries,
+            label="row",
+            feature="image",
+            k=None if no_limit else k,
+            radius=radius,
+            progress=not quiet,
+            orientations=orientations,
+            compare=compare,
+            download=download,
+        )
     labels = pl.Series("query_label", [names[row] for row in neighbors["query_label"]], pl.String)
     neighbors = neighbors.with_columns(labels)
     if html is not None:
@@ -131,6 +135,17 @@ def command(
         if not quiet:
             output.log_to_stderr(f"gallery written to {html}")
     return _show(neighbors, out, k, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print warnings as a command does, without the line of code."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            yield
+        finally:
+            for warning in caught:
+                echo(f"imgsim: {warning.message}", err=True)
 
 
 def _show(neighbors: pl.DataFrame, out: str | None, k: int, *, as_json: bool) -> int:

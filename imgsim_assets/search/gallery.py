@@ -95,8 +95,18 @@ def write_result(
         for label in queries
     }
     for pair in pairs:
-        thumbnail = reference_numbers[pair.reference, pair.reference_image]
-        rows[pair.query]["neighbors"].append(pair.shown(thumbnail))
+        neighbor = {
+            "label": pair.reference,
+            "images": [
+                {
+                    "image": reference_numbers[pair.reference, pair.reference_image],
+                    "note": pair.note(query_images, reference_images),
+                }
+            ],
+            "distance": pair.distance,
+            "orientation": pair.orientation,
+        }
+        rows[pair.query]["neighbors"].append(neighbor)
     limit = f", the first {_MAX_QUERIES} of {len(labels)} shown"
     subtitle = f"{len(labels)} queries{limit if len(labels) > _MAX_QUERIES else ''}"
     return _write(path, title, subtitle, list(rows.values()), thumbnails, result["distance"])
@@ -104,43 +114,35 @@ def write_result(
 
 @dataclass(frozen=True)
 class _Pair:
-    """A row of the result of a query; the numbers of images are None where it has none."""
+    """A row of the result of a query."""
 
     query: str
+    query_image: int
     reference: str
+    reference_image: int
     distance: float
-    query_number: int | None
-    reference_number: int | None
     orientation: str | None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> _Pair:
+        """A row; one without numbers of images is about image 0."""
         return cls(
             str(row["query_label"]),
+            row.get("query_image", 0),
             str(row["reference_label"]),
+            row.get("reference_image", 0),
             row["distance"],
-            row.get("query_image"),
-            row.get("reference_image"),
             row.get("orientation"),
         )
 
-    @property
-    def reference_image(self) -> int:
-        return self.reference_number or 0
-
-    def shown(self, thumbnail: int) -> dict[str, Any]:
-        """The neighbor as the page shows it."""
+    def note(self, queries: ResultImages, references: ResultImages) -> str:
+        """The numbers of the nearest images, where an item has several."""
         notes = []
-        if self.reference_number is not None:
-            notes.append(f"image {self.reference_number}")
-        if self.query_number is not None:
-            notes.append(f"nearest to image {self.query_number}")
-        return {
-            "label": self.reference,
-            "images": [{"image": thumbnail, "note": ", ".join(notes)}],
-            "distance": self.distance,
-            "orientation": self.orientation,
-        }
+        if len(references.numbers(self.reference)) > 1:
+            notes.append(f"image {self.reference_image}")
+        if len(queries.numbers(self.query)) > 1:
+            notes.append(f"nearest to image {self.query_image}")
+        return ", ".join(notes)
 
 
 def _images(numbered: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:

@@ -69,10 +69,16 @@ def test_failed_query_reports_the_reason(shell: Shell) -> None:
 
     missing = shell("query", *FACTORY, "products", "gone.jpg")
     unknown = shell("query", "shoes", "gone.jpg")
+    shell.write("one.png", tiny(1))
+    partial = shell("query", *FACTORY, "products", "one.png", "gone.jpg", "--quiet")
 
     assert missing.code == unknown.code == 1
     assert "gone.jpg: missing_file" in missing.err
     assert "neither a folder nor a catalog" in unknown.err
+    assert partial.err == (
+        "imgsim: dataset: 1 of 2 images cannot be used "
+        "(gone.jpg: missing_file, there is no gone.jpg); they are omitted\n"
+    )
 
 
 def test_query_writes_an_html_gallery(shell: Shell, web: Web) -> None:
