@@ -24,6 +24,8 @@ from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.web import Web
 
 GOOD = "abcdef"
+# For a server on a busy machine.
+PATIENT = fast_settings(timeout_s=60, connect_timeout_s=60, read_timeout_s=60)
 
 
 @pytest.fixture
@@ -252,7 +254,6 @@ def test_images_that_moved_are_kept_by_a_run_that_is_killed(
         connection.wait(lambda: False)
 
     shop.pages["/silent"] = page
-    slow = fast_settings(timeout_s=60, read_timeout_s=60)
     catalog.declare({"shirt": [shop.url("/a"), shop.url("/b")], "shoe": [shop.url("/c")]})
     catalog.run()
     catalog.declare(
@@ -261,7 +262,7 @@ def test_images_that_moved_are_kept_by_a_run_that_is_killed(
             "shoe": [shop.url("/c")],
         }
     )
-    process = catalog.start(slow, commit_every=0.05)
+    process = catalog.start(PATIENT, commit_every=0.05)
     wait_until(lambda: bool(silent) and catalog.committed_rows() == 4)
     process.kill()
     process.communicate()
@@ -345,21 +346,21 @@ def test_ledger_after_any_history_equals_that_of_a_rebuild(
         for state in history:
             catalog.declare(urls(web, state), shards=2)
             before = web.total_gets
-            reports = catalog.run()
+            reports = catalog.run(PATIENT)
             images = {(item, letter) for item, found in state.items() for letter in found}
             assert web.total_gets - before == len(images - known)
             assert sum(report.images for report in reports) == len(images)
             known = images
         rebuilt = _new_catalog(Path(scratch) / "rebuilt")
         rebuilt.declare(urls(web, history[-1]), shards=2)
-        fresh = rebuilt.run()
+        fresh = rebuilt.run(PATIENT)
 
         assert letters(catalog) == dict(sorted(history[-1].items()))
         assert catalog.ledger().drop(TIMES).equals(rebuilt.ledger().drop(TIMES))
         assert [report.data_version for report in fresh] == [
             report.data_version for report in reports
         ]
-        assert not any(report.changed for report in catalog.run())
+        assert not any(report.changed for report in catalog.run(PATIENT))
 
 
 def _new_catalog(folder: Path) -> Catalog:

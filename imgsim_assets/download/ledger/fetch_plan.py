@@ -186,6 +186,8 @@ def _with_rows(images: pl.DataFrame, ledger: pl.DataFrame) -> pl.DataFrame:
 
     A new image costs a number, not a row of nulls.
     """
+    if ledger.select(images.columns).equals(images):
+        return images.with_row_index("row").with_row_index("at")
     rows = ledger.select(IMAGE_KEY).with_row_index("row")
     matched = images.join(rows, on=IMAGE_KEY, how="left", maintain_order="left_right")
     if matched.height > images.height:  # two runs at once gave an image two numbers
@@ -251,7 +253,8 @@ def _moved_images(joined: pl.DataFrame, location: Callable[[str], str | None]) -
         for number, url, stored in files.select("number", "url", LOCATION).iter_rows()
         if location(url) != stored
     ]
-    return pl.Series(range(joined.height), dtype=pl.UInt32).is_in(pl.Series(moved, dtype=pl.UInt32))
+    numbers = pl.int_range(joined.height, dtype=pl.UInt32, eager=True)
+    return numbers.is_in(pl.Series(moved, dtype=pl.UInt32).implode())
 
 
 def _replaced_images(

@@ -117,6 +117,57 @@ def test_items_of_an_empty_ledger_keep_the_order_of_the_catalog() -> None:
     assert list(plan.items.urls()) == [URL] * 4
 
 
+def test_images_are_recognized_by_their_urls_whatever_their_number() -> None:
+    a, b, c = (f"http://shop.example/{name}.jpg" for name in "abc")
+    ledger = ledger_frame([success(a), success(b) | {"image": 1}])
+
+    same = plan_of({"a": [a, b]}, ledger)
+    reordered = plan_of({"a": [b, a]}, ledger)
+    added = plan_of({"a": [c, a, b]}, ledger)
+    removed = plan_of({"a": [b]}, ledger)
+    changed = plan_of({"a": [a, c]}, ledger)
+
+    plans = [same, reordered, added, removed, changed]
+    assert [items_of(plan) for plan in plans] == [
+        [],
+        [],
+        [FetchItem("a", c, 0)],
+        [],
+        [FetchItem("a", c, 0, image=1)],
+    ]
+    assert [plan.is_renumbered for plan in plans] == [False, True, True, True, False]
+    assert [plan.has_leftovers for plan in plans] == [False, False, False, True, True]
+    assert [plan.removed_images for plan in plans] == [0, 0, 0, 1, 0]
+    assert all(not plan.removed_ids for plan in plans)
+
+
+def test_images_of_removed_items_count_as_removed() -> None:
+    ledger = ledger_frame(
+        [success(URL) | {"id": "b"}, success(URL + "2") | {"id": "b", "image": 1}]
+    )
+    plan = plan_of({"a": [URL]}, ledger)
+    assert (plan.removed_ids, plan.removed_images) == (["b"], 2)
+
+
+def test_revalidated_image_takes_its_new_number() -> None:
+    old = {"checked_at": NOW - timedelta(days=2)}
+    urls = [URL, URL + "2"]
+    ledger = ledger_frame([success(urls[0]) | old, success(urls[1]) | old | {"image": 1}])
+    plan = plan_of({"a": urls[::-1]}, ledger, revalidate_age=timedelta(days=1))
+    cached = [(item.image, item.url, item.cached) for item in items_of(plan)]
+    assert [(image, url) for image, url, _ in cached] == [(0, urls[1]), (1, urls[0])]
+    assert [row and (row["image"], row["url"]) for _, _, row in cached] == [
+        (0, urls[1]),
+        (1, urls[0]),
+    ]
+
+
+def test_a_row_that_two_runs_left_twice_is_one_image() -> None:
+    ledger = ledger_frame([success(URL), success(URL) | {"image": 1}])
+    plan = plan_of({"a": [URL]}, ledger)
+    assert (items_of(plan), plan.has_leftovers) == ([], True)
+
+
 def due(
     url: str,
     row: dict[str, Any] | None,
@@ -143,13 +194,25 @@ def due(
 def make_plan(
     ids: list[str], urls: list[str], ledger: pl.DataFrame, file_version: Any = lambda _: None
 ) -> FetchPlan:
+    items = {item: [url] for item, url in zip(ids, urls, strict=True)}
+    return plan_of(items, ledger, file_version=file_version)
+
+
+def plan_of(
+    items: Mapping[str, Sequence[str]],
+    ledger: pl.DataFrame,
+    *,
+    file_version: Any = None,
+    revalidate_age: timedelta | None = None,
+) -> FetchPlan:
     return plan_fetches(
-        images({item: [url] for item, url in zip(ids, urls, strict=True)}),
+        images(items),
         ledger,
         now=NOW,
         file_version=file_version,
         missing_blobs=set(),
         blob_exists=lambda names: [True] * len(names),
+        revalidate_age=revalidate_age,
     )
 
 
