@@ -49,7 +49,8 @@ from PIL import Image
 from imgsim_assets.encoders.encoder import load_encoder
 from imgsim_assets.encoders.hardware import usable_cores
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
+from imgsim_assets.encoders.stage import EmbeddingStage
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.images.decode import decode
 from imgsim_assets.storage.store import Store

@@ -17,7 +17,7 @@ from imgsim_assets.encoders.recorded import (
     with_overrides,
 )
 from imgsim_assets.encoders.settings import EvaluationSettings
-from imgsim_assets.encoders.stage import latest_embeddings
+from imgsim_assets.encoders.table import latest_embeddings
 from imgsim_assets.evaluation.recommendation import ThresholdRecommendation, recommend_threshold
 from imgsim_assets.index.stage import embedded_images
 from imgsim_assets.progress import silent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,7 @@ from imgsim_assets.encoders.probe import (
 )
 from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT, to_metadata
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.table import LOST_IMAGE, embeddings_table, status_rows
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable, concat_rows, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
@@ -48,20 +49,9 @@ from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit, is_compacted, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
 
-SCHEMA = {
-    "id": pl.String,
-    IMAGE: pl.Int32,
-    "sha256": pl.String,
-    "status": pl.String,
-    "detail": pl.String,
-    "truncated": pl.Boolean,
-}
 # File metadata: whether truncated images were tried.
 _ACCEPTS_TRUNCATED = "accepts_truncated"
-# Status of an image whose bytes are missing. They are fetched again, so that it is not final.
-LOST_IMAGE = "lost_image"
 COMMIT_EVERY_SECONDS = 5.0
 _TRUNCATED_FAILURE = ("truncated", "pixels are missing; 'truncated_images: accept' embeds the rest")
 
@@ -74,13 +64,15 @@ class EmbeddingReport:
         shard: name of the shard.
         version: of the embeddings table.
         items: items of the shard that have an image.
-        images: distinct images among them.
+        usable_items: items of which an image has a vector.
+        images: the images of these items.
+        distinct_images: how many of these differ.
         embedded: images that were encoded, in this run and before it by `embed_available`.
-        reused: vectors copied from other catalogs. The remaining images had a vector.
+        reused: vectors copied from other catalogs. The remaining distinct images had a vector.
         seconds: duration of the work.
-        statuses: number of items by status.
+        statuses: number of images by status.
         changed: whether the run committed a new version.
-        data_version: digest of which item has which vector of which encoder.
+        data_version: digest of which image of which item has which vector of which encoder.
         fingerprint: of the encoder.
         precision: fp32 or bf16.
         recommended_threshold: the threshold that was measured for the encoder, if any.
@@ -95,7 +87,9 @@ class EmbeddingReport:
     shard: str
     version: int
     items: int
+    usable_items: int
     images: int
+    distinct_images: int
     embedded: int
     reused: int
     seconds: float
@@ -125,35 +119,6 @@ class _ShardWork:
     seconds: float = 0.0
     timings: StageTimings = field(default_factory=StageTimings)
     ledger_files: set[str] = field(default_factory=set)
-
-
-def embeddings_table(store: Store, name: str) -> Table:
-    """`<name>/embeddings`: a row for each fetched image of an item; see SCHEMA."""
-    return store.table(f"{name}/embeddings")
-
-
-def latest_embeddings(store: Store, name: str) -> Commit:
-    """The newest commit of a catalog's embeddings.
-
-    Raises:
-        StoreError: when there is none.
-    """
-    commit = embeddings_table(store, name).latest()
-    if commit is None:
-        raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
-    return commit
-
-
-def read_embeddings(
-    store: Store,
-    name: str,
-    commit: Commit,
-    *,
-    shard: Shard | None = None,
-    columns: Sequence[str] | None = None,
-) -> pl.DataFrame:
-    """The rows of a commit of `<name>/embeddings`, as `Table.read` has them, with their image."""
-    return with_image(embeddings_table(store, name).read(commit, shard=shard, columns=columns))
 
 
 class EmbeddingStage:
@@ -233,7 +198,7 @@ class EmbeddingStage:
         distinct = set(images["sha256"].to_list())
         self._ensure_vectors(distinct, shard, work)
         failures = {key: self._failures[key] for key in distinct & self._failures.keys()}
-        commit = self._commit(base, shard, ledger, _item_rows(images, failures, self._truncated))
+        commit = self._commit(base, shard, ledger, status_rows(images, failures, self._truncated))
         rows = self._table.read(commit, shard=shard)
         embedded = rows.filter(pl.col("status") == OK).select("id", IMAGE, "sha256")
         rates = work.timings.images_per_second()
@@ -241,8 +206,10 @@ class EmbeddingStage:
         return EmbeddingReport(
             shard=shard.name,
             version=commit.version,
-            items=rows.height,
-            images=len(distinct),
+            items=rows["id"].n_unique(),
+            usable_items=embedded["id"].n_unique(),
+            images=rows.height,
+            distinct_images=len(distinct),
             embedded=work.embedded,
             reused=work.reused,
             seconds=work.seconds + time.monotonic() - started,
@@ -458,26 +425,6 @@ class EmbeddingStage:
             return self._table.read_file(file).equals(rows)
         except CorruptFileError:
             return False
-
-
-def _item_rows(
-    images: pl.DataFrame, failures: Mapping[str, tuple[str, str]], truncated: Set[str]
-) -> pl.DataFrame:
-    """The shard's images with their status: ok, or why there is no vector; sorted."""
-    reasons = pl.DataFrame(
-        [(sha256, status, detail) for sha256, (status, detail) in failures.items()],
-        schema={"sha256": pl.String, "status": pl.String, "detail": pl.String},
-        orient="row",
-    )
-    return (
-        images.join(reasons, on="sha256", how="left")
-        .with_columns(
-            pl.col("status").fill_null(OK),
-            pl.col("sha256").is_in(sorted(truncated)).alias("truncated"),
-        )
-        .select(list(SCHEMA))
-        .sort("id", IMAGE)
-    )
 
 
 def _select(rows: VectorRows, chosen: NDArray[np.bool_]) -> VectorRows:

@@ -14,7 +14,7 @@ import polars as pl
 from imgsim_assets.catalog.image_key import IMAGE, with_image
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT
-from imgsim_assets.encoders.stage import latest_embeddings, read_embeddings
+from imgsim_assets.encoders.table import latest_embeddings, read_embeddings
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.settings import IndexSettings

@@ -17,7 +17,7 @@ from imgsim_assets.catalog.image_key import IMAGE, image_key, with_image
 from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.evaluation.stage import EncoderEvaluation
@@ -115,9 +115,9 @@ def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
 def vectors_normalized(
     store: Store, name: str, shards: Sequence[Shard] | None = None
 ) -> CheckResult:
-    """Every embedded item of a catalog has a finite vector of length 1.
+    """Every embedded image of a catalog has a finite vector of length 1.
 
-    With `shards`, their items are looked up in the keys of the vectors, and the files of vectors
+    With `shards`, their images are looked up in the keys of the vectors, and the files of vectors
     count as they were measured when they were written: a vector is read only where a file is
     known to have a bad one. Without, every vector is read.
     """

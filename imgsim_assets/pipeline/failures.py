@@ -16,7 +16,7 @@ from imgsim_assets.download.ledger.table import (
     with_all_columns,
 )
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.stage import SCHEMA, embeddings_table
+from imgsim_assets.encoders.table import SCHEMA, embeddings_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 

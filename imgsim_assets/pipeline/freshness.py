@@ -14,7 +14,7 @@ from imgsim_assets.download.ledger.table import ROW_KEY, ledger_table
 from imgsim_assets.download.shard_items import ShardItems
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.index.stage import index_table, rebuild_count
 from imgsim_assets.pipeline.checks import missing_and_stale

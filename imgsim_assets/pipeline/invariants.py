@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.stage import embeddings_table, latest_embeddings
+from imgsim_assets.encoders.table import embeddings_table, latest_embeddings
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import InvariantError
 from imgsim_assets.index.stage import IndexReport, IndexStage, open_index

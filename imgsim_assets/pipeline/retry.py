@@ -24,7 +24,7 @@ from imgsim_assets.encoders.recorded import (
     require_named_program,
     with_overrides,
 )
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.invariants import update_index

@@ -12,7 +12,7 @@ from imgsim_assets.catalog.stage import items_table, rejected_images, rejects_ta
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import encoder_from_commit
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.index.stage import index_table
 from imgsim_assets.pipeline import freshness
 from imgsim_assets.pipeline.checks import suspicious_groups

@@ -18,7 +18,7 @@ from imgsim_assets.download.ledger.table import (
 )
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.errors import CorruptFileError, ImgsimError
 from imgsim_assets.index.stage import index_table, open_index
 from imgsim_assets.pipeline import checks

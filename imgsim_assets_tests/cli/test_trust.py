@@ -11,7 +11,7 @@ import pytest
 
 from imgsim_assets import ImageSimilarityModel, load_model
 from imgsim_assets.encoders.recorded import ENCODER
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.errors import CorruptFileError, SettingsError
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets_tests.support.catalogs import indexed, tiny

@@ -24,7 +24,8 @@ from imgsim_assets.encoders.encoder import (
 from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
 from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
-from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
+from imgsim_assets.encoders.stage import EmbeddingStage
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.torch_encoder import TorchEncoder, stretch
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import EncoderError

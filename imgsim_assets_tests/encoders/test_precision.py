@@ -11,7 +11,8 @@ from imgsim_assets.encoders import precision as precision_module
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.precision import resolve_precision
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
+from imgsim_assets.encoders.stage import EmbeddingStage
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, fill

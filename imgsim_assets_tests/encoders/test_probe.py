@@ -17,7 +17,7 @@ from imgsim_assets.encoders.probe import (
     to_property,
 )
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.storage.store import Store

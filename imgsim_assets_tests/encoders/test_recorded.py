@@ -7,7 +7,7 @@ import pytest
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.recorded import encoder_from_commit, require_encoder, with_overrides
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
-from imgsim_assets.encoders.stage import embeddings_table
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.errors import EncoderError, SettingsError, StoreError
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed

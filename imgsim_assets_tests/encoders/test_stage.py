@@ -16,11 +16,8 @@ from PIL import Image
 from imgsim_assets.encoders import engine, hardware, stage
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import (
-    EmbeddingStage,
-    StoppedError,
-    embeddings_table,
-)
+from imgsim_assets.encoders.stage import EmbeddingStage, StoppedError
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import EncoderError, StoreError
 from imgsim_assets.images.decode import decode
@@ -600,7 +597,7 @@ def test_early_embedded_images_are_not_embedded_again(store: Store, counter: Pat
     report = follower.run(shard)
 
     assert encoded_count(counter) == 9
-    assert (report.embedded, report.embedded_early, report.images) == (9, 9, 10)
+    assert (report.embedded, report.embedded_early, report.distinct_images) == (9, 9, 10)
     assert report.statuses == {"not_image": 1, "ok": 9}
     assert follower.run(shard).embedded == 0
     other = Store.open(Path(store.url) / "other")

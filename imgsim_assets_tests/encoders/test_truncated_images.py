@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingStage, embeddings_table
+from imgsim_assets.encoders.stage import EmbeddingStage
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store

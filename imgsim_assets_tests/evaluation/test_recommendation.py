@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from imgsim_assets.encoders.recorded import require_same_encoder
 from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
-from imgsim_assets.encoders.stage import latest_embeddings
+from imgsim_assets.encoders.table import latest_embeddings
 from imgsim_assets.errors import StoreError
 from imgsim_assets.evaluation.operating_points import OPERATING_POINTS, THRESHOLDS, floor_to_grid
 from imgsim_assets.evaluation.recommendation import recommend_threshold

@@ -11,7 +11,7 @@ from imgsim_assets.encoders import hardware, recorded
 from imgsim_assets.encoders.encoder import Encoder, load_encoder
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
-from imgsim_assets.encoders.stage import latest_embeddings
+from imgsim_assets.encoders.table import latest_embeddings
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.evaluation.operating_points import (
     BEST_DIFFERENT,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.encoders.stage import SCHEMA, embeddings_table
+from imgsim_assets.encoders.table import SCHEMA, embeddings_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.index.flat import Floats

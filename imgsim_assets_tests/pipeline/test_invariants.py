@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imgsim_assets.encoders.stage import latest_embeddings
+from imgsim_assets.encoders.table import latest_embeddings
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import InvariantError
 from imgsim_assets.pipeline import checks

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.stage import latest_embeddings
+from imgsim_assets.encoders.table import latest_embeddings
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import DataFile

@@ -66,17 +66,17 @@ def embeddings_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
 
 
 def vectors_spec(catalog: CatalogContext) -> dg.AssetCheckSpec:
-    """Every embedded item has a unit vector, by the figures of the files of vectors."""
+    """Every embedded image has a unit vector, by the figures of the files of vectors."""
     return catalog.invariant_spec(
         "embeddings",
         VECTORS_NORMALIZED,
-        "Every item of the run's shards that is ok has a vector, and every vector was finite and "
+        "Every image of the run's shards that is ok has a vector, and every vector was finite and "
         "of length 1 when it was written.",
     )
 
 
 def vectors_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
-    """Every embedded item has a unit vector; reads all vectors."""
+    """Every embedded image has a unit vector; reads all vectors."""
 
     def evaluate(store: "Store") -> "CheckResult":
         from imgsim_assets.pipeline import checks
@@ -86,7 +86,7 @@ def vectors_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
     return audit_check(
         ALL_VECTORS_NORMALIZED,
         catalog.key("embeddings"),
-        "Every item that is ok has a finite vector of length 1; every vector is read.",
+        "Every image that is ok has a finite vector of length 1; every vector is read.",
         catalog.settings.checks,
         evaluate,
     )
@@ -123,11 +123,14 @@ def _describe(store: "Store", name: str, report: "EmbeddingReport") -> dict[str,
         for part, rate in report.images_per_second.items()
     }
     return {
-        **table_metadata(store, f"{name}/embeddings", report, report.items),
-        "distinct_images": report.images,
+        **table_metadata(store, f"{name}/embeddings", report, report.images),
+        "items": report.items,
+        "usable_items": report.usable_items,
+        "images": report.images,
+        "distinct_images": report.distinct_images,
         "embedded": report.embedded,
         **({"embedded_while_fetching": report.embedded_early} if report.embedded_early else {}),
-        "reused": report.images - report.embedded,
+        "reused": report.distinct_images - report.embedded,
         "reused_from_other_catalogs": report.reused,
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.embedded / max(report.seconds, 1e-6), 1),
