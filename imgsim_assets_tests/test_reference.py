@@ -52,7 +52,15 @@ def test_settings_page_gives_limits_defaults_and_choices(reference: ModuleType) 
 # Calls whose first or second argument is a status.
 _CALLS = {"FetchError", "ImageError", "failed_image", "truncated", "too_complex"}
 _NAME = re.compile(r"[a-z]+(_[a-z0-9]+)*")
-_CONSTANTS = {"OK", "NOT_IMAGE", "SKIPPED_HOST", "LOST_IMAGE", "PREPROCESS_ERROR"}
+_CONSTANTS = {
+    "BLANK",
+    "TOO_SMALL",
+    "OK",
+    "NOT_IMAGE",
+    "SKIPPED_HOST",
+    "LOST_IMAGE",
+    "PREPROCESS_ERROR",
+}
 # Words of a query in a notebook, which no table has.
 _NOT_IN_TABLES = {"no_vector"}
 

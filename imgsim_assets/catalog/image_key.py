@@ -9,16 +9,6 @@ IMAGE = "image"
 _SEPARATOR = "\x00"
 
 
-def with_image(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with the column `image`; files of earlier versions have one image, 0, per item."""
-    if not rows.width:
-        return rows
-    if IMAGE in rows.columns:
-        return rows.with_columns(pl.col(IMAGE).fill_null(0))
-    numbered = rows.with_columns(pl.lit(0, pl.Int32).alias(IMAGE))
-    return numbered.select("id", IMAGE, pl.exclude("id", IMAGE))
-
-
 def image_key() -> pl.Expr:
     """A string for each (id, image): the id itself for image 0."""
     number = pl.col(IMAGE).cast(pl.String).str.zfill(3)

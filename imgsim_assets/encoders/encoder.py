@@ -31,6 +31,7 @@ from imgsim_assets.encoders.settings import (
 )
 from imgsim_assets.encoders.snapshot import require_library, require_snapshot, snapshot_digest
 from imgsim_assets.errors import EncoderError
+from imgsim_assets.images.content import ContentRule
 from imgsim_assets.images.decode import DECODER_VERSION
 from imgsim_assets.images.jpeg import Jpeg, as_plain_jpeg
 
@@ -80,7 +81,11 @@ class Decoder(Protocol):
     """Decodes and prepares JPEGs on an encoder's device; called from one thread at a time."""
 
     def decode(self, jpegs: Sequence[Jpeg]) -> Sequence[Any | None]:
-        """Each JPEG as `prepare` would return it, on the device; None for one it cannot decode."""
+        """Each JPEG as `prepare` would return it, on the device.
+
+        None for one that it cannot decode, and for one that may be blank, which is decoded and
+        judged like all other files.
+        """
 
     def stack(self, prepared: Sequence[Any]) -> Any:
         """One batch of what `prepare` and `decode` returned."""
@@ -174,6 +179,11 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
 
     encoder: Encoder = load_library_encoder(settings)
     return encoder
+
+
+def content_rule(settings: EncoderSettings) -> ContentRule:
+    """Which images an encoder with these settings does not embed."""
+    return ContentRule(keeps_blank=settings.blank == "keep", min_side=settings.min_side)
 
 
 def min_decode_size(encoder: Encoder) -> int | None:

@@ -34,6 +34,8 @@ from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
 
 K = TypeVar("K")
+# From a key and its decoded image; raises ImageError for one that is not to be encoded.
+Check = Callable[[K, Image.Image], None]
 # Batches that wait for a replica, beyond those being encoded.
 _WAITING_BATCHES = 1
 # Status of an image that the encoder cannot prepare. If the encoder fails on this many
@@ -140,7 +142,10 @@ class Engine:
         self._clock = time.thread_time if self.device == "cpu" else time.perf_counter
 
     def run(
-        self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
+        self,
+        keys: Sequence[K],
+        load: Callable[[K], Image.Image | Jpeg],
+        check: Check[K] | None = None,
     ) -> Generator[_Result[K], None, None]:
         """Load and encode images, and yield their features in order, batch by batch.
 
@@ -152,15 +157,18 @@ class Engine:
             load: gives the image of a key; called from several threads. It returns a Jpeg only
                 for an encoder with a decoder (see `encoder.gpu_decodable_jpeg`). When it raises
                 ImageError, or the encoder fails to prepare the image, that image alone fails.
+            check: looks at each image that was decoded, before it is prepared, like `load`. An
+                image that the encoder's own decoder decodes has no single color, and is not seen.
 
         Raises:
             EncoderError: when the encoder misbehaves, can prepare no image at all, or does not
                 fit into memory with a single image.
         """
         under_way: deque[Future[Sequence[_Result[K]]]] = deque()
-        with closing(self._prepared(keys, load)) as prepared:
+        check = check or _no_check
+        with closing(self._prepared(keys, load, check)) as prepared:
             try:
-                yield from self._results(prepared, under_way)
+                yield from self._results(prepared, under_way, check)
             finally:
                 _cancel(under_way)
 
@@ -168,6 +176,7 @@ class Engine:
         self,
         prepared: Iterable[tuple[K, _Prepared]],
         under_way: deque[Future[Sequence[_Result[K]]]],
+        check: Check[K],
     ) -> Generator[_Result[K], None, None]:
         max_under_way = len(self._replicas) + _WAITING_BATCHES
         batch: list[tuple[K, _Ready]] = []
@@ -178,19 +187,19 @@ class Engine:
             batch.append((key, result))
             if len(batch) < self.batch_size:
                 continue
-            under_way.append(self._encode_pool.submit(self._encode_batch, batch))
+            under_way.append(self._encode_pool.submit(self._encode_batch, batch, check))
             batch = []
             while under_way and (under_way[0].done() or len(under_way) > max_under_way):
                 yield from under_way.popleft().result()
         if batch:
-            under_way.append(self._encode_pool.submit(self._encode_batch, batch))
+            under_way.append(self._encode_pool.submit(self._encode_batch, batch, check))
         while under_way:
             yield from under_way.popleft().result()
 
     # ---- decoding -------------------------------------------------------------------
 
     def _prepared(
-        self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg]
+        self, keys: Sequence[K], load: Callable[[K], Image.Image | Jpeg], check: Check[K]
     ) -> Generator[tuple[K, _Prepared], None, None]:
         """Every key with its prepared image, in order; prepares a bounded number in advance."""
         pending: deque[Future[tuple[K, _Prepared]]] = deque()
@@ -199,7 +208,7 @@ class Engine:
         try:
             while True:
                 pending.extend(
-                    self._decode_pool.submit(self._load_and_prepare, key, load)
+                    self._decode_pool.submit(self._load_and_prepare, key, load, check)
                     for key in islice(remaining, max_pending - len(pending))
                 )
                 if not pending:
@@ -209,11 +218,13 @@ class Engine:
             _cancel(pending)
 
     def _load_and_prepare(
-        self, key: K, load: Callable[[K], Image.Image | Jpeg]
+        self, key: K, load: Callable[[K], Image.Image | Jpeg], check: Check[K]
     ) -> tuple[K, _Prepared]:
         started = time.thread_time()
         try:
             image = load(key)
+            if isinstance(image, Image.Image):
+                check(key, image)
         except ImageError as error:
             return key, error
         decoded = time.thread_time()
@@ -274,8 +285,10 @@ class Engine:
 
     # ---- encoding -------------------------------------------------------------------
 
-    def _encode_batch(self, batch: Sequence[tuple[K, _Ready]]) -> Sequence[_Result[K]]:
-        ready, failed = self._decode_jpegs(batch)
+    def _encode_batch(
+        self, batch: Sequence[tuple[K, _Ready]], check: Check[K]
+    ) -> Sequence[_Result[K]]:
+        ready, failed = self._decode_jpegs(batch, check)
         if not ready:
             return failed
         replica = self._idle_replicas.get()
@@ -288,7 +301,7 @@ class Engine:
         return [*failed, EncodedBatch([key for key, _ in ready], features)]
 
     def _decode_jpegs(
-        self, batch: Sequence[tuple[K, _Ready]]
+        self, batch: Sequence[tuple[K, _Ready]], check: Check[K]
     ) -> tuple[list[tuple[K, Any]], list[FailedImage[K]]]:
         """The batch with its JPEGs decoded and prepared, and the images that fail."""
         decoded = iter(
@@ -300,7 +313,7 @@ class Engine:
             prepared = next(decoded) if isinstance(item, Jpeg) else item
             if isinstance(item, Jpeg) and prepared is None:
                 # The decoder of all other files gives it a status.
-                _, prepared = self._load_and_prepare(key, partial(_decode_on_cpu, item))
+                _, prepared = self._load_and_prepare(key, partial(_decode_on_cpu, item), check)
             if isinstance(prepared, _PreprocessError):
                 prepared = self._image_error(prepared.error)
             if isinstance(prepared, ImageError):
@@ -365,6 +378,10 @@ class Engine:
                 f"{self._label} prepares images in different shapes ({error}); it must give the "
                 "same for every image"
             ) from error
+
+
+def _no_check(_: object, __: Image.Image) -> None:
+    """Every image is encoded."""
 
 
 def _decode_on_cpu(jpeg: Jpeg, _: object) -> Image.Image:

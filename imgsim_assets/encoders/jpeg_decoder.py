@@ -15,7 +15,11 @@ from torch import nn
 
 from imgsim_assets.encoders.hardware import is_out_of_memory
 from imgsim_assets.errors import EncoderError, one_line
+from imgsim_assets.images.content import MAX_RANGE
 from imgsim_assets.images.jpeg import Jpeg
+
+# Twice that of a blank image: resizing levels small marks, and decoders differ by a few levels.
+_MAX_FLAT_RANGE = 2 * MAX_RANGE
 
 
 class JpegDecoder:
@@ -44,7 +48,7 @@ class JpegDecoder:
 
         Returns:
             For each JPEG (size, size, 3) uint8 on the device, as TorchEncoder.prepare resizes
-            it; None where the decoder fails.
+            it; None where the decoder fails, and where the square has nearly a single color.
 
         Raises:
             EncoderError: when the device has no memory for a single image.
@@ -75,7 +79,7 @@ class JpegDecoder:
         if len(jpegs) <= self._max_images:
             try:
                 planes = torch.stack([self._stretch(pixels) for pixels in self._pixels(jpegs)])
-                return list(planes.round_().to(torch.uint8).permute(0, 2, 3, 1))
+                return _without_flat(planes.round_().to(torch.uint8).permute(0, 2, 3, 1))
             except RuntimeError as error:
                 no_memory = is_out_of_memory(error)
                 if no_memory and not half:
@@ -125,6 +129,13 @@ class JpegDecoder:
                 f"{self.device} ({one_line(error)}); install one that does, or set 'decode: cpu' "
                 "of the encoder in all catalogs that are compared, which recomputes their vectors"
             ) from error
+
+
+def _without_flat(squares: torch.Tensor) -> list[torch.Tensor | None]:
+    """Squares (n, size, size, 3); None for those of nearly a single color."""
+    ranges = squares.amax(dim=(1, 2)).int() - squares.amin(dim=(1, 2)).int()
+    is_flat = (ranges <= _MAX_FLAT_RANGE).all(dim=1).tolist()
+    return [None if flat else square for square, flat in zip(squares, is_flat, strict=True)]
 
 
 def _stream_of(device: torch.device) -> torch.cuda.Stream | None:

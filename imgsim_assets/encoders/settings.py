@@ -21,6 +21,8 @@ RECOMMENDED: Final = "recommended"
 FP32, BF16 = "fp32", "bf16"
 STRETCH, WEIGHTS_TRANSFORM = "stretch", "weights_transform"
 CPU, GPU = "cpu", "gpu"
+# Default of `min_side`; see docs/encoders.md.
+MIN_SIDE: Final = 16
 # Increment when the same vectors give another evaluation.
 EVALUATION_VERSION = "2"
 TORCHVISION, TIMM, OPEN_CLIP, TRANSFORMERS = "torchvision", "timm", "open_clip", "transformers"
@@ -127,6 +129,16 @@ class EncoderSettings(Settings):
     )
     truncated_images: Literal["reject", "accept"] = Field(
         "reject", description="accept: embed what there is of truncated JPEGs and PNGs"
+    )
+    blank: Literal["reject", "keep"] = Field(
+        "reject",
+        description="reject: an image of a single color has no vector, and matches nothing",
+    )
+    min_side: int = Field(
+        MIN_SIDE,
+        ge=1,
+        le=4096,
+        description="minimum width and height in pixels; a smaller image has no vector",
     )
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="images per forward pass; default: by the device"

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from PIL import Image
 
-from imgsim_assets.catalog.image_key import IMAGE, with_image
+from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.encoder import (
     Encoder,
+    content_rule,
     default_batch_size,
     fingerprint,
     gpu_decodable_jpeg,
@@ -39,12 +39,13 @@ from imgsim_assets.encoders.probe import (
 from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT, to_metadata
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.table import LOST_IMAGE, embeddings_table, status_rows
+from imgsim_assets.encoders.vector_files import BLANK, FLAGS, TRUNCATED
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable, concat_rows, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.images.content import BLANK_DETAIL, TOO_SMALL, is_blank
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
-from imgsim_assets.images.repair import TRUNCATED
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit, is_compacted, replace_shard
 from imgsim_assets.storage.shards import Shard
@@ -53,7 +54,13 @@ from imgsim_assets.storage.store import Store
 # File metadata: whether truncated images were tried.
 _ACCEPTS_TRUNCATED = "accepts_truncated"
 COMMIT_EVERY_SECONDS = 5.0
-_TRUNCATED_FAILURE = ("truncated", "pixels are missing; 'truncated_images: accept' embeds the rest")
+# Columns of the ledger.
+_SIZE = ["width", "height"]
+# Of images with a vector that other settings accepted.
+_FLAG_FAILURES = {
+    TRUNCATED: ("truncated", "pixels are missing; 'truncated_images: accept' embeds the rest"),
+    BLANK: (BLANK, BLANK_DETAIL),
+}
 
 
 @dataclass(frozen=True)
@@ -152,8 +159,14 @@ class EmbeddingStage:
         # By sha256, (status, detail) of images without a vector, and the files they are from.
         self._failures: dict[str, tuple[str, str]] = {}
         self._failure_files: set[str] = set()
+        self._rule = content_rule(settings)
         self._accepts_truncated = settings.truncated_images == "accept"
-        self._truncated: set[str] = set()
+        self._accepted_flags = [
+            *([TRUNCATED] if self._accepts_truncated else []),
+            *([BLANK] if self._rule.keeps_blank else []),
+        ]
+        # The images seen so far with each flag.
+        self._flagged: dict[str, set[str]] = {flag: set() for flag in FLAGS}
         self._ledger = ledger_table(store, name)
         self._table = embeddings_table(store, name)
         self._settings = resolve_precision(store, name, settings, self._table.latest())
@@ -182,13 +195,13 @@ class EmbeddingStage:
         ledger = self._ledger.latest()
         if ledger is None:
             raise StoreError(f"{self._name}/images has no version yet; materialize it first")
-        columns = ["id", IMAGE, "sha256", "status"]
-        images = with_image(self._ledger.read(ledger, shard=shard, columns=columns))
+        columns = ["id", IMAGE, "sha256", "status", *_SIZE]
+        images = self._ledger.read(ledger, shard=shard, columns=columns)
         if not images.width:
             raise StoreError(
                 f"{self._name}/images has nothing for shard {shard.name} yet; materialize it first"
             )
-        images = images.filter(pl.col("status") == OK).select("id", IMAGE, "sha256")
+        images = images.filter(pl.col("status") == OK).drop("status")
         base = self._table.latest()
         work = self._works.pop(shard, _ShardWork())
         self._read_failures(base)
@@ -196,9 +209,11 @@ class EmbeddingStage:
         self._failures = {key: why for key, why in self._failures.items() if why[0] != LOST_IMAGE}
         embedded_early = work.embedded
         distinct = set(images["sha256"].to_list())
-        self._ensure_vectors(distinct, shard, work)
+        self._ensure_vectors(distinct, self._too_small(images), shard, work)
         failures = {key: self._failures[key] for key in distinct & self._failures.keys()}
-        commit = self._commit(base, shard, ledger, status_rows(images, failures, self._truncated))
+        commit = self._commit(
+            base, shard, ledger, status_rows(images, failures, self._flagged[TRUNCATED])
+        )
         rows = self._table.read(commit, shard=shard)
         embedded = rows.filter(pl.col("status") == OK).select("id", IMAGE, "sha256")
         rates = work.timings.images_per_second()
@@ -242,18 +257,21 @@ class EmbeddingStage:
         self._read_failures(self._table.latest())
         work = self._works.setdefault(shard, _ShardWork())
         distinct: set[str] = set()
+        too_small: dict[str, tuple[str, str]] = {}
         for file in ledger.files_of_shard(shard):
             if file.path in work.ledger_files:
                 continue
             work.ledger_files.add(file.path)
             try:
-                rows = self._ledger.read_file(file, ["sha256", "status"])
+                rows = self._ledger.read_file(file, ["sha256", "status", *_SIZE])
             except CorruptFileError:
                 continue  # its images are fetched again
-            distinct.update(rows.filter(pl.col("status") == OK)["sha256"].to_list())
+            rows = rows.filter(pl.col("status") == OK)
+            too_small |= self._too_small(rows)
+            distinct.update(rows["sha256"].to_list())
         before = work.embedded
         try:
-            self._ensure_vectors(distinct, shard, work)
+            self._ensure_vectors(distinct, too_small, shard, work)
         finally:
             work.seconds += time.monotonic() - started
         return work.embedded - before
@@ -274,28 +292,54 @@ class EmbeddingStage:
                 rows = self._table.read_file(file)
             except CorruptFileError:
                 continue  # its images fail again
-            again = [OK, LOST_IMAGE]
+            # The ledger tells anew which images are too small.
+            again = [OK, LOST_IMAGE, TOO_SMALL, *([BLANK] if self._rule.keeps_blank else [])]
             if self._accepts_truncated and not file.metadata.get(_ACCEPTS_TRUNCATED):
                 again.append("truncated")
             failed = rows.filter(~pl.col("status").is_in(again))
             for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
                 self._failures[sha256] = (status, detail)
 
+    def _too_small(self, images: pl.DataFrame) -> dict[str, tuple[str, str]]:
+        """By sha256, the failures of images (sha256, width, height) below the minimum size."""
+        if not set(_SIZE) <= set(images.columns):
+            return {}
+        sizes = images.filter(pl.min_horizontal(_SIZE) < self._rule.min_side)
+        failures = {}
+        for sha256, width, height in sizes.select("sha256", *_SIZE).iter_rows():
+            try:
+                self._rule.require_size(width, height)
+            except ImageError as error:
+                failures[sha256] = (error.status, error.detail)
+        return failures
+
     # ---- embedding ------------------------------------------------------------------
 
-    def _ensure_vectors(self, images: set[str], shard: Shard, work: _ShardWork) -> None:
+    def _ensure_vectors(
+        self,
+        images: set[str],
+        too_small: Mapping[str, tuple[str, str]],
+        shard: Shard,
+        work: _ShardWork,
+    ) -> None:
         """Copy or compute the vectors of images that have none and did not fail."""
-        self._truncated |= self._vectors.truncated() & images
-        if not self._accepts_truncated:
-            self._failures.update(dict.fromkeys(self._truncated, _TRUNCATED_FAILURE))
+        self._read_flags(images)
+        for flag, failure in _FLAG_FAILURES.items():
+            if flag not in self._accepted_flags:
+                self._failures.update(dict.fromkeys(self._flagged[flag], failure))
+        self._failures.update(too_small)
         missing = self._vectors.missing(images - self._failures.keys())
         if missing:
             work.reused += self._vectors.copy_from_other_catalogs(
-                missing, accept_truncated=self._accepts_truncated
+                missing, accepted_flags=self._accepted_flags
             )
-            self._truncated |= self._vectors.truncated() & images
+            self._read_flags(images)
         if missing:
             self._embed(sorted(missing), shard, work)
+
+    def _read_flags(self, images: set[str]) -> None:
+        for flag, flagged in self._vectors.flagged().items():
+            self._flagged[flag] |= flagged & images
 
     def _embed(self, images: Sequence[str], shard: Shard, work: _ShardWork) -> None:
         engine = self._open_engine()
@@ -305,7 +349,7 @@ class EmbeddingStage:
         label = f"{self._name} shard {shard.name}"
         with (
             Progress(label, len(images), self._log) as progress,
-            closing(engine.run(images, self._load_image)) as results,
+            closing(engine.run(images, self._load_image, self._check_content)) as results,
         ):
             try:
                 for result in results:
@@ -328,10 +372,13 @@ class EmbeddingStage:
                 self._append(concat_rows(pending))
 
     def _append(self, rows: VectorRows) -> None:
-        """Commit vectors, those of truncated images apart."""
-        flagged = np.array([key in self._truncated for key in rows.sha256], dtype=bool)
-        self._vectors.append(_select(rows, ~flagged))
-        self._vectors.append(_select(rows, flagged), truncated=True)
+        """Commit vectors, those of images with flags apart."""
+        by_flags: dict[tuple[str, ...], list[int]] = {}
+        for row, sha256 in enumerate(rows.sha256):
+            flags = tuple(flag for flag in FLAGS if sha256 in self._flagged[flag])
+            by_flags.setdefault(flags, []).append(row)
+        for flags, chosen in by_flags.items():
+            self._vectors.append(_select(rows, chosen), flags=flags)
 
     def _open_engine(self) -> Engine:
         """The engine; loads the encoder when it is first needed."""
@@ -372,8 +419,13 @@ class EmbeddingStage:
             accept_truncated=self._accepts_truncated,
         )
         if image.info.get(TRUNCATED):
-            self._truncated.add(sha256)
+            self._flagged[TRUNCATED].add(sha256)
         return image
+
+    def _check_content(self, sha256: str, image: Image.Image) -> None:
+        self._rule.require_content(image)
+        if self._rule.keeps_blank and is_blank(image):
+            self._flagged[BLANK].add(sha256)
 
     # ---- committing -----------------------------------------------------------------
 
@@ -427,8 +479,8 @@ class EmbeddingStage:
             return False
 
 
-def _select(rows: VectorRows, chosen: NDArray[np.bool_]) -> VectorRows:
-    keys = [rows.sha256[row] for row in np.flatnonzero(chosen).tolist()]
+def _select(rows: VectorRows, chosen: Sequence[int]) -> VectorRows:
+    keys = [rows.sha256[row] for row in chosen]
     return VectorRows(keys, rows.vectors[chosen], rows.norms[chosen])
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 
 import polars as pl
 
-from imgsim_assets.catalog.image_key import IMAGE, with_image
+from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.download.status import OK
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import Commit
-from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -28,7 +27,7 @@ LOST_IMAGE = "lost_image"
 
 def embeddings_table(store: Store, name: str) -> Table:
     """`<name>/embeddings`: a row for each fetched image of an item; see SCHEMA."""
-    return store.table(f"{name}/embeddings")
+    return store.table(f"{name}/embeddings", key=("id", IMAGE))
 
 
 def latest_embeddings(store: Store, name: str) -> Commit:
@@ -41,18 +40,6 @@ def latest_embeddings(store: Store, name: str) -> Commit:
     if commit is None:
         raise StoreError(f"{name}/embeddings has no version yet; materialize it first")
     return commit
-
-
-def read_embeddings(
-    store: Store,
-    name: str,
-    commit: Commit,
-    *,
-    shard: Shard | None = None,
-    columns: Sequence[str] | None = None,
-) -> pl.DataFrame:
-    """The rows of a commit of `<name>/embeddings`, as `Table.read` has them, with their image."""
-    return with_image(embeddings_table(store, name).read(commit, shard=shard, columns=columns))
 
 
 def status_rows(

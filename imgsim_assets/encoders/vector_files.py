@@ -11,7 +11,7 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,8 +31,11 @@ KEYS: Final = "keys"
 FILE_PAIR: Final = "part"
 # File metadata: how many of its vectors did not have norm 1 when it was written.
 BAD: Final = "not_normalized"
-# File metadata of vectors of truncated images, and of their keys; they stay in files of their own.
+# File metadata of vectors that only some settings accept, and of their keys: of truncated images,
+# and of images of a single color. They stay in files of their own.
 TRUNCATED: Final = "truncated"
+BLANK: Final = "blank"
+FLAGS: Final = (TRUNCATED, BLANK)
 # Vectors whose norm is computed at once, and how far it may be from 1.
 AUDIT_ROWS: Final = 1024
 _UNIT_TOLERANCE = 1e-5
@@ -70,9 +73,9 @@ class VectorFile:
         return prefix
 
     @property
-    def is_truncated(self) -> bool:
-        """Whether the vectors are those of truncated images."""
-        return bool(self.rows.metadata.get(TRUNCATED))
+    def flags(self) -> frozenset[str]:
+        """Those of FLAGS that all its images have."""
+        return frozenset(flag for flag in FLAGS if self.rows.metadata.get(flag))
 
     def may_have(self, ordered_keys: Sequence[str]) -> bool:
         """Whether the prefix allows one of some sorted keys."""
@@ -104,9 +107,12 @@ def bad_in(frame: pl.DataFrame) -> int:
 
 
 def write_vectors(
-    table: Table, frame: pl.DataFrame, prefix: str = "", *, truncated: bool = False
+    table: Table, frame: pl.DataFrame, prefix: str = "", *, flags: Iterable[str] = ()
 ) -> list[DataFile]:
-    """Store vectors and their keys as two files, for a later commit to list."""
+    """Store vectors and their keys as two files, for a later commit to list.
+
+    `flags` are those of FLAGS that all the images have.
+    """
     with ThreadPoolExecutor(1, "keys") as pool:
         written = pool.submit(table.write_rows, frame.select(SHA256), role=KEYS)
         # Float vectors hardly compress, and compression would slow down reading.
@@ -114,7 +120,7 @@ def write_vectors(
         keys = written.result()
     metadata: dict[str, Any] = {FILE_PAIR: uuid.uuid4().hex}
     metadata |= {_PREFIX: prefix} if prefix else {}
-    metadata |= {TRUNCATED: True} if truncated else {}
+    metadata |= dict.fromkeys(flags, True)
     bad = {BAD: bad_in(frame)} if "vector" in frame.columns else {}
     return [rows.with_metadata(**metadata, **bad), keys.with_metadata(**metadata)]
 
@@ -151,7 +157,7 @@ def compaction_is_due(base: Commit | None, commit: Commit) -> bool:
 
 
 def _arrived(commit: Commit) -> int:
-    return sum(not file.prefix and not file.is_truncated for file in vector_files(commit))
+    return sum(not file.prefix and not file.flags for file in vector_files(commit))
 
 
 def compact(table: Table, commit: Commit) -> None:
@@ -178,7 +184,7 @@ def _crowded(commit: Commit) -> Iterator[tuple[str, list[VectorFile]]]:
     """Prefixes with many files, and the oldest of these, as many as are merged at once."""
     by_prefix: dict[str, list[VectorFile]] = defaultdict(list)
     for file in vector_files(commit):
-        if not file.is_truncated:
+        if not file.flags:
             by_prefix[file.prefix].append(file)
     for prefix, files in by_prefix.items():
         if len(files) < (_MAX_SORTED if prefix else _MAX_ARRIVED):

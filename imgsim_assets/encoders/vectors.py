@@ -21,8 +21,8 @@ from imgsim_assets.encoders.vector_files import (
     AUDIT_ROWS,
     BAD,
     FILE_PAIR,
-    KEYS,
-    TRUNCATED,
+    FLAGS,
+    VectorFile,
     bad_in,
     compact,
     compaction_is_due,
@@ -193,25 +193,26 @@ class VectorTable:
             if file.metadata.get(BAD) != 0 and bad_in(self.table.read_file(file)):
                 self._drop({file.metadata[FILE_PAIR]})
 
-    def truncated(self) -> set[str]:
-        """The sha256 of images that were embedded although their files are truncated."""
+    def flagged(self) -> dict[str, set[str]]:
+        """The sha256 of images that have a vector, by each of `vector_files.FLAGS`."""
         commit = self.table.latest()
-        files = commit.files_with_role(KEYS) if commit is not None else []
-        flagged: set[str] = set()
-        for file in files:
-            if file.metadata.get(TRUNCATED):
+        flagged: dict[str, set[str]] = {flag: set() for flag in FLAGS}
+        for file in vector_files(commit) if commit is not None else ():
+            if file.flags:
                 with contextlib.suppress(CorruptFileError):  # the next reader drops it
-                    flagged.update(self.table.read_file(file)[SHA256])
+                    images = self.table.read_file(file.keys)[SHA256].to_list()
+                    for flag in file.flags:
+                        flagged[flag].update(images)
         return flagged
 
-    def append(self, rows: VectorRows, *, truncated: bool = False) -> None:
+    def append(self, rows: VectorRows, *, flags: Iterable[str] = ()) -> None:
         """Commit vectors; they replace vectors of the same sha256.
 
-        Those of truncated files are in files of their own.
+        `flags` are those of `vector_files.FLAGS` that all the images have.
         """
         if not rows.sha256:
             return
-        added = write_vectors(self.table, _frame(rows), truncated=truncated)
+        added = write_vectors(self.table, _frame(rows), flags=flags)
         properties = {
             PER_IMAGE: True,
             FINGERPRINT: self._fingerprint,
@@ -305,14 +306,16 @@ class VectorTable:
             return False
         return True
 
-    def copy_from_other_catalogs(self, missing: set[str], *, accept_truncated: bool = False) -> int:
+    def copy_from_other_catalogs(
+        self, missing: set[str], *, accepted_flags: Iterable[str] = ()
+    ) -> int:
         """Copy and commit vectors of missing images from catalogs with the same fingerprint.
 
         Holds the vectors of some files at a time.
 
         Args:
             missing: sha256 of images; those that were found are removed from the set.
-            accept_truncated: also copy those of truncated files.
+            accepted_flags: those of `vector_files.FLAGS` that the images may have.
 
         Returns:
             The number of vectors that were copied.
@@ -321,24 +324,28 @@ class VectorTable:
         suffix = f"/vectors/{self._fingerprint}"
         for name in self._store.table_names():
             if missing and name.endswith(suffix) and name != self.table.name:
-                other = self._store.table(name, key=SHA256)
-                self._copy_from(other, missing, truncated=False)
-                if accept_truncated:
-                    self._copy_from(other, missing, truncated=True)
+                self._copy_from(self._store.table(name, key=SHA256), missing, set(accepted_flags))
         return before - len(missing)
 
-    def _copy_from(self, other: Table, missing: set[str], *, truncated: bool) -> None:
+    def _copy_from(self, other: Table, missing: set[str], accepted_flags: set[str]) -> None:
         commit = other.latest()
-        if commit is None:
-            return
+        by_flags: dict[frozenset[str], list[VectorFile]] = {}
+        for file in vector_files(commit) if commit is not None else ():
+            if file.flags <= accepted_flags:
+                by_flags.setdefault(file.flags, []).append(file)
+        for flags, files in by_flags.items():
+            self._copy_files(other, files, missing, flags)
+
+    def _copy_files(
+        self, other: Table, files: Sequence[VectorFile], missing: set[str], flags: frozenset[str]
+    ) -> None:
         copied: list[VectorRows] = []
-        files = [file for file in vector_files(commit) if file.is_truncated == truncated]
         for rows in frames_with(other, files, missing, skip_damaged=True):
             copied.append(_vector_rows(rows))
             if sum(part.vectors.nbytes for part in copied) >= _MAX_COPIED_BYTES:
-                self.append(concat_rows(copied), truncated=truncated)
+                self.append(concat_rows(copied), flags=flags)
                 copied.clear()
-        self.append(concat_rows(copied), truncated=truncated)
+        self.append(concat_rows(copied), flags=flags)
 
 
 def vectors_digest(images: pl.DataFrame, fingerprint: str, rebuild_count: int) -> str:

@@ -1,4 +1,4 @@
-"""Decoding images as people see them: upright, on white, in sRGB with 8 bits per channel."""
+"""Decoding images as people see them: upright, on a ground, in sRGB with 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFile
 from imgsim_assets.images import libtiff
 from imgsim_assets.images.containers.png import Canvas
 from imgsim_assets.images.errors import ImageError
+from imgsim_assets.images.ground import WHITE, Color, choose_ground, sample
 from imgsim_assets.images.header import CANVAS, open_image
 from imgsim_assets.images.limits import MAX_PIXELS
 from imgsim_assets.images.repair import TRUNCATED, repair
 
 # Part of encoder fingerprints: increment it when the same bytes decode to other pixels.
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 
 # By EXIF orientation, the transposition that undoes it.
 _TRANSPOSITIONS = {
@@ -30,7 +31,6 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SRGB = ImageCms.createProfile("sRGB")
-_WHITE = (255, 255, 255)
 # Pixels that are converted at a time, so that what is between takes no memory to speak of.
 _STRIP_PIXELS = 2**20
 # Pillow's names of 16-bit colors: of each value the first byte, or the second one.
@@ -47,9 +47,9 @@ def decode(
 ) -> Image.Image:
     """Decode the first frame of an image file to 8-bit RGB.
 
-    Applies the EXIF orientation, composes transparency on white, scales 16-bit and floating
-    values to 8 bits, and converts colors with an embedded profile to sRGB. A JPEG that lacks only
-    its end marker is complete.
+    Applies the EXIF orientation, composes transparency on the ground on which the image shows
+    (see `ground`), scales 16-bit and floating values to 8 bits, and converts colors with an
+    embedded profile to sRGB. A JPEG that lacks only its end marker is complete.
 
     Args:
         data: an image file of one of `formats.FORMATS`, or HEIC where its extra is installed.
@@ -107,7 +107,11 @@ def _displayed(
             image.draft(None, (min_size, min_size))
         transposition = _transposition(image)
         image.load()
-        rgb = _on_canvas(_to_rgb(image, mask), image.info.get(CANVAS))
+        canvas = image.info.get(CANVAS)
+        image = _in_8_bits(image)
+        ground = _ground(image, mask)
+        rgb = _to_rgb(image, mask, ground)
+        rgb = _on_canvas(rgb, canvas, ground or WHITE)
         return rgb.transpose(transposition) if transposition is not None else rgb
     except Exception as error:
         # Damaged streams raise OSError, SyntaxError, ValueError, struct.error and more.
@@ -142,10 +146,10 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _on_canvas(rgb: Image.Image, canvas: Canvas | None) -> Image.Image:
+def _on_canvas(rgb: Image.Image, canvas: Canvas | None, ground: Color) -> Image.Image:
     if canvas is None:
         return rgb
-    whole = Image.new("RGB", canvas.size, _WHITE)
+    whole = Image.new("RGB", canvas.size, ground)
     whole.paste(rgb, canvas.corner)
     return whole
 
@@ -153,18 +157,41 @@ def _on_canvas(rgb: Image.Image, canvas: Canvas | None) -> Image.Image:
 # ---- modes --------------------------------------------------------------------------------
 
 
-def _to_rgb(image: Image.Image, mask: Image.Image | None) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    profile = profile if isinstance(profile, bytes) else None
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """An image of deep or floating gray values scaled; any other as it is."""
     if image.mode.startswith("I") or image.mode == "F":
         return _in_strips(image, _scaling(image))
-    if mask is not None:
-        white = Image.new("RGB", image.size, _WHITE)
-        white.paste(_in_strips(image, _to_srgb("RGB", profile)), mask=mask)
-        return white
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    return image
+
+
+def _ground(image: Image.Image, mask: Image.Image | None) -> Color | None:
+    """The ground behind the transparent parts of an image; None for one without transparency."""
+    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    if mask is None and not has_alpha:
+        return None
+    return choose_ground(_rgba(sample(image), sample(mask) if mask is not None else None))
+
+
+def _rgba(image: Image.Image, mask: Image.Image | None) -> Image.Image:
+    """An image with its alpha, which is that of the mask if there is one."""
+    if mask is None:
+        return image.convert("RGBA")
+    rgb = image.convert("RGB")
+    rgb.putalpha(mask)
+    return rgb
+
+
+def _to_rgb(image: Image.Image, mask: Image.Image | None, ground: Color | None) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    profile = profile if isinstance(profile, bytes) else None
+    if ground is not None:
         to_srgb = _to_srgb("RGB", profile)
-        return _in_strips(image, lambda strip: _compose_on_white(strip, to_srgb))
+        whole = Image.new("RGB", image.size, ground)
+        for top, strip in _strips(image):
+            box = (0, top, strip.width, top + strip.height)
+            rgba = _rgba(strip, mask.crop(box) if mask is not None else None)
+            whole.paste(to_srgb(rgba.convert("RGB")), (0, top), rgba.getchannel("A"))
+        return whole
     if image.mode == "CMYK":
         return _in_strips(image, _to_srgb("CMYK", profile))
     if not profile or (image.mode == "RGB" and _is_srgb(profile)):
@@ -184,26 +211,22 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _in_strips(image: Image.Image, convert: _Conversion) -> Image.Image:
-    """An image converted to RGB, a strip at a time."""
+    """An image converted to another mode, a strip at a time."""
     whole: Image.Image | None = None
     for top, strip in _strips(image):
         converted = convert(strip)
         if strip is image:
             return converted
         if whole is None:
-            whole = Image.new("RGB", image.size)
+            whole = Image.new(converted.mode, image.size)
         whole.paste(converted, (0, top))
     return whole or image
 
 
-def _compose_on_white(image: Image.Image, to_srgb: _Conversion) -> Image.Image:
-    rgba = image.convert("RGBA")
-    white = Image.new("RGB", rgba.size, _WHITE)
-    return Image.composite(to_srgb(rgba.convert("RGB")), white, rgba.getchannel("A"))
-
-
 def _scaling(image: Image.Image) -> _Conversion:
     """Scaling to 8 bits: of 16-bit values by their high byte, of others by their largest one.
+
+    The result is RGB, and LA where the file declares a transparent gray.
 
     Pillow's own conversion clips everything above 255 to white.
     """
@@ -222,10 +245,11 @@ def _scaling(image: Image.Image) -> _Conversion:
 
     def convert(strip: Image.Image) -> Image.Image:
         values = _finite(strip)
-        gray = (values * scale).clip(0, 255).astype(np.uint8)
-        if isinstance(key, int):
-            gray[values == key] = 255
-        return Image.fromarray(gray).convert("RGB")
+        gray = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
+        if not isinstance(key, int):
+            return gray.convert("RGB")
+        gray.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+        return gray
 
     return convert
 

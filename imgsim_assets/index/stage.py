@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from imgsim_assets.catalog.image_key import IMAGE, with_image
+from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT
-from imgsim_assets.encoders.table import latest_embeddings, read_embeddings
+from imgsim_assets.encoders.table import embeddings_table, latest_embeddings
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.settings import IndexSettings
@@ -75,7 +75,7 @@ class IndexReport:
 
 def index_table(store: Store, name: str) -> Table:
     """`<name>/index`: an index file, and a row (number, id, image, sha256) for each vector."""
-    return store.table(f"{name}/index")
+    return store.table(f"{name}/index", key=("id", IMAGE))
 
 
 def embedded_images(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
@@ -91,7 +91,7 @@ def embedded_images(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
             f"the shards of {name}/embeddings were made by {len(fingerprints)} different "
             "encoders; materialize every shard of the embeddings with the current one"
         )
-    rows = read_embeddings(store, name, commit).filter(pl.col("status") == OK)
+    rows = embeddings_table(store, name).read(commit).filter(pl.col("status") == OK)
     return commit, rows.select(_IMAGES).sort("id", IMAGE)
 
 
@@ -232,7 +232,7 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
     file = commit.file_with_role(INDEX)
     if file is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no index file")
-    entries = with_image(table.read(commit))
+    entries = table.read(commit)
     with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
         path = Path(folder) / "index.faiss"
         # FAISS would load a flipped byte without an error: it gets verified bytes only.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from imgsim_assets.catalog.image_key import IMAGE, image_key, with_image
+from imgsim_assets.catalog.image_key import IMAGE, image_key
 from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
@@ -154,7 +154,7 @@ def ids_match_embeddings(store: Store, name: str) -> CheckResult:
     table = index_table(store, name)
     commit = table.latest()
     entries = (
-        with_image(table.read(commit, columns=_IMAGES)).select(_IMAGES)
+        table.read(commit, columns=_IMAGES).select(_IMAGES)
         if commit is not None
         else images.clear()
     )

@@ -8,7 +8,7 @@ from typing import Literal
 
 import polars as pl
 
-from imgsim_assets.catalog.image_key import IMAGE, image_key, with_image
+from imgsim_assets.catalog.image_key import IMAGE, image_key
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.table import ROW_KEY, ledger_table
 from imgsim_assets.download.shard_items import ShardItems
@@ -56,8 +56,6 @@ def read_columns(table: Table, columns: list[str]) -> pl.DataFrame | None:
     if commit is None:
         return None
     rows = table.read(commit, columns=columns)
-    if IMAGE in columns:
-        rows = with_image(rows)
     return rows.select(columns) if rows.width else None
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from imgsim_assets.encoders.encoder import (
     Encoder,
+    content_rule,
     default_batch_size,
     fingerprint,
     gpu_decodable_jpeg,
@@ -28,11 +29,12 @@ from imgsim_assets.encoders.recorded import (
 )
 from imgsim_assets.encoders.settings import AUTO, FP32, EncoderSettings
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.images.content import ContentRule
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.search.failures import Failure
-from imgsim_assets.search.image_ref import ImageDigests, ImageRef, file_digest, load_rgb
+from imgsim_assets.search.image_ref import ImageDigests, ImageRef, file_digest, load_rgb, size_of
 from imgsim_assets.search.num_gpus import preferred_gpus
 from imgsim_assets.search.orientation import UPRIGHT, Orientation
 from imgsim_assets.similarity.cosine import Floats
@@ -163,11 +165,12 @@ class Embedder:
         """
         if batch_size is not None and batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; it must be at least 1")
-        call = _EmbedCall(self.encoder, images, known_vectors or {}, orientation)
+        rule = content_rule(self.settings)
+        call = _EmbedCall(self.encoder, rule, images, known_vectors or {}, orientation)
         engine = self._engine_for(batch_size)
         with (
             Progress("embedding", len(images), log) as progress,
-            closing(engine.run(range(len(images)), call.load)) as results,
+            closing(engine.run(range(len(images)), call.load, call.check)) as results,
         ):
             for result in results:
                 if isinstance(result, FailedImage):
@@ -202,11 +205,13 @@ class _EmbedCall:
     def __init__(
         self,
         encoder: Encoder,
+        rule: ContentRule,
         images: Sequence[ImageRef],
         known_vectors: Mapping[str, Floats],
         orientation: Orientation,
     ) -> None:
         self._encoder = encoder
+        self._rule = rule
         self._images = images
         self._known_vectors = known_vectors
         self._orientation = orientation
@@ -226,11 +231,16 @@ class _EmbedCall:
     def _read(self, ref: ImageRef) -> tuple[Image.Image | Jpeg, ImageDigests]:
         """Load an image in the same way as the embeddings stage."""
         content = ref.open()
+        self._rule.require_size(*size_of(content))
         if isinstance(content, bytes) and self._orientation == UPRIGHT:
             jpeg = gpu_decodable_jpeg(content, self._encoder)
             if jpeg is not None:
                 return jpeg, ImageDigests(file_digest(content))
         return load_rgb(content, min_decode_size(self._encoder))
+
+    def check(self, _: int, image: Image.Image) -> None:
+        """Raise ImageError for an image without content."""
+        self._rule.require_content(image)
 
     def add_error(self, position: int, error: ImageError) -> None:
         if isinstance(error, _KnownVectorError):

@@ -62,6 +62,14 @@ def load_rgb(
     return image, ImageDigests(file_digest(content), _pixel_digest(image) if is_full_size else None)
 
 
+def size_of(content: bytes | Image.Image) -> tuple[int, int]:
+    """Width and height in pixels; raises ImageError for bytes that are not an image."""
+    if isinstance(content, Image.Image):
+        return content.size
+    header = read_header(content, MAX_PIXELS)
+    return header.width, header.height
+
+
 def failed_image(name: str, status: str, detail: str) -> ImageRef:
     """An image that raises ImageError when it is read."""
 

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from imgsim_assets.storage.store import Store
 
 CHANGE = "change"
-# The keys of tables whose commits name no key: pairs, groups of several catalogs, images, and
-# groups of one catalog.
-_KEYS = (["left_id", "right_id"], ["src_id", "dst_id"], ["catalog", "id"], ["id", "image"], ["id"])
+# The keys of tables whose commits name no key: pairs, and groups of one or several catalogs.
+_KEYS = (["left_id", "right_id"], ["src_id", "dst_id"], ["catalog", "id"], ["id"])
 
 
 @dataclass(frozen=True)

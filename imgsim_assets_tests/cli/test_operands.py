@@ -332,7 +332,7 @@ def test_uniform_image_gets_a_status_and_no_match(shell: Shell) -> None:
     )
 
     assert [match["left_id"] for match in result.json["matches"]] == ["1"]
-    assert result.json["left"]["failures"] == {"zero_vector": 1}
+    assert result.json["left"]["failures"] == {"blank": 1}
 
 
 def test_list_whose_downloads_all_fail_reports_the_reason(shell: Shell, web: Web) -> None:

@@ -10,7 +10,7 @@ import pytest
 from imgsim_assets.components import columns
 from imgsim_assets.components.metadata import schema_of
 from imgsim_assets.download.ledger.table import SCHEMA
-from imgsim_assets.encoders import stage
+from imgsim_assets.encoders import table
 from imgsim_assets.evaluation import operating_points
 from imgsim_assets.similarity import duplicate_groups, graph, group_rows, matches
 
@@ -19,7 +19,7 @@ from imgsim_assets.similarity import duplicate_groups, graph, group_rows, matche
     ("declared", "written"),
     [
         pytest.param(columns.IMAGES, SCHEMA, id="images"),
-        pytest.param(columns.EMBEDDINGS, stage.SCHEMA, id="embeddings"),
+        pytest.param(columns.EMBEDDINGS, table.SCHEMA, id="embeddings"),
         pytest.param(columns.GRAPH, graph.SCHEMA, id="similarity_graph"),
         pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
         pytest.param(columns.GROUPS, group_rows.SCHEMA, id="duplicate_groups"),

@@ -79,6 +79,7 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
         assert [column.name for column in index["dagster/column_schema"].columns] == [
             "number",
             "id",
+            "image",
             "sha256",
         ]
         match = _metadata(instance, ["matches", "pair"])

@@ -50,7 +50,7 @@ PLAIN: dict[str, bytes] = {
     "4:4:4": encoded(make_image(2, (400, 300)), subsampling=0),
     "progressive": encoded(make_image(3, (301, 203)), progressive=True),
     "gray": encoded(make_image(4, (200, 260)).convert("L")),
-    "one pixel": jpeg(5, (1, 1)),
+    "one column": jpeg(5, (1, 60)),
     "thin": jpeg(6, (3000, 2)),
     "large": jpeg(7, (1790, 1800)),
 }
@@ -118,6 +118,34 @@ def test_square_does_not_depend_on_the_list() -> None:
         assert [square is None for square in together] == [at == 2 for at in range(9)]
         for one, other in zip(together, alone, strict=True):
             assert one is other is None or torch.equal(_known(one), _known(other))
+
+
+def test_flat_square_is_left_to_the_decoder_that_judges_content() -> None:
+    blank = encoded(Image.new("RGB", (300, 300), (200, 30, 90)))
+    page = Image.new("RGB", (300, 300), "white")
+    page.paste((0, 0, 0), (100, 100, 140, 140))
+
+    squares = JpegDecoder(CPU, 32).decode([Jpeg(blank), Jpeg(encoded(page))])
+
+    assert [square is None for square in squares] == [True, False]
+
+
+@pytest.mark.usefixtures("on_a_cpu")
+@pytest.mark.parametrize("kept", [False, True])
+def test_blank_jpeg_has_the_status_that_the_cpu_gives_it(
+    store: Store, weights: str, kept: bool
+) -> None:
+    dot = Image.new("RGB", (500, 500), "white")
+    dot.putpixel((250, 250), (0, 0, 0))
+    images = {"blank": encoded(Image.new("RGB", (90, 90))), "dot": encoded(dot), "sound": jpeg(1)}
+    settings = _settings(weights).model_copy(update={"blank": "keep" if kept else "reject"})
+
+    embed_shards(store, "shop", settings, fill(store, "shop", images))
+    query = Embedder(settings).embed([_image(name, data) for name, data in images.items()])
+
+    failed = [] if kept else ["blank"]
+    assert [item for item, _, status in _states(store, "shop") if status == "blank"] == failed
+    assert [failure.name for failure in query.failures] == failed
 
 
 def test_list_of_undecodable_jpegs_gives_none() -> None:
@@ -328,7 +356,7 @@ def test_devices_share_one_decoder(weights: str, monkeypatch: pytest.MonkeyPatch
 def test_gpu_decoding_keeps_statuses_and_separates_vectors(store: Store, weights: str) -> None:
     shards = fill(store, "shop", FILES, 2)
     fill(store, "plain", FILES)
-    plain = EncoderSettings(name=NAME, weights=weights, device="cpu", precision="fp32")
+    plain = _settings(weights).model_copy(update={"decode": "cpu", "device": "cpu"})
 
     reports = embed_shards(store, "shop", _settings(weights), shards)
     (other,) = embed_shards(store, "plain", plain, fill(store, "plain", FILES))
@@ -477,7 +505,9 @@ def _card() -> torch.device:
 
 
 def _settings(weights: str) -> EncoderSettings:
-    return EncoderSettings(name=NAME, weights=weights, decode="gpu", precision="fp32", batch_size=4)
+    return EncoderSettings(
+        name=NAME, weights=weights, decode="gpu", precision="fp32", batch_size=4, min_side=1
+    )
 
 
 def _image(name: str, content: bytes | Image.Image) -> ImageRef:

@@ -300,12 +300,12 @@ def test_broken_images_get_a_status(store: Store) -> None:
     assert dict(zip(rows["id"], rows["status"], strict=True)) == {
         "cut": "truncated",
         "empty": "not_image",
-        "flat": "zero_vector",
+        "flat": "blank",
         "good": "ok",
         "page": "not_image",
     }
     assert rows.filter(pl.col("status") != "ok")["detail"].null_count() == 0
-    assert report.statuses == {"not_image": 2, "ok": 1, "truncated": 1, "zero_vector": 1}
+    assert report.statuses == {"blank": 1, "not_image": 2, "ok": 1, "truncated": 1}
     assert VectorTable(store, "shop", report.fingerprint).keys() == {sha256_of(whole)}
 
 
@@ -320,12 +320,13 @@ def test_shard_of_broken_images_succeeds(store: Store) -> None:
 
 def test_zero_and_infinite_features_fail_only_their_images(store: Store) -> None:
     images = {
-        "dark": encoded(Image.new("RGB", (8, 8), (5, 5, 5)), "PNG"),
-        "light": encoded(Image.new("RGB", (8, 8), (250, 250, 250)), "PNG"),
+        "dark": encoded(Image.new("RGB", (16, 16), (5, 5, 5)), "PNG"),
+        "light": encoded(Image.new("RGB", (16, 16), (250, 250, 250)), "PNG"),
         "plain": tiny(1),
     }
+    settings = _own("zero_or_nan_features").model_copy(update={"blank": "keep"})
 
-    embed_shards(store, "shop", _own("zero_or_nan_features"), fill(store, "shop", images))
+    embed_shards(store, "shop", settings, fill(store, "shop", images))
 
     rows = _rows(store, "shop")
     assert rows["status"].to_list() == ["zero_vector", "not_finite", "ok"]
@@ -335,7 +336,7 @@ def test_zero_and_infinite_features_fail_only_their_images(store: Store) -> None
 
 
 def test_broken_images_are_not_retried(store: Store) -> None:
-    images = {"broken": jpeg(1)[:3000], "flat": encoded(Image.new("RGB", (9, 9)), "PNG")}
+    images = {"broken": jpeg(1)[:3000], "flat": encoded(Image.new("RGB", (90, 90)), "PNG")}
     shards = fill(store, "shop", images)
     (first,) = embed_shards(store, "shop", HOG_COLOR, shards)
     for data in images.values():
@@ -344,7 +345,7 @@ def test_broken_images_are_not_retried(store: Store) -> None:
     again = EmbeddingStage(store, "shop", HOG_COLOR)
     second = again.run(shards[0])
 
-    assert second.statuses == first.statuses == {"truncated": 1, "zero_vector": 1}
+    assert second.statuses == first.statuses == {"blank": 1, "truncated": 1}
     assert again.encoder is None
     assert store.blobs.missing() == set()
 

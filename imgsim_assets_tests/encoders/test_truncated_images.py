@@ -90,5 +90,5 @@ def test_vectors_of_truncated_images_survive_the_merge_of_small_files(store: Sto
         embed_shards(store, "shop", ACCEPT, fill(store, "shop", part))
 
     stage = EmbeddingStage(store, "shop", ACCEPT)
-    assert VectorTable(store, "shop", stage.fingerprint).truncated() == {sha256_of(CUT)}
+    assert VectorTable(store, "shop", stage.fingerprint).flagged()["truncated"] == {sha256_of(CUT)}
     assert stage.run(Shard(0, 1)).embedded == 0

@@ -15,6 +15,9 @@ from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.images.errors import ImageError
+from imgsim_assets.images.header import read_header
+from imgsim_assets.images.limits import MAX_PIXELS
 from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
@@ -93,7 +96,7 @@ def sha256_of(data: bytes) -> str:
 
 
 def tiny(seed: int, *, like: int | None = None) -> bytes:
-    """An 8 x 8 PNG of noise, whose pixels are its vector under the thumbnail encoder.
+    """A PNG of 8 x 8 squares of noise, whose colors are its vector under the thumbnail encoder.
 
     With `like`, it is a noisy copy of the image of that seed.
     """
@@ -101,21 +104,27 @@ def tiny(seed: int, *, like: int | None = None) -> bytes:
     if like is not None:
         original = np.random.default_rng(like).integers(0, 256, (8, 8, 3))
         pixels = np.clip(original + (pixels - 128) // 4, 0, 255)
-    return _png(pixels.astype(np.uint8), compress_level=6)
+    return _squares(pixels)
 
 
 def turned(degrees: float) -> bytes:
-    """An 8 x 8 PNG whose vector under the thumbnail encoder is turned by about this angle."""
+    """A PNG of 8 x 8 squares; its vector under the thumbnail encoder is turned by an angle."""
     signs = np.ones((8, 8, 3))
     signs[:, ::2] = -1
     angle = np.radians(degrees)
     pixels = 127.5 + 90 * (np.cos(angle) * signs + np.sin(angle) * signs.transpose(1, 0, 2))
-    return _png(np.round(pixels).astype(np.uint8), compress_level=6)
+    return _squares(np.round(pixels))
 
 
 def repacked(png: bytes) -> bytes:
     """The same pixels in other bytes."""
     return _png(np.asarray(Image.open(io.BytesIO(png))), compress_level=0)
+
+
+def _squares(colors: np.ndarray) -> bytes:
+    """A PNG with four pixels of each color, so that it is not below `min_side`."""
+    pixels = colors.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    return _png(pixels, compress_level=6)
 
 
 def _png(pixels: np.ndarray, compress_level: int) -> bytes:
@@ -138,4 +147,20 @@ def _ledger_row(item: str, image: int, data: bytes | None) -> dict[str, object]:
     }
     if data is None:
         return {**row, "status": "http_404", "attempts": 1}
-    return {**row, "status": OK, "attempts": 0, "sha256": sha256_of(data), "bytes": len(data)}
+    return {
+        **row,
+        "status": OK,
+        "attempts": 0,
+        "sha256": sha256_of(data),
+        "bytes": len(data),
+        **_size(data),
+    }
+
+
+def _size(data: bytes) -> dict[str, int]:
+    """Width and height; none for a damaged file."""
+    try:
+        header = read_header(data, MAX_PIXELS)
+    except ImageError:
+        return {}
+    return {"width": header.width, "height": header.height}

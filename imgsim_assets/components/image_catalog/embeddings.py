@@ -14,7 +14,7 @@ from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
 from imgsim_assets.components.shard_runs import publish, shards_of_run
 from imgsim_assets.components.store.resource import TABLE_ASSET
-from imgsim_assets.encoders.settings import HOG_COLOR
+from imgsim_assets.encoders.settings import HOG_COLOR, MIN_SIDE, EncoderSettings
 from imgsim_assets.pipeline.check_names import ALL_VECTORS_NORMALIZED, VECTORS_NORMALIZED
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def embeddings_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
 def embeddings_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
     """The arguments that describe the asset, whichever step materializes it."""
     encoder = catalog.settings.encoder
-    accepted = ["truncated"] if encoder.truncated_images == "accept" else []
     kind = "numpy" if encoder.name == HOG_COLOR else "pytorch"
     return {
         **catalog.asset_kwargs("embeddings", [kind, "parquet"]),
@@ -61,8 +60,16 @@ def embeddings_kwargs(catalog: CatalogContext) -> AssetSpecKwargs:
         "description": f"One unit vector for every distinct image, by {encoder.describe()}. The "
         "same bytes are embedded once for all items and catalogs.",
         "metadata": {"dagster/column_schema": table_schema(EMBEDDINGS)},
-        "code_version": code_version(VERSION, encoder.identity, *accepted),
+        "code_version": code_version(VERSION, encoder.identity, *_content_rules(encoder)),
     }
+
+
+def _content_rules(encoder: EncoderSettings) -> list[str]:
+    """The settings, other than their defaults, that decide which images are embedded."""
+    rules = ["truncated"] if encoder.truncated_images == "accept" else []
+    rules += ["blank"] if encoder.blank == "keep" else []
+    rules += [f"min_side {encoder.min_side}"] if encoder.min_side != MIN_SIDE else []
+    return rules
 
 
 def vectors_spec(catalog: CatalogContext) -> dg.AssetCheckSpec:
