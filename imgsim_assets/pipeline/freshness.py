@@ -23,7 +23,7 @@ from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
+from imgsim_assets.storage.table import Table, with_key
 
 # An empty table is up to date, but all items of its catalog failed.
 Freshness = Literal["fresh", "stale", "empty", "missing"]
@@ -173,7 +173,8 @@ def _recorded(
         keys = expected.select(image_key(), "sha256")
         used = keys.clear()
         if file is not None:
-            used = with_image(table.read_file(file)).select(image_key(), "sha256")
+            rows = with_key(table.read_file(file), tuple(ROW_KEY))
+            used = rows.select(image_key(), "sha256")
         if missing_and_stale(used, keys) != (0, 0):
             return "stale"
     return "fresh" if all(rows.height for rows in items.values()) else "empty"
