@@ -1,17 +1,13 @@
 """Different images that encoders hardly tell apart: pages of text, wordmarks, single colors.
 
-    python -m benchmarks.limits --encoder hog_color --encoder mobilenet_v2=mobilenet_v2-b0353104.pth
-
-The images are generated: twelve of each kind, all with another content. The table shows the
-cosines of all pairs of a kind.
+The images are generated: twelve of each kind, all with another content.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -25,19 +21,20 @@ _COUNT = 12
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--encoder", action="append", required=True, metavar="NAME[=WEIGHTS]")
-    args = parser.parse_args()
-    for text in args.encoder:
-        name, _, weights = text.partition("=")
-        encoder = load_encoder(EncoderSettings(name=name, weights=weights or None))
-        print(f"\n| {name} | lowest | mean | highest |\n| --- | --- | --- | --- |")
-        for kind, draw in KINDS.items():
-            images = [_decoded(draw(random.Random(seed))) for seed in range(_COUNT)]
+def table(settings: Sequence[EncoderSettings]) -> Iterator[str]:
+    """The lowest and highest cosine of different images of each kind, as Markdown."""
+    names = [f"`{each.name}`" for each in settings]
+    yield f"| different images | {' | '.join(names)} |"
+    yield f"| {' | '.join(['---'] * (len(names) + 1))} |"
+    encoders = [load_encoder(each) for each in settings]
+    for kind, draw in KINDS.items():
+        images = [_decoded(draw(random.Random(seed))) for seed in range(_COUNT)]
+        ranges = []
+        for encoder in encoders:
             vectors = embed(encoder, images)
             pairs = (vectors @ vectors.T)[np.triu_indices(_COUNT, k=1)]
-            print(f"| {kind} | {pairs.min():.3f} | {pairs.mean():.3f} | {pairs.max():.3f} |")
+            ranges.append(f"{pairs.min():.3f} to {pairs.max():.3f}")
+        yield f"| {kind} | {' | '.join(ranges)} |"
 
 
 def page(rng: random.Random) -> Image.Image:
@@ -97,7 +94,3 @@ def _decoded(image: Image.Image) -> Image.Image:
     body = io.BytesIO()
     image.save(body, "PNG")
     return decode(body.getvalue())
-
-
-if __name__ == "__main__":
-    main()

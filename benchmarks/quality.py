@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks import limits
 from benchmarks.image_pool import CachedEncoder, Pool
 from benchmarks.image_split import Part
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -112,15 +113,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of cached vectors")
     parser.add_argument("--originals", type=int, default=100, help="images to edit of each tar")
     args = parser.parse_args()
-    measured = []
+    measured, encoders = [], []
     for text in args.encoder:
         name, _, weights = text.partition("=")
         settings = EncoderSettings(name=name, weights=weights or None)
+        encoders.append(settings)
         print(f"- {described(settings)}")
         for archive in args.images:
             encoder = CachedEncoder(settings, args.work)
             measured.append(measure(encoder, archive, args.originals))
-    print("\n".join(tables(measured)))
+    print("\n".join([*tables(measured), "\n### limits\n", *limits.table(encoders)]))
 
 
 def described(settings: EncoderSettings) -> str:

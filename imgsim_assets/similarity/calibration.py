@@ -107,6 +107,7 @@ def find_calibration(
     keys: pl.DataFrame,
     budget: float,
     *,
+    same: pl.DataFrame | None = None,
     max_changed: float = 0.0,
 ) -> Calibration | None:
     """The stored thresholds of a catalog; None when they must be measured.
@@ -117,13 +118,14 @@ def find_calibration(
         embeddings: the commit of the embeddings or the index that the items are of.
         keys: the images (id, sha256) of all items.
         budget: the accepted fraction of items with a false best match.
+        same: as in `nearest_others`.
         max_changed: the fraction of the images that may have changed since.
     """
     table = calibration_table(store, name, budget)
     stored = _read(table, table.latest(), embeddings)
     if stored is None:
         return None
-    is_same = stored.commit.properties[_RECIPE] == _recipe(embeddings, keys, budget)
+    is_same = stored.commit.properties[_RECIPE] == _recipe(embeddings, keys, budget, same)
     if is_same or (max_changed and _changed_fraction(stored.images, _images(keys)) <= max_changed):
         return _calibration(name, stored.commit, stored.rows, changed=False)
     return None
@@ -134,6 +136,7 @@ def calibrate(
     catalog: CatalogItems,
     budget: float,
     *,
+    same: pl.DataFrame | None = None,
     compare: Callable[[], NearestOthers] | None = None,
     remeasure: bool = False,
 ) -> Calibration:
@@ -143,23 +146,26 @@ def calibrate(
         store: holds the catalog.
         catalog: the catalog, with the images of all items.
         budget: the accepted fraction of items with a false best match.
+        same: left_id and right_id of pairs of items that are known to be no false matches.
         compare: returns the nearest different items; by default those of `nearest_others`.
         remeasure: measure after any change of the items, not only after a change of a tenth.
     """
     name, embeddings, items = catalog
     max_changed = 0.0 if remeasure else _MAX_CHANGED
-    found = find_calibration(store, name, embeddings, items.keys, budget, max_changed=max_changed)
+    found = find_calibration(
+        store, name, embeddings, items.keys, budget, same=same, max_changed=max_changed
+    )
     if found is not None:
         return found
     table = calibration_table(store, name, budget)
     latest = table.latest()
     stored = _read(table, latest, embeddings)
-    others = compare() if compare is not None else nearest_others(items)
+    others = compare() if compare is not None else nearest_others(items, same)
     rows = _measured_rows(others, budget)
     if stored is not None and _is_kept(stored, others, rows):
         rows = stored.rows
     properties = {
-        _RECIPE: _recipe(embeddings, items.keys, budget),
+        _RECIPE: _recipe(embeddings, items.keys, budget, same),
         FINGERPRINT: embeddings.properties[FINGERPRINT],
         _BUDGET: budget,
         _ITEMS: len(others),
@@ -239,10 +245,15 @@ def _calibration(name: str, commit: Commit, rows: pl.DataFrame, *, changed: bool
     )
 
 
-def _recipe(embeddings: Commit, keys: pl.DataFrame, budget: float) -> str:
+def _recipe(
+    embeddings: Commit, keys: pl.DataFrame, budget: float, same: pl.DataFrame | None
+) -> str:
     """A digest of everything that decides a measurement."""
-    fingerprint: str = embeddings.properties[FINGERPRINT]
-    return rows_digest(keys.select("id", "sha256"), str(_VERSION), fingerprint, repr(budget))
+    context = [str(_VERSION), embeddings.properties[FINGERPRINT], repr(budget)]
+    if same is not None:
+        pairs = same.select("left_id", "right_id").sort("left_id", "right_id")
+        context.append(rows_digest(pairs))
+    return rows_digest(keys.select("id", "sha256"), *context)
 
 
 def _changed_fraction(measured: pl.DataFrame, images: pl.DataFrame) -> float:

@@ -15,9 +15,12 @@ from imgsim_assets.similarity.calibration import (
     calibration_table,
 )
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.matches import MatchStage, match_table
+from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.similarity.threshold import ResolvedThreshold, resolve_threshold
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
 from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.tables import latest_commit
 
@@ -109,6 +112,46 @@ def test_damaged_or_foreign_calibration_is_measured_again(store: Store) -> None:
     assert repaired.changed
     assert repaired.rows.equals(first.rows)
     assert foreign.changed
+
+
+def test_pairs_known_to_be_the_same_lower_the_threshold(store: Store) -> None:
+    catalog = _catalog(100)
+    twins = np.concatenate([catalog.items.vectors, catalog.items.vectors + np.float32(1e-3)])
+    twins /= np.linalg.norm(twins, axis=1, keepdims=True)
+    ids = [f"{row:05d}" for row in range(200)]
+    items = Items(pl.DataFrame({"id": ids, "sha256": ids}), twins)
+    same = pl.DataFrame({"left_id": ids[:100], "right_id": ids[100:]})
+
+    unknown = calibrate(store, catalog._replace(items=items), 0.05)
+    known = calibrate(store, catalog._replace(items=items), 0.05, same=same, remeasure=True)
+    again = calibrate(store, catalog._replace(items=items), 0.05, same=same, remeasure=True)
+
+    assert known.threshold() < unknown.threshold()
+    assert (known.changed, again.changed) == (True, False)
+
+
+def test_one_new_item_updates_a_match_table_with_threshold_auto(store: Store) -> None:
+    unmeasured = THUMBNAIL.model_copy(update={"threshold": None})
+    images: dict[str, bytes | None] = {f"{n:03d}": tiny(n) for n in range(60)}
+    copies: dict[str, bytes | None] = {f"{n:03d}": tiny(500 + n, like=n) for n in range(40)}
+    indexed(store, "left", images, unmeasured)
+    indexed(store, "right", copies, unmeasured)
+    stage = MatchStage(store, "pair", MatchSettings(), left="left", right="right")
+    before = stage.run()
+    indexed(store, "left", {**images, "060": tiny(60)}, unmeasured)
+
+    after = stage.run()
+
+    rebuilt = MatchStage(store, "again", MatchSettings(), left="left", right="right").run()
+    assert before.threshold_source.startswith("auto: at most 1 % of the items")
+    assert (after.threshold, after.incremental, after.changed) == (before.threshold, True, True)
+    assert after.matches == before.matches == 40
+    rows = [
+        table.read(latest_commit(table))
+        for table in (match_table(store, name) for name in ("pair", "again"))
+    ]
+    assert rows[0].equals(rows[1])
+    assert rebuilt.threshold == after.threshold
 
 
 def _resolve(
