@@ -32,6 +32,13 @@ comparison_options = option_group(
         help="Leave out images that more items of a list have, such as placeholders; 0 for none.",
     ),
     click.option(
+        "--ignore",
+        metavar="FILE",
+        callback=lambda _, __, file: {"list": file} if file else None,
+        help="Leave out the images that a list names by sha256 or path, and what is as near to "
+        "them.",
+    ),
+    click.option(
         "--within",
         metavar="A,B,...",
         callback=split_names,

@@ -223,7 +223,7 @@ class CatalogPipeline:
 
     def graph(self) -> GraphReport:
         """Update `<name>/similarity_graph` to match the index."""
-        return GraphStage(self.store, self.name, self.settings.graph).run()
+        return GraphStage(self.store, self.name, self.settings.graph, root=self.root).run()
 
     def groups(self) -> GroupReport:
         """Update `<name>/duplicate_groups` to match the index.

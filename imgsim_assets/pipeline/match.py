@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
-from imgsim_assets.similarity.selection import compared_within
+from imgsim_assets.similarity.selection import select_images
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -20,13 +23,20 @@ class MatchPipeline:
         store: where tables and images are.
         settings: the match table as declared.
         variant: a suffix of the table's name, for a result beside the declared one.
+        root: the project's root, from which the paths of an ignore list start.
     """
 
     def __init__(
-        self, store: Store, settings: MatchMatrixSettings, *, variant: str | None = None
+        self,
+        store: Store,
+        settings: MatchMatrixSettings,
+        *,
+        variant: str | None = None,
+        root: Path = Path(),
     ) -> None:
         self.store = store
         self.settings = settings
+        self.root = root
         self.table_name = f"{settings.name}.{variant}" if variant else settings.name
 
     @property
@@ -43,18 +53,25 @@ class MatchPipeline:
         """
         settings = self.settings
         return MatchStage(
-            self.store, self.table_name, settings, left=settings.left, right=settings.right
+            self.store,
+            self.table_name,
+            settings,
+            left=settings.left,
+            right=settings.right,
+            root=self.root,
         ).run()
 
     def compared(self) -> tuple[Items, Items]:
         """The left and the right images that are compared, as they are now."""
         settings = self.settings
-        _, left = items.from_embeddings(self.store, settings.left)
-        _, right = items.from_index(self.store, settings.right)
-        return (
-            compared_within(self.store, settings.left, left, settings),
-            compared_within(self.store, settings.right, right, settings),
-        )
+        embeddings, left = items.from_embeddings(self.store, settings.left)
+        index, right = items.from_index(self.store, settings.right)
+        catalogs = [
+            CatalogItems(settings.left, embeddings, left),
+            CatalogItems(settings.right, index, right),
+        ]
+        left, right = select_images(self.store, settings, self.root, catalogs)
+        return left, right
 
     def rows(self, report: MatchReport) -> pl.DataFrame:
         """The matches of the version that `report` is about."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
@@ -23,7 +24,11 @@ from imgsim_assets.similarity.neighbor_lists import (
     neighbor_lists,
     with_rank,
 )
-from imgsim_assets.similarity.selection import compared_within, left_out_counts, shared_images
+from imgsim_assets.similarity.selection import (
+    left_out_counts,
+    select_images,
+    shared_images,
+)
 from imgsim_assets.similarity.settings import GraphSettings, PairSettings
 from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.values import items_versions
@@ -89,11 +94,25 @@ class GraphStage:
     """Updates the similarity graph of a catalog to match its index."""
 
     def __init__(
-        self, store: Store, name: str, settings: GraphSettings, *, variant: str | None = None
+        self,
+        store: Store,
+        name: str,
+        settings: GraphSettings,
+        *,
+        variant: str | None = None,
+        root: Path = Path(),
     ) -> None:
-        """Prepare the stage for a catalog; a `variant` is written to a table of its own."""
+        """Prepare the stage.
+
+        Args:
+            store: the store of the catalog.
+            name: the catalog.
+            settings: which edges the graph has.
+            variant: writes the graph to a table of its own.
+            root: the project's root, from which the paths of an ignore list start.
+        """
         self.table = graph_table(store, name, variant)
-        self._store, self._name, self._settings = store, name, settings
+        self._store, self._name, self._settings, self._root = store, name, settings, root
 
     def run(self) -> GraphReport:
         """Compute the edges incrementally, and commit them to `self.table`.
@@ -108,14 +127,15 @@ class GraphStage:
         latest = self.table.latest()
         index, images = items.from_index(self._store, self._name)
         inputs = items_versions(self._store, [self._name], self._settings.within)
-        nodes = compared_within(self._store, self._name, images, self._settings)
+        catalog = CatalogItems(self._name, index, images)
+        (nodes,) = select_images(self._store, self._settings, self._root, [catalog])
         fingerprint = index.properties[FINGERPRINT]
         k = self._settings.k
         resolved = resolve_threshold(
             self._store,
             self._settings.threshold,
             self._settings.false_matches,
-            [CatalogItems(self._name, index, images)],
+            [catalog],
             searched=images.count,
         )
         threshold = None if self._settings.threshold is None else resolved.value

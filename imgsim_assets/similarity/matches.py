@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ from imgsim_assets.similarity.neighbor_lists import (
     neighbor_lists,
     with_rank,
 )
-from imgsim_assets.similarity.selection import compared_within, left_out_counts, shared_images
+from imgsim_assets.similarity.selection import left_out_counts, select_images, shared_images
 from imgsim_assets.similarity.settings import MatchSettings, PairSettings
 from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.values import items_versions
@@ -88,11 +89,28 @@ class MatchStage:
     """Matches the embeddings of a left catalog against the index of a right one."""
 
     def __init__(
-        self, store: Store, name: str, settings: MatchSettings, *, left: str, right: str
+        self,
+        store: Store,
+        name: str,
+        settings: MatchSettings,
+        *,
+        left: str,
+        right: str,
+        root: Path = Path(),
     ) -> None:
-        """Prepare the stage for the match table `name` of the catalogs `left` and `right`."""
+        """Prepare the stage.
+
+        Args:
+            store: the store of the catalogs.
+            name: the match table.
+            settings: which pairs are matches.
+            left: the catalog whose items look for a match.
+            right: the catalog they look in.
+            root: the project's root, from which the paths of an ignore list start.
+        """
         self.table = match_table(store, name)
-        self._store, self._settings, self._left, self._right = store, settings, left, right
+        self._store, self._settings, self._root = store, settings, root
+        self._left, self._right = left, right
 
     def run(self) -> MatchReport:
         """Compute the matches incrementally, and commit them to `self.table`.
@@ -109,22 +127,20 @@ class MatchStage:
         embeddings, left_images = items.from_embeddings(store, self._left)
         index, right_images = items.from_index(store, self._right)
         versions = items_versions(store, [self._left, self._right], settings.within)
-        left, right = (
-            compared_within(store, name, images, settings)
-            for name, images in ((self._left, left_images), (self._right, right_images))
-        )
         inputs = [(self._left, embeddings), (self._right, index)]
         require_same_encoder(inputs)
+        catalogs = [
+            CatalogItems(self._left, embeddings, left_images),
+            CatalogItems(self._right, index, right_images),
+        ]
         threshold, source = resolve_threshold(
             store,
             settings.threshold,
             settings.false_matches,
-            [
-                CatalogItems(self._left, embeddings, left_images),
-                CatalogItems(self._right, index, right_images),
-            ],
+            catalogs,
             searched=right_images.count,
         )
+        left, right = select_images(store, settings, self._root, catalogs)
         fingerprint = embeddings.properties[FINGERPRINT]
         left_rebuilds = VectorTable(store, self._left, fingerprint).rebuild_count
         recipe = {

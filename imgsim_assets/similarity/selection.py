@@ -5,26 +5,38 @@ Images that are left out stay in the record of a result's inputs, with the reaso
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from imgsim_assets.similarity.calibration import CatalogItems
+from imgsim_assets.similarity.ignored import ignored_images
 from imgsim_assets.similarity.items import LEFT_OUT, VALUE, Items
 from imgsim_assets.similarity.settings import ComparisonSettings, PairSettings
 from imgsim_assets.similarity.values import values_within
 from imgsim_assets.storage.store import Store
 
-# Reasons: the item has the same bytes under a lower number; more items have the image than
-# max_shared; the item has no value to agree in; an earlier image of it is compared, with compare:
-# first.
+# The reasons. The item has the same bytes under a lower number:
 REPEATED = "repeated"
+# More items have the image than max_shared:
 SHARED = "shared"
+# A list names the image, or one as near to it:
+IGNORED = "ignored"
+# The item has no value to agree in:
 NO_VALUE = "no_value"
+# An earlier image of the item is compared, with compare: first:
 NOT_FIRST = "not_first"
 
 
 def compared(
-    items: Items, settings: ComparisonSettings, *, values: pl.DataFrame | None = None
+    items: Items,
+    settings: ComparisonSettings,
+    *,
+    values: pl.DataFrame | None = None,
+    ignored: NDArray[np.bool_] | None = None,
 ) -> Items:
     """The images of a catalog that are compared, by id and sha256.
 
@@ -32,6 +44,7 @@ def compared(
         items: all images of the catalog, by id and image.
         settings: which images count.
         values: what the items of a pair agree in (id, value); None where all are compared.
+        ignored: (n,) which images are ignored; None for none.
 
     Returns:
         The rows of a join; `source` has all images, and says why some are left out.
@@ -50,6 +63,8 @@ def compared(
         # An item counts once: its repeated images are null here.
         carriers = pl.when(pl.col(LEFT_OUT).is_null()).then(image).count().over("sha256")
         left_out = _where(left_out, carriers > settings.max_shared, SHARED)
+    if ignored is not None:
+        left_out = _where(left_out, pl.lit(pl.Series(ignored)), IGNORED)
     if values is not None:
         left_out = _where(left_out, pl.col(VALUE).is_null(), NO_VALUE)
     if has_several and settings.compare == "first":
@@ -59,9 +74,31 @@ def compared(
     return _narrowed(items, left_out[LEFT_OUT])
 
 
-def compared_within(store: Store, name: str, items: Items, settings: PairSettings) -> Items:
-    """`compared`, with the values in which the items of a pair agree."""
-    return compared(items, settings, values=values_within(store, name, settings.within))
+def select_images(
+    store: Store, settings: PairSettings, root: Path, catalogs: Sequence[CatalogItems]
+) -> list[Items]:
+    """`compared` of each catalog, with the values and the list that the settings name.
+
+    Args:
+        store: the store of the catalogs.
+        settings: which images and items are compared.
+        root: the project's root, from which the paths of an ignore list start.
+        catalogs: catalogs of one encoder.
+
+    Raises:
+        SettingsError: when the ignore list, or a file that it names, cannot be read.
+        StoreError: when a catalog lacks a column of `within`.
+    """
+    ignored = ignored_images(store, settings.ignore, root, catalogs)
+    return [
+        compared(
+            each.items,
+            settings,
+            values=values_within(store, each.name, settings.within),
+            ignored=mask,
+        )
+        for each, mask in zip(catalogs, ignored, strict=True)
+    ]
 
 
 def _where(rows: pl.DataFrame, condition: pl.Expr, reason: str) -> pl.DataFrame:

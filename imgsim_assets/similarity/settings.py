@@ -63,8 +63,30 @@ class ComparisonSettings(Settings):
         return self
 
 
+class IgnoreSettings(Settings):
+    """A list of images that are not compared."""
+
+    list: str = Field(
+        description="file with an image in the first field of each line: its sha256, or the path "
+        "of an image file from the project's root"
+    )
+    min_similarity: float | None = Field(
+        0.98,
+        ge=-1,
+        le=1,
+        description="leave out images with this cosine to a listed one, too; null: only the same "
+        "bytes",
+    )
+
+
 class PairSettings(ComparisonSettings):
     """Which items are compared with which."""
+
+    ignore: IgnoreSettings | None = Field(
+        None,
+        description="leave out the images of a list, such as {list: data/ignore.csv}, and what is "
+        "as near to them",
+    )
 
     within: Names = Field(
         (),

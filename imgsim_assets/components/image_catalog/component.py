@@ -9,6 +9,7 @@ import dagster as dg
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.duplicate_groups.groups import groups_asset
+from imgsim_assets.components.ignore_list import ignore_list_asset, ignore_list_sensor
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.image_catalog.embeddings import embeddings_asset, vectors_audit
 from imgsim_assets.components.image_catalog.evaluation import evaluation_asset
@@ -65,7 +66,7 @@ class ImageCatalogComponent(YamlComponent):
             asset_checks=audits,
             jobs=[job, *audit_jobs],
             schedules=[*refresh_schedule(catalog, job), *audit_schedules],
-            sensors=source_sensors(catalog),
+            sensors=[*source_sensors(catalog), *_ignore_list_sensors(catalog)],
             resources=default_resources(context),
         )
 
@@ -88,8 +89,19 @@ def _assets(catalog: CatalogContext) -> list[dg.AssetsDefinition]:
     else:
         assets += [images_asset(catalog), embeddings_asset(catalog)]
     assets += [status_asset(catalog), index_asset(catalog), similarity_graph_asset(catalog)]
+    if settings.graph.ignore is not None:
+        key = catalog.key("similarity_graph")
+        assets.append(ignore_list_asset(key, settings.name, settings.graph.ignore, catalog.root))
     if settings.evaluation is not None:
         assets.append(evaluation_asset(catalog, settings.evaluation))
     if settings.groups is not None:
         assets.append(groups_asset(catalog, settings.groups))
     return assets
+
+
+def _ignore_list_sensors(catalog: CatalogContext) -> list[dg.SensorDefinition]:
+    settings = catalog.settings
+    if settings.graph.ignore is None or not settings.automation:
+        return []
+    key = catalog.key("similarity_graph")
+    return [ignore_list_sensor(key, settings.graph.ignore, catalog.root)]

@@ -10,6 +10,7 @@ from imgsim_assets.components.audits import audit_check
 from imgsim_assets.components.checks import asset_check, drift_spec
 from imgsim_assets.components.columns import GRAPH, table_schema
 from imgsim_assets.components.export import export_table
+from imgsim_assets.components.ignore_list import ignore_list_key
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, graph_lineage
 from imgsim_assets.components.refusal import refuse_failed_inputs
@@ -18,6 +19,8 @@ from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.pipeline.check_names import AGREES_WITH_BRUTE_FORCE, SIMILARITY_DRIFT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import polars as pl
 
     from imgsim_assets.pipeline.checks import CheckResult
@@ -40,6 +43,7 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         deps=[
             catalog.key("index"),
             *([catalog.key("items")] if settings.graph.within else []),
+            *([ignore_list_key(key)] if settings.graph.ignore is not None else []),
             *catalog.threshold_deps(settings.graph.threshold),
         ],
         description=f"Edges from every item to its {settings.graph.k} most similar others.",
@@ -65,6 +69,7 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
             metadata=_describe(
                 pipeline.store,
                 catalog.name,
+                catalog.root,
                 settings.graph,
                 report,
                 table.read(version),
@@ -107,6 +112,7 @@ def graph_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
 def _describe(
     store: "Store",
     name: str,
+    root: "Path",
     settings: "GraphSettings",
     report: "GraphReport",
     edges: "pl.DataFrame",
@@ -131,7 +137,7 @@ def _describe(
         **(
             {key: last[key] for key in linked_images if key in last}
             if is_same
-            else _linked_images(store, name, settings, report, edges)
+            else _linked_images(store, name, root, settings, report, edges)
         ),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
@@ -149,6 +155,7 @@ def _threshold(report: "GraphReport") -> dict[str, Any]:
 def _linked_images(
     store: "Store",
     name: str,
+    root: "Path",
     settings: "GraphSettings",
     report: "GraphReport",
     edges: "pl.DataFrame",
@@ -157,14 +164,15 @@ def _linked_images(
     from imgsim_assets.components.left_out import describe_left_out
     from imgsim_assets.components.metadata import linked_image, svg
     from imgsim_assets.similarity import items
+    from imgsim_assets.similarity.calibration import CatalogItems
     from imgsim_assets.similarity.candidates import best_candidates
-    from imgsim_assets.similarity.selection import compared_within
+    from imgsim_assets.similarity.selection import select_images
 
     left_out = describe_left_out(store, report.left_out, report.shared)
     if not edges.height:
         return left_out
-    _, images = items.from_index(store, name)
-    nodes = compared_within(store, name, images, settings)
+    index, images = items.from_index(store, name)
+    (nodes,) = select_images(store, settings, root, [CatalogItems(name, index, images)])
     below = best_candidates(nodes, nodes, edges["src_id"], exclude_self=True)
     histogram = charts.similarity_histogram(
         edges["similarity"], report.threshold, below["similarity"]

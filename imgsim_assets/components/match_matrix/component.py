@@ -8,7 +8,8 @@ import dagster as dg
 
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.declared_catalogs import ComparingComponent
-from imgsim_assets.components.match_matrix.matches import matches_asset, matches_audit
+from imgsim_assets.components.ignore_list import ignore_list_asset, ignore_list_sensor
+from imgsim_assets.components.match_matrix.matches import GROUP, matches_asset, matches_audit
 from imgsim_assets.components.match_matrix.scaffolder import MatchMatrixScaffolder
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
@@ -44,17 +45,21 @@ class MatchMatrixComponent(ComparingComponent):
         self.check_cron(context, "checks.audit_schedule", settings.checks.audit_schedule)
         audits = [matches_audit(settings, self.asset_key)]
         jobs, schedules = audit_job(f"matches__{settings.name}", audits, settings.checks, "UTC")
+        root, key = context.project_root, self.asset_key("matches", settings.name)
+        assets = [matches_asset(settings, self.project_keys(context), evaluated, root)]
+        sensors = []
+        if settings.ignore is not None:
+            assets.append(ignore_list_asset(key, GROUP, settings.ignore, root))
+            if settings.automation:
+                sensors.append(ignore_list_sensor(key, settings.ignore, root))
         return dg.Definitions(
             assets=self.translated(
-                [
-                    matches_asset(
-                        settings, self.project_keys(context), evaluated, context.project_root
-                    )
-                ],
-                {self.asset_key("matches", settings.name): f"matches/{settings.name}"},
+                assets,
+                {key: f"matches/{settings.name}"},
             ),
             asset_checks=audits,
             jobs=jobs,
             schedules=schedules,
+            sensors=sensors,
             resources=default_resources(context),
         )

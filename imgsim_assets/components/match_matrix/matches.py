@@ -17,6 +17,7 @@ from imgsim_assets.components.checks import (
 )
 from imgsim_assets.components.columns import MATCHES, table_schema
 from imgsim_assets.components.export import export_table
+from imgsim_assets.components.ignore_list import ignore_list_key
 from imgsim_assets.components.lineage import column_lineage, match_lineage
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
@@ -71,6 +72,7 @@ def matches_asset(
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
             *(asset_key(name, "items") for name in (settings.left, settings.right) if within),
+            *([ignore_list_key(key)] if settings.ignore is not None else []),
             *(asset_key(name, "encoder_evaluation") for name in evaluated),
         ],
         description=settings.description or _description(settings),
@@ -91,7 +93,7 @@ def matches_asset(
         from imgsim_assets.pipeline.match import MatchPipeline
 
         refuse_failed_inputs(context)
-        pipeline = MatchPipeline(open_store(context), settings)
+        pipeline = MatchPipeline(open_store(context), settings, root=root)
         report = pipeline.run()
         rows = pipeline.rows(report)
         results = _check(pipeline, report, rows)
