@@ -12,22 +12,16 @@ IGNORE_LIST = "ignore_list"
 _INTERVAL_S = 60
 
 
-def ignore_list_key(result: dg.AssetKey) -> dg.AssetKey:
-    """The key of the list of a match table or a graph."""
-    return dg.AssetKey([*result.path, IGNORE_LIST])
-
-
 def ignore_list_asset(
-    result: dg.AssetKey, group: str, settings: IgnoreSettings, root: Path
+    key: dg.AssetKey, group: str, settings: IgnoreSettings, root: Path
 ) -> dg.AssetsDefinition:
     """The list, which is observed and never materialized."""
-    key = ignore_list_key(result)
     spec = dg.AssetSpec(
         key,
         group_name=group,
         kinds={"file"},
-        description=f"`{settings.list}`: images that {result.to_user_string()} leaves out. "
-        "Observed by the images that it names, never materialized.",
+        description=f"`{settings.list}`: images that are left out of a comparison. Observed by the "
+        "images that it names, never materialized.",
         metadata={"path": settings.list},
     )
 
@@ -40,10 +34,9 @@ def ignore_list_asset(
 
 
 def ignore_list_sensor(
-    result: dg.AssetKey, settings: IgnoreSettings, root: Path
+    key: dg.AssetKey, settings: IgnoreSettings, root: Path
 ) -> dg.SensorDefinition:
     """Observes the list when it names other images; no run is launched."""
-    key = ignore_list_key(result)
 
     def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         digest = _digest(settings, root)

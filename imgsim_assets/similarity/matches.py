@@ -176,7 +176,7 @@ class MatchStage:
             left_matched=rows["left_id"].n_unique(),
             right_matched=rows["right_id"].n_unique(),
             left_out=left_out_counts(left, right),
-            shared=shared_images({"left": left, "right": right}),
+            shared=shared_images({self._left: left, self._right: right}),
             threshold=threshold,
             threshold_source=source,
             incremental=update.incremental,

@@ -9,7 +9,7 @@ import dagster as dg
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.duplicate_groups.groups import groups_asset
-from imgsim_assets.components.ignore_list import ignore_list_asset, ignore_list_sensor
+from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list_asset, ignore_list_sensor
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.image_catalog.embeddings import embeddings_asset, vectors_audit
 from imgsim_assets.components.image_catalog.evaluation import evaluation_asset
@@ -90,7 +90,7 @@ def _assets(catalog: CatalogContext) -> list[dg.AssetsDefinition]:
         assets += [images_asset(catalog), embeddings_asset(catalog)]
     assets += [status_asset(catalog), index_asset(catalog), similarity_graph_asset(catalog)]
     if settings.graph.ignore is not None:
-        key = catalog.key("similarity_graph")
+        key = catalog.key(IGNORE_LIST)
         assets.append(ignore_list_asset(key, settings.name, settings.graph.ignore, catalog.root))
     if settings.evaluation is not None:
         assets.append(evaluation_asset(catalog, settings.evaluation))
@@ -103,5 +103,5 @@ def _ignore_list_sensors(catalog: CatalogContext) -> list[dg.SensorDefinition]:
     settings = catalog.settings
     if settings.graph.ignore is None or not settings.automation:
         return []
-    key = catalog.key("similarity_graph")
+    key = catalog.key(IGNORE_LIST)
     return [ignore_list_sensor(key, settings.graph.ignore, catalog.root)]

@@ -10,7 +10,7 @@ from imgsim_assets.components.audits import audit_check
 from imgsim_assets.components.checks import asset_check, drift_spec
 from imgsim_assets.components.columns import GRAPH, table_schema
 from imgsim_assets.components.export import export_table
-from imgsim_assets.components.ignore_list import ignore_list_key
+from imgsim_assets.components.ignore_list import IGNORE_LIST
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.lineage import column_lineage, graph_lineage
 from imgsim_assets.components.refusal import refuse_failed_inputs
@@ -43,7 +43,7 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         deps=[
             catalog.key("index"),
             *([catalog.key("items")] if settings.graph.within else []),
-            *([ignore_list_key(key)] if settings.graph.ignore is not None else []),
+            *([catalog.key(IGNORE_LIST)] if settings.graph.ignore is not None else []),
             *catalog.threshold_deps(settings.graph.threshold),
         ],
         description=f"Edges from every item to its {settings.graph.k} most similar others.",

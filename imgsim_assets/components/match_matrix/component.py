@@ -8,7 +8,7 @@ import dagster as dg
 
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.declared_catalogs import ComparingComponent
-from imgsim_assets.components.ignore_list import ignore_list_asset, ignore_list_sensor
+from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list_asset, ignore_list_sensor
 from imgsim_assets.components.match_matrix.matches import GROUP, matches_asset, matches_audit
 from imgsim_assets.components.match_matrix.scaffolder import MatchMatrixScaffolder
 from imgsim_assets.components.store.component import default_resources
@@ -46,17 +46,19 @@ class MatchMatrixComponent(ComparingComponent):
         audits = [matches_audit(settings, self.asset_key)]
         jobs, schedules = audit_job(f"matches__{settings.name}", audits, settings.checks, "UTC")
         root, key = context.project_root, self.asset_key("matches", settings.name)
-        assets = [matches_asset(settings, self.project_keys(context), evaluated, root)]
-        sensors = []
+        table_names = {key: f"matches/{settings.name}"}
+        listed = None
+        more: list[dg.AssetsDefinition] = []
+        sensors: list[dg.SensorDefinition] = []
         if settings.ignore is not None:
-            assets.append(ignore_list_asset(key, GROUP, settings.ignore, root))
+            listed = self.asset_key("matches", settings.name, IGNORE_LIST)
+            table_names[listed] = f"matches/{settings.name}/{IGNORE_LIST}"
+            more = [ignore_list_asset(listed, GROUP, settings.ignore, root)]
             if settings.automation:
-                sensors.append(ignore_list_sensor(key, settings.ignore, root))
+                sensors = [ignore_list_sensor(listed, settings.ignore, root)]
+        table = matches_asset(settings, self.project_keys(context), evaluated, root, listed)
         return dg.Definitions(
-            assets=self.translated(
-                assets,
-                {key: f"matches/{settings.name}"},
-            ),
+            assets=self.translated([table, *more], table_names),
             asset_checks=audits,
             jobs=jobs,
             schedules=schedules,

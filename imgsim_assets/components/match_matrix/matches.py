@@ -17,7 +17,6 @@ from imgsim_assets.components.checks import (
 )
 from imgsim_assets.components.columns import MATCHES, table_schema
 from imgsim_assets.components.export import export_table
-from imgsim_assets.components.ignore_list import ignore_list_key
 from imgsim_assets.components.lineage import column_lineage, match_lineage
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
@@ -48,6 +47,7 @@ def matches_asset(
     asset_key: Callable[..., dg.AssetKey],
     evaluated: Sequence[str] = (),
     root: Path = Path(),
+    ignore_list: dg.AssetKey | None = None,
 ) -> dg.AssetsDefinition:
     """The match table of a left and a right catalog.
 
@@ -55,7 +55,8 @@ def matches_asset(
         settings: the match table as declared.
         asset_key: the key, in the project, of an asset of a catalog or of this component.
         evaluated: the catalogs whose encoder_evaluation decides the threshold.
-        root: the project's root, from which a relative path of the export starts.
+        root: the project's root, from which relative paths of the export and of images start.
+        ignore_list: the key of the ignore list; None without one.
     """
     key = asset_key("matches", settings.name)
     left = asset_key(settings.left, "embeddings")
@@ -72,7 +73,7 @@ def matches_asset(
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
             *(asset_key(name, "items") for name in (settings.left, settings.right) if within),
-            *([ignore_list_key(key)] if settings.ignore is not None else []),
+            *([ignore_list] if ignore_list is not None else []),
             *(asset_key(name, "encoder_evaluation") for name in evaluated),
         ],
         description=settings.description or _description(settings),
