@@ -174,9 +174,9 @@ def _first_entries(
     frame: pl.DataFrame, text_columns: Sequence[str], list_columns: Sequence[str]
 ) -> pl.DataFrame:
     """A sample of text columns, and of the first entry of each list of text."""
-    firsts = [pl.col(name).list.drop_nulls().list.first() for name in list_columns]
-    sample = frame.lazy().head(_SAMPLE_ROWS).select(text_columns, *firsts)
-    return sample.collect()
+    lists = [pl.col(name).cast(pl.List(pl.String)) for name in list_columns]
+    firsts = [column.list.drop_nulls().list.first() for column in lists]
+    return frame.head(_SAMPLE_ROWS).select(text_columns, *firsts)
 
 
 def _entry_type(dtype: pl.DataType) -> pl.DataType | None:

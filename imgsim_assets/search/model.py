@@ -366,6 +366,11 @@ class ImageSimilarityModel:
         encoder = self._parts.embedder.settings.describe()
         return f"ImageSimilarityModel({len(self)} items, {images}{encoder}, {self.metric})"
 
+    def _repr_html_(self) -> str:
+        from imgsim_assets.search.summary import summary_html
+
+        return summary_html(self.summary("dict"))
+
     @property
     def metric(self) -> Metric:
         """How vectors are compared: "euclidean", or "cosine" for 1 - cosine."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from html import escape
 from typing import Any
 
 from imgsim_assets.encoders.backbones import BACKBONES
@@ -86,6 +87,16 @@ def render_summary(summary: Mapping[str, Any], output: str | None) -> Any:
         return text
     print(printable(text))
     return None
+
+
+def summary_html(summary: Mapping[str, Any]) -> str:
+    """A summary as an HTML table, which a notebook shows for a model."""
+    rows = "".join(
+        f"<tr><th style='text-align: left'>{escape(name)}</th>"
+        f"<td style='text-align: left'>{escape(printable(_format_value(value)))}</td></tr>"
+        for name, value in summary.items()
+    )
+    return f"<table><caption>ImageSimilarityModel</caption>{rows}</table>"
 
 
 def _format_value(value: Any) -> str:

@@ -304,6 +304,18 @@ def test_summary_is_printed_or_returned(capsys: pytest.CaptureFixture[str]) -> N
     assert repr(model) == "ImageSimilarityModel(2 items, hog_color, euclidean)"
 
 
+def test_notebook_shows_the_summary_of_a_model() -> None:
+    model = create_model(pl.DataFrame({"<b>": [1], "image": [make_image(0)]}), label="<b>")
+
+    html = model._repr_html_()
+
+    assert (
+        "<th style='text-align: left'>num_examples</th><td style='text-align: left'>1</td>" in html
+    )
+    assert "&lt;b&gt;" in html
+    assert "<b>" not in html
+
+
 # ---- errors -------------------------------------------------------------------------
 
 

@@ -124,6 +124,19 @@ def test_unusable_images_are_omitted_and_items_with_their_last_image(paths: list
         create_model([["gone.jpg", "lost.jpg"]])
 
 
+def test_text_is_read_as_a_catalog_reads_it(paths: list[str]) -> None:
+    cells = [f'["{paths[0]}", null, "{paths[1]}"]', f"{paths[2]}|{paths[3]}", paths[4]]
+
+    for dataset in (cells, pl.DataFrame({"photos": cells})):
+        assert create_model(dataset).entries.rows() == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+
+
+def test_arrays_of_one_length_are_lists_too(paths: list[str]) -> None:
+    photos = pl.Series([[paths[0], paths[1]], [paths[2], None]], dtype=pl.Array(pl.String, 2))
+
+    assert create_model(pl.DataFrame({"photos": photos})).entries.rows() == [(0, 0), (0, 1), (1, 0)]
+
+
 def test_column_of_lists_is_recognized_by_its_entries(paths: list[str]) -> None:
     frame = pl.DataFrame(
         {"name": ["x", "y"], "tags": [["red"], ["blue", "new"]], "media": [paths[:2], paths[2:3]]}
