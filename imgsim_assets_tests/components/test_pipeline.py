@@ -72,6 +72,10 @@ def test_every_asset_is_materialized_with_its_metadata_and_checks(shop: Shop) ->
                 for name in found
             }
             assert len(own) == 3
+        items = _metadata(instance, ["products", "items"])
+        assert items["images"] == items["dagster/row_count"]
+        counts = ("max_images_per_item", "rejected", "rejected_images", "url_columns")
+        assert [items[name] for name in counts] == [1, 0, 0, ["url"]]
         graph = _metadata(instance, ["products", "similarity_graph"])
         _assert_shown_without_a_click(graph["similarity_histogram"])
         assert _linked(graph["contact_sheet"]).startswith(b"\xff\xd8")
