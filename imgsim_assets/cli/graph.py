@@ -8,7 +8,9 @@ import click
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.comparison import comparison_options, left_out_lines, parse_pair_settings
+from imgsim_assets.cli.evidence import evidence_lines, evidence_options
 from imgsim_assets.pipeline.invariants import update_index
+from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.graph import GraphStage, graph_table
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
@@ -30,6 +32,7 @@ Examples:
 )
 @options.false_matches_option
 @comparison_options
+@evidence_options
 @options.out_option
 @options.store_option
 @options.json_option
@@ -39,6 +42,7 @@ def command(
     threshold: str | None,
     false_matches: str | None,
     comparison: dict[str, Any],
+    evidence: EvidenceSettings,
     out: str | None,
     store: Store,
     as_json: bool,
@@ -48,7 +52,12 @@ def command(
     A graph with other settings, such as the declared one, is not changed.
     """
     settings = parse_pair_settings(
-        GraphSettings, comparison, k=k, threshold=threshold, false_matches=false_matches
+        GraphSettings,
+        comparison,
+        k=k,
+        threshold=threshold,
+        false_matches=false_matches,
+        evidence=evidence,
     )
     update_index(store, catalog)
     stage = GraphStage(store, catalog, settings, variant=_variant(store, catalog, settings))
@@ -60,6 +69,7 @@ def command(
             [
                 f"{catalog}: {report.edges} edges between {report.items} items",
                 *output.threshold_lines(report),
+                *evidence_lines(report.evidence),
                 *left_out_lines(report.left_out),
             ]
         ),

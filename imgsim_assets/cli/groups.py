@@ -10,6 +10,7 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.evidence import evidence_lines, evidence_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
 from imgsim_assets.cli.operands import resolve_operand
@@ -27,6 +28,7 @@ from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.status import catalog_status
 from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
+from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.settings import (
     Compare,
     CrossCatalogGroupSettings,
@@ -108,6 +110,7 @@ Examples:
     show_default=True,
     help="Leave out images that more items of a list have, such as placeholders; 0 for none.",
 )
+@evidence_options
 @click.option(
     "--deletions",
     metavar="FILE",
@@ -136,6 +139,7 @@ def command(
     linkage: str,
     compare: str,
     max_shared: int,
+    evidence: EvidenceSettings,
     deletions: str | None,
     max_group_fraction: float | None,
     list_options: options.ListOptions,
@@ -161,6 +165,7 @@ def command(
         "keep": tuple(_located(entry, operands) for entry in keep),
         "compare": compare,
         "max_shared": max_shared or None,
+        "evidence": evidence,
     }
     settings: GroupSettings | CrossCatalogGroupSettings
     if len(operands) == 1:
@@ -208,7 +213,7 @@ def command(
     elif out != options.STDOUT:
         own = options_by_key(command)
         lines = [line for each in summaries if each.report for line in each.lines(store, own)]
-        lines += [title, *output.threshold_lines(report)]
+        lines += [title, *output.threshold_lines(report), *evidence_lines(report.evidence)]
         echo("\n".join([*lines, *_left_out(report), *_warnings(suspicious)]))
         if out is None and rows.height:
             has_several = (rows["image"] > 0).any()

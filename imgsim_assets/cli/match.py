@@ -11,6 +11,7 @@ import polars as pl
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.comparison import comparison_options, left_out_lines, parse_pair_settings
+from imgsim_assets.cli.evidence import evidence_lines, evidence_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
 from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand
@@ -26,6 +27,8 @@ from imgsim_assets.pipeline.self_matches import pairs_once, with_room_for_self
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.pipeline.status import catalog_status
 from imgsim_assets.similarity import cosine_matrix, items
+from imgsim_assets.similarity.evidence.accepted_pairs import COLUMNS
+from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.matches import MatchReport
 from imgsim_assets.similarity.settings import Compare, MatchSettings, Mode
 from imgsim_assets.storage.store import Store
@@ -41,6 +44,7 @@ Examples:
   imgsim match left.csv right.csv --columns id,url --threshold 0.845 --out result.tsv
   imgsim match urls.txt photos/ --mode all --out pairs.parquet
   imgsim match products suppliers --mode top_k --k 3 --json
+  imgsim match products suppliers --require aligned --out copies.csv
 """
 )
 @click.argument("left")
@@ -63,12 +67,13 @@ Examples:
 )
 @click.option("--k", "-k", type=int, help="Matches per left item, with --mode top_k.")
 @comparison_options
+@evidence_options
 @options.list_options
 @click.option(
     "--result-header",
     metavar="A,B,...",
     callback=options.split_names,
-    help="Names of all result columns but the last.",
+    help="Names of the result columns before similarity.",
 )
 @click.option("--matrix", is_flag=True, help="Print the similarity of every pair.")
 @options.out_option
@@ -85,6 +90,7 @@ def command(
     mode: str,
     k: int | None,
     comparison: dict[str, Any],
+    evidence: EvidenceSettings,
     list_options: options.ListOptions,
     result_header: tuple[str, ...],
     matrix: bool,
@@ -110,6 +116,7 @@ def command(
         false_matches=false_matches,
         mode=mode,
         k=k,
+        evidence=evidence,
     )
     args = [
         resolve_operand(text, side, store, list_options, encoder, download)
@@ -166,7 +173,8 @@ def _with_source_columns(
 ) -> pl.DataFrame:
     """The matches with the source columns of both operands, by left id and rank."""
     keys = [f"{side}_{key}" for side in SIDES for key in ("id", "image")]
-    rows = matches.select(*keys, "similarity")
+    values = ["similarity", *(name for name in COLUMNS if name in matches.columns)]
+    rows = matches.select(*keys, *values)
     for side, arg in zip(SIDES, args, strict=True):
         # The prefix keeps a source column apart from the columns of the matches.
         source_rows = arg.rows(store).select(pl.all().name.prefix(f"__{side}_"))
@@ -178,18 +186,21 @@ def _with_source_columns(
             maintain_order="left",
         )
     names = [name for name in rows.columns if name.startswith("__")]
-    return rows.select(*(pl.col(name).alias(name[2:]) for name in names), "similarity")
+    return rows.select(*(pl.col(name).alias(name[2:]) for name in names), *values)
 
 
 def _rename_columns(rows: pl.DataFrame, header: Sequence[str]) -> pl.DataFrame:
     if not header:
         return rows
-    if len(header) != rows.width - 1 or len({*header, "similarity"}) != rows.width:
+    # Behind the columns of the lists come those of the result.
+    named = rows.columns[: rows.columns.index("similarity")]
+    others = rows.columns[len(named) :]
+    if len(header) != len(named) or len({*header, *others}) != rows.width:
         raise click.UsageError(
-            f"--result-header names {len(header)} columns; give {rows.width - 1} different names, "
-            f"for {', '.join(rows.columns[:-1])}"
+            f"--result-header names {len(header)} columns; give {len(named)} different names, "
+            f"for {', '.join(named)}"
         )
-    return rows.rename(dict(zip(rows.columns, header, strict=False)))
+    return rows.rename(dict(zip(named, header, strict=True)))
 
 
 def _matrix(store: Store, args: Sequence[CatalogArg], compare: Compare) -> pl.DataFrame:
@@ -247,4 +258,5 @@ def _lines(
             f"{report.threshold:g} or more, {report.left_matched} of the left matched"
         )
     yield from output.threshold_lines(report)
+    yield from evidence_lines(report.evidence)
     yield from left_out_lines(report.left_out)

@@ -62,6 +62,8 @@ MATCHES = {
     "left_sha256": "String",
     "right_sha256": "String",
 }
+# Further columns of match tables and graphs whose settings compute evidence.
+EVIDENCE = {"evidence": "String", "inliers": "Int32", "transform": "String"}
 _GROUPED = {
     "id": "String",
     "image": "Int32",
@@ -97,6 +99,7 @@ _MEANING = {
     "dst_image": "number of the neighbor's image in the best pair of images, from 0",
     "dst_sha256": "that image of the neighbor",
     "perturbation": "how the copies were made, or 'different images' for pairs of different images",
+    "evidence": "what shows that the images match, besides their similarity",
     "etag": "version the server gave, or size and time of a local file",
     "fetched_at": "when this outcome was reached",
     "file": "file of the source",
@@ -105,6 +108,7 @@ _MEANING = {
     "height": "pixels, before rotation by EXIF",
     "id": "the item",
     "image": "number of the image within its item, from 0",
+    "inliers": "keypoints that one transform maps onto each other, of aligned images",
     "is_canonical": "whether the item is the canonical item of its group",
     "keep": "whether it is the canonical item or protected; others are redundant",
     "is_link": "whether the path is a link to the file",
@@ -137,6 +141,7 @@ _MEANING = {
     "threshold": "smallest cosine of a match",
     "text": "the row as it is in the file, or its id and URL",
     "retryable": "whether a later run retries the item",
+    "transform": "flip, rotation, crop and scale, joined by +, or identity, of aligned images",
     "truncated": "whether the image is embedded although its end is missing",
     "url": "where the image is fetched from",
     "width": "pixels, before rotation by EXIF",

@@ -24,7 +24,11 @@ from imgsim_assets.storage.settings import ExportSettings, RetentionPolicy
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 # Names that would mix a catalog's tables with those of several catalogs.
-RESERVED = {"matches": "match tables", "duplicate_groups": "groups across catalogs"}
+RESERVED = {
+    "matches": "match tables",
+    "duplicate_groups": "groups across catalogs",
+    "image_features": "local features of images",
+}
 Severity = Literal["warn", "error"]
 _OWNERS = "e-mail addresses or team:NAME, shown in Dagster's UI"
 _TAGS = "tags of the assets, shown in Dagster's UI"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.audit_scores import ScoredItems, recorded_items, scores
+from imgsim_assets.similarity.evidence.accepted_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.matches import match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
@@ -81,6 +82,8 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
 
     def audit(batch: ScoredItems) -> Audit:
         of_batch = scores(batch, right, settings)
+        if settings.get(EVIDENCE_RULE) is not None:
+            return _audit_evident(batch, right, of_batch, pairs, threshold)
         if mode == "mutual":
             return _audit_mutual(batch, left, right, of_batch, pairs, settings)
         if mode == "one_to_one":
@@ -121,6 +124,8 @@ def audit_graph(
         of_batch = scores(batch, nodes, commit.properties)
         # No item is its own neighbor.
         of_batch[np.arange(len(batch)), batch.positions(nodes)] = -np.inf
+        if commit.properties.get(EVIDENCE_RULE) is not None:
+            return _audit_evident(batch, nodes, of_batch, pairs, threshold)
         return _audit_top_k(batch, nodes, of_batch, pairs, threshold, commit.properties["k"])
 
     return _combine(audit(batch) for batch in sampled.batches(len(nodes.vectors)))
@@ -192,6 +197,19 @@ def _audit_top_k(
         min_pairs = min(max_pairs, int((row >= threshold + _TOLERANCE).sum()))
         required, allowed = row >= next_best + _TOLERANCE, row >= kth - _TOLERANCE
         expected.append(_Expected(required, allowed, min_pairs, max_pairs))
+    return _compare(sampled, right, expected, pairs)
+
+
+def _audit_evident(
+    sampled: ScoredItems,
+    right: ScoredItems,
+    of_sample: NDArray[np.float64],
+    pairs: dict[str, set[str]],
+    threshold: float,
+) -> Audit:
+    """With evidence, similarities alone require no pair, and allow those that are candidates."""
+    none = np.zeros(len(right), dtype=bool)
+    expected = [_Expected(none, row >= threshold - _TOLERANCE, 0, len(row)) for row in of_sample]
     return _compare(sampled, right, expected, pairs)
 
 

@@ -22,6 +22,17 @@ from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks
+from imgsim_assets.similarity.evidence.accepted_pairs import (
+    BY_EVIDENCE,
+    CANDIDATES,
+    EVIDENCE,
+    EVIDENCE_RULE,
+    EvidenceCounts,
+    EvidenceRule,
+    evident_pairs,
+    needs_threshold,
+)
+from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.group_rows import SCHEMA, group_items
 from imgsim_assets.similarity.image_sets import ImageSets
 from imgsim_assets.similarity.items import LEFT_OUT, Items
@@ -38,7 +49,7 @@ from imgsim_assets.similarity.settings import (
     GroupSettings,
 )
 from imgsim_assets.similarity.threshold import resolve_threshold
-from imgsim_assets.storage.commit import DataFile
+from imgsim_assets.storage.commit import Commit, DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -49,7 +60,7 @@ BRIDGES = "bridges"
 # The columns that say which items are in which group.
 _IDENTITY = ("group_id", "catalog", "id", "image", "sha256")
 # The part of the recipe that links depend on; the rest only divides them into groups.
-_LINK_KEYS = ("threshold", FINGERPRINT, REBUILDS)
+_LINK_KEYS = ("threshold", CANDIDATES, FINGERPRINT, REBUILDS)
 # Between the name of a catalog, which cannot contain it, and an id.
 SEPARATOR = "/"
 
@@ -71,6 +82,7 @@ class GroupReport:
     shared: pl.DataFrame
     threshold: float
     threshold_source: str
+    evidence: EvidenceCounts | None
     incremental: bool
     seconds: float
     changed: bool
@@ -139,13 +151,19 @@ class GroupStage:
         selected = {name: compared(images, self._settings) for name, images in catalogs.items()}
         ranked = self._in_order(catalogs, selected)
         images = _distinct_images(list(selected.values()))
-        threshold, source = resolve_threshold(
-            self._store,
-            self._settings.threshold,
-            self._settings.false_matches,
-            [CatalogItems(name, *indexed[name]) for name in self._catalogs],
-            searched=sum(each.count for _, each in indexed.values()),
+        resolved = (
+            resolve_threshold(
+                self._store,
+                self._settings.threshold,
+                self._settings.false_matches,
+                [CatalogItems(name, *indexed[name]) for name in self._catalogs],
+                searched=sum(each.count for _, each in indexed.values()),
+            )
+            if needs_threshold(self._settings.evidence)
+            else BY_EVIDENCE
         )
+        rule = EvidenceRule.of(self._settings.evidence, resolved.value)
+        threshold = rule.min_similarity if rule is not None else resolved.value
         fingerprint = indexes[self._catalogs[0]].properties[FINGERPRINT]
         recipe = {
             "catalogs": self._catalogs,
@@ -155,6 +173,8 @@ class GroupStage:
             "max_shared": self._settings.max_shared,
             "threshold": threshold,
             "linkage": self._settings.linkage,
+            CANDIDATES: rule.candidates_recipe if rule is not None else None,
+            EVIDENCE_RULE: rule.recipe if rule is not None else None,
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(*map(rebuild_count, indexes.values())),
         }
@@ -162,9 +182,27 @@ class GroupStage:
         # In order of rank, which decides the groups as much as the items; only keys are kept.
         in_order = Items(ranked, np.empty((0, 0), dtype=np.float32))
         inputs = {f"{name}/index": index.version for name, index in commits}
-        update = result.update(
-            in_order, images, inputs, lambda: self._compute(result, ranked, images, threshold)
-        )
+        computed: list[PairEvidence] = []
+
+        def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
+            if rule is None:
+                links, files, incremental = _links(result, images, threshold)
+            else:
+                found = evident_pairs(
+                    self._store,
+                    result,
+                    images,
+                    images,
+                    rule,
+                    _cached_links(result),
+                    exclude_self=True,
+                )
+                computed.append(found.evidence)
+                links, files, incremental = _in_both(found.rows), found.files, found.incremental
+            rows, bridges = self._grouped(ranked, images, links, threshold)
+            return rows, [self.table.write_rows(bridges, role=BRIDGES), *files], incremental
+
+        update = result.update(in_order, images, inputs, compute)
         if update is None:
             return self.run()
         rows = update.rows
@@ -178,7 +216,8 @@ class GroupStage:
             left_out=left_out_counts(*selected.values()),
             shared=shared_images(selected),
             threshold=threshold,
-            threshold_source=source,
+            threshold_source=resolved.source,
+            evidence=self._evidence(update.commit, computed[0] if computed else None),
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
@@ -204,21 +243,35 @@ class GroupStage:
         )
         return recorded.join(ranked, on="id").sort("rank", "image").drop("rank")
 
-    def _compute(
-        self, result: MaterializedResult, ranked: pl.DataFrame, images: Items, threshold: float
-    ) -> tuple[pl.DataFrame, list[DataFile], bool]:
-        """The rows of the groups, the files beside them, and whether cached links were used."""
-        cached = _cached_links(result)
-        links = neighbor_lists(images, images, JoinSpec(threshold, exclude_self=True), cached)
+    def _grouped(
+        self, ranked: pl.DataFrame, images: Items, links: pl.DataFrame, threshold: float
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The rows of the groups, and their bridges."""
         items_in_order = ranked.select("id", PROTECTED).unique("id", maintain_order=True)
         sets = ImageSets.of(_compared_rows(ranked), images, self._settings.compare)
         linkage = self._settings.linkage
         rows, bridges = group_items(items_in_order, sets, links, linkage, threshold)
-        files = [
-            self.table.write_rows(bridges, role=BRIDGES),
-            self.table.write_rows(links, role=NEIGHBOR_LISTS),
-        ]
-        return _with_catalog(rows) if self._cross_catalog else rows, files, cached is not None
+        return _with_catalog(rows) if self._cross_catalog else rows, bridges
+
+    def _evidence(self, commit: Commit, computed: PairEvidence | None) -> EvidenceCounts | None:
+        file = commit.file_with_role(EVIDENCE)
+        return EvidenceCounts.of(self.table.read_file(file), computed) if file else None
+
+
+def _links(
+    result: MaterializedResult, images: Items, threshold: float
+) -> tuple[pl.DataFrame, list[DataFile], bool]:
+    """All pairs of images at the threshold, their file, and whether cached links were used."""
+    cached = _cached_links(result)
+    links = neighbor_lists(images, images, JoinSpec(threshold, exclude_self=True), cached)
+    return links, [result.table.write_rows(links, role=NEIGHBOR_LISTS)], cached is not None
+
+
+def _in_both(links: pl.DataFrame) -> pl.DataFrame:
+    """Links in both directions, where one image at least has the other as a candidate."""
+    ends = pl.col("left_id"), pl.col("right_id")
+    turned = links.with_columns(ends[1].alias("left_id"), ends[0].alias("right_id"))
+    return pl.concat([links, turned]).unique(["left_id", "right_id"], keep="first")
 
 
 def _compared_rows(ranked: pl.DataFrame) -> pl.DataFrame:

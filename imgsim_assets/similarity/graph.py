@@ -14,6 +14,17 @@ from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.cosine import distances
+from imgsim_assets.similarity.evidence.accepted_pairs import (
+    BY_EVIDENCE,
+    CANDIDATES,
+    EVIDENCE_RULE,
+    EvidenceCounts,
+    EvidenceRule,
+    evident_pairs,
+    needs_threshold,
+    with_evidence,
+)
+from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
@@ -63,7 +74,7 @@ class GraphReport:
     """The outcome of a run. `incremental`: an earlier graph was updated.
 
     Items and images are those with a vector; `left_out` are images that are not compared, and
-    `shared` those of them that too many items have.
+    `shared` those of them that too many items have. `evidence` is None where none is computed.
     """
 
     version: int
@@ -75,6 +86,7 @@ class GraphReport:
     k: int
     threshold: float | None
     threshold_source: str
+    evidence: EvidenceCounts | None
     incremental: bool
     seconds: float
     changed: bool
@@ -131,28 +143,49 @@ class GraphStage:
         (nodes,) = select_images(self._store, self._settings, self._root, [catalog])
         fingerprint = index.properties[FINGERPRINT]
         k = self._settings.k
-        resolved = resolve_threshold(
-            self._store,
-            self._settings.threshold,
-            self._settings.false_matches,
-            [catalog],
-            searched=images.count,
+        resolved = (
+            resolve_threshold(
+                self._store,
+                self._settings.threshold,
+                self._settings.false_matches,
+                [catalog],
+                searched=images.count,
+            )
+            if needs_threshold(self._settings.evidence)
+            else BY_EVIDENCE
         )
-        threshold = None if self._settings.threshold is None else resolved.value
+        rule = EvidenceRule.of(self._settings.evidence, resolved.value)
+        if rule is not None:
+            threshold: float | None = rule.min_similarity
+        else:
+            threshold = None if self._settings.threshold is None else resolved.value
         recipe = {
             "k": k,
             "threshold": threshold,
+            CANDIDATES: rule.candidates_recipe if rule is not None else None,
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(rebuild_count(index)),
         }
         # Which images are compared changes the rows of the lists, not what a list is.
         list_keys = list(recipe)
         recipe |= self._settings.model_dump(mode="json", include={*PairSettings.model_fields})
+        recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
         inputs |= {f"{self._name}/index": index.version}
-        update = result.update(
-            nodes, nodes, inputs, lambda: _edges(result, nodes, self._settings, threshold)
-        )
+        computed: list[PairEvidence] = []
+
+        def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
+            if rule is None:
+                return _edges(result, nodes, self._settings, threshold)
+            found = evident_pairs(
+                self._store, result, nodes, nodes, rule, result.cached_lists(), exclude_self=True
+            )
+            computed.append(found.evidence)
+            pairs = item_pairs(found.rows, nodes, nodes, k)
+            described = with_evidence(pairs, found.evidence.pairs)
+            return _described(described), found.files, found.incremental
+
+        update = result.update(nodes, nodes, inputs, compute)
         if update is None:
             return self.run()
         return GraphReport(
@@ -165,6 +198,7 @@ class GraphStage:
             k=k,
             threshold=threshold,
             threshold_source=resolved.source,
+            evidence=EvidenceCounts.of(update.rows, computed[0] if computed else None),
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
@@ -187,10 +221,12 @@ def _edges(
     pairs = item_pairs(lists, nodes, nodes, spec.k)
     if is_mean:
         pairs = best_of_each(mean_best(pairs, nodes, nodes, minimum), settings.k)
+    files = [result.table.write_rows(lists, role=role)]
+    return _described(pairs), files, cached is not None
+
+
+def _described(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The edges of pairs of items, in order; further columns are kept."""
     distance = pl.Series("distance", distances(pairs["similarity"].to_numpy()), dtype=pl.Float64)
     edges = with_rank(pairs).with_columns(distance).rename(_COLUMNS)
-    return (
-        edges.select(list(SCHEMA)),
-        [result.table.write_rows(lists, role=role)],
-        cached is not None,
-    )
+    return edges.select(*SCHEMA, pl.exclude(list(SCHEMA)))

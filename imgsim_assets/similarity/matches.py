@@ -15,6 +15,17 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems
+from imgsim_assets.similarity.evidence.accepted_pairs import (
+    BY_EVIDENCE,
+    CANDIDATES,
+    EVIDENCE_RULE,
+    EvidenceCounts,
+    EvidenceRule,
+    evident_pairs,
+    needs_threshold,
+    with_evidence,
+)
+from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
@@ -57,7 +68,8 @@ class MatchReport:
     """The outcome of a run. `incremental`: an earlier result was updated.
 
     Items and images of a side are those with a vector; `left_out` are images that are not
-    compared, and `shared` those of them that too many items of a side have.
+    compared, and `shared` those of them that too many items of a side have. `threshold` is the
+    minimum similarity of a match, and `evidence` is None where none is computed.
     `threshold_source` says in words where the threshold comes from.
     """
 
@@ -73,6 +85,7 @@ class MatchReport:
     shared: pl.DataFrame
     threshold: float
     threshold_source: str
+    evidence: EvidenceCounts | None
     incremental: bool
     seconds: float
     changed: bool
@@ -81,7 +94,7 @@ class MatchReport:
 
 
 def match_table(store: Store, name: str) -> Table:
-    """`matches/<name>`; see SCHEMA."""
+    """`matches/<name>`; see SCHEMA, and with evidence the columns COLUMNS."""
     return store.table(f"matches/{name}")
 
 
@@ -133,13 +146,19 @@ class MatchStage:
             CatalogItems(self._left, embeddings, left_images),
             CatalogItems(self._right, index, right_images),
         ]
-        threshold, source = resolve_threshold(
-            store,
-            settings.threshold,
-            settings.false_matches,
-            catalogs,
-            searched=right_images.count,
+        resolved = (
+            resolve_threshold(
+                store,
+                settings.threshold,
+                settings.false_matches,
+                catalogs,
+                searched=right_images.count,
+            )
+            if needs_threshold(settings.evidence)
+            else BY_EVIDENCE
         )
+        rule = EvidenceRule.of(settings.evidence, resolved.value)
+        threshold = rule.min_similarity if rule is not None else resolved.value
         left, right = select_images(store, settings, self._root, catalogs)
         fingerprint = embeddings.properties[FINGERPRINT]
         left_rebuilds = VectorTable(store, self._left, fingerprint).rebuild_count
@@ -149,20 +168,34 @@ class MatchStage:
             "mode": settings.mode,
             "k": settings.k,
             "threshold": threshold,
+            CANDIDATES: rule.candidates_recipe if rule is not None else None,
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(left_rebuilds, rebuild_count(index)),
         }
         # Which images are compared changes the rows of the lists, not what a list is.
         list_keys = list(recipe)
         recipe |= settings.model_dump(mode="json", include={*PairSettings.model_fields})
+        recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
         versions |= {
             f"{self._left}/embeddings": embeddings.version,
             f"{self._right}/index": index.version,
         }
-        update = result.update(
-            left, right, versions, lambda: _matches(result, left, right, settings, threshold)
-        )
+        computed: list[PairEvidence] = []
+
+        def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
+            if rule is None:
+                return _matches(result, left, right, settings, threshold)
+            of_both = settings.mode == "mutual"
+            found = evident_pairs(
+                store, result, left, right, rule, result.cached_lists(), of_both=of_both
+            )
+            computed.append(found.evidence)
+            pairs = with_rank(_of_mode(item_pairs(found.rows, left, right), settings))
+            rows = with_evidence(pairs.select(list(SCHEMA)), found.evidence.pairs)
+            return rows, found.files, found.incremental
+
+        update = result.update(left, right, versions, compute)
         if update is None:
             return self.run()
         rows = update.rows
@@ -178,11 +211,14 @@ class MatchStage:
             left_out=left_out_counts(left, right),
             shared=shared_images({self._left: left, self._right: right}),
             threshold=threshold,
-            threshold_source=source,
+            threshold_source=resolved.source,
+            evidence=EvidenceCounts.of(rows, computed[0] if computed else None),
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
-            data_version=rows_digest(rows.drop("similarity", "rank").cast(pl.String), str(recipe)),
+            data_version=rows_digest(
+                rows.drop("similarity", "rank").cast(pl.String).fill_null(""), str(recipe)
+            ),
             fingerprint=fingerprint,
         )
 
@@ -195,19 +231,12 @@ def _matches(
     threshold: float,
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
     """The match rows, the files of their neighbor lists, and whether cached lists were used."""
-    k = {"all": None, "best": 1, "top_k": settings.k, "mutual": 1, "one_to_one": None}[
-        settings.mode
-    ]
+    k = _k(settings)
     if settings.compare == "mean_best" or k is None:
         pairs, files, incremental = _all_pairs(result, left, right, settings, threshold)
         if settings.compare == "mean_best":
             pairs = mean_best(pairs, left, right, threshold)
-        if settings.mode == "mutual":
-            pairs = _mutual_of_all(pairs)
-        elif settings.mode == "one_to_one":
-            pairs = one_to_one(pairs)
-        else:
-            pairs = best_of_each(pairs, k)
+        pairs = _of_mode(pairs, settings)
     elif settings.mode == "mutual":
         pairs, files, incremental = _mutual(result, left, right, threshold)
     else:
@@ -218,6 +247,21 @@ def _matches(
         files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
         incremental = cached is not None
     return with_rank(pairs).select(list(SCHEMA)), files, incremental
+
+
+def _k(settings: MatchSettings) -> int | None:
+    """How many matches a left item has at most; None for no limit."""
+    limits = {"all": None, "best": 1, "top_k": settings.k, "mutual": 1, "one_to_one": None}
+    return limits[settings.mode]
+
+
+def _of_mode(pairs: pl.DataFrame, settings: MatchSettings) -> pl.DataFrame:
+    """Of all pairs of items, in order, those that the mode keeps."""
+    if settings.mode == "mutual":
+        return _mutual_of_all(pairs)
+    if settings.mode == "one_to_one":
+        return one_to_one(pairs)
+    return best_of_each(pairs, _k(settings))
 
 
 def _all_pairs(

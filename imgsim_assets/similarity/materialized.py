@@ -74,6 +74,15 @@ class MaterializedResult:
         """Whether the commit whose lists can be reused has a file of a role."""
         return self.reusable is not None and self.reusable.file_with_role(role) is not None
 
+    def read_file(self, role: str) -> pl.DataFrame | None:
+        """The rows of the latest commit's file of a role; None without one, or if it is damaged."""
+        if self.latest is None:
+            return None
+        try:
+            return self._read(self.latest, role)
+        except CorruptFileError:
+            return None
+
     def cached_lists(self, role: str = NEIGHBOR_LISTS) -> CachedNeighborLists | None:
         """The neighbor lists in the files of a role; None when none can be reused."""
         if self.reusable is None:

@@ -13,6 +13,7 @@ from imgsim_assets.encoders.settings import (
     Threshold,
 )
 from imgsim_assets.settings import Names, Settings
+from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 
 # Sources of a threshold for which nothing was measured.
 DECLARED, NO_THRESHOLD = "declared", "no lower bound"
@@ -52,6 +53,7 @@ class ComparisonSettings(Settings):
         description="leave out images that more items of a catalog have than this, such as "
         "placeholders and logos; null leaves out none",
     )
+    evidence: EvidenceSettings = EvidenceSettings()
 
     @model_validator(mode="after")
     def _mean_best_needs_a_threshold(self) -> Self:
@@ -59,6 +61,15 @@ class ComparisonSettings(Settings):
             raise ValueError(
                 "compare: mean_best needs a threshold, such as 'threshold: recommended', since it "
                 "scores every pair of items whose best images reach it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mean_best_has_no_evidence(self) -> Self:
+        if self.compare == "mean_best" and self.evidence.compute:
+            raise ValueError(
+                "compare: mean_best has no single pair of images to look for evidence in; remove "
+                "'evidence', or set 'compare: any'"
             )
         return self
 

@@ -13,6 +13,7 @@ from imgsim_assets.download.ledger.table import SCHEMA
 from imgsim_assets.encoders import table
 from imgsim_assets.evaluation import operating_points
 from imgsim_assets.similarity import duplicate_groups, graph, group_rows, matches
+from imgsim_assets.similarity.evidence import accepted_pairs
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,7 @@ from imgsim_assets.similarity import duplicate_groups, graph, group_rows, matche
         pytest.param(columns.EMBEDDINGS, table.SCHEMA, id="embeddings"),
         pytest.param(columns.GRAPH, graph.SCHEMA, id="similarity_graph"),
         pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
+        pytest.param(columns.EVIDENCE, accepted_pairs.COLUMNS, id="evidence"),
         pytest.param(columns.GROUPS, group_rows.SCHEMA, id="duplicate_groups"),
         pytest.param(
             columns.CROSS_CATALOG_GROUPS_COLUMNS,

@@ -404,15 +404,15 @@ def test_run_that_another_one_overtook_with_the_same_groups_commits_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     indexed(store, "shop", {f"i{seed}": tiny(seed) for seed in range(4)})
-    compute = GroupStage._compute
+    compute = GroupStage._grouped
 
     def overtaken(self: GroupStage, *args: Any) -> Any:
         result = compute(self, *args)
-        monkeypatch.setattr(GroupStage, "_compute", compute)
+        monkeypatch.setattr(GroupStage, "_grouped", compute)
         GroupStage(store, "shop", GroupSettings(threshold=-1)).run()
         return result
 
-    monkeypatch.setattr(GroupStage, "_compute", overtaken)
+    monkeypatch.setattr(GroupStage, "_grouped", overtaken)
 
     report = GroupStage(store, "shop", GroupSettings(threshold=-1)).run()
 

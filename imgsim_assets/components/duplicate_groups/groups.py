@@ -148,6 +148,7 @@ def _result(
     root: Path,
 ) -> dg.MaterializeResult:
     from imgsim_assets.components.charts import group_sheet
+    from imgsim_assets.components.evidence import describe_evidence
     from imgsim_assets.components.left_out import describe_left_out
     from imgsim_assets.components.metadata import linked_image, preview, table_metadata
     from imgsim_assets.pipeline import checks
@@ -162,6 +163,7 @@ def _result(
         "images": report.images,
         "threshold": report.threshold,
         "threshold_source": report.threshold_source,
+        **describe_evidence(report.evidence),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,

@@ -8,7 +8,7 @@ import dagster as dg
 from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, code_version
 from imgsim_assets.components.audits import audit_check
 from imgsim_assets.components.checks import asset_check, drift_spec
-from imgsim_assets.components.columns import GRAPH, table_schema
+from imgsim_assets.components.columns import EVIDENCE, GRAPH, table_schema
 from imgsim_assets.components.export import export_table
 from imgsim_assets.components.ignore_list import IGNORE_LIST
 from imgsim_assets.components.image_catalog.context import CatalogContext
@@ -34,6 +34,7 @@ VERSION = "1"
 def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     """The edges from every item to its nearest neighbors."""
     settings, key = catalog.settings, catalog.key("similarity_graph")
+    columns = GRAPH | (EVIDENCE if settings.graph.evidence.compute else {})
 
     @dg.asset(
         **catalog.asset_kwargs("similarity_graph", ["faiss", "parquet"]),
@@ -47,7 +48,7 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
             *catalog.threshold_deps(settings.graph.threshold),
         ],
         description=f"Edges from every item to its {settings.graph.k} most similar others.",
-        metadata={"dagster/column_schema": table_schema(GRAPH)},
+        metadata={"dagster/column_schema": table_schema(columns)},
         code_version=code_version(VERSION, settings.graph.model_dump()),
         freshness_policy=catalog.freshness,
         check_specs=[drift_spec(key, settings.checks)],
@@ -118,6 +119,7 @@ def _describe(
     edges: "pl.DataFrame",
     last: Mapping[str, dg.MetadataValue],
 ) -> dict[str, Any]:
+    from imgsim_assets.components.evidence import describe_evidence
     from imgsim_assets.components.metadata import preview, table_metadata
 
     linked_images = (
@@ -139,6 +141,7 @@ def _describe(
             if is_same
             else _linked_images(store, name, root, settings, report, edges)
         ),
+        **describe_evidence(report.evidence),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,

@@ -15,7 +15,7 @@ from imgsim_assets.components.checks import (
     invariant_results,
     invariant_spec,
 )
-from imgsim_assets.components.columns import MATCHES, table_schema
+from imgsim_assets.components.columns import EVIDENCE, MATCHES, table_schema
 from imgsim_assets.components.export import export_table
 from imgsim_assets.components.lineage import column_lineage, match_lineage
 from imgsim_assets.components.refusal import refuse_failed_inputs
@@ -62,6 +62,7 @@ def matches_asset(
     left = asset_key(settings.left, "embeddings")
     right = asset_key(settings.right, "index")
     within = settings.within
+    columns = MATCHES | (EVIDENCE if settings.evidence.compute else {})
     match_settings = settings.model_dump(include=set(MatchSettings.model_fields))
 
     @dg.asset(
@@ -77,7 +78,7 @@ def matches_asset(
             *(asset_key(name, "encoder_evaluation") for name in evaluated),
         ],
         description=settings.description or _description(settings),
-        metadata={"dagster/column_schema": table_schema(MATCHES)},
+        metadata={"dagster/column_schema": table_schema(columns)},
         code_version=code_version(VERSION, settings.left, settings.right, match_settings),
         check_specs=[
             invariant_spec(

@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 
 from imgsim_assets.components import charts
+from imgsim_assets.components.evidence import describe_evidence
 from imgsim_assets.components.left_out import describe_left_out
 from imgsim_assets.components.metadata import linked_image, preview, svg, table_metadata, thumbnails
 from imgsim_assets.pipeline.match import MatchPipeline
@@ -57,6 +58,7 @@ def describe_matches(
         "right_matched": report.right_matched,
     }
     run = {
+        **describe_evidence(report.evidence),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,

@@ -23,5 +23,5 @@ class EvidenceSettings(Settings):
         0.6, ge=-1, le=1, description="minimum cosine of a candidate, inclusive"
     )
     max_candidates: int = Field(
-        20, ge=1, le=1000, description="candidates of each image: the most similar ones"
+        30, ge=1, le=1000, description="candidates of each image: the most similar ones"
     )

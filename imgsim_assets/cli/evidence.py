@@ -1,0 +1,42 @@
+"""The shell options of evidence, and what a person is told of it."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import click
+
+from imgsim_assets.cli.options import option_group, parse_settings
+from imgsim_assets.similarity.evidence.accepted_pairs import EvidenceCounts
+from imgsim_assets.similarity.evidence.settings import EvidenceSettings
+from imgsim_assets.similarity.evidence.tiers import SIMILAR, Tier
+
+
+def _settings(evidence: bool, require: str | None) -> EvidenceSettings:
+    compute = evidence or require is not None
+    return parse_settings(EvidenceSettings, compute=compute, require=require)
+
+
+evidence_options = option_group(
+    "evidence",
+    _settings,
+    click.option(
+        "--evidence",
+        is_flag=True,
+        help="Take a second look at candidates: at their bytes, pixels and local features. Needs "
+        "the extra [evidence].",
+    ),
+    click.option(
+        "--require",
+        metavar="|".join(get_args(Tier)),
+        help="The weakest evidence that counts; implies --evidence.  [default: aligned]",
+    ),
+)
+
+
+def evidence_lines(counts: EvidenceCounts | None) -> list[str]:
+    """The pairs by tier, and the work of the run."""
+    if counts is None:
+        return []
+    tiers = [f"{count} {tier}" for tier, count in counts.tiers.items() if tier != SIMILAR or count]
+    return [f"evidence: {', '.join(tiers)} ({counts.compared} pairs compared now)"]

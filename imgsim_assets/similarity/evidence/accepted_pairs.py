@@ -1,0 +1,219 @@
+"""Pairs of rows that have the evidence that counts: candidates of a join, compared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from imgsim_assets.similarity.evidence.compare_pairs import (
+    PAIR_SCHEMA,
+    PairEvidence,
+    evidence_for,
+)
+from imgsim_assets.similarity.evidence.features import features_fingerprint
+from imgsim_assets.similarity.evidence.settings import EvidenceSettings
+from imgsim_assets.similarity.evidence.tiers import SAME_BYTES, SIMILAR, TIERS
+from imgsim_assets.similarity.item_pairs import in_order
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.neighbor_lists import (
+    MIN_COSINE,
+    CachedNeighborLists,
+    JoinSpec,
+    neighbor_lists,
+    top_pairs,
+)
+from imgsim_assets.similarity.threshold import ResolvedThreshold
+from imgsim_assets.storage.commit import DataFile
+from imgsim_assets.storage.store import Store
+
+# The file of the evidence for all candidates.
+EVIDENCE = "evidence"
+# Properties of a result: what the candidates are, and which of them count; null without evidence.
+CANDIDATES = "candidates"
+EVIDENCE_RULE = "evidence_rule"
+# The threshold where a similarity alone decides nothing.
+BY_EVIDENCE = ResolvedThreshold(MIN_COSINE, "evidence: the minimum similarity of candidates")
+COLUMNS = {name: PAIR_SCHEMA[name] for name in ("evidence", "inliers", "transform")}
+_FEATURES = "features"
+_RIGHT_LISTS = "right_neighbor_lists"
+
+
+@dataclass(frozen=True)
+class EvidenceRule:
+    """Which pairs are compared, and which of them count.
+
+    Attributes:
+        settings: as declared.
+        threshold: the minimum cosine of a pair that counts as similar.
+    """
+
+    settings: EvidenceSettings
+    threshold: float
+
+    @classmethod
+    def of(cls, settings: EvidenceSettings, threshold: float) -> EvidenceRule | None:
+        """The rule of some settings; None if no evidence is computed.
+
+        Raises:
+            SettingsError: OpenCV is not installed.
+        """
+        if not settings.compute:
+            return None
+        features_fingerprint()
+        return cls(settings, threshold)
+
+    @property
+    def min_similarity(self) -> float:
+        """The minimum cosine of a candidate."""
+        declared = self.settings.min_similarity
+        return min(declared, self.threshold) if self.settings.require == SIMILAR else declared
+
+    def candidates(self, *, exclude_self: bool = False) -> JoinSpec:
+        """The join that finds the candidates of each row."""
+        return JoinSpec(self.min_similarity, self.settings.max_candidates, exclude_self)
+
+    @property
+    def counts(self) -> pl.Expr:
+        """Whether a row with `evidence` and `similarity` counts."""
+        strength = TIERS.index(self.settings.require) + 1
+        counts = pl.col("evidence").is_in(TIERS[:strength])
+        if self.settings.require != SIMILAR:
+            return counts
+        return (pl.col("evidence") != SIMILAR) | (pl.col("similarity") >= self.threshold)
+
+    @property
+    def candidates_recipe(self) -> list[float]:
+        """What the candidates depend on."""
+        return [self.min_similarity, self.settings.max_candidates]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What decides which candidates count."""
+        require = self.settings.require
+        from_similarity = self.threshold if require == SIMILAR else None
+        return {
+            "require": require,
+            SIMILAR: from_similarity,
+            _FEATURES: features_fingerprint(),
+        }
+
+
+@dataclass(frozen=True)
+class EvidenceCounts:
+    """The rows of a result by tier, and the pairs and images that a run compared and described."""
+
+    tiers: Mapping[str, int]
+    compared: int
+    images: int
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, computed: PairEvidence | None) -> EvidenceCounts | None:
+        """The counts of rows; None if they have no evidence. Nothing is computed for old rows."""
+        if "evidence" not in rows.columns:
+            return None
+        counts = dict(rows["evidence"].value_counts().iter_rows())
+        tiers: dict[str, int] = {tier: counts.get(tier, 0) for tier in TIERS}
+        compared, images = (computed.compared, computed.images) if computed else (0, 0)
+        return cls(tiers, compared, images)
+
+
+class EvidentPairs(NamedTuple):
+    """The candidates that count: pairs of rows, as of `neighbor_lists.SCHEMA`, in order.
+
+    Attributes:
+        rows: the pairs.
+        evidence: for all candidates.
+        files: what the next run needs: the neighbor lists, and the evidence.
+        incremental: whether cached lists were used.
+    """
+
+    rows: pl.DataFrame
+    evidence: PairEvidence
+    files: list[DataFile]
+    incremental: bool
+
+
+def needs_threshold(settings: EvidenceSettings) -> bool:
+    """Whether a similarity alone may decide."""
+    return not settings.compute or settings.require == SIMILAR
+
+
+def evident_pairs(
+    store: Store,
+    result: MaterializedResult,
+    left: Items,
+    right: Items,
+    rule: EvidenceRule,
+    cached: CachedNeighborLists | None,
+    *,
+    of_both: bool = False,
+    exclude_self: bool = False,
+) -> EvidentPairs:
+    """Find the candidates of rows, and compare those that an earlier result did not compare.
+
+    Args:
+        store: where the images are.
+        result: the result table, whose latest commit has earlier evidence.
+        left: the left rows.
+        right: the right rows.
+        rule: what candidates are, and which of them count.
+        cached: earlier lists of the left rows.
+        of_both: also take the candidates of the right rows.
+        exclude_self: an item is no candidate of itself.
+
+    Raises:
+        StoreError: the bytes of an image are missing or damaged.
+    """
+    spec = rule.candidates(exclude_self=exclude_self)
+    lists = neighbor_lists(left, right, spec, cached)
+    files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
+    candidates = top_pairs(lists, spec)
+    if of_both:
+        cached_right = result.cached_lists(_RIGHT_LISTS)
+        known = cached_right.swapped() if cached_right is not None else None
+        right_lists = neighbor_lists(right, left, spec, known)
+        files.append(result.table.write_rows(right_lists, role=_RIGHT_LISTS))
+        turned = top_pairs(right_lists, spec).rename({"left_id": "right_id", "right_id": "left_id"})
+        both = pl.concat([candidates, turned.select(candidates.columns)])
+        candidates = in_order(both.unique(["left_id", "right_id"], keep="first"))
+    rows = candidates
+    for side, items in (("left", left), ("right", right)):
+        images = items.rows.select(
+            pl.col("id").alias(f"{side}_id"), pl.col("sha256").alias(f"{side}_sha256")
+        )
+        rows = rows.join(images, on=f"{side}_id", how="left", maintain_order="left")
+    found = evidence_for(store, rows, _known(result))
+    files.append(result.table.write_rows(found.pairs, role=EVIDENCE))
+    accepted = with_evidence(rows, found.pairs).filter(rule.counts)
+    return EvidentPairs(
+        accepted.select(candidates.columns), found, files, incremental=cached is not None
+    )
+
+
+def with_evidence(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Rows with left_sha256 and right_sha256, and the evidence for them."""
+    ends = pl.col("left_sha256"), pl.col("right_sha256")
+    ordered = [pl.min_horizontal(ends), pl.max_horizontal(ends)]
+    described = rows.join(
+        pairs,
+        left_on=ordered,
+        right_on=["left_sha256", "right_sha256"],
+        how="left",
+        maintain_order="left",
+    ).select(*rows.columns, *COLUMNS)
+    same = pl.when(ends[0] == ends[1]).then(pl.lit(SAME_BYTES)).otherwise(pl.col("evidence"))
+    return described.with_columns(same.alias("evidence"))
+
+
+def _known(result: MaterializedResult) -> pl.DataFrame | None:
+    """The evidence of the latest commit, if the same features gave it."""
+    if result.latest is None:
+        return None
+    recorded = result.latest.properties.get(EVIDENCE_RULE)
+    if recorded is None or recorded[_FEATURES] != features_fingerprint():
+        return None
+    return result.read_file(EVIDENCE)
