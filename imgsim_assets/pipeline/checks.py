@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from imgsim_assets.catalog.image_key import IMAGE, image_key
+from imgsim_assets.catalog.image_key import IMAGE, describe_image
 from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
@@ -60,14 +60,15 @@ class CheckResult:
     problem: str = ""
 
 
-def ids_unique(ids: pl.Series) -> CheckResult:
-    """No id occurs twice in a table, or of a table of images no image of an item."""
-    repeated = ids.len() - ids.n_unique()
+def ids_unique(keys: pl.DataFrame) -> CheckResult:
+    """No id occurs twice, or in a table of images no (id, image)."""
+    repeated = keys.height - keys.n_unique()
     if not repeated:
         return CheckResult(True, {"repeated": 0})
-    first = ids.filter(ids.is_duplicated())[0]
+    first = keys.filter(keys.is_duplicated()).row(0)
+    name = describe_image(*first) if len(first) > 1 else f"id {first[0]!r}"
     return CheckResult(
-        False, {"repeated": repeated}, f"id {first!r} occurs twice; materialize the table again"
+        False, {"repeated": repeated}, f"{name} occurs twice; materialize the table again"
     )
 
 
@@ -76,11 +77,10 @@ def ids_unique_in_table(table: Table) -> CheckResult:
     commit = table.latest()
     files = commit.files_with_role() if commit is not None else []
     if not files or not all(file.is_snapshot for file in files):
-        return ids_unique(pl.Series("id", [], pl.String))
+        return ids_unique(pl.DataFrame(schema={"id": pl.String}))
     # File by file: a read by key would merge an id that occurs twice.
     keys = key_columns(table.key)
-    rows = pl.concat(table.read_file(file, keys).select(keys) for file in files)
-    return ids_unique(rows.select(image_key())["id"] if IMAGE in keys else rows["id"])
+    return ids_unique(pl.concat(table.read_file(file, keys).select(keys) for file in files))
 
 
 def no_rejects(rejected: int) -> CheckResult:

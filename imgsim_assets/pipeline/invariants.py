@@ -56,7 +56,7 @@ def embeddings_invariants(store: Store, name: str, shards: Sequence[Shard]) -> R
 def index_invariants(
     store: Store, name: str, index: FlatIndex, settings: CheckSettings = _DEFAULTS
 ) -> Results:
-    """Those of `<name>/index`: it holds the embedded items, and each finds itself."""
+    """Those of `<name>/index`: it holds the embedded images, and each finds itself."""
     return {
         IDS_MATCH_EMBEDDINGS: checks.ids_match_embeddings(store, name),
         SELF_RECALL: checks.self_recall(index, settings.sample_size),

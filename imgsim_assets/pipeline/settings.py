@@ -92,7 +92,7 @@ class CheckSettings(Settings):
     invariant_severity: Severity = Field(
         "error",
         description="of checks that must hold (unique ids, normalized vectors, an index of exactly "
-        "the embedded items); 'error' stops downstream assets, 'warn' lets them run",
+        "the embedded images); 'error' stops downstream assets, 'warn' lets them run",
     )
     audit_schedule: str | None = Field(
         "0 5 * * 0",

@@ -73,7 +73,7 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
 
     Checksums: every commit, every file that a version of a table lists, every pack and every index
     file, and every image that stays where it lies. Invariants: ids are unique; every fetched item
-    has its image; every embedded item has a finite vector of length 1; an index opens and holds
+    has its image; every embedded image has a finite vector of length 1; an index opens and holds
     what its table says; every match reaches its threshold; every group has one canonical item.
     Warnings: groups that probably join different images, by the default limits.
 
@@ -127,7 +127,8 @@ def find_damage(store: Store, read: BytesRead, log: Log) -> Iterator[Damage]:
 
 
 def _verify_catalog(store: Store, name: str, report: VerificationReport) -> None:
-    for table in (items_table(store, name), ledger_table(store, name)):
+    tables = (items_table(store, name), ledger_table(store, name), embeddings_table(store, name))
+    for table in tables:
         report.add(table.name, checks.ids_unique_in_table(table))
     _verify_images(store, name, report)
     _verify_images_in_place(store, name, report)

@@ -76,7 +76,7 @@ def test_passed_checks_have_no_problem(store: Store) -> None:
     audit = Audit(sampled=1, missing=0, false=0, examples=())
 
     for result in (
-        ids_unique(pl.Series(["a", "b"])),
+        ids_unique(pl.DataFrame({"id": ["a", "b"]})),
         vectors_normalized(store, "shop"),
         ids_match_embeddings(store, "shop"),
         agrees_with_brute_force(audit),
