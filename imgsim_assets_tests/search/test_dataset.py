@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pytest
+from PIL import Image
 
 from imgsim_assets import ImageSimilarityModel
 from imgsim_assets.download.settings import DownloadSettings
@@ -94,6 +95,23 @@ def test_invalid_image_does_not_affect_the_others(images: pl.DataFrame, tmp_path
         SettingsError, match=r"dataset: 3 of 9 .*bad\.jpg: truncated.*ignore_failure"
     ):
         create_model(pl.DataFrame({"path": paths}), ignore_failure=False)
+
+
+def test_images_without_content_are_omitted_as_invalid_ones_are(images: pl.DataFrame) -> None:
+    blank, icon = Image.new("RGB", (90, 90), "white"), make_image(3).resize((9, 9))
+
+    with pytest.warns(UserWarning, match="3 of 5 images cannot be used") as caught:
+        model = create_model([[images["path"][0], blank], [icon, blank], images["path"][1]])
+
+    assert len(caught) == 1
+    assert model.entries.rows() == [(0, 0), (2, 0)]
+    assert model.failures.select("label", "image", "status").rows() == [
+        ("0", 1, "blank"),
+        ("1", 0, "too_small"),
+        ("1", 1, "blank"),
+    ]
+    with pytest.raises(SettingsError, match="blank, a single color"):
+        model.query(blank, progress=False)
 
 
 @pytest.mark.parametrize(
