@@ -89,7 +89,7 @@ def choose_columns(frame: pl.DataFrame, settings: SourceSettings) -> ChosenColum
         if column is not None and column not in names:
             raise SourceError(
                 f"{settings.location}: there is no column {column!r}; set '{key}:' to one of "
-                f"{quoted(names)}"
+                f"{quoted(names)}{_list_hint(key, column, names)}"
             )
     sample = frame.select(names).head(_SAMPLE_ROWS)
     urls = settings.url_columns or (_choose_url(sample, settings),)
@@ -103,6 +103,13 @@ def choose_columns(frame: pl.DataFrame, settings: SourceSettings) -> ChosenColum
             "'id:' to another column"
         )
     return chosen
+
+
+def _list_hint(key: str, column: str, names: Sequence[str]) -> str:
+    """How to write several columns, where their names are in one text."""
+    parts = [part.strip() for part in column.split(",")]
+    is_list = key == "url" and len(parts) > 1 and set(parts) <= set(names)
+    return f"; several columns are a list: {_all_of(parts)}" if is_list else ""
 
 
 def image_column(sample: pl.DataFrame) -> str | list[str]:

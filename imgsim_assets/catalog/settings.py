@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from pydantic import Field, field_validator, model_validator
@@ -124,10 +124,14 @@ class SourceSettings(Settings):
             raise ValueError(f"{value!r} is not a delimiter: give one character, like ',' or '\\t'")
         return character
 
-    @field_validator("url")
+    @field_validator("url", mode="before")
     @classmethod
-    def _check_url(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-        if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
+    def _check_url(cls, value: Any) -> Any:
+        if value is None or isinstance(value, str):
+            return value
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+            raise ValueError(f"{value!r} is no column; give a name or a list of names, as text")
+        if not value or len(set(value)) != len(value):
             raise ValueError("name at least one column, and each only once")
         return value
 

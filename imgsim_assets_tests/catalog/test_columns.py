@@ -166,6 +166,11 @@ def test_column_of_ids_that_is_passed_over_is_named(tmp_path: Path) -> None:
     assert validate(tmp_path, "a.csv", id="sku").notices == ()
 
 
+def test_several_columns_in_one_text_are_told_to_be_a_list() -> None:
+    with pytest.raises(SourceError, match=r"several columns are a list: 'url: \[front, back\]'"):
+        chosen({"front": _IMAGES, "back": _IMAGES}, url="front, back")
+
+
 def test_question_about_columns_names_all_that_hold_images() -> None:
     columns = {"front": _IMAGES, "back": _IMAGES[::-1], "detail": ["", "", "", _IMAGES[0]]}
 

@@ -80,6 +80,14 @@ def test_url_without_columns_or_with_one_twice_is_refused(url: list[str]) -> Non
         source_settings("a.csv", url=url)
 
 
+@pytest.mark.parametrize("url", [5, ["a", 5], {"a": "b"}])
+def test_url_that_is_no_text_is_refused_with_one_message(url: object) -> None:
+    with pytest.raises(ValidationError, match="give a name or a list of names") as raised:
+        source_settings("a.csv", url=url)
+
+    assert raised.value.error_count() == 1
+
+
 def test_separator_may_be_an_escape() -> None:
     assert source_settings("a.csv", separator="\\n").separator == "\n"
     assert source_settings("a.csv", separator="|").separator == "|"
