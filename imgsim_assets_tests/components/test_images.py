@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.projects import Project
 from imgsim_assets_tests.support.web import Web
 
@@ -18,19 +19,19 @@ _PAGE = Path(__file__).parents[2] / "docs" / "download.md"
 @pytest.fixture
 def project(tmp_path: Path, web: Web) -> Project:
     made = Project.make(tmp_path / "project")
-    made.declare(
-        "products",
-        "ImageCatalogComponent",
-        {
-            "name": "products",
-            "source": {"path": "products.csv"},
-            "shards": 1,
-            "encoder": "hog_color",
-            "download": {"allowed_hosts": [web.address], "retries": 0},
-        },
-    )
+    declare(made, web, source={"path": "products.csv"})
     made.write("products.csv", f"id,url\ngone,{web.url('/gone.jpg')}\n")
     return made
+
+
+def declare(project: Project, web: Web, **changes: Any) -> None:
+    attributes = {
+        "name": "products",
+        "shards": 1,
+        "encoder": "hog_color",
+        "download": {"allowed_hosts": [web.address], "retries": 0},
+    }
+    project.declare("products", "ImageCatalogComponent", attributes | changes)
 
 
 def materialized(project: Project, stage: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +74,27 @@ def test_the_metadata_names_the_hosts_that_failed(project: Project, web: Web) ->
     assert (host["host"], host["images"], host["failed"]) == (web.address, 1, 1)
     assert host["failures"] == "http_404 1"
     assert facts["hosts_skipped"] == []
+
+
+def test_the_metadata_counts_items_and_images_apart(project: Project, web: Web) -> None:
+    web.pages |= {"/a.jpg": jpeg(1), "/b.jpg": jpeg(2)}
+    shirt = "|".join(web.url(f"/{name}.jpg") for name in ("a", "gone", "b"))
+    project.write("products.csv", f"id,url\nshirt,{shirt}\nshoe,{web.url('/gone.jpg')}\n")
+    source = {"path": "products.csv", "separator": "|"}
+    declare(project, web, source=source)
+    materialized(project, "items", {})
+
+    facts = materialized(project, "images", {})
+
+    counts = ("items", "usable_items", "images", "dagster/row_count", "ok", "failed", "requested")
+    assert [facts[name] for name in counts] == [2, 1, 4, 4, 2, 2, 4]
+    shirt = "|".join(web.url(f"/{name}.jpg") for name in ("b", "a"))
+    project.write("products.csv", f"id,url\nshirt,{shirt}\n")
+    materialized(project, "items", {})
+    facts = materialized(project, "images", {})
+    after = ("items", "usable_items", "images", "requested", "removed_items", "removed_images")
+    assert [facts[name] for name in after] == [1, 1, 2, 0, 1, 2]
+    assert web.total_gets == 4
 
 
 def test_unknown_retry_choice_is_rejected(project: Project) -> None:

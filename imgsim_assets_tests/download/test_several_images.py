@@ -15,11 +15,16 @@ from hypothesis import strategies as st
 
 from imgsim_assets.download.ledger import writer
 from imgsim_assets.storage.commit import PendingCommit, replace_shard
+from imgsim_assets.storage.gc import collect_garbage
+from imgsim_assets.storage.packs import list_packs
+from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.download.test_stage_crashes import crash_at_every_call
+from imgsim_assets_tests.support.damage import pack_path
 from imgsim_assets_tests.support.downloads import TIMES, Catalog, fast_settings, wait_until
 from imgsim_assets_tests.support.faulty_server import Connection, PageServer, response
+from imgsim_assets_tests.support.file_ages import make_older
 from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.web import Web
 
@@ -200,6 +205,40 @@ def test_a_ledger_without_image_numbers_has_first_images(catalog: Catalog, web: 
 
     assert letters(catalog) == {"shirt": "ca", "shoe": "b"}
     assert web.total_gets == 3
+
+
+def test_images_of_a_lost_pack_are_fetched_again_and_no_others(catalog: Catalog, web: Web) -> None:
+    declare(catalog, web, shirt="ab")
+    catalog.run()
+    [lost] = list_packs(catalog.store.files)
+    declare(catalog, web, shirt="cab")
+    catalog.run()
+    pack_path(catalog.store, lost.name).unlink()
+    catalog.store = Store.open(catalog.store.url)
+    declare(catalog, web, shirt="acb")
+
+    [report] = catalog.run()
+
+    assert (report.requested, report.statuses) == (2, {"ok": 3})
+    assert web.gets == {"/a": 2, "/b": 2, "/c": 1}
+    for row in catalog.images().values():
+        assert catalog.store.blobs.get(row["sha256"]) == jpeg(ord(row["url"][-1]))
+
+
+def test_garbage_collection_keeps_the_images_of_every_number(catalog: Catalog, web: Web) -> None:
+    declare(catalog, web, shirt="abcdef", shoe="a")
+    catalog.run()
+    declare(catalog, web, shirt="fb", shoe="a")
+    catalog.run()
+    make_older(Path(catalog.store.url), hours=5)
+
+    report = collect_garbage(catalog.store, RetentionPolicy(retain_last=1, min_age_hours=1))
+
+    assert report.blobs == 3
+    kept = {row["url"][-1]: row["sha256"] for row in catalog.images().values()}
+    assert {letter: catalog.store.blobs.get(sha) for letter, sha in kept.items()} == {
+        letter: jpeg(ord(letter)) for letter in "abf"
+    }
 
 
 # ---- local images -------------------------------------------------------------------
