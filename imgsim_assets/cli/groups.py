@@ -69,7 +69,7 @@ Examples:
     "--threshold",
     metavar="FLOAT|auto|recommended",
     help="Minimum cosine similarity of a link, inclusive; auto: measured on the images.  "
-    "[default: the one measured for the encoder, else auto]",
+    "[default: auto]",
 )
 @options.false_matches_option
 @click.option(

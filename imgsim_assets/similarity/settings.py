@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from imgsim_assets.encoders.settings import (
+    AUTO,
     FALSE_MATCHES,
     RECOMMENDED,
     FalseMatches,
@@ -148,9 +149,9 @@ class LinkSettings(ComparisonSettings):
     """How similar images are linked and divided into duplicate groups."""
 
     threshold: Threshold = Field(
-        RECOMMENDED,
-        description="minimum cosine of a link, inclusive; recommended: the one measured for the "
-        "encoder, else auto; auto: measured on the catalogs; null: none",
+        AUTO,
+        description="minimum cosine of a link, inclusive; auto: measured on the catalogs; "
+        "recommended: the one measured for the encoder, else auto; null: none",
     )
     false_matches: FalseMatches = FALSE_MATCHES
     linkage: Linkage = Field(

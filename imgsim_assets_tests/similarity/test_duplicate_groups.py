@@ -418,3 +418,16 @@ def test_run_that_another_one_overtook_with_the_same_groups_commits_nothing(
 
     assert groups_table(store, "shop").versions() == [1]
     assert report.version == 1
+
+
+def test_default_threshold_does_not_join_different_items_of_one_kind(store: Store) -> None:
+    """Sixty products that look alike, as motorbikes on white do, and a copy of one."""
+    shop = {f"i{number:02}": tiny(number, like=0) for number in range(1, 61)}
+    indexed(store, "shop", {**shop, "copy": repacked(shop["i07"])})
+
+    loose = GroupStage(store, "shop", GroupSettings(threshold=0.8), variant="loose").run()
+    report = GroupStage(store, "shop", GroupSettings()).run()
+
+    assert (loose.groups, loose.grouped) == (1, 61)
+    assert _rows(store)["id"].to_list() == ["copy", "i07"]
+    assert report.threshold > 0.9
