@@ -351,6 +351,12 @@ encoder_options = option_group(
         metavar="NAME|FILE",
         help="torchvision's name of the weights, or the file of a state dict.",
     ),
+    click.option(
+        "--blank",
+        type=click.Choice(["reject", "keep"]),
+        help="keep: images of a single color take part too.  [default: reject]",
+    ),
+    click.option("--min-side", type=int, help="Minimum width and height in pixels.  [default: 16]"),
     click.option("--batch-size", type=int, help="Images per forward pass."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
 )

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from imgsim_assets_tests.support.catalogs import tiny
-from imgsim_assets_tests.support.images import encoded, jpeg
+from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.web import Web
 
@@ -333,6 +333,21 @@ def test_uniform_image_gets_a_status_and_no_match(shell: Shell) -> None:
 
     assert [match["left_id"] for match in result.json["matches"]] == ["1"]
     assert result.json["left"]["failures"] == {"blank": 1}
+
+
+def test_images_without_content_take_part_if_the_options_say_so(shell: Shell) -> None:
+    shell.write("red.png", encoded(Image.new("RGB", (60, 60), (200, 10, 10)), "PNG"))
+    shell.write("icon.png", encoded(make_image(3, (12, 12)), "PNG"))
+    shell.write("list.csv", "id,url\nred,red.png\nicon,icon.png\n")
+    options = ("match", "list.csv", "list.csv", "--encoder", "hog_color", "--json")
+
+    without = shell(*options)
+    with_all = shell(*options, "--blank", "keep", "--min-side", "1")
+
+    assert without.json["left"]["failures"] == {"blank": 1, "too_small": 1}
+    assert without.json["matches"] == []
+    assert with_all.json["left"]["failures"] == {}
+    assert with_all.json["left"]["embedded"] == 2
 
 
 def test_list_whose_downloads_all_fail_reports_the_reason(shell: Shell, web: Web) -> None:
