@@ -6,7 +6,7 @@ them in float64, and compares the similarities of items with the committed rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.errors import StoreError
-from imgsim_assets.similarity.audit_scores import ScoredItems, recorded_items, scores
+from imgsim_assets.similarity.audit_pairs import wrong_pairs, wrong_selection
+from imgsim_assets.similarity.audit_scores import TOLERANCE, ScoredItems, recorded_items, scores
 from imgsim_assets.similarity.evidence.accepted_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.matches import match_table
@@ -25,9 +26,6 @@ from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
-# Two ways to sum a float64 product differ by less; a pair this near a cutoff may be on either
-# side of it.
-_TOLERANCE = 1e-6
 _MAX_EXAMPLES = 5
 
 
@@ -85,15 +83,24 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
         if settings.get(EVIDENCE_RULE) is not None:
             return _audit_evident(batch, right, of_batch, pairs, threshold)
         if mode == "mutual":
-            return _audit_mutual(batch, left, right, of_batch, pairs, settings)
-        if mode == "one_to_one":
-            return _audit_one_to_one(batch, right, rows["right_id"], of_batch, pairs, threshold)
-        k = 1 if mode == "best" else settings["k"]
-        return _audit_top_k(batch, right, of_batch, pairs, threshold, k)
+            result = _audit_mutual(batch, left, right, of_batch, pairs, settings)
+        elif mode == "one_to_one":
+            matched = rows["right_id"]
+            result = _audit_one_to_one(batch, right, matched, of_batch, pairs, threshold)
+        else:
+            k = 1 if mode == "best" else settings["k"]
+            result = _audit_top_k(batch, right, of_batch, pairs, threshold, k)
+        if result.false:
+            return result
+        return _combine([result, _wrong(wrong_pairs(rows, batch, right, of_batch, threshold))])
 
     # For mutual pairs right items are scored with all left ones too.
     width = max(len(left.vectors), len(right.vectors))
-    return _combine(audit(batch) for batch in sampled.batches(width))
+    of_batches = [audit(batch) for batch in sampled.batches(width)]
+    selections = (
+        _wrong(wrong_selection(table, commit, role, settings)) for role in (LEFT_ITEMS, RIGHT_ITEMS)
+    )
+    return _combine([*of_batches, *selections])
 
 
 def audit_graph(
@@ -115,7 +122,9 @@ def audit_graph(
     commit = _latest(table)
     nodes = recorded_items(store, name, table, commit, LEFT_ITEMS)
     sampled = nodes.sample(sample, seed)
-    edges = table.read(commit).rename({"src_id": "left_id", "dst_id": "right_id"})
+    edges = table.read(commit).rename(
+        lambda name: name.replace("src_", "left_").replace("dst_", "right_")
+    )
     pairs = _by_left(edges, sampled)
     declared = commit.properties["threshold"]
     threshold = MIN_COSINE if declared is None else declared
@@ -126,9 +135,14 @@ def audit_graph(
         of_batch[np.arange(len(batch)), batch.positions(nodes)] = -np.inf
         if commit.properties.get(EVIDENCE_RULE) is not None:
             return _audit_evident(batch, nodes, of_batch, pairs, threshold)
-        return _audit_top_k(batch, nodes, of_batch, pairs, threshold, commit.properties["k"])
+        result = _audit_top_k(batch, nodes, of_batch, pairs, threshold, commit.properties["k"])
+        if result.false:
+            return result
+        return _combine([result, _wrong(wrong_pairs(edges, batch, nodes, of_batch, threshold))])
 
-    return _combine(audit(batch) for batch in sampled.batches(len(nodes.vectors)))
+    batches = sampled.batches(len(nodes.vectors))
+    selection = _wrong(wrong_selection(table, commit, LEFT_ITEMS, commit.properties))
+    return _combine([*map(audit, batches), selection])
 
 
 def drift(before: pl.Series, after: pl.Series) -> float:
@@ -151,6 +165,11 @@ def drift(before: pl.Series, after: pl.Series) -> float:
     values = np.concatenate([old, new])
     shares = [np.searchsorted(each, values, side="right") / len(each) for each in (old, new)]
     return float(np.abs(shares[0] - shares[1]).max())
+
+
+def _wrong(examples: Sequence[str]) -> Audit:
+    """Pairs and images that are wrong in another way than being missing or too many."""
+    return Audit(0, 0, len(examples), tuple(examples[:_MAX_EXAMPLES]))
 
 
 def _combine(parts: Iterable[Audit]) -> Audit:
@@ -194,8 +213,8 @@ def _audit_top_k(
         if k is not None and len(row) > k:
             ordered = np.partition(row, (-k - 1, -k))
             kth, next_best = max(threshold, ordered[-k]), max(threshold, ordered[-k - 1])
-        min_pairs = min(max_pairs, int((row >= threshold + _TOLERANCE).sum()))
-        required, allowed = row >= next_best + _TOLERANCE, row >= kth - _TOLERANCE
+        min_pairs = min(max_pairs, int((row >= threshold + TOLERANCE).sum()))
+        required, allowed = row >= next_best + TOLERANCE, row >= kth - TOLERANCE
         expected.append(_Expected(required, allowed, min_pairs, max_pairs))
     return _compare(sampled, right, expected, pairs)
 
@@ -238,7 +257,7 @@ def _audit_mutual(
         row_scores = of_sample[row][relevant]
         # Of several equally good partners, ties elsewhere may leave none.
         required, allowed = (
-            row_scores >= cutoffs + tolerance for tolerance in (_TOLERANCE, -_TOLERANCE)
+            row_scores >= cutoffs + tolerance for tolerance in (TOLERANCE, -TOLERANCE)
         )
         expected.append(_Expected(required, allowed, 0, 1))
     return _compare(sampled, partners, expected, pairs)
@@ -263,8 +282,8 @@ def _audit_one_to_one(
     for item, row in zip(sampled.ids, of_sample, strict=True):
         partners = pairs.get(item, set()) & columns.keys()
         current = max((row[columns[other]] for other in partners), default=-np.inf)
-        better = free & (row >= max(threshold, current, 0.0) + _TOLERANCE)
-        expected.append(_Expected(better, row >= threshold - _TOLERANCE, 0, 1))
+        better = free & (row >= max(threshold, current, 0.0) + TOLERANCE)
+        expected.append(_Expected(better, row >= threshold - TOLERANCE, 0, 1))
     return _compare(sampled, right, expected, pairs)
 
 

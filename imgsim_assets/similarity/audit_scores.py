@@ -19,6 +19,9 @@ from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
+# Two ways to sum a float64 product differ by less; a pair this near a cutoff may be on either
+# side of it.
+TOLERANCE = 1e-6
 # Right vectors that are converted to float64 at once.
 _RIGHT_ROWS = 8192
 _MAX_SCORES = 1 << 24
@@ -55,6 +58,16 @@ class ScoredItems:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def vectors_of(self, item: int) -> NDArray[np.float64]:
+        """The vectors of one item in float64."""
+        start = self.start[item]
+        return self.vectors[start : start + self.rows_of[item]].astype(np.float64)
+
+    def images_of(self, item: int) -> NDArray[np.object_]:
+        """The sha256 of the images of one item, in the order of its vectors."""
+        images = self.keys["sha256"].slice(int(self.start[item]), int(self.rows_of[item]))
+        return np.array(images.to_list(), dtype=object)
 
     def where(self, mask: NDArray[np.bool_]) -> ScoredItems:
         """The items of a mask."""

@@ -22,7 +22,7 @@ from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.storage.commit import ROWS, Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
-from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, repacked, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, repacked, sha256_of, tiny
 from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.histories import Images, history
 from imgsim_assets_tests.support.vectors import Doubles
@@ -364,3 +364,68 @@ def _with_pair(rows: pl.DataFrame, one: str, other: str, similarity: float) -> p
     source, target = rows.columns[:2]
     added = pl.DataFrame({source: [one], target: [other], "similarity": [similarity]})
     return pl.concat([rows, added], how="diagonal")
+
+
+# ---- items with several images ----------------------------------------------------------
+
+SEVERAL = {
+    "a": [tiny(1), tiny(7), tiny(2)],
+    "b": [tiny(20, like=2)],
+    "c": [tiny(3), tiny(7)],
+    "d": [tiny(7), tiny(4), tiny(4)],
+}
+COMPARED = [
+    MatchSettings(mode="all", threshold=0.3),
+    MatchSettings(mode="best", threshold=0.3, compare="first"),
+    MatchSettings(mode="mutual", threshold=0.1, compare="mean_best"),
+    MatchSettings(mode="top_k", k=2, threshold=0.1, compare="mean_best"),
+    MatchSettings(mode="best", threshold=0.3, max_shared=2),
+]
+
+
+@pytest.mark.parametrize("settings", COMPARED, ids=str)
+def test_audit_passes_results_of_items_with_several_images(
+    store: Store, settings: MatchSettings
+) -> None:
+    indexed(store, "left", SEVERAL)
+    indexed(store, "right", {f"r{item}": images[::-1] for item, images in SEVERAL.items()})
+    _match(store, settings)
+    graph = GraphSettings(k=2, threshold=0.1, compare=settings.compare, max_shared=2)
+    GraphStage(store, "left", graph).run()
+
+    assert audit_matches(store, "pair", sample=100).passed
+    assert audit_graph(store, "left", sample=100).passed
+
+
+@pytest.mark.parametrize(
+    ("change", "example"),
+    [
+        ({"similarity": pl.col("similarity") - 0.01}, "similarity: a ra"),
+        ({"left_sha256": pl.lit(sha256_of(tiny(1)))}, "images: a ra"),
+    ],
+)
+def test_audit_reports_another_similarity_and_images_that_are_not_the_best(
+    store: Store, change: dict[str, pl.Expr], example: str
+) -> None:
+    indexed(store, "left", {"a": [tiny(1), tiny(2)]})
+    indexed(store, "right", {"ra": [tiny(5), tiny(2)]})
+    _match(store, MODES[0])
+    _doctor(match_table(store, "pair"), lambda rows: rows.with_columns(**change))
+
+    assert audit_matches(store, "pair", sample=100).examples == (example,)
+
+
+def test_audit_reports_a_placeholder_that_is_compared(store: Store) -> None:
+    indexed(store, "left", {f"l{n}": tiny(1) for n in range(3)})
+    indexed(store, "right", {"r": tiny(1)})
+    _match(store, MatchSettings(threshold=0.5))
+    table = match_table(store, "pair")
+    commit = _newest(table)
+    table.commit(
+        lambda _: PendingCommit(commit.files, commit.inputs, {**commit.properties, "max_shared": 2})
+    )
+
+    result = audit_matches(store, "pair", sample=100)
+
+    assert (result.missing, result.false) == (0, 3)
+    assert result.examples == ("shared: l0", "shared: l1", "shared: l2")
