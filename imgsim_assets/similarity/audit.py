@@ -228,7 +228,7 @@ def _audit_evident(
 ) -> Audit:
     """With evidence, similarities alone require no pair, and allow those that are candidates."""
     none = np.zeros(len(right), dtype=bool)
-    expected = [_Expected(none, row >= threshold - _TOLERANCE, 0, len(row)) for row in of_sample]
+    expected = [_Expected(none, row >= threshold - TOLERANCE, 0, len(row)) for row in of_sample]
     return _compare(sampled, right, expected, pairs)
 
 
