@@ -1,157 +1,20 @@
-"""Self-contained HTML galleries of images and of query results.
-
-Each image is embedded once as a small JPEG. A long gallery shows its first rows and says so.
-"""
+"""Galleries of images: self-contained HTML files, and single images for notebooks."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.search.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     import polars as pl
     from PIL import Image
 
-    from imgsim_assets.search.image_ref import ImageRef
-    from imgsim_assets.search.item_rows import ItemRows
     from imgsim_assets.storage.store import Store
 
-
-_BINS = 30
-_MAX_QUERIES = 200
 _MAX_IMAGES = 1000
-
-
-@dataclass(frozen=True)
-class ResultImages:
-    """The images of items, by label as text and number."""
-
-    by_label: Mapping[str, Mapping[int, ImageRef | None]]
-
-    @classmethod
-    def of(
-        cls, labels: pl.Series, rows: ItemRows, images: Sequence[ImageRef | None]
-    ) -> ResultImages:
-        """The images of the n rows of the items with some labels (m,)."""
-        by_label: dict[str, dict[int, ImageRef | None]] = {str(label): {} for label in labels}
-        names = map(str, labels.gather(rows.item))
-        for name, number, image in zip(names, rows.image.tolist(), images, strict=True):
-            by_label[name][number] = image
-        return cls(by_label)
-
-    def numbers(self, label: str) -> list[int]:
-        """The numbers of an item's images; 0 for an unknown item."""
-        return list(self.by_label.get(label, {0: None}))
-
-    def select(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], ImageRef | None]:
-        """The images of labels and numbers; None for an unknown one."""
-        return {(label, number): self.by_label.get(label, {}).get(number) for label, number in keys}
-
-
-def write_result(
-    path: str | os.PathLike[str],
-    result: pl.DataFrame,
-    query_images: ResultImages,
-    reference_images: ResultImages,
-    *,
-    title: str,
-) -> Path:
-    """Write the images of each query beside the nearest image of each of its neighbors.
-
-    At most 200 queries are shown.
-    """
-    import polars as pl
-
-    missing = {"query_label", "reference_label", "distance"} - set(result.columns)
-    if missing:
-        raise SettingsError(f"result: it has no column {min(missing)!r}; give the result of query")
-    labels = result["query_label"].unique(maintain_order=True)
-    shown = result.filter(pl.col("query_label").is_in(labels.head(_MAX_QUERIES).implode()))
-    pairs = [_Pair.of(row) for row in shown.iter_rows(named=True)]
-    thumbnails = Thumbnails()
-    queries = dict.fromkeys(pair.query for pair in pairs)
-    query_numbers = thumbnails.add(
-        query_images.select((label, n) for label in queries for n in query_images.numbers(label))
-    )
-    reference_numbers = thumbnails.add(
-        reference_images.select(sorted({(pair.reference, pair.reference_image) for pair in pairs}))
-    )
-    rows: dict[str, dict[str, Any]] = {
-        label: {
-            "label": label,
-            "images": _images([(n, query_numbers[label, n]) for n in query_images.numbers(label)]),
-            "neighbors": [],
-        }
-        for label in queries
-    }
-    for pair in pairs:
-        neighbor = {
-            "label": pair.reference,
-            "images": [
-                {
-                    "image": reference_numbers[pair.reference, pair.reference_image],
-                    "note": pair.note(query_images, reference_images),
-                }
-            ],
-            "distance": pair.distance,
-            "orientation": pair.orientation,
-        }
-        rows[pair.query]["neighbors"].append(neighbor)
-    limit = f", the first {_MAX_QUERIES} of {len(labels)} shown"
-    subtitle = f"{len(labels)} queries{limit if len(labels) > _MAX_QUERIES else ''}"
-    return _write(path, title, subtitle, list(rows.values()), thumbnails, result["distance"])
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A row of the result of a query."""
-
-    query: str
-    query_image: int
-    reference: str
-    reference_image: int
-    distance: float
-    orientation: str | None
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> _Pair:
-        """A row; one without numbers of images is about image 0."""
-        return cls(
-            str(row["query_label"]),
-            row.get("query_image", 0),
-            str(row["reference_label"]),
-            row.get("reference_image", 0),
-            row["distance"],
-            row.get("orientation"),
-        )
-
-    def note(self, queries: ResultImages, references: ResultImages) -> str:
-        """The numbers of the nearest images, where an item has several."""
-        notes = []
-        if len(references.numbers(self.reference)) > 1:
-            notes.append(f"image {self.reference_image}")
-        if len(queries.numbers(self.query)) > 1:
-            notes.append(f"nearest to image {self.query_image}")
-        return ", ".join(notes)
-
-
-def _images(numbered: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """The images (number, thumbnail) of an item as the page shows them; numbered if several."""
-    several = len(numbered) > 1
-    return [
-        {"image": thumbnail, "note": f"image {number}" if several else ""}
-        for number, thumbnail in numbered
-    ]
 
 
 def explore(
@@ -166,11 +29,12 @@ def explore(
 
     Args:
         frame: a DataFrame with a column of images, bytes or paths, or any other dataset of
-            `ImageSimilarityModel.create` except vectors. At most 1,000 images are shown.
+            `ImageSimilarityModel.create` except vectors; at most 1,000 images are shown. Or a
+            match table, as `read_table` returns it; at most 200 left items are shown.
         path: the HTML file.
         feature: the column of images; default the only candidate.
         title: the heading of the page.
-        store: the store of a catalog, as in `ImageSimilarityModel.create`.
+        store: the store of a catalog or of a match table, as in `ImageSimilarityModel.create`.
 
     Returns:
         The path of the file.
@@ -181,8 +45,15 @@ def explore(
     import polars as pl
 
     from imgsim_assets.search.dataset import DatasetOptions
+    from imgsim_assets.search.gallery_page import numbered_images, write_page
     from imgsim_assets.search.read_dataset import read_dataset
+    from imgsim_assets.search.result_gallery import is_match_table, write_matches
+    from imgsim_assets.search.thumbnails import Thumbnails
+    from imgsim_assets.storage.store import Store
 
+    if is_match_table(frame):
+        opened = store if isinstance(store, Store) else Store.open(store)
+        return write_matches(path, frame, opened, title=title)
     dataset = read_dataset(frame, DatasetOptions(feature=feature, argument="frame", store=store))
     if dataset.images is None:
         raise SettingsError("frame: these are vectors; give a frame with images")
@@ -197,13 +68,13 @@ def explore(
         item = int(dataset.rows.item[row])
         images.setdefault(item, []).append((int(dataset.rows.image[row]), thumbnail))
     rows = [
-        {"label": captions[item], "images": _images(numbered), "neighbors": []}
+        {"label": captions[item], "images": numbered_images(numbered), "neighbors": []}
         for item, numbered in images.items()
     ]
     count = len(dataset.rows)
     items = f" of {len(dataset)} items" if dataset.rows.has_numbers else ""
     limit = f", the first {_MAX_IMAGES} shown" if count > _MAX_IMAGES else ""
-    return _write(path, title, f"{count} images{items}{limit}", rows, thumbnails, None)
+    return write_page(path, title, f"{count} images{items}{limit}", rows, thumbnails, None)
 
 
 def show(image: Any) -> Image.Image:
@@ -252,44 +123,3 @@ def _captions(frame: pl.DataFrame, feature: str) -> list[str]:
         ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row)
         for row in frame.select(columns).iter_rows()
     ] or [str(number) for number in range(frame.height)]
-
-
-def _write(
-    path: str | os.PathLike[str],
-    title: str,
-    subtitle: str,
-    rows: Sequence[Mapping[str, Any]],
-    thumbnails: Thumbnails,
-    distances: pl.Series | None,
-) -> Path:
-    import numpy as np
-
-    from imgsim_assets.images.plot import histogram
-
-    max_distance, chart = 0.0, ""
-    if distances is not None and len(distances):
-        values = distances.to_numpy()
-        max_distance = float(values.max())
-        counts, edges = np.histogram(values, bins=_BINS, range=(0.0, max_distance or 1.0))
-        chart = histogram(
-            counts.tolist(), edges.tolist(), title=f"distance of {len(values):,} pairs"
-        )
-    # A label may hold the end of a script element, or the start of a comment in it.
-    data = json.dumps({"rows": rows, "images": thumbnails.urls}).replace("<", "\\u003c")
-    placeholders = {
-        "TITLE": escape(title),
-        "SUBTITLE": escape(subtitle),
-        "CHART": chart,
-        "MAX_DISTANCE": f"{max_distance * 1.000001:.6f}",
-        "CONTROLS": "" if distances is not None else "hidden",
-        "DATA": data,
-    }
-    template = files("imgsim_assets.search").joinpath("gallery.html").read_text("utf-8")
-    # In one pass: an inserted value may look like a placeholder.
-    page = re.sub("@([A-Z_]+)@", lambda match: placeholders[match[1]], template)
-    target = Path(path)
-    try:
-        target.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"path: {target} cannot be written: {error.strerror}") from error
-    return target

@@ -248,8 +248,8 @@ class ImageSimilarityModel:
             SettingsError: for a wrong argument, or when the file cannot be written.
         """
         from imgsim_assets.search.dataset import DatasetOptions
-        from imgsim_assets.search.gallery import ResultImages, write_result
         from imgsim_assets.search.read_dataset import read_dataset
+        from imgsim_assets.search.result_gallery import ResultImages, write_result
 
         references = self._parts.references
         images = ResultImages.of(self.labels, references.rows, references.images)

@@ -14,6 +14,8 @@ from PIL import Image
 import imgsim_assets
 from imgsim_assets import ImageSimilarityModel, load_images
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.similarity.matches import MatchStage
+from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
@@ -110,6 +112,34 @@ def test_gallery_of_a_catalog_shows_its_images(store: Store, tmp_path: Path) -> 
     assert [[image["image"] for image in row["images"]] for row in rows] == [[0, 1], [2]]
     assert [image["note"] for image in rows[0]["images"]] == ["image 0", "image 1"]
     assert "3 images of 2 items" in page.read_text()
+
+
+def test_gallery_of_a_match_table_shows_the_images_that_matched(
+    store: Store, tmp_path: Path
+) -> None:
+    indexed(store, "products", {"a": [tiny(1), tiny(2)], "b": tiny(3)})
+    indexed(store, "suppliers", {"s": [tiny(9), tiny(2)], "t": tiny(3)})
+    MatchStage(
+        store, "pair", MatchSettings(threshold=0.9, mode="all"), left="products", right="suppliers"
+    ).run()
+    matches = imgsim_assets.read_table("matches/pair", store=store)
+
+    rows = _data(imgsim_assets.explore(matches, tmp_path / "m.html", store=store))["rows"]
+
+    pairs = [
+        (row["label"], row["images"], row["neighbors"][0]["label"], row["neighbors"][0]["images"])
+        for row in rows
+    ]
+    assert pairs == [
+        (
+            "a",
+            [{"image": 0, "note": "image 1"}],
+            "s",
+            [{"image": 0, "note": "image 1, nearest to image 1"}],
+        ),
+        ("b", [{"image": 1, "note": ""}], "t", [{"image": 1, "note": ""}]),
+    ]
+    assert [row["neighbors"][0]["distance"] for row in rows] == [0.0, 0.0]
 
 
 def test_gallery_shows_every_query_image_and_names_the_nearest(tmp_path: Path) -> None:
