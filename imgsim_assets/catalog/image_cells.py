@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from imgsim_assets.catalog.locations import IMAGE_FILE, JSON_CELL, SEVERAL
+from imgsim_assets.catalog.locations import IMAGE_FILE, JSON_CELL, SCHEMES, SEVERAL
 from imgsim_assets.catalog.text import is_valid
 
 # The keys of an object, or fields of a struct, that hold the image.
@@ -21,7 +21,7 @@ _LOCATION = r"(?i:[a-z][a-z0-9]*://|//[a-z0-9\[]|data:[a-z])"
 _MARK = "\x1f"
 # In the order in which they are tried.
 _SEPARATORS = ("\n", "|", ";", ",", " ")
-_WEB_URL = re.compile(r"(?i)https?://\S+")
+_URL = re.compile(rf"(?i)(?:{'|'.join(SCHEMES)})://\S+")
 _IS_SEVERAL, _IS_IMAGE_FILE = re.compile(SEVERAL), re.compile(IMAGE_FILE)
 _MOST = 0.5
 # Cells that a separator is looked for in, and characters of the longest image.
@@ -35,7 +35,9 @@ def several(cells: pl.Series) -> pl.Series:
     Args:
         cells: text.
     """
-    return _select(cells, _several_expr(cells.name))
+    # One pattern over all cells: most lists have one image in each.
+    found = cells.str.contains(f"{SEVERAL}|{JSON_CELL}")
+    return found & ~cells.str.contains(r"(?i)^\s*data:") if found.any() else found
 
 
 def is_list(cells: pl.Series) -> bool:
@@ -63,7 +65,7 @@ def image_lists(cells: pl.Series, separator: str | None = None) -> pl.Series:
     if cells.dtype != pl.String:
         return _typed_lists(cells)
     lists = _one_each(cells) if separator is None else _split(cells, separator)
-    is_json = _select(cells, pl.col(cells.name).str.contains(JSON_CELL)).fill_null(value=False)
+    is_json = cells.str.contains(JSON_CELL).fill_null(value=False)
     if not is_json.any():
         return lists
     parsed = [_parse(cell) if own else None for cell, own in zip(cells, is_json, strict=True)]
@@ -73,19 +75,12 @@ def image_lists(cells: pl.Series, separator: str | None = None) -> pl.Series:
 def find_separator(cells: pl.Series) -> str | None:
     """The separator of text that holds several images, if one explains most such cells.
 
-    Every part between separators must be a web URL or the path of an image file.
+    Every part between separators must be a URL or the path of an image file.
     """
-    expr = _several_expr(cells.name) & ~pl.col(cells.name).str.contains(JSON_CELL)
-    texts = cells.filter(_select(cells, expr)).head(_SAMPLE_CELLS)
+    texts = cells.filter(several(cells) & ~cells.str.contains(JSON_CELL)).head(_SAMPLE_CELLS)
     explained = {each: _count_explained(texts, each) for each in _SEPARATORS}
     best = max(_SEPARATORS, key=lambda each: explained[each])
     return best if explained[best] > _MOST * len(texts) else None
-
-
-def _several_expr(name: str) -> pl.Expr:
-    cell = pl.col(name)
-    is_data = cell.str.contains(r"(?i)^\s*data:")
-    return (~is_data & cell.str.contains(SEVERAL)) | cell.str.contains(JSON_CELL)
 
 
 def _select(cells: pl.Series, expr: pl.Expr) -> pl.Series:
@@ -104,7 +99,7 @@ def _are_images(parts: Sequence[str | None]) -> bool:
 def _is_image(part: str) -> bool:
     if len(part) > _MAX_LENGTH or _IS_SEVERAL.search(part):
         return False
-    return bool(_WEB_URL.fullmatch(part) or ("://" not in part and _IS_IMAGE_FILE.search(part)))
+    return bool(_URL.fullmatch(part) or ("://" not in part and _IS_IMAGE_FILE.search(part)))
 
 
 def _split(cells: pl.Series, separator: str) -> pl.Series:

@@ -6,7 +6,7 @@ import polars as pl
 
 from imgsim_assets.catalog.embedded import KeepImage, data_uri_bytes
 from imgsim_assets.catalog.hosts import authority_problem
-from imgsim_assets.catalog.locations import EMBEDDED
+from imgsim_assets.catalog.locations import EMBEDDED, SCHEMES
 from imgsim_assets.catalog.raw_rows import DETAIL, REASON
 from imgsim_assets.catalog.text import ZERO_WIDTH
 
@@ -14,8 +14,6 @@ MAX_URL_LENGTH = 8192
 _ZERO_WIDTH = f"[{ZERO_WIDTH}]"
 _AROUND_URL = rf"^[\s{ZERO_WIDTH}]+|[\s{ZERO_WIDTH}]+$"
 _SCHEME = r"^([A-Za-z][A-Za-z0-9+.-]*)://"
-# The download settings decide which object stores may be read.
-_SUPPORTED_SCHEMES = ("http", "https", "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 # As browsers do, a backslash ends the host.
 _AUTHORITY = r"^(?<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?<authority>[^/\\?#]*)"
 _DATA_URI = r"(?i)^data:"
@@ -54,7 +52,7 @@ def check_urls(rows: pl.DataFrame, keep: KeepImage, allow_embedded: pl.Expr) -> 
         .alias("url")
     )
     scheme = url.str.extract(_SCHEME, 1).str.to_lowercase()
-    unsupported = scheme.is_not_null() & ~scheme.is_in(_SUPPORTED_SCHEMES)
+    unsupported = scheme.is_not_null() & ~scheme.is_in(SCHEMES)
     unsupported |= url.str.starts_with(EMBEDDED) & ~allow_embedded
     is_data = url.str.contains(_DATA_URI)
     malformed = (

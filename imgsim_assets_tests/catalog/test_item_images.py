@@ -133,9 +133,12 @@ def test_separator_splits_cells(
     assert (result.notices, result.separator) == ((), None)
 
 
+@pytest.mark.parametrize("start", ["http://h", "s3://bucket"])
 @pytest.mark.parametrize("between", [", ", ",", " | ", "|", ";", "\n", " "])
-def test_separator_between_urls_is_detected_and_told(tmp_path: Path, between: str) -> None:
-    urls = [f"http://h/w_{n},h_2/{n}.jpg" for n in range(3)]
+def test_separator_between_urls_is_detected_and_told(
+    tmp_path: Path, between: str, start: str
+) -> None:
+    urls = [f"{start}/w_{n},h_2/{n}.jpg" for n in range(3)]
     frame = pl.DataFrame({"id": ["1", "2"], "url": [between.join(urls), urls[0]]})
     frame.write_csv(tmp_path / "a.csv")
 
