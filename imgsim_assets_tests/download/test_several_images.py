@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import polars as pl
 import pytest
@@ -371,35 +372,60 @@ def test_crash_at_any_io_call_loses_no_image(catalog: Catalog, shop: PageServer)
 # Images of an item: up to four of the pages, in any order; a dash is missing.
 ITEM_IMAGES = st.lists(st.sampled_from(GOOD + "-"), min_size=1, max_size=4, unique=True)
 STATE = st.dictionaries(st.sampled_from(["1", "2", "3", "4", "5"]), ITEM_IMAGES.map("".join))
+# The items, how many shards they are split into, and whether the run dies before its end.
+STEP = st.tuples(STATE, st.integers(1, 3), st.booleans())
+Image = tuple[str, str]
 
 
-@settings(max_examples=8, deadline=None)
-@given(history=st.lists(STATE, min_size=2, max_size=4))
+@settings(max_examples=6, deadline=None)
+@given(history=st.lists(STEP, min_size=2, max_size=5))
 def test_ledger_after_any_history_equals_that_of_a_rebuild(
-    history: Sequence[Mapping[str, str]],
+    history: Sequence[tuple[Mapping[str, str], int, bool]],
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch, Web() as web:
         add_pages(web)
         catalog = _new_catalog(Path(scratch) / "things")
-        known: set[tuple[str, str]] = set()
-        for state in history:
-            catalog.declare(urls(web, state), shards=2)
+        for state, shards, is_interrupted in history:
+            known = _images_with_rows(catalog)
+            catalog.declare(urls(web, state), shards=shards)
+            wanted = {(item, letter) for item, found in state.items() for letter in found}
+            if is_interrupted:
+                _run_without_end(catalog)
+                assert known & wanted <= _images_with_rows(catalog)
+                known = _images_with_rows(catalog)
             before = web.total_gets
             reports = catalog.run(PATIENT)
-            images = {(item, letter) for item, found in state.items() for letter in found}
-            assert web.total_gets - before == len(images - known)
-            assert sum(report.images for report in reports) == len(images)
-            known = images
+            assert web.total_gets - before == len(wanted - known)
+            assert sum(report.images for report in reports) == len(wanted)
         rebuilt = _new_catalog(Path(scratch) / "rebuilt")
-        rebuilt.declare(urls(web, history[-1]), shards=2)
+        rebuilt.declare(urls(web, state), shards=shards)
         fresh = rebuilt.run(PATIENT)
 
-        assert letters(catalog) == dict(sorted(history[-1].items()))
+        assert letters(catalog) == dict(sorted(state.items()))
         assert catalog.ledger().drop(TIMES).equals(rebuilt.ledger().drop(TIMES))
         assert [report.data_version for report in fresh] == [
             report.data_version for report in reports
         ]
         assert not any(report.changed for report in catalog.run(PATIENT))
+
+
+def _images_with_rows(catalog: Catalog) -> set[Image]:
+    if catalog.table.latest() is None:
+        return set()
+    rows = catalog.ledger().select("id", "url").rows()
+    assert len(set(rows)) == len(rows)
+    return {(item, url.rsplit("/", 1)[1].replace("missing", "-")) for item, url in rows}
+
+
+def _run_without_end(catalog: Catalog) -> None:
+    """A run that commits every row as it arrives, and never merges them."""
+    with (
+        mock.patch.object(writer, "_ROWS_PER_FRAME", 1),
+        mock.patch.object(writer, "_MAX_PENDING_ROWS", 1),
+        mock.patch.object(writer.LedgerWriter, "finish", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        catalog.run(PATIENT)
 
 
 def _new_catalog(folder: Path) -> Catalog:
