@@ -242,7 +242,10 @@ def _list_strength(values: pl.Series) -> int:
 def further_images_notices(frame: pl.DataFrame, url: str) -> list[str]:
     """A notice that names the columns of images that are not taken, where one was recognized."""
     sample = frame.select(pl.exclude(FILE, LINE)).head(_SAMPLE_ROWS)
-    others = _further_images(sample, [url])
+    # A column with the same images has no further ones.
+    others = [
+        name for name in _further_images(sample, [url]) if not sample[name].equals(sample[url])
+    ]
     if not others:
         return []
     are = "columns also hold" if len(others) > 1 else "column also holds"

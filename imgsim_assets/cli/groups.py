@@ -52,6 +52,10 @@ _SHOWN = (
     "reason",
 )
 _MAX_SHOWN = 3
+_HINT = (
+    "near copies make an automatic threshold stricter: to find them all, compare the images "
+    "themselves with --evidence, or set --threshold"
+)
 
 
 @click.command(
@@ -214,6 +218,8 @@ def command(
         own = options_by_key(command)
         lines = [line for each in summaries if each.report for line in each.lines(store, own)]
         lines += [title, *output.threshold_lines(report), *evidence_lines(report.evidence)]
+        if threshold is None and report.evidence is None:
+            lines.append(_HINT)
         echo("\n".join([*lines, *_left_out(report), *_warnings(suspicious)]))
         if out is None and rows.height:
             has_several = (rows["image"] > 0).any()

@@ -158,6 +158,7 @@ class GroupStage:
                 self._settings.false_matches,
                 [CatalogItems(name, *indexed[name]) for name in self._catalogs],
                 searched=sum(each.count for _, each in indexed.values()),
+                strict=True,
             )
             if needs_threshold(self._settings.evidence)
             else BY_EVIDENCE

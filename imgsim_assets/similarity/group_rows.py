@@ -65,7 +65,9 @@ def group_items(
     one_way = links.filter(pl.col("left_id") < pl.col("right_id")).sort("left_id", "right_id")
     ends = [sha256.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")]
     node_links = sets.links(np.stack(ends, axis=1).astype(np.int64), threshold)
-    ranked = items.with_row_index("rank").join(sets.rows.select("id", "node").unique("id"), on="id")
+    nodes = sets.rows.select("id", "node")
+    nodes = nodes.unique("id") if sets.has_several else nodes
+    ranked = items.with_row_index("rank").join(nodes, on="id")
     by_node = ranked.sort("rank").group_by("node").agg("id", pl.col("rank").min()).sort("node")
     counts = by_node["id"].list.len().cast(pl.Int64).to_numpy()
     cluster = star_clusters if linkage == "star" else connected_components

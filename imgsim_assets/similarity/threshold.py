@@ -28,6 +28,7 @@ def resolve_threshold(
     catalogs: Sequence[CatalogItems],
     *,
     searched: int,
+    strict: bool = False,
 ) -> ResolvedThreshold:
     """Resolve a declared threshold for catalogs of one encoder.
 
@@ -39,6 +40,8 @@ def resolve_threshold(
         budget: for `auto`, the accepted fraction of items with a false best match.
         catalogs: the catalogs that are compared.
         searched: the number of items that each item is compared with.
+        strict: for groups, which are used to delete items: `auto` on too few items to measure is
+            halfway between the recommended threshold and 1.
     """
     if not isinstance(threshold, str):
         if threshold is None:
@@ -50,11 +53,15 @@ def resolve_threshold(
         return ResolvedThreshold(recommended, f"recommended for {encoder.describe()}")
     by_name = {each.name: each for each in catalogs}
     calibrations = [calibrate(store, each, budget) for each in by_name.values()]
-    return auto_threshold(calibrations, encoder, searched)
+    return auto_threshold(calibrations, encoder, searched, strict=strict)
 
 
 def auto_threshold(
-    calibrations: Sequence[Calibration], encoder: EncoderSettings, searched: int | None = None
+    calibrations: Sequence[Calibration],
+    encoder: EncoderSettings,
+    searched: int | None = None,
+    *,
+    strict: bool = False,
 ) -> ResolvedThreshold:
     """The strictest threshold of measured catalogs; see `resolve_threshold`.
 
@@ -74,6 +81,11 @@ def auto_threshold(
         f"auto: {_names(calibrations)}, fewer than the {MIN_ITEMS} different items that measure it"
     )
     recommended = encoder.recommended_threshold
+    if recommended is not None and strict:
+        value = (1 + recommended) / 2
+        return ResolvedThreshold(
+            value, f"{few}; stricter than {recommended:g}, recommended for {encoder.describe()}"
+        )
     if recommended is not None:
         return ResolvedThreshold(recommended, f"{few}; recommended for {encoder.describe()}")
     value = max(each.threshold(searched) for each in calibrations)

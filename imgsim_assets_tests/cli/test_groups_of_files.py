@@ -148,6 +148,17 @@ def test_images_of_many_items_are_named_and_left_out(shell: Shell) -> None:
     assert "0 groups of 0 of 3 items" in result.out
 
 
+def test_few_images_get_a_stricter_threshold_than_matches(shell: Shell) -> None:
+    shell.write("photos/a.jpg", jpeg(1))
+    shell.write("photos/b.jpg", jpeg(1, quality=80))
+
+    result = shell("groups", "photos", "--encoder", "hog_color")
+
+    assert "1 groups of 2 of 2 items at 0.95 or more" in result.out
+    assert "stricter than 0.9, recommended for hog_color" in result.out
+    assert "--evidence" in result.out
+
+
 def test_page_shows_every_group_without_running_anything(shell: Shell) -> None:
     shell.write("list.csv", 'id,url,title\n1,a.png,<script>alert(1)</script>\n2,b.png,"x\ny"\n')
     for name in ("a", "b"):
