@@ -11,7 +11,7 @@ from imgsim_assets.cli.comparison import comparison_options, left_out_lines, par
 from imgsim_assets.cli.evidence import evidence_lines, evidence_options
 from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
-from imgsim_assets.similarity.graph import GraphStage, graph_table
+from imgsim_assets.similarity.graph import GraphReport, GraphStage, graph_table
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
 
@@ -75,7 +75,15 @@ def command(
         ),
         out=out,
         document={"items": report.items, "edges": edges} if as_json else None,
+        hidden=_hidden(report),
     )
+
+
+def _hidden(report: GraphReport) -> list[str]:
+    """Columns that a table on the screen leaves out."""
+    is_single = report.images == report.items
+    columns = ["sha256", "image"] if is_single else ["sha256"]
+    return [f"{end}_{column}" for end in ("src", "dst") for column in columns]
 
 
 def _variant(store: Store, name: str, settings: GraphSettings) -> str | None:

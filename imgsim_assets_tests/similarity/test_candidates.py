@@ -35,6 +35,24 @@ def test_item_is_no_candidate_of_itself() -> None:
     assert set(rows.select("left_id", "right_id").rows()) == {("a", "c"), ("b", "c"), ("c", "b")}
 
 
+def test_best_image_of_each_item_is_its_candidate() -> None:
+    left = Items(
+        pl.DataFrame({"id": ["a", "a"], "image": [0, 1], "sha256": ["1", "2"]}), LEFT.vectors[1:]
+    )
+
+    assert best_candidates(left, RIGHT, NONE).select("left_id", "right_id").rows() == [("a", "y")]
+    assert best_candidates(left, left, NONE, exclude_self=True).height == 0
+
+
+def test_candidates_agree_in_the_value() -> None:
+    left = Items(LEFT.keys.with_columns(value=pl.Series(["v", "w", "u"])), LEFT.vectors)
+    right = Items(RIGHT.keys.with_columns(value=pl.Series(["w", "v"])), RIGHT.vectors)
+
+    pairs = best_candidates(left, right, NONE).select("left_id", "right_id").rows()
+
+    assert pairs == [("a", "y"), ("b", "x")]
+
+
 def test_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "_MAX_PRODUCTS", 4)
 

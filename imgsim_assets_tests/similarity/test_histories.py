@@ -18,13 +18,13 @@ from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, Matc
 from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed
-from imgsim_assets_tests.support.histories import POOL, Images
+from imgsim_assets_tests.support.histories import POOL
 
 MODES: dict[Mode, MatchSettings] = {
     "all": MatchSettings(mode="all", threshold=0.3),
-    "best": MatchSettings(mode="best", threshold=-1),
-    "top_k": MatchSettings(mode="top_k", k=2, threshold=0.1),
-    "mutual": MatchSettings(mode="mutual", threshold=-1),
+    "best": MatchSettings(mode="best", threshold=-1, max_shared=2),
+    "top_k": MatchSettings(mode="top_k", k=2, threshold=0.1, compare="mean_best"),
+    "mutual": MatchSettings(mode="mutual", threshold=-1, compare="first"),
     "one_to_one": MatchSettings(mode="one_to_one", threshold=0.3),
 }
 GRAPH = GraphSettings(k=2)
@@ -64,7 +64,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.store = Store.open(self.folder / "store")
-        self.images: dict[str, Images] = {side: {} for side in SIDES}
+        self.images: dict[str, dict[str, list[bytes]]] = {side: {} for side in SIDES}
         self.stale = True
 
     def teardown(self) -> None:
@@ -74,13 +74,19 @@ class Histories(RuleBasedStateMachine):
         side=st.sampled_from(SIDES),
         more=st.dictionaries(
             st.sampled_from([f"i{n:02d}" for n in range(16)]),
-            st.integers(0, len(POOL) - 1),
+            st.lists(st.integers(0, len(POOL) - 1), min_size=1, max_size=3),
             min_size=1,
             max_size=8,
         ),
     )
-    def add_or_change(self, side: str, more: dict[str, int]) -> None:
-        self.images[side] |= {item: POOL[number] for item, number in more.items()}
+    def add_or_change(self, side: str, more: dict[str, list[int]]) -> None:
+        changed = {item: [POOL[number] for number in images] for item, images in more.items()}
+        self.images[side] = {**self.images[side], **changed}
+        self.stale = True
+
+    @rule(side=st.sampled_from(SIDES))
+    def reorder_images(self, side: str) -> None:
+        self.images[side] = {item: images[::-1] for item, images in self.images[side].items()}
         self.stale = True
 
     @rule(side=st.sampled_from(SIDES), share=st.integers(2, 4), first=st.integers(0, 3))

@@ -11,6 +11,8 @@ from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 def test_default_mode_is_best_and_default_graph_k_is_ten() -> None:
     assert MatchSettings() == MatchSettings(mode="best", threshold="recommended", k=None)
     assert GraphSettings() == GraphSettings(k=10, threshold=None)
+    for declared in (MatchSettings(), GraphSettings()):
+        assert (declared.compare, declared.max_shared, declared.within) == ("any", 20, ())
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,9 @@ def test_default_mode_is_best_and_default_graph_k_is_ten() -> None:
         {"mode": "mutual", "threshold": 1},
         {"mode": "top_k", "k": 1},
         {"mode": "top_k", "k": 1000},
+        {"compare": "mean_best", "threshold": 0.5},
+        {"max_shared": None, "within": ("brand", "size")},
+        {"ignore": {"list": "data/ignore.csv", "min_similarity": None}},
     ],
 )
 def test_documented_settings_are_accepted(values: dict[str, Any]) -> None:
@@ -34,6 +39,14 @@ def test_documented_settings_are_accepted(values: dict[str, Any]) -> None:
         ({"mode": "mutual", "k": 1}, "k: mode mutual has none"),
         ({"mode": "top_k", "k": 0}, "greater than or equal to 1"),
         ({"mode": "top_k", "k": 1001}, "less than or equal to 1000"),
+        (
+            {"compare": "mean_best", "threshold": None},
+            "compare: mean_best needs a threshold, such as 'threshold: recommended'",
+        ),
+        ({"compare": "all"}, "'any', 'first' or 'mean_best'"),
+        ({"max_shared": 0}, "greater than or equal to 1"),
+        ({"within": "brand"}, "'brand' is not a list; write one, such as [brand]"),
+        ({"ignore": {"min_similarity": 0.9}}, "list"),
         ({"mode": "nearest"}, "'all', 'best', 'top_k', 'mutual' or 'one_to_one'"),
         (
             {"threshold": 1.01},
