@@ -97,6 +97,7 @@ constraints: $(VENV)/.test ## pin the installed versions in constraints.txt
 	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' > constraints.txt
 
 .PHONY: clean
-clean: ## delete the store, the Dagster home, and the files of the demo and the example
-	rm -rf data/store data/demo/images data/demo/*.jpg data/price_watch
+clean: ## delete the store but for people's decisions, the Dagster home, the demo's files
+	rm -rf data/demo/images data/demo/*.jpg data/price_watch
+	[ ! -d data/store ] || find data/store -mindepth 1 -maxdepth 1 ! -name reviews -exec rm -rf {} +
 	find data/dagster_home -mindepth 1 -maxdepth 1 ! -name dagster.yaml -exec rm -rf {} +

@@ -22,6 +22,7 @@ _LAYERS = [
     ["evaluation"],
     ["similarity"],
     ["index"],
+    ["reviews"],
     ["encoders"],
     ["download"],
     ["catalog"],

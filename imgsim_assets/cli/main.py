@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "add-catalog": "Declare a list of images as a catalog of a Dagster project.",
     "run": "Bring a project's catalogs and match tables up to date, through Dagster.",
     "gc": "Delete old versions, and images that nothing refers to.",
+    "review": "Import or export people's decisions about matches.",
     "verify": "Verify every checksum and invariant of the store.",
     "demo": "Run the demo: two catalogs of photographs.",
 }

@@ -61,6 +61,7 @@ MATCHES = {
     "right_image": "Int32",
     "left_sha256": "String",
     "right_sha256": "String",
+    "verdict": "String",
 }
 # Further columns of match tables and graphs whose settings compute evidence.
 EVIDENCE = {"evidence": "String", "inliers": "Int32", "transform": "String"}
@@ -144,6 +145,7 @@ _MEANING = {
     "transform": "flip, rotation, crop and scale, joined by +, or identity, of aligned images",
     "truncated": "whether the image is embedded although its end is missing",
     "url": "where the image is fetched from",
+    "verdict": "a person's decision about the pair: match or unsure",
     "width": "pixels, before rotation by EXIF",
 }
 

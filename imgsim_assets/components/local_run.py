@@ -177,7 +177,7 @@ class _Session:
 
     def run(self, names: Sequence[str]) -> LocalRunReport:
         catalogs, tables = self._selected(names)
-        self._observe(catalogs)
+        self._observe(catalogs, tables)
         for name in catalogs:
             job = self._catalogs[name]
             if self._sync and self._sync.is_catalog_up_to_date(name, _keys(job)):
@@ -222,9 +222,11 @@ class _Session:
             f"are {', '.join(known) or 'none'}"
         )
 
-    def _observe(self, catalogs: Sequence[str]) -> None:
-        """Observe the sources; a failure is that of its catalog."""
-        selection = sorted(self._key_of_table[f"{name}/source"] for name in catalogs)
+    def _observe(self, catalogs: Sequence[str], tables: Sequence[dg.AssetKey]) -> None:
+        """Observe the sources and the reviews; a failure is that of its catalog or table."""
+        sources = {self._key_of_table[f"{name}/source"] for name in catalogs}
+        parents = {parent for key in tables for parent in self._graph.get(key).parent_keys}
+        selection = sorted(sources | (parents & self._graph.observable_asset_keys))
         if not selection:
             return
         result = self._execute_in_process(self._get_job(_SOURCES), selection)

@@ -24,6 +24,7 @@ from imgsim_assets.evaluation.stage import EncoderEvaluation
 from imgsim_assets.index.stage import embedded_images, index_table
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.shards import shards_of
+from imgsim_assets.reviews.table import MATCH
 from imgsim_assets.similarity.audit import Audit, drift
 from imgsim_assets.similarity.duplicate_groups import BRIDGES
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
@@ -225,8 +226,9 @@ def agrees_with_brute_force(audit: Audit) -> CheckResult:
 
 
 def at_or_above_threshold(matches: pl.DataFrame, threshold: float) -> CheckResult:
-    """No match has a similarity below the threshold."""
-    below = matches.filter(~(pl.col("similarity") >= threshold)).height
+    """No match has a similarity below the threshold, but those that a person decided."""
+    is_decided = pl.col("verdict").eq_missing(MATCH)
+    below = matches.filter(~(pl.col("similarity") >= threshold) & ~is_decided).height
     return CheckResult(
         not below,
         {"matches": matches.height, "below": below, "threshold": threshold},

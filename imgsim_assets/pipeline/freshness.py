@@ -19,6 +19,7 @@ from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.index.stage import index_table, rebuild_count
 from imgsim_assets.pipeline.checks import missing_and_stale
 from imgsim_assets.similarity.items import vector_rebuilds
+from imgsim_assets.similarity.matches import decisions_about
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
@@ -140,6 +141,17 @@ def result_freshness(
         return "stale"
     inputs = [left] if left is right else [left, right]
     return _recorded(table, commit, {LEFT_ITEMS: left.images, RIGHT_ITEMS: right.images}, inputs)
+
+
+def matches_freshness(
+    store: Store, table: Table, commit: Commit, left: Vectors | None, right: Vectors | None
+) -> Freshness:
+    """Of a match table: it was computed from these vectors and from people's decisions."""
+    found = result_freshness(table, commit, left, right)
+    if found != "fresh" or left is None or right is None:
+        return found
+    decisions = decisions_about(store, table.name, left.images, right.images)
+    return found if decisions.digest == commit.properties.get("decisions") else "stale"
 
 
 def groups_freshness(store: Store, table: Table, commit: Commit) -> Freshness:

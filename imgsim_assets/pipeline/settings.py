@@ -216,6 +216,12 @@ class MatchMatrixSettings(MatchSettings):
     )
     left: str = Field(description="name of the catalog whose items look for a match")
     right: str = Field(description="name of the catalog they look in")
+    reviews: str | None = Field(
+        None,
+        min_length=1,
+        description="file of people's decisions (.csv, .tsv, .parquet; from the project's root) "
+        "with the columns left_id, right_id and verdict: match, different, unsure or cleared",
+    )
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
     export: ExportSettings | None = Field(None, description="export to a Delta table, too")
     checks: CheckSettings = CheckSettings()

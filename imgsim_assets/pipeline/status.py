@@ -175,7 +175,7 @@ def match_statuses(store: Store) -> list[MatchStatus]:
                 mode=settings["mode"],
                 threshold=settings["threshold"],
                 matches=commit.rows,
-                freshness=freshness.result_freshness(table, commit, left, right),
+                freshness=freshness.matches_freshness(store, table, commit, left, right),
             )
         )
     return statuses

@@ -15,11 +15,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.errors import StoreError
+from imgsim_assets.reviews.table import DIFFERENT, MATCH
 from imgsim_assets.similarity.audit_pairs import wrong_pairs, wrong_selection
 from imgsim_assets.similarity.audit_scores import TOLERANCE, ScoredItems, recorded_items, scores
 from imgsim_assets.similarity.evidence.accepted_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.graph import graph_table
-from imgsim_assets.similarity.matches import match_table
+from imgsim_assets.similarity.matches import DECISIONS, match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.storage.commit import Commit
@@ -27,6 +28,8 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
 _MAX_EXAMPLES = 5
+# The score of a pair that a person decided to be a match.
+_DECIDED_MATCH = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,16 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
     sampled = left.sample(sample, seed)
     rows = table.read(commit)
     pairs = _by_left(rows, sampled)
+    verdicts = _verdicts(table, commit)
+    undecided = rows.filter(pl.col("verdict").ne_missing(MATCH)) if verdicts else rows
 
     def audit(batch: ScoredItems) -> Audit:
-        of_batch = scores(batch, right, settings)
+        cosines = scores(batch, right, settings)
+        of_batch = _decided(cosines.copy() if verdicts else cosines, batch, right, verdicts)
         if settings.get(EVIDENCE_RULE) is not None:
             return _audit_evident(batch, right, of_batch, pairs, threshold)
         if mode == "mutual":
-            result = _audit_mutual(batch, left, right, of_batch, pairs, settings)
+            result = _audit_mutual(batch, left, right, of_batch, pairs, settings, verdicts)
         elif mode == "one_to_one":
             matched = rows["right_id"]
             result = _audit_one_to_one(batch, right, matched, of_batch, pairs, threshold)
@@ -92,7 +98,7 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
             result = _audit_top_k(batch, right, of_batch, pairs, threshold, k)
         if result.false:
             return result
-        return _combine([result, _wrong(wrong_pairs(rows, batch, right, of_batch, threshold))])
+        return _combine([result, _wrong(wrong_pairs(undecided, batch, right, cosines, threshold))])
 
     # For mutual pairs right items are scored with all left ones too.
     width = max(len(left.vectors), len(right.vectors))
@@ -172,6 +178,31 @@ def _wrong(examples: Sequence[str]) -> Audit:
     return Audit(0, 0, len(examples), tuple(examples[:_MAX_EXAMPLES]))
 
 
+def _verdicts(table: Table, commit: Commit) -> dict[tuple[str, str], float]:
+    """The scores of decided pairs: a match is above every cosine, different ones are no pair."""
+    file = commit.file_with_role(DECISIONS)
+    if file is None:
+        return {}
+    rows = table.read_file(file).select("left_id", "right_id", "verdict").iter_rows()
+    score = {MATCH: _DECIDED_MATCH, DIFFERENT: -np.inf}
+    return {(left, right): score[verdict] for left, right, verdict in rows if verdict in score}
+
+
+def _decided(
+    of_items: NDArray[np.float64],
+    left: ScoredItems,
+    right: ScoredItems,
+    verdicts: Mapping[tuple[str, str], float],
+) -> NDArray[np.float64]:
+    """The scores (n, m) with those of decided pairs."""
+    rows = {item: row for row, item in enumerate(left.ids)} if verdicts else {}
+    columns = {item: column for column, item in enumerate(right.ids)} if verdicts else {}
+    for (a, b), score in verdicts.items():
+        if a in rows and b in columns:
+            of_items[rows[a], columns[b]] = score
+    return of_items
+
+
 def _combine(parts: Iterable[Audit]) -> Audit:
     audits = list(parts)
     return Audit(
@@ -208,11 +239,15 @@ def _audit_top_k(
     """Pairs clearly better than the (k+1)-th are required; those as good as the k-th allowed."""
     expected = []
     for row in of_sample:
-        max_pairs = len(row) if k is None else k
+        decided = int((row >= _DECIDED_MATCH).sum())
+        max_pairs = len(row) if k is None else max(k, decided)
         kth, next_best = threshold, threshold
-        if k is not None and len(row) > k:
-            ordered = np.partition(row, (-k - 1, -k))
-            kth, next_best = max(threshold, ordered[-k]), max(threshold, ordered[-k - 1])
+        if k is not None and len(row) > max_pairs:
+            ordered = np.partition(row, (-max_pairs - 1, -max_pairs))
+            kth, next_best = (
+                max(threshold, ordered[-max_pairs]),
+                max(threshold, ordered[-max_pairs - 1]),
+            )
         min_pairs = min(max_pairs, int((row >= threshold + TOLERANCE).sum()))
         required, allowed = row >= next_best + TOLERANCE, row >= kth - TOLERANCE
         expected.append(_Expected(required, allowed, min_pairs, max_pairs))
@@ -239,6 +274,7 @@ def _audit_mutual(
     of_sample: NDArray[np.float64],
     pairs: dict[str, set[str]],
     settings: Mapping[str, Any],
+    verdicts: Mapping[tuple[str, str], float],
 ) -> Audit:
     """A pair counts when neither member has a better partner on the other side."""
     committed = {other for item in sampled.ids for other in pairs.get(item, ())}
@@ -246,7 +282,8 @@ def _audit_mutual(
     if of_sample.size:
         relevant[of_sample.argmax(axis=1)] = True
     partners = right.where(relevant)
-    first, best, second = _top_two(scores(left, partners, settings).T)
+    of_left = _decided(scores(left, partners, settings), left, partners, verdicts)
+    first, best, second = _top_two(of_left.T)
     expected = []
     for row, position in enumerate(sampled.positions(left)):
         best_other_left = np.where(first == position, second, best)
@@ -255,11 +292,12 @@ def _audit_mutual(
         best_other_right = others_best[relevant]
         cutoffs = np.maximum(np.maximum(best_other_left, best_other_right), settings["threshold"])
         row_scores = of_sample[row][relevant]
+        max_pairs = max(1, int((row_scores >= _DECIDED_MATCH).sum()))
         # Of several equally good partners, ties elsewhere may leave none.
         required, allowed = (
             row_scores >= cutoffs + tolerance for tolerance in (TOLERANCE, -TOLERANCE)
         )
-        expected.append(_Expected(required, allowed, 0, 1))
+        expected.append(_Expected(required, allowed, 0, max_pairs))
     return _compare(sampled, partners, expected, pairs)
 
 
@@ -283,7 +321,8 @@ def _audit_one_to_one(
         partners = pairs.get(item, set()) & columns.keys()
         current = max((row[columns[other]] for other in partners), default=-np.inf)
         better = free & (row >= max(threshold, current, 0.0) + TOLERANCE)
-        expected.append(_Expected(better, row >= threshold - TOLERANCE, 0, 1))
+        max_pairs = max(1, int((row >= _DECIDED_MATCH).sum()))
+        expected.append(_Expected(better, row >= threshold - TOLERANCE, 0, max_pairs))
     return _compare(sampled, right, expected, pairs)
 
 

@@ -65,6 +65,18 @@ def in_order(pairs: pl.DataFrame) -> pl.DataFrame:
     return pairs.sort(_ORDER, descending=_DESCENDING)
 
 
+def swapped(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The pairs with left and right exchanged; their order stays."""
+    other = {"left": "right", "right": "left"}
+    names = {
+        f"{side}_{name}": f"{other[side]}_{name}"
+        for side in _SIDES
+        for name in ("id", "image", "sha256")
+        if f"{side}_{name}" in pairs.columns
+    }
+    return pairs.rename(names).select(pairs.columns)
+
+
 def best_images(
     pairs: pl.DataFrame, ties: Sequence[str] = ("left_image", "right_image")
 ) -> pl.DataFrame:

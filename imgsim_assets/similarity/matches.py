@@ -13,8 +13,11 @@ import polars as pl
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import rebuild_count
+from imgsim_assets.reviews.decisions import Decisions
+from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems
+from imgsim_assets.similarity.decided import DecidedPairs
 from imgsim_assets.similarity.evidence.accepted_pairs import (
     BY_EVIDENCE,
     CANDIDATES,
@@ -26,7 +29,7 @@ from imgsim_assets.similarity.evidence.accepted_pairs import (
     with_evidence,
 )
 from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
-from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
+from imgsim_assets.similarity.item_pairs import in_order, item_pairs, swapped
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
 from imgsim_assets.similarity.mean_best import mean_best
@@ -53,7 +56,10 @@ SCHEMA = {
     "right_image": pl.Int32,
     "left_sha256": pl.String,
     "right_sha256": pl.String,
+    "verdict": pl.String,
 }
+# The file of the decisions that stood: left_id, right_id and verdict.
+DECISIONS = "decisions"
 # The file of all pairs of rows above the threshold.
 _ROW_PAIRS = "row_pairs"
 # Files of the neighbor lists of mode mutual: those of the left items, and of the right ones.
@@ -61,6 +67,7 @@ _LEFT_LISTS = "left_neighbor_lists"
 _RIGHT_LISTS = "right_neighbor_lists"
 # A cost that is positive for every cosine, since scipy treats a stored zero as no edge.
 _UNMATCHED_COST = 2.0
+_PREFIX = "matches/"
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,10 @@ class MatchReport:
     """The outcome of a run. `incremental`: an earlier result was updated.
 
     Items and images of a side are those with a vector; `left_out` are images that are not
-    compared, and `shared` those of them that too many items of a side have. `threshold` is the
-    minimum similarity of a match, and `evidence` is None where none is computed.
-    `threshold_source` says in words where the threshold comes from.
+    compared, and `shared` those of them that too many items of a side have. `decisions` counts
+    people's verdicts that stand, and `reopened` are those about images that have changed.
+    `threshold` is the minimum similarity of a match, and `evidence` is None where none is
+    computed. `threshold_source` says in words where the threshold comes from.
     """
 
     version: int
@@ -83,6 +91,8 @@ class MatchReport:
     right_matched: int
     left_out: Mapping[str, int]
     shared: pl.DataFrame
+    decisions: Mapping[str, int]
+    reopened: pl.DataFrame
     threshold: float
     threshold_source: str
     evidence: EvidenceCounts | None
@@ -95,7 +105,7 @@ class MatchReport:
 
 def match_table(store: Store, name: str) -> Table:
     """`matches/<name>`; see SCHEMA, and with evidence the columns COLUMNS."""
-    return store.table(f"matches/{name}")
+    return store.table(f"{_PREFIX}{name}")
 
 
 class MatchStage:
@@ -172,10 +182,13 @@ class MatchStage:
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(left_rebuilds, rebuild_count(index)),
         }
+        decisions = self._decisions(left_images, right_images)
+        decided = DecidedPairs.of(decisions, left, right, settings.compare)
         # Which images are compared changes the rows of the lists, not what a list is.
         list_keys = list(recipe)
         recipe |= settings.model_dump(mode="json", include={*PairSettings.model_fields})
         recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
+        recipe["decisions"] = decisions.digest
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
         versions |= {
             f"{self._left}/embeddings": embeddings.version,
@@ -185,20 +198,22 @@ class MatchStage:
 
         def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
             if rule is None:
-                return _matches(result, left, right, settings, threshold)
+                return _matches(result, left, right, settings, threshold, decided, decisions)
             of_both = settings.mode == "mutual"
             found = evident_pairs(
                 store, result, left, right, rule, result.cached_lists(), of_both=of_both
             )
             computed.append(found.evidence)
-            pairs = with_rank(_of_mode(item_pairs(found.rows, left, right), settings))
-            rows = with_evidence(pairs.select(list(SCHEMA)), found.evidence.pairs)
-            return rows, found.files, found.incremental
+            pairs = _of_mode(item_pairs(found.rows, left, right), settings, decided)
+            rows = with_evidence(_with_verdicts(pairs, decisions), found.evidence.pairs)
+            files = [*found.files, *_decisions_file(result, decisions)]
+            return rows, files, found.incremental
 
         update = result.update(left, right, versions, compute)
         if update is None:
             return self.run()
         rows = update.rows
+        identity = rows.drop("similarity", "rank", "verdict")
         return MatchReport(
             version=update.commit.version,
             matches=rows.height,
@@ -210,17 +225,39 @@ class MatchStage:
             right_matched=rows["right_id"].n_unique(),
             left_out=left_out_counts(left, right),
             shared=shared_images({self._left: left, self._right: right}),
+            decisions=decisions.counts,
+            reopened=decisions.reopened,
             threshold=threshold,
             threshold_source=resolved.source,
             evidence=EvidenceCounts.of(rows, computed[0] if computed else None),
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
-            data_version=rows_digest(
-                rows.drop("similarity", "rank").cast(pl.String).fill_null(""), str(recipe)
-            ),
+            data_version=rows_digest(identity.cast(pl.String).fill_null(""), str(recipe)),
             fingerprint=fingerprint,
         )
+
+    def _decisions(self, left: Items, right: Items) -> Decisions:
+        """People's decisions about the images that the catalogs have now."""
+        return decisions_about(self._store, self.table.name, left.keys, right.keys)
+
+
+def decisions_about(store: Store, name: str, left: pl.DataFrame, right: pl.DataFrame) -> Decisions:
+    """People's decisions about a match table and the variants of it.
+
+    Args:
+        store: the store of the table.
+        name: the table, such as "matches/products__suppliers".
+        left: id and sha256 of the images of the left catalog.
+        right: the same of the right catalog.
+    """
+    table = reviews_table(store, reviewed_name(name))
+    return Decisions.of(read_reviews(table, table.latest()), left, right)
+
+
+def reviewed_name(table: str) -> str:
+    """The name under which a match table is reviewed: without prefix and variant."""
+    return table.removeprefix(_PREFIX).partition(".")[0]
 
 
 def _matches(
@@ -229,24 +266,44 @@ def _matches(
     right: Items,
     settings: MatchSettings,
     threshold: float,
+    decided: DecidedPairs,
+    decisions: Decisions,
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
     """The match rows, the files of their neighbor lists, and whether cached lists were used."""
     k = _k(settings)
     if settings.compare == "mean_best" or k is None:
-        pairs, files, incremental = _all_pairs(result, left, right, settings, threshold)
+        pairs, files, incremental = _all_pairs(result, left, right, settings, threshold, decided)
         if settings.compare == "mean_best":
             pairs = mean_best(pairs, left, right, threshold)
-        pairs = _of_mode(pairs, settings)
+        pairs = _of_mode(pairs, settings, decided)
     elif settings.mode == "mutual":
-        pairs, files, incremental = _mutual(result, left, right, threshold)
+        pairs, files, incremental = _mutual(result, left, right, threshold, decided)
     else:
-        spec = JoinSpec(threshold, k)
+        depth = k + decided.max_different
+        spec = JoinSpec(threshold, depth)
         cached = result.cached_lists()
         lists = neighbor_lists(left, right, spec, cached)
-        pairs = item_pairs(lists, left, right, k)
+        pairs = decided.applied(item_pairs(lists, left, right, depth), k)
         files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
         incremental = cached is not None
-    return with_rank(pairs).select(list(SCHEMA)), files, incremental
+    files += _decisions_file(result, decisions)
+    return _with_verdicts(pairs, decisions), files, incremental
+
+
+def _with_verdicts(pairs: pl.DataFrame, decisions: Decisions) -> pl.DataFrame:
+    """The rows of the table, but for the evidence."""
+    on = ["left_id", "right_id"]
+    verdicts = decisions.standing.select(*on, "verdict")
+    decided = pairs.join(verdicts, on=on, how="left", maintain_order="left")
+    return with_rank(decided).select(list(SCHEMA))
+
+
+def _decisions_file(result: MaterializedResult, decisions: Decisions) -> list[DataFile]:
+    """The file of the decisions that stand; none without any."""
+    if not decisions.standing.height:
+        return []
+    rows = decisions.standing.select("left_id", "right_id", "verdict")
+    return [result.table.write_rows(rows, role=DECISIONS)]
 
 
 def _k(settings: MatchSettings) -> int | None:
@@ -255,13 +312,13 @@ def _k(settings: MatchSettings) -> int | None:
     return limits[settings.mode]
 
 
-def _of_mode(pairs: pl.DataFrame, settings: MatchSettings) -> pl.DataFrame:
-    """Of all pairs of items, in order, those that the mode keeps."""
+def _of_mode(pairs: pl.DataFrame, settings: MatchSettings, decided: DecidedPairs) -> pl.DataFrame:
+    """Of all pairs of items, in order, those that the mode keeps, after people's decisions."""
     if settings.mode == "mutual":
-        return _mutual_of_all(pairs)
+        return _mutual_pairs(pairs, in_order(swapped(pairs)), decided)
     if settings.mode == "one_to_one":
-        return one_to_one(pairs)
-    return best_of_each(pairs, _k(settings))
+        return _one_to_one(decided.applied(pairs), decided.matches)
+    return decided.applied(pairs, _k(settings))
 
 
 def _all_pairs(
@@ -270,48 +327,64 @@ def _all_pairs(
     right: Items,
     settings: MatchSettings,
     threshold: float,
+    decided: DecidedPairs,
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
     """Every pair of items whose best images reach the threshold."""
-    # In mode all the rows themselves are the pairs of rows, if each item has one.
+    # In mode all the rows are the pairs of rows, if each item has one and nothing was decided.
     are_rows = settings.mode == "all" and not result.has_file(_ROW_PAIRS)
     cached = result.cached_lists(ROWS if are_rows else _ROW_PAIRS)
     row_pairs = neighbor_lists(left, right, JoinSpec(threshold), cached)
     pairs = item_pairs(row_pairs, left, right)
     one_each = left.max_images == right.max_images == 1
     files = []
-    if settings.mode != "all" or not one_each:
+    if settings.mode != "all" or not one_each or not decided.is_empty:
         files = [result.table.write_rows(row_pairs, role=_ROW_PAIRS)]
     return pairs, files, cached is not None
 
 
 def _mutual(
-    result: MaterializedResult, left: Items, right: Items, threshold: float
+    result: MaterializedResult,
+    left: Items,
+    right: Items,
+    threshold: float,
+    decided: DecidedPairs,
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
     """Pairs whose members are each other's best."""
-    spec = JoinSpec(threshold, k=1)
+    depth = 1 + decided.max_different
+    spec = JoinSpec(threshold, depth)
     cached_left = result.cached_lists(_LEFT_LISTS)
     cached_right = result.cached_lists(_RIGHT_LISTS)
     left_lists = neighbor_lists(left, right, spec, cached_left)
     right_lists = neighbor_lists(
         right, left, spec, cached_right.swapped() if cached_right is not None else None
     )
-    best_right = item_pairs(left_lists, left, right, k=1)
-    best_left = item_pairs(right_lists, right, left, k=1)
     files = [
         result.table.write_rows(left_lists, role=_LEFT_LISTS),
         result.table.write_rows(right_lists, role=_RIGHT_LISTS),
     ]
-    pairs = best_right.join(
-        best_left, left_on=["left_id", "right_id"], right_on=["right_id", "left_id"], how="semi"
+    pairs = _mutual_pairs(
+        item_pairs(left_lists, left, right, depth),
+        item_pairs(right_lists, right, left, depth),
+        decided,
     )
     return pairs, files, cached_left is not None and cached_right is not None
 
 
-def _mutual_of_all(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Of all pairs those whose members are each other's best."""
-    by_right = pairs.sort("right_id", "similarity", "left_id", descending=[False, True, False])
-    best_left = by_right.unique("right_id", keep="first")
-    return best_of_each(pairs, 1).join(best_left, on=["left_id", "right_id"], how="semi")
+def _mutual_pairs(
+    of_left: pl.DataFrame, of_right: pl.DataFrame, decided: DecidedPairs
+) -> pl.DataFrame:
+    """The pairs whose members are each other's best, from those of the left and right items."""
+    best_right = decided.applied(of_left, k=1)
+    best_left = decided.swapped().applied(of_right, k=1)
+    return best_right.join(
+        best_left, left_on=["left_id", "right_id"], right_on=["right_id", "left_id"], how="semi"
+    )
+
+
+def _one_to_one(pairs: pl.DataFrame, decided: pl.DataFrame) -> pl.DataFrame:
+    """The decided matches, and the best matching of the items that are in none."""
+    free = pairs.join(decided, on="left_id", how="anti").join(decided, on="right_id", how="anti")
+    return in_order(pl.concat([decided, one_to_one(free)]))
 
 
 def one_to_one(pairs: pl.DataFrame) -> pl.DataFrame:

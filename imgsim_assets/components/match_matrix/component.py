@@ -10,6 +10,7 @@ from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.declared_catalogs import ComparingComponent
 from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list_asset, ignore_list_sensor
 from imgsim_assets.components.match_matrix.matches import GROUP, matches_asset, matches_audit
+from imgsim_assets.components.match_matrix.reviews import reviews_asset, reviews_sensor
 from imgsim_assets.components.match_matrix.scaffolder import MatchMatrixScaffolder
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
@@ -56,6 +57,12 @@ class MatchMatrixComponent(ComparingComponent):
             more = [ignore_list_asset(listed, GROUP, settings.ignore, root)]
             if settings.automation:
                 sensors = [ignore_list_sensor(listed, settings.ignore, root)]
+        if settings.reviews is not None:
+            reviews = self.asset_key("reviews", settings.name)
+            table_names[reviews] = f"reviews/{settings.name}"
+            more.append(reviews_asset(settings, reviews, GROUP, root))
+            if settings.automation:
+                sensors.append(reviews_sensor(settings, reviews, root))
         table = matches_asset(settings, self.project_keys(context), evaluated, root, listed)
         return dg.Definitions(
             assets=self.translated([table, *more], table_names),

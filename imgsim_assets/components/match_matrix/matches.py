@@ -18,6 +18,7 @@ from imgsim_assets.components.checks import (
 from imgsim_assets.components.columns import EVIDENCE, MATCHES, table_schema
 from imgsim_assets.components.export import export_table
 from imgsim_assets.components.lineage import column_lineage, match_lineage
+from imgsim_assets.components.match_matrix.reviews import import_declared_reviews
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
@@ -76,6 +77,7 @@ def matches_asset(
             *(asset_key(name, "items") for name in (settings.left, settings.right) if within),
             *([ignore_list] if ignore_list is not None else []),
             *(asset_key(name, "encoder_evaluation") for name in evaluated),
+            *([asset_key("reviews", settings.name)] if settings.reviews else []),
         ],
         description=settings.description or _description(settings),
         metadata={"dagster/column_schema": table_schema(columns)},
@@ -96,6 +98,7 @@ def matches_asset(
 
         refuse_failed_inputs(context)
         pipeline = MatchPipeline(open_store(context), settings, root=root)
+        import_declared_reviews(pipeline.store, settings, root)
         report = pipeline.run()
         rows = pipeline.rows(report)
         results = _check(pipeline, report, rows)

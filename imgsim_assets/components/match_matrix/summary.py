@@ -56,6 +56,7 @@ def describe_matches(
         "right_images": report.right_images,
         "left_matched": report.left_matched,
         "right_matched": report.right_matched,
+        **{f"judged_{verdict}": count for verdict, count in report.decisions.items()},
     }
     run = {
         **describe_evidence(report.evidence),
@@ -66,8 +67,10 @@ def describe_matches(
     if last.get(_VERSION) == dg.MetadataValue.int(report.version):
         kept = {key: value for key, value in last.items() if "/" not in key}
         return {**counts, **kept, **counts, **run}
-    left_out = describe_left_out(store, report.left_out, report.shared)
-    return {**counts, **left_out, **_pairs(pipeline, report, rows), **run}
+    described = describe_left_out(store, report.left_out, report.shared)
+    if report.reopened.height:
+        described["reopened_decisions"] = preview(report.reopened, _SHOWN_PAIRS)
+    return {**counts, **described, **_pairs(pipeline, report, rows), **run}
 
 
 def _pairs(pipeline: MatchPipeline, report: MatchReport, rows: pl.DataFrame) -> dict[str, Any]:

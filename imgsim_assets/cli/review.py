@@ -1,0 +1,83 @@
+"""`imgsim review`: people's decisions about matches, from and to files."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from imgsim_assets.cli import options, output
+from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
+from imgsim_assets.cli.terminal import echo
+from imgsim_assets.pipeline.reviews import catalogs_of, import_reviews
+from imgsim_assets.reviews.table import VERDICTS, read_reviews, reviews_table
+from imgsim_assets.storage.store import Store
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  imgsim review import products__suppliers verdicts.csv
+  imgsim review export products__suppliers all_verdicts.parquet
+"""
+)
+def command() -> None:
+    """Import or export people's decisions about the pairs of a match table."""
+
+
+@command.command("import")
+@click.argument("match_table")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--reviewer", help="Who decided, where the file does not say; default: the user's name."
+)
+@options.store_option
+@options.json_option
+def import_command(
+    match_table: str, file: Path, reviewer: str | None, store: Store, as_json: bool
+) -> int:
+    """Add the decisions of FILE (.csv, .tsv, .parquet) to those about MATCH_TABLE.
+
+    FILE needs the columns left_id, right_id and verdict, and may have left_sha256, right_sha256,
+    reviewer, note and decided_at. The next run of the match table honours the decisions.
+    """
+    report = import_reviews(
+        store,
+        match_table,
+        catalogs_of(store, match_table),
+        file,
+        now=datetime.now(UTC).replace(microsecond=0),
+        reviewer=reviewer or getpass.getuser(),
+    )
+    if as_json:
+        output.show_json(report._asdict())
+    else:
+        known = report.rows - report.added - report.unknown
+        echo(
+            f"{match_table}: {report.added} new decisions"
+            + (f", {known} known already" if known else "")
+            + f" (reviews/{match_table} version {report.version})"
+        )
+        if report.unknown:
+            listed = ", ".join(report.first_unknown)
+            echo(f"  {report.unknown} about items without an image were left out: {listed}")
+    return EXIT_PROBLEMS_FOUND if report.unknown else 0
+
+
+@command.command("export")
+@click.argument("match_table")
+@click.argument("file")
+@options.raw_option
+@options.store_option
+def export_command(match_table: str, file: str, store: Store) -> None:
+    """Write all decisions about MATCH_TABLE to FILE (.csv, .tsv, .parquet, .jsonl)."""
+    catalogs_of(store, match_table)  # names the tables that there are
+    table = reviews_table(store, match_table)
+    reviews = read_reviews(table, table.latest())
+    output.write_frame(reviews, file)
+    counts = dict(reviews["verdict"].value_counts().iter_rows())
+    listed = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
+    if file != options.STDOUT:
+        echo(f"{reviews.height} decisions written to {file}" + (f" ({listed})" if listed else ""))

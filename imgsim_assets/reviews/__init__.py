@@ -1,0 +1,1 @@
+"""The decisions of people about pairs of items."""

@@ -1,0 +1,65 @@
+"""Decisions that hold for the images that items have now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from imgsim_assets.reviews.table import DIFFERENT, MATCH, PAIR, latest_decisions
+from imgsim_assets.storage.digest import rows_digest
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The decisions about the pairs of two lists of items, at most one for each pair.
+
+    `standing` and `reopened` have the columns of the reviews. A decision stands while both items
+    have the images that were judged; it is reopened once one of them has lost its image.
+    """
+
+    standing: pl.DataFrame
+    reopened: pl.DataFrame
+
+    @classmethod
+    def of(cls, reviews: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> Decisions:
+        """The decisions of some reviews about the images of the items.
+
+        Args:
+            reviews: decisions in any order.
+            left: id and sha256 of the images of the left items, one row for each image.
+            right: the same of the right items.
+        """
+        latest = latest_decisions(reviews)
+        existing = latest.join(left, left_on="left_id", right_on="id", how="semi").join(
+            right, left_on="right_id", right_on="id", how="semi"
+        )
+        standing = existing.join(
+            left, left_on=["left_id", "left_sha256"], right_on=["id", "sha256"], how="semi"
+        ).join(right, left_on=["right_id", "right_sha256"], right_on=["id", "sha256"], how="semi")
+        return cls(standing, existing.join(standing, on=PAIR, how="anti"))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many decisions stand, by verdict."""
+        return dict(sorted(self.standing["verdict"].value_counts().iter_rows()))
+
+    @property
+    def digest(self) -> str | None:
+        """A digest of the standing decisions, None without any."""
+        rows = self.standing.select("left_id", "right_id", "verdict")
+        return rows_digest(rows) if rows.height else None
+
+    def pairs(self, verdict: str) -> pl.DataFrame:
+        """The pairs (left_id, right_id) with a standing verdict."""
+        return self.standing.filter(pl.col("verdict") == verdict).select(PAIR)
+
+    @property
+    def matches(self) -> pl.DataFrame:
+        """The pairs that were judged to be a match."""
+        return self.pairs(MATCH)
+
+    @property
+    def different(self) -> pl.DataFrame:
+        """The pairs that were judged to be different."""
+        return self.pairs(DIFFERENT)

@@ -1,0 +1,128 @@
+"""The tables `reviews/<pair>`: what people decided about pairs of items, row by row.
+
+Rows are only ever added. The latest decision about a pair counts, whichever way it came.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
+
+import polars as pl
+
+from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
+
+Verdict = Literal["match", "different", "unsure", "cleared"]
+VERDICTS: Final = get_args(Verdict)
+MATCH, DIFFERENT, UNSURE, CLEARED = VERDICTS
+REVIEWS = "reviews"
+GROUPS = "groups"
+PAIR = ("left_id", "right_id")
+SCHEMA: Mapping[str, pl.DataType] = {
+    "left_id": pl.String(),
+    "right_id": pl.String(),
+    "left_sha256": pl.String(),
+    "right_sha256": pl.String(),
+    "verdict": pl.String(),
+    "reviewer": pl.String(),
+    "note": pl.String(),
+    "decided_at": pl.Datetime("ms", "UTC"),
+}
+# With more files than this, a commit writes all rows as one file.
+_MAX_FILES = 32
+# What a row of a file may leave open.
+_MAY_BE_OPEN = ("left_sha256", "right_sha256", "decided_at")
+# The order in which decisions about a pair were made; the last one counts.
+_ORDER = ("decided_at", "reviewer", "verdict", "left_sha256", "right_sha256", "note")
+
+
+def reviews_table(store: Store, name: str) -> Table:
+    """`reviews/<name>`, the decisions about a match table; see SCHEMA."""
+    return store.table(f"{REVIEWS}/{name}")
+
+
+def group_reviews_table(store: Store, name: str) -> Table:
+    """`reviews/groups/<name>`, the decisions about the pairs of duplicate groups; see SCHEMA."""
+    return store.table(f"{REVIEWS}/{GROUPS}/{name}")
+
+
+def empty_reviews() -> pl.DataFrame:
+    """No decisions."""
+    return pl.DataFrame(schema=SCHEMA)
+
+
+def read_reviews(table: Table, commit: Commit | None) -> pl.DataFrame:
+    """All decisions of a version in the order in which they were made; none without a version."""
+    if commit is None:
+        return empty_reviews()
+    return table.read(commit).select(list(SCHEMA)).unique().sort(_ORDER, nulls_last=False)
+
+
+def add_reviews(table: Table, rows: pl.DataFrame) -> tuple[Commit | None, int]:
+    """Add decisions (SCHEMA); a decision that the table has already is not added again.
+
+    Returns:
+        The newest commit, and the number of decisions that were new.
+    """
+    added = 0
+
+    def change(base: Commit | None) -> PendingCommit | None:
+        nonlocal added
+        existing = read_reviews(table, base)
+        new = (
+            rows.select(list(SCHEMA))
+            .unique()
+            .join(existing, on=list(SCHEMA), how="anti", nulls_equal=True)
+        )
+        added = new.height
+        if not added:
+            return None
+        return PendingCommit(_files_with(table, base, existing, new.sort(_ORDER)))
+
+    return table.commit(change), added
+
+
+def unknown_reviews(rows: pl.DataFrame, existing: pl.DataFrame) -> pl.DataFrame:
+    """The decisions that a table does not have, with their columns, in their order.
+
+    A row that leaves open its time or its images is known if a decision agrees in the rest: a file
+    of such rows that is read again decides nothing anew.
+    """
+    numbered = rows.with_row_index("__row")
+    known = []
+    for is_open in itertools.product((False, True), repeat=len(_MAY_BE_OPEN)):
+        open_columns = set(itertools.compress(_MAY_BE_OPEN, is_open))
+        on = [name for name in SCHEMA if name not in open_columns]
+        alike = numbered.filter(
+            pl.col(name).is_null() == (name in open_columns) for name in _MAY_BE_OPEN
+        )
+        known.append(alike.join(existing, on=on, how="semi", nulls_equal=True)["__row"])
+    return rows.filter(~numbered["__row"].is_in(pl.concat(known).implode()))
+
+
+def _files_with(
+    table: Table, base: Commit | None, existing: pl.DataFrame, new: pl.DataFrame
+) -> list[DataFile]:
+    files = list(base.files) if base is not None else []
+    if len(files) < _MAX_FILES:
+        return [*files, table.write_rows(new)]
+    return [table.write_rows(pl.concat([existing, new]).sort(_ORDER))]
+
+
+def latest_decisions(reviews: pl.DataFrame) -> pl.DataFrame:
+    """The decision about each pair that counts: the latest, ties by the name of the reviewer.
+
+    Args:
+        reviews: rows of SCHEMA in any order.
+
+    Returns:
+        At most one row for each left_id and right_id, sorted by both; a pair whose latest
+        decision was taken back has none.
+    """
+    last = reviews.sort(_ORDER, nulls_last=False).unique(
+        list(PAIR), keep="last", maintain_order=True
+    )
+    return last.filter(pl.col("verdict") != CLEARED).sort(PAIR)

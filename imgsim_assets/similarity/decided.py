@@ -1,0 +1,113 @@
+"""Pairs of items after people's decisions, which come before any ranking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from imgsim_assets.reviews.decisions import Decisions
+from imgsim_assets.similarity.cosine import pair_cosines
+from imgsim_assets.similarity.item_pairs import (
+    SCHEMA,
+    best_of_each,
+    in_order,
+    item_pairs,
+    swapped,
+)
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.mean_best import mean_best
+from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
+
+_PAIR = ["left_id", "right_id"]
+_IS_DECIDED = "is_decided"
+
+
+@dataclass(frozen=True)
+class DecidedPairs:
+    """The decisions about the pairs of two catalogs, applied to pairs that a join has found.
+
+    Attributes:
+        different: left_id and right_id of pairs that are no match.
+        matches: the pairs that are matches (`item_pairs.SCHEMA`), also those below a threshold.
+    """
+
+    different: pl.DataFrame
+    matches: pl.DataFrame
+
+    @classmethod
+    def of(cls, decisions: Decisions, left: Items, right: Items, compare: str) -> DecidedPairs:
+        """The decisions about items of which at least one image is compared."""
+        matches = _scored(decisions.matches, left, right)
+        if compare == "mean_best":
+            matches = mean_best(matches, left, right, MIN_COSINE)
+        return cls(decisions.different, matches)
+
+    def swapped(self) -> DecidedPairs:
+        """The same with left and right exchanged."""
+        return DecidedPairs(swapped(self.different), in_order(swapped(self.matches)))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no decision changes a pair."""
+        return not self.different.height and not self.matches.height
+
+    @property
+    def max_different(self) -> int:
+        """How many different pairs an item has at most: so many more a join must find."""
+        counts = [self.different[name].value_counts()["count"] for name in _PAIR]
+        return max((int(each) for count in counts for each in count), default=0)
+
+    def applied(self, pairs: pl.DataFrame, k: int | None = None) -> pl.DataFrame:
+        """The pairs without different ones and with all matches.
+
+        Args:
+            pairs: pairs of items in order; with k, at least the first k + max_different of each
+                left item.
+            k: how many a left item has; its decided matches come first, and are never cut.
+
+        Returns:
+            The pairs in order.
+        """
+        if self.is_empty:
+            return best_of_each(pairs, k)
+        found = pairs.join(self.different, on=_PAIR, how="anti")
+        found = found.join(self.matches, on=_PAIR, how="anti")
+        both = pl.concat(
+            [
+                found.with_columns(pl.lit(value=False).alias(_IS_DECIDED)),
+                self.matches.with_columns(pl.lit(value=True).alias(_IS_DECIDED)),
+            ]
+        )
+        if k is not None:
+            ordered = both.sort(
+                ["left_id", _IS_DECIDED, "similarity", "right_id"],
+                descending=[False, True, True, False],
+            )
+            position = pl.int_range(pl.len()).over("left_id")
+            both = ordered.filter((position < k) | pl.col(_IS_DECIDED))
+        return in_order(both.drop(_IS_DECIDED))
+
+
+def _scored(pairs: pl.DataFrame, left: Items, right: Items) -> pl.DataFrame:
+    """The given pairs of items with their best images, without items that have no row."""
+    sides = []
+    for side, items in (("left", left), ("right", right)):
+        rows = items.keys.select(pl.col("id").alias(f"{side}_id")).with_row_index(f"{side}_row")
+        sides.append(rows)
+    found = pairs.join(sides[0], on="left_id").join(sides[1], on="right_id")
+    if not found.height:
+        return pl.DataFrame(schema=SCHEMA)
+    i, j = (found[f"{side}_row"].cast(pl.Int64).to_numpy() for side in ("left", "right"))
+    a, b = left.join_input.unit, right.join_input.unit
+    cosines = pair_cosines(a.rows, b.rows, i, j, squares=(a.squares, b.squares))
+    order = np.lexsort((j, -cosines, i))
+    rows_of_pairs = pl.DataFrame(
+        {
+            "left_id": left.rows["id"].gather(i[order]),
+            "right_id": right.rows["id"].gather(j[order]),
+            "similarity": cosines[order],
+        }
+    )
+    return item_pairs(rows_of_pairs, left, right)

@@ -1,0 +1,102 @@
+"""Decisions about matches, to and from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from imgsim_assets.reviews.table import read_reviews, reviews_table
+from imgsim_assets.similarity.matches import reviewed_name
+from imgsim_assets_tests.support.shell import Shell
+
+
+def _match(shell: Shell) -> str:
+    """The name of a match table of two lists of three images."""
+    shell.write_images(0, 1, 2)
+    for name in ("left", "right"):
+        rows = [f"{name}{number},{number}.jpg" for number in range(3)]
+        shell.write(f"{name}.csv", "id,path\n" + "\n".join(rows))
+    assert shell.match("left.csv", "right.csv").code == 0
+    [table] = [name for name in shell.store.table_names() if name.startswith("matches/")]
+    return reviewed_name(table)
+
+
+def test_imported_decisions_are_exported_with_the_images_that_they_are_about(
+    shell: Shell, tmp_path: Path
+) -> None:
+    name = _match(shell)
+    shell.write(
+        "verdicts.csv", "left_id,right_id,verdict\nleft0,right0,match\nleft0,right1,different\n"
+    )
+
+    imported = shell("review", "import", name, "verdicts.csv", "--reviewer", "ann")
+    exported = shell("review", "export", name, "out.parquet")
+
+    assert (imported.code, exported.code) == (0, 0), imported.err + exported.err
+    assert "2 new decisions" in imported.out
+    assert "2 decisions written to out.parquet (1 match, 1 different)" in exported.out
+    rows = pl.read_parquet(shell.folder / "out.parquet").sort("right_id")
+    assert rows["reviewer"].to_list() == ["ann", "ann"]
+    assert rows["left_sha256"].n_unique() == 1
+    assert rows["right_sha256"].n_unique() == 2
+    assert rows["right_sha256"].null_count() == 0
+
+
+def test_an_exported_file_imports_again_as_nothing_new(shell: Shell) -> None:
+    name = _match(shell)
+    shell.write("verdicts.csv", "left_id,right_id,verdict,note\nleft0,right0,match,the same\n")
+    shell("review", "import", name, "verdicts.csv")
+    shell("review", "export", name, "out.csv")
+
+    again = shell("review", "import", name, "out.csv", "--json")
+
+    assert again.code == 0
+    assert (again.json["rows"], again.json["added"], again.json["version"]) == (1, 0, 1)
+
+
+def test_a_file_without_times_that_is_imported_again_decides_nothing_anew(shell: Shell) -> None:
+    name = _match(shell)
+    shell.write("verdicts.csv", "left_id,right_id,verdict\nleft0,right0,match\n")
+
+    counts = [shell("review", "import", name, "verdicts.csv", "--json").json for _ in range(2)]
+
+    assert [count["added"] for count in counts] == [1, 0]
+
+
+def test_a_decision_about_an_unknown_item_is_left_out_and_told(shell: Shell) -> None:
+    name = _match(shell)
+    rows = "left0,right0,match\nleft0,nobody,match\n"
+    shell.write("verdicts.csv", f"left_id,right_id,verdict\n{rows}")
+
+    result = shell("review", "import", name, "verdicts.csv")
+
+    assert result.code == 3
+    assert "1 new decisions" in result.out
+    assert "1 about items without an image were left out: right_id 'nobody' of" in result.out
+    table = reviews_table(shell.store, name)
+    assert read_reviews(table, table.latest())["right_id"].to_list() == ["right0"]
+
+
+def test_an_unknown_match_table_is_named_with_those_that_exist(shell: Shell) -> None:
+    name = _match(shell)
+    shell.write("verdicts.csv", "left_id,right_id,verdict\n")
+
+    result = shell("review", "import", "other", "verdicts.csv")
+
+    assert result.code == 1
+    assert f"has no match table other; it has {name}" in result.err
+
+
+def test_the_next_match_honours_the_decisions(shell: Shell) -> None:
+    name = _match(shell)
+    rows = "left0,right0,different\nleft1,right2,match\n"
+    shell.write("verdicts.csv", f"left_id,right_id,verdict\n{rows}")
+    shell("review", "import", name, "verdicts.csv")
+
+    result = shell.match("left.csv", "right.csv", "--threshold", "0.99", "--json")
+
+    pairs = {(row["left_id"], row["right_id"]) for row in result.json["matches"]}
+    assert ("left0", "right0") not in pairs
+    assert {("left1", "right2"), ("left2", "right2")} <= pairs
+    assert shell("verify").code == 0

@@ -1,0 +1,97 @@
+"""People's decisions as an asset: a declared file is imported, honoured and looked at again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from imgsim_assets.storage.reader import read_table
+from imgsim_assets_tests.support.shop import Shop
+from imgsim_assets_tests.support.web import Web
+
+_REVIEWS = dg.AssetKey(["reviews", "pair"])
+
+
+@pytest.fixture
+def shop(tmp_path: Path, web: Web) -> Shop:
+    opened = Shop.open(tmp_path, web, products=4, suppliers=3)
+    _decide(opened, "p1,s1,different")
+    opened.declare(pair={"reviews": "verdicts.csv"})
+    return opened
+
+
+def _decide(shop: Shop, *rows: str) -> None:
+    text = "\n".join(["left_id,right_id,verdict", *rows])
+    (shop.project.root / "verdicts.csv").write_text(text)
+
+
+def _pairs(shop: Shop) -> set[tuple[str, str]]:
+    rows = read_table("matches/pair", store=shop.project.store)
+    return set(rows.collect().select("left_id", "right_id").iter_rows())
+
+
+def _look(shop: Shop, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
+    definitions = shop.project.definitions()
+    repository = definitions.get_repository_def()
+    sensor = repository.get_sensor_def("pair_reviews_sensor")
+    context = dg.build_sensor_context(
+        instance, cursor=cursor, repository_def=repository, resources=definitions.resources
+    )
+    return sensor.evaluate_tick(context)
+
+
+def test_a_materialization_honours_the_declared_file(shop: Shop) -> None:
+    assert shop.project.materialize()
+
+    assert ("p1", "s1") not in _pairs(shop)
+    assert ("p2", "s2") in _pairs(shop)
+
+
+def test_the_sensor_reports_new_decisions_once_and_the_next_run_honours_them(shop: Shop) -> None:
+    assert shop.project.materialize()
+    with shop.project.instance() as instance:
+        first = _look(shop, instance)
+        unchanged = _look(shop, instance, first.cursor)
+        _decide(shop, "p1,s1,different", "p2,s2,different")
+        changed = _look(shop, instance, first.cursor)
+
+    assert len(first.asset_events) == len(changed.asset_events) == 1
+    assert changed.asset_events[0].asset_key == _REVIEWS
+    assert changed.asset_events[0].data_version != first.asset_events[0].data_version
+    assert not unchanged.asset_events
+    assert unchanged.skip_message == "no decision is new"
+    assert shop.project.materialize()
+    assert not {("p1", "s1"), ("p2", "s2")} & _pairs(shop)
+
+
+def test_a_decision_starts_the_match_table_and_no_other_asset(shop: Shop) -> None:
+    assert shop.project.materialize()
+    definitions = shop.project.definitions()
+    with shop.project.instance() as instance:
+
+        def observe() -> None:
+            (observation,) = _look(shop, instance).asset_events
+            instance.report_runless_asset_event(observation)
+
+        def requested(cursor: Any = None) -> Any:
+            return dg.evaluate_automation_conditions(
+                defs=definitions, instance=instance, cursor=cursor
+            )
+
+        observe()
+        before = requested()
+        _decide(shop, "p1,s1,cleared")
+        observe()
+        after = requested(before.cursor)
+
+    asked = {each.key for each in after.results if after.get_num_requested(each.key)}
+    assert asked == {dg.AssetKey(["matches", "pair"])}
+
+
+def test_a_missing_file_fails_the_match_table_with_its_name(shop: Shop) -> None:
+    (shop.project.root / "verdicts.csv").unlink()
+
+    assert not shop.project.materialize()

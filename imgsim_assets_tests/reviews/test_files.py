@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from imgsim_assets.errors import SourceError
+from imgsim_assets.reviews.files import read_verdicts
+from imgsim_assets.reviews.table import SCHEMA
+
+
+def _read(tmp_path: Path, text: str, name: str = "verdicts.csv") -> pl.DataFrame:
+    path = tmp_path / name
+    path.write_text(text)
+    return read_verdicts(path, reviewer="ann")
+
+
+def test_three_columns_are_enough(tmp_path: Path) -> None:
+    rows = _read(tmp_path, "left_id,right_id,verdict\n 1 ,007,Different\n")
+
+    assert rows.columns == list(SCHEMA)
+    assert rows.row(0) == ("1", "007", None, None, "different", "ann", None, None)
+
+
+def test_an_export_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = _read(tmp_path, "left_id,right_id,verdict,reviewer,note\na,b,match,bob,same shoe\n")
+    rows.write_parquet(tmp_path / "out.parquet")
+    rows.write_csv(tmp_path / "out.csv")
+
+    for name in ("out.parquet", "out.csv"):
+        assert read_verdicts(tmp_path / name).equals(rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "utc_hour"),
+    [("2026-01-02T10:00:00Z", 10), ("2026-01-02 10:00", 10), ("2026-01-02T10:00:00+02:00", 8)],
+)
+def test_times_are_utc_unless_they_name_a_zone(tmp_path: Path, text: str, utc_hour: int) -> None:
+    rows = _read(tmp_path, f"left_id,right_id,verdict,decided_at\na,b,match,{text}\n")
+
+    assert rows["decided_at"].item().hour == utc_hour
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("left_id,verdict\na,match\n", "has no column right_id; it has left_id, verdict"),
+        (
+            "left_id,right_id,verdict\na,b,match\na,c,yes\n",
+            r"verdict is not one of .* in row 2 \('yes'\)",
+        ),
+        ("left_id,right_id,verdict\na,b,\n", "verdict is not one of .* in row 1"),
+        ("left_id,right_id,verdict\n,b,match\n", "left_id is empty in row 1"),
+        (
+            "left_id,right_id,verdict,left_sha256\na,b,match,12\n",
+            r"left_sha256 .* in row 1 \('12'\)",
+        ),
+        ("left_id,right_id,verdict,decided_at\na,b,match,soon\n", "row 1: decided_at 'soon'"),
+        ("left_id,right_id,verdict,decided_at\na,b,match,2026\n", "row 1: decided_at '2026'"),
+        ("", "cannot be read"),
+    ],
+)
+def test_what_is_no_decision_is_one_message(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message) as error:
+        _read(tmp_path, text)
+
+    assert str(tmp_path / "verdicts.csv") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"is not one of .csv, .tsv, .parquet"):
+        _read(tmp_path, "", "verdicts.xlsx")

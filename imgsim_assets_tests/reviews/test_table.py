@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgsim_assets.reviews.table import (
+    SCHEMA,
+    VERDICTS,
+    add_reviews,
+    latest_decisions,
+    read_reviews,
+    reviews_table,
+    unknown_reviews,
+)
+from imgsim_assets.storage.gc import collect_garbage
+from imgsim_assets.storage.settings import RetentionPolicy
+from imgsim_assets.storage.store import Store
+
+_NOON = datetime(2026, 5, 31, 12, tzinfo=UTC)
+
+
+def _reviews(*rows: Sequence[Any]) -> pl.DataFrame:
+    """Decisions of (left_id, right_id, verdict, reviewer, minutes after noon)."""
+    columns = ["left_id", "right_id", "verdict", "reviewer"]
+    frame = pl.DataFrame([row[:4] for row in rows], schema=columns, orient="row")
+    times = [_NOON + timedelta(minutes=row[4]) for row in rows]
+    return frame.with_columns(
+        pl.lit("a" * 64).alias("left_sha256"),
+        pl.lit("b" * 64).alias("right_sha256"),
+        pl.lit(None, pl.String).alias("note"),
+        pl.Series("decided_at", times, SCHEMA["decided_at"]),
+    ).select(list(SCHEMA))
+
+
+def test_the_latest_decision_counts_whatever_the_order_of_the_rows() -> None:
+    rows = _reviews(("l", "r", "different", "ann", 2), ("l", "r", "match", "bob", 1))
+
+    for each in (rows, rows.reverse()):
+        assert latest_decisions(each)["verdict"].to_list() == ["different"]
+
+
+def test_of_decisions_at_the_same_time_that_of_the_last_reviewer_by_name_counts() -> None:
+    rows = _reviews(("l", "r", "different", "ann", 1), ("l", "r", "match", "bob", 1))
+
+    assert latest_decisions(rows)["reviewer"].to_list() == ["bob"]
+
+
+def test_a_decision_that_was_taken_back_does_not_count() -> None:
+    rows = _reviews(("l", "r", "different", "ann", 1), ("l", "r", "cleared", "ann", 2))
+
+    assert not latest_decisions(rows).height
+
+
+def test_a_decision_is_added_once(tmp_path: Path) -> None:
+    table = reviews_table(Store.open(tmp_path), "a__b")
+    first, second = ("l", "r", "match", "ann", 1), ("l", "s", "match", None, 1)
+
+    assert add_reviews(table, _reviews(first))[1] == 1
+    assert add_reviews(table, _reviews(first, second))[1] == 1
+    commit, added = add_reviews(table, _reviews(first, second))
+
+    assert added == 0
+    assert commit is not None
+    assert commit.version == 2
+    assert read_reviews(table, commit).height == 2
+
+
+@pytest.mark.parametrize(
+    "open_columns", [("decided_at",), ("left_sha256", "right_sha256"), ("right_sha256",)]
+)
+def test_a_row_that_leaves_open_its_time_or_images_is_known_if_the_rest_is(
+    open_columns: Sequence[str],
+) -> None:
+    existing = _reviews(("l", "r", "match", "ann", 1))
+    rows = _reviews(("l", "r", "match", "ann", 5), ("l", "r", "different", "ann", 5))
+    nulls = [pl.lit(None, rows.schema[name]).alias(name) for name in open_columns]
+    if "decided_at" not in open_columns:
+        rows = rows.with_columns(pl.lit(existing["decided_at"]).first().alias("decided_at"))
+
+    new = unknown_reviews(rows.with_columns(nulls), existing)
+
+    assert new["verdict"].to_list() == ["different"]
+
+
+def test_many_additions_stay_few_files_and_garbage_collection_keeps_every_row(
+    tmp_path: Path,
+) -> None:
+    store = Store.open(tmp_path)
+    table = reviews_table(store, "a__b")
+    for number in range(40):
+        add_reviews(table, _reviews(("l", f"r{number}", "match", "ann", number)))
+
+    far_ahead = datetime.now(UTC).timestamp() + 365 * 86_400
+    collect_garbage(store, RetentionPolicy(retain_last=1, min_age_hours=1), now=far_ahead)
+
+    commit = table.latest()
+    assert commit is not None
+    assert len(commit.files) < 35
+    assert read_reviews(table, commit).height == 40
+
+
+_DECISIONS = st.lists(
+    st.tuples(
+        st.sampled_from("lm"),
+        st.sampled_from("rs"),
+        st.sampled_from(VERDICTS),
+        st.sampled_from(("ann", "bob", None)),
+        st.integers(0, 3),
+    ),
+    max_size=8,
+)
+
+
+@given(_DECISIONS, st.randoms())
+def test_decisions_do_not_depend_on_the_order_in_which_they_arrive(
+    rows: list[tuple[Any, ...]], random: Any
+) -> None:
+    shuffled = random.sample(rows, len(rows))
+    if not rows:
+        return
+
+    assert latest_decisions(_reviews(*rows)).equals(latest_decisions(_reviews(*shuffled)))
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_each_verdict_can_be_stored(tmp_path: Path, verdict: str) -> None:
+    table = reviews_table(Store.open(tmp_path), "a__b")
+
+    commit, added = add_reviews(table, _reviews(("l", "r", verdict, "ann", 1)))
+
+    assert added == 1
+    assert read_reviews(table, commit)["verdict"].to_list() == [verdict]
