@@ -83,10 +83,14 @@ def thresholds_within(
 
 
 def expected_rate(budget: float, items: int) -> float:
-    """The rate at which a catalog of that many items exceeds the budget in 5 % of the cases."""
+    """The rate at which a catalog of that many items exceeds the budget in 5 % of the cases.
+
+    A single pair is accepted in catalogs that are too small for the budget to have one. The rate
+    is never above the budget.
+    """
     from scipy.special import pdtrc
 
-    allowed_pairs = floor(budget * items / 2 + 1e-9)
+    allowed_pairs = max(1, floor(budget * items / 2 + 1e-9))
     low, high = 0.0, budget * items / 2
     for _ in range(50):
         middle = (low + high) / 2
