@@ -181,21 +181,24 @@ def _update(index: FlatIndex, images: pl.DataFrame, vectors: VectorTable) -> _Ch
 
     A vector stays where its item still has the image, under whichever number.
     """
-    # An item may have an image twice, under two URLs: the first stays the first.
-    occurrence = pl.col(IMAGE).rank("ordinal").over("id", "sha256").alias("occurrence")
-    before = index.entries.with_columns(occurrence)
-    after = images.with_columns(occurrence)
+    gone = index.entries.join(images, on=_IMAGES, how="anti")
+    added = images.join(index.entries, on=_IMAGES, how="anti", maintain_order="left")
+    # An item may have an image twice, under two URLs.
     same = ["id", "sha256", "occurrence"]
-    kept = before.join(after, on=same, how="inner", suffix="_now")
-    added = after.join(before, on=same, how="anti").select(_IMAGES)
-    moved = kept.filter(pl.col(IMAGE) != pl.col(f"{IMAGE}_now")).height
-    removed = before.height - kept.height
-    if moved or removed:
-        index.keep(kept.with_columns(pl.col(f"{IMAGE}_now").alias(IMAGE)))
+    occurrence = pl.col(IMAGE).rank("ordinal").over("id", "sha256").alias("occurrence")
+    moved = (
+        gone.with_columns(occurrence)
+        .drop(IMAGE)
+        .join(added.with_columns(occurrence), on=same, how="inner")
+        .select(index.entries.columns)
+    )
+    if gone.height:
+        stays = index.entries.join(images, on=_IMAGES, how="semi")
+        index.keep(pl.concat([stays, moved]))
+    added = added.join(moved, on=_IMAGES, how="anti", maintain_order="left")
     if added.height:
-        added = added.sort("id", IMAGE)
         index.add(added, vectors_of(vectors, added["sha256"]))
-    return _Changes(added.height, removed, moved)
+    return _Changes(added.height, gone.height - moved.height, moved.height)
 
 
 def rebuild_count(index: Commit) -> int:
