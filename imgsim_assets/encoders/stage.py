@@ -19,7 +19,6 @@ from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.encoder import (
     Encoder,
-    content_rule,
     default_batch_size,
     fingerprint,
     gpu_decodable_jpeg,
@@ -28,6 +27,7 @@ from imgsim_assets.encoders.encoder import (
     needs_loading,
 )
 from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage, StageTimings
+from imgsim_assets.encoders.known_failures import ACCEPTS_TRUNCATED, SIZE, KnownFailures
 from imgsim_assets.encoders.precision import resolve_precision
 from imgsim_assets.encoders.probe import (
     PROBE,
@@ -42,7 +42,7 @@ from imgsim_assets.encoders.table import LOST_IMAGE, embeddings_table, status_ro
 from imgsim_assets.encoders.vector_files import BLANK, FLAGS, TRUNCATED
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable, concat_rows, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.images.content import BLANK_DETAIL, TOO_SMALL, is_blank
+from imgsim_assets.images.content import is_blank
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
@@ -51,16 +51,7 @@ from imgsim_assets.storage.commit import Commit, PendingCommit, is_compacted, re
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
-# File metadata: whether truncated images were tried.
-_ACCEPTS_TRUNCATED = "accepts_truncated"
 COMMIT_EVERY_SECONDS = 5.0
-# Columns of the ledger.
-_SIZE = ["width", "height"]
-# Of images with a vector that other settings accepted.
-_FLAG_FAILURES = {
-    TRUNCATED: ("truncated", "pixels are missing; 'truncated_images: accept' embeds the rest"),
-    BLANK: (BLANK, BLANK_DETAIL),
-}
 
 
 @dataclass(frozen=True)
@@ -156,19 +147,9 @@ class EmbeddingStage:
         self._log = log
         self._stop = stop or threading.Event()
         self._works: dict[Shard, _ShardWork] = {}
-        # By sha256, (status, detail) of images without a vector, and the files they are from.
-        self._failures: dict[str, tuple[str, str]] = {}
-        self._failure_files: set[str] = set()
-        self._rule = content_rule(settings)
-        self._accepts_truncated = settings.truncated_images == "accept"
-        self._accepted_flags = [
-            *([TRUNCATED] if self._accepts_truncated else []),
-            *([BLANK] if self._rule.keeps_blank else []),
-        ]
-        # The images seen so far with each flag.
-        self._flagged: dict[str, set[str]] = {flag: set() for flag in FLAGS}
         self._ledger = ledger_table(store, name)
         self._table = embeddings_table(store, name)
+        self._known = KnownFailures(self._table, settings)
         self._settings = resolve_precision(store, name, settings, self._table.latest())
         self._encoder = self._load() if needs_loading(settings) else None
         self.fingerprint = fingerprint(self._settings, self._encoder)
@@ -195,7 +176,7 @@ class EmbeddingStage:
         ledger = self._ledger.latest()
         if ledger is None:
             raise StoreError(f"{self._name}/images has no version yet; materialize it first")
-        columns = ["id", IMAGE, "sha256", "status", *_SIZE]
+        columns = ["id", IMAGE, "sha256", "status", *SIZE]
         images = self._ledger.read(ledger, shard=shard, columns=columns)
         if not images.width:
             raise StoreError(
@@ -204,15 +185,16 @@ class EmbeddingStage:
         images = images.filter(pl.col("status") == OK).drop("status")
         base = self._table.latest()
         work = self._works.pop(shard, _ShardWork())
-        self._read_failures(base)
+        self._known.read(base, self.fingerprint)
         # Lost bytes may have been fetched again since `embed_available`.
-        self._failures = {key: why for key, why in self._failures.items() if why[0] != LOST_IMAGE}
+        self._known.forget_lost()
         embedded_early = work.embedded
         distinct = set(images["sha256"].to_list())
-        self._ensure_vectors(distinct, self._too_small(images), shard, work)
-        failures = {key: self._failures[key] for key in distinct & self._failures.keys()}
+        self._ensure_vectors(distinct, self._known.too_small(images), shard, work)
+        reasons = self._known.reasons
+        failures = {key: reasons[key] for key in distinct & reasons.keys()}
         commit = self._commit(
-            base, shard, ledger, status_rows(images, failures, self._flagged[TRUNCATED])
+            base, shard, ledger, status_rows(images, failures, self._known.flagged[TRUNCATED])
         )
         rows = self._table.read(commit, shard=shard)
         embedded = rows.filter(pl.col("status") == OK).select("id", IMAGE, "sha256")
@@ -254,7 +236,7 @@ class EmbeddingStage:
         ledger = self._ledger.latest()
         if ledger is None:
             return 0
-        self._read_failures(self._table.latest())
+        self._known.read(self._table.latest(), self.fingerprint)
         work = self._works.setdefault(shard, _ShardWork())
         distinct: set[str] = set()
         too_small: dict[str, tuple[str, str]] = {}
@@ -263,11 +245,11 @@ class EmbeddingStage:
                 continue
             work.ledger_files.add(file.path)
             try:
-                rows = self._ledger.read_file(file, ["sha256", "status", *_SIZE])
+                rows = self._ledger.read_file(file, ["sha256", "status", *SIZE])
             except CorruptFileError:
                 continue  # its images are fetched again
             rows = rows.filter(pl.col("status") == OK)
-            too_small |= self._too_small(rows)
+            too_small |= self._known.too_small(rows)
             distinct.update(rows["sha256"].to_list())
         before = work.embedded
         try:
@@ -275,43 +257,6 @@ class EmbeddingStage:
         finally:
             work.seconds += time.monotonic() - started
         return work.embedded - before
-
-    def _read_failures(self, base: Commit | None) -> None:
-        """Read which images this encoder failed to embed before, so that it does not try again.
-
-        An image may be in any shard; each file is read once in the life of the stage.
-        """
-        for file in base.files if base is not None else ():
-            if (
-                file.path in self._failure_files
-                or file.metadata.get(FINGERPRINT) != self.fingerprint
-            ):
-                continue
-            self._failure_files.add(file.path)
-            try:
-                rows = self._table.read_file(file)
-            except CorruptFileError:
-                continue  # its images fail again
-            # The ledger tells anew which images are too small.
-            again = [OK, LOST_IMAGE, TOO_SMALL, *([BLANK] if self._rule.keeps_blank else [])]
-            if self._accepts_truncated and not file.metadata.get(_ACCEPTS_TRUNCATED):
-                again.append("truncated")
-            failed = rows.filter(~pl.col("status").is_in(again))
-            for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
-                self._failures[sha256] = (status, detail)
-
-    def _too_small(self, images: pl.DataFrame) -> dict[str, tuple[str, str]]:
-        """By sha256, the failures of images (sha256, width, height) below the minimum size."""
-        if not set(_SIZE) <= set(images.columns):
-            return {}
-        sizes = images.filter(pl.min_horizontal(_SIZE) < self._rule.min_side)
-        failures = {}
-        for sha256, width, height in sizes.select("sha256", *_SIZE).iter_rows():
-            try:
-                self._rule.require_size(width, height)
-            except ImageError as error:
-                failures[sha256] = (error.status, error.detail)
-        return failures
 
     # ---- embedding ------------------------------------------------------------------
 
@@ -323,23 +268,19 @@ class EmbeddingStage:
         work: _ShardWork,
     ) -> None:
         """Copy or compute the vectors of images that have none and did not fail."""
-        self._read_flags(images)
-        for flag, failure in _FLAG_FAILURES.items():
-            if flag not in self._accepted_flags:
-                self._failures.update(dict.fromkeys(self._flagged[flag], failure))
-        self._failures.update(too_small)
-        missing = self._vectors.missing(images - self._failures.keys())
+        known = self._known
+        known.add_flagged(self._vectors.flagged(), images)
+        # An image that is small as well as blank is too small, as in a first run.
+        known.reasons.update(too_small)
+        missing = self._vectors.missing(images - known.reasons.keys())
         if missing:
             work.reused += self._vectors.copy_from_other_catalogs(
-                missing, accepted_flags=self._accepted_flags
+                missing, accepted_flags=known.accepted_flags
             )
-            self._read_flags(images)
+            for flag, flagged in self._vectors.flagged().items():
+                known.flagged[flag] |= flagged & images
         if missing:
             self._embed(sorted(missing), shard, work)
-
-    def _read_flags(self, images: set[str]) -> None:
-        for flag, flagged in self._vectors.flagged().items():
-            self._flagged[flag] |= flagged & images
 
     def _embed(self, images: Sequence[str], shard: Shard, work: _ShardWork) -> None:
         engine = self._open_engine()
@@ -355,10 +296,10 @@ class EmbeddingStage:
                 for result in results:
                     if isinstance(result, FailedImage):
                         status, detail = result.error.status, result.error.detail[:500]
-                        self._failures[result.key] = (status, detail)
+                        self._known.reasons[result.key] = (status, detail)
                         progress.advance(kind=status)
                     else:
-                        pending.append(_unit_rows(result, self._failures))
+                        pending.append(_unit_rows(result, self._known.reasons))
                         work.embedded += len(result.keys)
                         progress.advance(len(result.keys), kind=OK)
                     if self._stop.is_set():
@@ -375,7 +316,7 @@ class EmbeddingStage:
         """Commit vectors, those of images with flags apart."""
         by_flags: dict[tuple[str, ...], list[int]] = {}
         for row, sha256 in enumerate(rows.sha256):
-            flags = tuple(flag for flag in FLAGS if sha256 in self._flagged[flag])
+            flags = tuple(flag for flag in FLAGS if sha256 in self._known.flagged[flag])
             by_flags.setdefault(flags, []).append(row)
         for flags, chosen in by_flags.items():
             self._vectors.append(_select(rows, chosen), flags=flags)
@@ -416,16 +357,16 @@ class EmbeddingStage:
         image = decode(
             data,
             min_size=min_decode_size(encoder),
-            accept_truncated=self._accepts_truncated,
+            accept_truncated=self._known.accepts_truncated,
         )
         if image.info.get(TRUNCATED):
-            self._flagged[TRUNCATED].add(sha256)
+            self._known.flagged[TRUNCATED].add(sha256)
         return image
 
     def _check_content(self, sha256: str, image: Image.Image) -> None:
-        self._rule.require_content(image)
-        if self._rule.keeps_blank and is_blank(image):
-            self._flagged[BLANK].add(sha256)
+        self._known.rule.require_content(image)
+        if self._known.rule.keeps_blank and is_blank(image):
+            self._known.flagged[BLANK].add(sha256)
 
     # ---- committing -----------------------------------------------------------------
 
@@ -462,14 +403,14 @@ class EmbeddingStage:
 
     @property
     def _file_metadata(self) -> dict[str, Any]:
-        accepts = {_ACCEPTS_TRUNCATED: True} if self._accepts_truncated else {}
+        accepts = {ACCEPTS_TRUNCATED: True} if self._known.accepts_truncated else {}
         return {FINGERPRINT: self.fingerprint, **accepts}
 
     def _is_committed(self, commit: Commit, shard: Shard, rows: pl.DataFrame) -> bool:
         if not is_compacted(commit, shard):
             return False
         file = commit.files_of_shard(shard)[0]
-        keys = (FINGERPRINT, _ACCEPTS_TRUNCATED)
+        keys = (FINGERPRINT, ACCEPTS_TRUNCATED)
         has_metadata = all(file.metadata.get(key) == self._file_metadata.get(key) for key in keys)
         if not has_metadata or file.rows != rows.height:
             return False

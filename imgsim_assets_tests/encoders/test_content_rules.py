@@ -113,6 +113,14 @@ def test_other_catalog_takes_no_vector_that_it_leaves_out(
     assert report.statuses.get("blank", 0) == (2 if chosen is REJECT else 0)
 
 
+def test_small_blank_image_is_too_small_beside_new_images_as_well(store: Store) -> None:
+    embed_shards(store, "shop", KEEP, fill(store, "shop", IMAGES))
+
+    embed_shards(store, "shop", LARGE, fill(store, "shop", {**IMAGES, "z": jpeg(9)}))
+
+    assert _rows(store, "shop")["status"].to_list() == [*STATUSES["large"], "ok"]
+
+
 def test_early_embedding_leaves_out_the_same_images(store: Store) -> None:
     (shard,) = fill(store, "shop", IMAGES)
     stage = EmbeddingStage(store, "shop", REJECT)

@@ -1,0 +1,98 @@
+"""Which images get no vector, as earlier runs, the ledger and the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.encoder import content_rule
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.table import LOST_IMAGE
+from imgsim_assets.encoders.vector_files import BLANK, FLAGS, TRUNCATED
+from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.images.content import BLANK_DETAIL, TOO_SMALL
+from imgsim_assets.images.errors import ImageError
+from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.table import Table
+
+# Columns of the ledger that tell which images are too small.
+SIZE = ("width", "height")
+# File metadata of embeddings: whether truncated images were tried.
+ACCEPTS_TRUNCATED = "accepts_truncated"
+# Of images with a vector that other settings accepted.
+_FLAG_FAILURES = {
+    TRUNCATED: ("truncated", "pixels are missing; 'truncated_images: accept' embeds the rest"),
+    BLANK: (BLANK, BLANK_DETAIL),
+}
+
+
+class KnownFailures:
+    """The images that one encoder is not to embed.
+
+    Attributes:
+        rule: which images have too little content.
+        accepts_truncated: whether truncated images are embedded.
+        accepted_flags: those of `vector_files.FLAGS` that an embedded image may have.
+        reasons: status and detail of images without a vector, by sha256.
+        flagged: the images seen so far, by each of `vector_files.FLAGS`.
+    """
+
+    def __init__(self, embeddings: Table, settings: EncoderSettings) -> None:
+        self._table = embeddings
+        self._files: set[str] = set()
+        self.rule = content_rule(settings)
+        self.accepts_truncated = settings.truncated_images == "accept"
+        self.accepted_flags = [
+            *([TRUNCATED] if self.accepts_truncated else []),
+            *([BLANK] if self.rule.keeps_blank else []),
+        ]
+        self.reasons: dict[str, tuple[str, str]] = {}
+        self.flagged: dict[str, set[str]] = {flag: set() for flag in FLAGS}
+
+    def read(self, embeddings: Commit | None, fingerprint: str) -> None:
+        """Read which images the encoder failed to embed before, so that it does not try again.
+
+        An image may be in any shard; each file is read once in the life of the object.
+        """
+        for file in embeddings.files if embeddings is not None else ():
+            if file.path in self._files or file.metadata.get(FINGERPRINT) != fingerprint:
+                continue
+            self._files.add(file.path)
+            try:
+                rows = self._table.read_file(file)
+            except CorruptFileError:
+                continue  # its images fail again
+            # The ledger tells anew which images are too small.
+            again = [OK, LOST_IMAGE, TOO_SMALL, *([BLANK] if self.rule.keeps_blank else [])]
+            if self.accepts_truncated and not file.metadata.get(ACCEPTS_TRUNCATED):
+                again.append("truncated")
+            failed = rows.filter(~pl.col("status").is_in(again))
+            for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
+                self.reasons[sha256] = (status, detail)
+
+    def forget_lost(self) -> None:
+        """Try again what was lost: it may have been fetched since."""
+        self.reasons = {key: why for key, why in self.reasons.items() if why[0] != LOST_IMAGE}
+
+    def add_flagged(self, flagged: Mapping[str, set[str]], images: set[str]) -> None:
+        """Take in which of some images have a flag; those that are not accepted fail."""
+        for flag, failure in _FLAG_FAILURES.items():
+            self.flagged[flag] |= flagged[flag] & images
+            if flag not in self.accepted_flags:
+                self.reasons.update(dict.fromkeys(self.flagged[flag], failure))
+
+    def too_small(self, images: pl.DataFrame) -> dict[str, tuple[str, str]]:
+        """By sha256, the failures of images (sha256, width, height) below the minimum size."""
+        if not set(SIZE) <= set(images.columns):
+            return {}
+        sizes = images.filter(pl.min_horizontal(SIZE) < self.rule.min_side)
+        failures = {}
+        for sha256, width, height in sizes.select("sha256", *SIZE).iter_rows():
+            try:
+                self.rule.require_size(width, height)
+            except ImageError as error:
+                failures[sha256] = (error.status, error.detail)
+        return failures
