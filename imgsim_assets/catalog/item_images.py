@@ -78,6 +78,7 @@ def collect_images(
         .agg("url")
     )
     bad = images.filter(pl.col(REASON).is_not_null())
+    bad = bad.unique([ROW, "url"], keep="first", maintain_order=True)
     rows = pl.concat(
         [
             usable.select(

@@ -17,6 +17,7 @@ from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.validation import ValidatedRows, no_rows_message, validate_rows
 from imgsim_assets.cli import options
+from imgsim_assets.cli.list_options import source_options
 from imgsim_assets.cli.operands import absolute_paths, name_from_path, source_lines
 from imgsim_assets.cli.option_names import in_shell_words, options_by_key
 from imgsim_assets.cli.output import show_json
@@ -35,7 +36,7 @@ Examples:
 )
 @click.argument("source")
 @click.option("--name", help="Name of the catalog.  [default: from the file's name]")
-@options.source_options
+@source_options
 @click.option("--encoder", metavar="NAME", help="As in YAML.  [default: mobilenet_v3_large]")
 @click.option("--shards", type=int, help="Number of partitions.  [default: 4]")
 @click.option("--defs", metavar="FOLDER", help="The project's defs folder.  [default: detected]")

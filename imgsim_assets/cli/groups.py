@@ -11,6 +11,7 @@ import polars as pl
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.evidence import evidence_lines, evidence_options
+from imgsim_assets.cli.list_options import ListOptions, single_list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
 from imgsim_assets.cli.operands import resolve_operand
@@ -127,7 +128,7 @@ Examples:
     help="Groups of more than 10 items with a larger fraction of all items are suspicious.  "
     f"[default: {CheckSettings().max_group_fraction:g}]",
 )
-@options.single_list_options
+@single_list_options
 @options.out_option_with(".html")
 @options.encoder_options
 @options.download_options
@@ -146,7 +147,7 @@ def command(
     evidence: EvidenceSettings,
     deletions: str | None,
     max_group_fraction: float | None,
-    list_options: options.ListOptions,
+    list_options: ListOptions,
     out: str | None,
     encoder: EncoderSettings,
     download: DownloadSettings,

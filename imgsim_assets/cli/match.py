@@ -12,6 +12,7 @@ import polars as pl
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.comparison import comparison_options, left_out_lines, parse_pair_settings
 from imgsim_assets.cli.evidence import evidence_lines, evidence_options
+from imgsim_assets.cli.list_options import ListOptions, list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
 from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand
@@ -68,7 +69,7 @@ Examples:
 @click.option("--k", "-k", type=int, help="Matches per left item, with --mode top_k.")
 @comparison_options
 @evidence_options
-@options.list_options
+@list_options
 @click.option(
     "--result-header",
     metavar="A,B,...",
@@ -91,7 +92,7 @@ def command(
     k: int | None,
     comparison: dict[str, Any],
     evidence: EvidenceSettings,
-    list_options: options.ListOptions,
+    list_options: ListOptions,
     result_header: tuple[str, ...],
     matrix: bool,
     out: str | None,

@@ -20,8 +20,9 @@ from imgsim_assets.catalog.settings import SourceSettings, without_secrets
 from imgsim_assets.catalog.source import open_source
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.catalog.validation import no_rows_message, validate_rows
+from imgsim_assets.cli.list_options import Columns, ListOptions
 from imgsim_assets.cli.option_names import in_shell_words
-from imgsim_assets.cli.options import Columns, ListOptions, parse_settings
+from imgsim_assets.cli.options import parse_settings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import SourceError, StoreError
