@@ -144,6 +144,7 @@ def read_model(
         )
         # Models of format 3 have one image per item.
         failures = [{"image": 0, **row} for row in document["failures"]]
+        omitted = pl.DataFrame(failures, schema=FAILURES_SCHEMA)
         embedder = Embedder(
             encoder,
             normalize=bool(document["unit"]),
@@ -155,7 +156,6 @@ def read_model(
         raise CorruptFileError(
             f"{path} does not hold what a saved model has ({error}); save the model again"
         ) from error
-    omitted = pl.DataFrame(failures, schema=FAILURES_SCHEMA)
     return ModelParts(references, embedder, provenance, omitted)
 
 

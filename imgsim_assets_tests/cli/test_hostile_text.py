@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -58,13 +59,15 @@ def hostile(shell: Shell) -> Shell:
         writer.writerow(["id", "title", "note", "url"])
         writer.writerow(["=1+1", "\x1b]0;title\x07\x1b[31mred", "-2+3", "0.jpg"])
         writer.writerow(["@SUM(1)", "\x9b2J\u202e", "<script>", "1.jpg"])
+    # A list that is matched with itself has no matches of an item with itself.
+    shutil.copy(shell.folder / "list.csv", shell.folder / "same.csv")
     return shell
 
 
 _MATCH = (
     "match",
     "list.csv",
-    "list.csv",
+    "same.csv",
     "--encoder",
     "hog_color",
     "--columns",
