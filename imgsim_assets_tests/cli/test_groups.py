@@ -17,7 +17,7 @@ from imgsim_assets_tests.support.shop import versions
 @pytest.fixture
 def products(shell: Shell) -> Shell:
     """Two items with the same pixels, an item with a noisy copy, and an item without a copy."""
-    images = {"a": tiny(1), "a2": repacked(tiny(1)), "b": tiny(2), "b2": tiny(9, like=2)}
+    images = {"a": repacked(tiny(1)), "a2": tiny(1), "b": tiny(2), "b2": tiny(9, like=2)}
     indexed(shell.store, "products", {**images, "c": tiny(3)})
     return shell
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from imgsim_assets.download.ledger.table import ledger_frame, ledger_table
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.similarity import image_sets, items, neighbor_lists
+from imgsim_assets.similarity import image_sets, items, row_pairs
 from imgsim_assets.similarity.duplicate_groups import (
     BRIDGES,
     GroupStage,
@@ -123,7 +123,7 @@ def test_row_names_the_image_that_is_nearest_to_the_canonical_item(store: Store)
     images = {"a": [tiny(1), tiny(2)], "b": [tiny(3), tiny(9, like=2)], "c": [tiny(4), tiny(5)]}
     indexed(store, "shop", images)
 
-    GroupStage(store, "shop", GroupSettings(threshold=0.8)).run()
+    GroupStage(store, "shop", GroupSettings(threshold=0.8, canonical=("first_seen",))).run()
 
     rows = _newest(groups_table(store, "shop"))
     assert rows.select("group_id", "id", "image", "is_canonical").rows() == [
@@ -137,7 +137,7 @@ def test_bridges_are_between_items(store: Store) -> None:
     images = {"a": [tiny(1), tiny(2)], "b": [tiny(2), tiny(3)], "c": [tiny(3), tiny(4)]}
     indexed(store, "shop", images)
 
-    GroupStage(store, "shop", GroupSettings(threshold=0.99)).run()
+    GroupStage(store, "shop", GroupSettings(threshold=0.99, canonical=("first_seen",))).run()
 
     table = groups_table(store, "shop")
     commit = table.latest()
@@ -170,7 +170,7 @@ def test_reordered_images_are_compared_with_nothing(
     indexed(store, "shop", images)
     GroupStage(store, "shop", GroupSettings(threshold=0.9)).run()
     indexed(store, "shop", {item: files[::-1] for item, files in images.items()})
-    monkeypatch.setattr(neighbor_lists, "pairs_above", lambda *_: pytest.fail("compared"))
+    monkeypatch.setattr(row_pairs, "pairs_above", lambda *_: pytest.fail("compared"))
 
     report = GroupStage(store, "shop", GroupSettings(threshold=0.9)).run()
 
