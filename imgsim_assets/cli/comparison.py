@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
 import click
+import polars as pl
 
 from imgsim_assets.cli.options import option_group, parse_settings, split_names
-from imgsim_assets.similarity.selection import SHARED
+from imgsim_assets.similarity.selection import IGNORED, NO_VALUE
 from imgsim_assets.similarity.settings import Compare, PairSettings
 
 P = TypeVar("P", bound=PairSettings)
+
+_MAX_SHOWN = 3
 
 comparison_options = option_group(
     "comparison",
@@ -59,8 +62,15 @@ def parse_pair_settings(kind: type[P], comparison: Mapping[str, Any], **values: 
     return settings.model_copy(update={"max_shared": None}) if unlimited else settings
 
 
-def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
-    """What a person is told of images that are not compared."""
-    if SHARED not in left_out:
-        return []
-    return [f"{left_out[SHARED]} images are left out, since too many items have them: --max-shared"]
+def left_out_lines(left_out: Mapping[str, int], shared: pl.DataFrame) -> Iterator[str]:
+    """What a person is told of images that are not compared: counts by reason, and shared ones."""
+    for sha256, items in shared.select("sha256", "items").head(_MAX_SHOWN).iter_rows():
+        yield f"  left out: image {sha256} of {items} items"
+    if shared.height > _MAX_SHOWN:
+        yield f"  left out: {shared.height - _MAX_SHOWN} more images of many items"
+    if shared.height:
+        yield "  to compare them, set --max-shared"
+    if IGNORED in left_out:
+        yield f"  left out: {left_out[IGNORED]} images that --ignore names or that are as near"
+    if NO_VALUE in left_out:
+        yield f"  left out: {left_out[NO_VALUE]} images of items without a value of --within"

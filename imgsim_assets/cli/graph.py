@@ -70,7 +70,7 @@ def command(
                 f"{catalog}: {report.edges} edges between {report.items} items",
                 *output.threshold_lines(report),
                 *evidence_lines(report.evidence),
-                *left_out_lines(report.left_out),
+                *left_out_lines(report.left_out, report.shared),
             ]
         ),
         out=out,

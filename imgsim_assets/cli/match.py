@@ -260,4 +260,4 @@ def _lines(
         )
     yield from output.threshold_lines(report)
     yield from evidence_lines(report.evidence)
-    yield from left_out_lines(report.left_out)
+    yield from left_out_lines(report.left_out, report.shared)

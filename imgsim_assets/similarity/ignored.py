@@ -126,8 +126,10 @@ def ignored_images(
     if settings.min_similarity is None:
         return [*masks]
     near = [items.vectors[mask] for (_, _, items), mask in zip(catalogs, masks, strict=True)]
-    if listed.files and any(len(items) for _, _, items in catalogs):
-        near.append(_file_vectors(store, *catalogs[0][:2], listed))
+    held = set().union(*(items.keys["sha256"] for _, _, items in catalogs))
+    files = sorted(listed.files.keys() - held)
+    if files and held:
+        near.append(_file_vectors(store, *catalogs[0][:2], listed, files))
     examples = [vectors for vectors in near if len(vectors)]
     if not examples:
         return [*masks]
@@ -139,14 +141,16 @@ def ignored_images(
     return [*masks]
 
 
-def _file_vectors(store: Store, name: str, commit: Commit, listed: IgnoreList) -> Floats:
+def _file_vectors(
+    store: Store, name: str, commit: Commit, listed: IgnoreList, files: Sequence[str]
+) -> Floats:
     """The vectors of listed files; a catalog keeps them beside those of its own images."""
     fingerprint = commit.properties[FINGERPRINT]
     table = VectorTable(store, name, fingerprint)
-    missing = sorted(table.missing(listed.files))
+    missing = sorted(table.missing(files))
     if missing:
         table.append(_encoded(name, commit, listed, missing))
-    return table.read(sorted(listed.files)).vectors
+    return table.read(files).vectors
 
 
 def _encoded(name: str, commit: Commit, listed: IgnoreList, missing: Sequence[str]) -> VectorRows:

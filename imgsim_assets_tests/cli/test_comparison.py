@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.catalogs import indexed, sha256_of, tiny
 from imgsim_assets_tests.support.shell import CommandResult, Shell
 
 
@@ -36,7 +36,8 @@ def test_images_of_more_items_than_max_shared_are_left_out_and_told(lists: Shell
     document = _match(lists, "--max-shared", "2", "--json").json
 
     assert [match["right_id"] for match in every] == ["r0", "r2", "r1", "r2", "r2"]
-    assert "3 images are left out" in result.out
+    assert f"left out: image {sha256_of(tiny(9))} of 3 items" in result.out
+    assert "to compare them, set --max-shared" in result.out
     assert "2 matches of 3 x 3 items" in result.out
     assert document["left_out"] == {"shared": 3}
     assert [image["items"] for image in document["shared"]] == [3]
@@ -91,3 +92,13 @@ def test_within_compares_items_of_one_value_and_names_an_unknown_column(shell: S
     assert [match["right_id"] for match in within.json["matches"]] == ["r1", "r0"]
     assert unknown.code == 1
     assert "has no column 'brnad'; name one of brand, url" in unknown.err
+
+
+def test_ignore_leaves_out_listed_files_and_tells_how_many(lists: Shell) -> None:
+    lists.write("ignore.csv", "path\nsoon.png\n1.png\n")
+
+    result = _match(lists, "--ignore", "ignore.csv", "--json")
+    told = _match(lists, "--ignore", "ignore.csv")
+
+    assert [match["right_id"] for match in result.json["matches"]] == ["r0"]
+    assert "left out: 6 images that --ignore names" in told.out

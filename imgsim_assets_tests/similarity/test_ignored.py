@@ -83,14 +83,18 @@ def test_list_is_an_input_of_the_next_run(shops: Store, tmp_path: Path) -> None:
 
 
 def test_custom_encoder_is_not_loaded_for_a_listed_file(store: Store, tmp_path: Path) -> None:
-    for name in ("left", "right"):
-        indexed(store, name, {"a": tiny(1)})
+    indexed(store, "left", {"a": tiny(1)})
+    indexed(store, "right", {"a": tiny(1), "b": tiny(3)})
+    (tmp_path / "b.png").write_bytes(tiny(3))
     (tmp_path / "logo.png").write_bytes(tiny(2))
     (tmp_path / "ignore.csv").write_text("logo.png\n")
 
     with pytest.raises(SettingsError, match=r"ignore.csv line 1: .*logo.png is in no catalog"):
         _run(store, tmp_path)
     _run(store, tmp_path, min_similarity=None)
+    (tmp_path / "ignore.csv").write_text("b.png\n")
+
+    assert _run(store, tmp_path).left_out == {"ignored": 1}
 
 
 @pytest.mark.parametrize(
