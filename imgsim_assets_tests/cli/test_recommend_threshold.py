@@ -120,21 +120,22 @@ def test_match_measures_its_threshold_and_says_so(shell: Shell) -> None:
     for seed in range(36):
         shell.write(f"{seed}.jpg", jpeg(seed))
     lines = [f"{seed},{seed}.jpg" for seed in range(36)]
-    shell.write("list.csv", "\n".join(["id,url", *lines]) + "\n")
-    arguments = ("match", "list.csv", "list.csv", "--encoder", "hog_color", "--threshold", "auto")
+    for name in ("left.csv", "right.csv"):
+        shell.write(name, "\n".join(["id,url", *lines]) + "\n")
+    arguments = ("match", "left.csv", "right.csv", "--encoder", "hog_color", "--threshold", "auto")
 
     printed = shell(*arguments)
     result = shell(*arguments, "--json")
     declared = shell(*arguments[:-2])
 
     assert (printed.code, result.code) == (0, 0), printed.err
-    (catalog,) = shell("status", "--json").json["catalogs"]
-    recommended = shell("recommend-threshold", catalog["name"], "--json")
+    names = [catalog["name"] for catalog in shell("status", "--json").json["catalogs"]]
+    recommended = shell("recommend-threshold", *names, "--json")
     assert result.json["threshold"] == recommended.json["threshold"]
     assert len(result.json["matches"]) == 36
     said = (
         "auto: at most 1 % of the items get a false match, as measured on 36 items of "
-        f"{catalog['name']}"
+        f"{names[0]} and 36 items of {names[1]}"
     )
     assert result.json["threshold_source"] == said
     assert f"threshold {said}" in printed.out
