@@ -1,4 +1,4 @@
-"""Routes each item to the reader of its url: HTTP, local folder, object store or the store."""
+"""Routes each image to the reader of its url: HTTP, local folder, object store or the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imgsim_assets.download.files.daemon_threads import DaemonThreadPool
 from imgsim_assets.download.files.image_folder import ImageFolder, is_local, is_web
 from imgsim_assets.download.files.remote_objects import RemoteObjects
 from imgsim_assets.download.http.client import HttpClient
-from imgsim_assets.download.ledger.fetch_plan import FetchItem
+from imgsim_assets.download.ledger.fetch_plan import DueImage
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError
 from imgsim_assets.errors import StoreError
@@ -50,7 +50,7 @@ class ImageFetcher:
 
     @property
     def reads_batches(self) -> bool:
-        """Whether items without a host are files that `read_files` reads."""
+        """Whether images without a host are files that `read_files` reads."""
         return self._folder is not None and not self._folder.is_remote
 
     async def read_files(self, urls: Sequence[str]) -> Sequence[Fetched | FetchError]:
@@ -72,19 +72,19 @@ class ImageFetcher:
         """How many HTTP requests wait for a server that sends nothing."""
         return self._http.idle_count()
 
-    async def fetch(self, item: FetchItem) -> Fetched:
-        """The item's image; without data when its cached version is the newest."""
-        row = item.cached
+    async def fetch(self, due: DueImage) -> Fetched:
+        """The image; without data when its cached version is the newest."""
+        row = due.cached
         cached = Validators(row["etag"], row["last_modified"]) if row is not None else None
-        if is_web(item.url):
-            return await self._http.fetch(item.url, cached)
-        if item.url.startswith(EMBEDDED):
-            return await self._folder_threads.call(self._read_embedded, item.url)
+        if is_web(due.url):
+            return await self._http.fetch(due.url, cached)
+        if due.url.startswith(EMBEDDED):
+            return await self._folder_threads.call(self._read_embedded, due.url)
         try:
             async with asyncio.timeout(self._timeout_s):
-                if self._folder is not None and is_local(item.url):
-                    return await self._folder_threads.call(self._folder.read, item.url)
-                return await self._object_threads.call(self._objects.read, item.url, cached)
+                if self._folder is not None and is_local(due.url):
+                    return await self._folder_threads.call(self._folder.read, due.url)
+                return await self._object_threads.call(self._objects.read, due.url, cached)
         except TimeoutError:
             raise FetchError("timeout", f"not finished in {self._timeout_s:g} s") from None
 

@@ -1,4 +1,4 @@
-"""Fetches the items of a shard concurrently, with retries and limits for each host."""
+"""Fetches the images of a shard concurrently, with retries and limits for each host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imgsim_assets.download.files.image_folder import is_web
 from imgsim_assets.download.http.urls import host_of
 from imgsim_assets.download.image_fetcher import ImageFetcher
 from imgsim_assets.download.image_writer import ImageWriter, StoredImage
-from imgsim_assets.download.ledger.fetch_plan import FetchItem, FetchItems
+from imgsim_assets.download.ledger.fetch_plan import DueImage, DueImages
 from imgsim_assets.download.ledger.rows import (
     failed_row,
     failure_status,
@@ -46,29 +46,29 @@ _FIRST_BACKOFF_SECONDS = 0.5
 # Local files that a thread reads together, and how many threads do.
 _BATCH = 256
 _BATCHES = 4
-# A host with few items that sends no image is tried by this many runs.
+# A host with few URLs that sends no image is tried by this many runs.
 _MAX_PAGE_RUNS = 5
 # How often the number of workers is adapted to the number of idle requests.
 _ADAPT_SECONDS = 0.25
 
 
-class _FetchedItem(NamedTuple):
-    """An item whose bytes have arrived, and the host that sent them."""
+class _FetchedImage(NamedTuple):
+    """An image whose bytes have arrived, and the host that sent them."""
 
-    item: FetchItem
+    due: DueImage
     host: str
     fetched: Fetched
 
 
 class ShardDownloader:
-    """One pass over the items of a shard.
+    """One pass over the due images of a shard.
 
-    `on_rows` takes the ledger rows of finished items. `hosts` are shared by all shards of a run.
+    `on_rows` takes the ledger rows of finished images. `hosts` are shared by all shards of a run.
     """
 
     def __init__(
         self,
-        items: FetchItems,
+        images: DueImages,
         settings: DownloadSettings,
         *,
         fetcher: ImageFetcher,
@@ -80,29 +80,29 @@ class ShardDownloader:
         rate = settings.max_requests_per_second_per_host
         self._settings = settings
         self._fetcher = fetcher
-        self._writer: ImageWriter[_FetchedItem] = ImageWriter(
+        self._writer: ImageWriter[_FetchedImage] = ImageWriter(
             blobs, settings.max_pixels, self._finish_stored
         )
         self._hosts = hosts
         self._on_rows = on_rows
         self._log = log
-        self._items = items
+        self._images = images
         self._target_workers = self._workers = 0
         self._is_done = asyncio.Event()
         self._attempts: dict[int, int] = {}
         self._errors: dict[int, FetchError] = {}
         # Files of a batch that took too long.
         self._read_alone: set[int] = set()
-        # Items whose answer was no image, by host, until it is known whether that will pass.
-        self._undecided: dict[str, list[tuple[FetchItem, FetchError]]] = {}
-        # Items wait as their numbers in the list, each with the number of its host.
+        # Those whose answer was no image, by host, until it is known whether that will pass.
+        self._undecided: dict[str, list[tuple[DueImage, FetchError]]] = {}
+        # Images wait as their numbers in the list, each with the number of its host.
         host_numbers: dict[str, int] = {}
         self._host_numbers = array(
-            "I", (host_numbers.setdefault(host_of(url), len(host_numbers)) for url in items.urls())
+            "I", (host_numbers.setdefault(host_of(url), len(host_numbers)) for url in images.urls())
         )
         self._host_names = list(host_numbers)
         self._queues = HostQueues(
-            range(len(items)),
+            range(len(images)),
             self._host,
             settings.max_per_host,
             interval=1 / rate if rate else 0.0,
@@ -111,7 +111,7 @@ class ShardDownloader:
             self._queues.set_concurrency("", _BATCHES * _BATCH)
 
     async def run(self) -> None:
-        """Fetch all items; the failure of an item is a row."""
+        """Fetch all images; the failure of one is a row."""
         try:
             with contextlib.closing(self._fetcher):
                 async with self._writer, asyncio.TaskGroup() as workers:
@@ -123,7 +123,7 @@ class ShardDownloader:
 
     def discard(self, images: Set[tuple[str, str]]) -> int:
         """Drop waiting images (id, url) that another run has requested; returns how many."""
-        return self._queues.discard(lambda number: self._items[number].key in images)
+        return self._queues.discard(lambda number: self._images[number].key in images)
 
     def _spawn_workers(self, workers: asyncio.TaskGroup) -> None:
         """Keep `concurrency` workers beside those of idle requests, at most as many again.
@@ -132,7 +132,7 @@ class ShardDownloader:
         """
         concurrency = self._settings.concurrency
         self._target_workers = concurrency + min(self._fetcher.idle_count(), concurrency)
-        for _ in range(self._workers, min(self._target_workers, max(len(self._items), 1))):
+        for _ in range(self._workers, min(self._target_workers, max(len(self._images), 1))):
             self._workers += 1
             workers.create_task(self._work())
 
@@ -148,21 +148,21 @@ class ShardDownloader:
             if self._fetcher.reads_batches and self._is_batched(number):
                 await self._process_files([number, *self._queues.take_more("", _BATCH - 1)])
             else:
-                await self._process_item(number)
+                await self._process_image(number)
         self._workers -= 1
 
     def _is_batched(self, number: int) -> bool:
-        """Whether an item is a file that is read together with others."""
+        """Whether an image is a file that is read together with others."""
         return not self._host(number) and number not in self._read_alone
 
     async def _process_files(self, numbers: Sequence[int]) -> None:
         """Read files; each ends stored, requeued or failed."""
-        items = self._items.take(numbers)
+        images = self._images.take(numbers)
         position = 0
-        while position < len(items):
+        while position < len(images):
             started = time.monotonic()
             try:
-                results = await self._fetcher.read_files([item.url for item in items[position:]])
+                results = await self._fetcher.read_files([due.url for due in images[position:]])
             except TimeoutError:
                 # It is not known which file does not answer: each is read alone.
                 self._read_alone.update(numbers[position:])
@@ -171,22 +171,22 @@ class ShardDownloader:
                 return
             seconds = (time.monotonic() - started) / len(results)
             end = position + len(results)
-            for number, item, result in zip(
-                numbers[position:end], items[position:end], results, strict=True
+            for number, due, result in zip(
+                numbers[position:end], images[position:end], results, strict=True
             ):
                 self._hosts.count_request("", seconds)
                 if isinstance(result, FetchError):
                     if result.status == "internal_error":
-                        self._log(f"{item}: {result.detail}")
-                    self._retry_or_fail(number, item, "", result)
+                        self._log(f"{due}: {result.detail}")
+                    self._retry_or_fail(number, due, "", result)
                 else:
                     self._queues.done(number)
-                    await self._store(item, "", result)
+                    await self._store(due, "", result)
             position = end
 
-    async def _process_item(self, number: int) -> None:
-        """Fetch an item; it ends stored, requeued or failed."""
-        item = self._items[number]
+    async def _process_image(self, number: int) -> None:
+        """Fetch an image; it ends stored, requeued or failed."""
+        due = self._images[number]
         host = self._host(number)
         breaker = self._hosts.breaker(host)
         if breaker.state is BreakerState.SKIPPED:
@@ -197,62 +197,62 @@ class ShardDownloader:
         started = time.monotonic()
         fetched: Fetched | None = None
         try:
-            fetched = await self._fetcher.fetch(item)
+            fetched = await self._fetcher.fetch(due)
         except FetchError as error:
             failure = error
         except Exception as error:
-            # A defect that one item reveals, here or in a library, must not stop the others.
+            # A defect that one image reveals, here or in a library, must not stop the others.
             failure = FetchError("internal_error", f"{type(error).__name__}: {error}")
-            self._log(f"{item}: {failure.detail}")
+            self._log(f"{due}: {failure.detail}")
         self._hosts.count_request(host, time.monotonic() - started)
         if fetched is None:
             self._record_failure(host, breaker, failure, is_probe=is_probe)
-            self._retry_or_fail(number, item, host, failure)
+            self._retry_or_fail(number, due, host, failure)
             return
         if breaker.record_success():
             self._log(f"{host or 'the local files'} responds again")
             self._queues.set_concurrency(host, None)
         self._queues.done(number)
         if fetched.data is None:
-            self._finish([(host, unchanged_row(item, utc_now()))])
+            self._finish([(host, unchanged_row(due, utc_now()))])
         else:
-            await self._store(item, host, fetched)
+            await self._store(due, host, fetched)
 
-    async def _store(self, item: FetchItem, host: str, fetched: Fetched) -> None:
+    async def _store(self, due: DueImage, host: str, fetched: Fetched) -> None:
         data = fetched.data or b""
         reference = None
         if fetched.location is not None:
             reference = Reference(fetched.location, len(data), fetched.etag or "")
-        await self._writer.put(_FetchedItem(item, host, fetched), data, reference)
+        await self._writer.put(_FetchedImage(due, host, fetched), data, reference)
 
     def _finish_stored(
-        self, results: Sequence[tuple[_FetchedItem, StoredImage | ImageError]]
+        self, results: Sequence[tuple[_FetchedImage, StoredImage | ImageError]]
     ) -> None:
         now = utc_now()
         rows: list[tuple[str, Row]] = []
-        for (item, host, fetched), image in results:
+        for (due, host, fetched), image in results:
             if not isinstance(image, ImageError):
                 if host in self._undecided:
                     rows += self._decide_pages(host, now, is_temporary=False)
                 self._hosts.page_streaks.record_image(host)
-                rows.append((host, fetched_row(item, fetched, image, now)))
+                rows.append((host, fetched_row(due, fetched, image, now)))
                 continue
             error = FetchError(image.status, image.detail, etag=fetched.etag)
-            if image.status == NOT_IMAGE and is_web(item.url):
-                rows += self._finish_page(host, item, error, now)
+            if image.status == NOT_IMAGE and is_web(due.url):
+                rows += self._finish_page(host, due, error, now)
             else:
-                rows.append((host, failed_row(item, error, now)))
+                rows.append((host, failed_row(due, error, now)))
         self._finish(rows)
 
     def _finish_page(
-        self, host: str, item: FetchItem, error: FetchError, now: datetime
+        self, host: str, due: DueImage, error: FetchError, now: datetime
     ) -> list[tuple[str, Row]]:
         """The rows that are decided by an answer that is no image.
 
         A host that answers so for all its images is tried again later, like one that is down. The
-        first items wait until it is known which it is.
+        first answers wait until it is known which it is.
         """
-        self._undecided.setdefault(host, []).append((item, error))
+        self._undecided.setdefault(host, []).append((due, error))
         streak = self._hosts.page_streaks.record_page(host)
         if streak < MIN_STREAK:
             return []
@@ -267,12 +267,12 @@ class ShardDownloader:
         self, host: str, now: datetime, *, is_temporary: bool
     ) -> list[tuple[str, Row]]:
         return [
-            (host, failed_row(item, error, now, is_temporary=is_temporary))
-            for item, error in self._undecided.pop(host, ())
+            (host, failed_row(due, error, now, is_temporary=is_temporary))
+            for due, error in self._undecided.pop(host, ())
         ]
 
     def _decide_remaining_pages(self) -> None:
-        """Decide about hosts with few items: several runs try one that has sent no image."""
+        """Decide about hosts with few URLs: several runs try one that has sent no image."""
         now = utc_now()
         for host in list(self._undecided):
             has_sent_images = self._hosts.page_streaks.has_sent_images(host)
@@ -281,13 +281,13 @@ class ShardDownloader:
                     (
                         host,
                         failed_row(
-                            item,
+                            due,
                             error,
                             now,
-                            is_temporary=not has_sent_images and item.attempts < _MAX_PAGE_RUNS - 1,
+                            is_temporary=not has_sent_images and due.attempts < _MAX_PAGE_RUNS - 1,
                         ),
                     )
-                    for item, error in self._undecided.pop(host)
+                    for due, error in self._undecided.pop(host)
                 ]
             )
 
@@ -298,8 +298,8 @@ class ShardDownloader:
 
     # ---- failures -------------------------------------------------------------------
 
-    def _retry_or_fail(self, number: int, item: FetchItem, host: str, error: FetchError) -> None:
-        """Requeue the item in this run, or leave it to a later one."""
+    def _retry_or_fail(self, number: int, due: DueImage, host: str, error: FetchError) -> None:
+        """Requeue the image in this run, or leave it to a later one."""
         attempts = self._attempts.get(number, 0) + 1
         wait = backoff(attempts - 1, error.retry_after)
         may_retry = (
@@ -315,7 +315,7 @@ class ShardDownloader:
             return
         self._attempts.pop(number, None)
         self._errors.pop(number, None)
-        self._finish([(host, failed_row(item, error, utc_now()))])
+        self._finish([(host, failed_row(due, error, utc_now()))])
         self._queues.done(number)
 
     def _record_failure(
@@ -356,7 +356,7 @@ class ShardDownloader:
         self._fail_skipped(host, numbers, breaker)
 
     def _fail_skipped(self, host: str, numbers: Iterable[int], breaker: CircuitBreaker) -> None:
-        """Fail the items of a skipped host, by their own last error where they have one."""
+        """Fail the images of a skipped host, by their own last error where they have one."""
         now = utc_now()
         for number in numbers:
             skipped = FetchError(
@@ -364,7 +364,7 @@ class ShardDownloader:
             )
             self._attempts.pop(number, None)
             error = self._errors.pop(number, skipped)
-            self._finish([(host, failed_row(self._items[number], error, now))])
+            self._finish([(host, failed_row(self._images[number], error, now))])
 
 
 async def wait_for_event(event: asyncio.Event, seconds: float) -> None:

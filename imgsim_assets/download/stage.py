@@ -17,7 +17,7 @@ from imgsim_assets.download.files.image_folder import ImageFolder, is_local, is_
 from imgsim_assets.download.files.remote_objects import RemoteObjects
 from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.image_fetcher import ImageFetcher
-from imgsim_assets.download.ledger.fetch_plan import FetchItems, FetchPlan, plan_fetches
+from imgsim_assets.download.ledger.fetch_plan import DueImages, FetchPlan, plan_fetches
 from imgsim_assets.download.ledger.packs import check_packs
 from imgsim_assets.download.ledger.replaced_images import report_unreadable
 from imgsim_assets.download.ledger.shard_ledger import ShardLedger
@@ -142,7 +142,7 @@ class ImagesStage:
     async def _cancel_fetching(self) -> None:
         """Cancel a download that an interruption of the event loop left running, and let it commit.
 
-        This comes before the HTTP client closes, which would fail every item that still waits.
+        This comes before the HTTP client closes, which would fail every image that still waits.
         """
         if self._fetching is not None and not self._fetching.done():
             self._fetching.cancel()
@@ -151,7 +151,7 @@ class ImagesStage:
     def run(self, shard: Shard) -> DownloadReport:
         """Fetch what is due in a shard and commit its ledger.
 
-        The failure of an item is a status in the ledger. Without due items nothing is committed.
+        The failure of an image is a status in the ledger. Without due images nothing is committed.
 
         Raises:
             StoreError: the catalog was never ingested.
@@ -160,17 +160,17 @@ class ImagesStage:
         run = self._start(shard)
         base = self._table.latest()
         plan = self._plan(run, base)
-        if len(plan.items):
+        if len(plan.images):
             with self._lease(shard):
                 newest = self._table.latest()
                 if newest is not None and (base is None or newest.version > base.version):
                     base, plan = newest, self._plan(run, newest)
-                if len(plan.items):
+                if len(plan.images):
                     if plan.is_renumbered:
                         run.writer.renumber()
                     with _infrequent_gc():
-                        self._runner.run(self._fetch_all(run, plan.items))
-                    plan = plan.without_items()
+                        self._runner.run(self._fetch_all(run, plan.images))
+                    plan = plan.without_images()
                 commit, summary = run.writer.finish(has_changes=plan.changes_rows)
         else:
             commit, summary = run.writer.finish(has_changes=plan.changes_rows)
@@ -204,7 +204,7 @@ class ImagesStage:
             StoreError: the catalog was never ingested.
         """
         plan = self._plan(self._start(shard), self._table.latest())
-        return bool(len(plan.items)) or plan.changes_rows
+        return bool(len(plan.images)) or plan.changes_rows
 
     def _start(self, shard: Shard) -> ShardRun:
         items = ShardItems(self._store, self._name, shard)
@@ -219,7 +219,7 @@ class ImagesStage:
         return ImageFolder(root, self._settings.max_bytes, self._settings.image_bytes)
 
     def _plan(self, run: ShardRun, base: Commit | None) -> FetchPlan:
-        """What to fetch, without items that another run has requested since this one started."""
+        """What to fetch, without images that another run has requested since this one started."""
         items, writer, folder = run.items.rows, run.writer, run.folder
         rows = writer.ledger.read(base)
         writer.pack_check = check_packs(self._store.blobs, writer.ledger.files(base), rows)
@@ -246,7 +246,7 @@ class ImagesStage:
         requested = rows.filter(since_start).select(IMAGE_KEY)
         if not requested.height:
             return plan
-        return replace(plan, items=plan.items.without(requested))
+        return replace(plan, images=plan.images.without(requested))
 
     def _lease(self, shard: Shard) -> Lease:
         path = f"{self._table.name}/_leases/{shard.name}-of-{shard.count}"
@@ -259,12 +259,12 @@ class ImagesStage:
             self._logged.add(message)
             self._log(message)
 
-    async def _fetch_all(self, run: ShardRun, items: FetchItems) -> None:
+    async def _fetch_all(self, run: ShardRun, images: DueImages) -> None:
         self._fetching = asyncio.current_task()
         label = f"{self._name} shard {run.writer.ledger.shard.name}"
-        with Progress(label, len(items), self._log) as progress:
+        with Progress(label, len(images), self._log) as progress:
             downloader = ShardDownloader(
-                items,
+                images,
                 self._settings,
                 fetcher=ImageFetcher(
                     self._http, run.folder, self._objects, self._settings, self._store.blobs

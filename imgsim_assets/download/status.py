@@ -1,4 +1,4 @@
-"""The statuses of items, and which failures are worth another request."""
+"""The statuses of images, and which failures are worth another request."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsStage
-from imgsim_assets.download.ledger.fetch_plan import FetchItem
+from imgsim_assets.download.ledger.fetch_plan import DueImage
 from imgsim_assets.download.ledger.rows import failed_row
 from imgsim_assets.download.ledger.table import Row, ledger_table
 from imgsim_assets.download.settings import DownloadSettings, Retry
@@ -205,6 +205,6 @@ def success(url: str, sha256: str = "a" * 64, etag: str | None = None) -> Row:
     }
 
 
-def failure(status: str, item: FetchItem | None = None) -> Row:
+def failure(status: str, item: DueImage | None = None) -> Row:
     """The ledger row of an item, by default a new one, that failed at NOW."""
-    return failed_row(item or FetchItem("a", URL, 0), FetchError(status, "why it failed"), NOW)
+    return failed_row(item or DueImage("a", URL, 0), FetchError(status, "why it failed"), NOW)

@@ -19,11 +19,11 @@ from imgsim_assets.storage.gc import LOCATION
 _SLICE_ROWS = 8192
 # The columns of the ledger that do not decide whether an image is due.
 _UNUSED = ("detail", "is_link", "last_modified", "bytes", "width", "height", "format", "fetched_at")
-# The columns of `FetchItems` for an image that was never requested.
+# The columns of `DueImages` for an image that was never requested.
 _FIRST_ATTEMPT = {"attempts": pl.lit(0, pl.Int32), "cached": pl.lit(None, pl.UInt32)}
 
 
-class FetchItem(NamedTuple):
+class DueImage(NamedTuple):
     """One image of an item to fetch.
 
     `attempts` counts the consecutive failures of its url. `cached` is the ledger row of an image
@@ -45,8 +45,8 @@ class FetchItem(NamedTuple):
         return f"{self.id}, image {self.image}" if self.image else self.id
 
 
-class FetchItems:
-    """A sequence of `FetchItem` that makes each on access: a shard may have millions.
+class DueImages:
+    """A sequence of `DueImage` that makes each on access: a shard may have millions.
 
     `rows` has the columns id, url, attempts, cached and image. `cached` is null, or a row number
     in the frame `cached`, which has the ledger's SCHEMA.
@@ -59,32 +59,32 @@ class FetchItems:
     def __len__(self) -> int:
         return self._rows.height
 
-    def __getitem__(self, number: int) -> FetchItem:
-        return self._item(*self._rows.row(number))
+    def __getitem__(self, number: int) -> DueImage:
+        return self._image(*self._rows.row(number))
 
-    def _item(
+    def _image(
         self, item: str, url: str, attempts: int, cached: int | None, image: int
-    ) -> FetchItem:
+    ) -> DueImage:
         row = self._cached.row(cached, named=True) if cached is not None else None
-        return FetchItem(item, url, attempts, row, image)
+        return DueImage(item, url, attempts, row, image)
 
-    def take(self, numbers: Sequence[int]) -> list[FetchItem]:
+    def take(self, numbers: Sequence[int]) -> list[DueImage]:
         """Several images, which is faster than one after the other."""
-        return [self._item(*row) for row in self._rows[numbers].iter_rows()]
+        return [self._image(*row) for row in self._rows[numbers].iter_rows()]
 
     def urls(self) -> Iterator[str]:
         """The urls of the images, in order."""
         for rows in self._rows.select("url").iter_slices(_SLICE_ROWS):
             yield from rows["url"].to_list()
 
-    def without(self, requested: pl.DataFrame) -> FetchItems:
+    def without(self, requested: pl.DataFrame) -> DueImages:
         """The images that are not in `requested` (id, url)."""
         rows = self._rows.join(requested, on=IMAGE_KEY, how="anti", maintain_order="left")
-        return FetchItems(rows, self._cached)
+        return DueImages(rows, self._cached)
 
-    def none(self) -> FetchItems:
+    def none(self) -> DueImages:
         """No images."""
-        return FetchItems(self._rows.clear(), self._cached.clear())
+        return DueImages(self._rows.clear(), self._cached.clear())
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class FetchPlan:
     """What a run has to do for one shard.
 
     Attributes:
-        items: the images to fetch.
+        images: the images to fetch.
         removed_ids: items that left the catalog.
         removed_images: how many images the catalog has no more, those of `removed_ids` included.
         is_renumbered: whether images that stay have another number within their item now.
@@ -101,7 +101,7 @@ class FetchPlan:
             or none.
     """
 
-    items: FetchItems
+    images: DueImages
     removed_ids: Sequence[str] = ()
     removed_images: int = 0
     is_renumbered: bool = False
@@ -113,9 +113,9 @@ class FetchPlan:
         """Whether rows of the ledger have to change although no image is fetched."""
         return self.is_renumbered or self.has_leftovers
 
-    def without_items(self) -> FetchPlan:
+    def without_images(self) -> FetchPlan:
         """The plan after its images were fetched, which frees them."""
-        return replace(self, items=self.items.none())
+        return replace(self, images=self.images.none())
 
 
 def plan_fetches(
@@ -142,7 +142,7 @@ def plan_fetches(
     none, as `retry` says.
     """
     if not ledger.height:  # without a second copy of the images
-        return FetchPlan(FetchItems(images.with_columns(**_FIRST_ATTEMPT), ledger))
+        return FetchPlan(DueImages(images.with_columns(**_FIRST_ATTEMPT), ledger))
     matched = _with_rows(images, ledger)
     existing = matched.filter(pl.col("row").is_not_null())
     joined = pl.concat([existing, _deciding_columns(ledger, existing["row"])], how="horizontal")
@@ -167,12 +167,13 @@ def plan_fetches(
     due, cached = _with_cached_rows(due, ledger, blob_exists)
     columns = ["at", "id", "image", "url", "attempts", "cached"]
     new = matched.filter(pl.col("row").is_null()).with_columns(**_FIRST_ATTEMPT)
-    items = new.select(columns).merge_sorted(due.select(columns), key="at") if due.height else new
+    if due.height:
+        new = new.select(columns).merge_sorted(due.select(columns), key="at")
     has_leftovers = existing.height < ledger.height
     removed = ledger.join(images, on="id", how="anti")["id"] if has_leftovers else ledger["id"][:0]
     gone = ledger.join(images, on=["id", "image"], how="anti").height if has_leftovers else 0
     return FetchPlan(
-        FetchItems(items, cached),
+        DueImages(new, cached),
         removed_ids=removed.unique().sort().to_list(),
         removed_images=gone,
         is_renumbered=joined.select((pl.col("image") != pl.col("ledger_image")).any()).item(),

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from imgsim_assets.download.fetched import Fetched
 from imgsim_assets.download.image_writer import StoredImage
-from imgsim_assets.download.ledger.fetch_plan import FetchItem
+from imgsim_assets.download.ledger.fetch_plan import DueImage
 from imgsim_assets.download.ledger.table import Row
 from imgsim_assets.download.status import OK, SKIPPED_HOST, FetchError, is_retryable
 from imgsim_assets.storage.gc import LOCATION
@@ -18,12 +18,12 @@ _MAX_WAIT = timedelta(hours=20)
 _MAX_DETAIL = 500
 
 
-def fetched_row(item: FetchItem, fetched: Fetched, image: StoredImage, now: datetime) -> Row:
+def fetched_row(due: DueImage, fetched: Fetched, image: StoredImage, now: datetime) -> Row:
     """The row of an image that arrived."""
     return {
-        "id": item.id,
-        "image": item.image,
-        "url": item.url,
+        "id": due.id,
+        "image": due.image,
+        "url": due.url,
         "status": OK,
         "retryable": False,
         "attempts": 0,
@@ -41,10 +41,10 @@ def fetched_row(item: FetchItem, fetched: Fetched, image: StoredImage, now: date
     }
 
 
-def unchanged_row(item: FetchItem, now: datetime) -> Row:
+def unchanged_row(due: DueImage, now: datetime) -> Row:
     """The row of a cached image that is still the newest version."""
     return {
-        **(item.cached or {}),
+        **(due.cached or {}),
         "detail": None,
         "attempts": 0,
         "next_retry_at": None,
@@ -54,29 +54,29 @@ def unchanged_row(item: FetchItem, now: datetime) -> Row:
 
 
 def failed_row(
-    item: FetchItem, error: FetchError, now: datetime, *, is_temporary: bool = False
+    due: DueImage, error: FetchError, now: datetime, *, is_temporary: bool = False
 ) -> Row:
     """The row of a failure; a later run waits at least as long as the server asked.
 
     `is_temporary` says that a later run may succeed, whatever the status usually means. A skipped
-    item does not count as one more failed attempt. A cached image stays, and its row
+    image does not count as one more failed attempt. A cached image stays, and its row
     records the error in `revalidation_error`.
     """
     retryable = is_temporary or is_retryable(error.status)
-    attempts = item.attempts + (error.status != SKIPPED_HOST)
+    attempts = due.attempts + (error.status != SKIPPED_HOST)
     wait = max(retry_wait(attempts), timedelta(seconds=error.retry_after or 0))
-    if item.cached is not None:
+    if due.cached is not None:
         return {
-            **item.cached,
+            **due.cached,
             "detail": error.detail[:_MAX_DETAIL],
             "attempts": attempts,
             "next_retry_at": now + (wait if retryable else _MAX_WAIT),
             "revalidation_error": error.status,
         }
     return {
-        "id": item.id,
-        "image": item.image,
-        "url": item.url,
+        "id": due.id,
+        "image": due.image,
+        "url": due.url,
         "status": error.status,
         "retryable": retryable,
         "detail": error.detail[:_MAX_DETAIL],

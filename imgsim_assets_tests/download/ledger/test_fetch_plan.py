@@ -7,14 +7,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from imgsim_assets.download.ledger.fetch_plan import FetchItem, FetchPlan, plan_fetches
+from imgsim_assets.download.ledger.fetch_plan import DueImage, FetchPlan, plan_fetches
 from imgsim_assets.download.ledger.table import empty_ledger, ledger_frame
 from imgsim_assets.download.status import DEPENDS_ON_SETTINGS
 from imgsim_assets_tests.support.downloads import NOW, URL, failure, success
 
 
 def test_new_item_is_fetched() -> None:
-    assert due(URL, None) == [FetchItem("a", URL, 0)]
+    assert due(URL, None) == [DueImage("a", URL, 0)]
 
 
 def test_new_and_due_items_keep_the_order_of_the_catalog() -> None:
@@ -28,7 +28,7 @@ def test_new_and_due_items_keep_the_order_of_the_catalog() -> None:
     plan = make_plan(ids, urls, ledger_frame(ledger), file_version=None)
     assert [item.id for item in items_of(plan)] == ["c", "a", "b", "e"]
     assert plan.removed_ids == ["gone"]
-    assert len(plan.without_items().items) == 0
+    assert len(plan.without_images().images) == 0
 
 
 def test_existing_image_is_not_fetched() -> None:
@@ -36,14 +36,14 @@ def test_existing_image_is_not_fetched() -> None:
 
 
 def test_changed_url_is_fetched_and_restarts_the_count_of_attempts() -> None:
-    old = failure("timeout", FetchItem("a", "http://shop.example/old.jpg", 3))
-    assert due(URL, old) == [FetchItem("a", URL, 0)]
+    old = failure("timeout", DueImage("a", "http://shop.example/old.jpg", 3))
+    assert due(URL, old) == [DueImage("a", URL, 0)]
 
 
 @pytest.mark.parametrize(("minutes", "is_due"), [(4.9, False), (5.0, True), (600, True)])
 def test_retryable_failure_is_due_after_its_wait(minutes: float, is_due: bool) -> None:
     later = NOW + timedelta(minutes=minutes)
-    expected = [FetchItem("a", URL, 1)] if is_due else []
+    expected = [DueImage("a", URL, 1)] if is_due else []
     assert due(URL, failure("timeout"), now=later) == expected
 
 
@@ -55,7 +55,7 @@ def test_permanent_failure_is_never_due(status: str) -> None:
 @pytest.mark.parametrize("status", sorted(DEPENDS_ON_SETTINGS))
 def test_failure_that_depends_on_settings_is_due_after_they_change(status: str) -> None:
     assert due(URL, failure(status)) == []
-    assert due(URL, failure(status), same_settings=False) == [FetchItem("a", URL, 1)]
+    assert due(URL, failure(status), same_settings=False) == [DueImage("a", URL, 1)]
 
 
 @pytest.mark.parametrize("status", ["http_404", "not_image", "bad_url", "timeout"])
@@ -66,7 +66,7 @@ def test_changed_settings_do_not_retry_other_failures(status: str) -> None:
 
 def test_image_with_missing_blob_is_fetched_again() -> None:
     row = success(URL, sha256="f" * 64)
-    assert due(URL, row, missing_blobs={"f" * 64}) == [FetchItem("a", URL, 0)]
+    assert due(URL, row, missing_blobs={"f" * 64}) == [DueImage("a", URL, 0)]
     assert due(URL, row, missing_blobs={"0" * 64}) == []
 
 
@@ -75,7 +75,7 @@ def test_revalidation_is_conditional_only_if_the_blob_exists() -> None:
     age = timedelta(days=1)
     [item] = due(URL, old, revalidate_age=age)
     assert item.cached is not None
-    assert due(URL, old, revalidate_age=age, absent_blobs={"f" * 64}) == [FetchItem("a", URL, 0)]
+    assert due(URL, old, revalidate_age=age, absent_blobs={"f" * 64}) == [DueImage("a", URL, 0)]
 
 
 @pytest.mark.parametrize(("version", "is_due"), [("5-1", False), ("5-2", True), (None, True)])
@@ -88,18 +88,18 @@ def test_local_image_is_read_again_after_its_file_changed(
 
 @pytest.mark.parametrize(("version", "is_due"), [(None, False), ("5-1", True)])
 def test_missing_file_is_read_when_it_appears(version: str | None, is_due: bool) -> None:
-    missing = failure("missing_file", FetchItem("a", "a.jpg", 0))
+    missing = failure("missing_file", DueImage("a", "a.jpg", 0))
     assert bool(due("a.jpg", missing, file_version=version)) == is_due
 
 
 def test_unreadable_file_is_retried_by_every_run() -> None:
-    unreadable = failure("unreadable_file", FetchItem("a", "a.jpg", 0))
-    assert due("a.jpg", unreadable, file_version="5-1") == [FetchItem("a", "a.jpg", 1)]
+    unreadable = failure("unreadable_file", DueImage("a", "a.jpg", 0))
+    assert due("a.jpg", unreadable, file_version="5-1") == [DueImage("a", "a.jpg", 1)]
 
 
 def test_file_versions_are_ignored_for_a_root_on_the_web() -> None:
     assert due("a.jpg", success("a.jpg", etag="5-1"), has_folder=False) == []
-    missing = failure("http_404", FetchItem("a", "a.jpg", 0))
+    missing = failure("http_404", DueImage("a", "a.jpg", 0))
     assert due("a.jpg", missing, file_version="5-1", has_folder=False) == []
 
 
@@ -107,14 +107,14 @@ def test_ids_that_left_the_catalog_are_removed() -> None:
     ledger = ledger_frame([{**success(URL), "id": name} for name in ("c", "a", "b")])
     plan = make_plan(["a"], [URL], ledger)
     assert plan.removed_ids == ["b", "c"]
-    assert len(plan.items) == 0
+    assert len(plan.images) == 0
 
 
 def test_items_of_an_empty_ledger_keep_the_order_of_the_catalog() -> None:
     names = [f"item {number}" for number in (5, 3, 9, 1)]
     plan = make_plan(names, [URL] * 4, empty_ledger())
     assert [item.id for item in items_of(plan)] == names
-    assert list(plan.items.urls()) == [URL] * 4
+    assert list(plan.images.urls()) == [URL] * 4
 
 
 def test_images_are_recognized_by_their_urls_whatever_their_number() -> None:
@@ -131,9 +131,9 @@ def test_images_are_recognized_by_their_urls_whatever_their_number() -> None:
     assert [items_of(plan) for plan in plans] == [
         [],
         [],
-        [FetchItem("a", c, 0)],
+        [DueImage("a", c, 0)],
         [],
-        [FetchItem("a", c, 0, image=1)],
+        [DueImage("a", c, 0, image=1)],
     ]
     assert [plan.is_renumbered for plan in plans] == [False, True, True, True, False]
     assert [plan.has_leftovers for plan in plans] == [False, False, False, True, True]
@@ -177,7 +177,7 @@ def due(
     has_folder: bool = True,
     absent_blobs: set[str] | None = None,
     **options: Any,
-) -> list[FetchItem]:
+) -> list[DueImage]:
     """The due items of a catalog with the one item "a", whose ledger row is `row`."""
     plan = plan_fetches(
         images({"a": [url]}),
@@ -223,5 +223,5 @@ def images(urls: Mapping[str, Sequence[str]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def items_of(plan: FetchPlan) -> list[FetchItem]:
-    return [plan.items[number] for number in range(len(plan.items))]
+def items_of(plan: FetchPlan) -> list[DueImage]:
+    return [plan.images[number] for number in range(len(plan.images))]

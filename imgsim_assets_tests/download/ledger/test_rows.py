@@ -4,14 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from imgsim_assets.download.ledger.fetch_plan import FetchItem
+from imgsim_assets.download.ledger.fetch_plan import DueImage
 from imgsim_assets.download.ledger.rows import failed_row, retry_wait
 from imgsim_assets.download.status import FetchError
 from imgsim_assets_tests.support.downloads import NOW, URL, failure
 
 
 def test_retryable_failure_is_counted_and_scheduled() -> None:
-    row = failure("timeout", FetchItem("a", URL, 2))
+    row = failure("timeout", DueImage("a", URL, 2))
     assert (row["attempts"], row["retryable"]) == (3, True)
     assert row["next_retry_at"] == NOW + retry_wait(3)
 
@@ -29,18 +29,18 @@ def test_retryable_failure_is_counted_and_scheduled() -> None:
 def test_later_run_waits_at_least_as_long_as_the_server_asked(
     retry_after: float | None, wait: timedelta
 ) -> None:
-    row = failed_row(FetchItem("a", URL, 0), FetchError("rate_limited", "", retry_after), NOW)
+    row = failed_row(DueImage("a", URL, 0), FetchError("rate_limited", "", retry_after), NOW)
     assert row["next_retry_at"] == NOW + wait
 
 
 def test_permanent_failure_is_not_scheduled() -> None:
-    row = failed_row(FetchItem("a", URL, 0), FetchError("http_404", "Not Found", 60.0), NOW)
+    row = failed_row(DueImage("a", URL, 0), FetchError("http_404", "Not Found", 60.0), NOW)
     assert (row["attempts"], row["retryable"], row["next_retry_at"]) == (1, False, None)
 
 
 def test_long_detail_is_truncated() -> None:
     error = FetchError("protocol_error", "x" * 100_000)
-    row = failed_row(FetchItem("a", URL, 0), error, NOW)
+    row = failed_row(DueImage("a", URL, 0), error, NOW)
     assert len(row["detail"]) == 500
 
 

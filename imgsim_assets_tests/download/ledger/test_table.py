@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from imgsim_assets.download.ledger.fetch_plan import FetchItem
+from imgsim_assets.download.ledger.fetch_plan import DueImage
 from imgsim_assets.download.ledger.table import (
     SCHEMA,
     data_version,
@@ -14,7 +14,7 @@ from imgsim_assets_tests.support.downloads import NOW, URL, failure, success
 
 
 def test_ledger_frame_has_every_column_of_the_schema() -> None:
-    rows = ledger_frame([success(URL), failure("dns_error", FetchItem("b", URL, 0))])
+    rows = ledger_frame([success(URL), failure("dns_error", DueImage("b", URL, 0))])
     assert dict(rows.schema) == dict(SCHEMA)
     assert rows["detail"].to_list() == [None, "why it failed"]
     assert ledger_frame([]).equals(empty_ledger())
@@ -29,7 +29,7 @@ def test_data_version_depends_on_images_only() -> None:
     first, second = success(URL, sha256="1" * 64), {**success(URL, sha256="2" * 64), "id": "b"}
     version = data_version(ledger_frame([first, second]))
     later = ledger_frame([{**second, "fetched_at": NOW + timedelta(1)}, {**first, "etag": "x"}])
-    missing = failure("http_404", FetchItem("c", URL, 0))
+    missing = failure("http_404", DueImage("c", URL, 0))
     assert data_version(later) == version
     assert data_version(ledger_frame([first, second, missing])) == version
     assert data_version(ledger_frame([first])) != version
