@@ -33,6 +33,7 @@ from imgsim_assets.pipeline.settings import (
     RetentionSettings,
 )
 from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.store import Store
@@ -121,6 +122,14 @@ def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:
         "duplicate_groups/everything",
         "matches/shoes__suppliers",
     } <= keys
+
+
+def test_yaml_of_evidence_page_has_the_defaults() -> None:
+    (pair,) = (yaml.safe_load(block) for block in _blocks("docs/evidence.md", "yaml"))
+
+    settings = MatchMatrixSettings.model_validate(pair["attributes"])
+
+    assert settings.evidence == EvidenceSettings(compute=True)
 
 
 def test_encoders_of_encoders_page_are_valid_settings() -> None:

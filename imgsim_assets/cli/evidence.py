@@ -8,12 +8,15 @@ import click
 
 from imgsim_assets.cli.options import option_group, parse_settings
 from imgsim_assets.similarity.evidence.accepted_pairs import EvidenceCounts
+from imgsim_assets.similarity.evidence.features import features_fingerprint
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.evidence.tiers import SIMILAR, Tier
 
 
 def _settings(evidence: bool, require: str | None) -> EvidenceSettings:
     compute = evidence or require is not None
+    if compute:
+        features_fingerprint()  # fails without OpenCV, before anything is fetched
     return parse_settings(EvidenceSettings, compute=compute, require=require)
 
 
@@ -34,9 +37,9 @@ evidence_options = option_group(
 )
 
 
-def evidence_lines(counts: EvidenceCounts | None) -> list[str]:
-    """The pairs by tier, and the work of the run."""
+def evidence_lines(counts: EvidenceCounts | None, of: str = "evidence") -> list[str]:
+    """The pairs by tier, and the work of the run; `of` says what the pairs are."""
     if counts is None:
         return []
     tiers = [f"{count} {tier}" for tier, count in counts.tiers.items() if tier != SIMILAR or count]
-    return [f"evidence: {', '.join(tiers)} ({counts.compared} pairs compared now)"]
+    return [f"{of}: {', '.join(tiers)} ({counts.compared} pairs compared now)"]

@@ -218,7 +218,8 @@ def command(
     elif out != options.STDOUT:
         own = options_by_key(command)
         lines = [line for each in summaries if each.report for line in each.lines(store, own)]
-        lines += [title, *output.threshold_lines(report), *evidence_lines(report.evidence)]
+        lines += [title, *output.threshold_lines(report)]
+        lines += evidence_lines(report.evidence, "candidates")
         if threshold is None and report.evidence is None:
             lines.append(_HINT)
         echo("\n".join([*lines, *_left_out(report), *_warnings(suspicious)]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import ImageOps
 
+from imgsim_assets.similarity.evidence.features import features_fingerprint
 from imgsim_assets_tests.support.scenes import jpeg, png, scene
 from imgsim_assets_tests.support.shell import Shell
 
@@ -62,4 +64,17 @@ def test_groups_are_linked_by_evidence(folders: Shell) -> None:
 
     assert groups.code == 0, groups.err
     assert "1 groups of 2 of 4 items" in groups.out
-    assert "evidence: 0 same_bytes, 0 same_pixels, 1 aligned" in groups.out
+    assert "candidates: 0 same_bytes, 0 same_pixels, 1 aligned" in groups.out
+
+
+def test_missing_extra_is_one_message_before_anything_is_read(
+    folders: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    features_fingerprint.cache_clear()
+
+    result = folders("match", "left", "right", *_FLAGS, "--evidence")
+
+    assert result.code == 1
+    assert result.err.strip().endswith("run: pip install 'imgsim_assets[evidence]'")
+    assert not Path("data").exists()

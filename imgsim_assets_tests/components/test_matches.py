@@ -7,9 +7,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from PIL import ImageOps
 
+from imgsim_assets.components import columns
 from imgsim_assets.components.match_matrix import summary
 from imgsim_assets_tests.support.images import encoded, make_image
+from imgsim_assets_tests.support.scenes import jpeg, scene
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
@@ -80,3 +83,27 @@ def test_unchanged_match_table_keeps_its_metadata_and_reads_nothing_for_them(
     assert list(after) == list(before)
     differing = {name for name in before if before[name] != after[name]}
     assert differing <= {"changed", "seconds", "incremental", "dagster/column_lineage"}
+
+
+def test_match_table_with_evidence_counts_its_tiers(tmp_path: Path, web: Web) -> None:
+    shop = Shop.open(tmp_path, web)
+    same = encoded(scene(1), "PNG")
+    web.pages |= {"/same.png": same, "/s1.jpg": same, "/s2.jpg": jpeg(scene(2))}
+    web.pages |= {"/copy.jpg": jpeg(ImageOps.mirror(scene(2)))}
+    for number, path in enumerate(("/same.png", "/copy.jpg")):
+        shop.put_item(f"scene {number}", number, path=path)
+    evidence = {"compute": True, "min_similarity": -1}
+    shop.declare(pair={"evidence": evidence})
+    assert shop.project.materialize()
+
+    metadata = _metadata(shop)
+
+    counts = {record.data["tier"]: record.data["count"] for record in metadata["evidence"].records}
+    assert (counts["same_bytes"], counts["similar"]) == (1, 0)
+    assert counts["aligned"] >= 1
+    assert sum(counts.values()) == metadata["dagster/row_count"]
+    (preview,) = (record.data for record in metadata["nearest_to_threshold"].records[:1])
+    assert {*columns.EVIDENCE} <= preview.keys()
+    assert metadata["compared_pairs"] > 0
+    assert "best_below_threshold" not in metadata
+    assert metadata["best_without_evidence"].records

@@ -100,7 +100,9 @@ def _pairs(pipeline: MatchPipeline, report: MatchReport, rows: pl.DataFrame) -> 
     below = best_candidates(left, right, rows["left_id"])
     if below.height:
         titled = with_titles(store, below.head(_SHOWN_PAIRS), settings.left, settings.right)
-        described["best_below_threshold"] = preview(titled, _SHOWN_PAIRS)
+        # With evidence, a candidate without it may be above the threshold.
+        key = "best_below_threshold" if report.evidence is None else "best_without_evidence"
+        described[key] = preview(titled, _SHOWN_PAIRS)
     if rows.height or below.height:
         described["similarity_histogram"] = svg(
             charts.similarity_histogram(rows["similarity"], report.threshold, below["similarity"]),
