@@ -174,7 +174,7 @@ def test_cells_that_no_separator_explains_are_rejected_with_the_setting(tmp_path
 
 
 def test_bad_and_repeated_images_leave_the_others_of_an_item(tmp_path: Path) -> None:
-    cells = ["a.jpg|ftp://h/b|a.jpg||http:///c|d.jpg", "ftp://h/1|http:///2", "|"]
+    cells = ["a.jpg|ftp://h/b|a.jpg||http:///c|d.jpg|ftp://h/b", "ftp://h/1|http:///2", "|"]
     write(tmp_path, "a.csv", "id,url\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells)))
 
     result = validate(tmp_path, "a.csv", separator="|")
