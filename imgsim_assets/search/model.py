@@ -251,8 +251,7 @@ class ImageSimilarityModel:
         from imgsim_assets.search.read_dataset import read_dataset
         from imgsim_assets.search.result_gallery import ResultImages, write_result
 
-        references = self._parts.references
-        images = ResultImages.of(self.labels, references.rows, references.images)
+        query_images = images = ResultImages.of(self._parts.references)
         if result is None:
             result, queries = self.similarity_graph(k, output_type="frame"), self
         if queries is None:
@@ -260,13 +259,11 @@ class ImageSimilarityModel:
             raise SettingsError(
                 "queries: give the dataset that was queried, or the model itself for its graph"
             )
-        query_images = images
         if queries is not self:
             options = DatasetOptions(
                 label, feature, download, argument="queries", store=self._parts.store
             )
-            dataset = read_dataset(queries, options)
-            query_images = ResultImages.of(dataset.labels, dataset.rows, dataset.optional_images)
+            query_images = ResultImages.of(read_dataset(queries, options))
         return write_result(path, result, query_images, images, title=repr(self))
 
     def add(

@@ -47,6 +47,11 @@ class References:
         return len(self.labels)
 
     @property
+    def optional_images(self) -> Sequence[ImageRef | None]:
+        """The images, named as those of a dataset are."""
+        return self.images
+
+    @property
     def entries(self) -> pl.DataFrame:
         """The label and the number of the image of each row: label, image (Int32)."""
         labels = self.labels.gather(self.rows.item).alias("label")

@@ -6,7 +6,7 @@ A long gallery shows its first rows and says so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,8 @@ from imgsim_assets.search.thumbnails import Thumbnails
 from imgsim_assets.storage.store import Store
 
 if TYPE_CHECKING:
-    from imgsim_assets.search.item_rows import ItemRows
+    from imgsim_assets.search.dataset import Dataset
+    from imgsim_assets.search.references import References
 
 _MAX_QUERIES = 200
 _MATCH_COLUMNS = frozenset(["left_id", "right_id", "similarity", "left_sha256", "right_sha256"])
@@ -34,13 +35,12 @@ class ResultImages:
     by_label: Mapping[str, Mapping[int, ImageRef | None]]
 
     @classmethod
-    def of(
-        cls, labels: pl.Series, rows: ItemRows, images: Sequence[ImageRef | None]
-    ) -> ResultImages:
-        """The images of the n rows of the items with some labels (m,)."""
-        by_label: dict[str, dict[int, ImageRef | None]] = {str(label): {} for label in labels}
-        names = map(str, labels.gather(rows.item))
-        for name, number, image in zip(names, rows.image.tolist(), images, strict=True):
+    def of(cls, items: References | Dataset) -> ResultImages:
+        """The images of a model's items, or of a dataset."""
+        by_label: dict[str, dict[int, ImageRef | None]] = {str(item): {} for item in items.labels}
+        names = map(str, items.labels.gather(items.rows.item))
+        numbers = items.rows.image.tolist()
+        for name, number, image in zip(names, numbers, items.optional_images, strict=True):
             by_label[name][number] = image
         return cls(by_label)
 
