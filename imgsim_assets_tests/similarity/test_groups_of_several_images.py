@@ -144,8 +144,10 @@ def test_bridges_are_between_items(store: Store) -> None:
     assert commit is not None
     file = commit.file_with_role(BRIDGES)
     assert file is not None
-    bridges = table.read_file(file).select("left_id", "right_id", "similarity", "smaller_part")
-    assert sorted(bridges.rows()) == [("a", "b", 1.0, 1), ("b", "c", 1.0, 1)]
+    bridges = table.read_file(file)
+    ends = bridges.select("left_id", "right_id").rows()
+    assert sorted(map(sorted, ends)) == [["a", "b"], ["b", "c"]]
+    assert bridges.select("similarity", "smaller_part").rows() == [(1.0, 1), (1.0, 1)]
 
 
 def test_size_chart_of_many_items_joins_nothing(store: Store) -> None:
