@@ -62,6 +62,22 @@ def test_copies_of_an_image_are_shown_as_a_group(shop: Shop) -> None:
         assert execution.status.value == "SUCCEEDED"
 
 
+def test_suspicious_groups_fail_the_run_with_severity_error(shop: Shop) -> None:
+    # Every item is linked to every other one.
+    for number in range(10, 18):
+        shop.put_item(f"more{number}", number)
+    shop.declare(groups={"threshold": -1}, checks={"severity": "error", "max_group_fraction": 0.1})
+
+    assert not shop.project.materialize()
+
+    with shop.project.instance() as instance:
+        check = dg.AssetCheckKey(KEY, "groups_coherent")
+        (execution,) = instance.event_log_storage.get_asset_check_execution_history(check, 1)
+        assert execution.status.value == "FAILED"
+        assert execution.evaluation is not None
+        assert "12 items" in str(execution.evaluation.metadata["examples"].value)
+
+
 def test_groups_across_catalogs_are_an_asset_below_their_indexes(shop: Shop) -> None:
     settings = {"name": "all", "catalogs": ["suppliers", "products"], "threshold": 0.95}
     shop.project.declare("all", "DuplicateGroupsComponent", settings)
