@@ -198,7 +198,9 @@ def command(
     commit = stage.table.at(report.version)
     members = group_members(store, stage.table, commit)
     suspicious = suspicious_groups(stage.table, commit, limits)
-    redundant = redundant_files(store, members, names, suspicious["group_id"].to_list())
+    redundant = None
+    if deletions is not None or as_json:  # it looks at every file
+        redundant = redundant_files(store, members, names, suspicious["group_id"].to_list())
     summaries = [
         OperandSummary(arg, catalog_status(store, arg.name), fetched.get(arg.name)) for arg in args
     ]
@@ -211,7 +213,7 @@ def command(
         output.write_text(group_page(store, rows, title), out)
     elif out is not None:
         output.write_frame(rows, out)
-    if deletions is not None:
+    if deletions is not None and redundant is not None:
         output.write_text("".join(f"{path}\n" for path in redundant.paths), deletions)
     if as_json:
         output.show_json(_document(summaries, report, rows, suspicious, redundant))
@@ -228,7 +230,7 @@ def command(
             hidden = () if has_several else ("image",)
             shown = (name for name in _SHOWN if name in rows.columns and name not in hidden)
             output.show_frame(rows.select(shown))
-        if deletions is not None:
+        if deletions is not None and redundant is not None:
             echo("\n".join(_deletion_lines(redundant, deletions)))
     return 0 if all(each.status.vectors for each in summaries) else EXIT_PROBLEMS_FOUND
 
@@ -292,7 +294,7 @@ def _document(
     report: GroupReport,
     rows: pl.DataFrame,
     suspicious: pl.DataFrame,
-    redundant: RedundantFiles,
+    redundant: RedundantFiles | None,
 ) -> Mapping[str, Any]:
     """The JSON document; a group has its members in their order."""
     columns = [name for name in _MEMBER_COLUMNS if name in rows.columns]

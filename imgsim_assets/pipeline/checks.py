@@ -285,7 +285,10 @@ def suspicious_groups(table: Table, commit: Commit, limits: CheckSettings) -> pl
     """
     groups = table.read(commit).unique("group_id").select("group_id", "size", "min_similarity")
     file = commit.file_with_role(BRIDGES)
-    bridges = table.read_file(file) if file is not None else pl.DataFrame(schema=BRIDGE_SCHEMA)
+    bridges = pl.DataFrame(schema=BRIDGE_SCHEMA)
+    if file is not None:
+        # Groups of earlier versions have bridges without the items of their parts.
+        bridges = pl.concat([bridges, table.read_file(file)], how="diagonal_relaxed")
     parts = bridges.group_by("group_id").agg(pl.col("smaller_part").max())
     images = commit.file_with_role(LEFT_ITEMS)
     items = table.read_file(images, ["id"])["id"].n_unique() if images is not None else 0
