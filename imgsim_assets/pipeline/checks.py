@@ -84,9 +84,9 @@ def ids_unique_in_table(table: Table) -> CheckResult:
     return ids_unique(pl.concat(table.read_file(file, keys).select(keys) for file in files))
 
 
-def no_rejects(rejected: int) -> CheckResult:
+def no_rejects(rows: int, images: int) -> CheckResult:
     """No row or image of the source was rejected."""
-    return CheckResult(not rejected, {"rejected": rejected})
+    return CheckResult(not rows + images, {"rejected": rows, "rejected_images": images})
 
 
 def success_rate(store: Store, name: str, minimum: float) -> CheckResult:

@@ -13,6 +13,7 @@ from imgsim_assets.pipeline.checks import (
     ids_match_embeddings,
     ids_unique,
     missing_and_stale,
+    no_rejects,
     one_canonical_per_group,
     similarity_drift,
     vectors_normalized,
@@ -135,3 +136,11 @@ def test_groups_of_copies_pass_the_check(store: Store) -> None:
 
     assert commit.rows == 5
     assert groups_coherent(table, commit, CheckSettings()).passed
+
+
+def test_rejected_rows_and_images_are_named_apart() -> None:
+    assert no_rejects(0, 0).passed
+    for rows, images in ((1, 0), (0, 2)):
+        result = no_rejects(rows, images)
+        assert not result.passed
+        assert result.metadata == {"rejected": rows, "rejected_images": images}

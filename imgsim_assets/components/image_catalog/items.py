@@ -62,7 +62,8 @@ def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
             context.log.warning(notice)
         table = items_table(pipeline.store, catalog.name)
         rows = table.read(table.at(report.version))
-        rejects = checks.no_rejects(sum(report.rejects.values()))
+        rejected = sum(report.rejects.values()) - report.rejected_images
+        rejects = checks.no_rejects(rejected, report.rejected_images)
         return dg.MaterializeResult(
             metadata=_describe(pipeline.store, catalog.name, report, rows),
             data_version=dg.DataVersion(report.data_version),
