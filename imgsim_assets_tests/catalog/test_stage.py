@@ -687,3 +687,26 @@ def test_every_shard_has_other_urls_and_their_order_is_content(
     assert len(reordered.changed_shards) == 1
     assert reordered.data_version != first.data_version
     assert stored_items(store).rows()[0] == ("1", "b.jpg", ["a.jpg"])
+
+
+_CELL = st.lists(st.sampled_from(["a.jpg", "b.jpg", "", "ftp://x", "http:///"]), max_size=3)
+_VERSION = st.tuples(st.lists(_CELL, min_size=1, max_size=5), st.sampled_from([1, 2, 10]))
+
+
+@settings(deadline=None, max_examples=10)
+@given(history=st.lists(_VERSION, min_size=2, max_size=4))
+def test_history_of_several_images_ends_as_a_rebuild(
+    history: list[tuple[list[list[str]], int]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        store, rebuilt = Store.open(root / "store"), Store.open(root / "rebuilt")
+        for cells, limit in history:
+            lines = [f"{number},{'|'.join(cell)}\n" for number, cell in enumerate(cells)]
+            write(root, "a.csv", "id,url\n" + "".join(lines))
+            options: dict[str, Any] = {"separator": "|", "max_images": limit, "shards": 2}
+            run(store, root, "a.csv", **options, allow_empty=True)
+        run(rebuilt, root, "a.csv", **options, allow_empty=True)
+
+        assert stored_items(store).equals(stored_items(rebuilt))
+        assert stored_rejects(store).equals(stored_rejects(rebuilt))
