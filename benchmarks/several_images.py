@@ -88,7 +88,7 @@ def _save(served: Path, name: str, image: Image.Image) -> str:
 def _run(
     options: argparse.Namespace, server: Server, products: Sequence[Product]
 ) -> dict[str, Any]:
-    store = Store(options.work / "store")
+    store = Store.open(options.work / "store")
     shop = {f"p{number}": list(each.shop) for number, each in enumerate(products)}
     suppliers = {f"s{number}": list(each.suppliers) for number, each in enumerate(products)}
     report: dict[str, Any] = {
