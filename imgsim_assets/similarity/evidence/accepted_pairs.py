@@ -13,7 +13,7 @@ from imgsim_assets.similarity.evidence.compare_pairs import (
     PairEvidence,
     evidence_for,
 )
-from imgsim_assets.similarity.evidence.features import features_fingerprint
+from imgsim_assets.similarity.evidence.pair import evidence_fingerprint
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.evidence.tiers import SAME_BYTES, SIMILAR, TIERS
 from imgsim_assets.similarity.item_pairs import in_order
@@ -38,7 +38,7 @@ EVIDENCE_RULE = "evidence_rule"
 # The threshold where a similarity alone decides nothing.
 BY_EVIDENCE = ResolvedThreshold(MIN_COSINE, "evidence: the minimum similarity of candidates")
 COLUMNS = {name: PAIR_SCHEMA[name] for name in ("evidence", "inliers", "transform")}
-_FEATURES = "features"
+_FINGERPRINT = "fingerprint"
 _RIGHT_LISTS = "right_neighbor_lists"
 
 
@@ -63,7 +63,7 @@ class EvidenceRule:
         """
         if not settings.compute:
             return None
-        features_fingerprint()
+        evidence_fingerprint()
         return cls(settings, threshold)
 
     @property
@@ -98,7 +98,7 @@ class EvidenceRule:
         return {
             "require": require,
             SIMILAR: from_similarity,
-            _FEATURES: features_fingerprint(),
+            _FINGERPRINT: evidence_fingerprint(),
         }
 
 
@@ -210,10 +210,10 @@ def with_evidence(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _known(result: MaterializedResult) -> pl.DataFrame | None:
-    """The evidence of the latest commit, if the same features gave it."""
+    """The evidence of the latest commit, if the same comparison gave it."""
     if result.latest is None:
         return None
     recorded = result.latest.properties.get(EVIDENCE_RULE)
-    if recorded is None or recorded[_FEATURES] != features_fingerprint():
+    if recorded is None or recorded[_FINGERPRINT] != evidence_fingerprint():
         return None
     return result.read_file(EVIDENCE)

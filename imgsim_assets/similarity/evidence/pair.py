@@ -6,10 +6,18 @@ from typing import NamedTuple
 
 from imgsim_assets.similarity.evidence.agreement import Agreement, agreement
 from imgsim_assets.similarity.evidence.alignment import Alignment, align
-from imgsim_assets.similarity.evidence.features import EDGE, ImageFeatures, Keypoints, scaled_size
+from imgsim_assets.similarity.evidence.features import (
+    EDGE,
+    ImageFeatures,
+    Keypoints,
+    features_fingerprint,
+    scaled_size,
+)
 from imgsim_assets.similarity.evidence.tiers import ALIGNED, SAME_PIXELS, SIMILAR, Tier
 from imgsim_assets.similarity.evidence.transform import transform_kind
 
+# Increment it when the same features of a pair give another outcome.
+_VERSION = 1
 # An alignment is evidence with this many inliers, and where this share of the overlap agrees, or of
 # the box around the inliers.
 MIN_INLIERS = 10
@@ -36,6 +44,15 @@ class ComparableImage(NamedTuple):
     def of(cls, features: ImageFeatures) -> ComparableImage:
         """Unpack the keypoints."""
         return cls(features, Keypoints.of(features))
+
+
+def evidence_fingerprint() -> str:
+    """Names what the evidence for a pair depends on, besides its images.
+
+    Raises:
+        SettingsError: OpenCV is not installed.
+    """
+    return f"{features_fingerprint()}.{_VERSION}"
 
 
 def compare(left: ComparableImage, right: ComparableImage) -> Evidence:

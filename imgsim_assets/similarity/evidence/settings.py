@@ -20,8 +20,8 @@ class EvidenceSettings(Settings):
         "similar, which is a similarity at or above the threshold",
     )
     min_similarity: float = Field(
-        0.6, ge=-1, le=1, description="minimum cosine of a candidate, inclusive"
+        0.5, ge=-1, le=1, description="minimum cosine of a candidate, inclusive"
     )
     max_candidates: int = Field(
-        30, ge=1, le=1000, description="candidates of each image: the most similar ones"
+        50, ge=1, le=1000, description="candidates of each image: the most similar ones"
     )
