@@ -227,8 +227,10 @@ def agrees_with_brute_force(audit: Audit) -> CheckResult:
 
 def at_or_above_threshold(matches: pl.DataFrame, threshold: float) -> CheckResult:
     """No match has a similarity below the threshold, but those that a person decided."""
-    is_decided = pl.col("verdict").eq_missing(MATCH)
-    below = matches.filter(~(pl.col("similarity") >= threshold) & ~is_decided).height
+    below_threshold = matches.filter(~(pl.col("similarity") >= threshold))
+    if "verdict" in matches.columns:  # tables of earlier versions have none
+        below_threshold = below_threshold.filter(pl.col("verdict").ne_missing(MATCH))
+    below = below_threshold.height
     return CheckResult(
         not below,
         {"matches": matches.height, "below": below, "threshold": threshold},

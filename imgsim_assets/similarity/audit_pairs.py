@@ -38,13 +38,17 @@ def wrong_pairs(
     )
     wrong = []
     of_sampled = rows.filter(pl.col("left_id").is_in(sampled.ids))
-    columns = ("left_id", "right_id", "similarity", "left_sha256", "right_sha256")
+    columns = ["left_id", "right_id", "similarity"]
+    if "left_sha256" in rows.columns:  # graphs of earlier versions name no images
+        columns += ["left_sha256", "right_sha256"]
     for left_id, right_id, similarity, *images in of_sampled.select(columns).iter_rows():
         i, j = left_at[left_id], right_at.get(right_id)
         if j is None or of_sample[i, j] < threshold - TOLERANCE:
             continue
         if abs(similarity - of_sample[i, j]) > TOLERANCE:
             wrong.append(f"similarity: {left_id} {right_id}")
+            continue
+        if not images:
             continue
         products = sampled.vectors_of(i) @ right.vectors_of(j).T
         named = [

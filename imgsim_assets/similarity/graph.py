@@ -42,7 +42,7 @@ from imgsim_assets.similarity.selection import (
 )
 from imgsim_assets.similarity.settings import GraphSettings, PairSettings
 from imgsim_assets.similarity.threshold import resolve_threshold
-from imgsim_assets.similarity.values import items_versions
+from imgsim_assets.similarity.values import WITHIN, items_versions
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -166,8 +166,9 @@ class GraphStage:
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(rebuild_count(index)),
         }
-        # Which images are compared changes the rows of the lists, not what a list is.
-        list_keys = list(recipe)
+        # Which images are compared changes the rows of the lists, not what a list is; lists
+        # within blocks lack the pairs across them.
+        list_keys = [*recipe, WITHIN]
         recipe |= self._settings.model_dump(mode="json", include={*PairSettings.model_fields})
         recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)

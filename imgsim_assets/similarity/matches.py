@@ -41,7 +41,7 @@ from imgsim_assets.similarity.neighbor_lists import (
 from imgsim_assets.similarity.selection import left_out_counts, select_images, shared_images
 from imgsim_assets.similarity.settings import MatchSettings, PairSettings
 from imgsim_assets.similarity.threshold import resolve_threshold
-from imgsim_assets.similarity.values import items_versions
+from imgsim_assets.similarity.values import WITHIN, items_versions
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -184,8 +184,9 @@ class MatchStage:
         }
         decisions = self._decisions(left_images, right_images)
         decided = DecidedPairs.of(decisions, left, right, settings.compare)
-        # Which images are compared changes the rows of the lists, not what a list is.
-        list_keys = list(recipe)
+        # Which images are compared changes the rows of the lists, not what a list is; lists
+        # within blocks lack the pairs across them.
+        list_keys = [*recipe, WITHIN]
         recipe |= settings.model_dump(mode="json", include={*PairSettings.model_fields})
         recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
         recipe["decisions"] = decisions.digest

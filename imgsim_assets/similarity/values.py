@@ -11,6 +11,9 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.items import VALUE
 from imgsim_assets.storage.store import Store
 
+# The setting, as a recipe records it.
+WITHIN = "within"
+
 
 def values_within(store: Store, name: str, columns: Sequence[str]) -> pl.DataFrame | None:
     """The value of each item of a catalog, as text: id and value.

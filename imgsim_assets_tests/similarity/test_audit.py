@@ -164,6 +164,16 @@ def test_audit_passes_a_correct_graph_and_reports_a_missing_edge(
     assert result.examples == ("missing: r1 s1",)
 
 
+def test_graph_of_an_earlier_version_that_names_no_images_is_audited(shops: Store) -> None:
+    GraphStage(shops, "right", GRAPHS[0]).run()
+    images = ["src_image", "dst_image", "src_sha256", "dst_sha256"]
+    _doctor(graph_table(shops, "right"), lambda rows: rows.drop(images))
+    assert audit_graph(shops, "right", sample=100).passed
+    _doctor(graph_table(shops, "right"), lambda rows: rows.with_columns(similarity=0.0))
+
+    assert not audit_graph(shops, "right", sample=100).passed
+
+
 @pytest.mark.parametrize("settings", GRAPHS, ids=str)
 @pytest.mark.parametrize("to", ["r1", "who"])
 def test_audit_reports_self_loops_and_edges_to_unknown_items_as_false(

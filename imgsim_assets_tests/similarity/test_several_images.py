@@ -134,6 +134,50 @@ def test_edges_equal_the_definition_after_any_history(
             _assert_equal(edges.rename(names), _ranked(others, k))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    lefts=histories(),
+    rights=histories(),
+    first=MATCHES,
+    others=st.lists(st.tuples(COMPARE, LIMITS, WITHIN), min_size=3, max_size=3),
+)
+def test_matches_equal_the_definition_after_other_settings(
+    lefts: list[Content],
+    rights: list[Content],
+    first: MatchSettings,
+    others: list[tuple[Compare, int | None, tuple[str, ...]]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(folder)
+        for left, right, (compare, max_shared, within) in zip(lefts, rights, others, strict=True):
+            declared = first.model_copy(
+                update={"compare": compare, "max_shared": max_shared, "within": within}
+            )
+
+            rows = _match(store, left, right, declared)
+
+            if declared.mode == "one_to_one":
+                _assert_assignment(rows, _scores(left, right, declared))
+            else:
+                _assert_equal(rows, _expected_matches(left, right, declared))
+
+
+@pytest.mark.parametrize("withins", [((), ("brand",)), (("brand",), ())])
+def test_edges_equal_the_definition_after_blocks_were_declared_or_removed(
+    store: Store, withins: Sequence[tuple[str, ...]]
+) -> None:
+    content = {"a": [0], "b": [1], "c": [2], "d": [3, 4]}
+    for within in withins:
+        declared = GraphSettings(k=3, threshold=-1.0, within=within)
+
+        with _catalogs(content, content):
+            GraphStage(store, "left", declared).run()
+
+        edges = _newest(store, "left/similarity_graph")
+        scores = _scores(content, content, declared)
+        assert edges.height == sum(source != target for source, target in scores)
+
+
 def test_best_images_name_the_pair_by_the_lowest_numbers() -> None:
     # Two equal vectors in each item, behind an unrelated one.
     left, right = {"l": [6, 0, 11]}, {"r": [8, 11, 0]}
