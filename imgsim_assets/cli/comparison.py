@@ -69,7 +69,7 @@ def left_out_lines(left_out: Mapping[str, int], shared: pl.DataFrame) -> Iterato
     if shared.height > _MAX_SHOWN:
         yield f"  left out: {shared.height - _MAX_SHOWN} more images of many items"
     if shared.height:
-        yield "  to compare them, set --max-shared"
+        yield "  to compare them, set --max-shared 0"
     if IGNORED in left_out:
         yield f"  left out: {left_out[IGNORED]} images that --ignore names or that are as near"
     if NO_VALUE in left_out:

@@ -75,19 +75,21 @@ class CatalogArg:
         urls = url_columns(commit.properties)
         url = urls[0] if len(urls) == 1 else _IMAGE_FIELD
         fields = [url if name in urls else name for name in self.fields or ()]
-        rows = items.select("id", pl.lit(0, pl.Int32).alias("image"), pl.exclude("id"))
+        # A source may carry a column `image`.
+        rows = items.select("id", pl.lit(0, pl.Int32).alias("__image"), pl.exclude("id"))
         if OTHER_URLS in items.columns:
             carried = items.drop("url", OTHER_URLS)
-            rows = image_rows(items).join(carried, on="id", how="left", maintain_order="left")
+            images = image_rows(items).rename({"image": "__image"})
+            rows = images.join(carried, on="id", how="left", maintain_order="left")
         has_numbers = self.has_numbers and OTHER_URLS in items.columns
         names = _source_names(rows.columns, commit.properties["id_column"], urls, url, fields)
         fields = list(dict.fromkeys(fields or names.values()))
         by_source = {source: column for column, source in reversed(names.items())}
         return rows.select(
             pl.col("id").alias("__id"),
-            pl.col("image").alias("__image"),
+            pl.col("__image"),
             *(pl.col(by_source[name]).alias(name) for name in fields),
-            *([pl.col("image").alias("image_number")] if has_numbers else []),
+            *([pl.col("__image").alias("image_number")] if has_numbers else []),
         )
 
 

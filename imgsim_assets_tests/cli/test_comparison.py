@@ -37,7 +37,7 @@ def test_images_of_more_items_than_max_shared_are_left_out_and_told(lists: Shell
 
     assert [match["right_id"] for match in every] == ["r0", "r2", "r1", "r2", "r2"]
     assert f"left out: image {sha256_of(tiny(9))} of 3 items" in result.out
-    assert "to compare them, set --max-shared" in result.out
+    assert "to compare them, set --max-shared 0" in result.out
     assert "2 matches of 3 x 3 items" in result.out
     assert document["left_out"] == {"shared": 3}
     assert [image["items"] for image in document["shared"]] == [3]

@@ -462,6 +462,17 @@ def test_large_list_is_split_into_shards(shell: Shell) -> None:
     assert json.dumps(result.json["left"]["failures"]) == "{}"
 
 
+@pytest.mark.parametrize("images", ["front", "front,back"])
+def test_source_can_carry_a_column_image(shell: Shell, images: str) -> None:
+    shell.write_images(1, 2)
+    shell.write("list.csv", "sku,front,back,image\nA,1.jpg,2.jpg,x\nB,2.jpg,1.jpg,y\n")
+
+    result = shell.match("list.csv", "list.csv", "--url", images, "--out", "r.tsv")
+
+    assert result.code == 0, result.err
+    assert {"left_image", "right_image"} <= set(shell.table("r.tsv").columns)
+
+
 def test_source_column_can_have_the_name_of_an_internal_column(shell: Shell) -> None:
     shell.write_images(1)
     shell.write("list.csv", "id,sku,url,image\n9,A,http://shop/1,1.jpg\n")
