@@ -114,6 +114,7 @@ def _merge(
             predicate=" AND ".join(f"target.`{column}` = source.`{column}`" for column in key),
             source_alias="source",
             target_alias="target",
+            merge_schema=True,  # tables of earlier versions lack columns
             commit_properties=_properties(commit.version),
         )
         .when_matched_delete(predicate=f"source.`{CHANGE}` = 'removed'")

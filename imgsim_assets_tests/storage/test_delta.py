@@ -81,6 +81,22 @@ def test_first_export_is_an_insert_of_every_row(store: Store, tmp_path: Path) ->
     assert _feed(tmp_path, 0)["change"].to_list() == ["added", "added"]
 
 
+def test_columns_that_earlier_versions_lack_are_added(store: Store, tmp_path: Path) -> None:
+    _commit(store, {("a", "x"): 0.5})
+    export_delta(store, NAME, str(tmp_path))
+    table = store.table(NAME)
+    rows = pl.DataFrame(
+        {"left_id": ["a", "b"], "right_id": "x", "similarity": 0.5, "image": [0, 1]}
+    )
+    files = [table.write_rows(rows)]
+    table.commit(lambda _: PendingCommit(files))
+
+    export = export_delta(store, NAME, str(tmp_path))
+
+    assert (export.added, export.changed, export.removed) == (1, 1, 0)
+    assert _rows(tmp_path) == rows.rows()
+
+
 def test_export_without_a_new_version_commits_nothing(store: Store, tmp_path: Path) -> None:
     _commit(store, {("a", "x"): 0.5})
     first = export_delta(store, NAME, str(tmp_path))
