@@ -25,7 +25,7 @@ def test_verify_passes_an_intact_store(shell: Shell, web: Web) -> None:
     assert result.code == 0, result.out
     assert result.json["problems"] == []
     assert result.json["blobs"] == 3
-    assert result.json["tables"] == 8
+    assert result.json["tables"] == 9
 
 
 @pytest.mark.parametrize("kind", ["items", "images", "embeddings", "index", "vectors", "matches"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from imgsim_assets.evaluation.operating_points import floor_to_grid
 from imgsim_assets.similarity.calibration import calibration_table
@@ -83,8 +84,9 @@ def test_graph_and_groups_follow_the_evaluation_of_their_catalog(tmp_path: Path,
         graph = _metadata(instance, ["products", "similarity_graph"])
         groups = _metadata(instance, ["products", "duplicate_groups"])
     threshold = evaluation["recommended_threshold"]
-    assert graph["threshold"] == groups["threshold"] == threshold
-    assert graph["threshold_source"] == groups["threshold_source"]
+    assert graph["threshold"] == threshold
+    # Too few items to measure: groups, by which people delete, are stricter.
+    assert groups["threshold"] == pytest.approx((threshold + 1) / 2)
     edges = read_table("products/similarity_graph", store=shop.project.store).collect()
     assert edges.height
     assert edges["similarity"].min() >= threshold
@@ -115,7 +117,8 @@ def test_auto_threshold_needs_no_declared_evaluation(tmp_path: Path, web: Web) -
     )
     with shop.project.instance() as instance:
         results = [_metadata(instance, key) for key in keys]
-    assert {result["threshold"] for result in results} == {0.845}
+    # Without a measurement, groups are stricter than edges and matches.
+    assert [result["threshold"] for result in results] == [0.845, 0.9225, 0.845, 0.9225]
     assert all(
         "fewer than the 30 different items" in result["threshold_source"] for result in results
     )
