@@ -136,9 +136,13 @@ def check_folder(_: click.Context, parameter: click.Parameter, path: str | None)
     return path
 
 
-def _check_out(
-    context: click.Context, parameter: click.Parameter, path: str | None, suffixes: Sequence[str]
+def check_out(
+    context: click.Context,
+    parameter: click.Parameter,
+    path: str | None,
+    suffixes: Sequence[str] = OUT_SUFFIXES,
 ) -> str | None:
+    """The path of an output, whose suffix says how it is written."""
     if path is None or path == STDOUT:
         return path
     if Path(path).suffix not in suffixes:
@@ -286,7 +290,7 @@ def out_option_with(*more_suffixes: str) -> Callable[[Command], Command]:
     out = click.option(
         "--out",
         metavar="FILE",
-        callback=functools.partial(_check_out, suffixes=suffixes),
+        callback=functools.partial(check_out, suffixes=suffixes),
         help=f"Write {listed}; - writes TSV to stdout.",
     )
     return lambda command: out(raw_option(command))

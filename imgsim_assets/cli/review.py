@@ -62,13 +62,16 @@ def import_command(
         )
         if report.unknown:
             listed = ", ".join(report.first_unknown)
-            echo(f"  {report.unknown} about items without an image were left out: {listed}")
+            echo(
+                f"  {report.unknown} about items that are not there, or have no image, were left "
+                f"out: {listed}"
+            )
     return EXIT_PROBLEMS_FOUND if report.unknown else 0
 
 
 @command.command("export")
 @click.argument("match_table")
-@click.argument("file")
+@click.argument("file", callback=options.check_out)
 @options.raw_option
 @options.store_option
 def export_command(match_table: str, file: str, store: Store) -> None:

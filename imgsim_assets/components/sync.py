@@ -18,6 +18,7 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.shards import Shard
 
 if TYPE_CHECKING:
+    from imgsim_assets.storage.commit import Commit
     from imgsim_assets.storage.store import Store
 
 _CODE_VERSION = "dagster/code_version"
@@ -106,8 +107,16 @@ class Sync:
         commit = self._store.table(table_name(key, self._graph.get(key).metadata)).latest()
         if commit is None:
             return False
+        if commit.table.startswith("matches/") and not self._has_current_decisions(commit):
+            return False
         # The shards of a run commit one after the other, and each records its own version.
         return self._graph.get(key).is_partitioned or commit.version == version.value
+
+    def _has_current_decisions(self, commit: Commit) -> bool:
+        """Whether a match table honours the decisions that were made since, too."""
+        from imgsim_assets.pipeline.freshness import has_current_decisions
+
+        return has_current_decisions(self._store, commit)
 
     def _is_newest_input(
         self,

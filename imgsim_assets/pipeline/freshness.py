@@ -18,8 +18,9 @@ from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.index.stage import index_table, rebuild_count
 from imgsim_assets.pipeline.checks import missing_and_stale
+from imgsim_assets.reviews.table import reviews_table
 from imgsim_assets.similarity.items import vector_rebuilds
-from imgsim_assets.similarity.matches import decisions_about
+from imgsim_assets.similarity.matches import decisions_about, reviewed_name
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
@@ -150,8 +151,19 @@ def matches_freshness(
     found = result_freshness(table, commit, left, right)
     if found != "fresh" or left is None or right is None:
         return found
-    decisions = decisions_about(store, table.name, left.images, right.images)
-    return found if decisions.digest == commit.properties.get("decisions") else "stale"
+    return found if has_current_decisions(store, commit) else "stale"
+
+
+def has_current_decisions(store: Store, commit: Commit) -> bool:
+    """Whether a version of a match table honours the decisions that people have made until now."""
+    settings = commit.properties
+    if reviews_table(store, reviewed_name(commit.table)).latest() is None:
+        return settings.get("decisions") is None
+    left, right = embedded(store, settings["left"]), indexed(store, settings["right"])
+    if left is None or right is None:
+        return True
+    decisions = decisions_about(store, commit.table, left.images, right.images)
+    return decisions.digest == settings.get("decisions")
 
 
 def groups_freshness(store: Store, table: Table, commit: Commit) -> Freshness:

@@ -37,7 +37,8 @@ class ImportReport(NamedTuple):
     Attributes:
         rows: decisions of the file.
         added: those that were new.
-        unknown: those about an item that its catalog has no image of; they were not added.
+        unknown: those about an item that its catalog does not have, or has no image of; they
+            were not added.
         first_unknown: what and where some of them are, for messages.
         version: the version of the decisions afterwards, 0 while there are none.
     """
@@ -91,7 +92,7 @@ def import_reviews(
         StoreError: when a catalog has no embeddings yet.
     """
     table = reviews_table(store, name)
-    rows = read_verdicts(path, reviewer=reviewer).with_row_index("row", offset=1)
+    rows = read_verdicts(path, reviewer=reviewer)
     commit = table.latest()
     new = unknown_reviews(rows, read_reviews(table, commit))
     first_unknown: list[str] = []

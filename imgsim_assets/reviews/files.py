@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
+from imgsim_assets.catalog.dialect import detect_delimiter, take_sample
 from imgsim_assets.errors import SourceError, one_line
 from imgsim_assets.reviews.table import SCHEMA, VERDICTS
 
 REQUIRED = ("left_id", "right_id", "verdict")
-_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".csv": lambda path: pl.read_csv(path, infer_schema=False),
-    ".tsv": lambda path: pl.read_csv(path, infer_schema=False, separator="\t"),
-    ".parquet": pl.read_parquet,
-}
+ROW = "row"
 _SHA256 = r"^[0-9a-f]{64}$"
 _SHOWN = 3
 
@@ -25,19 +21,20 @@ _SHOWN = 3
 def read_verdicts(path: Path, *, reviewer: str | None = None) -> pl.DataFrame:
     """The decisions of a file.
 
-    The columns left_id, right_id and verdict are required. `decided_at` is an ISO 8601 time, UTC
-    where it names no zone.
+    The columns left_id, right_id and verdict are required; a row without a verdict is not judged
+    yet, and is passed over. `decided_at` is an ISO 8601 time, UTC where it names no zone.
 
     Args:
         path: a .csv, .tsv or .parquet file.
         reviewer: of the rows that name none.
 
     Returns:
-        A frame of SCHEMA in the order of the file; left_sha256, right_sha256 and decided_at may
-        be null.
+        `row` (from 1, without the header) and the columns of SCHEMA in the order of the file;
+        left_sha256, right_sha256 and decided_at may be null.
 
     Raises:
-        SourceError: when the file cannot be read, or a row is not a decision; names the row.
+        SourceError: when the file cannot be read, a row is not a decision, or two rows contradict
+            each other; names the rows.
     """
     raw = _read(path)
     missing = [name for name in REQUIRED if name not in raw.columns]
@@ -49,31 +46,38 @@ def read_verdicts(path: Path, *, reviewer: str | None = None) -> pl.DataFrame:
     rows = pl.DataFrame(
         {name: _column(path, raw, name) for name in SCHEMA if name != "decided_at"}
     ).with_columns(_times(path, raw))
+    rows = rows.with_row_index(ROW, offset=1).filter(pl.col("verdict").is_not_null())
     _check(path, rows, "left_id", pl.col("left_id").is_null(), "is empty")
     _check(path, rows, "right_id", pl.col("right_id").is_null(), "is empty")
     _check(
         path,
         rows,
         "verdict",
-        ~pl.col("verdict").is_in(VERDICTS).fill_null(value=False),
+        ~pl.col("verdict").is_in(VERDICTS),
         f"is not one of {', '.join(VERDICTS)}",
     )
     for name in ("left_sha256", "right_sha256"):
         malformed = ~pl.col(name).str.contains(_SHA256)
         _check(path, rows, name, malformed, "is not a sha256 of 64 hex digits")
-    return rows.with_columns(pl.coalesce("reviewer", pl.lit(reviewer, pl.String))).select(
-        list(SCHEMA)
-    )
+    rows = rows.with_columns(pl.coalesce("reviewer", pl.lit(reviewer, pl.String)))
+    _check_contradictions(path, rows)
+    return rows.select(ROW, *SCHEMA)
 
 
 def _read(path: Path) -> pl.DataFrame:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise SourceError(f"{path} is not one of {', '.join(_READERS)}")
+    suffix = path.suffix.lower()
     try:
-        return reader(path)
+        if suffix == ".parquet":
+            return pl.read_parquet(path)
+        if suffix == ".tsv":
+            return pl.read_csv(path, infer_schema=False, separator="\t")
+        if suffix == ".csv":
+            with path.open(encoding="utf-8-sig", errors="replace") as lines:
+                delimiter = detect_delimiter(take_sample(lines), '"')
+            return pl.read_csv(path, infer_schema=False, separator=delimiter)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SourceError(f"{path} cannot be read: {one_line(error)}") from error
+    raise SourceError(f"{path} is not one of .csv, .tsv, .parquet")
 
 
 def _column(path: Path, raw: pl.DataFrame, name: str) -> pl.Series:
@@ -115,12 +119,28 @@ def _time(path: Path, row: int, text: str) -> datetime:
 
 
 def _check(path: Path, rows: pl.DataFrame, name: str, is_bad: pl.Expr, problem: str) -> None:
-    bad = rows.with_row_index("row", offset=1).filter(is_bad)
+    bad = rows.filter(is_bad)
     if not bad.height:
         return
     shown = [
         f"row {row}" + (f" ({value!r})" if value is not None else "")
-        for row, value in bad.select("row", name).head(_SHOWN).iter_rows()
+        for row, value in bad.select(ROW, name).head(_SHOWN).iter_rows()
     ]
     more = f" and {bad.height - _SHOWN} more" if bad.height > _SHOWN else ""
     raise SourceError(f"{path}: {name} {problem} in {', '.join(shown)}{more}")
+
+
+def _check_contradictions(path: Path, rows: pl.DataFrame) -> None:
+    """Raise SourceError for two verdicts of one person about one pair at the same time."""
+    decided = ["left_id", "right_id", "reviewer", "decided_at"]
+    differing = (
+        rows.group_by(decided, maintain_order=True)
+        .agg(pl.col("verdict").n_unique().alias("verdicts"), pl.col(ROW))
+        .filter(pl.col("verdicts") > 1)
+    )
+    if differing.height:
+        first = " and ".join(map(str, differing[ROW][0].to_list()))
+        raise SourceError(
+            f"{path}: rows {first} contradict each other; keep one of them, or give each a "
+            "'decided_at'"
+        )

@@ -73,7 +73,10 @@ def test_a_decision_about_an_unknown_item_is_left_out_and_told(shell: Shell) -> 
 
     assert result.code == 3
     assert "1 new decisions" in result.out
-    assert "1 about items without an image were left out: right_id 'nobody' of" in result.out
+    assert (
+        "1 about items that are not there, or have no image, were left out: right_id 'nobody' of"
+        in result.out
+    )
     table = reviews_table(shell.store, name)
     assert read_reviews(table, table.latest())["right_id"].to_list() == ["right0"]
 
@@ -100,3 +103,12 @@ def test_the_next_match_honours_the_decisions(shell: Shell) -> None:
     assert ("left0", "right0") not in pairs
     assert {("left1", "right2"), ("left2", "right2")} <= pairs
     assert shell("verify").code == 0
+
+
+def test_decisions_are_exported_to_known_kinds_of_files_only(shell: Shell) -> None:
+    name = _match(shell)
+
+    result = shell("review", "export", name, "all.xlsx")
+
+    assert result.code == 2
+    assert "all.xlsx ends in none of" in result.err

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from imgsim_assets.components.local_run import LocalRun
+from imgsim_assets.pipeline.reviews import import_reviews
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
@@ -95,3 +98,23 @@ def test_a_missing_file_fails_the_match_table_with_its_name(shop: Shop) -> None:
     (shop.project.root / "verdicts.csv").unlink()
 
     assert not shop.project.materialize()
+
+
+def test_imported_decisions_make_a_match_table_without_the_key_run_again(shop: Shop) -> None:
+    shop.declare()
+    assert shop.project.materialize()
+    with shop.project.instance() as instance:
+        definitions = shop.project.definitions()
+        assert "matches/pair" in LocalRun(definitions, instance).run().up_to_date
+        file = shop.project.root / "verdicts.csv"
+        import_reviews(
+            shop.project.store,
+            "pair",
+            ("products", "suppliers"),
+            file,
+            now=datetime(2026, 1, 1, tzinfo=UTC),
+        )
+
+        assert "matches/pair" not in LocalRun(definitions, instance).run().up_to_date
+        assert ("p1", "s1") not in _pairs(shop)
+        assert "matches/pair" in LocalRun(definitions, instance).run().up_to_date

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from imgsim_assets.errors import SourceError
-from imgsim_assets.reviews.files import read_verdicts
+from imgsim_assets.reviews.files import ROW, read_verdicts
 from imgsim_assets.reviews.table import SCHEMA
 
 
@@ -19,8 +19,8 @@ def _read(tmp_path: Path, text: str, name: str = "verdicts.csv") -> pl.DataFrame
 def test_three_columns_are_enough(tmp_path: Path) -> None:
     rows = _read(tmp_path, "left_id,right_id,verdict\n 1 ,007,Different\n")
 
-    assert rows.columns == list(SCHEMA)
-    assert rows.row(0) == ("1", "007", None, None, "different", "ann", None, None)
+    assert rows.columns == [ROW, *SCHEMA]
+    assert rows.row(0) == (1, "1", "007", None, None, "different", "ann", None, None)
 
 
 def test_an_export_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -50,7 +50,10 @@ def test_times_are_utc_unless_they_name_a_zone(tmp_path: Path, text: str, utc_ho
             "left_id,right_id,verdict\na,b,match\na,c,yes\n",
             r"verdict is not one of .* in row 2 \('yes'\)",
         ),
-        ("left_id,right_id,verdict\na,b,\n", "verdict is not one of .* in row 1"),
+        (
+            "left_id,right_id,verdict\na,b,match\na,c,match\na,b,different\n",
+            "rows 1 and 3 contradict each other",
+        ),
         ("left_id,right_id,verdict\n,b,match\n", "left_id is empty in row 1"),
         (
             "left_id,right_id,verdict,left_sha256\na,b,match,12\n",
@@ -72,3 +75,15 @@ def test_what_is_no_decision_is_one_message(tmp_path: Path, text: str, message: 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"is not one of .csv, .tsv, .parquet"):
         _read(tmp_path, "", "verdicts.xlsx")
+
+
+def test_rows_that_nobody_has_judged_yet_are_passed_over(tmp_path: Path) -> None:
+    rows = _read(tmp_path, "left_id,right_id,verdict\na,b,\na,c,match\n")
+
+    assert rows.select(ROW, "right_id").rows() == [(2, "c")]
+
+
+def test_the_delimiter_of_a_spreadsheet_is_recognized(tmp_path: Path) -> None:
+    rows = _read(tmp_path, "left_id;right_id;verdict;note\na;b;match;one, two\n")
+
+    assert rows["note"].to_list() == ["one, two"]

@@ -98,7 +98,12 @@ def matches_asset(
 
         refuse_failed_inputs(context)
         pipeline = MatchPipeline(open_store(context), settings, root=root)
-        import_declared_reviews(pipeline.store, settings, root)
+        imported = import_declared_reviews(pipeline.store, settings, root)
+        if imported is not None and imported.unknown:
+            context.log.warning(
+                f"{settings.reviews}: {imported.unknown} decisions are about items that are not "
+                f"there, or have no image: {', '.join(imported.first_unknown)}"
+            )
         report = pipeline.run()
         rows = pipeline.rows(report)
         results = _check(pipeline, report, rows)

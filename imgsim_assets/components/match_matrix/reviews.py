@@ -42,7 +42,7 @@ def reviews_asset(
         )
 
     observable = dg.multi_observable_source_asset(
-        specs=[spec], name=f"{settings.name}__reviews", required_resource_keys={STORE}
+        specs=[spec], name=f"reviews__{settings.name}", required_resource_keys={STORE}
     )
     asset: dg.AssetsDefinition = observable(observe)
     return asset
