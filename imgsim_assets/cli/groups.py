@@ -119,7 +119,7 @@ Examples:
 @click.option(
     "--deletions",
     metavar="FILE",
-    callback=options.check_folder,
+    callback=options.check_text_file,
     help="Write the paths of the redundant files, one per line. Nothing is deleted.",
 )
 @click.option(
@@ -225,7 +225,9 @@ def command(
         if threshold is None and report.evidence is None:
             lines.append(_HINT)
         echo("\n".join([*lines, *_left_out(report), *_warnings(suspicious)]))
-        if out is None and rows.height:
+        if out is not None:
+            echo(f"{rows.height} rows written to {out}")
+        elif rows.height:
             has_several = (rows["image"] > 0).any()
             hidden = () if has_several else ("image",)
             shown = (name for name in _SHOWN if name in rows.columns and name not in hidden)

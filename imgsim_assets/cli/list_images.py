@@ -9,6 +9,7 @@ import click
 
 from imgsim_assets.cli import options
 from imgsim_assets.cli.output import show_json
+from imgsim_assets.cli.output_paths import check_outputs
 from imgsim_assets.cli.spreadsheet import neutralized
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.errors import SettingsError
@@ -30,6 +31,7 @@ Examples:
 @click.option("--recursive/--no-recursive", default=True, help="Include subfolders (the default).")
 @options.raw_option
 @options.json_option
+@check_outputs
 def command(folder: str, out: str | None, delimiter: str, recursive: bool, as_json: bool) -> None:
     """Write a list of the images in FOLDER: name and absolute path, sorted by path.
 

@@ -13,6 +13,7 @@ import click
 from pydantic import ValidationError
 
 from imgsim_assets.cli.option_names import options_by_key, with_options
+from imgsim_assets.cli.output_paths import check_outputs
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.settings import Settings
@@ -25,6 +26,7 @@ from imgsim_assets.storage.store import Store
 
 STDOUT = "-"
 OUT_SUFFIXES = (".tsv", ".csv", ".parquet", ".jsonl")
+TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
 Command = TypeVar("Command", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
 
@@ -134,6 +136,17 @@ def check_folder(_: click.Context, parameter: click.Parameter, path: str | None)
         folder = Path(path).absolute().parent
         raise click.UsageError(f"{parameter.opts[0]}: there is no folder {folder}")
     return path
+
+
+def check_text_file(
+    context: click.Context, parameter: click.Parameter, path: str | None
+) -> str | None:
+    """Callback of an option that names a text file to write."""
+    if path is not None and Path(path).suffix not in ("", *TEXT_SUFFIXES):
+        raise click.UsageError(
+            f"{parameter.opts[0]}: {path} ends in none of {', '.join(TEXT_SUFFIXES)}"
+        )
+    return check_folder(context, parameter, path)
 
 
 def check_out(
@@ -293,7 +306,7 @@ def out_option_with(*more_suffixes: str) -> Callable[[Command], Command]:
         callback=functools.partial(check_out, suffixes=suffixes),
         help=f"Write {listed}; - writes TSV to stdout.",
     )
-    return lambda command: out(raw_option(command))
+    return lambda command: out(raw_option(check_outputs(command)))
 
 
 out_option = out_option_with()

@@ -33,6 +33,7 @@ def test_groups_of_a_folder_say_what_to_keep_and_why(shell: Shell) -> None:
     assert rows["path"].to_list() == [str(_photos(shell) / name) for name in rows["id"]]
     assert rows["bytes"].to_list() == [Path(path).stat().st_size for path in rows["path"]]
     assert _listed(shell) == ["a.jpg", "b.jpg"]
+    assert "3 rows written to groups.csv" in result.out
     assert "2 redundant files listed in redundant.txt; none is deleted" in result.out
     assert len(list(_photos(shell).iterdir())) == 4
     assert again.json["operands"][0]["requested"] == 0
