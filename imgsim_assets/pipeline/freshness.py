@@ -162,7 +162,10 @@ def has_current_decisions(store: Store, commit: Commit) -> bool:
     left, right = embedded(store, settings["left"]), indexed(store, settings["right"])
     if left is None or right is None:
         return True
-    decisions = decisions_about(store, commit.table, left.images, right.images)
+    with_itself = settings["left"] == settings["right"]
+    decisions = decisions_about(
+        store, commit.table, left.images, right.images, with_itself=with_itself
+    )
     return decisions.digest == settings.get("decisions")
 
 

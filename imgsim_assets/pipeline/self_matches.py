@@ -7,6 +7,7 @@ from typing import TypeVar
 import polars as pl
 
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.reviews.table import MATCH
 from imgsim_assets.similarity.neighbor_lists import with_rank
 from imgsim_assets.similarity.settings import MatchSettings
 
@@ -45,7 +46,14 @@ def pairs_once(rows: pl.DataFrame, settings: MatchSettings) -> pl.DataFrame:
     """
     others = rows.filter(pl.col("left_id") != pl.col("right_id"))
     if settings.mode != "all":
-        others = with_rank(others).filter(pl.col("rank") <= _BEST.get(settings.mode, settings.k))
+        # What a person decided comes before the ranking, and is never cut.
+        is_decided = pl.col("verdict").eq_missing(MATCH)
+        best_first = with_rank(
+            others.sort("left_id", is_decided, descending=[False, True], maintain_order=True)
+        )
+        others = best_first.filter(
+            (pl.col("rank") <= _BEST.get(settings.mode, settings.k)) | is_decided
+        )
     mirrored = others.select(
         pl.col("right_id").alias("left_id"), pl.col("left_id").alias("right_id")
     )

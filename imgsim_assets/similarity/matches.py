@@ -240,10 +240,18 @@ class MatchStage:
 
     def _decisions(self, left: Items, right: Items) -> Decisions:
         """People's decisions about the images that the catalogs have now."""
-        return decisions_about(self._store, self.table.name, left.keys, right.keys)
+        return decisions_about(
+            self._store,
+            self.table.name,
+            left.keys,
+            right.keys,
+            with_itself=self._left == self._right,
+        )
 
 
-def decisions_about(store: Store, name: str, left: pl.DataFrame, right: pl.DataFrame) -> Decisions:
+def decisions_about(
+    store: Store, name: str, left: pl.DataFrame, right: pl.DataFrame, *, with_itself: bool
+) -> Decisions:
     """People's decisions about a match table and the variants of it.
 
     Args:
@@ -251,9 +259,13 @@ def decisions_about(store: Store, name: str, left: pl.DataFrame, right: pl.DataF
         name: the table, such as "matches/products__suppliers".
         left: id and sha256 of the images of the left catalog.
         right: the same of the right catalog.
+        with_itself: whether both are one catalog; then (a, b) and (b, a) are one pair.
     """
     table = reviews_table(store, reviewed_name(name))
-    return Decisions.of(read_reviews(table, table.latest()), left, right)
+    reviews = read_reviews(table, table.latest())
+    if with_itself:
+        reviews = pl.concat([reviews, swapped(reviews)])
+    return Decisions.of(reviews, left, right)
 
 
 def reviewed_name(table: str) -> str:

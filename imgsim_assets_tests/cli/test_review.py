@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.similarity.matches import reviewed_name
@@ -112,3 +113,19 @@ def test_decisions_are_exported_to_known_kinds_of_files_only(shell: Shell) -> No
 
     assert result.code == 2
     assert "all.xlsx ends in none of" in result.err
+
+
+@pytest.mark.parametrize("mode", ["all", "best", "mutual"])
+def test_decisions_about_a_list_matched_with_itself_hold_in_both_directions(
+    shell: Shell, mode: str
+) -> None:
+    shell.write_images(1, 2, 3)
+    shell.write("list.csv", "id,url\na,1.jpg\nb,1.jpg\nc,2.jpg\nd,3.jpg\n")
+    shell.write("verdicts.csv", "left_id,right_id,verdict\na,b,different\nd,c,match\n")
+    arguments = ("list.csv", "list.csv", "--mode", mode, "--threshold", "0.999", "--out", "r.tsv")
+    shell.match(*arguments)
+    [table] = [name for name in shell.store.table_names() if name.startswith("matches/")]
+    shell("review", "import", reviewed_name(table), "verdicts.csv")
+    shell.match(*arguments)
+
+    assert shell.table("r.tsv").select("left_id", "right_id").rows() == [("c", "d")]

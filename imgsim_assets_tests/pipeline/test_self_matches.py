@@ -59,6 +59,7 @@ def _table(similarity: dict[tuple[str, str], float], stored: MatchSettings) -> p
     """The match table that the stage computes of these items with themselves."""
     rows = [(a, b, value) for (a, b), value in similarity.items() if value >= 0.5]
     frame = pl.DataFrame(rows, schema=["left_id", "right_id", "similarity"], orient="row")
+    frame = frame.with_columns(pl.lit(None, pl.String).alias("verdict"))
     ranked = with_rank(
         frame.sort("left_id", "similarity", "right_id", descending=[False, True, False])
     )
