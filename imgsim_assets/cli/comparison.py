@@ -9,7 +9,7 @@ import click
 import polars as pl
 
 from imgsim_assets.cli.options import option_group, parse_settings, split_names
-from imgsim_assets.similarity.selection import IGNORED, NO_VALUE
+from imgsim_assets.similarity.selection import IGNORED, NO_VALUE, describe_common_images
 from imgsim_assets.similarity.settings import Compare, PairSettings
 
 P = TypeVar("P", bound=PairSettings)
@@ -74,3 +74,9 @@ def left_out_lines(left_out: Mapping[str, int], shared: pl.DataFrame) -> Iterato
         yield f"  left out: {left_out[IGNORED]} images that --ignore names or that are as near"
     if NO_VALUE in left_out:
         yield f"  left out: {left_out[NO_VALUE]} images of items without a value of --within"
+
+
+def common_lines(common: pl.DataFrame) -> list[str]:
+    """What a person is told of compared images that most items have."""
+    lines = describe_common_images(common, "--max-shared", _MAX_SHOWN)
+    return [f"  warning: {lines[0]}", *(f"  {line}" for line in lines[1:])] if lines else []

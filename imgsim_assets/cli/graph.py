@@ -7,7 +7,12 @@ from typing import Any
 import click
 
 from imgsim_assets.cli import options, output
-from imgsim_assets.cli.comparison import comparison_options, left_out_lines, parse_pair_settings
+from imgsim_assets.cli.comparison import (
+    common_lines,
+    comparison_options,
+    left_out_lines,
+    parse_pair_settings,
+)
 from imgsim_assets.cli.evidence import evidence_lines, evidence_options
 from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
@@ -71,6 +76,7 @@ def command(
                 *output.threshold_lines(report),
                 *evidence_lines(report.evidence),
                 *left_out_lines(report.left_out, report.shared),
+                *common_lines(report.common),
             ]
         ),
         out=out,

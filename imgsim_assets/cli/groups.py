@@ -10,6 +10,7 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.comparison import common_lines
 from imgsim_assets.cli.evidence import evidence_lines, evidence_options
 from imgsim_assets.cli.list_options import ListOptions, single_list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
@@ -224,7 +225,8 @@ def command(
         lines += evidence_lines(report.evidence, "candidates")
         if threshold is None and report.evidence is None:
             lines.append(_HINT)
-        echo("\n".join([*lines, *_left_out(report), *_warnings(suspicious)]))
+        lines += [*_left_out(report), *common_lines(report.common)]
+        echo("\n".join([*lines, *_warnings(suspicious)]))
         if out is not None:
             echo(f"{rows.height} rows written to {out}")
         elif rows.height:
@@ -312,5 +314,6 @@ def _document(
         "suspicious": suspicious,
         "left_out": report.left_out,
         "shared_images": report.shared,
+        "common_images": report.common,
         "redundant_files": redundant,
     }

@@ -10,7 +10,12 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.cli import options, output
-from imgsim_assets.cli.comparison import comparison_options, left_out_lines, parse_pair_settings
+from imgsim_assets.cli.comparison import (
+    common_lines,
+    comparison_options,
+    left_out_lines,
+    parse_pair_settings,
+)
 from imgsim_assets.cli.evidence import evidence_lines, evidence_options
 from imgsim_assets.cli.list_options import ListOptions, list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
@@ -27,9 +32,10 @@ from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.self_matches import pairs_once, with_room_for_self
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.pipeline.status import catalog_status
-from imgsim_assets.similarity import cosine_matrix, items
+from imgsim_assets.similarity import cosine_matrix
 from imgsim_assets.similarity.evidence.accepted_pairs import COLUMNS
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
+from imgsim_assets.similarity.items import VALUE, Items
 from imgsim_assets.similarity.matches import MatchReport
 from imgsim_assets.similarity.settings import Compare, MatchSettings, Mode
 from imgsim_assets.storage.store import Store
@@ -147,7 +153,7 @@ def command(
     matches = _with_source_columns(store, pairs, args)
     renamed = _rename_columns(matches, result_header)
     is_small = 0 < report.left_items * report.right_items <= _MAX_SHOWN_CELLS
-    cosines = _matrix(store, args, settings.compare) if matrix or is_small else None
+    cosines = _matrix(*pipeline.compared(), settings.compare) if matrix or is_small else None
     if out is not None:
         output.write_frame(renamed, out)
     reports = {each.name: each for each in fetched}
@@ -204,25 +210,39 @@ def _rename_columns(rows: pl.DataFrame, header: Sequence[str]) -> pl.DataFrame:
     return rows.rename(dict(zip(named, header, strict=True)))
 
 
-def _matrix(store: Store, args: Sequence[CatalogArg], compare: Compare) -> pl.DataFrame:
-    """The similarity of every pair: a row per left item, a column per right item."""
-    (_, left), (_, right) = (items.from_embeddings(store, arg.name) for arg in args)
-    columns: dict[str, Any] = {"left_id": left.ids}
-    if not len(left) or not len(right):
-        return pl.DataFrame(columns)
-    of_images = cosine_matrix(left.vectors, right.vectors)
-    if compare == "first":
-        matrix = of_images[left.first_rows][:, right.first_rows]
-    else:
-        best = np.maximum.reduceat(of_images, right.first_rows, axis=1)
-        reduce = np.maximum if compare == "any" else np.add
+def _matrix(left: Items, right: Items, compare: Compare) -> pl.DataFrame:
+    """The similarity of every pair: a row per left item, a column per right item.
+
+    Items without a compared image, and pairs that do not agree in `within`, have no number.
+    """
+    left_ids, right_ids = (
+        items.recorded["id"].unique(maintain_order=True) for items in (left, right)
+    )
+    shown = np.full((len(left_ids), len(right_ids)), np.nan)
+    if len(left) and len(right):
+        best = np.maximum.reduceat(
+            cosine_matrix(left.vectors, right.vectors), right.first_rows, axis=1
+        )
+        reduce = np.add if compare == "mean_best" else np.maximum
         matrix = reduce.reduceat(best, left.first_rows, axis=0)
         if compare == "mean_best":
             matrix = matrix / np.bincount(left.numbers)[:, None]
-    for number, item in enumerate(right.ids.to_list()):
+        if VALUE in left.keys.columns:
+            of_left, of_right = (
+                items.keys[VALUE].gather(items.first_rows).to_numpy() for items in (left, right)
+            )
+            matrix = np.where(of_left[:, None] == of_right, matrix, np.nan)
+        rows, columns = (
+            every.is_in(items.ids.to_list()).to_numpy()
+            for every, items in ((left_ids, left), (right_ids, right))
+        )
+        shown[np.ix_(rows, columns)] = matrix
+    frame: dict[str, Any] = {"left_id": left_ids}
+    for number, item in enumerate(right_ids.to_list()):
         # A right item may have the name of the first column.
-        columns[item if item != "left_id" else "right left_id"] = matrix[:, number]
-    return pl.DataFrame(columns)
+        name = item if item != "left_id" else "right left_id"
+        frame[name] = pl.Series(shown[:, number], nan_to_null=True)
+    return pl.DataFrame(frame)
 
 
 def _document(
@@ -236,6 +256,7 @@ def _document(
     document |= {"threshold_source": report.threshold_source}
     document |= {"seconds": report.seconds, "matches": matches}
     document |= {"left_out": report.left_out, "shared": report.shared}
+    document |= {"common": report.common}
     return document | ({"matrix": cosines} if cosines is not None else {})
 
 
@@ -261,3 +282,4 @@ def _lines(
     yield from output.threshold_lines(report)
     yield from evidence_lines(report.evidence)
     yield from left_out_lines(report.left_out, report.shared)
+    yield from common_lines(report.common)

@@ -1,4 +1,4 @@
-"""The metadata about images that are not compared: how many and why, and the most shared ones."""
+"""The metadata about images that are not compared, and about those that perhaps should not be."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import polars as pl
 
 from imgsim_assets.components import charts
 from imgsim_assets.components.metadata import counts_table, preview, thumbnails
+from imgsim_assets.similarity.selection import describe_common_images
 from imgsim_assets.storage.store import Store
 
 _SHOWN = 10
@@ -16,7 +17,7 @@ _THUMBNAILS = 4
 
 
 def describe_left_out(
-    store: Store, left_out: Mapping[str, int], shared: pl.DataFrame
+    store: Store, left_out: Mapping[str, int], shared: pl.DataFrame, common: pl.DataFrame
 ) -> dict[str, Any]:
     """What a person needs to know of the images that a result does not compare.
 
@@ -24,9 +25,10 @@ def describe_left_out(
         store: has the images.
         left_out: number of images by reason.
         shared: catalog, sha256 and items of the images that too many items have.
+        common: of the images that are compared, those that most items have (`common_images`).
 
     Returns:
-        Metadata; empty when every image is compared.
+        Metadata; empty when every image is compared and none is common.
     """
     described: dict[str, Any] = {}
     if left_out:
@@ -37,4 +39,6 @@ def describe_left_out(
         shown = thumbnails([charts.thumbnail(store, sha256) for sha256 in images], "shared images")
         if shown is not None:
             described["most_shared_images"] = shown
+    if common.height:
+        described["common_images"] = "\n".join(describe_common_images(common, "max_shared:"))
     return described

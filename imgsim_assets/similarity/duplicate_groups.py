@@ -42,7 +42,12 @@ from imgsim_assets.similarity.neighbor_lists import (
     JoinSpec,
     neighbor_lists,
 )
-from imgsim_assets.similarity.selection import compared, left_out_counts, shared_images
+from imgsim_assets.similarity.selection import (
+    common_images,
+    compared,
+    left_out_counts,
+    shared_images,
+)
 from imgsim_assets.similarity.settings import (
     CROSS_CATALOG_GROUPS,
     CrossCatalogGroupSettings,
@@ -69,8 +74,9 @@ SEPARATOR = "/"
 class GroupReport:
     """The outcome of a run. `grouped`: items in a group; `incremental`: links were updated.
 
-    Items and images are those with a vector; `left_out` are images that are not compared, and
-    `shared` those of them that too many items of a catalog have.
+    Items and images are those with a vector; `left_out` are images that are not compared,
+    `shared` those of them that too many items of a catalog have, and `common` compared ones that
+    most items of a catalog have.
     """
 
     version: int
@@ -80,6 +86,7 @@ class GroupReport:
     images: int
     left_out: Mapping[str, int]
     shared: pl.DataFrame
+    common: pl.DataFrame
     threshold: float
     threshold_source: str
     evidence: EvidenceCounts | None
@@ -216,6 +223,7 @@ class GroupStage:
             images=ranked.height,
             left_out=left_out_counts(*selected.values()),
             shared=shared_images(selected),
+            common=common_images(selected),
             threshold=threshold,
             threshold_source=resolved.source,
             evidence=self._evidence(update.commit, computed[0] if computed else None),

@@ -36,6 +36,7 @@ from imgsim_assets.similarity.neighbor_lists import (
     with_rank,
 )
 from imgsim_assets.similarity.selection import (
+    common_images,
     left_out_counts,
     select_images,
     shared_images,
@@ -73,8 +74,9 @@ _ROW_PAIRS = "row_pairs"
 class GraphReport:
     """The outcome of a run. `incremental`: an earlier graph was updated.
 
-    Items and images are those with a vector; `left_out` are images that are not compared, and
-    `shared` those of them that too many items have. `evidence` is None where none is computed.
+    Items and images are those with a vector; `left_out` are images that are not compared,
+    `shared` those of them that too many items have, and `common` compared ones that most items
+    have. `evidence` is None where none is computed.
     """
 
     version: int
@@ -83,6 +85,7 @@ class GraphReport:
     images: int
     left_out: Mapping[str, int]
     shared: pl.DataFrame
+    common: pl.DataFrame
     k: int
     threshold: float | None
     threshold_source: str
@@ -196,6 +199,7 @@ class GraphStage:
             images=len(images),
             left_out=left_out_counts(nodes),
             shared=shared_images({self._name: nodes}),
+            common=common_images({self._name: nodes}),
             k=k,
             threshold=threshold,
             threshold_source=resolved.source,

@@ -38,7 +38,12 @@ from imgsim_assets.similarity.neighbor_lists import (
     neighbor_lists,
     with_rank,
 )
-from imgsim_assets.similarity.selection import left_out_counts, select_images, shared_images
+from imgsim_assets.similarity.selection import (
+    common_images,
+    left_out_counts,
+    select_images,
+    shared_images,
+)
 from imgsim_assets.similarity.settings import MatchSettings, PairSettings
 from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.values import WITHIN, items_versions
@@ -75,8 +80,9 @@ class MatchReport:
     """The outcome of a run. `incremental`: an earlier result was updated.
 
     Items and images of a side are those with a vector; `left_out` are images that are not
-    compared, and `shared` those of them that too many items of a side have. `decisions` counts
-    people's verdicts that stand, and `reopened` are those about images that have changed.
+    compared, `shared` those of them that too many items of a side have, and `common` compared ones
+    that most items have. `decisions` counts people's verdicts that stand, and `reopened` are those
+    about images that have changed.
     `threshold` is the minimum similarity of a match, and `evidence` is None where none is
     computed. `threshold_source` says in words where the threshold comes from.
     """
@@ -91,6 +97,7 @@ class MatchReport:
     right_matched: int
     left_out: Mapping[str, int]
     shared: pl.DataFrame
+    common: pl.DataFrame
     decisions: Mapping[str, int]
     reopened: pl.DataFrame
     threshold: float
@@ -226,6 +233,7 @@ class MatchStage:
             right_matched=rows["right_id"].n_unique(),
             left_out=left_out_counts(left, right),
             shared=shared_images({self._left: left, self._right: right}),
+            common=common_images({self._left: left, self._right: right}),
             decisions=decisions.counts,
             reopened=decisions.reopened,
             threshold=threshold,

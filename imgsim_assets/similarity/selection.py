@@ -30,6 +30,11 @@ NO_VALUE = "no_value"
 # An earlier image of the item is compared, with compare: first:
 NOT_FIRST = "not_first"
 
+# An image that more than half of the items have tells none of them apart. Of fewer items than
+# these, more than half are too few to say so.
+_MIN_ITEMS = 4
+_MIN_CARRIERS = 3
+
 
 def compared(
     items: Items,
@@ -140,6 +145,58 @@ def shared_images(catalogs: Mapping[str, Items]) -> pl.DataFrame:
         .agg(pl.len().cast(pl.Int64).alias("items"))
         .sort(["items", "catalog", "sha256"], descending=[True, False, False])
     )
+
+
+def common_images(catalogs: Mapping[str, Items]) -> pl.DataFrame:
+    """The compared images that more than half of a catalog's items have, such as a size chart.
+
+    Args:
+        catalogs: the compared images of each catalog.
+
+    Returns:
+        catalog, sha256, id and image (where it is first), items (how many have it) and
+        catalog_items (of how many), the most common first. Catalogs of fewer than 4 items, and
+        images of fewer than 3, have none.
+    """
+    found = []
+    for name, items in catalogs.items():
+        total = items.recorded["id"].n_unique()
+        fewest = max(_MIN_CARRIERS, total // 2 + 1)
+        common = (
+            items.keys.sort("id", "image")
+            .unique(["id", "sha256"], keep="first", maintain_order=True)
+            .group_by("sha256")
+            .agg(pl.first("id", "image"), pl.len().cast(pl.Int64).alias("items"))
+            .filter((pl.col("items") >= fewest) & (total >= _MIN_ITEMS))
+        )
+        named = common.select(pl.lit(name).alias("catalog"), "sha256", "id", "image", "items")
+        found.append(named.with_columns(pl.lit(total, pl.Int64).alias("catalog_items")))
+    by_items = ["items", "catalog", "sha256"]
+    return pl.concat(found).sort(by_items, descending=[True, False, False])
+
+
+def describe_common_images(common: pl.DataFrame, setting: str, shown: int = 3) -> list[str]:
+    """What is to be said of `common_images`, in lines; none where there are none.
+
+    Args:
+        common: a frame of `common_images`.
+        setting: how the largest number of items is set, such as "--max-shared".
+        shown: how many images are named.
+    """
+    if not common.height:
+        return []
+    lines = [
+        f"image {row['image']} of item {row['id']!r} is an image of {row['items']} of "
+        f"{row['catalog_items']} items of {row['catalog']}, and may decide their matches"
+        for row in common.head(shown).iter_rows(named=True)
+    ]
+    if common.height > shown:
+        lines.append(f"{common.height - shown} more images of more than half of the items")
+    fewest = common.select(pl.col("items").min()).item()
+    return [
+        *lines,
+        f"to leave out such images, for instance size charts, set {setting} {fewest - 1}",
+    ]
 
 
 def _left_out(items: Items) -> pl.DataFrame:

@@ -44,7 +44,8 @@ def values_within(store: Store, name: str, columns: Sequence[str]) -> pl.DataFra
                 f"within: {name}/items has no column {column!r}; name one of {carried}, or let the "
                 "source carry it"
             )
-    texts = [pl.col(column).cast(pl.String) for column in columns]
+    # A list has empty text where another source has null.
+    texts = [pl.col(column).cast(pl.String).replace("", None) for column in columns]
     together = texts[0] if len(texts) == 1 else pl.struct(texts).struct.json_encode()
     has_all = ~pl.any_horizontal(text.is_null() for text in texts)
     return rows.select("id", pl.when(has_all).then(together).alias(VALUE))

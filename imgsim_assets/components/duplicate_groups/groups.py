@@ -168,7 +168,7 @@ def _result(
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
         "preview": preview(rows),
-        **describe_left_out(store, report.left_out, report.shared),
+        **describe_left_out(store, report.left_out, report.shared, report.common),
     }
     if rows.height:
         sheet = group_sheet(store, rows)

@@ -128,6 +128,7 @@ def _describe(
         "left_out_images",
         "shared_images",
         "most_shared_images",
+        "common_images",
     )
     is_same = last.get("version") == dg.MetadataValue.int(report.version)
     return {
@@ -171,7 +172,7 @@ def _linked_images(
     from imgsim_assets.similarity.candidates import best_candidates
     from imgsim_assets.similarity.selection import select_images
 
-    left_out = describe_left_out(store, report.left_out, report.shared)
+    left_out = describe_left_out(store, report.left_out, report.shared, report.common)
     if not edges.height:
         return left_out
     index, images = items.from_index(store, name)

@@ -67,7 +67,7 @@ def describe_matches(
     if last.get(_VERSION) == dg.MetadataValue.int(report.version):
         kept = {key: value for key, value in last.items() if "/" not in key}
         return {**counts, **kept, **counts, **run}
-    described = describe_left_out(store, report.left_out, report.shared)
+    described = describe_left_out(store, report.left_out, report.shared, report.common)
     if report.reopened.height:
         described["reopened_decisions"] = preview(report.reopened, _SHOWN_PAIRS)
     return {**counts, **described, **_pairs(pipeline, report, rows), **run}
