@@ -54,10 +54,6 @@ _SHOWN = (
     "reason",
 )
 _MAX_SHOWN = 3
-_HINT = (
-    "near copies make an automatic threshold stricter: to find them all, compare the images "
-    "themselves with --evidence, or set --threshold"
-)
 
 
 @click.command(
@@ -221,10 +217,8 @@ def command(
     elif out != options.STDOUT:
         own = options_by_key(command)
         lines = [line for each in summaries if each.report for line in each.lines(store, own)]
-        lines += [title, *output.threshold_lines(report)]
+        lines += [title, *output.threshold_lines(report, strict=0.0)]
         lines += evidence_lines(report.evidence, "candidates")
-        if threshold is None and report.evidence is None:
-            lines.append(_HINT)
         lines += [*_left_out(report), *common_lines(report.common)]
         echo("\n".join([*lines, *_warnings(suspicious)]))
         if out is not None:

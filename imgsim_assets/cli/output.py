@@ -26,6 +26,12 @@ from imgsim_assets.text import REPLACEMENT, UNPRINTABLE, UNPRINTABLE_IN_LINE
 
 _DECIMALS = 5
 _MAX_ROWS = 20
+# Different images are rarely this near.
+_STRICT = 0.99
+_STRICT_HINT = (
+    "near copies make an automatic threshold stricter: to find them all, compare the images "
+    "themselves with --evidence, accept more --false-matches, or give --threshold a number"
+)
 
 
 def write_frame(frame: pl.DataFrame, path: str) -> None:
@@ -122,14 +128,33 @@ class ReportedThreshold(Protocol):
     """A report with a threshold."""
 
     @property
+    def threshold(self) -> float | None:
+        """The minimum similarity of a pair."""
+
+    @property
     def threshold_source(self) -> str:
         """Where the threshold comes from, in words."""
 
+    @property
+    def threshold_is_measured(self) -> bool:
+        """Whether it was measured on the images that are compared."""
 
-def threshold_lines(report: ReportedThreshold) -> list[str]:
-    """Where the threshold of a report comes from, unless it was given as a number."""
+    @property
+    def evidence(self) -> object:
+        """What decides instead of the threshold, or None."""
+
+
+def threshold_lines(report: ReportedThreshold, strict: float = _STRICT) -> list[str]:
+    """Where the threshold of a report comes from, unless it was given as a number.
+
+    A measured one of at least `strict` comes with a hint, since copies may be why it is so.
+    """
     is_given = report.threshold_source in (DECLARED, NO_THRESHOLD)
-    return [] if is_given else [f"threshold {report.threshold_source}"]
+    lines = [] if is_given else [f"threshold {report.threshold_source}"]
+    decides = report.threshold_is_measured and report.evidence is None
+    if decides and report.threshold is not None and report.threshold >= strict:
+        lines.append(_STRICT_HINT)
+    return lines
 
 
 def show_json(document: Any) -> None:

@@ -95,10 +95,13 @@ def _show(recommendation: ThresholdRecommendation) -> None:
     echo(f"\n{recommendation.catalog}: {recommendation.items} items by {recommendation.encoder}")
     output.show_frame(_formatted(recommendation.near(_SHOWN_THRESHOLDS)))
     low, high = recommendation.interval
-    echo(
-        f"threshold {recommendation.threshold:g} (between {low:g} and {high:g} in 90 % of the "
-        "resamples of the catalog)"
-    )
+    interval = f"(between {low:g} and {high:g} in 90 % of the resamples of the catalog)"
+    if recommendation.threshold == recommendation.measured_threshold:
+        echo(f"threshold {recommendation.threshold:g} {interval}")
+    else:
+        echo(f"threshold {recommendation.threshold:g}")
+        measured = f"{recommendation.measured_threshold:g} {interval}"
+        echo(f"  measured on the catalog: {measured}, not used, since it is too small")
     echo(f"  {recommendation.source}; copies found:")
     recall = (f"{edit} {share:.0%}" for edit, share in recommendation.recall.items())
     echo(f"  {', '.join(recall)}")

@@ -32,6 +32,7 @@ class ThresholdRecommendation:
         items: items that were compared.
         pairs: pairs of different images in the sample.
         threshold: the threshold that `auto` has within the catalog.
+        measured_threshold: the same, unless the catalog is too small to rely on it.
         interval: of the measured threshold, in 90 % of the resamples of the catalog.
         source: how the threshold was decided.
         is_measured: whether the catalog is large enough to keep the budget.
@@ -47,6 +48,7 @@ class ThresholdRecommendation:
     items: int
     pairs: int
     threshold: float
+    measured_threshold: float
     interval: tuple[float, float]
     source: str
     is_measured: bool
@@ -91,7 +93,7 @@ def recommend_threshold(
     calibration = calibrate(
         store, CatalogItems(name, commit, compared), false_matches, remeasure=True
     )
-    threshold, source = auto_threshold([calibration], recorded, searched)
+    threshold, source, is_measured = auto_threshold([calibration], recorded, searched)
     recall, false_best, false_positives = point_at(evaluation.rows, threshold)
     return ThresholdRecommendation(
         catalog=name,
@@ -99,9 +101,10 @@ def recommend_threshold(
         items=calibration.items,
         pairs=evaluation.pairs,
         threshold=threshold,
+        measured_threshold=calibration.threshold(searched),
         interval=calibration.interval(searched),
         source=source,
-        is_measured=calibration.is_measured,
+        is_measured=is_measured,
         false_best_matches=false_best,
         false_positives_per_million=false_positives,
         recall=recall,

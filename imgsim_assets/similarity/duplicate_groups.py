@@ -89,6 +89,7 @@ class GroupReport:
     common: pl.DataFrame
     threshold: float
     threshold_source: str
+    threshold_is_measured: bool
     evidence: EvidenceCounts | None
     incremental: bool
     seconds: float
@@ -226,6 +227,7 @@ class GroupStage:
             common=common_images(selected),
             threshold=threshold,
             threshold_source=resolved.source,
+            threshold_is_measured=resolved.is_measured,
             evidence=self._evidence(update.commit, computed[0] if computed else None),
             incremental=update.incremental,
             seconds=time.monotonic() - started,

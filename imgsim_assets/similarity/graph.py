@@ -89,6 +89,7 @@ class GraphReport:
     k: int
     threshold: float | None
     threshold_source: str
+    threshold_is_measured: bool
     evidence: EvidenceCounts | None
     incremental: bool
     seconds: float
@@ -203,6 +204,7 @@ class GraphStage:
             k=k,
             threshold=threshold,
             threshold_source=resolved.source,
+            threshold_is_measured=resolved.is_measured,
             evidence=EvidenceCounts.of(update.rows, computed[0] if computed else None),
             incremental=update.incremental,
             seconds=time.monotonic() - started,

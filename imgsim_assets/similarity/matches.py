@@ -102,6 +102,7 @@ class MatchReport:
     reopened: pl.DataFrame
     threshold: float
     threshold_source: str
+    threshold_is_measured: bool
     evidence: EvidenceCounts | None
     incremental: bool
     seconds: float
@@ -238,6 +239,7 @@ class MatchStage:
             reopened=decisions.reopened,
             threshold=threshold,
             threshold_source=resolved.source,
+            threshold_is_measured=resolved.is_measured,
             evidence=EvidenceCounts.of(rows, computed[0] if computed else None),
             incremental=update.incremental,
             seconds=time.monotonic() - started,

@@ -15,10 +15,11 @@ from imgsim_assets.storage.store import Store
 
 
 class ResolvedThreshold(NamedTuple):
-    """A minimum cosine, inclusive; and where it comes from, in words."""
+    """A minimum cosine, inclusive; where it comes from, in words; whether it was measured."""
 
     value: float
     source: str
+    is_measured: bool = False
 
 
 def resolve_threshold(
@@ -76,6 +77,7 @@ def auto_threshold(
             value,
             f"auto: at most {budget} of the items get a false match, as measured on "
             f"{_names(measured)}",
+            is_measured=True,
         )
     few = (
         f"auto: {_names(calibrations)}, fewer than the {MIN_ITEMS} different items that measure it"

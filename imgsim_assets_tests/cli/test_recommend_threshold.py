@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -45,7 +47,8 @@ def test_recommendation_is_shown_beside_other_thresholds(shop: Shell) -> None:
 def test_catalog_too_small_for_the_budget_gets_the_threshold_of_the_encoder(shop: Shell) -> None:
     printed = shop("recommend-threshold", "suppliers")
 
-    assert "threshold 0.9 " in printed.out
+    assert "threshold 0.9\n" in printed.out
+    assert re.search(r"measured on the catalog: [\d.]+ \(between [\d.]+ and ", printed.out)
     assert "12 items of suppliers, fewer than the 30 different items" in printed.out
     assert "recommended for hog_color" in printed.out
 
@@ -114,6 +117,27 @@ def test_catalog_without_images_gets_the_default_threshold(shell: Shell) -> None
     assert (result.code, printed.code) == (0, 0), printed.err
     assert result.json["threshold"] == 0.9
     assert result.json["catalogs"][0]["pairs"] == 0
+
+
+def test_strict_measured_threshold_comes_with_a_hint(shell: Shell) -> None:
+    for name in ("left", "right"):
+        rows = []
+        for seed in range(32):
+            for copy in range(2):
+                file = f"{seed}_{copy}.jpg"
+                shell.write(file, jpeg(seed, quality=90 - 20 * copy))
+                rows.append(f"{seed}_{copy},{file}")
+        shell.write(f"{name}.csv", "\n".join(["id,url", *rows]) + "\n")
+    arguments = ("match", "left.csv", "right.csv", "--encoder", "hog_color", "--threshold")
+
+    strict = shell(*arguments, "auto")
+    given = shell(*arguments, "0.99")
+    catalog = shell("status", "--json").json["catalogs"][0]["name"]
+    graph = shell("graph", catalog, "--threshold", "auto")
+
+    assert "near copies make an automatic threshold stricter" in strict.out, strict.err
+    assert "near copies make an automatic threshold stricter" in graph.out, graph.err
+    assert "near copies" not in given.out
 
 
 def test_match_measures_its_threshold_and_says_so(shell: Shell) -> None:
