@@ -43,3 +43,10 @@ def evidence_lines(counts: EvidenceCounts | None, of: str = "evidence") -> list[
         return []
     tiers = [f"{count} {tier}" for tier, count in counts.tiers.items() if tier != SIMILAR or count]
     return [f"{of}: {', '.join(tiers)} ({counts.compared} pairs compared now)"]
+
+
+def at_least(threshold: float, counts: EvidenceCounts | None) -> str:
+    """What a pair must reach, in words."""
+    if counts is not None and counts.similar_from is not None:
+        return f"aligned or at {counts.similar_from:g} or more"
+    return f"at {threshold:g} or more"

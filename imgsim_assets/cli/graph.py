@@ -73,7 +73,7 @@ def command(
         "\n".join(
             [
                 f"{catalog}: {report.edges} edges between {report.items} items",
-                *output.threshold_lines(report),
+                *output.threshold_lines(report, has_budget=false_matches is not None),
                 *evidence_lines(report.evidence),
                 *left_out_lines(report.left_out, report.shared),
                 *common_lines(report.common),

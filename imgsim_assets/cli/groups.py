@@ -11,7 +11,7 @@ import polars as pl
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.comparison import common_lines
-from imgsim_assets.cli.evidence import evidence_lines, evidence_options
+from imgsim_assets.cli.evidence import at_least, evidence_lines, evidence_options
 from imgsim_assets.cli.list_options import ListOptions, single_list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
@@ -203,7 +203,7 @@ def command(
     ]
     title = (
         f"{', '.join(arg.title for arg in args)}: {report.groups} groups of {report.grouped} of "
-        f"{report.items} items at {report.threshold:g} or more"
+        f"{report.items} items {at_least(report.threshold, report.evidence)}"
     )
     rows = members if len(names) > 1 else members.drop("catalog")
     if out is not None and Path(out).suffix == ".html":
@@ -217,7 +217,8 @@ def command(
     elif out != options.STDOUT:
         own = options_by_key(command)
         lines = [line for each in summaries if each.report for line in each.lines(store, own)]
-        lines += [title, *output.threshold_lines(report, strict=0.0)]
+        has_budget = false_matches is not None
+        lines += [title, *output.threshold_lines(report, strict=0.0, has_budget=has_budget)]
         lines += evidence_lines(report.evidence, "candidates")
         lines += [*_left_out(report), *common_lines(report.common)]
         echo("\n".join([*lines, *_warnings(suspicious)]))

@@ -16,7 +16,7 @@ from imgsim_assets.cli.comparison import (
     left_out_lines,
     parse_pair_settings,
 )
-from imgsim_assets.cli.evidence import evidence_lines, evidence_options
+from imgsim_assets.cli.evidence import at_least, evidence_lines, evidence_options
 from imgsim_assets.cli.list_options import ListOptions, list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
@@ -24,7 +24,7 @@ from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand
 from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.invariants import require_invariants, update_index
 from imgsim_assets.pipeline.match import MatchPipeline
@@ -58,11 +58,9 @@ Examples:
 @click.argument("right")
 @click.option(
     "--threshold",
-    default=RECOMMENDED,
-    show_default=True,
     metavar="FLOAT|auto|recommended",
     help="Minimum cosine similarity, inclusive; auto: measured on the images of LEFT and RIGHT; "
-    "recommended: the one measured for the encoder, else auto.",
+    "recommended: the one measured for the encoder, else auto.  [default: recommended]",
 )
 @options.false_matches_option
 @click.option(
@@ -92,7 +90,7 @@ Examples:
 def command(
     left: str,
     right: str,
-    threshold: str,
+    threshold: str | None,
     false_matches: str | None,
     mode: str,
     k: int | None,
@@ -163,7 +161,7 @@ def command(
     if as_json:
         output.show_json(_document(summaries, report, matches, cosines))
     else:
-        lines = _lines(store, summaries, report, pairs)
+        lines = _lines(store, summaries, report, pairs, has_budget=false_matches is not None)
         echo("\n".join(lines), err=out == options.STDOUT)
         if cosines is not None and out != options.STDOUT:
             echo("similarity of every pair:")
@@ -261,25 +259,31 @@ def _document(
 
 
 def _lines(
-    store: Store, summaries: Sequence[OperandSummary], report: MatchReport, pairs: pl.DataFrame
+    store: Store,
+    summaries: Sequence[OperandSummary],
+    report: MatchReport,
+    pairs: pl.DataFrame,
+    *,
+    has_budget: bool,
 ) -> Iterator[str]:
     left, right = summaries
     is_self = left.arg.name == right.arg.name
     for summary, side in zip(summaries[:1] if is_self else summaries, SIDES, strict=False):
         own = options_by_key(command) | {key: f"--{side}-{key}" for key in ("id", "url")}
         yield from summary.lines(store, own)
+    minimum = at_least(report.threshold, report.evidence)
     if is_self:
         matched = pl.concat([pairs["left_id"], pairs["right_id"]]).n_unique()
         yield (
-            f"{pairs.height} pairs of {report.left_items} items at {report.threshold:g} or more, "
+            f"{pairs.height} pairs of {report.left_items} items {minimum}, "
             f"{matched} of the items matched"
         )
     else:
         yield (
-            f"{report.matches} matches of {report.left_items} x {report.right_items} items at "
-            f"{report.threshold:g} or more, {report.left_matched} of the left matched"
+            f"{report.matches} matches of {report.left_items} x {report.right_items} items "
+            f"{minimum}, {report.left_matched} of the left matched"
         )
-    yield from output.threshold_lines(report)
+    yield from output.threshold_lines(report, has_budget=has_budget)
     yield from evidence_lines(report.evidence)
     yield from left_out_lines(report.left_out, report.shared)
     yield from common_lines(report.common)

@@ -20,6 +20,7 @@ import polars.selectors as cs
 from imgsim_assets.cli.options import STDOUT, is_raw
 from imgsim_assets.cli.spreadsheet import for_spreadsheet
 from imgsim_assets.cli.terminal import echo
+from imgsim_assets.encoders.settings import RECOMMENDED
 from imgsim_assets.progress import Log, ProgressListener, silent
 from imgsim_assets.similarity.settings import DECLARED, NO_THRESHOLD
 from imgsim_assets.text import REPLACEMENT, UNPRINTABLE, UNPRINTABLE_IN_LINE
@@ -144,13 +145,18 @@ class ReportedThreshold(Protocol):
         """What decides instead of the threshold, or None."""
 
 
-def threshold_lines(report: ReportedThreshold, strict: float = _STRICT) -> list[str]:
+def threshold_lines(
+    report: ReportedThreshold, strict: float = _STRICT, *, has_budget: bool = False
+) -> list[str]:
     """Where the threshold of a report comes from, unless it was given as a number.
 
     A measured one of at least `strict` comes with a hint, since copies may be why it is so.
+    `has_budget`: a budget of false matches was given, which only a measured threshold keeps.
     """
-    is_given = report.threshold_source in (DECLARED, NO_THRESHOLD)
-    lines = [] if is_given else [f"threshold {report.threshold_source}"]
+    source = report.threshold_source
+    lines = [] if source in (DECLARED, NO_THRESHOLD) else [f"threshold {source}"]
+    if has_budget and source.startswith(RECOMMENDED):
+        lines.append("  --false-matches does not apply to it; to measure one, set --threshold auto")
     decides = report.threshold_is_measured and report.evidence is None
     if decides and report.threshold is not None and report.threshold >= strict:
         lines.append(_STRICT_HINT)

@@ -228,7 +228,7 @@ class GroupStage:
             threshold=threshold,
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
-            evidence=self._evidence(update.commit, computed[0] if computed else None),
+            evidence=self._evidence(update.commit, computed[0] if computed else None, rule),
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
@@ -264,9 +264,11 @@ class GroupStage:
         rows, bridges = group_items(items_in_order, sets, links, linkage, threshold)
         return _with_catalog(rows) if self._cross_catalog else rows, bridges
 
-    def _evidence(self, commit: Commit, computed: PairEvidence | None) -> EvidenceCounts | None:
+    def _evidence(
+        self, commit: Commit, computed: PairEvidence | None, rule: EvidenceRule | None
+    ) -> EvidenceCounts | None:
         file = commit.file_with_role(EVIDENCE)
-        return EvidenceCounts.of(self.table.read_file(file), computed) if file else None
+        return EvidenceCounts.of(self.table.read_file(file), computed, rule) if file else None
 
 
 def _links(

@@ -205,7 +205,7 @@ class GraphStage:
             threshold=threshold,
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
-            evidence=EvidenceCounts.of(update.rows, computed[0] if computed else None),
+            evidence=EvidenceCounts.of(update.rows, computed[0] if computed else None, rule),
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,

@@ -240,7 +240,7 @@ class MatchStage:
             threshold=threshold,
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
-            evidence=EvidenceCounts.of(rows, computed[0] if computed else None),
+            evidence=EvidenceCounts.of(rows, computed[0] if computed else None, rule),
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,

@@ -15,6 +15,7 @@ from imgsim_assets.encoders.settings import (
 )
 from imgsim_assets.settings import Names, Settings
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
+from imgsim_assets.similarity.evidence.tiers import SIMILAR
 
 # Sources of a threshold for which nothing was measured.
 DECLARED, NO_THRESHOLD = "declared", "no lower bound"
@@ -33,6 +34,8 @@ def _listed(value: Any) -> Any:
 
 
 def _named_once(rules: tuple[R, ...]) -> tuple[R, ...]:
+    if not rules:
+        raise ValueError("the list is empty; name a rule")
     for rule in rules:
         if rules.count(rule) > 1:
             raise ValueError(f"{rule!r} is listed twice; list it once")
@@ -70,7 +73,26 @@ class ComparisonSettings(Settings):
         if self.compare == "mean_best" and self.evidence.compute:
             raise ValueError(
                 "compare: mean_best has no single pair of images to look for evidence in; remove "
-                "'evidence', or set 'compare: any'"
+                "'evidence:', or set 'compare: any'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_given_decides(self) -> Self:
+        threshold, given = getattr(self, "threshold", None), self.model_fields_set
+        require = self.evidence.require
+        if self.evidence.compute and require != SIMILAR:
+            for key in ("threshold", "false_matches"):
+                # A threshold of None is no lower bound.
+                if key in given and getattr(self, key) is not None:
+                    raise ValueError(
+                        f"{key}: with 'require: {require}' only the evidence decides; remove it, "
+                        f"or set 'require: {SIMILAR}'"
+                    )
+        elif "false_matches" in given and not isinstance(threshold, str):
+            raise ValueError(
+                "false_matches: only a measured threshold has it; remove it, or set "
+                f"'threshold: {AUTO}'"
             )
         return self
 
@@ -175,7 +197,6 @@ class GroupSettings(LinkSettings):
         AfterValidator(_named_once),
     ] = Field(
         ("largest_resolution", "largest_file", "first_seen"),
-        min_length=1,
         description="what makes an item the canonical one of its group: the most pixels, the "
         "largest file, the earliest download; among equals the next rule decides, then the id",
     )
@@ -190,7 +211,6 @@ class CrossCatalogGroupSettings(LinkSettings):
         AfterValidator(_named_once),
     ] = Field(
         ("catalog_order", "largest_resolution", "largest_file", "first_seen"),
-        min_length=1,
         description="as for one catalog; catalog_order: an item of the catalog that is listed "
         "first",
     )

@@ -78,3 +78,52 @@ def test_missing_extra_is_one_message_before_anything_is_read(
     assert result.code == 1
     assert result.err.strip().endswith("run: pip install 'imgsim_assets[evidence]'")
     assert not Path("data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--threshold", "0.99", "--require", "aligned"),
+            "--threshold: with '--require aligned' only the evidence decides; remove it, or set "
+            "'--require similar'",
+        ),
+        (
+            ("--threshold", "0.9", "--false-matches", "1%"),
+            "--false-matches: only a measured threshold has it; remove it, or set "
+            "'--threshold auto'",
+        ),
+        (
+            ("--threshold", "0.9", "--compare", "mean_best", "--evidence"),
+            "remove '--evidence', or set '--compare any'",
+        ),
+    ],
+)
+def test_options_that_would_decide_nothing_are_refused(
+    folders: Shell, arguments: tuple[str, ...], message: str
+) -> None:
+    for command in ("match", "groups"):
+        result = folders(command, "left", "right", *_FLAGS, *arguments)
+
+        assert result.code == 2
+        assert message in result.err
+
+
+def test_require_similar_says_the_threshold_that_counts(folders: Shell) -> None:
+    arguments = ("left", "right", *_FLAGS, "--require", "similar", "--threshold", "0.99")
+
+    match, groups = folders("match", *arguments), folders("groups", *arguments)
+
+    assert "1 matches of 2 x 2 items aligned or at 0.99 or more" in match.out, match.err
+    assert "1 groups of 2 of 4 items aligned or at 0.99 or more" in groups.out, groups.err
+
+
+def test_a_budget_of_false_matches_does_not_apply_to_a_recommended_threshold(
+    folders: Shell,
+) -> None:
+    result = folders("match", "left", "right", *_FLAGS, "--false-matches", "0.5%")
+
+    assert result.code == 0, result.err
+    assert (
+        "  --false-matches does not apply to it; to measure one, set --threshold auto" in result.out
+    )

@@ -34,6 +34,33 @@ _PAIR = {"name": "pair", "left": "products", "right": "suppliers"}
         ),
         (CatalogSettings, _CATALOG | {"groups": None}, "write 'groups: {}' for the defaults"),
         (CatalogSettings, _CATALOG | {"owners": "team:x"}, "write one, such as [team:x]"),
+        (
+            CatalogSettings,
+            _CATALOG | {"groups": {"canonical": "biggest"}},
+            "Input should be 'largest_resolution', 'largest_file' or 'first_seen'",
+        ),
+        (CatalogSettings, _CATALOG | {"groups": {"canonical": []}}, "the list is empty"),
+        (
+            MatchMatrixSettings,
+            _PAIR | {"threshold": 0.9, "evidence": {"require": "same_bytes"}},
+            "threshold: with 'require: same_bytes' only the evidence decides; remove it, or set "
+            "'require: similar'",
+        ),
+        (
+            MatchMatrixSettings,
+            _PAIR | {"false_matches": "1%", "evidence": {"compute": True}},
+            "false_matches: with 'require: aligned' only the evidence decides",
+        ),
+        (
+            MatchMatrixSettings,
+            _PAIR | {"threshold": 0.9, "false_matches": "1%"},
+            "false_matches: only a measured threshold has it; remove it, or set 'threshold: auto'",
+        ),
+        (
+            CatalogSettings,
+            _CATALOG | {"graph": {"false_matches": "1%"}},
+            "false_matches: only a measured threshold has it",
+        ),
         (DuplicateGroupsSettings, {"name": "all", "catalogs": "a"}, "'a' is not a list"),
         (DuplicateGroupsSettings, {"name": "all", "catalogs": ["a"]}, "two catalogs or more"),
     ],
@@ -69,3 +96,19 @@ def test_key_of_an_earlier_snapshot_names_the_present_key(
 ) -> None:
     with pytest.raises(ValidationError, match=message):
         CatalogSettings.model_validate(_CATALOG | settings)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "is_computed"),
+    [
+        ({}, False),
+        ({"compute": True}, True),
+        ({"require": "same_bytes"}, True),
+        ({"min_similarity": 0.4}, True),
+        ({"compute": False, "require": "aligned"}, False),
+    ],
+)
+def test_any_key_of_evidence_turns_it_on(evidence: dict[str, Any], is_computed: bool) -> None:
+    settings = MatchMatrixSettings.model_validate(_PAIR | {"evidence": evidence})
+
+    assert settings.evidence.compute is is_computed

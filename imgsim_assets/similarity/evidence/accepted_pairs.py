@@ -67,6 +67,11 @@ class EvidenceRule:
         return cls(settings, threshold)
 
     @property
+    def similar_from(self) -> float | None:
+        """The minimum cosine of a pair that need only be similar; None where it does not count."""
+        return self.threshold if self.settings.require == SIMILAR else None
+
+    @property
     def min_similarity(self) -> float:
         """The minimum cosine of a candidate."""
         declared = self.settings.min_similarity
@@ -109,16 +114,20 @@ class EvidenceCounts:
     tiers: Mapping[str, int]
     compared: int
     images: int
+    # The minimum cosine of pairs that need only be similar; None where they do not count.
+    similar_from: float | None = None
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, computed: PairEvidence | None) -> EvidenceCounts | None:
+    def of(
+        cls, rows: pl.DataFrame, computed: PairEvidence | None, rule: EvidenceRule | None
+    ) -> EvidenceCounts | None:
         """The counts of rows; None if they have no evidence. Nothing is computed for old rows."""
         if "evidence" not in rows.columns:
             return None
         counts = dict(rows["evidence"].value_counts().iter_rows())
         tiers: dict[str, int] = {tier: counts.get(tier, 0) for tier in TIERS}
         compared, images = (computed.compared, computed.images) if computed else (0, 0)
-        return cls(tiers, compared, images)
+        return cls(tiers, compared, images, rule.similar_from if rule is not None else None)
 
 
 class EvidentPairs(NamedTuple):

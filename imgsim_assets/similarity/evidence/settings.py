@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from imgsim_assets.settings import Settings
 from imgsim_assets.similarity.evidence.tiers import Tier
@@ -12,7 +15,9 @@ class EvidenceSettings(Settings):
     """A second look at candidate pairs: at their bytes, pixels and local features."""
 
     compute: bool = Field(
-        False, description="compare candidates; the extra [evidence] installs what it needs"
+        False,
+        description="compare candidates, as any other of these keys implies; the extra [evidence] "
+        "installs what it needs",
     )
     require: Tier = Field(
         "aligned",
@@ -25,3 +30,10 @@ class EvidenceSettings(Settings):
     max_candidates: int = Field(
         50, ge=1, le=1000, description="candidates of each image: the most similar ones"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _any_key_computes(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values and "compute" not in values:
+            return {**values, "compute": True}
+        return values

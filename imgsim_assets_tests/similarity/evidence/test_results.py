@@ -45,7 +45,7 @@ def fill(store: Store, catalogs: Mapping[str, Images]) -> None:
 def match(
     store: Store, evidence: Mapping[str, Any] = EVERYTHING, **values: Any
 ) -> tuple[MatchReport, pl.DataFrame]:
-    wanted = MatchSettings.model_validate({"evidence": evidence, "threshold": 0.9, **values})
+    wanted = MatchSettings.model_validate({"evidence": evidence, **values})
     stage = MatchStage(store, "left__right", wanted, left="left", right="right")
     report = stage.run()
     return report, stage.table.read(stage.table.at(report.version))
@@ -85,7 +85,7 @@ def test_matches_have_their_tier_inliers_and_transform(store: Store) -> None:
 def test_without_evidence_there_are_no_columns_and_no_features(store: Store) -> None:
     fill(store, {"left": {"1": "a"}, "right": {"w": "a jpeg"}})
 
-    report, rows = match(store, {"compute": False})
+    report, rows = match(store, {"compute": False}, threshold=0.9)
 
     assert report.evidence is None
     assert not {"evidence", "inliers", "transform"} & {*rows.columns}
@@ -107,7 +107,8 @@ def test_require_is_the_weakest_tier_that_counts(
     right = {"w": "a", "x": "a bytes", "y": "a mirrored", "other": "c"}
     fill(store, {"left": {"1": "a"}, "right": right})
 
-    _, rows = match(store, {**EVERYTHING, "require": require}, threshold=-1, mode="all")
+    threshold = {"threshold": -1} if require == "similar" else {}
+    _, rows = match(store, {**EVERYTHING, "require": require}, mode="all", **threshold)
 
     assert sorted(rows["right_id"]) == matched
 
@@ -115,9 +116,11 @@ def test_require_is_the_weakest_tier_that_counts(
 def test_similar_counts_from_the_threshold_and_aligned_from_the_floor(store: Store) -> None:
     fill(store, {"left": {"1": "a"}, "right": {"y": "a mirrored", "other": "c"}})
 
-    _, rows = match(store, {**EVERYTHING, "require": "similar"}, threshold=1, mode="all")
+    report, rows = match(store, {**EVERYTHING, "require": "similar"}, threshold=1, mode="all")
 
     assert rows["right_id"].to_list() == ["y"]
+    assert report.evidence is not None
+    assert report.evidence.similar_from == 1
 
 
 def test_pairs_below_the_floor_are_no_candidates(store: Store) -> None:
@@ -174,7 +177,7 @@ def test_edges_of_a_graph_have_evidence(store: Store) -> None:
 def test_duplicate_groups_are_linked_by_evidence(store: Store) -> None:
     fill(store, {"shop": {"1": "a", "2": "a mirrored", "3": "c", "4": "b", "5": "b jpeg"}})
     by_similarity = GroupSettings(threshold=-1)
-    by_evidence = GroupSettings(threshold=-1, evidence=EvidenceSettings(**EVERYTHING))
+    by_evidence = GroupSettings(evidence=EvidenceSettings(**EVERYTHING))
 
     groups = [
         stage.table.read(stage.table.at(stage.run().version))
