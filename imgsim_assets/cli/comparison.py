@@ -29,7 +29,7 @@ comparison_options = option_group(
     ),
     click.option(
         "--max-shared",
-        type=int,
+        type=click.IntRange(min=0),
         default=20,
         show_default=True,
         help="Leave out images that more items of a list have, such as placeholders; 0 for none.",
@@ -62,14 +62,22 @@ def parse_pair_settings(kind: type[P], comparison: Mapping[str, Any], **values: 
     return settings.model_copy(update={"max_shared": None}) if unlimited else settings
 
 
-def left_out_lines(left_out: Mapping[str, int], shared: pl.DataFrame) -> Iterator[str]:
-    """What a person is told of images that are not compared: counts by reason, and shared ones."""
-    for sha256, items in shared.select("sha256", "items").head(_MAX_SHOWN).iter_rows():
-        yield f"  left out: image {sha256} of {items} items"
+def shared_lines(shared: pl.DataFrame, titles: Mapping[str, str]) -> Iterator[str]:
+    """The images that too many items have, with the title of their catalog."""
+    rows = shared.select("catalog", "sha256", "items").head(_MAX_SHOWN)
+    for catalog, sha256, items in rows.iter_rows():
+        yield f"  left out: image {sha256} of {items} items of {titles.get(catalog, catalog)}"
     if shared.height > _MAX_SHOWN:
         yield f"  left out: {shared.height - _MAX_SHOWN} more images of many items"
     if shared.height:
         yield "  to compare them, set --max-shared 0"
+
+
+def left_out_lines(
+    left_out: Mapping[str, int], shared: pl.DataFrame, titles: Mapping[str, str]
+) -> Iterator[str]:
+    """What a person is told of images that are not compared: counts by reason, and shared ones."""
+    yield from shared_lines(shared, titles)
     if IGNORED in left_out:
         yield f"  left out: {left_out[IGNORED]} images that --ignore names or that are as near"
     if NO_VALUE in left_out:

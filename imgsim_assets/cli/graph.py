@@ -75,7 +75,7 @@ def command(
                 f"{catalog}: {report.edges} edges between {report.items} items",
                 *output.threshold_lines(report, has_budget=false_matches is not None),
                 *evidence_lines(report.evidence),
-                *left_out_lines(report.left_out, report.shared),
+                *left_out_lines(report.left_out, report.shared, {}),
                 *common_lines(report.common),
             ]
         ),

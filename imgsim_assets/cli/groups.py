@@ -10,7 +10,7 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
-from imgsim_assets.cli.comparison import common_lines
+from imgsim_assets.cli.comparison import common_lines, shared_lines
 from imgsim_assets.cli.evidence import at_least, evidence_lines, evidence_options
 from imgsim_assets.cli.list_options import ListOptions, single_list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
@@ -107,7 +107,7 @@ Examples:
 )
 @click.option(
     "--max-shared",
-    type=int,
+    type=click.IntRange(min=0),
     default=20,
     show_default=True,
     help="Leave out images that more items of a list have, such as placeholders; 0 for none.",
@@ -220,7 +220,8 @@ def command(
         has_budget = false_matches is not None
         lines += [title, *output.threshold_lines(report, strict=0.0, has_budget=has_budget)]
         lines += evidence_lines(report.evidence, "candidates")
-        lines += [*_left_out(report), *common_lines(report.common)]
+        titles = {arg.name: arg.title for arg in args}
+        lines += [*shared_lines(report.shared, titles), *common_lines(report.common)]
         echo("\n".join([*lines, *_warnings(suspicious)]))
         if out is not None:
             echo(f"{rows.height} rows written to {out}")
@@ -254,20 +255,6 @@ def _stage(
     if len(names) == 1:
         return GroupStage(store, names[0], settings, variant=variant)
     return GroupStage(store, f"{'__'.join(names)}.{variant}", settings, catalogs=names)
-
-
-def _left_out(report: GroupReport) -> list[str]:
-    """The images that too many items have, in lines."""
-    shared = report.shared
-    lines = [
-        f"  left out: image {sha256} of {items} items"
-        for sha256, items in shared.select("sha256", "items").head(_MAX_SHOWN).iter_rows()
-    ]
-    if shared.height > len(lines):
-        lines.append(f"  left out: {shared.height - len(lines)} more images of many items")
-    if lines:
-        lines.append("  to compare them, set --max-shared 0")
-    return lines
 
 
 def _warnings(suspicious: pl.DataFrame) -> list[str]:

@@ -285,5 +285,6 @@ def _lines(
         )
     yield from output.threshold_lines(report, has_budget=has_budget)
     yield from evidence_lines(report.evidence)
-    yield from left_out_lines(report.left_out, report.shared)
+    titles = {summary.arg.name: summary.arg.title for summary in summaries}
+    yield from left_out_lines(report.left_out, report.shared, titles)
     yield from common_lines(report.common)

@@ -13,6 +13,7 @@ from imgsim_assets.catalog.rejects import counts_line
 from imgsim_assets.catalog.stage import rejects_table
 from imgsim_assets.cli.operands import CatalogArg, source_lines
 from imgsim_assets.cli.option_names import in_shell_words
+from imgsim_assets.cli.options import store_option_as_given
 from imgsim_assets.download.http.urls import host_of, is_internal
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.pipeline.run import PipelineReport
@@ -72,6 +73,7 @@ class OperandSummary:
         if status.failures:
             counts = ", ".join(f"{name} {count}" for name, count in status.failures.items())
             yield f"  failed: {counts}"
+            yield f"  to see which: imgsim failures {self.arg.name}{store_option_as_given()}"
         if "blocked_path" in status.failures:
             yield "  if local images may be read from another folder, name it with --root"
         if not status.failures.keys().isdisjoint(("blocked_address", "connection_error")):

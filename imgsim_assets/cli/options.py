@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -173,10 +174,25 @@ def _open_store(url: str | None) -> Store:
     return Store.open(url)
 
 
+_STORE = "imgsim_assets.store"
+
+
+def _parse_store(context: click.Context, _: click.Parameter, url: str | None) -> Store:
+    context.meta[_STORE] = url
+    return _open_store(url)
+
+
+def store_option_as_given() -> str:
+    """The option --store of the running command, for a command that it names; empty without."""
+    context = click.get_current_context(silent=True)
+    url = context.meta.get(_STORE) if context else None
+    return f" --store {shlex.quote(url)}" if url else ""
+
+
 store_option = click.option(
     "--store",
     metavar="PATH|URL",
-    callback=lambda _, __, url: _open_store(url),
+    callback=_parse_store,
     help="Where tables and images are stored.  [default: as the project declares it, else "
     "IMGSIM_STORE, else data/store]",
 )

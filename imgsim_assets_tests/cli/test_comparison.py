@@ -36,7 +36,7 @@ def test_images_of_more_items_than_max_shared_are_left_out_and_told(lists: Shell
     document = _match(lists, "--max-shared", "2", "--json").json
 
     assert [match["right_id"] for match in every] == ["r0", "r2", "r1", "r2", "r2"]
-    assert f"left out: image {sha256_of(tiny(9))} of 3 items" in result.out
+    assert f"left out: image {sha256_of(tiny(9))} of 3 items of left.csv" in result.out
     assert "to compare them, set --max-shared 0" in result.out
     assert "2 matches of 3 x 3 items" in result.out
     assert document["left_out"] == {"shared": 3}
@@ -102,3 +102,11 @@ def test_ignore_leaves_out_listed_files_and_tells_how_many(lists: Shell) -> None
 
     assert [match["right_id"] for match in result.json["matches"]] == ["r0"]
     assert "left out: 6 images that --ignore names" in told.out
+
+
+def test_max_shared_may_be_zero_but_not_negative(lists: Shell) -> None:
+    for command in ("match", "groups"):
+        result = lists(command, "left.csv", "right.csv", "--max-shared", "-1")
+
+        assert result.code == 2
+        assert "'--max-shared': -1 is not in the range x>=0" in result.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 from PIL import Image
@@ -481,3 +482,16 @@ def test_source_column_can_have_the_name_of_an_internal_column(shell: Shell) -> 
 
     (match,) = result.json["matches"]
     assert list(match.values())[:4] == ["9", "A", "http://shop/1", "1.jpg"]
+
+
+def test_failed_images_come_with_the_command_that_names_them(shell: Shell) -> None:
+    shell.write("photos/good.jpg", jpeg(1))
+    shell.write("photos/broken.jpg", b"no image")
+
+    result = shell.match("photos", "photos", "--store", "my store")
+    (line,) = [line for line in result.out.splitlines() if "imgsim failures" in line]
+    named = shell(*shlex.split(line.partition("imgsim ")[2]))
+
+    assert "--store 'my store'" in line
+    assert named.code == 0, named.err
+    assert "broken.jpg" in named.out
