@@ -51,6 +51,17 @@ def test_shared_images_are_shown_with_sha256_items_and_a_picture(shop: Shop) -> 
     assert {row["left_id"] for row in _rows(shop)} == {"p1", "p3"}
 
 
+def test_compared_image_of_most_items_is_named_with_the_fix(shop: Shop) -> None:
+    shop.declare(pair={}, graph={"k": 3})
+    assert shop.project.materialize()
+
+    for key in (PAIR, dg.AssetKey(["products", "similarity_graph"])):
+        metadata = _metadata(shop, key)
+        assert "is an image of 4 of 7 items of products" in metadata["common_images"]
+        assert "set max_shared: 3" in metadata["common_images"]
+        assert "shared_images" not in metadata
+
+
 def test_ignore_list_and_items_are_upstream_of_the_table(shop: Shop) -> None:
     sha256 = sha256_of(jpeg(2))
     shop.project.write("data/ignore.csv", f"sha256\n{sha256}\n")

@@ -26,6 +26,14 @@ def test_value_is_the_text_of_a_column(shop: Store) -> None:
     assert _values(shop, "size") == {"a": "1", "b": "2", "c": None}
 
 
+def test_empty_cell_of_a_list_is_no_value(store: Store) -> None:
+    table = items_table(store, "shop")
+    rows = ROWS.with_columns(pl.col("brand").fill_null(""))
+    table.commit(lambda _: PendingCommit([table.write_rows(rows)], {}))
+
+    assert _values(store, "brand") == {"a": "x", "b": None, "c": "y"}
+
+
 def test_several_columns_have_one_value_and_null_in_one_is_null(shop: Store) -> None:
     assert _values(shop, "brand", "size") == {"a": '{"brand":"x","size":"1"}', "b": None, "c": None}
 
