@@ -93,7 +93,7 @@ def test_match_table_with_evidence_counts_its_tiers(tmp_path: Path, web: Web) ->
     for number, path in enumerate(("/same.png", "/copy.jpg")):
         shop.put_item(f"scene {number}", number, path=path)
     evidence = {"compute": True, "min_similarity": -1}
-    shop.declare(pair={"evidence": evidence})
+    shop.declare(pair={"evidence": evidence, "threshold": None})
     assert shop.project.materialize()
 
     metadata = _metadata(shop)
