@@ -73,6 +73,7 @@ def test_edited_source_is_processed_and_touched_source_is_not(
     assert versions(shop.project.store) == committed
 
 
+@pytest.mark.slow
 def test_only_the_failed_shard_is_requested_again(
     servers_without_sensors: tuple[Shop, Servers],
 ) -> None:

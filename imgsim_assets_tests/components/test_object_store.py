@@ -37,6 +37,7 @@ def test_the_pipeline_runs_on_an_object_store_and_the_second_run_does_nothing(
     assert (shop.web.total_gets, shop.encodings, versions(remote)) == before
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_object_store_end_with_one_correct_result(
     shop: Shop, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

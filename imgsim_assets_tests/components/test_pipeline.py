@@ -268,6 +268,7 @@ def test_dead_link_is_a_status_and_does_not_stop_the_pipeline(shop: Shop) -> Non
     assert set(index["id"]) == {f"p{n}" for n in range(12)} - {"p2", "p3"}
 
 
+@pytest.mark.slow
 def test_killed_and_rerun_pipelined_step_equals_an_uninterrupted_one(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
