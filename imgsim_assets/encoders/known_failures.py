@@ -65,7 +65,7 @@ class KnownFailures:
                 rows = self._table.read_file(file)
             except CorruptFileError:
                 continue  # its images fail again
-            # The ledger tells anew which images are too small.
+            # The ledger tells again which images are too small.
             again = [OK, LOST_IMAGE, TOO_SMALL, *([BLANK] if self.rule.keeps_blank else [])]
             if self.accepts_truncated and not file.metadata.get(ACCEPTS_TRUNCATED):
                 again.append("truncated")

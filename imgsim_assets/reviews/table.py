@@ -89,7 +89,7 @@ def unknown_reviews(rows: pl.DataFrame, existing: pl.DataFrame) -> pl.DataFrame:
     """The decisions that a table does not have, with their columns, in their order.
 
     A row that leaves open its time or its images is known if a decision agrees in the rest: a file
-    of such rows that is read again decides nothing anew.
+    of such rows that is read again decides nothing.
     """
     numbered = rows.with_row_index("__row")
     known = []
