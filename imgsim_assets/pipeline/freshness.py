@@ -151,7 +151,7 @@ def matches_freshness(
     found = result_freshness(table, commit, left, right)
     if found != "fresh" or left is None or right is None:
         return found
-    return found if has_current_decisions(store, commit) else "stale"
+    return found if _honours_decisions(store, commit, left, right) else "stale"
 
 
 def has_current_decisions(store: Store, commit: Commit) -> bool:
@@ -160,8 +160,11 @@ def has_current_decisions(store: Store, commit: Commit) -> bool:
     if reviews_table(store, reviewed_name(commit.table)).latest() is None:
         return settings.get("decisions") is None
     left, right = embedded(store, settings["left"]), indexed(store, settings["right"])
-    if left is None or right is None:
-        return True
+    return left is None or right is None or _honours_decisions(store, commit, left, right)
+
+
+def _honours_decisions(store: Store, commit: Commit, left: Vectors, right: Vectors) -> bool:
+    settings = commit.properties
     with_itself = settings["left"] == settings["right"]
     decisions = decisions_about(
         store, commit.table, left.images, right.images, with_itself=with_itself

@@ -47,8 +47,12 @@ class Decisions:
     @property
     def digest(self) -> str | None:
         """A digest of the standing decisions, None without any."""
-        rows = self.standing.select("left_id", "right_id", "verdict")
-        return rows_digest(rows) if rows.height else None
+        return rows_digest(self.verdicts) if self.verdicts.height else None
+
+    @property
+    def verdicts(self) -> pl.DataFrame:
+        """The standing decisions: left_id, right_id and verdict."""
+        return self.standing.select(*PAIR, "verdict")
 
     def pairs(self, verdict: str) -> pl.DataFrame:
         """The pairs (left_id, right_id) with a standing verdict."""

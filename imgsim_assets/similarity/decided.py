@@ -92,6 +92,8 @@ class DecidedPairs:
 
 def _scored(pairs: pl.DataFrame, left: Items, right: Items) -> pl.DataFrame:
     """The given pairs of items with their best images, without items that have no row."""
+    if not pairs.height:
+        return pl.DataFrame(schema=SCHEMA)
     sides = []
     for side, items in (("left", left), ("right", right)):
         rows = items.keys.select(pl.col("id").alias(f"{side}_id")).with_row_index(f"{side}_row")

@@ -315,9 +315,9 @@ def _matches(
 
 def _with_verdicts(pairs: pl.DataFrame, decisions: Decisions) -> pl.DataFrame:
     """The rows of the table, but for the evidence."""
-    on = ["left_id", "right_id"]
-    verdicts = decisions.standing.select(*on, "verdict")
-    decided = pairs.join(verdicts, on=on, how="left", maintain_order="left")
+    decided = pairs.join(
+        decisions.verdicts, on=["left_id", "right_id"], how="left", maintain_order="left"
+    )
     return with_rank(decided).select(list(SCHEMA))
 
 
@@ -325,8 +325,7 @@ def _decisions_file(result: MaterializedResult, decisions: Decisions) -> list[Da
     """The file of the decisions that stand; none without any."""
     if not decisions.standing.height:
         return []
-    rows = decisions.standing.select("left_id", "right_id", "verdict")
-    return [result.table.write_rows(rows, role=DECISIONS)]
+    return [result.table.write_rows(decisions.verdicts, role=DECISIONS)]
 
 
 def _k(settings: MatchSettings) -> int | None:
