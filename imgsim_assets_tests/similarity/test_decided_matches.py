@@ -15,6 +15,7 @@ from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.similarity import test_several_images as laws
 from imgsim_assets_tests.similarity.test_several_images import Content, Scores
+from imgsim_assets_tests.support.image_pool import SHA256
 
 _NOON = datetime(2026, 5, 31, 12, tzinfo=UTC)
 Pair = tuple[str, str]
@@ -61,7 +62,7 @@ def test_matches_equal_the_definition_after_any_history_of_decisions(
             for number, (a, b, i, j, verdict) in enumerate(decided[step]):
                 if a not in left or b not in right:
                     continue
-                images = [laws.SHA256[of[n % len(of)]] for of, n in ((left[a], i), (right[b], j))]
+                images = [SHA256[of[n % len(of)]] for of, n in ((left[a], i), (right[b], j))]
                 time = _NOON + timedelta(minutes=100 * step + number)
                 rows.append((a, b, *images, verdict, "ann", None, time))
                 latest[a, b] = (images[0], images[1], verdict)
@@ -85,8 +86,8 @@ def _standing(
         (a, b): verdict
         for (a, b), (left_sha256, right_sha256, verdict) in latest.items()
         if verdict != "cleared"
-        and left_sha256 in [laws.SHA256[image] for image in left.get(a, ())]
-        and right_sha256 in [laws.SHA256[image] for image in right.get(b, ())]
+        and left_sha256 in [SHA256[image] for image in left.get(a, ())]
+        and right_sha256 in [SHA256[image] for image in right.get(b, ())]
     }
 
 
@@ -121,7 +122,7 @@ def _best(allowed: Scores, matches: Scores, k: int | None) -> list[Pair]:
 
 def test_with_one_to_one_decided_matches_keep_their_items_from_other_pairs() -> None:
     left, right = {"l": [0], "m": [1]}, {"r": [0], "s": [11]}
-    decision = ("l", "s", laws.SHA256[0], laws.SHA256[11], "match", "ann", None, _NOON)
+    decision = ("l", "s", SHA256[0], SHA256[11], "match", "ann", None, _NOON)
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         add_reviews(
@@ -136,7 +137,7 @@ def test_with_one_to_one_decided_matches_keep_their_items_from_other_pairs() -> 
 
 def test_a_decision_without_effect_commits_once_and_then_nothing() -> None:
     left, right = {"l": [0]}, {"r": [0]}
-    decision = ("l", "r", laws.SHA256[0], laws.SHA256[0], "unsure", "ann", None, _NOON)
+    decision = ("l", "r", SHA256[0], SHA256[0], "unsure", "ann", None, _NOON)
     with tempfile.TemporaryDirectory() as folder, laws._catalogs(left, right):
         store = Store.open(folder)
         versions = [laws._run(store, MatchSettings(threshold=0.5)).version]

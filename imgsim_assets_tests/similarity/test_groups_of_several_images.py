@@ -30,14 +30,7 @@ from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support.catalogs import indexed, tiny
-from imgsim_assets_tests.support.vectors import cosines, lattice, noise
-
-# Images by number: exact ties, and some with the same vector under another sha256.
-_LATTICE = lattice(6, 4, seed=3)
-POOL = np.concatenate([_LATTICE, noise(5, 4, seed=4), _LATTICE[:3], noise(5, 4, seed=4)[:2]])
-SIMILARITY = cosines(POOL, POOL)
-# By number, in another order than the numbers.
-SHA256 = [f"{(number * 7) % len(POOL):02d}" for number in range(len(POOL))]
+from imgsim_assets_tests.support.image_pool import POOL, SHA256, SIMILARITY
 
 # The images of each item, in their order.
 Content = Mapping[str, Sequence[int]]
