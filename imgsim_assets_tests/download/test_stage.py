@@ -442,7 +442,10 @@ def test_every_outcome_is_a_status_in_the_ledger(catalog: Catalog, shop: PageSer
         "/etc/passwd": "blocked_path",
     }
     catalog.declare({path: shop.url(path) for path in expected} | {url: url for url in elsewhere})
-    (report,) = catalog.run(fast_settings(max_megabytes=0.5, max_pixels=1_000_000, concurrency=4))
+    chosen = fast_settings(
+        max_megabytes=0.5, max_pixels=1_000_000, concurrency=4, timeout_s=4, read_timeout_s=2
+    )
+    (report,) = catalog.run(chosen)
     assert catalog.statuses() == expected | elsewhere
     assert (report.requested, report.fetched) == (len(expected) + len(elsewhere), 3)
     for row in catalog.rows().values():

@@ -361,7 +361,10 @@ def test_hanging_object_store_delays_neither_commits_nor_other_items(
     silent = {f"silent {number}": f"s3://bucket/{number}.jpg" for number in range(30)}
     catalog.declare(urls | silent)
     chosen = fast_settings(
-        allowed_url_prefixes=("s3://bucket/",), max_per_host=30, circuit_breaker_threshold=40
+        allowed_url_prefixes=("s3://bucket/",),
+        max_per_host=30,
+        circuit_breaker_threshold=40,
+        timeout_s=2,
     )
     try:
         with ImagesStage(
