@@ -30,6 +30,7 @@ _LAYERS = [
     ["storage"],
     ["errors", "settings", "progress", "lazy"],
     ["text"],
+    ["pages"],
 ]
 _HEIGHT = {name: -depth for depth, layer in enumerate(_LAYERS) for name in layer}
 
