@@ -35,7 +35,7 @@ _PROJECT = Path(__file__).parents[2]
 
 
 def fast_settings(**changes: Any) -> DownloadSettings:
-    """Settings that allow loopback, without retries, with timeouts that a busy machine does not reach."""
+    """Settings that allow loopback, with no retries and with timeouts that suit a busy machine."""
     chosen: dict[str, Any] = {
         "allowed_hosts": ("127.0.0.1",),
         "timeout_s": 30.0,
