@@ -27,6 +27,10 @@ class SourceError(ImgsimError):
     """A catalog source cannot be read as declared."""
 
 
+class DecisionError(ImgsimError, ValueError):
+    """A decision about a pair cannot be recorded as given."""
+
+
 class StoreError(ImgsimError):
     """The store does not have what was requested, or cannot be used as configured."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
 
 import polars as pl
@@ -35,6 +36,9 @@ SCHEMA: Mapping[str, pl.DataType] = {
 _MAX_FILES = 32
 # What a row of a file may leave open.
 _MAY_BE_OPEN = ("left_sha256", "right_sha256", "decided_at")
+# What a decision says, beside its time.
+_SAID = tuple(name for name in SCHEMA if name != "decided_at")
+_TICK = timedelta(milliseconds=1)
 # The order in which decisions about a pair were made; the last one counts.
 _ORDER = ("decided_at", "reviewer", "verdict", "left_sha256", "right_sha256", "note")
 
@@ -83,6 +87,55 @@ def add_reviews(table: Table, rows: pl.DataFrame) -> tuple[Commit | None, int]:
         return PendingCommit(_files_with(table, base, existing, new.sort(_ORDER)))
 
     return table.commit(change), added
+
+
+def add_made_now(table: Table, rows: pl.DataFrame, now: datetime) -> tuple[Commit | None, int]:
+    """Add decisions that people make now, each after all those about its pair that there are.
+
+    A decision is a millisecond later than the latest one about the pair, in either direction, if
+    that is not before `now`: clocks differ, and the person has seen what stood. One that repeats
+    what the pair's latest decision says is not added again.
+
+    Args:
+        table: the table of the decisions.
+        rows: columns of SCHEMA but decided_at, in the order in which they are made.
+        now: the time.
+
+    Returns:
+        The newest commit, and the number of decisions that were new.
+    """
+    added = 0
+
+    def change(base: Commit | None) -> PendingCommit | None:
+        nonlocal added
+        existing = read_reviews(table, base)
+        new = _made_after(existing, rows, now)
+        added = new.height
+        return PendingCommit(_files_with(table, base, existing, new)) if added else None
+
+    return table.commit(change), added
+
+
+def _made_after(existing: pl.DataFrame, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    ids = pl.concat([rows["left_id"], rows["right_id"]]).unique().implode()
+    of_pairs = existing.filter(pl.col(name).is_in(ids) for name in PAIR)
+    latest = {_unordered(row): row for row in of_pairs.iter_rows(named=True)}
+    new = []
+    for row in rows.iter_rows(named=True):
+        before = latest.get(_unordered(row))
+        said = before if before is not None else {"verdict": CLEARED}
+        if all(said.get(name) == row[name] for name in (_SAID if before else ("verdict",))):
+            continue
+        row["decided_at"] = now
+        if before is not None:
+            row["decided_at"] = max(now, before["decided_at"] + _TICK)
+        latest[_unordered(row)] = row
+        new.append(row)
+    return pl.DataFrame(new, schema=SCHEMA, orient="row")
+
+
+def _unordered(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(sorted(row[name] for name in PAIR))
 
 
 def unknown_reviews(rows: pl.DataFrame, existing: pl.DataFrame) -> pl.DataFrame:
