@@ -17,6 +17,7 @@ _LAYERS = [
     ["demo"],
     ["definitions"],
     ["components"],
+    ["service"],
     ["search"],
     ["pipeline"],
     ["evaluation"],

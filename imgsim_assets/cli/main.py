@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "Bring a project's catalogs and match tables up to date, through Dagster.",
     "gc": "Delete old versions, and images that nothing refers to.",
     "review": "Import or export people's decisions about matches.",
+    "serve": "Serve the results: an HTTP API, and pages to look at them and judge them.",
     "verify": "Verify every checksum and invariant of the store.",
     "demo": "Run the demo: two catalogs of photographs.",
 }

@@ -1,0 +1,98 @@
+"""The application of `imgsim serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+import imgsim_assets
+from imgsim_assets.errors import describe_error
+from imgsim_assets.service import errors, health, images, results
+from imgsim_assets.service.measured import Measured
+from imgsim_assets.service.metrics import Metrics
+from imgsim_assets.service.security import Security
+from imgsim_assets.service.settings import ServeSettings
+from imgsim_assets.service.view import Views
+from imgsim_assets.storage.store import Store
+
+_STATIC = Path(imgsim_assets.__file__).parent / "pages" / "static"
+# A quarter of the cache is for thumbnails.
+_THUMBNAILS = 4
+_log = logging.getLogger(__name__)
+
+
+def create_app(store: Store, settings: ServeSettings | None = None) -> FastAPI:
+    """The API and the pages over a store.
+
+    Args:
+        store: Where the results are. New commits are followed while the application runs.
+        settings: How they are served.
+
+    Returns:
+        An ASGI application.
+    """
+    settings = settings or ServeSettings()
+    app = FastAPI(
+        title="imgsim_assets",
+        version=imgsim_assets.__version__,
+        lifespan=_follow_store,
+        root_path=settings.root_path,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.metrics = Metrics()
+    app.state.views = Views(store, settings.cache_bytes)
+    app.state.thumbnails = images.Thumbnails(settings.cache_bytes // _THUMBNAILS)
+    errors.add_handlers(app)
+    for module in (health, results, images):
+        app.include_router(module.router)
+    if _STATIC.is_dir():
+        app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    # The last one is the first to see a request.
+    app.add_middleware(Security, settings=settings)
+    app.add_middleware(Measured, metrics=app.state.metrics)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _follow_store(app: FastAPI) -> AsyncIterator[None]:
+    await _refresh(app)
+    follower = asyncio.create_task(_refresh_often(app), name="follow the store")
+    try:
+        yield
+    finally:
+        follower.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await follower
+
+
+async def _refresh_often(app: FastAPI) -> None:
+    settings: ServeSettings = app.state.settings
+    while True:
+        await asyncio.sleep(settings.refresh_s)
+        await _refresh(app)
+
+
+async def _refresh(app: FastAPI) -> None:
+    """Take over new commits. A store that cannot be read is tried again; the view stays."""
+    views: Views = app.state.views
+    metrics: Metrics = app.state.metrics
+    with metrics.reload_seconds.time():
+        try:
+            has_changed = await asyncio.to_thread(views.refresh)
+        except Exception as error:  # clients of object stores raise their own errors
+            views.problem = describe_error(error) or repr(error)
+            metrics.reloads.labels("failed").inc()
+            _log.exception("the store cannot be read")
+            return
+    views.problem = None
+    if has_changed:
+        metrics.reloads.labels("changed").inc()
+        metrics.show_versions(views.current.commits)

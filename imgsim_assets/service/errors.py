@@ -1,0 +1,60 @@
+"""Errors as responses: one JSON object with a message for a person."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from imgsim_assets.errors import ImgsimError, SettingsError, StoreError, describe_error
+
+_log = logging.getLogger(__name__)
+
+
+class NotFoundError(StoreError):
+    """The store has no such table, item or image."""
+
+
+class GoneError(StoreError):
+    """A version that a client asks for was deleted."""
+
+
+class OverloadedError(ImgsimError):
+    """Too much of the same work is waiting."""
+
+
+class Problem(BaseModel):
+    """Why a request failed."""
+
+    detail: str = Field(description="the problem and its fix, for a person")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer the errors of this package with their message and a status."""
+    app.add_exception_handler(ImgsimError, _answer)
+    app.add_exception_handler(OSError, _answer)
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of an error."""
+    by_type: list[tuple[type[Exception], int]] = [
+        (NotFoundError, 404),
+        (GoneError, 410),
+        (OverloadedError, 503),
+        (SettingsError, 422),
+        (StoreError, 503),
+        (ImgsimError, 422),
+    ]
+    return next((status for kind, status in by_type if isinstance(error, kind)), 503)
+
+
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    status = status_of(error)
+    if status >= 500:
+        _log.warning("%s %s: %s", request.method, request.url.path, describe_error(error))
+    headers = {"Retry-After": "1"} if status == 503 else None
+    # The message of an error of the system names paths of this machine.
+    detail = str(error) if isinstance(error, ImgsimError) else "the store cannot be read"
+    return JSONResponse({"detail": detail}, status, headers)

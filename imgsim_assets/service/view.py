@@ -1,0 +1,157 @@
+"""One state of a store: every table pinned to one of its commits.
+
+A request uses one view from beginning to end, so that what it reads fits together. When a table
+has a new commit, the next requests get a new view; a view that is in use stays as it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+from imgsim_assets.service.errors import NotFoundError
+from imgsim_assets.service.frame_cache import FrameCache
+from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
+from imgsim_assets.storage.scan import scan_table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from imgsim_assets.storage.commit import Commit
+    from imgsim_assets.storage.store import Store
+
+_MATCHES = "matches/"
+
+
+@dataclass(frozen=True)
+class View:
+    """The commits of a store that requests see together.
+
+    Attributes:
+        store: The store.
+        commits: The pinned commit of each table, by its name.
+        cache: Tables that were read, shared by all views.
+    """
+
+    store: Store
+    commits: Mapping[str, Commit] = field(default_factory=dict)
+    cache: FrameCache = field(default_factory=FrameCache)
+
+    def commit(self, table: str) -> Commit:
+        """The pinned commit of a table.
+
+        Raises:
+            NotFoundError: There is no such table.
+        """
+        commit = self.commits.get(table)
+        if commit is None:
+            raise NotFoundError(f"the store has no table {table!r}")
+        return commit
+
+    def frame(self, table: str) -> pl.DataFrame:
+        """All rows of a table, verified. The frame is shared: nobody changes it.
+
+        Raises:
+            NotFoundError: There is no such table.
+            CorruptFileError: A file is missing or damaged.
+        """
+        commit = self.commit(table)
+        return self.cache.get(
+            (table, commit.version, commit.commit_id),
+            lambda: self.store.table(table, key=commit.key).read(commit),
+        )
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """The rows of a table, read only as far as they are needed.
+
+        Raises:
+            NotFoundError: There is no such table.
+            StoreError: The table holds no rows.
+        """
+        commit = self.commit(table)
+        return scan_table(self.store.table(table, key=commit.key), commit)
+
+    @property
+    def catalogs(self) -> list[str]:
+        """The names of the image catalogs, sorted."""
+        names = [name for name in self.commits if name.count("/") == 1]
+        return sorted(name.removesuffix("/images") for name in names if name.endswith("/images"))
+
+    @property
+    def match_tables(self) -> list[str]:
+        """The names of the match tables, without `matches/`, sorted."""
+        return sorted(
+            name.removeprefix(_MATCHES) for name in self.commits if name.startswith(_MATCHES)
+        )
+
+    @property
+    def group_tables(self) -> list[str]:
+        """The tables of duplicate groups, of one catalog or of several, sorted."""
+        return sorted(filter(_holds_groups, self.commits))
+
+
+def _holds_groups(table: str) -> bool:
+    kind, _, rest = table.partition("/")
+    return CROSS_CATALOG_GROUPS in (kind, rest.partition(".")[0])
+
+
+class Views:
+    """The current view of a store, replaced when the store has new commits.
+
+    Attributes:
+        problem: Why the store could not be read the last time; None if it could.
+    """
+
+    problem: str | None = None
+
+    def __init__(self, store: Store, cache_bytes: int) -> None:
+        self._lock = threading.Lock()
+        self._current = View(store, cache=FrameCache(cache_bytes))
+
+    @property
+    def current(self) -> View:
+        """The newest view."""
+        return self._current
+
+    def refresh(self) -> bool:
+        """Look for new commits, and replace the view if there are any; whether there were.
+
+        Raises:
+            StoreError, OSError: The store cannot be read; the view stays.
+        """
+        with self._lock:
+            view = self._current
+            commits = _newest_commits(view.store, view.commits)
+            if commits == view.commits:
+                return False
+            self._current = View(view.store, commits, view.cache)
+            return True
+
+
+def _newest_commits(store: Store, known: Mapping[str, Commit]) -> dict[str, Commit]:
+    """The newest commit of every table, read only if its number differs from the known one."""
+    commits = {}
+    for name in store.table_folders():
+        table = store.table(name)
+        versions = table.versions()
+        pinned = known.get(name)
+        if not versions:
+            continue
+        if pinned is not None and pinned.version == versions[-1]:
+            commits[name] = pinned
+        elif (latest := table.latest()) is not None:
+            commits[name] = latest
+    return commits
+
+
+def current_view(request: Request) -> View:
+    """The view that a request uses."""
+    views: Views = request.app.state.views
+    return views.current
+
+
+CurrentView = Annotated[View, Depends(current_view)]

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from fastapi.testclient import TestClient
+
+from imgsim_assets.service.app import create_app
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogs import indexed, tiny
+
+
+def test_results_list_catalogs_with_their_versions(client: TestClient) -> None:
+    results = client.get("/api/results").json()
+
+    assert [catalog["name"] for catalog in results["catalogs"]] == ["products"]
+    assert results["catalogs"][0]["index"]["rows"] == 5
+    assert results["match_tables"] == results["group_tables"] == []
+
+
+def test_store_without_tables_is_served(store: Store) -> None:
+    with TestClient(create_app(store), base_url="http://localhost") as client:
+        assert client.get("/healthz").json()["status"] == "ok"
+        assert client.get("/api/results").json()["catalogs"] == []
+
+
+def test_new_version_is_seen_after_a_refresh_and_a_deleted_table_leaves(
+    client: TestClient, served: Store
+) -> None:
+    views = client.app.state.views  # type: ignore[attr-defined]
+    before = views.current
+    indexed(served, "products", {"item0": tiny(0), "item9": tiny(9)})
+
+    assert views.refresh()
+    assert client.get("/api/results").json()["catalogs"][0]["index"]["rows"] == 2
+    assert before.frame("products/index").height == 5
+    assert not views.refresh()
