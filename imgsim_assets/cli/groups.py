@@ -10,7 +10,12 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
-from imgsim_assets.cli.comparison import common_lines, shared_lines
+from imgsim_assets.cli.comparison import (
+    common_lines,
+    comparison_options,
+    left_out_lines,
+    parse_pair_settings,
+)
 from imgsim_assets.cli.evidence import at_least, evidence_lines, evidence_options
 from imgsim_assets.cli.list_options import ListOptions, single_list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
@@ -32,7 +37,6 @@ from imgsim_assets.pipeline.status import catalog_status
 from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.settings import (
-    Compare,
     CrossCatalogGroupSettings,
     CrossCatalogRule,
     GroupSettings,
@@ -97,21 +101,7 @@ Examples:
     help="connected: any path of links joins a group; star: every member reaches the threshold "
     "with the canonical item.",
 )
-@click.option(
-    "--compare",
-    type=click.Choice(get_args(Compare)),
-    default="any",
-    show_default=True,
-    help="Items with several images by their best pair of images, by their first images, or by "
-    "the mean over the best of each.",
-)
-@click.option(
-    "--max-shared",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    help="Leave out images that more items of a list have, such as placeholders; 0 for none.",
-)
+@comparison_options
 @evidence_options
 @click.option(
     "--deletions",
@@ -139,8 +129,7 @@ def command(
     canonical: tuple[str, ...],
     keep: tuple[str, ...],
     linkage: str,
-    compare: str,
-    max_shared: int,
+    comparison: dict[str, Any],
     evidence: EvidenceSettings,
     deletions: str | None,
     max_group_fraction: float | None,
@@ -165,16 +154,13 @@ def command(
         "canonical": canonical,
         "linkage": linkage,
         "keep": tuple(_located(entry, operands) for entry in keep),
-        "compare": compare,
-        "max_shared": max_shared or None,
         "evidence": evidence,
     }
     settings: GroupSettings | CrossCatalogGroupSettings
     if len(operands) == 1:
-        settings = options.parse_settings(GroupSettings, **values)
+        settings = parse_pair_settings(GroupSettings, comparison, **values)
     else:
-        settings = options.parse_settings(CrossCatalogGroupSettings, **values)
-    settings = settings.model_copy(update={"max_shared": max_shared or None})
+        settings = parse_pair_settings(CrossCatalogGroupSettings, comparison, **values)
     args = [
         resolve_operand(text, None, store, list_options, encoder, download) for text in operands
     ]
@@ -221,7 +207,8 @@ def command(
         lines += [title, *output.threshold_lines(report, strict=0.0, has_budget=has_budget)]
         lines += evidence_lines(report.evidence, "candidates")
         titles = {arg.name: arg.title for arg in args}
-        lines += [*shared_lines(report.shared, titles), *common_lines(report.common)]
+        lines += left_out_lines(report.left_out, report.shared, titles)
+        lines += common_lines(report.common)
         echo("\n".join([*lines, *_warnings(suspicious)]))
         if out is not None:
             echo(f"{rows.height} rows written to {out}")

@@ -233,7 +233,7 @@ class CatalogPipeline:
         """
         if self.settings.groups is None:
             raise SettingsError(f"groups: {self.name} declares none; set 'groups: {{}}'")
-        return GroupStage(self.store, self.name, self.settings.groups).run()
+        return GroupStage(self.store, self.name, self.settings.groups, root=self.root).run()
 
     def evaluate(self) -> EncoderEvaluation:
         """Measure the encoder on the catalog's own images, if that is not up to date.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -34,8 +35,8 @@ from imgsim_assets.similarity.evidence.accepted_pairs import (
 )
 from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.group_rows import SCHEMA, group_items
-from imgsim_assets.similarity.image_sets import ImageSets
-from imgsim_assets.similarity.items import LEFT_OUT, Items
+from imgsim_assets.similarity.image_sets import ImageSets, image_key
+from imgsim_assets.similarity.items import LEFT_OUT, VALUE, Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
 from imgsim_assets.similarity.neighbor_lists import (
     CachedNeighborLists,
@@ -44,16 +45,18 @@ from imgsim_assets.similarity.neighbor_lists import (
 )
 from imgsim_assets.similarity.selection import (
     common_images,
-    compared,
     left_out_counts,
+    select_images,
     shared_images,
 )
 from imgsim_assets.similarity.settings import (
     CROSS_CATALOG_GROUPS,
     CrossCatalogGroupSettings,
     GroupSettings,
+    PairSettings,
 )
 from imgsim_assets.similarity.threshold import resolve_threshold
+from imgsim_assets.similarity.values import WITHIN, items_versions
 from imgsim_assets.storage.commit import Commit, DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -65,7 +68,7 @@ BRIDGES = "bridges"
 # The columns that say which items are in which group.
 _IDENTITY = ("group_id", "catalog", "id", "image", "sha256")
 # The part of the recipe that links depend on; the rest only divides them into groups.
-_LINK_KEYS = ("threshold", CANDIDATES, FINGERPRINT, REBUILDS)
+_LINK_KEYS = ("threshold", CANDIDATES, WITHIN, FINGERPRINT, REBUILDS)
 # Between the name of a catalog, which cannot contain it, and an id.
 SEPARATOR = "/"
 
@@ -122,6 +125,7 @@ class GroupStage:
         *,
         catalogs: Sequence[str] | None = None,
         variant: str | None = None,
+        root: Path = Path(),
     ) -> None:
         """Prepare the stage.
 
@@ -131,10 +135,11 @@ class GroupStage:
             settings: threshold, linkage and rule of the canonical item.
             catalogs: the catalogs in order of priority, for groups across them.
             variant: writes the groups of one catalog to a table of its own.
+            root: the project's root, from which the paths of an ignore list start.
         """
         self._cross_catalog = catalogs is not None
         self._catalogs = [name] if catalogs is None else list(catalogs)
-        self._store, self._settings = store, settings
+        self._store, self._settings, self._root = store, settings, root
         self.table = (
             groups_table(store, name, variant)
             if catalogs is None
@@ -148,40 +153,44 @@ class GroupStage:
 
         Raises:
             StoreError: when an index is missing, or when the indexes are of different encoders.
+            SettingsError: when the ignore list, or a file that it names, cannot be read.
         """
         started = time.monotonic()
+        settings = self._settings
         latest = self.table.latest()
+        inputs = items_versions(self._store, self._catalogs, settings.within)
         indexed = {name: items.from_index(self._store, name) for name in self._catalogs}
         indexes = {name: index for name, (index, _) in indexed.items()}
         commits = list(indexes.items())
         require_same_encoder(commits)
         catalogs = {name: of_catalog for name, (_, of_catalog) in indexed.items()}
-        selected = {name: compared(images, self._settings) for name, images in catalogs.items()}
+        read = [CatalogItems(name, *indexed[name]) for name in self._catalogs]
+        kept = select_images(self._store, settings, self._root, read)
+        selected = dict(zip(self._catalogs, kept, strict=True))
         ranked = self._in_order(catalogs, selected)
         images = _distinct_images(list(selected.values()))
         resolved = (
             resolve_threshold(
                 self._store,
-                self._settings.threshold,
-                self._settings.false_matches,
-                [CatalogItems(name, *indexed[name]) for name in self._catalogs],
+                settings.threshold,
+                settings.false_matches,
+                read,
                 searched=sum(each.count for _, each in indexed.values()),
                 strict=True,
             )
-            if needs_threshold(self._settings.evidence)
+            if needs_threshold(settings.evidence)
             else BY_EVIDENCE
         )
-        rule = EvidenceRule.of(self._settings.evidence, resolved.value)
+        rule = EvidenceRule.of(settings.evidence, resolved.value)
         threshold = rule.min_similarity if rule is not None else resolved.value
         fingerprint = indexes[self._catalogs[0]].properties[FINGERPRINT]
         recipe = {
             "catalogs": self._catalogs,
-            "canonical": list(self._settings.canonical),
-            "keep": list(self._settings.keep),
-            "compare": self._settings.compare,
-            "max_shared": self._settings.max_shared,
+            "canonical": list(settings.canonical),
+            "keep": list(settings.keep),
+            **settings.model_dump(mode="json", include={*PairSettings.model_fields}),
             "threshold": threshold,
-            "linkage": self._settings.linkage,
+            "linkage": settings.linkage,
             CANDIDATES: rule.candidates_recipe if rule is not None else None,
             EVIDENCE_RULE: rule.recipe if rule is not None else None,
             FINGERPRINT: fingerprint,
@@ -190,7 +199,7 @@ class GroupStage:
         result = MaterializedResult.for_recipe(self.table, latest, recipe, _LINK_KEYS)
         # In order of rank, which decides the groups as much as the items; only keys are kept.
         in_order = Items(ranked, np.empty((0, 0), dtype=np.float32))
-        inputs = {f"{name}/index": index.version for name, index in commits}
+        inputs |= {f"{name}/index": index.version for name, index in commits}
         computed: list[PairEvidence] = []
 
         def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
@@ -293,11 +302,19 @@ def _compared_rows(ranked: pl.DataFrame) -> pl.DataFrame:
 
 
 def _distinct_images(catalogs: Sequence[Items]) -> Items:
-    """One item for each distinct image of all catalogs, with its sha256 as id."""
-    images = [catalog.keys.select("sha256").with_row_index("row") for catalog in catalogs]
+    """One item for each distinct image of all catalogs, with its key as id.
+
+    With `within`, an image whose items have several values is one for each of them.
+    """
+    images = [
+        catalog.keys.select(
+            image_key(catalog.keys).alias("id"), "sha256", pl.col(f"^{VALUE}$")
+        ).with_row_index("row")
+        for catalog in catalogs
+    ]
     distinct = (
         pl.concat(frame.with_columns(pl.lit(n).alias("catalog")) for n, frame in enumerate(images))
-        .unique("sha256", keep="first", maintain_order=True)
+        .unique("id", keep="first", maintain_order=True)
         .with_row_index("position")
     )
     vectors = np.concatenate(
@@ -308,10 +325,8 @@ def _distinct_images(catalogs: Sequence[Items]) -> Items:
         ]
         or [catalogs[0].vectors]
     )
-    in_order = distinct.sort("sha256")
-    keys = in_order.select(
-        pl.col("sha256").alias("id"), pl.lit(0, pl.Int32).alias("image"), "sha256"
-    )
+    in_order = distinct.sort("id")
+    keys = in_order.select("id", pl.lit(0, pl.Int32).alias("image"), "sha256", pl.col(f"^{VALUE}$"))
     return Items(keys, vectors[in_order["position"].to_numpy()])
 
 

@@ -52,7 +52,7 @@ def group_items(
         items: id and protected, those that are canonical before others first. The order decides
             which item is canonical and, with linkage star, the groups.
         sets: the images of the items.
-        links: pairs of images (left_id, right_id: their sha256), in both directions.
+        links: pairs of images (left_id, right_id: their keys), in both directions.
         linkage: connected or star.
         threshold: minimum cosine of a link.
 
@@ -61,9 +61,9 @@ def group_items(
         are of the member's image that is nearest to the canonical item. Items that have the same
         set of images count as one end of a bridge, which is named by the first of them.
     """
-    sha256 = sets.images.keys["sha256"]
+    keys = sets.images.keys["id"]
     one_way = links.filter(pl.col("left_id") < pl.col("right_id")).sort("left_id", "right_id")
-    ends = [sha256.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")]
+    ends = [keys.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")]
     node_links = sets.links(np.stack(ends, axis=1).astype(np.int64), threshold)
     nodes = sets.rows.select("id", "node")
     nodes = nodes.unique("id") if sets.has_several else nodes

@@ -15,13 +15,21 @@ import polars as pl
 
 from imgsim_assets.similarity.clustering import cosines_within
 from imgsim_assets.similarity.cosine import Doubles, Indices
-from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.items import VALUE, Items
 from imgsim_assets.similarity.settings import Compare
 
 # Pairs of images that are scored at once.
 _MAX_CELLS = 1 << 20
 # Digits of an image's number, for keys that sort as the numbers do.
 _DIGITS = 10
+# Between the sha256 of an image and what its items agree in.
+_SEPARATOR = "\0"
+
+
+def image_key(rows: pl.DataFrame) -> pl.Expr:
+    """What names a distinct image: its sha256, and with `within` also the value of its items."""
+    sha256 = pl.col("sha256")
+    return pl.concat_str(sha256, pl.lit(_SEPARATOR), VALUE) if VALUE in rows.columns else sha256
 
 
 class _Cells(NamedTuple):
@@ -39,7 +47,7 @@ class ImageSets:
     """The distinct sets of images of items.
 
     Attributes:
-        images: the distinct images, with their sha256 as id, sorted.
+        images: the distinct images by their keys (`image_key`), sorted.
         rows: the images of the items: id, image, sha256, `position` among the images, and `node`.
             Items and their images have the order of the input.
         start: (n,) where the images of each node begin in `members`.
@@ -57,8 +65,8 @@ class ImageSets:
 
     @classmethod
     def of(cls, rows: pl.DataFrame, images: Items, compare: Compare = "any") -> ImageSets:
-        """The sets of the items of `rows` (id, image, sha256)."""
-        position = images.keys["sha256"].search_sorted(rows["sha256"])
+        """The sets of the items of `rows` (id, image, sha256; with `within` also value)."""
+        position = images.keys["id"].search_sorted(rows.select(image_key(rows)).to_series())
         placed = rows.select("id", "image", "sha256", position.cast(pl.Int64).alias("position"))
         if placed["id"].n_unique() == placed.height:
             each = np.arange(len(images))

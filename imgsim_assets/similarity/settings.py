@@ -167,7 +167,7 @@ class GraphSettings(PairSettings):
     false_matches: FalseMatches = FALSE_MATCHES
 
 
-class LinkSettings(ComparisonSettings):
+class LinkSettings(PairSettings):
     """How similar images are linked and divided into duplicate groups."""
 
     threshold: Threshold = Field(

@@ -9,7 +9,7 @@ import pytest
 
 from imgsim_assets.similarity.duplicate_groups import GroupStage, groups_table
 from imgsim_assets.similarity.settings import GroupSettings
-from imgsim_assets_tests.support.catalogs import indexed, repacked, tiny
+from imgsim_assets_tests.support.catalogs import indexed, repacked, sha256_of, tiny
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import versions
 
@@ -74,6 +74,44 @@ def test_star_linkage_does_not_chain(shell: Shell) -> None:
     assert _members(chained.json) == [["end", "middle", "other_end"]]
     assert chained.json["groups"][0]["min_similarity"] < min(to_middle)
     assert _members(star.json) == [["end", "middle"]]
+
+
+def test_items_of_other_values_are_not_grouped(shell: Shell) -> None:
+    for name in ("a", "b", "c"):
+        (shell.folder / f"{name}.png").write_bytes(tiny(1))
+    rows = [
+        "id,url,brand",
+        *(f"{name},{name}.png,{brand}" for name, brand in zip("abc", "xyx", strict=True)),
+    ]
+    (shell.folder / "list.csv").write_text("\n".join(rows))
+
+    apart = shell(
+        "groups",
+        "list.csv",
+        "--threshold",
+        "0.9",
+        "--within",
+        "brand",
+        "--encoder",
+        "hog_color",
+        "--json",
+    )
+    together = shell("groups", "list.csv", "--threshold", "0.9", "--encoder", "hog_color", "--json")
+
+    assert _members(apart.json) == [["a", "c"]]
+    assert _members(together.json) == [["a", "b", "c"]]
+
+
+def test_ignored_images_are_in_no_group(products: Shell) -> None:
+    (products.folder / "ignore.csv").write_text(sha256_of(tiny(1)))
+
+    result = products("groups", "products", "--threshold", "0.8", "--ignore", "ignore.csv")
+    document = products(
+        "groups", "products", "--threshold", "0.8", "--ignore", "ignore.csv", "--json"
+    )
+
+    assert "left out: 2 images that --ignore names or that are as near" in result.out
+    assert _members(document.json) == [["b", "b2"]]
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "csv", "parquet", "jsonl"])

@@ -76,6 +76,36 @@ def test_ignore_list_and_items_are_upstream_of_the_table(shop: Shop) -> None:
     assert {"reason": "ignored", "count": 5} in reasons
 
 
+def test_ignore_lists_and_items_are_upstream_of_groups(shop: Shop) -> None:
+    shop.project.write("data/ignore.csv", f"sha256\n{sha256_of(jpeg(2))}\n")
+    settings = {"ignore": {"list": "data/ignore.csv"}, "within": ["url"], "threshold": 0.9}
+    shop.declare(pair={}, graph={"k": 3}, groups=settings)
+    shop.project.declare(
+        "all",
+        "DuplicateGroupsComponent",
+        {"name": "all", "catalogs": ["products", "suppliers"], **settings},
+    )
+    assert shop.project.materialize()
+
+    specs = {spec.key: spec for spec in shop.project.definitions().resolve_all_asset_specs()}
+    for path, catalogs in (
+        (["products", "duplicate_groups"], ["products"]),
+        (["duplicate_groups", "all"], ["products", "suppliers"]),
+    ):
+        key = dg.AssetKey(path)
+        upstream = {dep.asset_key.to_user_string() for dep in specs[key].deps}
+        listed = "/".join([*path, "ignore_list"])
+        assert upstream >= {listed, *(f"{name}/items" for name in catalogs)}
+        assert dg.AssetKey(listed.split("/")) in specs
+        reasons = [record.data for record in _metadata(shop, key)["left_out_images"].records]
+        assert any(reason["reason"] == "ignored" for reason in reasons)
+    sensors = {sensor.name for sensor in shop.project.definitions().sensors or ()}
+    assert {
+        "products__duplicate_groups__ignore_list_sensor",
+        "duplicate_groups__all__ignore_list_sensor",
+    } <= sensors
+
+
 def test_sensor_observes_the_list_when_it_names_other_images(tmp_path: Path) -> None:
     path = tmp_path / "ignore.csv"
     path.write_text("0" * 64)

@@ -6,6 +6,7 @@ import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.table import ledger_frame, ledger_table
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.similarity import image_sets, items, row_pairs
@@ -42,8 +44,12 @@ VALUES = st.fixed_dictionaries(
         "threshold": st.sampled_from([0.5, 0.9, 1.0]),
         "max_shared": st.sampled_from([None, 1, 2, 20]),
         "linkage": st.sampled_from(["connected", "star"]),
+        "within": st.sampled_from([[], ["brand"]]),
+        "ignore": st.sampled_from([None, None, {"list": "ignore.csv", "min_similarity": 0.9}]),
     }
 )
+# The image that the ignore list names.
+LISTED = 3
 
 
 @st.composite
@@ -191,11 +197,13 @@ def _expected(
 ) -> list[_Row]:
     """The rows by comparing every item with every other one; items are canonical by order."""
     images: dict[str, dict[int, int]] = {}
+    brands: dict[str, str | None] = {}
     for name, content in catalogs.items():
         for item, numbers in _counted(content, declared).items():
             if numbers:
                 key = f"{name}/{item}" if prefix else item
                 images[key] = {number: content[item][number] for number in numbers}
+                brands[key] = _brand(content[item])
     order = list(catalogs)
     ranked = sorted(images, key=lambda key: (order.index(key.split("/")[0]) if prefix else 0, key))
     similarity = {
@@ -204,6 +212,8 @@ def _expected(
     }
 
     def is_linked(a: str, b: str) -> bool:
+        if declared.within and brands[a] != brands[b]:
+            return False
         shares = declared.compare != "mean_best" and set(images[a].values()) & set(
             images[b].values()
         )
@@ -250,7 +260,7 @@ def _nearest(images: Mapping[int, int], canonical: Mapping[int, int]) -> int:
 
 
 def _counted(content: Content, declared: LinkSettings) -> dict[str, list[int]]:
-    """The numbers of the images that count, of each item."""
+    """The numbers of the images that are compared, of each item."""
     carriers: dict[int, int] = {}
     for images in content.values():
         for image in set(images):
@@ -261,10 +271,19 @@ def _counted(content: Content, declared: LinkSettings) -> dict[str, list[int]]:
         numbers = [
             number
             for number, image in enumerate(images)
-            if image not in images[:number] and (limit is None or carriers[image] <= limit)
+            if image not in images[:number]
+            and (limit is None or carriers[image] <= limit)
+            and not (declared.ignore and SIMILARITY[image, LISTED] >= 0.9)
         ]
+        if declared.within and _brand(images) is None:
+            numbers = []
         counted[item] = numbers[:1] if declared.compare == "first" else numbers
     return counted
+
+
+def _brand(images: Sequence[int]) -> str | None:
+    """What an item of these images carries; it changes with the first of them."""
+    return ("x", "y", None)[images[0] % 3]
 
 
 def _assert_equal(rows: pl.DataFrame, expected: list[_Row]) -> None:
@@ -303,8 +322,16 @@ def _run(
         file = table.write_rows(ledger_frame(rows))
         pending = PendingCommit([file])
         table.commit(partial(_always, pending))
+        brands = {item: _brand(images) for item, images in content.items()}
+        carried = pl.DataFrame(
+            list(brands.items()), {"id": pl.String, "brand": pl.String}, orient="row"
+        )
+        listed = items_table(store, name)
+        listed.commit(partial(_always, PendingCommit([listed.write_rows(carried)])))
+    root = Path(store.url)
+    (root / "ignore.csv").write_text(SHA256[LISTED])
     names = None if isinstance(declared, GroupSettings) else list(catalogs)
-    stage = GroupStage(store, "all" if names else "shop", declared, catalogs=names)
+    stage = GroupStage(store, "all" if names else "shop", declared, catalogs=names, root=root)
     with mock.patch.object(items, "from_index", lambda _, name: (_COMMIT, _items(catalogs[name]))):
         stage.run()
 

@@ -11,4 +11,4 @@ _LATTICE = lattice(6, 4, seed=3)
 POOL = np.concatenate([_LATTICE, noise(5, 4, seed=4), _LATTICE[:3], noise(5, 4, seed=4)[:2]])
 SIMILARITY = cosines(POOL, POOL)
 # By number, in another order than the numbers.
-SHA256 = [f"{(number * 7) % len(POOL):02d}" for number in range(len(POOL))]
+SHA256 = [f"{(number * 7) % len(POOL):064d}" for number in range(len(POOL))]

@@ -9,6 +9,7 @@ import dagster as dg
 from imgsim_assets.components.declared_catalogs import ComparingComponent
 from imgsim_assets.components.duplicate_groups.groups import cross_catalog_groups_asset
 from imgsim_assets.components.duplicate_groups.scaffolder import DuplicateGroupsScaffolder
+from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list_asset, ignore_list_sensor
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.settings import Settings
@@ -37,15 +38,22 @@ class DuplicateGroupsComponent(ComparingComponent):
         self.check_name(context, "tables of groups")
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         evaluated = self.catalogs_with_evaluation(context, names)
-        path = (CROSS_CATALOG_GROUPS, settings.name)
+        root, path = context.project_root, (CROSS_CATALOG_GROUPS, settings.name)
+        table_names = {self.asset_key(*path): "/".join(path)}
+        listed = None
+        ignored: list[dg.AssetsDefinition] = []
+        sensors: list[dg.SensorDefinition] = []
+        if settings.ignore is not None:
+            listed = self.asset_key(*path, IGNORE_LIST)
+            table_names[listed] = "/".join((*path, IGNORE_LIST))
+            ignored = [ignore_list_asset(listed, CROSS_CATALOG_GROUPS, settings.ignore, root)]
+            if settings.automation:
+                sensors = [ignore_list_sensor(listed, settings.ignore, root)]
+        table = cross_catalog_groups_asset(
+            settings, self.project_keys(context), evaluated, root, listed
+        )
         return dg.Definitions(
-            assets=self.translated(
-                [
-                    cross_catalog_groups_asset(
-                        settings, self.project_keys(context), evaluated, context.project_root
-                    )
-                ],
-                {self.asset_key(*path): "/".join(path)},
-            ),
+            assets=self.translated([table, *ignored], table_names),
+            sensors=sensors,
             resources=default_resources(context),
         )

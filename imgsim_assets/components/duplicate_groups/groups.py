@@ -10,6 +10,7 @@ from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, asset_k
 from imgsim_assets.components.checks import asset_check, invariant_results, invariant_spec
 from imgsim_assets.components.columns import CROSS_CATALOG_GROUPS_COLUMNS, GROUPS, table_schema
 from imgsim_assets.components.export import export_table
+from imgsim_assets.components.ignore_list import IGNORE_LIST
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from imgsim_assets.storage.table import Table
 
 VERSION = "2"
+GROUPS_IGNORE_LIST = f"duplicate_groups/{IGNORE_LIST}"
 _CHECK_DESCRIPTION = (
     "Every group has two items or more and one canonical item, and no item is in two groups."
 )
@@ -63,6 +65,8 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
         deps=[
             catalog.key("index"),
             _all_of(catalog.key("images")),
+            *([catalog.key("items")] if settings.within else []),
+            *([catalog.key(GROUPS_IGNORE_LIST)] if settings.ignore is not None else []),
             *catalog.threshold_deps(settings.threshold),
         ],
         description="Items that are connected by similar images, by group, with the similarities "
@@ -94,6 +98,7 @@ def cross_catalog_groups_asset(
     asset_key: Callable[..., dg.AssetKey],
     evaluated: Sequence[str],
     root: Path = Path(),
+    ignore_list: dg.AssetKey | None = None,
 ) -> dg.AssetsDefinition:
     """The items of several catalogs that show the same, by group.
 
@@ -101,7 +106,8 @@ def cross_catalog_groups_asset(
         settings: the groups as declared.
         asset_key: the key, in the project, of an asset of a catalog or of this component.
         evaluated: the catalogs whose encoder_evaluation decides the threshold.
-        root: the project's root, from which a relative path of the export starts.
+        root: the project's root, from which relative paths of the export and of images start.
+        ignore_list: the key of the ignore list; None without one.
     """
     key = asset_key(CROSS_CATALOG_GROUPS, settings.name)
     group_settings = settings.model_dump(include=set(CrossCatalogGroupSettings.model_fields))
@@ -114,6 +120,8 @@ def cross_catalog_groups_asset(
         deps=[
             *(asset_key(name, "index") for name in settings.catalogs),
             *(_all_of(asset_key(name, "images")) for name in settings.catalogs),
+            *(asset_key(name, "items") for name in settings.catalogs if settings.within),
+            *([ignore_list] if ignore_list is not None else []),
             *(asset_key(name, "encoder_evaluation") for name in evaluated),
         ],
         description=settings.description
@@ -129,7 +137,7 @@ def cross_catalog_groups_asset(
 
         refuse_failed_inputs(context)
         store = open_store(context)
-        stage = GroupStage(store, settings.name, settings, catalogs=settings.catalogs)
+        stage = GroupStage(store, settings.name, settings, catalogs=settings.catalogs, root=root)
         return _result(store, stage.table, stage.run(), settings, root)
 
     return cross_catalog_groups

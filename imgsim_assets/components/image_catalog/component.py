@@ -8,7 +8,7 @@ import dagster as dg
 
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.base import YamlComponent
-from imgsim_assets.components.duplicate_groups.groups import groups_asset
+from imgsim_assets.components.duplicate_groups.groups import GROUPS_IGNORE_LIST, groups_asset
 from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list_asset, ignore_list_sensor
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.image_catalog.embeddings import embeddings_asset, vectors_audit
@@ -29,6 +29,7 @@ from imgsim_assets.components.project_tree import add_built
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.settings import IgnoreSettings
 
 
 @dg.scaffold_with(ImageCatalogScaffolder)
@@ -89,9 +90,10 @@ def _assets(catalog: CatalogContext) -> list[dg.AssetsDefinition]:
     else:
         assets += [images_asset(catalog), embeddings_asset(catalog)]
     assets += [status_asset(catalog), index_asset(catalog), similarity_graph_asset(catalog)]
-    if settings.graph.ignore is not None:
-        key = catalog.key(IGNORE_LIST)
-        assets.append(ignore_list_asset(key, settings.name, settings.graph.ignore, catalog.root))
+    assets += [
+        ignore_list_asset(key, settings.name, ignore, catalog.root)
+        for key, ignore in _ignore_lists(catalog).items()
+    ]
     if settings.evaluation is not None:
         assets.append(evaluation_asset(catalog, settings.evaluation))
     if settings.groups is not None:
@@ -99,9 +101,18 @@ def _assets(catalog: CatalogContext) -> list[dg.AssetsDefinition]:
     return assets
 
 
+def _ignore_lists(catalog: CatalogContext) -> dict[dg.AssetKey, IgnoreSettings]:
+    """The ignore lists that the graph and the groups declare, by the key of their assets."""
+    groups = catalog.settings.groups
+    declared = {
+        IGNORE_LIST: catalog.settings.graph.ignore,
+        GROUPS_IGNORE_LIST: groups.ignore if groups is not None else None,
+    }
+    return {catalog.key(name): ignore for name, ignore in declared.items() if ignore is not None}
+
+
 def _ignore_list_sensors(catalog: CatalogContext) -> list[dg.SensorDefinition]:
-    settings = catalog.settings
-    if settings.graph.ignore is None or not settings.automation:
+    if not catalog.settings.automation:
         return []
-    key = catalog.key(IGNORE_LIST)
-    return [ignore_list_sensor(key, settings.graph.ignore, catalog.root)]
+    lists = _ignore_lists(catalog).items()
+    return [ignore_list_sensor(key, ignore, catalog.root) for key, ignore in lists]

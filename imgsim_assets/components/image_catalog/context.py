@@ -106,8 +106,8 @@ class CatalogContext:
         return freshness(self.settings.schedule, self.settings.timezone)
 
     def key(self, asset: str) -> dg.AssetKey:
-        """The key of one of the catalog's assets."""
-        key = self.asset_key(self.name, asset)
+        """The key of one of the catalog's assets; a name may have several parts."""
+        key = self.asset_key(self.name, *asset.split("/"))
         self.table_names[key] = f"{self.name}/{asset}"
         return key
 
