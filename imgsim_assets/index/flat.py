@@ -39,6 +39,7 @@ class FlatIndex:
 
     def __init__(self, index: Any, entries: pl.DataFrame, next_number: int) -> None:
         self._index = index
+        self._positions_by_number: NDArray[np.int64] | None = None
         self.entries = entries
         self.next_number = next_number
 
@@ -49,15 +50,24 @@ class FlatIndex:
         return cls(index, pl.DataFrame(schema=ENTRIES_SCHEMA), 0)
 
     @classmethod
-    def load(cls, path: Path, entries: pl.DataFrame, next_number: int) -> Self:
+    def load(
+        cls, path: Path, entries: pl.DataFrame, next_number: int, *, mapped: bool = False
+    ) -> Self:
         """Open an index file.
+
+        Args:
+            path: the file.
+            entries: (number, id, image, sha256) of its vectors.
+            next_number: the number of the next image that is added.
+            mapped: whether the vectors stay in the file, which is mapped into memory. The index
+                must not be changed then.
 
         Raises:
             StoreError: when the file is not an index of this type, or holds other images
                 than the entries.
         """
         try:
-            index = faiss.read_index(str(path))
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         except RuntimeError as error:
             raise StoreError(f"{path} is not a FAISS index: {error}") from error
         if not isinstance(index, cls.file_type):
@@ -96,6 +106,7 @@ class FlatIndex:
         if len(removed):
             self._index.remove_ids(removed)
         self.entries = entries.select(list(ENTRIES_SCHEMA)).sort(_KEY)
+        self._positions_by_number = None
 
     def add(self, images: pl.DataFrame, vectors: Floats) -> None:
         """Add images.
@@ -118,6 +129,7 @@ class FlatIndex:
         self.next_number += images.height
         added = images.select(pl.Series(NUMBER, numbers), *_KEY, "sha256")
         self.entries = pl.concat([self.entries, added]).sort(_KEY)
+        self._positions_by_number = None
 
     def search(self, queries: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
         """The k images of greatest inner product for each query.
@@ -199,11 +211,19 @@ class FlatIndex:
         ordered: Floats = stored[row[self.entries[NUMBER].to_numpy()]]
         return ordered
 
+    def vectors_at(self, positions: NDArray[np.int64]) -> Floats:
+        """The vectors (n, dim) at some positions in `entries`."""
+        numbers = self.entries[NUMBER].gather(positions).to_numpy()
+        vectors: Floats = self._index.reconstruct_batch(np.ascontiguousarray(numbers))
+        return vectors
+
     def _positions(self) -> NDArray[np.int64]:
         """Positions in `entries` by number; FAISS's -1 for no result stays -1."""
-        position = np.full(self.next_number + 1, -1, dtype=np.int64)
-        position[self.entries[NUMBER].to_numpy()] = np.arange(self.entries.height)
-        return position
+        if self._positions_by_number is None:
+            position = np.full(self.next_number + 1, -1, dtype=np.int64)
+            position[self.entries[NUMBER].to_numpy()] = np.arange(self.entries.height)
+            self._positions_by_number = position
+        return self._positions_by_number
 
     def _stored(self) -> Floats:
         """The vectors in the order of `_numbers`; overwritten when the index changes."""

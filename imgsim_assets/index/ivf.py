@@ -7,14 +7,18 @@ is measured on them (`FlatIndex.recall`) and checked.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any, ClassVar
 
 import faiss
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.index.flat import FlatIndex, Floats
 
+# FAISS's types do not name it.
+_DIRECT_MAP: Any = vars(faiss)["DirectMap"]
 # The minimum of training vectors for each list that FAISS asks for.
 _VECTORS_PER_LIST = 39
 # An index is retrained when it has fewer lists than a new one would, by more than this factor.
@@ -26,6 +30,10 @@ class IvfIndex(FlatIndex):
 
     kind = "ivf"
     file_type: ClassVar[Any] = faiss.IndexIVFFlat
+
+    def __init__(self, index: Any, entries: pl.DataFrame, next_number: int) -> None:
+        super().__init__(index, entries, next_number)
+        self._map_lock = threading.Lock()
 
     @classmethod
     def trained(cls, vectors: Floats, nprobe: int) -> IvfIndex:
@@ -61,6 +69,13 @@ class IvfIndex(FlatIndex):
     def needs_retraining(self) -> bool:
         """Whether the number of images has grown enough to train the index again."""
         return _lists(len(self)) > _RETRAIN_FACTOR * int(self._index.nlist)
+
+    def vectors_at(self, positions: NDArray[np.int64]) -> Floats:
+        """The vectors (n, dim) at some positions in `entries`."""
+        with self._map_lock:
+            if self._index.direct_map.type == _DIRECT_MAP.NoMap:
+                self._index.set_direct_map_type(_DIRECT_MAP.Hashtable)
+        return super().vectors_at(positions)
 
     def _numbers(self) -> NDArray[np.int64]:
         lists: Any = self._index.invlists

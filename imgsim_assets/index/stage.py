@@ -213,8 +213,14 @@ def vectors_of(vectors: VectorTable, sha256: pl.Series) -> Floats:
     return found.vectors[[position[key] for key in sha256.to_list()]]
 
 
-def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
+def open_index(store: Store, name: str, *, mapped: bool = False) -> tuple[Commit, FlatIndex]:
     """The latest index commit of a catalog and its index, the file verified.
+
+    Args:
+        store: the store of the catalog.
+        name: the catalog.
+        mapped: whether the file stays on disk and is mapped into memory, which processes share.
+            The index can then be searched, but not changed.
 
     Raises:
         StoreError: when there is none.
@@ -224,10 +230,10 @@ def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
     commit = table.latest()
     if commit is None:
         raise StoreError(f"{name}/index has no version yet; materialize it first")
-    return commit, _open(table, commit)
+    return commit, _open(table, commit, mapped=mapped)
 
 
-def _open(table: Table, commit: Commit) -> FlatIndex:
+def _open(table: Table, commit: Commit, *, mapped: bool = False) -> FlatIndex:
     from imgsim_assets.index.flat import FlatIndex
     from imgsim_assets.index.ivf import IvfIndex
 
@@ -236,6 +242,10 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
     if file is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no index file")
     entries = table.read(commit)
+    if mapped:
+        # A mapped file stays readable when it is deleted.
+        with table.local_copy(file) as local:
+            return kind.load(local, entries, commit.properties["next_number"], mapped=True)
     with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
         path = Path(folder) / "index.faiss"
         # FAISS would load a flipped byte without an error: it gets verified bytes only.

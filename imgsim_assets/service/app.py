@@ -6,22 +6,24 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 import imgsim_assets
+from imgsim_assets.download.http.client import HttpClient
+from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import describe_error
-from imgsim_assets.service import errors, health, images, results
+from imgsim_assets.pages.templates import static_folder
+from imgsim_assets.service import errors, health, images, query, results
 from imgsim_assets.service.measured import Measured
 from imgsim_assets.service.metrics import Metrics
+from imgsim_assets.service.query_encoder import QueryEncoder
 from imgsim_assets.service.security import Security
 from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets.service.view import Views
 from imgsim_assets.storage.store import Store
 
-_STATIC = Path(imgsim_assets.__file__).parent / "pages" / "static"
 # A quarter of the cache is for thumbnails.
 _THUMBNAILS = 4
 _log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ def create_app(store: Store, settings: ServeSettings | None = None) -> FastAPI:
     app = FastAPI(
         title="imgsim_assets",
         version=imgsim_assets.__version__,
-        lifespan=_follow_store,
+        lifespan=_lifespan,
         root_path=settings.root_path,
         docs_url=None,
         redoc_url=None,
@@ -50,11 +52,11 @@ def create_app(store: Store, settings: ServeSettings | None = None) -> FastAPI:
     app.state.metrics = Metrics()
     app.state.views = Views(store, settings.cache_bytes)
     app.state.thumbnails = images.Thumbnails(settings.cache_bytes // _THUMBNAILS)
+    app.state.encoder = QueryEncoder(settings.max_waiting_encodes)
     errors.add_handlers(app)
-    for module in (health, results, images):
+    for module in (health, results, images, query):
         app.include_router(module.router)
-    if _STATIC.is_dir():
-        app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    app.mount("/static", StaticFiles(directory=static_folder()), name="static")
     # The last one is the first to see a request.
     app.add_middleware(Security, settings=settings)
     app.add_middleware(Measured, metrics=app.state.metrics)
@@ -62,7 +64,18 @@ def create_app(store: Store, settings: ServeSettings | None = None) -> FastAPI:
 
 
 @contextlib.asynccontextmanager
-async def _follow_store(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: ServeSettings = app.state.settings
+    download = DownloadSettings(
+        allowed_hosts=settings.query_hosts, max_megabytes=settings.max_upload_bytes / 1e6
+    )
+    async with HttpClient(download) as app.state.http_client, _following_store(app):
+        yield
+    app.state.encoder.close()
+
+
+@contextlib.asynccontextmanager
+async def _following_store(app: FastAPI) -> AsyncIterator[None]:
     await _refresh(app)
     follower = asyncio.create_task(_refresh_often(app), name="follow the store")
     try:

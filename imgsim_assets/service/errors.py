@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -29,6 +30,23 @@ class Problem(BaseModel):
     """Why a request failed."""
 
     detail: str = Field(description="the problem and its fix, for a person")
+
+
+# What the OpenAPI document says of every path.
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in {
+        401: "the token is missing or wrong",
+        403: "another site caused the request",
+        404: "the store has no such thing",
+        408: "the request took too long",
+        410: "the version was deleted",
+        413: "the body is too large",
+        421: "the Host header is not a name of this service",
+        422: "the request is not valid",
+        503: "the store cannot be read, or too much is waiting; try again",
+    }.items()
+}
 
 
 def add_handlers(app: FastAPI) -> None:

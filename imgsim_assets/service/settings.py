@@ -44,6 +44,9 @@ class ServeSettings(Settings):
     allowed_hosts: tuple[str, ...] = Field(
         (), description="names of this service in URLs; loopback and addresses are always allowed"
     )
+    query_hosts: tuple[str, ...] = Field(
+        (), description="internal hosts from which the images of queries are fetched"
+    )
     refresh_s: float = Field(
         2.0, gt=0, description="seconds between two looks for new versions in the store"
     )

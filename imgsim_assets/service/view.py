@@ -6,24 +6,30 @@ has a new commit, the next requests get a new view; a view that is in use stays 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
+import polars as pl
 from fastapi import Depends, Request
 
+from imgsim_assets.errors import StoreError
+from imgsim_assets.service.catalog_index import CatalogIndex, IndexCache
 from imgsim_assets.service.errors import NotFoundError
 from imgsim_assets.service.frame_cache import FrameCache
+from imgsim_assets.service.json_rows import json_rows
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
+from imgsim_assets.storage.pinned import PinnedStore
 from imgsim_assets.storage.scan import scan_table
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from imgsim_assets.storage.commit import Commit
     from imgsim_assets.storage.store import Store
 
+_log = logging.getLogger(__name__)
 _MATCHES = "matches/"
 
 
@@ -35,11 +41,26 @@ class View:
         store: The store.
         commits: The pinned commit of each table, by its name.
         cache: Tables that were read, shared by all views.
+        indexes: Indexes that were opened, shared by all views.
     """
 
     store: Store
     commits: Mapping[str, Commit] = field(default_factory=dict)
     cache: FrameCache = field(default_factory=FrameCache)
+    indexes: IndexCache = field(default_factory=IndexCache)
+
+    @cached_property
+    def pinned(self) -> Store:
+        """The store as this view sees it, for functions that read the newest versions."""
+        return PinnedStore(self.store, self.commits)
+
+    def index(self, catalog: str) -> CatalogIndex:
+        """The index of a catalog, opened with its first query.
+
+        Raises:
+            StoreError: There is none, or it is damaged.
+        """
+        return self.indexes.get(self.pinned, catalog)
 
     def commit(self, table: str) -> Commit:
         """The pinned commit of a table.
@@ -74,6 +95,14 @@ class View:
         """
         commit = self.commit(table)
         return scan_table(self.store.table(table, key=commit.key), commit)
+
+    def items(self, catalog: str, ids: pl.Series) -> dict[str, dict[str, Any]]:
+        """The rows of some items of a catalog, without their ids, by id."""
+        table = f"{catalog}/items"
+        if table not in self.commits:
+            return {}
+        rows = self.frame(table).filter(pl.col("id").is_in(ids.implode()))
+        return {row.pop("id"): row for row in json_rows(rows)}
 
     @property
     def catalogs(self) -> list[str]:
@@ -124,12 +153,26 @@ class Views:
             StoreError, OSError: The store cannot be read; the view stays.
         """
         with self._lock:
-            view = self._current
-            commits = _newest_commits(view.store, view.commits)
-            if commits == view.commits:
+            commits = _newest_commits(self._current.store, self._current.commits)
+            if commits == self._current.commits:
                 return False
-            self._current = View(view.store, commits, view.cache)
+            view = replace(self._current, commits=commits)
+            self._open_indexes(view)
+            self._current = view
             return True
+
+    @staticmethod
+    def _open_indexes(view: View) -> None:
+        """Open the indexes that are in use at their new versions, so that no request waits."""
+        for catalog in view.indexes.catalogs():
+            if f"{catalog}/index" not in view.commits:
+                view.indexes.close(catalog)
+                continue
+            try:
+                view.index(catalog)
+            except StoreError as error:
+                # A query of this catalog says so; the others get the new view.
+                _log.warning("the index of %s cannot be opened: %s", catalog, error)
 
 
 def _newest_commits(store: Store, known: Mapping[str, Commit]) -> dict[str, Commit]:

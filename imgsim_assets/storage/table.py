@@ -303,8 +303,12 @@ class Table:
         return data
 
     @contextlib.contextmanager
-    def _local_copy(self, file: DataFile) -> Iterator[Path]:
-        """A verified file on this disk: the file itself, or a temporary copy of a remote one."""
+    def local_copy(self, file: DataFile) -> Iterator[Path]:
+        """A verified file on this disk: the file itself, or a temporary copy of a remote one.
+
+        Raises:
+            CorruptFileError: The file is missing or does not match its checksum.
+        """
         path = f"{self.name}/{file.path}"
         with contextlib.ExitStack() as stack:
             local = self._files.local_path(path)
@@ -427,7 +431,7 @@ class Table:
             files: list[tuple[DataFile, Path]] = []
             for file in commit.row_files_for_shard(shard):
                 try:
-                    files.append((file, stack.enter_context(self._local_copy(file))))
+                    files.append((file, stack.enter_context(self.local_copy(file))))
                 except CorruptFileError as error:
                     on_corrupt(str(error))
 

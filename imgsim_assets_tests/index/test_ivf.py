@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,24 @@ def _flat() -> FlatIndex:
     index = FlatIndex.empty(ROWS.shape[1])
     _add(index, ROWS, range(len(ROWS)))
     return index
+
+
+@pytest.mark.parametrize("make", [lambda: _filled(10_000), lambda: _flat()], ids=["ivf", "flat"])
+def test_mapped_index_equals_the_loaded_one_after_its_file_is_gone(
+    make: Callable[[], FlatIndex], tmp_path: Path
+) -> None:
+    index = make()
+    index.keep(index.entries.filter(pl.col("number") % 7 != 3))
+    path = tmp_path / "index.faiss"
+    index.save(path)
+
+    mapped = type(index).load(path, index.entries, index.next_number, mapped=True)
+    path.unlink()
+
+    for found, expected in zip(
+        mapped.search(ROWS[:50], 5), index.search(ROWS[:50], 5), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    positions = np.array([5, 0, 700, 5])
+    np.testing.assert_array_equal(mapped.vectors_at(positions), index.vectors()[positions])
+    assert mapped.vectors_at(positions[:0]).shape == (0, 16)
