@@ -145,7 +145,7 @@ _MEANING = {
     "transform": "flip, rotation, crop and scale, joined by +, or identity, of aligned images",
     "truncated": "whether the image is embedded although its end is missing",
     "url": "where the image is fetched from",
-    "verdict": "a person's decision about the pair: match or unsure",
+    "verdict": "a person's decision about the pair: match, unsure, or reopened: an image changed",
     "width": "pixels, before rotation by EXIF",
 }
 

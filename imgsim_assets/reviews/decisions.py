@@ -9,6 +9,11 @@ import polars as pl
 from imgsim_assets.reviews.table import DIFFERENT, MATCH, PAIR, latest_decisions
 from imgsim_assets.storage.digest import rows_digest
 
+# In the verdicts of a result: the pair was judged, and one of its items has lost its image since.
+REOPENED = "reopened"
+# Increment when results store something else about the same decisions.
+_FORMAT = "2"
+
 
 @dataclass(frozen=True)
 class Decisions:
@@ -46,13 +51,14 @@ class Decisions:
 
     @property
     def digest(self) -> str | None:
-        """A digest of the standing decisions, None without any."""
-        return rows_digest(self.verdicts) if self.verdicts.height else None
+        """A digest of the verdicts, None without any."""
+        return rows_digest(self.verdicts, _FORMAT) if self.verdicts.height else None
 
     @property
     def verdicts(self) -> pl.DataFrame:
-        """The standing decisions: left_id, right_id and verdict."""
-        return self.standing.select(*PAIR, "verdict")
+        """left_id, right_id and verdict, which is `reopened` of a decision that was reopened."""
+        reopened = self.reopened.with_columns(pl.lit(REOPENED).alias("verdict"))
+        return pl.concat([self.standing, reopened]).select(*PAIR, "verdict").sort(PAIR)
 
     def pairs(self, verdict: str) -> pl.DataFrame:
         """The pairs (left_id, right_id) with a standing verdict."""

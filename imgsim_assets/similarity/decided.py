@@ -39,7 +39,7 @@ class DecidedPairs:
     @classmethod
     def of(cls, decisions: Decisions, left: Items, right: Items, compare: str) -> DecidedPairs:
         """The decisions about items of which at least one image is compared."""
-        matches = _scored(decisions.matches, left, right)
+        matches = score_pairs(decisions.matches, left, right)
         if compare == "mean_best":
             matches = mean_best(matches, left, right, MIN_COSINE)
         return cls(decisions.different, matches)
@@ -90,7 +90,12 @@ class DecidedPairs:
         return in_order(both.drop(_IS_DECIDED))
 
 
-def _scored(pairs: pl.DataFrame, left: Items, right: Items) -> pl.DataFrame:
+NOTHING_DECIDED = DecidedPairs(
+    pl.DataFrame(schema=dict.fromkeys(_PAIR, pl.String)), pl.DataFrame(schema=SCHEMA)
+)
+
+
+def score_pairs(pairs: pl.DataFrame, left: Items, right: Items) -> pl.DataFrame:
     """The given pairs of items with their best images, without items that have no row."""
     if not pairs.height:
         return pl.DataFrame(schema=SCHEMA)

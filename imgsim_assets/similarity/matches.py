@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,7 +19,7 @@ from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems
-from imgsim_assets.similarity.decided import DecidedPairs
+from imgsim_assets.similarity.decided import NOTHING_DECIDED, DecidedPairs
 from imgsim_assets.similarity.evidence.accepted_pairs import (
     BY_EVIDENCE,
     CANDIDATES,
@@ -38,6 +40,7 @@ from imgsim_assets.similarity.neighbor_lists import (
     neighbor_lists,
     with_rank,
 )
+from imgsim_assets.similarity.population import CHANGED_BY_DECISIONS, changes_by_decisions
 from imgsim_assets.similarity.selection import (
     common_images,
     left_out_counts,
@@ -63,7 +66,7 @@ SCHEMA = {
     "right_sha256": pl.String,
     "verdict": pl.String,
 }
-# The file of the decisions that stood: left_id, right_id and verdict.
+# The file of the verdicts, with those that were reopened: left_id, right_id and verdict.
 DECISIONS = "decisions"
 # The file of all pairs of rows above the threshold.
 _ROW_PAIRS = "row_pairs"
@@ -207,15 +210,26 @@ class MatchStage:
 
         def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
             if rule is None:
-                return _matches(result, left, right, settings, threshold, decided, decisions)
-            of_both = settings.mode == "mutual"
-            found = evident_pairs(
-                store, result, left, right, rule, result.cached_lists(), of_both=of_both
-            )
-            computed.append(found.evidence)
-            pairs = _of_mode(item_pairs(found.rows, left, right), settings, decided)
-            rows = with_evidence(_with_verdicts(pairs, decisions), found.evidence.pairs)
-            files = [*found.files, *_decisions_file(result, decisions)]
+                found = _found_pairs(result, left, right, settings, threshold, decided)
+            else:
+                evident = evident_pairs(
+                    store,
+                    result,
+                    left,
+                    right,
+                    rule,
+                    result.cached_lists(),
+                    of_both=settings.mode == "mutual",
+                )
+                computed.append(evident.evidence)
+                pairs = item_pairs(evident.rows, left, right)
+                select = partial(_of_mode, pairs, settings)
+                found = _FoundPairs(select, evident.files, evident.incremental)
+            pairs = found.select(decided)
+            rows = _with_verdicts(pairs, decisions)
+            if computed:
+                rows = with_evidence(rows, computed[-1].pairs)
+            files = [*found.files, *_decision_files(result.table, decisions, decided, found, pairs)]
             return rows, files, found.incremental
 
         update = result.update(left, right, versions, compute)
@@ -283,34 +297,43 @@ def reviewed_name(table: str) -> str:
     return table.removeprefix(_PREFIX).partition(".")[0]
 
 
-def _matches(
+class _FoundPairs(NamedTuple):
+    """The pairs that were found: what is selected of them with some decisions, and their files.
+
+    Attributes:
+        select: the pairs that match.
+        files: what the next run needs.
+        incremental: whether cached lists were used.
+    """
+
+    select: Callable[[DecidedPairs], pl.DataFrame]
+    files: list[DataFile]
+    incremental: bool
+
+
+def _found_pairs(
     result: MaterializedResult,
     left: Items,
     right: Items,
     settings: MatchSettings,
     threshold: float,
     decided: DecidedPairs,
-    decisions: Decisions,
-) -> tuple[pl.DataFrame, list[DataFile], bool]:
-    """The match rows, the files of their neighbor lists, and whether cached lists were used."""
+) -> _FoundPairs:
+    """The pairs at the threshold, enough of them that decisions may remove some."""
     k = _k(settings)
     if settings.compare == "mean_best" or k is None:
         pairs, files, incremental = _all_pairs(result, left, right, settings, threshold, decided)
         if settings.compare == "mean_best":
             pairs = mean_best(pairs, left, right, threshold)
-        pairs = _of_mode(pairs, settings, decided)
-    elif settings.mode == "mutual":
-        pairs, files, incremental = _mutual(result, left, right, threshold, decided)
-    else:
-        depth = k + decided.max_different
-        spec = JoinSpec(threshold, depth)
-        cached = result.cached_lists()
-        lists = neighbor_lists(left, right, spec, cached)
-        pairs = decided.applied(item_pairs(lists, left, right, depth), k)
-        files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
-        incremental = cached is not None
-    files += _decisions_file(result, decisions)
-    return _with_verdicts(pairs, decisions), files, incremental
+        return _FoundPairs(partial(_of_mode, pairs, settings), files, incremental)
+    if settings.mode == "mutual":
+        return _mutual(result, left, right, threshold, decided)
+    depth = k + decided.max_different
+    cached = result.cached_lists()
+    lists = neighbor_lists(left, right, JoinSpec(threshold, depth), cached)
+    pairs = item_pairs(lists, left, right, depth)
+    files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
+    return _FoundPairs(partial(_of_mode, pairs, settings), files, cached is not None)
 
 
 def _with_verdicts(pairs: pl.DataFrame, decisions: Decisions) -> pl.DataFrame:
@@ -321,11 +344,21 @@ def _with_verdicts(pairs: pl.DataFrame, decisions: Decisions) -> pl.DataFrame:
     return with_rank(decided).select(list(SCHEMA))
 
 
-def _decisions_file(result: MaterializedResult, decisions: Decisions) -> list[DataFile]:
-    """The file of the decisions that stand; none without any."""
-    if not decisions.standing.height:
-        return []
-    return [result.table.write_rows(decisions.verdicts, role=DECISIONS)]
+def _decision_files(
+    table: Table,
+    decisions: Decisions,
+    decided: DecidedPairs,
+    found: _FoundPairs,
+    pairs: pl.DataFrame,
+) -> list[DataFile]:
+    """The files of the verdicts, and of the pairs that they changed; none without any."""
+    files = []
+    if decisions.verdicts.height:
+        files.append(table.write_rows(decisions.verdicts, role=DECISIONS))
+    if not decided.is_empty:
+        changes = changes_by_decisions(found.select(NOTHING_DECIDED), pairs)
+        files.append(table.write_rows(changes, role=CHANGED_BY_DECISIONS))
+    return files
 
 
 def _k(settings: MatchSettings) -> int | None:
@@ -370,7 +403,7 @@ def _mutual(
     right: Items,
     threshold: float,
     decided: DecidedPairs,
-) -> tuple[pl.DataFrame, list[DataFile], bool]:
+) -> _FoundPairs:
     """Pairs whose members are each other's best."""
     depth = 1 + decided.max_different
     spec = JoinSpec(threshold, depth)
@@ -384,12 +417,12 @@ def _mutual(
         result.table.write_rows(left_lists, role=_LEFT_LISTS),
         result.table.write_rows(right_lists, role=_RIGHT_LISTS),
     ]
-    pairs = _mutual_pairs(
+    select = partial(
+        _mutual_pairs,
         item_pairs(left_lists, left, right, depth),
         item_pairs(right_lists, right, left, depth),
-        decided,
     )
-    return pairs, files, cached_left is not None and cached_right is not None
+    return _FoundPairs(select, files, cached_left is not None and cached_right is not None)
 
 
 def _mutual_pairs(

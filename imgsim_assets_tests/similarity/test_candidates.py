@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from imgsim_assets.similarity import candidates
-from imgsim_assets.similarity.candidates import best_candidates
+from imgsim_assets.similarity.candidates import best_candidates, sampled_keys
 from imgsim_assets.similarity.items import Items
 
 
@@ -53,10 +53,28 @@ def test_candidates_agree_in_the_value() -> None:
     assert pairs == [("a", "y"), ("b", "x")]
 
 
-def test_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "_MAX_PRODUCTS", 4)
+def test_sample_is_bounded() -> None:
+    assert best_candidates(LEFT, RIGHT, NONE, max_products=4).height == 2
 
-    assert best_candidates(LEFT, RIGHT, NONE).height == 2
+
+def test_candidates_do_not_depend_on_how_many_products_are_computed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_once = best_candidates(LEFT, RIGHT, NONE)
+    monkeypatch.setattr(candidates, "_MAX_PRODUCTS", 2)
+
+    assert best_candidates(LEFT, RIGHT, NONE, max_products=99).equals(at_once)
+
+
+def test_sample_of_items_is_the_same_among_more_of_them() -> None:
+    keys = pl.DataFrame({"id": [f"{n:03}" for n in range(100)], "sha256": ["s"] * 100})
+
+    few = sampled_keys(keys, 10)
+    of_half = sampled_keys(keys.filter(pl.col("id").is_in(few["id"].implode())), 5)
+
+    assert few.height == 10
+    assert of_half.equals(sampled_keys(keys, 5))
+    assert sampled_keys(keys, 100).equals(keys)
 
 
 @pytest.mark.parametrize(("left", "right"), [(LEFT, _items({})), (_items({}), RIGHT)])

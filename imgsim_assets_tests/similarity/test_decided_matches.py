@@ -11,6 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.reviews.table import SCHEMA, add_reviews, reviews_table
+from imgsim_assets.similarity.item_pairs import in_order
+from imgsim_assets.similarity.matches import match_table
+from imgsim_assets.similarity.neighbor_lists import with_rank
+from imgsim_assets.similarity.population import matches_before_decisions
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.similarity import test_several_images as laws
@@ -73,9 +77,21 @@ def test_matches_equal_the_definition_after_any_history_of_decisions(
 
             verdicts = _standing(left, right, latest)
             laws._assert_equal(found, _expected(left, right, declared, verdicts))
+            reopened = {pair for pair in latest if latest[pair][2] != "cleared"} - verdicts.keys()
             assert found["verdict"].to_list() == [
-                verdicts.get(pair) for pair in found.select("left_id", "right_id").iter_rows()
+                "reopened" if pair in reopened else verdicts.get(pair)
+                for pair in found.select("left_id", "right_id").iter_rows()
             ]
+            before = _before_decisions(store, found)
+            laws._assert_equal(before, _expected(left, right, declared, {}))
+
+
+def _before_decisions(store: Store, rows: pl.DataFrame) -> pl.DataFrame:
+    """The pairs that match before decisions, with their ranks."""
+    table = match_table(store, "pair")
+    commit = table.latest()
+    assert commit is not None
+    return with_rank(in_order(matches_before_decisions(table, commit, rows)))
 
 
 def _standing(
