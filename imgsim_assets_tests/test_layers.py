@@ -19,6 +19,7 @@ _LAYERS = [
     ["components"],
     ["service"],
     ["search"],
+    ["gallery"],
     ["pipeline"],
     ["evaluation"],
     ["similarity"],

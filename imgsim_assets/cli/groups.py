@@ -25,11 +25,12 @@ from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.gallery.groups import group_gallery
+from imgsim_assets.gallery.page import write_gallery
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.checks import suspicious_groups
 from imgsim_assets.pipeline.deletions import RedundantFiles, redundant_files
 from imgsim_assets.pipeline.group_members import group_members
-from imgsim_assets.pipeline.group_page import group_page
 from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.settings import CheckSettings
@@ -64,7 +65,7 @@ _MAX_SHOWN = 3
     epilog="""\b
 Examples:
   imgsim groups photos --encoder hog_color
-  imgsim groups photos --keep photos/master --out groups.html --deletions redundant.txt
+  imgsim groups photos --keep photos/master --html groups.html --deletions redundant.txt
   imgsim groups products --threshold 0.95 --out groups.tsv
   imgsim groups products --canonical first_seen --linkage star --json
   imgsim groups products suppliers
@@ -116,7 +117,8 @@ Examples:
     f"[default: {CheckSettings().max_group_fraction:g}]",
 )
 @single_list_options
-@options.out_option_with(".html")
+@options.html_option
+@options.out_option
 @options.encoder_options
 @options.download_options
 @options.store_option
@@ -134,6 +136,7 @@ def command(
     deletions: str | None,
     max_group_fraction: float | None,
     list_options: ListOptions,
+    html: str | None,
     out: str | None,
     encoder: EncoderSettings,
     download: DownloadSettings,
@@ -192,9 +195,9 @@ def command(
         f"{report.items} items {at_least(report.threshold, report.evidence)}"
     )
     rows = members if len(names) > 1 else members.drop("catalog")
-    if out is not None and Path(out).suffix == ".html":
-        output.write_text(group_page(store, rows, title), out)
-    elif out is not None:
+    if html is not None:
+        write_gallery(group_gallery(store, rows, title=title, keep=True), html)
+    if out is not None:
         output.write_frame(rows, out)
     if deletions is not None and redundant is not None:
         output.write_text("".join(f"{path}\n" for path in redundant.paths), deletions)
@@ -210,9 +213,11 @@ def command(
         lines += left_out_lines(report.left_out, report.shared, titles)
         lines += common_lines(report.common)
         echo("\n".join([*lines, *_warnings(suspicious)]))
+        if html is not None:
+            echo(f"gallery written to {html}")
         if out is not None:
             echo(f"{rows.height} rows written to {out}")
-        elif rows.height:
+        elif html is None and rows.height:
             has_several = (rows["image"] > 0).any()
             hidden = () if has_several else ("image",)
             shown = (name for name in _SHOWN if name in rows.columns and name not in hidden)

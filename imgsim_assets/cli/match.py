@@ -25,6 +25,9 @@ from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.gallery.document import Gallery
+from imgsim_assets.gallery.page import write_gallery
+from imgsim_assets.gallery.pairs import match_gallery
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.invariants import require_invariants, update_index
 from imgsim_assets.pipeline.match import MatchPipeline
@@ -52,6 +55,7 @@ Examples:
   imgsim match urls.txt photos/ --mode all --out pairs.parquet
   imgsim match products suppliers --mode top_k --k 3 --json
   imgsim match products suppliers --require aligned --out copies.csv
+  imgsim match photos/ archive/ --html matches.html
 """
 )
 @click.argument("left")
@@ -81,6 +85,7 @@ Examples:
     help="Names of the result columns before similarity.",
 )
 @click.option("--matrix", is_flag=True, help="Print the similarity of every pair.")
+@options.html_option
 @options.out_option
 @options.encoder_options
 @options.download_options
@@ -99,6 +104,7 @@ def command(
     list_options: ListOptions,
     result_header: tuple[str, ...],
     matrix: bool,
+    html: str | None,
     out: str | None,
     encoder: EncoderSettings,
     download: DownloadSettings,
@@ -152,6 +158,8 @@ def command(
     renamed = _rename_columns(matches, result_header)
     is_small = 0 < report.left_items * report.right_items <= _MAX_SHOWN_CELLS
     cosines = _matrix(*pipeline.compared(), settings.compare) if matrix or is_small else None
+    if html is not None:
+        write_gallery(_gallery(store, pairs, args, report), html)
     if out is not None:
         output.write_frame(renamed, out)
     reports = {each.name: each for each in fetched}
@@ -166,9 +174,11 @@ def command(
         if cosines is not None and out != options.STDOUT:
             echo("similarity of every pair:")
             output.show_frame(cosines, max_rows=max(cosines.height, 1))
-        if out is None:
+        if html is not None:
+            echo(f"gallery written to {html}", err=out == options.STDOUT)
+        if out is None and html is None:
             output.show_frame(renamed)
-        elif out != options.STDOUT:
+        elif out not in (None, options.STDOUT):
             echo(f"{renamed.height} matches written to {out}")
     return 0 if all(summary.status.vectors for summary in summaries) else EXIT_PROBLEMS_FOUND
 
@@ -192,6 +202,23 @@ def _with_source_columns(
         )
     names = [name for name in rows.columns if name.startswith("__")]
     return rows.select(*(pl.col(name).alias(name[2:]) for name in names), *values)
+
+
+def _gallery(
+    store: Store, pairs: pl.DataFrame, args: Sequence[CatalogArg], report: MatchReport
+) -> Gallery:
+    """The pairs with the source columns of their images."""
+    left, right = args
+    minimum = at_least(report.threshold, report.evidence)
+    return match_gallery(
+        store,
+        pairs,
+        title=f"{left.title} and {right.title}",
+        subtitle=f"{pairs.height:,} matches {minimum}",
+        items={side: arg.rows(store) for side, arg in zip(SIDES, args, strict=True)},
+        labels=(left.title, right.title),
+        keep=True,
+    )
 
 
 def _rename_columns(rows: pl.DataFrame, header: Sequence[str]) -> pl.DataFrame:

@@ -150,17 +150,12 @@ def check_text_file(
     return check_folder(context, parameter, path)
 
 
-def check_out(
-    context: click.Context,
-    parameter: click.Parameter,
-    path: str | None,
-    suffixes: Sequence[str] = OUT_SUFFIXES,
-) -> str | None:
+def check_out(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
     """The path of an output, whose suffix says how it is written."""
     if path is None or path == STDOUT:
         return path
-    if Path(path).suffix not in suffixes:
-        raise click.UsageError(f"--out: {path} ends in none of {', '.join(suffixes)}")
+    if Path(path).suffix not in OUT_SUFFIXES:
+        raise click.UsageError(f"--out: {path} ends in none of {', '.join(OUT_SUFFIXES)}")
     return check_folder(context, parameter, path)
 
 
@@ -312,20 +307,31 @@ def false_matches_option(command: Command) -> Command:
     )(command)
 
 
-def out_option_with(*more_suffixes: str) -> Callable[[Command], Command]:
-    """--out, and --raw for its text formats; it writes files with more suffixes, too."""
-    suffixes = (*OUT_SUFFIXES, *more_suffixes)
-    listed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+def out_option(command: Command) -> Command:
+    """--out, and --raw for its text formats."""
+    listed = f"{', '.join(OUT_SUFFIXES[:-1])} or {OUT_SUFFIXES[-1]}"
     out = click.option(
         "--out",
         metavar="FILE",
-        callback=functools.partial(check_out, suffixes=suffixes),
+        callback=check_out,
         help=f"Write {listed}; - writes TSV to stdout.",
     )
-    return lambda command: out(raw_option(check_outputs(command)))
+    return out(raw_option(check_outputs(command)))
 
 
-out_option = out_option_with()
+def _check_html(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    if path is not None and Path(path).suffix not in (".html", ".htm"):
+        raise click.UsageError(f"--html: {path} does not end in .html")
+    return check_folder(context, parameter, path)
+
+
+html_option = click.option(
+    "--html",
+    metavar="FILE",
+    callback=_check_html,
+    help="Write a page with the images, which works offline; of more than 2,000 pairs the images "
+    "are in a folder beside it.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 

@@ -59,7 +59,7 @@ Examples:
 @click.option("--all", "no_limit", is_flag=True, help="Return every item instead of k.")
 @click.option("--radius", type=float, help="Maximum distance, inclusive.")
 @click.option("--orientations", is_flag=True, help="Also try each image rotated and mirrored.")
-@click.option("--html", metavar="FILE", help="Write a gallery of the images and their neighbors.")
+@options.html_option
 @options.out_option
 @options.download_options
 @options.encoder_override_options

@@ -28,6 +28,7 @@ RESERVED = {
     "matches": "match tables",
     "duplicate_groups": "groups across catalogs",
     "image_features": "local features of images",
+    "image_thumbnails": "thumbnails of images",
 }
 Severity = Literal["warn", "error"]
 _OWNERS = "e-mail addresses or team:NAME, shown in Dagster's UI"

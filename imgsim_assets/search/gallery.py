@@ -3,78 +3,70 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgsim_assets.errors import SettingsError
 
 if TYPE_CHECKING:
-    import polars as pl
     from PIL import Image
 
+    from imgsim_assets.gallery.document import Gallery
+    from imgsim_assets.gallery.file import GalleryFile
     from imgsim_assets.storage.store import Store
 
-_MAX_IMAGES = 1000
+_TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_.-]*)?")
 
 
 def explore(
-    frame: Any,
+    dataset: Any,
     path: str | os.PathLike[str] = "gallery.html",
     *,
+    label: str | None = None,
     feature: str | None = None,
-    title: str = "Images",
+    title: str | None = None,
+    limit: int | None = 20_000,
     store: Store | str | Path | None = None,
-) -> Path:
-    """Write a self-contained HTML gallery of images with their other columns as captions.
+) -> GalleryFile:
+    """Write an HTML gallery of images, or of results beside their images.
+
+    The page works offline. With more than 2,000 pairs, or 4,000 images, the images are in a folder
+    beside it: `gallery_files` for `gallery.html`. A notebook shows the first rows of the returned
+    file.
 
     Args:
-        frame: a DataFrame with a column of images, bytes or paths, or any other dataset of
-            `ImageSimilarityModel.create` except vectors; at most 1,000 images are shown. Or a
-            match table, as `read_table` returns it; at most 200 left items are shown.
+        dataset: the name of a catalog, or of a table of the store, such as "products",
+            "matches/products__suppliers", "products/similarity_graph" or
+            "products/duplicate_groups"; rows of such a table as `read_table` returns them; or
+            any other dataset of `ImageSimilarityModel.create` except vectors.
         path: the HTML file.
-        feature: the column of images; default the only candidate.
+        label: the column of a dataset that names its images; default their row numbers.
+        feature: the column of images of a dataset; default the only candidate.
         title: the heading of the page.
-        store: the store of a catalog or of a match table, as in `ImageSimilarityModel.create`.
+        limit: the maximum number of rows that are shown, None for all.
+        store: the store of the images of a catalog or table; default as of `read_table`.
 
     Returns:
-        The path of the file.
+        The file. A column of a match table that begins with `left_` or `right_` is shown with its
+        item; the name of a table instead of its rows shows all columns of its items.
 
     Raises:
         SettingsError: when there are no images, or the file cannot be written.
+        StoreError: when the store has no such table.
     """
-    import polars as pl
+    from imgsim_assets.gallery.file import write_gallery_file
+    from imgsim_assets.search.graph import SimilarityGraph
+    from imgsim_assets.search.model import ImageSimilarityModel
 
-    from imgsim_assets.search.dataset import DatasetOptions
-    from imgsim_assets.search.gallery_page import numbered_images, write_page
-    from imgsim_assets.search.read_dataset import read_dataset
-    from imgsim_assets.search.result_gallery import is_match_table, write_matches
-    from imgsim_assets.search.thumbnails import Thumbnails
-    from imgsim_assets.storage.store import Store
-
-    if is_match_table(frame):
-        opened = store if isinstance(store, Store) else Store.open(store)
-        return write_matches(path, frame, opened, title=title)
-    dataset = read_dataset(frame, DatasetOptions(feature=feature, argument="frame", store=store))
-    if dataset.images is None:
-        raise SettingsError("frame: these are vectors; give a frame with images")
-    if isinstance(frame, pl.DataFrame):
-        captions = _captions(frame, dataset.feature)
-    else:
-        captions = list(map(str, dataset.labels))
-    thumbnails = Thumbnails()
-    numbers = thumbnails.add(dict(enumerate(dataset.images[:_MAX_IMAGES])))
-    images: dict[int, list[tuple[int, int]]] = {}
-    for row, thumbnail in numbers.items():
-        item = int(dataset.rows.item[row])
-        images.setdefault(item, []).append((int(dataset.rows.image[row]), thumbnail))
-    rows = [
-        {"label": captions[item], "images": numbered_images(numbered), "neighbors": []}
-        for item, numbered in images.items()
-    ]
-    count = len(dataset.rows)
-    items = f" of {len(dataset)} items" if dataset.rows.has_numbers else ""
-    limit = f", the first {_MAX_IMAGES} shown" if count > _MAX_IMAGES else ""
-    return write_page(path, title, f"{count} images{items}{limit}", rows, thumbnails, None)
+    if limit is not None and limit < 1:
+        raise SettingsError(f"limit is {limit}; give a number of rows from 1, or None for all")
+    if isinstance(dataset, ImageSimilarityModel | SimilarityGraph):
+        raise SettingsError("dataset: a model shows its images and graph by model.explore(path)")
+    gallery = _stored(dataset, feature, title, store)
+    if gallery is None:
+        gallery = _of_dataset(dataset, label, feature, title, store)
+    return write_gallery_file(gallery if limit is None else gallery.head(limit), path)
 
 
 def show(image: Any) -> Image.Image:
@@ -108,18 +100,56 @@ def show(image: Any) -> Image.Image:
         raise SettingsError(f"image: it cannot be shown: {error}") from error
 
 
-def _captions(frame: pl.DataFrame, feature: str) -> list[str]:
-    """The values of the other columns as text."""
+def _stored(
+    dataset: Any, feature: str | None, title: str | None, store: Store | str | Path | None
+) -> Gallery | None:
+    """The gallery of a table or catalog of the store; None for another dataset."""
     import polars as pl
 
-    columns = [
-        name
-        for name, dtype in frame.schema.items()
-        if name != feature and not dtype.is_nested() and dtype not in (pl.Binary, pl.Object)
-    ]
-    if not columns and frame.schema[feature] == pl.String:
-        columns = [feature]
-    return [
-        ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row)
-        for row in frame.select(columns).iter_rows()
-    ] or [str(number) for number in range(frame.height)]
+    from imgsim_assets.gallery.tables import gallery_of_frame
+    from imgsim_assets.storage.reader import open_store
+
+    if isinstance(dataset, pl.DataFrame | pl.LazyFrame) and feature is None:
+        return gallery_of_frame(dataset, open_store(store), title=title or "Images")
+    if isinstance(dataset, str) and _TABLE_NAME.fullmatch(dataset):
+        return _named(dataset, title, open_store(store))
+    return None
+
+
+def _named(name: str, title: str | None, store: Store) -> Gallery | None:
+    from imgsim_assets.gallery.tables import gallery_of_catalog, gallery_of_table
+    from imgsim_assets.storage.reader import resolve_version
+
+    if "/" not in name:
+        return gallery_of_catalog(store, name, title=title)
+    if store.table(name).latest() is None and Path(name).exists():
+        return None
+    table, commit = resolve_version(store, name)
+    gallery = gallery_of_table(store, table, commit, title=title)
+    if gallery is None:
+        raise SettingsError(
+            f"dataset: table {name} names no images; give a catalog, a match table, a similarity "
+            "graph or duplicate groups"
+        )
+    return gallery
+
+
+def _of_dataset(
+    dataset: Any,
+    label: str | None,
+    feature: str | None,
+    title: str | None,
+    store: Store | str | Path | None,
+) -> Gallery:
+    from imgsim_assets.gallery.items import item_gallery
+    from imgsim_assets.search.dataset import DatasetOptions
+    from imgsim_assets.search.read_dataset import read_dataset
+    from imgsim_assets.search.result_gallery import item_details, item_images
+
+    options = DatasetOptions(label, feature, argument="dataset", store=store)
+    items = read_dataset(dataset, options)
+    if items.images is None:
+        raise SettingsError("dataset: these are vectors; give a dataset with images")
+    rows, images = item_images(items)
+    details = item_details(dataset, items, label)
+    return item_gallery(rows, rows["key"].to_list(), images, details, title=title or "Images")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from imgsim_assets.encoders.encoder import Encoder
+    from imgsim_assets.gallery.document import Gallery
+    from imgsim_assets.gallery.file import GalleryFile
     from imgsim_assets.search.export import Parity
     from imgsim_assets.search.neighbors import Compare, Metric
     from imgsim_assets.search.parts import ModelParts
@@ -119,7 +121,8 @@ class ImageSimilarityModel:
 
         Args:
             dataset: any dataset of `create`, or a single image, path, URL or vector.
-            label: the column of query labels; default row numbers from 0.
+            label: the column of query labels; default row numbers from 0, and for a catalog its
+                ids.
             k: the maximum number of neighbors, None for no limit.
             radius: the maximum distance, inclusive, None for no limit. With neither k nor
                 radius, every query is paired with every item.
@@ -224,11 +227,12 @@ class ImageSimilarityModel:
         feature: str | None = None,
         k: int = 5,
         download: DownloadSettings | None = None,
-    ) -> Path:
-        """Write a self-contained HTML gallery of images beside their neighbors.
+    ) -> GalleryFile:
+        """Write an HTML gallery of images beside their neighbors.
 
-        The file works offline. It has a histogram of the distances, and filters by distance and
-        label.
+        The page works offline. It has a histogram of the distances, filters by distance and other
+        columns, and a search. With more than 2,000 pairs the images are in a folder beside it. A
+        notebook shows the first rows of the returned file.
 
         Args:
             path: the HTML file.
@@ -242,16 +246,34 @@ class ImageSimilarityModel:
             download: the settings for fetching the URLs of queries.
 
         Returns:
-            The path of the file.
+            The file.
 
         Raises:
-            SettingsError: for a wrong argument, or when the file cannot be written.
+            SettingsError: for a wrong argument, or when a file cannot be written.
         """
+        from imgsim_assets.gallery.file import write_gallery_file
+
+        gallery = self._gallery(
+            result, queries, label=label, feature=feature, k=k, download=download
+        )
+        return write_gallery_file(gallery, path)
+
+    def _gallery(
+        self,
+        result: pl.DataFrame | None = None,
+        queries: Any = None,
+        *,
+        label: str | None = None,
+        feature: str | None = None,
+        k: int = 5,
+        download: DownloadSettings | None = None,
+    ) -> Gallery:
+        """The gallery that `explore` writes."""
         from imgsim_assets.search.dataset import DatasetOptions
         from imgsim_assets.search.read_dataset import read_dataset
-        from imgsim_assets.search.result_gallery import ResultImages, write_result
+        from imgsim_assets.search.result_gallery import model_gallery
 
-        query_images = images = ResultImages.of(self._parts.references)
+        references = self._parts.references
         if result is None:
             result, queries = self.similarity_graph(k, output_type="frame"), self
         if queries is None:
@@ -259,12 +281,11 @@ class ImageSimilarityModel:
             raise SettingsError(
                 "queries: give the dataset that was queried, or the model itself for its graph"
             )
-        if queries is not self:
-            options = DatasetOptions(
-                label, feature, download, argument="queries", store=self._parts.store
-            )
-            query_images = ResultImages.of(read_dataset(queries, options))
-        return write_result(path, result, query_images, images, title=repr(self))
+        options = DatasetOptions(
+            label, feature, download, argument="queries", store=self._parts.store
+        )
+        items = references if queries is self else read_dataset(queries, options)
+        return model_gallery(result, items, references, title=repr(self))
 
     def add(
         self,

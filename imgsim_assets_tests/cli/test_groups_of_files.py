@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from imgsim_assets_tests.support.gallery_pages import GalleryPage
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.shell import THUMBNAIL, CommandResult, Shell
 
@@ -165,16 +166,17 @@ def test_page_shows_every_group_without_running_anything(shell: Shell) -> None:
     for name in ("a", "b"):
         shell.write(f"{name}.png", encoded(make_image(1), "PNG"))
 
-    result = _groups(shell, "list.csv", "--out", "groups.html")
+    result = _groups(shell, "list.csv", "--html", "groups.html")
 
-    page = (shell.folder / "groups.html").read_text()
+    page = GalleryPage.read(shell.folder / "groups.html")
     assert result.code == 0, result.err
-    assert page.count("data:image/jpeg;base64,") == 2
-    assert "<script" not in page
-    assert "title &lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert '<li class="keep">' in page
-    assert '<li class="redundant">' in page
-    assert "kept: the first by id of equal ones" in page
+    assert "gallery written to groups.html" in result.out
+    assert len(page.images) == 1  # both are the same picture
+    assert page.text.count("<script") == 3
+    assert "<script>alert" not in page.text
+    assert [row["item"]["title"] for row in page.rows] == ["<script>alert(1)</script>", "x\ny"]
+    assert page.column("keep") == [True, False]
+    assert page.rows[0]["reason"] == "kept: the first by id of equal ones"
 
 
 def test_folder_that_protects_nothing_is_an_error(shell: Shell) -> None:

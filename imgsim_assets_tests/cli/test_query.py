@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from imgsim_assets import ImageSimilarityModel
 from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.gallery_pages import GalleryPage
 from imgsim_assets_tests.support.shell import FACTORY, Shell
 from imgsim_assets_tests.support.web import Web
 
@@ -57,7 +58,7 @@ def test_query_by_an_item_with_several_images(shell: Shell) -> None:
         (row["query_label"], row["query_image"], row["reference_label"], row["reference_image"])
         for row in cell.json
     ] == [(cells[0], 1, "a", 1), (cells[1], 0, "c", 0), (cells[2], 0, "b", 0)]
-    assert '"image": -1' not in (shell.folder / "found.html").read_text()
+    assert None not in GalleryPage.read(shell.folder / "found.html").column("left thumbnail")
     assert "reference_image" in shown.out
     assert "query_image" not in shown.out
     assert text.code == 2
@@ -92,6 +93,6 @@ def test_query_writes_an_html_gallery(shell: Shell, web: Web) -> None:
     )  # fmt: skip
 
     assert result.code == 0, result.err
-    text = (shell.folder / "found.html").read_text()
-    assert "two.png" in text
-    assert '"image": -1' not in text
+    page = GalleryPage.read(shell.folder / "found.html")
+    assert set(page.column("left_id")) == {"two.png", web.url("/1.png")}
+    assert None not in [*page.column("left thumbnail"), *page.column("right thumbnail")]

@@ -39,8 +39,9 @@ export function pairFacts(row) {
  *
  * @param row a row of a match table; `left` and `right` hold the columns of its items.
  * @param source (row, side) => the URL of the image of a side, or null.
+ * @param labels what the two sides are, for the heads of the columns.
  */
-export function pairCard(row, source = defaultSource) {
+export function pairCard(row, source = defaultSource, labels = undefined) {
   const card = element("article", { class: "pair", "aria-label": `${plainText(row.left_id, 80)} and ${plainText(row.right_id, 80)}` });
   const items = element("div", { class: "pair-items" });
   for (const side of ["left", "right"]) {
@@ -49,7 +50,7 @@ export function pairCard(row, source = defaultSource) {
     items.append(element("figure", {}, frame(source(row, side), row[`${side}_id`]), caption));
   }
   card.append(items, pairFacts(row));
-  if (row.left && row.right) card.append(comparison(row.left, row.right));
+  if (row.left && row.right) card.append(comparison(row.left, row.right, labels));
   return card;
 }
 
