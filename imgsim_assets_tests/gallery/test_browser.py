@@ -192,8 +192,16 @@ def test_more_than_two_thousand_pairs_have_their_images_in_a_folder_and_draw_few
     assert opened.problems == []
 
 
-@pytest.mark.parametrize("layout", ["pairs", "candidates", "groups", "items"])
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])
+@pytest.mark.parametrize(
+    ("layout", "scheme", "width"),
+    [
+        ("pairs", "light", 1200),
+        ("pairs", "dark", 390),
+        ("candidates", "dark", 390),
+        ("groups", "light", 390),
+        ("items", "dark", 1200),
+    ],
+)
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
     layout: str, scheme: str, width: int, browser: sync_api.Browser, store: Store, tmp_path: Path
 ) -> None:
