@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -15,18 +17,35 @@ from imgsim_assets.encoders.vector_files import BLANK, FLAGS, TRUNCATED
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.content import BLANK_DETAIL, TOO_SMALL
 from imgsim_assets.images.errors import ImageError
-from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.commit import Commit, DataFile
+from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.table import Table
 
 # Columns of the ledger that tell which images are too small.
 SIZE = ("width", "height")
-# File metadata of embeddings: whether truncated images were tried.
+# File metadata of embeddings: whether truncated images, and images of a single color, were tried.
 ACCEPTS_TRUNCATED = "accepts_truncated"
+KEEPS_BLANK = "keeps_blank"
+# File metadata of embeddings: the generation of vectors in which every image that is ok has one.
+VECTORS = "vectors"
 # Of images with a vector that other settings accepted.
 _FLAG_FAILURES = {
     TRUNCATED: ("truncated", "pixels are missing; 'truncated_images: accept' embeds the rest"),
     BLANK: (BLANK, BLANK_DETAIL),
 }
+
+
+@dataclass(frozen=True)
+class EarlierRows:
+    """The embeddings that earlier runs committed for a shard.
+
+    Attributes:
+        frames: the rows, by the path of their file.
+        embedded: the sha256 of images that are known to have a vector.
+    """
+
+    frames: dict[str, pl.DataFrame] = field(default_factory=dict)
+    embedded: set[str] = field(default_factory=set)
 
 
 class KnownFailures:
@@ -42,7 +61,6 @@ class KnownFailures:
 
     def __init__(self, embeddings: Table, settings: EncoderSettings) -> None:
         self._table = embeddings
-        self._files: set[str] = set()
         self.rule = content_rule(settings)
         self.accepts_truncated = settings.truncated_images == "accept"
         self.accepted_flags = [
@@ -52,26 +70,55 @@ class KnownFailures:
         self.reasons: dict[str, tuple[str, str]] = {}
         self.flagged: dict[str, set[str]] = {flag: set() for flag in FLAGS}
 
-    def read(self, embeddings: Commit | None, fingerprint: str) -> None:
-        """Read which images the encoder failed to embed before, so that it does not try again.
+    def file_metadata(self, fingerprint: str, generation: str | None) -> dict[str, Any]:
+        """The metadata of a file of embeddings.
 
-        An image may be in any shard; each file is read once in the life of the object.
+        Args:
+            fingerprint: of the encoder.
+            generation: of the vectors in which every image that is ok has one, if there is any.
         """
-        for file in embeddings.files if embeddings is not None else ():
-            if file.path in self._files or file.metadata.get(FINGERPRINT) != fingerprint:
+        return {
+            FINGERPRINT: fingerprint,
+            **({ACCEPTS_TRUNCATED: True} if self.accepts_truncated else {}),
+            **({KEEPS_BLANK: True} if self.rule.keeps_blank else {}),
+            **({VECTORS: generation} if generation is not None else {}),
+        }
+
+    def read(
+        self, embeddings: Commit | None, shard: Shard, fingerprint: str, generation: str | None
+    ) -> EarlierRows:
+        """Read what earlier runs found out about the images of a shard.
+
+        Args:
+            embeddings: the newest commit of the embeddings.
+            shard: only the files that may have its rows are read.
+            fingerprint: of the encoder; what another one did does not count.
+            generation: the newest generation of the vectors, None while there are none.
+        """
+        earlier = EarlierRows()
+        expected = self.file_metadata(fingerprint, generation)
+        for file in embeddings.row_files_for_shard(shard) if embeddings is not None else ():
+            if file.metadata.get(FINGERPRINT) != fingerprint:
                 continue
-            self._files.add(file.path)
             try:
                 rows = self._table.read_file(file)
             except CorruptFileError:
                 continue  # its images fail again
-            # The ledger tells again which images are too small.
-            again = [OK, LOST_IMAGE, TOO_SMALL, *([BLANK] if self.rule.keeps_blank else [])]
-            if self.accepts_truncated and not file.metadata.get(ACCEPTS_TRUNCATED):
-                again.append("truncated")
-            failed = rows.filter(~pl.col("status").is_in(again))
-            for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
-                self.reasons[sha256] = (status, detail)
+            earlier.frames[file.path] = rows
+            self._add_failures(file, rows)
+            if generation is not None and file.metadata == expected:
+                self.flagged[TRUNCATED].update(rows.filter("truncated")["sha256"].to_list())
+                earlier.embedded.update(rows.filter(pl.col("status") == OK)["sha256"].to_list())
+        return earlier
+
+    def _add_failures(self, file: DataFile, rows: pl.DataFrame) -> None:
+        # The ledger tells again which images are too small.
+        again = [OK, LOST_IMAGE, TOO_SMALL, *([BLANK] if self.rule.keeps_blank else [])]
+        if self.accepts_truncated and not file.metadata.get(ACCEPTS_TRUNCATED):
+            again.append("truncated")
+        failed = rows.filter(~pl.col("status").is_in(again))
+        for sha256, status, detail in failed.select("sha256", "status", "detail").iter_rows():
+            self.reasons[sha256] = (status, detail)
 
     def forget_lost(self) -> None:
         """Try again what was lost: it may have been fetched since."""

@@ -27,7 +27,7 @@ from imgsim_assets.encoders.encoder import (
     needs_loading,
 )
 from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage, StageTimings
-from imgsim_assets.encoders.known_failures import ACCEPTS_TRUNCATED, SIZE, KnownFailures
+from imgsim_assets.encoders.known_failures import SIZE, EarlierRows, KnownFailures
 from imgsim_assets.encoders.precision import resolve_precision
 from imgsim_assets.encoders.probe import (
     PROBE,
@@ -165,7 +165,9 @@ class EmbeddingStage:
     def run(self, shard: Shard) -> EmbeddingReport:
         """Embed the images of a shard that have no vector, and commit the status of its items.
 
-        An image that cannot be decoded is an item with a status, not an error.
+        An image that cannot be decoded is an item with a status, not an error. A shard without a
+        change is decided from its rows of the ledger and of the embeddings; only images that the
+        latter lack are looked up in the vectors.
 
         Raises:
             StoreError: when the images of the shard were never fetched.
@@ -185,18 +187,20 @@ class EmbeddingStage:
         images = images.filter(pl.col("status") == OK).drop("status")
         base = self._table.latest()
         work = self._works.pop(shard, _ShardWork())
-        self._known.read(base, self.fingerprint)
+        generation = self._vectors.generation
+        earlier = self._known.read(base, shard, self.fingerprint, generation)
         # Lost bytes may have been fetched again since `embed_available`.
         self._known.forget_lost()
         embedded_early = work.embedded
         distinct = set(images["sha256"].to_list())
-        self._ensure_vectors(distinct, self._known.too_small(images), shard, work)
+        too_small = self._known.too_small(images)
+        self._ensure_vectors(distinct - earlier.embedded, too_small, shard, work)
         reasons = self._known.reasons
         failures = {key: reasons[key] for key in distinct & reasons.keys()}
-        commit = self._commit(
-            base, shard, ledger, status_rows(images, failures, self._known.flagged[TRUNCATED])
-        )
-        rows = self._table.read(commit, shard=shard)
+        rows = status_rows(images, failures, self._known.flagged[TRUNCATED])
+        metadata = self._file_metadata(distinct - failures.keys(), generation)
+        commit = base if self._is_committed(base, shard, rows, metadata, earlier) else None
+        commit = commit or self._commit(shard, ledger, rows, metadata)
         embedded = rows.filter(pl.col("status") == OK).select("id", IMAGE, "sha256")
         rates = work.timings.images_per_second()
         engine = self._engine if rates else None
@@ -236,8 +240,9 @@ class EmbeddingStage:
         ledger = self._ledger.latest()
         if ledger is None:
             return 0
-        self._known.read(self._table.latest(), self.fingerprint)
         work = self._works.setdefault(shard, _ShardWork())
+        base = self._table.latest()
+        earlier = self._known.read(base, shard, self.fingerprint, self._vectors.generation)
         distinct: set[str] = set()
         too_small: dict[str, tuple[str, str]] = {}
         for file in ledger.files_of_shard(shard):
@@ -253,7 +258,7 @@ class EmbeddingStage:
             distinct.update(rows["sha256"].to_list())
         before = work.embedded
         try:
-            self._ensure_vectors(distinct, too_small, shard, work)
+            self._ensure_vectors(distinct - earlier.embedded, too_small, shard, work)
         finally:
             work.seconds += time.monotonic() - started
         return work.embedded - before
@@ -269,7 +274,8 @@ class EmbeddingStage:
     ) -> None:
         """Copy or compute the vectors of images that have none and did not fail."""
         known = self._known
-        known.add_flagged(self._vectors.flagged(), images)
+        if images - too_small.keys() - known.reasons.keys():
+            known.add_flagged(self._vectors.flagged(), images)
         # An image that is small as well as blank is too small, as in a first run.
         known.reasons.update(too_small)
         missing = self._vectors.missing(images - known.reasons.keys())
@@ -371,12 +377,12 @@ class EmbeddingStage:
     # ---- committing -----------------------------------------------------------------
 
     def _commit(
-        self, base: Commit | None, shard: Shard, ledger: Commit, rows: pl.DataFrame
+        self, shard: Shard, ledger: Commit, rows: pl.DataFrame, metadata: Mapping[str, Any]
     ) -> Commit:
         def change(newest: Commit | None) -> PendingCommit | None:
-            if newest is not None and self._is_committed(newest, shard, rows):
+            if self._is_committed(newest, shard, rows, metadata, EarlierRows()):
                 return None
-            file = self._table.write_rows(rows).with_metadata(**self._file_metadata)
+            file = self._table.write_rows(rows).with_metadata(**metadata)
             input_version = newest.inputs.get("images", 0) if newest is not None else 0
             return PendingCommit(
                 replace_shard(newest, shard, [file]),
@@ -401,21 +407,36 @@ class EmbeddingStage:
             return {}
         return {PROBE: newest.properties[PROBE]} if PROBE in newest.properties else {}
 
-    @property
-    def _file_metadata(self) -> dict[str, Any]:
-        accepts = {ACCEPTS_TRUNCATED: True} if self._known.accepts_truncated else {}
-        return {FINGERPRINT: self.fingerprint, **accepts}
+    def _file_metadata(self, embedded: set[str], generation: str | None) -> dict[str, Any]:
+        """The metadata of a file with these images that are ok; they had a vector in a generation.
 
-    def _is_committed(self, commit: Commit, shard: Shard, rows: pl.DataFrame) -> bool:
-        if not is_compacted(commit, shard):
+        Args:
+            embedded: sha256 of the images that are ok.
+            generation: of the vectors before they were looked up, None if there were none.
+        """
+        if generation is None and embedded:
+            generation = self._vectors.generation
+            # Vectors that another run has dropped since are missing now.
+            if self._vectors.missing(embedded):
+                generation = None
+        return self._known.file_metadata(self.fingerprint, generation if embedded else None)
+
+    def _is_committed(
+        self,
+        commit: Commit | None,
+        shard: Shard,
+        rows: pl.DataFrame,
+        metadata: Mapping[str, Any],
+        earlier: EarlierRows,
+    ) -> bool:
+        if commit is None or not is_compacted(commit, shard):
             return False
         file = commit.files_of_shard(shard)[0]
-        keys = (FINGERPRINT, ACCEPTS_TRUNCATED)
-        has_metadata = all(file.metadata.get(key) == self._file_metadata.get(key) for key in keys)
-        if not has_metadata or file.rows != rows.height:
+        if file.metadata != metadata or file.rows != rows.height:
             return False
         try:
-            return self._table.read_file(file).equals(rows)
+            committed = earlier.frames.get(file.path)
+            return (self._table.read_file(file) if committed is None else committed).equals(rows)
         except CorruptFileError:
             return False
 

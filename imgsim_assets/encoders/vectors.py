@@ -34,7 +34,7 @@ from imgsim_assets.encoders.vector_files import (
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.digest import rows_digest
-from imgsim_assets.storage.gc import PER_IMAGE, SHA256
+from imgsim_assets.storage.gc import GENERATION, PER_IMAGE, SHA256, new_generation
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -99,6 +99,14 @@ class VectorTable:
         return commit.properties.get(_DIM) if commit is not None else None
 
     @property
+    def generation(self) -> str | None:
+        """Changes whenever vectors leave the table; None while there are none.
+
+        An image that had a vector in this generation still has it.
+        """
+        return _generation(self.table.latest())
+
+    @property
     def rebuild_count(self) -> int:
         """How often damaged vectors were dropped.
 
@@ -114,7 +122,8 @@ class VectorTable:
 
     def missing(self, images: Iterable[str]) -> set[str]:
         """Those of some images (sha256) that have no vector; holds one file of keys at a time."""
-        return self._read_keys(set(images), set.difference_update)
+        wanted = set(images)
+        return self._read_keys(wanted, set.difference_update) if wanted else wanted
 
     def _read_keys(
         self, initial: Iterable[str], combine: Callable[[set[str], list[str]], None]
@@ -151,7 +160,7 @@ class VectorTable:
             yield _vector_rows(frame)
 
     def audit(self, images: Iterable[pl.Series]) -> VectorAudit:
-        """Check that images have a vector of norm 1.
+        """Check that images have a vector of norm 1; after a missing one, a generation begins.
 
         Holds eight bytes per image and one file of vectors at a time.
 
@@ -172,7 +181,10 @@ class VectorTable:
                 rows = np.flatnonzero(np.isin(keys[start : start + AUDIT_ROWS], expected)) + start
                 bad += count_bad(part.vectors[rows])
                 has_vector[positions[rows]] = True
-        return VectorAudit(int(has_vector.sum()), bad, int((~has_vector).sum()))
+        missing = int((~has_vector).sum())
+        if missing:
+            self.begin_generation()
+        return VectorAudit(int(has_vector.sum()), bad, missing)
 
     def is_recorded_normalized(self) -> bool:
         """Whether every file recorded, when it was written, that its vectors have norm 1.
@@ -223,7 +235,8 @@ class VectorTable:
 
         def next_properties(base: Commit | None) -> Mapping[str, Any]:
             bases.append(base)
-            return {**properties, **_rebuilds(base, dropped=False)}
+            generation = _generation(base) or new_generation()
+            return {**properties, **_rebuilds(base, dropped=False), GENERATION: generation}
 
         commit = self.table.append(added, next_properties)
         if commit is not None and compaction_is_due(bases[-1], commit):
@@ -238,8 +251,8 @@ class VectorTable:
         Reads the files that have one of them, and the keys of those that may have.
 
         Raises:
-            StoreError: when vectors are missing or damaged. Damaged vectors leave the table, so
-                that the next run of the embeddings computes them again.
+            StoreError: when vectors are missing or damaged. Damaged vectors leave the table. In
+                both cases the next run of the embeddings computes them again.
         """
         ordered = sorted(set(images))
         if not ordered:
@@ -253,6 +266,7 @@ class VectorTable:
             except CorruptFileError as error:
                 raise self._damaged(commit, error) from error
         if missing:
+            self.begin_generation()
             raise StoreError(
                 f"{self.table.name} lacks the vectors of {len(missing)} images; materialize "
                 f"{self._name}/embeddings again"
@@ -292,12 +306,22 @@ class VectorTable:
             dropped = len(base.files) - len(kept)
             if not dropped:
                 return None
-            return PendingCommit(
-                kept, properties={**base.properties, **_rebuilds(base, dropped=True)}
-            )
+            properties = {**base.properties, **_rebuilds(base, dropped=True)}
+            return PendingCommit(kept, properties={**properties, GENERATION: new_generation()})
 
         self.table.commit(change)
         return dropped
+
+    def begin_generation(self) -> None:
+        """Let the next runs of the embeddings look up the vectors of all images again."""
+
+        def change(base: Commit | None) -> PendingCommit | None:
+            if base is None:
+                return None
+            properties = {**base.properties, GENERATION: new_generation()}
+            return PendingCommit(base.files, inputs=base.inputs, properties=properties)
+
+        self.table.commit(change)
 
     def _is_intact(self, file: DataFile) -> bool:
         try:
@@ -353,6 +377,10 @@ def vectors_digest(images: pl.DataFrame, fingerprint: str, rebuild_count: int) -
     # A count of 0 is left out, so that data versions of intact tables do not depend on it.
     keyed = images.select(image_key(), "sha256")
     return rows_digest(keyed, fingerprint, *([str(rebuild_count)] if rebuild_count else []))
+
+
+def _generation(commit: Commit | None) -> str | None:
+    return commit.properties.get(GENERATION) if commit is not None else None
 
 
 def _rebuilds(base: Commit | None, *, dropped: bool) -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ Asset checks, `imgsim verify` and `imgsim status` are three ways to ask these fu
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,10 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.catalog.image_key import IMAGE, describe_image
-from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
+from imgsim_assets.download.ledger.counts import count_images
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.known_failures import VECTORS
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
@@ -96,19 +97,18 @@ def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
     """
     table = ledger_table(store, name)
     commit = table.latest()
-    rows = table.read(commit, columns=["id", "status"]) if commit is not None else pl.DataFrame()
-    rows = rows if rows.width else empty_ledger()
-    fetched = rows.filter(pl.col("status") == OK)
-    rate = fetched.height / rows.height if rows.height else 1.0
+    counts = count_images(table, commit, shards_of(commit)) if commit is not None else {}
+    images, ok = counts.get("images", 0), counts.get("ok", 0)
+    rate = ok / images if images else 1.0
     return CheckResult(
         rate >= minimum,
         {
             "success_rate": round(rate, 4),
             "min": minimum,
-            "ok": fetched.height,
-            "images": rows.height,
-            "items": rows["id"].n_unique(),
-            "usable_items": fetched["id"].n_unique(),
+            "ok": ok,
+            "images": images,
+            "items": counts.get("items", 0),
+            "usable_items": counts.get("usable_items", 0),
         },
     )
 
@@ -118,27 +118,25 @@ def vectors_normalized(
 ) -> CheckResult:
     """Every embedded image of a catalog has a finite vector of length 1.
 
-    With `shards`, their images are looked up in the keys of the vectors, and the files of vectors
-    count as they were measured when they were written: a vector is read only where a file is
-    known to have a bad one. Without, every vector is read.
+    With `shards`, only their rows are read: their images are looked up in the keys of the vectors
+    where vectors have left the table since the rows were committed, and the files of vectors count
+    as they were measured when they were written. A vector is read only where a file is known to
+    have a bad one. Without, every vector is read.
     """
     table = embeddings_table(store, name)
     commit = table.latest()
     if commit is None:
         return CheckResult(False, {"vectors": 0, "bad": 0, "missing": 0}, "there are no embeddings")
-    # Shard by shard, so that memory does not grow with the catalog.
-    sha256 = (
-        rows.filter(pl.col("status") == OK)["sha256"]
-        for shard in (shards_of(commit) if shards is None else shards)
-        if (rows := table.read(commit, shard=shard, columns=["sha256", "status"])).width
-    )
     vectors = VectorTable(store, name, commit.properties[FINGERPRINT])
     if shards is not None and vectors.is_recorded_normalized():
-        images = set(itertools.chain.from_iterable(part.to_list() for part in sha256))
-        missing = len(vectors.missing(images))
-        audit = VectorAudit(len(images) - missing, 0, missing)
+        audit = _recorded_vectors(table, commit, vectors, shards)
     else:
-        audit = vectors.audit(sha256)
+        # Shard by shard, so that memory does not grow with the catalog.
+        audit = vectors.audit(
+            rows.filter(pl.col("status") == OK)["sha256"]
+            for shard in (shards_of(commit) if shards is None else shards)
+            if (rows := table.read(commit, shard=shard, columns=["sha256", "status"])).width
+        )
     problems = [f"{audit.missing} vectors are missing"] if audit.missing else []
     if audit.bad:
         problems.append(f"{audit.bad} vectors are not finite or not of length 1")
@@ -147,6 +145,27 @@ def vectors_normalized(
         {"vectors": audit.vectors, "bad": audit.bad, "missing": audit.missing},
         f"{' and '.join(problems)}; materialize the embeddings again" if problems else "",
     )
+
+
+def _recorded_vectors(
+    table: Table, commit: Commit, vectors: VectorTable, shards: Sequence[Shard]
+) -> VectorAudit:
+    """How many images of some shards have a vector, as their rows and the keys of vectors say."""
+    generation = vectors.generation
+    found: set[str] = set()
+    uncertain: set[str] = set()
+    for shard in shards:
+        rows = table.read(commit, shard=shard, columns=["sha256", "status"])
+        if not rows.width:
+            continue
+        images = rows.filter(pl.col("status") == OK)["sha256"].to_list()
+        files = commit.row_files_for_shard(shard)
+        is_recorded = all(file.metadata.get(VECTORS) == generation for file in files)
+        (found if generation is not None and is_recorded else uncertain).update(images)
+    missing = vectors.missing(uncertain - found)
+    if missing:
+        vectors.begin_generation()
+    return VectorAudit(len(found | uncertain) - len(missing), 0, len(missing))
 
 
 def ids_match_embeddings(store: Store, name: str) -> CheckResult:

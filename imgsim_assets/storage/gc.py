@@ -9,6 +9,7 @@ is kept while a kept commit of any table refers to its sha256; `pack_gc` deletes
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,9 +30,16 @@ SHA256 = "sha256"
 LOCATION = "location"
 # Property of a table with one row per distinct image, needed only while a catalog has the image.
 PER_IMAGE = "per_image"
+# Property of such a table: a text that changes whenever rows leave it.
+GENERATION = "generation"
 # Property of a table whose rows keep blobs alive: true if its column `sha256` names them, else the
 # prefix of the values in `url` that do.
 REFERS_TO_BLOBS = "refers_to_blobs"
+
+
+def new_generation() -> str:
+    """Tells a generation of the rows of a per-image table from all others."""
+    return uuid.uuid4().hex
 
 
 @dataclass
@@ -256,7 +264,10 @@ def _collect_vectors(
         files = [_without_deleted_images(table, file, referenced) for file in base.files]
         if files == list(base.files):
             return None
-        return PendingCommit(files, inputs=base.inputs, properties=base.properties)
+        properties = dict(base.properties)
+        if GENERATION in properties:
+            properties[GENERATION] = new_generation()
+        return PendingCommit(files, inputs=base.inputs, properties=properties)
 
     newest = table.latest()
     if newest is None:

@@ -14,7 +14,7 @@ from imgsim_assets.encoders.vector_files import KEYS
 from imgsim_assets.encoders.vectors import VectorAudit, VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import ROWS, DataFile
-from imgsim_assets.storage.gc import PER_IMAGE
+from imgsim_assets.storage.gc import GENERATION, PER_IMAGE
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.vectors import noise
@@ -109,7 +109,8 @@ def test_tables_are_marked_for_garbage_collection_by_image(store: Store) -> None
 
     commit = table.table.latest()
     assert commit is not None
-    assert commit.properties == {PER_IMAGE: True, "fingerprint": PRINT, "dim": 6}
+    expected = {PER_IMAGE: True, "fingerprint": PRINT, "dim": 6}
+    assert commit.properties == {**expected, GENERATION: table.generation}
 
 
 def test_concurrent_appends_lose_no_vector(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.pipeline.status import catalog_status
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.progress import ProgressListener
+from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL
+from imgsim_assets_tests.support.counting_files import CountingFiles
 from imgsim_assets_tests.support.damage import remove_blob
 from imgsim_assets_tests.support.images import jpeg
 from imgsim_assets_tests.support.web import Web
@@ -165,6 +168,24 @@ def test_the_success_rate_is_that_of_images_and_names_items(pipeline: CatalogPip
         "usable_items": 3,
     }
     assert checks.success_rate(pipeline.store, NAME, 0.5).passed
+
+
+def test_the_success_rate_reads_no_rows_but_of_shards_without_counts(
+    pipeline: CatalogPipeline,
+) -> None:
+    files = CountingFiles(pipeline.store.files)
+    recorded = checks.success_rate(Store(files), NAME, 0.6)  # type: ignore[arg-type]
+    assert not files.rows
+    table = ledger_table(pipeline.store, NAME)
+
+    def without_counts(base: Commit | None) -> PendingCommit:
+        assert base is not None
+        plain = [replace(file, metadata={}) for file in base.files]
+        return PendingCommit(plain, base.inputs, base.properties)
+
+    table.commit(without_counts)
+
+    assert checks.success_rate(pipeline.store, NAME, 0.6) == recorded
 
 
 def test_verify_names_a_missing_image_of_an_item(pipeline: CatalogPipeline) -> None:

@@ -58,6 +58,13 @@ class LedgerSummary:
             yield rows
 
     @property
+    def counts(self) -> dict[str, int]:
+        """The totals, by the names of `counts.count_images`."""
+        ok = self.statuses.get(OK, 0)
+        named = {"ok": ok, "items": self.items, "usable_items": self.usable_items}
+        return {"images": self.images, **named}
+
+    @property
     def images(self) -> int:
         """The number of rows."""
         return self.statuses.total()

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from imgsim_assets.download.ledger.counts import COUNTS
 from imgsim_assets.download.ledger.other_runs import OtherRuns
 from imgsim_assets.download.ledger.packs import PackCheck, named_packs, packs_metadata
 from imgsim_assets.download.ledger.shard_ledger import LedgerSummary, ShardLedger
@@ -188,7 +189,8 @@ class LedgerWriter:
             packs = self.pack_check.remaining(named_packs(self.ledger.files(base)))
             summary = LedgerSummary()
             parts = summary.add_all(self.ledger.numbered_rows(base, images, rows))
-            file = table.write_sorted_chunks(parts).with_metadata(limits=self.limits)
+            file = table.write_sorted_chunks(parts)
+            file = file.with_metadata(limits=self.limits, **{COUNTS: summary.counts})
             if flushed is not None:
                 flushed.result()
             file = file.with_metadata(**packs_metadata(self._blobs, rows, packs))
