@@ -67,7 +67,7 @@ def _measure(rows: int, rows_per_shard: int, dim: int) -> None:
         store = Store.open(folder)
         _fill(store, rows, shards, dim)
         files = CountingFiles(store.files)
-        counted = Store(files)  # type: ignore[arg-type]
+        counted = Store(files)
         shard = Shard(shards // 2, shards)
         started = time.perf_counter()
         report = EmbeddingStage(counted, "shop", _ENCODER).run(shard)

@@ -14,7 +14,8 @@ from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.pipeline.invariants import embeddings_invariants
-from imgsim_assets.storage.gc import RetentionPolicy, collect_garbage
+from imgsim_assets.storage.gc import collect_garbage
+from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill, fill_shard, tiny
@@ -42,7 +43,7 @@ def _catalog(store: Store, shards: int, items_per_shard: int = 4) -> dict[str, b
 def _no_op(store: Store, shard: Shard) -> tuple[EmbeddingReport, CountingFiles]:
     """Run and check one shard in a store that counts."""
     files = CountingFiles(store.files)
-    counted = Store(files)  # type: ignore[arg-type]
+    counted = Store(files)
     report = EmbeddingStage(counted, "shop", THUMBNAIL).run(shard)
     (check,) = embeddings_invariants(counted, "shop", [shard]).values()
     assert check.passed

@@ -174,7 +174,7 @@ def test_the_success_rate_reads_no_rows_but_of_shards_without_counts(
     pipeline: CatalogPipeline,
 ) -> None:
     files = CountingFiles(pipeline.store.files)
-    recorded = checks.success_rate(Store(files), NAME, 0.6)  # type: ignore[arg-type]
+    recorded = checks.success_rate(Store(files), NAME, 0.6)
     assert not files.rows
     table = ledger_table(pipeline.store, NAME)
 
