@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.service.browse import Condition, browse
-from imgsim_assets.service.catalog_rows import CatalogRows
+from imgsim_assets.service.catalog_rows import CatalogRows, overview_of, shared_images
 
 _IDS = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=4
@@ -26,11 +26,13 @@ def catalog_of(
     rows = pl.DataFrame(items, schema={"id": pl.String, "price": pl.Float64}, orient="row")
     with_url = rows.select("id", (pl.lit("http://x/") + pl.col("id")).alias("url"), "price")
     ledger = {"id": pl.String, "image": pl.Int32, "status": pl.String, "sha256": pl.String}
-    return CatalogRows(
-        "products",
-        with_url.sort("id"),
-        pl.DataFrame(images, schema=ledger, orient="row").sort("id", "image"),
+    return rows_of(
+        with_url.sort("id"), pl.DataFrame(images, schema=ledger, orient="row").sort("id", "image")
     )
+
+
+def rows_of(items: pl.DataFrame, images: pl.DataFrame) -> CatalogRows:
+    return CatalogRows("products", items, images, overview_of(items, images))
 
 
 @given(
@@ -91,7 +93,7 @@ def test_values_of_other_types_are_compared_as_text() -> None:
     rows = pl.DataFrame(
         {"id": ["a", "b"], "url": ["u", "v"], "tags": [["red", "big"], None], "new": [True, False]}
     )
-    catalog = CatalogRows("products", rows, catalog_of([]).images)
+    catalog = rows_of(rows, catalog_of([]).images)
 
     def found(*condition: str) -> list[str]:
         return browse(catalog, [Condition(*condition)]).rows["id"].to_list()
@@ -153,5 +155,5 @@ def test_shared_images_count_each_item_once() -> None:
         ],
     )
 
-    assert catalog.shared_images.rows() == [("aa", 3, "a", 0), ("bb", 2, "b", 0)]
+    assert shared_images(catalog.images).rows() == [("aa", 3, "a", 0), ("bb", 2, "b", 0)]
     assert browse(catalog, sha256="bb").rows["id"].to_list() == ["b", "c"]
