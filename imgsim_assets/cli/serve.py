@@ -17,13 +17,17 @@ _ENVIRONMENT = "IMGSIM_SERVE_"
 _REQUIRED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 
-def _option(name: str, key: str, **attributes: Any) -> Any:
+def _option(name: str, key: str, *, envvar: str | None = None, **attributes: Any) -> Any:
     """An option of the settings' key, which the environment may set, too."""
     field = ServeSettings.model_fields[key]
     text = f"{(field.description or '')[:1].upper()}{(field.description or '')[1:]}."
     default = f"  [default: {field.default}]" if field.default not in (None, "", ()) else ""
     return click.option(
-        name, key, envvar=_ENVIRONMENT + key.upper(), help=text + default, **attributes
+        name,
+        key,
+        envvar=envvar or _ENVIRONMENT + key.upper(),
+        help=text + default,
+        **attributes,
     )
 
 
@@ -40,6 +44,7 @@ serve_options = options.option_group(
     _option("--root-path", "root_path", metavar="PATH"),
     _option("--reviewer-header", "reviewer_header", metavar="NAME"),
     _option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True),
+    _option("--dagster-url", "dagster_url", metavar="URL", envvar="IMGSIM_DAGSTER_URL"),
     _option("--refresh", "refresh_s", metavar="SECONDS", type=float),
     _option("--max-upload-bytes", "max_upload_bytes", type=int),
     _option("--request-timeout", "request_timeout_s", metavar="SECONDS", type=float),

@@ -78,7 +78,7 @@ def find_reviewed(store: Store, name: str) -> Reviewed:
     """
     found: dict[str, str] = {}
     for table in store.table_names():
-        known = _name_of_decisions(table)
+        known = name_of_decisions(table)
         if known is not None:
             found.setdefault(known, table)
     commit = store.table(found[name]).latest() if name in found else None
@@ -92,7 +92,7 @@ def find_reviewed(store: Store, name: str) -> Reviewed:
     return Reviewed(name, (str(properties["left"]), str(properties["right"])))
 
 
-def _name_of_decisions(table: str) -> str | None:
+def name_of_decisions(table: str) -> str | None:
     """Under which name the pairs of a table are judged; None of a table of another kind."""
     if table.startswith(_MATCHES):
         return reviewed_name(table)

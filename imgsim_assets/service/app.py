@@ -15,7 +15,7 @@ from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import describe_error
 from imgsim_assets.pages.templates import static_folder
-from imgsim_assets.service import errors, health, images, query, results
+from imgsim_assets.service import errors, explore, health, images, query, results
 from imgsim_assets.service.measured import Measured
 from imgsim_assets.service.metrics import Metrics
 from imgsim_assets.service.query_encoder import QueryEncoder
@@ -54,7 +54,7 @@ def create_app(store: Store, settings: ServeSettings | None = None) -> FastAPI:
     app.state.thumbnails = images.Thumbnails(settings.cache_bytes // _THUMBNAILS)
     app.state.encoder = QueryEncoder(settings.max_waiting_encodes)
     errors.add_handlers(app)
-    for module in (health, results, images, query):
+    for module in (health, results, images, query, explore):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=static_folder()), name="static")
     # The last one is the first to see a request.

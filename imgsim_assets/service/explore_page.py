@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi import Depends, Path, Request
+from fastapi.responses import HTMLResponse, Response
 
 from imgsim_assets.download.status import OK
 from imgsim_assets.errors import ImgsimError
@@ -16,11 +16,11 @@ from imgsim_assets.pages.templates import render
 from imgsim_assets.service.catalog_rows import PENDING, CatalogRows, read_catalog
 from imgsim_assets.service.dagster_links import origin_of
 from imgsim_assets.service.errors import status_of
+from imgsim_assets.service.view import CurrentView, View
 from imgsim_assets.text import printable_line
 
 if TYPE_CHECKING:
     from imgsim_assets.service.settings import ServeSettings
-    from imgsim_assets.service.view import View
 
 ITEMS, SEARCH, GROUPS = "", "search", "groups"
 FAILURES, PLACEHOLDERS = "failures", "placeholders"
@@ -35,13 +35,18 @@ _MAX_TEXT = 400
 _MAX_URL = 2000
 
 
+# Rows of one page.
+PAGE_ROWS = 60
+Catalog = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]*$", description="name of a catalog")]
+
+
 class Tab(NamedTuple):
     """A link to one page of a catalog, with the number of rows there."""
 
     name: str
     label: str
     href: str
-    count: int | None
+    rows: int | None
 
 
 class ExplorePage:
@@ -74,18 +79,18 @@ class ExplorePage:
         return self.url(f"/explore/{catalog or self._name}/item", id=item_id, **parameters)
 
     def render(
-        self, template: str, current: str, tables: tuple[str, ...] = (), **values: Any
+        self, template: str, current: str, sources: Sequence[str] = (), **values: Any
     ) -> HTMLResponse:
         """A page of the catalog.
 
         Args:
             template: its file.
             current: the name of its tab.
-            tables: the tables that it shows, which link to their assets and runs.
+            sources: the tables that it shows, which link to their assets and runs.
             values: of the template.
         """
         settings: ServeSettings = self._request.app.state.settings
-        commits = (self._view.commits.get(table) for table in tables)
+        commits = (self._view.commits.get(table) for table in sources)
         return self._page(
             template,
             200,
@@ -98,10 +103,10 @@ class ExplorePage:
 
     def error(self, error: ImgsimError) -> HTMLResponse:
         """A page that shows what is wrong with a request."""
-        shown = {"current": None, "tabs": [], "problem": str(error), "sources": []}
+        shown: dict[str, Any] = {"current": None, "tabs": [], "problem": str(error), "sources": []}
         return self._page("explore.html", status_of(error), **shown)
 
-    def _page(self, template: str, status: int, **values: Any) -> HTMLResponse:
+    def _page(self, template: str, code: int, **values: Any) -> HTMLResponse:
         shared = {
             "root": self._request.scope.get("root_path", ""),
             "title": f"{self._name}: imgsim",
@@ -112,7 +117,7 @@ class ExplorePage:
             "link": foreign_link,
             "number": "{:,}".format,
         }
-        return HTMLResponse(render(template, **{**shared, **values}), status)
+        return HTMLResponse(render(template, **{**shared, **values}), code)
 
     def _tabs(self) -> list[Tab]:
         rows = self.read()
@@ -125,6 +130,37 @@ class ExplorePage:
         return [
             Tab(name, label, self.href(name), counts.get(name)) for name, label in _LABELS.items()
         ]
+
+
+def _page_of(request: Request, view: CurrentView, catalog: Catalog) -> ExplorePage:
+    return ExplorePage(request, view, catalog)
+
+
+Page = Annotated[ExplorePage, Depends(_page_of)]
+
+
+def answer(page: ExplorePage, build: Callable[[], Response]) -> Response:
+    """A response, or a page that shows what is wrong with the request."""
+    try:
+        return build()
+    except ImgsimError as error:
+        return page.error(error)
+
+
+def position_of(start: int, shown: int, total: int, noun: str) -> str:
+    """Where a page is among all rows."""
+    return f"{start + 1:,} to {start + shown:,} of {total:,} {noun}" if shown else f"0 {noun}"
+
+
+def steps(
+    page: ExplorePage, tab: str, start: int, end: int, total: int, **parameters: Any
+) -> dict[str, str | None]:
+    """The URLs of the pages before and after the rows from `start` to `end`."""
+    before = max(start - PAGE_ROWS, 0)
+    return {
+        "previous": page.href(tab, start=before or None, **parameters) if start else None,
+        "next": page.href(tab, start=end, **parameters) if end < total else None,
+    }
 
 
 def shown_text(value: Any, length: int = _MAX_TEXT) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from imgsim_assets.pipeline.group_members import group_members
+from imgsim_assets.pipeline.reviewed import name_of_decisions
 from imgsim_assets.reviews.table import latest_decisions, read_reviews
 from imgsim_assets.similarity.duplicate_groups import BRIDGES, SEPARATOR
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
@@ -82,12 +83,20 @@ class GroupPage(NamedTuple):
 
 def decisions_name(table: str) -> str:
     """The name of the decisions about the pairs of a table of groups, below "reviews/"."""
-    from imgsim_assets.pipeline.reviewed import name_of_decisions
-
     name = name_of_decisions(table)
     if name is None:
         raise AssertionError(f"{table} is no table of groups")
     return name
+
+
+def group_tables(view: View, name: str) -> list[str]:
+    """The tables of groups that compare a catalog, its own ones first."""
+    tables = [
+        table
+        for table in view.group_tables
+        if name in view.commit(table).properties.get("catalogs", [])
+    ]
+    return sorted(tables, key=lambda table: (not table.startswith(f"{name}{SEPARATOR}"), table))
 
 
 def read_groups(

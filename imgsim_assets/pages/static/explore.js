@@ -6,6 +6,9 @@ function say(text) {
   for (const place of document.querySelectorAll("[data-said]")) place.textContent = text;
 }
 
+// On a narrow screen the tabs scroll.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A key follows the link that names it; "/" goes to the search field.
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
