@@ -233,6 +233,11 @@ class EncoderSettings(Settings):
         return self.library in (ONNX, SSCD)
 
     @property
+    def may_encode_text(self) -> bool:
+        """Whether the model may have a text tower; of some libraries only loading it tells."""
+        return self.library in (OPEN_CLIP, TRANSFORMERS, HUB, LOCAL_DIR)
+
+    @property
     def weights_file(self) -> str | None:
         """The path of a weights file, None for published weights."""
         weights = self.weights or ""

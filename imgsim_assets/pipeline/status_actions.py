@@ -89,7 +89,8 @@ def action_for(stage: str, status: str) -> str | None:
     Returns:
         A phrase; None for a status that no documentation describes.
     """
-    actions = ACTIONS[stage]
+    # Decoding an image for the encoder may find what a download usually finds.
+    actions = ACTIONS[stage] if stage == SOURCE else {**_IMAGE_ACTIONS, **ACTIONS[stage]}
     if status in actions or not status.startswith("http_"):
         return actions.get(status)
     return actions["http_5xx" if status.startswith("http_5") else "http_404"]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from imgsim_assets.catalog.image_rows import OTHER_URLS
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.service.catalog_rows import CatalogRows
 
@@ -34,7 +35,8 @@ class ItemPage(NamedTuple):
     """One page of items.
 
     Attributes:
-        rows: id, status, images, sha256, url and the carried columns.
+        rows: id, status, images, sha256, url and the carried columns. A carried column of one of
+            these names is left out.
         total: how many items satisfy the conditions.
         offset: how many of them are before the page.
         next_cursor: the cursor of the next page; None on the last one.
@@ -92,7 +94,7 @@ def browse(
     end = start + len(shown)
     before = start - limit
     return ItemPage(
-        rows=pl.concat([overview[shown], catalog.items[shown].drop("id")], how="horizontal"),
+        rows=_rows_at(catalog, shown),
         total=len(positions),
         offset=start,
         next_cursor=str(ids[int(shown[-1])]) if end < len(positions) else None,
@@ -102,6 +104,34 @@ def browse(
         if before > 0
         else "",
     )
+
+
+def find_words(catalog: CatalogRows, words: str, limit: int) -> tuple[pl.DataFrame, int]:
+    """The items of which the id or a column contains some words, in upper or lower case.
+
+    Args:
+        catalog: the version to search.
+        words: the text, literally.
+        limit: how many items, at most.
+
+    Returns:
+        The items as of `browse`, the one with exactly this id first, and how many there are.
+    """
+    columns = [column for column in catalog.items.columns if column not in ("url", OTHER_URLS)]
+    contain = [_expression(catalog, Condition(column, CONTAINS, words)) for column in columns]
+    mask = catalog.items.select(pl.any_horizontal(contain).fill_null(value=False)).to_series()
+    positions = mask.arg_true()
+    exact = catalog.position(words)
+    if exact is not None:
+        positions = pl.concat([pl.Series([exact], dtype=positions.dtype), positions]).unique(
+            maintain_order=True
+        )
+    return _rows_at(catalog, positions.head(limit)), len(positions)
+
+
+def _rows_at(catalog: CatalogRows, positions: pl.Series) -> pl.DataFrame:
+    columns = catalog.items[positions].drop("id")
+    return pl.concat([catalog.overview[positions], columns], how="horizontal")
 
 
 def _expression(catalog: CatalogRows, condition: Condition) -> pl.Expr:
@@ -119,6 +149,9 @@ def _expression(catalog: CatalogRows, condition: Condition) -> pl.Expr:
         return _text(cell, kind).str.to_lowercase().str.contains(value.lower(), literal=True)
     if kind.is_numeric():
         return _COMPARISONS[operator](cell, _number(condition))
+    # Lists of text files have numbers as text.
+    if operator != EQUALS and _is_number(value) and kind == pl.String:
+        return _COMPARISONS[operator](cell.cast(pl.Float64, strict=False), float(value))
     return _COMPARISONS[operator](_text(cell, kind), value)
 
 
@@ -130,15 +163,18 @@ _COMPARISONS: Mapping[str, Callable[[pl.Expr, Any], pl.Expr]] = {
 
 
 def _number(condition: Condition) -> float:
-    try:
-        number = float(condition.value)
-    except ValueError:
-        number = math.nan
-    if math.isnan(number):
+    if not _is_number(condition.value):
         raise SettingsError(
             f"value: the column {condition.column} has numbers, and {condition.value!r} is none"
         )
-    return number
+    return float(condition.value)
+
+
+def _is_number(value: str) -> bool:
+    try:
+        return not math.isnan(float(value))
+    except ValueError:
+        return False
 
 
 def _text(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:

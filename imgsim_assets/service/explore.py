@@ -12,10 +12,12 @@ from fastapi.responses import HTMLResponse, Response
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.pipeline.failures import EMBEDDINGS, IMAGES
 from imgsim_assets.pipeline.status_actions import action_for
+from imgsim_assets.service import explore_failures, explore_groups, explore_search
 from imgsim_assets.service.browse import OPERATORS, Condition, browse
-from imgsim_assets.service.catalog_rows import CatalogRows, read_shared_images
+from imgsim_assets.service.catalog_rows import read_shared_images
 from imgsim_assets.service.errors import NotFoundError
 from imgsim_assets.service.explore_page import (
+    DIGITS,
     GROUPS,
     ITEMS,
     PAGE_ROWS,
@@ -23,6 +25,7 @@ from imgsim_assets.service.explore_page import (
     ExplorePage,
     Page,
     answer,
+    item_cards,
     position_of,
 )
 from imgsim_assets.service.group_pages import group_of, group_tables
@@ -30,10 +33,10 @@ from imgsim_assets.service.item_record import graph_neighbors, item_images, item
 from imgsim_assets.service.view import CurrentView, View
 
 _MAX_TRAIL = 12
-# Keys that follow the first neighbors.
-_DIGITS = "123456789"
 
 router = APIRouter(prefix="/explore", include_in_schema=False, default_response_class=HTMLResponse)
+for part in (explore_search, explore_groups, explore_failures):
+    router.include_router(part.router)
 
 
 @router.get("/{catalog}")
@@ -70,7 +73,7 @@ def _items(
         both = {**filters, "status": status, "sha256": sha256}
         has_previous = found.previous_cursor is not None
         shown = {
-            "rows": _cards(page, rows, found.rows),
+            "rows": item_cards(page, rows, found.rows),
             "previous": page.href(**both, after=found.previous_cursor) if has_previous else None,
             "next": page.href(**both, after=found.next_cursor) if found.next_cursor else None,
             "position": position_of(found.offset, found.rows.height, found.total, "items"),
@@ -94,17 +97,6 @@ def _items(
         all_statuses=page.href(**filters, sha256=sha256),
         without_image=page.href(**filters, status=status),
     )
-
-
-def _cards(page: ExplorePage, catalog: CatalogRows, rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Items as cards: `title` is the first carried column that has a text."""
-    cards = []
-    for row in rows.to_dicts():
-        texts = (row[name] for name in catalog.carried if isinstance(row[name], str))
-        known = {name: row[name] for name in ("id", "sha256", "status", "images")}
-        title = next(filter(None, texts), None)
-        cards.append({**known, "title": title, "href": page.item_href(row["id"])})
-    return cards
 
 
 @router.get("/{catalog}/item")
@@ -166,7 +158,7 @@ def _images(page: ExplorePage, view: View, name: str, item_id: str) -> Iterator[
     carriers = read_shared_images(view, name)
     for image in item_images(view, name, item_id).to_dicts():
         sha256 = image["sha256"]
-        shared = carriers.filter(pl.col("sha256") == sha256)["items"]
+        shared = carriers.filter(pl.col("sha256").eq_missing(sha256))["items"]
         is_fetched = image["status"] == "ok"
         stage, status = (
             (EMBEDDINGS, image["embedding"]) if is_fetched else (IMAGES, image["status"])
@@ -188,7 +180,7 @@ def _neighbors(
             "id": edge["dst_id"],
             "sha256": edge.get("dst_sha256"),
             "similarity": edge["similarity"],
-            "key": _DIGITS[number] if number < len(_DIGITS) else None,
+            "key": DIGITS[number] if number < len(DIGITS) else None,
             "href": page.item_href(edge["dst_id"], via=via),
         }
         for number, edge in enumerate(edges.to_dicts())

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import polars as pl
 from fastapi import APIRouter, Query
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 
 from imgsim_assets.pipeline.failures import read_failures
 from imgsim_assets.pipeline.status_actions import action_for
@@ -25,7 +25,7 @@ from imgsim_assets.service.explore_page import (
 )
 from imgsim_assets.service.view import CurrentView, View
 
-router = APIRouter(prefix="/explore", include_in_schema=False, default_response_class=HTMLResponse)
+router = APIRouter()
 
 
 @router.get("/{catalog}/failures")
@@ -44,7 +44,9 @@ def _failures(page: ExplorePage, view: View, name: str, status: str, start: int)
     page.read()
     tables = [f"{name}/{table}" for table in ("rejects", "images", "embeddings", "items")]
     versions = tuple(commit.commit_id for commit in map(view.commits.get, tables) if commit)
-    failures = view.cache.get(("failures", name, versions), lambda: read_failures(view.store, name))
+    failures = view.cache.get(
+        ("failures", name, versions), lambda: read_failures(view.pinned, name)
+    )
     counts = failures["status"].value_counts().sort(["count", "status"], descending=[True, False])
     chosen = failures.filter(pl.col("status") == status) if status else failures
     shown = chosen.slice(start, PAGE_ROWS)

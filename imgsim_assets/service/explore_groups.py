@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from imgsim_assets.errors import ImgsimError
 from imgsim_assets.pipeline.decisions import record_decisions
@@ -31,7 +31,7 @@ from imgsim_assets.service.view import CurrentView, View
 
 _GROUPS_OF_PAGE = 12
 
-router = APIRouter(prefix="/explore", include_in_schema=False, default_response_class=HTMLResponse)
+router = APIRouter()
 
 
 @router.get("/{catalog}/groups")

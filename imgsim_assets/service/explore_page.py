@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
+import polars as pl
 from fastapi import Depends, Path, Request
 from fastapi.responses import HTMLResponse, Response
 
@@ -31,6 +32,8 @@ _LABELS = {
     FAILURES: "Failures",
     PLACEHOLDERS: "Shared images",
 }
+# Keys that follow the first items of a result.
+DIGITS = "123456789"
 _MAX_TEXT = 400
 _MAX_URL = 2000
 
@@ -145,6 +148,17 @@ def answer(page: ExplorePage, build: Callable[[], Response]) -> Response:
         return build()
     except ImgsimError as error:
         return page.error(error)
+
+
+def item_cards(page: ExplorePage, catalog: CatalogRows, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Items as cards: `title` is the first carried column that has a text."""
+    cards = []
+    for row in rows.to_dicts():
+        texts = (row[name] for name in catalog.carried if isinstance(row.get(name), str))
+        known = {name: row[name] for name in ("id", "sha256", "status", "images")}
+        title = next(filter(None, texts), None)
+        cards.append({**known, "title": title, "href": page.item_href(row["id"])})
+    return cards
 
 
 def position_of(start: int, shown: int, total: int, noun: str) -> str:

@@ -213,7 +213,7 @@ def _members(view: View, table: str) -> pl.DataFrame:
     commit = view.commit(table)
     return view.cache.get(
         ("group members", table, commit.commit_id),
-        lambda: group_members(view.store, view.store.table(table, key=commit.key), commit),
+        lambda: group_members(view.pinned, view.store.table(table, key=commit.key), commit),
     )
 
 

@@ -44,15 +44,13 @@ class ServeSettings(Settings):
     allowed_hosts: tuple[str, ...] = Field(
         (), description="names of this service in URLs; loopback and addresses are always allowed"
     )
-<<<<<<< HEAD
     query_hosts: tuple[str, ...] = Field(
         (), description="internal hosts from which the images of queries are fetched"
-=======
+    )
     dagster_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s@]+$",
         description="URL of Dagster's web server, to which pages link",
->>>>>>> 47a385c (wip)
     )
     refresh_s: float = Field(
         2.0, gt=0, description="seconds between two looks for new versions in the store"

@@ -39,5 +39,10 @@ def test_every_status_of_a_download_has_an_action(status: str) -> None:
     assert action_for(IMAGES, status)
 
 
+def test_decoding_for_the_encoder_may_fail_as_a_download_does() -> None:
+    assert action_for(EMBEDDINGS, "not_image") == "fix the URL"
+    assert action_for(EMBEDDINGS, "truncated") == "replace the image"
+
+
 def test_unknown_status_has_no_action() -> None:
     assert action_for(EMBEDDINGS, "of_another_version") is None

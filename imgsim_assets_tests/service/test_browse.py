@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.service.browse import Condition, browse
+from imgsim_assets.service.browse import Condition, browse, find_words
 from imgsim_assets.service.catalog_rows import CatalogRows, overview_of, shared_images
 
 _IDS = st.text(
@@ -87,6 +87,36 @@ def test_conditions_compare_numbers_as_numbers_and_texts_literally(
     catalog = catalog_of([("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", None)])
 
     assert browse(catalog, [condition]).rows["id"].to_list() == expected
+
+
+def test_numbers_in_a_column_of_text_are_compared_as_numbers() -> None:
+    rows = pl.DataFrame(
+        {"id": ["a", "b", "c"], "url": ["u", "v", "w"], "price": ["9", "10", "cheap"]}
+    )
+    catalog = rows_of(rows, catalog_of([]).images)
+
+    def found(*condition: str) -> list[str]:
+        return browse(catalog, [Condition(*condition)]).rows["id"].to_list()
+
+    assert found("price", "at_least", "10") == ["b"]
+    assert found("price", "at_most", "1e1") == ["a", "b"]
+    assert found("price", "at_least", "a") == ["c"]
+    assert found("price", "equals", "10") == ["b"]
+
+
+@given(ids=st.lists(_IDS, unique=True, max_size=20), words=_IDS, limit=st.integers(1, 5))
+def test_words_find_the_exact_id_first_and_every_item_that_contains_them(
+    ids: list[str], words: str, limit: int
+) -> None:
+    catalog = catalog_of([(item, None) for item in ids])
+    found, total = find_words(catalog, words, limit)
+    # Lower case by Polars may differ from Python's for single letters.
+    expected = {item for item in ids if words in item}
+
+    assert expected <= set(find_words(catalog, words, len(ids) + 1)[0]["id"])
+    assert found.height == min(limit, total)
+    if words in ids:
+        assert found["id"][0] == words
 
 
 def test_values_of_other_types_are_compared_as_text() -> None:

@@ -47,7 +47,7 @@ def _products() -> dict[str, Files]:
     images: dict[str, Files] = {f"p{number:02d}": tiny(number) for number in range(ITEMS - 4)}
     copies = {"p01": tiny(601, like=0), "p02": tiny(602, like=0)}
     logos: dict[str, Files] = {"p10": [tiny(10), LOGO], "p11": [tiny(11), LOGO], "p12": LOGO}
-    failed: dict[str, Files] = {"x1": None, "x2": [None, tiny(70)], "x3": b"not an image"}
+    failed: dict[str, Files] = {"x1": None, "x2": [None, tiny(70)], "x3": tiny(72)[:80]}
     return {**images, **copies, **logos, **failed, HOSTILE_ID: tiny(71)}
 
 
