@@ -39,33 +39,36 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     A normalization y = (x - m) / s * g + b behind a convolution is affine, so that it becomes
     part of the convolution's weights (Jacob et al., "Quantization and Training of Neural
     Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2). Vectors
-    change by float32 rounding alone.
+    change by float32 rounding alone. timm's normalizations, which apply an activation too, leave
+    that activation.
 
     Returns:
         A traced module, or the module itself where its forward pass cannot be traced.
     """
     module.eval()
     try:
-        graph = fx.symbolic_trace(module)
+        graph = fx.GraphModule(module, _Tracer().trace(module))
     except Exception:
         # Tracing a forward pass may raise anything; results do not depend on folding.
         return module
     modules = dict(graph.named_modules())
     calls = [node for node in graph.graph.nodes if node.op == "call_module"]
     for node in calls:
-        before = node.args[0]
-        if not isinstance(modules[node.target], nn.BatchNorm2d) or not _has_one_reader(
-            before, calls
-        ):
+        before, norm = node.args[0], modules[node.target]
+        if not _is_foldable(norm) or not _has_one_reader(before, calls):
             continue
         convolution = modules[before.target]
         if not isinstance(convolution, nn.Conv2d):
             continue
-        folded = fuse_conv_bn_eval(convolution, modules[node.target])
+        folded = fuse_conv_bn_eval(convolution, norm)
         _replace(graph, before.target, folded)
         modules[before.target] = folded
-        node.replace_all_uses_with(before)
-        graph.graph.erase_node(node)
+        if type(norm) is nn.BatchNorm2d:
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
+        else:
+            _replace(graph, node.target, norm.act)
+            modules[node.target] = norm.act
     graph.graph.lint()
     graph.recompile()
     return graph
@@ -186,6 +189,26 @@ def _fuses_correctly(dtype: torch.dtype) -> bool:
         # A changed operator may raise anything.
         return False
     return True
+
+
+class _Tracer(fx.Tracer):
+    """Keeps convolutions and normalizations of other libraries whole, as it does torch's own."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module stays one call; see `torch.fx.Tracer`."""
+        kinds = (nn.Conv2d, nn.BatchNorm2d)
+        return isinstance(m, kinds) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _is_foldable(module: nn.Module) -> bool:
+    """Whether it is a batch normalization, alone or with an activation `act` as in timm."""
+    if type(module) is nn.BatchNorm2d:
+        return True
+    return (
+        isinstance(module, nn.BatchNorm2d)
+        and isinstance(getattr(module, "act", None), nn.Module)
+        and type(getattr(module, "drop", None)) is nn.Identity
+    )
 
 
 def _has_one_reader(node: fx.Node, calls: Sequence[fx.Node]) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgsim_assets.encoders.feature_model import FeatureModel
+from imgsim_assets.encoders.fitted_module import fit_module
 from imgsim_assets.encoders.settings import (
     OPEN_CLIP,
     SSCD,
@@ -24,7 +25,7 @@ from imgsim_assets.encoders.snapshot import (
     require_library,
     require_snapshot,
 )
-from imgsim_assets.encoders.torch_device import resolve_devices
+from imgsim_assets.encoders.torch_device import resolve_devices, torch_dtype
 from imgsim_assets.encoders.torch_encoder import Prepare, TorchEncoder, center_crop
 from imgsim_assets.errors import EncoderError
 
@@ -44,14 +45,17 @@ class LibraryEncoder(TorchEncoder):
 
     def __init__(self, model: FeatureModel, settings: EncoderSettings) -> None:
         prepare, resized = _preprocessing(model, settings)
+        devices = resolve_devices(settings)
+        fitted = fit_module(model.module, devices[0], torch_dtype(settings.precision))
         super().__init__(
-            model.module,
+            fitted.module,
             prepare,
             model.dim,
-            resolve_devices(settings),
+            devices,
             normalize=(model.mean, model.std),
             precision=settings.precision,
             input_size=resized,
+            load_unfused=(lambda: _load_model(settings).module) if fitted.is_fused else None,
         )
         self._encode_text = model.encode_text
 

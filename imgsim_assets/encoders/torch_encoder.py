@@ -17,11 +17,8 @@ from torch import nn
 
 from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.conv_fusion import (
-    can_fuse_activations,
-    fold_batch_norms,
-    fuse_activations,
-)
+from imgsim_assets.encoders.conv_fusion import fold_batch_norms
+from imgsim_assets.encoders.fitted_module import fit_module
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
 from imgsim_assets.encoders.pretrained import (
     load_feature_model,
@@ -230,10 +227,9 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
     require_gpu_for_decoding(settings, devices[0])
     module, size = load_feature_model(settings)
     prepare, resized = _preprocessing(settings, size)
-    module = fold_batch_norms(module)
-    can_fuse = can_fuse_activations(devices[0], torch_dtype(settings.precision))
+    fitted = fit_module(module, devices[0], torch_dtype(settings.precision))
     return TorchEncoder(
-        fuse_activations(module) if can_fuse else module,
+        fitted.module,
         prepare,
         BACKBONES[settings.name].dim,
         devices,
@@ -241,7 +237,7 @@ def load_backbone(settings: EncoderSettings) -> TorchEncoder:
         precision=settings.precision,
         input_size=resized,
         load_unfused=(lambda: fold_batch_norms(load_feature_model(settings)[0]))
-        if can_fuse
+        if fitted.is_fused
         else None,
         jpeg_decoder=JpegDecoder(devices[0], size) if settings.decode == GPU else None,
     )

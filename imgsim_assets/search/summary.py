@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.settings import HOG_COLOR, TORCHVISION, EncoderSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.references import References
 from imgsim_assets.text import printable
@@ -63,14 +63,17 @@ def summarize(
 
 
 def _input_shape(settings: EncoderSettings) -> tuple[int, int, int] | None:
-    """Height, width and channels of an encoder's input; None for a custom encoder."""
-    if settings.factory is not None:
-        return None
-    if settings.name == HOG_COLOR:
+    """Height, width and channels of an encoder's input; None where only a loaded one tells."""
+    if settings.library == HOG_COLOR:
         from imgsim_assets.encoders import hog_color
 
         return (hog_color.SIZE, hog_color.SIZE, 3)
-    edge_px = BACKBONES[settings.name].input_size(settings.weights)
+    if settings.library == TORCHVISION:
+        edge_px = BACKBONES[settings.name].input_size(settings.weights)
+    elif settings.input is not None:
+        edge_px = settings.input.side
+    else:
+        return None
     return (edge_px, edge_px, 3)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
-from torch import nn
+from torch import fx, nn
 
 from imgsim_assets.encoders import conv_fusion
 from imgsim_assets.encoders.conv_fusion import (
@@ -46,6 +47,23 @@ def test_folded_backbone_is_the_same_function(name: str, left: int) -> None:
     assert _normalizations(folded) == left
     scale = expected.abs().max()
     torch.testing.assert_close(actual / scale, expected / scale, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "tf_efficientnet_lite0"])
+def test_folded_model_of_timm_is_the_same_function(name: str) -> None:
+    torch.manual_seed(5)
+    model = _with_trained_statistics(timm.create_model(name, pretrained=False, num_classes=0))
+    batch = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = model(batch)
+
+    folded = fold_batch_norms(model)
+
+    assert isinstance(folded, fx.GraphModule)
+    called = [folded.get_submodule(n.target) for n in folded.graph.nodes if n.op == "call_module"]
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in called)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(batch), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_convolution_with_two_readers_keeps_its_normalization() -> None:

@@ -58,3 +58,10 @@ def test_encoder_without_a_text_tower_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match="hog_color cannot encode texts; use one with a text"):
         model.query(text="red shoe")
+
+
+def test_model_of_another_library_has_a_summary(model: ImageSimilarityModel) -> None:
+    summary = model.summary("dict")
+
+    assert summary["feature_length"] == 32
+    assert summary["input_image_shape"] is None
