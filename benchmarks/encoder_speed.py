@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import io
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -80,15 +80,13 @@ def _forward(module: nn.Module, batch: torch.Tensor, dtype: torch.dtype) -> Call
 
 
 def _session(model: nn.Module, batch: torch.Tensor) -> onnxruntime.InferenceSession:
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(model, (batch,), file, dynamo=False, input_names=["pixels"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        file.getvalue(), options, providers=["CPUExecutionProvider"]
-    )
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = f"{folder}/model.onnx"
+        torch.onnx.export(model, (batch,), path, dynamo=False, input_names=["pixels"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 if __name__ == "__main__":

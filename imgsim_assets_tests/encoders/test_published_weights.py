@@ -66,7 +66,8 @@ def test_strongly_edited_copies_are_nearest_to_their_original(
 
     def embed(images: list[Image.Image]) -> np.ndarray:
         rows = encoder.encode(np.stack([encoder.prepare(image) for image in images]))
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
 
     cosines = embed(copies) @ embed(originals).T
 
