@@ -33,7 +33,7 @@ DEFAULT_BUDGET = 0.01
 # Increment when the same items give another threshold.
 _VERSION = 1
 _IMAGES = "images"
-_RECIPE, _BUDGET, _FORMAT = "recipe", "false_matches", "format"
+_RECIPE, BUDGET, _FORMAT = "recipe", "false_matches", "format"
 _ITEMS, _DIFFERENT = "items", "different_items"
 # The largest searched catalog: 2^30 items.
 _MAX_EXPONENT = 30
@@ -167,7 +167,7 @@ def calibrate(
     properties = {
         _RECIPE: _recipe(embeddings, items.keys, budget, same),
         FINGERPRINT: embeddings.properties[FINGERPRINT],
-        _BUDGET: budget,
+        BUDGET: budget,
         _ITEMS: len(others),
         _DIFFERENT: others.clusters,
         _FORMAT: _VERSION,
@@ -236,7 +236,7 @@ def _calibration(name: str, commit: Commit, rows: pl.DataFrame, *, changed: bool
     properties = commit.properties
     return Calibration(
         catalog=name,
-        budget=properties[_BUDGET],
+        budget=properties[BUDGET],
         items=properties[_ITEMS],
         different_items=properties[_DIFFERENT],
         rows=rows,
