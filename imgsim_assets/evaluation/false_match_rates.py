@@ -50,7 +50,9 @@ def false_match_rates(
         frames = {name: read(store, name, fingerprint, searched) for name in names}
         measured = {name: frame for name, frame in frames.items() if frame.height}
         if measured:
-            return FalseMatchRates(_highest(measured.values()), f"{source} {' and '.join(measured)}")
+            return FalseMatchRates(
+                _highest(measured.values()), f"{source} {' and '.join(measured)}"
+            )
     return FalseMatchRates(pl.DataFrame(schema=SCHEMA), "not measured")
 
 
@@ -80,7 +82,9 @@ def _of_thresholds(store: Store, name: str, fingerprint: str, searched: int) -> 
 def _highest(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """At each threshold the highest rate of any frame, that of the next lower threshold of it."""
     frames = list(frames)
-    thresholds = pl.concat([frame.select("threshold") for frame in frames]).unique().sort("threshold")
+    thresholds = (
+        pl.concat([frame.select("threshold") for frame in frames]).unique().sort("threshold")
+    )
     aligned = [
         thresholds.join_asof(frame, on="threshold", strategy="backward")["rate"].alias(str(number))
         for number, frame in enumerate(frames)

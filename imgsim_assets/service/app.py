@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import lru_cache, partial
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -15,10 +16,11 @@ from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import describe_error
 from imgsim_assets.pages.templates import static_folder
-from imgsim_assets.service import errors, explore, health, images, query, results
+from imgsim_assets.service import errors, explore, health, images, query, results, review
 from imgsim_assets.service.measured import Measured
 from imgsim_assets.service.metrics import Metrics
 from imgsim_assets.service.query_encoder import QueryEncoder
+from imgsim_assets.service.review_table import ReviewTables
 from imgsim_assets.service.security import Security
 from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets.service.view import Views
@@ -26,6 +28,8 @@ from imgsim_assets.storage.store import Store
 
 # A quarter of the cache is for thumbnails.
 _THUMBNAILS = 4
+# Pairs of images whose matched features are kept, about 10 kB each.
+_MATCHED_FEATURES = 4096
 _log = logging.getLogger(__name__)
 
 
@@ -53,8 +57,12 @@ def create_app(store: Store, settings: ServeSettings | None = None) -> FastAPI:
     app.state.views = Views(store, settings.cache_bytes)
     app.state.thumbnails = images.Thumbnails(settings.cache_bytes // _THUMBNAILS)
     app.state.encoder = QueryEncoder(settings.max_waiting_encodes)
+    app.state.review_tables = ReviewTables()
+    app.state.matched_features = lru_cache(_MATCHED_FEATURES)(
+        partial(review.matched_features, store)
+    )
     errors.add_handlers(app)
-    for module in (health, results, images, query, explore):
+    for module in (health, results, images, query, explore, review):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=static_folder()), name="static")
     # The last one is the first to see a request.

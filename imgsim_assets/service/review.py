@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
-import polars as pl
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse
 
@@ -30,10 +28,13 @@ from imgsim_assets.service.review_models import (
     TabCount,
 )
 from imgsim_assets.service.review_rows import describe_pairs
-from imgsim_assets.service.review_table import ReviewTable, ReviewTables
+from imgsim_assets.service.review_table import SIDES, ReviewTable, ReviewTables
 from imgsim_assets.service.review_tabs import Tab, candidates, tab_count, tab_pairs
 from imgsim_assets.service.security import reviewer_of
-from imgsim_assets.service.view import CurrentView, View
+from imgsim_assets.service.view import CurrentView
+from imgsim_assets.similarity.evidence.matched_points import matched_points
+from imgsim_assets.similarity.matches import reviewed_name
+from imgsim_assets.storage.store import Store
 
 router = APIRouter(tags=["review"])
 
@@ -161,19 +162,37 @@ def get_scores(view: CurrentView, table: Reviewed) -> Scores:
 
 @router.get("/api/review/{name}/features", responses={404: {}})
 def get_features(
-    request: Request, view: CurrentView, table: Reviewed, left_sha256: Sha256, right_sha256: Sha256
+    request: Request, table: Reviewed, left_sha256: Sha256, right_sha256: Sha256
 ) -> MatchedFeatures:
     """The matched local features of two images of the match table."""
     for side, sha256 in zip(SIDES, (left_sha256, right_sha256), strict=True):
         if sha256 not in table.side(side).images["sha256"]:
             raise NotFoundError(f"no item of {table.side(side).catalog} has image {sha256}")
-    found: ResultCache = request.app.state.matched_features
     try:
-        return found.get(
-            (left_sha256, right_sha256), lambda: _features(view, left_sha256, right_sha256)
-        )
+        found: MatchedFeatures = request.app.state.matched_features(left_sha256, right_sha256)
     except (CorruptFileError, ImageError) as error:
         raise NotFoundError(f"an image cannot be read: {error}") from error
+
+    return found
+
+
+def matched_features(store: Store, left_sha256: str, right_sha256: str) -> MatchedFeatures:
+    """The matched local features of two images of a store.
+
+    Raises:
+        CorruptFileError: The bytes of an image are missing or damaged.
+        ImageError: An image cannot be decoded.
+        SettingsError: OpenCV is not installed.
+    """
+    found = matched_points(store, left_sha256, right_sha256)
+    return MatchedFeatures(
+        evidence=found.evidence.tier,
+        inliers=found.evidence.inliers,
+        transform=found.evidence.transform,
+        left=found.left.tolist(),
+        right=found.right.tolist(),
+        matrix=found.matrix.tolist() if found.matrix is not None else None,
+    )
 
 
 @router.post("/api/review/{name}/decisions")

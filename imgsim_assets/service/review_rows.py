@@ -81,7 +81,9 @@ def _columns(view: View, catalog: str, ids: pl.Series) -> dict[str, dict[str, Ce
 
 def _shown(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     """The columns that people read: those that the source carries first, then where it is."""
-    carried = [(name, value) for name, value in row.items() if name not in ("id", "url", "other_urls")]
+    carried = [
+        (name, value) for name, value in row.items() if name not in ("id", "url", "other_urls")
+    ]
     urls = [(name, row[name]) for name in ("url", "other_urls") if row.get(name)]
     return [*carried, *urls]
 

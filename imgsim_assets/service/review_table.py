@@ -22,6 +22,8 @@ from imgsim_assets.service.errors import GoneError
 from imgsim_assets.service.frame_cache import FrameCache
 from imgsim_assets.service.view import View
 from imgsim_assets.similarity.cosine import Floats, Indices
+from imgsim_assets.similarity.evidence.accepted_pairs import EVIDENCE_RULE
+from imgsim_assets.similarity.evidence.tiers import SIMILAR
 from imgsim_assets.similarity.item_pairs import swapped
 from imgsim_assets.similarity.items import LEFT_OUT, Items
 from imgsim_assets.similarity.matches import match_table, reviewed_name
@@ -118,7 +120,10 @@ class ReviewTable:
         table = match_table(store, name)
         properties = commit.properties
         sides = []
-        for side, role in ((properties.get("left"), LEFT_ITEMS), (properties.get("right"), RIGHT_ITEMS)):
+        for side, role in (
+            (properties.get("left"), LEFT_ITEMS),
+            (properties.get("right"), RIGHT_ITEMS),
+        ):
             file = commit.file_with_role(role)
             if file is None or side is None:
                 raise StoreError(
@@ -127,12 +132,16 @@ class ReviewTable:
                 )
             recorded = table.read_file(file)
             sides.append(_side(store, str(side), properties[FINGERPRINT], recorded))
-        return cls(store, name, commit, table.read(commit), *sides, view.cache)
+        left, right = sides
+        return cls(store, name, commit, table.read(commit), left, right, view.cache)
 
     @property
     def threshold(self) -> float:
-        """The smallest similarity of a match."""
-        return float(self.commit.properties["threshold"])
+        """The smallest similarity of a match; with evidence, of a match without any."""
+        properties = self.commit.properties
+        rule = properties.get(EVIDENCE_RULE) or {}
+        similar_from = rule.get(SIMILAR)
+        return float(properties["threshold"] if similar_from is None else similar_from)
 
     @property
     def is_with_itself(self) -> bool:
@@ -146,9 +155,7 @@ class ReviewTable:
     def nearest(self, left: Items, k: int) -> pl.DataFrame:
         """The k right items nearest to some left items, whether they match or not."""
         compare: Any = self.commit.properties.get("compare", "any")
-        return nearest_items(
-            left, self.right.items, k, compare, exclude_self=self.is_with_itself
-        )
+        return nearest_items(left, self.right.items, k, compare, exclude_self=self.is_with_itself)
 
     @property
     def best_scores(self) -> pl.DataFrame:

@@ -85,7 +85,9 @@ def candidates(table: ReviewTable, left_id: str, decisions: Decisions, limit: in
     pairs = pl.concat([_completed(frame) for frame in frames]).unique(
         list(PAIR), keep="first", maintain_order=True
     )
-    return with_similarity(table, pairs).sort(["similarity", "right_id"], descending=[True, False], nulls_last=True)
+    return with_similarity(table, pairs).sort(
+        ["similarity", "right_id"], descending=[True, False], nulls_last=True
+    )
 
 
 def with_similarity(table: ReviewTable, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -99,10 +101,14 @@ def with_similarity(table: ReviewTable, pairs: pl.DataFrame) -> pl.DataFrame:
     scored = missing.select(*PAIR).with_columns(
         pl.Series("scored", pair_cosines(left, right, i, j))
     )
-    return pairs.join(scored, on=list(PAIR), how="left", maintain_order="left").select(
-        *(name for name in pairs.columns if name != "similarity"),
-        pl.coalesce("similarity", "scored").alias("similarity"),
-    ).select(pairs.columns)
+    return (
+        pairs.join(scored, on=list(PAIR), how="left", maintain_order="left")
+        .select(
+            *(name for name in pairs.columns if name != "similarity"),
+            pl.coalesce("similarity", "scored").alias("similarity"),
+        )
+        .select(pairs.columns)
+    )
 
 
 def _all(table: ReviewTable) -> pl.DataFrame:
@@ -204,5 +210,9 @@ def _judged_pairs(table: ReviewTable, judged: pl.DataFrame) -> pl.DataFrame:
 
 def _completed(pairs: pl.DataFrame) -> pl.DataFrame:
     """The columns that a pair has in every tab; null where it has none."""
-    missing = [pl.lit(None, dtype).alias(name) for name, dtype in _COLUMNS.items() if name not in pairs.columns]
+    missing = [
+        pl.lit(None, dtype).alias(name)
+        for name, dtype in _COLUMNS.items()
+        if name not in pairs.columns
+    ]
     return pairs.with_columns(missing).select(list(_COLUMNS))

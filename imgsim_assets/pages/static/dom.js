@@ -63,7 +63,7 @@ export async function getJson(relative, { signal } = {}) {
 /** The answer of the API to a POST of JSON. */
 export async function postJson(relative, body) {
   const headers = { "content-type": "application/json", accept: "application/json" };
-  return answer(await fetch(path(relative), { method: "POST", headers, body: JSON.stringify(body) }));
+  return answer(await fetch(path(relative), { method: "POST", headers, body: JSON.stringify(body), keepalive: true }));
 }
 
 async function answer(response) {

@@ -29,7 +29,7 @@ export function pairFacts(row) {
   }
   if (row.rank) facts.append(element("span", { class: "muted", text: `rank ${row.rank}` }));
   if (row.evidence) facts.append(badge(row.evidence));
-  if (row.inliers) facts.append(element("span", { class: "muted", text: `${row.inliers} matched features` }));
+  if (row.inliers) facts.append(element("span", { class: "muted", text: `${row.inliers} inliers` }));
   if (row.verdict) facts.append(badge(row.verdict));
   return facts;
 }
