@@ -150,6 +150,29 @@ def frames_with(
         missing -= shared
 
 
+def drop_damaged(table: Table, commit: Commit) -> None:
+    """Commit a table without the damaged files of a commit; a later run computes their rows."""
+    damaged = {file.metadata[FILE_PAIR] for file in commit.files if not _is_intact(table, file)}
+
+    def change(base: Commit | None) -> PendingCommit | None:
+        if base is None:
+            return None
+        kept = [file for file in base.files if file.metadata[FILE_PAIR] not in damaged]
+        if len(kept) == len(base.files):
+            return None
+        return PendingCommit(kept, inputs=base.inputs, properties=base.properties)
+
+    table.commit(change)
+
+
+def _is_intact(table: Table, file: DataFile) -> bool:
+    try:
+        table.read_bytes(file)
+    except CorruptFileError:
+        return False
+    return True
+
+
 def compaction_is_due(base: Commit | None, commit: Commit) -> bool:
     """Whether the writer of a commit is to compact: of many concurrent ones, one at a time."""
     before, after = (_arrived(each) if each is not None else 0 for each in (base, commit))

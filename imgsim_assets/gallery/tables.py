@@ -16,6 +16,7 @@ from imgsim_assets.gallery.pairs import (
     match_gallery,
 )
 from imgsim_assets.pipeline.group_members import group_members
+from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
@@ -54,12 +55,11 @@ def gallery_of_table(
         catalogs = commit.properties["left"], commit.properties["right"]
         sides = zip(("left", "right"), catalogs, strict=True)
         rows = table.read(commit)
-        threshold = commit.properties["threshold"]
         return match_gallery(
             store,
             rows,
             title=heading,
-            subtitle=f"{rows.height:,} pairs, threshold {threshold:g}, version {commit.version}",
+            subtitle=f"{rows.height:,} pairs{_threshold(commit)}, version {commit.version}",
             items={side: item_columns(store, name) for side, name in sides},
             labels=catalogs,
             keep=keep,
@@ -73,6 +73,12 @@ def gallery_of_table(
     if kind in (_IMAGES, "items"):
         return gallery_of_catalog(store, first, title=heading)
     return None
+
+
+def _threshold(commit: Commit) -> str:
+    """The threshold of a match table in words; nothing without a lower bound."""
+    threshold = commit.properties["threshold"]
+    return "" if threshold is None or threshold <= MIN_COSINE else f", threshold {threshold:g}"
 
 
 def gallery_of_frame(

@@ -14,10 +14,12 @@ import polars as pl
 from imgsim_assets.encoders.vector_files import (
     compact,
     compaction_is_due,
+    drop_damaged,
     frames_with,
     vector_files,
     write_vectors,
 )
+from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.decode import DECODER_VERSION
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.gc import PER_IMAGE, SHA256
@@ -57,4 +59,7 @@ class ThumbnailTable:
 
         commit = self.table.append(write_vectors(self.table, rows), properties)
         if commit is not None and compaction_is_due(bases[-1], commit):
-            compact(self.table, commit)
+            try:
+                compact(self.table, commit)
+            except CorruptFileError:
+                drop_damaged(self.table, commit)

@@ -225,6 +225,9 @@ class MatchMatrixSettings(MatchSettings):
     )
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
     export: ExportSettings | None = Field(None, description="export to a Delta table, too")
+    gallery: bool = Field(
+        False, description="keep a page with the images of each version, linked in the metadata"
+    )
     checks: CheckSettings = CheckSettings()
     owners: Names = Field((), description=_OWNERS)
     tags: dict[str, str] = Field(default_factory=dict, description=_TAGS)

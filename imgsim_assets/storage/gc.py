@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -20,6 +20,8 @@ import polars as pl
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.commit_log import COMMITS, commit_path
+from imgsim_assets.storage.files import Entry
+from imgsim_assets.storage.gallery_files import unneeded_files
 from imgsim_assets.storage.pack_gc import collect_blobs
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
@@ -96,6 +98,10 @@ def collect_garbage(
                 store.files.delete(commit_path(name, version))
     for folder in store.table_folders():
         _collect_files(store, folder, histories.get(folder), older_than, report, dry_run)
+    for name, history in histories.items():
+        versions = {commit.version for commit in history.kept}
+        galleries = list(unneeded_files(store.files, name, versions, referenced))
+        _delete_old(store, galleries, older_than, report, dry_run)
     for name, history in histories.items():
         if history.kept[-1].properties.get(PER_IMAGE):
             _collect_vectors(store, name, referenced, older_than, report, dry_run)
@@ -238,7 +244,18 @@ def _collect_files(
             for entry in store.files.temporary_entries(parent)
         ),
     ]
-    for parent, entry in unlisted:
+    _delete_old(store, unlisted, older_than, report, dry_run)
+
+
+def _delete_old(
+    store: Store,
+    unneeded: Sequence[tuple[str, Entry]],
+    older_than: float,
+    report: GcReport,
+    dry_run: bool,
+) -> None:
+    """Delete those files, each with its folder, that no run may be about to need."""
+    for parent, entry in unneeded:
         if entry.modified < older_than:
             report.files += 1
             report.bytes += entry.size

@@ -65,6 +65,8 @@ def matches_asset(
     within = settings.within
     columns = MATCHES | (EVIDENCE if settings.evidence.compute else {})
     match_settings = settings.model_dump(include=set(MatchSettings.model_fields))
+    # A page that is asked for later is written without another change.
+    match_settings |= {"gallery": True} if settings.gallery else {}
 
     @dg.asset(
         **asset_kwargs(key, GROUP, settings, {"faiss", "parquet"}),
@@ -92,7 +94,10 @@ def matches_asset(
     )
     @retry_faults
     def matches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from imgsim_assets.components.match_matrix.summary import describe_matches
+        from imgsim_assets.components.match_matrix.summary import (
+            describe_matches,
+            gallery_metadata,
+        )
         from imgsim_assets.components.metadata import last_metadata
         from imgsim_assets.pipeline.match import MatchPipeline
 
@@ -114,6 +119,7 @@ def matches_asset(
         return dg.MaterializeResult(
             metadata=describe_matches(pipeline, report, rows, last_metadata(context))
             | exported
+            | gallery_metadata(pipeline, report)
             | column_lineage(match_lineage(left, right)),
             data_version=dg.DataVersion(report.data_version),
             check_results=results,

@@ -12,6 +12,7 @@ from imgsim_assets.components import charts
 from imgsim_assets.components.evidence import describe_evidence
 from imgsim_assets.components.left_out import describe_left_out
 from imgsim_assets.components.metadata import linked_image, preview, svg, table_metadata, thumbnails
+from imgsim_assets.gallery.versions import keep_gallery
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.pairs import changes_since_last_version, with_titles
 from imgsim_assets.similarity.candidates import best_candidates
@@ -23,6 +24,7 @@ _MAX_HEAT_MAP_PAIRS = 400
 _SHOWN_PAIRS = 10
 _SHOWN_NEW = 3
 _VERSION = "version"
+GALLERY = "gallery"
 _COUNTS = {
     "added": "added_since_last_version",
     "changed": "changed_since_last_version",
@@ -65,12 +67,20 @@ def describe_matches(
         "encoder_fingerprint": report.fingerprint,
     }
     if last.get(_VERSION) == dg.MetadataValue.int(report.version):
-        kept = {key: value for key, value in last.items() if "/" not in key}
+        kept = {key: value for key, value in last.items() if "/" not in key and key != GALLERY}
         return {**counts, **kept, **counts, **run}
     described = describe_left_out(store, report.left_out, report.shared, report.common)
     if report.reopened.height:
         described["reopened_decisions"] = preview(report.reopened, _SHOWN_PAIRS)
     return {**counts, **described, **_pairs(pipeline, report, rows), **run}
+
+
+def gallery_metadata(pipeline: MatchPipeline, report: MatchReport) -> dict[str, dg.MetadataValue]:
+    """The link to the page of the report's version, which is written if it is not there yet."""
+    if not pipeline.settings.gallery:
+        return {}
+    url = keep_gallery(pipeline.store, pipeline.table.name, report.version)
+    return {GALLERY: dg.MetadataValue.url(url)}
 
 
 def _pairs(pipeline: MatchPipeline, report: MatchReport, rows: pl.DataFrame) -> dict[str, Any]:

@@ -14,16 +14,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.encoders.vector_files import (
-    FILE_PAIR,
     compact,
     compaction_is_due,
+    drop_damaged,
     frames_with,
     vector_files,
     write_vectors,
 )
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.similarity.evidence.features import ImageFeatures, features_fingerprint
-from imgsim_assets.storage.commit import Commit, PendingCommit
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.gc import PER_IMAGE, SHA256
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -65,7 +65,7 @@ class FeatureTable:
         try:
             frames = list(frames_with(self.table, vector_files(commit), missing))
         except CorruptFileError:
-            self._drop_damaged(commit)
+            drop_damaged(self.table, commit)
             return self.read(images)
         return {
             row[SHA256]: _features(row) for frame in frames for row in frame.iter_rows(named=True)
@@ -88,28 +88,7 @@ class FeatureTable:
             try:
                 compact(self.table, commit)
             except CorruptFileError:
-                self._drop_damaged(commit)
-
-    def _drop_damaged(self, commit: Commit) -> None:
-        """Commit the table without the damaged files of a commit; a later run computes them."""
-        damaged = {file.metadata[FILE_PAIR] for file in commit.files if not self._is_intact(file)}
-
-        def change(base: Commit | None) -> PendingCommit | None:
-            if base is None:
-                return None
-            kept = [file for file in base.files if file.metadata[FILE_PAIR] not in damaged]
-            if len(kept) == len(base.files):
-                return None
-            return PendingCommit(kept, properties=base.properties)
-
-        self.table.commit(change)
-
-    def _is_intact(self, file: Any) -> bool:
-        try:
-            self.table.read_bytes(file)
-        except CorruptFileError:
-            return False
-        return True
+                drop_damaged(self.table, commit)
 
 
 def _row(sha256: str, features: ImageFeatures | None) -> tuple[Any, ...]:
