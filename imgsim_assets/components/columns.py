@@ -76,6 +76,8 @@ _GROUPED = {
     "min_similarity": "Float64",
     "mean_similarity": "Float64",
     "bridges": "Int32",
+    "verdict": "String",
+    "judged": "Int32",
 }
 GROUPS = {"group_id": "String", **_GROUPED}
 CROSS_CATALOG_GROUPS_COLUMNS = {"group_id": "String", "catalog": "String", **_GROUPED}
@@ -111,6 +113,7 @@ _MEANING = {
     "image": "number of the image within its item, from 0",
     "inliers": "keypoints that one transform maps onto each other, of aligned images",
     "is_canonical": "whether the item is the canonical item of its group",
+    "judged": "pairs of the group that people judged a match",
     "keep": "whether it is the canonical item or protected; others are redundant",
     "is_link": "whether the path is a link to the file",
     "last_modified": "Last-Modified header of the response",
@@ -145,7 +148,8 @@ _MEANING = {
     "transform": "flip, rotation, crop and scale, joined by +, or identity, of aligned images",
     "truncated": "whether the image is embedded although its end is missing",
     "url": "where the image is fetched from",
-    "verdict": "a person's decision about the pair: match, unsure, or reopened: an image changed",
+    "verdict": "a person's decision about the pair, in groups about the item and the canonical "
+    "one: match, unsure, or reopened, since an image changed",
     "width": "pixels, before rotation by EXIF",
 }
 

@@ -107,13 +107,13 @@ class Sync:
         commit = self._store.table(table_name(key, self._graph.get(key).metadata)).latest()
         if commit is None:
             return False
-        if commit.table.startswith("matches/") and not self._has_current_decisions(commit):
+        if not self._has_current_decisions(commit):
             return False
         # The shards of a run commit one after the other, and each records its own version.
         return self._graph.get(key).is_partitioned or commit.version == version.value
 
     def _has_current_decisions(self, commit: Commit) -> bool:
-        """Whether a match table honours the decisions that were made since, too."""
+        """Whether a result honours the decisions that were made since, too."""
         from imgsim_assets.pipeline.freshness import has_current_decisions
 
         return has_current_decisions(self._store, commit)

@@ -25,9 +25,9 @@ from imgsim_assets.evaluation.stage import EncoderEvaluation
 from imgsim_assets.index.stage import embedded_images, index_table
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.shards import shards_of
-from imgsim_assets.reviews.table import MATCH
+from imgsim_assets.reviews.table import DIFFERENT, MATCH
 from imgsim_assets.similarity.audit import Audit, drift
-from imgsim_assets.similarity.duplicate_groups import BRIDGES
+from imgsim_assets.similarity.duplicate_groups import BRIDGES, DECISIONS, SEPARATOR
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
 from imgsim_assets.similarity.materialized import LEFT_ITEMS
 from imgsim_assets.storage.commit import Commit, key_columns
@@ -304,13 +304,19 @@ def suspicious_groups(table: Table, commit: Commit, limits: CheckSettings) -> pl
     Returns:
         group_id, size and problem (text), the largest groups first.
     """
-    groups = table.read(commit).unique("group_id").select("group_id", "size", "min_similarity")
+    rows = table.read(commit)
+    if "judged" not in rows.columns:  # groups of earlier versions
+        rows = rows.with_columns(pl.lit(0).alias("judged"))
+    groups = rows.unique("group_id").select("group_id", "size", "min_similarity", "judged")
+    apart = _groups_with_different_pairs(table, commit, rows)
     file = commit.file_with_role(BRIDGES)
     bridges = pl.DataFrame(schema=BRIDGE_SCHEMA)
     if file is not None:
         # Groups of earlier versions have bridges without the items of their parts.
         bridges = pl.concat([bridges, table.read_file(file)], how="diagonal_relaxed")
-    parts = bridges.group_by("group_id").agg(pl.col("smaller_part").max())
+    # What people decided joins no groups by mistake.
+    measured = bridges.filter(pl.col("verdict").ne_missing(MATCH))
+    parts = measured.group_by("group_id").agg(pl.col("smaller_part").max())
     images = commit.file_with_role(LEFT_ITEMS)
     items = table.read_file(images, ["id"])["id"].n_unique() if images is not None else 0
     most = max(_SMALL_GROUP, limits.max_group_fraction * items)
@@ -318,9 +324,11 @@ def suspicious_groups(table: Table, commit: Commit, limits: CheckSettings) -> pl
     return (
         groups.join(parts, on="group_id", how="left")
         .with_columns(
-            pl.when(pl.col("size") > most)
+            pl.when(pl.col("group_id").is_in(apart.implode()))
+            .then(pl.lit("it holds a pair that was judged different"))
+            .when(pl.col("size") > most)
             .then(pl.lit("it has too many of the items"))
-            .when(pl.col("min_similarity") < lowest)
+            .when((pl.col("min_similarity") < lowest) & (pl.col("judged") == 0))
             .then(pl.lit("its minimum similarity is far below the threshold"))
             .when(pl.col("smaller_part") > limits.max_bridged_items)
             .then(pl.lit("a single link joins two parts of it"))
@@ -330,6 +338,22 @@ def suspicious_groups(table: Table, commit: Commit, limits: CheckSettings) -> pl
         .sort(["size", "group_id"], descending=[True, False])
         .select("group_id", "size", "problem")
     )
+
+
+def _groups_with_different_pairs(table: Table, commit: Commit, rows: pl.DataFrame) -> pl.Series:
+    """The groups that hold a pair that was judged different, against the decisions."""
+    file = commit.file_with_role(DECISIONS)
+    if file is None:
+        return rows["group_id"].clear()
+    key = pl.col("id")
+    if "catalog" in rows.columns:
+        key = pl.concat_str("catalog", pl.lit(SEPARATOR), "id")
+    members = rows.select(key.alias("id"), "group_id")
+    different = table.read_file(file).filter(pl.col("verdict") == DIFFERENT)
+    together = different.join(members, left_on="left_id", right_on="id").join(
+        members, left_on=["right_id", "group_id"], right_on=["id", "group_id"], how="semi"
+    )
+    return together["group_id"]
 
 
 def groups_coherent(table: Table, commit: Commit, limits: CheckSettings) -> CheckResult:

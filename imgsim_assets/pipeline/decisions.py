@@ -14,7 +14,7 @@ from imgsim_assets.encoders.table import embeddings_table, latest_embeddings
 from imgsim_assets.errors import DecisionError, StoreError
 from imgsim_assets.pipeline.reviewed import Reviewed, Side, find_reviewed
 from imgsim_assets.pipeline.shards import shards_of
-from imgsim_assets.reviews.table import CLEARED, SCHEMA, VERDICTS, add_made_now
+from imgsim_assets.reviews.table import CLEARED, SCHEMA, VERDICTS, add_made_now, unordered
 from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.store import Store
 
@@ -71,10 +71,9 @@ def record_decisions(
         raise DecisionError("reviewer is empty; name the person who decides")
     checked = [_checked(number, row) | {"reviewer": reviewer} for number, row in enumerate(rows, 1)]
     _require_images(store, reviewed, checked)
-    if not reviewed.is_ordered:
-        checked = [_in_order(row) for row in checked]
     frame = pl.DataFrame(checked, schema={n: t for n, t in SCHEMA.items() if n != "decided_at"})
-    commit, added = add_made_now(reviewed.decisions(store), frame, now)
+    ordered = frame if reviewed.is_ordered else unordered(frame)
+    commit, added = add_made_now(reviewed.decisions(store), ordered, now)
     return RecordReport(added, commit.version if commit is not None else 0)
 
 
@@ -165,16 +164,3 @@ class _Images:
             self._shards[key] = rows.filter(pl.col("status") == OK) if rows.width else rows
         rows = self._shards[key]
         return set(rows.filter(pl.col("id") == item)["sha256"]) if rows.width else set()
-
-
-def _in_order(row: Mapping[str, str | None]) -> dict[str, str | None]:
-    """A pair without a direction, with the smaller id on the left."""
-    if str(row["left_id"]) <= str(row["right_id"]):
-        return dict(row)
-    return {
-        **row,
-        "left_id": row["right_id"],
-        "right_id": row["left_id"],
-        "left_sha256": row["right_sha256"],
-        "right_sha256": row["left_sha256"],
-    }

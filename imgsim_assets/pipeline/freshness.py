@@ -19,9 +19,16 @@ from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.index.stage import index_table, rebuild_count
 from imgsim_assets.pipeline.checks import missing_and_stale
 from imgsim_assets.reviews.table import reviews_table
+from imgsim_assets.similarity.duplicate_groups import (
+    DECISIONS,
+    SEPARATOR,
+    group_decisions,
+    is_groups,
+)
 from imgsim_assets.similarity.items import vector_rebuilds
-from imgsim_assets.similarity.matches import decisions_about, reviewed_name
+from imgsim_assets.similarity.matches import MATCHES, decisions_about, reviewed_name
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
+from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -155,8 +162,16 @@ def matches_freshness(
 
 
 def has_current_decisions(store: Store, commit: Commit) -> bool:
-    """Whether a version of a match table honours the decisions that people have made until now."""
+    """Whether a version of a result honours the decisions that people have made until now.
+
+    Results of other kinds than match tables and groups honour all that there are about them: none.
+    """
     settings = commit.properties
+    if is_groups(commit.table):
+        images = _group_images(store, commit)
+        return images is None or _groups_honour_decisions(store, commit, images)
+    if not commit.table.startswith(MATCHES):
+        return True
     if reviews_table(store, reviewed_name(commit.table)).latest() is None:
         return settings.get("decisions") is None
     left, right = embedded(store, settings["left"]), indexed(store, settings["right"])
@@ -173,19 +188,30 @@ def _honours_decisions(store: Store, commit: Commit, left: Vectors, right: Vecto
 
 
 def groups_freshness(store: Store, table: Table, commit: Commit) -> Freshness:
-    """Of duplicate groups: they were computed from the indexes of their catalogs."""
-    catalogs = commit.properties["catalogs"]
-    inputs = [vectors for name in catalogs if (vectors := indexed(store, name)) is not None]
-    if len(inputs) < len(catalogs):
+    """Of duplicate groups: they were computed from the indexes of their catalogs, and decisions."""
+    images = _group_images(store, commit)
+    if images is None or not _groups_honour_decisions(store, commit, images):
         return "stale"
-    is_cross_catalog = table.name.split("/")[0] not in catalogs
-    items = pl.concat(
-        vectors.images.with_columns(
-            (pl.lit(f"{name}/" if is_cross_catalog else "") + pl.col("id")).alias("id")
-        )
-        for name, vectors in zip(catalogs, inputs, strict=True)
-    )
-    return _recorded(table, commit, {LEFT_ITEMS: items}, inputs)
+    inputs = [indexed(store, name) for name in commit.properties["catalogs"]]
+    return _recorded(table, commit, {LEFT_ITEMS: images}, [each for each in inputs if each])
+
+
+def _group_images(store: Store, commit: Commit) -> pl.DataFrame | None:
+    """The images of the catalogs of groups as the groups name them; None without an index."""
+    of_catalogs = []
+    is_cross_catalog = commit.table.startswith(f"{CROSS_CATALOG_GROUPS}/")
+    for name in commit.properties["catalogs"]:
+        vectors = indexed(store, name)
+        if vectors is None:
+            return None
+        prefix = f"{name}{SEPARATOR}" if is_cross_catalog else ""
+        of_catalogs.append(vectors.images.with_columns((pl.lit(prefix) + pl.col("id")).alias("id")))
+    return pl.concat(of_catalogs)
+
+
+def _groups_honour_decisions(store: Store, commit: Commit, images: pl.DataFrame) -> bool:
+    decisions = group_decisions(store, commit.table, images)
+    return decisions.digest == commit.properties.get(DECISIONS)
 
 
 def _recorded(

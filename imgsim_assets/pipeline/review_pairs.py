@@ -16,7 +16,7 @@ from imgsim_assets.similarity.candidates import best_candidates, sampled_keys
 from imgsim_assets.similarity.decided import score_pairs
 from imgsim_assets.similarity.item_pairs import SCHEMA
 from imgsim_assets.similarity.items import LEFT_OUT, Items, with_vectors
-from imgsim_assets.similarity.matches import decisions_about, match_table, reviewed_name
+from imgsim_assets.similarity.matches import MATCHES, decisions_about, match_table, reviewed_name
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.similarity.population import matches_before_decisions
 from imgsim_assets.storage.commit import Commit
@@ -117,7 +117,7 @@ def _newest(store: Store, name: str) -> _Version:
     commit = declared.latest()
     if commit is not None:
         return _Version(declared, commit)
-    tables = [table for table in store.table_names() if table.startswith("matches/")]
+    tables = [table for table in store.table_names() if table.startswith(MATCHES)]
     variants = [store.table(table) for table in tables if reviewed_name(table) == name]
     found = [_Version(table, commit) for table in variants if (commit := table.latest())]
     if not found:

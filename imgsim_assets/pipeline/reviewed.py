@@ -7,15 +7,12 @@ from typing import Literal
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.reviews.table import GROUPS, REVIEWS
-from imgsim_assets.similarity.duplicate_groups import SEPARATOR
-from imgsim_assets.similarity.matches import reviewed_name
-from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
+from imgsim_assets.similarity.duplicate_groups import SEPARATOR, is_groups, reviewed_groups
+from imgsim_assets.similarity.matches import MATCHES, reviewed_name
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
 Side = Literal["left", "right"]
-_MATCHES = "matches/"
-_OF_CATALOG = "/duplicate_groups"
 _GROUPS = f"{GROUPS}/"
 
 
@@ -94,11 +91,6 @@ def find_reviewed(store: Store, name: str) -> Reviewed:
 
 def name_of_decisions(table: str) -> str | None:
     """Under which name the pairs of a table are judged; None of a table of another kind."""
-    if table.startswith(_MATCHES):
+    if table.startswith(MATCHES):
         return reviewed_name(table)
-    name, _, _variant = table.partition(".")
-    if name.startswith(f"{CROSS_CATALOG_GROUPS}/"):
-        return _GROUPS + name.removeprefix(f"{CROSS_CATALOG_GROUPS}/")
-    if name.endswith(_OF_CATALOG):
-        return _GROUPS + name.removesuffix(_OF_CATALOG)
-    return None
+    return reviewed_groups(table) if is_groups(table) else None

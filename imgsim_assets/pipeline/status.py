@@ -19,6 +19,7 @@ from imgsim_assets.pipeline.checks import suspicious_groups
 from imgsim_assets.pipeline.freshness import Freshness, read_columns
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.similarity.graph import graph_table
+from imgsim_assets.similarity.matches import MATCHES
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
@@ -161,7 +162,7 @@ def match_statuses(store: Store) -> list[MatchStatus]:
     statuses = []
     for name in store.table_names():
         table = store.table(name)
-        commit = table.latest() if name.startswith("matches/") else None
+        commit = table.latest() if name.startswith(MATCHES) else None
         if commit is None:
             continue
         settings = commit.properties
@@ -169,7 +170,7 @@ def match_statuses(store: Store) -> list[MatchStatus]:
         right = freshness.indexed(store, settings["right"])
         statuses.append(
             MatchStatus(
-                name=name.removeprefix("matches/"),
+                name=name.removeprefix(MATCHES),
                 left=settings["left"],
                 right=settings["right"],
                 mode=settings["mode"],

@@ -53,6 +53,17 @@ def group_reviews_table(store: Store, name: str) -> Table:
     return store.table(f"{REVIEWS}/{GROUPS}/{name}")
 
 
+def unordered(reviews: pl.DataFrame) -> pl.DataFrame:
+    """Decisions about pairs without a direction: the smaller id is on the left."""
+    is_turned = pl.col("left_id") > pl.col("right_id")
+    ends = [(f"left_{name}", f"right_{name}") for name in ("id", "sha256")]
+    return reviews.with_columns(
+        pl.when(is_turned).then(pl.col(other)).otherwise(pl.col(name)).alias(name)
+        for pair in ends
+        for name, other in (pair, pair[::-1])
+    )
+
+
 def empty_reviews() -> pl.DataFrame:
     """No decisions."""
     return pl.DataFrame(schema=SCHEMA)

@@ -20,6 +20,8 @@ import polars as pl
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
 from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.index.stage import rebuild_count
+from imgsim_assets.reviews.decisions import Decisions
+from imgsim_assets.reviews.table import GROUPS, REVIEWS, read_reviews, unordered
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks
@@ -65,6 +67,9 @@ from imgsim_assets.storage.table import Table
 # Rows of groups across catalogs; there a group_id is catalog/id of its canonical item.
 CROSS_CATALOG_SCHEMA = {"group_id": pl.String, "catalog": pl.String, **SCHEMA}
 BRIDGES = "bridges"
+# The file of the verdicts, with those that were reopened: left_id, right_id and verdict.
+DECISIONS = "decisions"
+_OF_CATALOG = "/duplicate_groups"
 # The columns that say which items are in which group.
 _IDENTITY = ("group_id", "catalog", "id", "image", "sha256")
 # The part of the recipe that links depend on; the rest only divides them into groups.
@@ -79,7 +84,8 @@ class GroupReport:
 
     Items and images are those with a vector; `left_out` are images that are not compared,
     `shared` those of them that too many items of a catalog have, and `common` compared ones that
-    most items of a catalog have.
+    most items of a catalog have. `decisions` counts people's verdicts that stand, and `reopened`
+    are those about images that have changed.
     """
 
     version: int
@@ -90,6 +96,8 @@ class GroupReport:
     left_out: Mapping[str, int]
     shared: pl.DataFrame
     common: pl.DataFrame
+    decisions: Mapping[str, int]
+    reopened: pl.DataFrame
     threshold: float
     threshold_source: str
     threshold_is_measured: bool
@@ -196,6 +204,8 @@ class GroupStage:
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(*map(rebuild_count, indexes.values())),
         }
+        decisions = group_decisions(self._store, self.table.name, ranked)
+        recipe[DECISIONS] = decisions.digest
         result = MaterializedResult.for_recipe(self.table, latest, recipe, _LINK_KEYS)
         # In order of rank, which decides the groups as much as the items; only keys are kept.
         in_order = Items(ranked, np.empty((0, 0), dtype=np.float32))
@@ -217,8 +227,11 @@ class GroupStage:
                 )
                 computed.append(found.evidence)
                 links, files, incremental = _in_both(found.rows), found.files, found.incremental
-            rows, bridges = self._grouped(ranked, images, links, threshold)
-            return rows, [self.table.write_rows(bridges, role=BRIDGES), *files], incremental
+            rows, bridges = self._grouped(ranked, images, links, threshold, decisions)
+            files = [self.table.write_rows(bridges, role=BRIDGES), *files]
+            if decisions.verdicts.height:
+                files.append(self.table.write_rows(decisions.verdicts, role=DECISIONS))
+            return rows, files, incremental
 
         update = result.update(in_order, images, inputs, compute)
         if update is None:
@@ -234,6 +247,8 @@ class GroupStage:
             left_out=left_out_counts(*selected.values()),
             shared=shared_images(selected),
             common=common_images(selected),
+            decisions=decisions.counts,
+            reopened=decisions.reopened,
             threshold=threshold,
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
@@ -264,13 +279,20 @@ class GroupStage:
         return recorded.join(ranked, on="id").sort("rank", "image").drop("rank")
 
     def _grouped(
-        self, ranked: pl.DataFrame, images: Items, links: pl.DataFrame, threshold: float
+        self,
+        ranked: pl.DataFrame,
+        images: Items,
+        links: pl.DataFrame,
+        threshold: float,
+        decisions: Decisions,
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The rows of the groups, and their bridges."""
         items_in_order = ranked.select("id", PROTECTED).unique("id", maintain_order=True)
-        sets = ImageSets.of(_compared_rows(ranked), images, self._settings.compare)
-        linkage = self._settings.linkage
-        rows, bridges = group_items(items_in_order, sets, links, linkage, threshold)
+        different = decisions.different
+        alone = pl.concat([different["left_id"], different["right_id"]]).unique()
+        sets = ImageSets.of(_compared_rows(ranked), images, self._settings.compare, alone)
+        linkage, verdicts = self._settings.linkage, decisions.verdicts
+        rows, bridges = group_items(items_in_order, sets, links, linkage, threshold, verdicts)
         return _with_catalog(rows) if self._cross_catalog else rows, bridges
 
     def _evidence(
@@ -278,6 +300,31 @@ class GroupStage:
     ) -> EvidenceCounts | None:
         file = commit.file_with_role(EVIDENCE)
         return EvidenceCounts.of(self.table.read_file(file), computed, rule) if file else None
+
+
+def group_decisions(store: Store, table: str, images: pl.DataFrame) -> Decisions:
+    """People's decisions about the pairs of duplicate groups and the variants of them.
+
+    Args:
+        store: the store of the groups.
+        table: the table of the groups.
+        images: id and sha256 of all images; of groups across catalogs, an id is catalog/id.
+    """
+    reviews = store.table(f"{REVIEWS}/{reviewed_groups(table)}")
+    decided = unordered(read_reviews(reviews, reviews.latest()))
+    return Decisions.of(decided, images, images)
+
+
+def is_groups(table: str) -> bool:
+    """Whether a table holds duplicate groups, of one catalog or across several."""
+    name = table.partition(".")[0]
+    return name.startswith(f"{CROSS_CATALOG_GROUPS}/") or name.endswith(_OF_CATALOG)
+
+
+def reviewed_groups(table: str) -> str:
+    """The name under which groups are reviewed, such as "groups/photos", without a variant."""
+    name = table.partition(".")[0].removeprefix(f"{CROSS_CATALOG_GROUPS}/")
+    return f"{GROUPS}/{name.removesuffix(_OF_CATALOG)}"
 
 
 def _links(

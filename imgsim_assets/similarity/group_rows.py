@@ -7,15 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from imgsim_assets.reviews.table import DIFFERENT, MATCH
 from imgsim_assets.similarity.canonical import PROTECTED
-from imgsim_assets.similarity.clustering import (
-    Cluster,
-    connected_components,
-    find_bridges,
-    similarity_within,
-    star_clusters,
-)
+from imgsim_assets.similarity.clustering import Cluster, find_bridges, similarity_within
 from imgsim_assets.similarity.cosine import Indices
+from imgsim_assets.similarity.decided_groups import DecidedNodes, decided_clusters
 from imgsim_assets.similarity.image_sets import ImageSets
 from imgsim_assets.similarity.settings import Linkage
 
@@ -31,6 +27,8 @@ SCHEMA = {
     "min_similarity": pl.Float64,
     "mean_similarity": pl.Float64,
     "bridges": pl.Int32,
+    "verdict": pl.String,
+    "judged": pl.Int32,
 }
 BRIDGE_SCHEMA = {
     "group_id": pl.String,
@@ -40,11 +38,18 @@ BRIDGE_SCHEMA = {
     "right_sha256": pl.String,
     "similarity": pl.Float64,
     "smaller_part": pl.Int32,
+    "verdict": pl.String,
 }
+_PAIR = ("left_id", "right_id")
 
 
 def group_items(
-    items: pl.DataFrame, sets: ImageSets, links: pl.DataFrame, linkage: Linkage, threshold: float
+    items: pl.DataFrame,
+    sets: ImageSets,
+    links: pl.DataFrame,
+    linkage: Linkage,
+    threshold: float,
+    verdicts: pl.DataFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Groups of at least two items, and their bridges.
 
@@ -55,11 +60,15 @@ def group_items(
         links: pairs of images (left_id, right_id: their keys), in both directions.
         linkage: connected or star.
         threshold: minimum cosine of a link.
+        verdicts: people's decisions about pairs of items (left_id, right_id, verdict). Items that
+            were judged different are each alone in their set.
 
     Returns:
         The rows of the groups (SCHEMA) and their bridges (BRIDGE_SCHEMA). `image` and `sha256`
-        are of the member's image that is nearest to the canonical item. Items that have the same
-        set of images count as one end of a bridge, which is named by the first of them.
+        are of the member's image that is nearest to the canonical item; `verdict` is about the
+        member and the canonical item, and `judged` counts the pairs of the group that people
+        judged a match. Items that have the same set of images count as one end of a bridge, which
+        is named by the first of them.
     """
     keys = sets.images.keys["id"]
     one_way = links.filter(pl.col("left_id") < pl.col("right_id")).sort("left_id", "right_id")
@@ -70,18 +79,70 @@ def group_items(
     ranked = items.with_row_index("rank").join(nodes, on="id")
     by_node = ranked.sort("rank").group_by("node").agg("id", pl.col("rank").min()).sort("node")
     counts = by_node["id"].list.len().cast(pl.Int64).to_numpy()
-    cluster = star_clusters if linkage == "star" else connected_components
-    groups = [
-        group
-        for group in cluster(node_links, by_node["rank"].to_numpy())
-        if len(group.members) > 1 or counts[group.members[0]] > 1
-    ]
+    decided = _decided_nodes(verdicts, nodes)
+    ranks = by_node["rank"].cast(pl.Int64).to_numpy()
+    clusters = decided_clusters(node_links, ranks, linkage, decided, sets.similarity)
+    groups = [group for group in clusters if len(group.members) > 1 or counts[group.members[0]] > 1]
     rows, bridges = _describe(groups, by_node["id"], counts, sets)
+    rows = _with_verdicts(rows, verdicts)
+    bridges = _with_decided_bridges(bridges, nodes, decided)
     protected = items.filter(PROTECTED)["id"]
     rows = rows.with_columns(
         keep=pl.col("is_canonical") | pl.col("id").is_in(protected.implode())
     ).sort(["group_id", "is_canonical", "similarity", "id"], descending=[False, True, True, False])
     return rows.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()), bridges
+
+
+def _decided_nodes(verdicts: pl.DataFrame, nodes: pl.DataFrame) -> DecidedNodes:
+    """The decisions about two different nodes (id, node), by the nodes."""
+    ends = verdicts.join(nodes.rename({"id": "left_id", "node": "left"}), on="left_id").join(
+        nodes.rename({"id": "right_id", "node": "right"}), on="right_id"
+    )
+    pairs = ends.select(
+        "verdict", a=pl.min_horizontal("left", "right"), b=pl.max_horizontal("left", "right")
+    ).filter(pl.col("a") < pl.col("b"))
+    matches, different = (
+        pairs.filter(pl.col("verdict") == verdict).select("a", "b").unique().sort("a", "b")
+        for verdict in (MATCH, DIFFERENT)
+    )
+    return DecidedNodes(matches.to_numpy(), different.to_numpy())
+
+
+def _with_verdicts(rows: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """The rows with the verdict about each member, and the number of matches of the group."""
+    both = pl.concat(
+        [verdicts, verdicts.select(left_id="right_id", right_id="left_id", verdict="verdict")]
+    )
+    of_canonical = both.rename({"left_id": "group_id", "right_id": "id"})
+    group = rows.select("id", "group_id")
+    judged = (
+        verdicts.filter(pl.col("verdict") == MATCH)
+        .join(group, left_on="left_id", right_on="id")
+        .join(group, left_on=["right_id", "group_id"], right_on=["id", "group_id"], how="semi")
+        .group_by("group_id")
+        .agg(pl.len().alias("judged"))
+    )
+    described = rows.join(of_canonical, on=["group_id", "id"], how="left", maintain_order="left")
+    counted = described.join(judged, on="group_id", how="left", maintain_order="left")
+    return counted.with_columns(pl.col("judged").fill_null(0))
+
+
+def _with_decided_bridges(
+    bridges: pl.DataFrame, nodes: pl.DataFrame, decided: DecidedNodes
+) -> pl.DataFrame:
+    """Bridges with the verdict `match` where people decided that their ends match."""
+    ends = bridges.select(_PAIR)
+    for side in _PAIR:
+        of_side = nodes.rename({"id": side, "node": f"{side}_node"})
+        ends = ends.join(of_side, on=side, how="left", maintain_order="left")
+    matches = pl.DataFrame(decided.matches, schema=["a", "b"], orient="row").with_columns(
+        pl.lit(MATCH).alias("verdict")
+    )
+    a, b = (pl.col(f"{side}_node") for side in _PAIR)
+    named = ends.select(a=pl.min_horizontal(a, b), b=pl.max_horizontal(a, b)).join(
+        matches, on=["a", "b"], how="left", maintain_order="left"
+    )
+    return bridges.with_columns(named["verdict"])
 
 
 def _describe(
@@ -123,7 +184,7 @@ def _describe(
             "similarity": sets.similarity(ends[:, 0], ends[:, 1]),
             "smaller_part": ends[:, 2],
         },
-        schema=BRIDGE_SCHEMA,
+        schema={name: kind for name, kind in BRIDGE_SCHEMA.items() if name != "verdict"},
     )
     return rows, bridge_rows.sort("group_id", "left_sha256", "right_sha256", "left_id", "right_id")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -64,16 +65,29 @@ class ImageSets:
     compare: Compare
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, images: Items, compare: Compare = "any") -> ImageSets:
-        """The sets of the items of `rows` (id, image, sha256; with `within` also value)."""
+    def of(
+        cls,
+        rows: pl.DataFrame,
+        images: Items,
+        compare: Compare = "any",
+        alone: pl.Series | None = None,
+    ) -> ImageSets:
+        """The sets of the items of `rows` (id, image, sha256; with `within` also value).
+
+        Each item of `alone` (ids) is a node of its own, whatever images others have.
+        """
         position = images.keys["id"].search_sorted(rows.select(image_key(rows)).to_series())
         placed = rows.select("id", "image", "sha256", position.cast(pl.Int64).alias("position"))
-        if placed["id"].n_unique() == placed.height:
+        has_alone = alone is not None and len(alone) > 0
+        if placed["id"].n_unique() == placed.height and not has_alone:
             each = np.arange(len(images))
             placed = placed.with_columns(pl.col("position").alias("node"))
             return cls(images, placed, each, np.ones_like(each), each, compare)
         key = pl.col("position").sort().cast(pl.String).str.zfill(_DIGITS).str.join()
         items = placed.group_by("id").agg(key.alias("key"), pl.col("position").sort())
+        if alone is not None:
+            own = pl.when(pl.col("id").is_in(alone.implode())).then("id").otherwise(pl.lit(""))
+            items = items.with_columns(pl.concat_str("key", pl.lit("\0"), own))
         items = items.with_columns((pl.col("key").rank("dense") - 1).cast(pl.Int64).alias("node"))
         placed = placed.join(items.select("id", "node"), on="id", how="left", maintain_order="left")
         members = items.unique("node").sort("node")["position"]
@@ -84,10 +98,10 @@ class ImageSets:
     def __len__(self) -> int:
         return len(self.counts)
 
-    @property
+    @cached_property
     def has_several(self) -> bool:
-        """Whether any item has several images."""
-        return len(self.members) > len(self)
+        """Whether the nodes are not the images, one each: an item has several, or is alone."""
+        return not np.array_equal(self.members, np.arange(len(self)))
 
     def links(self, pairs: Indices, threshold: float) -> Indices:
         """The links of nodes (m, 2), a < b, sorted, that pairs of images imply.

@@ -75,7 +75,8 @@ _LEFT_LISTS = "left_neighbor_lists"
 _RIGHT_LISTS = "right_neighbor_lists"
 # A cost that is positive for every cosine, since scipy treats a stored zero as no edge.
 _UNMATCHED_COST = 2.0
-_PREFIX = "matches/"
+# Prefix of the match tables.
+MATCHES = "matches/"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class MatchReport:
 
 def match_table(store: Store, name: str) -> Table:
     """`matches/<name>`; see SCHEMA, and with evidence the columns COLUMNS."""
-    return store.table(f"{_PREFIX}{name}")
+    return store.table(f"{MATCHES}{name}")
 
 
 class MatchStage:
@@ -294,7 +295,7 @@ def decisions_about(
 
 def reviewed_name(table: str) -> str:
     """The name under which a match table is reviewed: without prefix and variant."""
-    return table.removeprefix(_PREFIX).partition(".")[0]
+    return table.removeprefix(MATCHES).partition(".")[0]
 
 
 class _FoundPairs(NamedTuple):

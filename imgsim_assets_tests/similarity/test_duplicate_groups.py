@@ -15,6 +15,8 @@ from polars.testing import assert_frame_equal
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import IndexStage
+from imgsim_assets.reviews.decisions import Decisions
+from imgsim_assets.reviews.table import empty_reviews
 from imgsim_assets.similarity import clustering
 from imgsim_assets.similarity.duplicate_groups import (
     BRIDGES,
@@ -123,7 +125,12 @@ def _group_items(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The groups of items (id, image, sha256, protected) with one image each."""
     return group_items(
-        ranked.select("id", "protected"), ImageSets.of(ranked, images), links, linkage, 0.8
+        ranked.select("id", "protected"),
+        ImageSets.of(ranked, images),
+        links,
+        linkage,
+        0.8,
+        Decisions.of(empty_reviews(), ranked, ranked).verdicts,
     )
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from imgsim_assets.storage.store import Store
     from imgsim_assets.storage.table import Table
 
-VERSION = "2"
+VERSION = "3"
 GROUPS_IGNORE_LIST = f"duplicate_groups/{IGNORE_LIST}"
 _CHECK_DESCRIPTION = (
     "Every group has two items or more and one canonical item, and no item is in two groups."
