@@ -16,16 +16,27 @@ from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import describe_error
 from imgsim_assets.pages.templates import static_folder
-from imgsim_assets.service import errors, explore, health, images, query, results, review
+from imgsim_assets.service import errors, explore, health, images, login, query, results, review
+from imgsim_assets.service.limits import Limits
 from imgsim_assets.service.measured import Measured
 from imgsim_assets.service.metrics import Metrics
 from imgsim_assets.service.query_encoder import QueryEncoder
 from imgsim_assets.service.review_table import ReviewTables
+from imgsim_assets.service.root_path import RootPath
 from imgsim_assets.service.security import Security
 from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets.service.view import Views
 from imgsim_assets.storage.store import Store
 
+_ROUTERS = (
+    health,
+    login,
+    results,
+    images,
+    query,
+    explore,
+    review,
+)
 # A quarter of the cache is for thumbnails.
 _THUMBNAILS = 4
 # Pairs of images whose matched features are kept, about 10 kB each.
@@ -48,7 +59,6 @@ def create_app(store: Store, settings: ServeSettings | None = None) -> FastAPI:
         title="imgsim_assets",
         version=imgsim_assets.__version__,
         lifespan=_lifespan,
-        root_path=settings.root_path,
         docs_url=None,
         redoc_url=None,
     )
@@ -62,12 +72,14 @@ def create_app(store: Store, settings: ServeSettings | None = None) -> FastAPI:
         partial(review.matched_features, store)
     )
     errors.add_handlers(app)
-    for module in (health, results, images, query, explore, review):
+    for module in _ROUTERS:
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=static_folder()), name="static")
     # The last one is the first to see a request.
+    app.add_middleware(Limits, settings=settings)
     app.add_middleware(Security, settings=settings)
     app.add_middleware(Measured, metrics=app.state.metrics)
+    app.add_middleware(RootPath, root_path=settings.root_path)
     return app
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
+from typing import Any
 
 import uvicorn
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.progress import Log
 from imgsim_assets.service.app import create_app
+from imgsim_assets.service.connection import Connection, Heads
 from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets.storage.store import Store
 
@@ -26,20 +29,26 @@ def serve(store: Store, settings: ServeSettings, *, log: Log) -> None:
     Raises:
         SettingsError: The address cannot be listened on.
     """
-    listener = _listen(settings)
-    config = uvicorn.Config(
-        create_app(store, settings),
-        root_path=settings.root_path,
-        limit_concurrency=settings.max_connections,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        server_header=False,
-        access_log=False,
-        log_level="warning",
-        ws="none",
-    )
-    with listener:
+    with listen(settings) as listener:
         log(f"serving {store.url} at {address(settings, listener.getsockname()[1])}")
-        uvicorn.Server(config).run(sockets=[listener])
+        create_server(store, settings).run(sockets=[listener])
+
+
+def create_server(store: Store, settings: ServeSettings) -> uvicorn.Server:
+    """The HTTP server of a store, with the limits of the settings."""
+    protocol: Any = partial(Connection, settings.header_timeout_s)
+    return uvicorn.Server(
+        uvicorn.Config(
+            Heads(create_app(store, settings)),
+            http=protocol,
+            ws="none",
+            limit_concurrency=settings.max_connections,
+            timeout_graceful_shutdown=settings.shutdown_timeout_s,
+            server_header=False,
+            access_log=False,
+            log_level="warning",
+        )
+    )
 
 
 def address(settings: ServeSettings, port: int) -> str:
@@ -49,7 +58,12 @@ def address(settings: ServeSettings, port: int) -> str:
     return f"http://{host}:{port}{settings.root_path}/"
 
 
-def _listen(settings: ServeSettings) -> socket.socket:
+def listen(settings: ServeSettings) -> socket.socket:
+    """A socket that listens on the address of the settings.
+
+    Raises:
+        SettingsError: Another process does, or the address is not of this machine.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)

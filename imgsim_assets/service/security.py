@@ -21,6 +21,7 @@ from imgsim_assets.service.settings import ServeSettings, is_loopback
 
 COOKIE = "imgsim_token"
 LOGIN = "/login"
+LOGOUT = "/logout"
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What a client may have without a token: health for a load balancer, and the way to log in.
 _OPEN_PATHS = ("/healthz", LOGIN)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
-from imgsim_assets.settings import Secret, Settings
+from imgsim_assets.settings import Secret, SecretValueError, Settings
 
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain")
 _MIN_TOKEN = 16
@@ -80,7 +80,7 @@ class ServeSettings(Settings):
     @classmethod
     def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < _MIN_TOKEN:
-            raise ValueError(
+            raise SecretValueError(
                 f"the token has fewer than {_MIN_TOKEN} characters; make one with "
                 "'openssl rand -hex 24'"
             )
