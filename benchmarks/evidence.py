@@ -30,8 +30,8 @@ from imgsim_assets.encoders.encoder import load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
-from imgsim_assets.similarity.evidence.features import extract_features
-from imgsim_assets.similarity.evidence.pair import ComparableImage, compare
+from imgsim_assets.similarity.evidence.features import ComparableImage, extract_features
+from imgsim_assets.similarity.evidence.pair import compare
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.evidence.tiers import SIMILAR
 

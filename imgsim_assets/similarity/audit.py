@@ -18,7 +18,7 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.reviews.table import DIFFERENT, MATCH
 from imgsim_assets.similarity.audit_pairs import wrong_pairs, wrong_selection
 from imgsim_assets.similarity.audit_scores import TOLERANCE, ScoredItems, recorded_items, scores
-from imgsim_assets.similarity.evidence.accepted_pairs import EVIDENCE_RULE
+from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.matches import DECISIONS, match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS

@@ -28,14 +28,13 @@ from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_
 from imgsim_assets.similarity.evidence.accepted_pairs import (
     BY_EVIDENCE,
     CANDIDATES,
-    EVIDENCE,
-    EVIDENCE_RULE,
     EvidenceCounts,
     EvidenceRule,
     evident_pairs,
     needs_threshold,
 )
 from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
+from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE, EVIDENCE_RULE
 from imgsim_assets.similarity.group_rows import SCHEMA, group_items
 from imgsim_assets.similarity.image_sets import ImageSets, image_key
 from imgsim_assets.similarity.items import LEFT_OUT, VALUE, Items
@@ -189,7 +188,7 @@ class GroupStage:
             if needs_threshold(settings.evidence)
             else BY_EVIDENCE
         )
-        rule = EvidenceRule.of(settings.evidence, resolved.value)
+        rule = EvidenceRule.of(settings.evidence, resolved.value, strict=True)
         threshold = rule.min_similarity if rule is not None else resolved.value
         fingerprint = indexes[self._catalogs[0]].properties[FINGERPRINT]
         recipe = {

@@ -17,7 +17,6 @@ from imgsim_assets.similarity.cosine import distances
 from imgsim_assets.similarity.evidence.accepted_pairs import (
     BY_EVIDENCE,
     CANDIDATES,
-    EVIDENCE_RULE,
     EvidenceCounts,
     EvidenceRule,
     evident_pairs,
@@ -25,6 +24,7 @@ from imgsim_assets.similarity.evidence.accepted_pairs import (
     with_evidence,
 )
 from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
+from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult

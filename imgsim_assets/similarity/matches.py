@@ -23,7 +23,6 @@ from imgsim_assets.similarity.decided import NOTHING_DECIDED, DecidedPairs
 from imgsim_assets.similarity.evidence.accepted_pairs import (
     BY_EVIDENCE,
     CANDIDATES,
-    EVIDENCE_RULE,
     EvidenceCounts,
     EvidenceRule,
     evident_pairs,
@@ -31,6 +30,7 @@ from imgsim_assets.similarity.evidence.accepted_pairs import (
     with_evidence,
 )
 from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
+from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.item_pairs import in_order, item_pairs, swapped
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult

@@ -6,7 +6,7 @@ import io
 import random
 from functools import cache
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 
 @cache
@@ -61,3 +61,8 @@ def jpeg(image: Image.Image, quality: int = 80) -> bytes:
     body = io.BytesIO()
     image.save(body, "JPEG", quality=quality)
     return body.getvalue()
+
+
+def painted(image: Image.Image, color: str) -> Image.Image:
+    """The image in the shades of one color, as a product that is sold in several colors."""
+    return ImageOps.colorize(image.convert("L"), "black", "white", mid=color)

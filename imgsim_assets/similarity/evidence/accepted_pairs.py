@@ -13,9 +13,14 @@ from imgsim_assets.similarity.evidence.compare_pairs import (
     PairEvidence,
     evidence_for,
 )
+from imgsim_assets.similarity.evidence.known_pairs import (
+    EVIDENCE,
+    EVIDENCE_FINGERPRINT,
+    known_evidence,
+)
 from imgsim_assets.similarity.evidence.pair import evidence_fingerprint
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
-from imgsim_assets.similarity.evidence.tiers import SAME_BYTES, SIMILAR, TIERS
+from imgsim_assets.similarity.evidence.tiers import ALIGNED, SAME_BYTES, SIMILAR, TIERS
 from imgsim_assets.similarity.item_pairs import in_order
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
@@ -30,15 +35,13 @@ from imgsim_assets.similarity.threshold import ResolvedThreshold
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.store import Store
 
-# The file of the evidence for all candidates.
-EVIDENCE = "evidence"
 # Properties of a result: what the candidates are, and which of them count; null without evidence.
 CANDIDATES = "candidates"
-EVIDENCE_RULE = "evidence_rule"
 # The threshold where a similarity alone decides nothing.
 BY_EVIDENCE = ResolvedThreshold(MIN_COSINE, "evidence: the minimum similarity of candidates")
 COLUMNS = {name: PAIR_SCHEMA[name] for name in ("evidence", "inliers", "transform")}
-_FINGERPRINT = "fingerprint"
+CLOSE = "close"
+_STRICT = "strict"
 _RIGHT_LISTS = "right_neighbor_lists"
 
 
@@ -49,14 +52,23 @@ class EvidenceRule:
     Attributes:
         settings: as declared.
         threshold: the minimum cosine of a pair that counts as similar.
+        strict: whether aligned images that are no close copies are only similar.
     """
 
     settings: EvidenceSettings
     threshold: float
+    strict: bool = False
 
     @classmethod
-    def of(cls, settings: EvidenceSettings, threshold: float) -> EvidenceRule | None:
+    def of(
+        cls, settings: EvidenceSettings, threshold: float, *, strict: bool = False
+    ) -> EvidenceRule | None:
         """The rule of some settings; None if no evidence is computed.
+
+        Args:
+            settings: as declared.
+            threshold: the minimum cosine of a pair that counts as similar.
+            strict: whether only close copies count as aligned, where the settings do not say.
 
         Raises:
             SettingsError: OpenCV is not installed.
@@ -64,7 +76,7 @@ class EvidenceRule:
         if not settings.compute:
             return None
         evidence_fingerprint()
-        return cls(settings, threshold)
+        return cls(settings, threshold, strict if settings.strict is None else settings.strict)
 
     @property
     def similar_from(self) -> float | None:
@@ -83,12 +95,15 @@ class EvidenceRule:
 
     @property
     def counts(self) -> pl.Expr:
-        """Whether a row with `evidence` and `similarity` counts."""
+        """Whether a row with `evidence`, `close` and `similarity` counts."""
         strength = TIERS.index(self.settings.require) + 1
         counts = pl.col("evidence").is_in(TIERS[:strength])
+        is_similar = pl.col("evidence") == SIMILAR
+        if self.strict:
+            is_similar |= (pl.col("evidence") == ALIGNED) & ~pl.col(CLOSE)
         if self.settings.require != SIMILAR:
-            return counts
-        return (pl.col("evidence") != SIMILAR) | (pl.col("similarity") >= self.threshold)
+            return counts & ~is_similar
+        return ~is_similar | (pl.col("similarity") >= self.threshold)
 
     @property
     def candidates_recipe(self) -> list[float]:
@@ -103,7 +118,8 @@ class EvidenceRule:
         return {
             "require": require,
             SIMILAR: from_similarity,
-            _FINGERPRINT: evidence_fingerprint(),
+            _STRICT: self.strict,
+            EVIDENCE_FINGERPRINT: evidence_fingerprint(),
         }
 
 
@@ -195,9 +211,9 @@ def evident_pairs(
             pl.col("id").alias(f"{side}_id"), pl.col("sha256").alias(f"{side}_sha256")
         )
         rows = rows.join(images, on=f"{side}_id", how="left", maintain_order="left")
-    found = evidence_for(store, rows, _known(result))
+    found = evidence_for(store, rows, known_evidence(store, result.table, result.latest))
     files.append(result.table.write_rows(found.pairs, role=EVIDENCE))
-    accepted = with_evidence(rows, found.pairs).filter(rule.counts)
+    accepted = _described(rows, found.pairs).filter(rule.counts)
     return EvidentPairs(
         accepted.select(candidates.columns), found, files, incremental=cached is not None
     )
@@ -205,6 +221,11 @@ def evident_pairs(
 
 def with_evidence(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     """Rows with left_sha256 and right_sha256, and the evidence for them."""
+    return _described(rows, pairs).drop(CLOSE)
+
+
+def _described(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """The same, and whether the images are close copies."""
     ends = pl.col("left_sha256"), pl.col("right_sha256")
     ordered = [pl.min_horizontal(ends), pl.max_horizontal(ends)]
     described = rows.join(
@@ -213,16 +234,9 @@ def with_evidence(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
         right_on=["left_sha256", "right_sha256"],
         how="left",
         maintain_order="left",
-    ).select(*rows.columns, *COLUMNS)
-    same = pl.when(ends[0] == ends[1]).then(pl.lit(SAME_BYTES)).otherwise(pl.col("evidence"))
-    return described.with_columns(same.alias("evidence"))
-
-
-def _known(result: MaterializedResult) -> pl.DataFrame | None:
-    """The evidence of the latest commit, if the same comparison gave it."""
-    if result.latest is None:
-        return None
-    recorded = result.latest.properties.get(EVIDENCE_RULE)
-    if recorded is None or recorded[_FINGERPRINT] != evidence_fingerprint():
-        return None
-    return result.read_file(EVIDENCE)
+    ).select(*rows.columns, *COLUMNS, CLOSE)
+    is_same = ends[0] == ends[1]
+    return described.with_columns(
+        pl.when(is_same).then(pl.lit(SAME_BYTES)).otherwise("evidence").alias("evidence"),
+        pl.col(CLOSE) | is_same,
+    )

@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-# Outside of every gray value: marks pixels that the warped image does not cover.
-_OUTSIDE = -1000.0
+# Outside of every value: marks pixels that the warped image does not cover.
+OUTSIDE = -1000.0
 # Gray values by which a pixel may lie outside of the range of its neighborhood in the other image.
 _TOLERANCE = 6.0
 _MIN_PIXELS = 64
@@ -53,42 +53,88 @@ class Agreement:
     agreeing: float
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """The agreement in the whole overlap, and in the box around the inliers.
+@dataclass(frozen=True, eq=False)
+class Overlay:
+    """A gray thumbnail that is laid over another one by an alignment.
 
-    The box leaves out the neighbors of an image in a collage.
+    Attributes:
+        warped: (h, w), the source as it lies over the target; below 0 outside of it.
+        target: (h, w), the other thumbnail.
+        inside: (h, w), the pixels that the source covers.
+        box: (h, w), those of them in the box around the inliers, which leaves out the neighbors of
+            an image in a collage.
+        agrees: (h, w), where the gray values agree.
+        source_pixels: how many pixels of the target the source would cover, if all of it did.
     """
 
-    whole: Agreement
-    core: Agreement
+    warped: NDArray[np.float32]
+    target: Bytes
+    inside: Mask
+    box: Mask
+    agrees: Mask
+    source_pixels: float
 
+    @classmethod
+    def of(cls, source: Bytes, target: Bytes, alignment: Alignment) -> Overlay:
+        """Lay a thumbnail over another one.
 
-def agreement(source: Bytes, target: Bytes, alignment: Alignment) -> Overlap:
-    """Compare two thumbnails under an alignment.
+        Args:
+            source: (h, w), the thumbnail that is warped, mirrored already where that is to be.
+            target: (h, w), the one it is compared with.
+            alignment: the transform from the source to the target.
+        """
+        warped, area = warp(source, target.shape, alignment)
+        inside = warped > OUTSIDE / 2
+        points = alignment.right_points * (max(target.shape) / EDGE)
+        agrees = _agrees(warped, target.astype(np.float64), inside, _near(points, target.shape))
+        box = inside & _box(points, target.shape)
+        return cls(warped, target, inside, box, agrees, area * source.size)
 
-    Args:
-        source: (h, w), the thumbnail that is warped, mirrored already where that is to be.
-        target: (h, w), the one it is compared with.
-        alignment: the transform from the source to the target.
-    """
-    from_source, to_target = (max(image.shape) / EDGE for image in (source, target))
-    matrix = _rescaled(alignment.matrix, from_source, to_target)
-    area = abs(float(np.linalg.det(matrix[:, :2])))
-    warped = _warp(source.astype(np.float32), matrix, (target.shape[1], target.shape[0]), area)
-    inside = warped > _OUTSIDE / 2
-    points = alignment.right_points * to_target
-    agrees = _agrees(warped, target.astype(np.float64), inside, _near(points, target.shape))
+    @property
+    def whole(self) -> Agreement:
+        """The agreement in the whole overlap."""
+        return self._within(self.inside)
 
-    def within(region: Mask) -> Agreement:
+    @property
+    def core(self) -> Agreement:
+        """The agreement in the box around the inliers."""
+        return self._within(self.box)
+
+    def _within(self, region: Mask) -> Agreement:
         count = int(region.sum())
         return Agreement(
-            min(1.0, count / (area * source.size)),
-            count / target.size,
-            float(agrees[region].mean()) if count >= _MIN_PIXELS else 0.0,
+            min(1.0, count / self.source_pixels),
+            count / self.target.size,
+            float(self.agrees[region].mean()) if count >= _MIN_PIXELS else 0.0,
         )
 
-    return Overlap(within(inside), within(inside & _box(points, target.shape)))
+
+def overlays(left: Bytes, right: Bytes, alignment: Alignment) -> tuple[Overlay, Overlay]:
+    """Either thumbnail over the other, the left one mirrored where the alignment says so.
+
+    What is black, white or small in one of them has lost its detail.
+    """
+    source = left[:, ::-1] if alignment.mirrored else left
+    return Overlay.of(source, right, alignment), Overlay.of(right, source, alignment.reversed())
+
+
+def warp(
+    source: Bytes, shape: tuple[int, ...], alignment: Alignment
+) -> tuple[NDArray[np.float32], float]:
+    """A thumbnail as it lies over another one, and the pixels that each of its own covers.
+
+    Args:
+        source: (h, w), mirrored already where that is to be.
+        shape: height and width of the other thumbnail.
+        alignment: the transform from the source to the target.
+
+    Returns:
+        (h, w) values, OUTSIDE where the source has none; and the number of pixels.
+    """
+    from_source, to_target = max(source.shape) / EDGE, max(shape) / EDGE
+    matrix = _rescaled(alignment.matrix, from_source, to_target)
+    area = abs(float(np.linalg.det(matrix[:, :2])))
+    return _warp(source.astype(np.float32), matrix, (shape[1], shape[0]), area), area
 
 
 def _rescaled(matrix: Floats, from_source: float, to_target: float) -> Floats:
@@ -128,10 +174,10 @@ def _warp(
         size,
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=_OUTSIDE,
+        borderValue=OUTSIDE,
     )
     # Pixels at the border mix with the outside.
-    warped[(warped < 0) | (warped > 255)] = _OUTSIDE
+    warped[(warped < 0) | (warped > 255)] = OUTSIDE
     return warped
 
 
@@ -139,8 +185,8 @@ def _agrees(warped: NDArray[np.float32], target: Floats, inside: Mask, near: Mas
     """Which pixels (h, w) agree, up to light and to one pixel of position."""
     cv2 = opencv()
     neighborhood = np.ones((3, 3), np.uint8)
-    lowest = cv2.erode(np.where(inside, warped, -_OUTSIDE).astype(np.float32), neighborhood)
-    highest = cv2.dilate(np.where(inside, warped, _OUTSIDE).astype(np.float32), neighborhood)
+    lowest = cv2.erode(np.where(inside, warped, -OUTSIDE).astype(np.float32), neighborhood)
+    highest = cv2.dilate(np.where(inside, warped, OUTSIDE).astype(np.float32), neighborhood)
     contrast, light = _fit_light(warped, target, inside & near)
     low, high = (np.clip(contrast * each + light, 0, 255) for each in (lowest, highest))
     agrees: Mask = (target > low - _TOLERANCE) & (target < high + _TOLERANCE)

@@ -11,8 +11,12 @@ import polars as pl
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
-from imgsim_assets.similarity.evidence.features import ImageFeatures, extract_features
-from imgsim_assets.similarity.evidence.pair import ComparableImage, Evidence, compare
+from imgsim_assets.similarity.evidence.features import (
+    ComparableImage,
+    ImageFeatures,
+    extract_features,
+)
+from imgsim_assets.similarity.evidence.pair import Evidence, compare
 from imgsim_assets.similarity.evidence.table import FeatureTable
 from imgsim_assets.similarity.evidence.tiers import SIMILAR
 from imgsim_assets.similarity.threads import parallel_map
@@ -25,6 +29,7 @@ PAIR_SCHEMA = {
     "evidence": pl.String,
     "inliers": pl.Int32,
     "transform": pl.String,
+    "close": pl.Boolean,
 }
 _ENDS = ("left_sha256", "right_sha256")
 # Images whose features are committed at once: what an interrupted run loses at most.

@@ -11,7 +11,7 @@ import hashlib
 import threading
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,11 @@ from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.decode import DECODER_VERSION
 
 # Part of the fingerprint: increment it when the features of the same image change.
-_VERSION = 1
+_VERSION = 2
 EDGE = 256
 MAX_POINTS = 300
 THUMBNAIL_EDGE = 64
+CHROMA_EDGE = 32
 # Fainter corners count as well, since product photos are often soft.
 _CONTRAST = 0.02
 _DESCRIPTOR = 128
@@ -52,6 +53,7 @@ class ImageFeatures:
             angle in 1/65536 turn.
         descriptors: (n, 64) uint8, two numbers of 4 bits in each.
         thumbnail: (h, w) uint8, gray, with edges of at most THUMBNAIL_EDGE.
+        chroma: (h, w, 2) uint8, Cb and Cr, with edges of at most CHROMA_EDGE.
     """
 
     pixels: str
@@ -60,6 +62,7 @@ class ImageFeatures:
     points: NDArray[np.uint16]
     descriptors: NDArray[np.uint8]
     thumbnail: NDArray[np.uint8]
+    chroma: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +106,29 @@ class Keypoints:
         )
 
 
+class ComparableImage(NamedTuple):
+    """The features of an image, with its keypoints unpacked."""
+
+    features: ImageFeatures
+    keypoints: Keypoints
+
+    @classmethod
+    def of(cls, features: ImageFeatures) -> ComparableImage:
+        """Unpack the keypoints."""
+        return cls(features, Keypoints.of(features))
+
+    @property
+    def gray_size(self) -> tuple[int, int]:
+        """Width and height of the gray copy that has the keypoints."""
+        return scaled_size((self.features.width, self.features.height), EDGE)
+
+
 def extract_features(image: Image.Image) -> ImageFeatures:
     """The features of a decoded RGB image; an image without corners has no points."""
     gray = image.convert("L")
     small = np.asarray(gray.resize(scaled_size(gray.size, EDGE), Image.Resampling.BOX))
     thumbnail = gray.resize(scaled_size(gray.size, THUMBNAIL_EDGE), Image.Resampling.BOX)
+    color = image.resize(scaled_size(image.size, CHROMA_EDGE), Image.Resampling.BOX)
     points, descriptors = _detect(np.ascontiguousarray(small))
     return ImageFeatures(
         _pixel_digest(image),
@@ -116,6 +137,7 @@ def extract_features(image: Image.Image) -> ImageFeatures:
         points,
         descriptors,
         np.asarray(thumbnail),
+        np.asarray(color.convert("YCbCr"))[:, :, 1:],
     )
 
 
@@ -133,7 +155,7 @@ def features_fingerprint() -> str:
         SettingsError: OpenCV is not installed.
     """
     parts = (
-        _VERSION, EDGE, MAX_POINTS, THUMBNAIL_EDGE, _CONTRAST, _LEVELS_PER_UNIT,
+        _VERSION, EDGE, MAX_POINTS, THUMBNAIL_EDGE, CHROMA_EDGE, _CONTRAST, _LEVELS_PER_UNIT,
         DECODER_VERSION, opencv().__version__.split("."[0])[:2],
     )  # fmt: skip
     return f"sift-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"

@@ -4,46 +4,33 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from imgsim_assets.similarity.evidence.agreement import Agreement, agreement
-from imgsim_assets.similarity.evidence.alignment import Alignment, align
-from imgsim_assets.similarity.evidence.features import (
-    EDGE,
-    ImageFeatures,
-    Keypoints,
-    features_fingerprint,
-    scaled_size,
-)
+from imgsim_assets.similarity.evidence.agreement import Agreement, Overlay, overlays
+from imgsim_assets.similarity.evidence.alignment import align
+from imgsim_assets.similarity.evidence.closeness import is_close
+from imgsim_assets.similarity.evidence.features import ComparableImage, features_fingerprint
 from imgsim_assets.similarity.evidence.tiers import ALIGNED, SAME_PIXELS, SIMILAR, Tier
 from imgsim_assets.similarity.evidence.transform import transform_kind
 
 # Increment it when the same features of a pair give another outcome.
-_VERSION = 1
+_VERSION = 2
 # An alignment is evidence with this many inliers, and where this share of the overlap agrees, or of
 # the box around the inliers.
 MIN_INLIERS = 10
 MIN_AGREEING, MIN_AGREEING_CORE = 0.8, 0.85
 # The least share of the image that the overlap or the box covers most of, and of the other image.
-_WHOLE_SHARES, _CORE_SHARES = (0.3, 0.04), (0.3, 0.12)
+_WHOLE_SHARES, _CORE_SHARES = (0.3, 0.04), (0.25, 0.08)
 
 
 class Evidence(NamedTuple):
-    """The tier of a pair; with tier aligned also the inliers and the kind of the transform."""
+    """The tier of a pair; with tier aligned also the inliers and the kind of the transform.
+
+    `close`: the images are close copies, see `closeness`; those of the same pixels are.
+    """
 
     tier: Tier
     inliers: int | None = None
     transform: str | None = None
-
-
-class ComparableImage(NamedTuple):
-    """The features of an image, with its keypoints unpacked."""
-
-    features: ImageFeatures
-    keypoints: Keypoints
-
-    @classmethod
-    def of(cls, features: ImageFeatures) -> ComparableImage:
-        """Unpack the keypoints."""
-        return cls(features, Keypoints.of(features))
+    close: bool = False
 
 
 def evidence_fingerprint() -> str:
@@ -62,32 +49,24 @@ def compare(left: ComparableImage, right: ComparableImage) -> Evidence:
     """
     a, b = left.features, right.features
     if a.pixels == b.pixels:
-        return Evidence(SAME_PIXELS)
-    width, _ = scaled_size((a.width, a.height), EDGE)
-    alignment = align(left.keypoints, right.keypoints, width)
+        return Evidence(SAME_PIXELS, close=True)
+    alignment = align(left.keypoints, right.keypoints, left.gray_size[0])
     if alignment is None or alignment.inliers < MIN_INLIERS:
         return Evidence(SIMILAR)
-    region = _agreeing_region(a, b, alignment)
+    both = overlays(a.thumbnail, b.thumbnail, alignment)
+    region = _agreeing_region(both)
     if region is None:
         return Evidence(SIMILAR)
-    return Evidence(ALIGNED, alignment.inliers, transform_kind(a, b, alignment, region))
+    transform = transform_kind(a, b, alignment, region)
+    return Evidence(ALIGNED, alignment.inliers, transform, is_close(left, right, alignment, both))
 
 
-def _agreeing_region(
-    left: ImageFeatures, right: ImageFeatures, alignment: Alignment
-) -> Agreement | None:
-    """The overlap, or the box around the inliers, if enough of it agrees.
-
-    Either image is warped to the other: what is black, white or small in one has lost its detail.
-    """
-    source = left.thumbnail[:, ::-1] if alignment.mirrored else left.thumbnail
-    for overlap in (
-        agreement(source, right.thumbnail, alignment),
-        agreement(right.thumbnail, source, alignment.reversed()),
-    ):
+def _agreeing_region(both: tuple[Overlay, Overlay]) -> Agreement | None:
+    """The overlap, or the box around the inliers, if enough of it agrees."""
+    for overlay in both:
         for region, min_agreeing, min_shares in (
-            (overlap.whole, MIN_AGREEING, _WHOLE_SHARES),
-            (overlap.core, MIN_AGREEING_CORE, _CORE_SHARES),
+            (overlay.whole, MIN_AGREEING, _WHOLE_SHARES),
+            (overlay.core, MIN_AGREEING_CORE, _CORE_SHARES),
         ):
             if region.agreeing >= min_agreeing and _covers(region, *min_shares):
                 return region

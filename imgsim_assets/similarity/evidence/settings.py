@@ -28,7 +28,12 @@ class EvidenceSettings(Settings):
         0.5, ge=-1, le=1, description="minimum cosine of a candidate, inclusive"
     )
     max_candidates: int = Field(
-        50, ge=1, le=1000, description="candidates of each image: the most similar ones"
+        100, ge=1, le=1000, description="candidates of each image: the most similar ones"
+    )
+    strict: bool | None = Field(
+        None,
+        description="aligned images count only if they are close copies: details, keypoints and "
+        "colors agree, and no point is displaced; default: true for duplicate groups, else false",
     )
 
     @model_validator(mode="before")

@@ -22,7 +22,12 @@ from imgsim_assets.encoders.vector_files import (
     write_vectors,
 )
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.similarity.evidence.features import ImageFeatures, features_fingerprint
+from imgsim_assets.similarity.evidence.features import (
+    CHROMA_EDGE,
+    ImageFeatures,
+    features_fingerprint,
+    scaled_size,
+)
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.gc import PER_IMAGE, SHA256
 from imgsim_assets.storage.store import Store
@@ -39,6 +44,7 @@ _SCHEMA = {
     "descriptors": pl.Binary,
     "thumbnail": pl.Binary,
     "thumbnail_width": pl.UInt8,
+    "chroma": pl.Binary,
 }
 
 
@@ -103,12 +109,14 @@ def _row(sha256: str, features: ImageFeatures | None) -> tuple[Any, ...]:
         features.descriptors.tobytes(),
         features.thumbnail.tobytes(),
         features.thumbnail.shape[1],
+        features.chroma.tobytes(),
     )
 
 
 def _features(row: Mapping[str, Any]) -> ImageFeatures | None:
     if row["pixels"] is None:
         return None
+    chroma_width, _ = scaled_size((row["width"], row["height"]), CHROMA_EDGE)
     return ImageFeatures(
         row["pixels"],
         row["width"],
@@ -116,6 +124,7 @@ def _features(row: Mapping[str, Any]) -> ImageFeatures | None:
         _array(row["points"], "<u2", 4).astype(np.uint16),
         _array(row["descriptors"], np.uint8, 64),
         _array(row["thumbnail"], np.uint8, row["thumbnail_width"]),
+        _array(row["chroma"], np.uint8, 2 * chroma_width).reshape(-1, chroma_width, 2),
     )
 
 

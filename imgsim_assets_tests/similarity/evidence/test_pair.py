@@ -6,9 +6,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from imgsim_assets.images.decode import decode
-from imgsim_assets.similarity.evidence.features import extract_features
-from imgsim_assets.similarity.evidence.pair import ComparableImage, Evidence, compare
-from imgsim_assets_tests.support.scenes import jpeg, object_on, scene, stripes
+from imgsim_assets.similarity.evidence.features import ComparableImage, extract_features
+from imgsim_assets.similarity.evidence.pair import Evidence, compare
+from imgsim_assets_tests.support.scenes import jpeg, object_on, painted, scene, stripes
 
 Edit = Callable[[Image.Image], Image.Image]
 
@@ -96,17 +96,61 @@ def test_edited_copy_is_aligned_with_its_transform(name: str, copy_is_left: bool
     original = scene(1)
     pair = (edit(original), original) if copy_is_left else (original, edit(original))
 
-    tier, inliers, kind = evidence(*pair)
+    tier, inliers, kind, close = evidence(*pair)
 
     assert tier == "aligned"
     assert inliers is not None
     assert inliers >= 10
     # A turned rectangle loses its corners.
     assert kind in (transform, f"{transform}+crop")
+    assert close
+
+
+def rearranged(image: Image.Image) -> Image.Image:
+    """Another product of one model: its parts are there, but a little elsewhere."""
+    moved = image.copy()
+    width, height = image.size
+    for column in range(4):
+        for row in range(3):
+            box = (column * width // 4, row * height // 3)
+            part = image.crop((*box, box[0] + width // 4, box[1] + height // 3))
+            moved.paste(part, (box[0] + (-4, 5)[row % 2], box[1] + (5, -4)[column % 2]))
+    return moved
+
+
+def test_product_with_its_parts_a_little_elsewhere_is_no_close_copy() -> None:
+    found = evidence(scene(1), rearranged(scene(1)))
+
+    assert (found.tier, found.close) == ("aligned", False)
+
+
+@pytest.mark.parametrize(("color", "close"), [("firebrick", True), ("navy", False), ("gray", True)])
+def test_product_in_another_color_is_no_close_copy_but_a_gray_copy_is(
+    color: str, close: bool
+) -> None:
+    found = evidence(painted(scene(1), "firebrick"), painted(scene(1), color))
+
+    assert found.close == close
+    assert found.tier == ("aligned" if color != "firebrick" else "same_pixels")
+
+
+def test_tinted_photograph_of_a_screen_is_a_close_copy() -> None:
+    image = scene(1)
+    width, height = image.size
+    leaned = image.transform(
+        image.size,
+        Image.Transform.QUAD,
+        (-12, -6, -4, height + 9, width + 10, height + 3, width + 2, -10),
+        Image.Resampling.BILINEAR,
+    )
+    red, green, blue = leaned.split()
+    tinted = Image.merge("RGB", (red.point(lambda v: v * 0.93), green, blue))
+
+    assert evidence(image, tinted).close
 
 
 def test_equal_pixels_are_same_pixels_whatever_the_file() -> None:
-    assert evidence(scene(1), scene(1)) == Evidence("same_pixels")
+    assert evidence(scene(1), scene(1)) == Evidence("same_pixels", close=True)
 
 
 def test_different_scenes_are_similar_at_most() -> None:

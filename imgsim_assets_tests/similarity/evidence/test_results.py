@@ -21,7 +21,7 @@ from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed
-from imgsim_assets_tests.support.scenes import jpeg, png, scene
+from imgsim_assets_tests.support.scenes import jpeg, painted, png, scene
 
 # Everything is a candidate, so that only evidence decides.
 EVERYTHING: dict[str, Any] = {"compute": True, "min_similarity": -1}
@@ -33,6 +33,10 @@ FILES = {
     "b": png(scene(2)),
     "b jpeg": jpeg(scene(2)),
     "c": png(scene(3)),
+    # One product in two colors.
+    "red": png(painted(scene(1), "firebrick")),
+    "red jpeg": jpeg(painted(scene(1), "firebrick")),
+    "blue": png(painted(scene(1), "navy")),
 }
 Images = Mapping[str, str]
 
@@ -191,6 +195,44 @@ def test_duplicate_groups_are_linked_by_evidence(store: Store) -> None:
     assert sorted(groups[1].group_by("group_id").agg(pl.col("id").sort())["id"].to_list()) == [
         ["1", "2"], ["4", "5"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("strict", "grouped"), [(None, 2), (True, 2), (False, 3)])
+def test_look_alikes_that_align_are_in_no_group_by_default(
+    store: Store, strict: bool | None, grouped: int
+) -> None:
+    fill(store, {"shop": {"1": "red", "2": "blue", "3": "red jpeg", "4": "c"}})
+    wanted = GroupSettings(evidence=EvidenceSettings(**EVERYTHING, strict=strict))
+
+    report = GroupStage(store, "shop", wanted).run()
+
+    assert (report.groups, report.grouped) == (1, grouped)
+
+
+@pytest.mark.parametrize(("strict", "matched"), [(None, ["w", "y"]), (True, ["w"])])
+def test_look_alikes_that_align_match_unless_strict(
+    store: Store, strict: bool | None, matched: list[str]
+) -> None:
+    fill(store, {"left": {"1": "red"}, "right": {"w": "red jpeg", "y": "blue", "z": "c"}})
+
+    _, rows = match(store, {**EVERYTHING, "strict": strict}, mode="all")
+    _, similar = match(
+        store, {**EVERYTHING, "strict": strict, "require": "similar"}, mode="all", threshold=1
+    )
+
+    assert sorted(rows["right_id"]) == matched
+    assert sorted(similar["right_id"]) == matched
+
+
+def test_another_variant_compares_no_pair_again(store: Store) -> None:
+    fill(store, {"shop": {"1": "a", "2": "a jpeg", "3": "c"}})
+    wanted = EvidenceSettings(**EVERYTHING)
+    graph = GraphStage(store, "shop", GraphSettings(evidence=wanted)).run()
+    other = GraphStage(store, "shop", GraphSettings(k=1, evidence=wanted), variant="x").run()
+    groups = GroupStage(store, "shop", GroupSettings(evidence=wanted)).run()
+
+    compared = [each.evidence.compared for each in (graph, other, groups) if each.evidence]
+    assert compared == [3, 0, 0]
 
 
 def test_garbage_collection_deletes_the_features_of_deleted_images(store: Store) -> None:
