@@ -22,7 +22,7 @@ from imgsim_assets.service.errors import GoneError
 from imgsim_assets.service.frame_cache import FrameCache
 from imgsim_assets.service.view import View
 from imgsim_assets.similarity.cosine import Floats, Indices
-from imgsim_assets.similarity.evidence.accepted_pairs import EVIDENCE_RULE
+from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.evidence.tiers import SIMILAR
 from imgsim_assets.similarity.item_pairs import swapped
 from imgsim_assets.similarity.items import LEFT_OUT, Items

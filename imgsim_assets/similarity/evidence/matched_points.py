@@ -11,11 +11,12 @@ from imgsim_assets.images.decode import decode
 from imgsim_assets.similarity.evidence.alignment import Alignment, align
 from imgsim_assets.similarity.evidence.features import (
     EDGE,
+    ComparableImage,
     ImageFeatures,
     extract_features,
     scaled_size,
 )
-from imgsim_assets.similarity.evidence.pair import ComparableImage, Evidence, compare
+from imgsim_assets.similarity.evidence.pair import Evidence, compare
 from imgsim_assets.storage.store import Store
 
 Doubles = NDArray[np.float64]
