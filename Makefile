@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 # One worker per core. The tests of a file share servers, so one worker runs them all; files run in
 # the order of their names, in which those with the longest tests come first.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
-# The port of Dagster's web server, of `make ui`.
+# The ports of Dagster's web server and of the pages for review, of `make ui`.
 PORT ?= 3000
+SERVE_PORT ?= 8400
 export DAGSTER_HOME ?= $(CURDIR)/data/dagster_home
 
 .DEFAULT_GOAL := help
@@ -17,7 +18,8 @@ help: ## list the targets
 	@echo
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
-	@echo "  PORT=3001           another port for the web server: make ui PORT=3001"
+	@echo "  PORT=3001           another port for Dagster's web server: make ui PORT=3001"
+	@echo "  SERVE_PORT=8401     another port for the pages for review: make ui SERVE_PORT=8401"
 	@echo "  PYTHON=python3.12   another Python for the environment .venv"
 	@echo "  IMGSIM_STORE=PATH   another store than data/store"
 
@@ -43,15 +45,15 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 
 .PHONY: demo
 demo: $(VENV)/.demo ## materialize two demo catalogs and show their matches
-	$(BIN)/python -m imgsim_assets.demo run
+	$(BIN)/python -m imgsim_assets.demo run --serve-port $(SERVE_PORT)
 
 .PHONY: ui
-ui: $(VENV)/.demo ## open the demo in Dagster's web server, http://127.0.0.1:3000 (PORT=3000)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui --port $(PORT)
+ui: $(VENV)/.demo ## open the demo in Dagster (PORT=3000) and its review pages (SERVE_PORT=8400)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui --port $(PORT) --serve-port $(SERVE_PORT)
 
 .PHONY: ui-consumers
 ui-consumers: $(VENV)/.demo ## open the demo with a second code location, examples/price_watch.py
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui-consumers --port $(PORT)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m imgsim_assets.demo ui-consumers --port $(PORT) --serve-port $(SERVE_PORT)
 
 .PHONY: test
 test: $(VENV)/.test ## run the tests, without the slow ones

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import product
@@ -16,8 +17,11 @@ from PIL import Image
 
 from imgsim_assets.components.columns import table_schema
 from imgsim_assets.images.sheet import side_by_side
+from imgsim_assets.service.page_paths import page_path
 from imgsim_assets.storage.store import Store
 
+# The environment variable with the URL of `imgsim serve`, as the browsers of people reach it.
+SERVE_URL = "IMGSIM_SERVE_URL"
 # Longer texts of a cell are truncated: metadata is stored in Dagster's event log.
 _MAX_CELL = 200
 # Characters of Markdown that Dagster shows without a click.
@@ -59,7 +63,21 @@ def table_metadata(store: Store, name: str, report: TableReport, rows: int) -> d
         "dagster/uri": f"{store.url}/{name}",
         "version": report.version,
         "changed": report.changed,
+        **_served_page(store, name, report.version),
     }
+
+
+def _served_page(store: Store, name: str, version: int) -> dict[str, dg.MetadataValue]:
+    """The link to the page of a table; none where no URL of `imgsim serve` is known."""
+    base = os.environ.get(SERVE_URL, "").strip().rstrip("/")
+    if not base:
+        return {}
+    catalogs = store.table(name).at(version).properties.get("catalogs", [])
+    path = page_path(name, catalogs)
+    if path is None:
+        return {}
+    key = "review_page" if path.startswith("/review/") else "explore_page"
+    return {key: dg.MetadataValue.url(f"{base}{path}")}
 
 
 def counts_table(counts: Mapping[str, int], column: str) -> dg.MetadataValue:

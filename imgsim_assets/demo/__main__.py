@@ -1,6 +1,7 @@
-"""`python -m imgsim_assets.demo run` materializes the demo; `ui` opens it in Dagster's web server.
+"""`python -m imgsim_assets.demo run` materializes the demo; `ui` opens it in two web servers.
 
-`ui-consumers` opens it together with a code location that uses its matches,
+They are Dagster's web server, and `imgsim serve` with the pages for review. `ui-consumers` opens it
+together with a code location that uses its matches,
 examples/price_watch.py. `prepare` only writes the demo's files.
 """
 
@@ -8,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from imgsim_assets.demo import catalogs, images
 from imgsim_assets.demo.server import serving
+from imgsim_assets.demo.web_servers import SERVE_PORT, run_web_servers, serve_url
 from imgsim_assets.storage.project import find_project_root
 
 _IMAGES = Path("data/demo/images")
@@ -28,14 +29,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m imgsim_assets.demo", description=__doc__)
     parser.add_argument("command", choices=["prepare", "run", *_SERVERS])
     parser.add_argument("--port", default="3000", help="of Dagster's web server")
+    parser.add_argument("--serve-port", default=str(SERVE_PORT), help="of the pages for review")
     options = parser.parse_args(arguments)
     command = options.command
     root = find_project_root(Path(__file__).parent)
     os.environ.setdefault("DAGSTER_HOME", str(root / "data" / "dagster_home"))
-    server = [*_SERVERS[command], "--port", options.port] if command in _SERVERS else None
+
+    def run_servers() -> int:
+        return run_web_servers(
+            _SERVERS[command], root, port=options.port, serve_port=options.serve_port
+        )
+
     if command != "prepare" and not is_declared(root):
-        if server is not None:
-            return subprocess.run(server, cwd=root, check=False).returncode
+        if command in _SERVERS:
+            return run_servers()
         print(
             "the project does not declare the demo any more, so nothing was run; 'imgsim run' runs "
             "what it declares, and 'git restore imgsim_assets/defs' brings the demo back",
@@ -46,10 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     if command == "prepare":
         return 0
     with serving(root / _IMAGES):
-        if server is not None:
-            return subprocess.run(server, cwd=root, check=False).returncode
+        if command in _SERVERS:
+            return run_servers()
         from imgsim_assets.demo.run import run
 
+        # The metadata of the matches links to the page where they are judged.
+        os.environ.setdefault("IMGSIM_SERVE_URL", serve_url(options.serve_port))
         return run(root)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import polars as pl
 
 from imgsim_assets.components.charts import match_sheet
 from imgsim_assets.components.local_run import run_project
+from imgsim_assets.components.metadata import SERVE_URL
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 
@@ -39,7 +41,11 @@ def show(root: Path) -> None:
             if name.startswith("matches/"):
                 _show_matches(store, name, root)
     print(f"tables and images: {store.url}")
-    print("to open Dagster's web server: make ui")
+    tables = [name.removeprefix("matches/") for name in names if name.startswith("matches/")]
+    print("to open Dagster's web server and the pages for review: make ui")
+    base = os.environ.get(SERVE_URL, "").rstrip("/")
+    for name in tables if base else ():
+        print(f"to see and judge the matches there: {base}/review/{name}")
 
 
 def _show_counts(store: Store, catalog: str) -> None:

@@ -141,8 +141,11 @@ def read_groups(
 
 def group_of(view: View, table: str, catalog: str, item_id: str) -> str | None:
     """The id of the group that an item is in; None for an item without duplicates."""
-    is_member = (pl.col("catalog") == catalog) & (pl.col("id") == item_id)
-    found = _members(view, table).filter(is_member)["group_id"]
+    rows = view.frame(table)
+    is_member = pl.col("id") == item_id
+    if "catalog" in rows.columns:
+        is_member &= pl.col("catalog") == catalog
+    found = rows.filter(is_member)["group_id"]
     return str(found[0]) if len(found) else None
 
 
