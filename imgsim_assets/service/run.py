@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from functools import partial
 from typing import Any
@@ -31,7 +32,9 @@ def serve(store: Store, settings: ServeSettings, *, log: Log) -> None:
     """
     with listen(settings) as listener:
         log(f"serving {store.url} at {address(settings, listener.getsockname()[1])}")
-        create_server(store, settings).run(sockets=[listener])
+        # Ctrl-C is how a person stops it; uvicorn passes it on once requests are answered.
+        with contextlib.suppress(KeyboardInterrupt):
+            create_server(store, settings).run(sockets=[listener])
 
 
 def create_server(store: Store, settings: ServeSettings) -> uvicorn.Server:

@@ -20,7 +20,8 @@ BEACON = "![t](http://127.0.0.1:9/b.png)"
 
 
 @pytest.fixture
-def shop(tmp_path: Path, web: Web) -> Shop:
+def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setenv("IMGSIM_SERVE_URL", "https://pages.example/imgsim/")
     opened = Shop.open(tmp_path, web)
     assert opened.project.materialize()
     return opened
@@ -55,6 +56,7 @@ def test_match_table_shows_what_the_last_version_changed(shop: Shop) -> None:
     assert new["left_title"] == f"item {BEACON}"
     assert new["left_url"] == shop.web.url("/again.jpg")
     assert metadata["new_match_1"].startswith("![left and right image of a new match](data:image")
+    assert metadata["review_page"] == "https://pages.example/imgsim/review/pair"
     # Text of the catalog is in tables only, which Dagster does not render.
     texts = [value for value in metadata.values() if isinstance(value, str)]
     assert not [text for text in texts if "](http" in text]
