@@ -47,6 +47,12 @@ comparison_options = option_group(
         callback=split_names,
         help="Compare only items that agree in these columns.",
     ),
+    click.option(
+        "--orientations",
+        is_flag=True,
+        help="Also compare images rotated by quarter turns and mirrored: of LEFT, in a graph and "
+        "in groups of CATALOG. Encodes each of them seven times more.",
+    ),
 )
 
 
@@ -82,6 +88,11 @@ def left_out_lines(
         yield f"  left out: {left_out[IGNORED]} images that --ignore names or that are as near"
     if NO_VALUE in left_out:
         yield f"  left out: {left_out[NO_VALUE]} images of items without a value of --within"
+
+
+def turned_lines(turned: int | None) -> list[str]:
+    """What a person is told of images that were encoded in other orientations."""
+    return [f"  {turned} images encoded in seven other orientations"] if turned else []
 
 
 def common_lines(common: pl.DataFrame) -> list[str]:

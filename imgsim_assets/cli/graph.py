@@ -12,11 +12,13 @@ from imgsim_assets.cli.comparison import (
     comparison_options,
     left_out_lines,
     parse_pair_settings,
+    turned_lines,
 )
 from imgsim_assets.cli.evidence import evidence_lines, evidence_options
 from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.graph import GraphReport, GraphStage, graph_table
+from imgsim_assets.similarity.materialized import ORIENTATIONS_PROPERTY
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
 
@@ -74,6 +76,7 @@ def command(
             [
                 f"{catalog}: {report.edges} edges between {report.items} items",
                 *output.threshold_lines(report, has_budget=false_matches is not None),
+                *turned_lines(report.turned),
                 *evidence_lines(report.evidence),
                 *left_out_lines(report.left_out, report.shared, {}),
                 *common_lines(report.common),
@@ -96,6 +99,7 @@ def _variant(store: Store, name: str, settings: GraphSettings) -> str | None:
     """None for the catalog's own graph, if it is missing or has these settings."""
     latest = graph_table(store, name).latest()
     values = settings.model_dump(mode="json", exclude={"false_matches"})
+    values[ORIENTATIONS_PROPERTY] = settings.orientations or None
     if latest is None or all(latest.properties.get(key) == values[key] for key in values):
         return None
     return options.settings_hash(settings)

@@ -15,12 +15,13 @@ from imgsim_assets.cli.comparison import (
     comparison_options,
     left_out_lines,
     parse_pair_settings,
+    turned_lines,
 )
 from imgsim_assets.cli.evidence import at_least, evidence_lines, evidence_options
 from imgsim_assets.cli.list_options import ListOptions, single_list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
-from imgsim_assets.cli.operands import resolve_operand
+from imgsim_assets.cli.operands import declared_encoders, resolve_operand
 from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
@@ -35,6 +36,7 @@ from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.status import catalog_status
+from imgsim_assets.progress import Log
 from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.settings import (
@@ -46,13 +48,23 @@ from imgsim_assets.similarity.settings import (
 from imgsim_assets.storage.store import Store
 
 _GROUP_COLUMNS = ("group_id", "size", "min_similarity", "mean_similarity", "bridges")
-_MEMBER_COLUMNS = ("catalog", "id", "image", "sha256", "similarity", "keep", "reason")
+_MEMBER_COLUMNS = (
+    "catalog",
+    "id",
+    "image",
+    "sha256",
+    "similarity",
+    "orientation",
+    "keep",
+    "reason",
+)
 _SHOWN = (
     "group_id",
     "catalog",
     "id",
     "image",
     "similarity",
+    "orientation",
     "size",
     "min_similarity",
     "keep",
@@ -179,8 +191,10 @@ def command(
         fetched = {each.name: each for each in fetch_and_embed(pipelines, listener=listener)}
     for name in names:
         update_index(store, name)
-    stage = _stage(store, names, settings)
-    report = stage.run()
+    encoders = declared_encoders(store, args, encoder)
+    with output.show_progress(quiet=quiet or as_json) as (log, _):
+        stage = _stage(store, names, settings, encoders, log)
+        report = stage.run()
     commit = stage.table.at(report.version)
     members = group_members(store, stage.table, commit)
     suspicious = suspicious_groups(stage.table, commit, limits)
@@ -208,6 +222,7 @@ def command(
         lines = [line for each in summaries if each.report for line in each.lines(store, own)]
         has_budget = false_matches is not None
         lines += [title, *output.threshold_lines(report, strict=0.0, has_budget=has_budget)]
+        lines += turned_lines(report.turned)
         lines += evidence_lines(report.evidence, "candidates")
         titles = {arg.name: arg.title for arg in args}
         lines += left_out_lines(report.left_out, report.shared, titles)
@@ -240,13 +255,18 @@ def _located(entry: str, operands: Sequence[str]) -> str:
 
 
 def _stage(
-    store: Store, names: Sequence[str], settings: GroupSettings | CrossCatalogGroupSettings
+    store: Store,
+    names: Sequence[str],
+    settings: GroupSettings | CrossCatalogGroupSettings,
+    encoders: Mapping[str, EncoderSettings],
+    log: Log,
 ) -> GroupStage:
     """The stage of these catalogs and settings alone; a rerun with the same ones updates it."""
     variant = options.settings_hash(settings)
     if len(names) == 1:
-        return GroupStage(store, names[0], settings, variant=variant)
-    return GroupStage(store, f"{'__'.join(names)}.{variant}", settings, catalogs=names)
+        return GroupStage(store, names[0], settings, variant=variant, encoders=encoders, log=log)
+    name = f"{'__'.join(names)}.{variant}"
+    return GroupStage(store, name, settings, catalogs=names, encoders=encoders, log=log)
 
 
 def _warnings(suspicious: pl.DataFrame) -> list[str]:

@@ -15,12 +15,18 @@ from imgsim_assets.cli.comparison import (
     comparison_options,
     left_out_lines,
     parse_pair_settings,
+    turned_lines,
 )
 from imgsim_assets.cli.evidence import at_least, evidence_lines, evidence_options
 from imgsim_assets.cli.list_options import ListOptions, list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
-from imgsim_assets.cli.operands import SIDES, CatalogArg, resolve_operand
+from imgsim_assets.cli.operands import (
+    SIDES,
+    CatalogArg,
+    declared_encoders,
+    resolve_operand,
+)
 from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
@@ -35,11 +41,11 @@ from imgsim_assets.pipeline.run import fetch_and_embed
 from imgsim_assets.pipeline.self_matches import pairs_once, with_room_for_self
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.pipeline.status import catalog_status
-from imgsim_assets.similarity import cosine_matrix
 from imgsim_assets.similarity.evidence.accepted_pairs import COLUMNS
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
-from imgsim_assets.similarity.items import VALUE, Items
+from imgsim_assets.similarity.items import ORIENTATION, VALUE, Items
 from imgsim_assets.similarity.matches import MatchReport
+from imgsim_assets.similarity.orientations import best_cosine_matrix
 from imgsim_assets.similarity.settings import Compare, MatchSettings, Mode
 from imgsim_assets.storage.store import Store
 
@@ -56,6 +62,7 @@ Examples:
   imgsim match products suppliers --mode top_k --k 3 --json
   imgsim match products suppliers --require aligned --out copies.csv
   imgsim match photos/ archive/ --html matches.html
+  imgsim match products suppliers --orientations --require aligned
 """
 )
 @click.argument("left")
@@ -149,8 +156,12 @@ def command(
         name="__".join(names), left=names[0], right=names[1]
     ).model_copy(update=dict(stored))
     variant = options.settings_hash(stored, encoder.identity)
-    pipeline = MatchPipeline(store, matrix_settings, variant=variant)
-    report = pipeline.run()
+    encoders = declared_encoders(store, args, encoder)
+    with output.show_progress(quiet=quiet or as_json) as (log, _):
+        pipeline = MatchPipeline(
+            store, matrix_settings, variant=variant, encoders=encoders, log=log
+        )
+        report = pipeline.run()
     pairs = pipeline.rows(report)
     if is_self:
         pairs = pairs_once(pairs, settings)
@@ -188,7 +199,10 @@ def _with_source_columns(
 ) -> pl.DataFrame:
     """The matches with the source columns of both operands, by left id and rank."""
     keys = [f"{side}_{key}" for side in SIDES for key in ("id", "image")]
-    values = ["similarity", *(name for name in COLUMNS if name in matches.columns)]
+    columns = [ORIENTATION, *COLUMNS]
+    if matches["verdict"].is_not_null().any():
+        columns.append("verdict")
+    values = ["similarity", *(name for name in columns if name in matches.columns)]
     rows = matches.select(*keys, *values)
     for side, arg in zip(SIDES, args, strict=True):
         # The prefix keeps a source column apart from the columns of the matches.
@@ -245,9 +259,8 @@ def _matrix(left: Items, right: Items, compare: Compare) -> pl.DataFrame:
     )
     shown = np.full((len(left_ids), len(right_ids)), np.nan)
     if len(left) and len(right):
-        best = np.maximum.reduceat(
-            cosine_matrix(left.vectors, right.vectors), right.first_rows, axis=1
-        )
+        cosines, left = best_cosine_matrix(left, right), left.upright
+        best = np.maximum.reduceat(cosines, right.first_rows, axis=1)
         reduce = np.add if compare == "mean_best" else np.maximum
         matrix = reduce.reduceat(best, left.first_rows, axis=0)
         if compare == "mean_best":
@@ -311,6 +324,7 @@ def _lines(
             f"{minimum}, {report.left_matched} of the left matched"
         )
     yield from output.threshold_lines(report, has_budget=has_budget)
+    yield from turned_lines(report.turned)
     yield from evidence_lines(report.evidence)
     titles = {summary.arg.name: summary.arg.title for summary in summaries}
     yield from left_out_lines(report.left_out, report.shared, titles)

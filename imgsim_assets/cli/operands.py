@@ -24,7 +24,9 @@ from imgsim_assets.cli.list_options import Columns, ListOptions
 from imgsim_assets.cli.option_names import in_shell_words
 from imgsim_assets.cli.options import parse_settings
 from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.errors import SourceError, StoreError
 from imgsim_assets.pipeline.loader import Loader, find_loader
 from imgsim_assets.pipeline.settings import CatalogSettings
@@ -91,6 +93,18 @@ class CatalogArg:
             *(pl.col(by_source[name]).alias(name) for name in fields),
             *([pl.col("__image").alias("image_number")] if has_numbers else []),
         )
+
+
+def declared_encoders(
+    store: Store, args: Iterable[CatalogArg], encoder: EncoderSettings
+) -> dict[str, EncoderSettings]:
+    """The encoder of each catalog of the operands that the options of the command name."""
+    declared = {}
+    for arg in args:
+        commit = embeddings_table(store, arg.name).latest()
+        if commit is not None and encoder_from_commit(commit).identity == encoder.identity:
+            declared[arg.name] = encoder
+    return declared
 
 
 def url_columns(properties: Mapping[str, Any]) -> list[str]:

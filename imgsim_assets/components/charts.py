@@ -15,8 +15,8 @@ from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.plot import heat_map
 from imgsim_assets.images.sheet import Cell, contact_sheet
 from imgsim_assets.images.small_chart import MAX_BINS, small_histogram
-from imgsim_assets.similarity import cosine_matrix
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.orientations import best_cosine_matrix
 from imgsim_assets.storage.store import Store
 
 _PAIRS_PER_ROW = 4
@@ -85,8 +85,8 @@ def _caption(row: Mapping[str, Any]) -> str:
 def similarity_heat_map(left: Items, right: Items, threshold: float) -> str:
     """All cosines of the images of a few left and right items, as SVG."""
     return heat_map(
-        cosine_matrix(left.vectors, right.vectors).tolist(),
-        *(_image_labels(items) for items in (left, right)),
+        best_cosine_matrix(left, right).tolist(),
+        *(_image_labels(items.upright) for items in (left, right)),
         title="similarity of every pair",
         mark=threshold,
     )

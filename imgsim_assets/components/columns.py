@@ -65,6 +65,8 @@ MATCHES = {
 }
 # Further columns of match tables and graphs whose settings compute evidence.
 EVIDENCE = {"evidence": "String", "inliers": "Int32", "transform": "String"}
+# A further column of results over orientations.
+ORIENTATION = {"orientation": "String"}
 _GROUPED = {
     "id": "String",
     "image": "Int32",
@@ -124,6 +126,9 @@ _MEANING = {
     "location": "where the image is read, if it is not copied into the store",
     "mean_similarity": "over all pairs of the group's items",
     "min_similarity": "over all pairs of the group's items",
+    "orientation": "how an image is turned to look like the other one: rotated counterclockwise, "
+    "mirrored before; of a match the left image, of an edge that of the item, of a group's member "
+    "its own",
     "other_urls": "where the further images of the item are fetched from, in their order",
     "next_retry_at": "when a retryable failure is retried",
     "number": "the item's number inside the FAISS file",

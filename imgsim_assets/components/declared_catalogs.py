@@ -10,7 +10,7 @@ import dagster as dg
 from imgsim_assets.components.base import YamlComponent
 from imgsim_assets.components.image_catalog.component import ImageCatalogComponent
 from imgsim_assets.components.project_tree import find_components
-from imgsim_assets.encoders.settings import needs_measuring
+from imgsim_assets.encoders.settings import EncoderSettings, needs_measuring
 from imgsim_assets.pipeline.settings import CatalogSettings
 
 
@@ -42,8 +42,11 @@ class ComparingComponent(YamlComponent):
     ) -> list[str]:
         """The catalogs whose declared evaluation decides the threshold, where it is measured.
 
-        A catalog without an evaluation is measured by the step that needs its threshold.
+        A catalog without an evaluation is measured by the step that needs its threshold, and so
+        are catalogs that are compared in all orientations, which an evaluation does not do.
         """
+        if self.declared.orientations:
+            return []
         declared = declared_catalogs(context)
         return [
             name
@@ -51,6 +54,13 @@ class ComparingComponent(YamlComponent):
             if declared[name].settings.evaluation is not None
             and needs_measuring(self.declared.threshold, declared[name].settings.encoder)
         ]
+
+    def encoders(
+        self, context: dg.ComponentLoadContext, names: Sequence[str]
+    ) -> dict[str, EncoderSettings]:
+        """The encoders of catalogs by name, as declared, with their weights files located."""
+        declared, root = declared_catalogs(context), context.project_root
+        return {name: declared[name].settings.encoder.with_absolute_weights(root) for name in names}
 
     def project_keys(self, context: dg.ComponentLoadContext) -> Callable[..., dg.AssetKey]:
         """The keys, in the project, of this component's assets and those of all catalogs."""

@@ -1,4 +1,4 @@
-"""The metadata about evidence: the pairs of a result by tier, and the work of the run."""
+"""The metadata about evidence and orientations: pairs by tier, and the work of the run."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def describe_evidence(counts: EvidenceCounts | None) -> dict[str, Any]:
         "compared_pairs": counts.compared,
         "images_with_new_features": counts.images,
     }
+
+
+def describe_turned(turned: int | None) -> dict[str, Any]:
+    """Metadata: how many images were encoded in other orientations; empty without orientations."""
+    return {} if turned is None else {"images_encoded_turned": turned}

@@ -37,6 +37,7 @@ def match_lineage(left: dg.AssetKey, right: dg.AssetKey) -> Origins:
         "right_sha256": [(right, "sha256")],
         "similarity": images,
         "rank": images,
+        "orientation": images,
     }
 
 
@@ -53,4 +54,5 @@ def graph_lineage(index: dg.AssetKey) -> Origins:
         "similarity": images,
         "distance": images,
         "rank": images,
+        "orientation": images,
     }

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from imgsim_assets.encoders.encoder import Encoder, fingerprint, load_encoder, needs_loading
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import AUTO, EncoderSettings
 from imgsim_assets.errors import CorruptFileError, EncoderError, SettingsError, StoreError
 from imgsim_assets.storage.commit import Commit
 
@@ -163,6 +163,35 @@ def load_recorded(
     encoder = load_encoder(settings) if needs_loading(settings) else None
     require_encoder(settings, encoder_fingerprint, vectors, encoder)
     return encoder or load_encoder(settings)
+
+
+def load_encoder_of(
+    commit: Commit, name: str, declared: EncoderSettings | None
+) -> tuple[EncoderSettings, Encoder]:
+    """The encoder of a catalog's vectors, loaded, and its settings.
+
+    Args:
+        commit: of the catalog's embeddings or its index.
+        name: name of the catalog.
+        declared: the encoder as declared, its weights file located: it says where to compute.
+            By default the recorded one, which must neither be a factory's nor run the code of a
+            file.
+
+    Raises:
+        EncoderError: when the encoder or its weights file cannot be loaded.
+        SettingsError: when the encoder would run code that was not declared.
+        StoreError: when the settings mean another encoder.
+    """
+    recorded = encoder_from_commit(commit)
+    vectors = f"the vectors of {name}"
+    settings = declared or recorded
+    if settings.precision == AUTO:
+        settings = settings.model_copy(update={"precision": recorded.precision})
+    if declared is None:
+        require_named_program(settings, None, vectors)
+    factory = declared.factory if declared is not None else None
+    encoder = load_recorded(settings, commit.properties[FINGERPRINT], vectors, factory=factory)
+    return settings, encoder
 
 
 def require_same_encoder(commits: Sequence[tuple[str, Commit]]) -> None:

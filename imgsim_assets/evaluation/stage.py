@@ -27,11 +27,9 @@ from imgsim_assets.encoders.engine import EncodedBatch, Engine
 from imgsim_assets.encoders.recorded import (
     FINGERPRINT,
     encoder_from_commit,
-    load_recorded,
-    require_named_program,
+    load_encoder_of,
 )
 from imgsim_assets.encoders.settings import (
-    AUTO,
     EVALUATION_VERSION,
     EncoderSettings,
     EvaluationSettings,
@@ -208,7 +206,7 @@ class EvaluationStage:
             BEST_DIFFERENT: compare().similarity[:, 0],
         }
         recorded = encoder_from_commit(embeddings)
-        recall, copies_recipe = self._recall(recorded, embeddings, sample, newest)
+        recall, copies_recipe = self._recall(embeddings, sample, newest)
         threshold = auto_threshold([calibration], recorded)
         scores = _label_scores(sample.vectors, labels) if labels is not None else None
         properties = {
@@ -230,7 +228,7 @@ class EvaluationStage:
         return self._evaluation(commit, calibration, started, changed=True)
 
     def _recall(
-        self, recorded: EncoderSettings, embeddings: Commit, sample: Items, newest: Commit | None
+        self, embeddings: Commit, sample: Items, newest: Commit | None
     ) -> tuple[pl.DataFrame, str]:
         """The recall of the copies of the sample's first images, and the recipe of it.
 
@@ -241,7 +239,7 @@ class EvaluationStage:
         recipe = _copies_recipe(fingerprint, copied)
         if newest is not None and newest.properties.get(_COPIES) == recipe:
             return recall_rows(self._table.read(newest)), recipe
-        cosines = self._cosines_of_copies(recorded, fingerprint, copied, sample.vectors)
+        cosines = self._cosines_of_copies(embeddings, copied, sample.vectors)
         return evaluation_rows(cosines), recipe
 
     def _labels(self, images: pl.DataFrame) -> list[str | None]:
@@ -262,8 +260,7 @@ class EvaluationStage:
 
     def _cosines_of_copies(
         self,
-        recorded: EncoderSettings,
-        fingerprint: str,
+        embeddings: Commit,
         images: Sequence[str],
         vectors: NDArray[np.float32],
     ) -> dict[str, NDArray[np.float64]]:
@@ -283,14 +280,7 @@ class EvaluationStage:
                 raise  # without the image the evaluation would be wrong
             return perturb(original, perturbation, int(sha256[:8], 16))
 
-        settings = self._declared or recorded
-        if settings.precision == AUTO:
-            settings = settings.model_copy(update={"precision": recorded.precision})
-        if self._declared is None:
-            require_named_program(settings, None, f"the vectors of {self._name}")
-        named = self._declared.factory if self._declared is not None else None
-        vectors_name = f"the vectors of {self._name}"
-        encoder = load_recorded(settings, fingerprint, vectors_name, factory=named)
+        settings, encoder = load_encoder_of(embeddings, self._name, self._declared)
         engine = Engine(encoder, default_batch_size(settings, encoder), label=settings.describe())
         label = f"{self._name} encoder evaluation"
         with Progress(label, len(keys), self._log, unit="copies") as progress:

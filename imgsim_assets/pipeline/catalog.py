@@ -223,7 +223,14 @@ class CatalogPipeline:
 
     def graph(self) -> GraphReport:
         """Update `<name>/similarity_graph` to match the index."""
-        return GraphStage(self.store, self.name, self.settings.graph, root=self.root).run()
+        return GraphStage(
+            self.store,
+            self.name,
+            self.settings.graph,
+            root=self.root,
+            encoder=self.encoder,
+            log=self.log,
+        ).run()
 
     def groups(self) -> GroupReport:
         """Update `<name>/duplicate_groups` to match the index.
@@ -233,7 +240,14 @@ class CatalogPipeline:
         """
         if self.settings.groups is None:
             raise SettingsError(f"groups: {self.name} declares none; set 'groups: {{}}'")
-        return GroupStage(self.store, self.name, self.settings.groups, root=self.root).run()
+        return GroupStage(
+            self.store,
+            self.name,
+            self.settings.groups,
+            root=self.root,
+            encoders={self.name: self.encoder},
+            log=self.log,
+        ).run()
 
     def evaluate(self) -> EncoderEvaluation:
         """Measure the encoder on the catalog's own images, if that is not up to date.

@@ -32,11 +32,11 @@ from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.content import ContentRule
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
+from imgsim_assets.images.orientation import UPRIGHT, Orientation
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.search.failures import Failure
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef, file_digest, load_rgb, size_of
 from imgsim_assets.search.num_gpus import preferred_gpus
-from imgsim_assets.search.orientation import UPRIGHT, Orientation
 from imgsim_assets.similarity.cosine import Floats
 
 _VECTORS = "the model's vectors"

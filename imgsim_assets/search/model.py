@@ -154,9 +154,9 @@ class ImageSimilarityModel:
             SettingsError: for a wrong argument; the message names it and the fix.
             EncoderError: when the encoder cannot be loaded.
         """
+        from imgsim_assets.images.orientation import ORIENTATIONS
         from imgsim_assets.search.dataset import DatasetOptions
         from imgsim_assets.search.neighbors import SearchParams
-        from imgsim_assets.search.orientation import ORIENTATIONS
         from imgsim_assets.search.query import query_frame, text_frame
         from imgsim_assets.search.read_dataset import read_dataset
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.images.orientation import UPRIGHT, Orientation
 from imgsim_assets.search.dataset import Dataset, DatasetOptions
 from imgsim_assets.search.embedder import Embedder, Embeddings
 from imgsim_assets.search.failures import Failure, report_failures
@@ -24,7 +25,6 @@ from imgsim_assets.search.item_pairs import (
 )
 from imgsim_assets.search.item_rows import ItemRows
 from imgsim_assets.search.neighbors import Neighbors, SearchParams, is_normalized
-from imgsim_assets.search.orientation import UPRIGHT, Orientation
 from imgsim_assets.search.references import References
 from imgsim_assets.similarity.cosine import Floats
 

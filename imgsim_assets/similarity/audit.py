@@ -126,8 +126,10 @@ def audit_graph(
     """
     table = graph_table(store, name, variant)
     commit = _latest(table)
-    nodes = recorded_items(store, name, table, commit, LEFT_ITEMS)
-    sampled = nodes.sample(sample, seed)
+    sources, nodes = (
+        recorded_items(store, name, table, commit, role) for role in (LEFT_ITEMS, RIGHT_ITEMS)
+    )
+    sampled = sources.sample(sample, seed)
     edges = table.read(commit).rename(
         lambda name: name.replace("src_", "left_").replace("dst_", "right_")
     )

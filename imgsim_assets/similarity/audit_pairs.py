@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.similarity.audit_scores import TOLERANCE, ScoredItems
-from imgsim_assets.similarity.items import LEFT_OUT
+from imgsim_assets.similarity.items import LEFT_OUT, ORIENTATION
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.table import Table
 
@@ -41,6 +41,8 @@ def wrong_pairs(
     columns = ["left_id", "right_id", "similarity"]
     if "left_sha256" in rows.columns:  # graphs of earlier versions name no images
         columns += ["left_sha256", "right_sha256"]
+    if ORIENTATION in rows.columns:
+        columns.append(ORIENTATION)
     for left_id, right_id, similarity, *images in of_sampled.select(columns).iter_rows():
         i, j = left_at[left_id], right_at.get(right_id)
         if j is None or of_sample[i, j] < threshold - TOLERANCE:
@@ -51,9 +53,10 @@ def wrong_pairs(
         if not images:
             continue
         products = sampled.vectors_of(i) @ right.vectors_of(j).T
+        left_sha256, right_sha256, orientation = [*images, None][:3]
         named = [
-            side.images_of(at) == image
-            for side, at, image in zip((sampled, right), (i, j), images, strict=True)
+            sampled.named_rows(i, left_sha256, orientation),
+            right.named_rows(j, right_sha256, None),
         ]
         of_named = products[np.ix_(*named)]
         if not of_named.size or of_named.max() < products.max() - TOLERANCE:

@@ -12,9 +12,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.turned_vectors import turned_tables
 from imgsim_assets.errors import StoreError
+from imgsim_assets.images.orientation import ORIENTATIONS
+from imgsim_assets.index.stage import vectors_of
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.items import LEFT_OUT, VALUE
+from imgsim_assets.similarity.items import LEFT_OUT, ORIENTATION, VALUE
+from imgsim_assets.similarity.materialized import LEFT_ITEMS, ORIENTATIONS_PROPERTY
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -32,7 +36,8 @@ class ScoredItems:
     """Items with the vectors of their compared images; `keys` is sorted by id.
 
     Attributes:
-        keys: a row (id, sha256, and value where items must agree in one) for each vector.
+        keys: a row (id, sha256, and value where items must agree in one) for each vector. Where
+            images are turned, also `orientation` (its number), and eight rows for each image.
         vectors: (n, d) float32.
     """
 
@@ -64,10 +69,14 @@ class ScoredItems:
         start = self.start[item]
         return self.vectors[start : start + self.rows_of[item]].astype(np.float64)
 
-    def images_of(self, item: int) -> NDArray[np.object_]:
-        """The sha256 of the images of one item, in the order of its vectors."""
-        images = self.keys["sha256"].slice(int(self.start[item]), int(self.rows_of[item]))
-        return np.array(images.to_list(), dtype=object)
+    def named_rows(self, item: int, sha256: str, orientation: str | None) -> NDArray[np.bool_]:
+        """Which vectors of one item are of an image, and in an orientation where it has several."""
+        rows = self.keys.slice(int(self.start[item]), int(self.rows_of[item]))
+        is_named = pl.col("sha256") == sha256
+        if ORIENTATION in rows.columns:
+            names = [each.name for each in ORIENTATIONS]
+            is_named &= pl.col(ORIENTATION) == names.index(str(orientation))
+        return rows.select(is_named).to_series().to_numpy()
 
     def where(self, mask: NDArray[np.bool_]) -> ScoredItems:
         """The items of a mask."""
@@ -98,6 +107,8 @@ def recorded_items(
 ) -> ScoredItems:
     """The items that a result was computed from, with their vectors as the store has them now.
 
+    The left items of a result over orientations are turned.
+
     Raises:
         StoreError: when the commit does not say which items.
     """
@@ -108,8 +119,15 @@ def recorded_items(
     if LEFT_OUT in recorded.columns:
         recorded = recorded.filter(pl.col(LEFT_OUT).is_null())
     keys = recorded.sort("id", "sha256").drop("image", LEFT_OUT, strict=False)
-    read = items.with_vectors(store, catalog, commit.properties[FINGERPRINT], keys)
-    return ScoredItems(keys, read.vectors)
+    fingerprint = commit.properties[FINGERPRINT]
+    vectors = items.with_vectors(store, catalog, fingerprint, keys).vectors
+    if role != LEFT_ITEMS or not commit.properties.get(ORIENTATIONS_PROPERTY):
+        return ScoredItems(keys, vectors)
+    tables = turned_tables(store, catalog, fingerprint)
+    turned = [vectors, *(vectors_of(table, keys["sha256"]) for table in tables)]
+    of_images = np.stack(turned, axis=1)
+    rows = of_images.reshape(len(keys) * len(ORIENTATIONS), of_images.shape[2])
+    return ScoredItems(items.turned_keys(keys), rows)
 
 
 def scores(left: ScoredItems, right: ScoredItems, properties: Any) -> NDArray[np.float64]:
@@ -135,7 +153,10 @@ def scores(left: ScoredItems, right: ScoredItems, properties: Any) -> NDArray[np
         first = stop
     similarities: NDArray[np.float64]
     if properties.get("compare") == "mean_best":
-        similarities = np.add.reduceat(products, left.start, axis=0) / left.rows_of[:, None]
+        of_each = len(ORIENTATIONS) if ORIENTATION in left.keys.columns else 1
+        of_images = products.reshape(-1, of_each, len(right)).max(axis=1)
+        sums = np.add.reduceat(of_images, left.start // of_each, axis=0)
+        similarities = sums / (left.rows_of // of_each)[:, None]
     else:
         similarities = np.maximum.reduceat(products, left.start, axis=0)
     if VALUE in left.keys.columns:

@@ -22,6 +22,7 @@ from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.similarity.budget import MIN_ITEMS, thresholds_within
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.nearest_others import NearestOthers, nearest_others
+from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -86,9 +87,15 @@ class Calibration:
         return row
 
 
-def calibration_table(store: Store, name: str, budget: float = DEFAULT_BUDGET) -> Table:
-    """`<name>/threshold`, for another budget than 1 % `<name>/threshold.<budget>`; see SCHEMA."""
-    suffix = "" if budget == DEFAULT_BUDGET else f".{budget:g}"
+def calibration_table(
+    store: Store, name: str, budget: float = DEFAULT_BUDGET, *, orientations: bool = False
+) -> Table:
+    """`<name>/threshold`, for another budget than 1 % `<name>/threshold.<budget>`; see SCHEMA.
+
+    Thresholds over all orientations are in `<name>/threshold.orientations`.
+    """
+    suffix = ".orientations" if orientations else ""
+    suffix += "" if budget == DEFAULT_BUDGET else f".{budget:g}"
     return store.table(f"{name}/threshold{suffix}")
 
 
@@ -109,6 +116,7 @@ def find_calibration(
     *,
     same: pl.DataFrame | None = None,
     max_changed: float = 0.0,
+    orientations: bool = False,
 ) -> Calibration | None:
     """The stored thresholds of a catalog; None when they must be measured.
 
@@ -120,8 +128,9 @@ def find_calibration(
         budget: the accepted fraction of items with a false best match.
         same: as in `nearest_others`.
         max_changed: the fraction of the images that may have changed since.
+        orientations: whether the thresholds are over all orientations.
     """
-    table = calibration_table(store, name, budget)
+    table = calibration_table(store, name, budget, orientations=orientations)
     stored = _read(table, table.latest(), embeddings)
     if stored is None:
         return None
@@ -139,6 +148,7 @@ def calibrate(
     same: pl.DataFrame | None = None,
     compare: Callable[[], NearestOthers] | None = None,
     remeasure: bool = False,
+    turned: TurnedCatalogs | None = None,
 ) -> Calibration:
     """The catalog's thresholds, as stored or measured now.
 
@@ -149,18 +159,31 @@ def calibrate(
         same: left_id and right_id of pairs of items that are known to be no false matches.
         compare: returns the nearest different items; by default those of `nearest_others`.
         remeasure: measure after any change of the items, not only after a change of a tenth.
+        turned: the catalogs in all orientations, if these are compared.
     """
     name, embeddings, items = catalog
     max_changed = 0.0 if remeasure else _MAX_CHANGED
+    orientations = turned is not None
     found = find_calibration(
-        store, name, embeddings, items.keys, budget, same=same, max_changed=max_changed
+        store,
+        name,
+        embeddings,
+        items.keys,
+        budget,
+        same=same,
+        max_changed=max_changed,
+        orientations=orientations,
     )
     if found is not None:
         return found
-    table = calibration_table(store, name, budget)
+    table = calibration_table(store, name, budget, orientations=orientations)
     latest = table.latest()
     stored = _read(table, latest, embeddings)
-    others = compare() if compare is not None else nearest_others(items, same)
+    if compare is not None:
+        others = compare()
+    else:
+        in_all = turned.turned(name, embeddings, items) if turned is not None else None
+        others = nearest_others(items, same, in_all)
     rows = _measured_rows(others, budget)
     if stored is not None and _is_kept(stored, others, rows):
         rows = stored.rows

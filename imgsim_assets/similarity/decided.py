@@ -14,6 +14,7 @@ from imgsim_assets.similarity.item_pairs import (
     best_of_each,
     in_order,
     item_pairs,
+    pairs_schema,
     swapped,
 )
 from imgsim_assets.similarity.items import Items
@@ -30,7 +31,7 @@ class DecidedPairs:
 
     Attributes:
         different: left_id and right_id of pairs that are no match.
-        matches: the pairs that are matches (`item_pairs.SCHEMA`), also those below a threshold.
+        matches: the pairs that are matches, as of `item_pairs`, also those below a threshold.
     """
 
     different: pl.DataFrame
@@ -97,15 +98,16 @@ NOTHING_DECIDED = DecidedPairs(
 
 def score_pairs(pairs: pl.DataFrame, left: Items, right: Items) -> pl.DataFrame:
     """The given pairs of items with their best images, without items that have no row."""
+    schema = pairs_schema(left, right)
     if not pairs.height:
-        return pl.DataFrame(schema=SCHEMA)
+        return pl.DataFrame(schema=schema)
     sides = []
     for side, items in (("left", left), ("right", right)):
         rows = items.keys.select(pl.col("id").alias(f"{side}_id")).with_row_index(f"{side}_row")
         sides.append(rows)
     found = pairs.join(sides[0], on="left_id").join(sides[1], on="right_id")
     if not found.height:
-        return pl.DataFrame(schema=SCHEMA)
+        return pl.DataFrame(schema=schema)
     i, j = (found[f"{side}_row"].cast(pl.Int64).to_numpy() for side in ("left", "right"))
     a, b = left.join_input.unit, right.join_input.unit
     cosines = pair_cosines(a.rows, b.rows, i, j, squares=(a.squares, b.squares))

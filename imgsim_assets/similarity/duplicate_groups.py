@@ -18,8 +18,10 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.index.stage import rebuild_count
+from imgsim_assets.progress import Log, silent
 from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.table import GROUPS, REVIEWS, read_reviews, unordered
 from imgsim_assets.similarity import items
@@ -37,13 +39,26 @@ from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE, EVIDENCE_RULE
 from imgsim_assets.similarity.group_rows import SCHEMA, group_items
 from imgsim_assets.similarity.image_sets import ImageSets, image_key
-from imgsim_assets.similarity.items import LEFT_OUT, VALUE, Items
-from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.item_pairs import item_pairs
+from imgsim_assets.similarity.items import (
+    LEFT_OUT,
+    ORIENTATION,
+    VALUE,
+    Items,
+    row_keys,
+    turned_keys,
+)
+from imgsim_assets.similarity.materialized import (
+    NEIGHBOR_LISTS,
+    ORIENTATIONS_PROPERTY,
+    MaterializedResult,
+)
 from imgsim_assets.similarity.neighbor_lists import (
     CachedNeighborLists,
     JoinSpec,
     neighbor_lists,
 )
+from imgsim_assets.similarity.orientations import TURNED_REBUILDS, TurnedCatalogs
 from imgsim_assets.similarity.selection import (
     common_images,
     left_out_counts,
@@ -70,9 +85,17 @@ BRIDGES = "bridges"
 DECISIONS = "decisions"
 _OF_CATALOG = "/duplicate_groups"
 # The columns that say which items are in which group.
-_IDENTITY = ("group_id", "catalog", "id", "image", "sha256")
+_IDENTITY = ("group_id", "catalog", "id", "image", "sha256", ORIENTATION)
 # The part of the recipe that links depend on; the rest only divides them into groups.
-_LINK_KEYS = ("threshold", CANDIDATES, WITHIN, FINGERPRINT, REBUILDS)
+_LINK_KEYS = (
+    "threshold",
+    CANDIDATES,
+    WITHIN,
+    FINGERPRINT,
+    REBUILDS,
+    ORIENTATIONS_PROPERTY,
+    TURNED_REBUILDS,
+)
 # Between the name of a catalog, which cannot contain it, and an id.
 SEPARATOR = "/"
 
@@ -83,8 +106,9 @@ class GroupReport:
 
     Items and images are those with a vector; `left_out` are images that are not compared,
     `shared` those of them that too many items of a catalog have, and `common` compared ones that
-    most items of a catalog have. `decisions` counts people's verdicts that stand, and `reopened`
-    are those about images that have changed.
+    most items of a catalog have. `turned` counts the images that were encoded in other
+    orientations, None without orientations. `decisions` counts people's verdicts that stand, and
+    `reopened` are those about images that have changed.
     """
 
     version: int
@@ -101,6 +125,7 @@ class GroupReport:
     threshold_source: str
     threshold_is_measured: bool
     evidence: EvidenceCounts | None
+    turned: int | None
     incremental: bool
     seconds: float
     changed: bool
@@ -110,6 +135,8 @@ class GroupReport:
 
 def groups_table(store: Store, name: str, variant: str | None = None) -> Table:
     """`<name>/duplicate_groups`; see SCHEMA, and BRIDGE_SCHEMA for the files of role BRIDGES.
+
+    With orientations there is the column ORIENTATION.
 
     A `variant` has a table of its own beside the one that the catalog declares.
     """
@@ -133,6 +160,8 @@ class GroupStage:
         catalogs: Sequence[str] | None = None,
         variant: str | None = None,
         root: Path = Path(),
+        encoders: Mapping[str, EncoderSettings] | None = None,
+        log: Log = silent,
     ) -> None:
         """Prepare the stage.
 
@@ -143,7 +172,10 @@ class GroupStage:
             catalogs: the catalogs in order of priority, for groups across them.
             variant: writes the groups of one catalog to a table of its own.
             root: the project's root, from which the paths of an ignore list start.
+            encoders: of the catalogs, as declared, for orientations; by default as recorded.
+            log: receives progress messages.
         """
+        self._turned = TurnedCatalogs(store, encoders, log=log)
         self._cross_catalog = catalogs is not None
         self._catalogs = [name] if catalogs is None else list(catalogs)
         self._store, self._settings, self._root = store, settings, root
@@ -184,6 +216,7 @@ class GroupStage:
                 read,
                 searched=sum(each.count for _, each in indexed.values()),
                 strict=True,
+                turned=self._turned if settings.orientations else None,
             )
             if needs_threshold(settings.evidence)
             else BY_EVIDENCE
@@ -191,17 +224,19 @@ class GroupStage:
         rule = EvidenceRule.of(settings.evidence, resolved.value, strict=True)
         threshold = rule.min_similarity if rule is not None else resolved.value
         fingerprint = indexes[self._catalogs[0]].properties[FINGERPRINT]
+        names = {*PairSettings.model_fields} - {ORIENTATIONS_PROPERTY}
         recipe = {
             "catalogs": self._catalogs,
             "canonical": list(settings.canonical),
             "keep": list(settings.keep),
-            **settings.model_dump(mode="json", include={*PairSettings.model_fields}),
+            **settings.model_dump(mode="json", include=names),
             "threshold": threshold,
             "linkage": settings.linkage,
             CANDIDATES: rule.candidates_recipe if rule is not None else None,
             EVIDENCE_RULE: rule.recipe if rule is not None else None,
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(*map(rebuild_count, indexes.values())),
+            **self._turned.recipe(indexes if settings.orientations else {}),
         }
         decisions = group_decisions(self._store, self.table.name, ranked)
         recipe[DECISIONS] = decisions.digest
@@ -212,21 +247,27 @@ class GroupStage:
         computed: list[PairEvidence] = []
 
         def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
+            turned = self._in_all_orientations(indexes, selected)
+            from_rows = turned or images
             if rule is None:
-                links, files, incremental = _links(result, images, threshold)
+                links, files, incremental = _links(result, from_rows, images, threshold)
             else:
                 found = evident_pairs(
                     self._store,
                     result,
-                    images,
+                    from_rows,
                     images,
                     rule,
                     _cached_links(result),
                     exclude_self=True,
                 )
                 computed.append(found.evidence)
-                links, files, incremental = _in_both(found.rows), found.files, found.incremental
-            rows, bridges = self._grouped(ranked, images, links, threshold, decisions)
+                links, files, incremental = (
+                    _in_both(_of_images(found.rows, from_rows, images)),
+                    found.files,
+                    found.incremental,
+                )
+            rows, bridges = self._grouped(ranked, images, turned, links, threshold, decisions)
             files = [self.table.write_rows(bridges, role=BRIDGES), *files]
             if decisions.verdicts.height:
                 files.append(self.table.write_rows(decisions.verdicts, role=DECISIONS))
@@ -252,6 +293,7 @@ class GroupStage:
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
             evidence=self._evidence(update.commit, computed[0] if computed else None, rule),
+            turned=self._turned.encoded if settings.orientations else None,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
@@ -277,10 +319,23 @@ class GroupStage:
         )
         return recorded.join(ranked, on="id").sort("rank", "image").drop("rank")
 
+    def _in_all_orientations(
+        self, indexes: Mapping[str, Commit], selected: Mapping[str, Items]
+    ) -> Items | None:
+        """The distinct images in all orientations; None where all are compared upright."""
+        if not self._settings.orientations:
+            return None
+        turned = (
+            self._turned.turned(name, indexes[name], of_catalog)
+            for name, of_catalog in selected.items()
+        )
+        return _distinct_images(list(turned))
+
     def _grouped(
         self,
         ranked: pl.DataFrame,
         images: Items,
+        turned: Items | None,
         links: pl.DataFrame,
         threshold: float,
         decisions: Decisions,
@@ -289,7 +344,7 @@ class GroupStage:
         items_in_order = ranked.select("id", PROTECTED).unique("id", maintain_order=True)
         different = decisions.different
         alone = pl.concat([different["left_id"], different["right_id"]]).unique()
-        sets = ImageSets.of(_compared_rows(ranked), images, self._settings.compare, alone)
+        sets = ImageSets.of(_compared_rows(ranked), images, self._settings.compare, alone, turned)
         linkage, verdicts = self._settings.linkage, decisions.verdicts
         rows, bridges = group_items(items_in_order, sets, links, linkage, threshold, verdicts)
         return _with_catalog(rows) if self._cross_catalog else rows, bridges
@@ -327,12 +382,21 @@ def reviewed_groups(table: str) -> str:
 
 
 def _links(
-    result: MaterializedResult, images: Items, threshold: float
+    result: MaterializedResult, from_rows: Items, images: Items, threshold: float
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
-    """All pairs of images at the threshold, their file, and whether cached links were used."""
+    """All pairs of images at the threshold, their file, and whether cached links were used.
+
+    `from_rows` are the images, in all orientations or as they are.
+    """
     cached = _cached_links(result)
-    links = neighbor_lists(images, images, JoinSpec(threshold, exclude_self=True), cached)
-    return links, [result.table.write_rows(links, role=NEIGHBOR_LISTS)], cached is not None
+    lists = neighbor_lists(from_rows, images, JoinSpec(threshold, exclude_self=True), cached)
+    files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
+    return _of_images(lists, from_rows, images), files, cached is not None
+
+
+def _of_images(pairs: pl.DataFrame, from_rows: Items, images: Items) -> pl.DataFrame:
+    """The pairs of images of pairs of rows, of which each orientation of an image is one."""
+    return item_pairs(pairs, from_rows, images) if from_rows.is_turned else pairs
 
 
 def _in_both(links: pl.DataFrame) -> pl.DataFrame:
@@ -354,13 +418,16 @@ def _distinct_images(catalogs: Sequence[Items]) -> Items:
     """
     images = [
         catalog.keys.select(
-            image_key(catalog.keys).alias("id"), "sha256", pl.col(f"^{VALUE}$")
+            image_key(catalog.keys).alias("id"),
+            "sha256",
+            pl.col(f"^({VALUE}|{ORIENTATION})$"),
         ).with_row_index("row")
         for catalog in catalogs
     ]
+    identity = ["id", *([ORIENTATION] if catalogs[0].is_turned else [])]
     distinct = (
         pl.concat(frame.with_columns(pl.lit(n).alias("catalog")) for n, frame in enumerate(images))
-        .unique("id", keep="first", maintain_order=True)
+        .unique(identity, keep="first", maintain_order=True)
         .with_row_index("position")
     )
     vectors = np.concatenate(
@@ -371,15 +438,21 @@ def _distinct_images(catalogs: Sequence[Items]) -> Items:
         ]
         or [catalogs[0].vectors]
     )
-    in_order = distinct.sort("id")
-    keys = in_order.select("id", pl.lit(0, pl.Int32).alias("image"), "sha256", pl.col(f"^{VALUE}$"))
+    in_order = distinct.sort(identity)
+    keys = in_order.select(
+        "id", pl.lit(0, pl.Int32).alias("image"), "sha256", pl.col(f"^({VALUE}|{ORIENTATION})$")
+    )
     return Items(keys, vectors[in_order["position"].to_numpy()])
 
 
 def _cached_links(result: MaterializedResult) -> CachedNeighborLists | None:
     """The links of an earlier run; of its items only the images, which lie on the right."""
     cached = result.cached_lists()
-    return None if cached is None else CachedNeighborLists(cached.lists, cached.right, cached.right)
+    if cached is None:
+        return None
+    images = cached.right
+    rows = row_keys(turned_keys(images)) if result.properties[ORIENTATIONS_PROPERTY] else images
+    return CachedNeighborLists(cached.lists, rows, images)
 
 
 def _with_catalog(rows: pl.DataFrame) -> pl.DataFrame:
@@ -388,4 +461,4 @@ def _with_catalog(rows: pl.DataFrame) -> pl.DataFrame:
     split = rows.with_columns(
         parts.field("field_0").alias("catalog"), parts.field("field_1").alias("id")
     )
-    return split.select(list(CROSS_CATALOG_SCHEMA))
+    return split.select(*CROSS_CATALOG_SCHEMA, *({ORIENTATION} & {*rows.columns}))

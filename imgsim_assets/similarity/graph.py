@@ -10,7 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.index.stage import rebuild_count
+from imgsim_assets.progress import Log, silent
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.cosine import distances
@@ -27,7 +29,11 @@ from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.materialized import (
+    NEIGHBOR_LISTS,
+    ORIENTATIONS_PROPERTY,
+    MaterializedResult,
+)
 from imgsim_assets.similarity.mean_best import mean_best
 from imgsim_assets.similarity.neighbor_lists import (
     MIN_COSINE,
@@ -35,6 +41,7 @@ from imgsim_assets.similarity.neighbor_lists import (
     neighbor_lists,
     with_rank,
 )
+from imgsim_assets.similarity.orientations import TurnedCatalogs, with_names
 from imgsim_assets.similarity.selection import (
     common_images,
     left_out_counts,
@@ -76,7 +83,8 @@ class GraphReport:
 
     Items and images are those with a vector; `left_out` are images that are not compared,
     `shared` those of them that too many items have, and `common` compared ones that most items
-    have. `evidence` is None where none is computed.
+    have. `evidence` is None where none is computed. `turned` counts the images that were encoded
+    in other orientations, None without orientations.
     """
 
     version: int
@@ -91,6 +99,7 @@ class GraphReport:
     threshold_source: str
     threshold_is_measured: bool
     evidence: EvidenceCounts | None
+    turned: int | None
     incremental: bool
     seconds: float
     changed: bool
@@ -99,7 +108,7 @@ class GraphReport:
 
 
 def graph_table(store: Store, name: str, variant: str | None = None) -> Table:
-    """`<name>/similarity_graph`; see SCHEMA.
+    """`<name>/similarity_graph`; see SCHEMA, and with orientations the column ORIENTATION.
 
     A `variant` has a table of its own beside the one that the catalog declares.
     """
@@ -117,6 +126,8 @@ class GraphStage:
         *,
         variant: str | None = None,
         root: Path = Path(),
+        encoder: EncoderSettings | None = None,
+        log: Log = silent,
     ) -> None:
         """Prepare the stage.
 
@@ -126,7 +137,10 @@ class GraphStage:
             settings: which edges the graph has.
             variant: writes the graph to a table of its own.
             root: the project's root, from which the paths of an ignore list start.
+            encoder: of the catalog, as declared, for orientations; by default as recorded.
+            log: receives progress messages.
         """
+        self._turned = TurnedCatalogs(store, {name: encoder} if encoder else {}, log=log)
         self.table = graph_table(store, name, variant)
         self._store, self._name, self._settings, self._root = store, name, settings, root
 
@@ -154,6 +168,7 @@ class GraphStage:
                 self._settings.false_matches,
                 [catalog],
                 searched=images.count,
+                turned=self._turned if self._settings.orientations else None,
             )
             if needs_threshold(self._settings.evidence)
             else BY_EVIDENCE
@@ -169,24 +184,29 @@ class GraphStage:
             CANDIDATES: rule.candidates_recipe if rule is not None else None,
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(rebuild_count(index)),
+            **self._turned.recipe({self._name: index} if self._settings.orientations else {}),
         }
         # Which images are compared changes the rows of the lists, not what a list is; lists
         # within blocks lack the pairs across them.
         list_keys = [*recipe, WITHIN]
-        recipe |= self._settings.model_dump(mode="json", include={*PairSettings.model_fields})
+        names = {*PairSettings.model_fields} - {ORIENTATIONS_PROPERTY}
+        recipe |= self._settings.model_dump(mode="json", include=names)
         recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
         inputs |= {f"{self._name}/index": index.version}
         computed: list[PairEvidence] = []
 
         def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
+            rows = nodes
+            if self._settings.orientations:
+                rows = self._turned.turned(self._name, index, nodes)
             if rule is None:
-                return _edges(result, nodes, self._settings, threshold)
+                return _edges(result, rows, nodes, self._settings, threshold)
             found = evident_pairs(
-                self._store, result, nodes, nodes, rule, result.cached_lists(), exclude_self=True
+                self._store, result, rows, nodes, rule, result.cached_lists(), exclude_self=True
             )
             computed.append(found.evidence)
-            pairs = item_pairs(found.rows, nodes, nodes, k)
+            pairs = item_pairs(found.rows, rows, nodes, k)
             described = with_evidence(pairs, found.evidence.pairs)
             return _described(described), found.files, found.incremental
 
@@ -206,6 +226,7 @@ class GraphStage:
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
             evidence=EvidenceCounts.of(update.rows, computed[0] if computed else None, rule),
+            turned=self._turned.encoded if self._settings.orientations else None,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
@@ -215,19 +236,26 @@ class GraphStage:
 
 
 def _edges(
-    result: MaterializedResult, nodes: Items, settings: GraphSettings, threshold: float | None
+    result: MaterializedResult,
+    rows: Items,
+    nodes: Items,
+    settings: GraphSettings,
+    threshold: float | None,
 ) -> tuple[pl.DataFrame, list[DataFile], bool]:
-    """The edges, the file of their neighbor lists, and whether cached lists were used."""
+    """The edges, the file of their neighbor lists, and whether cached lists were used.
+
+    `rows` are the nodes as their neighbors are searched: in all orientations, or as they are.
+    """
     minimum = MIN_COSINE if threshold is None else threshold
     # A mean can rank the items in another order than the best pairs of images do.
     is_mean = settings.compare == "mean_best"
     role = _ROW_PAIRS if is_mean else NEIGHBOR_LISTS
     spec = JoinSpec(minimum, None if is_mean else settings.k, exclude_self=True)
     cached = result.cached_lists(role)
-    lists = neighbor_lists(nodes, nodes, spec, cached)
-    pairs = item_pairs(lists, nodes, nodes, spec.k)
+    lists = neighbor_lists(rows, nodes, spec, cached)
+    pairs = item_pairs(lists, rows, nodes, spec.k)
     if is_mean:
-        pairs = best_of_each(mean_best(pairs, nodes, nodes, minimum), settings.k)
+        pairs = best_of_each(mean_best(pairs, rows, nodes, minimum), settings.k)
     files = [result.table.write_rows(lists, role=role)]
     return _described(pairs), files, cached is not None
 
@@ -235,5 +263,5 @@ def _edges(
 def _described(pairs: pl.DataFrame) -> pl.DataFrame:
     """The edges of pairs of items, in order; further columns are kept."""
     distance = pl.Series("distance", distances(pairs["similarity"].to_numpy()), dtype=pl.Float64)
-    edges = with_rank(pairs).with_columns(distance).rename(_COLUMNS)
+    edges = with_names(with_rank(pairs).with_columns(distance).rename(_COLUMNS))
     return edges.select(*SCHEMA, pl.exclude(list(SCHEMA)))

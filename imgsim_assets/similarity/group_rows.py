@@ -13,6 +13,8 @@ from imgsim_assets.similarity.clustering import Cluster, find_bridges, similarit
 from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.decided_groups import DecidedNodes, decided_clusters
 from imgsim_assets.similarity.image_sets import ImageSets
+from imgsim_assets.similarity.items import ORIENTATION
+from imgsim_assets.similarity.orientations import with_names
 from imgsim_assets.similarity.settings import Linkage
 
 SCHEMA = {
@@ -67,8 +69,9 @@ def group_items(
         The rows of the groups (SCHEMA) and their bridges (BRIDGE_SCHEMA). `image` and `sha256`
         are of the member's image that is nearest to the canonical item; `verdict` is about the
         member and the canonical item, and `judged` counts the pairs of the group that people
-        judged a match. Items that have the same set of images count as one end of a bridge, which
-        is named by the first of them.
+        judged a match. With turned images there is the column `orientation`, in which that image
+        looks like the canonical item's. Items that have the same set of images count as one end
+        of a bridge, which is named by the first of them.
     """
     keys = sets.images.keys["id"]
     one_way = links.filter(pl.col("left_id") < pl.col("right_id")).sort("left_id", "right_id")
@@ -90,7 +93,10 @@ def group_items(
     rows = rows.with_columns(
         keep=pl.col("is_canonical") | pl.col("id").is_in(protected.implode())
     ).sort(["group_id", "is_canonical", "similarity", "id"], descending=[False, True, True, False])
-    return rows.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()), bridges
+    described = rows.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+    if sets.turned is not None:
+        described = with_names(described.with_columns(rows[ORIENTATION]))
+    return described, bridges
 
 
 def _decided_nodes(verdicts: pl.DataFrame, nodes: pl.DataFrame) -> DecidedNodes:
@@ -190,10 +196,16 @@ def _describe(
 
 
 def _nearest_images(sets: ImageSets, members: Indices, canonical: Indices) -> pl.DataFrame:
-    """Of the items of each node (p,) the image nearest to a canonical node: id, image, sha256."""
-    if not sets.has_several:
-        return sets.rows.select("id", "image", "sha256")
+    """Of the items of each node (p,) the image nearest to a canonical node.
+
+    Returns:
+        id, image and sha256, and with turned images their orientation.
+    """
+    columns = ["id", "image", "sha256", *([ORIENTATION] if sets.turned is not None else [])]
+    if not sets.has_several and sets.turned is None:
+        return sets.rows.select(columns)
     near = sets.nearest_images(members, canonical)
     rows = sets.rows.join(near, on=["node", "position"], how="inner")
-    best_first = rows.sort(["id", "cosine", "image"], descending=[False, True, False])
-    return best_first.unique("id", keep="first").select("id", "image", "sha256")
+    order = ["id", "cosine", ORIENTATION, "image"]
+    best_first = rows.sort(order, descending=[False, True, False, False])
+    return best_first.unique("id", keep="first").select(columns)

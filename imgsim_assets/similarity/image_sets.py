@@ -16,7 +16,12 @@ import polars as pl
 
 from imgsim_assets.similarity.clustering import cosines_within
 from imgsim_assets.similarity.cosine import Doubles, Indices
-from imgsim_assets.similarity.items import VALUE, Items
+from imgsim_assets.similarity.items import ORIENTATION, VALUE, Items
+from imgsim_assets.similarity.orientations import (
+    BestOrientation,
+    best_orientations,
+    inverse,
+)
 from imgsim_assets.similarity.settings import Compare
 
 # Pairs of images that are scored at once.
@@ -34,13 +39,17 @@ def image_key(rows: pl.DataFrame) -> pl.Expr:
 
 
 class _Cells(NamedTuple):
-    """All pairs of images (i, j) of some pairs of nodes, by pair, i and j, and their cosines."""
+    """All pairs of images (i, j) of some pairs of nodes, by pair, i and j, and their cosines.
+
+    `orientation` is the one in which image i is as similar to image j.
+    """
 
     part: slice
     pair: Indices
     i: Indices
     j: Indices
     cosine: Doubles
+    orientation: Indices
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ class ImageSets:
         counts: (n,) how many images each node has.
         members: positions of images, ascending within a node.
         compare: how two sets of several images are compared.
+        turned: the distinct images in all orientations; None where all are compared upright. Of
+            two images, the one with the smaller key is turned.
     """
 
     images: Items
@@ -63,6 +74,7 @@ class ImageSets:
     counts: Indices
     members: Indices
     compare: Compare
+    turned: Items | None = None
 
     @classmethod
     def of(
@@ -71,6 +83,7 @@ class ImageSets:
         images: Items,
         compare: Compare = "any",
         alone: pl.Series | None = None,
+        turned: Items | None = None,
     ) -> ImageSets:
         """The sets of the items of `rows` (id, image, sha256; with `within` also value).
 
@@ -82,7 +95,7 @@ class ImageSets:
         if placed["id"].n_unique() == placed.height and not has_alone:
             each = np.arange(len(images))
             placed = placed.with_columns(pl.col("position").alias("node"))
-            return cls(images, placed, each, np.ones_like(each), each, compare)
+            return cls(images, placed, each, np.ones_like(each), each, compare, turned)
         key = pl.col("position").sort().cast(pl.String).str.zfill(_DIGITS).str.join()
         items = placed.group_by("id").agg(key.alias("key"), pl.col("position").sort())
         if alone is not None:
@@ -93,7 +106,7 @@ class ImageSets:
         members = items.unique("node").sort("node")["position"]
         counts = members.list.len().cast(pl.Int64).to_numpy()
         start = np.cumsum(counts) - counts
-        return cls(images, placed, start, counts, members.explode().to_numpy(), compare)
+        return cls(images, placed, start, counts, members.explode().to_numpy(), compare, turned)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -139,7 +152,7 @@ class ImageSets:
         other: of the two directions the lower.
         """
         if not self.has_several:
-            return cosines_within(self.images.join_input.unit, a, b)
+            return self._compare_images(a, b).cosine
         similarity = np.empty(len(a))
         for cells in self._cells(a, b):
             starts = np.flatnonzero(np.diff(cells.pair, prepend=-1))
@@ -163,16 +176,32 @@ class ImageSets:
         return i, j
 
     def nearest_images(self, nodes: Indices, targets: Indices) -> pl.DataFrame:
-        """How near each image of some nodes is to a target node: node, position and cosine."""
+        """How near each image of some nodes is to a target node, and in which orientation.
+
+        Returns:
+            node, position, cosine and orientation (its number).
+        """
         frames = []
         for cells in self._cells(nodes, targets):
-            cell = pl.DataFrame({"pair": cells.pair, "position": cells.i, "cosine": cells.cosine})
-            best = cell.group_by("pair", "position", maintain_order=True).agg(
-                pl.col("cosine").max()
+            cell = pl.DataFrame(
+                {
+                    "pair": cells.pair,
+                    "position": cells.i,
+                    "cosine": cells.cosine,
+                    ORIENTATION: cells.orientation,
+                }
             )
+            best = cell.sort(
+                ["pair", "position", "cosine", ORIENTATION], descending=[False, False, True, False]
+            ).unique(["pair", "position"], keep="first", maintain_order=True)
             node = pl.Series("node", nodes[cells.part][best["pair"].to_numpy()])
-            frames.append(best.select(node, "position", "cosine"))
-        schema = {"node": pl.Int64, "position": pl.Int64, "cosine": pl.Float64}
+            frames.append(best.select(node, "position", "cosine", ORIENTATION))
+        schema = {
+            "node": pl.Int64,
+            "position": pl.Int64,
+            "cosine": pl.Float64,
+            ORIENTATION: pl.Int64,
+        }
         return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
 
     def _cells(self, a: Indices, b: Indices) -> Iterator[_Cells]:
@@ -189,8 +218,19 @@ class ImageSets:
             number = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
             i = self.members[self.start[a[part]][pair] + number // width[pair]]
             j = self.members[self.start[b[part]][pair] + number % width[pair]]
-            yield _Cells(part, pair, i, j, cosines_within(self.images.join_input.unit, i, j))
+            yield _Cells(part, pair, i, j, *self._compare_images(i, j))
             begin = end
+
+    def _compare_images(self, i: Indices, j: Indices) -> BestOrientation:
+        """The cosines of images i (p,) and j, and the orientations in which i is as similar."""
+        unit = self.images.join_input.unit
+        if self.turned is None:
+            return BestOrientation(cosines_within(unit, i, j), np.zeros_like(i))
+        first, second = np.minimum(i, j), np.maximum(i, j)
+        best = best_orientations(self.turned.join_input.unit, unit, first, second)
+        is_turned = np.where(i <= j, best.orientation, inverse(best.orientation))
+        # An image is upright beside itself, however its symmetries are rounded.
+        return BestOrientation(best.cosine, np.where(i == j, 0, is_turned))
 
 
 def _mean_of_best(pair: Indices, image: Indices, cosine: Doubles) -> Doubles:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.items import ORIENTATION, Items
 from imgsim_assets.similarity.neighbor_lists import SCHEMA as ROW_SCHEMA
 from imgsim_assets.similarity.neighbor_lists import position_in_list
 
@@ -33,7 +33,8 @@ def item_pairs(rows: pl.DataFrame, left: Items, right: Items, k: int | None = No
 
     Returns:
         See SCHEMA: of each pair of items the best pair of images, ties by left_image and
-        right_image, sorted by left_id, falling similarity and right_id.
+        right_image, sorted by left_id, falling similarity and right_id. Where one side is turned,
+        also the orientation of its image, by which ties are decided first.
     """
     pairs = rows.select(list(ROW_SCHEMA))
     has_several = left.max_images > 1 or right.max_images > 1
@@ -45,6 +46,7 @@ def item_pairs(rows: pl.DataFrame, left: Items, right: Items, k: int | None = No
             pl.col("id").alias(f"{side}_item"),
             pl.col("image").alias(f"{side}_image"),
             pl.col("sha256").alias(f"{side}_sha256"),
+            *([ORIENTATION] if items.is_turned else []),
         )
         if not has_several:
             images = images.drop(f"{side}_item")
@@ -52,7 +54,13 @@ def item_pairs(rows: pl.DataFrame, left: Items, right: Items, k: int | None = No
     if has_several:
         named = pairs.with_columns(pl.col(f"{side}_item").alias(f"{side}_id") for side in _SIDES)
         pairs = best_of_each(best_images(named), k)
-    return pairs.select(list(SCHEMA))
+    return pairs.select(list(pairs_schema(left, right)))
+
+
+def pairs_schema(left: Items, right: Items) -> pl.Schema:
+    """The columns of `item_pairs`."""
+    is_turned = left.is_turned or right.is_turned
+    return pl.Schema(SCHEMA | ({ORIENTATION: pl.Int8} if is_turned else {}))
 
 
 def best_of_each(pairs: pl.DataFrame, k: int | None) -> pl.DataFrame:
@@ -82,9 +90,13 @@ def best_images(
 ) -> pl.DataFrame:
     """Of several pairs of images of two items, the one that decides; in order.
 
+    Of equally similar pairs, one in an earlier orientation does, if there are several.
+
     Args:
         pairs: left_id and right_id of items, similarity, left_image, right_image, in any order.
         ties: the columns whose least values decide among equally similar pairs.
     """
+    if ORIENTATION in pairs.columns:
+        ties = [ORIENTATION, *ties]
     ranked = pairs.sort([*_ORDER, *ties], descending=[*_DESCENDING, *([False] * len(ties))])
     return ranked.unique(["left_id", "right_id"], keep="first", maintain_order=True)

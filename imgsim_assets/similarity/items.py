@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
+from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.index.stage import embedded_images, open_index, vectors_of
 from imgsim_assets.similarity.cosine import Floats, Indices
 from imgsim_assets.similarity.join_input import JoinInput
@@ -26,6 +27,8 @@ from imgsim_assets.storage.store import Store
 LEFT_OUT = "left_out"
 # What the items of a pair agree in, where `within` asks for it.
 VALUE = "value"
+# The orientation of a row's image, by its number in ORIENTATIONS; absent where all are upright.
+ORIENTATION = "orientation"
 _KEYS = ["id", "image", "sha256"]
 _SEPARATOR = "\0"
 _DIGITS = 4
@@ -38,7 +41,8 @@ class Items:
     `keys` has the columns id, image and sha256, and `vectors` is (n, d) float32 with unit rows, in
     the same order: by id and image as they are read, by id and sha256 as they are compared.
     `source` has all images that were read, where some are not compared: id, image, sha256 and, if
-    any is left out, left_out, which says why. With `within`, keys have the column value, too.
+    any is left out, left_out, which says why. With `within`, keys have the column value, too. With
+    `orientations`, each image has a row for each of its orientations, in their order.
     """
 
     keys: pl.DataFrame
@@ -89,6 +93,20 @@ class Items:
         """What a result records of its input: all images, those left out too."""
         return self.keys if self.source is None else self.source
 
+    @property
+    def is_turned(self) -> bool:
+        """Whether each image has a row for each of its orientations."""
+        return ORIENTATION in self.keys.columns
+
+    @property
+    def upright(self) -> Items:
+        """Each image once, as it is."""
+        if not self.is_turned:
+            return self
+        count = len(ORIENTATIONS)
+        keys = self.keys.gather_every(count).drop(ORIENTATION)
+        return Items(keys, self.vectors[::count], self.source)
+
     def values(self, mask: NDArray[np.bool_] | None) -> pl.DataFrame:
         """The numbers of the rows of a mask (n,), None for all, and their values."""
         rows = self.keys.select(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"), VALUE)
@@ -114,13 +132,24 @@ def row_keys(keys: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.when(follows).then(key).otherwise(pl.col("id")).alias("id"))
 
 
-def recorded_rows(recorded: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `Items.recorded` that were compared, as of `Items.rows`."""
+def recorded_rows(recorded: pl.DataFrame, *, turned: bool = False) -> pl.DataFrame:
+    """The rows of `Items.recorded` that were compared, as of `Items.rows`.
+
+    `turned` says whether each image was compared in all its orientations.
+    """
     if LEFT_OUT in recorded.columns:
         recorded = recorded.filter(pl.col(LEFT_OUT).is_null()).drop(LEFT_OUT)
-    if recorded["id"].is_sorted() and recorded["id"].n_unique() == recorded.height:
-        return row_keys(recorded)
-    return row_keys(recorded.sort("id", "sha256"))
+    if not recorded["id"].is_sorted() or recorded["id"].n_unique() < recorded.height:
+        recorded = recorded.sort("id", "sha256")
+    return row_keys(turned_keys(recorded) if turned else recorded)
+
+
+def turned_keys(keys: pl.DataFrame) -> pl.DataFrame:
+    """A row for each orientation of each image, in the order of the images."""
+    count = len(ORIENTATIONS)
+    rows = keys.select(pl.all().gather(np.repeat(np.arange(keys.height), count)))
+    numbers = np.tile(np.arange(count, dtype=np.int8), keys.height)
+    return rows.with_columns(pl.Series(ORIENTATION, numbers))
 
 
 def with_vectors(store: Store, name: str, fingerprint: str, keys: pl.DataFrame) -> Items:

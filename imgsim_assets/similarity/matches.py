@@ -13,8 +13,10 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import rebuild_count
+from imgsim_assets.progress import Log, silent
 from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.similarity import items
@@ -32,14 +34,19 @@ from imgsim_assets.similarity.evidence.accepted_pairs import (
 from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.item_pairs import in_order, item_pairs, swapped
-from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.items import ORIENTATION, Items
+from imgsim_assets.similarity.materialized import (
+    NEIGHBOR_LISTS,
+    ORIENTATIONS_PROPERTY,
+    MaterializedResult,
+)
 from imgsim_assets.similarity.mean_best import mean_best
 from imgsim_assets.similarity.neighbor_lists import (
     JoinSpec,
     neighbor_lists,
     with_rank,
 )
+from imgsim_assets.similarity.orientations import TurnedCatalogs, with_names
 from imgsim_assets.similarity.population import CHANGED_BY_DECISIONS, changes_by_decisions
 from imgsim_assets.similarity.selection import (
     common_images,
@@ -87,6 +94,7 @@ class MatchReport:
     compared, `shared` those of them that too many items of a side have, and `common` compared ones
     that most items have. `decisions` counts people's verdicts that stand, and `reopened` are those
     about images that have changed.
+    `turned` counts the images that were encoded in other orientations, None without orientations.
     `threshold` is the minimum similarity of a match, and `evidence` is None where none is
     computed. `threshold_source` says in words where the threshold comes from.
     """
@@ -108,6 +116,7 @@ class MatchReport:
     threshold_source: str
     threshold_is_measured: bool
     evidence: EvidenceCounts | None
+    turned: int | None
     incremental: bool
     seconds: float
     changed: bool
@@ -116,7 +125,10 @@ class MatchReport:
 
 
 def match_table(store: Store, name: str) -> Table:
-    """`matches/<name>`; see SCHEMA, and with evidence the columns COLUMNS."""
+    """`matches/<name>`; see SCHEMA.
+
+    With orientations there is the column ORIENTATION, and with evidence the columns COLUMNS.
+    """
     return store.table(f"{MATCHES}{name}")
 
 
@@ -132,6 +144,8 @@ class MatchStage:
         left: str,
         right: str,
         root: Path = Path(),
+        encoders: Mapping[str, EncoderSettings] | None = None,
+        log: Log = silent,
     ) -> None:
         """Prepare the stage.
 
@@ -142,8 +156,11 @@ class MatchStage:
             left: the catalog whose items look for a match.
             right: the catalog they look in.
             root: the project's root, from which the paths of an ignore list start.
+            encoders: of the catalogs, as declared, for orientations; by default as recorded.
+            log: receives progress messages.
         """
         self.table = match_table(store, name)
+        self._turned = TurnedCatalogs(store, encoders, log=log)
         self._store, self._settings, self._root = store, settings, root
         self._left, self._right = left, right
 
@@ -175,6 +192,7 @@ class MatchStage:
                 settings.false_matches,
                 catalogs,
                 searched=right_images.count,
+                turned=self._turned if settings.orientations else None,
             )
             if needs_threshold(settings.evidence)
             else BY_EVIDENCE
@@ -193,13 +211,14 @@ class MatchStage:
             CANDIDATES: rule.candidates_recipe if rule is not None else None,
             FINGERPRINT: fingerprint,
             **items.vector_rebuilds(left_rebuilds, rebuild_count(index)),
+            **self._turned.recipe({self._left: embeddings} if settings.orientations else {}),
         }
         decisions = self._decisions(left_images, right_images)
-        decided = DecidedPairs.of(decisions, left, right, settings.compare)
         # Which images are compared changes the rows of the lists, not what a list is; lists
         # within blocks lack the pairs across them.
         list_keys = [*recipe, WITHIN]
-        recipe |= settings.model_dump(mode="json", include={*PairSettings.model_fields})
+        names = {*PairSettings.model_fields} - {ORIENTATIONS_PROPERTY}
+        recipe |= settings.model_dump(mode="json", include=names)
         recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
         recipe["decisions"] = decisions.digest
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
@@ -210,20 +229,24 @@ class MatchStage:
         computed: list[PairEvidence] = []
 
         def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
+            turned = left
+            if settings.orientations:
+                turned = self._turned.turned(self._left, embeddings, left)
+            decided = DecidedPairs.of(decisions, turned, right, settings.compare)
             if rule is None:
-                found = _found_pairs(result, left, right, settings, threshold, decided)
+                found = _found_pairs(result, turned, right, settings, threshold, decided)
             else:
                 evident = evident_pairs(
                     store,
                     result,
-                    left,
+                    turned,
                     right,
                     rule,
                     result.cached_lists(),
                     of_both=settings.mode == "mutual",
                 )
                 computed.append(evident.evidence)
-                pairs = item_pairs(evident.rows, left, right)
+                pairs = item_pairs(evident.rows, turned, right)
                 select = partial(_of_mode, pairs, settings)
                 found = _FoundPairs(select, evident.files, evident.incremental)
             pairs = found.select(decided)
@@ -256,6 +279,7 @@ class MatchStage:
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
             evidence=EvidenceCounts.of(rows, computed[0] if computed else None, rule),
+            turned=self._turned.encoded if settings.orientations else None,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
@@ -342,7 +366,8 @@ def _with_verdicts(pairs: pl.DataFrame, decisions: Decisions) -> pl.DataFrame:
     decided = pairs.join(
         decisions.verdicts, on=["left_id", "right_id"], how="left", maintain_order="left"
     )
-    return with_rank(decided).select(list(SCHEMA))
+    columns = [*SCHEMA, *([ORIENTATION] if ORIENTATION in pairs.columns else [])]
+    return with_names(with_rank(decided).select(columns))
 
 
 def _decision_files(
@@ -440,7 +465,7 @@ def _mutual_pairs(
 def _one_to_one(pairs: pl.DataFrame, decided: pl.DataFrame) -> pl.DataFrame:
     """The decided matches, and the best matching of the items that are in none."""
     free = pairs.join(decided, on="left_id", how="anti").join(decided, on="right_id", how="anti")
-    return in_order(pl.concat([decided, one_to_one(free)]))
+    return in_order(pl.concat([decided, one_to_one(free)], how="diagonal"))
 
 
 def one_to_one(pairs: pl.DataFrame) -> pl.DataFrame:

@@ -17,6 +17,8 @@ from imgsim_assets.storage.table import Table
 LEFT_ITEMS = "left_items"
 RIGHT_ITEMS = "right_items"
 NEIGHBOR_LISTS = "neighbor_lists"
+# Property of a result whose left images were compared in all orientations: true, else null.
+ORIENTATIONS_PROPERTY = "orientations"
 # Lists of another format are not reused: lists before 2 did not say whether they were truncated.
 _FORMAT = {"neighbor_lists_format": 2}
 
@@ -95,7 +97,8 @@ class MaterializedResult:
             return None
         if COMPLETE not in lists.columns:
             lists = lists.with_columns(pl.lit(value=True).alias(COMPLETE))  # rows of all pairs
-        rows = recorded_rows(left), recorded_rows(right)
+        turned = bool(self.properties.get(ORIENTATIONS_PROPERTY))
+        rows = recorded_rows(left, turned=turned), recorded_rows(right)
         return CachedNeighborLists(lists.select(list(LIST_SCHEMA)), *rows)
 
     def update(

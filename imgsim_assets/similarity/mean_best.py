@@ -6,22 +6,26 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity.cosine import Doubles, Indices, pair_cosines
 from imgsim_assets.similarity.item_pairs import in_order
 from imgsim_assets.similarity.items import Items
 
 # Pairs of images that are scored at once.
 _MAX_CELLS = 1 << 20
+_COUNT = len(ORIENTATIONS)
 
 
 def mean_best(pairs: pl.DataFrame, left: Items, right: Items, threshold: float) -> pl.DataFrame:
     """Score pairs of items by the mean, over the left images, of the best right image.
 
+    Of a left image in several orientations, the best one counts.
+
     The mean is at most the similarity of the best pair, so the pairs whose best images reach the
     threshold include all whose mean does.
 
     Args:
-        pairs: pairs of items with their best images (`item_pairs.SCHEMA`), at least those that
+        pairs: pairs of items with their best images, as of `item_pairs`, at least those that
             reach the threshold.
         left: the left rows.
         right: the right rows.
@@ -69,6 +73,10 @@ def _means(
     a, b = left.join_input.unit, right.join_input.unit
     cosines = pair_cosines(a.rows, b.rows, np.repeat(i, width), j, squares=(a.squares, b.squares))
     best: Doubles = np.maximum.reduceat(cosines, np.cumsum(width) - width)
+    if left.is_turned:
+        # An item's rows are its images, each in all orientations.
+        best, pair = best.reshape(-1, _COUNT).max(axis=1), pair[::_COUNT]
+        left_count = left_count // _COUNT
     # Sums from left to right, so that the result does not depend on what is scored at once.
     means: NDArray[np.float64] = np.bincount(pair, weights=best) / left_count
     return means

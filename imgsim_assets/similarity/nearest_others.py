@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
@@ -48,13 +49,16 @@ class NearestOthers:
         return len(np.unique(self.cluster))
 
 
-def nearest_others(items: Items, same: pl.DataFrame | None = None) -> NearestOthers:
+def nearest_others(
+    items: Items, same: pl.DataFrame | None = None, turned: Items | None = None
+) -> NearestOthers:
     """Compare all items of a catalog, each with all others.
 
     Args:
         items: the images of the items, one row each.
         same: left_id and right_id of further pairs of items that are known to be no false
             matches, in either order.
+        turned: the images in all orientations, of which the best counts; None for upright only.
     """
     ids = items.keys["id"].unique().sort()
     if not len(ids):
@@ -75,7 +79,7 @@ def nearest_others(items: Items, same: pl.DataFrame | None = None) -> NearestOth
     # the nearest items may take as many places as it has images.
     own = _largest_count(images, "item")
     depth = own * (DEPTH + min(_largest_count(excluded, "item"), _MAX_EXCLUDED))
-    lists = _neighbors(items.join_input, depth)
+    lists = _neighbors(items.join_input, turned, depth)
     ranked = _rank_others(images, lists, excluded, clusters)
     similarity = np.full((len(ids), DEPTH), -np.inf)
     other = np.full((len(ids), DEPTH), -1, dtype=np.int64)
@@ -85,20 +89,27 @@ def nearest_others(items: Items, same: pl.DataFrame | None = None) -> NearestOth
     return NearestOthers(similarity, other, clusters["vector"].to_numpy())
 
 
-def _neighbors(rows: JoinInput, depth: int) -> pl.DataFrame:
+def _neighbors(rows: JoinInput, turned: Items | None, depth: int) -> pl.DataFrame:
     """vector, other_vector and similarity of the nearest other vectors of every vector."""
-    distinct = JoinInput.of(rows.unit.rows[rows.unique.first], "vectors")
-    count = len(rows.unique.first)
+    first = rows.unique.first
+    distinct = JoinInput.of(rows.unit.rows[first], "vectors")
+    queries, of_each = distinct, 1
+    if turned is not None:
+        of_each = len(ORIENTATIONS)
+        chosen = first[:, None] * of_each + np.arange(of_each)
+        queries = JoinInput.of(turned.vectors[chosen.ravel()], "vectors")
     index, similarity = nearest(
-        InputPair.of(distinct, distinct), min(depth + 1, count), np.full(count, -1.0)
+        InputPair.of(queries, distinct),
+        min(depth + 1, len(first)),
+        np.full(len(first) * of_each, -1.0),
     )
-    vector = np.repeat(np.arange(count), index.shape[1])
+    vector = np.repeat(np.arange(len(first)), of_each * index.shape[1])
     lists = pl.DataFrame(
         {"vector": vector, "other_vector": index.ravel(), "similarity": similarity.ravel()}
-    )
-    return lists.filter(
-        (pl.col("vector") != pl.col("other_vector")) & (pl.col("other_vector") >= 0)
-    )
+    ).filter((pl.col("vector") != pl.col("other_vector")) & (pl.col("other_vector") >= 0))
+    if turned is None:
+        return lists
+    return lists.group_by("vector", "other_vector").agg(pl.col("similarity").max())
 
 
 def _rank_others(

@@ -57,6 +57,12 @@ class ComparisonSettings(Settings):
         description="leave out images that more items of a catalog have than this, such as "
         "placeholders and logos; null leaves out none",
     )
+    orientations: bool = Field(
+        False,
+        description="compare the images of the left catalog in eight orientations (turned by "
+        "quarter turns, and mirrored), and take the best; in a graph those of the item whose "
+        "neighbors are searched, and in groups one image of each pair",
+    )
     evidence: EvidenceSettings = EvidenceSettings()
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings, Thresh
 from imgsim_assets.similarity.budget import MIN_ITEMS
 from imgsim_assets.similarity.calibration import Calibration, CatalogItems, calibrate
 from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
+from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.settings import DECLARED, NO_THRESHOLD
 from imgsim_assets.storage.store import Store
 
@@ -30,6 +31,7 @@ def resolve_threshold(
     *,
     searched: int,
     strict: bool = False,
+    turned: TurnedCatalogs | None = None,
 ) -> ResolvedThreshold:
     """Resolve a declared threshold for catalogs of one encoder.
 
@@ -43,6 +45,8 @@ def resolve_threshold(
         searched: the number of items that each item is compared with.
         strict: for groups, which are used to delete items: `auto` on too few items to measure is
             halfway between the recommended threshold and 1.
+        turned: the catalogs in all orientations, if these are compared; `recommended`, which was
+            measured without them, then is `auto`.
     """
     if not isinstance(threshold, str):
         if threshold is None:
@@ -50,10 +54,10 @@ def resolve_threshold(
         return ResolvedThreshold(threshold, DECLARED)
     encoder = encoder_from_commit(catalogs[0].commit)
     recommended = encoder.recommended_threshold
-    if threshold == RECOMMENDED and recommended is not None:
+    if threshold == RECOMMENDED and recommended is not None and turned is None:
         return ResolvedThreshold(recommended, f"recommended for {encoder.describe()}")
     by_name = {each.name: each for each in catalogs}
-    calibrations = [calibrate(store, each, budget) for each in by_name.values()]
+    calibrations = [calibrate(store, each, budget, turned=turned) for each in by_name.values()]
     return auto_threshold(calibrations, encoder, searched, strict=strict)
 
 

@@ -18,7 +18,7 @@ from imgsim_assets.similarity.population import matches_before_decisions
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.similarity import test_several_images as laws
-from imgsim_assets_tests.similarity.test_several_images import Content, Scores
+from imgsim_assets_tests.similarity.test_several_images import Content, Row, Scores
 from imgsim_assets_tests.support.image_pool import SHA256
 
 _NOON = datetime(2026, 5, 31, 12, tzinfo=UTC)
@@ -109,7 +109,7 @@ def _standing(
 
 def _expected(
     left: Content, right: Content, declared: MatchSettings, verdicts: Mapping[Pair, str]
-) -> list[tuple[str, str, int, float, int, int]]:
+) -> list[Row]:
     everything = laws._scores(left, right, declared.model_copy(update={"threshold": -1.0}))
     above = laws._scores(left, right, declared)
     allowed = {pair: above[pair] for pair in above if verdicts.get(pair) != "different"}

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.table import ledger_frame, ledger_table
 from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.turned_vectors import TurnedVectors
+from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity import image_sets, items, row_pairs
 from imgsim_assets.similarity.duplicate_groups import (
     BRIDGES,
@@ -32,7 +34,13 @@ from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support.catalogs import indexed, tiny
-from imgsim_assets_tests.support.image_pool import POOL, SHA256, SIMILARITY
+from imgsim_assets_tests.support.image_pool import (
+    POOL,
+    SHA256,
+    SIMILARITY,
+    TURNED_SIMILARITY,
+    turned_vectors,
+)
 
 # The images of each item, in their order.
 Content = Mapping[str, Sequence[int]]
@@ -46,6 +54,7 @@ VALUES = st.fixed_dictionaries(
         "linkage": st.sampled_from(["connected", "star"]),
         "within": st.sampled_from([[], ["brand"]]),
         "ignore": st.sampled_from([None, None, {"list": "ignore.csv", "min_similarity": 0.9}]),
+        "orientations": st.booleans(),
     }
 )
 # The image that the ignore list names.
@@ -186,6 +195,7 @@ class _Row(NamedTuple):
     group: str
     id: str
     image: int
+    orientation: str
     similarity: float
     size: int
     minimum: float
@@ -236,7 +246,7 @@ def _expected(
                 _Row(
                     group[0],
                     item,
-                    _nearest(images[item], images[group[0]]),
+                    *_nearest(images[item], images[group[0]], declared),
                     similarity[group[0], item],
                     len(group),
                     min(scores),
@@ -248,15 +258,34 @@ def _expected(
 
 
 def _similarity(a: Mapping[int, int], b: Mapping[int, int], declared: LinkSettings) -> float:
-    table = np.array([[SIMILARITY[i, j] for j in b.values()] for i in a.values()])
+    table = np.array([[_turned(i, j, declared)[0] for j in b.values()] for i in a.values()])
     if declared.compare == "mean_best":
         return float(min(table.max(axis=0).mean(), table.max(axis=1).mean()))
     return float(table.max())
 
 
-def _nearest(images: Mapping[int, int], canonical: Mapping[int, int]) -> int:
-    best = {n: max(SIMILARITY[image, c] for c in canonical.values()) for n, image in images.items()}
-    return min(best, key=lambda number: (-best[number], number))
+def _turned(image: int, other: int, declared: LinkSettings) -> tuple[float, int]:
+    """The similarity of two images, and the orientation in which the first is so similar."""
+    if not declared.orientations or image == other:
+        return SIMILARITY[image, other], 0
+    is_turned = SHA256[image] < SHA256[other]
+    turned, upright = (image, other) if is_turned else (other, image)
+    of_turns = [float(TURNED_SIMILARITY[turn][turned, upright]) for turn in range(8)]
+    turn = of_turns.index(max(of_turns))
+    # Rotations by 90 and 270 undo each other; every other orientation undoes itself.
+    return max(of_turns), turn if is_turned else {1: 3, 3: 1}.get(turn, turn)
+
+
+def _nearest(
+    images: Mapping[int, int], canonical: Mapping[int, int], declared: LinkSettings
+) -> tuple[int, str]:
+    """The number of the image that is nearest to the canonical item, and its orientation."""
+    _, turn, number = min(
+        (-similarity, turn, number)
+        for number, image in images.items()
+        for similarity, turn in [_turned(image, c, declared) for c in canonical.values()]
+    )
+    return number, ORIENTATIONS[turn].name
 
 
 def _counted(content: Content, declared: LinkSettings) -> dict[str, list[int]]:
@@ -288,8 +317,10 @@ def _brand(images: Sequence[int]) -> str | None:
 
 def _assert_equal(rows: pl.DataFrame, expected: list[_Row]) -> None:
     found = rows.sort("group_id", "id")
-    assert found.select("group_id", "id", "image", "size").rows() == [
-        (row.group, row.id, row.image, row.size) for row in expected
+    upright = pl.lit("upright").alias("orientation")
+    orientation = "orientation" if "orientation" in rows.columns else upright
+    assert found.select("group_id", "id", "image", orientation, "size").rows() == [
+        (row.group, row.id, row.image, row.orientation, row.size) for row in expected
     ]
     assert found["is_canonical"].to_list() == [row.group == row.id for row in expected]
     for column, field in (
@@ -332,7 +363,10 @@ def _run(
     (root / "ignore.csv").write_text(SHA256[LISTED])
     names = None if isinstance(declared, GroupSettings) else list(catalogs)
     stage = GroupStage(store, "all" if names else "shop", declared, catalogs=names, root=root)
-    with mock.patch.object(items, "from_index", lambda _, name: (_COMMIT, _items(catalogs[name]))):
+    with (
+        mock.patch.object(items, "from_index", lambda _, name: (_COMMIT, _items(catalogs[name]))),
+        mock.patch.object(TurnedVectors, "read", turned_vectors),
+    ):
         stage.run()
 
 

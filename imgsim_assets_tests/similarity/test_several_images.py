@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.turned_vectors import TurnedVectors
+from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity import items, row_pairs, selection
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.items import Items
@@ -22,7 +24,12 @@ from imgsim_assets.similarity.matches import MatchReport, MatchStage
 from imgsim_assets.similarity.settings import Compare, GraphSettings, MatchSettings
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.image_pool import POOL, SHA256, SIMILARITY
+from imgsim_assets_tests.support.image_pool import (
+    POOL,
+    SHA256,
+    TURNED_SIMILARITY,
+    turned_vectors,
+)
 
 # The images of each item, in their order.
 Content = Mapping[str, Sequence[int]]
@@ -32,19 +39,21 @@ COMPARE = st.sampled_from(["any", "first", "mean_best"])
 WITHIN = st.sampled_from([(), ("brand",)])
 LIMITS = st.sampled_from([None, 1, 2, 20])
 MATCHES = st.builds(
-    lambda mode, compare, threshold, max_shared, within: MatchSettings(
+    lambda mode, compare, threshold, max_shared, within, orientations: MatchSettings(
         mode=mode,
         k=2 if mode == "top_k" else None,
         compare=compare,
         threshold=threshold,
         max_shared=max_shared,
         within=within,
+        orientations=orientations,
     ),
     st.sampled_from(["all", "best", "top_k", "mutual", "one_to_one"]),
     COMPARE,
     st.sampled_from([-1.0, 0.0, 0.5, 1.0]),
     LIMITS,
     WITHIN,
+    st.booleans(),
 )
 
 
@@ -98,6 +107,7 @@ def test_matches_equal_the_definition_after_any_history(
     threshold=st.sampled_from([None, 0.0, 0.5]),
     max_shared=LIMITS,
     within=WITHIN,
+    orientations=st.booleans(),
 )
 def test_edges_equal_the_definition_after_any_history(
     states: list[Content],
@@ -106,11 +116,17 @@ def test_edges_equal_the_definition_after_any_history(
     threshold: float | None,
     max_shared: int | None,
     within: tuple[str, ...],
+    orientations: bool,
 ) -> None:
     if compare == "mean_best" and threshold is None:
         threshold = -1.0
     declared = GraphSettings(
-        k=k, compare=compare, threshold=threshold, max_shared=max_shared, within=within
+        k=k,
+        compare=compare,
+        threshold=threshold,
+        max_shared=max_shared,
+        within=within,
+        orientations=orientations,
     )
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
@@ -132,20 +148,19 @@ def test_edges_equal_the_definition_after_any_history(
     lefts=histories(),
     rights=histories(),
     first=MATCHES,
-    others=st.lists(st.tuples(COMPARE, LIMITS, WITHIN), min_size=3, max_size=3),
+    others=st.lists(st.tuples(COMPARE, LIMITS, WITHIN, st.booleans()), min_size=3, max_size=3),
 )
 def test_matches_equal_the_definition_after_other_settings(
     lefts: list[Content],
     rights: list[Content],
     first: MatchSettings,
-    others: list[tuple[Compare, int | None, tuple[str, ...]]],
+    others: list[tuple[Compare, int | None, tuple[str, ...], bool]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
-        for left, right, (compare, max_shared, within) in zip(lefts, rights, others, strict=True):
-            declared = first.model_copy(
-                update={"compare": compare, "max_shared": max_shared, "within": within}
-            )
+        for left, right, changes in zip(lefts, rights, others, strict=True):
+            names = ("compare", "max_shared", "within", "orientations")
+            declared = first.model_copy(update=dict(zip(names, changes, strict=True)))
 
             rows = _match(store, left, right, declared)
 
@@ -211,8 +226,10 @@ def test_report_names_items_and_images_apart() -> None:
 
 # ---- the definition ---------------------------------------------------------------------
 
-# Of each pair of items the similarity, and the images that show it.
-Scores = dict[tuple[str, str], tuple[float, int, int]]
+# Of each pair of items the similarity, the images that show it, and the left one's orientation.
+Scores = dict[tuple[str, str], tuple[float, int, int, int]]
+# left_id, right_id, rank, and what Scores has of the pair.
+Row = tuple[str, str, int, float, int, int, int]
 
 
 def _scores(left: Content, right: Content, declared: MatchSettings | GraphSettings) -> Scores:
@@ -223,21 +240,22 @@ def _scores(left: Content, right: Content, declared: MatchSettings | GraphSettin
     for a, left_images in counted[0].items():
         for b, right_images in counted[1].items():
             pairs = [
-                (-float(SIMILARITY[left[a][i], right[b][j]]), i, j)
+                (-float(TURNED_SIMILARITY[turn][left[a][i], right[b][j]]), turn, i, j)
+                for turn in range(8 if declared.orientations else 1)
                 for i in left_images
                 for j in right_images
             ]
             brands = _brand(left, a), _brand(right, b)
             if not pairs or (declared.within and (None in brands or brands[0] != brands[1])):
                 continue
-            best, i, j = min(pairs)
+            best, turn, i, j = min(pairs)
             similarity = -best
             if declared.compare == "mean_best":
                 in_order = sorted(left_images, key=lambda n: SHA256[left[a][n]])
-                of_left = [-min(pair for pair in pairs if pair[1] == n)[0] for n in in_order]
+                of_left = [-min(pair for pair in pairs if pair[2] == n)[0] for n in in_order]
                 similarity = min(similarity, sum(of_left) / len(of_left))
             if similarity >= threshold:
-                scores[a, b] = (similarity, i, j)
+                scores[a, b] = (similarity, i, j, turn)
     return scores
 
 
@@ -264,19 +282,16 @@ def _counted(content: Content, declared: MatchSettings | GraphSettings) -> dict[
     return counted
 
 
-def _ranked(scores: Scores, k: int | None) -> list[tuple[str, str, int, float, int, int]]:
-    rows = []
+def _ranked(scores: Scores, k: int | None) -> list[Row]:
+    rows: list[Row] = []
     for left in sorted({pair[0] for pair in scores}):
         order = sorted((-best[0], pair[1]) for pair, best in scores.items() if pair[0] == left)
         for rank, (_, right) in enumerate(order[:k], start=1):
-            similarity, i, j = scores[left, right]
-            rows.append((left, right, rank, similarity, i, j))
+            rows.append((left, right, rank, *scores[left, right]))
     return rows
 
 
-def _expected_matches(
-    left: Content, right: Content, declared: MatchSettings
-) -> list[tuple[str, str, int, float, int, int]]:
+def _expected_matches(left: Content, right: Content, declared: MatchSettings) -> list[Row]:
     scores = _scores(left, right, declared)
     if declared.mode == "mutual":
         of_left = {row[:2] for row in _ranked(scores, 1)}
@@ -298,14 +313,16 @@ def _assert_assignment(rows: pl.DataFrame, scores: Scores) -> None:
     for a, b, *found in rows.select(
         "left_id", "right_id", "similarity", "left_image", "right_image"
     ).iter_rows():
-        np.testing.assert_allclose(found, scores[a, b], atol=1e-15)
+        np.testing.assert_allclose(found, scores[a, b][:3], atol=1e-15)
 
 
-def _assert_equal(
-    rows: pl.DataFrame, expected: list[tuple[str, str, int, float, int, int]]
-) -> None:
-    found = rows.select("left_id", "right_id", "rank", "left_image", "right_image").rows()
-    assert found == [(a, b, rank, i, j) for a, b, rank, _, i, j in expected]
+def _assert_equal(rows: pl.DataFrame, expected: list[Row]) -> None:
+    upright = pl.lit("upright").alias("orientation")
+    orientation = "orientation" if "orientation" in rows.columns else upright
+    columns = ["left_id", "right_id", "rank", "left_image", "right_image"]
+    assert rows.select(*columns, orientation).rows() == [
+        (a, b, rank, i, j, ORIENTATIONS[turn].name) for a, b, rank, _, i, j, turn in expected
+    ]
     np.testing.assert_allclose(rows["similarity"], [row[3] for row in expected], atol=1e-15)
 
 
@@ -343,6 +360,7 @@ def _catalogs(left: Content, right: Content) -> Iterator[None]:
         mock.patch.object(selection, "values_within", values),
         mock.patch.object(items, "from_embeddings", read),
         mock.patch.object(items, "from_index", read),
+        mock.patch.object(TurnedVectors, "read", turned_vectors),
     ):
         yield
 

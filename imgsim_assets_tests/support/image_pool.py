@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from imgsim_assets_tests.support.vectors import cosines, lattice, noise
 
@@ -10,5 +13,19 @@ from imgsim_assets_tests.support.vectors import cosines, lattice, noise
 _LATTICE = lattice(6, 4, seed=3)
 POOL = np.concatenate([_LATTICE, noise(5, 4, seed=4), _LATTICE[:3], noise(5, 4, seed=4)[:2]])
 SIMILARITY = cosines(POOL, POOL)
+# Every image in eight orientations (n, 8, d), upright first: turned images are others of the pool.
+TURNED = POOL[
+    [
+        [(number * (1 + 2 * turn) + 5 * turn) % len(POOL) for turn in range(8)]
+        for number in range(len(POOL))
+    ]
+]
+# By orientation, image in that orientation and upright image.
+TURNED_SIMILARITY = [cosines(TURNED[:, turn], POOL) for turn in range(8)]
 # By number, in another order than the numbers.
 SHA256 = [f"{(number * 7) % len(POOL):064d}" for number in range(len(POOL))]
+
+
+def turned_vectors(_: object, images: Sequence[str]) -> NDArray[np.float32]:
+    """In place of `TurnedVectors.read`."""
+    return TURNED[[SHA256.index(sha256) for sha256 in images]]

@@ -50,7 +50,12 @@ class DuplicateGroupsComponent(ComparingComponent):
             if settings.automation:
                 sensors = [ignore_list_sensor(listed, settings.ignore, root)]
         table = cross_catalog_groups_asset(
-            settings, self.project_keys(context), evaluated, root, listed
+            settings,
+            self.project_keys(context),
+            evaluated,
+            root,
+            listed,
+            self.encoders(context, names),
         )
         return dg.Definitions(
             assets=self.translated([table, *ignored], table_names),

@@ -1,20 +1,32 @@
 """The assets of duplicate groups: of one catalog, and across several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, asset_kwargs, code_version
+from imgsim_assets.components.asset_kwargs import (
+    CPU_POOL,
+    GPU_POOL,
+    STEP_KWARGS,
+    asset_kwargs,
+    code_version,
+)
 from imgsim_assets.components.checks import asset_check, invariant_results, invariant_spec
-from imgsim_assets.components.columns import CROSS_CATALOG_GROUPS_COLUMNS, GROUPS, table_schema
+from imgsim_assets.components.columns import (
+    CROSS_CATALOG_GROUPS_COLUMNS,
+    GROUPS,
+    ORIENTATION,
+    table_schema,
+)
 from imgsim_assets.components.export import export_table
 from imgsim_assets.components.ignore_list import IGNORE_LIST
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.check_names import GROUPS_COHERENT, ONE_CANONICAL_PER_GROUP
 from imgsim_assets.pipeline.settings import (
     CatalogSettings,
@@ -25,6 +37,7 @@ from imgsim_assets.similarity.settings import (
     CROSS_CATALOG_GROUPS,
     CrossCatalogGroupSettings,
     GroupSettings,
+    LinkSettings,
 )
 
 if TYPE_CHECKING:
@@ -61,17 +74,17 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
         **catalog.asset_kwargs("duplicate_groups", ["parquet"]),
         **TABLE_ASSET,
         **STEP_KWARGS,
-        pool=CPU_POOL,
+        pool=GPU_POOL if settings.orientations else CPU_POOL,
         deps=[
             catalog.key("index"),
             _all_of(catalog.key("images")),
             *([catalog.key("items")] if settings.within else []),
             *([catalog.key(GROUPS_IGNORE_LIST)] if settings.ignore is not None else []),
-            *catalog.threshold_deps(settings.threshold),
+            *catalog.threshold_deps(settings),
         ],
         description="Items that are connected by similar images, by group, with the similarities "
         "within the group.",
-        metadata={"dagster/column_schema": table_schema(GROUPS)},
+        metadata={"dagster/column_schema": table_schema(_columns(GROUPS, settings))},
         code_version=code_version(VERSION, settings.model_dump()),
         check_specs=_check_specs(catalog.key("duplicate_groups"), catalog.settings.checks),
     )
@@ -99,6 +112,7 @@ def cross_catalog_groups_asset(
     evaluated: Sequence[str],
     root: Path = Path(),
     ignore_list: dg.AssetKey | None = None,
+    encoders: Mapping[str, EncoderSettings] | None = None,
 ) -> dg.AssetsDefinition:
     """The items of several catalogs that show the same, by group.
 
@@ -108,6 +122,7 @@ def cross_catalog_groups_asset(
         evaluated: the catalogs whose encoder_evaluation decides the threshold.
         root: the project's root, from which relative paths of the export and of images start.
         ignore_list: the key of the ignore list; None without one.
+        encoders: of the catalogs, for orientations.
     """
     key = asset_key(CROSS_CATALOG_GROUPS, settings.name)
     group_settings = settings.model_dump(include=set(CrossCatalogGroupSettings.model_fields))
@@ -116,7 +131,7 @@ def cross_catalog_groups_asset(
         **asset_kwargs(key, CROSS_CATALOG_GROUPS, settings, {"parquet"}),
         **TABLE_ASSET,
         **STEP_KWARGS,
-        pool=CPU_POOL,
+        pool=GPU_POOL if settings.orientations else CPU_POOL,
         deps=[
             *(asset_key(name, "index") for name in settings.catalogs),
             *(_all_of(asset_key(name, "images")) for name in settings.catalogs),
@@ -127,7 +142,9 @@ def cross_catalog_groups_asset(
         description=settings.description
         or f"Items of {', '.join(settings.catalogs)} that are connected by similar images, by "
         "group, with the similarities within the group.",
-        metadata={"dagster/column_schema": table_schema(CROSS_CATALOG_GROUPS_COLUMNS)},
+        metadata={
+            "dagster/column_schema": table_schema(_columns(CROSS_CATALOG_GROUPS_COLUMNS, settings))
+        },
         code_version=code_version(VERSION, settings.catalogs, group_settings),
         check_specs=_check_specs(key, settings.checks),
     )
@@ -137,10 +154,22 @@ def cross_catalog_groups_asset(
 
         refuse_failed_inputs(context)
         store = open_store(context)
-        stage = GroupStage(store, settings.name, settings, catalogs=settings.catalogs, root=root)
+        stage = GroupStage(
+            store,
+            settings.name,
+            settings,
+            catalogs=settings.catalogs,
+            root=root,
+            encoders=encoders,
+            log=context.log.info,
+        )
         return _result(store, stage.table, stage.run(), settings, root)
 
     return cross_catalog_groups
+
+
+def _columns(columns: Mapping[str, str], settings: LinkSettings) -> dict[str, str]:
+    return {**columns, **(ORIENTATION if settings.orientations else {})}
 
 
 def _all_of(images: dg.AssetKey) -> dg.AssetDep:
@@ -156,7 +185,7 @@ def _result(
     root: Path,
 ) -> dg.MaterializeResult:
     from imgsim_assets.components.charts import group_sheet
-    from imgsim_assets.components.evidence import describe_evidence
+    from imgsim_assets.components.evidence import describe_evidence, describe_turned
     from imgsim_assets.components.left_out import describe_left_out
     from imgsim_assets.components.metadata import linked_image, preview, table_metadata
     from imgsim_assets.pipeline import checks
@@ -172,6 +201,7 @@ def _result(
         "threshold": report.threshold,
         "threshold_source": report.threshold_source,
         **describe_evidence(report.evidence),
+        **describe_turned(report.turned),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,

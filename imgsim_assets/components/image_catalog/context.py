@@ -15,9 +15,10 @@ from imgsim_assets.components.asset_kwargs import AssetKwargs, asset_kwargs
 from imgsim_assets.components.automation import freshness
 from imgsim_assets.components.checks import invariant_spec
 from imgsim_assets.components.store.resource import open_store
-from imgsim_assets.encoders.settings import Threshold, needs_measuring
+from imgsim_assets.encoders.settings import needs_measuring
 from imgsim_assets.errors import SettingsError, SourceError, describe_error
 from imgsim_assets.pipeline.settings import CatalogSettings
+from imgsim_assets.similarity.settings import GraphSettings, GroupSettings
 from imgsim_assets.storage.shards import shard_names
 
 if TYPE_CHECKING:
@@ -111,10 +112,13 @@ class CatalogContext:
         self.table_names[key] = f"{self.name}/{asset}"
         return key
 
-    def threshold_deps(self, threshold: Threshold) -> list[dg.AssetKey]:
-        """The asset that decides a threshold: the evaluation of the encoder, where declared."""
-        is_declared = self.settings.evaluation is not None
-        needs_it = needs_measuring(threshold, self.settings.encoder)
+    def threshold_deps(self, settings: GraphSettings | GroupSettings) -> list[dg.AssetKey]:
+        """The asset that decides a threshold: the evaluation of the encoder, where declared.
+
+        It measures no threshold over orientations.
+        """
+        is_declared = self.settings.evaluation is not None and not settings.orientations
+        needs_it = needs_measuring(settings.threshold, self.settings.encoder)
         return [self.key("encoder_evaluation")] if is_declared and needs_it else []
 
     def asset_kwargs(self, asset: str, kinds: Iterable[str]) -> AssetKwargs:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, code_version
+from imgsim_assets.components.asset_kwargs import CPU_POOL, GPU_POOL, STEP_KWARGS, code_version
 from imgsim_assets.components.audits import audit_check
 from imgsim_assets.components.checks import asset_check, drift_spec
-from imgsim_assets.components.columns import EVIDENCE, GRAPH, table_schema
+from imgsim_assets.components.columns import EVIDENCE, GRAPH, ORIENTATION, table_schema
 from imgsim_assets.components.export import export_table
 from imgsim_assets.components.ignore_list import IGNORE_LIST
 from imgsim_assets.components.image_catalog.context import CatalogContext
@@ -34,18 +34,19 @@ VERSION = "1"
 def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
     """The edges from every item to its nearest neighbors."""
     settings, key = catalog.settings, catalog.key("similarity_graph")
-    columns = GRAPH | (EVIDENCE if settings.graph.evidence.compute else {})
+    columns = GRAPH | (ORIENTATION if settings.graph.orientations else {})
+    columns |= EVIDENCE if settings.graph.evidence.compute else {}
 
     @dg.asset(
         **catalog.asset_kwargs("similarity_graph", ["faiss", "parquet"]),
         **TABLE_ASSET,
         **STEP_KWARGS,
-        pool=CPU_POOL,
+        pool=GPU_POOL if settings.graph.orientations else CPU_POOL,
         deps=[
             catalog.key("index"),
             *([catalog.key("items")] if settings.graph.within else []),
             *([catalog.key(IGNORE_LIST)] if settings.graph.ignore is not None else []),
-            *catalog.threshold_deps(settings.graph.threshold),
+            *catalog.threshold_deps(settings.graph),
         ],
         description=f"Edges from every item to its {settings.graph.k} most similar others.",
         metadata={"dagster/column_schema": table_schema(columns)},
@@ -119,7 +120,7 @@ def _describe(
     edges: "pl.DataFrame",
     last: Mapping[str, dg.MetadataValue],
 ) -> dict[str, Any]:
-    from imgsim_assets.components.evidence import describe_evidence
+    from imgsim_assets.components.evidence import describe_evidence, describe_turned
     from imgsim_assets.components.metadata import preview, table_metadata
 
     linked_images = (
@@ -143,6 +144,7 @@ def _describe(
             else _linked_images(store, name, root, settings, report, edges)
         ),
         **describe_evidence(report.evidence),
+        **describe_turned(report.turned),
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,

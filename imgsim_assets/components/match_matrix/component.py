@@ -63,7 +63,14 @@ class MatchMatrixComponent(ComparingComponent):
             more.append(reviews_asset(settings, reviews, GROUP, root))
             if settings.automation:
                 sensors.append(reviews_sensor(settings, reviews, root))
-        table = matches_asset(settings, self.project_keys(context), evaluated, root, listed)
+        table = matches_asset(
+            settings,
+            self.project_keys(context),
+            evaluated,
+            root,
+            listed,
+            self.encoders(context, [settings.left, settings.right]),
+        )
         return dg.Definitions(
             assets=self.translated([table, *more], table_names),
             asset_checks=audits,

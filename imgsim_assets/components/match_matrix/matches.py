@@ -1,12 +1,18 @@
 """The asset `matches/<name>`: the match table of a left and a right catalog."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from imgsim_assets.components.asset_kwargs import CPU_POOL, STEP_KWARGS, asset_kwargs, code_version
+from imgsim_assets.components.asset_kwargs import (
+    CPU_POOL,
+    GPU_POOL,
+    STEP_KWARGS,
+    asset_kwargs,
+    code_version,
+)
 from imgsim_assets.components.audits import audit_check
 from imgsim_assets.components.checks import (
     asset_check,
@@ -15,13 +21,14 @@ from imgsim_assets.components.checks import (
     invariant_results,
     invariant_spec,
 )
-from imgsim_assets.components.columns import EVIDENCE, MATCHES, table_schema
+from imgsim_assets.components.columns import EVIDENCE, MATCHES, ORIENTATION, table_schema
 from imgsim_assets.components.export import export_table
 from imgsim_assets.components.lineage import column_lineage, match_lineage
 from imgsim_assets.components.match_matrix.reviews import import_declared_reviews
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.check_names import (
     AGREES_WITH_BRUTE_FORCE,
     AT_OR_ABOVE_THRESHOLD,
@@ -49,6 +56,7 @@ def matches_asset(
     evaluated: Sequence[str] = (),
     root: Path = Path(),
     ignore_list: dg.AssetKey | None = None,
+    encoders: Mapping[str, EncoderSettings] | None = None,
 ) -> dg.AssetsDefinition:
     """The match table of a left and a right catalog.
 
@@ -58,12 +66,14 @@ def matches_asset(
         evaluated: the catalogs whose encoder_evaluation decides the threshold.
         root: the project's root, from which relative paths of the export and of images start.
         ignore_list: the key of the ignore list; None without one.
+        encoders: of the catalogs, for orientations.
     """
     key = asset_key("matches", settings.name)
     left = asset_key(settings.left, "embeddings")
     right = asset_key(settings.right, "index")
     within = settings.within
-    columns = MATCHES | (EVIDENCE if settings.evidence.compute else {})
+    columns = MATCHES | (ORIENTATION if settings.orientations else {})
+    columns |= EVIDENCE if settings.evidence.compute else {}
     match_settings = settings.model_dump(include=set(MatchSettings.model_fields))
     # A page that is asked for later is written without another change.
     match_settings |= {"gallery": True} if settings.gallery else {}
@@ -72,7 +82,7 @@ def matches_asset(
         **asset_kwargs(key, GROUP, settings, {"faiss", "parquet"}),
         **TABLE_ASSET,
         **STEP_KWARGS,
-        pool=CPU_POOL,
+        pool=GPU_POOL if settings.orientations else CPU_POOL,
         deps=[
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
@@ -102,7 +112,9 @@ def matches_asset(
         from imgsim_assets.pipeline.match import MatchPipeline
 
         refuse_failed_inputs(context)
-        pipeline = MatchPipeline(open_store(context), settings, root=root)
+        pipeline = MatchPipeline(
+            open_store(context), settings, root=root, encoders=encoders, log=context.log.info
+        )
         imported = import_declared_reviews(pipeline.store, settings, root)
         if imported is not None and imported.unknown:
             context.log.warning(

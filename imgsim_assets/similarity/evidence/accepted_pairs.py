@@ -31,6 +31,8 @@ from imgsim_assets.similarity.neighbor_lists import (
     neighbor_lists,
     top_pairs,
 )
+from imgsim_assets.similarity.neighbor_lists import SCHEMA as ROW_SCHEMA
+from imgsim_assets.similarity.orientations import best_of_images
 from imgsim_assets.similarity.threshold import ResolvedThreshold
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.store import Store
@@ -196,14 +198,15 @@ def evident_pairs(
     spec = rule.candidates(exclude_self=exclude_self)
     lists = neighbor_lists(left, right, spec, cached)
     files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
-    candidates = top_pairs(lists, spec)
+    candidates = _candidates(lists, left, right, spec)
     if of_both:
         cached_right = result.cached_lists(_RIGHT_LISTS)
         known = cached_right.swapped() if cached_right is not None else None
         right_lists = neighbor_lists(right, left, spec, known)
         files.append(result.table.write_rows(right_lists, role=_RIGHT_LISTS))
-        turned = top_pairs(right_lists, spec).rename({"left_id": "right_id", "right_id": "left_id"})
-        both = pl.concat([candidates, turned.select(candidates.columns)])
+        of_right = _candidates(right_lists, right, left, spec)
+        swapped = of_right.rename({"left_id": "right_id", "right_id": "left_id"})
+        both = pl.concat([candidates, swapped.select(candidates.columns)])
         candidates = in_order(both.unique(["left_id", "right_id"], keep="first"))
     rows = candidates
     for side, items in (("left", left), ("right", right)):
@@ -217,6 +220,13 @@ def evident_pairs(
     return EvidentPairs(
         accepted.select(candidates.columns), found, files, incremental=cached is not None
     )
+
+
+def _candidates(lists: pl.DataFrame, left: Items, right: Items, spec: JoinSpec) -> pl.DataFrame:
+    """The pairs of rows that are compared: the best right images of each left image."""
+    if not left.is_turned and not right.is_turned:
+        return top_pairs(lists, spec)
+    return best_of_images(lists.select(list(ROW_SCHEMA)), left, right, spec.k)
 
 
 def with_evidence(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:

@@ -27,6 +27,11 @@ class Orientation:
         parts = [part for part in ("mirrored" if self.mirrored else "", rotation) if part]
         return "_".join(parts) or "upright"
 
+    @property
+    def inverse(self) -> Orientation:
+        """The orientation that turns an image of this one upright."""
+        return self if self.mirrored else Orientation(-self.degrees % 360, mirrored=False)
+
     def apply(self, image: Image.Image) -> Image.Image:
         """The image in this orientation."""
         if self.mirrored:
@@ -39,3 +44,5 @@ UPRIGHT = Orientation(0, mirrored=False)
 ORIENTATIONS = tuple(
     Orientation(degrees, mirrored) for mirrored in (False, True) for degrees in (0, 90, 180, 270)
 )
+# Those that are encoded beside the upright one.
+TURNED = ORIENTATIONS[1:]
