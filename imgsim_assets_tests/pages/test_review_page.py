@@ -244,6 +244,8 @@ def test_no_tab_has_a_barrier(page: sync_api.Page, address: str, scheme: str, wi
     _open(page, address)
     page.keyboard.press("r")
     _name_reviewer(page)
+    sync_api.expect(page.locator("#position")).to_have_text("2 of 24")
+    _wait_until_saved(page)
     found = {}
     for tab in _TABS:
         _open(page, address, f"?tab={tab}")
