@@ -16,7 +16,17 @@ from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import describe_error
 from imgsim_assets.pages.templates import static_folder
-from imgsim_assets.service import errors, explore, health, images, login, query, results, review
+from imgsim_assets.service import (
+    errors,
+    explore,
+    health,
+    home,
+    images,
+    login,
+    query,
+    results,
+    review,
+)
 from imgsim_assets.service.limits import Limits
 from imgsim_assets.service.measured import Measured
 from imgsim_assets.service.metrics import Metrics
@@ -30,6 +40,7 @@ from imgsim_assets.storage.store import Store
 
 _ROUTERS = (
     health,
+    home,
     login,
     results,
     images,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import numpy as np
+import polars as pl
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse
 
@@ -14,12 +15,16 @@ from imgsim_assets.evaluation.false_match_rates import false_match_rates
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.pages.templates import render
 from imgsim_assets.pipeline.decisions import record_decisions
+from imgsim_assets.pipeline.review_pairs import precision_of
+from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.table import PAIR
+from imgsim_assets.service.dagster_links import origin_of
 from imgsim_assets.service.errors import NotFoundError
 from imgsim_assets.service.review_models import (
     Candidates,
     FalseMatchRate,
     MatchedFeatures,
+    MeasuredPrecision,
     NewDecisions,
     Pairs,
     Recorded,
@@ -31,6 +36,7 @@ from imgsim_assets.service.review_rows import describe_pairs
 from imgsim_assets.service.review_table import SIDES, ReviewTable, ReviewTables
 from imgsim_assets.service.review_tabs import Tab, candidates, tab_count, tab_pairs
 from imgsim_assets.service.security import reviewer_of
+from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets.service.view import CurrentView
 from imgsim_assets.similarity.evidence.matched_points import matched_points
 from imgsim_assets.similarity.matches import reviewed_name
@@ -61,9 +67,16 @@ Reviewed = Annotated[ReviewTable, Depends(_table)]
 @router.get("/review/{name}", response_class=HTMLResponse, include_in_schema=False)
 def get_page(request: Request, view: CurrentView, name: Name) -> HTMLResponse:
     """The review page of a match table."""
-    view.commit(f"matches/{name}")
+    properties = view.commit(f"matches/{name}").properties
+    catalogs = dict.fromkeys(properties[side] for side in SIDES)
     return HTMLResponse(
-        render("review.html", title=name, name=name, root=request.scope.get("root_path", ""))
+        render(
+            "review.html",
+            title=name,
+            name=name,
+            catalogs=list(catalogs),
+            root=request.scope.get("root_path", ""),
+        )
     )
 
 
@@ -72,6 +85,8 @@ def get_summary(request: Request, view: CurrentView, table: Reviewed) -> ReviewS
     """The match table, its tabs, and how much of it is judged."""
     decisions = table.decisions()
     properties = table.commit.properties
+    settings: ServeSettings = request.app.state.settings
+    origin = origin_of(table.commit, settings.dagster_url)
     return ReviewSummary(
         name=table.name,
         left=table.left.catalog,
@@ -87,7 +102,9 @@ def get_summary(request: Request, view: CurrentView, table: Reviewed) -> ReviewS
         has_evidence="evidence" in table.rows.columns,
         verdicts=decisions.counts,
         reopened=decisions.reopened.height,
-        reviewer=reviewer_of(request.headers, request.app.state.settings),
+        reviewer=reviewer_of(request.headers, settings),
+        asset_url=origin.asset_url,
+        run_url=origin.run_url,
         tabs=[TabCount(tab=tab, count=tab_count(table, tab, decisions)) for tab in Tab],
     )
 
@@ -114,7 +131,13 @@ def get_pairs(
         position=position,
         pairs=describe_pairs(view, table, pairs.slice(position, limit), decisions),
         next=end if end < pairs.height else None,
+        precision=_precision(pairs, decisions) if tab is Tab.RANDOM else None,
     )
+
+
+def _precision(pairs: pl.DataFrame, decisions: Decisions) -> MeasuredPrecision | None:
+    measured = precision_of(pairs, decisions)
+    return MeasuredPrecision.model_validate(measured) if measured is not None else None
 
 
 @router.get("/api/review/{name}/candidates")

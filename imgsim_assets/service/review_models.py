@@ -44,6 +44,18 @@ class Pair(BaseModel):
     right_images: list[ItemImage]
 
 
+class MeasuredPrecision(BaseModel):
+    """The fraction of matches that are true, from the pairs that were judged in random order."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    value: float | None = Field(description="null if nobody could tell")
+    low: float = Field(description="of the 95 % interval")
+    high: float
+    sampled: int = Field(description="pairs that were judged, from the beginning of the order")
+    population: int
+
+
 class Pairs(BaseModel):
     """Some pairs of a tab."""
 
@@ -54,6 +66,9 @@ class Pairs(BaseModel):
     position: int = Field(description="of the first of these pairs, from 0")
     pairs: list[Pair]
     next: int | None = Field(description="position of the next pairs; null at the end")
+    precision: MeasuredPrecision | None = Field(
+        description="of tab random; null before ten pairs are judged"
+    )
 
 
 class Candidates(BaseModel):
@@ -88,6 +103,8 @@ class ReviewSummary(BaseModel):
     verdicts: dict[str, int] = Field(description="decisions that stand, by verdict")
     reopened: int = Field(description="decisions about images that have changed since")
     reviewer: str | None = Field(description="the person, as a proxy names them")
+    asset_url: str | None = Field(description="the match table in Dagster")
+    run_url: str | None = Field(description="the run of this version in Dagster")
     tabs: list[TabCount]
 
 

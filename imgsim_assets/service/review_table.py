@@ -17,10 +17,11 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import vectors_of
 from imgsim_assets.reviews.decisions import Decisions
-from imgsim_assets.reviews.table import empty_reviews, read_reviews, reviews_table
+from imgsim_assets.reviews.table import PAIR, empty_reviews, read_reviews, reviews_table
 from imgsim_assets.service.errors import GoneError
 from imgsim_assets.service.frame_cache import FrameCache
 from imgsim_assets.service.view import View
+from imgsim_assets.similarity.candidates import sampled_keys
 from imgsim_assets.similarity.cosine import Floats, Indices
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.evidence.tiers import SIMILAR
@@ -133,7 +134,10 @@ class ReviewTable:
             recorded = table.read_file(file)
             sides.append(_side(store, str(side), properties[FINGERPRINT], recorded))
         left, right = sides
-        return cls(store, name, commit, table.read(commit), left, right, view.cache)
+        rows = table.read(commit)
+        if left.catalog == right.catalog:
+            rows = _pairs_once(rows)
+        return cls(store, name, commit, rows, left, right, view.cache)
 
     @property
     def threshold(self) -> float:
@@ -147,6 +151,14 @@ class ReviewTable:
     def is_with_itself(self) -> bool:
         """Whether both sides are one catalog."""
         return self.left.catalog == self.right.catalog
+
+    @cached_property
+    def matched(self) -> pl.DataFrame:
+        """The left items that have a match: left_id."""
+        matched = self.rows.select("left_id")
+        if self.is_with_itself:
+            matched = pl.concat([matched, self.rows.select(left_id="right_id")])
+        return matched.unique()
 
     def side(self, side: Side) -> ReviewSide:
         """The items of one side."""
@@ -169,7 +181,7 @@ class ReviewTable:
         sampled = max(1, _MAX_COMPARISONS // max(len(self.right.keys), 1))
         if sampled >= self.left.count:
             return self.nearest(self.left.items, 1)
-        ids = self.left.keys["id"].unique().sort().sample(sampled, seed=0)
+        ids = sampled_keys(self.left.keys, sampled)["id"].unique()
         return self.nearest(self.left.items_of(ids), 1)
 
     def cached(self, key: str, compute: Callable[[], pl.DataFrame]) -> pl.DataFrame:
@@ -217,6 +229,14 @@ class ReviewTables:
             while len(self._tables) > _MAX_TABLES:
                 self._tables.popitem(last=False)
             return self._tables[commit.commit_id]
+
+
+def _pairs_once(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a catalog that is matched with itself: each pair once, no item with itself."""
+    others = rows.filter(pl.col("left_id") != pl.col("right_id"))
+    ends = pl.min_horizontal(PAIR), pl.max_horizontal(PAIR)
+    is_first = pl.struct(first=ends[0], second=ends[1]).is_first_distinct()
+    return others.sort(PAIR).filter(is_first)
 
 
 def _side(store: Store, catalog: str, fingerprint: str, recorded: pl.DataFrame) -> ReviewSide:

@@ -9,12 +9,14 @@ import polars as pl
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.reviews.decisions import Decisions
+from imgsim_assets.reviews.sample import in_random_order
 from imgsim_assets.reviews.table import DIFFERENT, MATCH, PAIR, UNSURE
 from imgsim_assets.service.review_table import SIDES, ReviewTable
 from imgsim_assets.similarity.cosine import pair_cosines
 from imgsim_assets.similarity.evidence.accepted_pairs import COLUMNS as EVIDENCE_COLUMNS
 from imgsim_assets.similarity.item_pairs import SCHEMA as PAIR_SCHEMA
 from imgsim_assets.similarity.matches import match_table
+from imgsim_assets.similarity.population import matches_before_decisions
 
 _IMAGES = ("left_sha256", "right_sha256")
 # What a pair has in every tab; the rest of a match row is null of a pair that is no match.
@@ -59,10 +61,10 @@ def tab_count(table: ReviewTable, tab: Tab, decisions: Decisions) -> int | None:
     if tab in _VERDICTS:
         return decisions.pairs(_VERDICTS[tab]).height
     if tab is Tab.UNMATCHED:
-        return table.left.count - table.rows["left_id"].n_unique()
-    if tab in (Tab.ALL, Tab.RANDOM):
-        return table.rows.height
-    return tab_pairs(table, tab, decisions).height if tab is Tab.NEW else None
+        return table.left.count - table.matched.height
+    if tab is Tab.NEAR:
+        return None
+    return tab_pairs(table, tab, decisions).height
 
 
 def candidates(table: ReviewTable, left_id: str, decisions: Decisions, limit: int) -> pl.DataFrame:
@@ -137,7 +139,12 @@ def _near(table: ReviewTable) -> pl.DataFrame:
 
 
 def _random(table: ReviewTable) -> pl.DataFrame:
-    return _completed(table.rows).sort(*PAIR).sample(fraction=1, shuffle=True, seed=0)
+    """The matches before decisions, in the order in which a sample for the precision is drawn."""
+    of_name = match_table(table.store, table.name)
+    population = matches_before_decisions(of_name, table.commit, table.rows)
+    ranked = table.rows.select(*PAIR, "rank", *_evidence_of(table.rows))
+    drawn = in_random_order(population)
+    return _completed(drawn.join(ranked, on=list(PAIR), how="left", maintain_order="left"))
 
 
 def _unmatched(table: ReviewTable) -> pl.DataFrame:
@@ -166,13 +173,17 @@ _TABS: dict[Tab, Callable[[ReviewTable], pl.DataFrame]] = {
 }
 
 
+def _evidence_of(rows: pl.DataFrame) -> list[str]:
+    return [name for name in EVIDENCE_COLUMNS if name in rows.columns]
+
+
 def _unmatched_ids(table: ReviewTable) -> pl.DataFrame:
     ids = table.left.keys.select(pl.col("id").alias("left_id")).unique()
-    return ids.join(table.rows, on="left_id", how="anti")
+    return ids.join(table.matched, on="left_id", how="anti")
 
 
 def _unmatched_scored(table: ReviewTable) -> pl.DataFrame:
-    scores = table.best_scores.join(table.rows, on="left_id", how="anti", maintain_order="left")
+    scores = table.best_scores.join(table.matched, on="left_id", how="anti", maintain_order="left")
     return _completed(scores)
 
 

@@ -33,9 +33,11 @@ def nearest_items(
     """
     if not len(left) or not len(right):
         return pl.DataFrame(schema=SCHEMA)
-    scored = max(k, _MIN_SCORED) if compare == "mean_best" else k
-    lists = neighbor_lists(left, right, JoinSpec(MIN_COSINE, scored, exclude_self))
+    scored = (max(k, _MIN_SCORED) if compare == "mean_best" else k) + exclude_self
+    lists = neighbor_lists(left, right, JoinSpec(MIN_COSINE, scored))
     pairs = item_pairs(lists, left, right, scored)
+    if exclude_self:
+        pairs = pairs.filter(pl.col("left_id") != pl.col("right_id"))
     if compare == "mean_best":
-        pairs = best_of_each(mean_best(pairs, left, right, MIN_COSINE), k)
-    return pairs
+        pairs = mean_best(pairs, left, right, MIN_COSINE)
+    return best_of_each(pairs, k)

@@ -107,6 +107,7 @@ def test_twenty_pairs_are_judged_by_keyboard_hold_and_decide_the_matches(
         judged.append((left, verdicts[key]))
     sync_api.expect(page.locator("#progress-text")).to_contain_text("20 of 24 judged")
     _wait_until_saved(page)
+    page.wait_for_url("**position=20")
     different = {left for left, verdict in judged if verdict == "different"}
 
     page.reload()

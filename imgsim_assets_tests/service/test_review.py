@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from imgsim_assets.pipeline.match import MatchPipeline
+from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.service.app import create_app
 from imgsim_assets.service.settings import ServeSettings
@@ -165,6 +168,60 @@ def test_first_open_pair_follows_the_judged_ones(client: TestClient) -> None:
 
     answer = _pairs(client, "random")
     assert (answer["first_open"], answer["judged"]) == (3, 3)
+
+
+def test_random_tab_measures_the_precision_from_ten_pairs_on(tmp_path: Path) -> None:
+    shop = ReviewShop.open(tmp_path, matched=12)
+    shop.materialize()
+    with TestClient(create_app(shop.store), base_url="http://localhost") as client:
+        pairs = _pairs(client, "random")["pairs"]
+        for number, pair in enumerate(pairs[:10]):
+            assert _pairs(client, "random")["precision"] is None
+            _decide(client, pair, "match" if number else "different")
+
+        measured = _pairs(client, "random")["precision"]
+        shop.match()
+        _refresh(client)
+        after = _pairs(client, "random")
+
+    assert (measured["value"], measured["sampled"], measured["population"]) == (0.9, 10, 12)
+    assert after["precision"] == measured
+    assert [each["left_id"] for each in after["pairs"]] == [each["left_id"] for each in pairs]
+
+
+def test_table_of_a_catalog_with_itself_shows_each_pair_once(
+    shop: ReviewShop,
+) -> None:
+    settings = MatchMatrixSettings(
+        name="twins", left="products", right="products", mode="top_k", k=2, threshold=-1.0
+    )
+    MatchPipeline(shop.store, settings, root=shop.root).run()
+    with TestClient(create_app(shop.store), base_url="http://localhost") as client:
+        url = "/api/review/twins"
+        pairs = client.get(f"{url}/pairs", params={"tab": "all"}).json()["pairs"]
+        found = client.get(f"{url}/candidates", params={"left_id": "P001"}).json()["pairs"]
+
+    unordered = [frozenset((pair["left_id"], pair["right_id"])) for pair in pairs]
+    assert len(set(unordered)) == len(unordered) > 0
+    assert all(len(pair) == 2 for pair in unordered)
+    assert "P001" not in {pair["right_id"] for pair in found}
+
+
+def test_first_page_links_to_the_review_and_to_the_catalogs(client: TestClient) -> None:
+    page = client.get("/").text
+
+    assert f'href="/review/{NAME}"' in page
+    assert 'href="/explore/products"' in page
+
+
+def test_pages_keep_the_root_path_of_a_proxy(shop: ReviewShop) -> None:
+    settings = ServeSettings(root_path="/shop")
+    with TestClient(create_app(shop.store, settings), base_url="http://localhost") as client:
+        pages = [client.get(path).text for path in (f"/review/{NAME}", "/")]
+
+    for page in pages:
+        urls = re.findall(r'(?:src|href)="([^"#]+)"', page)
+        assert all(url.startswith("/shop/") for url in urls)
 
 
 def test_reviewer_comes_from_the_header_of_the_proxy(client: TestClient, shop: ReviewShop) -> None:

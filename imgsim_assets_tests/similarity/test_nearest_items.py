@@ -44,9 +44,11 @@ def test_item_is_not_its_own_neighbor() -> None:
     items = _items("a", [2, 1, 1], 3)
 
     found = nearest_items(items, items, 2, exclude_self=True)
+    last = nearest_items(items.where(items.numbers == 2), items, 2, exclude_self=True)
 
     assert found.filter(pl.col("left_id") == pl.col("right_id")).height == 0
     assert found.height == 6
+    assert last.equals(found.filter(pl.col("left_id") == "a02"))
 
 
 def test_no_items_have_no_neighbors() -> None:

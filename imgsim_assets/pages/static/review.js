@@ -1,5 +1,5 @@
 // The review page: one pair after the other, judged by keys or buttons.
-import { element, foreignText, getJson, imageUrl, plainText } from "./dom.js";
+import { element, foreignLink, foreignText, getJson, imageUrl, plainText } from "./dom.js";
 import { badge, comparison, frame, pairFacts } from "./pair.js";
 import { Help, Reviewer } from "./review_dialogs.js";
 import { Decisions, Queue, pairKey } from "./review_queue.js";
@@ -34,7 +34,7 @@ const EMPTY = {
 };
 const WORDS = { match: "Match", different: "Different", unsure: "Unsure" };
 const NEWS_MS = 20_000;
-const URL_MS = 300;
+const URL_MS = 200;
 
 const byId = (id) => document.getElementById(id);
 const name = byId("review").dataset.name;
@@ -83,12 +83,19 @@ async function goTo(position) {
 }
 
 let placing = null;
+/** Keep the place in the address; at most so often, since browsers limit it. */
 function rememberPlace() {
-  clearTimeout(placing);
+  if (placing !== null) return;
+  writePlace();
   placing = setTimeout(() => {
-    const query = new URLSearchParams({ tab: state.queue.tab, position: state.position });
-    history.replaceState(null, "", `?${query}`);
+    placing = null;
+    writePlace();
   }, URL_MS);
+}
+
+function writePlace() {
+  const query = `?${new URLSearchParams({ tab: state.queue.tab, position: state.position })}`;
+  if (query !== location.search) history.replaceState(null, "", query);
 }
 
 function showSummary(summary) {
@@ -97,6 +104,12 @@ function showSummary(summary) {
   const date = new Date(summary.committed_at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
   const count = summary.matches.toLocaleString("en");
   byId("summary").textContent = `${summary.left} \u2192 ${summary.right}: ${count} matches, mode ${summary.mode}, threshold ${summary.threshold.toFixed(3)}, version ${summary.version} of ${date}`;
+  const links = [
+    ["Asset in Dagster", summary.asset_url],
+    ["run of this version", summary.run_url],
+  ].filter(([, url]) => url);
+  byId("origin").hidden = !links.length;
+  byId("origin").replaceChildren(...links.flatMap(([label, url], index) => [index ? ", " : "", foreignLink(url, label)]));
   showTabs();
 }
 
@@ -199,7 +212,18 @@ function showImage(side, image) {
   showCandidate(pair);
 }
 
+function showPrecision() {
+  const { precision, tab, judged } = state.queue;
+  byId("precision").hidden = tab !== "random";
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  byId("precision").textContent =
+    precision === null
+      ? `Judge these in their order: from ten pairs on, they measure the precision. ${judged} are judged.`
+      : `Precision ${precision.value === null ? "unknown" : percent(precision.value)}, 95 % interval ${percent(precision.low)} to ${percent(precision.high)}, from ${precision.sampled} of ${precision.population.toLocaleString("en")} matches.`;
+}
+
 function showProgress() {
+  showPrecision();
   const { queue, position } = state;
   const total = queue.total.toLocaleString("en");
   byId("progress").max = Math.max(1, queue.total);

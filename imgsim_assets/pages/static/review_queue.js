@@ -28,6 +28,7 @@ export class Queue {
     this.total = 0;
     this.judged = 0;
     this.firstOpen = null;
+    this.precision = null;
     this.pairs = new Map();
     this.loading = new Map();
     this.candidates = new Map();
@@ -60,6 +61,7 @@ export class Queue {
     this.version = page.version;
     this.total = page.total;
     this.judged = page.judged;
+    this.precision = page.precision;
     if (this.firstOpen === null) this.firstOpen = page.first_open;
     page.pairs.forEach((pair, index) => this.pairs.set(start + index, pair));
   }
