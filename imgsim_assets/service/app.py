@@ -17,12 +17,17 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import describe_error
 from imgsim_assets.pages.templates import static_folder
 from imgsim_assets.service import (
+    changes,
     errors,
     explore,
+    failures,
+    groups,
     health,
     home,
     images,
+    items,
     login,
+    matches,
     query,
     results,
     review,
@@ -45,6 +50,11 @@ _ROUTERS = (
     results,
     images,
     query,
+    items,
+    matches,
+    groups,
+    failures,
+    changes,
     explore,
     review,
 )

@@ -6,10 +6,12 @@ import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from imgsim_assets.errors import ImgsimError, SettingsError, StoreError, describe_error
+from imgsim_assets.text import printable_line
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ def add_handlers(app: FastAPI) -> None:
     """Answer the errors of this package with their message and a status."""
     app.add_exception_handler(ImgsimError, _answer)
     app.add_exception_handler(OSError, _answer)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
 
 
 def status_of(error: Exception) -> int:
@@ -76,3 +79,14 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
     # The message of an error of the system names paths of this machine.
     detail = str(error) if isinstance(error, ImgsimError) else "the store cannot be read"
     return JSONResponse({"detail": detail}, status, headers)
+
+
+async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    """The first problem of a request, which names the field and does not repeat its value."""
+    if not isinstance(error, RequestValidationError):
+        raise AssertionError("this handler is of one error")
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:])
+    message = first["msg"].removeprefix("Value error, ")
+    detail = f"{field}: {message}" if field else message
+    return JSONResponse({"detail": printable_line(detail, 500)}, 422)

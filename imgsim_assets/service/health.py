@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from imgsim_assets import __version__
+from imgsim_assets.service.errors import PROBLEMS
 from imgsim_assets.service.view import Views
 
 router = APIRouter(tags=["operations"])
+
+
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {}}, "description": "counters, gauges and histograms"},
+    **PROBLEMS,
+}
 
 
 class Health(BaseModel):
@@ -28,7 +37,7 @@ def get_health(request: Request, response: Response) -> Health:
     return Health(status=views.problem or "ok", version=__version__)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses=_METRICS)
 def get_metrics(request: Request) -> Response:
     """Metrics in the text format of Prometheus."""
     return Response(

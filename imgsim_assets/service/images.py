@@ -13,7 +13,7 @@ from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.formats import image_format
-from imgsim_assets.service.errors import NotFoundError
+from imgsim_assets.service.errors import PROBLEMS, NotFoundError
 from imgsim_assets.service.view import CurrentView
 from imgsim_assets.storage.store import Store
 
@@ -36,7 +36,7 @@ _MEDIA_TYPES = {
 _IMAGES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}, "description": "the image"},
     304: {"description": "the client has it"},
-    404: {"description": "the store has no such image, or it cannot be decoded"},
+    **PROBLEMS,
 }
 
 

@@ -7,11 +7,12 @@ from datetime import datetime
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from imgsim_assets.service.errors import PROBLEMS
 from imgsim_assets.service.view import CurrentView, View
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
 
-router = APIRouter(prefix="/api", tags=["results"])
+router = APIRouter(prefix="/api", tags=["results"], responses=PROBLEMS)
 
 
 class TableVersion(BaseModel):

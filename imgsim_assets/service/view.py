@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import polars as pl
 from fastapi import Depends, Request
 
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.service.catalog_index import CatalogIndex, IndexCache
-from imgsim_assets.service.errors import NotFoundError
+from imgsim_assets.service.errors import GoneError, NotFoundError
 from imgsim_assets.service.frame_cache import FrameCache
 from imgsim_assets.service.json_rows import json_rows
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
@@ -80,11 +80,44 @@ class View:
             NotFoundError: There is no such table.
             CorruptFileError: A file is missing or damaged.
         """
-        commit = self.commit(table)
-        return self.cache.get(
-            (table, commit.version, commit.commit_id),
-            lambda: self.store.table(table, key=commit.key).read(commit),
-        )
+        return self._frame(self.commit(table))
+
+    def _frame(self, commit: Commit) -> pl.DataFrame:
+        table = self.store.table(commit.table, key=commit.key)
+        return self.cache.get((commit.table, commit.commit_id), lambda: table.read(commit))
+
+    def at(self, versions: Mapping[str, int]) -> Store:
+        """The store at given versions of some tables, which has no others.
+
+        Raises:
+            GoneError: A version was deleted.
+        """
+        commits = {table: self._commit_at(table, version) for table, version in versions.items()}
+        return PinnedStore(self.store, commits)
+
+    def frame_at(self, table: str, version: int) -> pl.DataFrame:
+        """All rows of a version of a table, as `frame`.
+
+        Raises:
+            GoneError: The version was deleted.
+            CorruptFileError: A file is missing or damaged.
+        """
+        commit = self._commit_at(table, version)
+        if commit == self.commits.get(table):
+            return self.frame(table)
+        try:
+            return self._frame(commit)
+        except CorruptFileError as error:
+            raise GoneError(f"version {version} of {table} is being deleted") from error
+
+    def _commit_at(self, table: str, version: int) -> Commit:
+        pinned = self.commits.get(table)
+        if pinned is not None and pinned.version == version:
+            return pinned
+        try:
+            return self.store.table(table).at(version)
+        except StoreError as error:
+            raise GoneError(f"{error}; start again without a cursor") from error
 
     def scan(self, table: str) -> pl.LazyFrame:
         """The rows of a table, read only as far as they are needed.

@@ -165,3 +165,16 @@ def test_items_of_another_catalog_are_compared_if_the_encoder_is_the_same(
 
     assert _ids(found) == ["item4"]
     assert (refused.status_code, "another encoder" in refused.text) == (422, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[" * 100_000, b'{"id": "\xff"}', b'{"id": NaN}', b'{"vector": [1e999]}', b"null"],
+)
+def test_malformed_body_is_refused(photos: TestClient, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+
+    response = photos.post("/api/query/photos", content=body, headers=headers)
+
+    assert response.status_code in (400, 404, 422)
+    assert isinstance(response.json()["detail"], str)
