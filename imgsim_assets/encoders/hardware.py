@@ -11,7 +11,10 @@ from functools import cache
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+# Variables by which schedulers say how many cores a process has: Slurm, and OpenMP, which Ray sets.
+_CORES = ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")
 _CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 # CPU flags for bfloat16 products: x86 and ARM.
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -33,18 +36,42 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
-def usable_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
-    """The number of cores that the process's affinity and its container's quota allow."""
+def usable_cores(quota_file: Path | None = None) -> int:
+    """The number of cores that this process may use.
+
+    The least of its affinity, the quotas of its control groups, SLURM_CPUS_PER_TASK and
+    OMP_NUM_THREADS.
+
+    Args:
+        quota_file: cpu.max of the control group; default: of those that the process is in.
+    """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    try:
-        quota, period = quota_file.read_text().split()
-        cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        pass
+    for file in [quota_file] if quota_file is not None else _quota_files():
+        try:
+            quota, period = file.read_text().split()
+            cores = min(cores, math.ceil(int(quota) / int(period)))
+        except (OSError, ValueError):  # no such file, or "max": no quota
+            pass
+    for variable in _CORES:
+        # OpenMP allows a number for each level of nesting: the first one counts.
+        value = os.environ.get(variable, "").partition(",")[0].strip()
+        if value.isdecimal() and int(value):
+            cores = min(cores, int(value))
     return max(1, cores)
+
+
+def _quota_files(own_cgroup: Path = _OWN_CGROUP, cgroups: Path = _CGROUPS) -> list[Path]:
+    """The files of CPU quotas of the process's control group and of those above it."""
+    try:
+        lines = own_cgroup.read_text().splitlines()
+    except OSError:
+        lines = []
+    groups = [Path(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
+    folders = {folder for group in groups for folder in (group, *group.parents)} | {Path()}
+    return [cgroups / folder / "cpu.max" for folder in sorted(folders)]
 
 
 def usable_memory(limit_file: Path = _CGROUP_MEMORY) -> int:

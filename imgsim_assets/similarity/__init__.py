@@ -12,10 +12,27 @@ from imgsim_assets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from imgsim_assets.similarity.join import cosine_matrix, radius_join, threshold_join, top_k
+    from imgsim_assets.similarity.prepared import (
+        open_prepared,
+        prepare_rows,
+        save_prepared,
+        split_rows,
+    )
 
-__all__ = ["cosine_matrix", "radius_join", "threshold_join", "top_k"]
+__all__ = [
+    "cosine_matrix",
+    "open_prepared",
+    "prepare_rows",
+    "radius_join",
+    "save_prepared",
+    "split_rows",
+    "threshold_join",
+    "top_k",
+]
 
-__getattr__ = lazy_getattr(__name__, dict.fromkeys(__all__, "join"))
+_PREPARED = ("open_prepared", "prepare_rows", "save_prepared", "split_rows")
+_MODULES = {name: "prepared" if name in _PREPARED else "join" for name in __all__}
+__getattr__ = lazy_getattr(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

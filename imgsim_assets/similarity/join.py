@@ -16,6 +16,7 @@ from imgsim_assets.similarity.cosine import Doubles, Indices, distances, pair_co
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.knn import nearest
 from imgsim_assets.similarity.prefilter import choose_for_threshold
+from imgsim_assets.similarity.threads import use_threads
 from imgsim_assets.similarity.tiles import (
     MEMORY_BUDGET,
     RowBlock,
@@ -24,55 +25,63 @@ from imgsim_assets.similarity.tiles import (
 )
 from imgsim_assets.similarity.unique_rows import expand_duplicates
 
+# Unit rows (n, d), or rows that were prepared for several joins.
+Rows = NDArray[np.floating] | JoinInput
+
 # Far more than the rounding of 1 - radius^2 / 2 and of the distance computed back from it.
 _RADIUS_SLACK = 1e-12
 _MAX_DISTANCE = 2.0
 
 
 def threshold_join(
-    left: NDArray[np.floating],
-    right: NDArray[np.floating],
+    left: Rows,
+    right: Rows,
     threshold: float,
     *,
     memory_budget: int = MEMORY_BUDGET,
+    threads: int | None = None,
 ) -> tuple[Indices, Indices, Doubles]:
     """All pairs of rows whose cosine is at least the threshold.
 
     Args:
-        left: (n, d) float32 unit rows.
-        right: (m, d) float32 unit rows.
+        left: (n, d) float32 unit rows, or rows of `prepare_rows`.
+        right: (m, d) the same.
         threshold: cosine in [-1, 1], inclusive.
         memory_budget: bytes for working memory, beside the inputs and what sorting the pairs
             takes (about three times the result).
+        threads: how many threads; default: one on each core that the process may use.
 
     Returns:
         Row numbers of left and right (int64) and cosines (float64) of the pairs, sorted by
         left row, then falling cosine, then right row.
 
     Raises:
-        ValueError: for a threshold outside [-1, 1], arrays of different width, or a row that
-            is not a finite unit vector; the message names the row.
+        ValueError: for a threshold outside [-1, 1], arrays of different width, threads below 1, or
+            a row that is not a finite unit vector; the message names the row.
     """
     if not -1 <= threshold <= 1:
         raise ValueError(f"threshold {threshold} is not a cosine; it must lie in [-1, 1]")
-    inputs = InputPair.of(JoinInput.of(left, "left"), JoinInput.of(right, "right"))
-    return pairs_above(inputs, threshold, memory_budget=memory_budget)
+    with use_threads(threads):
+        inputs = InputPair.of(JoinInput.of(left, "left"), JoinInput.of(right, "right"))
+        return pairs_above(inputs, threshold, memory_budget=memory_budget)
 
 
 def radius_join(
-    left: NDArray[np.floating],
-    right: NDArray[np.floating],
+    left: Rows,
+    right: Rows,
     radius: float,
     *,
     memory_budget: int = MEMORY_BUDGET,
+    threads: int | None = None,
 ) -> tuple[Indices, Indices, Doubles]:
     """All pairs of rows whose Euclidean distance, sqrt(2 - 2 cosine), is at most the radius.
 
     Args:
-        left: (n, d) float32 unit rows.
-        right: (m, d) float32 unit rows.
+        left: (n, d) float32 unit rows, or rows of `prepare_rows`.
+        right: (m, d) the same.
         radius: distance of at least 0, inclusive.
         memory_budget: bytes for working memory, as of `threshold_join`.
+        threads: as of `threshold_join`.
 
     Returns:
         Row numbers of left and right (int64) and distances (float64) of the pairs, sorted by
@@ -84,46 +93,52 @@ def radius_join(
     if not radius >= 0:
         raise ValueError(f"radius {radius} is not a distance; it must be at least 0")
     threshold = 1 - min(radius, _MAX_DISTANCE) ** 2 / 2 - _RADIUS_SLACK
-    i, j, similarity = threshold_join(left, right, max(threshold, -1), memory_budget=memory_budget)
+    i, j, similarity = threshold_join(
+        left, right, max(threshold, -1), memory_budget=memory_budget, threads=threads
+    )
     distance = distances(similarity)
     within = distance <= radius
     return i[within], j[within], distance[within]
 
 
 def top_k(
-    queries: NDArray[np.floating],
-    references: NDArray[np.floating],
+    queries: Rows,
+    references: Rows,
     k: int,
     *,
     min_similarity: Doubles | float = -np.inf,
     memory_budget: int = MEMORY_BUDGET,
+    threads: int | None = None,
 ) -> tuple[Indices, Doubles]:
     """The k references of greatest cosine for every query.
 
     Args:
-        queries: (n, d) float32 unit rows.
-        references: (m, d) float32 unit rows.
+        queries: (n, d) float32 unit rows, or rows of `prepare_rows`.
+        references: (m, d) the same.
         k: how many, at least 1.
         min_similarity: cosine, inclusive, below which references do not count: one for all
             queries, or (n,) one for each. The higher, the faster.
         memory_budget: bytes for working memory beside the inputs and the result.
+        threads: how many threads; default: one on each core that the process may use.
 
     Returns:
         Row numbers of the references (n, k) int64 and cosines (n, k) float64, the greatest
         first and ties by lower row number; -1 and NaN where there are fewer than k.
 
     Raises:
-        ValueError: for k below 1, arrays of different width, or a row that is not a finite
-            unit vector; the message names the row.
+        ValueError: for k or threads below 1, arrays of different width, or a row that is not a
+            finite unit vector; the message names the row.
     """
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
     names = ("queries", "references")
-    inputs = InputPair.of(
-        JoinInput.of(queries, names[0]), JoinInput.of(references, names[1]), names
-    )
-    minimum = np.broadcast_to(np.asarray(min_similarity, dtype=np.float64), len(queries))
-    return nearest(inputs, k, minimum, memory_budget=memory_budget)
+    with use_threads(threads):
+        inputs = InputPair.of(
+            JoinInput.of(queries, names[0]), JoinInput.of(references, names[1]), names
+        )
+        count = len(inputs.left.unit.rows)
+        minimum = np.broadcast_to(np.asarray(min_similarity, dtype=np.float64), count)
+        return nearest(inputs, k, minimum, memory_budget=memory_budget)
 
 
 def cosine_matrix(left: NDArray[np.floating], right: NDArray[np.floating]) -> Doubles:

@@ -1,4 +1,7 @@
-"""The inputs of a join: validated rows, of which equal ones are compared once."""
+"""The inputs of a join: validated rows, of which equal ones are compared once.
+
+An input can be prepared for many joins (`prepared.py`): its rows are then projected once, too.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from imgsim_assets.similarity.cosine import (
     product_error,
     unit_rows,
 )
+from imgsim_assets.similarity.projection import Projection
 from imgsim_assets.similarity.threads import parallel_slices, worker_count
 from imgsim_assets.similarity.unique_rows import UniqueRows, find_unique_rows
 
@@ -24,15 +28,25 @@ from imgsim_assets.similarity.unique_rows import UniqueRows, find_unique_rows
 class JoinInput:
     """Rows of one side of a join, of which only the unique ones are compared.
 
-    It may cover some of the rows only; row numbers are those of all of them.
+    It may cover some of the rows only; row numbers are those of all of them. `is_planned` inputs
+    have a prefilter that was chosen for their joins: a projection, with the projected unique rows
+    (u, h + 1), or None for whole rows.
     """
 
     unit: UnitRows
     unique: UniqueRows
+    projection: Projection | None = None
+    projected: Floats | None = None
+    is_planned: bool = False
 
     @classmethod
-    def of(cls, rows: NDArray[np.floating], name: str) -> JoinInput:
-        """All rows (n, d), validated; ValueError names the argument and the bad row."""
+    def of(cls, rows: NDArray[np.floating] | JoinInput, name: str) -> JoinInput:
+        """All rows (n, d), validated; ValueError names the argument and the bad row.
+
+        An input that was prepared is returned as it is.
+        """
+        if isinstance(rows, JoinInput):
+            return rows
         unit = unit_rows(rows, name)
         return cls(unit, find_unique_rows(unit.rows))
 
@@ -56,6 +70,36 @@ class JoinInput:
     def row_numbers(self, index: Indices) -> Indices:
         """The row numbers of unique rows."""
         return index if self.has_no_duplicates else self.unique.first[index]
+
+    def rows(self, start: int, stop: int) -> JoinInput:
+        """The rows from `start` to `stop` as an input of their own, numbered from 0.
+
+        Nothing is checked, hashed or projected again; vectors are not copied.
+        """
+        part = slice(start, stop)
+        unit = UnitRows(self.unit.rows[part], self.unit.squares[part], self.unit.deviation)
+        count = len(unit.rows)
+        if self.has_no_duplicates:
+            numbers = np.arange(count)
+            unique = UniqueRows(numbers, numbers, np.arange(count + 1))
+        else:
+            mask = np.zeros(len(self.unit.rows), dtype=bool)
+            mask[part] = True
+            unique = self.unique.where(mask)
+            unique = UniqueRows(unique.first - start, unique.rows - start, unique.start)
+        projected = self._projected_of(unique.first + start)
+        return JoinInput(unit, unique, self.projection, projected, self.is_planned)
+
+    def _projected_of(self, rows: Indices) -> Floats | None:
+        """The projections of some rows."""
+        if self.projected is None:
+            return None
+        if self.has_no_duplicates:
+            start = int(rows[0]) if len(rows) else 0
+            return self.projected[start : start + len(rows)]
+        group = np.empty(len(self.unit.rows), dtype=np.int64)
+        group[self.unique.rows] = np.repeat(np.arange(len(self)), self.unique.counts)
+        return self.projected[group[rows]]
 
     def block(self, start: int, stop: int) -> tuple[Floats, Doubles]:
         """The unique rows from `start` to `stop`, and their squared lengths."""

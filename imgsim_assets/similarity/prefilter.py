@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgsim_assets.similarity.cosine import Doubles, Floats, product_error
-from imgsim_assets.similarity.join_input import InputPair
+from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.projection import Projection, fit
 
 # The cost of scoring a candidate again, in multiply-adds of a product: a constant, and so many
@@ -57,9 +57,32 @@ class Prefilter:
         """Rows (n, d) with their squared lengths (n,), in the form that is multiplied."""
         return self.projection.apply(rows, squares) if self.projection else rows
 
+    def is_prepared(self, side: JoinInput) -> bool:
+        """Whether an input holds its rows in the form that is multiplied."""
+        return side.projected is not None and side.projection is self.projection
+
+    def block(self, side: JoinInput, start: int, stop: int) -> Floats:
+        """The unique rows of an input from `start` to `stop`, in the form that is multiplied."""
+        if side.projected is not None and self.is_prepared(side):
+            return side.projected[start:stop]
+        return self.prepare(*side.block(start, stop))
+
+
+def _planned(inputs: InputPair) -> Prefilter | None:
+    """The prefilter that was chosen when one of the inputs was prepared, if it bounds both."""
+    for side, other in ((inputs.right, inputs.left), (inputs.left, inputs.right)):
+        projection = side.projection
+        if projection is not None and 1 + other.unit.deviation <= projection.length:
+            return Prefilter.of(projection, inputs)
+        if side.is_planned and projection is None:
+            return Prefilter.of(None, inputs)
+    return None
+
 
 def choose_for_threshold(inputs: InputPair, threshold: float) -> Prefilter:
     """The prefilter that is expected to join above a threshold fastest, from sampled pairs."""
+    if (planned := _planned(inputs)) is not None:
+        return planned
     if _multiply_adds(inputs) < _MIN_PROJECTED_WORK:
         return Prefilter.of(None, inputs)
     samples = tuple(side.sample(_THRESHOLD_SAMPLE)[:2] for side in (inputs.left, inputs.right))
@@ -77,6 +100,8 @@ def choose_for_knn(inputs: InputPair, k: int, min_similarity: Doubles) -> Prefil
         k: how many neighbors.
         min_similarity: (u,) the minimum cosine of each unique query.
     """
+    if (planned := _planned(inputs)) is not None:
+        return planned
     if _multiply_adds(inputs) < _KNN_FACTOR * _MIN_PROJECTED_WORK or k > len(inputs.right):
         return Prefilter.of(None, inputs)
     count = max(1, min(_MAX_SAMPLED_QUERIES, len(inputs.left) // _QUERIES_PER_SAMPLE))

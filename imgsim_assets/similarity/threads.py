@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -18,11 +20,37 @@ R = TypeVar("R")
 # Fewer rows are not worth starting threads.
 _MIN_PARALLEL_ROWS = 1024
 _this_thread = threading.local()
+_threads: ContextVar[int | None] = ContextVar("threads", default=None)
 
 
 def worker_count() -> int:
     """How many tasks run at once."""
-    return usable_cores()
+    return _threads.get() or usable_cores()
+
+
+@contextmanager
+def use_threads(threads: int | None) -> Iterator[None]:
+    """Within the context, run that many tasks at once; None: one on each core.
+
+    Raises:
+        ValueError: for less than one.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; it must be at least 1, or None for one per core")
+    token = _threads.set(threads)
+    try:
+        yield
+    finally:
+        _threads.reset(token)
+
+
+def multi_threaded_map(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """The results of tasks that run one after the other, whose matrix products use all workers."""
+    if worker_count() >= (os.cpu_count() or 1):
+        yield from map(work, items)  # as many threads as a product uses by itself
+        return
+    with _blas.limited(worker_count()):
+        yield from map(work, items)
 
 
 def parallel_slices(count: int, step: int, work: Callable[[slice], None]) -> None:
@@ -44,7 +72,7 @@ def parallel_map(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     of several products would wait for each other, and for the work between the products.
     """
     with (
-        _blas.one_thread(),
+        _blas.limited(1),
         ThreadPoolExecutor(worker_count(), initializer=_become_worker) as threads,
     ):
         yield from threads.map(work, items)
@@ -63,24 +91,30 @@ class _Blas:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._users = 0
-        self._limit: Any = None
+        self._limits: list[int] = []
+        self._original: Any = None
 
     @contextmanager
-    def one_thread(self) -> Iterator[None]:
-        """Limit products to one thread until the last user has left."""
+    def limited(self, threads: int) -> Iterator[None]:
+        """Limit products to so many threads; of several users, the smallest number counts."""
         with self._lock:
-            self._users += 1
-            if self._users == 1:
-                # Looked up each time, since a library loaded meanwhile has threads of its own.
-                self._limit = ThreadpoolController().limit(limits=1, user_api="blas")
+            self._limits.append(threads)
+            self._apply()
         try:
             yield
         finally:
             with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    self._limit.restore_original_limits()
+                self._limits.remove(threads)
+                self._apply()
+
+    def _apply(self) -> None:
+        if self._original is not None:
+            self._original.restore_original_limits()
+            self._original = None
+        if self._limits:
+            # Looked up each time, since a library loaded meanwhile has threads of its own.
+            limit = ThreadpoolController().limit
+            self._original = limit(limits=min(self._limits), user_api="blas")
 
 
 _blas = _Blas()

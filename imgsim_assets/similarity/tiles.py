@@ -15,7 +15,7 @@ import numpy as np
 from imgsim_assets.similarity.cosine import Floats, Indices
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.prefilter import Prefilter
-from imgsim_assets.similarity.threads import parallel_map, worker_count
+from imgsim_assets.similarity.threads import multi_threaded_map, parallel_map, worker_count
 
 R = TypeVar("R")
 
@@ -89,20 +89,22 @@ def map_row_blocks(
         work: called with a row block; it must consume the tiles in order.
     """
     height, width = _tile_shape(len(inputs.left), len(inputs.right), memory_budget)
-    row_bytes = prefilter.bytes_per_row() + (
-        0 if inputs.right.has_no_duplicates else 4 * inputs.right.dim
-    )
+    row_bytes = 0
+    if not prefilter.is_prepared(inputs.right):
+        row_bytes = prefilter.bytes_per_row() + (
+            0 if inputs.right.has_no_duplicates else 4 * inputs.right.dim
+        )
     block = max(width, memory_budget // 4 // row_bytes) if row_bytes else max(1, len(inputs.right))
     starts = range(0, len(inputs.left), height)
     # With few blocks cores would be idle; then the products themselves are multi-threaded.
-    map_blocks = parallel_map if len(starts) >= worker_count() > 1 else map
+    map_blocks = parallel_map if len(starts) >= worker_count() > 1 else multi_threaded_map
     for first in range(0, len(inputs.right), block):
         last = min(first + block, len(inputs.right))
         right = _prepare(inputs.right, prefilter, first, last)
 
         def work_on(row: int, first: int = first, right: Floats = right) -> R:
             rows = slice(row, min(row + height, len(inputs.left)))
-            left = prefilter.prepare(*inputs.left.block(rows.start, rows.stop))
+            left = prefilter.block(inputs.left, rows.start, rows.stop)
             return work(RowBlock(rows, _tiles(row, left, first, right, width)))
 
         yield from map_blocks(work_on, starts)
@@ -117,13 +119,14 @@ def _tile_shape(rows: int, columns: int, memory_budget: int) -> tuple[int, int]:
 
 def _prepare(side: JoinInput, prefilter: Prefilter, first: int, last: int) -> Floats:
     """The prepared rows of a column block."""
-    if prefilter.projection is None or last - first < MAX_ROWS * worker_count():
-        return prefilter.prepare(*side.block(first, last))
+    is_small = last - first < MAX_ROWS * worker_count()
+    if prefilter.projection is None or prefilter.is_prepared(side) or is_small:
+        return prefilter.block(side, first, last)
     prepared = np.empty((last - first, prefilter.projection.width), dtype=np.float32)
 
     def fill(start: int) -> None:
         stop = min(start + MAX_ROWS, last)
-        prepared[start - first : stop - first] = prefilter.prepare(*side.block(start, stop))
+        prepared[start - first : stop - first] = prefilter.block(side, start, stop)
 
     for _ in parallel_map(fill, range(first, last, MAX_ROWS)):
         pass

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.hardware import (
     has_bf16,
     is_out_of_memory,
@@ -34,6 +35,30 @@ def test_cores_follow_affinity_without_quota(content: str, tmp_path: Path) -> No
 
     assert usable_cores(file) == len(os.sched_getaffinity(0))
     assert usable_cores(tmp_path / "gone") == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("variable", ["SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"])
+@pytest.mark.parametrize(
+    ("value", "limit"), [("1", 1), ("1,4", 1), ("100000", None), ("", None), ("many", None)]
+)
+def test_cores_of_the_scheduler_are_honored(
+    variable: str, value: str, limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = usable_cores()
+    monkeypatch.setenv(variable, value)
+
+    assert usable_cores() == (limit or cores)
+
+
+def test_quotas_of_all_control_groups_of_the_process_count(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("12:cpu:/old\n0::/job/step\n")
+
+    files = hardware._quota_files(own, tmp_path)
+
+    folders = [tmp_path, tmp_path / "job", tmp_path / "job" / "step"]
+    assert files == [folder / "cpu.max" for folder in folders]
+    assert hardware._quota_files(tmp_path / "gone", tmp_path) == [tmp_path / "cpu.max"]
 
 
 @pytest.mark.parametrize("content", ["max\n", "", "9" * 30])
