@@ -93,8 +93,8 @@ def _compare(
     print(f"{name}, {options.rows:,} x {options.rows:,} x {options.dim}: one call {base:.2f} CPU s")
     for count in options.blocks:
         same = all(map(np.array_equal, results[0], results[count]))
-        taken = median(seconds[count])
-        print(f"  {count:>4} blocks {taken:.2f} CPU s, {taken / base:.2f} of it; same bits: {same}")
+        split = median(seconds[count])
+        print(f"  {count:>4} blocks {split:.2f} CPU s, {split / base:.2f} of it; same bits: {same}")
 
 
 if __name__ == "__main__":
