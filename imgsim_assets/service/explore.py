@@ -27,6 +27,7 @@ from imgsim_assets.service.explore_page import (
     answer,
     item_cards,
     position_of,
+    shown_text,
 )
 from imgsim_assets.service.group_pages import group_of, group_tables
 from imgsim_assets.service.item_record import graph_neighbors, item_images, item_matches
@@ -131,6 +132,7 @@ def _item(page: ExplorePage, view: View, name: str, item_id: str, trail: Sequenc
         "explore_item.html",
         ITEMS,
         (f"{name}/items", f"{name}/images", f"{name}/similarity_graph"),
+        title=f"{shown_text(item_id, 80)} of {name}",
         item=item,
         columns=[(column, cell) for column, cell in item.items() if column != "id"],
         images=list(_images(page, view, name, item_id)),

@@ -94,9 +94,11 @@ class ExplorePage:
         """
         settings: ServeSettings = self._request.app.state.settings
         commits = (self._view.commits.get(table) for table in sources)
+        label = f"{_LABELS[current]} of {self._name}"
         return self._page(
             template,
             200,
+            title=f"{values.pop('title', label)}: imgsim",
             current=current,
             tabs=self._tabs(),
             problem=values.pop("problem", None),
@@ -119,6 +121,7 @@ class ExplorePage:
             "text": shown_text,
             "link": foreign_link,
             "number": "{:,}".format,
+            "count": _count,
         }
         return HTMLResponse(render(template, **{**shared, **values}), code)
 
@@ -163,7 +166,9 @@ def item_cards(page: ExplorePage, catalog: CatalogRows, rows: pl.DataFrame) -> l
 
 def position_of(start: int, shown: int, total: int, noun: str) -> str:
     """Where a page is among all rows."""
-    return f"{start + 1:,} to {start + shown:,} of {total:,} {noun}" if shown else f"0 {noun}"
+    if not shown:
+        return f"0 {noun}"
+    return f"{start + 1:,} to {start + shown:,} of {total:,} {noun}"
 
 
 def steps(
@@ -192,6 +197,10 @@ def foreign_link(value: Any) -> str | None:
         return None
     is_page = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
     return value if is_page else None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _as_text(value: Any) -> str:

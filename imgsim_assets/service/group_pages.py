@@ -10,6 +10,7 @@ import polars as pl
 from imgsim_assets.pipeline.group_members import group_members
 from imgsim_assets.pipeline.reviewed import name_of_decisions
 from imgsim_assets.reviews.table import latest_decisions, read_reviews
+from imgsim_assets.service.catalog_rows import read_catalog
 from imgsim_assets.similarity.duplicate_groups import BRIDGES, SEPARATOR
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
 
@@ -153,7 +154,7 @@ class _Groups:
     """The groups of one table with their weak links and decisions."""
 
     def __init__(self, view: View, table: str, members: pl.DataFrame) -> None:
-        self._members = members
+        self._view, self._members = view, members
         commit = view.commit(table)
         self._names_catalogs = len(commit.properties["catalogs"]) > 1
         file = commit.file_with_role(BRIDGES)
@@ -187,12 +188,17 @@ class _Groups:
                 continue
             pair = {
                 "left_id": self._name(canonical),
-                "left_sha256": canonical["sha256"],
+                "left_sha256": self._image_of(canonical, row["sha256"]),
                 "right_id": self._name(row),
                 "right_sha256": row["sha256"],
                 "similarity": row["similarity"],
             }
             yield row, self._link(pair)
+
+    def _image_of(self, canonical: Mapping[str, Any], sha256: str) -> str:
+        """The image of the canonical item that a member has, too; else the one that it shows."""
+        images = read_catalog(self._view, canonical["catalog"]).images_of(canonical["id"])
+        return sha256 if sha256 in images["sha256"] else canonical["sha256"]
 
     def _name(self, row: Mapping[str, Any]) -> str:
         """An item as decisions name it: groups across catalogs have the catalog before the id."""
